@@ -1,0 +1,330 @@
+//! Deciding on TLS: the strategy, then what it needs.
+
+use super::address::{HostPort, Scheme};
+use super::layers::{Found, Layers, Loaded, Lookup, or_default};
+use super::{ConfigBuilder, Identity, Secret, Source, Tls, TlsStrategy, TlsVersion, address, pem, setting};
+
+/// The strategy: as given, else as the scheme of the given address has it, else TLS.
+///
+/// `given` is an address from the builder or the environment; one from the token has no say, so
+/// that nobody's encryption is switched off by who issued the token.
+pub(super) fn strategy(
+    layers: &mut Layers<'_>,
+    built: &ConfigBuilder,
+    given: Option<&Found<HostPort>>,
+    rest_is_https: bool,
+) -> Found<TlsStrategy> {
+    let lookup = layers.choice(&setting::TLS_STRATEGY, built.tls_strategy, TlsStrategy::from_name);
+    let scheme = given.and_then(|found| found.value.scheme);
+    match (lookup, scheme, given) {
+        (Ok(None), Some(Scheme::Secure), _) => Found::new(TlsStrategy::Tls, Source::Derived("host_port")),
+        (Ok(None), Some(Scheme::Plain), Some(address)) => {
+            if !rest_is_https && has_material(layers, built) {
+                layers.report_as(
+                    &setting::HOST_PORT,
+                    address.source,
+                    "a scheme without TLS, beside certificates or keys for TLS",
+                    "https:// or grpcs://, no scheme, or a TLS strategy that says which of the two is meant",
+                );
+            }
+            Found::new(TlsStrategy::None, Source::Derived("host_port"))
+        }
+        (lookup, ..) => or_default(lookup, TlsStrategy::default()),
+    }
+}
+
+fn has_material(layers: &Layers<'_>, built: &ConfigBuilder) -> bool {
+    use setting::{TLS_CERT, TLS_CERT_FILE, TLS_KEY, TLS_KEY_FILE, TLS_ROOT_CA, TLS_ROOT_CA_FILE};
+    built.tls_root_ca.is_some()
+        || built.tls_identity.is_some()
+        || layers.any_variable(&[&TLS_ROOT_CA, &TLS_ROOT_CA_FILE, &TLS_CERT, &TLS_CERT_FILE, &TLS_KEY, &TLS_KEY_FILE])
+}
+
+/// All the rest, once the strategy and the host are known.
+pub(super) fn resolve(
+    layers: &mut Layers<'_>,
+    built: &ConfigBuilder,
+    strategy: &Found<TlsStrategy>,
+    host: Option<&str>,
+    rest_is_https: bool,
+) -> Tls {
+    let encrypted = strategy.value != TlsStrategy::None;
+    let mut tls = Tls { strategy: strategy.value, ..Tls::plain() };
+    layers.note("tls_strategy", strategy.value.as_str(), strategy.source);
+
+    let name = server_name(layers, built);
+    if encrypted {
+        let name = name.ok().flatten();
+        let name = name.or_else(|| Some(Found::new(host?.to_owned(), Source::Derived("host_port"))));
+        if let Some(Found { value, source }) = name {
+            layers.note("tls_server_name", value.as_str(), source);
+            tls.server_name = Some(value);
+        }
+    } else {
+        not_used(layers, &["tls_server_name"]);
+    }
+
+    let min_version = layers.choice(&setting::TLS_MIN_VERSION, built.tls_min_version, TlsVersion::from_name);
+    if encrypted || rest_is_https {
+        let Found { value, source } = or_default(min_version, TlsVersion::default());
+        layers.note("tls_min_version", value.as_str(), source);
+        tls.min_version = value;
+        tls.root_ca = root_ca(layers, built);
+        tls.identity = identity(layers, built, strategy.value);
+    } else {
+        not_used(layers, &["tls_min_version", "tls_root_ca", "tls_identity"]);
+    }
+    tls
+}
+
+fn not_used(layers: &mut Layers<'_>, names: &[&'static str]) {
+    for name in names {
+        layers.note(name, "(not used)", Source::Derived("tls_strategy"));
+    }
+}
+
+fn server_name(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Lookup<String> {
+    match layers.text(&setting::TLS_SERVER_NAME, built.tls_server_name.as_deref())? {
+        Some(name) if !address::is_host(&name.value) => {
+            let found = layers.quote(&name.value);
+            Err(layers.report(&setting::TLS_SERVER_NAME, name.source, &found))
+        }
+        other => Ok(other),
+    }
+}
+
+fn root_ca(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Option<String> {
+    let settings = [&setting::TLS_ROOT_CA, &setting::TLS_ROOT_CA_FILE];
+    let loaded = layers.pem(settings, built.tls_root_ca.as_ref(), pem::certificates).ok()?;
+    let (origin, source) = loaded
+        .as_ref()
+        .map_or(("(the usual roots)", Source::Default), |found| (found.value.origin.as_str(), found.source));
+    layers.note("tls_root_ca", origin, source);
+    loaded.map(|found| found.value.pem)
+}
+
+fn identity(layers: &mut Layers<'_>, built: &ConfigBuilder, strategy: TlsStrategy) -> Option<Identity> {
+    let (built_cert, built_key) = match &built.tls_identity {
+        Some((cert, key)) => (Some(cert), Some(key)),
+        None => (None, None),
+    };
+    let cert = layers.pem([&setting::TLS_CERT, &setting::TLS_CERT_FILE], built_cert, pem::certificates);
+    let key = layers.pem([&setting::TLS_KEY, &setting::TLS_KEY_FILE], built_key, pem::private_key);
+
+    // A half that was bad has been reported; only one that isn't there at all is missing.
+    let absent = |half: &Lookup<Loaded>| matches!(half, Ok(None));
+    if absent(&cert) && absent(&key) && strategy != TlsStrategy::Mtls {
+        layers.note("tls_identity", "(none)", Source::Default);
+        return None;
+    }
+    let why = |other: &Lookup<Loaded>, name: &str| {
+        if absent(other) { "nothing, but the strategy is mtls".to_owned() } else { format!("nothing, beside a {name}") }
+    };
+    if absent(&cert) {
+        layers.missing(&setting::TLS_CERT, &why(&key, "key"));
+    }
+    if absent(&key) {
+        layers.missing(&setting::TLS_KEY, &why(&cert, "certificate"));
+    }
+    let (cert, key) = (cert.ok()??, key.ok()??);
+    layers.note("tls_identity", format!("{}, key (hidden)", cert.value.origin), cert.source);
+    Some(Identity { cert: cert.value.pem, key: Secret::new(key.value.pem) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{CERT, Fake, KEY, claims, jwt};
+    use super::super::resolve::resolve;
+    use super::super::{Config, ConfigError};
+    use super::*;
+
+    fn from(world: &Fake) -> Result<Config, ConfigError> {
+        resolve(&ConfigBuilder::from_env(), world)
+    }
+
+    fn tls(world: &Fake) -> Tls {
+        from(world).unwrap().tls().clone()
+    }
+
+    fn problems(world: &Fake) -> String {
+        from(world).unwrap_err().to_string()
+    }
+
+    /// With an `https` server, so that nothing is left out for want of use.
+    fn secure() -> Fake {
+        Fake::with_token().var("SERVER_URL", "https://api.example.com")
+    }
+
+    #[test]
+    fn strategy_by_name_scheme_or_default() {
+        use TlsStrategy::{Mtls, None, Tls};
+        let mtls = || Fake::with_token().var("TLS_CERT", CERT).var("TLS_KEY", KEY);
+        for (world, strategy, source) in [
+            (Fake::with_token(), Tls, Source::Default),
+            (Fake::with_token().var("TLS_STRATEGY", "none"), None, Source::Environment("HATCHET_CLIENT_TLS_STRATEGY")),
+            (Fake::with_token().var("TLS_STRATEGY", " TLS\n"), Tls, Source::Environment("HATCHET_CLIENT_TLS_STRATEGY")),
+            (mtls().var("TLS_STRATEGY", "mtls"), Mtls, Source::Environment("HATCHET_CLIENT_TLS_STRATEGY")),
+            (Fake::with_token().var("HOST_PORT", "http://a:1"), None, Source::Derived("host_port")),
+            (Fake::with_token().var("HOST_PORT", "grpc://a:1"), None, Source::Derived("host_port")),
+            (Fake::with_token().var("HOST_PORT", "https://a:1"), Tls, Source::Derived("host_port")),
+            (Fake::with_token().var("HOST_PORT", "grpcs://a:1"), Tls, Source::Derived("host_port")),
+            (
+                Fake::with_token().var("HOST_PORT", "http://a:1").var("TLS_STRATEGY", "tls"),
+                Tls,
+                Source::Environment("HATCHET_CLIENT_TLS_STRATEGY"),
+            ),
+            (
+                Fake::with_token().var("HOST_PORT", "https://a:1").var("TLS_STRATEGY", "none"),
+                None,
+                Source::Environment("HATCHET_CLIENT_TLS_STRATEGY"),
+            ),
+        ] {
+            let config = from(&world).unwrap();
+            assert_eq!(config.tls().strategy(), strategy);
+            assert_eq!(config.tls().is_enabled(), strategy != None);
+            let entry = config.explain().get("tls_strategy").cloned().unwrap();
+            assert_eq!((entry.value(), entry.source()), (strategy.as_str(), source));
+        }
+    }
+
+    #[test]
+    fn a_scheme_in_the_token_switches_nothing_off() {
+        let mut claims = claims();
+        claims["grpc_broadcast_address"] = "http://localhost:7077".into();
+        let config = from(&Fake::default().var("TOKEN", jwt(&claims))).unwrap();
+        assert_eq!((config.tls().strategy(), config.authority()), (TlsStrategy::Tls, "localhost:7077"));
+    }
+
+    #[test]
+    fn server_name_by_variable_or_host() {
+        for (name, host, expected) in [
+            ("", "engine.example.com:443", "engine.example.com"),
+            ("", "[::1]:443", "::1"),
+            ("other.example.com", "engine.example.com:443", "other.example.com"),
+            ("::1", "engine.example.com:443", "::1"),
+        ] {
+            let world = Fake::with_token().var("TLS_SERVER_NAME", name).var("HOST_PORT", host);
+            assert_eq!(tls(&world).server_name(), Some(expected));
+        }
+        let world = Fake::with_token().var("TLS_SERVER_NAME", "a.example.com").var("TLS_STRATEGY", "none");
+        assert_eq!(tls(&world).server_name(), None);
+        for bad in ["https://a", "a:443", "a b"] {
+            let problems = problems(&Fake::with_token().var("TLS_SERVER_NAME", bad));
+            assert_eq!(
+                problems,
+                format!(
+                    "1 problem in the configuration\n  HATCHET_CLIENT_TLS_SERVER_NAME: found {bad:?}, accepted: a host name or an IP address, without a port"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn min_version() {
+        for (text, version) in [("", TlsVersion::Tls13), ("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)] {
+            assert_eq!(tls(&Fake::with_token().var("TLS_MIN_VERSION", text)).min_version(), version);
+        }
+        let problems = problems(&Fake::with_token().var("TLS_MIN_VERSION", "1.1"));
+        assert!(problems.ends_with("HATCHET_CLIENT_TLS_MIN_VERSION: found \"1.1\", accepted: 1.2, 1.3"), "{problems}");
+    }
+
+    #[test]
+    fn certificates_and_keys_as_text_or_file() {
+        let text = secure().var("TLS_ROOT_CA", CERT.repeat(2)).var("TLS_CERT", CERT).var("TLS_KEY", KEY);
+        let files = secure()
+            .var("TLS_ROOT_CA_FILE", "ca.pem")
+            .var("TLS_CERT_FILE", " cert.pem\n")
+            .var("TLS_KEY_FILE", "key.pem")
+            .file("ca.pem", CERT.repeat(2))
+            .file("cert.pem", CERT)
+            .file("key.pem", KEY);
+        for world in [&text, &files] {
+            let tls = tls(world);
+            assert_eq!(tls.root_ca_pem(), Some(CERT.repeat(2).as_bytes()));
+            let identity = tls.identity().unwrap();
+            assert_eq!((identity.cert_pem(), identity.key_pem()), (CERT.as_bytes(), KEY.as_bytes()));
+        }
+        let config = from(&files).unwrap();
+        let entry = |name| config.explain().get(name).map(|entry| entry.value().to_owned());
+        assert_eq!(entry("tls_root_ca").as_deref(), Some("\"ca.pem\""));
+        assert_eq!(entry("tls_identity").as_deref(), Some("\"cert.pem\", key (hidden)"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_certificates_and_keys() {
+        let world = secure()
+            .var("TLS_STRATEGY", "mtls")
+            .var("TLS_ROOT_CA_FILE", "der.pem")
+            .file("der.pem", [0x30, 0x82, 0xff])
+            .var("TLS_CERT_FILE", "missing.pem")
+            .var("TLS_KEY", CERT);
+        assert_eq!(
+            problems(&world),
+            "3 problems in the configuration\n  \
+             HATCHET_CLIENT_TLS_ROOT_CA_FILE: found \"der.pem\" (not text; DER has to be made PEM), accepted: a readable file with one or more PEM certificates\n  \
+             HATCHET_CLIENT_TLS_CERT_FILE: found \"missing.pem\" (entity not found), accepted: a readable file with a PEM certificate and its chain\n  \
+             HATCHET_CLIENT_TLS_KEY: found PEM without a private key, accepted: a PEM private key without a passphrase"
+        );
+        let both = secure().var("TLS_ROOT_CA", CERT).var("TLS_ROOT_CA_FILE", "ca.pem");
+        assert_eq!(
+            problems(&both),
+            "1 problem in the configuration\n  HATCHET_CLIENT_TLS_ROOT_CA_FILE: found \"ca.pem\", beside HATCHET_CLIENT_TLS_ROOT_CA, accepted: only one of the two"
+        );
+    }
+
+    #[test]
+    fn halves_of_an_identity() {
+        let missing = |world: Fake| {
+            let error = from(&world).unwrap_err();
+            error.problems().iter().map(|p| (p.name().to_owned(), p.found().to_owned())).collect::<Vec<_>>()
+        };
+        let (cert, key) = ("HATCHET_CLIENT_TLS_CERT".to_owned(), "HATCHET_CLIENT_TLS_KEY".to_owned());
+        let mtls = || Fake::with_token().var("TLS_STRATEGY", "mtls");
+        let none = "nothing, but the strategy is mtls".to_owned();
+        assert_eq!(missing(mtls()), [(cert.clone(), none.clone()), (key.clone(), none)]);
+        for world in [Fake::with_token(), mtls()] {
+            assert_eq!(
+                missing(world.var("TLS_CERT", CERT)),
+                [(key.clone(), "nothing, beside a certificate".to_owned())]
+            );
+        }
+        for world in [Fake::with_token(), mtls()] {
+            assert_eq!(missing(world.var("TLS_KEY", KEY)), [(cert.clone(), "nothing, beside a key".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn without_tls_certificates_are_not_read_or_refused() {
+        let unread = || Fake::with_token().var("TLS_ROOT_CA_FILE", "missing.pem");
+        let plain = from(&unread().var("TLS_STRATEGY", "none")).unwrap();
+        assert_eq!(plain.tls().root_ca_pem(), None);
+        assert_eq!(plain.explain().get("tls_root_ca").map(super::super::Entry::value), Some("(not used)"));
+
+        let refused = problems(&unread().var("HOST_PORT", "http://a:1"));
+        assert!(
+            refused.contains("HATCHET_CLIENT_HOST_PORT: found a scheme without TLS, beside certificates"),
+            "{refused}"
+        );
+
+        // REST may be encrypted where gRPC isn't.
+        let rest = secure().var("TLS_ROOT_CA", CERT).var("HOST_PORT", "http://a:1");
+        assert_eq!(tls(&rest).root_ca_pem(), Some(CERT.as_bytes()));
+        assert_eq!(tls(&rest).server_name(), None);
+    }
+
+    #[test]
+    fn the_builder_replaces_the_pair() {
+        let world = secure().var("TLS_CERT", "junk").var("TLS_KEY", "junk").file("c", CERT).file("k", KEY);
+        for builder in [
+            ConfigBuilder::from_env().tls_identity(CERT, KEY).tls_root_ca(CERT),
+            ConfigBuilder::from_env().tls_identity_files("c", "k").tls_root_ca_file("c"),
+        ] {
+            let config = resolve(&builder.tls_strategy(TlsStrategy::Mtls), &world).unwrap();
+            assert_eq!(config.tls().identity().map(Identity::key_pem), Some(KEY.as_bytes()));
+            assert_eq!(config.tls().root_ca_pem(), Some(CERT.as_bytes()));
+        }
+        let swapped = resolve(&ConfigBuilder::from_env().tls_identity(KEY, CERT), &world).unwrap_err();
+        let names: Vec<_> = swapped.problems().iter().map(super::super::Problem::name).collect();
+        assert_eq!(names, ["tls_identity (certificate)", "tls_identity (key)"]);
+    }
+}

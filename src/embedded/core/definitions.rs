@@ -1,0 +1,179 @@
+//! Workflows: checked, versioned, found by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::store::{Step, Version};
+use super::types::{At, Definition, Fault, TaskDefinition, Turn};
+use super::{Core, duration};
+
+#[derive(Debug, Default)]
+pub(super) struct Definitions {
+    by_name: HashMap<String, Workflow>,
+    /// In the order of creation.
+    names: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Workflow {
+    pub(crate) id: Uuid,
+    pub(crate) created: At,
+    definition: Definition,
+    pub(crate) latest: Arc<Version>,
+}
+
+impl Definitions {
+    pub(super) fn find(&self, name: &str) -> Option<&Workflow> {
+        self.by_name.get(name)
+    }
+
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = (&str, &Workflow)> {
+        self.names.iter().rev().filter_map(|name| Some((name.as_str(), self.by_name.get(name)?)))
+    }
+}
+
+impl Core {
+    /// Stores a definition. The same again is the same version.
+    pub(crate) fn put_workflow(&mut self, turn: &mut Turn<'_>, definition: Definition) -> Result<Arc<Version>, Fault> {
+        check(&definition)?;
+        if let Some(known) = self.definitions.find(&definition.name)
+            && known.definition == definition
+        {
+            return Ok(Arc::clone(&known.latest));
+        }
+        let workflow = self.definitions.find(&definition.name).map_or_else(|| turn.uuid(), |known| known.id);
+        let task = &definition.task;
+        let latest = Arc::new(Version {
+            id: turn.uuid(),
+            workflow,
+            name: definition.name.as_str().into(),
+            description: definition.description.clone(),
+            default_priority: definition.default_priority,
+            steps: vec![Step {
+                id: turn.uuid(),
+                readable_id: task.readable_id.as_str().into(),
+                action: task.action.to_lowercase().into(),
+                definition: task.clone(),
+            }],
+        });
+        match self.definitions.by_name.get_mut(&definition.name) {
+            Some(known) => (known.definition, known.latest) = (definition, Arc::clone(&latest)),
+            None => {
+                self.definitions.names.push(definition.name.clone());
+                let name = definition.name.clone();
+                let created = turn.now;
+                self.definitions.by_name.insert(name, Workflow { id: workflow, created, definition, latest: Arc::clone(&latest) });
+            }
+        }
+        Ok(latest)
+    }
+}
+
+/// The engine's checks, in its words. What it answers with INTERNAL, this one does too.
+fn check(definition: &Definition) -> Result<(), Fault> {
+    let mut problems = Problems::default();
+    problems.name("Name", &definition.name);
+    if let Some(priority) = definition.default_priority {
+        problems.range("DefaultPriority", priority, 1, 3);
+    }
+    let task = &definition.task;
+    if task.readable_id.is_empty() || task.action.is_empty() {
+        return Err(Fault::internal());
+    }
+    problems.name("Tasks[0].ReadableId", &task.readable_id);
+    action(&task.action, &mut problems)?;
+    limits(task, &mut problems);
+    problems.into_result("CreateWorkflowVersionOpts")
+}
+
+fn action(action: &str, problems: &mut Problems) -> Result<(), Fault> {
+    let parts: Vec<_> = action.split(':').collect();
+    if !(2..=3).contains(&parts.len()) {
+        return Err(Fault::internal());
+    }
+    // The first letter of the service is lowered before it is looked up, the others are not.
+    if parts.first().is_some_and(|service| service.chars().skip(1).any(char::is_uppercase)) {
+        return Err(Fault::internal());
+    }
+    if parts.iter().take(2).any(|part| part.is_empty()) {
+        problems.add("Tasks[0].Action", "Invalid action ID. Action IDs must be in the format <integrationId>:<verb>");
+    }
+    Ok(())
+}
+
+fn limits(task: &TaskDefinition, problems: &mut Problems) {
+    if !task.timeout.is_empty() && duration::parse(&task.timeout).is_none() {
+        problems.add("Tasks[0].Timeout", duration::REFUSAL);
+    }
+    if task.schedule_timeout.as_deref().is_some_and(|text| duration::parse(text).is_none()) {
+        problems.add("Tasks[0].ScheduleTimeout", duration::REFUSAL);
+    }
+    if task.retries < 0 {
+        problems.add("Tasks[0].Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
+    }
+    match task.backoff_factor {
+        Some(factor) if factor < 1.0 => problems.add("Tasks[0].RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type"),
+        Some(factor) if factor > 1000.0 => {
+            problems.add("Tasks[0].RetryBackoffFactor", "on condition 'max' [ 1000 ]: got invalid type");
+        }
+        _ => {}
+    }
+    match task.backoff_max_seconds {
+        Some(most) if most < 1 => problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {most}")),
+        Some(most) if most > 86400 => {
+            problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'max' [ 86400 ]: got {most}"));
+        }
+        _ => {}
+    }
+}
+
+/// What is wrong with a request, in the form of the engine's validator.
+#[derive(Default)]
+pub(super) struct Problems(Vec<(String, String)>);
+
+impl Problems {
+    pub(super) fn add(&mut self, field: &str, problem: &str) {
+        self.0.push((field.to_owned(), problem.to_owned()));
+    }
+
+    pub(super) fn name(&mut self, field: &str, name: &str) {
+        if name.is_empty() {
+            self.add(field, "on condition 'required'");
+        } else if !is_name(name) {
+            self.add(field, "Hatchet names must match the regex ^[a-zA-Z0-9\\.\\-_]+$");
+        }
+    }
+
+    fn range(&mut self, field: &str, number: i32, min: i32, max: i32) {
+        if number < min {
+            self.add(field, &format!("on condition 'min' [ {min} ]: got invalid type"));
+        } else if number > max {
+            self.add(field, &format!("on condition 'max' [ {max} ]: got invalid type"));
+        }
+    }
+
+    fn texts(self, of: &str) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let start = String::from("Validation failed with the following errors:\n");
+        Some(self.0.iter().enumerate().fold(start, |text, (number, (field, problem))| {
+            text + &format!("{number}: validation failed on field '{of}.{field}': {problem}\n")
+        }))
+    }
+
+    pub(super) fn into_result(self, of: &str) -> Result<(), Fault> {
+        self.texts(of).map_or(Ok(()), |text| Err(Fault::invalid(text)))
+    }
+
+    /// The form that most other services use.
+    pub(super) fn into_request_result(self, of: &str) -> Result<(), Fault> {
+        self.texts(of).map_or(Ok(()), |text| Err(Fault::invalid(format!("Invalid request: {text}"))))
+    }
+}
+
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+}

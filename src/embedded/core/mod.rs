@@ -1,0 +1,156 @@
+//! The engine itself: a deterministic state machine. Commands, the time and random numbers in; effects and the time of the
+//! next timer out. No runtime, no locks, no I/O.
+//!
+//! Each command is a method that takes a [`Turn`]. What it wants done outside is collected, and taken with
+//! [`Core::effects`]. [`Core::advance`] fires the timers that are due.
+
+mod definitions;
+mod duration;
+pub(crate) mod json;
+mod lifecycle;
+mod logs;
+mod queue;
+mod reports;
+pub(crate) mod store;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod triggers;
+pub(crate) mod types;
+mod views;
+pub(crate) mod workers;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use self::definitions::Definitions;
+use self::queue::Queues;
+use self::store::{LogLine, Runs, TaskEvent, TaskEventKind, TaskKey};
+use self::streams::Streams;
+use self::timers::{Timer, Timers};
+use self::types::{Action, At, Effect, Turn};
+use self::workers::Worker;
+use super::quirks::{Quirk, Quirks};
+
+pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest};
+
+/// The whole state of one tenant of the engine.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) tenant: Uuid,
+    quirks: Quirks,
+    definitions: Definitions,
+    runs: Runs,
+    queues: Queues,
+    workers: BTreeMap<Uuid, Worker>,
+    streams: Streams,
+    timers: Timers,
+    effects: Vec<Effect>,
+    /// Numbers for events, in the order they are recorded.
+    event_count: i64,
+}
+
+impl Core {
+    pub(crate) fn new(tenant: Uuid, quirks: Quirks) -> Self {
+        Self {
+            tenant,
+            quirks,
+            definitions: Definitions::default(),
+            runs: Runs::default(),
+            queues: Queues::default(),
+            workers: BTreeMap::new(),
+            streams: Streams::default(),
+            timers: Timers::default(),
+            effects: Vec::new(),
+            event_count: 0,
+        }
+    }
+
+    pub(crate) fn has(&self, quirk: Quirk) -> bool {
+        self.quirks.has(quirk)
+    }
+
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// What the turns since the last call want done.
+    pub(crate) fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    /// When there is something to do by itself.
+    pub(crate) fn next_timer(&self) -> Option<At> {
+        self.timers.next()
+    }
+
+    /// Does what is due.
+    pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
+        while let Some(timer) = self.timers.due(turn.now) {
+            match timer {
+                Timer::Execution(task) => self.execution_timeout(turn, task),
+                Timer::Schedule(task) => self.schedule_timeout(turn, task),
+                Timer::Requeue(task) => self.requeue(turn, task),
+                Timer::Silence(worker) => self.silence(turn, worker),
+                Timer::Poll(stream) => self.poll(turn, stream),
+                Timer::Attach(stream) => self.attach(turn, stream),
+            }
+        }
+    }
+
+    /// Records that something happened to the current attempt of a task.
+    fn record(&mut self, key: TaskKey, kind: TaskEventKind, at: At, worker: Option<Uuid>, text: Option<&str>) {
+        let Some(retry_count) = self.runs.task(key).map(|(_, task)| task.retry_count) else { return };
+        self.record_for(key, retry_count, kind, at, worker, text);
+    }
+
+    /// The same for any attempt. Of one kind and attempt, the first is kept.
+    fn record_for(&mut self, key: TaskKey, retry_count: i32, kind: TaskEventKind, at: At, worker: Option<Uuid>, text: Option<&str>) {
+        let Some(task) = self.runs.task_mut(key) else { return };
+        if task.events.iter().any(|event| event.kind == kind && event.retry_count == retry_count) {
+            return;
+        }
+        self.event_count += 1;
+        task.events.push(TaskEvent {
+            number: self.event_count,
+            kind,
+            retry_count,
+            at,
+            worker,
+            text: text.map(Into::into),
+        });
+    }
+
+    /// What a worker is told about the current attempt of a task.
+    fn action(&self, key: TaskKey, cancel: bool) -> Option<Action> {
+        let (run, task) = self.runs.task(key)?;
+        let step = run.step(task)?;
+        Some(Action {
+            cancel,
+            run: run.id,
+            task: task.id,
+            step: step.id,
+            readable_id: Arc::clone(&step.readable_id),
+            action: Arc::clone(&step.action),
+            payload: if cancel { String::new() } else { views::payload(run, task) },
+            retry_count: task.retry_count,
+            metadata: run.metadata.to_string(),
+            priority: run.priority.into(),
+            workflow: run.version.workflow,
+            version: run.version.id,
+        })
+    }
+}
+
+/// Lines per task, or `None` for a task that does not exist.
+impl Core {
+    pub(crate) fn logs(&self, task: Uuid) -> Option<&[LogLine]> {
+        let (_, task) = self.runs.task(self.runs.task_key(task)?)?;
+        Some(&task.logs)
+    }
+}
+
+type Index<K> = HashMap<K, Vec<types::StreamId>>;

@@ -1,0 +1,135 @@
+//! Queues, one for each action: the most urgent first, then the oldest.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::store::{QueueOrder, State, TaskEventKind, TaskKey};
+use super::timers::Timer;
+use super::types::{At, Effect, Message, Turn};
+use super::{Core, Quirk, duration};
+
+/// What holds where a definition says nothing.
+const TIMEOUT: &str = "5m";
+const SCHEDULE_TIMEOUT: &str = "5m";
+/// Above what a user can ask for: a retry goes first.
+const RETRY_URGENCY: u8 = 4;
+
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    by_action: HashMap<Arc<str>, BTreeMap<QueueOrder, TaskKey>>,
+    count: u64,
+}
+
+impl Queues {
+    fn push(&mut self, action: Arc<str>, urgency: u8, task: TaskKey) -> QueueOrder {
+        self.count += 1;
+        let order = QueueOrder { urgency: Reverse(urgency), number: self.count };
+        self.by_action.entry(action).or_default().insert(order, task);
+        order
+    }
+
+    pub(super) fn remove(&mut self, action: &str, order: QueueOrder) {
+        if let Some(queue) = self.by_action.get_mut(action) {
+            queue.remove(&order);
+        }
+    }
+
+    fn first(&self, action: &str) -> Option<(QueueOrder, TaskKey)> {
+        self.by_action.get(action)?.first_key_value().map(|(order, task)| (*order, *task))
+    }
+
+    fn holds(&self, action: &str) -> bool {
+        self.by_action.get(action).is_some_and(|queue| !queue.is_empty())
+    }
+}
+
+impl Core {
+    /// Puts a task into its queue. Its schedule timeout begins. `retry` is what the retry is called.
+    pub(super) fn enqueue(&mut self, turn: &mut Turn<'_>, key: TaskKey, retry: Option<u8>) {
+        let Some((run, task)) = self.runs.task(key) else { return };
+        let Some(step) = run.step(task) else { return };
+        let text = step.definition.schedule_timeout.as_deref().unwrap_or(SCHEDULE_TIMEOUT);
+        let wait = duration::parse(text).unwrap_or_default();
+        let (action, urgency) = (Arc::clone(&step.action), retry.unwrap_or(run.priority));
+        let order = self.queues.push(action, urgency, key);
+        let timer = self.timers.set(self.noticed(turn, wait), Timer::Schedule(key));
+        if let Some(task) = self.runs.task_mut(key) {
+            task.state = State::Queued { timer: Some(timer), order };
+        }
+        self.record(key, TaskEventKind::Queued, turn.now, None, None);
+    }
+
+    /// Queues a task again for its next attempt.
+    pub(super) fn enqueue_retry(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        self.enqueue(turn, key, Some(RETRY_URGENCY));
+        if let Some(action) = self.action_of(key) {
+            self.assign(turn, &action);
+        }
+    }
+
+    pub(super) fn action_of(&self, key: TaskKey) -> Option<Arc<str>> {
+        let (run, task) = self.runs.task(key)?;
+        Some(Arc::clone(&run.step(task)?.action))
+    }
+
+    /// When the engine notices that a length of time has passed: it looks about once a second.
+    pub(super) fn noticed(&self, turn: &mut Turn<'_>, after: Duration) -> At {
+        let late = if self.has(Quirk::LateTimeouts) { (turn.random)() % 1000 } else { 0 };
+        turn.now + after + Duration::from_millis(u64::try_from(late).unwrap_or_default())
+    }
+
+    /// Gives queued tasks of an action to workers, as long as there are both.
+    pub(super) fn assign(&mut self, turn: &mut Turn<'_>, action: &str) {
+        while let Some((order, key)) = self.queues.first(action) {
+            let Some(worker) = self.free_worker(turn.now, action) else { break };
+            self.queues.remove(action, order);
+            self.start(turn, key, worker);
+        }
+        // Those that are left have no worker, and their events say so, once.
+        let waiting: Vec<_> = self.queues.by_action.get(action).into_iter().flat_map(|queue| queue.values().rev().copied()).take_while(|key| self.is_new(*key)).collect();
+        for key in waiting {
+            self.record(key, TaskEventKind::NoWorker, turn.now, None, None);
+        }
+    }
+
+    fn is_new(&self, key: TaskKey) -> bool {
+        self.runs.task(key).is_some_and(|(_, task)| task.event(TaskEventKind::NoWorker).is_none())
+    }
+
+    /// All queues that a worker can take from, when it has become free or has come back.
+    pub(super) fn assign_all(&mut self, turn: &mut Turn<'_>, worker: uuid::Uuid) {
+        let Some(actions) = self.workers.get(&worker).map(|worker| worker.actions.clone()) else { return };
+        for action in actions.iter().filter(|action| self.queues.holds(action)).cloned().collect::<Vec<_>>() {
+            self.assign(turn, &action);
+        }
+    }
+
+    fn start(&mut self, turn: &mut Turn<'_>, key: TaskKey, worker: uuid::Uuid) {
+        let Some((run, task)) = self.runs.task(key) else { return };
+        let Some(step) = run.step(task) else { return };
+        let text = &step.definition.timeout;
+        let limit = duration::parse(if text.is_empty() { TIMEOUT } else { text }).unwrap_or_default();
+        let at = self.noticed(turn, limit);
+        let timer = self.timers.set(at, Timer::Execution(key));
+        if let Some(task) = self.runs.task_mut(key) {
+            if let State::Queued { timer: Some(timer), .. } = task.state {
+                self.timers.clear(timer);
+            }
+            task.state = State::Running { worker, timer };
+        }
+        self.record(key, TaskEventKind::Assigned, turn.now, Some(worker), None);
+        let Some(holder) = self.workers.get_mut(&worker) else { return };
+        holder.running.insert(key);
+        match holder.streams.first().copied() {
+            Some(stream) => {
+                self.record(key, TaskEventKind::Sent, turn.now, Some(worker), Some("Sent task run to the assigned worker"));
+                if let Some(action) = self.action(key, false) {
+                    self.effects.push(Effect::Send(stream, Message::Action(Box::new(action))));
+                }
+            }
+            None => self.lost_send(turn, key),
+        }
+    }
+}

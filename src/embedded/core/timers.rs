@@ -1,0 +1,54 @@
+//! What is to happen at its time.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::store::TaskKey;
+use super::types::{At, StreamId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// A running attempt has had its time.
+    Execution(TaskKey),
+    /// A queued task has waited for too long.
+    Schedule(TaskKey),
+    /// A task that waits for its next attempt is to be queued.
+    Requeue(TaskKey),
+    /// A worker may not have been heard of for half a minute.
+    Silence(Uuid),
+    /// A stream looks for results of runs that had ended before they were asked for.
+    Poll(StreamId),
+    /// A stream that watches one run by its id gets to it.
+    Attach(StreamId),
+}
+
+/// Names one timer. Two of the same moment fire in the order they were set.
+pub(super) type TimerKey = (At, u64);
+
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    set: BTreeMap<TimerKey, Timer>,
+    count: u64,
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, at: At, timer: Timer) -> TimerKey {
+        self.count += 1;
+        self.set.insert((at, self.count), timer);
+        (at, self.count)
+    }
+
+    pub(super) fn clear(&mut self, key: TimerKey) {
+        self.set.remove(&key);
+    }
+
+    pub(super) fn next(&self) -> Option<At> {
+        self.set.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes the earliest that is due.
+    pub(super) fn due(&mut self, now: At) -> Option<Timer> {
+        self.set.first_entry().filter(|entry| entry.key().0 <= now).map(std::collections::btree_map::OccupiedEntry::remove)
+    }
+}

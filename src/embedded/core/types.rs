@@ -1,0 +1,220 @@
+//! What goes into the core and comes out of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// A moment by the engine's clock.
+pub(crate) type At = DateTime<Utc>;
+
+/// What a turn of the core needs from outside: the time, and fresh random numbers for ids.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: At,
+    pub(crate) random: &'a mut dyn FnMut() -> u128,
+}
+
+impl Turn<'_> {
+    pub(crate) fn uuid(&mut self) -> Uuid {
+        uuid::Builder::from_random_bytes((self.random)().to_be_bytes()).into_uuid()
+    }
+
+    /// A W3C trace context, as the engine adds one to each run's metadata.
+    pub(crate) fn traceparent(&mut self) -> String {
+        format!("00-{:032x}-{:016x}-01", (self.random)() | 1, (self.random)() >> 64 | 1)
+    }
+
+    /// True in half of the cases.
+    pub(crate) fn coin(&mut self) -> bool {
+        (self.random)() & 1 == 0
+    }
+}
+
+/// A refusal, in the terms of gRPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    InvalidArgument,
+    NotFound,
+    FailedPrecondition,
+    Internal,
+    Unimplemented,
+    Unavailable,
+}
+
+impl Fault {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self { code: Code::InvalidArgument, message: message.into() }
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self { code: Code::NotFound, message: message.into() }
+    }
+
+    /// How the engine answers to what its code did not expect.
+    pub(crate) fn internal() -> Self {
+        Self { code: Code::Internal, message: "An internal error occurred.".into() }
+    }
+
+    /// The embedded engine has no such thing yet, and says so rather than to pretend.
+    pub(crate) fn unimplemented(what: &str) -> Self {
+        Self { code: Code::Unimplemented, message: format!("the embedded engine does not implement {what} yet") }
+    }
+}
+
+/// A workflow's definition, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Definition {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) default_priority: Option<i32>,
+    pub(crate) input_json_schema: Option<Vec<u8>>,
+    pub(crate) task: TaskDefinition,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TaskDefinition {
+    pub(crate) readable_id: String,
+    pub(crate) action: String,
+    /// As it was written; empty when it was not set.
+    pub(crate) timeout: String,
+    pub(crate) schedule_timeout: Option<String>,
+    pub(crate) retries: i32,
+    pub(crate) backoff_factor: Option<f32>,
+    pub(crate) backoff_max_seconds: Option<i32>,
+}
+
+/// A request to start a run, its texts checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Trigger {
+    pub(crate) workflow: String,
+    pub(crate) input: serde_json::Value,
+    /// Not an object when the caller sent none that is one: then the engine drops it.
+    pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
+    pub(crate) priority: Option<i32>,
+}
+
+/// A worker as it registers.
+#[derive(Debug, Clone)]
+pub(crate) struct Registration {
+    pub(crate) name: String,
+    pub(crate) actions: Vec<String>,
+    pub(crate) slots: BTreeMap<String, i32>,
+    pub(crate) labels: BTreeMap<String, Label>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Label {
+    Text(String),
+    Number(i32),
+    Nothing,
+}
+
+/// What a worker says about an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) task: Uuid,
+    pub(crate) worker: Option<Uuid>,
+    pub(crate) kind: ReportKind,
+    pub(crate) at: Option<At>,
+    /// `None` means the current attempt.
+    pub(crate) retry_count: Option<i32>,
+    pub(crate) payload: String,
+    pub(crate) should_not_retry: bool,
+    /// Reports of a batch are not shown to those who watch events.
+    pub(crate) batch: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReportKind {
+    Started,
+    Acknowledged,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// An open stream, by the number its opener gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StreamId(pub(crate) u64);
+
+/// What a turn wants done outside.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Send(StreamId, Message),
+    /// End a stream: well, or with a status.
+    End(StreamId, Result<(), Fault>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Message {
+    Action(Box<Action>),
+    Result(RunResult),
+    Event(RunEvent),
+}
+
+/// Work for a worker, or its cancellation.
+#[derive(Debug)]
+pub(crate) struct Action {
+    pub(crate) cancel: bool,
+    pub(crate) run: Uuid,
+    pub(crate) task: Uuid,
+    pub(crate) step: Uuid,
+    pub(crate) readable_id: Arc<str>,
+    pub(crate) action: Arc<str>,
+    pub(crate) payload: String,
+    pub(crate) retry_count: i32,
+    pub(crate) metadata: String,
+    pub(crate) priority: i32,
+    pub(crate) workflow: Uuid,
+    pub(crate) version: Uuid,
+}
+
+/// How a run ended, for those who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunResult {
+    pub(crate) run: Uuid,
+    pub(crate) at: At,
+    pub(crate) tasks: Vec<TaskResult>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TaskResult {
+    pub(crate) task: Uuid,
+    pub(crate) readable_id: Arc<str>,
+    pub(crate) end: Result<Arc<str>, Arc<str>>,
+}
+
+/// Something that happened to a run, for those who watch it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunEvent {
+    pub(crate) run: Uuid,
+    pub(crate) resource: Resource,
+    pub(crate) kind: EventKind,
+    pub(crate) at: At,
+    pub(crate) payload: Arc<str>,
+    pub(crate) retry_count: Option<i32>,
+    pub(crate) index: Option<i64>,
+    pub(crate) hangup: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resource {
+    Run,
+    Task(Uuid),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    Started,
+    Completed,
+    Failed,
+    Cancelled,
+    Stream,
+}

@@ -1,0 +1,128 @@
+//! What the two surfaces show of a run. They derive it from the same rows by different rules.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::definitions::Workflow;
+use super::json::jsonb_text;
+use super::store::{End, Final, Run, State, Task};
+use super::types::At;
+use super::{Core, Quirk};
+
+/// How long gRPC shows the first of two final rows, before it changes its mind.
+const STEADY: Duration = Duration::from_secs(300);
+
+/// A task as gRPC shows it.
+#[derive(Debug)]
+pub(crate) struct TaskView<'a> {
+    pub(crate) status: RestStatus,
+    pub(crate) error: Option<&'a str>,
+    pub(crate) output: Option<&'a str>,
+}
+
+/// The states that both surfaces have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RestStatus {
+    Queued,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl RestStatus {
+    pub(crate) const ALL: [Self; 5] = [Self::Cancelled, Self::Completed, Self::Failed, Self::Queued, Self::Running];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Running => "RUNNING",
+            Self::Completed => "COMPLETED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+/// A workflow as REST lists it.
+#[derive(Debug)]
+pub(crate) struct WorkflowView<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) workflow: &'a Workflow,
+}
+
+impl Core {
+    pub(crate) fn workflows(&self) -> impl Iterator<Item = WorkflowView<'_>> {
+        self.definitions.newest_first().map(|(name, workflow)| WorkflowView { name, workflow })
+    }
+
+    pub(crate) fn find_run(&self, id: Uuid) -> Option<&Run> {
+        self.runs.find(id)
+    }
+
+    /// A run that REST knows by now.
+    pub(crate) fn rest_run(&self, id: Uuid, now: At) -> Option<&Run> {
+        self.find_run(id).filter(|run| self.is_visible(run, now))
+    }
+
+    pub(crate) fn is_visible(&self, run: &Run, now: At) -> bool {
+        !self.has(Quirk::RestLag) || now >= run.created + super::streams::LAG
+    }
+
+    /// A task by gRPC.
+    pub(crate) fn grpc_task<'a>(&self, task: &'a Task, now: At) -> TaskView<'a> {
+        match task.state {
+            State::Queued { .. } | State::Backoff => TaskView { status: RestStatus::Queued, error: None, output: None },
+            State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
+            State::Ended => match shown_by_grpc(task, now).map(|row| &row.end) {
+                Some(End::Completed(output)) => TaskView { status: RestStatus::Completed, error: Some(""), output: Some(output) },
+                Some(End::Failed(text) | End::TimedOut(text)) => TaskView { status: RestStatus::Failed, error: Some(text), output: None },
+                Some(End::Cancelled | End::ScheduleTimedOut) | None => {
+                    TaskView { status: RestStatus::Cancelled, error: Some(""), output: None }
+                }
+            },
+        }
+    }
+
+    /// A task by REST, as its run shows it.
+    pub(crate) fn rest_status(&self, task: &Task) -> RestStatus {
+        match task.state {
+            State::Queued { .. } | State::Backoff => RestStatus::Queued,
+            State::Running { .. } => RestStatus::Running,
+            State::Ended => match shown_by_rest(task).map(|row| &row.end) {
+                Some(End::Completed(_)) => RestStatus::Completed,
+                Some(End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut) => RestStatus::Failed,
+                Some(End::Cancelled) | None => RestStatus::Cancelled,
+            },
+        }
+    }
+}
+
+fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
+    let mut rows = task.finals.iter().filter(|row| row.retry_count == task.retry_count);
+    let first = rows.next()?;
+    match rows.next_back() {
+        // A failure reported after a cancel is believed at once.
+        Some(last) if now >= last.at + STEADY || matches!((&first.end, &last.end), (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))) => Some(last),
+        _ => Some(first),
+    }
+}
+
+/// A completed row is shown whatever came before or after it.
+pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
+    let rows = || task.finals.iter().filter(|row| row.retry_count == task.retry_count);
+    rows().find(|row| matches!(row.end, End::Completed(_))).or_else(|| rows().next_back())
+}
+
+/// What a worker gets with a task. The first attempt's text is Go's, later ones' is the database's.
+pub(super) fn payload(run: &Run, task: &Task) -> String {
+    let text = format!(
+        r#"{{"input":{},"triggered_by":"manual","parents":{{}},"triggers":{{"filter_payload":null}},"user_data":null,"overrides":null}}"#,
+        run.input
+    );
+    match serde_json::from_str(&text) {
+        Ok(value) if task.retry_count > 0 => jsonb_text(&value),
+        _ => text,
+    }
+}

@@ -1,0 +1,199 @@
+//! Workers: their registration, their streams, their beats, and their silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::definitions::{Problems, is_name};
+use super::store::TaskKey;
+use super::timers::Timer;
+use super::types::{At, Code, Effect, Fault, Label, Registration, StreamId, Turn};
+use super::{Core, Quirk};
+
+/// Without a beat for this long, a worker is given nothing new.
+const FRESH: Duration = Duration::from_secs(5);
+/// Without one for this long, what it has is given to others.
+const SILENT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) created: At,
+    pub(crate) actions: BTreeSet<String>,
+    pub(crate) slots: BTreeMap<String, i32>,
+    pub(crate) labels: BTreeMap<String, Label>,
+    pub(crate) last_beat: Option<At>,
+    pub(crate) paused: bool,
+    /// Open streams, oldest first: work goes to the first, cancellations to all.
+    pub(super) streams: Vec<StreamId>,
+    pub(super) running: BTreeSet<TaskKey>,
+    /// Whether it ever had a stream. From then on its beats count only while the engine thinks that one is open.
+    listened: bool,
+    active: bool,
+    watched: bool,
+}
+
+impl Worker {
+    fn is_fresh(&self, now: At) -> bool {
+        self.last_beat.is_some_and(|beat| beat + FRESH >= now)
+    }
+
+    pub(crate) fn free(&self) -> usize {
+        let slots = self.slots.get("default").copied().unwrap_or(0);
+        usize::try_from(slots).unwrap_or(0).saturating_sub(self.running.len())
+    }
+
+    pub(crate) fn status(&self, now: At) -> &'static str {
+        match (self.paused, self.active && self.is_fresh(now)) {
+            (true, _) => "PAUSED",
+            (false, true) => "ACTIVE",
+            (false, false) => "INACTIVE",
+        }
+    }
+}
+
+fn unknown(worker: Uuid) -> Fault {
+    Fault::not_found(format!("worker not found: {worker}"))
+}
+
+impl Core {
+    pub(crate) fn register(&mut self, turn: &mut Turn<'_>, registration: Registration) -> Result<Uuid, Fault> {
+        let mut problems = Problems::default();
+        problems.name("Name", &registration.name);
+        for (at, action) in registration.actions.iter().enumerate() {
+            let parts: Vec<_> = action.split(':').collect();
+            if !(2..=3).contains(&parts.len()) || parts.iter().take(2).any(|part| part.is_empty()) {
+                let text = "Invalid action ID. Action IDs must be in the format <integrationId>:<verb>";
+                problems.add(&format!("Actions[{at}]"), text);
+            }
+        }
+        problems.into_request_result("CreateWorkerOpts")?;
+        let id = turn.uuid();
+        self.workers.insert(
+            id,
+            Worker {
+                name: registration.name,
+                created: turn.now,
+                actions: registration.actions.iter().map(|action| action.to_lowercase()).collect(),
+                slots: registration.slots,
+                labels: registration.labels,
+                last_beat: None,
+                paused: false,
+                streams: Vec::new(),
+                running: BTreeSet::new(),
+                listened: false,
+                active: false,
+                watched: false,
+            },
+        );
+        Ok(id)
+    }
+
+    /// Checks the names of services, which are good for nothing else.
+    pub(crate) fn check_services(services: &[String]) -> Result<(), Fault> {
+        let mut problems = Problems::default();
+        for (at, service) in services.iter().enumerate().filter(|(_, service)| !is_name(service)) {
+            problems.name(&format!("Services[{at}]"), service);
+        }
+        problems.into_request_result("CreateWorkerOpts")
+    }
+
+    /// A worker's stream opens. It is given nothing before its next beat.
+    pub(crate) fn listen(&mut self, worker: Uuid, stream: StreamId) -> Result<(), Fault> {
+        let holder = self.workers.get_mut(&worker).ok_or_else(|| Fault::not_found("not found"))?;
+        holder.streams.push(stream);
+        (holder.listened, holder.active) = (true, true);
+        holder.last_beat = None;
+        self.streams.worker_of.insert(stream, worker);
+        Ok(())
+    }
+
+    pub(super) fn stop_listening(&mut self, turn: &mut Turn<'_>, worker: Uuid, stream: StreamId) {
+        let forgotten = self.has(Quirk::ForgottenClose) && turn.coin();
+        let Some(holder) = self.workers.get_mut(&worker) else { return };
+        holder.streams.retain(|open| *open != stream);
+        if holder.streams.is_empty() && !forgotten {
+            holder.active = false;
+        }
+    }
+
+    pub(crate) fn heartbeat(&mut self, turn: &mut Turn<'_>, worker: Uuid) -> Result<(), Fault> {
+        let holder = self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?;
+        if holder.listened && !holder.active {
+            let message = format!("Heartbeat rejected: worker stream is not active: {worker}");
+            return Err(Fault { code: Code::FailedPrecondition, message });
+        }
+        holder.active = true;
+        holder.last_beat = Some(turn.now);
+        if !std::mem::replace(&mut holder.watched, true) {
+            self.timers.set(turn.now + SILENT, Timer::Silence(worker));
+        }
+        self.assign_all(turn, worker);
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribe(&mut self, worker: Uuid) -> Result<(), Fault> {
+        let holder = self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?;
+        // The stream stays open and hears nothing more.
+        for stream in std::mem::take(&mut holder.streams) {
+            self.streams.worker_of.remove(&stream);
+        }
+        holder.active = false;
+        Ok(())
+    }
+
+    pub(crate) fn upsert_labels(&mut self, worker: Uuid, labels: BTreeMap<String, Label>) -> Result<(), Fault> {
+        self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?.labels.extend(labels);
+        Ok(())
+    }
+
+    pub(crate) fn pause(&mut self, turn: &mut Turn<'_>, worker: Uuid, paused: bool) -> bool {
+        let Some(holder) = self.workers.get_mut(&worker) else { return false };
+        holder.paused = paused;
+        if !paused {
+            self.assign_all(turn, worker);
+        }
+        true
+    }
+
+    pub(crate) fn worker(&self, worker: Uuid) -> Option<&Worker> {
+        self.workers.get(&worker)
+    }
+
+    /// The worker with most free slots, of those that can take the action.
+    pub(super) fn free_worker(&self, now: At, action: &str) -> Option<Uuid> {
+        self.workers
+            .iter()
+            .filter(|(_, worker)| worker.active && !worker.paused && worker.is_fresh(now) && worker.actions.contains(action))
+            .map(|(id, worker)| (worker.free(), id))
+            .filter(|(free, _)| *free > 0)
+            .max_by_key(|(free, _)| *free)
+            .map(|(_, id)| *id)
+    }
+
+    /// Half a minute has passed since some beat. If there was none since, the worker's tasks go to others.
+    pub(super) fn silence(&mut self, turn: &mut Turn<'_>, worker: Uuid) {
+        let Some(holder) = self.workers.get_mut(&worker) else { return };
+        if let Some(beat) = holder.last_beat
+            && beat + SILENT > turn.now
+        {
+            self.timers.set(beat + SILENT, Timer::Silence(worker));
+            return;
+        }
+        holder.watched = false;
+        for task in std::mem::take(&mut holder.running) {
+            self.reassign(turn, task, worker);
+        }
+    }
+
+    /// Ends what the engine itself ends when it shuts down: all streams, well.
+    pub(crate) fn end_streams(&mut self) {
+        for stream in self.streams.take_all() {
+            self.effects.push(Effect::End(stream, Ok(())));
+        }
+        for worker in self.workers.values_mut() {
+            worker.streams.clear();
+        }
+    }
+}

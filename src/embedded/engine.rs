@@ -1,0 +1,195 @@
+//! The engine as its user holds it.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::ServiceExt as _;
+
+use super::actor::{self, Handle};
+use super::core::Core;
+use super::grpc::Services;
+use super::quirks::Quirks;
+use super::{listen, rest, token};
+use crate::client::Client;
+use crate::config::{Config, ConfigBuilder};
+use crate::error::{BoxError, Result};
+use crate::model::TenantId;
+use crate::time::Clock;
+use crate::transport::Wire;
+
+/// The tenant that a fresh Hatchet has, too.
+const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
+
+/// An engine in process. Dropping it stops it: its clients then get [`Unavailable`](crate::ErrorKind::Unavailable).
+#[must_use = "dropping it stops the engine"]
+pub struct Engine {
+    client: Client,
+    token: Arc<str>,
+    handle: Handle,
+    services: Services,
+    router: axum::Router,
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// An engine that is being set up.
+#[derive(Debug, Clone, Default)]
+#[must_use = "nothing happens before `start`"]
+pub struct EngineBuilder {
+    quirks: Quirks,
+    seed: Option<u64>,
+    config: Option<ConfigBuilder>,
+    listen: Option<(u16, u16)>,
+}
+
+impl EngineBuilder {
+    /// Makes it misbehave as the real engine does; by default it does not.
+    pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
+        self.quirks = quirks.into();
+        self
+    }
+
+    /// Makes its ids and its chances the same each time; by default they are not.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// What its clients are set up with, such as a namespace. Addresses, tenant, token and TLS are the engine's.
+    pub fn client_config(mut self, config: ConfigBuilder) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Lets programs in other processes use it too, on 127.0.0.1 at these ports for gRPC and REST; 0 takes a free one.
+    pub fn listen(mut self, grpc_port: u16, rest_port: u16) -> Self {
+        self.listen = Some((grpc_port, rest_port));
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is taken; [`Config`](crate::ErrorKind::Config) for a
+    /// client configuration that is wrong.
+    pub async fn start(self) -> Result<Engine> {
+        let sockets = match self.listen {
+            None => None,
+            Some((grpc, rest)) => {
+                let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                Some((listen::bind(local(grpc)).await?, listen::bind(local(rest)).await?))
+            }
+        };
+        let addresses = sockets.as_ref().map(|(grpc, rest)| Ok::<_, crate::Error>((listen::address(grpc)?, listen::address(rest)?))).transpose()?;
+        let (grpc, server) = match addresses {
+            None => ("embedded:7070".to_owned(), "http://embedded".to_owned()),
+            Some((grpc, rest)) => (grpc.to_string(), format!("http://{rest}")),
+        };
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        let token: Arc<str> = token::issue(TENANT, &grpc, &server, u128::from(seed) << 64 | u128::from(!seed)).into();
+        let (stop, clock) = (CancellationToken::new(), Clock::start());
+        let (handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock, stop.clone());
+        let services = Services::new(handle.clone(), TENANT, Arc::clone(&token));
+        let router = rest::router(handle.clone(), TENANT, Arc::clone(&token));
+        let config = self.config.unwrap_or_else(Config::builder).embedded(&TENANT.to_string(), token.to_string())?;
+        let client = connect(config, &services, &router, clock)?;
+        let mut tasks = vec![task];
+        if let Some((grpc, rest)) = sockets {
+            tasks.push(listen::grpc(grpc, services.clone(), stop.clone()));
+            tasks.push(listen::rest(rest, router.clone(), stop.clone()));
+        }
+        Ok(Engine { client, token, handle, services, router, addresses, stop, tasks })
+    }
+}
+
+/// A client that calls the services directly: no socket, no HTTP.
+fn connect(config: Config, services: &Services, router: &axum::Router, clock: Clock) -> Result<Client> {
+    let grpc = Wire::new(services.clone().map_err(|never| match never {}));
+    let router = router.clone();
+    let rest = tower::service_fn(move |request: http::Request<Body>| {
+        let answer = router.clone().oneshot(request);
+        async move { answer.await.map(|answer| answer.map(Body::new)).map_err(|never| -> BoxError { match never {} }) }
+    });
+    Client::over(config, grpc, Wire::new(rest), clock)
+}
+
+impl Engine {
+    /// Starts an engine as it should be: without quirks, without sockets.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub async fn start() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// Sets one up.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// A client of this engine. All that this returns are one client.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A client of its own, with another namespace or other limits. Addresses, tenant, token and TLS are the engine's.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for a configuration that is wrong.
+    pub fn client_with(&self, config: ConfigBuilder) -> Result<Client> {
+        let config = config.embedded(&TENANT.to_string(), self.token.to_string())?;
+        connect(config, &self.services, &self.router, self.handle.clock)
+    }
+
+    /// The tenant that everything belongs to.
+    pub fn tenant(&self) -> TenantId {
+        TenantId::from_uuid(TENANT)
+    }
+
+    /// Where it listens, for gRPC and for REST, if it does.
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.addresses
+    }
+
+    /// What to export so that any Hatchet SDK in another process uses this engine; nothing if it does not listen.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let Some((grpc, rest)) = self.addresses else { return Vec::new() };
+        vec![
+            ("HATCHET_CLIENT_TOKEN", self.token.to_string()),
+            ("HATCHET_CLIENT_HOST_PORT", grpc.to_string()),
+            ("HATCHET_CLIENT_SERVER_URL", format!("http://{rest}")),
+            ("HATCHET_CLIENT_API_URL", format!("http://{rest}")),
+            ("HATCHET_CLIENT_TLS_STRATEGY", "none".into()),
+        ]
+    }
+
+    /// How many runs it keeps.
+    pub async fn run_count(&self) -> usize {
+        self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)
+    }
+
+    /// Stops it: ends all streams as the real engine does when it shuts down, and waits for its tasks.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        for task in std::mem::take(&mut self.tasks) {
+            let _ = task.await;
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

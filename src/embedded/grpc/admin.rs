@@ -1,0 +1,221 @@
+//! `v1.AdminService`.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{Engine, answer, not_yet, sized};
+use crate::embedded::core::Core;
+use crate::embedded::core::store::Run;
+use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
+use crate::embedded::core::{RestStatus, TaskView};
+use crate::rpc::pb::v1::admin_service_server::AdminService;
+use crate::rpc::pb::v1::{
+    BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
+    CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
+    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskRunDetail, TriggerWorkflowRunRequest,
+    TriggerWorkflowRunResponse,
+};
+
+#[tonic::async_trait]
+impl AdminService for Engine {
+    async fn put_workflow(
+        &self,
+        request: Request<CreateWorkflowVersionRequest>,
+    ) -> Result<Response<CreateWorkflowVersionResponse>, Status> {
+        let definition = definition(sized(request)?)?;
+        let version = self.core.call(move |core, turn| core.put_workflow(turn, definition)).await??;
+        answer(CreateWorkflowVersionResponse { id: version.id.to_string(), workflow_id: version.workflow.to_string() })
+    }
+
+    async fn trigger_workflow_run(
+        &self,
+        request: Request<TriggerWorkflowRunRequest>,
+    ) -> Result<Response<TriggerWorkflowRunResponse>, Status> {
+        let request = sized(request)?;
+        if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
+            let text = format!("could not create trigger opt: rpc error: code = InvalidArgument desc = priority must be between 1 and 3, got {priority}");
+            return Err(Status::invalid_argument(text));
+        }
+        if !request.desired_worker_labels.is_empty() {
+            return not_yet("desired worker labels");
+        }
+        // This call looks at neither text: what is not JSON becomes nothing.
+        let trigger = Trigger {
+            workflow: request.workflow_name,
+            input: serde_json::from_slice(&request.input).unwrap_or_default(),
+            metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
+            priority: request.priority,
+        };
+        let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
+        answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
+    }
+
+    async fn get_run_details(&self, request: Request<GetRunDetailsRequest>) -> Result<Response<GetRunDetailsResponse>, Status> {
+        let id = external_id(&sized(request)?.external_id)?;
+        let details = self.core.call(move |core, turn| core.find_run(id).map(|run| details(core, run, turn.now))).await?;
+        answer(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
+    }
+
+    async fn cancel_tasks(&self, request: Request<CancelTasksRequest>) -> Result<Response<CancelTasksResponse>, Status> {
+        let request = sized(request)?;
+        let ids = ids(&request.external_ids)?;
+        check_filter(!ids.is_empty(), request.filter.is_some(), "cancelling by filter")?;
+        self.core.call(move |core, turn| core.cancel(turn, &ids)).await?;
+        // The ids come back as they were asked for, whatever became of them.
+        answer(CancelTasksResponse { cancelled_tasks: request.external_ids })
+    }
+
+    async fn replay_tasks(&self, request: Request<ReplayTasksRequest>) -> Result<Response<ReplayTasksResponse>, Status> {
+        let request = sized(request)?;
+        let ids = ids(&request.external_ids)?;
+        check_filter(!ids.is_empty(), request.filter.is_some(), "replaying by filter")?;
+        let known = self.core.call(move |core, _| ids.iter().any(|id| core.find_run(*id).is_some())).await?;
+        if known { not_yet("replaying") } else { answer(ReplayTasksResponse::default()) }
+    }
+
+    async fn branch_durable_task(
+        &self,
+        _: Request<BranchDurableTaskRequest>,
+    ) -> Result<Response<BranchDurableTaskResponse>, Status> {
+        not_yet("BranchDurableTask")
+    }
+}
+
+fn external_id(text: &str) -> Result<Uuid, Status> {
+    text.parse().map_err(|_| Status::invalid_argument("invalid external id"))
+}
+
+fn ids(texts: &[String]) -> Result<Vec<Uuid>, Status> {
+    texts.iter().map(|text| external_id(text)).collect()
+}
+
+fn check_filter(ids: bool, filter: bool, what: &str) -> Result<(), Status> {
+    match (ids, filter) {
+        (true, true) => Err(Status::invalid_argument("cannot provide both external ids and filter")),
+        (false, true) => not_yet(what),
+        _ => Ok(()),
+    }
+}
+
+fn details(core: &Core, run: &Run, now: At) -> GetRunDetailsResponse {
+    let views: Vec<_> = run.tasks.iter().map(|task| (task, core.grpc_task(task, now))).collect();
+    let status = overall(views.iter().map(|(_, view)| view.status));
+    let task_runs: HashMap<_, _> = views
+        .into_iter()
+        .filter_map(|(task, view)| {
+            let readable_id = run.step(task)?.readable_id.to_string();
+            Some((readable_id.clone(), detail(task.id, readable_id, &view)))
+        })
+        .collect();
+    GetRunDetailsResponse {
+        input: run.input.to_string().into(),
+        status: status as i32,
+        task_runs,
+        done: run.is_ended(),
+        additional_metadata: run.metadata.to_string().into(),
+        is_evicted: false,
+    }
+}
+
+fn detail(id: Uuid, readable_id: String, view: &TaskView<'_>) -> TaskRunDetail {
+    TaskRunDetail {
+        external_id: id.to_string(),
+        status: status(view.status) as i32,
+        error: view.error.map(Into::into),
+        output: view.output.map(Into::into),
+        readable_id,
+        is_evicted: false,
+    }
+}
+
+/// A run is what its least finished task is, and then what the worst of them is.
+fn overall(tasks: impl Iterator<Item = RestStatus>) -> RunStatus {
+    let rank = |status: &RestStatus| match status {
+        RestStatus::Running => 5,
+        RestStatus::Queued => 4,
+        RestStatus::Failed => 3,
+        RestStatus::Cancelled => 2,
+        RestStatus::Completed => 1,
+    };
+    tasks.max_by_key(rank).map_or(RunStatus::Completed, status)
+}
+
+fn status(status: RestStatus) -> RunStatus {
+    match status {
+        RestStatus::Queued => RunStatus::Queued,
+        RestStatus::Running => RunStatus::Running,
+        RestStatus::Completed => RunStatus::Completed,
+        RestStatus::Failed => RunStatus::Failed,
+        RestStatus::Cancelled => RunStatus::Cancelled,
+    }
+}
+
+/// Takes a definition apart, and refuses by name what there is no engine for yet.
+fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
+    let missing = [
+        (!request.event_triggers.is_empty(), "event triggers"),
+        (!request.cron_triggers.is_empty() || request.cron_input.is_some(), "cron triggers"),
+        (request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency"),
+        (request.on_failure_task.is_some(), "on-failure tasks"),
+        (request.sticky.is_some(), "sticky workflows"),
+        (!request.default_filters.is_empty(), "default filters"),
+        (request.idempotency.is_some(), "idempotency"),
+        (request.tasks.len() > 1, "workflows of several tasks"),
+    ];
+    refuse_missing(&missing)?;
+    let task = request.tasks.into_iter().next().ok_or_else(Fault::internal)?;
+    Ok(Definition {
+        name: request.name,
+        description: request.description,
+        default_priority: request.default_priority,
+        input_json_schema: request.input_json_schema,
+        task: task_definition(task)?,
+    })
+}
+
+fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
+    let default_slot = task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
+    let missing = [
+        (!task.parents.is_empty(), "parents of tasks"),
+        (!task.rate_limits.is_empty(), "rate limits"),
+        (!task.worker_labels.is_empty(), "desired worker labels"),
+        (!task.concurrency.is_empty(), "concurrency of tasks"),
+        (task.conditions.is_some_and(|conditions| conditions != Default::default()), "conditions"),
+        (task.is_durable, "durable tasks"),
+        (!default_slot, "slot requests"),
+        (task.batch.is_some(), "batch tasks"),
+    ];
+    refuse_missing(&missing)?;
+    Ok(TaskDefinition {
+        readable_id: task.readable_id,
+        action: task.action,
+        timeout: task.timeout,
+        schedule_timeout: task.schedule_timeout,
+        retries: task.retries,
+        backoff_factor: task.backoff_factor,
+        backoff_max_seconds: task.backoff_max_seconds,
+    })
+}
+
+fn refuse_missing(missing: &[(bool, &str)]) -> Result<(), Fault> {
+    match missing.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Fault::unimplemented(what)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a text is JSON that the engine can store, or what it says if not.
+pub(super) fn stored_json(text: &str, field: &str) -> Result<Value, Status> {
+    if text.is_empty() {
+        return Ok(Value::Null);
+    }
+    let value = serde_json::from_str(text).map_err(|_| Status::invalid_argument(format!("Invalid request: invalid json in field `{field}`")))?;
+    if crate::model::payload::has_nul(text) {
+        let text = format!("Invalid request: encoded jsonb contains invalid null character \\u0000 in field `{field}`");
+        return Err(Status::invalid_argument(text));
+    }
+    Ok(value)
+}

@@ -1,0 +1,352 @@
+//! `Dispatcher`: workers, and the streams about runs.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::{Engine, Stream, answer, not_yet, sized, time, uuid_problem};
+use crate::embedded::actor::Messages;
+use crate::embedded::core::Core;
+use crate::embedded::core::types::{
+    Action, EventKind, Fault, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult,
+};
+use crate::rpc::pb::dispatcher_server::Dispatcher;
+use crate::rpc::pb::{
+    ActionEventResponse, ActionType, AssignedAction, BatchActionEvent, GetVersionRequest, GetVersionResponse,
+    GroupKeyActionEvent, HeartbeatRequest, HeartbeatResponse, OverridesData, OverridesDataResponse,
+    RefreshTimeoutRequest, RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse, ResourceEventType,
+    ResourceType, RestoreEvictedTaskRequest, RestoreEvictedTaskResponse, StepActionEvent, StepActionEventType,
+    StepRunResult, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, UpsertWorkerLabelsRequest,
+    UpsertWorkerLabelsResponse, WorkerLabels, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
+    WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent, WorkflowRunEventType,
+};
+use crate::time::to_proto;
+
+/// The version whose behaviour is modelled.
+const VERSION: &str = "v0.104.7";
+
+#[tonic::async_trait]
+impl Dispatcher for Engine {
+    type ListenStream = Stream<AssignedAction>;
+    type ListenV2Stream = Stream<AssignedAction>;
+    type SubscribeToWorkflowEventsStream = Stream<WorkflowEvent>;
+    type SubscribeToWorkflowRunsStream = Stream<WorkflowRunEvent>;
+
+    async fn register(&self, request: Request<WorkerRegisterRequest>) -> Result<Response<WorkerRegisterResponse>, Status> {
+        let request = sized(request)?;
+        if request.slots.is_some() && !request.slot_config.is_empty() {
+            return Err(Status::invalid_argument("either slot_config or slots (deprecated) must be provided, not both"));
+        }
+        // A language that is named must be one of four; the first number stands for none.
+        if request.runtime_info.as_ref().and_then(|info| info.language).is_some_and(|language| !(1..=4).contains(&language)) {
+            return Err(Fault::internal().into());
+        }
+        Core::check_services(&request.services)?;
+        let slots = match request.slots {
+            Some(slots) => BTreeMap::from([("default".to_owned(), slots)]),
+            None if request.slot_config.is_empty() => BTreeMap::from([("default".to_owned(), 100)]),
+            None => request.slot_config.into_iter().collect(),
+        };
+        let worker_name = request.worker_name.clone();
+        let registration = Registration { name: request.worker_name, actions: request.actions, slots, labels: labels(request.labels) };
+        let id = self.core.call(move |core, turn| core.register(turn, registration)).await??;
+        answer(WorkerRegisterResponse { tenant_id: self.tenant.to_string(), worker_id: id.to_string(), worker_name })
+    }
+
+    async fn listen(&self, _: Request<WorkerListenRequest>) -> Result<Response<Self::ListenStream>, Status> {
+        not_yet("the older Listen")
+    }
+
+    async fn listen_v2(&self, request: Request<WorkerListenRequest>) -> Result<Response<Self::ListenV2Stream>, Status> {
+        let worker = worker_id(&sized(request)?.worker_id)?;
+        let messages = self.core.open(move |core, _, stream| core.listen(worker, stream)).await?;
+        let tenant = self.tenant.to_string();
+        open(messages, move |message| match message {
+            Message::Action(action) => Some(assigned(&tenant, *action)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        let worker = worker_id(&sized(request)?.worker_id)?;
+        self.core.call(move |core, turn| core.heartbeat(turn, worker)).await??;
+        answer(HeartbeatResponse {})
+    }
+
+    async fn unsubscribe(&self, request: Request<WorkerUnsubscribeRequest>) -> Result<Response<WorkerUnsubscribeResponse>, Status> {
+        let worker = worker_id(&sized(request)?.worker_id)?;
+        self.core.call(move |core, _| core.unsubscribe(worker)).await??;
+        answer(WorkerUnsubscribeResponse { tenant_id: self.tenant.to_string(), worker_id: worker.to_string() })
+    }
+
+    async fn upsert_worker_labels(
+        &self,
+        request: Request<UpsertWorkerLabelsRequest>,
+    ) -> Result<Response<UpsertWorkerLabelsResponse>, Status> {
+        let request = sized(request)?;
+        let worker = worker_id(&request.worker_id)?;
+        let labels = labels(request.labels);
+        self.core.call(move |core, _| core.upsert_labels(worker, labels)).await??;
+        answer(UpsertWorkerLabelsResponse { tenant_id: self.tenant.to_string(), worker_id: worker.to_string() })
+    }
+
+    async fn subscribe_to_workflow_runs(
+        &self,
+        request: Request<Streaming<SubscribeToWorkflowRunsRequest>>,
+    ) -> Result<Response<Self::SubscribeToWorkflowRunsStream>, Status> {
+        let asked = request.into_inner();
+        let messages = self.core.open(|core, turn, stream| { core.open_results(turn, stream); Ok(()) }).await?;
+        let (id, core) = (messages.id(), self.core.clone());
+        // Both directions are one stream: the answers end when the questions do.
+        let questions = asked.filter_map(move |question| {
+            let core = core.clone();
+            async move {
+                // A text that is no id is passed over in silence.
+                let run: Uuid = question.ok()?.workflow_run_id.parse().ok()?;
+                core.call(move |core, turn| core.ask_result(turn, id, run)).await.err().map(|fault| Err(Status::from(fault)))
+            }
+        });
+        let answers = messages.into_stream().filter_map(|message| async move {
+            match message {
+                Ok(Message::Result(result)) => Some(Ok(run_result(result))),
+                Ok(_) => None,
+                Err(fault) => Some(Err(fault.into())),
+            }
+        });
+        with_first(until_either_ends(answers, questions)).await
+    }
+
+    async fn subscribe_to_workflow_events(
+        &self,
+        request: Request<SubscribeToWorkflowEventsRequest>,
+    ) -> Result<Response<Self::SubscribeToWorkflowEventsStream>, Status> {
+        let request = sized(request)?;
+        let messages = match (request.workflow_run_id, request.additional_meta_key, request.additional_meta_value) {
+            (Some(text), _, _) => {
+                let run: Uuid = text
+                    .parse()
+                    .map_err(|_| Status::invalid_argument(format!("invalid workflow run id {text}: {}", uuid_problem(&text))))?;
+                self.core.open(move |core, turn, stream| { core.watch_run(turn, stream, run); Ok(()) }).await?
+            }
+            (None, Some(key), Some(value)) => {
+                self.core.open(move |core, _, stream| { core.watch_tag(stream, &key, &value); Ok(()) }).await?
+            }
+            _ => return Err(Status::invalid_argument("either workflow run id or additional meta key-value must be provided")),
+        };
+        open(messages, |message| match message {
+            Message::Event(event) => Some(run_event(event)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn send_step_action_event(&self, request: Request<StepActionEvent>) -> Result<Response<ActionEventResponse>, Status> {
+        let request = sized(request)?;
+        let task = task_id(&request.task_run_external_id)?;
+        let kind = report_kind(request.event_type)
+            .ok_or_else(|| Status::invalid_argument(format!("invalid task external run id {task}")))?;
+        let report = Report {
+            task,
+            worker: request.worker_id.parse().ok(),
+            kind,
+            at: time(request.event_timestamp),
+            retry_count: request.retry_count,
+            payload: request.event_payload,
+            should_not_retry: request.should_not_retry.unwrap_or(false),
+            batch: false,
+        };
+        self.core.call(move |core, turn| core.report(turn, report)).await??;
+        answer(ActionEventResponse { tenant_id: self.tenant.to_string(), worker_id: request.worker_id })
+    }
+
+    async fn send_batch_action_event(&self, request: Request<BatchActionEvent>) -> Result<Response<ActionEventResponse>, Status> {
+        let request = sized(request)?;
+        let (at, worker) = (time(request.event_timestamp), request.worker_id.parse().ok());
+        let kind = report_kind(request.event_type).filter(|kind| *kind != ReportKind::Acknowledged);
+        let reports = request.items.into_iter().map(|item| {
+            let task = task_id(&item.task_run_external_id)?;
+            let kind = kind.ok_or_else(|| Status::invalid_argument(format!("invalid task external run id {task}")))?;
+            Ok(Report {
+                task,
+                worker,
+                kind,
+                at,
+                retry_count: item.retry_count.filter(|_| kind != ReportKind::Cancelled),
+                payload: item.event_payload,
+                should_not_retry: item.should_not_retry.unwrap_or(false),
+                batch: true,
+            })
+        });
+        // One bad id, and nothing of the batch is applied.
+        let reports = reports.collect::<Result<Vec<_>, Status>>()?;
+        self.core
+            .call(move |core, turn| {
+                for report in reports {
+                    // Tasks that do not exist are passed over in silence.
+                    let _ = core.report(turn, report);
+                }
+            })
+            .await?;
+        answer(ActionEventResponse { tenant_id: self.tenant.to_string(), worker_id: request.worker_id })
+    }
+
+    async fn get_version(&self, _: Request<GetVersionRequest>) -> Result<Response<GetVersionResponse>, Status> {
+        answer(GetVersionResponse { version: VERSION.into() })
+    }
+
+    async fn put_overrides_data(&self, _: Request<OverridesData>) -> Result<Response<OverridesDataResponse>, Status> {
+        answer(OverridesDataResponse {})
+    }
+
+    async fn send_group_key_action_event(&self, _: Request<GroupKeyActionEvent>) -> Result<Response<ActionEventResponse>, Status> {
+        Err(Status::unimplemented("SendGroupKeyActionEvent is not implemented in engine version v1"))
+    }
+
+    async fn refresh_timeout(&self, _: Request<RefreshTimeoutRequest>) -> Result<Response<RefreshTimeoutResponse>, Status> {
+        not_yet("RefreshTimeout")
+    }
+
+    async fn release_slot(&self, _: Request<ReleaseSlotRequest>) -> Result<Response<ReleaseSlotResponse>, Status> {
+        not_yet("ReleaseSlot")
+    }
+
+    async fn restore_evicted_task(
+        &self,
+        _: Request<RestoreEvictedTaskRequest>,
+    ) -> Result<Response<RestoreEvictedTaskResponse>, Status> {
+        not_yet("RestoreEvictedTask")
+    }
+}
+
+/// The answers, for as long as there are questions to come: a client that has no more of them hears no more either.
+fn until_either_ends(
+    answers: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
+    questions: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
+) -> impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send {
+    let end = || stream::once(async { None });
+    let both = stream::select(answers.map(Some).chain(end()), questions.map(Some).chain(end()));
+    both.take_while(|item| std::future::ready(item.is_some())).filter_map(std::future::ready)
+}
+
+type Open<T> = Result<Response<Stream<T>>, Status>;
+
+async fn open<T: Send + 'static>(messages: Messages, convert: impl Fn(Message) -> Option<T> + Send + 'static) -> Open<T> {
+    let stream = messages.into_stream().filter_map(move |message| {
+        std::future::ready(match message {
+            Ok(message) => convert(message).map(Ok),
+            Err(fault) => Some(Err(fault.into())),
+        })
+    });
+    with_first(stream).await
+}
+
+/// Opens a stream the way the engine does it: the headers go out with the first message and not before.
+async fn with_first<T: Send + 'static>(stream: impl futures_util::Stream<Item = Result<T, Status>> + Send + 'static) -> Open<T> {
+    let mut stream: Stream<T> = Box::pin(stream);
+    match stream.next().await {
+        None => Ok(Response::new(stream)),
+        Some(first) => Ok(Response::new(Box::pin(stream::once(std::future::ready(Ok(first?))).chain(stream)))),
+    }
+}
+
+fn worker_id(text: &str) -> Result<Uuid, Status> {
+    text.parse().map_err(|_| Status::invalid_argument(format!("invalid worker ID format: {text}")))
+}
+
+fn task_id(text: &str) -> Result<Uuid, Status> {
+    text.parse().map_err(|_| Status::invalid_argument(format!("invalid task external run id {text}: {}", uuid_problem(text))))
+}
+
+fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {
+    let label = |label: WorkerLabels| match (label.str_value, label.int_value) {
+        (Some(text), _) => Label::Text(text),
+        (None, Some(number)) => Label::Number(number),
+        (None, None) => Label::Nothing,
+    };
+    labels.into_iter().map(|(key, value)| (key, label(value))).collect()
+}
+
+fn report_kind(number: i32) -> Option<ReportKind> {
+    match StepActionEventType::try_from(number).ok()? {
+        StepActionEventType::StepEventTypeUnknown => None,
+        StepActionEventType::StepEventTypeStarted => Some(ReportKind::Started),
+        StepActionEventType::StepEventTypeCompleted => Some(ReportKind::Completed),
+        StepActionEventType::StepEventTypeFailed => Some(ReportKind::Failed),
+        StepActionEventType::StepEventTypeAcknowledged => Some(ReportKind::Acknowledged),
+        StepActionEventType::StepEventTypeCancelled => Some(ReportKind::Cancelled),
+    }
+}
+
+fn assigned(tenant: &str, action: Action) -> AssignedAction {
+    AssignedAction {
+        tenant_id: tenant.to_owned(),
+        workflow_run_id: action.run.to_string(),
+        job_id: action.step.to_string(),
+        job_name: action.readable_id.to_string(),
+        job_run_id: action.task.to_string(),
+        task_id: action.step.to_string(),
+        task_run_external_id: action.task.to_string(),
+        action_id: action.action.to_string(),
+        action_type: if action.cancel { ActionType::CancelStepRun } else { ActionType::StartStepRun } as i32,
+        action_payload: action.payload,
+        task_name: action.readable_id.to_string(),
+        retry_count: action.retry_count,
+        additional_metadata: Some(action.metadata),
+        priority: action.priority,
+        workflow_id: Some(action.workflow.to_string()),
+        workflow_version_id: Some(action.version.to_string()),
+        ..Default::default()
+    }
+}
+
+fn run_result(result: RunResult) -> WorkflowRunEvent {
+    let results = result.tasks.into_iter().map(|task| {
+        let (output, error) = match task.end {
+            Ok(output) => (Some(output.to_string()), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        StepRunResult {
+            task_run_external_id: task.task.to_string(),
+            task_name: task.readable_id.to_string(),
+            job_run_id: task.task.to_string(),
+            error,
+            output,
+        }
+    });
+    WorkflowRunEvent {
+        workflow_run_id: result.run.to_string(),
+        event_type: WorkflowRunEventType::Finished as i32,
+        event_timestamp: Some(to_proto(result.at)),
+        results: results.collect(),
+    }
+}
+
+fn run_event(event: RunEvent) -> WorkflowEvent {
+    let (resource_type, resource_id) = match event.resource {
+        Resource::Run => (ResourceType::WorkflowRun, event.run),
+        Resource::Task(task) => (ResourceType::StepRun, task),
+    };
+    let event_type = match event.kind {
+        EventKind::Started => ResourceEventType::Started,
+        EventKind::Completed => ResourceEventType::Completed,
+        EventKind::Failed => ResourceEventType::Failed,
+        EventKind::Cancelled => ResourceEventType::Cancelled,
+        EventKind::Stream => ResourceEventType::Stream,
+    };
+    WorkflowEvent {
+        workflow_run_id: event.run.to_string(),
+        resource_type: resource_type as i32,
+        event_type: event_type as i32,
+        resource_id: resource_id.to_string(),
+        event_timestamp: Some(to_proto(event.at)),
+        event_payload: event.payload.to_string(),
+        hangup: event.hangup,
+        task_retries: None,
+        retry_count: event.retry_count,
+        event_index: event.index,
+    }
+}

@@ -1,0 +1,158 @@
+//! The generated services over the core: they check, convert, and hand on. What is not there yet says so by name.
+
+mod admin;
+mod dispatcher;
+mod events;
+mod v1_dispatcher;
+mod workflows;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::{self, FutureExt as _};
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::{Code as GrpcCode, Status};
+use tower::Service;
+use uuid::Uuid;
+
+use super::actor::Handle;
+use super::core::types::{Code, Fault};
+use crate::rpc::pb::dispatcher_server::DispatcherServer;
+use crate::rpc::pb::events_service_server::EventsServiceServer;
+use crate::rpc::pb::v1::admin_service_server::AdminServiceServer;
+use crate::rpc::pb::v1::v1_dispatcher_server::V1DispatcherServer;
+use crate::rpc::pb::workflow_service_server::WorkflowServiceServer;
+
+/// What a message may have at the most, in and out.
+const MAX_MESSAGE: usize = 4 << 20;
+/// Above that, so that the refusal can be in the engine's own words.
+const MAX_DECODED: usize = 64 << 20;
+
+/// What all the services share.
+#[derive(Clone)]
+pub(super) struct Engine {
+    pub(super) core: Handle,
+    pub(super) tenant: Uuid,
+    token: Arc<str>,
+}
+
+type Stream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
+
+/// All services behind one door, which checks the token.
+#[derive(Clone)]
+pub(crate) struct Services {
+    token: Arc<str>,
+    admin: AdminServiceServer<Engine>,
+    dispatcher: DispatcherServer<Engine>,
+    events: EventsServiceServer<Engine>,
+    v1_dispatcher: V1DispatcherServer<Engine>,
+    workflows: WorkflowServiceServer<Engine>,
+}
+
+macro_rules! server {
+    ($server:ident, $engine:expr) => {
+        $server::new($engine.clone())
+            .max_decoding_message_size(MAX_DECODED)
+            .max_encoding_message_size(MAX_DECODED)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip)
+    };
+}
+
+impl Services {
+    pub(crate) fn new(core: Handle, tenant: Uuid, token: Arc<str>) -> Self {
+        let engine = Engine { core, tenant, token };
+        Self {
+            token: Arc::clone(&engine.token),
+            admin: server!(AdminServiceServer, engine),
+            dispatcher: server!(DispatcherServer, engine),
+            events: server!(EventsServiceServer, engine),
+            v1_dispatcher: server!(V1DispatcherServer, engine),
+            workflows: server!(WorkflowServiceServer, engine),
+        }
+    }
+
+    fn is_authorized<B>(&self, request: &Request<B>) -> bool {
+        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        header.and_then(|header| header.split_once(' ')).is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token == &*self.token)
+    }
+}
+
+impl Service<Request<Body>> for Services {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        match service {
+            _ if !self.is_authorized(&request) => refuse(Status::unauthenticated("invalid auth token")),
+            "v1.AdminService" => self.admin.call(request),
+            "Dispatcher" => self.dispatcher.call(request),
+            "EventsService" => self.events.call(request),
+            "v1.V1Dispatcher" => self.v1_dispatcher.call(request),
+            "WorkflowService" => self.workflows.call(request),
+            other => refuse(Status::unimplemented(format!("unknown service {other}"))),
+        }
+    }
+}
+
+fn refuse(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
+    future::ready(Ok(status.into_http())).boxed()
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let code = match fault.code {
+            Code::InvalidArgument => GrpcCode::InvalidArgument,
+            Code::NotFound => GrpcCode::NotFound,
+            Code::FailedPrecondition => GrpcCode::FailedPrecondition,
+            Code::Internal => GrpcCode::Internal,
+            Code::Unimplemented => GrpcCode::Unimplemented,
+            Code::Unavailable => GrpcCode::Unavailable,
+        };
+        Self::new(code, fault.message)
+    }
+}
+
+/// Takes a request in, if it is not too big.
+fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
+    let message = request.into_inner();
+    let size = message.encoded_len();
+    if size > MAX_MESSAGE {
+        return Err(Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE})")));
+    }
+    Ok(message)
+}
+
+/// Lets an answer out, if it is not too big.
+fn answer<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> {
+    let size = message.encoded_len();
+    if size > MAX_MESSAGE {
+        return Err(Status::resource_exhausted(format!("grpc: trying to send message larger than max ({size} vs. {MAX_MESSAGE})")));
+    }
+    Ok(tonic::Response::new(message))
+}
+
+fn not_yet<T>(what: &str) -> Result<T, Status> {
+    Err(Fault::unimplemented(what).into())
+}
+
+/// What Go says about a text that is no UUID.
+fn uuid_problem(text: &str) -> String {
+    format!("invalid UUID length: {}", text.len())
+}
+
+fn time(at: Option<prost_types::Timestamp>) -> Option<chrono::DateTime<chrono::Utc>> {
+    let at = at?;
+    chrono::DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)
+}

@@ -1,0 +1,93 @@
+//! `WorkflowService`: the older way to start runs, which everyone uses.
+
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::admin::stored_json;
+use super::{Engine, answer, not_yet, sized, uuid_problem};
+use crate::embedded::core::types::{Fault, Trigger};
+use crate::rpc::pb::v1::TriggerWorkflowRequest;
+use crate::rpc::pb::workflow_service_server::WorkflowService;
+use crate::rpc::pb::{
+    BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse, PauseRateLimitRequest, PauseRateLimitResponse,
+    PutRateLimitRequest, PutRateLimitResponse, PutWorkflowRequest, ScheduleWorkflowRequest, TriggerWorkflowResponse,
+    WorkflowVersion,
+};
+
+#[tonic::async_trait]
+impl WorkflowService for Engine {
+    async fn trigger_workflow(&self, request: Request<TriggerWorkflowRequest>) -> Result<Response<TriggerWorkflowResponse>, Status> {
+        let trigger = trigger(self, sized(request)?).await?;
+        let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
+        answer(TriggerWorkflowResponse { workflow_run_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
+    }
+
+    async fn bulk_trigger_workflow(
+        &self,
+        request: Request<BulkTriggerWorkflowRequest>,
+    ) -> Result<Response<BulkTriggerWorkflowResponse>, Status> {
+        let request = sized(request)?;
+        let mut triggers = Vec::with_capacity(request.workflows.len());
+        for element in request.workflows {
+            triggers.push(trigger(self, element).await?);
+        }
+        let ids = self.core.call(move |core, turn| core.trigger(turn, triggers)).await??;
+        answer(BulkTriggerWorkflowResponse { workflow_run_ids: ids.iter().map(Uuid::to_string).collect() })
+    }
+
+    async fn put_workflow(&self, _: Request<PutWorkflowRequest>) -> Result<Response<WorkflowVersion>, Status> {
+        not_yet("the older PutWorkflow")
+    }
+
+    async fn schedule_workflow(&self, request: Request<ScheduleWorkflowRequest>) -> Result<Response<WorkflowVersion>, Status> {
+        let name = sized(request)?.name;
+        let known = self.core.call(move |core, _| core.workflows().any(|view| view.name == name)).await?;
+        if known { not_yet("ScheduleWorkflow") } else { Err(Status::not_found("workflow not found")) }
+    }
+
+    async fn put_rate_limit(&self, _: Request<PutRateLimitRequest>) -> Result<Response<PutRateLimitResponse>, Status> {
+        not_yet("PutRateLimit")
+    }
+
+    async fn pause_rate_limit(&self, _: Request<PauseRateLimitRequest>) -> Result<Response<PauseRateLimitResponse>, Status> {
+        Err(Status::unimplemented("unknown method PauseRateLimit for service WorkflowService"))
+    }
+}
+
+/// Checks a trigger in the order and the words of the engine.
+async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
+    let input = stored_json(&request.input, "payload")?;
+    let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
+    if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
+        return Err(Status::invalid_argument(format!("Invalid request: priority must be between 1 and 3, got {priority}")));
+    }
+    if let Some(worker) = &request.desired_worker_id {
+        if worker.parse::<Uuid>().is_err() {
+            return Err(Status::invalid_argument(format!("Invalid request: desiredWorkerId must be a valid UUID: {}", uuid_problem(worker))));
+        }
+        return not_yet("desired workers");
+    }
+    if let Some(parent) = &request.parent_task_run_external_id {
+        let id: Uuid = parent.parse().map_err(|_| {
+            let problem = uuid_problem(parent);
+            Status::invalid_argument(format!(
+                "could not create trigger opt: rpc error: code = InvalidArgument desc = parentStepRunId must be a valid UUID: {problem}"
+            ))
+        })?;
+        let known = engine.core.call(move |core, _| core.find_run(id).is_some()).await?;
+        return Err(if known { Fault::unimplemented("child runs").into() } else { Status::not_found("not found") });
+    }
+    if !request.desired_worker_labels.is_empty() {
+        return not_yet("desired worker labels");
+    }
+    Ok(Trigger {
+        workflow: request.name,
+        input,
+        // Anything but an object is dropped in silence.
+        metadata: match metadata {
+            serde_json::Value::Object(metadata) => metadata,
+            _ => serde_json::Map::new(),
+        },
+        priority: request.priority,
+    })
+}

@@ -1,0 +1,33 @@
+//! An engine in process: the same services, the same answers, no server.
+//!
+//! For tests, examples and development. It keeps everything in memory and nothing on disk. Time is Tokio's: under a paused
+//! clock, hours pass in no time.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> hatchet::Result<()> {
+//! use hatchet::{Context, Task, embedded::Engine};
+//!
+//! let engine = Engine::start().await?;
+//! let hatchet = engine.client();
+//! let work = Task::new("work", async |(): (), _: Context| Ok("done".to_owned()));
+//! let worker = hatchet.worker("worker").register(&work).build()?.start().await?;
+//!
+//! assert_eq!(hatchet.run(&work, &()).start().await?.result().await?, "done");
+//! # worker.shutdown().await;
+//! # engine.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod actor;
+mod core;
+mod engine;
+mod grpc;
+mod listen;
+mod quirks;
+mod rest;
+mod token;
+
+pub use engine::{Engine, EngineBuilder};
+pub use quirks::{Quirk, Quirks};

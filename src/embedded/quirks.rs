@@ -1,0 +1,103 @@
+//! The real engine's defects, by name, so that tests can meet them on purpose.
+//!
+//! What is contract (statuses, codes, texts, the order of messages, where a value is found) is the same always. What is
+//! a defect is off unless it is asked for: a user's own tests run without any.
+
+use std::fmt;
+
+macro_rules! quirks {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// One defect of the real engine that the embedded one can show.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Quirk { $($(#[$doc])* $name),* }
+
+        impl Quirk {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+quirks! {
+    /// Starting a run of a workflow that does not exist is answered with the id of a run that never exists. Without this:
+    /// `INVALID_ARGUMENT`.
+    PhantomRuns,
+    /// REST does not know a run for the first tenth of a second of its life.
+    RestLag,
+    /// Every failed attempt is announced as the end of the run, also when there is another one, and watching by run id
+    /// ends there.
+    EarlyEnd,
+    /// Watching a run by its id, right after its trigger, begins a second late and misses what was before.
+    LateAttach,
+    /// A cancel or a report after a task's end is recorded beside it. gRPC then shows the one and, after some minutes, the
+    /// other; REST shows the completed one; the result stream sends both.
+    TwoFinalRows,
+    /// In half of the cases, the end of a worker's stream is not noticed: the worker counts as active, is given tasks that
+    /// cannot be sent to it, and they fail for good after ten tries.
+    ForgottenClose,
+    /// Execution and schedule timeouts are noticed up to a second late.
+    LateTimeouts,
+    /// A task that failed with a back-off lies in its queue for seconds after its delay is over.
+    IdleQueue,
+    /// REST shows the task of a running run as queued.
+    TaskStatusLies,
+}
+
+/// A set of [`Quirk`]s.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quirks(u32);
+
+impl Quirks {
+    /// An engine as it should be.
+    pub const fn none() -> Self {
+        Self(0)
+    }
+
+    /// The engine as it is.
+    pub fn all() -> Self {
+        Quirk::ALL.iter().copied().collect()
+    }
+
+    /// These, and one more.
+    #[must_use]
+    pub const fn with(self, quirk: Quirk) -> Self {
+        Self(self.0 | 1 << quirk as u32)
+    }
+
+    /// These, less one.
+    #[must_use]
+    pub const fn without(self, quirk: Quirk) -> Self {
+        Self(self.0 & !(1 << quirk as u32))
+    }
+
+    /// Whether one is among them.
+    pub const fn has(self, quirk: Quirk) -> bool {
+        self.0 & 1 << quirk as u32 != 0
+    }
+}
+
+impl FromIterator<Quirk> for Quirks {
+    fn from_iter<I: IntoIterator<Item = Quirk>>(quirks: I) -> Self {
+        quirks.into_iter().fold(Self::none(), Self::with)
+    }
+}
+
+impl fmt::Debug for Quirks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(Quirk::ALL.iter().filter(|quirk| self.has(**quirk))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_quirks() {
+        assert!(Quirk::ALL.iter().all(|quirk| Quirks::all().has(*quirk) && !Quirks::none().has(*quirk)));
+        let one = Quirks::none().with(Quirk::RestLag);
+        assert_eq!(format!("{one:?}"), "{RestLag}");
+        assert_eq!(one.without(Quirk::RestLag), Quirks::none());
+    }
+}

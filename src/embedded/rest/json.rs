@@ -1,0 +1,366 @@
+//! Runs, tasks and workers in the server's JSON, with each value where the server has it.
+
+use chrono::SecondsFormat;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
+use crate::embedded::core::types::{At, Label};
+use crate::embedded::core::workers::Worker;
+use crate::embedded::core::{Core, RestStatus, WorkflowView};
+use crate::embedded::core::store::LogLine;
+use crate::embedded::core::shown_by_rest;
+use crate::embedded::quirks::Quirk;
+
+const NEVER: &str = "0001-01-01T00:00:00Z";
+/// What the server's subtraction gives when one of the two is never.
+const ENDLESS: i64 = 9_223_372_036_854;
+
+fn stamp(at: At) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn or_never(at: Option<At>) -> String {
+    at.map_or_else(|| NEVER.into(), stamp)
+}
+
+/// JSON text that is an object, and `{}` for everything else.
+fn object(text: &str) -> Value {
+    serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
+}
+
+fn name_of(run: &Run, task: &Task) -> String {
+    let readable_id = run.step(task).map(|step| &*step.readable_id).unwrap_or_default();
+    format!("{readable_id}-{}", run.created.timestamp_millis())
+}
+
+fn meta(id: Uuid, created: At) -> Value {
+    json!({"id": id.to_string(), "createdAt": stamp(created), "updatedAt": stamp(created)})
+}
+
+/// When the current attempt ended, by who reported it.
+fn finished(task: &Task) -> Option<At> {
+    let kinds = [
+        TaskEventKind::Finished,
+        TaskEventKind::Failed,
+        TaskEventKind::TimedOut,
+        TaskEventKind::ScheduleTimedOut,
+        TaskEventKind::Cancelled,
+    ];
+    (task.state == State::Ended).then(|| kinds.into_iter().find_map(|kind| task.event(kind)).map(|event| event.at))?
+}
+
+/// The status of a run of one task is its task's.
+pub(super) fn status(core: &Core, run: &Run) -> RestStatus {
+    run.tasks.first().map_or(RestStatus::Completed, |task| core.rest_status(task))
+}
+
+fn output(task: &Task) -> Value {
+    match shown_by_rest(task).map(|row| &row.end) {
+        Some(End::Completed(output)) if task.state == State::Ended => object(output),
+        _ => json!({}),
+    }
+}
+
+/// The text of the failure of the newest attempt that has one: of the current attempt, or of any.
+fn error(task: &Task, any_attempt: bool) -> &str {
+    let failures = task.events.iter().filter(|event| event.kind == TaskEventKind::Failed);
+    let newest = failures.filter(|event| any_attempt || event.retry_count == task.retry_count).max_by_key(|event| event.retry_count);
+    newest.and_then(|event| event.text.as_deref()).unwrap_or_default()
+}
+
+/// A run with its tasks.
+pub(super) fn run_details(core: &Core, run: &Run) -> Value {
+    let first = run.tasks.first();
+    let (started, finished) = (first.and_then(Task::started), first.and_then(finished));
+    // A task that nothing has happened to yet is not there.
+    let tasks: Vec<_> = run.tasks.iter().filter(|task| !task.events.is_empty()).map(|task| task_of_run(core, run, task)).collect();
+    let shape: Vec<_> = run
+        .tasks
+        .iter()
+        .filter_map(|task| {
+            let step = run.step(task)?;
+            Some(json!({"childrenStepIds": [], "stepId": step.id.to_string(), "taskExternalId": task.id.to_string(), "taskName": &*step.readable_id}))
+        })
+        .collect();
+    json!({
+        "run": {
+            "metadata": meta(run.id, run.created),
+            "additionalMetadata": object(&run.metadata),
+            // Both are the start: what is called the creation here is not.
+            "createdAt": or_never(started.or(Some(run.created))),
+            "startedAt": or_never(started),
+            "finishedAt": or_never(finished),
+            "duration": run_duration(started, finished),
+            "displayName": first.map(|task| name_of(run, task)).unwrap_or_default(),
+            "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
+            "input": wrapped_input(run),
+            "output": first.map(output).unwrap_or_default(),
+            "status": status(core, run).name(),
+            "tenantId": core.tenant.to_string(),
+            "workflowId": run.version.workflow.to_string(),
+            "workflowVersionId": run.version.id.to_string(),
+        },
+        "shape": shape,
+        "taskEvents": [],
+        "tasks": tasks,
+        "workflowConfig": workflow_config(run),
+    })
+}
+
+fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
+    match (started, finished) {
+        (Some(started), Some(finished)) => (finished - started).num_milliseconds(),
+        (Some(_), None) => -ENDLESS,
+        (None, Some(_)) => ENDLESS,
+        (None, None) => 0,
+    }
+}
+
+fn wrapped_input(run: &Run) -> Value {
+    let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
+    json!({"input": input, "overrides": null, "parents": {}, "triggered_by": "manual", "triggers": {"filter_payload": null}, "user_data": null})
+}
+
+fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
+    let mut row = summary(core, run, task);
+    extend(
+        &mut row,
+        json!({
+            "actionId": run.step(task).map(|step| step.action.to_string()),
+            "createdAt": NEVER,
+            "input": wrapped_input(run),
+            "isDurable": false,
+            "isEvicted": false,
+            "output": output(task),
+            "type": "TASK",
+        }),
+    );
+    row
+}
+
+/// A task by itself.
+pub(super) fn task_alone(core: &Core, run: &Run, task: &Task) -> Value {
+    let mut row = task_of_run(core, run, task);
+    extend(&mut row, json!({"input": object(&run.input), "workflowConfig": workflow_config(run)}));
+    if core.has(Quirk::TaskStatusLies) && matches!(task.state, State::Running { .. }) {
+        extend(&mut row, json!({"status": "QUEUED"}));
+    }
+    row
+}
+
+/// A run as a row of a list. All of them say that they are DAGs.
+pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
+    let Some(task) = run.tasks.first() else { return Value::Null };
+    let mut row = summary(core, run, task);
+    extend(&mut row, json!({"actionId": "", "type": "DAG", "workflowName": &*run.version.name}));
+    add_payloads(&mut row, run, task, payloads);
+    row
+}
+
+/// A task as a row of a list.
+pub(super) fn task_row(core: &Core, run: &Run, task: &Task, payloads: bool) -> Value {
+    let mut row = summary(core, run, task);
+    let action = run.step(task).map(|step| step.action.to_string());
+    extend(&mut row, json!({"actionId": action, "type": "TASK", "workflowName": &*run.version.name}));
+    add_payloads(&mut row, run, task, payloads);
+    row
+}
+
+fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
+    let both = if payloads { json!({"input": wrapped_input(run), "output": output(task)}) } else { json!({"input": {}, "output": {}}) };
+    extend(row, both);
+}
+
+fn summary(core: &Core, run: &Run, task: &Task) -> Value {
+    let (started, finished) = (task.started(), finished(task));
+    let mut row = json!({
+        "metadata": meta(task.id, run.created),
+        "additionalMetadata": object(&run.metadata),
+        "attempt": task.retry_count + 1,
+        "createdAt": stamp(run.created),
+        "displayName": name_of(run, task),
+        "errorMessage": error(task, false),
+        "numSpawnedChildren": 0,
+        "retryCount": task.retry_count,
+        "status": core.rest_status(task).name(),
+        "stepId": run.step(task).map(|step| step.id.to_string()),
+        "taskExternalId": task.id.to_string(),
+        "taskId": 1,
+        "taskInsertedAt": stamp(run.created),
+        "tenantId": core.tenant.to_string(),
+        "workflowId": run.version.workflow.to_string(),
+        "workflowRunExternalId": run.id.to_string(),
+        "workflowVersionId": run.version.id.to_string(),
+    });
+    // What is not known is not there.
+    if let Some(started) = started {
+        extend(&mut row, json!({"startedAt": stamp(started)}));
+    }
+    if let Some(finished) = finished {
+        extend(&mut row, json!({"finishedAt": stamp(finished)}));
+    }
+    if let (Some(started), Some(finished)) = (started, finished) {
+        extend(&mut row, json!({"duration": (finished - started).num_milliseconds()}));
+    }
+    row
+}
+
+fn extend(row: &mut Value, more: Value) {
+    if let (Value::Object(row), Value::Object(more)) = (row, more) {
+        row.extend(more);
+    }
+}
+
+/// What happened to a task, newest first by the stamps, which is not the order in which it happened.
+pub(super) fn events(run: &Run, task: &Task) -> Vec<Value> {
+    let mut events: Vec<_> = task.events.iter().collect();
+    events.sort_by_key(|event| std::cmp::Reverse((event.at, event.number)));
+    events
+        .into_iter()
+        .map(|event| {
+            let text = event.text.as_deref().unwrap_or_default();
+            let (message, error) = if event.kind == TaskEventKind::Failed { ("", text) } else { (text, "") };
+            let mut row = json!({
+                "attempt": event.retry_count + 1,
+                "errorMessage": error,
+                "eventType": event.kind.name(),
+                "id": event.number,
+                "message": message,
+                "retryCount": event.retry_count,
+                "taskDisplayName": name_of(run, task),
+                "taskId": task.id.to_string(),
+                "timestamp": stamp(event.at),
+            });
+            if let Some(worker) = event.worker {
+                extend(&mut row, json!({"workerId": worker.to_string()}));
+            }
+            row
+        })
+        .collect()
+}
+
+/// When a run's tasks were queued, began and ended.
+pub(super) fn timings(core: &Core, run: &Run) -> Value {
+    let rows: Vec<_> = run
+        .tasks
+        .iter()
+        .map(|task| {
+            let mut row = json!({
+                "metadata": meta(task.id, run.created),
+                "attempt": task.retry_count + 1,
+                "depth": 0,
+                "retryCount": task.retry_count,
+                "status": core.rest_status(task).name(),
+                "taskDisplayName": name_of(run, task),
+                "taskExternalId": task.id.to_string(),
+                "taskId": 1,
+                "taskInsertedAt": stamp(run.created),
+                "tenantId": core.tenant.to_string(),
+                "workflowRunId": run.id.to_string(),
+            });
+            let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
+            for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", finished(task))] {
+                if let Some(at) = at {
+                    extend(&mut row, json!({name: stamp(at)}));
+                }
+            }
+            row
+        })
+        .collect();
+    json!({"pagination": {}, "rows": rows})
+}
+
+/// A line of a task's log.
+pub(super) fn log_line(run: &Run, task: &Task, line: &LogLine) -> Value {
+    let metadata: Value = serde_json::from_str(&line.metadata).unwrap_or_default();
+    json!({
+        "attempt": line.retry_count + 1,
+        "createdAt": stamp(line.at),
+        "level": line.level,
+        "message": &*line.message,
+        "metadata": metadata,
+        "retryCount": line.retry_count,
+        "taskDisplayName": name_of(run, task),
+        "taskExternalId": task.id.to_string(),
+    })
+}
+
+fn workflow_config(run: &Run) -> Value {
+    let tasks: Vec<_> = run
+        .version
+        .steps
+        .iter()
+        .map(|step| {
+            json!({
+                "Action": &*step.action,
+                "DesiredWorkerLabels": null,
+                "Parents": [],
+                "RateLimits": [],
+                "ReadableId": &*step.readable_id,
+                "Retries": step.definition.retries,
+                "RetryBackoffFactor": step.definition.backoff_factor,
+                "RetryBackoffMaxSeconds": step.definition.backoff_max_seconds,
+                "ScheduleTimeout": step.definition.schedule_timeout,
+                "Timeout": step.definition.timeout,
+                "TriggerConditions": [],
+            })
+        })
+        .collect();
+    json!({
+        "CronInput": null,
+        "CronTriggers": null,
+        "DefaultPriority": run.version.default_priority,
+        "EventTriggers": null,
+        "Name": &*run.version.name,
+        "Sticky": null,
+        "Tasks": tasks,
+        "description": run.version.description,
+    })
+}
+
+/// A workflow as a row of a list.
+pub(super) fn workflow(view: &WorkflowView<'_>) -> Value {
+    json!({
+        "metadata": meta(view.workflow.id, view.workflow.created),
+        "name": view.name,
+        "description": view.workflow.latest.description,
+        "isPaused": false,
+        "tenantId": "",
+    })
+}
+
+/// A worker.
+pub(super) fn worker(tenant: Uuid, id: Uuid, worker: &Worker, now: At) -> Value {
+    let labels: Vec<_> = worker
+        .labels
+        .iter()
+        .map(|(key, label)| match label {
+            Label::Text(text) => json!({"key": key, "value": text}),
+            Label::Number(number) => json!({"key": key, "value": number.to_string()}),
+            Label::Nothing => json!({"key": key}),
+        })
+        .collect();
+    let slots: Map<_, _> = worker
+        .slots
+        .iter()
+        .map(|(kind, limit)| {
+            let available = if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
+            (kind.clone(), json!({"available": available, "limit": limit}))
+        })
+        .collect();
+    let mut row = json!({
+        "metadata": meta(id, worker.created),
+        "actions": worker.actions,
+        "labels": labels,
+        "name": worker.name,
+        "slotConfig": slots,
+        "status": worker.status(now),
+        "tenantId": tenant.to_string(),
+        "type": "SELFHOSTED",
+    });
+    if let Some(beat) = worker.last_beat {
+        extend(&mut row, json!({"lastHeartbeatAt": stamp(beat)}));
+    }
+    row
+}

@@ -1,0 +1,234 @@
+//! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
+
+mod json;
+mod list;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::actor::Handle;
+use super::core::Core;
+use super::core::types::{Fault, Turn};
+
+/// What the routes share.
+#[derive(Clone)]
+struct Engine {
+    core: Handle,
+    tenant: Uuid,
+    token: Arc<str>,
+}
+
+/// All routes. The order of checks is the engine's: the path's ids, then whether they exist, and only then the token.
+pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
+    let tenant_routes = Router::new()
+        .route("/api/v1/stable/tenants/{tenant}/workflow-runs", get(runs))
+        .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
+        .route("/api/v1/tenants/{tenant}/workflows", get(workflows));
+    Router::new()
+        .merge(tenant_routes)
+        .route("/api/v1/stable/workflow-runs/{run}", get(run))
+        .route("/api/v1/stable/workflow-runs/{run}/status", get(run_status))
+        .route("/api/v1/stable/workflow-runs/{run}/task-events", get(run_task_events))
+        .route("/api/v1/stable/workflow-runs/{run}/task-timings", get(task_timings))
+        .route("/api/v1/stable/tasks/{task}", get(task))
+        .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
+        .route("/api/v1/stable/tasks/{task}/logs", get(logs))
+        .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
+        .fallback(not_yet)
+        .with_state(Engine { core, tenant, token })
+}
+
+/// A refusal in one of the engine's two shapes.
+enum Refusal {
+    Message(StatusCode, &'static str),
+    Text(StatusCode, String),
+}
+
+impl Refusal {
+    const NOT_FOUND: Self = Self::Message(StatusCode::NOT_FOUND, "not found");
+    const INTERNAL: Self = Self::Message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, message) = match self {
+            Self::Message(status, message) => (status, message.to_owned()),
+            Self::Text(status, message) => (status, message),
+        };
+        (status, [(CONTENT_TYPE, "application/json")], json!({ "message": message }).to_string()).into_response()
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::Text(StatusCode::SERVICE_UNAVAILABLE, fault.message)
+    }
+}
+
+type Answer = Result<Response, Refusal>;
+
+fn ok(body: &Value) -> Answer {
+    Ok(([(CONTENT_TYPE, "application/json")], body.to_string()).into_response())
+}
+
+impl Engine {
+    /// Looks at the core, then at the token, and answers what was found.
+    async fn find(
+        &self,
+        authorization: &Authorization,
+        look: impl FnOnce(&Core, &Turn<'_>) -> Option<Value> + Send + 'static,
+    ) -> Answer {
+        let found = self.core.call(move |core, turn| look(core, turn)).await?.ok_or(Refusal::NOT_FOUND)?;
+        self.check(authorization)?;
+        ok(&found)
+    }
+
+    fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
+        let token = authorization.0.as_deref().and_then(|header| header.strip_prefix("Bearer "));
+        if token == Some(&*self.token) { Ok(()) } else { Err(Refusal::Message(StatusCode::FORBIDDEN, "Please provide valid credentials")) }
+    }
+
+    /// The tenant of a path, and the token.
+    fn check_tenant(&self, text: &str, authorization: &Authorization) -> Result<(), Refusal> {
+        if id(text, "tenant")? != self.tenant {
+            return Err(Refusal::NOT_FOUND);
+        }
+        self.check(authorization)
+    }
+}
+
+fn id(text: &str, what: &str) -> Result<Uuid, Refusal> {
+    text.parse().map_err(|_| Refusal::Text(StatusCode::BAD_REQUEST, format!("invalid {what} id")))
+}
+
+/// The header as it came, if it did.
+struct Authorization(Option<String>);
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Authorization {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(Into::into)))
+    }
+}
+
+async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+    let run = id(&run, "workflow run")?;
+    engine.find(&authorization, move |core, turn| Some(json::run_details(core, core.rest_run(run, turn.now)?))).await
+}
+
+async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+    let run = id(&run, "workflow run")?;
+    engine.find(&authorization, move |core, turn| Some(json::status(core, core.rest_run(run, turn.now)?).name().into())).await
+}
+
+async fn run_task_events(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+    let run = id(&run, "workflow run")?;
+    // Always empty for a run of one task.
+    engine.find(&authorization, move |core, turn| core.rest_run(run, turn.now).map(|_| json!({"pagination": {}, "rows": []}))).await
+}
+
+async fn task_timings(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+    let run = id(&run, "workflow run")?;
+    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?))).await
+}
+
+async fn task(State(engine): State<Engine>, Path(task): Path<String>, authorization: Authorization) -> Answer {
+    let task = id(&task, "task")?;
+    engine
+        .find(&authorization, move |core, turn| {
+            let run = core.rest_run(task, turn.now)?;
+            Some(json::task_alone(core, run, run.tasks.first()?))
+        })
+        .await
+}
+
+async fn task_events(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+    let task = id(&task, "task")?;
+    let query = list::Query::parse(query.as_deref());
+    // Nobody who asks for no number of rows gets one.
+    let limit = query.number("limit")?.unwrap_or(0);
+    let offset = query.number("offset")?.unwrap_or(0);
+    engine
+        .find(&authorization, move |core, turn| {
+            let run = core.rest_run(task, turn.now)?;
+            let rows: Vec<_> = json::events(run, run.tasks.first()?).into_iter().skip(offset).take(limit).collect();
+            Some(json!({"pagination": {}, "rows": rows}))
+        })
+        .await
+}
+
+async fn logs(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+    let task = id(&task, "task")?;
+    let asked = list::Logs::parse(&list::Query::parse(query.as_deref()))?;
+    engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_run(task, turn.now)?)).await
+}
+
+async fn runs(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let asked = list::Runs::parse(&list::Query::parse(query.as_deref()))?;
+    let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
+    ok(&body)
+}
+
+async fn metrics(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let asked = list::Runs::parse(&list::Query::parse(query.as_deref()))?;
+    let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
+    ok(&body)
+}
+
+async fn workflows(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let query = list::Query::parse(query.as_deref());
+    let name = query.first("name").unwrap_or_default().to_lowercase();
+    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
+    let body = engine
+        .core
+        .call(move |core, _| {
+            let found = || core.workflows().filter(|view| view.name.to_lowercase().contains(&name));
+            let rows: Vec<_> = found().skip(offset).take(limit).map(|view| json::workflow(&view)).collect();
+            let pages = found().count().div_ceil(limit);
+            json!({"pagination": {"current_page": offset / limit + 1, "next_page": (offset / limit + 2).min(pages), "num_pages": pages}, "rows": rows})
+        })
+        .await?;
+    ok(&body)
+}
+
+async fn worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
+    let worker = id(&worker, "worker")?;
+    let tenant = engine.tenant;
+    engine.find(&authorization, move |core, turn| Some(json::worker(tenant, worker, core.worker(worker)?, turn.now))).await
+}
+
+async fn pause_worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization, body: Bytes) -> Answer {
+    let worker = id(&worker, "worker")?;
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    engine.check(&authorization)?;
+    let tenant = engine.tenant;
+    let found = engine
+        .core
+        .call(move |core, turn| {
+            if let Some(paused) = asked.get("isPaused").and_then(Value::as_bool) {
+                core.pause(turn, worker, paused);
+            }
+            Some(json::worker(tenant, worker, core.worker(worker)?, turn.now))
+        })
+        .await?;
+    ok(&found.ok_or(Refusal::NOT_FOUND)?)
+}
+
+/// What the server has and this engine does not: said, and never pretended.
+async fn not_yet(request: Request) -> Refusal {
+    let text = format!("the embedded engine does not implement {} {} yet", request.method(), request.uri().path());
+    Refusal::Text(StatusCode::NOT_IMPLEMENTED, text)
+}

@@ -1,0 +1,251 @@
+//! One error for the whole crate: a kind to match on, questions to ask, and the cause in `source()`.
+//!
+//! A run that failed is not an error: it is an [`Outcome`](crate::Outcome). An `Err` means that something could not be
+//! done or could not be found out. The one exception is [`RunHandle::result`](crate::RunHandle::result), which is for
+//! callers who only want the output; its error then carries the outcome.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the crate's fallible functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why something could not be done, or could not be found out.
+///
+/// The text is one line without its cause, which is in [`source`](StdError::source).
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    text: String,
+    /// Set when it is known that the call did nothing on the server.
+    never_reached_server: bool,
+    transient: bool,
+    retry_after: Option<Duration>,
+    answer: Option<Answer>,
+    /// What a later room has to say about it, in that room's types.
+    about: Option<Arc<dyn Any + Send + Sync>>,
+    source: Option<BoxError>,
+}
+
+/// The classes of errors. More may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The configuration is wrong; the text lists all that is wrong with it.
+    Config,
+    /// What was asked for breaks a rule, so nothing was sent. The text names the field and the limit.
+    InvalidInput,
+    /// A message or a payload is over a size limit, here or at the server.
+    TooLarge,
+    /// A value could not be turned into JSON.
+    Encode,
+    /// An answer or a payload could not be read.
+    Decode,
+    /// No connection, or it broke.
+    Unavailable,
+    /// The deadline passed first.
+    Timeout,
+    /// The token is missing, wrong, expired, or of another tenant.
+    Unauthenticated,
+    /// The server asks for fewer calls.
+    RateLimited,
+    /// No run has this id. The engine hands out ids of runs that it then never creates, so this is also what waiting
+    /// for such a run ends with.
+    RunNotFound,
+    /// No workflow has this name.
+    WorkflowNotFound,
+    /// Something else that was named does not exist.
+    NotFound,
+    /// Something with this key exists already.
+    AlreadyExists,
+    /// The server refused the request as it is: trying again is of no use.
+    Rejected,
+    /// The server does not know this call.
+    Unimplemented,
+    /// The server failed, or answered what it should not.
+    Server,
+    /// The run ended otherwise than with an output; see [`Error::outcome`](crate::Error::outcome). Only from
+    /// [`RunHandle::result`](crate::RunHandle::result).
+    RunFailed,
+    /// This side was shut down.
+    Closed,
+}
+
+/// What the server answered, in its own terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Answer {
+    /// A gRPC status code, by its number (5 is `NOT_FOUND`).
+    Grpc(i32),
+    /// An HTTP status.
+    Http(u16),
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            text: text.into(),
+            never_reached_server: false,
+            transient: false,
+            retry_after: None,
+            answer: None,
+            about: None,
+            source: None,
+        }))
+    }
+
+    /// A refusal before anything was sent.
+    pub(crate) fn invalid(field: &str, problem: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::InvalidInput, format!("invalid {field}: {problem}")).unsent()
+    }
+
+    pub(crate) fn closed(what: &str) -> Self {
+        Self::new(ErrorKind::Closed, format!("{what} is shut down"))
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn with_answer(mut self, answer: Answer) -> Self {
+        self.0.answer = Some(answer);
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
+        self.0.retry_after = delay;
+        self
+    }
+
+    pub(crate) fn with_about<T: Any + Send + Sync>(mut self, about: T) -> Self {
+        self.0.about = Some(Arc::new(about));
+        self
+    }
+
+    pub(crate) fn about<T: Any>(&self) -> Option<&T> {
+        self.0.about.as_deref()?.downcast_ref()
+    }
+
+    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Marks that the call cannot have had an effect.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.0.never_reached_server = true;
+        self
+    }
+
+    pub(crate) fn transient(mut self) -> Self {
+        self.0.transient = true;
+        self
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// A copy for each of several that wait for the same thing. The cause stays with the original, its text goes along.
+    pub(crate) fn duplicate(&self) -> Self {
+        let text = match &self.0.source {
+            Some(source) => format!("{}: {source}", self.0.text),
+            None => self.0.text.clone(),
+        };
+        Self(Box::new(Inner { text, source: None, about: self.0.about.clone(), ..*self.0 }))
+    }
+
+    /// The class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may well succeed later: no connection, a deadline, a server that asks for fewer calls.
+    ///
+    /// What to do: the crate has already tried again where that was safe. Try again after a pause, and for calls that
+    /// start something, ask [`never_reached_server`](Self::never_reached_server) first.
+    pub fn is_transient(&self) -> bool {
+        self.0.transient
+    }
+
+    /// Whether it is certain that the call had no effect on the server.
+    ///
+    /// What to do: if this is `false` and the call starts something, it **may have happened**; look for it (for a run:
+    /// by a metadata tag of your own) before you call again.
+    pub fn never_reached_server(&self) -> bool {
+        self.0.never_reached_server
+    }
+
+    /// Whether a deadline passed. What was asked for may or may not have happened.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == ErrorKind::Timeout
+    }
+
+    /// Whether something that was named does not exist: a run, a workflow, or anything else.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::NotFound | ErrorKind::RunNotFound | ErrorKind::WorkflowNotFound)
+    }
+
+    /// The status that the server answered with, if it answered.
+    pub fn answer(&self) -> Option<Answer> {
+        self.0.answer
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Error");
+        shown.field("kind", &self.0.kind).field("text", &self.0.text);
+        if let Some(answer) = &self.0.answer {
+            shown.field("answer", answer);
+        }
+        if self.0.never_reached_server {
+            shown.field("never_reached_server", &true);
+        }
+        if let Some(source) = &self.0.source {
+            shown.field("source", source);
+        }
+        shown.finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_not_repeated_in_the_cause() {
+        let error = Error::new(ErrorKind::Decode, "cannot read the answer").with_source("bad byte");
+        assert_eq!(error.to_string(), "cannot read the answer");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("bad byte"));
+        assert_eq!(error.duplicate().to_string(), "cannot read the answer: bad byte");
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_was_never_sent() {
+        let error = Error::invalid("priority", "found 9, accepted 1 to 3");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), "invalid priority: found 9, accepted 1 to 3");
+        assert!(error.never_reached_server());
+    }
+}

@@ -1,0 +1,91 @@
+//! A Rust SDK for [Hatchet](https://hatchet.run).
+//!
+//! ```
+//! use hatchet::{Context, Task, embedded::Engine};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Greeting { name: String }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Reply { text: String }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> hatchet::Result<()> {
+//! // An engine in process; for a real one: `let hatchet = hatchet::Client::from_env()?;`
+//! let engine = Engine::start().await?;
+//! let hatchet = engine.client();
+//!
+//! let greet = Task::new("greet", async |input: Greeting, _: Context| {
+//!     Ok(Reply { text: format!("Hello, {}!", input.name) })
+//! });
+//! let worker = hatchet.worker("greeter").register(&greet).build()?.start().await?;
+//!
+//! let run = hatchet.run(&greet, &Greeting { name: "Ada".into() }).metadata("tenant", "acme").start().await?;
+//! assert_eq!(run.result().await?.text, "Hello, Ada!");
+//! # worker.shutdown().await;
+//! # engine.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is where
+//!
+//! | to | look at |
+//! |---|---|
+//! | connect | [`Client`], [`Config`] |
+//! | define what can be run | [`Task`], [`Context`], [`TaskError`] |
+//! | start runs | [`Client::run`], [`Client::run_many`] |
+//! | follow a run | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
+//! | find runs | [`Client::runs`], [`RunFilter`] |
+//! | execute tasks | [`Client::worker`], [`WorkerReport`] |
+//! | test without a server | [`embedded`](crate::embedded) |
+//!
+//! # Words
+//!
+//! A *run* is one execution of a *workflow*, which is a definition of *tasks*. A task may take several *attempts*, counted
+//! from 1. An *outcome* is how a run ended; a run that failed is data, not an error. A *worker* executes tasks, as many at
+//! a time as it has *slots*.
+//!
+//! # Features
+//!
+//! | feature | what for |
+//! |---|---|
+//! | `tls-ring` (default) | TLS, with ring |
+//! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring when both are on |
+//! | `embedded` | [`embedded`](crate::embedded): an engine in process |
+//! | `unstable-raw` | the generated stubs, for calls that this crate does not have; no promise of stability |
+
+mod client;
+mod config;
+#[cfg(feature = "embedded")]
+pub mod embedded;
+mod error;
+mod list;
+mod model;
+#[cfg(feature = "unstable-raw")]
+pub mod raw;
+mod rpc;
+mod run;
+mod time;
+mod transport;
+mod watch;
+mod worker;
+mod workflow;
+
+pub use client::Client;
+pub use config::{
+    Compression, Config, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, Secret, Source, Tls, TlsStrategy,
+    TlsVersion,
+};
+pub use error::{Answer, Error, ErrorKind, Result};
+pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
+pub use model::{
+    Attempt, AttemptStatus, Cancellation, Completed, Conflict, Failure, InvalidTransition, Outcome, Payload, Priority,
+    RunDetails, RunFilter, RunId, RunStatus, RunSummary, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind,
+    Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
+};
+pub use run::{RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
+pub use watch::{Change, RunWatch};
+pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
+pub use workflow::{Context, Task, TaskError, TaskResult};

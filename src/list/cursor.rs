@@ -1,0 +1,142 @@
+//! Where a walk through the list stands. Pure: pages in, the next question and new rows out.
+//!
+//! Pages by offset shift when runs arrive, and cost more the further they are. So each question begins at the stamp of the
+//! last row, with an offset only among the rows that share it: a bulk of a thousand does.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+
+use crate::model::{RunId, RunSummary};
+
+/// The walk.
+#[derive(Debug, Clone)]
+pub(super) struct Cursor {
+    size: usize,
+    /// The stamp to begin at; at first, the end of the window.
+    until: Option<DateTime<Utc>>,
+    /// The rows of that stamp that have been seen.
+    seen: HashSet<RunId>,
+    /// How many of them to pass over.
+    offset: usize,
+    over: bool,
+}
+
+/// What to ask the server for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) until: Option<DateTime<Utc>>,
+    pub(super) limit: usize,
+    pub(super) offset: usize,
+}
+
+impl Cursor {
+    pub(super) fn new(size: usize, until: Option<DateTime<Utc>>) -> Self {
+        Self { size, until, seen: HashSet::new(), offset: 0, over: false }
+    }
+
+    /// The next question, or `None` at the end.
+    pub(super) fn question(&self) -> Option<Question> {
+        (!self.over).then_some(Question { until: self.until, limit: self.size, offset: self.offset })
+    }
+
+    /// Takes a page, and returns what is new in it.
+    pub(super) fn take(&mut self, rows: Vec<RunSummary>) -> Vec<RunSummary> {
+        let full = rows.len() >= self.size;
+        let Some(last) = rows.last().map(|row| row.created_at) else {
+            self.over = true;
+            return Vec::new();
+        };
+        let count = rows.len();
+        let new: Vec<_> = rows.into_iter().filter(|row| !self.seen.contains(&row.id)).collect();
+        // Rows of this stamp that appeared after it was passed have pushed known ones onto this page: begin it anew.
+        let shifted = self.offset > 0 && new.len() < count;
+        if self.until == Some(last) {
+            self.offset = if shifted { 0 } else { self.offset + count };
+        } else {
+            self.seen.clear();
+            self.until = Some(last);
+            self.offset = new.iter().filter(|row| row.created_at == last).count();
+        }
+        self.seen.extend(new.iter().filter(|row| row.created_at == last).map(|row| row.id));
+        self.over = !full && !shifted;
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::RunStatus;
+    use proptest::prelude::*;
+
+    fn row(number: u32, second: u32) -> RunSummary {
+        RunSummary {
+            id: format!("00000000-0000-4000-8001-{number:012}").parse().unwrap(),
+            workflow: "00000000-0000-4000-8004-000000000001".parse().unwrap(),
+            workflow_name: "w".into(),
+            status: RunStatus::Completed,
+            attempt: 1,
+            error: None,
+            metadata: BTreeMap::new(),
+            engine_metadata: BTreeMap::new(),
+            created_at: DateTime::from_timestamp(1_800_000_000 + i64::from(second), 0).unwrap(),
+            started_at: None,
+            finished_at: None,
+        }
+    }
+
+    /// The server: newest first, within a stamp the highest number first.
+    fn ask(all: &[(u32, u32)], question: &Question) -> Vec<RunSummary> {
+        let mut rows: Vec<_> = all.to_vec();
+        rows.sort_by_key(|(number, second)| std::cmp::Reverse((*second, *number)));
+        let rows = rows.into_iter().map(|(number, second)| row(number, second));
+        rows.filter(|row| question.until.is_none_or(|until| row.created_at <= until)).skip(question.offset).take(question.limit).collect()
+    }
+
+    proptest! {
+        /// Whatever stamps runs share, and whatever arrives meanwhile: each run that was there from the beginning comes
+        /// exactly once, in order, and nothing comes twice.
+        #[test]
+        fn none_twice_and_none_missed(
+            size in 1usize..8,
+            seconds in proptest::collection::vec(0u32..5, 0..40),
+            arrivals in proptest::collection::vec(0u32..8, 0..20),
+        ) {
+            let mut all: Vec<(u32, u32)> = seconds.iter().zip(1000..).map(|(second, number)| (number, *second)).collect();
+            let at_first: Vec<_> = all.iter().map(|(number, second)| row(*number, *second).id).collect();
+            let mut cursor = Cursor::new(size, None);
+            let mut seen = Vec::new();
+            let mut arrivals = arrivals.into_iter().zip(5000..);
+            let mut questions = 0;
+            while let Some(question) = cursor.question() {
+                seen.extend(cursor.take(ask(&all, &question)));
+                // They may sort before or after what has been seen of their stamp.
+                if let Some((second, number)) = arrivals.next() {
+                    all.push((if second % 2 == 0 { number } else { number - 4990 }, second));
+                }
+                questions += 1;
+                prop_assert!(questions < 500, "it comes to an end");
+            }
+            let ids: Vec<_> = seen.iter().map(|row| row.id).collect();
+            let unique: HashSet<_> = ids.iter().copied().collect();
+            prop_assert_eq!(unique.len(), ids.len(), "none twice");
+            prop_assert!(at_first.iter().all(|id| unique.contains(id)), "none missed");
+            prop_assert!(seen.is_sorted_by_key(|row| std::cmp::Reverse(row.created_at)), "newest first");
+        }
+    }
+
+    #[test]
+    fn thousands_of_one_stamp_are_walked_through_by_offset_and_then_by_stamp() {
+        let all: Vec<_> = (0..25).map(|number| (number, u32::from(number < 20))).collect();
+        let mut cursor = Cursor::new(10, None);
+        let mut asked = Vec::new();
+        while let Some(question) = cursor.question() {
+            asked.push((question.until.map(|until| until.timestamp() - 1_800_000_000), question.offset));
+            cursor.take(ask(&all, &question));
+        }
+        assert_eq!(asked, [(None, 0), (Some(1), 10), (Some(1), 20)]);
+    }
+}

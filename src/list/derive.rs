@@ -1,0 +1,61 @@
+//! The state that the server does not have: its list shows timed-out runs as failed ones.
+//!
+//! A run that timed out has no error text in the list. So the events of each failed run without one are read, and of the
+//! others none.
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::{RunFilter, RunStatus, RunSummary};
+use crate::run::{attempts, events};
+
+/// Events that are read at the same time.
+const AT_ONCE: usize = 8;
+
+/// The states to ask the server for.
+pub(super) fn asked(statuses: &[RunStatus]) -> Vec<RunStatus> {
+    let mut asked = Vec::new();
+    for status in statuses {
+        let status = if *status == RunStatus::TimedOut { RunStatus::Failed } else { status.clone() };
+        if !asked.contains(&status) {
+            asked.push(status);
+        }
+    }
+    asked
+}
+
+/// Whether the server's answer has rows that were not asked for.
+pub(super) fn splits(statuses: &[RunStatus]) -> bool {
+    statuses.contains(&RunStatus::Failed) != statuses.contains(&RunStatus::TimedOut)
+}
+
+/// Tells timed-out rows from failed ones, and leaves out what was not asked for.
+pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSummary>) -> Result<Vec<RunSummary>> {
+    let rows: Vec<_> = stream::iter(rows).map(|row| derived(client, row)).buffered(AT_ONCE).try_collect().await?;
+    let wanted = |row: &RunSummary| filter.statuses.is_empty() || filter.statuses.contains(&row.status);
+    Ok(rows.into_iter().filter(wanted).collect())
+}
+
+async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
+    if row.status == RunStatus::Failed && row.error.is_none() {
+        let events = events(client, row.id).await?;
+        if let Some(last) = attempts(&events).pop().filter(|last| last.status == RunStatus::TimedOut) {
+            (row.status, row.error) = (RunStatus::TimedOut, last.error);
+        }
+    }
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timed_out_runs_are_asked_for_among_the_failed() {
+        use RunStatus::{Cancelled, Failed, TimedOut};
+        assert_eq!(asked(&[TimedOut]), [Failed]);
+        assert_eq!(asked(&[Cancelled, TimedOut, Failed]), [Cancelled, Failed]);
+        assert!(splits(&[TimedOut]) && splits(&[Failed]) && !splits(&[Failed, TimedOut]) && !splits(&[]));
+    }
+}

@@ -1,0 +1,102 @@
+//! All runs that match, as a stream.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+
+use super::cursor::Cursor;
+use super::derive;
+use super::query::{Parameters, fetch, parameters, stamp};
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::{RunFilter, RunSummary};
+
+/// Rows for each question.
+const PAGE: usize = 200;
+
+/// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::RunQuery::items).
+///
+/// Each page costs the same, however far it is, and runs that arrive while it is read do not disturb it: none comes twice,
+/// none is missed that was there when it began. An error ends it. Nothing is asked before the first item is.
+pub struct RunItems(Pin<Box<dyn Stream<Item = Result<RunSummary>> + Send>>);
+
+impl RunItems {
+    pub(super) fn new(client: Client, filter: RunFilter) -> Self {
+        let walk = Walk { client, filter, under_way: None, ready: VecDeque::new(), over: false };
+        Self(Box::pin(unfold(walk, |mut walk| async move { Some((walk.next().await?, walk)) })))
+    }
+
+    /// The next run, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<RunSummary>> {
+        self.0.next().await
+    }
+}
+
+impl Stream for RunItems {
+    type Item = Result<RunSummary>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for RunItems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunItems")
+    }
+}
+
+struct Walk {
+    client: Client,
+    filter: RunFilter,
+    /// The filter in the server's words, without an end, and where the walk stands. Made at the first item.
+    under_way: Option<(Parameters, Cursor)>,
+    ready: VecDeque<RunSummary>,
+    over: bool,
+}
+
+impl Walk {
+    async fn next(&mut self) -> Option<Result<RunSummary>> {
+        loop {
+            if let Some(run) = self.ready.pop_front() {
+                return Some(Ok(run));
+            }
+            if self.over {
+                return None;
+            }
+            match self.page().await {
+                Ok(Some(runs)) => self.ready.extend(runs),
+                Ok(None) => self.over = true,
+                Err(error) => {
+                    self.over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    async fn page(&mut self) -> Result<Option<Vec<RunSummary>>> {
+        let (parameters, cursor) = match &mut self.under_way {
+            Some(under_way) => under_way,
+            None => {
+                let mut parameters = parameters(&self.client, &self.filter).await?;
+                parameters.retain(|(name, _)| *name != "until");
+                self.under_way.insert((parameters, Cursor::new(PAGE, self.filter.window.until())))
+            }
+        };
+        let Some(question) = cursor.question() else { return Ok(None) };
+        let mut all = parameters.clone();
+        all.extend(question.until.map(|until| ("until", stamp(until))));
+        let rows = fetch(&self.client, &all, question.limit, question.offset).await?;
+        let new = cursor.take(rows);
+        derive::rows(&self.client, &self.filter, new).await.map(Some)
+    }
+}

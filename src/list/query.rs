@@ -1,0 +1,220 @@
+//! One page with its total, and counts.
+
+use std::collections::BTreeMap;
+
+use futures_util::future;
+
+use super::derive;
+use super::items::RunItems;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::convert::rest;
+use crate::model::{RunFilter, RunStatus, RunSummary, WorkflowId};
+use crate::rpc::rest_types::Rows;
+use crate::run::Directory;
+
+/// The server stops to count here.
+const MOST_COUNTED: u64 = 20_000;
+/// A page has at most so many rows: the server has no limit, and a huge page holds up everyone.
+const LARGEST_PAGE: usize = 1000;
+
+impl Client {
+    /// Asks about the runs that a filter, or just a window of time, means.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::{RunFilter, RunStatus, Window};
+    ///
+    /// let week = Window::last(Duration::from_secs(7 * 24 * 3600));
+    /// let failed = hatchet.runs(RunFilter::new(week).workflow("greet").status(RunStatus::Failed));
+    /// println!("{} failed", failed.page(50).await?.total);
+    /// let mut all = failed.items();
+    /// while let Some(run) = all.next().await {
+    ///     println!("{}", run?.id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn runs(&self, filter: impl Into<RunFilter>) -> RunQuery {
+        RunQuery { client: self.clone(), filter: filter.into() }
+    }
+}
+
+/// A question about runs, with several endings.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is asked before `page`, `items` or `count`"]
+pub struct RunQuery {
+    client: Client,
+    filter: RunFilter,
+}
+
+/// Some of the runs that were asked for, and how many there are.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The newest of them, newest first.
+    pub runs: Vec<RunSummary>,
+    /// How many there are in all.
+    pub total: Total,
+}
+
+/// How many runs there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Total {
+    /// So many.
+    Exactly(u64),
+    /// So many or more: the server stops to count at 20 000.
+    AtLeast(u64),
+    /// So many or fewer: the server does not tell failed runs from timed-out ones.
+    AtMost(u64),
+}
+
+impl std::fmt::Display for Total {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exactly(number) => write!(f, "{number}"),
+            Self::AtLeast(number) => write!(f, "at least {number}"),
+            Self::AtMost(number) => write!(f, "at most {number}"),
+        }
+    }
+}
+
+/// How many runs are in each state. Timed-out runs are among the failed ones: the server has no number of its own for
+/// them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StatusCounts {
+    /// By state; a state that is not there has none.
+    pub by_status: BTreeMap<String, u64>,
+}
+
+impl StatusCounts {
+    /// The number of runs in a state.
+    pub fn get(&self, status: &RunStatus) -> u64 {
+        self.by_status.get(status.as_str()).copied().unwrap_or(0)
+    }
+
+    /// The number of all runs.
+    pub fn total(&self) -> u64 {
+        self.by_status.values().sum()
+    }
+}
+
+impl RunQuery {
+    /// The newest runs that match, at most `size` of them, and how many match in all.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a size of 0 or over 1000 and for a filter that the server would
+    /// misunderstand; [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) for a workflow that the server does not have.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe.
+    pub async fn page(&self, size: usize) -> Result<Page> {
+        check_page(size)?;
+        let parameters = parameters(&self.client, &self.filter).await?;
+        let rows = async {
+            let rows = fetch(&self.client, &parameters, size, 0).await?;
+            derive::rows(&self.client, &self.filter, rows).await
+        };
+        let (runs, total) = future::try_join(rows, total(&self.client, &self.filter, &parameters)).await?;
+        Ok(Page { runs, total })
+    }
+
+    /// All runs that match, newest first, as a stream; see [`RunItems`].
+    pub fn items(&self) -> RunItems {
+        RunItems::new(self.client.clone(), self.filter.clone())
+    }
+
+    /// How many runs match.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page).
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe.
+    pub async fn count(&self) -> Result<Total> {
+        let parameters = parameters(&self.client, &self.filter).await?;
+        total(&self.client, &self.filter, &parameters).await
+    }
+
+    /// How many runs match, by their state, without reading a row. The filter's own states are not looked at.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page). Also [`InvalidInput`](ErrorKind::InvalidInput) for a filter with more than one tag, which
+    /// the server would count by any of them.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe.
+    pub async fn counts_by_status(&self) -> Result<StatusCounts> {
+        if self.filter.metadata.len() > 1 {
+            return Err(Error::invalid("filter", "counts by status can be had for one tag, and it has more"));
+        }
+        let parameters = parameters(&self.client, &self.filter).await?;
+        let known = ["since", "until", "workflow_ids", "additional_metadata"];
+        let parameters: Vec<_> = parameters.into_iter().filter(|(name, _)| known.contains(name)).collect();
+        let counts = self.client.rpc().rest.counts(&parameters).await?;
+        Ok(StatusCounts { by_status: counts.into_iter().map(|count| (count.status, count.count)).collect() })
+    }
+}
+
+pub(super) fn check_page(size: usize) -> Result<()> {
+    if (1..=LARGEST_PAGE).contains(&size) {
+        return Ok(());
+    }
+    Err(Error::invalid("page size", format_args!("found {size}, accepted: 1 to {LARGEST_PAGE}")))
+}
+
+pub(super) type Parameters = Vec<(&'static str, String)>;
+
+/// The filter in the server's words.
+pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Parameters> {
+    filter.check()?;
+    let mut parameters = vec![
+        ("since", stamp(filter.window.start(client.clock().now()))),
+        ("only_tasks", "false".to_owned()),
+        ("additional_metadata_operator", "AND".to_owned()),
+    ];
+    parameters.extend(filter.window.until().map(|until| ("until", stamp(until))));
+    let workflows: Vec<WorkflowId> = future::try_join_all(filter.workflows.iter().map(|name| Directory::find(client, name))).await?;
+    parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
+    parameters.extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
+    parameters.extend(filter.metadata.iter().map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
+    Ok(parameters)
+}
+
+pub(super) fn stamp(at: chrono::DateTime<chrono::Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
+
+/// Rows, and a check that they are what was asked for: a server that does not know a filter leaves it out.
+pub(super) async fn fetch(client: &Client, parameters: &[(&'static str, String)], limit: usize, offset: usize) -> Result<Vec<RunSummary>> {
+    let mut all = parameters.to_vec();
+    all.extend([("limit", limit.to_string()), ("offset", offset.to_string())]);
+    let rows = client.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
+    let asked: Vec<_> = parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
+    rows.into_iter()
+        .map(|row| {
+            if !asked.is_empty() && !asked.contains(&row.status.as_str()) {
+                let text = format!("the server was asked for runs that are {} and answered one that is {}", asked.join(" or "), row.status);
+                return Err(Error::new(ErrorKind::Server, text));
+            }
+            rest::summary(row, |name| client.unprefixed(name))
+        })
+        .collect()
+}
+
+/// The total: the number of pages, when a page has one row.
+async fn total(client: &Client, filter: &RunFilter, parameters: &[(&'static str, String)]) -> Result<Total> {
+    let mut all = parameters.to_vec();
+    all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
+    let Rows { pagination, .. } = client.rpc().rest.runs(&all).await?;
+    let number = u64::try_from(pagination.num_pages).unwrap_or(0);
+    Ok(if number >= MOST_COUNTED {
+        Total::AtLeast(number)
+    } else if number > 0 && derive::splits(&filter.statuses) {
+        Total::AtMost(number)
+    } else {
+        Total::Exactly(number)
+    })
+}

@@ -1,0 +1,41 @@
+//! From the server's JSON.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{RunStatus, RunSummary, metadata};
+use crate::rpc::rest_types::Row;
+
+/// A status by its REST name.
+pub(crate) fn status(name: &str) -> RunStatus {
+    RunStatus::from_name(name)
+}
+
+/// A row of a list. `name` takes the namespace off a workflow's name.
+pub(crate) fn summary(row: Row, name: impl Fn(&str) -> String) -> Result<RunSummary> {
+    let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
+    let created_at = row.created_at.or(row.metadata.created_at).ok_or_else(|| {
+        Error::new(ErrorKind::Decode, format!("the row of run {} has no time of creation", row.workflow_run_external_id))
+    })?;
+    Ok(RunSummary {
+        id: super::id(&row.workflow_run_external_id)?,
+        workflow: super::id(&row.workflow_id)?,
+        workflow_name: name(row.workflow_name.as_deref().unwrap_or_default()),
+        status: status(&row.status),
+        attempt: row.attempt.or(row.retry_count.map(|count| count + 1)).unwrap_or(1),
+        error: row.error_message.filter(|text| !text.is_empty()),
+        metadata,
+        engine_metadata,
+        created_at,
+        started_at: row.started_at,
+        finished_at: row.finished_at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s10_a_status_name_that_is_not_known_is_carried() {
+        assert_eq!(status("PAUSED"), RunStatus::Unknown("PAUSED".into()));
+    }
+}

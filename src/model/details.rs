@@ -1,0 +1,182 @@
+//! What is known about a run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::{Outcome, Payload, RunId, RunStatus, TaskId, WorkerId, WorkflowId, WorkflowVersionId};
+use crate::time::between;
+
+/// All that is known about one run, from all of the server's surfaces, at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RunDetails {
+    /// The run.
+    pub id: RunId,
+    /// Its workflow, if the server's history had the run already (it lags by a moment).
+    pub workflow: Option<WorkflowId>,
+    /// The version of the definition that it runs by; as above.
+    pub workflow_version: Option<WorkflowVersionId>,
+    /// Its state.
+    pub status: RunStatus,
+    /// How it ended, if it has.
+    pub outcome: Option<Outcome>,
+    /// What it was started with.
+    pub input: Payload,
+    /// The user's metadata.
+    pub metadata: BTreeMap<String, Value>,
+    /// The keys that the engine and this crate added.
+    pub engine_metadata: BTreeMap<String, Value>,
+    /// When it was created, by the engine's clock; unknown for the first moment of a run's life.
+    pub created_at: Option<DateTime<Utc>>,
+    /// Its tasks. A task that the engine has not created yet is missing.
+    pub tasks: Vec<TaskDetails>,
+    /// Where the server's surfaces disagree for good. Empty for nearly every run.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// One task of a run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TaskDetails {
+    /// The task.
+    pub id: TaskId,
+    /// Its name in the workflow.
+    pub name: String,
+    /// Its state.
+    pub status: RunStatus,
+    /// What it ended with, if it completed.
+    pub output: Option<Payload>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One attempt at a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub number: u32,
+    /// How far it came.
+    pub status: RunStatus,
+    /// When it was put into the queue, by the engine's clock.
+    pub queued_at: Option<DateTime<Utc>>,
+    /// When its work began, by the clock of the worker that reported it.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended, by the clock of who reported it.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The worker that had it.
+    pub worker: Option<WorkerId>,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// Two of the server's surfaces that disagree about how a run ended.
+///
+/// A cancel that reached a run after its end, or a report after a cancel, leaves two final rows in the engine; then one
+/// surface shows the one and another the other, and gRPC may change its mind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The state by gRPC.
+    pub grpc: RunStatus,
+    /// The state by REST, which is steady and therefore taken.
+    pub rest: RunStatus,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gRPC says {}, REST says {}", self.grpc, self.rest)
+    }
+}
+
+impl RunDetails {
+    /// The output, if the run completed.
+    pub fn output(&self) -> Option<&Payload> {
+        self.outcome.as_ref()?.output()
+    }
+
+    /// When work first began.
+    pub fn started_at(&self) -> Option<DateTime<Utc>> {
+        self.attempts().filter_map(|attempt| attempt.started_at).min()
+    }
+
+    /// When the run ended, if it has.
+    pub fn finished_at(&self) -> Option<DateTime<Utc>> {
+        self.outcome.as_ref()?;
+        self.tasks.iter().filter_map(|task| task.attempts.last()?.finished_at).max()
+    }
+
+    /// How often a task of the run was tried again.
+    pub fn retry_count(&self) -> u32 {
+        self.tasks.iter().filter_map(|task| task.attempts.last()).map(|attempt| attempt.number.saturating_sub(1)).max().unwrap_or(0)
+    }
+
+    /// How long the tasks waited for workers, over all attempts.
+    pub fn waiting(&self) -> Option<Duration> {
+        sum(self.attempts().map(Attempt::waiting))
+    }
+
+    /// How long workers were at work, over all attempts and tasks.
+    pub fn working(&self) -> Option<Duration> {
+        sum(self.attempts().map(Attempt::working))
+    }
+
+    /// From the creation to the end, if the run has ended.
+    pub fn total(&self) -> Option<Duration> {
+        between(self.created_at, self.finished_at())
+    }
+
+    fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.tasks.iter().flat_map(|task| &task.attempts)
+    }
+}
+
+impl Attempt {
+    /// How long it waited for a worker.
+    pub fn waiting(&self) -> Option<Duration> {
+        // The queue's stamp can be a moment later than the worker's: then it did not wait.
+        Some(between(self.queued_at, self.started_at.or(self.finished_at)).unwrap_or_default()).filter(|_| self.queued_at.is_some())
+    }
+
+    /// How long it was worked on, if it has ended.
+    pub fn working(&self) -> Option<Duration> {
+        between(self.started_at, self.finished_at)
+    }
+}
+
+/// The sum of what is known; unknown if nothing is.
+fn sum(lengths: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
+    lengths.flatten().reduce(|a, b| a + b)
+}
+
+/// A row of a list of runs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RunSummary {
+    /// The run.
+    pub id: RunId,
+    /// Its workflow.
+    pub workflow: WorkflowId,
+    /// The workflow's name, without the namespace.
+    pub workflow_name: String,
+    /// Its state.
+    pub status: RunStatus,
+    /// The number of its newest attempt, from 1.
+    pub attempt: u32,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+    /// The user's metadata.
+    pub metadata: BTreeMap<String, Value>,
+    /// The keys that the engine and this crate added.
+    pub engine_metadata: BTreeMap<String, Value>,
+    /// When it was created. Runs of one bulk call share this to the microsecond.
+    pub created_at: DateTime<Utc>,
+    /// When work on the newest attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended, if it has.
+    pub finished_at: Option<DateTime<Utc>>,
+}

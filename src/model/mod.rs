@@ -1,0 +1,22 @@
+//! What users hold: ids, states, payloads, runs. `convert/` alone sees protobuf and the server's JSON.
+
+pub(crate) mod convert;
+mod details;
+mod error;
+mod filter;
+mod id;
+pub(crate) mod metadata;
+mod outcome;
+pub(crate) mod payload;
+mod priority;
+mod status;
+mod window;
+
+pub use details::{Attempt, Conflict, RunDetails, RunSummary, TaskDetails};
+pub use filter::RunFilter;
+pub use id::{RunId, TaskId, TenantId, WorkerId, WorkflowId, WorkflowVersionId};
+pub use outcome::{Cancellation, Completed, Failure, Outcome, Timeout, TimeoutKind};
+pub use payload::Payload;
+pub use priority::Priority;
+pub use window::Window;
+pub use status::{AttemptStatus, InvalidTransition, RunStatus, TRANSITIONS, Verdict, judge};

@@ -1,0 +1,99 @@
+//! How a run ended. A run that failed is data, not an error.
+
+use std::fmt;
+
+use super::{Payload, RunStatus};
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// With an output.
+    Completed(Completed),
+    /// With an error of one of its tasks.
+    Failed(Failure),
+    /// By a cancellation.
+    Cancelled(Cancellation),
+    /// By a timeout.
+    TimedOut(Timeout),
+}
+
+/// A run that ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completed {
+    /// What it ended with.
+    pub output: Payload,
+}
+
+/// A run that ended with an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The task that failed, by its name in the workflow, if it is known.
+    pub task: Option<String>,
+    /// The error's text as the worker sent it. Empty when the engine gave no text, for example after it had taken the
+    /// task from ten workers in turn.
+    pub message: String,
+}
+
+/// A run that was cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancellation {
+    /// What the engine says about it, such as `Cancelled due to concurrency strategy`. Empty for a cancel by request.
+    pub message: String,
+}
+
+/// A run that timed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeout {
+    /// What passed.
+    pub kind: TimeoutKind,
+    /// The task it happened to, by its name in the workflow, if it is known.
+    pub task: Option<String>,
+    /// What the engine says about it, such as `Task exceeded timeout of 2s`. May be empty.
+    pub message: String,
+}
+
+/// Which limit a run ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimeoutKind {
+    /// The task ran for longer than its timeout.
+    Execution,
+    /// The task waited for a worker for longer than its schedule timeout.
+    Schedule,
+}
+
+impl Outcome {
+    /// The state that this end is.
+    pub fn status(&self) -> RunStatus {
+        match self {
+            Self::Completed(_) => RunStatus::Completed,
+            Self::Failed(_) => RunStatus::Failed,
+            Self::Cancelled(_) => RunStatus::Cancelled,
+            Self::TimedOut(_) => RunStatus::TimedOut,
+        }
+    }
+
+    /// The output, if the run completed.
+    pub fn output(&self) -> Option<&Payload> {
+        match self {
+            Self::Completed(completed) => Some(&completed.output),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, message) = match self {
+            Self::Completed(_) => return f.write_str("completed"),
+            Self::Failed(failure) => ("failed", &failure.message),
+            Self::Cancelled(cancellation) => ("was cancelled", &cancellation.message),
+            Self::TimedOut(Timeout { kind: TimeoutKind::Schedule, message, .. }) => {
+                ("timed out while it waited for a worker", message)
+            }
+            Self::TimedOut(timeout) => ("timed out", &timeout.message),
+        };
+        if message.is_empty() { f.write_str(what) } else { write!(f, "{what}: {message}") }
+    }
+}

@@ -1,0 +1,190 @@
+//! Inputs and outputs: JSON text, turned into values when they are asked for.
+//!
+//! The engine keeps JSON objects well and nothing else: any other input reaches the worker as `null`, and any other
+//! output shows as `{}` in half of the places. So inputs must be objects, and an output that is not an object travels as
+//! `{"_value": …}`, which every other SDK can read, and comes back as it was given.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where an output that is not an object travels.
+const WRAPPER: &str = "_value";
+
+/// A JSON value as its text. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Payload(Arc<str>);
+
+impl Payload {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The JSON text, as it travelled. May be empty: a worker of another SDK can end a task with no output at all.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads the value.
+    ///
+    /// An output that was not a JSON object is unwrapped first. An empty one reads as `null`, and if that does not fit, as
+    /// `{}`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if the JSON does not fit the type; the cause says where.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        read(self.unwrapped()).map_err(|error| {
+            Error::new(ErrorKind::Decode, format!("cannot read the payload as {}", std::any::type_name::<T>()))
+                .with_source(error)
+        })
+    }
+
+    fn unwrapped(&self) -> &str {
+        // Only a text with the wrapper's name in it is worth a second look.
+        if !self.0.contains(WRAPPER) {
+            return &self.0;
+        }
+        serde_json::from_str::<Wrapped<'_>>(&self.0).map_or(&self.0, |wrapped| wrapped.value.get())
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wrapped<'a> {
+    #[serde(rename = "_value", borrow)]
+    value: &'a RawValue,
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    match serde_json::from_str(text) {
+        Err(error) if text.is_empty() => serde_json::from_str("null").or_else(|_| serde_json::from_str("{}")).map_err(|_| error),
+        // `()` and `Option` as an input: there was nothing to say.
+        Err(error) if is_empty_object(text) => serde_json::from_str("null").map_err(|_| error),
+        other => other,
+    }
+}
+
+fn is_empty_object(text: &str) -> bool {
+    text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).is_some_and(|inner| inner.trim().is_empty())
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Writes what a run is started with: a JSON object. Nothing (`()`, `None`) is an empty one.
+pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
+    let text = encode(field, value)?;
+    match text.as_bytes().first() {
+        Some(b'{') => Ok(text),
+        _ if text == "null" => Ok("{}".into()),
+        _ => Err(Error::invalid(field, format_args!("found {}, accepted: a JSON object", excerpt(&text)))),
+    }
+}
+
+/// Writes what a task ended with; what is not a JSON object is wrapped.
+pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    let text = encode("output", value)?;
+    Ok(if text.starts_with('{') { text } else { format!("{{\"{WRAPPER}\":{text}}}") })
+}
+
+fn encode<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| Error::new(ErrorKind::Encode, format!("cannot write the {field} as JSON")).with_source(error).unsent())?;
+    if has_nul(&text) {
+        return Err(Error::invalid(field, "it has a text with the character U+0000, which the engine cannot store"));
+    }
+    Ok(text)
+}
+
+/// Whether JSON text has a NUL inside a string: `\u0000` after an even number of backslashes.
+pub(crate) fn has_nul(json: &str) -> bool {
+    json.match_indices("\\u0000").any(|(at, _)| {
+        json.as_bytes().iter().take(at).rev().take_while(|&&byte| byte == b'\\').count() % 2 == 0
+    })
+}
+
+/// The start of a text that may be long, for a message.
+pub(crate) fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn there_and_back(value: &Value) -> Value {
+        Payload::new(&encode_output(value).unwrap()).parse().unwrap()
+    }
+
+    #[test]
+    fn an_output_that_is_no_object_comes_back_as_it_was_given() {
+        for value in [json!(null), json!(7), json!("a"), json!([1, 2]), json!({"a": 1}), json!({})] {
+            assert_eq!(there_and_back(&value), value);
+        }
+        assert_eq!(encode_output(&7).unwrap(), r#"{"_value":7}"#);
+        Payload::new(&encode_output(&()).unwrap()).parse::<()>().unwrap();
+    }
+
+    #[test]
+    fn an_object_that_only_looks_wrapped_is_left_alone() {
+        let text = r#"{"_value":1,"more":2}"#;
+        assert_eq!(Payload::new(text).parse::<Value>().unwrap(), json!({"_value": 1, "more": 2}));
+    }
+
+    #[test]
+    fn an_empty_output_reads_as_nothing() {
+        Payload::new("").parse::<()>().unwrap();
+        assert_eq!(Payload::new("").parse::<Option<u8>>().unwrap(), None);
+        assert_eq!(Payload::new("").parse::<std::collections::BTreeMap<String, u8>>().unwrap().len(), 0);
+        assert_eq!(Payload::new("").parse::<u8>().unwrap_err().kind(), ErrorKind::Decode);
+    }
+
+    #[test]
+    fn an_input_is_an_object() {
+        assert_eq!(encode_input("input", &()).unwrap(), "{}");
+        Payload::new("{}").parse::<()>().unwrap();
+        let error = encode_input("input", &[1, 2]).unwrap_err();
+        assert_eq!(error.to_string(), "invalid input: found [1,2], accepted: a JSON object");
+        assert!(encode_input("input", &json!({"a": "\0"})).unwrap_err().to_string().contains("U+0000"));
+    }
+
+    #[test]
+    fn a_written_backslash_is_not_a_nul() {
+        assert!(has_nul(r#""\u0000""#));
+        assert!(!has_nul(r#""\\u0000""#));
+        assert!(has_nul(r#""\\\u0000""#));
+    }
+
+    proptest! {
+        #[test]
+        fn a_nul_is_found_exactly_where_there_is_one(text in "[a\\\\\\x00u0]{0,12}") {
+            let json = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(has_nul(&json), text.contains('\0'));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".*") {
+            let _ = Payload::new(&text).parse::<Value>();
+            prop_assert!(excerpt(&text).chars().count() <= 61);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! How urgent a run is.
+
+use crate::Error;
+
+/// How urgent a run is: among queued tasks, a higher priority is taken first, and within one priority the oldest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// 1, the engine's default.
+    #[default]
+    Low,
+    /// 2.
+    Medium,
+    /// 3.
+    High,
+}
+
+impl Priority {
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Self::Low => 1,
+            Self::Medium => 2,
+            Self::High => 3,
+        }
+    }
+}
+
+impl TryFrom<i32> for Priority {
+    type Error = Error;
+
+    /// Reads a priority by its number.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for anything but 1, 2 and 3.
+    fn try_from(number: i32) -> Result<Self, Error> {
+        [Self::Low, Self::Medium, Self::High]
+            .into_iter()
+            .find(|priority| priority.number() == number)
+            .ok_or_else(|| Error::invalid("priority", format_args!("found {number}, accepted: 1 to 3")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_to_three_are_priorities() {
+        assert_eq!(Priority::try_from(3).unwrap(), Priority::High);
+        for number in [i32::MIN, -1, 0, 4, 9] {
+            assert_eq!(Priority::try_from(number).unwrap_err().to_string(), format!("invalid priority: found {number}, accepted: 1 to 3"));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! From when to when.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, Result};
+
+/// A window of time, by when runs were created. Both ends belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The start, or how long ago that is when the question is asked.
+    start: Start,
+    /// The end, if there is one.
+    until: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    At(DateTime<Utc>),
+    Ago(Duration),
+}
+
+impl Window {
+    /// The last so many hours or days, counted back from when the question is asked.
+    pub fn last(length: Duration) -> Self {
+        Self { start: Start::Ago(length), until: None }
+    }
+
+    /// Everything since a moment.
+    pub fn since(start: DateTime<Utc>) -> Self {
+        Self { start: Start::At(start), until: None }
+    }
+
+    /// From a moment to a later one.
+    pub fn between(start: DateTime<Utc>, until: DateTime<Utc>) -> Self {
+        Self { start: Start::At(start), until: Some(until) }
+    }
+
+    /// Everything that the engine still has. How much that is, its retention decides: 30 days unless it was set otherwise.
+    pub fn all() -> Self {
+        Self { start: Start::At(DateTime::UNIX_EPOCH), until: None }
+    }
+
+    pub(crate) fn start(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self.start {
+            Start::At(at) => at,
+            Start::Ago(length) => chrono::TimeDelta::from_std(length)
+                .ok()
+                .and_then(|length| now.checked_sub_signed(length))
+                .map_or(DateTime::UNIX_EPOCH, |at| at.max(DateTime::UNIX_EPOCH)),
+        }
+    }
+
+    pub(crate) fn until(&self) -> Option<DateTime<Utc>> {
+        self.until
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        match (self.start, self.until) {
+            (Start::At(start), Some(until)) if until < start => {
+                Err(Error::invalid("filter", format_args!("the window ends at {until}, before it starts at {start}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(day: u32) -> DateTime<Utc> {
+        format!("2026-11-{day:02}T00:00:00Z").parse().unwrap()
+    }
+
+    #[test]
+    fn a_window_counts_back_from_when_it_is_asked_and_never_past_the_beginning() {
+        assert_eq!(Window::last(Duration::from_secs(86_400)).start(day(2)), day(1));
+        assert_eq!(Window::last(Duration::MAX).start(day(2)), DateTime::UNIX_EPOCH);
+        assert_eq!(Window::since(day(1)).start(day(2)), day(1));
+    }
+}

@@ -1,0 +1,124 @@
+//! The calls: one thin struct per service, one function per call, protobuf in and out. Nothing above sees a wire, and
+//! nothing below sees protobuf.
+
+mod admin;
+mod dispatcher;
+#[cfg(not(feature = "unstable-raw"))]
+pub(crate) mod pb;
+#[cfg(feature = "unstable-raw")]
+pub mod pb;
+mod rest;
+pub(crate) mod rest_types;
+mod workflows;
+
+use std::sync::Arc;
+
+pub(crate) use admin::Admin;
+pub(crate) use dispatcher::Dispatcher;
+pub(crate) use rest::Rest;
+pub(crate) use workflows::Workflows;
+
+use crate::config::{Compression, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Caller, GrpcWire, RestWire, Wire, bearer};
+
+/// All services of one server.
+#[derive(Clone)]
+pub(crate) struct Rpc(Arc<Services>);
+
+pub(crate) struct Services {
+    pub(crate) admin: Admin,
+    pub(crate) workflows: Workflows,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) rest: Rest,
+    /// For those who make calls of their own.
+    pub(crate) wire: GrpcWire,
+}
+
+impl Rpc {
+    /// The server of a configuration. Nothing is dialled before the first call.
+    pub(crate) fn connect(config: &Config) -> Result<Self> {
+        let token = bearer(config.token().expose())?;
+        Ok(Self::new(config, GrpcWire::connect(config, token.clone())?, RestWire::connect(config, token)?))
+    }
+
+    /// A server behind two services in process.
+    pub(crate) fn over(config: &Config, grpc: Wire, rest: Wire) -> Result<Self> {
+        let token = bearer(config.token().expose())?;
+        let rest = RestWire::over(rest, config.server_url(), token.clone());
+        Ok(Self::new(config, GrpcWire::over(grpc, token), rest))
+    }
+
+    fn new(config: &Config, wire: GrpcWire, rest: RestWire) -> Self {
+        let caller = Caller::new(config.rpc_timeout());
+        let limits = Limits {
+            send: config.max_send_message_length(),
+            receive: config.max_recv_message_length(),
+            gzip: config.compression() == Compression::Gzip,
+        };
+        Self(Arc::new(Services {
+            admin: Admin::new(&wire, &limits, caller.clone()),
+            workflows: Workflows::new(&wire, &limits, caller.clone()),
+            dispatcher: Dispatcher::new(&wire, &limits, caller.clone()),
+            rest: Rest::new(rest, caller, config.tenant_id().to_owned()),
+            wire,
+        }))
+    }
+}
+
+impl std::ops::Deref for Rpc {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
+/// What every generated client is set up with.
+struct Limits {
+    send: usize,
+    receive: usize,
+    gzip: bool,
+}
+
+/// Sets up a generated client: the four knobs have the same names on each, and no trait in common.
+macro_rules! stub {
+    ($client:ty, $wire:expr, $limits:expr) => {{
+        let mut client = <$client>::new($wire.clone())
+            .max_encoding_message_size($limits.send)
+            .max_decoding_message_size($limits.receive)
+            .accept_compressed(CompressionEncoding::Gzip);
+        if $limits.gzip {
+            client = client.send_compressed(CompressionEncoding::Gzip);
+        }
+        client
+    }};
+}
+use stub;
+
+/// Refuses a message that the server would refuse, before it is sent.
+fn check_size(name: &str, message: &impl prost::Message, limit: usize) -> Result<()> {
+    let size = message.encoded_len();
+    if size <= limit {
+        return Ok(());
+    }
+    let text = format!("the message of {name} has {size} bytes, accepted: at most {limit}");
+    Err(Error::new(ErrorKind::TooLarge, text).unsent())
+}
+
+/// One function for a unary call: checks the size, then makes it with deadline and retries.
+macro_rules! unary {
+    ($(#[$doc:meta])* $function:ident, $method:ident, $kind:ident, $name:literal, $request:ty => $answer:ty) => {
+        $(#[$doc])*
+        pub(crate) async fn $function(&self, request: $request) -> Result<$answer> {
+            super::check_size($name, &request, self.max_send)?;
+            self.caller
+                .grpc(Call::$kind($name), || {
+                    let (mut stub, request) = (self.stub.clone(), request.clone());
+                    async move { stub.$method(request).await }
+                })
+                .await
+        }
+    };
+}
+use unary;

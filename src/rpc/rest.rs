@@ -1,0 +1,76 @@
+//! The REST calls that gRPC has no counterpart for.
+
+use serde::de::DeserializeOwned;
+
+use super::rest_types::{Rows, Run, Row, StatusCount, TaskEvent, WorkflowRow};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Call, Caller, RestCall, RestWire};
+
+pub(crate) struct Rest {
+    wire: RestWire,
+    caller: Caller,
+    tenant: String,
+}
+
+impl Rest {
+    pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
+        Self { wire, caller, tenant }
+    }
+
+    /// A run with its tasks. Not found for about a tenth of a second after its trigger.
+    pub(crate) async fn run(&self, run: &str) -> Result<Run> {
+        self.read("reading the run", RestCall::get(&["stable", "workflow-runs", run])).await
+    }
+
+    /// All events of a task, newest first. The server's own order is not causal.
+    pub(crate) async fn task_events(&self, task: &str) -> Result<Vec<TaskEvent>> {
+        // Without a limit the server answers no rows at all.
+        let call = RestCall::get(&["stable", "tasks", task, "task-events"]).query("limit", "10000");
+        Ok(self.read::<Rows<TaskEvent>>("reading the task's events", call).await?.rows.unwrap_or_default())
+    }
+
+    /// Rows of runs, newest first.
+    pub(crate) async fn runs(&self, parameters: &[(&str, String)]) -> Result<Rows<Row>> {
+        self.read("listing runs", with(self.tenant_path(&["workflow-runs"]), parameters)).await
+    }
+
+    /// Runs counted by status.
+    pub(crate) async fn counts(&self, parameters: &[(&str, String)]) -> Result<Vec<StatusCount>> {
+        self.read("counting runs", with(self.tenant_path(&["task-metrics"]), parameters)).await
+    }
+
+    /// Workflows whose names contain a text, whatever its case.
+    pub(crate) async fn workflows(&self, name: &str, offset: usize, limit: usize) -> Result<Vec<WorkflowRow>> {
+        let call = RestCall::get(&["tenants", &self.tenant, "workflows"])
+            .query("name", name)
+            .query("offset", &offset.to_string())
+            .query("limit", &limit.to_string());
+        Ok(self.read::<Rows<WorkflowRow>>("looking up the workflow", call).await?.rows.unwrap_or_default())
+    }
+
+    /// Stops the server from giving a worker new tasks.
+    pub(crate) async fn pause_worker(&self, worker: &str) -> Result<()> {
+        let call = RestCall::patch(&["workers", worker], r#"{"isPaused":true}"#.into());
+        self.send("pausing the worker", &call).await.map(drop)
+    }
+
+    fn tenant_path(&self, rest: &[&str]) -> RestCall {
+        RestCall::get(&[&["stable", "tenants", &self.tenant], rest].concat())
+    }
+
+    async fn read<T: DeserializeOwned>(&self, name: &'static str, call: RestCall) -> Result<T> {
+        let body = self.send(name, &call).await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Error::new(ErrorKind::Decode, format!("cannot read the answer while {name}")).with_source(error)
+        })
+    }
+
+    /// All of these read, or set what is the same when set again.
+    async fn send(&self, name: &'static str, call: &RestCall) -> Result<bytes::Bytes> {
+        self.caller.run(Call::idempotent(name), || self.wire.send(name, call)).await
+    }
+}
+
+fn with(call: RestCall, parameters: &[(&str, String)]) -> RestCall {
+    parameters.iter().fold(call, |call, (name, value)| call.query(name, value))
+}

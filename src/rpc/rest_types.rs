@@ -1,0 +1,112 @@
+//! The server's JSON, as far as it is read. Unknown fields and unknown values never fail; absent ones have a default.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::time::optional;
+
+type Stamp = Option<DateTime<Utc>>;
+
+/// A page of anything. The rows can be `null`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Rows<T> {
+    pub(crate) rows: Option<Vec<T>>,
+    #[serde(default)]
+    pub(crate) pagination: Pagination,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pagination {
+    pub(crate) num_pages: i64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) id: String,
+    #[serde(default, rename = "createdAt", deserialize_with = "optional")]
+    pub(crate) created_at: Stamp,
+}
+
+/// A run. Its tasks are left out: they are read from their events.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) run: RunBody,
+}
+
+/// The run itself. Its `createdAt`, `startedAt` and `duration` are left out: none of them means what it says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunBody {
+    pub(crate) metadata: Meta,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) workflow_id: String,
+    #[serde(default)]
+    pub(crate) workflow_version_id: Option<String>,
+    #[serde(default)]
+    pub(crate) additional_metadata: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    #[serde(default)]
+    pub(crate) output: Option<Box<RawValue>>,
+}
+
+/// A row of a list of runs.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Row {
+    pub(crate) metadata: Meta,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) workflow_id: String,
+    #[serde(default)]
+    pub(crate) workflow_name: Option<String>,
+    pub(crate) workflow_run_external_id: String,
+    #[serde(default)]
+    pub(crate) attempt: Option<u32>,
+    #[serde(default)]
+    pub(crate) retry_count: Option<u32>,
+    #[serde(default)]
+    pub(crate) additional_metadata: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) created_at: Stamp,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) started_at: Stamp,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) finished_at: Stamp,
+}
+
+/// Something that happened to a task.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TaskEvent {
+    pub(crate) event_type: String,
+    pub(crate) timestamp: DateTime<Utc>,
+    #[serde(default)]
+    pub(crate) retry_count: Option<u32>,
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    #[serde(default)]
+    pub(crate) worker_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StatusCount {
+    pub(crate) status: String,
+    pub(crate) count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WorkflowRow {
+    pub(crate) metadata: Meta,
+    pub(crate) name: String,
+}

@@ -1,0 +1,283 @@
+//! The one place that decides how a run ended.
+//!
+//! No stream alone is believed. The result stream is enough where it cannot mislead: one entry for each task, all with an
+//! output, or one with an error's text that can only be a failure's. Everything else is settled by REST's view of the run,
+//! which is the steady one, and by the task's events, which alone know a timeout.
+
+use super::evidence::{Evidence, TaskEnd};
+use super::history::attempts;
+use crate::model::convert::rest;
+use crate::model::{
+    Attempt, Cancellation, Completed, Conflict, Failure, Outcome, Payload, RunStatus, Timeout, TimeoutKind,
+};
+
+/// How the engine begins the text of an execution timeout. A task can end with such a text of its own, so it is only a
+/// reason to look at the events.
+const TIMEOUT_TEXT: &str = "Task exceeded timeout of ";
+
+/// What evidence comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Finding {
+    /// The run goes on.
+    Going(RunStatus),
+    /// One surface says that it has ended, the steady one does not know it yet: look again.
+    Lagging,
+    /// It ended.
+    Ended(Outcome, Vec<Conflict>),
+}
+
+/// What the result stream alone is enough for.
+pub(crate) fn quick(results: &[TaskEnd]) -> Option<Outcome> {
+    // Several tasks, or two ends of one: not without a look.
+    let [one] = results else { return None };
+    match &one.end {
+        Ok(output) => Some(completed(output.clone())),
+        Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
+        Err(text) => Some(failed(Some(&one.task), text)),
+    }
+}
+
+/// What all of the evidence comes to. `patient`: REST may still catch up, so its silence is no answer yet.
+pub(crate) fn settled(evidence: &Evidence, patient: bool) -> Finding {
+    let grpc = evidence.grpc.as_ref().map(|run| if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running });
+    let steady = evidence.rest.as_ref().map(|run| rest::status(&run.run.status));
+    let ended = evidence.results.is_some() || grpc.as_ref().is_some_and(RunStatus::is_final);
+    match (steady, grpc) {
+        (Some(steady), grpc) if steady.is_final() => {
+            let conflicts = conflicts(grpc, &steady, evidence);
+            Finding::Ended(outcome(&steady, evidence), conflicts)
+        }
+        (_, Some(grpc)) if ended && !patient && grpc.is_final() => Finding::Ended(outcome(&grpc, evidence), Vec::new()),
+        (_, _) if ended => Finding::Lagging,
+        // Of two that are both under way, the one that is further is newer.
+        (Some(RunStatus::Running), _) | (_, Some(RunStatus::Running)) => Finding::Going(RunStatus::Running),
+        (Some(steady), _) => Finding::Going(steady),
+        (None, Some(grpc)) => Finding::Going(grpc),
+        (None, None) => Finding::Lagging,
+    }
+}
+
+/// A schedule timeout is cancelled to one surface and failed to the other by design: that is no disagreement.
+fn conflicts(grpc: Option<RunStatus>, steady: &RunStatus, evidence: &Evidence) -> Vec<Conflict> {
+    let Some(grpc) = grpc.filter(|grpc| grpc.is_final() && grpc != steady) else { return Vec::new() };
+    let designed = last_end(evidence, "SCHEDULING_TIMED_OUT").is_some();
+    if designed { Vec::new() } else { vec![Conflict { grpc, rest: steady.clone() }] }
+}
+
+fn outcome(status: &RunStatus, evidence: &Evidence) -> Outcome {
+    match status {
+        RunStatus::Completed => completed(output(evidence)),
+        RunStatus::Cancelled => {
+            let message = last_end(evidence, "CANCELLED").unwrap_or_default();
+            Outcome::Cancelled(Cancellation { message })
+        }
+        _ => failure(evidence),
+    }
+}
+
+/// A failed run: what its last attempt ended with says whether it was a timeout.
+fn failure(evidence: &Evidence) -> Outcome {
+    let task = task_name(evidence);
+    for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
+        if let Some(message) = last_end(evidence, event) {
+            return Outcome::TimedOut(Timeout { kind, task, message });
+        }
+    }
+    let text = last_end(evidence, "FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(evidence)).unwrap_or_default();
+    failed(task.as_deref(), &text)
+}
+
+fn completed(output: Payload) -> Outcome {
+    Outcome::Completed(Completed { output })
+}
+
+fn failed(task: Option<&str>, text: &str) -> Outcome {
+    Outcome::Failed(Failure { task: task.map(Into::into), message: text.to_owned() })
+}
+
+/// The text of an event of a kind, if the newest attempt has one.
+fn last_end(evidence: &Evidence, kind: &str) -> Option<String> {
+    let newest = evidence.events.iter().map(|event| event.retry_count).max()?;
+    let event = evidence.events.iter().find(|event| event.retry_count == newest && event.event_type == kind)?;
+    let error = event.error_message.as_deref().filter(|text| !text.is_empty());
+    Some(error.unwrap_or(&event.message).to_owned())
+}
+
+/// An output outlives an empty error; the result stream has it as it was sent, gRPC too, and REST only if it is an object.
+fn output(evidence: &Evidence) -> Payload {
+    let streamed = evidence.results.iter().flatten().find_map(|result| result.end.as_ref().ok());
+    let by_grpc = || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.output.clone());
+    let by_rest = || Some(Payload::new(evidence.rest.as_ref()?.run.output.as_ref()?.get()));
+    streamed.cloned().or_else(by_grpc).or_else(by_rest).unwrap_or_else(|| Payload::new(""))
+}
+
+fn error_text(evidence: &Evidence) -> Option<String> {
+    let streamed = evidence.results.iter().flatten().find_map(|result| result.end.as_ref().err().filter(|text| !text.is_empty()));
+    let by_grpc = || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.error.clone().filter(|text| !text.is_empty()));
+    let by_rest = || evidence.rest.as_ref()?.run.error_message.clone().filter(|text| !text.is_empty());
+    streamed.cloned().or_else(by_grpc).or_else(by_rest)
+}
+
+fn task_name(evidence: &Evidence) -> Option<String> {
+    let by_grpc = || evidence.grpc.as_ref()?.tasks.keys().next().cloned();
+    evidence.results.iter().flatten().map(|result| result.task.clone()).next().or_else(by_grpc)
+}
+
+/// Brings the attempts into line with how the run ended: of a task with two ends, the last attempt shows the one that
+/// lasts.
+pub(super) fn attempts_of(evidence: &Evidence, finding: &Finding) -> Vec<Attempt> {
+    let mut attempts = attempts(&evidence.events);
+    if let (Finding::Ended(outcome, _), Some(last)) = (finding, attempts.last_mut()) {
+        last.status = outcome.status();
+    }
+    attempts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::convert::grpc::{GrpcRun, GrpcTask};
+    use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
+
+    const RUN: &str = "00000000-0000-4000-8001-000000000001";
+
+    /// Evidence in one line: `grpc`, `rest`, the events of the last attempt, the entries of the result stream.
+    fn evidence(grpc: &str, rest: &str, events: &[(&str, &str)], results: &[Result<&str, &str>]) -> Evidence {
+        let task = GrpcTask { id: RUN.parse().unwrap(), error: Some(String::new()), output: None };
+        Evidence {
+            results: (!results.is_empty()).then(|| {
+                results
+                    .iter()
+                    .map(|end| TaskEnd { task: "work".into(), end: end.map(Payload::new).map_err(str::to_owned) })
+                    .collect()
+            }),
+            grpc: (!grpc.is_empty()).then(|| GrpcRun {
+                status: RunStatus::from_name(grpc),
+                done: RunStatus::from_name(grpc).is_final(),
+                input: Payload::new("{}"),
+                metadata: BTreeMap::new(),
+                tasks: [("work".to_owned(), task)].into(),
+            }),
+            rest: (!rest.is_empty()).then(|| {
+                let body = format!(r#"{{"run":{{"metadata":{{"id":"{RUN}"}},"status":"{rest}","output":{{}}}}}}"#);
+                serde_json::from_str::<RestRun>(&body).unwrap()
+            }),
+            events: events
+                .iter()
+                .map(|(kind, text)| {
+                    let body = format!(
+                        r#"{{"eventType":"{kind}","timestamp":"2026-11-23T14:00:00Z","retryCount":0,"message":"{}","errorMessage":"{}"}}"#,
+                        if *kind == "FAILED" { "" } else { text },
+                        if *kind == "FAILED" { text } else { "" },
+                    );
+                    serde_json::from_str::<TaskEvent>(&body).unwrap()
+                })
+                .collect(),
+        }
+    }
+
+    fn told(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Completed(completed) => format!("completed {}", completed.output),
+            Outcome::TimedOut(timeout) => format!("timed out {:?} {}", timeout.kind, timeout.message),
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_the_result_stream_alone_is_enough_for() {
+        let rows: [(&[Result<&str, &str>], Option<&str>); 8] = [
+            (&[Ok(r#"{"a":1}"#)], Some(r#"completed {"a":1}"#)),
+            (&[Ok("")], Some("completed ")),
+            (&[Err("it broke")], Some("failed: it broke")),
+            // Cancelled, timed out while waiting, or taken from ten workers in turn.
+            (&[Err("")], None),
+            // A task may well fail with these words itself.
+            (&[Err("Task exceeded timeout of 2s")], None),
+            // Two final rows.
+            (&[Ok("{}"), Err("")], None),
+            (&[Err(""), Ok("{}")], None),
+            // Too big for the stream.
+            (&[], None),
+        ];
+        for (results, expected) in rows {
+            let results = evidence("", "", &[], results).results.unwrap_or_default();
+            assert_eq!(quick(&results).map(|outcome| told(&outcome)).as_deref(), expected, "{results:?}");
+        }
+    }
+
+    #[test]
+    fn every_ending_that_was_measured() {
+        type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [Result<&'a str, &'a str>], &'a str, bool);
+        let rows: [Row<'_>; 12] = [
+            ("COMPLETED", "COMPLETED", &[("FINISHED", "")], &[Ok(r#"{"a":1}"#)], r#"completed {"a":1}"#, false),
+            ("FAILED", "FAILED", &[("FAILED", "it broke")], &[Err("it broke")], "failed: it broke", false),
+            (
+                "FAILED",
+                "FAILED",
+                &[("TIMED_OUT", "Task exceeded timeout of 2s")],
+                &[Err("Task exceeded timeout of 2s")],
+                "timed out Execution Task exceeded timeout of 2s",
+                false,
+            ),
+            // The same words from a task: its events say that it failed.
+            (
+                "FAILED",
+                "FAILED",
+                &[("FAILED", "Task exceeded timeout of 2s")],
+                &[Err("Task exceeded timeout of 2s")],
+                "failed: Task exceeded timeout of 2s",
+                false,
+            ),
+            ("CANCELLED", "FAILED", &[("SCHEDULING_TIMED_OUT", "")], &[Err("")], "timed out Schedule ", false),
+            ("CANCELLED", "CANCELLED", &[("CANCELLED", "")], &[Err("")], "was cancelled", false),
+            (
+                "CANCELLED",
+                "CANCELLED",
+                &[("CANCELLED", "Cancelled due to concurrency strategy")],
+                &[Err("")],
+                "was cancelled: Cancelled due to concurrency strategy",
+                false,
+            ),
+            // Cancelled after its end: gRPC has changed its mind, REST has not.
+            ("CANCELLED", "COMPLETED", &[("FINISHED", ""), ("CANCELLED", "")], &[Err(""), Ok("{}")], "completed {}", true),
+            // Completed after its cancel.
+            ("CANCELLED", "COMPLETED", &[("CANCELLED", ""), ("FINISHED", "")], &[Err(""), Ok(r#"{"late":1}"#)], r#"completed {"late":1}"#, true),
+            // Failed after its cancel: both surfaces turn.
+            ("FAILED", "FAILED", &[("CANCELLED", ""), ("FAILED", "late")], &[Err("late")], "failed: late", false),
+            // Ten workers lost it: no text anywhere.
+            ("FAILED", "FAILED", &[("REASSIGNED", "gone")], &[Err("")], "failed", false),
+            // Too big for the stream: REST has the output.
+            ("COMPLETED", "COMPLETED", &[("FINISHED", "")], &[], "completed {}", false),
+        ];
+        for (grpc, rest, events, results, expected, conflict) in rows {
+            match settled(&evidence(grpc, rest, events, results), true) {
+                Finding::Ended(outcome, conflicts) => {
+                    assert_eq!((told(&outcome).as_str(), !conflicts.is_empty()), (expected, conflict), "{grpc} {rest} {events:?}");
+                }
+                other => panic!("{grpc} {rest}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_that_the_steady_surface_does_not_know_is_waited_for_and_then_told_without_guessing() {
+        for rest in ["", "RUNNING", "QUEUED", "SOMETHING_NEW"] {
+            let lagging = evidence("FAILED", rest, &[], &[Err("Task exceeded timeout of 2s")]);
+            assert_eq!(settled(&lagging, true), Finding::Lagging, "{rest}");
+            let Finding::Ended(outcome, _) = settled(&lagging, false) else { panic!("{rest}") };
+            assert_eq!(told(&outcome), "failed: Task exceeded timeout of 2s", "no event, no timeout");
+        }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_as_far_as_the_further_surface_says() {
+        assert_eq!(settled(&evidence("QUEUED", "RUNNING", &[], &[]), true), Finding::Going(RunStatus::Running));
+        assert_eq!(settled(&evidence("RUNNING", "QUEUED", &[], &[]), true), Finding::Going(RunStatus::Running));
+        assert_eq!(settled(&evidence("QUEUED", "", &[], &[]), true), Finding::Going(RunStatus::Queued));
+        assert_eq!(settled(&evidence("77", "", &[], &[]), true), Finding::Going(RunStatus::Unknown("77".into())));
+        assert_eq!(settled(&evidence("RUNNING", "PAUSED", &[], &[]), true), Finding::Going(RunStatus::Running));
+    }
+}

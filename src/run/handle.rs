@@ -1,0 +1,71 @@
+//! A run that someone holds on to.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::details::look;
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::{RunDetails, RunId};
+
+/// A run, and the type of what it ends with. Cheap to clone; dropping it does nothing to the run.
+pub struct RunHandle<O = serde_json::Value> {
+    client: Client,
+    id: RunId,
+    /// Whether this client started it, just now: then it cannot have ended long ago.
+    fresh: bool,
+    output: PhantomData<fn() -> O>,
+}
+
+impl Client {
+    /// A handle on a run that exists already. No round trip: whether it does, shows when it is asked for something.
+    pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
+        RunHandle { client: self.clone(), id, fresh: false, output: PhantomData }
+    }
+}
+
+impl<O> RunHandle<O> {
+    pub(super) fn started(client: Client, id: RunId) -> Self {
+        Self { client, id, fresh: true, output: PhantomData }
+    }
+
+    /// The run's id.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// The client that it is asked through.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// All that is known about the run now: input, output, attempts, times, metadata.
+    ///
+    /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to ten seconds, until
+    /// both agree on whether the run has ended.
+    ///
+    /// # Errors
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe.
+    pub async fn details(&self) -> Result<RunDetails> {
+        look(&self.client, self.id, None).await
+    }
+}
+
+impl<O> Clone for RunHandle<O> {
+    fn clone(&self) -> Self {
+        Self { client: self.client.clone(), output: PhantomData, ..*self }
+    }
+}
+
+impl<O> fmt::Debug for RunHandle<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunHandle").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,150 @@
+//! The attempts at a task, from its events.
+//!
+//! The stamps of events are not in causal order, so order is never taken from them: an event belongs to an attempt by its
+//! retry count, and within an attempt its kind says where it stands.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::model::{Attempt, RunStatus, convert};
+use crate::rpc::rest_types::TaskEvent;
+
+/// What an event says about its attempt. Kinds that are not listed say nothing about its state.
+const MEANINGS: &[(&str, Meaning)] = &[
+    ("CREATED", Meaning::Queued),
+    ("QUEUED", Meaning::Queued),
+    ("RETRYING", Meaning::Queued),
+    ("RETRIED_BY_USER", Meaning::Queued),
+    ("REQUEUED_NO_WORKER", Meaning::Queued),
+    ("REQUEUED_RATE_LIMIT", Meaning::Queued),
+    ("WAITING_FOR_BATCH", Meaning::Queued),
+    ("ASSIGNED", Meaning::Taken),
+    ("SENT_TO_WORKER", Meaning::Taken),
+    ("ACKNOWLEDGED", Meaning::Taken),
+    ("STARTED", Meaning::Started),
+    ("FINISHED", Meaning::Ended(RunStatus::Completed)),
+    ("SKIPPED", Meaning::Ended(RunStatus::Completed)),
+    ("FAILED", Meaning::Ended(RunStatus::Failed)),
+    ("REASSIGNED", Meaning::Ended(RunStatus::Failed)),
+    ("COULD_NOT_SEND_TO_WORKER", Meaning::Ended(RunStatus::Failed)),
+    ("CANCELLED", Meaning::Ended(RunStatus::Cancelled)),
+    ("TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
+    ("SCHEDULING_TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Meaning {
+    Queued,
+    Taken,
+    Started,
+    Ended(RunStatus),
+}
+
+/// The attempts, oldest first.
+pub(crate) fn attempts(events: &[TaskEvent]) -> Vec<Attempt> {
+    let mut attempts: BTreeMap<u32, Attempt> = BTreeMap::new();
+    for event in events {
+        let number = event.retry_count.unwrap_or(0) + 1;
+        let attempt = attempts.entry(number).or_insert_with(|| Attempt {
+            number,
+            status: RunStatus::Queued,
+            queued_at: None,
+            started_at: None,
+            finished_at: None,
+            worker: None,
+            error: None,
+        });
+        if let Some((_, meaning)) = MEANINGS.iter().find(|(kind, _)| *kind == event.event_type) {
+            take(attempt, event, meaning);
+        }
+    }
+    attempts.into_values().collect()
+}
+
+fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
+    if let Some(worker) = event.worker_id.as_deref().and_then(|id| convert::id(id).ok()) {
+        attempt.worker = Some(worker);
+    }
+    match meaning {
+        Meaning::Queued => earliest(&mut attempt.queued_at, event.timestamp),
+        Meaning::Taken => raise(attempt, RunStatus::Running),
+        Meaning::Started => {
+            earliest(&mut attempt.started_at, event.timestamp);
+            raise(attempt, RunStatus::Running);
+        }
+        // Of two ends, the one with an output is the one that lasts.
+        Meaning::Ended(_) if attempt.status == RunStatus::Completed => {}
+        Meaning::Ended(status) => {
+            attempt.status = status.clone();
+            attempt.finished_at = Some(event.timestamp);
+            let text = event.error_message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&event.message);
+            attempt.error = Some(text.to_owned()).filter(|text| !text.is_empty() && *status != RunStatus::Completed);
+        }
+    }
+}
+
+fn earliest(stamp: &mut Option<DateTime<Utc>>, at: DateTime<Utc>) {
+    *stamp = Some(stamp.map_or(at, |known| known.min(at)));
+}
+
+fn raise(attempt: &mut Attempt, status: RunStatus) {
+    if !attempt.status.is_final() {
+        attempt.status = status;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn event(kind: &str, retry_count: u32, second: u32) -> TaskEvent {
+        TaskEvent {
+            event_type: kind.into(),
+            timestamp: format!("2026-11-23T14:00:{second:02}Z").parse().unwrap(),
+            retry_count: Some(retry_count),
+            message: String::new(),
+            error_message: (kind == "FAILED").then(|| "it broke".into()),
+            worker_id: None,
+        }
+    }
+
+    #[test]
+    fn attempts_are_told_apart_by_their_retry_count() {
+        let events = [
+            event("FINISHED", 1, 9),
+            event("STARTED", 1, 8),
+            event("QUEUED", 1, 7),
+            event("RETRYING", 1, 6),
+            event("FAILED", 0, 5),
+            event("STARTED", 0, 4),
+            event("QUEUED", 0, 3),
+            event("SENT_TO_WORKER", 0, 2),
+            event("SOMETHING_NEW", 0, 1),
+        ];
+        let [first, second] = attempts(&events).try_into().unwrap();
+        assert_eq!((first.number, first.status, first.error.as_deref()), (1, RunStatus::Failed, Some("it broke")));
+        assert_eq!((second.number, second.status, second.error), (2, RunStatus::Completed, None));
+        assert_eq!(second.queued_at.unwrap().timestamp() % 60, 6);
+    }
+
+    #[test]
+    fn an_output_outlives_a_late_cancel_in_either_order() {
+        let (a, b) = (event("FINISHED", 0, 1), event("CANCELLED", 0, 2));
+        assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Completed);
+        assert_eq!(attempts(&[b, a])[0].status, RunStatus::Completed);
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_events_does_not_matter(order in Just((0..9).collect::<Vec<usize>>()).prop_shuffle()) {
+            let kinds = ["QUEUED", "ASSIGNED", "SENT_TO_WORKER", "STARTED", "FAILED"];
+            let more = ["RETRYING", "QUEUED", "STARTED", "TIMED_OUT"];
+            let events: Vec<_> = kinds.iter().map(|kind| (kind, 0)).chain(more.iter().map(|kind| (kind, 1)))
+                .enumerate().map(|(at, (kind, retry))| event(kind, retry, u32::try_from(at).unwrap())).collect();
+            let shuffled: Vec<_> = order.iter().map(|at| events[*at].clone()).collect();
+            prop_assert_eq!(attempts(&shuffled), attempts(&events));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Starting many runs at once.
+
+use std::marker::PhantomData;
+
+use prost::Message as _;
+
+use super::directory::Directory;
+use super::handle::RunHandle;
+use super::start::{Runnable, common, request};
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::metadata::Metadata;
+use crate::model::payload::encode_input;
+use crate::model::{Priority, convert};
+use crate::rpc::pb::BulkTriggerWorkflowRequest;
+use crate::rpc::pb::v1::TriggerWorkflowRequest;
+
+/// Runs that one call starts at the most.
+const MOST: usize = 1000;
+/// Around each run in a message: its field number and length.
+const FRAME: usize = 6;
+
+impl Client {
+    /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
+    pub fn run_many<R: Runnable>(&self, workflow: &R, inputs: impl IntoIterator<Item = R::Input>) -> RunManyBuilder<R::Output> {
+        RunManyBuilder {
+            client: self.clone(),
+            workflow: workflow.workflow_name().to_owned(),
+            inputs: inputs.into_iter().enumerate().map(|(at, input)| encode_input(&format!("input {at}"), &input)).collect(),
+            metadata: Metadata::default(),
+            priority: None,
+            output: PhantomData,
+        }
+    }
+}
+
+/// Many runs that are about to be started.
+#[derive(Debug)]
+#[must_use = "nothing is started before `start`"]
+pub struct RunManyBuilder<O> {
+    client: Client,
+    workflow: String,
+    inputs: Vec<Result<String>>,
+    metadata: Metadata,
+    priority: Option<Priority>,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> RunManyBuilder<O> {
+    /// Tags all of them; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// How urgent they are.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Starts the runs. One result for each input, in their order.
+    ///
+    /// Sent in calls of at most 1000 runs and as many bytes as a message may have, one after the other. An input that
+    /// cannot be sent is an error in its place and does not hold up the others. Where a call fails, all its runs have
+    /// that error; ask [`never_reached_server`](crate::Error::never_reached_server) whether they may have been started.
+    ///
+    /// # Errors
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and [`InvalidInput`](ErrorKind::InvalidInput) for the metadata:
+    /// what concerns all of them.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the calls that were made made.
+    pub async fn start(self) -> Result<Vec<Result<RunHandle<O>>>> {
+        let common = common(&self.client, &self.workflow, &self.metadata, self.priority)?;
+        Directory::find(&self.client, &self.workflow).await?;
+        let limit = self.client.rpc().workflows.max_send();
+        let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());
+        let mut chunk = Chunk::default();
+        for (at, input) in self.inputs.into_iter().enumerate() {
+            match input.and_then(|input| fits(at, request(&common, input), limit)) {
+                Err(error) => results.push(Some(Err(error))),
+                Ok((message, size)) => {
+                    if !chunk.takes(size, limit) {
+                        std::mem::take(&mut chunk).send(&self.client, &mut results).await;
+                    }
+                    chunk.add(results.len(), message, size);
+                    results.push(None);
+                }
+            }
+        }
+        chunk.send(&self.client, &mut results).await;
+        let missing = || Err(Error::new(ErrorKind::Server, "the server's answer has no id for this run"));
+        Ok(results.into_iter().map(|result| result.unwrap_or_else(missing)).collect())
+    }
+}
+
+fn fits(at: usize, message: TriggerWorkflowRequest, limit: usize) -> Result<(TriggerWorkflowRequest, usize)> {
+    let size = message.encoded_len() + FRAME;
+    if size <= limit {
+        return Ok((message, size));
+    }
+    let text = format!("input {at} makes a message of {size} bytes, accepted: at most {limit}");
+    Err(Error::new(ErrorKind::TooLarge, text).unsent())
+}
+
+/// Runs that go in one call, with their places among all of them.
+#[derive(Default)]
+struct Chunk {
+    places: Vec<usize>,
+    messages: Vec<TriggerWorkflowRequest>,
+    size: usize,
+}
+
+impl Chunk {
+    fn takes(&self, size: usize, limit: usize) -> bool {
+        self.messages.len() < MOST && self.size + size <= limit
+    }
+
+    fn add(&mut self, place: usize, message: TriggerWorkflowRequest, size: usize) {
+        self.places.push(place);
+        self.messages.push(message);
+        self.size += size;
+    }
+
+    async fn send<O>(self, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) {
+        if self.messages.is_empty() {
+            return;
+        }
+        let count = self.messages.len();
+        let answer = client.rpc().workflows.bulk_trigger(BulkTriggerWorkflowRequest { workflows: self.messages }).await;
+        let answer = answer.and_then(|answer| match answer.workflow_run_ids.len() {
+            ids if ids == count => Ok(answer.workflow_run_ids),
+            ids => Err(Error::new(ErrorKind::Server, format!("BulkTriggerWorkflow was asked for {count} runs and answered {ids} ids"))),
+        });
+        for (at, place) in self.places.into_iter().enumerate() {
+            let Some(slot) = results.get_mut(place) else { continue };
+            *slot = match &answer {
+                Ok(ids) => ids.get(at).map(|id| convert::id(id).map(|id| RunHandle::started(client.clone(), id))),
+                Err(error) => Some(Err(error.duplicate())),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However the sizes fall, no chunk is over either limit and nothing is left out.
+        #[test]
+        fn chunks_keep_both_limits(sizes in proptest::collection::vec(1usize..400, 0..3000)) {
+            let limit = 1000;
+            let (mut chunk, mut sent) = (Chunk::default(), 0);
+            for (place, size) in sizes.iter().enumerate() {
+                if !chunk.takes(*size, limit) {
+                    prop_assert!(chunk.size <= limit && chunk.messages.len() <= MOST && !chunk.messages.is_empty());
+                    sent += std::mem::take(&mut chunk).places.len();
+                }
+                chunk.add(place, TriggerWorkflowRequest::default(), *size);
+            }
+            prop_assert_eq!(sent + chunk.places.len(), sizes.len());
+        }
+    }
+}

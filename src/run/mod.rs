@@ -1,0 +1,20 @@
+//! Starting runs, and finding out about one: handle, outcome, details.
+
+mod classify;
+mod details;
+mod directory;
+mod evidence;
+mod handle;
+mod history;
+mod many;
+mod start;
+
+pub(crate) use classify::quick;
+pub(crate) use details::{events, look};
+pub(crate) use directory::Directory;
+pub(crate) use evidence::TaskEnd;
+pub use handle::RunHandle;
+pub(crate) use history::attempts;
+pub use many::RunManyBuilder;
+pub(crate) use start::watch_tag;
+pub use start::{RunBuilder, Runnable, WorkflowRef};

@@ -1,0 +1,160 @@
+//! Starting one run.
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::directory::Directory;
+use super::handle::RunHandle;
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::metadata::{Metadata, OWN_PREFIX};
+use crate::model::payload::encode_input;
+use crate::model::{Priority, convert};
+use crate::rpc::pb::v1::TriggerWorkflowRequest;
+
+/// Something that can be run: a [`Task`](crate::Task), or a [`WorkflowRef`] to one that is defined elsewhere.
+pub trait Runnable {
+    /// What a run of it is started with.
+    type Input: Serialize;
+    /// What a run of it ends with.
+    type Output: DeserializeOwned;
+
+    /// The workflow's name, without the namespace.
+    fn workflow_name(&self) -> &str;
+}
+
+impl<T: Runnable> Runnable for &T {
+    type Input = T::Input;
+    type Output = T::Output;
+
+    fn workflow_name(&self) -> &str {
+        (**self).workflow_name()
+    }
+}
+
+/// A workflow that is defined elsewhere, by its name and the types that this program knows it by.
+///
+/// ```
+/// use hatchet::WorkflowRef;
+///
+/// let greet: WorkflowRef<serde_json::Value, serde_json::Value> = WorkflowRef::new("greet");
+/// ```
+#[derive(Debug, Clone)]
+pub struct WorkflowRef<I, O> {
+    name: String,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<I, O> WorkflowRef<I, O> {
+    /// Refers to the workflow with this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), types: PhantomData }
+    }
+}
+
+impl<I: Serialize, O: DeserializeOwned> Runnable for WorkflowRef<I, O> {
+    type Input = I;
+    type Output = O;
+
+    fn workflow_name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Client {
+    /// Prepares a run; [`start`](RunBuilder::start) starts it.
+    ///
+    /// The input is turned into JSON here; if that fails, `start` says so.
+    pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
+        RunBuilder {
+            client: self.clone(),
+            workflow: workflow.workflow_name().to_owned(),
+            input: encode_input("input", input),
+            metadata: Metadata::default(),
+            priority: None,
+            output: PhantomData,
+        }
+    }
+}
+
+/// A run that is about to be started.
+#[derive(Debug)]
+#[must_use = "nothing is started before `start`"]
+pub struct RunBuilder<O> {
+    client: Client,
+    workflow: String,
+    input: Result<String>,
+    metadata: Metadata,
+    priority: Option<Priority>,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> RunBuilder<O> {
+    /// Tags the run. Tags are what runs are found by; only text values can be found.
+    ///
+    /// Keys must not be empty, have no colon, and not begin with `hatchet__`, `hatchet_rs__` or be `traceparent`.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// How urgent it is. Without it, the workflow's default priority holds.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Starts the run and returns at once, without waiting for it.
+    ///
+    /// The workflow is looked up first if this client has not met it yet: the server would answer an unknown name with
+    /// the id of a run that never exists.
+    ///
+    /// # Errors
+    /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound); [`InvalidInput`](crate::ErrorKind::InvalidInput) and
+    /// [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For any other, ask
+    /// [`never_reached_server`](crate::Error::never_reached_server): if it is `false`, the run may have been started. It
+    /// is not started again by itself.
+    ///
+    /// # Cancel safety
+    /// Dropping the future after its first poll leaves open whether the run was started.
+    pub async fn start(self) -> Result<RunHandle<O>> {
+        let request = request(&common(&self.client, &self.workflow, &self.metadata, self.priority)?, self.input?);
+        Directory::find(&self.client, &self.workflow).await?;
+        let answer = self.client.rpc().workflows.trigger(request).await?;
+        Ok(RunHandle::started(self.client, convert::id(&answer.workflow_run_id)?))
+    }
+}
+
+/// The message that starts a run; what all runs of one call have in common is made once, with [`common`].
+pub(super) fn request(common: &TriggerWorkflowRequest, input: String) -> TriggerWorkflowRequest {
+    TriggerWorkflowRequest { input, ..common.clone() }
+}
+
+/// Name, metadata and priority of a run.
+pub(super) fn common(
+    client: &Client,
+    workflow: &str,
+    metadata: &Metadata,
+    priority: Option<Priority>,
+) -> Result<TriggerWorkflowRequest> {
+    // Checked as the user gave it, before this crate's own key joins it.
+    metadata.check()?;
+    let mut all = metadata.clone();
+    let (key, value) = watch_tag(client);
+    all.insert(key, value.into());
+    Ok(TriggerWorkflowRequest {
+        name: client.prefixed(workflow),
+        additional_metadata: Some(all.encode()?),
+        priority: priority.map(Priority::number),
+        ..Default::default()
+    })
+}
+
+/// The tag that this client gives its runs, so that one stream tells it of all of them.
+pub(crate) fn watch_tag(client: &Client) -> (String, String) {
+    struct ClientId(String);
+    let id = client.shared(|| ClientId(format!("{:016x}", fastrand::u64(..))));
+    (format!("{OWN_PREFIX}client"), id.0.clone())
+}

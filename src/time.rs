@@ -1,0 +1,105 @@
+//! Time: the clock that stamps what this side sends, and the server's way of saying "never".
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer};
+use tokio::time::Instant;
+
+/// The wall clock at one moment, carried forward by tokio's clock.
+///
+/// So under a paused clock all stamps of a process stay consistent with the timers, and hours pass in no time. A clock
+/// made once and kept also does not jump when the machine's clock is set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    wall: DateTime<Utc>,
+    origin: Instant,
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+    pub(crate) fn start() -> Self {
+        Self { wall: DateTime::from(std::time::SystemTime::now()), origin: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.wall + self.origin.elapsed()
+    }
+
+    /// When tokio's clock will show this time. One that has passed is now.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn instant(&self, at: DateTime<Utc>) -> Instant {
+        (at - self.wall).to_std().map_or(self.origin, |ahead| self.origin + ahead)
+    }
+}
+
+/// Year 1 is how the server writes "never".
+fn known(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    (at.timestamp() > -62_000_000_000).then_some(at)
+}
+
+/// Reads a stamp that may be absent, null, or year 1.
+pub(crate) fn optional<'de, D: Deserializer<'de>>(source: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    Ok(Option::<DateTime<Utc>>::deserialize(source)?.and_then(known))
+}
+
+/// The length from one stamp to a later one.
+pub(crate) fn between(from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) -> Option<Duration> {
+    (to? - from?).to_std().ok()
+}
+
+pub(crate) fn to_proto(at: DateTime<Utc>) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.timestamp(), nanos: at.timestamp_subsec_nanos().cast_signed() }
+}
+
+/// Writes a length in the engine's grammar: `90s`, `1500ms`. Whole seconds where it is whole seconds.
+///
+/// The engine knows no unit below a millisecond, and what is shorter is rounded up: a timeout must not become zero.
+pub(crate) fn duration_text(length: Duration) -> String {
+    let millis = length.as_nanos().div_ceil(1_000_000);
+    if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Deserialize)]
+    struct Stamp {
+        #[serde(default, deserialize_with = "optional")]
+        at: Option<DateTime<Utc>>,
+    }
+
+    #[test]
+    fn year_one_null_and_absent_are_never() {
+        for text in ["{}", r#"{"at":null}"#, r#"{"at":"0001-01-01T00:00:00Z"}"#] {
+            assert!(serde_json::from_str::<Stamp>(text).unwrap().at.is_none(), "{text}");
+        }
+        let stamp: Stamp = serde_json::from_str(r#"{"at":"2026-11-23T14:02:13.946622Z"}"#).unwrap();
+        assert_eq!(stamp.at.unwrap().timestamp_subsec_micros(), 946_622);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_follows_a_paused_runtime() {
+        let clock = Clock::start();
+        let before = clock.now();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(clock.now() - before, chrono::TimeDelta::hours(1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_duration_is_in_the_grammar_and_never_shorter(nanos in 0u64..=u64::MAX / 2) {
+            let length = Duration::from_nanos(nanos);
+            let text = duration_text(length);
+            let (number, unit) = match text.strip_suffix("ms") {
+                Some(number) => (number, 1),
+                None => (text.strip_suffix('s').unwrap(), 1000),
+            };
+            let millis = number.parse::<u64>().unwrap() * unit;
+            prop_assert!(Duration::from_millis(millis) >= length);
+            prop_assert!(Duration::from_millis(millis) < length + Duration::from_millis(1));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The token on every request.
+
+use std::task::{Context, Poll};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request};
+use tower::Service;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Puts the token on each request.
+#[derive(Clone)]
+pub(super) struct Authorized<S> {
+    inner: S,
+    bearer: HeaderValue,
+}
+
+impl<S> Authorized<S> {
+    pub(super) fn new(inner: S, bearer: HeaderValue) -> Self {
+        Self { inner, bearer }
+    }
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for Authorized<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        request.headers_mut().insert(AUTHORIZATION, self.bearer.clone());
+        self.inner.call(request)
+    }
+}
+
+/// The header's value, kept out of debug output and of header compression.
+pub(crate) fn bearer(token: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| Error::new(ErrorKind::Config, "the token has characters that no header can carry").unsent())?;
+    value.set_sensitive(true);
+    Ok(value)
+}

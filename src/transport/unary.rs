@@ -1,0 +1,165 @@
+//! One unary call: a deadline over all its tries, and retries where they are safe.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Response, Status};
+
+use super::budget::RetryBudget;
+use super::from_status;
+use super::retry::{Verdict, judge};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What kind of call it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    /// How errors name it.
+    pub(crate) name: &'static str,
+    /// Whether making it twice is the same as making it once.
+    pub(crate) idempotent: bool,
+    /// A deadline of its own, over the configured one.
+    pub(crate) deadline: Option<Duration>,
+}
+
+impl Call {
+    /// A call that changes nothing, or the same thing each time.
+    pub(crate) const fn idempotent(name: &'static str) -> Self {
+        Self { name, idempotent: true, deadline: None }
+    }
+
+    /// A call that does something each time it is made.
+    pub(crate) const fn once(name: &'static str) -> Self {
+        Self { name, idempotent: false, deadline: None }
+    }
+
+    pub(crate) const fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+/// Makes calls, with what they share: the usual deadline and the budget for retries.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    deadline: Duration,
+    budget: Arc<RetryBudget>,
+}
+
+impl Caller {
+    pub(crate) fn new(deadline: Duration) -> Self {
+        Self { deadline, budget: Arc::default() }
+    }
+
+    /// Makes a gRPC call.
+    pub(crate) async fn grpc<T, F>(&self, call: Call, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<Response<T>, Status>>,
+    {
+        self.run(call, || {
+            let attempt = attempt();
+            async move { attempt.await.map(Response::into_inner).map_err(|status| from_status(call.name, status)) }
+        })
+        .await
+    }
+
+    /// Makes a call of any kind.
+    ///
+    /// The deadline is over all tries together. When it passes during a try, what that try did is not known.
+    pub(crate) async fn run<T, F>(&self, call: Call, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let deadline = Instant::now() + call.deadline.unwrap_or(self.deadline);
+        let mut failures = 0;
+        loop {
+            let error = match timeout_at(deadline, attempt()).await {
+                Ok(Ok(answer)) => {
+                    self.budget.earn();
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let text = format!("{} was not answered within {:?}", call.name, call.deadline.unwrap_or(self.deadline));
+                    return Err(Error::new(ErrorKind::Timeout, text).transient());
+                }
+            };
+            failures += 1;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match judge(&error, call.idempotent, failures, left, fastrand::f64()) {
+                Verdict::Again(delay) if self.budget.take() => {
+                    tracing::debug!(call = call.name, failures, ?delay, %error, "trying again");
+                    sleep(delay).await;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn count(call: Call, error: impl Fn() -> Error, fail: u32) -> (u32, Result<()>) {
+        let tries = Cell::new(0);
+        let result = Caller::new(30 * SECOND)
+            .run(call, || {
+                tries.set(tries.get() + 1);
+                let result = if tries.get() <= fail { Err(error()) } else { Ok(()) };
+                async { result }
+            })
+            .await;
+        (tries.get(), result)
+    }
+
+    fn lost() -> Error {
+        Error::new(ErrorKind::Unavailable, "lost").transient()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_safe_call_is_made_until_it_succeeds() {
+        let (tries, result) = count(Call::idempotent("Get"), lost, 5).await;
+        assert!(result.is_ok());
+        assert_eq!(tries, 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_may_have_happened_is_not_made_again() {
+        let (tries, result) = count(Call::once("Trigger"), lost, 1).await;
+        assert_eq!((tries, result.unwrap_err().never_reached_server()), (1, false));
+        let (tries, result) = count(Call::once("Trigger"), || lost().unsent(), 1).await;
+        assert_eq!((tries, result.is_ok()), (2, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_ends_the_tries_before_the_deadline_does() {
+        let start = Instant::now();
+        let (tries, result) = count(Call::idempotent("Get"), lost, u32::MAX).await;
+        assert!(result.is_err() && tries <= 21 && start.elapsed() < 30 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_servers_delay_is_kept_to_the_instant() {
+        let start = Instant::now();
+        let (tries, _) = count(Call::idempotent("Get"), || lost().with_retry_after(Some(7 * SECOND)), 2).await;
+        assert_eq!((tries, start.elapsed()), (3, 14 * SECOND));
+        let (tries, result) = count(Call::idempotent("Get"), || lost().with_retry_after(Some(40 * SECOND)), 2).await;
+        assert_eq!((tries, result.is_err()), (1, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_never_answered_ends_at_its_deadline() {
+        let start = Instant::now();
+        let call = Call::idempotent("Get").within(2 * SECOND);
+        let result: Result<()> = Caller::new(30 * SECOND).run(call, std::future::pending).await;
+        let error = result.unwrap_err();
+        assert!(error.is_timeout() && !error.never_reached_server());
+        assert_eq!(error.to_string(), "Get was not answered within 2s");
+        assert_eq!(start.elapsed(), 2 * SECOND);
+    }
+}

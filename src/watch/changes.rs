@@ -1,0 +1,322 @@
+//! The states of a run, in order, none left out.
+//!
+//! A state is taken from the run's history, which has them all, whenever it is looked at: so it does not matter when the
+//! watch began, or what a stream has missed. The history is looked at when there is a hint, and at growing distances
+//! without one, since nothing announces that a worker has begun.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+use tokio::time::{Instant, sleep_until};
+
+use super::hints::Listener;
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::{Attempt, AttemptStatus, Outcome, RunDetails, RunId, RunStatus, Verdict, judge};
+use crate::run::{RunHandle, look};
+
+/// The distances between looks without a hint.
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// A run has come into a state.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The run.
+    pub run: RunId,
+    /// Which attempt, and its state.
+    pub state: AttemptStatus,
+    /// When, as far as it is known: by the engine's clock for a queued attempt, by the worker's for the others.
+    pub at: Option<DateTime<Utc>>,
+    /// Why an attempt failed, if it did.
+    pub error: Option<String>,
+    /// How the run ended, on its last change. An attempt that failed and is tried again has none.
+    pub outcome: Option<Outcome>,
+}
+
+impl Change {
+    /// The state.
+    pub fn status(&self) -> &RunStatus {
+        &self.state.status
+    }
+
+    /// Whether the run has ended with this.
+    pub fn is_final(&self) -> bool {
+        self.outcome.is_some()
+    }
+}
+
+impl<O> RunHandle<O> {
+    /// Follows the run's states: every one, in order, up to the end, also those from before the watch began.
+    ///
+    /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch.
+    pub fn watch(&self) -> RunWatch {
+        RunWatch::new(self.client().clone(), self.id())
+    }
+}
+
+/// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
+///
+/// An error ends it: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or what made the looks
+/// fail until their deadline.
+pub struct RunWatch(Pin<Box<dyn Stream<Item = Result<Change>> + Send>>);
+
+impl RunWatch {
+    fn new(client: Client, run: RunId) -> Self {
+        let state = State { driver: None, ready: VecDeque::new(), over: false };
+        Self(Box::pin(unfold((client, run, state), |(client, run, mut state)| async move {
+            let item = state.next(&client, run).await?;
+            Some((item, (client, run, state)))
+        })))
+    }
+
+    /// The next change, or `None` after the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Change>> {
+        self.0.next().await
+    }
+}
+
+impl Stream for RunWatch {
+    type Item = Result<Change>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for RunWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunWatch")
+    }
+}
+
+struct State {
+    driver: Option<Driver>,
+    ready: VecDeque<Change>,
+    over: bool,
+}
+
+struct Driver {
+    listener: Listener,
+    tracker: Tracker,
+    pause: Duration,
+}
+
+impl State {
+    async fn next(&mut self, client: &Client, run: RunId) -> Option<Result<Change>> {
+        loop {
+            if let Some(change) = self.ready.pop_front() {
+                return Some(Ok(change));
+            }
+            if self.over {
+                return None;
+            }
+            match self.look(client, run).await {
+                Ok(changes) => {
+                    self.over = changes.last().is_some_and(Change::is_final);
+                    self.ready.extend(changes);
+                }
+                Err(error) => {
+                    self.over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Waits for a reason to look, and looks. The first look needs none.
+    async fn look(&mut self, client: &Client, run: RunId) -> Result<Vec<Change>> {
+        match &mut self.driver {
+            None => {
+                // Listening begins before the look, so nothing falls between the two.
+                let listener = Listener::of(client, run);
+                self.driver = Some(Driver { listener, tracker: Tracker::new(run), pause: FIRST });
+            }
+            Some(driver) => driver.wait().await,
+        }
+        let details = look(client, run, None).await?;
+        let Some(driver) = &mut self.driver else { return Ok(Vec::new()) };
+        let changes = driver.tracker.follow(&details);
+        if !changes.is_empty() {
+            driver.pause = FIRST;
+        }
+        Ok(changes)
+    }
+}
+
+impl Driver {
+    async fn wait(&mut self) {
+        tokio::select! {
+            () = self.listener.heard() => self.pause = FIRST,
+            () = sleep_until(Instant::now() + self.pause) => self.pause = (self.pause * 2).min(LONGEST),
+        }
+    }
+}
+
+/// What has been told of a run. Pure: details in, changes out.
+#[derive(Debug)]
+struct Tracker {
+    run: RunId,
+    known: Option<AttemptStatus>,
+    stale: u64,
+}
+
+impl Tracker {
+    fn new(run: RunId) -> Self {
+        Self { run, known: None, stale: 0 }
+    }
+
+    /// The changes that are new in these details, in order.
+    fn follow(&mut self, details: &RunDetails) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let attempts = details.tasks.first().map(|task| task.attempts.as_slice()).unwrap_or_default();
+        for attempt in attempts {
+            for (status, at) in states(attempt) {
+                // The end of the last attempt is the run's: it is told with its outcome, below.
+                let last = attempts.last().is_some_and(|last| last.number == attempt.number);
+                if !(last && status.is_final()) {
+                    changes.extend(self.tell(AttemptStatus::new(attempt.number, status), at, attempt.error.as_deref()));
+                }
+            }
+        }
+        let number = attempts.last().map_or(1, |attempt| attempt.number);
+        match &details.outcome {
+            Some(outcome) => {
+                let error = attempts.last().and_then(|attempt| attempt.error.as_deref());
+                let change = self.tell(AttemptStatus::new(number, outcome.status()), details.finished_at(), error);
+                changes.extend(change.map(|change| Change { outcome: Some(outcome.clone()), ..change }));
+            }
+            // Before there is any event, the run is what its surfaces say.
+            None if !details.status.is_final() => {
+                let missing = (attempts.is_empty() && self.known.is_none())
+                    .then(|| self.tell(AttemptStatus::new(1, RunStatus::Queued), details.created_at, None));
+                changes.extend(missing.flatten());
+                if details.status == RunStatus::Running {
+                    changes.extend(self.tell(AttemptStatus::new(number, RunStatus::Running), None, None));
+                }
+            }
+            None => {}
+        }
+        changes
+    }
+
+    fn tell(&mut self, state: AttemptStatus, at: Option<DateTime<Utc>>, error: Option<&str>) -> Option<Change> {
+        let verdict = self.known.as_ref().map_or(Verdict::Move, |known| judge(known, &state));
+        match verdict {
+            Verdict::Move => {
+                self.known = Some(state.clone());
+                let error = error.filter(|_| state.status.is_final()).map(str::to_owned);
+                Some(Change { run: self.run, state, at, error, outcome: None })
+            }
+            Verdict::Same => None,
+            Verdict::Stale => {
+                self.stale += 1;
+                None
+            }
+            Verdict::Illegal(transition) => {
+                tracing::warn!(run = %self.run, %transition, "a report that cannot be is dropped");
+                None
+            }
+        }
+    }
+}
+
+/// The states that an attempt has been in, in order.
+fn states(attempt: &Attempt) -> impl Iterator<Item = (RunStatus, Option<DateTime<Utc>>)> {
+    let ran = attempt.started_at.is_some() || attempt.status == RunStatus::Running;
+    let queued = Some((RunStatus::Queued, attempt.queued_at));
+    let running = ran.then_some((RunStatus::Running, attempt.started_at));
+    let ended = attempt.status.is_final().then(|| (attempt.status.clone(), attempt.finished_at));
+    [queued, running, ended].into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Completed, Payload, TaskDetails};
+
+    fn details(status: RunStatus, attempts: &[(u32, RunStatus, bool)], outcome: Option<Outcome>) -> RunDetails {
+        let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+        let at: DateTime<Utc> = "2026-11-23T14:00:00Z".parse().unwrap();
+        let attempts = attempts.iter().map(|(number, status, started)| Attempt {
+            number: *number,
+            status: status.clone(),
+            queued_at: Some(at),
+            started_at: started.then_some(at),
+            finished_at: status.is_final().then_some(at),
+            worker: None,
+            error: None,
+        });
+        RunDetails {
+            id: run,
+            workflow: None,
+            workflow_version: None,
+            status: status.clone(),
+            outcome,
+            input: Payload::new("{}"),
+            metadata: std::collections::BTreeMap::default(),
+            engine_metadata: std::collections::BTreeMap::default(),
+            created_at: Some(at),
+            tasks: vec![TaskDetails { id: run.into(), name: "work".into(), status, output: None, attempts: attempts.collect() }],
+            conflicts: Vec::new(),
+        }
+    }
+
+    fn done() -> Option<Outcome> {
+        Some(Outcome::Completed(Completed { output: Payload::new("{}") }))
+    }
+
+    fn told(changes: &[Change]) -> Vec<String> {
+        changes.iter().map(|change| format!("{}{}", change.state, if change.is_final() { "!" } else { "" })).collect()
+    }
+
+    #[test]
+    fn a_watch_from_the_end_tells_every_state() {
+        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap());
+        let end = details(RunStatus::Completed, &[(1, RunStatus::Failed, true), (2, RunStatus::Completed, true)], done());
+        let all = ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "FAILED (attempt 1)", "QUEUED (attempt 2)", "RUNNING (attempt 2)", "COMPLETED (attempt 2)!"];
+        assert_eq!(told(&tracker.follow(&end)), all);
+        assert!(tracker.follow(&end).is_empty());
+    }
+
+    #[test]
+    fn looks_in_between_tell_each_state_once() {
+        use RunStatus::{Completed, Failed, Queued, Running};
+        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap());
+        let looks = [
+            details(Queued, &[], None),
+            details(Running, &[], None),
+            details(Running, &[(1, Queued, false)], None),
+            details(Running, &[(1, Running, true)], None),
+            // The failure is there, the next attempt is not yet: it is not told before it is known not to be the end.
+            details(Running, &[(1, Failed, true)], None),
+            details(Queued, &[(1, Failed, true), (2, Queued, false)], None),
+            details(Completed, &[(1, Failed, true), (2, Completed, true)], done()),
+        ];
+        let each: Vec<_> = looks.iter().map(|look| told(&tracker.follow(look)).join(", ")).collect();
+        assert_eq!(
+            each,
+            [
+                "QUEUED (attempt 1)",
+                "RUNNING (attempt 1)",
+                "",
+                "",
+                "",
+                "FAILED (attempt 1), QUEUED (attempt 2)",
+                "RUNNING (attempt 2), COMPLETED (attempt 2)!",
+            ]
+        );
+        assert!(tracker.stale > 0, "what came again from before is counted");
+    }
+}

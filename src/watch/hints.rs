@@ -1,0 +1,128 @@
+//! One stream of events for a client: a reason to look at a run, and no more.
+//!
+//! The stream is by metadata, on a tag that all runs of this client carry. It misses nothing, as it is open before a run
+//! is looked at; and it hangs up now and then, when all runs that it has seen have completed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::reconnect::Reconnect;
+use crate::client::Client;
+use crate::error::Error;
+use crate::model::{RunId, convert};
+use crate::rpc::Rpc;
+use crate::rpc::pb::SubscribeToWorkflowEventsRequest;
+use crate::run::watch_tag;
+use crate::transport::from_status;
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The hints of a client. The stream is open while anyone listens.
+#[derive(Debug, Default)]
+pub(super) struct Hints(Arc<Mutex<Listeners>>);
+
+#[derive(Debug, Default)]
+struct Listeners {
+    by_run: HashMap<RunId, Vec<Arc<Notify>>>,
+    /// Ends the stream's task, which is there while anyone listens.
+    stop: Option<CancellationToken>,
+}
+
+/// Hears of one run. Dropping it stops that.
+#[derive(Debug)]
+pub(super) struct Listener {
+    run: RunId,
+    heard: Arc<Notify>,
+    hints: Arc<Mutex<Listeners>>,
+}
+
+impl Listener {
+    pub(super) fn of(client: &Client, run: RunId) -> Self {
+        let hints = Arc::clone(&client.shared(Hints::default).0);
+        let heard = Arc::new(Notify::new());
+        let mut listeners = lock(&hints);
+        listeners.by_run.entry(run).or_default().push(Arc::clone(&heard));
+        if listeners.stop.is_none() {
+            let stop = CancellationToken::new();
+            let follow = follow(client.rpc().clone(), watch_tag(client), Arc::clone(&hints));
+            tokio::spawn(stop.clone().run_until_cancelled_owned(follow));
+            listeners.stop = Some(stop);
+        }
+        drop(listeners);
+        Self { run, heard, hints }
+    }
+
+    /// Resolves when something has happened to the run since the last time. Cancel safe.
+    pub(super) async fn heard(&self) {
+        self.heard.notified().await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut listeners = lock(&self.hints);
+        if let Some(heard) = listeners.by_run.get_mut(&self.run) {
+            heard.retain(|other| !Arc::ptr_eq(other, &self.heard));
+            if heard.is_empty() {
+                listeners.by_run.remove(&self.run);
+            }
+        }
+        if listeners.by_run.is_empty()
+            && let Some(stop) = listeners.stop.take()
+        {
+            stop.cancel();
+        }
+    }
+}
+
+fn lock(listeners: &Mutex<Listeners>) -> std::sync::MutexGuard<'_, Listeners> {
+    listeners.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Follows the stream, and opens it again whenever it ends, until it is stopped.
+async fn follow(rpc: Rpc, tag: (String, String), listeners: Arc<Mutex<Listeners>>) {
+    let mut reconnect = Reconnect::new(LONGEST_PAUSE);
+    loop {
+        let error = follow_one(&rpc, &tag, &listeners, &mut reconnect).await.err();
+        // Whoever was between two streams may have missed something.
+        for heard in lock(&listeners).by_run.values().flatten() {
+            heard.notify_one();
+        }
+        match reconnect.lost(error.as_ref(), fastrand::f64()) {
+            Some(pause) => {
+                reconnect.log("run events", error.as_ref());
+                sleep(pause).await;
+            }
+            // The looks go on without hints, at their own pace.
+            None => return,
+        }
+    }
+}
+
+async fn follow_one(
+    rpc: &Rpc,
+    (key, value): &(String, String),
+    listeners: &Mutex<Listeners>,
+    reconnect: &mut Reconnect,
+) -> Result<(), Error> {
+    let request = SubscribeToWorkflowEventsRequest {
+        workflow_run_id: None,
+        additional_meta_key: Some(key.clone()),
+        additional_meta_value: Some(value.clone()),
+    };
+    let error = |status| from_status("SubscribeToWorkflowEvents", status);
+    let mut stream = rpc.dispatcher.run_events(request).await.map_err(error)?;
+    while let Some(event) = stream.message().await.map_err(error)? {
+        reconnect.delivered();
+        let Ok(run) = convert::id(&event.workflow_run_id) else { continue };
+        for heard in lock(listeners).by_run.get(&run).into_iter().flatten() {
+            heard.notify_one();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Following runs: results through one stream for all, state changes from history, hints from one stream of events.
+//!
+//! Events are hints, details are truth: what a stream says is a reason to look and never the answer itself.
+
+mod changes;
+mod hints;
+mod pool;
+mod reconnect;
+mod results;
+
+pub use changes::{Change, RunWatch};
+pub(crate) use reconnect::Reconnect;

@@ -1,0 +1,367 @@
+//! The driver of the pool: one task and one stream for all who wait for results through one client.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::pending;
+use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::reconnect::Reconnect;
+use super::results::{Seen, Step, Waiting};
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::model::convert::{self, grpc};
+use crate::model::{Outcome, RunDetails, RunId};
+use crate::rpc::Rpc;
+use crate::rpc::pb::v1::GetRunDetailsRequest;
+use crate::rpc::pb::{SubscribeToWorkflowRunsRequest, WorkflowRunEvent};
+use crate::run::{RunHandle, TaskEnd, look, quick};
+use crate::transport::from_status;
+
+/// Questions that wait to be sent.
+const QUEUE: usize = 1024;
+/// Looks for missing runs at the same time.
+const LOOKS: usize = 16;
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an unused stream is kept: the next wait is often near.
+const KEEP: Duration = Duration::from_secs(30);
+
+type Answer = Result<Option<Vec<TaskEnd>>>;
+
+/// The pool of a client. Its task lives as long as the client does.
+#[derive(Debug)]
+pub(super) struct Pool {
+    commands: mpsc::UnboundedSender<Command>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+enum Command {
+    Wait(RunId, oneshot::Sender<Answer>),
+    Leave(RunId),
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Pool {
+    pub(super) fn of(client: &Client) -> Arc<Self> {
+        client.shared(|| {
+            // A waiter sends one command and leaves with another, so there are at most twice as many as waiters.
+            let (commands, inbox) = mpsc::unbounded_channel();
+            let stop = CancellationToken::new();
+            // The task holds the calls and not the client: the client holds the pool.
+            tokio::spawn(stop.clone().run_until_cancelled_owned(Driver::new(client.rpc().clone(), inbox).run()));
+            Self { commands, stop }
+        })
+    }
+
+    /// Waits for a run to end. `None` means that a look has shown it, and the stream has not told how.
+    pub(super) async fn wait(&self, run: RunId) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        let gone = || Error::closed("the client");
+        self.commands.send(Command::Wait(run, sender)).map_err(|_| gone())?;
+        let mut left = Leave { pool: self, run, armed: true };
+        let answer = receiver.await;
+        left.armed = false;
+        answer.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// Tells the pool when a waiter is dropped.
+struct Leave<'a> {
+    pool: &'a Pool,
+    run: RunId,
+    armed: bool,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = self.pool.commands.send(Command::Leave(self.run));
+        }
+    }
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Streaming<WorkflowRunEvent>, Status>> + Send>>;
+type Looking = Pin<Box<dyn Future<Output = (RunId, Seen)> + Send>>;
+
+/// The stream of results, in one of its states.
+enum Link {
+    Closed,
+    /// Asked for. The server shows it to be open only with its first message, so questions are sent meanwhile.
+    Opening(Opening, mpsc::Sender<RunId>),
+    Open(Box<Streaming<WorkflowRunEvent>>, mpsc::Sender<RunId>),
+    Lost(Instant),
+}
+
+impl Link {
+    /// Where questions go, while there is a stream or one is asked for.
+    fn questions(&self) -> Option<&mpsc::Sender<RunId>> {
+        match self {
+            Self::Opening(_, questions) | Self::Open(_, questions) => Some(questions),
+            Self::Closed | Self::Lost(_) => None,
+        }
+    }
+}
+
+struct Driver {
+    rpc: Rpc,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    waiting: Waiting<oneshot::Sender<Answer>>,
+    link: Link,
+    reconnect: Reconnect,
+    looks: FuturesUnordered<Looking>,
+    /// Questions for the stream, until it takes them.
+    questions: Vec<RunId>,
+    idle_since: Option<Instant>,
+}
+
+impl Driver {
+    fn new(rpc: Rpc, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
+        Self {
+            rpc,
+            inbox,
+            waiting: Waiting::default(),
+            link: Link::Closed,
+            reconnect: Reconnect::new(LONGEST_PAUSE),
+            looks: FuturesUnordered::new(),
+            questions: Vec::new(),
+            idle_since: None,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.ask();
+            let look = self.waiting.next_look().filter(|_| self.looks.len() < LOOKS);
+            let idle = self.idle_since.filter(|_| !matches!(self.link, Link::Closed)).map(|since| since + KEEP);
+            let room = room(self.link.questions().filter(|_| !self.questions.is_empty()).cloned());
+            tokio::select! {
+                // Answers first: a waiter that leaves with its answer under way should get it.
+                biased;
+                event = next(&mut self.link) => self.on_link(event),
+                Some((run, seen)) = self.looks.next() => self.on_look(run, seen),
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                () = room => {}
+                () = at(look) => {
+                    if let Some(Step::Look(run)) = self.waiting.due(Instant::now()) {
+                        self.looks.push(Box::pin(exists(self.rpc.clone(), run)));
+                    }
+                }
+                () = at(idle) => self.link = Link::Closed,
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Wait(run, waiter) => {
+                self.idle_since = None;
+                if let Some(Step::Ask(runs)) = self.waiting.wait(Instant::now(), run, waiter) {
+                    match self.link {
+                        Link::Closed => self.open(),
+                        // A new stream is asked about all of them.
+                        Link::Lost(_) => {}
+                        Link::Opening(..) | Link::Open(..) => self.questions.extend(runs),
+                    }
+                }
+            }
+            Command::Leave(run) => {
+                if self.waiting.leave(run, oneshot::Sender::is_closed) == Some(Step::Idle) {
+                    self.idle_since = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let ids = stream::unfold(receiver, |mut receiver: mpsc::Receiver<RunId>| async move {
+            let run = receiver.recv().await?;
+            Some((SubscribeToWorkflowRunsRequest { workflow_run_id: run.to_string() }, receiver))
+        });
+        let rpc = self.rpc.clone();
+        self.questions = self.waiting.all();
+        self.link = Link::Opening(Box::pin(async move { rpc.dispatcher.run_results(ids).await }), sender);
+    }
+
+    /// Sends as many questions as there is room for.
+    fn ask(&mut self) {
+        let Some(sender) = self.link.questions() else { return };
+        while let Some(run) = self.questions.last() {
+            if sender.try_send(*run).is_err() {
+                break;
+            }
+            self.questions.pop();
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Opened(stream) => {
+                if let Link::Opening(_, sender) = std::mem::replace(&mut self.link, Link::Closed) {
+                    self.link = Link::Open(stream, sender);
+                }
+            }
+            LinkEvent::Message(message) => {
+                self.reconnect.delivered();
+                if let Ok(run) = convert::id(&message.workflow_run_id) {
+                    let results = TaskEnd::read(*message);
+                    for waiter in self.waiting.take(run) {
+                        let _ = waiter.send(Ok(Some(results.clone())));
+                    }
+                }
+                if self.waiting.is_empty() {
+                    self.idle_since = Some(Instant::now());
+                }
+            }
+            LinkEvent::Lost(error) => self.lost(error.as_ref()),
+            LinkEvent::Due => self.open(),
+        }
+    }
+
+    fn lost(&mut self, error: Option<&Error>) {
+        self.questions.clear();
+        if self.waiting.is_empty() {
+            self.link = Link::Closed;
+            return;
+        }
+        match (self.reconnect.lost(error, fastrand::f64()), error) {
+            (None, Some(error)) => {
+                for waiter in self.waiting.take_all() {
+                    let _ = waiter.send(Err(error.duplicate()));
+                }
+                self.link = Link::Closed;
+            }
+            (pause, _) => {
+                self.reconnect.log("results", error);
+                self.link = Link::Lost(Instant::now() + pause.unwrap_or_default());
+            }
+        }
+    }
+
+    fn on_look(&mut self, run: RunId, seen: Seen) {
+        if !self.waiting.seen(Instant::now(), run, seen) {
+            return;
+        }
+        for waiter in self.waiting.take(run) {
+            let _ = waiter.send(if seen == Seen::Missing { Err(Error::run_not_found(run)) } else { Ok(None) });
+        }
+    }
+}
+
+enum LinkEvent {
+    Opened(Box<Streaming<WorkflowRunEvent>>),
+    Message(Box<WorkflowRunEvent>),
+    /// With an error, or by the server's own end of it.
+    Lost(Option<Error>),
+    /// The pause after a loss is over.
+    Due,
+}
+
+/// The next thing that happens to the stream. Cancel safe: what is under way stays in `link`.
+async fn next(link: &mut Link) -> LinkEvent {
+    match link {
+        Link::Closed => pending().await,
+        Link::Lost(until) => {
+            sleep_until(*until).await;
+            LinkEvent::Due
+        }
+        Link::Opening(opening, _) => match opening.await {
+            Ok(stream) => LinkEvent::Opened(Box::new(stream)),
+            Err(status) => LinkEvent::Lost(Some(from_status("SubscribeToWorkflowRuns", status))),
+        },
+        Link::Open(stream, _) => match stream.message().await {
+            Ok(Some(message)) => LinkEvent::Message(Box::new(message)),
+            Ok(None) => LinkEvent::Lost(None),
+            Err(status) => LinkEvent::Lost(Some(from_status("SubscribeToWorkflowRuns", status))),
+        },
+    }
+}
+
+/// Resolves when there is room for more questions, if there are any.
+async fn room(questions: Option<mpsc::Sender<RunId>>) {
+    match questions {
+        Some(questions) if !questions.is_closed() => drop(questions.reserve().await),
+        _ => pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+async fn exists(rpc: Rpc, run: RunId) -> (RunId, Seen) {
+    let answer = rpc.admin.run_details(GetRunDetailsRequest { external_id: run.to_string() }).await;
+    let seen = match answer {
+        Ok(details) if details.done && grpc::status(details.status).is_final() => Seen::Ended,
+        Ok(_) => Seen::Going,
+        Err(error) if error.is_not_found() => Seen::Missing,
+        Err(_) => Seen::Unknown,
+    };
+    (run, seen)
+}
+
+impl<O> RunHandle<O> {
+    /// Waits for the run to end, and tells how it ended.
+    ///
+    /// All waits of a client share one stream, which is opened again when it is lost. What the stream cannot tell for
+    /// certain (a cancel, a timeout, an output too big for it) is settled by looking at the run.
+    ///
+    /// # Errors
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) after about seven seconds, if the engine never shows the run.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe.
+    pub async fn outcome(&self) -> Result<Outcome> {
+        if !self.is_fresh() {
+            // It may have ended long ago, and then a look is quicker than the stream.
+            let details = self.details().await?;
+            if let Some(outcome) = details.outcome {
+                return Ok(outcome);
+            }
+        }
+        loop {
+            let results = Pool::of(self.client()).wait(self.id()).await?;
+            if let Some(outcome) = results.as_deref().and_then(quick) {
+                return Ok(outcome);
+            }
+            // An end that the details do not confirm was none: wait for the next.
+            if let RunDetails { outcome: Some(outcome), .. } = look(self.client(), self.id(), results).await? {
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+impl<O: serde::de::DeserializeOwned> RunHandle<O> {
+    /// Waits for the run to end, and returns what it ended with.
+    ///
+    /// # Errors
+    /// [`RunFailed`](crate::ErrorKind::RunFailed) if it ended otherwise; [`Error::outcome`] has all about it.
+    /// [`Decode`](crate::ErrorKind::Decode) if the output does not fit the type. Else as [`outcome`](Self::outcome).
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe.
+    pub async fn result(&self) -> Result<O> {
+        match self.outcome().await? {
+            Outcome::Completed(completed) => completed.output.parse(),
+            other => Err(Error::run_failed(self.id(), other)),
+        }
+    }
+}

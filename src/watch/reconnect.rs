@@ -1,0 +1,81 @@
+//! When a lost stream is opened again. Pure; one for each stream.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::transport::retry_delay;
+
+/// The memory of one stream's losses.
+///
+/// A stream that has delivered something is opened again at once: most losses are a server that restarts or hangs up
+/// properly. From then on each loss without anything delivered in between waits longer. What resets it is a message, not
+/// a connection: a server that accepts and drops at once must not be called in a loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Reconnect {
+    losses: u32,
+    longest: Duration,
+}
+
+impl Reconnect {
+    pub(crate) fn new(longest: Duration) -> Self {
+        Self { losses: 0, longest }
+    }
+
+    /// Something valid has arrived.
+    pub(crate) fn delivered(&mut self) {
+        self.losses = 0;
+    }
+
+    /// The stream is lost. Tells how long to wait, or `None` if no opening will ever succeed.
+    pub(crate) fn lost(&mut self, error: Option<&Error>, chance: f64) -> Option<Duration> {
+        if error.is_some_and(is_hopeless) {
+            return None;
+        }
+        let losses = self.losses;
+        self.losses = losses.saturating_add(1);
+        Some(match losses {
+            0 => Duration::ZERO,
+            _ => error.and_then(Error::retry_after).unwrap_or_else(|| retry_delay(losses, chance)).min(self.longest),
+        })
+    }
+
+    /// How a loss is told: the first three aloud, the rest quietly.
+    pub(crate) fn log(&self, stream: &str, error: Option<&Error>) {
+        let error = error.map(ToString::to_string);
+        let error = error.as_deref().unwrap_or("the server has ended it");
+        match self.losses {
+            0..=1 => tracing::debug!(stream, error, "a stream ended"),
+            2..=4 => tracing::warn!(stream, error, losses = self.losses, "a stream is lost"),
+            _ => tracing::debug!(stream, error, losses = self.losses, "a stream is still lost"),
+        }
+    }
+}
+
+fn is_hopeless(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Unimplemented | ErrorKind::Config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAP: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn at_once_and_then_ever_later_up_to_the_cap() {
+        let mut reconnect = Reconnect::new(CAP);
+        let delays: Vec<_> = (0..8).filter_map(|_| reconnect.lost(None, 1.0)).map(|delay| delay.as_millis()).collect();
+        assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 2000]);
+        reconnect.delivered();
+        assert_eq!(reconnect.lost(None, 1.0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_cannot_get_better_is_not_tried_again() {
+        for kind in [ErrorKind::Unauthenticated, ErrorKind::Unimplemented] {
+            assert_eq!(Reconnect::new(CAP).lost(Some(&Error::new(kind, "no")), 0.0), None);
+        }
+        let not_found = Error::new(ErrorKind::NotFound, "no");
+        assert_eq!(Reconnect::new(CAP).lost(Some(&not_found), 0.0), Some(Duration::ZERO));
+    }
+}

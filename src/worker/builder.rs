@@ -1,0 +1,203 @@
+//! Setting up a worker.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::driver::RunningWorker;
+use super::report::WorkerReport;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{WorkerId, convert};
+use crate::rpc::pb::v1::CreateWorkflowVersionRequest;
+use crate::rpc::pb::{RuntimeInfo, WorkerRegisterRequest};
+use crate::run::Directory;
+use crate::transport::retry_delay;
+use crate::workflow::{Definition, Task};
+
+const MOST_SLOTS: u32 = 100_000;
+/// The engine answers INTERNAL to all but one of those who put the same new workflow at the same moment.
+const PUTS: u32 = 5;
+
+impl Client {
+    /// Prepares a worker.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+    /// let worker = hatchet.worker("greeter").slots(200).register(&greet).build()?;
+    /// let report = worker.run_until(async { /* a signal */ }).await?;
+    /// println!("{report}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn worker(&self, name: impl Into<String>) -> WorkerBuilder {
+        WorkerBuilder {
+            client: self.clone(),
+            name: name.into(),
+            slots: 100,
+            grace: Duration::from_secs(30),
+            cancel_grace: Duration::from_secs(1),
+            definitions: Vec::new(),
+        }
+    }
+}
+
+/// A worker that is being set up.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `build`"]
+pub struct WorkerBuilder {
+    client: Client,
+    name: String,
+    slots: u32,
+    grace: Duration,
+    cancel_grace: Duration,
+    definitions: Vec<Arc<Definition>>,
+}
+
+impl WorkerBuilder {
+    /// How many attempts it runs at the same time, 1 to 100 000; 100 by default.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// How long running attempts may go on when the worker is told to stop; 30 seconds by default.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How long an attempt may go on after it was told that it is cancelled; 1 second by default. Then it is dropped.
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.cancel_grace = grace;
+        self
+    }
+
+    /// Adds a task to what it can do. Its definition is stored on the server when the worker starts.
+    pub fn register<I, O>(mut self, task: &Task<I, O>) -> Self {
+        self.definitions.push(Arc::clone(task.definition()));
+        self
+    }
+
+    /// Checks everything, and makes the worker. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) with all that is wrong with the worker and its tasks.
+    pub fn build(self) -> Result<Worker> {
+        let mut problems: Vec<_> = self.definitions.iter().flat_map(|definition| definition.problems()).collect();
+        if self.name.is_empty() || !self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) {
+            problems.push(format!("name: found {:?}, accepted: letters, digits, '.', '-' and '_'", self.name));
+        }
+        if !(1..=MOST_SLOTS).contains(&self.slots) {
+            problems.push(format!("slots: found {}, accepted: 1 to {MOST_SLOTS}", self.slots));
+        }
+        if self.definitions.is_empty() {
+            problems.push("it has no tasks: register at least one".into());
+        }
+        let mut actions = HashMap::new();
+        for definition in &self.definitions {
+            if actions.insert(definition.action(&self.client), Arc::clone(definition)).is_some() {
+                problems.push(format!("task {:?} is registered twice, or under a name that differs only in its case", definition.name));
+            }
+        }
+        if problems.is_empty() {
+            return Ok(Worker {
+                client: self.client,
+                name: self.name,
+                slots: self.slots,
+                grace: self.grace,
+                cancel_grace: self.cancel_grace,
+                actions: Arc::new(actions),
+            });
+        }
+        Err(Error::invalid("worker", problems.join("; ")))
+    }
+}
+
+/// What a worker can do, by action.
+pub(super) type Actions = Arc<HashMap<String, Arc<Definition>>>;
+
+/// A worker, ready to start.
+#[derive(Debug)]
+#[must_use = "nothing happens before `start` or `run_until`"]
+pub struct Worker {
+    pub(super) client: Client,
+    name: String,
+    slots: u32,
+    pub(super) grace: Duration,
+    pub(super) cancel_grace: Duration,
+    pub(super) actions: Actions,
+}
+
+impl Worker {
+    /// Stores the definitions, registers, and begins to work. Returns when the engine knows it to be there.
+    ///
+    /// # Errors
+    /// Whatever kept it from being known: [`Unauthenticated`](ErrorKind::Unauthenticated),
+    /// [`Unavailable`](ErrorKind::Unavailable), [`Rejected`](ErrorKind::Rejected).
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the worker.
+    pub async fn start(self) -> Result<RunningWorker> {
+        for definition in self.actions.values() {
+            put(&self.client, definition).await?;
+        }
+        let id = self.register().await?;
+        RunningWorker::start(self, id).await
+    }
+
+    /// Works until `stop` resolves, then drains: takes nothing new, lets what runs end within the grace, and tells what
+    /// became of everything.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the worker without draining: what runs is dropped.
+    pub async fn run_until(self, stop: impl Future) -> Result<WorkerReport> {
+        let running = self.start().await?;
+        stop.await;
+        Ok(running.shutdown().await)
+    }
+
+    pub(super) async fn register(&self) -> Result<WorkerId> {
+        let request = WorkerRegisterRequest {
+            worker_name: self.name.clone(),
+            actions: self.actions.keys().cloned().collect(),
+            services: vec!["default".into()],
+            slot_config: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))]).into_iter().collect(),
+            // The contract has no number for this language, and the server refuses one that it does not know.
+            runtime_info: Some(RuntimeInfo {
+                sdk_version: Some(env!("CARGO_PKG_VERSION").into()),
+                language: None,
+                language_version: None,
+                os: Some(std::env::consts::OS.into()),
+                extra: Some("hatchet-rs".into()),
+            }),
+            ..Default::default()
+        };
+        convert::id(&self.client.rpc().dispatcher.register(request).await?.worker_id)
+    }
+}
+
+/// Stores a definition, and remembers that the server has it.
+async fn put(client: &Client, definition: &Definition) -> Result<()> {
+    let request: CreateWorkflowVersionRequest = definition.request(client);
+    let mut tries = 0;
+    loop {
+        match client.rpc().admin.put_workflow(request.clone()).await {
+            Ok(answer) => {
+                Directory::of(client).learn(request.name, convert::id(&answer.workflow_id)?);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::Server && tries < PUTS => {
+                tries += 1;
+                sleep(retry_delay(tries, fastrand::f64())).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

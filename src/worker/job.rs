@@ -1,0 +1,198 @@
+//! One attempt, from its assignment to its report.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::join;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::payload::excerpt;
+use crate::model::{RunId, TaskId, convert};
+use crate::rpc::pb::{AssignedAction, StepActionEvent, StepActionEventType};
+use crate::time::to_proto;
+use crate::transport::retry_delay;
+use crate::workflow::{Assignment, Context, Definition, TaskError, TaskResult};
+
+/// How long a report is tried. By then the engine has given the attempt to another worker anyway.
+const REPORTING: Duration = Duration::from_secs(120);
+
+/// Names one attempt: a result is sent for exactly that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) run: RunId,
+    pub(super) task: TaskId,
+    pub(super) retry_count: u32,
+}
+
+impl Key {
+    pub(super) fn read(action: &AssignedAction) -> Result<Self> {
+        Ok(Self {
+            run: convert::id(&action.workflow_run_id)?,
+            task: convert::id(&action.task_run_external_id)?,
+            retry_count: u32::try_from(action.retry_count).unwrap_or(0),
+        })
+    }
+}
+
+/// What became of an attempt here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    Completed,
+    Failed,
+    Cancelled,
+    /// The worker stopped, and it did not end in time.
+    Dropped,
+    /// It ended, and the engine could not be told.
+    Unreported,
+}
+
+/// How an attempt is told to stop.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop {
+    /// The engine has ended it.
+    pub(super) cancelled: CancellationToken,
+    /// The worker goes.
+    pub(super) dropped: CancellationToken,
+}
+
+/// An attempt and all that it needs.
+pub(super) struct Job {
+    pub(super) client: Client,
+    pub(super) key: Key,
+    pub(super) action: AssignedAction,
+    /// `None` if the worker has no such task.
+    pub(super) definition: Option<Arc<Definition>>,
+    pub(super) stop: Stop,
+    pub(super) cancel_grace: Duration,
+}
+
+impl Job {
+    pub(super) async fn run(self) -> Done {
+        let started = self.report(StepActionEventType::StepEventTypeStarted, String::new(), false);
+        // The work does not wait for the engine to hear that it has begun; the end is told after the beginning.
+        let (reported, result) = join(started, self.work()).await;
+        if let Err(error) = reported {
+            tracing::debug!(run = %self.key.run, %error, "the engine was not told of a start");
+        }
+        let Some(result) = result else {
+            return if self.stop.cancelled.is_cancelled() { Done::Cancelled } else { Done::Dropped };
+        };
+        // The engine has ended a cancelled attempt itself: another end beside that would corrupt the run.
+        if self.stop.cancelled.is_cancelled() {
+            return Done::Cancelled;
+        }
+        self.finish(result).await
+    }
+
+    /// Runs the code, until it ends or is no longer wanted.
+    async fn work(&self) -> Option<TaskResult<String>> {
+        let Some(definition) = &self.definition else {
+            let text = format!("this worker has no task for the action {}", self.action.action_id);
+            return Some(Err(TaskError::new(text)));
+        };
+        let told = CancellationToken::new();
+        let assignment = Assignment {
+            run: self.key.run,
+            task: self.key.task,
+            task_name: self.action.task_name.clone(),
+            retry_count: self.key.retry_count,
+            metadata: self.action.additional_metadata.clone().unwrap_or_default(),
+        };
+        let context = Context::new(assignment, self.client.clone(), told.clone());
+        // Both halves can panic: making the future reads the input.
+        let code = async { definition.handler.run(&self.action.action_payload, context).await };
+        let code = AssertUnwindSafe(code).catch_unwind();
+        let unwanted = async {
+            tokio::select! {
+                () = self.stop.cancelled.cancelled() => {}
+                () = self.stop.dropped.cancelled() => {}
+            }
+            told.cancel();
+            sleep(self.cancel_grace).await;
+        };
+        tokio::select! {
+            biased;
+            ended = code => Some(ended.unwrap_or_else(|panic| Err(TaskError::new(panic_text(panic.as_ref()))))),
+            () = unwanted => None,
+        }
+    }
+
+    async fn finish(&self, result: TaskResult<String>) -> Done {
+        let (done, kind, text, final_failure) = match result {
+            Ok(output) => (Done::Completed, StepActionEventType::StepEventTypeCompleted, output, false),
+            Err(error) => {
+                // A NUL cannot be stored, and the failure would be lost with it.
+                let text = error.message().replace('\0', "\u{fffd}");
+                (Done::Failed, StepActionEventType::StepEventTypeFailed, text, !error.is_retryable())
+            }
+        };
+        match self.report(kind, text, final_failure).await {
+            Ok(()) => done,
+            // What is too big to be sent is a failure of the task, and not silence.
+            Err(error) if error.kind() == ErrorKind::TooLarge => {
+                let text = format!("the task's {} could not be sent: {error}", if done == Done::Completed { "output" } else { "error" });
+                match self.report(StepActionEventType::StepEventTypeFailed, text, true).await {
+                    Ok(()) => Done::Failed,
+                    Err(error) => self.unreported(&error),
+                }
+            }
+            Err(error) => self.unreported(&error),
+        }
+    }
+
+    fn unreported(&self, error: &Error) -> Done {
+        tracing::error!(run = %self.key.run, attempt = self.key.retry_count + 1, %error, "the end of an attempt could not be reported");
+        Done::Unreported
+    }
+
+    /// Tells the engine, for as long as that can be of use, or until the attempt is cancelled.
+    async fn report(&self, kind: StepActionEventType, payload: String, final_failure: bool) -> Result<()> {
+        let event = StepActionEvent {
+            job_id: self.action.job_id.clone(),
+            job_run_id: self.action.job_run_id.clone(),
+            task_id: self.action.task_id.clone(),
+            task_run_external_id: self.action.task_run_external_id.clone(),
+            action_id: self.action.action_id.clone(),
+            event_timestamp: Some(to_proto(self.client.clock().now())),
+            event_type: kind as i32,
+            event_payload: payload,
+            retry_count: Some(self.action.retry_count),
+            should_not_retry: final_failure.then_some(true),
+            ..Default::default()
+        };
+        let deadline = Instant::now() + REPORTING;
+        let mut failures = 0;
+        loop {
+            let error = match self.client.rpc().dispatcher.send_event(event.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            failures += 1;
+            let pause = retry_delay(failures, fastrand::f64());
+            if !error.is_transient() || Instant::now() + pause > deadline {
+                return Err(error);
+            }
+            tracing::warn!(run = %self.key.run, failures, %error, "a report is tried again");
+            sleep(pause).await;
+        }
+    }
+}
+
+/// What a panic says.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    match text {
+        Some(text) => format!("the task panicked: {}", excerpt_long(text)),
+        None => "the task panicked".into(),
+    }
+}
+
+fn excerpt_long(text: &str) -> String {
+    if text.len() <= 10_000 { text.to_owned() } else { excerpt(text) }
+}

@@ -1,0 +1,12 @@
+//! Executing tasks: registration, the stream of assignments, beats, running attempts, draining.
+
+mod beats;
+mod builder;
+mod driver;
+mod job;
+mod link;
+mod report;
+
+pub use builder::{Worker, WorkerBuilder};
+pub use driver::RunningWorker;
+pub use report::{LeftTask, WorkerReport};

@@ -1,0 +1,162 @@
+//! A task's code, with its types taken off.
+
+use std::fmt;
+use std::future::{self, Future};
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::context::Context;
+use crate::model::Payload;
+use crate::model::payload::encode_output;
+
+/// What a task's code returns.
+pub type TaskResult<O> = Result<O, TaskError>;
+
+/// Why a task failed. Any error turns into one with `?`; the texts of its causes come along.
+///
+/// Not itself an [`Error`](std::error::Error), so that every error can turn into it.
+pub struct TaskError {
+    message: String,
+    retry: bool,
+}
+
+impl TaskError {
+    /// A failure that may be tried again, if the task has retries left.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), retry: true }
+    }
+
+    /// A failure that would happen again: the run fails at once, whatever retries are left.
+    pub fn non_retryable(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), retry: false }
+    }
+
+    /// What the run's error will say.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the engine may try again.
+    pub fn is_retryable(&self) -> bool {
+        self.retry
+    }
+}
+
+impl<E: std::error::Error> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let causes = std::iter::successors(error.source(), |&cause| cause.source());
+        for cause in causes {
+            message += ": ";
+            message += &cause.to_string();
+        }
+        Self::new(message)
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskError").field("message", &self.message).field("retry", &self.retry).finish()
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
+
+/// A task's code: JSON in, JSON out.
+pub(crate) trait Handler: Send + Sync {
+    /// Runs it on the payload of an assignment.
+    fn run(&self, payload: &str, context: Context) -> Running;
+}
+
+pub(super) struct Typed<F, I, O> {
+    code: F,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<F, I, O> Typed<F, I, O> {
+    pub(super) fn new(code: F) -> Self {
+        Self { code, types: PhantomData }
+    }
+}
+
+impl<F, I, O, R> Handler for Typed<F, I, O>
+where
+    F: Fn(I, Context) -> R + Send + Sync,
+    R: Future<Output = TaskResult<O>> + Send + 'static,
+    I: DeserializeOwned,
+    O: Serialize,
+{
+    fn run(&self, payload: &str, context: Context) -> Running {
+        match input(payload) {
+            Ok(input) => {
+                let code = (self.code)(input, context);
+                Box::pin(async move {
+                    let output = code.await?;
+                    // The same code would make the same output again.
+                    encode_output(&output).map_err(|error| TaskError::non_retryable(TaskError::from(error)))
+                })
+            }
+            Err(error) => Box::pin(future::ready(Err(error))),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+}
+
+/// The input in an assignment's payload. One that does not fit will not fit the next time either.
+fn input<I: DeserializeOwned>(payload: &str) -> TaskResult<I> {
+    let envelope: Envelope<'_> = serde_json::from_str(payload)
+        .map_err(|error| TaskError::non_retryable(format_args!("cannot read the assignment's payload: {error}")))?;
+    // What was not an object has become null on its way.
+    let text = envelope.input.map_or("{}", RawValue::get);
+    Payload::new(text).parse().map_err(|error| {
+        let cause = TaskError::from(error);
+        TaskError::non_retryable(format_args!("cannot read the input: {cause}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize, PartialEq)]
+    struct Greeting {
+        name: String,
+    }
+
+    #[test]
+    fn the_input_is_taken_out_of_the_payload() {
+        let payload = r#"{"input":{"name":"Ada"},"triggered_by":"manual","parents":{}}"#;
+        assert_eq!(input::<Greeting>(payload).unwrap(), Greeting { name: "Ada".into() });
+        input::<()>(r#"{"input":null}"#).unwrap();
+        input::<()>(r#"{"input":{}}"#).unwrap();
+    }
+
+    #[test]
+    fn an_input_that_does_not_fit_is_not_tried_again() {
+        let error = input::<Greeting>(r#"{"input":{"nom":"Ada"}}"#).unwrap_err();
+        assert!(!error.is_retryable());
+        assert!(error.message().contains("missing field `name`"), "{error}");
+        assert!(!input::<Greeting>("no json").unwrap_err().is_retryable());
+    }
+
+    #[test]
+    fn causes_are_told_with_the_error() {
+        let cause = crate::Error::new(crate::ErrorKind::Decode, "outer").with_source("inner");
+        assert_eq!(TaskError::from(cause).message(), "outer: inner");
+    }
+}

@@ -1,0 +1,12 @@
+//! Definitions: what can be run, by which rules, and what a task is given when it runs.
+
+mod context;
+mod definition;
+mod handler;
+mod task;
+
+pub use context::Context;
+pub(crate) use context::Assignment;
+pub(crate) use definition::Definition;
+pub use handler::{TaskError, TaskResult};
+pub use task::Task;
