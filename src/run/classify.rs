@@ -39,7 +39,10 @@ pub(crate) fn quick(results: &[TaskEnd]) -> Option<Outcome> {
 
 /// What all of the evidence comes to. `patient`: REST may still catch up, so its silence is no answer yet.
 pub(crate) fn settled(evidence: &Evidence, patient: bool) -> Finding {
-    let grpc = evidence.grpc.as_ref().map(|run| if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running });
+    let grpc = evidence
+        .grpc
+        .as_ref()
+        .map(|run| if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running });
     let steady = evidence.rest.as_ref().map(|run| rest::status(&run.run.status));
     let ended = evidence.results.is_some() || grpc.as_ref().is_some_and(RunStatus::is_final);
     match (steady, grpc) {
@@ -83,7 +86,10 @@ fn failure(evidence: &Evidence) -> Outcome {
             return Outcome::TimedOut(Timeout { kind, task, message });
         }
     }
-    let text = last_end(evidence, "FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(evidence)).unwrap_or_default();
+    let text = last_end(evidence, "FAILED")
+        .filter(|text| !text.is_empty())
+        .or_else(|| error_text(evidence))
+        .unwrap_or_default();
     failed(task.as_deref(), &text)
 }
 
@@ -112,8 +118,10 @@ fn output(evidence: &Evidence) -> Payload {
 }
 
 fn error_text(evidence: &Evidence) -> Option<String> {
-    let streamed = evidence.results.iter().flatten().find_map(|result| result.end.as_ref().err().filter(|text| !text.is_empty()));
-    let by_grpc = || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.error.clone().filter(|text| !text.is_empty()));
+    let streamed =
+        evidence.results.iter().flatten().find_map(|result| result.end.as_ref().err().filter(|text| !text.is_empty()));
+    let by_grpc =
+        || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.error.clone().filter(|text| !text.is_empty()));
     let by_rest = || evidence.rest.as_ref()?.run.error_message.clone().filter(|text| !text.is_empty());
     streamed.cloned().or_else(by_grpc).or_else(by_rest)
 }
@@ -242,9 +250,23 @@ mod tests {
                 false,
             ),
             // Cancelled after its end: gRPC has changed its mind, REST has not.
-            ("CANCELLED", "COMPLETED", &[("FINISHED", ""), ("CANCELLED", "")], &[Err(""), Ok("{}")], "completed {}", true),
+            (
+                "CANCELLED",
+                "COMPLETED",
+                &[("FINISHED", ""), ("CANCELLED", "")],
+                &[Err(""), Ok("{}")],
+                "completed {}",
+                true,
+            ),
             // Completed after its cancel.
-            ("CANCELLED", "COMPLETED", &[("CANCELLED", ""), ("FINISHED", "")], &[Err(""), Ok(r#"{"late":1}"#)], r#"completed {"late":1}"#, true),
+            (
+                "CANCELLED",
+                "COMPLETED",
+                &[("CANCELLED", ""), ("FINISHED", "")],
+                &[Err(""), Ok(r#"{"late":1}"#)],
+                r#"completed {"late":1}"#,
+                true,
+            ),
             // Failed after its cancel: both surfaces turn.
             ("FAILED", "FAILED", &[("CANCELLED", ""), ("FAILED", "late")], &[Err("late")], "failed: late", false),
             // Ten workers lost it: no text anywhere.
@@ -255,7 +277,11 @@ mod tests {
         for (grpc, rest, events, results, expected, conflict) in rows {
             match settled(&evidence(grpc, rest, events, results), true) {
                 Finding::Ended(outcome, conflicts) => {
-                    assert_eq!((told(&outcome).as_str(), !conflicts.is_empty()), (expected, conflict), "{grpc} {rest} {events:?}");
+                    assert_eq!(
+                        (told(&outcome).as_str(), !conflicts.is_empty()),
+                        (expected, conflict),
+                        "{grpc} {rest} {events:?}"
+                    );
                 }
                 other => panic!("{grpc} {rest}: {other:?}"),
             }

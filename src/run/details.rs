@@ -113,7 +113,10 @@ fn optional_id<T: std::str::FromStr<Err = Error>>(text: Option<&str>) -> Result<
     text.filter(|text| !text.is_empty()).map(convert::id).transpose()
 }
 
-fn all_metadata(grpc: Option<&grpc::GrpcRun>, rest: Option<&RestRun>) -> std::collections::BTreeMap<String, serde_json::Value> {
+fn all_metadata(
+    grpc: Option<&grpc::GrpcRun>,
+    rest: Option<&RestRun>,
+) -> std::collections::BTreeMap<String, serde_json::Value> {
     grpc.map(|run| run.metadata.clone()).or_else(|| rest?.run.additional_metadata.clone()).unwrap_or_default()
 }
 

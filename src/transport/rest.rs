@@ -107,14 +107,21 @@ impl RestWire {
         if head.status.is_success() {
             return Ok(body);
         }
-        let after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
+        let after =
+            head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
         Err(refusal(name, head.status, &body).with_retry_after(after))
     }
 }
 
 fn lost(name: &str, error: BoxError) -> Error {
-    let never_left = error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect);
-    let text = if never_left { format!("failed to reach the server for {name}") } else { format!("the connection broke during {name}") };
+    let never_left = error
+        .downcast_ref::<hyper_util::client::legacy::Error>()
+        .is_some_and(hyper_util::client::legacy::Error::is_connect);
+    let text = if never_left {
+        format!("failed to reach the server for {name}")
+    } else {
+        format!("the connection broke during {name}")
+    };
     let lost = Error::new(ErrorKind::Unavailable, text).with_source(error).transient();
     if never_left { lost.unsent() } else { lost }
 }
@@ -135,7 +142,9 @@ struct Description {
 fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
     let text = match serde_json::from_slice(body) {
         Ok(Explanation::Message { message }) => message,
-        Ok(Explanation::Errors { errors }) => errors.into_iter().map(|error| error.description).collect::<Vec<_>>().join("; "),
+        Ok(Explanation::Errors { errors }) => {
+            errors.into_iter().map(|error| error.description).collect::<Vec<_>>().join("; ")
+        }
         Err(_) => String::new(),
     };
     let (kind, transient) = match status.as_u16() {
@@ -149,7 +158,8 @@ fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
         502..=504 => (ErrorKind::Unavailable, true),
         _ => (ErrorKind::Server, false),
     };
-    let text = if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
+    let text =
+        if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
     let error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16()));
     if transient { error.transient() } else { error }
 }
@@ -166,7 +176,8 @@ mod tests {
 
     #[test]
     fn both_shapes_of_refusals_are_read() {
-        let error = refusal("Trigger", StatusCode::BAD_REQUEST, br#"{"errors":[{"description":"a"},{"description":"b"}]}"#);
+        let error =
+            refusal("Trigger", StatusCode::BAD_REQUEST, br#"{"errors":[{"description":"a"},{"description":"b"}]}"#);
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Trigger failed: a; b".into()));
         let error = refusal("Get", StatusCode::FORBIDDEN, br#"{"message":"Please provide valid credentials"}"#);
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);

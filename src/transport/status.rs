@@ -27,8 +27,14 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
         error = error.transient();
     }
     // A refusal is an answer: nothing was done.
-    if matches!(kind, ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented | ErrorKind::RateLimited)
-    {
+    if matches!(
+        kind,
+        ErrorKind::Rejected
+            | ErrorKind::TooLarge
+            | ErrorKind::Unauthenticated
+            | ErrorKind::Unimplemented
+            | ErrorKind::RateLimited
+    ) {
         error = error.unsent();
     }
     if status.source().is_some() || !status.details().is_empty() { error.with_source(status) } else { error }
@@ -54,7 +60,10 @@ fn kind(status: &Status) -> ErrorKind {
 
 /// Whether the status stands for a connection that broke, rather than for an answer.
 fn broken_connection(status: &Status) -> bool {
-    status.source().is_some() && chain(status).any(|cause| cause.is::<tonic::transport::Error>() || cause.is::<std::io::Error>() || cause.is::<tonic::TimeoutExpired>())
+    status.source().is_some()
+        && chain(status).any(|cause| {
+            cause.is::<tonic::transport::Error>() || cause.is::<std::io::Error>() || cause.is::<tonic::TimeoutExpired>()
+        })
         || status.message().starts_with("h2 protocol error")
 }
 
@@ -119,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_call_that_never_left_says_so() {
-        let status = Status::from_error(Box::new(ConnectError::new("dial", std::io::ErrorKind::ConnectionRefused.into())));
+        let status =
+            Status::from_error(Box::new(ConnectError::new("dial", std::io::ErrorKind::ConnectionRefused.into())));
         assert!(from_status("Trigger", status).never_reached_server());
         assert!(!from_status("Trigger", Status::unavailable("gone")).never_reached_server());
     }

@@ -88,7 +88,14 @@ impl Core {
             self.start(turn, key, worker);
         }
         // Those that are left have no worker, and their events say so, once.
-        let waiting: Vec<_> = self.queues.by_action.get(action).into_iter().flat_map(|queue| queue.values().rev().copied()).take_while(|key| self.is_new(*key)).collect();
+        let waiting: Vec<_> = self
+            .queues
+            .by_action
+            .get(action)
+            .into_iter()
+            .flat_map(|queue| queue.values().rev().copied())
+            .take_while(|key| self.is_new(*key))
+            .collect();
         for key in waiting {
             self.record(key, TaskEventKind::NoWorker, turn.now, None, None);
         }
@@ -124,7 +131,13 @@ impl Core {
         holder.running.insert(key);
         match holder.streams.first().copied() {
             Some(stream) => {
-                self.record(key, TaskEventKind::Sent, turn.now, Some(worker), Some("Sent task run to the assigned worker"));
+                self.record(
+                    key,
+                    TaskEventKind::Sent,
+                    turn.now,
+                    Some(worker),
+                    Some("Sent task run to the assigned worker"),
+                );
                 if let Some(action) = self.action(key, false) {
                     self.effects.push(Effect::Send(stream, Message::Action(Box::new(action))));
                 }

@@ -191,7 +191,11 @@ impl Core {
         if matches!(events.of, Subject::Tag(_)) {
             // It hangs up when no run is left that it has seen and that has not completed: a failed one stays for ever.
             let completed = event.resource == Resource::Run && event.kind == EventKind::Completed;
-            if completed { events.active.remove(&event.run) } else { events.active.insert(event.run) };
+            if completed {
+                events.active.remove(&event.run)
+            } else {
+                events.active.insert(event.run)
+            };
             event.hangup = completed && events.active.is_empty();
         }
         let hangup = event.hangup;

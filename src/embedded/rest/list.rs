@@ -22,7 +22,12 @@ impl Query {
     pub(super) fn parse(text: Option<&str>) -> Self {
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decode(name), decode(value))).collect())
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (decode(name), decode(value)))
+                .collect(),
+        )
     }
 
     pub(super) fn first(&self, name: &str) -> Option<&str> {
@@ -38,7 +43,10 @@ impl Query {
         let Some(text) = self.first(name) else { return Ok(None) };
         match text.parse::<i64>() {
             Ok(number) => usize::try_from(number).map(Some).map_err(|_| Refusal::INTERNAL),
-            Err(_) => Err(bad(name, &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"))),
+            Err(_) => Err(bad(
+                name,
+                &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"),
+            )),
         }
     }
 
@@ -103,7 +111,10 @@ impl Runs {
             since: query.time("since")?,
             until: query.time("until")?,
             // A status that it does not know, the server passes over.
-            statuses: query.all("statuses").filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name)).collect(),
+            statuses: query
+                .all("statuses")
+                .filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name))
+                .collect(),
             workflows: query.ids("workflow_ids")?,
             all_tags: query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1,
             metadata,
@@ -216,7 +227,9 @@ impl Logs {
             .logs(task.id)?
             .iter()
             // Neither end of the window belongs to it.
-            .filter(|line| self.since.is_none_or(|since| line.at > since) && self.until.is_none_or(|until| line.at < until))
+            .filter(|line| {
+                self.since.is_none_or(|since| line.at > since) && self.until.is_none_or(|until| line.at < until)
+            })
             .filter(|line| self.search.as_deref().is_none_or(|text| line.message.to_lowercase().contains(text)))
             .filter(|line| self.levels.is_empty() || self.levels.iter().any(|level| level == line.level))
             .filter(|line| self.attempt.is_none_or(|attempt| usize::try_from(line.retry_count + 1) == Ok(attempt)))
