@@ -255,7 +255,8 @@ impl Tracker {
 
 /// The states that an attempt has been in, in order.
 fn states(attempt: &Attempt) -> impl Iterator<Item = (RunStatus, Option<DateTime<Utc>>)> {
-    let ran = attempt.started_at.is_some() || attempt.status == RunStatus::Running;
+    // A report of the beginning may be missing; one that a worker had has run all the same.
+    let ran = attempt.started_at.is_some() || attempt.worker.is_some() || attempt.status == RunStatus::Running;
     let queued = Some((RunStatus::Queued, attempt.queued_at));
     let running = ran.then_some((RunStatus::Running, attempt.started_at));
     let ended = attempt.status.is_final().then(|| (attempt.status.clone(), attempt.finished_at));

@@ -128,9 +128,11 @@ async fn q9_one_page_with_its_total_and_counts(world: World) {
         until(async || completed.count().await.unwrap(), |total| *total == Total::Exactly(12)).await,
         Total::Exactly(12)
     );
-    let failed = world.hatchet.runs(filter.status(RunStatus::Failed)).count().await.unwrap();
+    let failed = world.hatchet.runs(filter.status(RunStatus::Failed));
+    let failed = until(async || failed.count().await.unwrap(), |total| *total == Total::AtMost(3)).await;
     assert_eq!(failed, Total::AtMost(3), "the server counts timed-out runs with them");
-    let counts = query.counts_by_status().await.unwrap();
+    let counts =
+        until(async || query.counts_by_status().await.unwrap(), |counts| counts.get(&RunStatus::Failed) == 3).await;
     assert_eq!((counts.get(&RunStatus::Completed), counts.get(&RunStatus::Failed), counts.total()), (12, 3, 15));
     worker.shutdown().await;
 }
