@@ -54,15 +54,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut changes = select_all(runs.iter().map(RunHandle::watch));
     let mut stop = pin!(tokio::signal::ctrl_c());
     loop {
-        tokio::select! {
-            Some(change) = changes.next() => {
-                let change = change?;
-                bar.set_message(change.state.to_string());
-                bar.inc(change.is_final().into());
-            }
-            _ = &mut stop => break,
-            else => break,
-        }
+        let change = tokio::select! {
+            change = changes.next() => change,
+            _ = &mut stop => None,
+        };
+        let Some(change) = change.transpose()? else { break };
+        bar.set_message(change.state.to_string());
+        bar.inc(change.is_final().into());
     }
     bar.finish_and_clear();
     println!("{:36}  {:9}  {:>8}  {:>8}  result", "id", "status", "waited", "worked");

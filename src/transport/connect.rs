@@ -158,6 +158,25 @@ impl std::error::Error for ConnectError {
     }
 }
 
+/// Whether no connection came about, by the causes of a call's error.
+pub(super) fn never_left(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<ConnectError>())
+}
+
+/// Whether another try cannot end otherwise: both sides were there and did not agree on TLS. With TLS 1.3 a client that
+/// is refused hears of it only after the handshake.
+pub(super) fn is_hopeless(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::InvalidData)
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+}
+
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 

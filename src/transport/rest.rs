@@ -114,16 +114,13 @@ impl RestWire {
 }
 
 fn lost(name: &str, error: BoxError) -> Error {
-    let never_left = error
-        .downcast_ref::<hyper_util::client::legacy::Error>()
-        .is_some_and(hyper_util::client::legacy::Error::is_connect);
-    let text = if never_left {
-        format!("failed to reach the server for {name}")
-    } else {
-        format!("the connection broke during {name}")
-    };
-    let lost = Error::new(ErrorKind::Unavailable, text).with_source(error).transient();
-    if never_left { lost.unsent() } else { lost }
+    let (never_left, hopeless) = (connect::never_left(error.as_ref()), connect::is_hopeless(error.as_ref()));
+    let what = if never_left { "failed to reach the server for" } else { "the connection broke during" };
+    let mut lost = Error::new(ErrorKind::Unavailable, format!("{what} {name}")).with_source(error);
+    if never_left {
+        lost = lost.unsent();
+    }
+    if hopeless { lost } else { lost.transient() }
 }
 
 /// The two shapes in which the server explains itself.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::connect::ConnectError;
+use super::connect;
 use crate::error::{Answer, Error, ErrorKind};
 
 /// Turns a status into an error about `call`. The status stays as its cause where it has more to say.
 pub(crate) fn from_status(call: &str, status: Status) -> Error {
-    let never_left = chain(&status).any(|cause| cause.is::<ConnectError>());
+    let never_left = connect::never_left(&status);
     let kind = kind(&status);
     let text = match (never_left, status.message()) {
         (true, _) => format!("failed to reach the server for {call}"),
@@ -23,7 +23,9 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
     } else {
         error = error.with_answer(Answer::Grpc(i32::from(status.code())));
     }
-    if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout) {
+    if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout)
+        && !connect::is_hopeless(&status)
+    {
         error = error.transient();
     }
     // A refusal is an answer: nothing was done.
@@ -81,6 +83,7 @@ fn chain(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connect::ConnectError;
     use super::*;
 
     const CODES: [(Code, ErrorKind, bool); 16] = [
