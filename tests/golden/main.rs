@@ -1,0 +1,113 @@
+//! Recordings of the real engine, played again to the embedded one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may stop on what it did not expect"
+)]
+
+mod compare;
+mod parallel;
+mod recording;
+mod replay;
+mod settled;
+mod stage;
+mod tokens;
+mod wire;
+
+use hatchet::embedded::{Quirk, Quirks};
+use serde_json::{Value, json};
+
+use replay::{Scenario, replay};
+
+/// What any two machines differ by.
+const SLACK: i64 = 160;
+
+async fn check(scenario: Scenario, needs: &[Quirk], without: &[Quirk]) {
+    let minimal: Quirks = needs.iter().copied().collect();
+    let full = without.iter().fold(Quirks::all(), |quirks, quirk| quirks.without(*quirk));
+    for quirks in [minimal, full] {
+        let differences = replay(&scenario, quirks, 7).await;
+        assert!(differences.is_empty(), "{} with {quirks:?}:\n{}", scenario.name, differences.join("\n"));
+    }
+}
+
+fn usual(name: &'static str) -> Scenario {
+    Scenario { name, task: Value::Null, slack_ms: SLACK, worker_at: None }
+}
+
+macro_rules! scenarios {
+    ($($function:ident: $scenario:expr, needs $needs:expr, without $without:expr;)*) => {
+        $(#[tokio::test(start_paused = true)]
+        async fn $function() {
+            check($scenario, &$needs, &$without).await;
+        })*
+
+        /// The recordings that are played here.
+        fn played() -> Vec<&'static str> {
+            vec![$($scenario.name),*]
+        }
+    };
+}
+
+use Quirk::{EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, TwoFinalRows};
+
+scenarios! {
+    completed: usual("completed"), needs [LateAttach], without [LateTimeouts];
+    completed_fast: usual("completed-fast"), needs [LateAttach], without [RestLag];
+    completed_v1_trigger: usual("completed-v1-trigger"), needs [], without [];
+    failed_no_retry: usual("failed-no-retry"), needs [], without [];
+    failed_after_retry: usual("failed-after-retry"), needs [EarlyEnd], without [];
+    failed_then_completed: Scenario { task: json!({"retries": 1}), ..usual("failed-then-completed") }, needs [EarlyEnd], without [];
+    // The recorded attempt lay in its queue for longer than those here do.
+    failed_backoff_completed: Scenario { task: json!({"retries": 1, "backoff_factor": 2.0}), slack_ms: 1500, ..usual("failed-backoff-completed") },
+        needs [IdleQueue], without [];
+    failed_non_retryable: Scenario { task: json!({"retries": 3}), ..usual("failed-non-retryable") }, needs [], without [];
+    completed_bad_json_output: usual("completed-bad-json-output"), needs [], without [];
+    completed_empty_output: usual("completed-empty-output"), needs [], without [];
+    completed_array_output: usual("completed-array-output"), needs [], without [];
+    timed_out: usual("timed-out"), needs [], without [RestLag, LateTimeouts];
+    timed_out_noticed_late: Scenario { slack_ms: 1100, ..usual("timed-out") }, needs [LateTimeouts], without [RestLag];
+    timed_out_then_retried: Scenario { task: json!({"timeout": "2s", "retries": 1}), slack_ms: 1100, ..usual("timed-out-then-retried") },
+        needs [LateTimeouts], without [];
+    schedule_timed_out: Scenario { slack_ms: 1100, ..usual("schedule-timed-out") }, needs [LateTimeouts], without [];
+    cancelled_queued: Scenario { worker_at: Some(1986), ..usual("cancelled-queued") }, needs [], without [];
+    cancelled_running: usual("cancelled-running"), needs [], without [];
+    cancelled_then_late_completed: usual("cancelled-then-late-completed"), needs [TwoFinalRows], without [];
+    completed_then_cancelled: usual("completed-then-cancelled"), needs [TwoFinalRows, LateAttach], without [];
+    bulk_3: usual("bulk-3"), needs [], without [];
+    stream_events: usual("stream-events"), needs [], without [];
+    logs: usual("logs"), needs [LateAttach], without [];
+}
+
+/// Recordings of what the embedded engine does not have yet.
+const NOT_YET: &[&str] = &[
+    "child-runs",
+    "dag-cancelled-middle",
+    "dag-completed",
+    "dag-failed",
+    "dag-on-failure",
+    "dag-on-failure-skipped",
+    "replayed-completed",
+    "replayed-failed",
+];
+
+/// Recordings with a test of their own shape.
+const OTHERS: &[&str] = &["error-bodies", "list-page", "task-metrics"];
+
+#[test]
+fn every_recording_is_played_or_named_as_not_yet() {
+    let mut names: Vec<_> = std::fs::read_dir(recording::folder())
+        .unwrap()
+        .filter_map(|file| Some(file.unwrap().file_name().to_str()?.strip_suffix(".json")?.to_owned()))
+        .collect();
+    names.sort();
+    let played = played();
+    let mut known: Vec<_> = played.iter().chain(NOT_YET).chain(OTHERS).map(|name| (*name).to_owned()).collect();
+    known.sort();
+    known.dedup();
+    assert_eq!(names, known);
+    assert!(NOT_YET.iter().all(|name| !played.contains(name)), "played, and named as not yet");
+}
