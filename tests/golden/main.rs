@@ -25,12 +25,18 @@ use replay::{Scenario, replay};
 /// What any two machines differ by.
 const SLACK: i64 = 160;
 
-async fn check(scenario: Scenario, needs: &[Quirk], without: &[Quirk]) {
-    let minimal: Quirks = needs.iter().copied().collect();
-    let full = without.iter().fold(Quirks::all(), |quirks, quirk| quirks.without(*quirk));
+/// Plays a recording with the defects that it shows, and with all but those that it does not show. Those that it shows
+/// must make a difference.
+async fn check(scenario: Scenario, shows: &[Quirk], shows_not: &[Quirk]) {
+    let minimal: Quirks = shows.iter().copied().collect();
+    let full = shows_not.iter().fold(Quirks::all(), |quirks, quirk| quirks.without(*quirk));
     for quirks in [minimal, full] {
         let differences = replay(&scenario, quirks, 7).await;
         assert!(differences.is_empty(), "{} with {quirks:?}:\n{}", scenario.name, differences.join("\n"));
+    }
+    for quirk in shows {
+        let differences = replay(&scenario, minimal.without(*quirk), 7).await;
+        assert!(!differences.is_empty(), "{} does not show {quirk:?}", scenario.name);
     }
 }
 
@@ -39,10 +45,10 @@ fn usual(name: &'static str) -> Scenario {
 }
 
 macro_rules! scenarios {
-    ($($function:ident: $scenario:expr, needs $needs:expr, without $without:expr;)*) => {
+    ($($function:ident: $scenario:expr, shows $shows:expr, not $not:expr;)*) => {
         $(#[tokio::test(start_paused = true)]
         async fn $function() {
-            check($scenario, &$needs, &$without).await;
+            check($scenario, &$shows, &$not).await;
         })*
 
         /// The recordings that are played here.
@@ -55,31 +61,31 @@ macro_rules! scenarios {
 use Quirk::{EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, TwoFinalRows};
 
 scenarios! {
-    completed: usual("completed"), needs [LateAttach], without [LateTimeouts];
-    completed_fast: usual("completed-fast"), needs [LateAttach], without [RestLag];
-    completed_v1_trigger: usual("completed-v1-trigger"), needs [], without [];
-    failed_no_retry: usual("failed-no-retry"), needs [], without [];
-    failed_after_retry: usual("failed-after-retry"), needs [EarlyEnd], without [];
-    failed_then_completed: Scenario { task: json!({"retries": 1}), ..usual("failed-then-completed") }, needs [EarlyEnd], without [];
+    completed: usual("completed"), shows [], not [];
+    completed_fast: usual("completed-fast"), shows [LateAttach], not [RestLag];
+    completed_v1_trigger: usual("completed-v1-trigger"), shows [], not [];
+    failed_no_retry: usual("failed-no-retry"), shows [], not [];
+    failed_after_retry: usual("failed-after-retry"), shows [EarlyEnd], not [];
+    failed_then_completed: Scenario { task: json!({"retries": 1}), ..usual("failed-then-completed") }, shows [EarlyEnd], not [];
     // The recorded attempt lay in its queue for longer than those here do.
     failed_backoff_completed: Scenario { task: json!({"retries": 1, "backoff_factor": 2.0}), slack_ms: 1500, ..usual("failed-backoff-completed") },
-        needs [IdleQueue], without [];
-    failed_non_retryable: Scenario { task: json!({"retries": 3}), ..usual("failed-non-retryable") }, needs [], without [];
-    completed_bad_json_output: usual("completed-bad-json-output"), needs [], without [];
-    completed_empty_output: usual("completed-empty-output"), needs [], without [];
-    completed_array_output: usual("completed-array-output"), needs [], without [];
-    timed_out: usual("timed-out"), needs [], without [RestLag, LateTimeouts];
-    timed_out_noticed_late: Scenario { slack_ms: 1100, ..usual("timed-out") }, needs [LateTimeouts], without [RestLag];
+        shows [IdleQueue], not [];
+    failed_non_retryable: Scenario { task: json!({"retries": 3}), ..usual("failed-non-retryable") }, shows [], not [];
+    completed_bad_json_output: usual("completed-bad-json-output"), shows [], not [];
+    completed_empty_output: usual("completed-empty-output"), shows [], not [];
+    completed_array_output: usual("completed-array-output"), shows [], not [];
+    timed_out: usual("timed-out"), shows [], not [RestLag, LateTimeouts];
+    timed_out_noticed_late: Scenario { slack_ms: 1100, ..usual("timed-out") }, shows [], not [RestLag];
     timed_out_then_retried: Scenario { task: json!({"timeout": "2s", "retries": 1}), slack_ms: 1100, ..usual("timed-out-then-retried") },
-        needs [LateTimeouts], without [];
-    schedule_timed_out: Scenario { slack_ms: 1100, ..usual("schedule-timed-out") }, needs [LateTimeouts], without [];
-    cancelled_queued: Scenario { worker_at: Some(1986), ..usual("cancelled-queued") }, needs [], without [];
-    cancelled_running: usual("cancelled-running"), needs [], without [];
-    cancelled_then_late_completed: usual("cancelled-then-late-completed"), needs [TwoFinalRows], without [];
-    completed_then_cancelled: usual("completed-then-cancelled"), needs [TwoFinalRows, LateAttach], without [];
-    bulk_3: usual("bulk-3"), needs [], without [];
-    stream_events: usual("stream-events"), needs [], without [];
-    logs: usual("logs"), needs [LateAttach], without [];
+        shows [], not [];
+    schedule_timed_out: Scenario { slack_ms: 1100, ..usual("schedule-timed-out") }, shows [], not [];
+    cancelled_queued: Scenario { worker_at: Some(1986), ..usual("cancelled-queued") }, shows [], not [];
+    cancelled_running: usual("cancelled-running"), shows [], not [];
+    cancelled_then_late_completed: usual("cancelled-then-late-completed"), shows [TwoFinalRows], not [];
+    completed_then_cancelled: usual("completed-then-cancelled"), shows [TwoFinalRows, LateAttach], not [];
+    bulk_3: usual("bulk-3"), shows [], not [];
+    stream_events: usual("stream-events"), shows [], not [];
+    logs: usual("logs"), shows [LateAttach], not [];
 }
 
 /// Recordings of what the embedded engine does not have yet.

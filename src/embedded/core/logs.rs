@@ -7,7 +7,7 @@ use super::Core;
 use super::definitions::Problems;
 use super::json::jsonb_text;
 use super::store::LogLine;
-use super::types::{Fault, Turn};
+use super::types::{Fault, Turn, stored};
 
 const LEVELS: [&str; 4] = ["INFO", "ERROR", "WARN", "DEBUG"];
 const LONGEST: usize = 10_000;
@@ -39,13 +39,13 @@ impl Core {
             problems.add("Level", &format!("on condition 'oneof' [ INFO ERROR WARN DEBUG ]: got '{}'", level.unwrap_or_default()));
         }
         problems.into_request_result("CreateLogLineOpts")?;
-        let Some(stored) = self.runs.task_mut(key) else { return Ok(()) };
-        stored.logs.push(LogLine {
-            at: turn.now,
+        let Some(task) = self.runs.task_mut(key) else { return Ok(()) };
+        task.logs.push(LogLine {
+            at: stored(turn.now),
             level: known.unwrap_or("INFO"),
             message: message.into(),
             metadata: jsonb_text(&metadata).into(),
-            retry_count: retry_count.unwrap_or(stored.retry_count),
+            retry_count: retry_count.unwrap_or(task.retry_count),
         });
         Ok(())
     }

@@ -82,9 +82,17 @@ impl Core {
 
     /// Gives queued tasks of an action to workers, as long as there are both.
     pub(super) fn assign(&mut self, turn: &mut Turn<'_>, action: &str) {
+        let mut picked = Vec::new();
         while let Some((order, key)) = self.queues.first(action) {
             let Some(worker) = self.free_worker(turn.now, action) else { break };
+            let Some(holder) = self.workers.get_mut(&worker) else { break };
             self.queues.remove(action, order);
+            holder.running.insert(key);
+            picked.push((key, worker));
+        }
+        // The most urgent are picked, and then sent in the order of their creation.
+        picked.sort_unstable();
+        for (key, worker) in picked {
             self.start(turn, key, worker);
         }
         // Those that are left have no worker, and their events say so, once.
@@ -120,8 +128,7 @@ impl Core {
             task.state = State::Running { worker, timer };
         }
         self.record(key, TaskEventKind::Assigned, turn.now, Some(worker), None);
-        let Some(holder) = self.workers.get_mut(&worker) else { return };
-        holder.running.insert(key);
+        let Some(holder) = self.workers.get(&worker) else { return };
         match holder.streams.first().copied() {
             Some(stream) => {
                 self.record(key, TaskEventKind::Sent, turn.now, Some(worker), Some("Sent task run to the assigned worker"));

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::store::{End, Run, RunIx};
 use super::timers::Timer;
 use super::types::{At, Effect, EventKind, Fault, Message, Resource, RunEvent, RunResult, StreamId, TaskResult, Turn};
+use super::views::is_old;
 use super::{Core, Index, Quirk};
 
 /// How often a stream of results looks for runs that had ended before they were asked for.
@@ -215,7 +216,11 @@ fn forget<K: std::hash::Hash + Eq>(index: &mut Index<K>, key: &K, stream: Stream
 fn result(run: &Run, at: At) -> RunResult {
     let rows = run.tasks.iter().flat_map(|task| {
         let name = run.step(task).map(|step| step.readable_id.clone()).unwrap_or_default();
-        task.finals.iter().filter(|row| row.retry_count == task.retry_count).rev().map(move |row| TaskResult {
+        let mut finals: Vec<_> = task.current_finals().collect();
+        if !is_old(task, at) {
+            finals.reverse();
+        }
+        finals.into_iter().map(move |row| TaskResult {
             task: task.id,
             readable_id: name.clone(),
             end: match &row.end {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::json::{go_text, jsonb_text};
 use super::store::{QueueOrder, Run, RunIx, State, Task, TaskKey, Version};
-use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn};
+use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
 impl Core {
@@ -54,7 +54,7 @@ impl Core {
         self.runs.add(Run {
             id,
             version,
-            created: turn.now,
+            created: stored(turn.now),
             input: input.into(),
             metadata: jsonb_text(&Value::Object(metadata)).into(),
             priority: u8::try_from(priority).unwrap_or(1),

@@ -248,7 +248,7 @@ async fn open<T: Send + 'static>(messages: Messages, convert: impl Fn(Message) -
 async fn with_first<T: Send + 'static>(stream: impl futures_util::Stream<Item = Result<T, Status>> + Send + 'static) -> Open<T> {
     let mut stream: Stream<T> = Box::pin(stream);
     match stream.next().await {
-        None => Ok(Response::new(stream)),
+        None => Ok(Response::new(Box::pin(stream::empty()))),
         Some(first) => Ok(Response::new(Box::pin(stream::once(std::future::ready(Ok(first?))).chain(stream)))),
     }
 }
