@@ -69,12 +69,15 @@ impl Compare {
         self.names.there.get(theirs).cloned().unwrap_or_else(|| theirs.to_owned())
     }
 
-    /// A request of theirs in our terms: with our ids, at our times.
+    /// A request of theirs in our terms: with our ids, at our times. A stamp of theirs that has come up is ours for it.
     pub(crate) fn translate(&self, request: &Value, late: TimeDelta) -> Value {
         match request {
             Value::String(text) => replace(text, |token| match token {
                 Token::Name(name) => self.name(name),
-                Token::Time(at) => (self.moment(*at) + late).to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+                Token::Time(at) => {
+                    let ours = self.stamps.get(at).copied().unwrap_or_else(|| self.moment(*at) + late);
+                    ours.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+                }
             })
             .into(),
             Value::Array(items) => items.iter().map(|item| self.translate(item, late)).collect(),

@@ -9,6 +9,7 @@
 )]
 
 mod compare;
+mod lists;
 mod parallel;
 mod recording;
 mod replay;

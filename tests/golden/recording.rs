@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 use super::tokens::{Token, split};
 
+/// What all recordings call the first run, and the first worker.
+pub(crate) const FIRST_RUN: &str = "00000000-0000-4000-8001-000000000001";
+pub(crate) const FIRST_WORKER: &str = "00000000-0000-4000-8003-000000000001";
+
 pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/recordings")
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::compare::{Compare, Extra};
-use super::recording::{at_ms, created, list, load, workflow};
+use super::recording::{FIRST_RUN, FIRST_WORKER, at_ms, created, list, load, workflow};
 use super::stage::{Stage, registration};
 use super::wire::{Heard, Results};
 
@@ -156,7 +156,7 @@ impl<'a> Replay<'a> {
     }
 
     fn run(&self) -> String {
-        self.compare.name("00000000-0000-4000-8001-000000000001")
+        self.compare.name(FIRST_RUN)
     }
 
     fn watch_run(&self) -> Heard {
@@ -174,7 +174,7 @@ impl<'a> Replay<'a> {
             for key in ["job_id", "job_run_id", "task_id", "task_run_external_id", "action_id"] {
                 request[key] = action[key].clone();
             }
-            request["worker_id"] = self.compare.name("00000000-0000-4000-8003-000000000001").into();
+            request["worker_id"] = self.compare.name(FIRST_WORKER).into();
         }
         let response = self.stage.wire.call(sent["rpc"].as_str().unwrap(), &request).await.unwrap();
         if let Some(recorded) = sent.get("response") {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::compare::{Compare, Extra};
+use super::recording::FIRST_RUN;
 use super::stage::Stage;
 use super::wire::query;
 
@@ -14,7 +15,7 @@ pub(crate) async fn check(stage: &Stage, recording: &Value, compare: &mut Compar
     } else {
         Extra::Allowed
     };
-    let id = compare.name("00000000-0000-4000-8001-000000000001");
+    let id = compare.name(FIRST_RUN);
     rest(stage, "rest", &id, &recording["rest"], whole, compare).await;
     for other in recording["others"].as_array().into_iter().flatten() {
         let id = compare.name(other["id"].as_str().unwrap());
