@@ -9,6 +9,7 @@
 )]
 
 mod compare;
+mod errors;
 mod lists;
 mod parallel;
 mod recording;
@@ -16,6 +17,7 @@ mod replay;
 mod settled;
 mod stage;
 mod tokens;
+mod tokens_refused;
 mod wire;
 
 use hatchet::embedded::{Quirk, Quirks};

@@ -87,13 +87,13 @@ impl Wire {
         grpc
     }
 
-    fn codec(&self, rpc: &str) -> Dynamic {
+    pub(crate) fn codec(&self, rpc: &str) -> Dynamic {
         Dynamic(self.types(rpc).1)
     }
 
     pub(crate) async fn rest(&self, method: Method, target: &str, body: Option<Bytes>) -> (StatusCode, Value) {
         let (status, body) = self.client.raw_rest(method, target, body).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{target}: {error}: {body:?}")))
+        (status, serde_json::from_slice(&body).unwrap_or_else(|_| format!("no JSON: {body:?}").into()))
     }
 
     pub(crate) async fn get(&self, target: &str) -> Value {
@@ -173,7 +173,7 @@ impl Heard {
     }
 }
 
-fn path(rpc: &str) -> PathAndQuery {
+pub(crate) fn path(rpc: &str) -> PathAndQuery {
     let (service, method) = rpc.rsplit_once('.').unwrap();
     format!("/{service}/{method}").parse().unwrap()
 }
@@ -185,7 +185,7 @@ pub(crate) fn json(message: &DynamicMessage) -> Value {
 }
 
 #[derive(Clone)]
-struct Dynamic(MessageDescriptor);
+pub(crate) struct Dynamic(MessageDescriptor);
 
 impl Codec for Dynamic {
     type Encode = DynamicMessage;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Core;
 use super::definitions::Problems;
-use super::json::jsonb_text;
+use super::json::{go_problem, jsonb_text};
 use super::store::LogLine;
 use super::types::{Fault, Turn, stored};
 
@@ -25,7 +25,7 @@ impl Core {
                     let text = format!("Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}");
                     return Err(Fault::invalid(text));
                 }
-                Err(error) => return Err(Fault::invalid(format!("Invalid metadata JSON: {error}"))),
+                Err(error) => return Err(Fault::invalid(format!("Invalid metadata JSON: {}", go_problem(text, &error)))),
             },
         };
         let mut problems = Problems::default();

@@ -118,9 +118,13 @@ fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
     }
 }
 
-/// A completed row is shown whatever came before or after it.
+/// Not the last counts but the best: a completed row is shown whatever came before or after it.
 pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
-    task.current_finals().find(|row| matches!(row.end, End::Completed(_))).or_else(|| task.current_finals().next_back())
+    task.current_finals().max_by_key(|row| match row.end {
+        End::Completed(_) => 2,
+        End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut => 1,
+        End::Cancelled => 0,
+    })
 }
 
 /// What a worker gets with a task. The first attempt's text is Go's, later ones' is the database's.
