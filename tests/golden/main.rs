@@ -11,6 +11,7 @@
 mod compare;
 mod errors;
 mod lists;
+mod not_yet;
 mod parallel;
 mod recording;
 mod replay;
@@ -23,6 +24,7 @@ mod wire;
 use hatchet::embedded::{Quirk, Quirks};
 use serde_json::{Value, json};
 
+use not_yet::NOT_YET;
 use replay::{Scenario, replay};
 
 /// What any two machines differ by.
@@ -90,18 +92,6 @@ scenarios! {
     stream_events: usual("stream-events"), shows [], not [];
     logs: usual("logs"), shows [LateAttach], not [];
 }
-
-/// Recordings of what the embedded engine does not have yet.
-const NOT_YET: &[&str] = &[
-    "child-runs",
-    "dag-cancelled-middle",
-    "dag-completed",
-    "dag-failed",
-    "dag-on-failure",
-    "dag-on-failure-skipped",
-    "replayed-completed",
-    "replayed-failed",
-];
 
 /// Recordings with a test of their own shape.
 const OTHERS: &[&str] = &["error-bodies", "list-page", "task-metrics"];

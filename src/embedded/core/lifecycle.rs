@@ -101,7 +101,7 @@ impl Core {
         self.record(key, TaskEventKind::Reassigned, turn.now, Some(worker), Some(text));
         self.release(turn, key);
         self.next_attempt(key);
-        self.enqueue_retry(turn, key);
+        self.enqueue_again(turn, key);
     }
 
     /// A task was assigned to a worker whose stream is gone, and nobody has noticed.

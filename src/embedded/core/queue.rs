@@ -40,29 +40,39 @@ impl Queues {
         self.by_action.get(action)?.first_key_value().map(|(order, task)| (*order, *task))
     }
 
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> impl Iterator<Item = (QueueOrder, TaskKey)> {
+        self.by_action.values().flatten().map(|(order, task)| (*order, *task))
+    }
+
     fn holds(&self, action: &str) -> bool {
         self.by_action.get(action).is_some_and(|queue| !queue.is_empty())
     }
 }
 
 impl Core {
-    /// Puts a task into its queue. Its schedule timeout begins. `retry` is what the retry is called.
-    pub(super) fn enqueue(&mut self, turn: &mut Turn<'_>, key: TaskKey, retry: Option<u8>) {
+    /// Puts a task into its queue, with an urgency of its own or that of its run. Its schedule timeout begins.
+    pub(super) fn enqueue(&mut self, turn: &mut Turn<'_>, key: TaskKey, urgency: Option<u8>) {
         let Some((run, task)) = self.runs.task(key) else { return };
         let Some(step) = run.step(task) else { return };
         let text = step.definition.schedule_timeout.as_deref().unwrap_or(SCHEDULE_TIMEOUT);
         let wait = duration::parse(text).unwrap_or_default();
-        let (action, urgency) = (Arc::clone(&step.action), retry.unwrap_or(run.priority));
+        let (action, urgency) = (Arc::clone(&step.action), urgency.unwrap_or(run.priority));
         let order = self.queues.push(action, urgency, key);
         let timer = self.timers.set(self.noticed(turn, wait), Timer::Schedule(key));
         if let Some(task) = self.runs.task_mut(key) {
             task.state = State::Queued { timer: Some(timer), order };
         }
-        self.record(key, TaskEventKind::Queued, turn.now, None, None);
     }
 
     /// Queues a task again for its next attempt.
     pub(super) fn enqueue_retry(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        self.record(key, TaskEventKind::Queued, turn.now, None, None);
+        self.enqueue_again(turn, key);
+    }
+
+    /// The same, without a word about it.
+    pub(super) fn enqueue_again(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
         self.enqueue(turn, key, Some(RETRY_URGENCY));
         if let Some(action) = self.action_of(key) {
             self.assign(turn, &action);

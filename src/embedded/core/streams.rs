@@ -53,7 +53,9 @@ enum Subject {
 impl Streams {
     pub(super) fn take_all(&mut self) -> Vec<StreamId> {
         let all = std::mem::take(self);
-        all.worker_of.into_keys().chain(all.results.into_keys()).chain(all.events.into_keys()).collect()
+        let mut streams: Vec<_> = all.worker_of.into_keys().chain(all.results.into_keys()).chain(all.events.into_keys()).collect();
+        streams.sort_unstable();
+        streams
     }
 }
 

@@ -43,6 +43,11 @@ impl Timers {
         self.set.remove(&key);
     }
 
+    #[cfg(test)]
+    pub(super) fn is_set(&self, key: TimerKey) -> bool {
+        self.set.contains_key(&key)
+    }
+
     pub(super) fn next(&self) -> Option<At> {
         self.set.first_key_value().map(|((at, _), _)| *at)
     }
