@@ -51,6 +51,12 @@ enum Subject {
 }
 
 impl Streams {
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let streams = self.worker_of.is_empty() && self.results.is_empty() && self.events.is_empty();
+        streams && self.waiting.is_empty() && self.by_run.is_empty() && self.by_tag.is_empty()
+    }
+
     pub(super) fn take_all(&mut self) -> Vec<StreamId> {
         let all = std::mem::take(self);
         let mut streams: Vec<_> = all.worker_of.into_keys().chain(all.results.into_keys()).chain(all.events.into_keys()).collect();

@@ -44,8 +44,8 @@ impl Timers {
     }
 
     #[cfg(test)]
-    pub(super) fn is_set(&self, key: TimerKey) -> bool {
-        self.set.contains_key(&key)
+    pub(super) fn all(&self) -> impl Iterator<Item = (TimerKey, Timer)> {
+        self.set.iter().map(|(key, timer)| (*key, *timer))
     }
 
     pub(super) fn next(&self) -> Option<At> {
