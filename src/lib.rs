@@ -75,15 +75,15 @@ mod workflow;
 
 pub use client::Client;
 pub use config::{
-    Compression, Config, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, Secret, Source, Tls, TlsStrategy,
-    TlsVersion,
+    Compression, Config, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, Secret, Source, Tls,
+    TlsStrategy, TlsVersion,
 };
 pub use error::{Answer, Error, ErrorKind, Result};
 pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
 pub use model::{
     Attempt, AttemptStatus, Cancellation, Completed, Conflict, Failure, InvalidTransition, Outcome, Payload, Priority,
-    RunDetails, RunFilter, RunId, RunStatus, RunSummary, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind,
-    Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
+    RunDetails, RunFilter, RunId, RunStatus, RunSummary, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout,
+    TimeoutKind, Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
 };
 pub use run::{RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
 pub use watch::{Change, RunWatch};

@@ -62,7 +62,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if no answer came.
-    pub async fn raw_rest(&self, method: Method, path_and_query: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes)> {
+    pub async fn raw_rest(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Bytes)> {
         self.rpc().rest.wire().raw(&method, path_and_query, body).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
@@ -19,11 +19,12 @@ pub(crate) struct Clock {
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub(crate) fn start() -> Self {
-        Self { wall: DateTime::from(std::time::SystemTime::now()), origin: Instant::now() }
+        Self { wall: DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6), origin: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.wall + self.origin.elapsed()
+        // The engine keeps microseconds: what is finer would come back as another time.
+        (self.wall + self.origin.elapsed()).trunc_subsecs(6)
     }
 
     /// When tokio's clock will show this time. One that has passed is now.

@@ -116,7 +116,12 @@ struct Actor {
 }
 
 impl Actor {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut closing: mpsc::UnboundedReceiver<StreamId>, stop: CancellationToken) {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut closing: mpsc::UnboundedReceiver<StreamId>,
+        stop: CancellationToken,
+    ) {
         let mut round = Vec::with_capacity(ROUND);
         loop {
             let timer = self.core.next_timer().map(|at| self.clock.instant(at));
@@ -166,7 +171,9 @@ impl Actor {
         for effect in self.core.effects() {
             match effect {
                 Effect::Send(stream, message) => {
-                    let full = self.sinks.get(&stream).is_some_and(|sink| matches!(sink.try_send(Ok(message)), Err(mpsc::error::TrySendError::Full(_))));
+                    let full = self.sinks.get(&stream).is_some_and(|sink| {
+                        matches!(sink.try_send(Ok(message)), Err(mpsc::error::TrySendError::Full(_)))
+                    });
                     if full {
                         tracing::warn!(?stream, "a reader is too far behind: its stream ends");
                         self.sinks.remove(&stream);

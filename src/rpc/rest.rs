@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::rest_types::{Rows, Run, Row, StatusCount, TaskEvent, WorkflowRow};
+use super::rest_types::{Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::future;
 use tokio::time::{Instant, sleep};
 
-use super::classify::{Finding, attempts_of, settled};
+use super::classify::{Finding, attempts_of, may_be_behind, settled};
 use super::evidence::{Evidence, TaskEnd};
+use super::history::attempts;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::{self, grpc};
@@ -16,7 +17,10 @@ use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 use crate::transport::retry_delay;
 
 /// How long REST is waited for when gRPC is ahead of it. It lags by a tenth of a second; under load, by seconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long REST takes to show the next attempt, with some to spare.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Gathers what is known about a run until it is of one piece.
 ///
@@ -24,18 +28,44 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) async fn look(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> Result<RunDetails> {
     let deadline = Instant::now() + PATIENCE;
     let mut evidence = Evidence { results, ..Evidence::default() };
-    let mut looks = 0;
+    let (mut looks, mut still) = (0, Still::default());
     loop {
         gather(client, run, &mut evidence).await?;
         let patient = Instant::now() < deadline;
         let finding = settled(&evidence, patient);
-        // A run that REST does not know yet would have no times: that is worth a moment, too.
-        let complete = evidence.rest.is_some() && finding != Finding::Lagging;
-        if complete || !patient {
+        if !patient || is_whole(&evidence, &finding, &mut still) {
             return details(run, evidence, finding);
         }
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64())).await;
+    }
+}
+
+/// Whether REST has caught up with what was found.
+fn is_whole(evidence: &Evidence, finding: &Finding, still: &mut Still) -> bool {
+    match finding {
+        Finding::Lagging => false,
+        // A run that REST does not know yet would have no times: that is worth a moment.
+        Finding::Going(_) if evidence.rest.is_none() => false,
+        Finding::Going(_) if evidence.events.is_empty() => true,
+        Finding::Ended(..) if !attempts(&evidence.events).pop().is_some_and(|last| last.status.is_final()) => false,
+        _ => !may_be_behind(evidence) || still.is(evidence.events.len()),
+    }
+}
+
+/// Tells whether the number of events has stayed the same for a moment.
+#[derive(Default)]
+struct Still(Option<(Instant, usize)>);
+
+impl Still {
+    fn is(&mut self, count: usize) -> bool {
+        match self.0 {
+            Some((since, known)) if known == count => since.elapsed() >= MOMENT,
+            _ => {
+                self.0 = Some((Instant::now(), count));
+                false
+            }
+        }
     }
 }
 
@@ -113,7 +143,10 @@ fn optional_id<T: std::str::FromStr<Err = Error>>(text: Option<&str>) -> Result<
     text.filter(|text| !text.is_empty()).map(convert::id).transpose()
 }
 
-fn all_metadata(grpc: Option<&grpc::GrpcRun>, rest: Option<&RestRun>) -> std::collections::BTreeMap<String, serde_json::Value> {
+fn all_metadata(
+    grpc: Option<&grpc::GrpcRun>,
+    rest: Option<&RestRun>,
+) -> std::collections::BTreeMap<String, serde_json::Value> {
     grpc.map(|run| run.metadata.clone()).or_else(|| rest?.run.additional_metadata.clone()).unwrap_or_default()
 }
 

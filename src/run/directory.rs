@@ -46,7 +46,9 @@ impl Directory {
                 return Ok(id);
             }
             if rows.len() < PAGE {
-                return Err(Error::new(ErrorKind::WorkflowNotFound, format!("the server has no workflow {name:?}")).unsent());
+                return Err(
+                    Error::new(ErrorKind::WorkflowNotFound, format!("the server has no workflow {name:?}")).unsent()
+                );
             }
             offset += PAGE;
         }

@@ -136,7 +136,10 @@ impl Job {
             Ok(()) => done,
             // What is too big to be sent is a failure of the task, and not silence.
             Err(error) if error.kind() == ErrorKind::TooLarge => {
-                let text = format!("the task's {} could not be sent: {error}", if done == Done::Completed { "output" } else { "error" });
+                let text = format!(
+                    "the task's {} could not be sent: {error}",
+                    if done == Done::Completed { "output" } else { "error" }
+                );
                 match self.report(StepActionEventType::StepEventTypeFailed, text, true).await {
                     Ok(()) => Done::Failed,
                     Err(error) => self.unreported(&error),

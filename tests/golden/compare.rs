@@ -99,13 +99,18 @@ impl Compare {
                         None => self.differ(&format!("{path}.{key}"), format!("recorded {value}, missing here")),
                     }
                 }
-                for (key, value) in ours.iter().filter(|(key, _)| extra == Extra::Forbidden && !theirs.contains_key(*key)) {
+                for (key, value) in
+                    ours.iter().filter(|(key, _)| extra == Extra::Forbidden && !theirs.contains_key(*key))
+                {
                     self.differ(&format!("{path}.{key}"), format!("not recorded, here {value}"));
                 }
             }
             (Value::Array(theirs), Value::Array(ours)) => {
                 if theirs.len() != ours.len() {
-                    self.differ(path, format!("recorded {} items, here {}: {theirs:?} {ours:?}", theirs.len(), ours.len()));
+                    self.differ(
+                        path,
+                        format!("recorded {} items, here {}: {theirs:?} {ours:?}", theirs.len(), ours.len()),
+                    );
                 }
                 for (at, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {
                     self.check(&format!("{path}[{at}]"), extra, theirs, ours);
@@ -129,7 +134,9 @@ impl Compare {
     fn is_same_number(&mut self, path: &str, theirs: i64, ours: i64) -> bool {
         match path.rsplit('.').next().unwrap_or_default() {
             "at_ms" => TimeDelta::milliseconds(theirs - ours).abs() <= self.slack,
-            "duration" if theirs != 0 && theirs.abs() < ENDLESS => TimeDelta::milliseconds(theirs - ours).abs() <= self.slack,
+            "duration" if theirs != 0 && theirs.abs() < ENDLESS => {
+                TimeDelta::milliseconds(theirs - ours).abs() <= self.slack
+            }
             key @ ("id" | "taskId") => self.numbers.is_same(&(key.into(), theirs), &(key.into(), ours)),
             _ => theirs == ours,
         }
@@ -150,11 +157,12 @@ impl Compare {
     fn check_tokens(&mut self, path: &str, theirs: &str, ours: &str) {
         let (fixed, tokens) = split(theirs);
         let (our_fixed, our_tokens) = split(ours);
-        let same = fixed == our_fixed && tokens.iter().zip(&our_tokens).all(|tokens| match tokens {
-            (Token::Name(theirs), Token::Name(ours)) => self.names.is_same(theirs, ours),
-            (Token::Time(theirs), Token::Time(ours)) => self.is_same_time(path, *theirs, *ours),
-            _ => false,
-        });
+        let same = fixed == our_fixed
+            && tokens.iter().zip(&our_tokens).all(|tokens| match tokens {
+                (Token::Name(theirs), Token::Name(ours)) => self.names.is_same(theirs, ours),
+                (Token::Time(theirs), Token::Time(ours)) => self.is_same_time(path, *theirs, *ours),
+                _ => false,
+            });
         if !same {
             self.differ(path, format!("recorded {theirs:?}, here {ours:?}"));
         }
@@ -182,7 +190,9 @@ impl Compare {
                 continue;
             };
             self.check(&format!("{path}[{}]", row["eventType"]), extra, row, &ours[place]);
-            if last.is_some_and(|(before, place_before)| before - at(row) > TimeDelta::milliseconds(50) && place < place_before) {
+            if last.is_some_and(|(before, place_before)| {
+                before - at(row) > TimeDelta::milliseconds(50) && place < place_before
+            }) {
                 self.differ(path, format!("out of order here: {}", ours[place]));
             }
             last = Some((at(row), place));

@@ -88,10 +88,19 @@ impl Table {
         stage.ordinary_worker(&registration(WORKFLOW)).await;
         let mut compare = Compare::new(stage.now(), stage.now(), TimeDelta::days(10_000));
         sleep(Duration::from_secs(1)).await;
-        let run = stage.wire.call("WorkflowService.TriggerWorkflow", &json!({"name": WORKFLOW, "input": "{}"})).await.unwrap();
+        let run = stage
+            .wire
+            .call("WorkflowService.TriggerWorkflow", &json!({"name": WORKFLOW, "input": "{}"}))
+            .await
+            .unwrap();
         sleep(Duration::from_secs(1)).await;
         compare.check("run", Extra::Allowed, &FIRST_RUN.into(), &run["workflow_run_id"]);
-        compare.check("tenant", Extra::Allowed, &"00000000-0000-4000-8005-000000000001".into(), &stage.tenant.clone().into());
+        compare.check(
+            "tenant",
+            Extra::Allowed,
+            &"00000000-0000-4000-8005-000000000001".into(),
+            &stage.tenant.clone().into(),
+        );
         Self { stage, compare }
     }
 
@@ -100,7 +109,9 @@ impl Table {
         let (rpc, request) = (row["rpc"].as_str().unwrap(), self.compare.translate(&row["request"], TimeDelta::zero()));
         match (rpc, row["what"].as_str().unwrap()) {
             ("Dispatcher.ListenV2", _) => return self.listen("Dispatcher.ListenV2", &request, row).await,
-            ("Dispatcher.SubscribeToWorkflowEvents", _) => return self.listen("Dispatcher.SubscribeToWorkflowEvents", &request, row).await,
+            ("Dispatcher.SubscribeToWorkflowEvents", _) => {
+                return self.listen("Dispatcher.SubscribeToWorkflowEvents", &request, row).await;
+            }
             ("Dispatcher.SubscribeToWorkflowRuns", _) => {
                 let results = self.stage.wire.results();
                 results.ask(&request);
@@ -131,10 +142,14 @@ impl Table {
             _ => {}
         }
         if row["answer"]["code"] == "UNIMPLEMENTED" {
-            return answer(self.stage.wire.send(rpc, self.stage.wire.message("NoSuchService.Method", &json!({}))).await);
+            return answer(
+                self.stage.wire.send(rpc, self.stage.wire.message("NoSuchService.Method", &json!({}))).await,
+            );
         }
         let ours = answer(self.stage.wire.call(rpc, &request).await);
-        let rejected = ours["message"].as_str().is_some_and(|text| text.starts_with("Heartbeat rejected: worker stream is not active"));
+        let rejected = ours["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("Heartbeat rejected: worker stream is not active"));
         // Whether a close is noticed is a matter of chance, and when this was recorded it was not.
         if rejected { row["answer"].clone() } else { ours }
     }
@@ -162,7 +177,10 @@ impl Table {
         let row = self.compare.translate(row, TimeDelta::zero());
         let parameters = row.get("query").map(|parameters| format!("?{}", query(parameters))).unwrap_or_default();
         let target = format!("{}{parameters}", row["path"].as_str().unwrap());
-        let body = row.get("raw_body").map(|body| body.as_str().unwrap().to_owned()).or_else(|| row.get("body").map(Value::to_string));
+        let body = row
+            .get("raw_body")
+            .map(|body| body.as_str().unwrap().to_owned())
+            .or_else(|| row.get("body").map(Value::to_string));
         let method: Method = row["method"].as_str().unwrap().parse().unwrap();
         let (status, body) = self.stage.wire.rest(method, &target, body.map(Bytes::from)).await;
         json!({"status": status.as_u16(), "body": body})
@@ -183,7 +201,10 @@ pub(crate) fn answer(answer: Result<Value, Status>) -> Value {
 /// A code in capitals, as the recordings have it.
 fn name(code: Code) -> String {
     let words = format!("{code:?}");
-    words.char_indices().flat_map(|(at, char)| (at > 0 && char.is_uppercase()).then_some('_').into_iter().chain(char.to_uppercase())).collect()
+    words
+        .char_indices()
+        .flat_map(|(at, char)| (at > 0 && char.is_uppercase()).then_some('_').into_iter().chain(char.to_uppercase()))
+        .collect()
 }
 
 /// Compares one row, or sees that what is named as not yet there says so.
@@ -206,19 +227,27 @@ async fn grpc_refuses_in_the_engines_words() {
     for row in list(&recording, "/grpc").iter().filter(|row| !is_about_token(row)) {
         let ours = table.grpc(row).await;
         let text = ours["message"].as_str().unwrap_or_default().to_owned();
-        check(&mut table, row, &ours, NOT_YET_GRPC, ours["code"] == "UNIMPLEMENTED" && text.starts_with("the embedded engine"));
+        check(
+            &mut table,
+            row,
+            &ours,
+            NOT_YET_GRPC,
+            ours["code"] == "UNIMPLEMENTED" && text.starts_with("the embedded engine"),
+        );
     }
     sleep(Duration::from_secs(30)).await;
     for row in list(&recording, "/afterwards/rows") {
         let id = table.compare.name(row["id"].as_str().unwrap());
         let details = table.stage.wire.call("v1.AdminService.GetRunDetails", &json!({"external_id": id})).await;
-        let (status, body) = table.stage.wire.rest(Method::GET, &format!("/api/v1/stable/workflow-runs/{id}/status"), None).await;
+        let (status, body) =
+            table.stage.wire.rest(Method::GET, &format!("/api/v1/stable/workflow-runs/{id}/status"), None).await;
         let rest = if status == StatusCode::OK { body } else { json!({"http_status": status.as_u16(), "body": body}) };
         let grpc = match details {
             Ok(details) => {
                 let decode = |key: &str| -> Value {
                     use base64::Engine as _;
-                    let bytes = base64::engine::general_purpose::STANDARD.decode(details[key].as_str().unwrap()).unwrap();
+                    let bytes =
+                        base64::engine::general_purpose::STANDARD.decode(details[key].as_str().unwrap()).unwrap();
                     serde_json::from_slice(&bytes).unwrap()
                 };
                 json!({"status": details["status"], "input": decode("input"), "additional_metadata": decode("additional_metadata")})

@@ -49,7 +49,13 @@ async fn play(name: &str) -> Play {
 
 impl Play {
     async fn report(&self, kind: &str, payload: impl Fn(usize) -> Option<(&'static str, &'static str)>) {
-        for (at, (_, action)) in self.worker.messages().into_iter().filter(|(_, action)| action["action_type"] == "START_STEP_RUN").enumerate() {
+        for (at, (_, action)) in self
+            .worker
+            .messages()
+            .into_iter()
+            .filter(|(_, action)| action["action_type"] == "START_STEP_RUN")
+            .enumerate()
+        {
             let (kind, payload) = match payload(at) {
                 Some(both) => both,
                 None if kind == "STARTED" => (kind, ""),
@@ -116,10 +122,19 @@ async fn task_metrics() {
     play.check_details().await;
     // The workflow's id comes from its run.
     let run = play.stage.wire.get(&format!("/api/v1/stable/workflow-runs/{}", play.compare.name(FIRST_RUN))).await;
-    play.compare.check("workflow", Extra::Allowed, &json!("00000000-0000-4000-8004-000000000001"), &run["run"]["workflowId"]);
+    play.compare.check(
+        "workflow",
+        Extra::Allowed,
+        &json!("00000000-0000-4000-8004-000000000001"),
+        &run["run"]["workflowId"],
+    );
     for metrics in list(&play.recording, "/metrics") {
         let parameters = query(&play.compare.translate(&metrics["query"], TimeDelta::zero()));
-        let ours = play.stage.wire.get(&format!("/api/v1/stable/tenants/{}/task-metrics?{parameters}", play.stage.tenant)).await;
+        let ours = play
+            .stage
+            .wire
+            .get(&format!("/api/v1/stable/tenants/{}/task-metrics?{parameters}", play.stage.tenant))
+            .await;
         play.compare.check(metrics["what"].as_str().unwrap(), Extra::Forbidden, &metrics["body"], &ours);
     }
     check_list(&play.stage, &play.recording["list"], &mut play.compare).await;

@@ -40,7 +40,8 @@ async fn what_is_not_there_yet_says_so() {
     stage.put(&workflow(&Value::Null, "fx", Value::Null)).await;
     let run = stage.wire.call("WorkflowService.TriggerWorkflow", &json!({"name": "fx", "input": "{}"})).await.unwrap();
     let id = &run["workflow_run_id"];
-    let child = json!({"name": "fx", "input": "{}", "parent_id": id, "parent_task_run_external_id": id, "child_index": 0});
+    let child =
+        json!({"name": "fx", "input": "{}", "parent_id": id, "parent_task_run_external_id": id, "child_index": 0});
     refuses(&stage, "WorkflowService.TriggerWorkflow", &child).await;
     refuses(&stage, "v1.AdminService.ReplayTasks", &json!({"external_ids": [id]})).await;
     // Beside the log of a task, the recording has the logs of the whole tenant.

@@ -19,8 +19,13 @@ pub(crate) fn by_run(compare: &mut Compare, path: &str, theirs: &Value, ours: &V
     }
     let hangups = |list: &Value| items(list).map(|item| item["message"]["hangup"].clone()).collect::<Value>();
     compare.check(&format!("{path}.hangup"), Extra::Forbidden, &hangups(theirs), &hangups(ours));
-    let pick = |list: &Value, wanted: &str| items(list).filter(|item| run(item) == wanted).map(|item| without_hangup(item)).collect::<Vec<_>>();
-    let both = known.iter().map(|theirs_run| (pick(theirs, theirs_run), pick(ours, &compare.name(theirs_run)))).collect::<Vec<_>>();
+    let pick = |list: &Value, wanted: &str| {
+        items(list).filter(|item| run(item) == wanted).map(|item| without_hangup(item)).collect::<Vec<_>>()
+    };
+    let both = known
+        .iter()
+        .map(|theirs_run| (pick(theirs, theirs_run), pick(ours, &compare.name(theirs_run))))
+        .collect::<Vec<_>>();
     (both.iter().map(|(theirs, _)| json!(theirs)).collect(), both.iter().map(|(_, ours)| json!(ours)).collect())
 }
 

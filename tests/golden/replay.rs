@@ -78,7 +78,15 @@ pub(crate) async fn replay(scenario: &Scenario, quirks: Quirks, seed: u64) -> Ve
         by_run: None,
         worker: None,
     };
-    let mut replay = Replay { stage, scenario, recording: &recording, compare, start: Instant::now() + BEFORE, late: Duration::ZERO, heards };
+    let mut replay = Replay {
+        stage,
+        scenario,
+        recording: &recording,
+        compare,
+        start: Instant::now() + BEFORE,
+        late: Duration::ZERO,
+        heards,
+    };
     replay.play().await;
     replay.compare.differences
 }
@@ -104,18 +112,35 @@ impl<'a> Replay<'a> {
         let recording = self.recording;
         let mut acts = Vec::new();
         acts.extend(self.scenario.worker_at.map(|at| (at, Act::Worker)));
-        acts.extend(list(recording, "/streams/results_asked").iter().map(|ask| (at_ms(ask), Act::Ask(&ask["request"]))));
-        acts.extend(recording.pointer("/streams/events_by_run_attached_at_ms").map(|at| (at.as_i64().unwrap(), Act::WatchRun)));
+        acts.extend(
+            list(recording, "/streams/results_asked").iter().map(|ask| (at_ms(ask), Act::Ask(&ask["request"]))),
+        );
+        acts.extend(
+            recording.pointer("/streams/events_by_run_attached_at_ms").map(|at| (at.as_i64().unwrap(), Act::WatchRun)),
+        );
         acts.extend(list(recording, "/worker/sent").iter().map(|sent| (at_ms(sent), Act::Sent(sent))));
-        acts.extend(list(recording, "/steps").iter().filter(|step| step.get("rpc").is_some()).map(|step| (at_ms(step), Act::Step(step))));
+        acts.extend(
+            list(recording, "/steps")
+                .iter()
+                .filter(|step| step.get("rpc").is_some())
+                .map(|step| (at_ms(step), Act::Step(step))),
+        );
         let looks = list(recording, "/grpc/get_run_details");
         acts.extend(looks.iter().map(|look| (at_ms(look), Act::Look(look))));
         acts.extend(list(recording, "/rest/earlier").iter().map(|look| (at_ms(look), Act::RestLook(look))));
         acts.push((at_ms(looks.last().unwrap()), Act::Settled));
-        acts.extend(recording.pointer("/streams/late_subscriber").map(|late| (late["asked_at_ms"].as_i64().unwrap(), Act::Late(late))));
+        acts.extend(
+            recording
+                .pointer("/streams/late_subscriber")
+                .map(|late| (late["asked_at_ms"].as_i64().unwrap(), Act::Late(late))),
+        );
         let end = at_ms(&recording["streams"]["results_end"]);
         acts.push((end, Act::End));
-        acts.extend(list(recording, "/revisited").iter().map(|again| (end + 1000 * again["after_s"].as_i64().unwrap(), Act::Revisit(again))));
+        acts.extend(
+            list(recording, "/revisited")
+                .iter()
+                .map(|again| (end + 1000 * again["after_s"].as_i64().unwrap(), Act::Revisit(again))),
+        );
         acts.sort_by_key(|(at, _)| *at);
         acts
     }
@@ -276,7 +301,8 @@ impl<'a> Replay<'a> {
         let results = self.heards.results.heard.clone();
         self.heard("results", &streams["results"], &results, start);
         self.ended("results end", &streams["results_end"], &results, start);
-        let events = [("events_by_metadata", self.heards.by_metadata.clone()), ("events_by_run", self.heards.by_run.clone())];
+        let events =
+            [("events_by_metadata", self.heards.by_metadata.clone()), ("events_by_run", self.heards.by_run.clone())];
         for (key, heard) in events {
             if let Some(heard) = heard {
                 self.heard(key, streams.get(key).unwrap_or(&json!([])), &heard, start);
@@ -293,16 +319,19 @@ impl<'a> Replay<'a> {
     }
 
     fn heard_with(&mut self, path: &str, extra: Extra, recorded: &Value, heard: &Heard, from: Instant) {
-        let ours = heard.messages().into_iter().map(|(at, message)| {
-            json!({"at_ms": (at - from).as_millis(), "message": message})
-        });
+        let ours = heard
+            .messages()
+            .into_iter()
+            .map(|(at, message)| json!({"at_ms": (at - from).as_millis(), "message": message}));
         let (recorded, ours) = super::parallel::by_run(&mut self.compare, path, recorded, &ours.collect());
         self.compare.check(path, extra, &recorded, &ours);
     }
 
     fn ended(&mut self, path: &str, recorded: &Value, heard: &Heard, from: Instant) {
         let end = match heard.end() {
-            Some((at, code, _)) => json!({"at_ms": (at - from).as_millis(), "by": "engine", "code": format!("{code:?}").to_uppercase()}),
+            Some((at, code, _)) => {
+                json!({"at_ms": (at - from).as_millis(), "by": "engine", "code": format!("{code:?}").to_uppercase()})
+            }
             None => json!({"at_ms": recorded["at_ms"], "by": "recorder"}),
         };
         self.compare.check(path, Extra::Forbidden, recorded, &end);

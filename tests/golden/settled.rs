@@ -9,12 +9,13 @@ use super::wire::query;
 
 /// Compares all that the recording has under `rest`, and what some have beside it.
 pub(crate) async fn check(stage: &Stage, recording: &Value, compare: &mut Compare) {
-    let whole = if recording["rest"].get("list_row_with_payloads").is_some() && recording["rest"].get("list_query").is_some() {
-        // The one that is kept whole.
-        Extra::Forbidden
-    } else {
-        Extra::Allowed
-    };
+    let whole =
+        if recording["rest"].get("list_row_with_payloads").is_some() && recording["rest"].get("list_query").is_some() {
+            // The one that is kept whole.
+            Extra::Forbidden
+        } else {
+            Extra::Allowed
+        };
     let id = compare.name(FIRST_RUN);
     rest(stage, "rest", &id, &recording["rest"], whole, compare).await;
     for other in recording["others"].as_array().into_iter().flatten() {
@@ -50,7 +51,11 @@ async fn rest(stage: &Stage, path: &str, id: &str, recorded: &Value, whole: Extr
         let ours = stage.wire.get(&format!("{tasks}/task-events?limit=1000")).await;
         compare.check_events(&format!("{path}.task_events"), Extra::Allowed, recorded, &ours);
     }
-    for (key, parameters) in [("list_row", "only_tasks=false"), ("list_row_with_payloads", "only_tasks=false&include_payloads=true"), ("list_rows_only_tasks", "only_tasks=true")] {
+    for (key, parameters) in [
+        ("list_row", "only_tasks=false"),
+        ("list_row_with_payloads", "only_tasks=false&include_payloads=true"),
+        ("list_rows_only_tasks", "only_tasks=true"),
+    ] {
         if let Some(recorded) = recorded.get(key) {
             let rows = list(stage, compare, &format!("{parameters}&limit=20&offset=0")).await;
             let row = rows["rows"].as_array().unwrap().iter().find(|row| row["metadata"]["id"] == *id).cloned();
@@ -71,7 +76,9 @@ pub(crate) async fn check_list(stage: &Stage, list: &Value, compare: &mut Compar
     let what = list["what"].as_str().unwrap();
     let parameters = query(&compare.translate(&list["query"], chrono::TimeDelta::zero()));
     let body = stage.wire.get(&format!("/api/v1/stable/tenants/{}/workflow-runs?{parameters}", stage.tenant)).await;
-    let column = |pointer: &str| body["rows"].as_array().unwrap().iter().map(|row| row.pointer(pointer).unwrap().clone()).collect::<Value>();
+    let column = |pointer: &str| {
+        body["rows"].as_array().unwrap().iter().map(|row| row.pointer(pointer).unwrap().clone()).collect::<Value>()
+    };
     if let Some(recorded) = list.get("body") {
         compare.check(what, Extra::Allowed, recorded, &body);
         return;

@@ -63,7 +63,10 @@ fn token(text: &str, at: usize) -> Option<(Token, usize)> {
         return Some((Token::Time(time.to_utc()), length));
     }
     // The milliseconds at the end of a display name.
-    if text[..at].ends_with('-') && fits(rest, "ddddddddddddd") && !rest[13..].starts_with(|char: char| char.is_ascii_digit()) {
+    if text[..at].ends_with('-')
+        && fits(rest, "ddddddddddddd")
+        && !rest[13..].starts_with(|char: char| char.is_ascii_digit())
+    {
         return Some((Token::Time(DateTime::from_timestamp_millis(rest[..13].parse().ok()?)?), 13));
     }
     None

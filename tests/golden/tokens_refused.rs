@@ -42,7 +42,12 @@ async fn tokens_are_refused_in_the_engines_words() {
     let now = chrono::DateTime::UNIX_EPOCH;
     let mut compare = Compare::new(now, now, TimeDelta::zero());
     compare.check("run", Extra::Allowed, &FIRST_RUN.into(), &run["workflow_run_id"]);
-    compare.check("tenant", Extra::Allowed, &"00000000-0000-4000-8005-000000000001".into(), &engine.tenant().to_string().into());
+    compare.check(
+        "tenant",
+        Extra::Allowed,
+        &"00000000-0000-4000-8005-000000000001".into(),
+        &engine.tenant().to_string().into(),
+    );
 
     let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();
     for row in list(&recording, "/grpc").iter().filter(|row| is_about_token(row)) {

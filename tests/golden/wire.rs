@@ -105,7 +105,8 @@ impl Wire {
 
 /// A query as the recordings have it: one value for a name, or several.
 pub(crate) fn query(parameters: &Value) -> String {
-    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let encode =
+        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let pairs = parameters.as_object().into_iter().flatten().flat_map(|(name, value)| {
         let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);

@@ -64,7 +64,9 @@ impl Core {
                 self.definitions.names.push(definition.name.clone());
                 let name = definition.name.clone();
                 let created = turn.now;
-                self.definitions.by_name.insert(name, Workflow { id: workflow, created, definition, latest: Arc::clone(&latest) });
+                self.definitions
+                    .by_name
+                    .insert(name, Workflow { id: workflow, created, definition, latest: Arc::clone(&latest) });
             }
         }
         Ok(latest)
@@ -114,14 +116,18 @@ fn limits(task: &TaskDefinition, problems: &mut Problems) {
         problems.add("Tasks[0].Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
     }
     match task.backoff_factor {
-        Some(factor) if factor < 1.0 => problems.add("Tasks[0].RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type"),
+        Some(factor) if factor < 1.0 => {
+            problems.add("Tasks[0].RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type")
+        }
         Some(factor) if factor > 1000.0 => {
             problems.add("Tasks[0].RetryBackoffFactor", "on condition 'max' [ 1000 ]: got invalid type");
         }
         _ => {}
     }
     match task.backoff_max_seconds {
-        Some(most) if most < 1 => problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {most}")),
+        Some(most) if most < 1 => {
+            problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {most}"))
+        }
         Some(most) if most > 86400 => {
             problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'max' [ 86400 ]: got {most}"));
         }

@@ -45,8 +45,12 @@ pub(super) fn go_problem(text: &str, error: &serde_json::Error) -> String {
 
 /// The literal that a text breaks off in, and what it lacks next.
 fn literal(before: &str) -> String {
-    let begun = |word: &&str| (1..word.len()).rev().any(|length| word.get(..length).is_some_and(|start| before.ends_with(start)));
-    let Some(word) = ["null", "true", "false"].into_iter().find(begun) else { return "looking for beginning of value".into() };
+    let begun = |word: &&str| {
+        (1..word.len()).rev().any(|length| word.get(..length).is_some_and(|start| before.ends_with(start)))
+    };
+    let Some(word) = ["null", "true", "false"].into_iter().find(begun) else {
+        return "looking for beginning of value".into();
+    };
     let next = (1..word.len()).rev().find(|length| word.get(..*length).is_some_and(|start| before.ends_with(start)));
     let expected = word.chars().nth(next.unwrap_or_default()).unwrap_or_default();
     format!("in literal {word} (expecting {})", quoted(expected))

@@ -40,7 +40,15 @@ impl Core {
         }
     }
 
-    pub(super) fn complete(&mut self, turn: &mut Turn<'_>, key: TaskKey, at: At, worker: Option<Uuid>, output: Arc<str>, quiet: bool) {
+    pub(super) fn complete(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: TaskKey,
+        at: At,
+        worker: Option<Uuid>,
+        output: Arc<str>,
+        quiet: bool,
+    ) {
         self.record(key, TaskEventKind::Finished, at, worker, None);
         self.release(turn, key);
         self.task_event(turn, key, EventKind::Completed, Arc::clone(&output), quiet);
@@ -106,7 +114,8 @@ impl Core {
 
     /// A task was assigned to a worker whose stream is gone, and nobody has noticed.
     pub(super) fn lost_send(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
-        let text = "Could not send task to worker. This likely means that too many slots have been configured on the worker";
+        let text =
+            "Could not send task to worker. This likely means that too many slots have been configured on the worker";
         self.record(key, TaskEventKind::Failed, turn.now, None, Some(text));
         let Some(task) = self.runs.task_mut(key) else { return };
         if let State::Running { worker, timer } = std::mem::replace(&mut task.state, State::Backoff) {
@@ -208,7 +217,10 @@ impl Core {
         let Some(task) = self.runs.task_mut(key) else { return };
         let retry_count = task.retry_count;
         // A second output takes the place of the first.
-        task.finals.retain(|row| row.retry_count == retry_count && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_))));
+        task.finals.retain(|row| {
+            row.retry_count == retry_count
+                && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_)))
+        });
         task.finals.push(Final { retry_count, end, at: turn.now });
         task.finals.shrink_to_fit();
         task.events.shrink_to_fit();

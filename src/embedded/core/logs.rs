@@ -14,7 +14,15 @@ const LONGEST: usize = 10_000;
 
 impl Core {
     /// Adds a line to a task's log. The sender's own time is not looked at.
-    pub(crate) fn put_log(&mut self, turn: &Turn<'_>, task: Uuid, message: &str, level: Option<&str>, metadata: &str, retry_count: Option<i32>) -> Result<(), Fault> {
+    pub(crate) fn put_log(
+        &mut self,
+        turn: &Turn<'_>,
+        task: Uuid,
+        message: &str,
+        level: Option<&str>,
+        metadata: &str,
+        retry_count: Option<i32>,
+    ) -> Result<(), Fault> {
         let key = self.known_task(task)?;
         let metadata = match metadata {
             "" => Value::Object(serde_json::Map::new()),
@@ -22,10 +30,14 @@ impl Core {
                 Ok(value @ (Value::Object(_) | Value::Null)) => value,
                 Ok(other) => {
                     let kind = if other.is_array() { "array" } else { "string" };
-                    let text = format!("Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}");
+                    let text = format!(
+                        "Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+                    );
                     return Err(Fault::invalid(text));
                 }
-                Err(error) => return Err(Fault::invalid(format!("Invalid metadata JSON: {}", go_problem(text, &error)))),
+                Err(error) => {
+                    return Err(Fault::invalid(format!("Invalid metadata JSON: {}", go_problem(text, &error))));
+                }
             },
         };
         let mut problems = Problems::default();
@@ -36,7 +48,10 @@ impl Core {
         }
         let known = level.map_or(Some("INFO"), |level| LEVELS.into_iter().find(|known| *known == level));
         if known.is_none() {
-            problems.add("Level", &format!("on condition 'oneof' [ INFO ERROR WARN DEBUG ]: got '{}'", level.unwrap_or_default()));
+            problems.add(
+                "Level",
+                &format!("on condition 'oneof' [ INFO ERROR WARN DEBUG ]: got '{}'", level.unwrap_or_default()),
+            );
         }
         problems.into_request_result("CreateLogLineOpts")?;
         let Some(task) = self.runs.task_mut(key) else { return Ok(()) };

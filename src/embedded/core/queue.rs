@@ -106,7 +106,14 @@ impl Core {
             self.start(turn, key, worker);
         }
         // Those that are left have no worker, and their events say so, once.
-        let waiting: Vec<_> = self.queues.by_action.get(action).into_iter().flat_map(|queue| queue.values().rev().copied()).take_while(|key| self.is_new(*key)).collect();
+        let waiting: Vec<_> = self
+            .queues
+            .by_action
+            .get(action)
+            .into_iter()
+            .flat_map(|queue| queue.values().rev().copied())
+            .take_while(|key| self.is_new(*key))
+            .collect();
         for key in waiting {
             self.record(key, TaskEventKind::NoWorker, turn.now, None, None);
         }
@@ -141,7 +148,13 @@ impl Core {
         let Some(holder) = self.workers.get(&worker) else { return };
         match holder.streams.first().copied() {
             Some(stream) => {
-                self.record(key, TaskEventKind::Sent, turn.now, Some(worker), Some("Sent task run to the assigned worker"));
+                self.record(
+                    key,
+                    TaskEventKind::Sent,
+                    turn.now,
+                    Some(worker),
+                    Some("Sent task run to the assigned worker"),
+                );
                 if let Some(action) = self.action(key, false) {
                     self.effects.push(Effect::Send(stream, Message::Action(Box::new(action))));
                 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::Core;
 use super::store::{End, State, TaskEventKind, TaskKey};
 use super::types::{EventKind, Fault, Report, ReportKind, Resource, RunEvent, Turn};
-use super::Core;
 use crate::model::payload::has_nul;
 
 impl Core {
@@ -26,7 +26,12 @@ impl Core {
             ReportKind::Acknowledged => {}
             ReportKind::Started => self.record_for(key, retry_count, TaskEventKind::Started, at, report.worker, None),
             ReportKind::Completed => match not_json(&report.payload) {
-                Some(problem) => self.failed(turn, key, &Report { payload: problem.into(), should_not_retry: false, ..report }, retry_count),
+                Some(problem) => self.failed(
+                    turn,
+                    key,
+                    &Report { payload: problem.into(), should_not_retry: false, ..report },
+                    retry_count,
+                ),
                 None if current && !ended => {
                     self.complete(turn, key, at, report.worker, report.payload.into(), report.batch);
                 }
@@ -67,7 +72,14 @@ impl Core {
     }
 
     /// A chunk that a task puts into its stream. Nothing is kept of it.
-    pub(crate) fn chunk(&mut self, turn: &Turn<'_>, task: Uuid, text: &str, index: Option<i64>, at: Option<super::At>) -> Result<(), Fault> {
+    pub(crate) fn chunk(
+        &mut self,
+        turn: &Turn<'_>,
+        task: Uuid,
+        text: &str,
+        index: Option<i64>,
+        at: Option<super::At>,
+    ) -> Result<(), Fault> {
         let key = self.known_task(task)?;
         let Some(run) = self.runs.get(key.run).map(|run| run.id) else { return Ok(()) };
         self.publish(RunEvent {

@@ -59,7 +59,8 @@ impl Streams {
 
     pub(super) fn take_all(&mut self) -> Vec<StreamId> {
         let all = std::mem::take(self);
-        let mut streams: Vec<_> = all.worker_of.into_keys().chain(all.results.into_keys()).chain(all.events.into_keys()).collect();
+        let mut streams: Vec<_> =
+            all.worker_of.into_keys().chain(all.results.into_keys()).chain(all.events.into_keys()).collect();
         streams.sort_unstable();
         streams
     }
@@ -200,7 +201,11 @@ impl Core {
         if matches!(events.of, Subject::Tag(_)) {
             // It hangs up when no run is left that it has seen and that has not completed: a failed one stays for ever.
             let completed = event.resource == Resource::Run && event.kind == EventKind::Completed;
-            if completed { events.active.remove(&event.run) } else { events.active.insert(event.run) };
+            if completed {
+                events.active.remove(&event.run)
+            } else {
+                events.active.insert(event.run)
+            };
             event.hangup = completed && events.active.is_empty();
         }
         let hangup = event.hangup;

@@ -54,6 +54,9 @@ impl Timers {
 
     /// Takes the earliest that is due.
     pub(super) fn due(&mut self, now: At) -> Option<Timer> {
-        self.set.first_entry().filter(|entry| entry.key().0 <= now).map(std::collections::btree_map::OccupiedEntry::remove)
+        self.set
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)
+            .map(std::collections::btree_map::OccupiedEntry::remove)
     }
 }

@@ -15,7 +15,11 @@ impl Core {
     /// Starts runs, in the order they are given, all with one stamp.
     pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
         if !self.has(Quirk::PhantomRuns) {
-            let unknown: Vec<_> = triggers.iter().map(|trigger| trigger.workflow.as_str()).filter(|name| self.definitions.find(name).is_none()).collect();
+            let unknown: Vec<_> = triggers
+                .iter()
+                .map(|trigger| trigger.workflow.as_str())
+                .filter(|name| self.definitions.find(name).is_none())
+                .collect();
             if !unknown.is_empty() {
                 return Err(Fault::invalid(format!("workflow names not found: {}", unknown.join(", "))));
             }

@@ -80,8 +80,12 @@ impl Core {
             State::Queued { .. } | State::Backoff => TaskView { status: RestStatus::Queued, error: None, output: None },
             State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
             State::Ended => match shown_by_grpc(task, now).map(|row| &row.end) {
-                Some(End::Completed(output)) => TaskView { status: RestStatus::Completed, error: Some(""), output: Some(output) },
-                Some(End::Failed(text) | End::TimedOut(text)) => TaskView { status: RestStatus::Failed, error: Some(text), output: None },
+                Some(End::Completed(output)) => {
+                    TaskView { status: RestStatus::Completed, error: Some(""), output: Some(output) }
+                }
+                Some(End::Failed(text) | End::TimedOut(text)) => {
+                    TaskView { status: RestStatus::Failed, error: Some(text), output: None }
+                }
                 Some(End::Cancelled | End::ScheduleTimedOut) | None => {
                     TaskView { status: RestStatus::Cancelled, error: Some(""), output: None }
                 }
@@ -113,7 +117,15 @@ fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
     let first = rows.next()?;
     match rows.next_back() {
         // A failure reported after a cancel is believed at once.
-        Some(last) if is_old(task, now) || matches!((&first.end, &last.end), (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))) => Some(last),
+        Some(last)
+            if is_old(task, now)
+                || matches!(
+                    (&first.end, &last.end),
+                    (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))
+                ) =>
+        {
+            Some(last)
+        }
         _ => Some(first),
     }
 }

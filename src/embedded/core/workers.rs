@@ -167,7 +167,9 @@ impl Core {
     pub(super) fn free_worker(&self, now: At, action: &str) -> Option<Uuid> {
         self.workers
             .iter()
-            .filter(|(_, worker)| worker.active && !worker.paused && worker.is_fresh(now) && worker.actions.contains(action))
+            .filter(|(_, worker)| {
+                worker.active && !worker.paused && worker.is_fresh(now) && worker.actions.contains(action)
+            })
             .map(|(id, worker)| (worker.free(), id))
             .filter(|(free, _)| *free > 0)
             .max_by_key(|(free, _)| *free)

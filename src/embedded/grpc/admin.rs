@@ -36,7 +36,9 @@ impl AdminService for Engine {
     ) -> Result<Response<TriggerWorkflowRunResponse>, Status> {
         let request = sized(request)?;
         if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
-            let text = format!("could not create trigger opt: rpc error: code = InvalidArgument desc = priority must be between 1 and 3, got {priority}");
+            let text = format!(
+                "could not create trigger opt: rpc error: code = InvalidArgument desc = priority must be between 1 and 3, got {priority}"
+            );
             return Err(Status::invalid_argument(text));
         }
         if !request.desired_worker_labels.is_empty() {
@@ -53,13 +55,20 @@ impl AdminService for Engine {
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
     }
 
-    async fn get_run_details(&self, request: Request<GetRunDetailsRequest>) -> Result<Response<GetRunDetailsResponse>, Status> {
+    async fn get_run_details(
+        &self,
+        request: Request<GetRunDetailsRequest>,
+    ) -> Result<Response<GetRunDetailsResponse>, Status> {
         let id = external_id(&sized(request)?.external_id)?;
-        let details = self.core.call(move |core, turn| core.find_run(id).map(|run| details(core, run, turn.now))).await?;
+        let details =
+            self.core.call(move |core, turn| core.find_run(id).map(|run| details(core, run, turn.now))).await?;
         answer(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
     }
 
-    async fn cancel_tasks(&self, request: Request<CancelTasksRequest>) -> Result<Response<CancelTasksResponse>, Status> {
+    async fn cancel_tasks(
+        &self,
+        request: Request<CancelTasksRequest>,
+    ) -> Result<Response<CancelTasksResponse>, Status> {
         let request = sized(request)?;
         let ids = ids(&request.external_ids)?;
         check_filter(!ids.is_empty(), request.filter.is_some(), "cancelling by filter")?;
@@ -68,7 +77,10 @@ impl AdminService for Engine {
         answer(CancelTasksResponse { cancelled_tasks: request.external_ids })
     }
 
-    async fn replay_tasks(&self, request: Request<ReplayTasksRequest>) -> Result<Response<ReplayTasksResponse>, Status> {
+    async fn replay_tasks(
+        &self,
+        request: Request<ReplayTasksRequest>,
+    ) -> Result<Response<ReplayTasksResponse>, Status> {
         let request = sized(request)?;
         let ids = ids(&request.external_ids)?;
         check_filter(!ids.is_empty(), request.filter.is_some(), "replaying by filter")?;
@@ -177,7 +189,8 @@ fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault
 }
 
 fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
-    let default_slot = task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
+    let default_slot =
+        task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let missing = [
         (!task.parents.is_empty(), "parents of tasks"),
         (!task.rate_limits.is_empty(), "rate limits"),
@@ -212,7 +225,8 @@ pub(super) fn stored_json(text: &str, field: &str) -> Result<Value, Status> {
     if text.is_empty() {
         return Ok(Value::Null);
     }
-    let value = serde_json::from_str(text).map_err(|_| Status::invalid_argument(format!("Invalid request: invalid json in field `{field}`")))?;
+    let value = serde_json::from_str(text)
+        .map_err(|_| Status::invalid_argument(format!("Invalid request: invalid json in field `{field}`")))?;
     if crate::model::payload::has_nul(text) {
         let text = format!("Invalid request: encoded jsonb contains invalid null character \\u0000 in field `{field}`");
         return Err(Status::invalid_argument(text));

@@ -79,7 +79,9 @@ impl Services {
 
     fn is_authorized<B>(&self, request: &Request<B>) -> bool {
         let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        header.and_then(|header| header.split_once(' ')).is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token == &*self.token)
+        header
+            .and_then(|header| header.split_once(' '))
+            .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token == &*self.token)
     }
 }
 
@@ -105,7 +107,9 @@ impl Service<Request<Body>> for Services {
             other => refuse(Status::unimplemented(format!("unknown service {other}"))),
         };
         let unknown = format!("unknown method {method} for service {service}");
-        answer.map_ok(|answer| if is_unknown(&answer) { Status::unimplemented(unknown).into_http() } else { answer }).boxed()
+        answer
+            .map_ok(|answer| if is_unknown(&answer) { Status::unimplemented(unknown).into_http() } else { answer })
+            .boxed()
     }
 }
 
@@ -139,7 +143,9 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
     let message = request.into_inner();
     let size = message.encoded_len();
     if size > MAX_MESSAGE {
-        return Err(Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE})")));
+        return Err(Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"
+        )));
     }
     Ok(message)
 }
@@ -148,7 +154,9 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
 fn answer<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> {
     let size = message.encoded_len();
     if size > MAX_MESSAGE {
-        return Err(Status::resource_exhausted(format!("grpc: trying to send message larger than max ({size} vs. {MAX_MESSAGE})")));
+        return Err(Status::resource_exhausted(format!(
+            "grpc: trying to send message larger than max ({size} vs. {MAX_MESSAGE})"
+        )));
     }
     Ok(tonic::Response::new(message))
 }

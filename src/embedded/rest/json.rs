@@ -4,12 +4,12 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::embedded::core::shown_by_rest;
+use crate::embedded::core::store::LogLine;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
 use crate::embedded::core::types::{At, Label};
 use crate::embedded::core::workers::Worker;
 use crate::embedded::core::{Core, RestStatus, WorkflowView};
-use crate::embedded::core::store::LogLine;
-use crate::embedded::core::shown_by_rest;
 use crate::embedded::quirks::Quirk;
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -53,7 +53,9 @@ fn output(task: &Task) -> Value {
 /// The text of the failure of the newest attempt that has one: of the current attempt, or of any.
 fn error(task: &Task, any_attempt: bool) -> &str {
     let failures = task.events.iter().filter(|event| event.kind == TaskEventKind::Failed);
-    let newest = failures.filter(|event| any_attempt || event.retry_count == task.retry_count).max_by_key(|event| event.retry_count);
+    let newest = failures
+        .filter(|event| any_attempt || event.retry_count == task.retry_count)
+        .max_by_key(|event| event.retry_count);
     newest.and_then(|event| event.text.as_deref()).unwrap_or_default()
 }
 
@@ -62,9 +64,13 @@ pub(super) fn run_details(core: &Core, run: &Run) -> Value {
     let first = run.tasks.first();
     // A run has the times at which the engine knew, its task those that it was told.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
-    let finished = first.filter(|task| task.state == State::Ended).and_then(|task| task.current_finals().next_back()).map(|row| row.at);
+    let finished = first
+        .filter(|task| task.state == State::Ended)
+        .and_then(|task| task.current_finals().next_back())
+        .map(|row| row.at);
     // A task that nothing has happened to yet is not there.
-    let tasks: Vec<_> = run.tasks.iter().filter(|task| !task.events.is_empty()).map(|task| task_of_run(core, run, task)).collect();
+    let tasks: Vec<_> =
+        run.tasks.iter().filter(|task| !task.events.is_empty()).map(|task| task_of_run(core, run, task)).collect();
     let shape: Vec<_> = run
         .tasks
         .iter()
@@ -158,7 +164,11 @@ pub(super) fn task_row(core: &Core, run: &Run, task: &Task, payloads: bool) -> V
 }
 
 fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
-    let both = if payloads { json!({"input": wrapped_input(run), "output": output(task)}) } else { json!({"input": {}, "output": {}}) };
+    let both = if payloads {
+        json!({"input": wrapped_input(run), "output": output(task)})
+    } else {
+        json!({"input": {}, "output": {}})
+    };
     extend(row, both);
 }
 
@@ -335,7 +345,8 @@ pub(super) fn worker(tenant: Uuid, id: Uuid, worker: &Worker, now: At) -> Value 
         .slots
         .iter()
         .map(|(kind, limit)| {
-            let available = if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
+            let available =
+                if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
             (kind.clone(), json!({"available": available, "limit": limit}))
         })
         .collect();

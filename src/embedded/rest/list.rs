@@ -32,7 +32,9 @@ pub(super) struct Runs {
 impl Runs {
     /// The parameters of a list: it must be said whether it is one of runs or one of tasks.
     pub(super) fn parse_list(query: &Query) -> Result<Self, Refusal> {
-        let tasks = query.flag("only_tasks")?.ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
+        let tasks = query
+            .flag("only_tasks")?
+            .ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
         Ok(Self { tasks, ..Self::parse(query)? })
     }
 
@@ -56,7 +58,10 @@ impl Runs {
             since: query.time("since")?,
             until: query.time("until")?,
             // A status that it does not know, the server passes over.
-            statuses: query.all("statuses").filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name)).collect(),
+            statuses: query
+                .all("statuses")
+                .filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name))
+                .collect(),
             workflows: query.ids("workflow_ids")?,
             all_tags: query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1,
             metadata,
@@ -169,7 +174,9 @@ impl Logs {
             .logs(task.id)?
             .iter()
             // Neither end of the window belongs to it.
-            .filter(|line| self.since.is_none_or(|since| line.at > since) && self.until.is_none_or(|until| line.at < until))
+            .filter(|line| {
+                self.since.is_none_or(|since| line.at > since) && self.until.is_none_or(|until| line.at < until)
+            })
             .filter(|line| self.search.as_deref().is_none_or(|text| line.message.to_lowercase().contains(text)))
             .filter(|line| self.levels.is_empty() || self.levels.iter().any(|level| level == line.level))
             .filter(|line| self.attempt.is_none_or(|attempt| usize::try_from(line.retry_count + 1) == Ok(attempt)))

@@ -100,7 +100,11 @@ impl Engine {
 
     fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
         let token = authorization.0.as_deref().and_then(|header| header.strip_prefix("Bearer "));
-        if token == Some(&*self.token) { Ok(()) } else { Err(Refusal::Message(StatusCode::FORBIDDEN, "Please provide valid credentials")) }
+        if token == Some(&*self.token) {
+            Ok(())
+        } else {
+            Err(Refusal::Message(StatusCode::FORBIDDEN, "Please provide valid credentials"))
+        }
     }
 
     /// The tenant of a path, and the token.
@@ -134,16 +138,31 @@ async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorizatio
 
 async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine.find(&authorization, move |core, turn| Some(json::status(core, core.rest_run(run, turn.now)?).name().into())).await
+    engine
+        .find(&authorization, move |core, turn| Some(json::status(core, core.rest_run(run, turn.now)?).name().into()))
+        .await
 }
 
-async fn run_task_events(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+async fn run_task_events(
+    State(engine): State<Engine>,
+    Path(run): Path<String>,
+    authorization: Authorization,
+) -> Answer {
     let run = id(&run, "workflow run")?;
     // Always empty for a run of one task.
-    engine.find(&authorization, move |core, turn| core.rest_run(run, turn.now).map(|_| json!({"pagination": {}, "rows": []}))).await
+    engine
+        .find(&authorization, move |core, turn| {
+            core.rest_run(run, turn.now).map(|_| json!({"pagination": {}, "rows": []}))
+        })
+        .await
 }
 
-async fn task_timings(State(engine): State<Engine>, Path(run): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn task_timings(
+    State(engine): State<Engine>,
+    Path(run): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let run = id(&run, "workflow run")?;
     if Query::parse(query.as_deref()).number("depth")?.is_some_and(|depth| depth > 10) {
         return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
@@ -151,7 +170,12 @@ async fn task_timings(State(engine): State<Engine>, Path(run): Path<String>, Raw
     engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?))).await
 }
 
-async fn task(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn task(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let task = id(&task, "task")?;
     let attempt = Query::parse(query.as_deref()).number("attempt")?;
     if attempt == Some(0) {
@@ -171,11 +195,19 @@ async fn task(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(q
     match attempt {
         Ordering::Equal => ok(&found),
         Ordering::Greater => Err(Refusal::INTERNAL),
-        Ordering::Less => Err(Refusal::Message(StatusCode::NOT_IMPLEMENTED, "the embedded engine does not implement earlier attempts yet")),
+        Ordering::Less => Err(Refusal::Message(
+            StatusCode::NOT_IMPLEMENTED,
+            "the embedded engine does not implement earlier attempts yet",
+        )),
     }
 }
 
-async fn task_events(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn task_events(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let task = id(&task, "task")?;
     let query = Query::parse(query.as_deref());
     // Nobody who asks for no number of rows gets one.
@@ -190,31 +222,52 @@ async fn task_events(State(engine): State<Engine>, Path(task): Path<String>, Raw
         .await
 }
 
-async fn logs(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn logs(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let task = id(&task, "task")?;
     let asked = list::Logs::parse(&Query::parse(query.as_deref()))?;
     engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_run(task, turn.now)?)).await
 }
 
-async fn runs(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn runs(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
     let asked = list::Runs::parse_list(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
     ok(&body)
 }
 
-async fn metrics(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn metrics(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
     let asked = list::Runs::parse(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
     ok(&body)
 }
 
-async fn workflows(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn workflows(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
     let query = Query::parse(query.as_deref());
     let name = query.first("name").unwrap_or_default().to_lowercase();
-    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
+    let (offset, limit) =
+        (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
     let body = engine
         .core
         .call(move |core, _| {
@@ -230,10 +283,17 @@ async fn workflows(State(engine): State<Engine>, Path(tenant): Path<String>, Raw
 async fn worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
     let worker = id(&worker, "worker")?;
     let tenant = engine.tenant;
-    engine.find(&authorization, move |core, turn| Some(json::worker(tenant, worker, core.worker(worker)?, turn.now))).await
+    engine
+        .find(&authorization, move |core, turn| Some(json::worker(tenant, worker, core.worker(worker)?, turn.now)))
+        .await
 }
 
-async fn pause_worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization, body: Bytes) -> Answer {
+async fn pause_worker(
+    State(engine): State<Engine>,
+    Path(worker): Path<String>,
+    authorization: Authorization,
+    body: Bytes,
+) -> Answer {
     let worker = id(&worker, "worker")?;
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     engine.check(&authorization)?;

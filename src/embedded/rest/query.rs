@@ -15,7 +15,12 @@ impl Query {
     pub(super) fn parse(text: Option<&str>) -> Self {
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decode(name), decode(value))).collect())
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (decode(name), decode(value)))
+                .collect(),
+        )
     }
 
     pub(super) fn first(&self, name: &str) -> Option<&str> {
@@ -31,7 +36,10 @@ impl Query {
         let Some(text) = self.first(name) else { return Ok(None) };
         match text.parse::<i64>() {
             Ok(number) => usize::try_from(number).map(Some).map_err(|_| Refusal::INTERNAL),
-            Err(_) => Err(bad(name, &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"))),
+            Err(_) => Err(bad(
+                name,
+                &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"),
+            )),
         }
     }
 
@@ -41,7 +49,10 @@ impl Query {
             None => Ok(None),
             Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(Some(true)),
             Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(Some(false)),
-            Some(text) => Err(bad(name, &format!("error binding string parameter: strconv.ParseBool: parsing \"{text}\": invalid syntax"))),
+            Some(text) => Err(bad(
+                name,
+                &format!("error binding string parameter: strconv.ParseBool: parsing \"{text}\": invalid syntax"),
+            )),
         }
     }
 
@@ -50,7 +61,9 @@ impl Query {
         let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
         match DateTime::parse_from_rfc3339(&full) {
             Ok(at) => Ok(Some(at.to_utc())),
-            Err(_) => Err(bad(name, &format!("error parsing '{text}' as RFC3339 or 2006-01-02 time: {}", date_problem(text)))),
+            Err(_) => {
+                Err(bad(name, &format!("error parsing '{text}' as RFC3339 or 2006-01-02 time: {}", date_problem(text))))
+            }
         }
     }
 
@@ -73,7 +86,8 @@ pub(super) fn bad(name: &str, problem: &str) -> Refusal {
 fn date_problem(text: &str) -> String {
     let mut rest = text;
     for (part, digits) in [("2006", 4), ("-", 0), ("01", 2), ("-", 0), ("02", 2)] {
-        let is_part = |head: &str| if digits == 0 { head == part } else { head.bytes().all(|byte| byte.is_ascii_digit()) };
+        let is_part =
+            |head: &str| if digits == 0 { head == part } else { head.bytes().all(|byte| byte.is_ascii_digit()) };
         match rest.split_at_checked(part.len()).filter(|(head, _)| is_part(head)) {
             Some((_, tail)) => rest = tail,
             None => return format!("parsing time \"{text}\" as \"2006-01-02\": cannot parse \"{rest}\" as \"{part}\""),

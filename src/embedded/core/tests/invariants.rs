@@ -32,7 +32,15 @@ impl Play {
     fn new(quirks: Quirks) -> Self {
         let mut bench = Bench::new(quirks);
         bench.put(TaskDefinition { retries: 1, timeout: "4s".into(), schedule_timeout: Some("40s".into()), ..task() });
-        Self { bench, runs: vec![], workers: vec![], open: vec![], results: vec![], closed: BTreeSet::new(), told: vec![] }
+        Self {
+            bench,
+            runs: vec![],
+            workers: vec![],
+            open: vec![],
+            results: vec![],
+            closed: BTreeSet::new(),
+            told: vec![],
+        }
     }
 
     fn step(&mut self, (kind, a, b, c): Step) {
@@ -48,7 +56,9 @@ impl Play {
                 let triggers = (0..a % 4).map(|at| trigger(Some(1 + i32::from(b.wrapping_add(at) % 3)))).collect();
                 self.runs.extend(bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap());
             }
-            (3, ..) => self.workers.push(bench.turn(|core, turn| core.register(turn, registration(i32::from(a % 4) - 1))).unwrap()),
+            (3, ..) => self
+                .workers
+                .push(bench.turn(|core, turn| core.register(turn, registration(i32::from(a % 4) - 1))).unwrap()),
             (4, _, Some(worker)) => {
                 let stream = bench.stream();
                 bench.turn(|core, _| core.listen(worker, stream)).unwrap();
@@ -70,7 +80,11 @@ impl Play {
                 let retry_count = if c % 8 == 0 { current + i32::from(c % 3) - 1 } else { current };
                 let kind = [Completed, Failed, Started, Failed, Completed, Acknowledged, Cancelled][usize::from(b % 7)];
                 let payload = ["{}", "", "no JSON", r#"{"a": 1}"#][usize::from(c % 4)];
-                let report = Report { should_not_retry: c % 5 == 0, batch: c % 2 == 0, ..report(run, kind, retry_count, payload) };
+                let report = Report {
+                    should_not_retry: c % 5 == 0,
+                    batch: c % 2 == 0,
+                    ..report(run, kind, retry_count, payload)
+                };
                 bench.turn(|core, turn| core.report(turn, report)).unwrap();
             }
             (12, Some(run), _) => bench.turn(|core, turn| core.cancel(turn, &[run])),
@@ -84,13 +98,15 @@ impl Play {
                 }
             }
             (14, Some(run), _) => {
-                let stream = pick(&self.results, b).filter(|stream| c % 4 != 0 && self.open.contains(stream)).unwrap_or_else(|| {
-                    let stream = bench.stream();
-                    bench.turn(|core, turn| core.open_results(turn, stream));
-                    self.results.push(stream);
-                    self.open.push(stream);
-                    stream
-                });
+                let stream = pick(&self.results, b)
+                    .filter(|stream| c % 4 != 0 && self.open.contains(stream))
+                    .unwrap_or_else(|| {
+                        let stream = bench.stream();
+                        bench.turn(|core, turn| core.open_results(turn, stream));
+                        self.results.push(stream);
+                        self.open.push(stream);
+                        stream
+                    });
                 bench.turn(|core, turn| core.ask_result(turn, stream, run));
             }
             (15, Some(run), _) => bench.turn(|core, turn| core.chunk(turn, run, "chunk", None, None)).unwrap(),

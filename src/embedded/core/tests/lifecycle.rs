@@ -11,7 +11,10 @@ fn queued_running_completed() {
 
     let (_, stream) = bench.worker(1);
     let actions = bench.actions();
-    assert_eq!(actions.iter().map(|(stream, action)| (*stream, action.task, action.cancel)).collect::<Vec<_>>(), [(stream, id, false)]);
+    assert_eq!(
+        actions.iter().map(|(stream, action)| (*stream, action.task, action.cancel)).collect::<Vec<_>>(),
+        [(stream, id, false)]
+    );
     assert_eq!(bench.grpc(id), RestStatus::Running);
 
     let (begun, ended) = (bench.now + TimeDelta::milliseconds(5), bench.now + TimeDelta::seconds(1));
@@ -59,7 +62,10 @@ fn a_back_off_is_told_and_kept() {
     let id = bench.started(TaskDefinition { retries: 2, backoff_factor: Some(1.5), ..task() });
     bench.actions();
     bench.report(id, ReportKind::Failed, 0, "no");
-    assert_eq!(bench.text(id, TaskEventKind::Retrying), "This is retry number 1. Retrying in 1.5s (2026-01-01T12:00:01Z).");
+    assert_eq!(
+        bench.text(id, TaskEventKind::Retrying),
+        "This is retry number 1. Retrying in 1.5s (2026-01-01T12:00:01Z)."
+    );
     assert_eq!(bench.grpc(id), RestStatus::Queued);
     bench.pass_beating(worker, Duration::from_millis(1499));
     assert!(bench.actions().is_empty());
@@ -154,10 +160,15 @@ fn watchers_hear_of_a_late_end_too() {
         .effects()
         .into_iter()
         .filter_map(|effect| match effect {
-            Effect::Send(_, Message::Event(RunEvent { resource, kind, hangup, .. })) => Some((resource == Resource::Run, kind, hangup)),
+            Effect::Send(_, Message::Event(RunEvent { resource, kind, hangup, .. })) => {
+                Some((resource == Resource::Run, kind, hangup))
+            }
             _ => None,
         })
         .collect();
     use EventKind::{Cancelled, Completed, Started};
-    assert_eq!(heard, [(false, Started, false), (true, Cancelled, false), (false, Completed, false), (true, Completed, true)]);
+    assert_eq!(
+        heard,
+        [(false, Started, false), (true, Cancelled, false), (false, Completed, false), (true, Completed, true)]
+    );
 }

@@ -40,11 +40,19 @@ fn half_a_minute_of_silence_and_the_task_goes_to_another() {
     assert!(bench.actions().is_empty());
     bench.beat(other);
     bench.pass(Duration::from_millis(1));
-    let moved: Vec<_> = bench.actions().into_iter().map(|(stream, action)| (stream, action.task, action.retry_count)).collect();
+    let moved: Vec<_> =
+        bench.actions().into_iter().map(|(stream, action)| (stream, action.task, action.retry_count)).collect();
     assert_eq!(moved, [(stream, id, 1)]);
     assert_eq!(bench.text(id, TaskEventKind::Reassigned), "Worker did not send a heartbeat for 30 seconds");
     // Neither a retry nor a new place in the queue is told.
-    let expected = [("QUEUED", 0), ("ASSIGNED", 0), ("SENT_TO_WORKER", 0), ("REASSIGNED", 0), ("ASSIGNED", 1), ("SENT_TO_WORKER", 1)];
+    let expected = [
+        ("QUEUED", 0),
+        ("ASSIGNED", 0),
+        ("SENT_TO_WORKER", 0),
+        ("REASSIGNED", 0),
+        ("ASSIGNED", 1),
+        ("SENT_TO_WORKER", 1),
+    ];
     assert_eq!(bench.kinds(id), expected);
 
     // The old one's result comes too late.
