@@ -17,6 +17,12 @@ impl Rest {
         Self { wire, caller, tenant }
     }
 
+    /// The wire, for those who make calls of their own.
+    #[cfg(feature = "unstable-raw")]
+    pub(crate) fn wire(&self) -> &RestWire {
+        &self.wire
+    }
+
     /// A run with its tasks. Not found for about a tenth of a second after its trigger.
     pub(crate) async fn run(&self, run: &str) -> Result<Run> {
         self.read("reading the run", RestCall::get(&["stable", "workflow-runs", run])).await

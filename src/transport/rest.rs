@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::response::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -90,26 +91,38 @@ impl RestWire {
 
     /// Makes one request, once, and reads the whole answer.
     pub(crate) async fn send(&self, name: &'static str, call: &RestCall) -> Result<Bytes> {
-        let mut request = Request::builder()
-            .method(&call.method)
-            .uri(format!("{}{}", self.base, call.target))
-            .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("hatchet-rs/", env!("CARGO_PKG_VERSION")));
-        if call.body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let request = request
-            .body(Body::new(Full::new(call.body.clone().unwrap_or_default())))
-            .map_err(|error| Error::invalid("request", error))?;
-        let answer = self.wire.clone().oneshot(request).await.map_err(|error| lost(name, error))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| lost(name, error))?.to_bytes();
+        let (head, body) = self.exchange(name, &call.method, &call.target, call.body.clone()).await?;
         if head.status.is_success() {
             return Ok(body);
         }
         let after =
             head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
         Err(refusal(name, head.status, &body).with_retry_after(after))
+    }
+
+    /// The same for any request, whatever the answer: path and query as they are, the answer as it came.
+    #[cfg(feature = "unstable-raw")]
+    pub(crate) async fn raw(&self, method: &Method, target: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes)> {
+        let (head, body) = self.exchange("the raw call", method, target, body).await?;
+        Ok((head.status, body))
+    }
+
+    async fn exchange(&self, name: &str, method: &Method, target: &str, body: Option<Bytes>) -> Result<(Parts, Bytes)> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{target}", self.base))
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("hatchet-rs/", env!("CARGO_PKG_VERSION")));
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(Body::new(Full::new(body.unwrap_or_default())))
+            .map_err(|error| Error::invalid("request", error))?;
+        let answer = self.wire.clone().oneshot(request).await.map_err(|error| lost(name, error))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| lost(name, error))?.to_bytes();
+        Ok((head, body))
     }
 }
 

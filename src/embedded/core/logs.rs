@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::Core;
 use super::definitions::Problems;
-use super::json::jsonb_text;
+use super::json::{go_problem, jsonb_text};
 use super::store::LogLine;
-use super::types::{Fault, Turn};
+use super::types::{Fault, Turn, stored};
 
 const LEVELS: [&str; 4] = ["INFO", "ERROR", "WARN", "DEBUG"];
 const LONGEST: usize = 10_000;
@@ -35,7 +35,9 @@ impl Core {
                     );
                     return Err(Fault::invalid(text));
                 }
-                Err(error) => return Err(Fault::invalid(format!("Invalid metadata JSON: {error}"))),
+                Err(error) => {
+                    return Err(Fault::invalid(format!("Invalid metadata JSON: {}", go_problem(text, &error))));
+                }
             },
         };
         let mut problems = Problems::default();
@@ -52,13 +54,13 @@ impl Core {
             );
         }
         problems.into_request_result("CreateLogLineOpts")?;
-        let Some(stored) = self.runs.task_mut(key) else { return Ok(()) };
-        stored.logs.push(LogLine {
-            at: turn.now,
+        let Some(task) = self.runs.task_mut(key) else { return Ok(()) };
+        task.logs.push(LogLine {
+            at: stored(turn.now),
             level: known.unwrap_or("INFO"),
             message: message.into(),
             metadata: jsonb_text(&metadata).into(),
-            retry_count: retry_count.unwrap_or(stored.retry_count),
+            retry_count: retry_count.unwrap_or(task.retry_count),
         });
         Ok(())
     }

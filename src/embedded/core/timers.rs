@@ -43,6 +43,11 @@ impl Timers {
         self.set.remove(&key);
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (TimerKey, Timer)> {
+        self.set.iter().map(|(key, timer)| (*key, *timer))
+    }
+
     pub(super) fn next(&self) -> Option<At> {
         self.set.first_key_value().map(|((at, _), _)| *at)
     }

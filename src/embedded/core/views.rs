@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::definitions::Workflow;
 use super::json::jsonb_text;
-use super::store::{End, Final, Run, State, Task};
+use super::store::{End, Final, Run, RunIx, State, Task};
 use super::types::At;
 use super::{Core, Quirk};
 
@@ -61,6 +61,10 @@ impl Core {
         self.runs.find(id)
     }
 
+    pub(crate) fn number(&self, run: &Run) -> u32 {
+        self.runs.index(run.id).map(RunIx::number).unwrap_or_default()
+    }
+
     /// A run that REST knows by now.
     pub(crate) fn rest_run(&self, id: Uuid, now: At) -> Option<&Run> {
         self.find_run(id).filter(|run| self.is_visible(run, now))
@@ -103,13 +107,18 @@ impl Core {
     }
 }
 
+/// Whether minutes have passed since a task last ended: then another of its final rows comes up.
+pub(super) fn is_old(task: &Task, now: At) -> bool {
+    task.current_finals().next_back().is_some_and(|last| now >= last.at + STEADY)
+}
+
 fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
-    let mut rows = task.finals.iter().filter(|row| row.retry_count == task.retry_count);
+    let mut rows = task.current_finals();
     let first = rows.next()?;
     match rows.next_back() {
         // A failure reported after a cancel is believed at once.
         Some(last)
-            if now >= last.at + STEADY
+            if is_old(task, now)
                 || matches!(
                     (&first.end, &last.end),
                     (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))
@@ -121,10 +130,13 @@ fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
     }
 }
 
-/// A completed row is shown whatever came before or after it.
+/// Not the last counts but the best: a completed row is shown whatever came before or after it.
 pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
-    let rows = || task.finals.iter().filter(|row| row.retry_count == task.retry_count);
-    rows().find(|row| matches!(row.end, End::Completed(_))).or_else(|| rows().next_back())
+    task.current_finals().max_by_key(|row| match row.end {
+        End::Completed(_) => 2,
+        End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut => 1,
+        End::Cancelled => 0,
+    })
 }
 
 /// What a worker gets with a task. The first attempt's text is Go's, later ones' is the database's.

@@ -24,6 +24,8 @@ pub(crate) struct Worker {
     pub(crate) slots: BTreeMap<String, i32>,
     pub(crate) labels: BTreeMap<String, Label>,
     pub(crate) last_beat: Option<At>,
+    /// Whether it has beaten since it last began to listen: before that it is given nothing.
+    beating: bool,
     pub(crate) paused: bool,
     /// Open streams, oldest first: work goes to the first, cancellations to all.
     pub(super) streams: Vec<StreamId>,
@@ -36,7 +38,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     fn is_fresh(&self, now: At) -> bool {
-        self.last_beat.is_some_and(|beat| beat + FRESH >= now)
+        self.beating && self.last_beat.is_some_and(|beat| beat + FRESH >= now)
     }
 
     pub(crate) fn free(&self) -> usize {
@@ -79,6 +81,7 @@ impl Core {
                 slots: registration.slots,
                 labels: registration.labels,
                 last_beat: None,
+                beating: false,
                 paused: false,
                 streams: Vec::new(),
                 running: BTreeSet::new(),
@@ -103,8 +106,7 @@ impl Core {
     pub(crate) fn listen(&mut self, worker: Uuid, stream: StreamId) -> Result<(), Fault> {
         let holder = self.workers.get_mut(&worker).ok_or_else(|| Fault::not_found("not found"))?;
         holder.streams.push(stream);
-        (holder.listened, holder.active) = (true, true);
-        holder.last_beat = None;
+        (holder.listened, holder.active, holder.beating) = (true, true, false);
         self.streams.worker_of.insert(stream, worker);
         Ok(())
     }
@@ -124,7 +126,7 @@ impl Core {
             let message = format!("Heartbeat rejected: worker stream is not active: {worker}");
             return Err(Fault { code: Code::FailedPrecondition, message });
         }
-        holder.active = true;
+        (holder.active, holder.beating) = (true, true);
         holder.last_beat = Some(turn.now);
         if !std::mem::replace(&mut holder.watched, true) {
             self.timers.set(turn.now + SILENT, Timer::Silence(worker));

@@ -302,7 +302,7 @@ async fn with_first<T: Send + 'static>(
 ) -> Open<T> {
     let mut stream: Stream<T> = Box::pin(stream);
     match stream.next().await {
-        None => Ok(Response::new(stream)),
+        None => Ok(Response::new(Box::pin(stream::empty()))),
         Some(first) => Ok(Response::new(Box::pin(stream::once(std::future::ready(Ok(first?))).chain(stream)))),
     }
 }

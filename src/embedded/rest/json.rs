@@ -38,18 +38,6 @@ fn meta(id: Uuid, created: At) -> Value {
     json!({"id": id.to_string(), "createdAt": stamp(created), "updatedAt": stamp(created)})
 }
 
-/// When the current attempt ended, by who reported it.
-fn finished(task: &Task) -> Option<At> {
-    let kinds = [
-        TaskEventKind::Finished,
-        TaskEventKind::Failed,
-        TaskEventKind::TimedOut,
-        TaskEventKind::ScheduleTimedOut,
-        TaskEventKind::Cancelled,
-    ];
-    (task.state == State::Ended).then(|| kinds.into_iter().find_map(|kind| task.event(kind)).map(|event| event.at))?
-}
-
 /// The status of a run of one task is its task's.
 pub(super) fn status(core: &Core, run: &Run) -> RestStatus {
     run.tasks.first().map_or(RestStatus::Completed, |task| core.rest_status(task))
@@ -74,7 +62,12 @@ fn error(task: &Task, any_attempt: bool) -> &str {
 /// A run with its tasks.
 pub(super) fn run_details(core: &Core, run: &Run) -> Value {
     let first = run.tasks.first();
-    let (started, finished) = (first.and_then(Task::started), first.and_then(finished));
+    // A run has the times at which the engine knew, its task those that it was told.
+    let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
+    let finished = first
+        .filter(|task| task.state == State::Ended)
+        .and_then(|task| task.current_finals().next_back())
+        .map(|row| row.at);
     // A task that nothing has happened to yet is not there.
     let tasks: Vec<_> =
         run.tasks.iter().filter(|task| !task.events.is_empty()).map(|task| task_of_run(core, run, task)).collect();
@@ -90,8 +83,8 @@ pub(super) fn run_details(core: &Core, run: &Run) -> Value {
         "run": {
             "metadata": meta(run.id, run.created),
             "additionalMetadata": object(&run.metadata),
-            // Both are the start: what is called the creation here is not.
-            "createdAt": or_never(started.or(Some(run.created))),
+            // What is called the creation here is that of the current attempt.
+            "createdAt": or_never(first.and_then(Task::first_heard)),
             "startedAt": or_never(started),
             "finishedAt": or_never(finished),
             "duration": run_duration(started, finished),
@@ -180,7 +173,7 @@ fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
 }
 
 fn summary(core: &Core, run: &Run, task: &Task) -> Value {
-    let (started, finished) = (task.started(), finished(task));
+    let (started, finished) = (task.started(), task.finished());
     let mut row = json!({
         "metadata": meta(task.id, run.created),
         "additionalMetadata": object(&run.metadata),
@@ -193,7 +186,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "status": core.rest_status(task).name(),
         "stepId": run.step(task).map(|step| step.id.to_string()),
         "taskExternalId": task.id.to_string(),
-        "taskId": 1,
+        "taskId": core.number(run),
         "taskInsertedAt": stamp(run.created),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
@@ -261,13 +254,13 @@ pub(super) fn timings(core: &Core, run: &Run) -> Value {
                 "status": core.rest_status(task).name(),
                 "taskDisplayName": name_of(run, task),
                 "taskExternalId": task.id.to_string(),
-                "taskId": 1,
+                "taskId": core.number(run),
                 "taskInsertedAt": stamp(run.created),
                 "tenantId": core.tenant.to_string(),
                 "workflowRunId": run.id.to_string(),
             });
             let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
-            for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", finished(task))] {
+            for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", task.finished())] {
                 if let Some(at) = at {
                     extend(&mut row, json!({name: stamp(at)}));
                 }

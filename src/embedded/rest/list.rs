@@ -1,11 +1,9 @@
 //! Lists: what can be asked, and what comes of it.
 
-use axum::http::StatusCode;
-use chrono::DateTime;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::query::{self, Query};
 use super::{Refusal, json as render};
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::At;
@@ -14,65 +12,6 @@ use crate::embedded::core::{Core, RestStatus};
 /// A total is counted up to here.
 const MOST_COUNTED: usize = 20_000;
 const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
-
-/// Parameters, in the order they came; one that is there several times is a list.
-pub(super) struct Query(Vec<(String, String)>);
-
-impl Query {
-    pub(super) fn parse(text: Option<&str>) -> Self {
-        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(
-            pairs
-                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-                .map(|(name, value)| (decode(name), decode(value)))
-                .collect(),
-        )
-    }
-
-    pub(super) fn first(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
-    /// A number that is not negative; for a negative one the server has no answer.
-    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
-        let Some(text) = self.first(name) else { return Ok(None) };
-        match text.parse::<i64>() {
-            Ok(number) => usize::try_from(number).map(Some).map_err(|_| Refusal::INTERNAL),
-            Err(_) => Err(bad(
-                name,
-                &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"),
-            )),
-        }
-    }
-
-    fn time(&self, name: &str) -> Result<Option<At>, Refusal> {
-        let Some(text) = self.first(name) else { return Ok(None) };
-        let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-        match DateTime::parse_from_rfc3339(&full) {
-            Ok(at) => Ok(Some(at.to_utc())),
-            Err(_) => Err(bad(name, &format!("error parsing '{text}' as RFC3339 or 2006-01-02 time"))),
-        }
-    }
-
-    fn ids(&self, name: &str) -> Result<Vec<Uuid>, Refusal> {
-        let parse = |text: &str| {
-            text.parse().map_err(|_| {
-                let length = text.len();
-                bad(name, &format!("error setting array element: error unmarshaling '{text}' text as *uuid.UUID: invalid UUID length: {length}"))
-            })
-        };
-        self.all(name).map(parse).collect()
-    }
-}
-
-fn bad(name: &str, problem: &str) -> Refusal {
-    Refusal::Text(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
-}
 
 /// A question about runs.
 pub(super) struct Runs {
@@ -91,6 +30,14 @@ pub(super) struct Runs {
 }
 
 impl Runs {
+    /// The parameters of a list: it must be said whether it is one of runs or one of tasks.
+    pub(super) fn parse_list(query: &Query) -> Result<Self, Refusal> {
+        let tasks = query
+            .flag("only_tasks")?
+            .ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
+        Ok(Self { tasks, ..Self::parse(query)? })
+    }
+
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
         let limit = query.number("limit")?.unwrap_or(50);
         if limit == 0 {
@@ -118,8 +65,8 @@ impl Runs {
             workflows: query.ids("workflow_ids")?,
             all_tags: query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1,
             metadata,
-            tasks: query.first("only_tasks") == Some("true"),
-            payloads: query.first("include_payloads") == Some("true"),
+            tasks: false,
+            payloads: query.flag("include_payloads")?.unwrap_or(false),
             limit,
             offset: query.number("offset")?.unwrap_or(0),
             nothing: nothing || query.first("idempotency_keys").is_some(),

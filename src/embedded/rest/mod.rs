@@ -2,7 +2,9 @@
 
 mod json;
 mod list;
+mod query;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,6 +17,7 @@ use axum::routing::{get, patch};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::query::Query;
 use super::actor::Handle;
 use super::core::Core;
 use super::core::types::{Fault, Turn};
@@ -43,14 +46,16 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
+        .method_not_allowed_fallback(unknown)
         .fallback(not_yet)
         .with_state(Engine { core, tenant, token })
 }
 
-/// A refusal in one of the engine's two shapes.
+/// A refusal in one of the engine's two shapes: a message, or a list of descriptions.
 enum Refusal {
     Message(StatusCode, &'static str),
     Text(StatusCode, String),
+    Descriptions(StatusCode, &'static str),
 }
 
 impl Refusal {
@@ -60,11 +65,12 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, message) = match self {
-            Self::Message(status, message) => (status, message.to_owned()),
-            Self::Text(status, message) => (status, message),
+        let (status, body) = match self {
+            Self::Message(status, message) => (status, json!({ "message": message })),
+            Self::Text(status, message) => (status, json!({ "message": message })),
+            Self::Descriptions(status, description) => (status, json!({ "errors": [{ "description": description }] })),
         };
-        (status, [(CONTENT_TYPE, "application/json")], json!({ "message": message }).to_string()).into_response()
+        (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
     }
 }
 
@@ -151,19 +157,49 @@ async fn run_task_events(
         .await
 }
 
-async fn task_timings(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+async fn task_timings(
+    State(engine): State<Engine>,
+    Path(run): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let run = id(&run, "workflow run")?;
+    if Query::parse(query.as_deref()).number("depth")?.is_some_and(|depth| depth > 10) {
+        return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
+    }
     engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?))).await
 }
 
-async fn task(State(engine): State<Engine>, Path(task): Path<String>, authorization: Authorization) -> Answer {
+async fn task(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let task = id(&task, "task")?;
-    engine
-        .find(&authorization, move |core, turn| {
+    let attempt = Query::parse(query.as_deref()).number("attempt")?;
+    if attempt == Some(0) {
+        return Err(Refusal::Message(StatusCode::BAD_REQUEST, "Attempt must be greater than 0"));
+    }
+    let found = engine
+        .core
+        .call(move |core, turn| {
             let run = core.rest_run(task, turn.now)?;
-            Some(json::task_alone(core, run, run.tasks.first()?))
+            let task = run.tasks.first()?;
+            let last = usize::try_from(task.retry_count + 1).unwrap_or_default();
+            Some((json::task_alone(core, run, task), attempt.unwrap_or(last).cmp(&last)))
         })
-        .await
+        .await?;
+    let (found, attempt) = found.ok_or(Refusal::NOT_FOUND)?;
+    engine.check(&authorization)?;
+    match attempt {
+        Ordering::Equal => ok(&found),
+        Ordering::Greater => Err(Refusal::INTERNAL),
+        Ordering::Less => Err(Refusal::Message(
+            StatusCode::NOT_IMPLEMENTED,
+            "the embedded engine does not implement earlier attempts yet",
+        )),
+    }
 }
 
 async fn task_events(
@@ -173,7 +209,7 @@ async fn task_events(
     authorization: Authorization,
 ) -> Answer {
     let task = id(&task, "task")?;
-    let query = list::Query::parse(query.as_deref());
+    let query = Query::parse(query.as_deref());
     // Nobody who asks for no number of rows gets one.
     let limit = query.number("limit")?.unwrap_or(0);
     let offset = query.number("offset")?.unwrap_or(0);
@@ -193,7 +229,7 @@ async fn logs(
     authorization: Authorization,
 ) -> Answer {
     let task = id(&task, "task")?;
-    let asked = list::Logs::parse(&list::Query::parse(query.as_deref()))?;
+    let asked = list::Logs::parse(&Query::parse(query.as_deref()))?;
     engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_run(task, turn.now)?)).await
 }
 
@@ -204,7 +240,7 @@ async fn runs(
     authorization: Authorization,
 ) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let asked = list::Runs::parse(&list::Query::parse(query.as_deref()))?;
+    let asked = list::Runs::parse_list(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
     ok(&body)
 }
@@ -216,7 +252,7 @@ async fn metrics(
     authorization: Authorization,
 ) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let asked = list::Runs::parse(&list::Query::parse(query.as_deref()))?;
+    let asked = list::Runs::parse(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
     ok(&body)
 }
@@ -228,7 +264,7 @@ async fn workflows(
     authorization: Authorization,
 ) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let query = list::Query::parse(query.as_deref());
+    let query = Query::parse(query.as_deref());
     let name = query.first("name").unwrap_or_default().to_lowercase();
     let (offset, limit) =
         (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
@@ -272,6 +308,11 @@ async fn pause_worker(
         })
         .await?;
     ok(&found.ok_or(Refusal::NOT_FOUND)?)
+}
+
+/// The server's answer to what it does not have.
+async fn unknown() -> Response {
+    (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "application/json")], "null").into_response()
 }
 
 /// What the server has and this engine does not: said, and never pretended.
