@@ -89,3 +89,8 @@ pub use run::{RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
 pub use watch::{Change, RunWatch};
 pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
 pub use workflow::{Context, Task, TaskError, TaskResult};
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -58,7 +58,7 @@ pub(crate) fn to_proto(at: DateTime<Utc>) -> prost_types::Timestamp {
 /// The engine knows no unit below a millisecond, and what is shorter is rounded up: a timeout must not become zero.
 pub(crate) fn duration_text(length: Duration) -> String {
     let millis = length.as_nanos().div_ceil(1_000_000);
-    if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
+    if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
 }
 
 #[cfg(test)]

@@ -85,9 +85,9 @@ fn place(room: &str) -> usize {
 
 #[test]
 fn no_room_uses_a_later_one() {
-    let (mut wrong, shown) = (Vec::new(), shown());
+    let (mut wrong, top) = (Vec::new(), shown());
     for (room, file, text) in all_sources().into_iter().filter(|(room, ..)| room != "lib") {
-        for other in used(&text, &shown) {
+        for other in used(&text, &top) {
             if place(&other) > place(&room) {
                 wrong.push(format!("{} uses {other}", file.display()));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future;
+use futures_util::future::{self, BoxFuture};
 use tokio::time::{Instant, sleep};
 
 use super::classify::{Finding, attempts_of, may_be_behind, settled};
@@ -25,7 +25,13 @@ const MOMENT: Duration = Duration::from_millis(200);
 /// Gathers what is known about a run until it is of one piece.
 ///
 /// `results` is what the result stream sent, if that is the reason to look.
-pub(crate) async fn look(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> Result<RunDetails> {
+///
+/// Boxed, because it is seldom under way and large: who waits for a run should not carry it along.
+pub(crate) fn look(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> BoxFuture<'_, Result<RunDetails>> {
+    Box::pin(look_until_whole(client, run, results))
+}
+
+async fn look_until_whole(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> Result<RunDetails> {
     let deadline = Instant::now() + PATIENCE;
     let mut evidence = Evidence { results, ..Evidence::default() };
     let (mut looks, mut still) = (0, Still::default());
@@ -34,7 +40,7 @@ pub(crate) async fn look(client: &Client, run: RunId, results: Option<Vec<TaskEn
         let patient = Instant::now() < deadline;
         let finding = settled(&evidence, patient);
         if !patient || is_whole(&evidence, &finding, &mut still) {
-            return details(run, evidence, finding);
+            return details(run, evidence, &finding);
         }
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64())).await;
@@ -97,14 +103,14 @@ fn known<T>(answer: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn details(run: RunId, evidence: Evidence, finding: Finding) -> Result<RunDetails> {
-    let attempts = attempts_of(&evidence, &finding);
+fn details(run: RunId, evidence: Evidence, finding: &Finding) -> Result<RunDetails> {
+    let attempts = attempts_of(&evidence, finding);
     let Evidence { grpc, rest, .. } = evidence;
-    let (outcome, conflicts) = match &finding {
+    let (outcome, conflicts) = match finding {
         Finding::Ended(outcome, conflicts) => (Some(outcome.clone()), conflicts.clone()),
         _ => (None, Vec::new()),
     };
-    let status = match &finding {
+    let status = match finding {
         Finding::Ended(outcome, _) => outcome.status(),
         Finding::Going(status) => status.clone(),
         Finding::Lagging => crate::model::RunStatus::Running,

@@ -160,7 +160,7 @@ impl std::error::Error for ConnectError {
 
 /// Whether no connection came about, by the causes of a call's error.
 pub(super) fn never_left(error: &(dyn std::error::Error + 'static)) -> bool {
-    causes(error).any(|cause| cause.is::<ConnectError>())
+    causes(error).any(<dyn std::error::Error>::is::<ConnectError>)
 }
 
 /// Whether another try cannot end otherwise: both sides were there and did not agree on TLS. With TLS 1.3 a client that

@@ -77,8 +77,8 @@ pub struct RunWatch {
 impl RunWatch {
     fn new(client: Client, run: RunId) -> Self {
         let stale = Arc::new(AtomicU64::new(0));
-        let state = State { driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
-        let changes = unfold((client, run, state), |(client, run, mut state)| async move {
+        let fresh = State { driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
+        let changes = unfold((client, run, fresh), |(client, run, mut state)| async move {
             let item = state.next(&client, run).await?;
             Some((item, (client, run, state)))
         });

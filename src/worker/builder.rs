@@ -146,10 +146,14 @@ impl Worker {
     /// # Cancel safety
     /// Dropping the future stops the worker.
     pub async fn start(self) -> Result<RunningWorker> {
-        for definition in self.actions.values() {
-            put(&self.client, definition).await?;
-        }
-        let id = self.register().await?;
+        // Boxed, because it is over soon, and whoever awaits this would carry its size along.
+        let id = Box::pin(async {
+            for definition in self.actions.values() {
+                Box::pin(put(&self.client, definition)).await?;
+            }
+            self.register().await
+        });
+        let id = id.await?;
         RunningWorker::start(self, id).await
     }
 

@@ -147,10 +147,10 @@ impl Driver {
             LinkEvent::Action(action) => self.on_action(*action),
             // Full means that it has not yet begun the last row of soon beats: that one will do.
             LinkEvent::Reopened => drop(beats.opened.try_send(())),
-            LinkEvent::Refused(error) => match self.ready.take() {
-                Some(ready) => drop(ready.send(Err(error))),
-                None => tracing::error!(%error, "the worker's stream is refused"),
-            },
+            LinkEvent::Refused(error) => {
+                tracing::error!(%error, "the worker's stream is refused");
+                self.ready.take().map(|ready| ready.send(Err(error)));
+            }
         }
     }
 

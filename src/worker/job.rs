@@ -172,10 +172,7 @@ impl Job {
         let deadline = Instant::now() + REPORTING;
         let mut failures = 0;
         loop {
-            let error = match self.client.rpc().dispatcher.send_event(event.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = self.client.rpc().dispatcher.send_event(event.clone()).await else { return Ok(()) };
             failures += 1;
             let pause = retry_delay(failures, fastrand::f64());
             if !error.is_transient() || Instant::now() + pause > deadline {

@@ -45,7 +45,7 @@ impl Definition {
         let mut problems = Vec::new();
         let mut check = |ok: bool, problem: String| {
             if !ok {
-                problems.push(format!("task {name:?}: {problem}"))
+                problems.push(format!("task {name:?}: {problem}"));
             }
         };
         check(is_name(name), "its name must be letters, digits, '.', '-' and '_'".into());
