@@ -42,7 +42,7 @@ pub(crate) struct Handle {
 pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken) -> (Handle, JoinHandle<()>) {
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let (closed, closing) = mpsc::unbounded_channel();
-    let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed.into()) };
+    let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed) };
     let task = tokio::spawn(actor.run(inbox, closing, stop));
     (Handle { commands, closed, streams: Arc::default(), clock }, task)
 }
@@ -196,7 +196,7 @@ async fn at(timer: Option<tokio::time::Instant>) {
     }
 }
 
-/// SplitMix64, twice a number: ids that are as good as random and the same for the same seed.
+/// `SplitMix64`, twice a number: ids that are as good as random and the same for the same seed.
 struct Random(u64);
 
 impl Random {

@@ -84,7 +84,7 @@ struct Table {
 impl Table {
     async fn set() -> Self {
         let stage = Stage::set(Quirks::all(), 7).await;
-        stage.put(&super::recording::workflow(&Value::Null, WORKFLOW, Value::Null)).await;
+        stage.put(&super::recording::workflow(&Value::Null, WORKFLOW, &Value::Null)).await;
         stage.ordinary_worker(&registration(WORKFLOW)).await;
         let mut compare = Compare::new(stage.now(), stage.now(), TimeDelta::days(10_000));
         sleep(Duration::from_secs(1)).await;

@@ -32,7 +32,7 @@ async fn play(name: &str) -> Play {
     let workflow = format!("fx-{name}");
     for suffix in ["", "-nobody"] {
         let name = format!("{workflow}{suffix}");
-        stage.put(&super::recording::workflow(&recording, &name, Value::Null)).await;
+        stage.put(&super::recording::workflow(&recording, &name, &Value::Null)).await;
     }
     let mut registration = registration(&workflow);
     registration["slot_config"]["default"] = json!(100);

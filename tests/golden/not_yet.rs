@@ -37,7 +37,7 @@ async fn what_is_not_there_yet_says_so() {
         }
         refuses(&stage, "v1.AdminService.PutWorkflow", &dag).await;
     }
-    stage.put(&workflow(&Value::Null, "fx", Value::Null)).await;
+    stage.put(&workflow(&Value::Null, "fx", &Value::Null)).await;
     let run = stage.wire.call("WorkflowService.TriggerWorkflow", &json!({"name": "fx", "input": "{}"})).await.unwrap();
     let id = &run["workflow_run_id"];
     let child =

@@ -20,7 +20,7 @@ pub(crate) fn by_run(compare: &mut Compare, path: &str, theirs: &Value, ours: &V
     let hangups = |list: &Value| items(list).map(|item| item["message"]["hangup"].clone()).collect::<Value>();
     compare.check(&format!("{path}.hangup"), Extra::Forbidden, &hangups(theirs), &hangups(ours));
     let pick = |list: &Value, wanted: &str| {
-        items(list).filter(|item| run(item) == wanted).map(|item| without_hangup(item)).collect::<Vec<_>>()
+        items(list).filter(|item| run(item) == wanted).map(without_hangup).collect::<Vec<_>>()
     };
     let both = known
         .iter()

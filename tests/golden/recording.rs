@@ -44,7 +44,7 @@ pub(crate) fn created(recording: &Value) -> DateTime<Utc> {
 }
 
 /// The workflow as it was put, or the usual one where the recording leaves it out.
-pub(crate) fn workflow(recording: &Value, name: &str, differs: Value) -> Value {
+pub(crate) fn workflow(recording: &Value, name: &str, differs: &Value) -> Value {
     if let Some(request) = recording.pointer("/workflow/0/request") {
         return request.clone();
     }

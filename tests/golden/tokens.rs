@@ -33,15 +33,12 @@ pub(crate) fn split(text: &str) -> (String, Vec<Token>) {
 pub(crate) fn replace(text: &str, mut with: impl FnMut(&Token) -> String) -> String {
     let (mut whole, mut at) = (String::new(), 0);
     while let Some(char) = text[at..].chars().next() {
-        match token(text, at) {
-            Some((token, length)) => {
-                whole.push_str(&with(&token));
-                at += length;
-            }
-            None => {
-                whole.push(char);
-                at += char.len_utf8();
-            }
+        if let Some((token, length)) = token(text, at) {
+            whole.push_str(&with(&token));
+            at += length;
+        } else {
+            whole.push(char);
+            at += char.len_utf8();
         }
     }
     whole

@@ -37,7 +37,7 @@ async fn tokens_are_refused_in_the_engines_words() {
     let (grpc, rest) = engine.addresses().unwrap();
     let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
     let wire = Wire::new(engine.client());
-    wire.call("v1.AdminService.PutWorkflow", &workflow(&Value::Null, "fx", Value::Null)).await.unwrap();
+    wire.call("v1.AdminService.PutWorkflow", &workflow(&Value::Null, "fx", &Value::Null)).await.unwrap();
     let run = wire.call("WorkflowService.TriggerWorkflow", &json!({"name": "fx", "input": "{}"})).await.unwrap();
     let now = chrono::DateTime::UNIX_EPOCH;
     let mut compare = Compare::new(now, now, TimeDelta::zero());

@@ -1,11 +1,13 @@
 //! JSON the way the engine writes it: once as its Go code does, once as its database does.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Number, Value};
 
 /// Go's text: no blanks, keys in order, three characters escaped, and whole numbers as doubles have them.
 pub(crate) fn go_text(value: &Value) -> String {
     let mut text = String::new();
-    write(&mut text, value, &GO);
+    write_value(&mut text, value, &GO);
     text
 }
 
@@ -67,7 +69,7 @@ fn quoted(char: char) -> String {
 /// The database's text: a blank after colons and commas, shorter keys first.
 pub(crate) fn jsonb_text(value: &Value) -> String {
     let mut text = String::new();
-    write(&mut text, value, &JSONB);
+    write_value(&mut text, value, &JSONB);
     text
 }
 
@@ -81,7 +83,7 @@ struct Style {
 const GO: Style = Style { colon: ":", comma: ",", short_keys_first: false, go: true };
 const JSONB: Style = Style { colon: ": ", comma: ", ", short_keys_first: true, go: false };
 
-fn write(text: &mut String, value: &Value, style: &Style) {
+fn write_value(text: &mut String, value: &Value, style: &Style) {
     match value {
         Value::Null => text.push_str("null"),
         Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
@@ -93,7 +95,7 @@ fn write(text: &mut String, value: &Value, style: &Style) {
                 if at > 0 {
                     text.push_str(style.comma);
                 }
-                write(text, item, style);
+                write_value(text, item, style);
             }
             text.push(']');
         }
@@ -115,7 +117,7 @@ fn write_map(text: &mut String, map: &Map<String, Value>, style: &Style) {
         }
         write_string(text, key, style);
         text.push_str(style.colon);
-        write(text, value, style);
+        write_value(text, value, style);
     }
     text.push('}');
 }
@@ -124,7 +126,9 @@ fn write_number(text: &mut String, number: &Number, style: &Style) {
     const EXACT: u64 = 1 << 53;
     match number.as_i64().map(i64::unsigned_abs).or(number.as_u64()) {
         // Through a double and back, as the engine's maps do it: the last digits of large numbers are lost.
-        Some(size) if style.go && size > EXACT => text.push_str(&format!("{:.0}", number.as_f64().unwrap_or_default())),
+        Some(size) if style.go && size > EXACT => {
+            let _ = write!(text, "{:.0}", number.as_f64().unwrap_or_default());
+        }
         _ => text.push_str(&number.to_string()),
     }
 }

@@ -25,7 +25,9 @@ impl Core {
         match std::mem::replace(&mut task.state, State::Ended) {
             State::Queued { timer, order } => {
                 self.queues.remove(&action, order);
-                timer.into_iter().for_each(|timer| self.timers.clear(timer));
+                if let Some(timer) = timer {
+                    self.timers.clear(timer);
+                }
                 None
             }
             State::Running { worker, timer } => {
@@ -243,7 +245,7 @@ impl Core {
         if quiet {
             return;
         }
-        self.publish(RunEvent {
+        self.publish(&RunEvent {
             run: run.id,
             resource: Resource::Task(task.id),
             kind,
@@ -257,7 +259,7 @@ impl Core {
 
     fn run_event(&mut self, turn: &Turn<'_>, key: TaskKey, kind: EventKind) {
         let Some(run) = self.runs.get(key.run) else { return };
-        self.publish(RunEvent {
+        self.publish(&RunEvent {
             run: run.id,
             resource: Resource::Run,
             kind,

@@ -142,7 +142,7 @@ impl Core {
             task: task.id,
             step: step.id,
             readable_id: Arc::clone(&step.readable_id),
-            action: Arc::clone(&step.action),
+            name: Arc::clone(&step.action),
             payload: if cancel { String::new() } else { views::payload(run, task) },
             retry_count: task.retry_count,
             metadata: run.metadata.to_string(),

@@ -82,7 +82,7 @@ impl Core {
     ) -> Result<(), Fault> {
         let key = self.known_task(task)?;
         let Some(run) = self.runs.get(key.run).map(|run| run.id) else { return Ok(()) };
-        self.publish(RunEvent {
+        self.publish(&RunEvent {
             run,
             resource: Resource::Task(task),
             kind: EventKind::Stream,

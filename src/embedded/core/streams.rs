@@ -171,7 +171,7 @@ impl Core {
     }
 
     /// Shows an event to all who watch its run.
-    pub(super) fn publish(&mut self, event: RunEvent) {
+    pub(super) fn publish(&mut self, event: &RunEvent) {
         if self.streams.events.is_empty() {
             return;
         }
@@ -181,7 +181,7 @@ impl Core {
                 self.show(stream, event.clone());
             }
         }
-        for stream in self.tag_watchers(&event) {
+        for stream in self.tag_watchers(event) {
             self.show(stream, event.clone());
         }
     }

@@ -96,7 +96,7 @@ impl Core {
             })
             .collect();
         for event in events {
-            self.publish(event);
+            self.publish(&event);
         }
     }
 }

@@ -172,7 +172,7 @@ pub(crate) struct Action {
     pub(crate) task: Uuid,
     pub(crate) step: Uuid,
     pub(crate) readable_id: Arc<str>,
-    pub(crate) action: Arc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) payload: String,
     pub(crate) retry_count: i32,
     pub(crate) metadata: String,

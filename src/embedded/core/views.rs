@@ -73,13 +73,15 @@ impl Core {
     pub(crate) fn is_visible(&self, run: &Run, now: At) -> bool {
         !self.has(Quirk::RestLag) || now >= run.created + super::streams::LAG
     }
+}
 
+impl Task {
     /// A task by gRPC.
-    pub(crate) fn grpc_task<'a>(&self, task: &'a Task, now: At) -> TaskView<'a> {
-        match task.state {
+    pub(crate) fn grpc_view(&self, now: At) -> TaskView<'_> {
+        match self.state {
             State::Queued { .. } | State::Backoff => TaskView { status: RestStatus::Queued, error: None, output: None },
             State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
-            State::Ended => match shown_by_grpc(task, now).map(|row| &row.end) {
+            State::Ended => match shown_by_grpc(self, now).map(|row| &row.end) {
                 Some(End::Completed(output)) => {
                     TaskView { status: RestStatus::Completed, error: Some(""), output: Some(output) }
                 }
@@ -94,11 +96,11 @@ impl Core {
     }
 
     /// A task by REST, as its run shows it.
-    pub(crate) fn rest_status(&self, task: &Task) -> RestStatus {
-        match task.state {
+    pub(crate) fn rest_status(&self) -> RestStatus {
+        match self.state {
             State::Queued { .. } | State::Backoff => RestStatus::Queued,
             State::Running { .. } => RestStatus::Running,
-            State::Ended => match shown_by_rest(task).map(|row| &row.end) {
+            State::Ended => match shown_by_rest(self).map(|row| &row.end) {
                 Some(End::Completed(_)) => RestStatus::Completed,
                 Some(End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut) => RestStatus::Failed,
                 Some(End::Cancelled) | None => RestStatus::Cancelled,

@@ -7,7 +7,6 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Engine, answer, not_yet, sized};
-use crate::embedded::core::Core;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
 use crate::embedded::core::{RestStatus, TaskView};
@@ -15,7 +14,7 @@ use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
-    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskRunDetail, TriggerWorkflowRunRequest,
+    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail, TriggerWorkflowRunRequest,
     TriggerWorkflowRunResponse,
 };
 
@@ -60,8 +59,7 @@ impl AdminService for Engine {
         request: Request<GetRunDetailsRequest>,
     ) -> Result<Response<GetRunDetailsResponse>, Status> {
         let id = external_id(&sized(request)?.external_id)?;
-        let details =
-            self.core.call(move |core, turn| core.find_run(id).map(|run| details(core, run, turn.now))).await?;
+        let details = self.core.call(move |core, turn| core.find_run(id).map(|run| details(run, turn.now))).await?;
         answer(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
     }
 
@@ -112,8 +110,8 @@ fn check_filter(ids: bool, filter: bool, what: &str) -> Result<(), Status> {
     }
 }
 
-fn details(core: &Core, run: &Run, now: At) -> GetRunDetailsResponse {
-    let views: Vec<_> = run.tasks.iter().map(|task| (task, core.grpc_task(task, now))).collect();
+fn details(run: &Run, now: At) -> GetRunDetailsResponse {
+    let views: Vec<_> = run.tasks.iter().map(|task| (task, task.grpc_view(now))).collect();
     let status = overall(views.iter().map(|(_, view)| view.status));
     let task_runs: HashMap<_, _> = views
         .into_iter()
@@ -196,7 +194,7 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
         (!task.rate_limits.is_empty(), "rate limits"),
         (!task.worker_labels.is_empty(), "desired worker labels"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
-        (task.conditions.is_some_and(|conditions| conditions != Default::default()), "conditions"),
+        (task.conditions.is_some_and(|conditions| conditions != TaskConditions::default()), "conditions"),
         (task.is_durable, "durable tasks"),
         (!default_slot, "slot requests"),
         (task.batch.is_some(), "batch tasks"),

@@ -175,7 +175,7 @@ impl Dispatcher for Engine {
             }
         };
         open(messages, |message| match message {
-            Message::Event(event) => Some(run_event(event)),
+            Message::Event(event) => Some(run_event(&event)),
             _ => None,
         })
         .await
@@ -345,7 +345,7 @@ fn assigned(tenant: &str, action: Action) -> AssignedAction {
         job_run_id: action.task.to_string(),
         task_id: action.step.to_string(),
         task_run_external_id: action.task.to_string(),
-        action_id: action.action.to_string(),
+        action_id: action.name.to_string(),
         action_type: if action.cancel { ActionType::CancelStepRun } else { ActionType::StartStepRun } as i32,
         action_payload: action.payload,
         task_name: action.readable_id.to_string(),
@@ -380,7 +380,7 @@ fn run_result(result: RunResult) -> WorkflowRunEvent {
     }
 }
 
-fn run_event(event: RunEvent) -> WorkflowEvent {
+fn run_event(event: &RunEvent) -> WorkflowEvent {
     let (resource_type, resource_id) = match event.resource {
         Resource::Run => (ResourceType::WorkflowRun, event.run),
         Resource::Task(task) => (ResourceType::StepRun, task),

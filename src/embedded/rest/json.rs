@@ -39,8 +39,8 @@ fn meta(id: Uuid, created: At) -> Value {
 }
 
 /// The status of a run of one task is its task's.
-pub(super) fn status(core: &Core, run: &Run) -> RestStatus {
-    run.tasks.first().map_or(RestStatus::Completed, |task| core.rest_status(task))
+pub(super) fn status(run: &Run) -> RestStatus {
+    run.tasks.first().map_or(RestStatus::Completed, Task::rest_status)
 }
 
 fn output(task: &Task) -> Value {
@@ -92,7 +92,7 @@ pub(super) fn run_details(core: &Core, run: &Run) -> Value {
             "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
             "input": wrapped_input(run),
             "output": first.map(output).unwrap_or_default(),
-            "status": status(core, run).name(),
+            "status": status(run).name(),
             "tenantId": core.tenant.to_string(),
             "workflowId": run.version.workflow.to_string(),
             "workflowVersionId": run.version.id.to_string(),
@@ -183,7 +183,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "errorMessage": error(task, false),
         "numSpawnedChildren": 0,
         "retryCount": task.retry_count,
-        "status": core.rest_status(task).name(),
+        "status": task.rest_status().name(),
         "stepId": run.step(task).map(|step| step.id.to_string()),
         "taskExternalId": task.id.to_string(),
         "taskId": core.number(run),
@@ -251,7 +251,7 @@ pub(super) fn timings(core: &Core, run: &Run) -> Value {
                 "attempt": task.retry_count + 1,
                 "depth": 0,
                 "retryCount": task.retry_count,
-                "status": core.rest_status(task).name(),
+                "status": task.rest_status().name(),
                 "taskDisplayName": name_of(run, task),
                 "taskExternalId": task.id.to_string(),
                 "taskId": core.number(run),

@@ -25,8 +25,6 @@ pub(super) struct Runs {
     payloads: bool,
     limit: usize,
     offset: usize,
-    /// A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
-    nothing: bool,
 }
 
 impl Runs {
@@ -49,13 +47,14 @@ impl Runs {
             metadata.retain(|(other, _)| other != key);
             metadata.push((key.into(), value.into()));
         }
-        let links = ["parent_task_external_id", "triggering_event_external_id", "worker_id"];
-        let mut nothing = false;
-        for name in links {
-            nothing |= !query.ids(name)?.is_empty();
+        // A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
+        let mut foreign = query.first("idempotency_keys").is_some();
+        for name in ["parent_task_external_id", "triggering_event_external_id", "worker_id"] {
+            foreign |= !query.ids(name)?.is_empty();
         }
         Ok(Self {
-            since: query.time("since")?,
+            // Without a start the server answers no rows.
+            since: query.time("since")?.filter(|_| !foreign),
             until: query.time("until")?,
             // A status that it does not know, the server passes over.
             statuses: query
@@ -69,7 +68,6 @@ impl Runs {
             payloads: query.flag("include_payloads")?.unwrap_or(false),
             limit,
             offset: query.number("offset")?.unwrap_or(0),
-            nothing: nothing || query.first("idempotency_keys").is_some(),
         })
     }
 
@@ -98,7 +96,7 @@ impl Runs {
     pub(super) fn count(&self, core: &Core, now: At) -> Value {
         let mut counts = [0_u64; RestStatus::ALL.len()];
         for run in self.matching(core, now) {
-            let status = render::status(core, run);
+            let status = render::status(run);
             for (count, _) in counts.iter_mut().zip(RestStatus::ALL).filter(|(_, other)| *other == status) {
                 *count += 1;
             }
@@ -113,14 +111,12 @@ impl Runs {
     }
 
     fn matching<'a>(&'a self, core: &'a Core, now: At) -> impl Iterator<Item = &'a Run> {
-        // Without a start the server answers no rows.
-        let since = self.since.filter(|_| !self.nothing);
         core.runs()
             .newest_first(self.until)
-            .take_while(move |run| since.is_some_and(|since| run.created >= since))
+            .take_while(move |run| self.since.is_some_and(|since| run.created >= since))
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
-            .filter(|run| self.statuses.is_empty() || self.statuses.contains(&render::status(core, run)))
+            .filter(|run| self.statuses.is_empty() || self.statuses.contains(&render::status(run)))
             .filter(|run| self.has_tags(run))
     }
 
@@ -132,7 +128,7 @@ impl Runs {
         let has = |(key, wanted): &(String, String)| match metadata.get(key) {
             Some(Value::String(text)) => text == wanted,
             // Any-of compares texts, all-of compares JSON strings.
-            Some(other) => !self.all_tags && other.to_string() == *wanted,
+            Some(other) => !self.all_tags && serde_json::to_string(other).is_ok_and(|text| text == *wanted),
             None => false,
         };
         if self.all_tags { self.metadata.iter().all(has) } else { self.metadata.iter().any(has) }

@@ -82,8 +82,8 @@ impl From<Fault> for Refusal {
 
 type Answer = Result<Response, Refusal>;
 
-fn ok(body: &Value) -> Answer {
-    Ok(([(CONTENT_TYPE, "application/json")], body.to_string()).into_response())
+fn answer(body: &Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 impl Engine {
@@ -95,7 +95,7 @@ impl Engine {
     ) -> Answer {
         let found = self.core.call(move |core, turn| look(core, turn)).await?.ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
-        ok(&found)
+        Ok(answer(&found))
     }
 
     fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
@@ -138,9 +138,7 @@ async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorizatio
 
 async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine
-        .find(&authorization, move |core, turn| Some(json::status(core, core.rest_run(run, turn.now)?).name().into()))
-        .await
+    engine.find(&authorization, move |core, turn| Some(json::status(core.rest_run(run, turn.now)?).name().into())).await
 }
 
 async fn run_task_events(
@@ -193,7 +191,7 @@ async fn task(
     let (found, attempt) = found.ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
     match attempt {
-        Ordering::Equal => ok(&found),
+        Ordering::Equal => Ok(answer(&found)),
         Ordering::Greater => Err(Refusal::INTERNAL),
         Ordering::Less => Err(Refusal::Message(
             StatusCode::NOT_IMPLEMENTED,
@@ -242,7 +240,7 @@ async fn runs(
     engine.check_tenant(&tenant, &authorization)?;
     let asked = list::Runs::parse_list(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
-    ok(&body)
+    Ok(answer(&body))
 }
 
 async fn metrics(
@@ -254,7 +252,7 @@ async fn metrics(
     engine.check_tenant(&tenant, &authorization)?;
     let asked = list::Runs::parse(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
-    ok(&body)
+    Ok(answer(&body))
 }
 
 async fn workflows(
@@ -277,7 +275,7 @@ async fn workflows(
             json!({"pagination": {"current_page": offset / limit + 1, "next_page": (offset / limit + 2).min(pages), "num_pages": pages}, "rows": rows})
         })
         .await?;
-    ok(&body)
+    Ok(answer(&body))
 }
 
 async fn worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
@@ -307,7 +305,7 @@ async fn pause_worker(
             Some(json::worker(tenant, worker, core.worker(worker)?, turn.now))
         })
         .await?;
-    ok(&found.ok_or(Refusal::NOT_FOUND)?)
+    Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
 }
 
 /// The server's answer to what it does not have.

@@ -170,8 +170,10 @@ impl Play {
 
 fn play(quirks: Quirks, steps: &[Step]) -> Vec<String> {
     let mut play = Play::new(quirks);
-    steps.iter().for_each(|step| play.step(*step));
-    if steps.len() % 2 == 0 {
+    for step in steps {
+        play.step(*step);
+    }
+    if steps.len().is_multiple_of(2) {
         play.bench.core.end_streams();
     } else {
         play.open.iter().for_each(|stream| play.bench.turn(|core, turn| core.close_stream(turn, *stream)));

@@ -25,7 +25,7 @@ fn queued_running_completed() {
     // The worker's stamps are kept for these two.
     assert_eq!((bench.task(id).started(), bench.task(id).finished()), (Some(begun), Some(ended)));
     assert_eq!((bench.grpc(id), bench.rest(id)), (RestStatus::Completed, RestStatus::Completed));
-    assert_eq!(bench.core.grpc_task(bench.task(id), bench.now).output, Some(r#"{"a": 1}"#));
+    assert_eq!(bench.task(id).grpc_view(bench.now).output, Some(r#"{"a": 1}"#));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn an_execution_timeout_cancels_at_the_worker_and_is_retried() {
     assert_eq!(told, [(true, 0), (false, 1)]);
     bench.pass_beating(worker, seconds(2));
     assert_eq!(bench.text(id, TaskEventKind::TimedOut), "Task exceeded timeout of 2s");
-    assert_eq!(bench.core.grpc_task(bench.task(id), bench.now).error, Some("Task exceeded timeout of 2s"));
+    assert_eq!(bench.task(id).grpc_view(bench.now).error, Some("Task exceeded timeout of 2s"));
     assert_eq!(bench.rest(id), RestStatus::Failed);
 }
 
@@ -113,9 +113,14 @@ fn a_late_report_is_a_second_final_row_only_as_a_quirk() {
         bench.pass_beating(worker, seconds(300));
         (at_once, bench.grpc(id), bench.rest(id))
     };
-    use RestStatus::{Cancelled, Completed};
-    assert_eq!(cancelled_then_completed(Quirks::none()), ((Cancelled, Cancelled, 1), Cancelled, Cancelled));
-    assert_eq!(cancelled_then_completed(Quirks::all()), ((Cancelled, Completed, 2), Completed, Completed));
+    assert_eq!(
+        cancelled_then_completed(Quirks::none()),
+        ((RestStatus::Cancelled, RestStatus::Cancelled, 1), RestStatus::Cancelled, RestStatus::Cancelled)
+    );
+    assert_eq!(
+        cancelled_then_completed(Quirks::all()),
+        ((RestStatus::Cancelled, RestStatus::Completed, 2), RestStatus::Completed, RestStatus::Completed)
+    );
 }
 
 #[test]
@@ -166,9 +171,13 @@ fn watchers_hear_of_a_late_end_too() {
             _ => None,
         })
         .collect();
-    use EventKind::{Cancelled, Completed, Started};
     assert_eq!(
         heard,
-        [(false, Started, false), (true, Cancelled, false), (false, Completed, false), (true, Completed, true)]
+        [
+            (false, EventKind::Started, false),
+            (true, EventKind::Cancelled, false),
+            (false, EventKind::Completed, false),
+            (true, EventKind::Completed, true)
+        ]
     );
 }
