@@ -131,11 +131,11 @@ impl Bench {
     }
 
     fn grpc(&self, id: Uuid) -> RestStatus {
-        self.core.grpc_task(self.task(id), self.now).status
+        self.task(id).grpc_view(self.now).status
     }
 
     fn rest(&self, id: Uuid) -> RestStatus {
-        self.core.rest_status(self.task(id))
+        self.task(id).rest_status()
     }
 
     fn kinds(&self, id: Uuid) -> Vec<(&'static str, i32)> {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::definitions::Workflow;
 use super::json::jsonb_text;
-use super::store::{End, Final, Run, RunIx, State, Task};
+use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind};
 use super::types::At;
 use super::{Core, Quirk};
 
@@ -75,6 +75,37 @@ impl Core {
     }
 }
 
+/// How long REST takes to show that something has happened.
+fn lag(kind: TaskEventKind) -> Duration {
+    Duration::from_millis(match kind {
+        TaskEventKind::Started => 100,
+        TaskEventKind::Finished | TaskEventKind::Failed | TaskEventKind::TimedOut | TaskEventKind::Cancelled => 30,
+        _ => 60,
+    })
+}
+
+impl Core {
+    /// What REST knows by now of what happened to a task.
+    pub(crate) fn rest_events<'a>(&self, task: &'a Task, now: At) -> impl Iterator<Item = &'a TaskEvent> {
+        let scattered = self.has(Quirk::ScatteredRows);
+        task.events.iter().filter(move |event| !scattered || now >= event.at + lag(event.kind))
+    }
+
+    /// A task's state by REST, as its run shows it.
+    pub(crate) fn rest_status(&self, task: &Task, now: At) -> RestStatus {
+        // The failure of the attempt before is there, and the attempt that followed it is not.
+        let failed = |event: &TaskEvent| {
+            event.kind == TaskEventKind::Failed
+                && event.retry_count == task.retry_count - 1
+                && now < event.at + lag(TaskEventKind::Queued)
+        };
+        if self.has(Quirk::ScatteredRows) && task.state != State::Ended && task.events.iter().any(failed) {
+            return RestStatus::Failed;
+        }
+        task.rest_status()
+    }
+}
+
 impl Task {
     /// A task by gRPC.
     pub(crate) fn grpc_view(&self, now: At) -> TaskView<'_> {
@@ -95,7 +126,7 @@ impl Task {
         }
     }
 
-    /// A task by REST, as its run shows it.
+    /// A task by REST, once that has caught up.
     pub(crate) fn rest_status(&self) -> RestStatus {
         match self.state {
             State::Queued { .. } | State::Backoff => RestStatus::Queued,

@@ -39,6 +39,11 @@ fn meta(id: Uuid, created: At) -> Value {
 }
 
 /// The status of a run of one task is its task's.
+pub(super) fn run_status(core: &Core, run: &Run, now: At) -> RestStatus {
+    run.tasks.first().map_or(RestStatus::Completed, |task| core.rest_status(task, now))
+}
+
+/// The same in a list.
 pub(super) fn status(run: &Run) -> RestStatus {
     run.tasks.first().map_or(RestStatus::Completed, Task::rest_status)
 }
@@ -60,7 +65,7 @@ fn error(task: &Task, any_attempt: bool) -> &str {
 }
 
 /// A run with its tasks.
-pub(super) fn run_details(core: &Core, run: &Run) -> Value {
+pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
     // A run has the times at which the engine knew, its task those that it was told.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
@@ -92,7 +97,7 @@ pub(super) fn run_details(core: &Core, run: &Run) -> Value {
             "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
             "input": wrapped_input(run),
             "output": first.map(output).unwrap_or_default(),
-            "status": status(run).name(),
+            "status": run_status(core, run, now).name(),
             "tenantId": core.tenant.to_string(),
             "workflowId": run.version.workflow.to_string(),
             "workflowVersionId": run.version.id.to_string(),
@@ -213,8 +218,8 @@ fn extend(row: &mut Value, more: Value) {
 }
 
 /// What happened to a task, newest first by the stamps, which is not the order in which it happened.
-pub(super) fn events(run: &Run, task: &Task) -> Vec<Value> {
-    let mut events: Vec<_> = task.events.iter().collect();
+pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At) -> Vec<Value> {
+    let mut events: Vec<_> = core.rest_events(task, now).collect();
     events.sort_by_key(|event| std::cmp::Reverse((event.at, event.number)));
     events
         .into_iter()

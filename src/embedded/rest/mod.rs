@@ -133,12 +133,18 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Authorization {
 
 async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine.find(&authorization, move |core, turn| Some(json::run_details(core, core.rest_run(run, turn.now)?))).await
+    engine
+        .find(&authorization, move |core, turn| Some(json::run_details(core, core.rest_run(run, turn.now)?, turn.now)))
+        .await
 }
 
 async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine.find(&authorization, move |core, turn| Some(json::status(core.rest_run(run, turn.now)?).name().into())).await
+    engine
+        .find(&authorization, move |core, turn| {
+            Some(json::run_status(core, core.rest_run(run, turn.now)?, turn.now).name().into())
+        })
+        .await
 }
 
 async fn run_task_events(
@@ -214,7 +220,8 @@ async fn task_events(
     engine
         .find(&authorization, move |core, turn| {
             let run = core.rest_run(task, turn.now)?;
-            let rows: Vec<_> = json::events(run, run.tasks.first()?).into_iter().skip(offset).take(limit).collect();
+            let rows: Vec<_> =
+                json::events(core, run, run.tasks.first()?, turn.now).into_iter().skip(offset).take(limit).collect();
             Some(json!({"pagination": {}, "rows": rows}))
         })
         .await
