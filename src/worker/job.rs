@@ -22,6 +22,9 @@ use crate::workflow::{Assignment, Context, Definition, TaskError, TaskResult};
 /// How long a report is tried. By then the engine has given the attempt to another worker anyway.
 const REPORTING: Duration = Duration::from_secs(120);
 
+/// How long a report is tried when the worker's grace is over.
+const LAST_REPORT: Duration = Duration::from_secs(5);
+
 /// Names one attempt: a result is sent for exactly that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
@@ -74,7 +77,12 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) async fn run(self) -> Done {
-        let started = self.report(StepActionEventType::StepEventTypeStarted, String::new(), false);
+        let started = async {
+            tokio::select! {
+                reported = self.report(StepActionEventType::StepEventTypeStarted, String::new(), false) => reported,
+                () = self.stop.cancelled.cancelled() => Ok(()),
+            }
+        };
         // The work does not wait for the engine to hear that it has begun; the end is told after the beginning.
         let (reported, result) = join(started, self.work()).await;
         if let Err(error) = reported {
@@ -154,7 +162,7 @@ impl Job {
         Done::Unreported
     }
 
-    /// Tells the engine, for as long as that can be of use, or until the attempt is cancelled.
+    /// Tells the engine, for as long as that can be of use: a worker that goes has only a moment left for it.
     async fn report(&self, kind: StepActionEventType, payload: String, final_failure: bool) -> Result<()> {
         let event = StepActionEvent {
             job_id: self.action.job_id.clone(),
@@ -169,13 +177,29 @@ impl Job {
             should_not_retry: final_failure.then_some(true),
             ..Default::default()
         };
+        let out_of_time = async {
+            self.stop.dropped.cancelled().await;
+            sleep(LAST_REPORT).await;
+        };
+        tokio::select! {
+            reported = self.send(event) => reported,
+            () = out_of_time => Err(Error::closed("the worker")),
+        }
+    }
+
+    async fn send(&self, event: StepActionEvent) -> Result<()> {
         let deadline = Instant::now() + REPORTING;
         let mut failures = 0;
         loop {
             let Err(error) = self.client.rpc().dispatcher.send_event(event.clone()).await else { return Ok(()) };
             failures += 1;
             let pause = retry_delay(failures, fastrand::f64());
-            if !error.is_transient() || Instant::now() + pause > deadline {
+            // Even an internal error may be gone the next time: work that is done must not be lost over it.
+            let refused = matches!(
+                error.kind(),
+                ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented
+            );
+            if refused || error.is_not_found() || Instant::now() + pause > deadline {
                 return Err(error);
             }
             tracing::warn!(run = %self.key.run, failures, %error, "a report is tried again");

@@ -79,6 +79,7 @@ async fn c9_tenant_and_namespace(world: World) {
     let run = spaced.run(&task, &Number { n: 4 }).start().await.unwrap();
     assert_eq!(run.client().namespace(), Some("team_"));
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 8 });
+    run.details().await.unwrap();
     // The name comes back without it, and is not there without it.
     let page = spaced.runs(RunFilter::new(world.window()).workflow(task.name())).page(10).await.unwrap();
     assert_eq!(page.runs.iter().map(|run| run.workflow_name.as_str()).collect::<Vec<_>>(), [task.name()]);
