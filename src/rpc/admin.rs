@@ -26,5 +26,9 @@ impl Admin {
         put_workflow, put_workflow, idempotent, "PutWorkflow", CreateWorkflowVersionRequest => CreateWorkflowVersionResponse
     }
 
-    unary! { run_details, get_run_details, idempotent, "GetRunDetails", GetRunDetailsRequest => GetRunDetailsResponse }
+    pub(crate) async fn run_details(&self, run: &str) -> Result<GetRunDetailsResponse> {
+        self.get_run_details(GetRunDetailsRequest { external_id: run.to_owned() }).await
+    }
+
+    unary! { get_run_details, get_run_details, idempotent, "GetRunDetails", GetRunDetailsRequest => GetRunDetailsResponse }
 }

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_core::Stream;
+use futures_util::StreamExt as _;
 use tonic::codec::CompressionEncoding;
 use tonic::{Status, Streaming};
 
 use super::pb::dispatcher_client::DispatcherClient;
 use super::pb::{
-    ActionEventResponse, AssignedAction, HeartbeatRequest, HeartbeatResponse, StepActionEvent,
-    SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest,
-    WorkerRegisterResponse, WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
+    ActionEventResponse, AssignedAction, HeartbeatRequest, StepActionEvent, SubscribeToWorkflowEventsRequest,
+    SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
+    WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
 };
 use super::{Limits, stub, unary};
 use crate::error::Result;
+use crate::time::to_proto;
 use crate::transport::{Call, Caller, GrpcWire};
 
 /// A beat that takes longer than this is as good as lost: the next one is due soon after.
@@ -42,32 +45,48 @@ impl Dispatcher {
         send_event, send_step_action_event, idempotent, "SendStepActionEvent", StepActionEvent => ActionEventResponse
     }
 
-    unary! { unsubscribe, unsubscribe, idempotent, "Unsubscribe", WorkerUnsubscribeRequest => WorkerUnsubscribeResponse }
-
-    pub(crate) async fn heartbeat(&self, request: HeartbeatRequest) -> Result<HeartbeatResponse> {
-        self.caller
-            .grpc(Call::once("Heartbeat").within(BEAT_DEADLINE), || {
-                let (mut stub, request) = (self.stub.clone(), request.clone());
-                async move { stub.heartbeat(request).await }
-            })
-            .await
+    pub(crate) async fn unsubscribe(&self, worker: &str) -> Result<()> {
+        self.send_unsubscribe(WorkerUnsubscribeRequest { worker_id: worker.to_owned() }).await.map(drop)
     }
 
-    pub(crate) async fn listen(&self, request: WorkerListenRequest) -> Result<Streaming<AssignedAction>, Status> {
-        Ok(self.stub.clone().listen_v2(request).await?.into_inner())
+    unary! {
+        send_unsubscribe, unsubscribe, idempotent, "Unsubscribe", WorkerUnsubscribeRequest => WorkerUnsubscribeResponse
     }
 
+    /// Tried once: the next one is due soon.
+    pub(crate) async fn heartbeat(&self, worker: &str, at: DateTime<Utc>) -> Result<()> {
+        let request = HeartbeatRequest { worker_id: worker.to_owned(), heartbeat_at: Some(to_proto(at)) };
+        let call = Call::once("Heartbeat").within(BEAT_DEADLINE);
+        let beat = self.caller.grpc(call, || {
+            let (mut stub, request) = (self.stub.clone(), request.clone());
+            async move { stub.heartbeat(request).await }
+        });
+        beat.await.map(drop)
+    }
+
+    pub(crate) async fn listen(&self, worker: String) -> Result<Streaming<AssignedAction>, Status> {
+        Ok(self.stub.clone().listen_v2(WorkerListenRequest { worker_id: worker }).await?.into_inner())
+    }
+
+    /// Asks for results of runs, for as long as `runs` goes on.
     pub(crate) async fn run_results(
         &self,
-        ids: impl Stream<Item = SubscribeToWorkflowRunsRequest> + Send + 'static,
+        runs: impl Stream<Item = String> + Send + 'static,
     ) -> Result<Streaming<WorkflowRunEvent>, Status> {
-        Ok(self.stub.clone().subscribe_to_workflow_runs(ids).await?.into_inner())
+        let questions = runs.map(|workflow_run_id| SubscribeToWorkflowRunsRequest { workflow_run_id });
+        Ok(self.stub.clone().subscribe_to_workflow_runs(questions).await?.into_inner())
     }
 
-    pub(crate) async fn run_events(
+    /// Asks for the events of all runs that have a tag.
+    pub(crate) async fn tagged_events(
         &self,
-        request: SubscribeToWorkflowEventsRequest,
+        (key, value): &(String, String),
     ) -> Result<Streaming<WorkflowEvent>, Status> {
+        let request = SubscribeToWorkflowEventsRequest {
+            workflow_run_id: None,
+            additional_meta_key: Some(key.clone()),
+            additional_meta_value: Some(value.clone()),
+        };
         Ok(self.stub.clone().subscribe_to_workflow_events(request).await?.into_inner())
     }
 }

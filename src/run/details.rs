@@ -12,7 +12,6 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::{self, grpc};
 use crate::model::{RunDetails, RunId, TaskDetails, metadata};
-use crate::rpc::pb::v1::GetRunDetailsRequest;
 use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 use crate::transport::retry_delay;
 
@@ -79,9 +78,8 @@ impl Still {
 async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<()> {
     let id = run.to_string();
     let rpc = client.rpc();
-    let request = GetRunDetailsRequest { external_id: id.clone() };
     let (grpc, rest, events) =
-        future::join3(rpc.admin.run_details(request), rpc.rest.run(&id), rpc.rest.task_events(&id)).await;
+        future::join3(rpc.admin.run_details(&id), rpc.rest.run(&id), rpc.rest.task_events(&id)).await;
     match grpc {
         Ok(answer) => evidence.grpc = Some(grpc::run(&answer)?),
         // gRPC knows a run from the moment its trigger is answered.

@@ -16,7 +16,6 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::model::{RunId, convert};
 use crate::rpc::Rpc;
-use crate::rpc::pb::SubscribeToWorkflowEventsRequest;
 use crate::run::watch_tag;
 use crate::transport::from_status;
 
@@ -106,17 +105,12 @@ async fn follow(rpc: Rpc, tag: (String, String), listeners: Arc<Mutex<Listeners>
 
 async fn follow_one(
     rpc: &Rpc,
-    (key, value): &(String, String),
+    tag: &(String, String),
     listeners: &Mutex<Listeners>,
     reconnect: &mut Reconnect,
 ) -> Result<(), Error> {
-    let request = SubscribeToWorkflowEventsRequest {
-        workflow_run_id: None,
-        additional_meta_key: Some(key.clone()),
-        additional_meta_value: Some(value.clone()),
-    };
     let error = |status| from_status("SubscribeToWorkflowEvents", status);
-    let mut stream = rpc.dispatcher.run_events(request).await.map_err(error)?;
+    let mut stream = rpc.dispatcher.tagged_events(tag).await.map_err(error)?;
     while let Some(event) = stream.message().await.map_err(error)? {
         reconnect.delivered();
         let Ok(run) = convert::id(&event.workflow_run_id) else { continue };

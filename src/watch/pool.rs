@@ -18,8 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::convert::{self, grpc};
 use crate::model::{Outcome, RunDetails, RunId};
 use crate::rpc::Rpc;
-use crate::rpc::pb::v1::GetRunDetailsRequest;
-use crate::rpc::pb::{SubscribeToWorkflowRunsRequest, WorkflowRunEvent};
+use crate::rpc::pb::WorkflowRunEvent;
 use crate::run::{RunHandle, TaskEnd, look, quick};
 use crate::transport::from_status;
 
@@ -190,7 +189,7 @@ impl Driver {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let ids = stream::unfold(receiver, |mut receiver: mpsc::Receiver<RunId>| async move {
             let run = receiver.recv().await?;
-            Some((SubscribeToWorkflowRunsRequest { workflow_run_id: run.to_string() }, receiver))
+            Some((run.to_string(), receiver))
         });
         let rpc = self.rpc.clone();
         self.questions = self.waiting.all();
@@ -307,7 +306,7 @@ async fn at(time: Option<Instant>) {
 }
 
 async fn exists(rpc: Rpc, run: RunId) -> (RunId, Seen) {
-    let answer = rpc.admin.run_details(GetRunDetailsRequest { external_id: run.to_string() }).await;
+    let answer = rpc.admin.run_details(&run.to_string()).await;
     let seen = match answer {
         Ok(details) if details.done && grpc::status(details.status).is_final() => Seen::Ended,
         Ok(_) => Seen::Going,

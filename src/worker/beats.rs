@@ -9,8 +9,6 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
-use crate::rpc::pb::HeartbeatRequest;
-use crate::time::to_proto;
 
 /// Two beats may be lost before it matters.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -43,10 +41,8 @@ pub(super) async fn beat(client: Client, worker: WorkerId, mut opened: mpsc::Rec
             }
             () = sleep_until(next) => {}
         }
-        let request =
-            HeartbeatRequest { worker_id: worker.to_string(), heartbeat_at: Some(to_proto(client.clock().now())) };
-        let beat = match client.rpc().dispatcher.heartbeat(request).await {
-            Ok(_) => Beat::Accepted,
+        let beat = match client.rpc().dispatcher.heartbeat(&worker.to_string(), client.clock().now()).await {
+            Ok(()) => Beat::Accepted,
             Err(error) if error.kind() == ErrorKind::Rejected => Beat::Refused,
             Err(error) if error.is_not_found() => Beat::Unknown,
             Err(error) => Beat::Lost(error),

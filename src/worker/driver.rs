@@ -15,7 +15,7 @@ use super::report::{LeftTask, WorkerReport};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::WorkerId;
-use crate::rpc::pb::{ActionType, AssignedAction, WorkerUnsubscribeRequest};
+use crate::rpc::pb::{ActionType, AssignedAction};
 
 /// For so long after it was paused, a worker may still be given something.
 const LAST_ASSIGNMENTS: Duration = Duration::from_millis(500);
@@ -265,7 +265,7 @@ impl Driver {
                 () = sleep_until(quiet), if Instant::now() < quiet => {}
             }
         }
-        let goodbye = client.rpc().dispatcher.unsubscribe(WorkerUnsubscribeRequest { worker_id: id });
+        let goodbye = client.rpc().dispatcher.unsubscribe(&id);
         tokio::select! {
             _ = goodbye => {}
             () = sleep(GOODBYE) => {}

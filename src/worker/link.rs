@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 use crate::client::Client;
 use crate::error::Error;
 use crate::model::WorkerId;
-use crate::rpc::pb::{AssignedAction, WorkerListenRequest};
+use crate::rpc::pb::AssignedAction;
 use crate::transport::from_status;
 use crate::watch::Reconnect;
 
@@ -66,9 +66,7 @@ impl Link {
                 State::Lost(until) => {
                     sleep_until(*until).await;
                     let (rpc, worker_id) = (self.client.rpc().clone(), self.worker.to_string());
-                    self.state = State::Opening(Box::pin(async move {
-                        rpc.dispatcher.listen(WorkerListenRequest { worker_id }).await
-                    }));
+                    self.state = State::Opening(Box::pin(async move { rpc.dispatcher.listen(worker_id).await }));
                     return LinkEvent::Reopened;
                 }
                 State::Opening(opening) => match opening.await {
