@@ -46,6 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         bar.inc(change?.is_final().into());
     }
     bar.finish_and_clear();
+    let report = worker.shutdown().await;
     println!("{:36}  {:9}  {:>8}  {:>8}  result", "id", "status", "waited", "worked");
     for run in &runs {
         let details = run.details().await?;
@@ -54,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let result = details.output().map_or("", Payload::as_str);
         println!("{}  {:9}  {wait:>5} ms  {work:>5} ms  {result}", run.id(), details.status);
     }
-    println!("worker: {}", worker.shutdown().await);
+    println!("worker: {report}");
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use crate::transport::Wire;
 
 /// A client of one Hatchet server, for one tenant. Cheap to clone; clones share their connections.
 ///
+/// It belongs to the Tokio runtime that it was made on: when that ends, so do its connections and its waits.
+///
 /// ```no_run
 /// # async fn example() -> hatchet::Result<()> {
 /// let hatchet = hatchet::Client::from_env()?; // nothing is dialled yet
@@ -50,7 +52,7 @@ impl Client {
             return Err(Error::new(ErrorKind::Config, text).unsent());
         }
         let rpc = Rpc::connect(&config)?;
-        Ok(Self::with(config, rpc, Clock::start()))
+        Ok(Self::with(config, rpc, Clock::Machine))
     }
 
     /// A client of two services in process.

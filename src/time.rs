@@ -4,34 +4,45 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Deserializer};
+#[cfg(any(test, feature = "embedded"))]
 use tokio::time::Instant;
 
-/// The wall clock at one moment, carried forward by tokio's clock.
-///
-/// So under a paused clock all stamps of a process stay consistent with the timers, and hours pass in no time. A clock
-/// made once and kept also does not jump when the machine's clock is set.
+/// The clock of a client.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    wall: DateTime<Utc>,
-    origin: Instant,
+pub(crate) enum Clock {
+    /// The machine's.
+    Machine,
+    /// The machine's at one moment, carried forward by tokio's: under a paused clock all stamps of a process stay
+    /// consistent with the timers, and hours pass in no time.
+    #[cfg(any(test, feature = "embedded"))]
+    Tokio { wall: DateTime<Utc>, origin: Instant },
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
-    pub(crate) fn start() -> Self {
-        Self { wall: DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6), origin: Instant::now() }
+    #[cfg(any(test, feature = "embedded"))]
+    pub(crate) fn tokio() -> Self {
+        Self::Tokio { wall: machine(), origin: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        // The engine keeps microseconds: what is finer would come back as another time.
-        (self.wall + self.origin.elapsed()).trunc_subsecs(6)
+        match self {
+            Self::Machine => machine(),
+            #[cfg(any(test, feature = "embedded"))]
+            // The engine keeps microseconds: what is finer would come back as another time.
+            Self::Tokio { wall, origin } => (*wall + origin.elapsed()).trunc_subsecs(6),
+        }
     }
 
     /// When tokio's clock will show this time. One that has passed is now.
     #[cfg(feature = "embedded")]
     pub(crate) fn instant(&self, at: DateTime<Utc>) -> Instant {
-        (at - self.wall).to_std().map_or(self.origin, |ahead| self.origin + ahead)
+        Instant::now() + (at - self.now()).to_std().unwrap_or_default()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+fn machine() -> DateTime<Utc> {
+    DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6)
 }
 
 /// Year 1 is how the server writes "never".
@@ -83,7 +94,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_follows_a_paused_runtime() {
-        let clock = Clock::start();
+        let clock = Clock::tokio();
         let before = clock.now();
         tokio::time::sleep(Duration::from_secs(3600)).await;
         assert_eq!(clock.now() - before, chrono::TimeDelta::hours(1));

@@ -95,7 +95,7 @@ impl EngineBuilder {
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let token: Arc<str> = token::issue(TENANT, &grpc, &server, u128::from(seed) << 64 | u128::from(!seed)).into();
-        let (stop, clock) = (CancellationToken::new(), Clock::start());
+        let (stop, clock) = (CancellationToken::new(), Clock::tokio());
         let (handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock, stop.clone());
         let services = Services::new(handle.clone(), TENANT, Arc::clone(&token));
         let router = rest::router(handle.clone(), TENANT, Arc::clone(&token));

@@ -1,7 +1,7 @@
 //! The state that the server does not have: its list shows timed-out runs as failed ones.
 //!
-//! A run that timed out has no error text in the list. So the events of each failed run without one are read, and of the
-//! others none.
+//! A run that timed out has no error text in the list, unless an earlier attempt left one. So the events of each failed run
+//! without one, and of each that took several attempts, are read; of the others none.
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -38,7 +38,7 @@ pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSumma
 }
 
 async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
-    if row.status == RunStatus::Failed && row.error.is_none() {
+    if row.status == RunStatus::Failed && (row.error.is_none() || row.attempt > 1) {
         let events = events(client, row.id).await?;
         if let Some(last) = attempts(&events).pop().filter(|last| last.status == RunStatus::TimedOut) {
             (row.status, row.error) = (RunStatus::TimedOut, last.error);

@@ -51,6 +51,7 @@ pub struct RunQuery {
 
 /// Some of the runs that were asked for, and how many there are.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Page {
     /// The newest of them, newest first.
     pub runs: Vec<RunSummary>,
@@ -68,6 +69,8 @@ pub enum Total {
     AtLeast(u64),
     /// So many or fewer: the server does not tell failed runs from timed-out ones.
     AtMost(u64),
+    /// Both: it can be any number.
+    Unknown,
 }
 
 impl std::fmt::Display for Total {
@@ -76,6 +79,7 @@ impl std::fmt::Display for Total {
             Self::Exactly(number) => write!(f, "{number}"),
             Self::AtLeast(number) => write!(f, "at least {number}"),
             Self::AtMost(number) => write!(f, "at most {number}"),
+            Self::Unknown => f.write_str("unknown"),
         }
     }
 }
@@ -85,14 +89,14 @@ impl std::fmt::Display for Total {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StatusCounts {
-    /// By state; a state that is not there has none.
-    pub by_status: BTreeMap<String, u64>,
+    by_status: BTreeMap<String, u64>,
 }
 
 impl StatusCounts {
-    /// The number of runs in a state.
-    pub fn get(&self, status: &RunStatus) -> u64 {
-        self.by_status.get(status.as_str()).copied().unwrap_or(0)
+    /// The number of runs in a state; of failed ones, with the timed-out ones. `None` for [`RunStatus::TimedOut`], which
+    /// the server has no number for.
+    pub fn get(&self, status: &RunStatus) -> Option<u64> {
+        (*status != RunStatus::TimedOut).then(|| self.by_status.get(status.as_str()).copied().unwrap_or(0))
     }
 
     /// The number of all runs.
@@ -222,11 +226,10 @@ async fn total(client: &Client, filter: &RunFilter, parameters: &[(&'static str,
     all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
     let Rows { pagination, .. } = client.rpc().rest.runs(&all).await?;
     let number = u64::try_from(pagination.num_pages).unwrap_or(0);
-    Ok(if number >= MOST_COUNTED {
-        Total::AtLeast(number)
-    } else if number > 0 && derive::splits(&filter.statuses) {
-        Total::AtMost(number)
-    } else {
-        Total::Exactly(number)
+    Ok(match (number >= MOST_COUNTED, number > 0 && derive::splits(&filter.statuses)) {
+        (false, false) => Total::Exactly(number),
+        (true, false) => Total::AtLeast(number),
+        (false, true) => Total::AtMost(number),
+        (true, true) => Total::Unknown,
     })
 }

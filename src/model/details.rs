@@ -141,11 +141,11 @@ impl RunDetails {
 }
 
 impl Attempt {
-    /// How long it waited for a worker.
+    /// How long it waited for a worker; unknown while it waits.
     pub fn waiting(&self) -> Option<Duration> {
+        let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
         // The queue's stamp can be a moment later than the worker's: then it did not wait.
-        Some(between(self.queued_at, self.started_at.or(self.finished_at)).unwrap_or_default())
-            .filter(|_| self.queued_at.is_some())
+        Some((left - queued).to_std().unwrap_or_default())
     }
 
     /// How long it was worked on, if it has ended.

@@ -20,6 +20,7 @@ pub enum Outcome {
 
 /// A run that ended well.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Completed {
     /// What it ended with.
     pub output: Payload,
@@ -27,6 +28,7 @@ pub struct Completed {
 
 /// A run that ended with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// The task that failed, by its name in the workflow, if it is known.
     pub task: Option<String>,
@@ -37,6 +39,7 @@ pub struct Failure {
 
 /// A run that was cancelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cancellation {
     /// What the engine says about it, such as `Cancelled due to concurrency strategy`. Empty for a cancel by request.
     pub message: String,
@@ -44,6 +47,7 @@ pub struct Cancellation {
 
 /// A run that timed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timeout {
     /// What passed.
     pub kind: TimeoutKind,

@@ -25,6 +25,7 @@ pub enum RunStatus {
     /// Ended by a timeout: of its execution, or while it waited for a worker.
     ///
     /// The engine has no such status; it is derived from the task's events.
+    #[serde(rename = "TIMED_OUT")]
     TimedOut,
     /// A status that this version of the crate does not know, as the server sent it.
     #[serde(untagged)]
@@ -199,6 +200,16 @@ mod tests {
                 assert_eq!(judge(&at(1, from), &at(2, to)), Verdict::Move);
                 assert_eq!(judge(&at(2, from), &at(1, to)), Verdict::Stale);
             }
+        }
+    }
+
+    #[test]
+    fn each_is_written_as_it_is_called() {
+        for status in RunStatus::KNOWN {
+            let text = format!("\"{status}\"");
+            assert_eq!(serde_json::to_string(&status).unwrap(), text);
+            assert_eq!(serde_json::from_str::<RunStatus>(&text).unwrap(), status);
+            assert_eq!(RunStatus::from_name(status.as_str()), status);
         }
     }
 

@@ -91,10 +91,9 @@ macro_rules! stub {
     ($client:ty, $wire:expr, $limits:expr) => {{
         let mut client = <$client>::new($wire.clone())
             .max_encoding_message_size($limits.send)
-            .max_decoding_message_size($limits.receive)
-            .accept_compressed(CompressionEncoding::Gzip);
+            .max_decoding_message_size($limits.receive);
         if $limits.gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip);
+            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
         client
     }};

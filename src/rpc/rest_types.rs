@@ -50,6 +50,8 @@ pub(crate) struct WorkflowConfig {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct TaskConfig {
+    #[serde(default, rename = "ReadableId")]
+    pub(crate) readable_id: String,
     #[serde(default, rename = "Retries")]
     pub(crate) retries: i64,
 }
@@ -68,8 +70,18 @@ pub(crate) struct RunBody {
     pub(crate) additional_metadata: Option<BTreeMap<String, Value>>,
     #[serde(default)]
     pub(crate) error_message: Option<String>,
+    /// In an envelope, as the worker gets it.
+    #[serde(default)]
+    pub(crate) input: Option<Envelope>,
     #[serde(default)]
     pub(crate) output: Option<Box<RawValue>>,
+}
+
+/// What a worker gets, as far as it is the run's.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Envelope {
+    #[serde(default)]
+    pub(crate) input: Option<Box<RawValue>>,
 }
 
 /// A row of a list of runs.

@@ -132,6 +132,10 @@ fn outcome(status: &RunStatus, evidence: &Evidence) -> Outcome {
 /// A failed run: what its last attempt ended with says whether it was a timeout.
 fn failure(evidence: &Evidence) -> Outcome {
     let task = task_name(evidence);
+    // The events of an earlier attempt say nothing about the last.
+    if !agrees(&RunStatus::Failed, evidence) {
+        return failed(task.as_deref(), &error_text(evidence).unwrap_or_default());
+    }
     for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
         if let Some(message) = last_end(evidence, event) {
             return Outcome::TimedOut(Timeout { kind, task, message });

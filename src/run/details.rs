@@ -15,8 +15,24 @@ use crate::model::{RunDetails, RunId, TaskDetails, metadata};
 use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 use crate::transport::retry_delay;
 
-/// How long REST is waited for when gRPC is ahead of it. It lags by a tenth of a second; under load, by seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the surfaces are waited for, when they do not agree yet or do not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// For who wants to know how things stand. REST lags by a tenth of a second; under load, by up to eight.
+    Short,
+    /// For who waits for the end, and can wait for a server that restarts.
+    Long,
+}
+
+impl Patience {
+    fn length(self, client: &Client) -> Duration {
+        let long = client.config().rpc_timeout() * 2;
+        match self {
+            Self::Short => long.min(Duration::from_secs(10)),
+            Self::Long => long,
+        }
+    }
+}
 
 /// How long REST takes to show the next attempt, with some to spare.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -26,20 +42,39 @@ const MOMENT: Duration = Duration::from_millis(200);
 /// `results` is what the result stream sent, if that is the reason to look.
 ///
 /// Boxed, because it is seldom under way and large: who waits for a run should not carry it along.
-pub(crate) fn look(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> BoxFuture<'_, Result<RunDetails>> {
-    Box::pin(look_until_whole(client, run, results))
+pub(crate) fn look(
+    client: &Client,
+    run: RunId,
+    results: Option<Vec<TaskEnd>>,
+    patience: Patience,
+) -> BoxFuture<'_, Result<RunDetails>> {
+    Box::pin(look_until_whole(client, run, results, patience))
 }
 
-async fn look_until_whole(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> Result<RunDetails> {
-    let deadline = Instant::now() + PATIENCE;
+async fn look_until_whole(
+    client: &Client,
+    run: RunId,
+    results: Option<Vec<TaskEnd>>,
+    patience: Patience,
+) -> Result<RunDetails> {
+    let deadline = Instant::now() + patience.length(client);
     let mut evidence = Evidence { results, ..Evidence::default() };
     let (mut looks, mut still) = (0, Still::default());
     loop {
-        gather(client, run, &mut evidence).await?;
+        let gathered = gather(client, run, &mut evidence).await;
         let patient = Instant::now() < deadline;
-        let finding = settled(&evidence, patient);
-        if !patient || is_whole(&evidence, &finding, &mut still) {
-            return details(run, evidence, &finding);
+        match gathered {
+            // A server that restarts, or has trouble with its database, is asked again.
+            Err(error) if patient && (error.is_transient() || error.kind() == ErrorKind::Server) => {
+                tracing::debug!(%run, %error, "a look has failed");
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {
+                let finding = settled(&evidence, patient);
+                if !patient || is_whole(&evidence, &finding, &mut still) {
+                    return details(run, evidence, &finding);
+                }
+            }
         }
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64())).await;
@@ -90,6 +125,15 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     }
     evidence.rest = known(rest)?;
     evidence.events = known(events)?.unwrap_or_default();
+    // Their tasks would have to be told apart, and that is not there yet: no answer is better than a wrong one.
+    let by_grpc = evidence.grpc.as_ref().map_or(0, |run| run.tasks.len());
+    let by_rest = evidence.rest.as_ref().and_then(|run| Some(run.workflow_config.as_ref()?.tasks.len())).unwrap_or(0);
+    if by_grpc.max(by_rest) > 1 {
+        return Err(Error::new(
+            ErrorKind::Unimplemented,
+            format!("run {run} has several tasks, which is not there yet"),
+        ));
+    }
     Ok(())
 }
 
@@ -114,18 +158,21 @@ fn details(run: RunId, evidence: Evidence, finding: &Finding) -> Result<RunDetai
         Finding::Lagging => crate::model::RunStatus::Running,
     };
     let (user, engine) = metadata::split(all_metadata(grpc.as_ref(), rest.as_ref()));
-    let input = grpc.as_ref().map(|run| run.input.clone());
-    let mut tasks = Vec::new();
-    for (name, task) in grpc.into_iter().flat_map(|run| run.tasks) {
+    // What was too big for gRPC is in REST, in pieces.
+    let input = grpc.as_ref().map(|run| run.input.clone()).or_else(|| {
+        let input = rest.as_ref()?.run.input.as_ref()?.input.as_ref()?;
+        Some(crate::model::Payload::new(input.get()))
+    });
+    let by_grpc = grpc.and_then(|run| run.tasks.into_iter().next()).map(|(name, task)| (name, task.id));
+    let by_rest = || Some((rest.as_ref()?.workflow_config.as_ref()?.tasks.first()?.readable_id.clone(), run.into()));
+    let task = by_grpc.or_else(by_rest).map(|(name, id)| TaskDetails {
+        id,
+        name,
         // In a run of one task, what holds for the run holds for its task; gRPC itself forgets.
-        tasks.push(TaskDetails {
-            id: task.id,
-            name,
-            status: status.clone(),
-            output: outcome.as_ref().and_then(|outcome| outcome.output().cloned()),
-            attempts: attempts.clone(),
-        });
-    }
+        status: status.clone(),
+        output: outcome.as_ref().and_then(|outcome| outcome.output().cloned()),
+        attempts,
+    });
     let rest = rest.map(|rest| rest.run);
     Ok(RunDetails {
         id: run,
@@ -138,7 +185,7 @@ fn details(run: RunId, evidence: Evidence, finding: &Finding) -> Result<RunDetai
         engine_metadata: engine,
         // The run's own `createdAt` is its start.
         created_at: rest.and_then(|run| run.metadata.created_at),
-        tasks,
+        tasks: task.into_iter().collect(),
         conflicts,
     })
 }

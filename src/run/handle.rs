@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::details::look;
+use super::details::{Patience, look};
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{RunDetails, RunId};
@@ -45,7 +45,7 @@ impl<O> RunHandle<O> {
 
     /// All that is known about the run now: input, output, attempts, times, metadata.
     ///
-    /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to five seconds, until
+    /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to ten seconds, until
     /// both agree on whether the run has ended.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn details(&self) -> Result<RunDetails> {
-        look(&self.client, self.id, None).await
+        look(&self.client, self.id, None, Patience::Short).await
     }
 }
 

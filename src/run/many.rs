@@ -84,20 +84,27 @@ impl<O> RunManyBuilder<O> {
         Directory::find(&self.client, &self.workflow).await?;
         let limit = self.client.rpc().workflows.max_send();
         let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());
-        let mut chunk = Chunk::default();
+        let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
         for (at, input) in self.inputs.into_iter().enumerate() {
+            if let Some(gone) = &gone {
+                results.push(Some(Err(gone.duplicate())));
+                continue;
+            }
             match input.and_then(|input| fits(at, request(&common, input), limit)) {
                 Err(error) => results.push(Some(Err(error))),
                 Ok((message, size)) => {
                     if !chunk.takes(size, limit) {
-                        std::mem::take(&mut chunk).send(&self.client, &mut results).await;
+                        gone = std::mem::take(&mut chunk).send(&self.client, &mut results).await;
                     }
                     chunk.add(results.len(), message, size);
                     results.push(None);
                 }
             }
         }
-        chunk.send(&self.client, &mut results).await;
+        match gone {
+            None => drop(chunk.send(&self.client, &mut results).await),
+            Some(gone) => chunk.fail(&gone, &mut results),
+        }
         let missing = || Err(Error::new(ErrorKind::Server, "the server's answer has no id for this run"));
         Ok(results.into_iter().map(|result| result.unwrap_or_else(missing)).collect())
     }
@@ -131,9 +138,18 @@ impl Chunk {
         self.size += size;
     }
 
-    async fn send<O>(self, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) {
+    fn fail<O>(self, error: &Error, results: &mut [Option<Result<RunHandle<O>>>]) {
+        for place in self.places {
+            if let Some(slot) = results.get_mut(place) {
+                *slot = Some(Err(error.duplicate()));
+            }
+        }
+    }
+
+    /// Makes the call. Returns the error if there is no server to make the next one to.
+    async fn send<O>(self, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) -> Option<Error> {
         if self.messages.is_empty() {
-            return;
+            return None;
         }
         let count = self.messages.len();
         let answer = client.rpc().workflows.bulk_trigger(BulkTriggerWorkflowRequest { workflows: self.messages }).await;
@@ -151,6 +167,7 @@ impl Chunk {
                 Err(error) => Some(Err(error.duplicate())),
             };
         }
+        answer.err().filter(|error| error.kind() == ErrorKind::Unavailable && error.never_reached_server())
     }
 }
 

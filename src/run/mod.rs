@@ -10,7 +10,7 @@ mod many;
 mod start;
 
 pub(crate) use classify::quick;
-pub(crate) use details::{events, look};
+pub(crate) use details::{Patience, events, look};
 pub(crate) use directory::Directory;
 pub(crate) use evidence::TaskEnd;
 pub use handle::RunHandle;

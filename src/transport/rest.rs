@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -127,6 +127,9 @@ impl RestWire {
 }
 
 fn lost(name: &str, error: BoxError) -> Error {
+    if error.is::<LengthLimitError>() {
+        return Error::new(ErrorKind::TooLarge, format!("the answer of {name} has over {MAX_ANSWER} bytes"));
+    }
     let (never_left, hopeless) = (connect::never_left(error.as_ref()), connect::is_hopeless(error.as_ref()));
     let what = if never_left { "failed to reach the server for" } else { "the connection broke during" };
     let mut lost = Error::new(ErrorKind::Unavailable, format!("{what} {name}")).with_source(error);
@@ -170,7 +173,11 @@ fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
     };
     let text =
         if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
-    let error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16()));
+    let mut error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16()));
+    // A refusal is an answer: nothing was done.
+    if status.is_client_error() && kind != ErrorKind::Timeout {
+        error = error.unsent();
+    }
     if transient { error.transient() } else { error }
 }
 

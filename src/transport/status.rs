@@ -36,7 +36,8 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
             | ErrorKind::Unauthenticated
             | ErrorKind::Unimplemented
             | ErrorKind::RateLimited
-    ) {
+    ) && status.code() != Code::OutOfRange
+    {
         error = error.unsent();
     }
     if status.source().is_some() || !status.details().is_empty() { error.with_source(status) } else { error }
@@ -44,6 +45,8 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
 
 fn kind(status: &Status) -> ErrorKind {
     match status.code() {
+        // This side's own limit on what it receives.
+        Code::OutOfRange if status.message().contains("message length too large") => ErrorKind::TooLarge,
         Code::Unauthenticated | Code::PermissionDenied => ErrorKind::Unauthenticated,
         Code::NotFound => ErrorKind::NotFound,
         Code::AlreadyExists => ErrorKind::AlreadyExists,
@@ -54,7 +57,7 @@ fn kind(status: &Status) -> ErrorKind {
         // Two meanings share a code: «too many calls» may be tried again, «too big» may not.
         Code::ResourceExhausted if status.message().contains("larger than max") => ErrorKind::TooLarge,
         Code::ResourceExhausted => ErrorKind::RateLimited,
-        // This side's own limit on what it receives, and streams that break on the way.
+        // Streams that break on the way.
         Code::Internal | Code::Unknown if broken_connection(status) => ErrorKind::Unavailable,
         _ => ErrorKind::Server,
     }
@@ -120,6 +123,14 @@ mod tests {
         let big = "grpc: received message larger than max (4194335 vs. 4194304)";
         let error = from_status("Trigger", Status::resource_exhausted(big));
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::TooLarge, false));
+    }
+
+    #[test]
+    fn an_answer_that_this_side_refuses_was_given_all_the_same() {
+        let status =
+            Status::out_of_range("Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes");
+        let error = from_status("Trigger", status);
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::TooLarge, false));
     }
 
     #[test]

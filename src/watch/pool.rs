@@ -14,12 +14,12 @@ use tonic::{Status, Streaming};
 use super::reconnect::Reconnect;
 use super::results::{Seen, Step, Waiting};
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::{self, grpc};
 use crate::model::{Outcome, RunDetails, RunId};
 use crate::rpc::Rpc;
 use crate::rpc::pb::WorkflowRunEvent;
-use crate::run::{RunHandle, TaskEnd, look, quick};
+use crate::run::{Patience, RunHandle, TaskEnd, look, quick};
 use crate::transport::from_status;
 
 /// Questions that wait to be sent.
@@ -27,6 +27,14 @@ const QUEUE: usize = 1024;
 /// Looks for missing runs at the same time.
 const LOOKS: usize = 16;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// So few waits that each can have a look of its own, soon: the server tells of a run that had ended before it was asked
+/// about only with its next round, a second later.
+const FEW: usize = 64;
+const SOON: Duration = Duration::from_millis(20);
+/// When one of many runs is looked for that was started just now. It is hardly ever missing, and many looks are a burden.
+const FRESH: Duration = Duration::from_secs(10);
+/// The same for one that may be old.
+const UNSEEN: Duration = Duration::from_secs(1);
 /// How long an unused stream is kept: the next wait is often near.
 const KEEP: Duration = Duration::from_secs(30);
 
@@ -41,7 +49,7 @@ pub(super) struct Pool {
 
 #[derive(Debug)]
 enum Command {
-    Wait(RunId, oneshot::Sender<Answer>),
+    Wait(RunId, bool, oneshot::Sender<Answer>),
     Leave(RunId),
 }
 
@@ -64,10 +72,10 @@ impl Pool {
     }
 
     /// Waits for a run to end. `None` means that a look has shown it, and the stream has not told how.
-    pub(super) async fn wait(&self, run: RunId) -> Answer {
+    pub(super) async fn wait(&self, run: RunId, fresh: bool) -> Answer {
         let (sender, receiver) = oneshot::channel();
         let gone = || Error::closed("the client");
-        self.commands.send(Command::Wait(run, sender)).map_err(|_| gone())?;
+        self.commands.send(Command::Wait(run, fresh, sender)).map_err(|_| gone())?;
         let mut left = Leave { pool: self, run, armed: true };
         let answer = receiver.await;
         left.armed = false;
@@ -122,6 +130,8 @@ struct Driver {
     /// Questions for the stream, until it takes them.
     questions: Vec<RunId>,
     idle_since: Option<Instant>,
+    /// Whether the last run that was told of had ended before it was asked about: then the next probably has, too.
+    ended_before: bool,
 }
 
 impl Driver {
@@ -135,6 +145,7 @@ impl Driver {
             looks: FuturesUnordered::new(),
             questions: Vec::new(),
             idle_since: None,
+            ended_before: false,
         }
     }
 
@@ -166,9 +177,9 @@ impl Driver {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Wait(run, waiter) => {
+            Command::Wait(run, fresh, waiter) => {
                 self.idle_since = None;
-                if let Some(Step::Ask(runs)) = self.waiting.wait(Instant::now(), run, waiter) {
+                if let Some(Step::Ask(runs)) = self.waiting.wait(Instant::now(), run, self.first_look(fresh), waiter) {
                     match self.link {
                         Link::Closed => self.open(),
                         // A new stream is asked about all of them.
@@ -182,6 +193,15 @@ impl Driver {
                     self.idle_since = Some(Instant::now());
                 }
             }
+        }
+    }
+
+    fn first_look(&self, fresh: bool) -> Duration {
+        match self.waiting.len() < FEW {
+            true if self.ended_before => Duration::ZERO,
+            true => SOON,
+            false if fresh => FRESH,
+            false => UNSEEN,
         }
     }
 
@@ -216,6 +236,7 @@ impl Driver {
             }
             LinkEvent::Message(message) => {
                 self.reconnect.delivered();
+                self.ended_before = false;
                 if let Ok(run) = convert::id(&message.workflow_run_id) {
                     let results = TaskEnd::read(*message);
                     for waiter in self.waiting.take(run) {
@@ -237,6 +258,14 @@ impl Driver {
             self.link = Link::Closed;
             return;
         }
+        // One result that is too big to be received would end every stream that it is asked of: all are looked at instead.
+        if error.is_some_and(|error| error.kind() == ErrorKind::TooLarge) {
+            for waiter in self.waiting.take_all() {
+                let _ = waiter.send(Ok(None));
+            }
+            self.link = Link::Closed;
+            return;
+        }
         match (self.reconnect.lost(error, fastrand::f64()), error) {
             (None, Some(error)) => {
                 for waiter in self.waiting.take_all() {
@@ -255,8 +284,12 @@ impl Driver {
         if !self.waiting.seen(Instant::now(), run, seen) {
             return;
         }
+        self.ended_before = seen == Seen::Ended;
         for waiter in self.waiting.take(run) {
             let _ = waiter.send(if seen == Seen::Missing { Err(Error::run_not_found(run)) } else { Ok(None) });
+        }
+        if self.waiting.is_empty() {
+            self.idle_since = Some(Instant::now());
         }
     }
 }
@@ -323,7 +356,7 @@ impl<O> RunHandle<O> {
     /// certain (a cancel, a timeout, an output too big for it) is settled by looking at the run.
     ///
     /// # Errors
-    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) after about seven seconds, if the engine never shows the run.
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) after a quarter of a minute at most, if the engine never shows the run.
     ///
     /// # Cancel safety
     /// Dropping the future is safe.
@@ -336,12 +369,14 @@ impl<O> RunHandle<O> {
             }
         }
         loop {
-            let results = Pool::of(self.client()).wait(self.id()).await?;
+            let results = Pool::of(self.client()).wait(self.id(), self.is_fresh()).await?;
             if let Some(outcome) = results.as_deref().and_then(quick) {
                 return Ok(outcome);
             }
             // An end that the details do not confirm was none: wait for the next.
-            if let RunDetails { outcome: Some(outcome), .. } = look(self.client(), self.id(), results).await? {
+            if let RunDetails { outcome: Some(outcome), .. } =
+                look(self.client(), self.id(), results, Patience::Long).await?
+            {
                 return Ok(outcome);
             }
         }

@@ -10,8 +10,11 @@ use tokio::time::Instant;
 
 use crate::model::RunId;
 
-/// When a run is looked for, counted from the look before.
+/// When a run is looked for, counted from the look before. When the first is due, the driver says.
 const LOOKS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// When a run that exists is looked at again, in case the stream has lost it.
+const AGAIN: Duration = Duration::from_secs(300);
 
 /// What the driver is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,14 +61,14 @@ impl<W> Default for Waiting<W> {
 }
 
 impl<W> Waiting<W> {
-    /// Someone waits for a run.
-    pub(super) fn wait(&mut self, now: Instant, run: RunId, waiter: W) -> Option<Step> {
+    /// Someone waits for a run, which is first looked for after so long.
+    pub(super) fn wait(&mut self, now: Instant, run: RunId, first: Duration, waiter: W) -> Option<Step> {
         let entry = self.runs.entry(run).or_insert(Entry { waiters: Vec::with_capacity(1), looks: 0, due: None });
         entry.waiters.push(waiter);
         if entry.waiters.len() > 1 {
             return None;
         }
-        self.schedule(now, run);
+        self.schedule(run, now + first);
         Some(Step::Ask(vec![run]))
     }
 
@@ -97,6 +100,10 @@ impl<W> Waiting<W> {
         self.runs.keys().copied().collect()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -120,11 +127,15 @@ impl<W> Waiting<W> {
     pub(super) fn seen(&mut self, now: Instant, run: RunId, seen: Seen) -> bool {
         let Some(entry) = self.runs.get_mut(&run) else { return false };
         match seen {
-            // It exists: from here on the stream is enough.
-            Seen::Going => false,
+            // It exists: from here on the stream is enough, but for what it may lose.
+            Seen::Going => {
+                self.schedule(run, now + AGAIN);
+                false
+            }
             Seen::Ended => true,
             Seen::Unknown => {
-                self.schedule(now, run);
+                let at = now + distance(entry.looks);
+                self.schedule(run, at);
                 false
             }
             Seen::Missing => {
@@ -132,20 +143,24 @@ impl<W> Waiting<W> {
                 if usize::from(entry.looks) >= LOOKS.len() {
                     return true;
                 }
-                self.schedule(now, run);
+                let at = now + distance(entry.looks);
+                self.schedule(run, at);
                 false
             }
         }
     }
 
-    fn schedule(&mut self, now: Instant, run: RunId) {
+    fn schedule(&mut self, run: RunId, at: Instant) {
         let Some(entry) = self.runs.get_mut(&run) else { return };
-        let distance = LOOKS.get(usize::from(entry.looks)).copied().unwrap_or_default();
         self.count += 1;
-        let due = (now + distance, self.count);
+        let due = (at, self.count);
         entry.due = Some(due);
         self.looks.insert(due, run);
     }
+}
+
+fn distance(looks: u8) -> Duration {
+    LOOKS.get(usize::from(looks)).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -160,8 +175,8 @@ mod tests {
     async fn a_run_is_asked_about_once_however_many_wait() {
         let mut waiting = Waiting::default();
         let now = Instant::now();
-        assert_eq!(waiting.wait(now, run(1), 'a'), Some(Step::Ask(vec![run(1)])));
-        assert_eq!(waiting.wait(now, run(1), 'b'), None);
+        assert_eq!(waiting.wait(now, run(1), LOOKS[0], 'a'), Some(Step::Ask(vec![run(1)])));
+        assert_eq!(waiting.wait(now, run(1), LOOKS[0], 'b'), None);
         assert_eq!(waiting.take(run(1)), ['a', 'b']);
         assert_eq!(waiting.next_look(), None, "and with them goes the look");
         assert_eq!(waiting.take(run(1)), []);
@@ -171,7 +186,7 @@ mod tests {
     async fn a_run_that_is_never_seen_is_missing_after_three_looks() {
         let mut waiting = Waiting::default();
         let start = Instant::now();
-        waiting.wait(start, run(1), 'a');
+        waiting.wait(start, run(1), LOOKS[0], 'a');
         let mut at = Vec::new();
         loop {
             let now = waiting.next_look().unwrap();
@@ -188,11 +203,11 @@ mod tests {
     async fn a_run_that_was_seen_is_left_to_the_stream() {
         let mut waiting = Waiting::default();
         let now = Instant::now();
-        waiting.wait(now, run(1), 'a');
+        waiting.wait(now, run(1), LOOKS[0], 'a');
         assert_eq!(waiting.due(now), None, "not before its time");
         assert_eq!(waiting.due(now + LOOKS[0]), Some(Step::Look(run(1))));
         assert!(!waiting.seen(now, run(1), Seen::Going));
-        assert_eq!(waiting.next_look(), None);
+        assert_eq!(waiting.next_look(), Some(now + AGAIN), "but for what that may lose");
         assert!(waiting.seen(now, run(1), Seen::Ended));
     }
 
@@ -200,7 +215,7 @@ mod tests {
     async fn an_unanswered_look_counts_for_nothing() {
         let mut waiting = Waiting::default();
         let mut now = Instant::now();
-        waiting.wait(now, run(1), 'a');
+        waiting.wait(now, run(1), LOOKS[0], 'a');
         for _ in 0..20 {
             now = waiting.next_look().unwrap();
             waiting.due(now);
@@ -212,8 +227,8 @@ mod tests {
     async fn when_the_last_one_leaves_the_stream_can_go() {
         let mut waiting = Waiting::default();
         let now = Instant::now();
-        waiting.wait(now, run(1), 'a');
-        waiting.wait(now, run(2), 'b');
+        waiting.wait(now, run(1), LOOKS[0], 'a');
+        waiting.wait(now, run(2), LOOKS[0], 'b');
         assert_eq!(waiting.leave(run(1), |waiter| *waiter == 'a'), None);
         assert_eq!(waiting.leave(run(2), |waiter| *waiter == 'a'), None);
         assert_eq!(waiting.leave(run(2), |waiter| *waiter == 'b'), Some(Step::Idle));

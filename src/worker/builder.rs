@@ -151,7 +151,7 @@ impl Worker {
             for definition in self.actions.values() {
                 Box::pin(put(&self.client, definition)).await?;
             }
-            self.register().await
+            self.registration().await
         });
         let id = id.await?;
         RunningWorker::start(self, id).await
@@ -171,7 +171,12 @@ impl Worker {
         Ok(running.shutdown().await)
     }
 
-    pub(super) async fn register(&self) -> Result<WorkerId> {
+    pub(super) fn slots(&self) -> usize {
+        self.slots as usize
+    }
+
+    /// Makes the engine know the worker, under a new id each time.
+    pub(super) fn registration(&self) -> impl Future<Output = Result<WorkerId>> + Send + use<> {
         let request = WorkerRegisterRequest {
             worker_name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
@@ -189,7 +194,8 @@ impl Worker {
             }),
             ..Default::default()
         };
-        convert::id(&self.client.rpc().dispatcher.register(request).await?.worker_id)
+        let rpc = self.client.rpc().clone();
+        async move { convert::id(&rpc.dispatcher.register(request).await?.worker_id) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The worker's task: it owns the running attempts, and is the only one to touch them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
@@ -21,6 +22,10 @@ use crate::rpc::pb::{ActionType, AssignedAction};
 const LAST_ASSIGNMENTS: Duration = Duration::from_millis(500);
 /// The calls of a shutdown must not hold it up.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Without beats, the engine gives away what still runs here after half a minute: by then it should be over.
+const UNHEARD: Duration = Duration::from_secs(25);
+/// Cancellations that are remembered before what they cancel has come.
+const REMEMBERED: usize = 1024;
 /// How long the first beat may take to be accepted.
 const READY: Duration = Duration::from_secs(30);
 
@@ -86,6 +91,14 @@ struct Driver {
     /// What each running job is.
     keys: HashMap<Id, Key>,
     stops: HashMap<Key, Stop>,
+    /// Assignments that wait for a slot here, or for an earlier attempt of the same task to be gone. The engine frees a
+    /// slot the moment it ends an attempt, and that attempt may take a moment to notice.
+    waiting: VecDeque<(Key, AssignedAction)>,
+    /// Cancellations that came before what they cancel, newest last.
+    cancelled: VecDeque<Key>,
+    /// Whether what comes is still taken.
+    accepting: bool,
+    registering: Option<Registering>,
     report: WorkerReport,
 }
 
@@ -99,7 +112,7 @@ struct Beats {
 impl Beats {
     fn start(client: &Client, worker: WorkerId) -> Self {
         let (opened, is_opened) = mpsc::channel(1);
-        let (tell, told) = mpsc::channel(1);
+        let (tell, told) = mpsc::channel(16);
         Self { opened, told, task: tokio::spawn(beat(client.clone(), worker, is_opened, tell)) }
     }
 }
@@ -121,12 +134,16 @@ impl Driver {
             jobs: JoinSet::new(),
             keys: HashMap::new(),
             stops: HashMap::new(),
+            waiting: VecDeque::new(),
+            cancelled: VecDeque::new(),
+            accepting: true,
+            registering: None,
             report: WorkerReport::default(),
         }
     }
 
     async fn run(mut self) -> WorkerReport {
-        // The stream is asked for before the first beat: one that comes earlier does not count.
+        // They begin when the stream is asked for: one that came earlier would not count.
         let mut beats = Beats::start(&self.worker.client, self.id);
         let stop = self.stop.clone();
         loop {
@@ -135,7 +152,8 @@ impl Driver {
                 () = stop.cancelled() => break,
                 event = self.link.next() => self.on_link(event, &beats),
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                Some(beat) = beats.told.recv() => self.on_beat(beat, &mut beats).await,
+                Some(beat) = beats.told.recv() => self.on_beat(beat),
+                id = registered(&mut self.registering) => self.on_registered(id, &mut beats),
             }
         }
         self.drain(beats).await;
@@ -160,21 +178,60 @@ impl Driver {
             Err(error) => return tracing::error!(%error, "an assignment cannot be read"),
         };
         match ActionType::try_from(action.action_type) {
-            Ok(ActionType::StartStepRun) => self.start_job(key, action),
-            Ok(ActionType::CancelStepRun) => {
-                if let Some(stop) = self.stops.get(&key) {
-                    stop.cancelled.cancel();
-                }
-            }
+            Ok(ActionType::StartStepRun) => self.on_start(key, action),
+            Ok(ActionType::CancelStepRun) => self.on_cancel(key),
             other => tracing::error!(?other, run = %key.run, "this kind of assignment is not known"),
         }
     }
 
-    fn start_job(&mut self, key: Key, action: AssignedAction) {
+    fn on_start(&mut self, key: Key, action: AssignedAction) {
         // A half-dead connection can bring the same attempt twice; it runs once.
-        if self.stops.contains_key(&key) {
+        let known = self.stops.contains_key(&key) || self.waiting.iter().any(|(other, _)| *other == key);
+        if known || !self.accepting {
             return;
         }
+        // With two streams for a moment, the cancellation can overtake what it cancels.
+        if let Some(at) = self.cancelled.iter().position(|other| *other == key) {
+            self.cancelled.remove(at);
+            self.report.cancelled += 1;
+            return;
+        }
+        // An earlier attempt is no longer wanted, though nobody has said so: the engine took it for lost.
+        for (_, stop) in
+            self.stops.iter().filter(|(other, _)| other.task == key.task && other.retry_count < key.retry_count)
+        {
+            stop.cancelled.cancel();
+        }
+        self.waiting.push_back((key, action));
+        self.start_waiting();
+    }
+
+    fn on_cancel(&mut self, key: Key) {
+        if let Some(stop) = self.stops.get(&key) {
+            stop.cancelled.cancel();
+        } else if let Some(at) = self.waiting.iter().position(|(other, _)| *other == key) {
+            self.waiting.remove(at);
+            self.report.cancelled += 1;
+        } else {
+            if self.cancelled.len() >= REMEMBERED {
+                self.cancelled.pop_front();
+            }
+            self.cancelled.push_back(key);
+        }
+    }
+
+    /// Starts what waits, as far as there are slots and no attempt runs beside another of its task.
+    fn start_waiting(&mut self) {
+        while self.stops.len() < self.worker.slots() {
+            let free = |(key, _): &(Key, AssignedAction)| !self.stops.keys().any(|running| running.task == key.task);
+            let Some((key, action)) = self.waiting.iter().position(free).and_then(|at| self.waiting.remove(at)) else {
+                break;
+            };
+            self.start_job(key, action);
+        }
+    }
+
+    fn start_job(&mut self, key: Key, action: AssignedAction) {
         let stop = Stop::default();
         let job = Job {
             client: self.worker.client.clone(),
@@ -201,68 +258,84 @@ impl Driver {
             Done::Completed => self.report.completed += 1,
             Done::Failed => self.report.failed += 1,
             Done::Cancelled => self.report.cancelled += 1,
-            Done::Dropped | Done::Unreported => {
-                let Key { run, task, retry_count } = key;
-                self.report.left.push(LeftTask {
-                    run,
-                    task,
-                    attempt: retry_count + 1,
-                    finished: done == Done::Unreported,
-                });
-            }
+            Done::Dropped => self.leave(key, false),
+            Done::Unreported => self.leave(key, true),
         }
+        self.start_waiting();
     }
 
-    async fn on_beat(&mut self, beat: Beat, beats: &mut Beats) {
+    fn leave(&mut self, key: Key, finished: bool) {
+        let Key { run, task, retry_count } = key;
+        self.report.left.push(LeftTask { run, task, attempt: retry_count + 1, finished });
+    }
+
+    fn on_beat(&mut self, beat: Beat) {
         match beat {
             Beat::Accepted => {
-                if let Some(ready) = self.ready.take() {
-                    let _ = ready.send(Ok(()));
+                self.ready.take().map(|ready| ready.send(Ok(())));
+            }
+            Beat::Refused(asked) => self.link.reopen(asked),
+            // The engine has forgotten it, and with it whatever it had.
+            Beat::Unknown if self.registering.is_none() && self.accepting => {
+                let register = self.worker.registration();
+                self.registering = Some(Box::pin(register));
+            }
+            Beat::Unknown => {}
+            Beat::Lost(error) => {
+                tracing::warn!(%error, "a beat is lost");
+                // What can pass is waited for; what cannot, keeps a worker from ever being ready.
+                if !error.is_transient() {
+                    self.ready.take().map(|ready| ready.send(Err(error)));
                 }
             }
-            Beat::Refused => self.link.reopen(),
-            // The engine has forgotten it, and with it whatever it had.
-            Beat::Unknown => match self.worker.register().await {
-                Ok(id) => {
-                    tracing::warn!(old = %self.id, new = %id, "the engine did not know the worker: it is registered anew");
-                    self.id = id;
-                    self.link.move_to(id);
-                    *beats = Beats::start(&self.worker.client, id);
-                }
-                Err(error) => tracing::error!(%error, "the worker cannot be registered anew"),
-            },
-            Beat::Lost(error) => match self.ready.take() {
-                Some(ready) if !error.is_transient() => drop(ready.send(Err(error))),
-                ready => {
-                    self.ready = ready;
-                    tracing::warn!(%error, "a beat is lost");
-                }
-            },
         }
     }
 
-    /// Beats go on meanwhile: without them the engine would give away what still runs here.
-    async fn drain(&mut self, mut beats: Beats) {
+    fn on_registered(&mut self, id: Result<WorkerId>, beats: &mut Beats) {
+        self.registering = None;
+        match id {
+            Ok(id) => {
+                tracing::warn!(old = %self.id, new = %id, "the engine did not know the worker: it is registered anew");
+                self.id = id;
+                self.link.move_to(id);
+                *beats = Beats::start(&self.worker.client, id);
+            }
+            // The next beat is refused again, and with it comes the next try.
+            Err(error) => tracing::error!(%error, "the worker cannot be registered anew"),
+        }
+    }
+
+    /// Beats go on meanwhile: without them the engine would give away what still runs here. But a worker that could not
+    /// be paused must not beat, or it would be given more.
+    async fn drain(&mut self, beats: Beats) {
+        self.registering = None;
         let client = self.worker.client.clone();
         let id = self.id.to_string();
-        let paused = tokio::time::timeout(GOODBYE, client.rpc().rest.pause_worker(&id)).await;
-        if !matches!(paused, Ok(Ok(()))) {
-            tracing::warn!("the worker could not be paused: it may be given more until its stream is closed");
+        let paused = matches!(tokio::time::timeout(GOODBYE, client.rpc().rest.pause_worker(&id)).await, Ok(Ok(())));
+        if !paused {
+            tracing::warn!("the worker could not be paused: it stops to beat, so that it is given nothing more");
         }
-        let quiet = Instant::now() + LAST_ASSIGNMENTS;
-        let grace = Instant::now() + self.worker.grace;
+        let mut beats = Some(beats).filter(|_| paused);
+        let now = Instant::now();
+        let quiet = now + LAST_ASSIGNMENTS;
+        let grace = now + if paused { self.worker.grace } else { self.worker.grace.min(UNHEARD) };
         let mut over = false;
-        while !self.jobs.is_empty() || Instant::now() < quiet {
+        while !self.jobs.is_empty() || !self.waiting.is_empty() || Instant::now() < quiet {
             tokio::select! {
                 biased;
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                event = self.link.next(), if !over => self.on_link(event, &beats),
-                Some(beat) = beats.told.recv() => self.on_beat(beat, &mut beats).await,
+                event = self.link.next(), if !over => if let LinkEvent::Action(action) = event {
+                    self.on_action(*action);
+                },
+                Some(beat) = told(&mut beats) => self.on_beat(beat),
                 () = sleep_until(grace), if !over => {
                     over = true;
                     self.stops.values().for_each(|stop| stop.dropped.cancel());
+                    for (key, _) in std::mem::take(&mut self.waiting) {
+                        self.leave(key, false);
+                    }
                 }
-                () = sleep_until(quiet), if Instant::now() < quiet => {}
+                () = sleep_until(quiet), if self.accepting => self.accepting = false,
             }
         }
         let goodbye = client.rpc().dispatcher.unsubscribe(&id);
@@ -270,5 +343,21 @@ impl Driver {
             _ = goodbye => {}
             () = sleep(GOODBYE) => {}
         }
+    }
+}
+
+type Registering = Pin<Box<dyn Future<Output = Result<WorkerId>> + Send>>;
+
+async fn registered(registering: &mut Option<Registering>) -> Result<WorkerId> {
+    match registering {
+        Some(registering) => registering.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn told(beats: &mut Option<Beats>) -> Option<Beat> {
+    match beats {
+        Some(beats) => beats.told.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -153,6 +153,7 @@ impl Job {
                     Err(error) => self.unreported(&error),
                 }
             }
+            Err(_) if self.stop.cancelled.is_cancelled() => Done::Cancelled,
             Err(error) => self.unreported(&error),
         }
     }
@@ -199,7 +200,9 @@ impl Job {
                 error.kind(),
                 ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented
             );
-            if refused || error.is_not_found() || Instant::now() + pause > deadline {
+            // What was cancelled meanwhile has its end already: another one beside it would corrupt the run.
+            let over = self.stop.cancelled.is_cancelled() || Instant::now() + pause > deadline;
+            if refused || error.is_not_found() || over {
                 return Err(error);
             }
             tracing::warn!(run = %self.key.run, failures, %error, "a report is tried again");

@@ -16,6 +16,9 @@ use crate::watch::Reconnect;
 /// A worker must be back soon: without a stream it is given nothing, and after half a minute it loses what it has.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// So long a stream may take to be known to the engine.
+const FIRST_MOMENT: Duration = Duration::from_millis(500);
+
 type Opening = Pin<Box<dyn Future<Output = Result<Streaming<AssignedAction>, Status>> + Send>>;
 
 /// The stream, in one of its states.
@@ -31,6 +34,8 @@ pub(super) struct Link {
     worker: WorkerId,
     state: State,
     reconnect: Reconnect,
+    /// When the stream was last asked for.
+    asked: Instant,
 }
 
 /// What happened to the stream.
@@ -44,19 +49,24 @@ pub(super) enum LinkEvent {
 
 impl Link {
     pub(super) fn new(client: Client, worker: WorkerId) -> Self {
-        let state = State::Lost(Instant::now());
-        Self { client, worker, state, reconnect: Reconnect::new(LONGEST_PAUSE) }
+        let asked = Instant::now();
+        Self { client, worker, state: State::Lost(asked), reconnect: Reconnect::new(LONGEST_PAUSE), asked }
     }
 
-    /// Opens the stream again, whatever its state: the engine says that it is gone.
-    pub(super) fn reopen(&mut self) {
-        self.state = State::Lost(Instant::now());
+    /// Opens the stream again, as the engine said to a beat of this time that it is gone. A beat from before the stream
+    /// was asked for, or from its first moment, says nothing about it.
+    pub(super) fn reopen(&mut self, beat: Instant) {
+        if beat < self.asked + FIRST_MOMENT || matches!(self.state, State::Lost(_)) {
+            return;
+        }
+        let pause = self.reconnect.lost(None, fastrand::f64()).unwrap_or_default();
+        self.state = State::Lost(Instant::now() + pause);
     }
 
     /// The same for a worker that was registered anew.
     pub(super) fn move_to(&mut self, worker: WorkerId) {
         self.worker = worker;
-        self.reopen();
+        self.state = State::Lost(Instant::now());
     }
 
     /// The next thing that happens. Cancel safe: what is under way stays in `self`.
@@ -67,6 +77,7 @@ impl Link {
                     sleep_until(*until).await;
                     let (rpc, worker_id) = (self.client.rpc().clone(), self.worker.to_string());
                     self.state = State::Opening(Box::pin(async move { rpc.dispatcher.listen(worker_id).await }));
+                    self.asked = Instant::now();
                     return LinkEvent::Reopened;
                 }
                 State::Opening(opening) => match opening.await {
