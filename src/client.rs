@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::TenantId;
 use crate::rpc::Rpc;
+use crate::time::Clock;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
-use crate::time::Clock;
 
 /// A client of one Hatchet server, for one tenant. Cheap to clone; clones share their connections.
 ///

@@ -75,17 +75,22 @@ mod workflow;
 
 pub use client::Client;
 pub use config::{
-    Compression, Config, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, Secret, Source, Tls, TlsStrategy,
-    TlsVersion,
+    Compression, Config, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, Secret, Source, Tls,
+    TlsStrategy, TlsVersion,
 };
 pub use error::{Answer, Error, ErrorKind, Result};
 pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
 pub use model::{
     Attempt, AttemptStatus, Cancellation, Completed, Conflict, Failure, InvalidTransition, Outcome, Payload, Priority,
-    RunDetails, RunFilter, RunId, RunStatus, RunSummary, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind,
-    Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
+    RunDetails, RunFilter, RunId, RunStatus, RunSummary, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout,
+    TimeoutKind, Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
 };
 pub use run::{RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
 pub use watch::{Change, RunWatch};
 pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
 pub use workflow::{Context, Task, TaskError, TaskResult};
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -15,7 +15,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
 use tonic::body::Body;
 use tower::Service;
 
@@ -23,6 +24,7 @@ use tower::Service;
 pub use crate::rpc::pb;
 
 use crate::client::Client;
+use crate::error::Result;
 use crate::transport::GrpcWire;
 
 /// The client's own connection, with its token on each request. Neither deadlines nor retries.
@@ -53,5 +55,19 @@ impl Client {
     /// The connection under this client, to call the generated stubs with.
     pub fn raw_channel(&self) -> RawChannel {
         RawChannel(self.rpc().wire.clone())
+    }
+
+    /// Makes one REST call, with the token on it: the path from `/api` on, with its query, both as they are to be sent.
+    /// The answer comes as it is, whatever its status. Neither deadlines nor retries.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if no answer came.
+    pub async fn raw_rest(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Bytes)> {
+        self.rpc().rest.wire().raw(&method, path_and_query, body).await
     }
 }

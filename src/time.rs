@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
@@ -19,11 +19,12 @@ pub(crate) struct Clock {
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub(crate) fn start() -> Self {
-        Self { wall: DateTime::from(std::time::SystemTime::now()), origin: Instant::now() }
+        Self { wall: DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6), origin: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.wall + self.origin.elapsed()
+        // The engine keeps microseconds: what is finer would come back as another time.
+        (self.wall + self.origin.elapsed()).trunc_subsecs(6)
     }
 
     /// When tokio's clock will show this time. One that has passed is now.
@@ -57,7 +58,7 @@ pub(crate) fn to_proto(at: DateTime<Utc>) -> prost_types::Timestamp {
 /// The engine knows no unit below a millisecond, and what is shorter is rounded up: a timeout must not become zero.
 pub(crate) fn duration_text(length: Duration) -> String {
     let millis = length.as_nanos().div_ceil(1_000_000);
-    if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
+    if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
 }
 
 #[cfg(test)]

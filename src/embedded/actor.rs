@@ -42,7 +42,7 @@ pub(crate) struct Handle {
 pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken) -> (Handle, JoinHandle<()>) {
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let (closed, closing) = mpsc::unbounded_channel();
-    let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed.into()) };
+    let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed) };
     let task = tokio::spawn(actor.run(inbox, closing, stop));
     (Handle { commands, closed, streams: Arc::default(), clock }, task)
 }
@@ -116,7 +116,12 @@ struct Actor {
 }
 
 impl Actor {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut closing: mpsc::UnboundedReceiver<StreamId>, stop: CancellationToken) {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut closing: mpsc::UnboundedReceiver<StreamId>,
+        stop: CancellationToken,
+    ) {
         let mut round = Vec::with_capacity(ROUND);
         loop {
             let timer = self.core.next_timer().map(|at| self.clock.instant(at));
@@ -166,7 +171,9 @@ impl Actor {
         for effect in self.core.effects() {
             match effect {
                 Effect::Send(stream, message) => {
-                    let full = self.sinks.get(&stream).is_some_and(|sink| matches!(sink.try_send(Ok(message)), Err(mpsc::error::TrySendError::Full(_))));
+                    let full = self.sinks.get(&stream).is_some_and(|sink| {
+                        matches!(sink.try_send(Ok(message)), Err(mpsc::error::TrySendError::Full(_)))
+                    });
                     if full {
                         tracing::warn!(?stream, "a reader is too far behind: its stream ends");
                         self.sinks.remove(&stream);
@@ -189,7 +196,7 @@ async fn at(timer: Option<tokio::time::Instant>) {
     }
 }
 
-/// SplitMix64, twice a number: ids that are as good as random and the same for the same seed.
+/// `SplitMix64`, twice a number: ids that are as good as random and the same for the same seed.
 struct Random(u64);
 
 impl Random {

@@ -85,7 +85,10 @@ impl EngineBuilder {
                 Some((listen::bind(local(grpc)).await?, listen::bind(local(rest)).await?))
             }
         };
-        let addresses = sockets.as_ref().map(|(grpc, rest)| Ok::<_, crate::Error>((listen::address(grpc)?, listen::address(rest)?))).transpose()?;
+        let addresses = sockets
+            .as_ref()
+            .map(|(grpc, rest)| Ok::<_, crate::Error>((listen::address(grpc)?, listen::address(rest)?)))
+            .transpose()?;
         let (grpc, server) = match addresses {
             None => ("embedded:7070".to_owned(), "http://embedded".to_owned()),
             Some((grpc, rest)) => (grpc.to_string(), format!("http://{rest}")),

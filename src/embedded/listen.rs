@@ -18,7 +18,9 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 pub(super) fn address(listener: &TcpListener) -> Result<SocketAddr> {
-    listener.local_addr().map_err(|error| Error::new(ErrorKind::Unavailable, "the socket has no address").with_source(error))
+    listener
+        .local_addr()
+        .map_err(|error| Error::new(ErrorKind::Unavailable, "the socket has no address").with_source(error))
 }
 
 pub(super) fn grpc(listener: TcpListener, services: Services, stop: CancellationToken) -> JoinHandle<()> {
@@ -31,7 +33,9 @@ pub(super) fn grpc(listener: TcpListener, services: Services, stop: Cancellation
         Some((connection, listener))
     });
     tokio::spawn(async move {
-        let served = tonic::transport::Server::builder().serve_with_incoming_shutdown(services, Box::pin(incoming), stop.cancelled_owned()).await;
+        let served = tonic::transport::Server::builder()
+            .serve_with_incoming_shutdown(services, Box::pin(incoming), stop.cancelled_owned())
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "the gRPC server has stopped");
         }

@@ -42,6 +42,9 @@ quirks! {
     IdleQueue,
     /// REST shows the task of a running run as queued.
     TaskStatusLies,
+    /// REST gets what happens in pieces and in no order: a task's end is there before its beginning, a run's new state
+    /// before its task's events, and for a moment a failed attempt is the run's end.
+    ScatteredRows,
 }
 
 /// A set of [`Quirk`]s.

@@ -17,7 +17,7 @@ pub(super) struct Cursor {
     until: Option<DateTime<Utc>>,
     /// The rows of that stamp that have been seen.
     seen: HashSet<RunId>,
-    /// How many of them to pass over.
+    /// How many of them to pass over: all, or fewer while they are walked through again.
     offset: usize,
     over: bool,
 }
@@ -42,23 +42,28 @@ impl Cursor {
 
     /// Takes a page, and returns what is new in it.
     pub(super) fn take(&mut self, rows: Vec<RunSummary>) -> Vec<RunSummary> {
-        let full = rows.len() >= self.size;
+        let (count, full) = (rows.len(), rows.len() >= self.size);
         let Some(last) = rows.last().map(|row| row.created_at) else {
             self.over = true;
             return Vec::new();
         };
-        let count = rows.len();
+        let again = self.offset < self.seen.len();
         let new: Vec<_> = rows.into_iter().filter(|row| !self.seen.contains(&row.id)).collect();
-        // Rows of this stamp that appeared after it was passed have pushed known ones onto this page: begin it anew.
-        let shifted = self.offset > 0 && new.len() < count;
-        if self.until == Some(last) {
-            self.offset = if shifted { 0 } else { self.offset + count };
-        } else {
-            self.seen.clear();
+        let known = count - new.len();
+        if self.until != Some(last) {
             self.until = Some(last);
-            self.offset = new.iter().filter(|row| row.created_at == last).count();
+            self.seen.clear();
+            self.offset = 0;
         }
         self.seen.extend(new.iter().filter(|row| row.created_at == last).map(|row| row.id));
+        // Known rows where only new ones should be: others of this stamp have appeared before them and pushed them here.
+        // Those are found by walking through the stamp again.
+        let shifted = known > 0 && !again;
+        self.offset = match (shifted, again) {
+            (true, _) => 0,
+            (false, true) => (self.offset + count).min(self.seen.len()),
+            (false, false) => self.seen.len(),
+        };
         self.over = !full && !shifted;
         new
     }
@@ -93,7 +98,10 @@ mod tests {
         let mut rows: Vec<_> = all.to_vec();
         rows.sort_by_key(|(number, second)| std::cmp::Reverse((*second, *number)));
         let rows = rows.into_iter().map(|(number, second)| row(number, second));
-        rows.filter(|row| question.until.is_none_or(|until| row.created_at <= until)).skip(question.offset).take(question.limit).collect()
+        rows.filter(|row| question.until.is_none_or(|until| row.created_at <= until))
+            .skip(question.offset)
+            .take(question.limit)
+            .collect()
     }
 
     proptest! {

@@ -84,13 +84,12 @@ impl Walk {
     }
 
     async fn page(&mut self) -> Result<Option<Vec<RunSummary>>> {
-        let (parameters, cursor) = match &mut self.under_way {
-            Some(under_way) => under_way,
-            None => {
-                let mut parameters = parameters(&self.client, &self.filter).await?;
-                parameters.retain(|(name, _)| *name != "until");
-                self.under_way.insert((parameters, Cursor::new(PAGE, self.filter.window.until())))
-            }
+        let (parameters, cursor) = if let Some(under_way) = &mut self.under_way {
+            under_way
+        } else {
+            let mut parameters = parameters(&self.client, &self.filter).await?;
+            parameters.retain(|(name, _)| *name != "until");
+            self.under_way.insert((parameters, Cursor::new(PAGE, self.filter.window.until())))
         };
         let Some(question) = cursor.question() else { return Ok(None) };
         let mut all = parameters.clone();

@@ -176,9 +176,11 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
         ("additional_metadata_operator", "AND".to_owned()),
     ];
     parameters.extend(filter.window.until().map(|until| ("until", stamp(until))));
-    let workflows: Vec<WorkflowId> = future::try_join_all(filter.workflows.iter().map(|name| Directory::find(client, name))).await?;
+    let workflows: Vec<WorkflowId> =
+        future::try_join_all(filter.workflows.iter().map(|name| Directory::find(client, name))).await?;
     parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
-    parameters.extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
+    parameters
+        .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
     parameters.extend(filter.metadata.iter().map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
     Ok(parameters)
 }
@@ -188,15 +190,25 @@ pub(super) fn stamp(at: chrono::DateTime<chrono::Utc>) -> String {
 }
 
 /// Rows, and a check that they are what was asked for: a server that does not know a filter leaves it out.
-pub(super) async fn fetch(client: &Client, parameters: &[(&'static str, String)], limit: usize, offset: usize) -> Result<Vec<RunSummary>> {
+pub(super) async fn fetch(
+    client: &Client,
+    parameters: &[(&'static str, String)],
+    limit: usize,
+    offset: usize,
+) -> Result<Vec<RunSummary>> {
     let mut all = parameters.to_vec();
     all.extend([("limit", limit.to_string()), ("offset", offset.to_string())]);
     let rows = client.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
-    let asked: Vec<_> = parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
+    let asked: Vec<_> =
+        parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
     rows.into_iter()
         .map(|row| {
             if !asked.is_empty() && !asked.contains(&row.status.as_str()) {
-                let text = format!("the server was asked for runs that are {} and answered one that is {}", asked.join(" or "), row.status);
+                let text = format!(
+                    "the server was asked for runs that are {} and answered one that is {}",
+                    asked.join(" or "),
+                    row.status
+                );
                 return Err(Error::new(ErrorKind::Server, text));
             }
             rest::summary(row, |name| client.unprefixed(name))

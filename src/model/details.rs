@@ -112,7 +112,12 @@ impl RunDetails {
 
     /// How often a task of the run was tried again.
     pub fn retry_count(&self) -> u32 {
-        self.tasks.iter().filter_map(|task| task.attempts.last()).map(|attempt| attempt.number.saturating_sub(1)).max().unwrap_or(0)
+        self.tasks
+            .iter()
+            .filter_map(|task| task.attempts.last())
+            .map(|attempt| attempt.number.saturating_sub(1))
+            .max()
+            .unwrap_or(0)
     }
 
     /// How long the tasks waited for workers, over all attempts.
@@ -139,7 +144,8 @@ impl Attempt {
     /// How long it waited for a worker.
     pub fn waiting(&self) -> Option<Duration> {
         // The queue's stamp can be a moment later than the worker's: then it did not wait.
-        Some(between(self.queued_at, self.started_at.or(self.finished_at)).unwrap_or_default()).filter(|_| self.queued_at.is_some())
+        Some(between(self.queued_at, self.started_at.or(self.finished_at)).unwrap_or_default())
+            .filter(|_| self.queued_at.is_some())
     }
 
     /// How long it was worked on, if it has ended.

@@ -11,7 +11,8 @@ struct About {
 
 impl Error {
     pub(crate) fn run_not_found(run: RunId) -> Self {
-        Self::new(ErrorKind::RunNotFound, format!("the engine has no run {run}")).with_about(About { run, outcome: None })
+        Self::new(ErrorKind::RunNotFound, format!("the engine has no run {run}"))
+            .with_about(About { run, outcome: None })
     }
 
     pub(crate) fn run_failed(run: RunId, outcome: Outcome) -> Self {

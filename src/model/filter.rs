@@ -62,12 +62,20 @@ impl RunFilter {
         for (at, (key, _)) in self.metadata.iter().enumerate() {
             check_key(key)?;
             if self.metadata.iter().take(at).any(|(other, _)| other == key) {
-                return Err(Error::invalid("filter", format_args!("the metadata key {key:?} is given twice, accepted: once")));
+                return Err(Error::invalid(
+                    "filter",
+                    format_args!("the metadata key {key:?} is given twice, accepted: once"),
+                ));
             }
         }
-        if let Some(RunStatus::Unknown(name)) = self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_))) {
+        if let Some(RunStatus::Unknown(name)) =
+            self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_)))
+        {
             // The engine drops what it does not know and then returns everything.
-            return Err(Error::invalid("filter", format_args!("the status {name:?} is not known, so it cannot be asked for")));
+            return Err(Error::invalid(
+                "filter",
+                format_args!("the status {name:?} is not known, so it cannot be asked for"),
+            ));
         }
         self.window.check()
     }

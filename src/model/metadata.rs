@@ -35,10 +35,16 @@ impl Metadata {
     pub(crate) fn encode(&self) -> Result<String> {
         let text = serde_json::to_string(&self.0).map_err(|error| Error::invalid("metadata", error))?;
         if text.len() > MAX_BYTES {
-            return Err(Error::invalid("metadata", format_args!("found {} bytes, accepted: at most {MAX_BYTES}", text.len())));
+            return Err(Error::invalid(
+                "metadata",
+                format_args!("found {} bytes, accepted: at most {MAX_BYTES}", text.len()),
+            ));
         }
         if has_nul(&text) {
-            return Err(Error::invalid("metadata", "it has a text with the character U+0000, which the engine cannot store"));
+            return Err(Error::invalid(
+                "metadata",
+                "it has a text with the character U+0000, which the engine cannot store",
+            ));
         }
         Ok(text)
     }

@@ -18,5 +18,5 @@ pub use id::{RunId, TaskId, TenantId, WorkerId, WorkflowId, WorkflowVersionId};
 pub use outcome::{Cancellation, Completed, Failure, Outcome, Timeout, TimeoutKind};
 pub use payload::Payload;
 pub use priority::Priority;
-pub use window::Window;
 pub use status::{AttemptStatus, InvalidTransition, RunStatus, TRANSITIONS, Verdict, judge};
+pub use window::Window;

@@ -62,7 +62,9 @@ struct Wrapped<'a> {
 
 fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     match serde_json::from_str(text) {
-        Err(error) if text.is_empty() => serde_json::from_str("null").or_else(|_| serde_json::from_str("{}")).map_err(|_| error),
+        Err(error) if text.is_empty() => {
+            serde_json::from_str("null").or_else(|_| serde_json::from_str("{}")).map_err(|_| error)
+        }
         // `()` and `Option` as an input: there was nothing to say.
         Err(error) if is_empty_object(text) => serde_json::from_str("null").map_err(|_| error),
         other => other,
@@ -102,8 +104,9 @@ pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T) -> Result<String> 
 }
 
 fn encode<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
-    let text = serde_json::to_string(value)
-        .map_err(|error| Error::new(ErrorKind::Encode, format!("cannot write the {field} as JSON")).with_source(error).unsent())?;
+    let text = serde_json::to_string(value).map_err(|error| {
+        Error::new(ErrorKind::Encode, format!("cannot write the {field} as JSON")).with_source(error).unsent()
+    })?;
     if has_nul(&text) {
         return Err(Error::invalid(field, "it has a text with the character U+0000, which the engine cannot store"));
     }
@@ -112,9 +115,8 @@ fn encode<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
 
 /// Whether JSON text has a NUL inside a string: `\u0000` after an even number of backslashes.
 pub(crate) fn has_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(at, _)| {
-        json.as_bytes().iter().take(at).rev().take_while(|&&byte| byte == b'\\').count() % 2 == 0
-    })
+    json.match_indices("\\u0000")
+        .any(|(at, _)| json.as_bytes().iter().take(at).rev().take_while(|&&byte| byte == b'\\').count() % 2 == 0)
 }
 
 /// The start of a text that may be long, for a message.

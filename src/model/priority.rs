@@ -47,7 +47,10 @@ mod tests {
     fn only_one_to_three_are_priorities() {
         assert_eq!(Priority::try_from(3).unwrap(), Priority::High);
         for number in [i32::MIN, -1, 0, 4, 9] {
-            assert_eq!(Priority::try_from(number).unwrap_err().to_string(), format!("invalid priority: found {number}, accepted: 1 to 3"));
+            assert_eq!(
+                Priority::try_from(number).unwrap_err().to_string(),
+                format!("invalid priority: found {number}, accepted: 1 to 3")
+            );
         }
     }
 }

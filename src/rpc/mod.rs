@@ -20,7 +20,9 @@ pub(crate) use workflows::Workflows;
 
 use crate::config::{Compression, Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Caller, GrpcWire, RestWire, Wire, bearer};
+#[cfg(feature = "embedded")]
+use crate::transport::Wire;
+use crate::transport::{Caller, GrpcWire, RestWire, bearer};
 
 /// All services of one server.
 #[derive(Clone)]
@@ -32,6 +34,7 @@ pub(crate) struct Services {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) rest: Rest,
     /// For those who make calls of their own.
+    #[cfg(feature = "unstable-raw")]
     pub(crate) wire: GrpcWire,
 }
 
@@ -43,6 +46,7 @@ impl Rpc {
     }
 
     /// A server behind two services in process.
+    #[cfg(feature = "embedded")]
     pub(crate) fn over(config: &Config, grpc: Wire, rest: Wire) -> Result<Self> {
         let token = bearer(config.token().expose())?;
         let rest = RestWire::over(rest, config.server_url(), token.clone());
@@ -61,6 +65,7 @@ impl Rpc {
             workflows: Workflows::new(&wire, &limits, caller.clone()),
             dispatcher: Dispatcher::new(&wire, &limits, caller.clone()),
             rest: Rest::new(rest, caller, config.tenant_id().to_owned()),
+            #[cfg(feature = "unstable-raw")]
             wire,
         }))
     }

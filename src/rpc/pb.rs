@@ -1,6 +1,7 @@
 //! The generated code. The older contract has no package, and its code refers to the newer one's as `v1::…`.
 
 #![allow(
+    dead_code,
     missing_debug_implementations,
     missing_docs,
     unreachable_pub,

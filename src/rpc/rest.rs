@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::rest_types::{Rows, Run, Row, StatusCount, TaskEvent, WorkflowRow};
+use super::rest_types::{Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 
@@ -15,6 +15,12 @@ pub(crate) struct Rest {
 impl Rest {
     pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
         Self { wire, caller, tenant }
+    }
+
+    /// The wire, for those who make calls of their own.
+    #[cfg(feature = "unstable-raw")]
+    pub(crate) fn wire(&self) -> &RestWire {
+        &self.wire
     }
 
     /// A run with its tasks. Not found for about a tenth of a second after its trigger.

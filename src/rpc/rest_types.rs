@@ -34,8 +34,24 @@ pub(crate) struct Meta {
 
 /// A run. Its tasks are left out: they are read from their events.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Run {
     pub(crate) run: RunBody,
+    #[serde(default)]
+    pub(crate) workflow_config: Option<WorkflowConfig>,
+}
+
+/// The definition that a run goes by, in Go's names.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WorkflowConfig {
+    #[serde(default, rename = "Tasks")]
+    pub(crate) tasks: Vec<TaskConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct TaskConfig {
+    #[serde(default, rename = "Retries")]
+    pub(crate) retries: i64,
 }
 
 /// The run itself. Its `createdAt`, `startedAt` and `duration` are left out: none of them means what it says.

@@ -6,6 +6,7 @@
 
 use super::evidence::{Evidence, TaskEnd};
 use super::history::attempts;
+use crate::model::convert::grpc::GrpcRun;
 use crate::model::convert::rest;
 use crate::model::{
     Attempt, Cancellation, Completed, Conflict, Failure, Outcome, Payload, RunStatus, Timeout, TimeoutKind,
@@ -38,23 +39,76 @@ pub(crate) fn quick(results: &[TaskEnd]) -> Option<Outcome> {
 }
 
 /// What all of the evidence comes to. `patient`: REST may still catch up, so its silence is no answer yet.
+///
+/// That a run has ended, only the result stream and gRPC's `done` tell: REST shows it as failed for a moment after every
+/// failed attempt. How it ended, REST tells, which is the steady one.
 pub(crate) fn settled(evidence: &Evidence, patient: bool) -> Finding {
-    let grpc = evidence.grpc.as_ref().map(|run| if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running });
+    let grpc = evidence.grpc.as_ref().map(by_grpc);
     let steady = evidence.rest.as_ref().map(|run| rest::status(&run.run.status));
-    let ended = evidence.results.is_some() || grpc.as_ref().is_some_and(RunStatus::is_final);
-    match (steady, grpc) {
-        (Some(steady), grpc) if steady.is_final() => {
+    let ended_by_rest = steady.clone().filter(RunStatus::is_final);
+    let ended = match &grpc {
+        Some(grpc) => evidence.results.is_some() || grpc.is_final(),
+        None => evidence.results.is_some() || ended_by_rest.is_some(),
+    };
+    match (ended, ended_by_rest, grpc) {
+        (true, Some(steady), grpc) if !patient || agrees(&steady, evidence) => {
             let conflicts = conflicts(grpc, &steady, evidence);
             Finding::Ended(outcome(&steady, evidence), conflicts)
         }
-        (_, Some(grpc)) if ended && !patient && grpc.is_final() => Finding::Ended(outcome(&grpc, evidence), Vec::new()),
-        (_, _) if ended => Finding::Lagging,
+        (true, None, Some(grpc)) if !patient && grpc.is_final() => Finding::Ended(outcome(&grpc, evidence), Vec::new()),
+        (true, ..) => Finding::Lagging,
         // Of two that are both under way, the one that is further is newer.
-        (Some(RunStatus::Running), _) | (_, Some(RunStatus::Running)) => Finding::Going(RunStatus::Running),
-        (Some(steady), _) => Finding::Going(steady),
-        (None, Some(grpc)) => Finding::Going(grpc),
-        (None, None) => Finding::Lagging,
+        (false, _, Some(grpc)) if grpc == RunStatus::Running || steady.is_none() => Finding::Going(grpc),
+        (false, ended, Some(grpc)) => Finding::Going(steady.filter(|_| ended.is_none()).unwrap_or(grpc)),
+        (false, _, None) => steady.map_or(Finding::Lagging, Finding::Going),
     }
+}
+
+/// gRPC shows the state of a run before it is done with it.
+fn by_grpc(run: &GrpcRun) -> RunStatus {
+    if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running }
+}
+
+/// Whether REST's failure is the one that gRPC knows, and not that of an earlier attempt.
+fn agrees(steady: &RunStatus, evidence: &Evidence) -> bool {
+    if *steady != RunStatus::Failed {
+        return true;
+    }
+    let by_grpc = evidence.grpc.iter().flat_map(|run| run.tasks.values()).find_map(|task| task.error.as_deref());
+    let by_rest = attempts(&evidence.events).pop().and_then(|last| last.error);
+    match (by_grpc, by_rest) {
+        (Some(grpc), Some(rest)) => grpc.is_empty() || grpc == rest,
+        _ => true,
+    }
+}
+
+/// Whether REST's history may not be all there yet: its rows arrive in no order.
+///
+/// An attempt that failed with retries left was either not to be tried again, or its successor is missing. One that ended
+/// by itself without a beginning was ended by a worker that reports none, or its beginning is missing. One that did not
+/// end before the next began has its end missing.
+pub(super) fn may_be_behind(evidence: &Evidence) -> bool {
+    let retries = evidence
+        .rest
+        .as_ref()
+        .and_then(|run| run.workflow_config.as_ref()?.tasks.first())
+        .map_or(0, |task| task.retries);
+    let attempts = attempts(&evidence.events);
+    let Some((last, earlier)) = attempts.split_last() else { return true };
+    let failed = matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
+    failed && i64::from(last.number) <= retries
+        || attempts.iter().any(has_no_beginning)
+        || earlier.iter().any(|attempt| !attempt.status.is_final())
+}
+
+fn has_no_beginning(attempt: &Attempt) -> bool {
+    let by_itself = match attempt.status {
+        RunStatus::Completed | RunStatus::Failed => true,
+        // While it waited for a worker, it had none.
+        RunStatus::TimedOut => attempt.worker.is_some(),
+        _ => false,
+    };
+    by_itself && attempt.started_at.is_none()
 }
 
 /// A schedule timeout is cancelled to one surface and failed to the other by design: that is no disagreement.
@@ -83,7 +137,10 @@ fn failure(evidence: &Evidence) -> Outcome {
             return Outcome::TimedOut(Timeout { kind, task, message });
         }
     }
-    let text = last_end(evidence, "FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(evidence)).unwrap_or_default();
+    let text = last_end(evidence, "FAILED")
+        .filter(|text| !text.is_empty())
+        .or_else(|| error_text(evidence))
+        .unwrap_or_default();
     failed(task.as_deref(), &text)
 }
 
@@ -112,8 +169,10 @@ fn output(evidence: &Evidence) -> Payload {
 }
 
 fn error_text(evidence: &Evidence) -> Option<String> {
-    let streamed = evidence.results.iter().flatten().find_map(|result| result.end.as_ref().err().filter(|text| !text.is_empty()));
-    let by_grpc = || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.error.clone().filter(|text| !text.is_empty()));
+    let streamed =
+        evidence.results.iter().flatten().find_map(|result| result.end.as_ref().err().filter(|text| !text.is_empty()));
+    let by_grpc =
+        || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.error.clone().filter(|text| !text.is_empty()));
     let by_rest = || evidence.rest.as_ref()?.run.error_message.clone().filter(|text| !text.is_empty());
     streamed.cloned().or_else(by_grpc).or_else(by_rest)
 }
@@ -138,7 +197,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::convert::grpc::{GrpcRun, GrpcTask};
+    use crate::model::convert::grpc::GrpcTask;
     use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 
     const RUN: &str = "00000000-0000-4000-8001-000000000001";
@@ -242,9 +301,23 @@ mod tests {
                 false,
             ),
             // Cancelled after its end: gRPC has changed its mind, REST has not.
-            ("CANCELLED", "COMPLETED", &[("FINISHED", ""), ("CANCELLED", "")], &[Err(""), Ok("{}")], "completed {}", true),
+            (
+                "CANCELLED",
+                "COMPLETED",
+                &[("FINISHED", ""), ("CANCELLED", "")],
+                &[Err(""), Ok("{}")],
+                "completed {}",
+                true,
+            ),
             // Completed after its cancel.
-            ("CANCELLED", "COMPLETED", &[("CANCELLED", ""), ("FINISHED", "")], &[Err(""), Ok(r#"{"late":1}"#)], r#"completed {"late":1}"#, true),
+            (
+                "CANCELLED",
+                "COMPLETED",
+                &[("CANCELLED", ""), ("FINISHED", "")],
+                &[Err(""), Ok(r#"{"late":1}"#)],
+                r#"completed {"late":1}"#,
+                true,
+            ),
             // Failed after its cancel: both surfaces turn.
             ("FAILED", "FAILED", &[("CANCELLED", ""), ("FAILED", "late")], &[Err("late")], "failed: late", false),
             // Ten workers lost it: no text anywhere.
@@ -255,7 +328,11 @@ mod tests {
         for (grpc, rest, events, results, expected, conflict) in rows {
             match settled(&evidence(grpc, rest, events, results), true) {
                 Finding::Ended(outcome, conflicts) => {
-                    assert_eq!((told(&outcome).as_str(), !conflicts.is_empty()), (expected, conflict), "{grpc} {rest} {events:?}");
+                    assert_eq!(
+                        (told(&outcome).as_str(), !conflicts.is_empty()),
+                        (expected, conflict),
+                        "{grpc} {rest} {events:?}"
+                    );
                 }
                 other => panic!("{grpc} {rest}: {other:?}"),
             }
@@ -270,6 +347,25 @@ mod tests {
             let Finding::Ended(outcome, _) = settled(&lagging, false) else { panic!("{rest}") };
             assert_eq!(told(&outcome), "failed: Task exceeded timeout of 2s", "no event, no timeout");
         }
+    }
+
+    #[test]
+    fn a_failure_that_will_be_tried_again_is_no_end() {
+        let failed = evidence("RUNNING", "FAILED", &[("FAILED", "first")], &[]);
+        assert_eq!(settled(&failed, true), Finding::Going(RunStatus::Running));
+        let queued = evidence("QUEUED", "FAILED", &[("FAILED", "first")], &[]);
+        assert_eq!(settled(&queued, true), Finding::Going(RunStatus::Queued));
+    }
+
+    #[test]
+    fn the_failure_of_an_earlier_attempt_is_not_taken_for_the_last_one() {
+        let mut behind = evidence("FAILED", "FAILED", &[("FAILED", "first")], &[]);
+        for task in behind.grpc.iter_mut().flat_map(|run| run.tasks.values_mut()) {
+            task.error = Some("second".into());
+        }
+        assert_eq!(settled(&behind, true), Finding::Lagging);
+        behind.events[0].error_message = Some("second".into());
+        assert!(matches!(settled(&behind, true), Finding::Ended(..)));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use futures_util::future;
+use futures_util::future::{self, BoxFuture};
 use tokio::time::{Instant, sleep};
 
-use super::classify::{Finding, attempts_of, settled};
+use super::classify::{Finding, attempts_of, may_be_behind, settled};
 use super::evidence::{Evidence, TaskEnd};
+use super::history::attempts;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::{self, grpc};
@@ -16,26 +17,61 @@ use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 use crate::transport::retry_delay;
 
 /// How long REST is waited for when gRPC is ahead of it. It lags by a tenth of a second; under load, by seconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long REST takes to show the next attempt, with some to spare.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Gathers what is known about a run until it is of one piece.
 ///
 /// `results` is what the result stream sent, if that is the reason to look.
-pub(crate) async fn look(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> Result<RunDetails> {
+///
+/// Boxed, because it is seldom under way and large: who waits for a run should not carry it along.
+pub(crate) fn look(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> BoxFuture<'_, Result<RunDetails>> {
+    Box::pin(look_until_whole(client, run, results))
+}
+
+async fn look_until_whole(client: &Client, run: RunId, results: Option<Vec<TaskEnd>>) -> Result<RunDetails> {
     let deadline = Instant::now() + PATIENCE;
     let mut evidence = Evidence { results, ..Evidence::default() };
-    let mut looks = 0;
+    let (mut looks, mut still) = (0, Still::default());
     loop {
         gather(client, run, &mut evidence).await?;
         let patient = Instant::now() < deadline;
         let finding = settled(&evidence, patient);
-        // A run that REST does not know yet would have no times: that is worth a moment, too.
-        let complete = evidence.rest.is_some() && finding != Finding::Lagging;
-        if complete || !patient {
-            return details(run, evidence, finding);
+        if !patient || is_whole(&evidence, &finding, &mut still) {
+            return details(run, evidence, &finding);
         }
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64())).await;
+    }
+}
+
+/// Whether REST has caught up with what was found.
+fn is_whole(evidence: &Evidence, finding: &Finding, still: &mut Still) -> bool {
+    match finding {
+        Finding::Lagging => false,
+        // A run that REST does not know yet would have no times: that is worth a moment.
+        Finding::Going(_) if evidence.rest.is_none() => false,
+        Finding::Going(_) if evidence.events.is_empty() => true,
+        Finding::Ended(..) if !attempts(&evidence.events).pop().is_some_and(|last| last.status.is_final()) => false,
+        _ => !may_be_behind(evidence) || still.is(evidence.events.len()),
+    }
+}
+
+/// Tells whether the number of events has stayed the same for a moment.
+#[derive(Default)]
+struct Still(Option<(Instant, usize)>);
+
+impl Still {
+    fn is(&mut self, count: usize) -> bool {
+        match self.0 {
+            Some((since, known)) if known == count => since.elapsed() >= MOMENT,
+            _ => {
+                self.0 = Some((Instant::now(), count));
+                false
+            }
+        }
     }
 }
 
@@ -67,14 +103,14 @@ fn known<T>(answer: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn details(run: RunId, evidence: Evidence, finding: Finding) -> Result<RunDetails> {
-    let attempts = attempts_of(&evidence, &finding);
+fn details(run: RunId, evidence: Evidence, finding: &Finding) -> Result<RunDetails> {
+    let attempts = attempts_of(&evidence, finding);
     let Evidence { grpc, rest, .. } = evidence;
-    let (outcome, conflicts) = match &finding {
+    let (outcome, conflicts) = match finding {
         Finding::Ended(outcome, conflicts) => (Some(outcome.clone()), conflicts.clone()),
         _ => (None, Vec::new()),
     };
-    let status = match &finding {
+    let status = match finding {
         Finding::Ended(outcome, _) => outcome.status(),
         Finding::Going(status) => status.clone(),
         Finding::Lagging => crate::model::RunStatus::Running,
@@ -113,7 +149,10 @@ fn optional_id<T: std::str::FromStr<Err = Error>>(text: Option<&str>) -> Result<
     text.filter(|text| !text.is_empty()).map(convert::id).transpose()
 }
 
-fn all_metadata(grpc: Option<&grpc::GrpcRun>, rest: Option<&RestRun>) -> std::collections::BTreeMap<String, serde_json::Value> {
+fn all_metadata(
+    grpc: Option<&grpc::GrpcRun>,
+    rest: Option<&RestRun>,
+) -> std::collections::BTreeMap<String, serde_json::Value> {
     grpc.map(|run| run.metadata.clone()).or_else(|| rest?.run.additional_metadata.clone()).unwrap_or_default()
 }
 

@@ -32,23 +32,28 @@ impl Directory {
 
     /// The id of a workflow, by the name that the user knows.
     pub(crate) async fn find(client: &Client, name: &str) -> Result<WorkflowId> {
-        let this = Self::of(client);
-        let full = client.prefixed(name);
-        if let Some(id) = this.known(&full) {
+        match Self::of(client).known(&client.prefixed(name)) {
+            Some(id) => Ok(id),
+            // Boxed, because it is seldom under way and large.
+            None => Box::pin(ask(client, name)).await,
+        }
+    }
+}
+
+async fn ask(client: &Client, name: &str) -> Result<WorkflowId> {
+    let full = client.prefixed(name);
+    let mut offset = 0;
+    loop {
+        let rows = client.rpc().rest.workflows(&full, offset, PAGE).await?;
+        if let Some(row) = rows.iter().find(|row| row.name == full) {
+            let id = convert::id(&row.metadata.id)?;
+            Directory::of(client).learn(full, id);
             return Ok(id);
         }
-        let mut offset = 0;
-        loop {
-            let rows = client.rpc().rest.workflows(&full, offset, PAGE).await?;
-            if let Some(row) = rows.iter().find(|row| row.name == full) {
-                let id = convert::id(&row.metadata.id)?;
-                this.learn(full, id);
-                return Ok(id);
-            }
-            if rows.len() < PAGE {
-                return Err(Error::new(ErrorKind::WorkflowNotFound, format!("the server has no workflow {name:?}")).unsent());
-            }
-            offset += PAGE;
+        if rows.len() < PAGE {
+            let text = format!("the server has no workflow {name:?}");
+            return Err(Error::new(ErrorKind::WorkflowNotFound, text).unsent());
         }
+        offset += PAGE;
     }
 }

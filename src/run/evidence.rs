@@ -2,8 +2,8 @@
 
 use crate::model::Payload;
 use crate::model::convert::grpc::GrpcRun;
-use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 use crate::rpc::pb;
+use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 
 /// One entry of the result stream. There should be one for a task.
 #[derive(Debug, Clone, PartialEq, Eq)]

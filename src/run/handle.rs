@@ -45,7 +45,7 @@ impl<O> RunHandle<O> {
 
     /// All that is known about the run now: input, output, attempts, times, metadata.
     ///
-    /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to ten seconds, until
+    /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to five seconds, until
     /// both agree on whether the run has ended.
     ///
     /// # Errors

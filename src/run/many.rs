@@ -22,11 +22,19 @@ const FRAME: usize = 6;
 
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
-    pub fn run_many<R: Runnable>(&self, workflow: &R, inputs: impl IntoIterator<Item = R::Input>) -> RunManyBuilder<R::Output> {
+    pub fn run_many<R: Runnable>(
+        &self,
+        workflow: &R,
+        inputs: impl IntoIterator<Item = R::Input>,
+    ) -> RunManyBuilder<R::Output> {
         RunManyBuilder {
             client: self.clone(),
             workflow: workflow.workflow_name().to_owned(),
-            inputs: inputs.into_iter().enumerate().map(|(at, input)| encode_input(&format!("input {at}"), &input)).collect(),
+            inputs: inputs
+                .into_iter()
+                .enumerate()
+                .map(|(at, input)| encode_input(&format!("input {at}"), &input))
+                .collect(),
             metadata: Metadata::default(),
             priority: None,
             output: PhantomData,
@@ -131,7 +139,10 @@ impl Chunk {
         let answer = client.rpc().workflows.bulk_trigger(BulkTriggerWorkflowRequest { workflows: self.messages }).await;
         let answer = answer.and_then(|answer| match answer.workflow_run_ids.len() {
             ids if ids == count => Ok(answer.workflow_run_ids),
-            ids => Err(Error::new(ErrorKind::Server, format!("BulkTriggerWorkflow was asked for {count} runs and answered {ids} ids"))),
+            ids => Err(Error::new(
+                ErrorKind::Server,
+                format!("BulkTriggerWorkflow was asked for {count} runs and answered {ids} ids"),
+            )),
         });
         for (at, place) in self.places.into_iter().enumerate() {
             let Some(slot) = results.get_mut(place) else { continue };

@@ -30,9 +30,13 @@ pub(super) fn grpc(config: &Config) -> Result<Channel> {
     let tls = encrypted(config);
     let connector = Connector::new(config, tls, config.tls().server_name().map(ToOwned::to_owned), b"h2")?;
     let authority = config.authority();
-    let bad = |error: BoxError| Error::new(ErrorKind::Config, format!("{authority} is no address")).with_source(error).unsent();
+    let bad = |error: BoxError| {
+        Error::new(ErrorKind::Config, format!("{authority} is no address")).with_source(error).unsent()
+    };
     // The connector does the TLS; tonic is only told what the requests should say about it.
-    let origin: Uri = format!("{}://{authority}", if tls { "https" } else { "http" }).parse().map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
+    let origin: Uri = format!("{}://{authority}", if tls { "https" } else { "http" })
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .and_then(|endpoint| endpoint.user_agent(concat!("hatchet-rs/", env!("CARGO_PKG_VERSION"))))
         .map_err(|error| bad(error.into()))?
@@ -86,13 +90,16 @@ impl Connector {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let open = async {
-            let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(|error| ConnectError::new("connect to", error))?;
+            let tcp = TcpStream::connect((host.as_str(), port))
+                .await
+                .map_err(|error| ConnectError::new("connect to", error))?;
             // Small messages must not wait for company.
             tcp.set_nodelay(true).map_err(|error| ConnectError::new("set up the connection to", error))?;
             #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
                 let name = self.server_name.as_deref().unwrap_or(&host);
-                let stream = tls.handshake(name, tcp).await.map_err(|error| ConnectError::new("agree on TLS with", error))?;
+                let stream =
+                    tls.handshake(name, tcp).await.map_err(|error| ConnectError::new("agree on TLS with", error))?;
                 return Ok(Stream::new(stream));
             }
             let _ = &self.server_name;
@@ -151,6 +158,25 @@ impl std::error::Error for ConnectError {
     }
 }
 
+/// Whether no connection came about, by the causes of a call's error.
+pub(super) fn never_left(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(<dyn std::error::Error>::is::<ConnectError>)
+}
+
+/// Whether another try cannot end otherwise: both sides were there and did not agree on TLS. With TLS 1.3 a client that
+/// is refused hears of it only after the handshake.
+pub(super) fn is_hopeless(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::InvalidData)
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+}
+
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
@@ -188,7 +214,11 @@ impl AsyncWrite for Stream {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 

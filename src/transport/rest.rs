@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::response::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -90,33 +91,49 @@ impl RestWire {
 
     /// Makes one request, once, and reads the whole answer.
     pub(crate) async fn send(&self, name: &'static str, call: &RestCall) -> Result<Bytes> {
+        let (head, body) = self.exchange(name, &call.method, &call.target, call.body.clone()).await?;
+        if head.status.is_success() {
+            return Ok(body);
+        }
+        let after =
+            head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
+        Err(refusal(name, head.status, &body).with_retry_after(after))
+    }
+
+    /// The same for any request, whatever the answer: path and query as they are, the answer as it came.
+    #[cfg(feature = "unstable-raw")]
+    pub(crate) async fn raw(&self, method: &Method, target: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes)> {
+        let (head, body) = self.exchange("the raw call", method, target, body).await?;
+        Ok((head.status, body))
+    }
+
+    async fn exchange(&self, name: &str, method: &Method, target: &str, body: Option<Bytes>) -> Result<(Parts, Bytes)> {
         let mut request = Request::builder()
-            .method(&call.method)
-            .uri(format!("{}{}", self.base, call.target))
+            .method(method)
+            .uri(format!("{}{target}", self.base))
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("hatchet-rs/", env!("CARGO_PKG_VERSION")));
-        if call.body.is_some() {
+        if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let request = request
-            .body(Body::new(Full::new(call.body.clone().unwrap_or_default())))
+            .body(Body::new(Full::new(body.unwrap_or_default())))
             .map_err(|error| Error::invalid("request", error))?;
         let answer = self.wire.clone().oneshot(request).await.map_err(|error| lost(name, error))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| lost(name, error))?.to_bytes();
-        if head.status.is_success() {
-            return Ok(body);
-        }
-        let after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
-        Err(refusal(name, head.status, &body).with_retry_after(after))
+        Ok((head, body))
     }
 }
 
 fn lost(name: &str, error: BoxError) -> Error {
-    let never_left = error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect);
-    let text = if never_left { format!("failed to reach the server for {name}") } else { format!("the connection broke during {name}") };
-    let lost = Error::new(ErrorKind::Unavailable, text).with_source(error).transient();
-    if never_left { lost.unsent() } else { lost }
+    let (never_left, hopeless) = (connect::never_left(error.as_ref()), connect::is_hopeless(error.as_ref()));
+    let what = if never_left { "failed to reach the server for" } else { "the connection broke during" };
+    let mut lost = Error::new(ErrorKind::Unavailable, format!("{what} {name}")).with_source(error);
+    if never_left {
+        lost = lost.unsent();
+    }
+    if hopeless { lost } else { lost.transient() }
 }
 
 /// The two shapes in which the server explains itself.
@@ -135,7 +152,9 @@ struct Description {
 fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
     let text = match serde_json::from_slice(body) {
         Ok(Explanation::Message { message }) => message,
-        Ok(Explanation::Errors { errors }) => errors.into_iter().map(|error| error.description).collect::<Vec<_>>().join("; "),
+        Ok(Explanation::Errors { errors }) => {
+            errors.into_iter().map(|error| error.description).collect::<Vec<_>>().join("; ")
+        }
         Err(_) => String::new(),
     };
     let (kind, transient) = match status.as_u16() {
@@ -149,7 +168,8 @@ fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
         502..=504 => (ErrorKind::Unavailable, true),
         _ => (ErrorKind::Server, false),
     };
-    let text = if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
+    let text =
+        if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
     let error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16()));
     if transient { error.transient() } else { error }
 }
@@ -166,7 +186,8 @@ mod tests {
 
     #[test]
     fn both_shapes_of_refusals_are_read() {
-        let error = refusal("Trigger", StatusCode::BAD_REQUEST, br#"{"errors":[{"description":"a"},{"description":"b"}]}"#);
+        let error =
+            refusal("Trigger", StatusCode::BAD_REQUEST, br#"{"errors":[{"description":"a"},{"description":"b"}]}"#);
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Trigger failed: a; b".into()));
         let error = refusal("Get", StatusCode::FORBIDDEN, br#"{"message":"Please provide valid credentials"}"#);
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);

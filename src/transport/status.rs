@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::connect::ConnectError;
+use super::connect;
 use crate::error::{Answer, Error, ErrorKind};
 
 /// Turns a status into an error about `call`. The status stays as its cause where it has more to say.
 pub(crate) fn from_status(call: &str, status: Status) -> Error {
-    let never_left = chain(&status).any(|cause| cause.is::<ConnectError>());
+    let never_left = connect::never_left(&status);
     let kind = kind(&status);
     let text = match (never_left, status.message()) {
         (true, _) => format!("failed to reach the server for {call}"),
@@ -23,12 +23,20 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
     } else {
         error = error.with_answer(Answer::Grpc(i32::from(status.code())));
     }
-    if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout) {
+    if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout)
+        && !connect::is_hopeless(&status)
+    {
         error = error.transient();
     }
     // A refusal is an answer: nothing was done.
-    if matches!(kind, ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented | ErrorKind::RateLimited)
-    {
+    if matches!(
+        kind,
+        ErrorKind::Rejected
+            | ErrorKind::TooLarge
+            | ErrorKind::Unauthenticated
+            | ErrorKind::Unimplemented
+            | ErrorKind::RateLimited
+    ) {
         error = error.unsent();
     }
     if status.source().is_some() || !status.details().is_empty() { error.with_source(status) } else { error }
@@ -54,7 +62,10 @@ fn kind(status: &Status) -> ErrorKind {
 
 /// Whether the status stands for a connection that broke, rather than for an answer.
 fn broken_connection(status: &Status) -> bool {
-    status.source().is_some() && chain(status).any(|cause| cause.is::<tonic::transport::Error>() || cause.is::<std::io::Error>() || cause.is::<tonic::TimeoutExpired>())
+    status.source().is_some()
+        && chain(status).any(|cause| {
+            cause.is::<tonic::transport::Error>() || cause.is::<std::io::Error>() || cause.is::<tonic::TimeoutExpired>()
+        })
         || status.message().starts_with("h2 protocol error")
 }
 
@@ -72,6 +83,7 @@ fn chain(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connect::ConnectError;
     use super::*;
 
     const CODES: [(Code, ErrorKind, bool); 16] = [
@@ -119,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_call_that_never_left_says_so() {
-        let status = Status::from_error(Box::new(ConnectError::new("dial", std::io::ErrorKind::ConnectionRefused.into())));
+        let status =
+            Status::from_error(Box::new(ConnectError::new("dial", std::io::ErrorKind::ConnectionRefused.into())));
         assert!(from_status("Trigger", status).never_reached_server());
         assert!(!from_status("Trigger", Status::unavailable("gone")).never_reached_server());
     }

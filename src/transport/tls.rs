@@ -32,7 +32,8 @@ impl TlsLayer {
             None => builder.with_no_client_auth(),
             Some(identity) => {
                 let chain = certificates("the client certificate", identity.cert_pem())?;
-                let key = PrivateKeyDer::from_pem_slice(identity.key_pem()).map_err(|error| bad("the client key", error))?;
+                let key =
+                    PrivateKeyDer::from_pem_slice(identity.key_pem()).map_err(|error| bad("the client key", error))?;
                 builder.with_client_auth_cert(chain, key).map_err(|error| bad("the client certificate", error))?
             }
         };
@@ -41,7 +42,8 @@ impl TlsLayer {
     }
 
     pub(super) async fn handshake(&self, name: &str, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let name = ServerName::try_from(name.to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         self.0.connect(name, tcp).await
     }
 }
@@ -68,7 +70,11 @@ fn roots(tls: &Tls) -> Result<RootCertStore> {
     // A machine's store may well have a few that nobody can read: the others still count.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let why = found.errors.into_iter().next().map_or_else(|| "there are none".into(), |error| Box::new(error) as BoxError);
+        let why = found
+            .errors
+            .into_iter()
+            .next()
+            .map_or_else(|| "there are none".into(), |error| Box::new(error) as BoxError);
         return Err(bad("the machine's root certificates", why));
     }
     Ok(roots)

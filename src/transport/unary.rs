@@ -81,7 +81,8 @@ impl Caller {
                 }
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    let text = format!("{} was not answered within {:?}", call.name, call.deadline.unwrap_or(self.deadline));
+                    let text =
+                        format!("{} was not answered within {:?}", call.name, call.deadline.unwrap_or(self.deadline));
                     return Err(Error::new(ErrorKind::Timeout, text).transient());
                 }
             };

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -67,15 +69,26 @@ impl<O> RunHandle<O> {
 ///
 /// An error ends it: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or what made the looks
 /// fail until their deadline.
-pub struct RunWatch(Pin<Box<dyn Stream<Item = Result<Change>> + Send>>);
+pub struct RunWatch {
+    changes: Pin<Box<dyn Stream<Item = Result<Change>> + Send>>,
+    stale: Arc<AtomicU64>,
+}
 
 impl RunWatch {
     fn new(client: Client, run: RunId) -> Self {
-        let state = State { driver: None, ready: VecDeque::new(), over: false };
-        Self(Box::pin(unfold((client, run, state), |(client, run, mut state)| async move {
+        let stale = Arc::new(AtomicU64::new(0));
+        let fresh = State { driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
+        let changes = unfold((client, run, fresh), |(client, run, mut state)| async move {
             let item = state.next(&client, run).await?;
             Some((item, (client, run, state)))
-        })))
+        });
+        Self { changes: Box::pin(changes), stale }
+    }
+
+    /// How many reports were dropped because they were older than what was already known: of an earlier attempt, or an
+    /// earlier state of the same.
+    pub fn stale_reports(&self) -> u64 {
+        self.stale.load(Relaxed)
     }
 
     /// The next change, or `None` after the end.
@@ -83,7 +96,7 @@ impl RunWatch {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<Change>> {
-        self.0.next().await
+        self.changes.next().await
     }
 }
 
@@ -91,7 +104,7 @@ impl Stream for RunWatch {
     type Item = Result<Change>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        self.changes.as_mut().poll_next(cx)
     }
 }
 
@@ -105,6 +118,7 @@ struct State {
     driver: Option<Driver>,
     ready: VecDeque<Change>,
     over: bool,
+    stale: Arc<AtomicU64>,
 }
 
 struct Driver {
@@ -141,7 +155,8 @@ impl State {
             None => {
                 // Listening begins before the look, so nothing falls between the two.
                 let listener = Listener::of(client, run);
-                self.driver = Some(Driver { listener, tracker: Tracker::new(run), pause: FIRST });
+                self.driver =
+                    Some(Driver { listener, tracker: Tracker::new(run, Arc::clone(&self.stale)), pause: FIRST });
             }
             Some(driver) => driver.wait().await,
         }
@@ -169,72 +184,79 @@ impl Driver {
 struct Tracker {
     run: RunId,
     known: Option<AttemptStatus>,
-    stale: u64,
+    stale: Arc<AtomicU64>,
 }
 
 impl Tracker {
-    fn new(run: RunId) -> Self {
-        Self { run, known: None, stale: 0 }
+    fn new(run: RunId, stale: Arc<AtomicU64>) -> Self {
+        Self { run, known: None, stale }
     }
 
     /// The changes that are new in these details, in order.
+    ///
+    /// The history is read from its beginning each time: what has been told of it is passed over. What the surfaces say
+    /// beside it is a report, and one that is older than the history is counted.
     fn follow(&mut self, details: &RunDetails) -> Vec<Change> {
-        let mut changes = Vec::new();
         let attempts = details.tasks.first().map(|task| task.attempts.as_slice()).unwrap_or_default();
+        let number = attempts.last().map_or(1, |attempt| attempt.number);
+        let mut changes = Vec::new();
         for attempt in attempts {
             for (status, at) in states(attempt) {
                 // The end of the last attempt is the run's: it is told with its outcome, below.
-                let last = attempts.last().is_some_and(|last| last.number == attempt.number);
-                if !(last && status.is_final()) {
-                    changes.extend(self.tell(AttemptStatus::new(attempt.number, status), at, attempt.error.as_deref()));
+                if attempt.number < number || !status.is_final() {
+                    let state = AttemptStatus::new(attempt.number, status);
+                    changes.extend(self.tell(&state, at, attempt.error.as_deref()).0);
                 }
             }
         }
-        let number = attempts.last().map_or(1, |attempt| attempt.number);
-        match &details.outcome {
-            Some(outcome) => {
-                let error = attempts.last().and_then(|attempt| attempt.error.as_deref());
-                let change = self.tell(AttemptStatus::new(number, outcome.status()), details.finished_at(), error);
-                changes.extend(change.map(|change| Change { outcome: Some(outcome.clone()), ..change }));
+        if let Some(outcome) = &details.outcome {
+            let error = attempts.last().and_then(|attempt| attempt.error.as_deref());
+            let state = AttemptStatus::new(number, outcome.status());
+            let change = self.tell(&state, details.finished_at(), error).0;
+            changes.extend(change.map(|change| Change { outcome: Some(outcome.clone()), ..change }));
+            return changes;
+        }
+        // Before there is any event, the run is what its surfaces say; and every run has been queued.
+        let first = AttemptStatus::new(1, RunStatus::Queued);
+        if self.known.is_none() {
+            changes.extend(self.tell(&first, details.created_at, None).0);
+        }
+        if !details.status.is_final() {
+            let (change, verdict) = self.tell(&AttemptStatus::new(number, details.status.clone()), None, None);
+            changes.extend(change);
+            if verdict == Verdict::Stale {
+                self.stale.fetch_add(1, Relaxed);
             }
-            // Before there is any event, the run is what its surfaces say.
-            None if !details.status.is_final() => {
-                let missing = (attempts.is_empty() && self.known.is_none())
-                    .then(|| self.tell(AttemptStatus::new(1, RunStatus::Queued), details.created_at, None));
-                changes.extend(missing.flatten());
-                if details.status == RunStatus::Running {
-                    changes.extend(self.tell(AttemptStatus::new(number, RunStatus::Running), None, None));
-                }
-            }
-            None => {}
         }
         changes
     }
 
-    fn tell(&mut self, state: AttemptStatus, at: Option<DateTime<Utc>>, error: Option<&str>) -> Option<Change> {
-        let verdict = self.known.as_ref().map_or(Verdict::Move, |known| judge(known, &state));
-        match verdict {
+    fn tell(
+        &mut self,
+        state: &AttemptStatus,
+        at: Option<DateTime<Utc>>,
+        error: Option<&str>,
+    ) -> (Option<Change>, Verdict) {
+        let verdict = self.known.as_ref().map_or(Verdict::Move, |known| judge(known, state));
+        match &verdict {
             Verdict::Move => {
                 self.known = Some(state.clone());
                 let error = error.filter(|_| state.status.is_final()).map(str::to_owned);
-                Some(Change { run: self.run, state, at, error, outcome: None })
-            }
-            Verdict::Same => None,
-            Verdict::Stale => {
-                self.stale += 1;
-                None
+                (Some(Change { run: self.run, state: state.clone(), at, error, outcome: None }), verdict)
             }
             Verdict::Illegal(transition) => {
                 tracing::warn!(run = %self.run, %transition, "a report that cannot be is dropped");
-                None
+                (None, verdict)
             }
+            Verdict::Same | Verdict::Stale => (None, verdict),
         }
     }
 }
 
 /// The states that an attempt has been in, in order.
 fn states(attempt: &Attempt) -> impl Iterator<Item = (RunStatus, Option<DateTime<Utc>>)> {
-    let ran = attempt.started_at.is_some() || attempt.status == RunStatus::Running;
+    // A report of the beginning may be missing; one that a worker had has run all the same.
+    let ran = attempt.started_at.is_some() || attempt.worker.is_some() || attempt.status == RunStatus::Running;
     let queued = Some((RunStatus::Queued, attempt.queued_at));
     let running = ran.then_some((RunStatus::Running, attempt.started_at));
     let ended = attempt.status.is_final().then(|| (attempt.status.clone(), attempt.finished_at));
@@ -268,7 +290,13 @@ mod tests {
             metadata: std::collections::BTreeMap::default(),
             engine_metadata: std::collections::BTreeMap::default(),
             created_at: Some(at),
-            tasks: vec![TaskDetails { id: run.into(), name: "work".into(), status, output: None, attempts: attempts.collect() }],
+            tasks: vec![TaskDetails {
+                id: run.into(),
+                name: "work".into(),
+                status,
+                output: None,
+                attempts: attempts.collect(),
+            }],
             conflicts: Vec::new(),
         }
     }
@@ -283,9 +311,17 @@ mod tests {
 
     #[test]
     fn a_watch_from_the_end_tells_every_state() {
-        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap());
-        let end = details(RunStatus::Completed, &[(1, RunStatus::Failed, true), (2, RunStatus::Completed, true)], done());
-        let all = ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "FAILED (attempt 1)", "QUEUED (attempt 2)", "RUNNING (attempt 2)", "COMPLETED (attempt 2)!"];
+        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
+        let end =
+            details(RunStatus::Completed, &[(1, RunStatus::Failed, true), (2, RunStatus::Completed, true)], done());
+        let all = [
+            "QUEUED (attempt 1)",
+            "RUNNING (attempt 1)",
+            "FAILED (attempt 1)",
+            "QUEUED (attempt 2)",
+            "RUNNING (attempt 2)",
+            "COMPLETED (attempt 2)!",
+        ];
         assert_eq!(told(&tracker.follow(&end)), all);
         assert!(tracker.follow(&end).is_empty());
     }
@@ -293,7 +329,7 @@ mod tests {
     #[test]
     fn looks_in_between_tell_each_state_once() {
         use RunStatus::{Completed, Failed, Queued, Running};
-        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap());
+        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
         let looks = [
             details(Queued, &[], None),
             details(Running, &[], None),
@@ -317,6 +353,15 @@ mod tests {
                 "RUNNING (attempt 2), COMPLETED (attempt 2)!",
             ]
         );
-        assert!(tracker.stale > 0, "what came again from before is counted");
+        assert_eq!(tracker.stale.load(Relaxed), 0, "to read the history again is no report");
+    }
+
+    #[test]
+    fn a_surface_that_falls_behind_is_passed_over_and_counted() {
+        use RunStatus::{Queued, Running};
+        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
+        assert_eq!(told(&tracker.follow(&details(Running, &[], None))), ["QUEUED (attempt 1)", "RUNNING (attempt 1)"]);
+        assert!(tracker.follow(&details(Queued, &[], None)).is_empty());
+        assert_eq!(tracker.stale.load(Relaxed), 1);
     }
 }

@@ -43,7 +43,8 @@ pub(super) async fn beat(client: Client, worker: WorkerId, mut opened: mpsc::Rec
             }
             () = sleep_until(next) => {}
         }
-        let request = HeartbeatRequest { worker_id: worker.to_string(), heartbeat_at: Some(to_proto(client.clock().now())) };
+        let request =
+            HeartbeatRequest { worker_id: worker.to_string(), heartbeat_at: Some(to_proto(client.clock().now())) };
         let beat = match client.rpc().dispatcher.heartbeat(request).await {
             Ok(_) => Beat::Accepted,
             Err(error) if error.kind() == ErrorKind::Rejected => Beat::Refused,

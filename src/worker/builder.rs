@@ -88,7 +88,8 @@ impl WorkerBuilder {
     /// [`InvalidInput`](ErrorKind::InvalidInput) with all that is wrong with the worker and its tasks.
     pub fn build(self) -> Result<Worker> {
         let mut problems: Vec<_> = self.definitions.iter().flat_map(|definition| definition.problems()).collect();
-        if self.name.is_empty() || !self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) {
+        if self.name.is_empty() || !self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        {
             problems.push(format!("name: found {:?}, accepted: letters, digits, '.', '-' and '_'", self.name));
         }
         if !(1..=MOST_SLOTS).contains(&self.slots) {
@@ -100,7 +101,10 @@ impl WorkerBuilder {
         let mut actions = HashMap::new();
         for definition in &self.definitions {
             if actions.insert(definition.action(&self.client), Arc::clone(definition)).is_some() {
-                problems.push(format!("task {:?} is registered twice, or under a name that differs only in its case", definition.name));
+                problems.push(format!(
+                    "task {:?} is registered twice, or under a name that differs only in its case",
+                    definition.name
+                ));
             }
         }
         if problems.is_empty() {
@@ -142,10 +146,14 @@ impl Worker {
     /// # Cancel safety
     /// Dropping the future stops the worker.
     pub async fn start(self) -> Result<RunningWorker> {
-        for definition in self.actions.values() {
-            put(&self.client, definition).await?;
-        }
-        let id = self.register().await?;
+        // Boxed, because it is over soon, and whoever awaits this would carry its size along.
+        let id = Box::pin(async {
+            for definition in self.actions.values() {
+                Box::pin(put(&self.client, definition)).await?;
+            }
+            self.register().await
+        });
+        let id = id.await?;
         RunningWorker::start(self, id).await
     }
 
@@ -168,7 +176,9 @@ impl Worker {
             worker_name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
             services: vec!["default".into()],
-            slot_config: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))]).into_iter().collect(),
+            slot_config: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))])
+                .into_iter()
+                .collect(),
             // The contract has no number for this language, and the server refuses one that it does not know.
             runtime_info: Some(RuntimeInfo {
                 sdk_version: Some(env!("CARGO_PKG_VERSION").into()),

@@ -42,7 +42,10 @@ impl RunningWorker {
         match tokio::time::timeout(READY, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no beat of worker {id} was accepted within {READY:?}")).transient()),
+            Err(_) => {
+                Err(Error::new(ErrorKind::Timeout, format!("no beat of worker {id} was accepted within {READY:?}"))
+                    .transient())
+            }
         }
     }
 
@@ -144,10 +147,10 @@ impl Driver {
             LinkEvent::Action(action) => self.on_action(*action),
             // Full means that it has not yet begun the last row of soon beats: that one will do.
             LinkEvent::Reopened => drop(beats.opened.try_send(())),
-            LinkEvent::Refused(error) => match self.ready.take() {
-                Some(ready) => drop(ready.send(Err(error))),
-                None => tracing::error!(%error, "the worker's stream is refused"),
-            },
+            LinkEvent::Refused(error) => {
+                tracing::error!(%error, "the worker's stream is refused");
+                self.ready.take().map(|ready| ready.send(Err(error)));
+            }
         }
     }
 
@@ -200,7 +203,12 @@ impl Driver {
             Done::Cancelled => self.report.cancelled += 1,
             Done::Dropped | Done::Unreported => {
                 let Key { run, task, retry_count } = key;
-                self.report.left.push(LeftTask { run, task, attempt: retry_count + 1, finished: done == Done::Unreported });
+                self.report.left.push(LeftTask {
+                    run,
+                    task,
+                    attempt: retry_count + 1,
+                    finished: done == Done::Unreported,
+                });
             }
         }
     }

@@ -136,7 +136,10 @@ impl Job {
             Ok(()) => done,
             // What is too big to be sent is a failure of the task, and not silence.
             Err(error) if error.kind() == ErrorKind::TooLarge => {
-                let text = format!("the task's {} could not be sent: {error}", if done == Done::Completed { "output" } else { "error" });
+                let text = format!(
+                    "the task's {} could not be sent: {error}",
+                    if done == Done::Completed { "output" } else { "error" }
+                );
                 match self.report(StepActionEventType::StepEventTypeFailed, text, true).await {
                     Ok(()) => Done::Failed,
                     Err(error) => self.unreported(&error),
@@ -169,10 +172,7 @@ impl Job {
         let deadline = Instant::now() + REPORTING;
         let mut failures = 0;
         loop {
-            let error = match self.client.rpc().dispatcher.send_event(event.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = self.client.rpc().dispatcher.send_event(event.clone()).await else { return Ok(()) };
             failures += 1;
             let pause = retry_delay(failures, fastrand::f64());
             if !error.is_transient() || Instant::now() + pause > deadline {

@@ -43,16 +43,29 @@ impl Definition {
     pub(crate) fn problems(&self) -> Vec<String> {
         let name = &self.name;
         let mut problems = Vec::new();
-        let mut check = |ok: bool, problem: String| if !ok { problems.push(format!("task {name:?}: {problem}")) };
+        let mut check = |ok: bool, problem: String| {
+            if !ok {
+                problems.push(format!("task {name:?}: {problem}"));
+            }
+        };
         check(is_name(name), "its name must be letters, digits, '.', '-' and '_'".into());
-        check(i32::try_from(self.retries).is_ok(), format!("retries: found {}, accepted: at most {}", self.retries, i32::MAX));
+        check(
+            i32::try_from(self.retries).is_ok(),
+            format!("retries: found {}, accepted: at most {}", self.retries, i32::MAX),
+        );
         for (field, length) in [("timeout", self.timeout), ("schedule timeout", self.schedule_timeout)] {
-            check(!length.is_zero() && length <= LONGEST, format!("{field}: found {length:?}, accepted: over 0 and at most ten years"));
+            check(
+                !length.is_zero() && length <= LONGEST,
+                format!("{field}: found {length:?}, accepted: over 0 and at most ten years"),
+            );
         }
         if let Some((factor, longest)) = self.backoff {
             check((1.0..=1000.0).contains(&factor), format!("back-off factor: found {factor}, accepted: 1 to 1000"));
             let seconds = longest.as_secs();
-            check((1..=86400).contains(&seconds), format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"));
+            check(
+                (1..=86400).contains(&seconds),
+                format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"),
+            );
         }
         problems
     }

@@ -5,8 +5,8 @@ mod definition;
 mod handler;
 mod task;
 
-pub use context::Context;
 pub(crate) use context::Assignment;
+pub use context::Context;
 pub(crate) use definition::Definition;
 pub use handler::{TaskError, TaskResult};
 pub use task::Task;

@@ -1,1 +1,21 @@
-fn main() {}
+//! What must work, row by row, on the embedded engine with all its quirks, and on a real Hatchet when
+//! `HATCHET_CLIENT_TOKEN` is set. The names begin with the rows' ids: `cargo test --test conformance -- --list` is the
+//! table.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may stop on what it did not expect"
+)]
+
+mod creating;
+mod details;
+mod promises;
+mod searching;
+mod status;
+mod tasks;
+mod workers;
+mod world;

@@ -58,14 +58,13 @@ impl Core {
                 definition: task.clone(),
             }],
         });
-        match self.definitions.by_name.get_mut(&definition.name) {
-            Some(known) => (known.definition, known.latest) = (definition, Arc::clone(&latest)),
-            None => {
-                self.definitions.names.push(definition.name.clone());
-                let name = definition.name.clone();
-                let created = turn.now;
-                self.definitions.by_name.insert(name, Workflow { id: workflow, created, definition, latest: Arc::clone(&latest) });
-            }
+        if let Some(known) = self.definitions.by_name.get_mut(&definition.name) {
+            (known.definition, known.latest) = (definition, Arc::clone(&latest));
+        } else {
+            let (name, created) = (definition.name.clone(), turn.now);
+            self.definitions.names.push(name.clone());
+            let known = Workflow { id: workflow, created, definition, latest: Arc::clone(&latest) };
+            self.definitions.by_name.insert(name, known);
         }
         Ok(latest)
     }
@@ -114,14 +113,18 @@ fn limits(task: &TaskDefinition, problems: &mut Problems) {
         problems.add("Tasks[0].Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
     }
     match task.backoff_factor {
-        Some(factor) if factor < 1.0 => problems.add("Tasks[0].RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type"),
+        Some(factor) if factor < 1.0 => {
+            problems.add("Tasks[0].RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type");
+        }
         Some(factor) if factor > 1000.0 => {
             problems.add("Tasks[0].RetryBackoffFactor", "on condition 'max' [ 1000 ]: got invalid type");
         }
         _ => {}
     }
     match task.backoff_max_seconds {
-        Some(most) if most < 1 => problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {most}")),
+        Some(most) if most < 1 => {
+            problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {most}"));
+        }
         Some(most) if most > 86400 => {
             problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'max' [ 86400 ]: got {most}"));
         }

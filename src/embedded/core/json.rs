@@ -1,18 +1,75 @@
 //! JSON the way the engine writes it: once as its Go code does, once as its database does.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Number, Value};
 
 /// Go's text: no blanks, keys in order, three characters escaped, and whole numbers as doubles have them.
 pub(crate) fn go_text(value: &Value) -> String {
     let mut text = String::new();
-    write(&mut text, value, &GO);
+    write_value(&mut text, value, &GO);
     text
+}
+
+/// What Go says about a text that is no JSON.
+pub(super) fn go_problem(text: &str, error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".into();
+    }
+    // Where the error is, and the character there.
+    let line = text.split_inclusive('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let at = error.column().saturating_sub(1).min(line.len());
+    let (before, rest) = line.split_at_checked(at).unwrap_or((line, ""));
+    let found = rest.chars().next().unwrap_or(' ');
+    let said = error.to_string();
+    let is = |start: &str| said.starts_with(start);
+    let context = if is("key must be a string") {
+        "looking for beginning of object key string".into()
+    } else if is("expected ident") {
+        literal(before)
+    } else if is("trailing characters") {
+        "after top-level value".into()
+    } else if is("expected `:`") {
+        "after object key".into()
+    } else if is("expected `,` or `}`") {
+        "after object key:value pair".into()
+    } else if is("expected `,` or `]`") {
+        "after array element".into()
+    } else if is("invalid escape") {
+        "in string escape code".into()
+    } else if is("control character") {
+        "in string literal".into()
+    } else {
+        "looking for beginning of value".into()
+    };
+    format!("invalid character {} {context}", quoted(found))
+}
+
+/// The literal that a text breaks off in, and what it lacks next.
+fn literal(before: &str) -> String {
+    let begun = |word: &&str| {
+        (1..word.len()).rev().any(|length| word.get(..length).is_some_and(|start| before.ends_with(start)))
+    };
+    let Some(word) = ["null", "true", "false"].into_iter().find(begun) else {
+        return "looking for beginning of value".into();
+    };
+    let next = (1..word.len()).rev().find(|length| word.get(..*length).is_some_and(|start| before.ends_with(start)));
+    let expected = word.chars().nth(next.unwrap_or_default()).unwrap_or_default();
+    format!("in literal {word} (expecting {})", quoted(expected))
+}
+
+fn quoted(char: char) -> String {
+    match char {
+        '\'' => r"'\''".into(),
+        '"' => "'\"'".into(),
+        other => format!("'{}'", other.escape_debug()),
+    }
 }
 
 /// The database's text: a blank after colons and commas, shorter keys first.
 pub(crate) fn jsonb_text(value: &Value) -> String {
     let mut text = String::new();
-    write(&mut text, value, &JSONB);
+    write_value(&mut text, value, &JSONB);
     text
 }
 
@@ -26,7 +83,7 @@ struct Style {
 const GO: Style = Style { colon: ":", comma: ",", short_keys_first: false, go: true };
 const JSONB: Style = Style { colon: ": ", comma: ", ", short_keys_first: true, go: false };
 
-fn write(text: &mut String, value: &Value, style: &Style) {
+fn write_value(text: &mut String, value: &Value, style: &Style) {
     match value {
         Value::Null => text.push_str("null"),
         Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
@@ -38,7 +95,7 @@ fn write(text: &mut String, value: &Value, style: &Style) {
                 if at > 0 {
                     text.push_str(style.comma);
                 }
-                write(text, item, style);
+                write_value(text, item, style);
             }
             text.push(']');
         }
@@ -60,7 +117,7 @@ fn write_map(text: &mut String, map: &Map<String, Value>, style: &Style) {
         }
         write_string(text, key, style);
         text.push_str(style.colon);
-        write(text, value, style);
+        write_value(text, value, style);
     }
     text.push('}');
 }
@@ -69,7 +126,9 @@ fn write_number(text: &mut String, number: &Number, style: &Style) {
     const EXACT: u64 = 1 << 53;
     match number.as_i64().map(i64::unsigned_abs).or(number.as_u64()) {
         // Through a double and back, as the engine's maps do it: the last digits of large numbers are lost.
-        Some(size) if style.go && size > EXACT => text.push_str(&format!("{:.0}", number.as_f64().unwrap_or_default())),
+        Some(size) if style.go && size > EXACT => {
+            let _ = write!(text, "{:.0}", number.as_f64().unwrap_or_default());
+        }
         _ => text.push_str(&number.to_string()),
     }
 }
@@ -108,6 +167,24 @@ mod tests {
         assert_eq!(go_text(&json!("<a&b>")), r#""\u003ca\u0026b\u003e""#);
         assert_eq!(go_text(&json!(9_007_199_254_740_993_u64)), "9007199254740992");
         assert_eq!(jsonb_text(&json!(9_007_199_254_740_993_u64)), "9007199254740993");
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_in_gos_words() {
+        for (text, problem) in [
+            ("{not json", "invalid character 'n' looking for beginning of object key string"),
+            ("no", "invalid character 'o' in literal null (expecting 'u')"),
+            ("[falze]", "invalid character 'z' in literal false (expecting 's')"),
+            ("x", "invalid character 'x' looking for beginning of value"),
+            ("{} {}", "invalid character '{' after top-level value"),
+            (r#"{"a" 1}"#, "invalid character '1' after object key"),
+            (r#"{"a": 1 "b"}"#, "invalid character '\"' after object key:value pair"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("{", "unexpected end of JSON input"),
+        ] {
+            let error = serde_json::from_str::<Value>(text).unwrap_err();
+            assert_eq!(go_problem(text, &error), problem, "{text}: {error}");
+        }
     }
 
     proptest! {

@@ -25,7 +25,9 @@ impl Core {
         match std::mem::replace(&mut task.state, State::Ended) {
             State::Queued { timer, order } => {
                 self.queues.remove(&action, order);
-                timer.into_iter().for_each(|timer| self.timers.clear(timer));
+                if let Some(timer) = timer {
+                    self.timers.clear(timer);
+                }
                 None
             }
             State::Running { worker, timer } => {
@@ -40,15 +42,23 @@ impl Core {
         }
     }
 
-    pub(super) fn complete(&mut self, turn: &mut Turn<'_>, key: TaskKey, at: At, worker: Option<Uuid>, output: Arc<str>, quiet: bool) {
+    pub(super) fn complete(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: TaskKey,
+        at: At,
+        worker: Option<Uuid>,
+        output: Arc<str>,
+        quiet: bool,
+    ) {
         self.record(key, TaskEventKind::Finished, at, worker, None);
         self.release(turn, key);
         self.task_event(turn, key, EventKind::Completed, Arc::clone(&output), quiet);
-        self.end(turn, key, End::Completed(output), at);
+        self.end(turn, key, End::Completed(output));
     }
 
-    pub(super) fn fail(&mut self, turn: &mut Turn<'_>, key: TaskKey, at: At, error: Arc<str>, retry: bool, quiet: bool) {
-        self.record(key, TaskEventKind::Failed, at, None, Some(&error));
+    pub(super) fn fail(&mut self, turn: &mut Turn<'_>, key: TaskKey, error: Arc<str>, retry: bool, quiet: bool) {
+        self.record(key, TaskEventKind::Failed, turn.now, None, Some(&error));
         let worker = self.release(turn, key);
         self.task_event(turn, key, EventKind::Failed, Arc::clone(&error), quiet);
         if retry && worker.is_some() && self.retry(turn, key) {
@@ -57,7 +67,7 @@ impl Core {
             }
             return;
         }
-        self.end(turn, key, End::Failed(error), at);
+        self.end(turn, key, End::Failed(error));
     }
 
     pub(super) fn execution_timeout(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
@@ -69,7 +79,7 @@ impl Core {
         self.tell_worker(key);
         self.release(turn, key);
         if !self.retry(turn, key) {
-            self.end(turn, key, End::TimedOut(text), turn.now);
+            self.end(turn, key, End::TimedOut(text));
         }
     }
 
@@ -77,7 +87,7 @@ impl Core {
         self.record(key, TaskEventKind::ScheduleTimedOut, turn.now, None, None);
         self.release(turn, key);
         self.task_event(turn, key, EventKind::Cancelled, "".into(), false);
-        self.end(turn, key, End::ScheduleTimedOut, turn.now);
+        self.end(turn, key, End::ScheduleTimedOut);
     }
 
     pub(super) fn cancel_task(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
@@ -87,12 +97,12 @@ impl Core {
         }
         self.record(key, TaskEventKind::Cancelled, turn.now, None, None);
         if ended {
-            self.add_final(key, End::Cancelled, turn.now);
+            self.end_again(turn, key, End::Cancelled, false);
             return;
         }
         self.tell_worker(key);
         self.release(turn, key);
-        self.end(turn, key, End::Cancelled, turn.now);
+        self.end(turn, key, End::Cancelled);
     }
 
     /// A worker has been silent for too long: the attempt is over, and the next one begins.
@@ -101,12 +111,13 @@ impl Core {
         self.record(key, TaskEventKind::Reassigned, turn.now, Some(worker), Some(text));
         self.release(turn, key);
         self.next_attempt(key);
-        self.enqueue_retry(turn, key);
+        self.enqueue_again(turn, key);
     }
 
     /// A task was assigned to a worker whose stream is gone, and nobody has noticed.
     pub(super) fn lost_send(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
-        let text = "Could not send task to worker. This likely means that too many slots have been configured on the worker";
+        let text =
+            "Could not send task to worker. This likely means that too many slots have been configured on the worker";
         self.record(key, TaskEventKind::Failed, turn.now, None, Some(text));
         let Some(task) = self.runs.task_mut(key) else { return };
         if let State::Running { worker, timer } = std::mem::replace(&mut task.state, State::Backoff) {
@@ -118,7 +129,7 @@ impl Core {
         let tries = task.lost_sends;
         task.lost_sends += 1;
         if tries >= SENDS {
-            self.end(turn, key, End::Failed(text.into()), turn.now);
+            self.end(turn, key, End::Failed(text.into()));
             return;
         }
         self.next_attempt(key);
@@ -128,7 +139,12 @@ impl Core {
 
     /// The delay before an attempt is over.
     pub(super) fn requeue(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
-        if self.runs.task(key).is_some_and(|(_, task)| task.state == State::Backoff) {
+        let Some((_, task)) = self.runs.task(key).filter(|(_, task)| task.state == State::Backoff) else { return };
+        if self.has(Quirk::IdleQueue) && task.lost_sends == 0 && task.event(TaskEventKind::Queued).is_none() {
+            // It is in its queue from now on, but nobody looks there.
+            self.record(key, TaskEventKind::Queued, turn.now, None, None);
+            self.timers.set(turn.now + IDLE, Timer::Requeue(key));
+        } else {
             self.enqueue_retry(turn, key);
         }
     }
@@ -167,36 +183,47 @@ impl Core {
         match delay {
             None => self.enqueue_retry(turn, key),
             Some(delay) => {
-                let idle = if self.has(Quirk::IdleQueue) { IDLE } else { Duration::ZERO };
-                self.timers.set(turn.now + delay + idle, Timer::Requeue(key));
+                self.timers.set(turn.now + delay, Timer::Requeue(key));
             }
         }
         true
     }
 
     /// The task is over, and with it a run of one task.
-    fn end(&mut self, turn: &mut Turn<'_>, key: TaskKey, end: End, at: At) {
-        let kind = match end {
-            End::Completed(_) => EventKind::Completed,
-            End::Cancelled => EventKind::Cancelled,
-            End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut => EventKind::Failed,
-        };
+    fn end(&mut self, turn: &mut Turn<'_>, key: TaskKey, end: End) {
+        let kind = end.kind();
         if let Some(task) = self.runs.task_mut(key) {
             task.state = State::Ended;
         }
-        self.add_final(key, end, at);
+        self.add_final(turn, key, end);
         if self.runs.get(key.run).is_some_and(super::store::Run::is_ended) {
             self.send_results(turn, key.run);
             self.run_event(turn, key, kind);
         }
     }
 
-    pub(super) fn add_final(&mut self, key: TaskKey, end: End, at: At) {
+    /// A task that is over ends once more: it is kept, and announced as if it were the first time.
+    pub(super) fn end_again(&mut self, turn: &mut Turn<'_>, key: TaskKey, end: End, quiet: bool) {
+        if !self.has(Quirk::TwoFinalRows) {
+            return;
+        }
+        let kind = end.kind();
+        if let End::Completed(text) | End::Failed(text) = &end {
+            self.task_event(turn, key, kind, Arc::clone(text), quiet);
+        }
+        self.add_final(turn, key, end);
+        self.run_event(turn, key, kind);
+    }
+
+    fn add_final(&mut self, turn: &Turn<'_>, key: TaskKey, end: End) {
         let Some(task) = self.runs.task_mut(key) else { return };
         let retry_count = task.retry_count;
         // A second output takes the place of the first.
-        task.finals.retain(|row| row.retry_count == retry_count && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_))));
-        task.finals.push(Final { retry_count, end, at });
+        task.finals.retain(|row| {
+            row.retry_count == retry_count
+                && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_)))
+        });
+        task.finals.push(Final { retry_count, end, at: turn.now });
         task.finals.shrink_to_fit();
         task.events.shrink_to_fit();
     }
@@ -218,7 +245,7 @@ impl Core {
         if quiet {
             return;
         }
-        self.publish(RunEvent {
+        self.publish(&RunEvent {
             run: run.id,
             resource: Resource::Task(task.id),
             kind,
@@ -232,7 +259,7 @@ impl Core {
 
     fn run_event(&mut self, turn: &Turn<'_>, key: TaskKey, kind: EventKind) {
         let Some(run) = self.runs.get(key.run) else { return };
-        self.publish(RunEvent {
+        self.publish(&RunEvent {
             run: run.id,
             resource: Resource::Run,
             kind,

@@ -5,16 +5,24 @@ use uuid::Uuid;
 
 use super::Core;
 use super::definitions::Problems;
-use super::json::jsonb_text;
+use super::json::{go_problem, jsonb_text};
 use super::store::LogLine;
-use super::types::{Fault, Turn};
+use super::types::{Fault, Turn, stored};
 
 const LEVELS: [&str; 4] = ["INFO", "ERROR", "WARN", "DEBUG"];
 const LONGEST: usize = 10_000;
 
 impl Core {
     /// Adds a line to a task's log. The sender's own time is not looked at.
-    pub(crate) fn put_log(&mut self, turn: &Turn<'_>, task: Uuid, message: &str, level: Option<&str>, metadata: &str, retry_count: Option<i32>) -> Result<(), Fault> {
+    pub(crate) fn put_log(
+        &mut self,
+        turn: &Turn<'_>,
+        task: Uuid,
+        message: &str,
+        level: Option<&str>,
+        metadata: &str,
+        retry_count: Option<i32>,
+    ) -> Result<(), Fault> {
         let key = self.known_task(task)?;
         let metadata = match metadata {
             "" => Value::Object(serde_json::Map::new()),
@@ -22,10 +30,14 @@ impl Core {
                 Ok(value @ (Value::Object(_) | Value::Null)) => value,
                 Ok(other) => {
                     let kind = if other.is_array() { "array" } else { "string" };
-                    let text = format!("Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}");
+                    let text = format!(
+                        "Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+                    );
                     return Err(Fault::invalid(text));
                 }
-                Err(error) => return Err(Fault::invalid(format!("Invalid metadata JSON: {error}"))),
+                Err(error) => {
+                    return Err(Fault::invalid(format!("Invalid metadata JSON: {}", go_problem(text, &error))));
+                }
             },
         };
         let mut problems = Problems::default();
@@ -36,16 +48,19 @@ impl Core {
         }
         let known = level.map_or(Some("INFO"), |level| LEVELS.into_iter().find(|known| *known == level));
         if known.is_none() {
-            problems.add("Level", &format!("on condition 'oneof' [ INFO ERROR WARN DEBUG ]: got '{}'", level.unwrap_or_default()));
+            problems.add(
+                "Level",
+                &format!("on condition 'oneof' [ INFO ERROR WARN DEBUG ]: got '{}'", level.unwrap_or_default()),
+            );
         }
         problems.into_request_result("CreateLogLineOpts")?;
-        let Some(stored) = self.runs.task_mut(key) else { return Ok(()) };
-        stored.logs.push(LogLine {
-            at: turn.now,
+        let Some(task) = self.runs.task_mut(key) else { return Ok(()) };
+        task.logs.push(LogLine {
+            at: stored(turn.now),
             level: known.unwrap_or("INFO"),
             message: message.into(),
             metadata: jsonb_text(&metadata).into(),
-            retry_count: retry_count.unwrap_or(stored.retry_count),
+            retry_count: retry_count.unwrap_or(task.retry_count),
         });
         Ok(())
     }

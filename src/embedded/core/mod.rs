@@ -108,7 +108,15 @@ impl Core {
     }
 
     /// The same for any attempt. Of one kind and attempt, the first is kept.
-    fn record_for(&mut self, key: TaskKey, retry_count: i32, kind: TaskEventKind, at: At, worker: Option<Uuid>, text: Option<&str>) {
+    fn record_for(
+        &mut self,
+        key: TaskKey,
+        retry_count: i32,
+        kind: TaskEventKind,
+        at: At,
+        worker: Option<Uuid>,
+        text: Option<&str>,
+    ) {
         let Some(task) = self.runs.task_mut(key) else { return };
         if task.events.iter().any(|event| event.kind == kind && event.retry_count == retry_count) {
             return;
@@ -134,7 +142,7 @@ impl Core {
             task: task.id,
             step: step.id,
             readable_id: Arc::clone(&step.readable_id),
-            action: Arc::clone(&step.action),
+            name: Arc::clone(&step.action),
             payload: if cancel { String::new() } else { views::payload(run, task) },
             retry_count: task.retry_count,
             metadata: run.metadata.to_string(),

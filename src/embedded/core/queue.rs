@@ -40,29 +40,39 @@ impl Queues {
         self.by_action.get(action)?.first_key_value().map(|(order, task)| (*order, *task))
     }
 
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> impl Iterator<Item = (QueueOrder, TaskKey)> {
+        self.by_action.values().flatten().map(|(order, task)| (*order, *task))
+    }
+
     fn holds(&self, action: &str) -> bool {
         self.by_action.get(action).is_some_and(|queue| !queue.is_empty())
     }
 }
 
 impl Core {
-    /// Puts a task into its queue. Its schedule timeout begins. `retry` is what the retry is called.
-    pub(super) fn enqueue(&mut self, turn: &mut Turn<'_>, key: TaskKey, retry: Option<u8>) {
+    /// Puts a task into its queue, with an urgency of its own or that of its run. Its schedule timeout begins.
+    pub(super) fn enqueue(&mut self, turn: &mut Turn<'_>, key: TaskKey, urgency: Option<u8>) {
         let Some((run, task)) = self.runs.task(key) else { return };
         let Some(step) = run.step(task) else { return };
         let text = step.definition.schedule_timeout.as_deref().unwrap_or(SCHEDULE_TIMEOUT);
         let wait = duration::parse(text).unwrap_or_default();
-        let (action, urgency) = (Arc::clone(&step.action), retry.unwrap_or(run.priority));
+        let (action, urgency) = (Arc::clone(&step.action), urgency.unwrap_or(run.priority));
         let order = self.queues.push(action, urgency, key);
         let timer = self.timers.set(self.noticed(turn, wait), Timer::Schedule(key));
         if let Some(task) = self.runs.task_mut(key) {
             task.state = State::Queued { timer: Some(timer), order };
         }
-        self.record(key, TaskEventKind::Queued, turn.now, None, None);
     }
 
     /// Queues a task again for its next attempt.
     pub(super) fn enqueue_retry(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        self.record(key, TaskEventKind::Queued, turn.now, None, None);
+        self.enqueue_again(turn, key);
+    }
+
+    /// The same, without a word about it.
+    pub(super) fn enqueue_again(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
         self.enqueue(turn, key, Some(RETRY_URGENCY));
         if let Some(action) = self.action_of(key) {
             self.assign(turn, &action);
@@ -82,13 +92,28 @@ impl Core {
 
     /// Gives queued tasks of an action to workers, as long as there are both.
     pub(super) fn assign(&mut self, turn: &mut Turn<'_>, action: &str) {
+        let mut picked = Vec::new();
         while let Some((order, key)) = self.queues.first(action) {
             let Some(worker) = self.free_worker(turn.now, action) else { break };
+            let Some(holder) = self.workers.get_mut(&worker) else { break };
             self.queues.remove(action, order);
+            holder.running.insert(key);
+            picked.push((key, worker));
+        }
+        // The most urgent are picked, and then sent in the order of their creation.
+        picked.sort_unstable();
+        for (key, worker) in picked {
             self.start(turn, key, worker);
         }
         // Those that are left have no worker, and their events say so, once.
-        let waiting: Vec<_> = self.queues.by_action.get(action).into_iter().flat_map(|queue| queue.values().rev().copied()).take_while(|key| self.is_new(*key)).collect();
+        let waiting: Vec<_> = self
+            .queues
+            .by_action
+            .get(action)
+            .into_iter()
+            .flat_map(|queue| queue.values().rev().copied())
+            .take_while(|key| self.is_new(*key))
+            .collect();
         for key in waiting {
             self.record(key, TaskEventKind::NoWorker, turn.now, None, None);
         }
@@ -120,11 +145,16 @@ impl Core {
             task.state = State::Running { worker, timer };
         }
         self.record(key, TaskEventKind::Assigned, turn.now, Some(worker), None);
-        let Some(holder) = self.workers.get_mut(&worker) else { return };
-        holder.running.insert(key);
+        let Some(holder) = self.workers.get(&worker) else { return };
         match holder.streams.first().copied() {
             Some(stream) => {
-                self.record(key, TaskEventKind::Sent, turn.now, Some(worker), Some("Sent task run to the assigned worker"));
+                self.record(
+                    key,
+                    TaskEventKind::Sent,
+                    turn.now,
+                    Some(worker),
+                    Some("Sent task run to the assigned worker"),
+                );
                 if let Some(action) = self.action(key, false) {
                     self.effects.push(Effect::Send(stream, Message::Action(Box::new(action))));
                 }

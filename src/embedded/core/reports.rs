@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::Core;
 use super::store::{End, State, TaskEventKind, TaskKey};
 use super::types::{EventKind, Fault, Report, ReportKind, Resource, RunEvent, Turn};
-use super::{Core, Quirk};
 use crate::model::payload::has_nul;
 
 impl Core {
@@ -26,14 +26,19 @@ impl Core {
             ReportKind::Acknowledged => {}
             ReportKind::Started => self.record_for(key, retry_count, TaskEventKind::Started, at, report.worker, None),
             ReportKind::Completed => match not_json(&report.payload) {
-                Some(problem) => self.failed(turn, key, &Report { payload: problem.into(), should_not_retry: false, ..report }, retry_count),
+                Some(problem) => self.failed(
+                    turn,
+                    key,
+                    &Report { payload: problem.into(), should_not_retry: false, ..report },
+                    retry_count,
+                ),
                 None if current && !ended => {
                     self.complete(turn, key, at, report.worker, report.payload.into(), report.batch);
                 }
                 None => {
                     self.record_for(key, retry_count, TaskEventKind::Finished, at, report.worker, None);
-                    if current && self.has(Quirk::TwoFinalRows) {
-                        self.add_final(key, End::Completed(report.payload.into()), at);
+                    if current {
+                        self.end_again(turn, key, End::Completed(report.payload.into()), report.batch);
                     }
                 }
             },
@@ -47,15 +52,15 @@ impl Core {
     fn failed(&mut self, turn: &mut Turn<'_>, key: TaskKey, report: &Report, retry_count: i32) {
         let Some((_, task)) = self.runs.task(key) else { return };
         let (current, ended) = (retry_count == task.retry_count, task.state == State::Ended);
-        let at = report.at.unwrap_or(turn.now);
         let error: Arc<str> = report.payload.as_str().into();
         if current && !ended {
-            self.fail(turn, key, at, error, !report.should_not_retry, report.batch);
+            self.fail(turn, key, error, !report.should_not_retry, report.batch);
             return;
         }
-        self.record_for(key, retry_count, TaskEventKind::Failed, at, None, Some(&error));
-        if current && self.has(Quirk::TwoFinalRows) {
-            self.add_final(key, End::Failed(error), at);
+        // Unlike the other reports, a failure has the time at which it came.
+        self.record_for(key, retry_count, TaskEventKind::Failed, turn.now, None, Some(&error));
+        if current {
+            self.end_again(turn, key, End::Failed(error), report.batch);
         }
     }
 
@@ -67,10 +72,17 @@ impl Core {
     }
 
     /// A chunk that a task puts into its stream. Nothing is kept of it.
-    pub(crate) fn chunk(&mut self, turn: &Turn<'_>, task: Uuid, text: &str, index: Option<i64>, at: Option<super::At>) -> Result<(), Fault> {
+    pub(crate) fn chunk(
+        &mut self,
+        turn: &Turn<'_>,
+        task: Uuid,
+        text: &str,
+        index: Option<i64>,
+        at: Option<super::At>,
+    ) -> Result<(), Fault> {
         let key = self.known_task(task)?;
         let Some(run) = self.runs.get(key.run).map(|run| run.id) else { return Ok(()) };
-        self.publish(RunEvent {
+        self.publish(&RunEvent {
             run,
             resource: Resource::Task(task),
             kind: EventKind::Stream,

@@ -6,11 +6,18 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::timers::TimerKey;
-use super::types::{At, TaskDefinition};
+use super::types::{At, EventKind, TaskDefinition};
 
 /// Names a run by the order of its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RunIx(u32);
+
+impl RunIx {
+    /// A number as a database would give it.
+    pub(crate) fn number(self) -> u32 {
+        self.0.saturating_add(1)
+    }
+}
 
 /// Names a task: its run, and its place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +92,7 @@ pub(crate) struct QueueOrder {
 pub(crate) struct Final {
     pub(crate) retry_count: i32,
     pub(crate) end: End,
+    /// When it was recorded.
     pub(crate) at: At,
 }
 
@@ -96,6 +104,17 @@ pub(crate) enum End {
     Cancelled,
     /// Cancelled to gRPC, failed to REST.
     ScheduleTimedOut,
+}
+
+impl End {
+    /// What the end of a run is called to those who watch.
+    pub(super) fn kind(&self) -> EventKind {
+        match self {
+            Self::Completed(_) => EventKind::Completed,
+            Self::Cancelled => EventKind::Cancelled,
+            Self::Failed(_) | Self::TimedOut(_) | Self::ScheduleTimedOut => EventKind::Failed,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -161,6 +180,28 @@ impl Task {
     /// When the current attempt began, by the worker.
     pub(crate) fn started(&self) -> Option<At> {
         self.event(TaskEventKind::Started).map(|event| event.at)
+    }
+
+    /// When the first was heard of the current attempt, by the engine.
+    pub(crate) fn first_heard(&self) -> Option<At> {
+        self.current_events().min_by_key(|event| event.number).map(|event| event.at)
+    }
+
+    /// When the current attempt ended, by whoever said so last.
+    pub(crate) fn finished(&self) -> Option<At> {
+        use TaskEventKind::{Cancelled, Failed, Finished, ScheduleTimedOut, TimedOut};
+        let ends = [Finished, Failed, TimedOut, ScheduleTimedOut, Cancelled];
+        let last = self.current_events().filter(|event| ends.contains(&event.kind)).map(|event| event.at).max();
+        last.filter(|_| self.state == State::Ended)
+    }
+
+    /// The final rows that count, oldest first.
+    pub(crate) fn current_finals(&self) -> impl DoubleEndedIterator<Item = &Final> {
+        self.finals.iter().filter(|row| row.retry_count == self.retry_count)
+    }
+
+    fn current_events(&self) -> impl Iterator<Item = &TaskEvent> {
+        self.events.iter().filter(|event| event.retry_count == self.retry_count)
     }
 
     pub(crate) fn event(&self, kind: TaskEventKind) -> Option<&TaskEvent> {

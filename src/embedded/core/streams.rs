@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::store::{End, Run, RunIx};
 use super::timers::Timer;
 use super::types::{At, Effect, EventKind, Fault, Message, Resource, RunEvent, RunResult, StreamId, TaskResult, Turn};
+use super::views::is_old;
 use super::{Core, Index, Quirk};
 
 /// How often a stream of results looks for runs that had ended before they were asked for.
@@ -50,9 +51,18 @@ enum Subject {
 }
 
 impl Streams {
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let streams = self.worker_of.is_empty() && self.results.is_empty() && self.events.is_empty();
+        streams && self.waiting.is_empty() && self.by_run.is_empty() && self.by_tag.is_empty()
+    }
+
     pub(super) fn take_all(&mut self) -> Vec<StreamId> {
         let all = std::mem::take(self);
-        all.worker_of.into_keys().chain(all.results.into_keys()).chain(all.events.into_keys()).collect()
+        let mut streams: Vec<_> =
+            all.worker_of.into_keys().chain(all.results.into_keys()).chain(all.events.into_keys()).collect();
+        streams.sort_unstable();
+        streams
     }
 }
 
@@ -161,7 +171,7 @@ impl Core {
     }
 
     /// Shows an event to all who watch its run.
-    pub(super) fn publish(&mut self, event: RunEvent) {
+    pub(super) fn publish(&mut self, event: &RunEvent) {
         if self.streams.events.is_empty() {
             return;
         }
@@ -171,7 +181,7 @@ impl Core {
                 self.show(stream, event.clone());
             }
         }
-        for stream in self.tag_watchers(&event) {
+        for stream in self.tag_watchers(event) {
             self.show(stream, event.clone());
         }
     }
@@ -191,7 +201,11 @@ impl Core {
         if matches!(events.of, Subject::Tag(_)) {
             // It hangs up when no run is left that it has seen and that has not completed: a failed one stays for ever.
             let completed = event.resource == Resource::Run && event.kind == EventKind::Completed;
-            if completed { events.active.remove(&event.run) } else { events.active.insert(event.run) };
+            if completed {
+                events.active.remove(&event.run)
+            } else {
+                events.active.insert(event.run)
+            };
             event.hangup = completed && events.active.is_empty();
         }
         let hangup = event.hangup;
@@ -215,7 +229,11 @@ fn forget<K: std::hash::Hash + Eq>(index: &mut Index<K>, key: &K, stream: Stream
 fn result(run: &Run, at: At) -> RunResult {
     let rows = run.tasks.iter().flat_map(|task| {
         let name = run.step(task).map(|step| step.readable_id.clone()).unwrap_or_default();
-        task.finals.iter().filter(|row| row.retry_count == task.retry_count).rev().map(move |row| TaskResult {
+        let mut finals: Vec<_> = task.current_finals().collect();
+        if !is_old(task, at) {
+            finals.reverse();
+        }
+        finals.into_iter().map(move |row| TaskResult {
             task: task.id,
             readable_id: name.clone(),
             end: match &row.end {

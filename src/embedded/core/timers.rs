@@ -43,12 +43,20 @@ impl Timers {
         self.set.remove(&key);
     }
 
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (TimerKey, Timer)> {
+        self.set.iter().map(|(key, timer)| (*key, *timer))
+    }
+
     pub(super) fn next(&self) -> Option<At> {
         self.set.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Takes the earliest that is due.
     pub(super) fn due(&mut self, now: At) -> Option<Timer> {
-        self.set.first_entry().filter(|entry| entry.key().0 <= now).map(std::collections::btree_map::OccupiedEntry::remove)
+        self.set
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)
+            .map(std::collections::btree_map::OccupiedEntry::remove)
     }
 }

@@ -7,15 +7,19 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::json::{go_text, jsonb_text};
-use super::store::{QueueOrder, Run, RunIx, State, Task, TaskKey, Version};
-use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn};
+use super::store::{QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Version};
+use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
 impl Core {
     /// Starts runs, in the order they are given, all with one stamp.
     pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
         if !self.has(Quirk::PhantomRuns) {
-            let unknown: Vec<_> = triggers.iter().map(|trigger| trigger.workflow.as_str()).filter(|name| self.definitions.find(name).is_none()).collect();
+            let unknown: Vec<_> = triggers
+                .iter()
+                .map(|trigger| trigger.workflow.as_str())
+                .filter(|name| self.definitions.find(name).is_none())
+                .collect();
             if !unknown.is_empty() {
                 return Err(Fault::invalid(format!("workflow names not found: {}", unknown.join(", "))));
             }
@@ -32,7 +36,9 @@ impl Core {
         }
         // All are in their queues before the first is given away, so that the urgent ones go first.
         for &run in &created {
-            self.enqueue(turn, TaskKey { run, place: 0 }, None);
+            let key = TaskKey { run, place: 0 };
+            self.record(key, TaskEventKind::Queued, turn.now, None, None);
+            self.enqueue(turn, key, None);
         }
         for &run in &created {
             let Some(stored) = self.runs.get(run) else { continue };
@@ -54,7 +60,7 @@ impl Core {
         self.runs.add(Run {
             id,
             version,
-            created: turn.now,
+            created: stored(turn.now),
             input: input.into(),
             metadata: jsonb_text(&Value::Object(metadata)).into(),
             priority: u8::try_from(priority).unwrap_or(1),
@@ -90,7 +96,7 @@ impl Core {
             })
             .collect();
         for event in events {
-            self.publish(event);
+            self.publish(&event);
         }
     }
 }

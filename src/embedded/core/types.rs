@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use uuid::Uuid;
 
 /// A moment by the engine's clock.
 pub(crate) type At = DateTime<Utc>;
+
+/// A moment as the database keeps it: to the microsecond. What is shown of it can so be asked for again.
+pub(super) fn stored(at: At) -> At {
+    at.trunc_subsecs(6)
+}
 
 /// What a turn of the core needs from outside: the time, and fresh random numbers for ids.
 pub(crate) struct Turn<'a> {
@@ -167,7 +172,7 @@ pub(crate) struct Action {
     pub(crate) task: Uuid,
     pub(crate) step: Uuid,
     pub(crate) readable_id: Arc<str>,
-    pub(crate) action: Arc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) payload: String,
     pub(crate) retry_count: i32,
     pub(crate) metadata: String,

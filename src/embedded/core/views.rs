@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::definitions::Workflow;
 use super::json::jsonb_text;
-use super::store::{End, Final, Run, State, Task};
+use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind};
 use super::types::At;
 use super::{Core, Quirk};
 
@@ -61,6 +61,10 @@ impl Core {
         self.runs.find(id)
     }
 
+    pub(crate) fn number(&self, run: &Run) -> u32 {
+        self.runs.index(run.id).map(RunIx::number).unwrap_or_default()
+    }
+
     /// A run that REST knows by now.
     pub(crate) fn rest_run(&self, id: Uuid, now: At) -> Option<&Run> {
         self.find_run(id).filter(|run| self.is_visible(run, now))
@@ -69,15 +73,52 @@ impl Core {
     pub(crate) fn is_visible(&self, run: &Run, now: At) -> bool {
         !self.has(Quirk::RestLag) || now >= run.created + super::streams::LAG
     }
+}
 
+/// How long REST takes to show that something has happened.
+fn lag(kind: TaskEventKind) -> Duration {
+    Duration::from_millis(match kind {
+        TaskEventKind::Started => 100,
+        TaskEventKind::Finished | TaskEventKind::Failed | TaskEventKind::TimedOut | TaskEventKind::Cancelled => 30,
+        _ => 60,
+    })
+}
+
+impl Core {
+    /// What REST knows by now of what happened to a task.
+    pub(crate) fn rest_events<'a>(&self, task: &'a Task, now: At) -> impl Iterator<Item = &'a TaskEvent> {
+        let scattered = self.has(Quirk::ScatteredRows);
+        task.events.iter().filter(move |event| !scattered || now >= event.at + lag(event.kind))
+    }
+
+    /// A task's state by REST, as its run shows it.
+    pub(crate) fn rest_status(&self, task: &Task, now: At) -> RestStatus {
+        // The failure of the attempt before is there, and the attempt that followed it is not.
+        let failed = |event: &TaskEvent| {
+            event.kind == TaskEventKind::Failed
+                && event.retry_count == task.retry_count - 1
+                && now < event.at + lag(TaskEventKind::Queued)
+        };
+        if self.has(Quirk::ScatteredRows) && task.state != State::Ended && task.events.iter().any(failed) {
+            return RestStatus::Failed;
+        }
+        task.rest_status()
+    }
+}
+
+impl Task {
     /// A task by gRPC.
-    pub(crate) fn grpc_task<'a>(&self, task: &'a Task, now: At) -> TaskView<'a> {
-        match task.state {
+    pub(crate) fn grpc_view(&self, now: At) -> TaskView<'_> {
+        match self.state {
             State::Queued { .. } | State::Backoff => TaskView { status: RestStatus::Queued, error: None, output: None },
             State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
-            State::Ended => match shown_by_grpc(task, now).map(|row| &row.end) {
-                Some(End::Completed(output)) => TaskView { status: RestStatus::Completed, error: Some(""), output: Some(output) },
-                Some(End::Failed(text) | End::TimedOut(text)) => TaskView { status: RestStatus::Failed, error: Some(text), output: None },
+            State::Ended => match shown_by_grpc(self, now).map(|row| &row.end) {
+                Some(End::Completed(output)) => {
+                    TaskView { status: RestStatus::Completed, error: Some(""), output: Some(output) }
+                }
+                Some(End::Failed(text) | End::TimedOut(text)) => {
+                    TaskView { status: RestStatus::Failed, error: Some(text), output: None }
+                }
                 Some(End::Cancelled | End::ScheduleTimedOut) | None => {
                     TaskView { status: RestStatus::Cancelled, error: Some(""), output: None }
                 }
@@ -85,12 +126,12 @@ impl Core {
         }
     }
 
-    /// A task by REST, as its run shows it.
-    pub(crate) fn rest_status(&self, task: &Task) -> RestStatus {
-        match task.state {
+    /// A task by REST, once that has caught up.
+    pub(crate) fn rest_status(&self) -> RestStatus {
+        match self.state {
             State::Queued { .. } | State::Backoff => RestStatus::Queued,
             State::Running { .. } => RestStatus::Running,
-            State::Ended => match shown_by_rest(task).map(|row| &row.end) {
+            State::Ended => match shown_by_rest(self).map(|row| &row.end) {
                 Some(End::Completed(_)) => RestStatus::Completed,
                 Some(End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut) => RestStatus::Failed,
                 Some(End::Cancelled) | None => RestStatus::Cancelled,
@@ -99,20 +140,36 @@ impl Core {
     }
 }
 
+/// Whether minutes have passed since a task last ended: then another of its final rows comes up.
+pub(super) fn is_old(task: &Task, now: At) -> bool {
+    task.current_finals().next_back().is_some_and(|last| now >= last.at + STEADY)
+}
+
 fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
-    let mut rows = task.finals.iter().filter(|row| row.retry_count == task.retry_count);
+    let mut rows = task.current_finals();
     let first = rows.next()?;
     match rows.next_back() {
         // A failure reported after a cancel is believed at once.
-        Some(last) if now >= last.at + STEADY || matches!((&first.end, &last.end), (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))) => Some(last),
+        Some(last)
+            if is_old(task, now)
+                || matches!(
+                    (&first.end, &last.end),
+                    (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))
+                ) =>
+        {
+            Some(last)
+        }
         _ => Some(first),
     }
 }
 
-/// A completed row is shown whatever came before or after it.
+/// Not the last counts but the best: a completed row is shown whatever came before or after it.
 pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
-    let rows = || task.finals.iter().filter(|row| row.retry_count == task.retry_count);
-    rows().find(|row| matches!(row.end, End::Completed(_))).or_else(|| rows().next_back())
+    task.current_finals().max_by_key(|row| match row.end {
+        End::Completed(_) => 2,
+        End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut => 1,
+        End::Cancelled => 0,
+    })
 }
 
 /// What a worker gets with a task. The first attempt's text is Go's, later ones' is the database's.

@@ -28,15 +28,25 @@ pub(crate) struct Worker {
     /// Open streams, oldest first: work goes to the first, cancellations to all.
     pub(super) streams: Vec<StreamId>,
     pub(super) running: BTreeSet<TaskKey>,
-    /// Whether it ever had a stream. From then on its beats count only while the engine thinks that one is open.
-    listened: bool,
-    active: bool,
+    link: Link,
+    /// Whether there is a timer that looks for its silence.
     watched: bool,
+}
+
+/// What the engine thinks of a worker's streams.
+#[derive(Debug, PartialEq, Eq)]
+enum Link {
+    /// It has not beaten since it registered, or since it last began to listen: it is given nothing.
+    Silent,
+    /// It beats. One that never had a stream may do so, too.
+    Live,
+    /// All its streams have ended: its beats are refused until it has another one.
+    Closed,
 }
 
 impl Worker {
     fn is_fresh(&self, now: At) -> bool {
-        self.last_beat.is_some_and(|beat| beat + FRESH >= now)
+        self.link == Link::Live && self.last_beat.is_some_and(|beat| beat + FRESH >= now)
     }
 
     pub(crate) fn free(&self) -> usize {
@@ -45,7 +55,7 @@ impl Worker {
     }
 
     pub(crate) fn status(&self, now: At) -> &'static str {
-        match (self.paused, self.active && self.is_fresh(now)) {
+        match (self.paused, self.is_fresh(now)) {
             (true, _) => "PAUSED",
             (false, true) => "ACTIVE",
             (false, false) => "INACTIVE",
@@ -82,8 +92,7 @@ impl Core {
                 paused: false,
                 streams: Vec::new(),
                 running: BTreeSet::new(),
-                listened: false,
-                active: false,
+                link: Link::Silent,
                 watched: false,
             },
         );
@@ -103,8 +112,7 @@ impl Core {
     pub(crate) fn listen(&mut self, worker: Uuid, stream: StreamId) -> Result<(), Fault> {
         let holder = self.workers.get_mut(&worker).ok_or_else(|| Fault::not_found("not found"))?;
         holder.streams.push(stream);
-        (holder.listened, holder.active) = (true, true);
-        holder.last_beat = None;
+        holder.link = Link::Silent;
         self.streams.worker_of.insert(stream, worker);
         Ok(())
     }
@@ -114,17 +122,17 @@ impl Core {
         let Some(holder) = self.workers.get_mut(&worker) else { return };
         holder.streams.retain(|open| *open != stream);
         if holder.streams.is_empty() && !forgotten {
-            holder.active = false;
+            holder.link = Link::Closed;
         }
     }
 
     pub(crate) fn heartbeat(&mut self, turn: &mut Turn<'_>, worker: Uuid) -> Result<(), Fault> {
         let holder = self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?;
-        if holder.listened && !holder.active {
+        if holder.link == Link::Closed {
             let message = format!("Heartbeat rejected: worker stream is not active: {worker}");
             return Err(Fault { code: Code::FailedPrecondition, message });
         }
-        holder.active = true;
+        holder.link = Link::Live;
         holder.last_beat = Some(turn.now);
         if !std::mem::replace(&mut holder.watched, true) {
             self.timers.set(turn.now + SILENT, Timer::Silence(worker));
@@ -139,7 +147,7 @@ impl Core {
         for stream in std::mem::take(&mut holder.streams) {
             self.streams.worker_of.remove(&stream);
         }
-        holder.active = false;
+        holder.link = Link::Closed;
         Ok(())
     }
 
@@ -165,7 +173,7 @@ impl Core {
     pub(super) fn free_worker(&self, now: At, action: &str) -> Option<Uuid> {
         self.workers
             .iter()
-            .filter(|(_, worker)| worker.active && !worker.paused && worker.is_fresh(now) && worker.actions.contains(action))
+            .filter(|(_, worker)| !worker.paused && worker.is_fresh(now) && worker.actions.contains(action))
             .map(|(id, worker)| (worker.free(), id))
             .filter(|(free, _)| *free > 0)
             .max_by_key(|(free, _)| *free)

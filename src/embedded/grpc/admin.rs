@@ -7,7 +7,6 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Engine, answer, not_yet, sized};
-use crate::embedded::core::Core;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
 use crate::embedded::core::{RestStatus, TaskView};
@@ -15,7 +14,7 @@ use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
-    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskRunDetail, TriggerWorkflowRunRequest,
+    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail, TriggerWorkflowRunRequest,
     TriggerWorkflowRunResponse,
 };
 
@@ -36,7 +35,9 @@ impl AdminService for Engine {
     ) -> Result<Response<TriggerWorkflowRunResponse>, Status> {
         let request = sized(request)?;
         if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
-            let text = format!("could not create trigger opt: rpc error: code = InvalidArgument desc = priority must be between 1 and 3, got {priority}");
+            let text = format!(
+                "could not create trigger opt: rpc error: code = InvalidArgument desc = priority must be between 1 and 3, got {priority}"
+            );
             return Err(Status::invalid_argument(text));
         }
         if !request.desired_worker_labels.is_empty() {
@@ -53,13 +54,19 @@ impl AdminService for Engine {
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
     }
 
-    async fn get_run_details(&self, request: Request<GetRunDetailsRequest>) -> Result<Response<GetRunDetailsResponse>, Status> {
+    async fn get_run_details(
+        &self,
+        request: Request<GetRunDetailsRequest>,
+    ) -> Result<Response<GetRunDetailsResponse>, Status> {
         let id = external_id(&sized(request)?.external_id)?;
-        let details = self.core.call(move |core, turn| core.find_run(id).map(|run| details(core, run, turn.now))).await?;
+        let details = self.core.call(move |core, turn| core.find_run(id).map(|run| details(run, turn.now))).await?;
         answer(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
     }
 
-    async fn cancel_tasks(&self, request: Request<CancelTasksRequest>) -> Result<Response<CancelTasksResponse>, Status> {
+    async fn cancel_tasks(
+        &self,
+        request: Request<CancelTasksRequest>,
+    ) -> Result<Response<CancelTasksResponse>, Status> {
         let request = sized(request)?;
         let ids = ids(&request.external_ids)?;
         check_filter(!ids.is_empty(), request.filter.is_some(), "cancelling by filter")?;
@@ -68,7 +75,10 @@ impl AdminService for Engine {
         answer(CancelTasksResponse { cancelled_tasks: request.external_ids })
     }
 
-    async fn replay_tasks(&self, request: Request<ReplayTasksRequest>) -> Result<Response<ReplayTasksResponse>, Status> {
+    async fn replay_tasks(
+        &self,
+        request: Request<ReplayTasksRequest>,
+    ) -> Result<Response<ReplayTasksResponse>, Status> {
         let request = sized(request)?;
         let ids = ids(&request.external_ids)?;
         check_filter(!ids.is_empty(), request.filter.is_some(), "replaying by filter")?;
@@ -100,8 +110,8 @@ fn check_filter(ids: bool, filter: bool, what: &str) -> Result<(), Status> {
     }
 }
 
-fn details(core: &Core, run: &Run, now: At) -> GetRunDetailsResponse {
-    let views: Vec<_> = run.tasks.iter().map(|task| (task, core.grpc_task(task, now))).collect();
+fn details(run: &Run, now: At) -> GetRunDetailsResponse {
+    let views: Vec<_> = run.tasks.iter().map(|task| (task, task.grpc_view(now))).collect();
     let status = overall(views.iter().map(|(_, view)| view.status));
     let task_runs: HashMap<_, _> = views
         .into_iter()
@@ -177,13 +187,14 @@ fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault
 }
 
 fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
-    let default_slot = task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
+    let default_slot =
+        task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let missing = [
         (!task.parents.is_empty(), "parents of tasks"),
         (!task.rate_limits.is_empty(), "rate limits"),
         (!task.worker_labels.is_empty(), "desired worker labels"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
-        (task.conditions.is_some_and(|conditions| conditions != Default::default()), "conditions"),
+        (task.conditions.is_some_and(|conditions| conditions != TaskConditions::default()), "conditions"),
         (task.is_durable, "durable tasks"),
         (!default_slot, "slot requests"),
         (task.batch.is_some(), "batch tasks"),
@@ -212,7 +223,8 @@ pub(super) fn stored_json(text: &str, field: &str) -> Result<Value, Status> {
     if text.is_empty() {
         return Ok(Value::Null);
     }
-    let value = serde_json::from_str(text).map_err(|_| Status::invalid_argument(format!("Invalid request: invalid json in field `{field}`")))?;
+    let value = serde_json::from_str(text)
+        .map_err(|_| Status::invalid_argument(format!("Invalid request: invalid json in field `{field}`")))?;
     if crate::model::payload::has_nul(text) {
         let text = format!("Invalid request: encoded jsonb contains invalid null character \\u0000 in field `{field}`");
         return Err(Status::invalid_argument(text));

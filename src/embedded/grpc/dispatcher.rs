@@ -35,13 +35,23 @@ impl Dispatcher for Engine {
     type SubscribeToWorkflowEventsStream = Stream<WorkflowEvent>;
     type SubscribeToWorkflowRunsStream = Stream<WorkflowRunEvent>;
 
-    async fn register(&self, request: Request<WorkerRegisterRequest>) -> Result<Response<WorkerRegisterResponse>, Status> {
+    async fn register(
+        &self,
+        request: Request<WorkerRegisterRequest>,
+    ) -> Result<Response<WorkerRegisterResponse>, Status> {
         let request = sized(request)?;
         if request.slots.is_some() && !request.slot_config.is_empty() {
-            return Err(Status::invalid_argument("either slot_config or slots (deprecated) must be provided, not both"));
+            return Err(Status::invalid_argument(
+                "either slot_config or slots (deprecated) must be provided, not both",
+            ));
         }
         // A language that is named must be one of four; the first number stands for none.
-        if request.runtime_info.as_ref().and_then(|info| info.language).is_some_and(|language| !(1..=4).contains(&language)) {
+        if request
+            .runtime_info
+            .as_ref()
+            .and_then(|info| info.language)
+            .is_some_and(|language| !(1..=4).contains(&language))
+        {
             return Err(Fault::internal().into());
         }
         Core::check_services(&request.services)?;
@@ -51,7 +61,8 @@ impl Dispatcher for Engine {
             None => request.slot_config.into_iter().collect(),
         };
         let worker_name = request.worker_name.clone();
-        let registration = Registration { name: request.worker_name, actions: request.actions, slots, labels: labels(request.labels) };
+        let registration =
+            Registration { name: request.worker_name, actions: request.actions, slots, labels: labels(request.labels) };
         let id = self.core.call(move |core, turn| core.register(turn, registration)).await??;
         answer(WorkerRegisterResponse { tenant_id: self.tenant.to_string(), worker_id: id.to_string(), worker_name })
     }
@@ -77,7 +88,10 @@ impl Dispatcher for Engine {
         answer(HeartbeatResponse {})
     }
 
-    async fn unsubscribe(&self, request: Request<WorkerUnsubscribeRequest>) -> Result<Response<WorkerUnsubscribeResponse>, Status> {
+    async fn unsubscribe(
+        &self,
+        request: Request<WorkerUnsubscribeRequest>,
+    ) -> Result<Response<WorkerUnsubscribeResponse>, Status> {
         let worker = worker_id(&sized(request)?.worker_id)?;
         self.core.call(move |core, _| core.unsubscribe(worker)).await??;
         answer(WorkerUnsubscribeResponse { tenant_id: self.tenant.to_string(), worker_id: worker.to_string() })
@@ -99,7 +113,13 @@ impl Dispatcher for Engine {
         request: Request<Streaming<SubscribeToWorkflowRunsRequest>>,
     ) -> Result<Response<Self::SubscribeToWorkflowRunsStream>, Status> {
         let asked = request.into_inner();
-        let messages = self.core.open(|core, turn, stream| { core.open_results(turn, stream); Ok(()) }).await?;
+        let messages = self
+            .core
+            .open(|core, turn, stream| {
+                core.open_results(turn, stream);
+                Ok(())
+            })
+            .await?;
         let (id, core) = (messages.id(), self.core.clone());
         // Both directions are one stream: the answers end when the questions do.
         let questions = asked.filter_map(move |question| {
@@ -107,7 +127,10 @@ impl Dispatcher for Engine {
             async move {
                 // A text that is no id is passed over in silence.
                 let run: Uuid = question.ok()?.workflow_run_id.parse().ok()?;
-                core.call(move |core, turn| core.ask_result(turn, id, run)).await.err().map(|fault| Err(Status::from(fault)))
+                core.call(move |core, turn| core.ask_result(turn, id, run))
+                    .await
+                    .err()
+                    .map(|fault| Err(Status::from(fault)))
             }
         });
         let answers = messages.into_stream().filter_map(|message| async move {
@@ -127,24 +150,41 @@ impl Dispatcher for Engine {
         let request = sized(request)?;
         let messages = match (request.workflow_run_id, request.additional_meta_key, request.additional_meta_value) {
             (Some(text), _, _) => {
-                let run: Uuid = text
-                    .parse()
-                    .map_err(|_| Status::invalid_argument(format!("invalid workflow run id {text}: {}", uuid_problem(&text))))?;
-                self.core.open(move |core, turn, stream| { core.watch_run(turn, stream, run); Ok(()) }).await?
+                let run: Uuid = text.parse().map_err(|_| {
+                    Status::invalid_argument(format!("invalid workflow run id {text}: {}", uuid_problem(&text)))
+                })?;
+                self.core
+                    .open(move |core, turn, stream| {
+                        core.watch_run(turn, stream, run);
+                        Ok(())
+                    })
+                    .await?
             }
             (None, Some(key), Some(value)) => {
-                self.core.open(move |core, _, stream| { core.watch_tag(stream, &key, &value); Ok(()) }).await?
+                self.core
+                    .open(move |core, _, stream| {
+                        core.watch_tag(stream, &key, &value);
+                        Ok(())
+                    })
+                    .await?
             }
-            _ => return Err(Status::invalid_argument("either workflow run id or additional meta key-value must be provided")),
+            _ => {
+                return Err(Status::invalid_argument(
+                    "either workflow run id or additional meta key-value must be provided",
+                ));
+            }
         };
         open(messages, |message| match message {
-            Message::Event(event) => Some(run_event(event)),
+            Message::Event(event) => Some(run_event(&event)),
             _ => None,
         })
         .await
     }
 
-    async fn send_step_action_event(&self, request: Request<StepActionEvent>) -> Result<Response<ActionEventResponse>, Status> {
+    async fn send_step_action_event(
+        &self,
+        request: Request<StepActionEvent>,
+    ) -> Result<Response<ActionEventResponse>, Status> {
         let request = sized(request)?;
         let task = task_id(&request.task_run_external_id)?;
         let kind = report_kind(request.event_type)
@@ -163,7 +203,10 @@ impl Dispatcher for Engine {
         answer(ActionEventResponse { tenant_id: self.tenant.to_string(), worker_id: request.worker_id })
     }
 
-    async fn send_batch_action_event(&self, request: Request<BatchActionEvent>) -> Result<Response<ActionEventResponse>, Status> {
+    async fn send_batch_action_event(
+        &self,
+        request: Request<BatchActionEvent>,
+    ) -> Result<Response<ActionEventResponse>, Status> {
         let request = sized(request)?;
         let (at, worker) = (time(request.event_timestamp), request.worker_id.parse().ok());
         let kind = report_kind(request.event_type).filter(|kind| *kind != ReportKind::Acknowledged);
@@ -202,11 +245,17 @@ impl Dispatcher for Engine {
         answer(OverridesDataResponse {})
     }
 
-    async fn send_group_key_action_event(&self, _: Request<GroupKeyActionEvent>) -> Result<Response<ActionEventResponse>, Status> {
+    async fn send_group_key_action_event(
+        &self,
+        _: Request<GroupKeyActionEvent>,
+    ) -> Result<Response<ActionEventResponse>, Status> {
         Err(Status::unimplemented("SendGroupKeyActionEvent is not implemented in engine version v1"))
     }
 
-    async fn refresh_timeout(&self, _: Request<RefreshTimeoutRequest>) -> Result<Response<RefreshTimeoutResponse>, Status> {
+    async fn refresh_timeout(
+        &self,
+        _: Request<RefreshTimeoutRequest>,
+    ) -> Result<Response<RefreshTimeoutResponse>, Status> {
         not_yet("RefreshTimeout")
     }
 
@@ -234,7 +283,10 @@ fn until_either_ends(
 
 type Open<T> = Result<Response<Stream<T>>, Status>;
 
-async fn open<T: Send + 'static>(messages: Messages, convert: impl Fn(Message) -> Option<T> + Send + 'static) -> Open<T> {
+async fn open<T: Send + 'static>(
+    messages: Messages,
+    convert: impl Fn(Message) -> Option<T> + Send + 'static,
+) -> Open<T> {
     let stream = messages.into_stream().filter_map(move |message| {
         std::future::ready(match message {
             Ok(message) => convert(message).map(Ok),
@@ -245,10 +297,12 @@ async fn open<T: Send + 'static>(messages: Messages, convert: impl Fn(Message) -
 }
 
 /// Opens a stream the way the engine does it: the headers go out with the first message and not before.
-async fn with_first<T: Send + 'static>(stream: impl futures_util::Stream<Item = Result<T, Status>> + Send + 'static) -> Open<T> {
+async fn with_first<T: Send + 'static>(
+    stream: impl futures_util::Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Open<T> {
     let mut stream: Stream<T> = Box::pin(stream);
     match stream.next().await {
-        None => Ok(Response::new(stream)),
+        None => Ok(Response::new(Box::pin(stream::empty()))),
         Some(first) => Ok(Response::new(Box::pin(stream::once(std::future::ready(Ok(first?))).chain(stream)))),
     }
 }
@@ -258,7 +312,8 @@ fn worker_id(text: &str) -> Result<Uuid, Status> {
 }
 
 fn task_id(text: &str) -> Result<Uuid, Status> {
-    text.parse().map_err(|_| Status::invalid_argument(format!("invalid task external run id {text}: {}", uuid_problem(text))))
+    text.parse()
+        .map_err(|_| Status::invalid_argument(format!("invalid task external run id {text}: {}", uuid_problem(text))))
 }
 
 fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {
@@ -290,7 +345,7 @@ fn assigned(tenant: &str, action: Action) -> AssignedAction {
         job_run_id: action.task.to_string(),
         task_id: action.step.to_string(),
         task_run_external_id: action.task.to_string(),
-        action_id: action.action.to_string(),
+        action_id: action.name.to_string(),
         action_type: if action.cancel { ActionType::CancelStepRun } else { ActionType::StartStepRun } as i32,
         action_payload: action.payload,
         task_name: action.readable_id.to_string(),
@@ -325,7 +380,7 @@ fn run_result(result: RunResult) -> WorkflowRunEvent {
     }
 }
 
-fn run_event(event: RunEvent) -> WorkflowEvent {
+fn run_event(event: &RunEvent) -> WorkflowEvent {
     let (resource_type, resource_id) = match event.resource {
         Resource::Run => (ResourceType::WorkflowRun, event.run),
         Resource::Task(task) => (ResourceType::StepRun, task),

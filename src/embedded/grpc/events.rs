@@ -29,19 +29,32 @@ impl EventsService for Engine {
         let task = task(&request.task_run_external_id)?;
         self.core
             .call(move |core, turn| {
-                core.put_log(turn, task, &request.message, request.level.as_deref(), &request.metadata, request.task_retry_count)
+                core.put_log(
+                    turn,
+                    task,
+                    &request.message,
+                    request.level.as_deref(),
+                    &request.metadata,
+                    request.task_retry_count,
+                )
             })
             .await??;
         answer(PutLogResponse {})
     }
 
-    async fn put_stream_event(&self, request: Request<PutStreamEventRequest>) -> Result<Response<PutStreamEventResponse>, Status> {
+    async fn put_stream_event(
+        &self,
+        request: Request<PutStreamEventRequest>,
+    ) -> Result<Response<PutStreamEventResponse>, Status> {
         let request = sized(request)?;
         let task = task(&request.task_run_external_id)?;
         // The engine lets any bytes in and then breaks the reader's stream over them; here they are refused at the door.
-        let text = String::from_utf8(request.message)
-            .map_err(|_| Status::unimplemented("the embedded engine does not implement chunks that are not UTF-8 yet"))?;
-        self.core.call(move |core, turn| core.chunk(turn, task, &text, request.event_index, time(request.created_at))).await??;
+        let text = String::from_utf8(request.message).map_err(|_| {
+            Status::unimplemented("the embedded engine does not implement chunks that are not UTF-8 yet")
+        })?;
+        self.core
+            .call(move |core, turn| core.chunk(turn, task, &text, request.event_index, time(request.created_at)))
+            .await??;
         answer(PutStreamEventResponse {})
     }
 }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::future::{self, FutureExt as _};
+use futures_util::future::{self, FutureExt as _, TryFutureExt as _};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tonic::body::Body;
@@ -79,7 +79,9 @@ impl Services {
 
     fn is_authorized<B>(&self, request: &Request<B>) -> bool {
         let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        header.and_then(|header| header.split_once(' ')).is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token == &*self.token)
+        header
+            .and_then(|header| header.split_once(' '))
+            .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && token == &*self.token)
     }
 }
 
@@ -93,8 +95,9 @@ impl Service<Request<Body>> for Services {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-        match service {
+        let path = request.uri().path().to_owned();
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        let answer = match service {
             _ if !self.is_authorized(&request) => refuse(Status::unauthenticated("invalid auth token")),
             "v1.AdminService" => self.admin.call(request),
             "Dispatcher" => self.dispatcher.call(request),
@@ -102,8 +105,19 @@ impl Service<Request<Body>> for Services {
             "v1.V1Dispatcher" => self.v1_dispatcher.call(request),
             "WorkflowService" => self.workflows.call(request),
             other => refuse(Status::unimplemented(format!("unknown service {other}"))),
-        }
+        };
+        let unknown = format!("unknown method {method} for service {service}");
+        answer
+            .map_ok(|answer| if is_unknown(&answer) { Status::unimplemented(unknown).into_http() } else { answer })
+            .boxed()
     }
+}
+
+/// The generated code answers to a method that it does not know, and only to that, without a word.
+fn is_unknown(answer: &Response<Body>) -> bool {
+    let unimplemented = i32::from(GrpcCode::Unimplemented).to_string();
+    answer.headers().get("grpc-status").is_some_and(|code| code.as_bytes() == unimplemented.as_bytes())
+        && answer.headers().get("grpc-message").is_none()
 }
 
 fn refuse(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
@@ -129,7 +143,9 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
     let message = request.into_inner();
     let size = message.encoded_len();
     if size > MAX_MESSAGE {
-        return Err(Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE})")));
+        return Err(Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"
+        )));
     }
     Ok(message)
 }
@@ -138,7 +154,9 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
 fn answer<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> {
     let size = message.encoded_len();
     if size > MAX_MESSAGE {
-        return Err(Status::resource_exhausted(format!("grpc: trying to send message larger than max ({size} vs. {MAX_MESSAGE})")));
+        return Err(Status::resource_exhausted(format!(
+            "grpc: trying to send message larger than max ({size} vs. {MAX_MESSAGE})"
+        )));
     }
     Ok(tonic::Response::new(message))
 }

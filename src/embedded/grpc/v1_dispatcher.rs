@@ -14,7 +14,10 @@ impl V1Dispatcher for Engine {
     type DurableTaskStream = Stream<DurableTaskResponse>;
     type ListenForDurableEventStream = Stream<DurableEvent>;
 
-    async fn durable_task(&self, _: Request<Streaming<DurableTaskRequest>>) -> Result<Response<Self::DurableTaskStream>, Status> {
+    async fn durable_task(
+        &self,
+        _: Request<Streaming<DurableTaskRequest>>,
+    ) -> Result<Response<Self::DurableTaskStream>, Status> {
         not_yet("DurableTask")
     }
 

@@ -16,7 +16,10 @@ use crate::rpc::pb::{
 
 #[tonic::async_trait]
 impl WorkflowService for Engine {
-    async fn trigger_workflow(&self, request: Request<TriggerWorkflowRequest>) -> Result<Response<TriggerWorkflowResponse>, Status> {
+    async fn trigger_workflow(
+        &self,
+        request: Request<TriggerWorkflowRequest>,
+    ) -> Result<Response<TriggerWorkflowResponse>, Status> {
         let trigger = trigger(self, sized(request)?).await?;
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowResponse { workflow_run_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
@@ -39,7 +42,10 @@ impl WorkflowService for Engine {
         not_yet("the older PutWorkflow")
     }
 
-    async fn schedule_workflow(&self, request: Request<ScheduleWorkflowRequest>) -> Result<Response<WorkflowVersion>, Status> {
+    async fn schedule_workflow(
+        &self,
+        request: Request<ScheduleWorkflowRequest>,
+    ) -> Result<Response<WorkflowVersion>, Status> {
         let name = sized(request)?.name;
         let known = self.core.call(move |core, _| core.workflows().any(|view| view.name == name)).await?;
         if known { not_yet("ScheduleWorkflow") } else { Err(Status::not_found("workflow not found")) }
@@ -49,7 +55,10 @@ impl WorkflowService for Engine {
         not_yet("PutRateLimit")
     }
 
-    async fn pause_rate_limit(&self, _: Request<PauseRateLimitRequest>) -> Result<Response<PauseRateLimitResponse>, Status> {
+    async fn pause_rate_limit(
+        &self,
+        _: Request<PauseRateLimitRequest>,
+    ) -> Result<Response<PauseRateLimitResponse>, Status> {
         Err(Status::unimplemented("unknown method PauseRateLimit for service WorkflowService"))
     }
 }
@@ -59,11 +68,16 @@ async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Tri
     let input = stored_json(&request.input, "payload")?;
     let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
     if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
-        return Err(Status::invalid_argument(format!("Invalid request: priority must be between 1 and 3, got {priority}")));
+        return Err(Status::invalid_argument(format!(
+            "Invalid request: priority must be between 1 and 3, got {priority}"
+        )));
     }
     if let Some(worker) = &request.desired_worker_id {
         if worker.parse::<Uuid>().is_err() {
-            return Err(Status::invalid_argument(format!("Invalid request: desiredWorkerId must be a valid UUID: {}", uuid_problem(worker))));
+            return Err(Status::invalid_argument(format!(
+                "Invalid request: desiredWorkerId must be a valid UUID: {}",
+                uuid_problem(worker)
+            )));
         }
         return not_yet("desired workers");
     }

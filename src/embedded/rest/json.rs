@@ -4,12 +4,12 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::embedded::core::shown_by_rest;
+use crate::embedded::core::store::LogLine;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
 use crate::embedded::core::types::{At, Label};
 use crate::embedded::core::workers::Worker;
 use crate::embedded::core::{Core, RestStatus, WorkflowView};
-use crate::embedded::core::store::LogLine;
-use crate::embedded::core::shown_by_rest;
 use crate::embedded::quirks::Quirk;
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -38,21 +38,14 @@ fn meta(id: Uuid, created: At) -> Value {
     json!({"id": id.to_string(), "createdAt": stamp(created), "updatedAt": stamp(created)})
 }
 
-/// When the current attempt ended, by who reported it.
-fn finished(task: &Task) -> Option<At> {
-    let kinds = [
-        TaskEventKind::Finished,
-        TaskEventKind::Failed,
-        TaskEventKind::TimedOut,
-        TaskEventKind::ScheduleTimedOut,
-        TaskEventKind::Cancelled,
-    ];
-    (task.state == State::Ended).then(|| kinds.into_iter().find_map(|kind| task.event(kind)).map(|event| event.at))?
+/// The status of a run of one task is its task's.
+pub(super) fn run_status(core: &Core, run: &Run, now: At) -> RestStatus {
+    run.tasks.first().map_or(RestStatus::Completed, |task| core.rest_status(task, now))
 }
 
-/// The status of a run of one task is its task's.
-pub(super) fn status(core: &Core, run: &Run) -> RestStatus {
-    run.tasks.first().map_or(RestStatus::Completed, |task| core.rest_status(task))
+/// The same in a list.
+pub(super) fn status(run: &Run) -> RestStatus {
+    run.tasks.first().map_or(RestStatus::Completed, Task::rest_status)
 }
 
 fn output(task: &Task) -> Value {
@@ -65,16 +58,24 @@ fn output(task: &Task) -> Value {
 /// The text of the failure of the newest attempt that has one: of the current attempt, or of any.
 fn error(task: &Task, any_attempt: bool) -> &str {
     let failures = task.events.iter().filter(|event| event.kind == TaskEventKind::Failed);
-    let newest = failures.filter(|event| any_attempt || event.retry_count == task.retry_count).max_by_key(|event| event.retry_count);
+    let newest = failures
+        .filter(|event| any_attempt || event.retry_count == task.retry_count)
+        .max_by_key(|event| event.retry_count);
     newest.and_then(|event| event.text.as_deref()).unwrap_or_default()
 }
 
 /// A run with its tasks.
-pub(super) fn run_details(core: &Core, run: &Run) -> Value {
+pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
-    let (started, finished) = (first.and_then(Task::started), first.and_then(finished));
+    // A run has the times at which the engine knew, its task those that it was told.
+    let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
+    let finished = first
+        .filter(|task| task.state == State::Ended)
+        .and_then(|task| task.current_finals().next_back())
+        .map(|row| row.at);
     // A task that nothing has happened to yet is not there.
-    let tasks: Vec<_> = run.tasks.iter().filter(|task| !task.events.is_empty()).map(|task| task_of_run(core, run, task)).collect();
+    let tasks: Vec<_> =
+        run.tasks.iter().filter(|task| !task.events.is_empty()).map(|task| task_of_run(core, run, task)).collect();
     let shape: Vec<_> = run
         .tasks
         .iter()
@@ -87,8 +88,8 @@ pub(super) fn run_details(core: &Core, run: &Run) -> Value {
         "run": {
             "metadata": meta(run.id, run.created),
             "additionalMetadata": object(&run.metadata),
-            // Both are the start: what is called the creation here is not.
-            "createdAt": or_never(started.or(Some(run.created))),
+            // What is called the creation here is that of the current attempt.
+            "createdAt": or_never(first.and_then(Task::first_heard)),
             "startedAt": or_never(started),
             "finishedAt": or_never(finished),
             "duration": run_duration(started, finished),
@@ -96,7 +97,7 @@ pub(super) fn run_details(core: &Core, run: &Run) -> Value {
             "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
             "input": wrapped_input(run),
             "output": first.map(output).unwrap_or_default(),
-            "status": status(core, run).name(),
+            "status": run_status(core, run, now).name(),
             "tenantId": core.tenant.to_string(),
             "workflowId": run.version.workflow.to_string(),
             "workflowVersionId": run.version.id.to_string(),
@@ -168,12 +169,16 @@ pub(super) fn task_row(core: &Core, run: &Run, task: &Task, payloads: bool) -> V
 }
 
 fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
-    let both = if payloads { json!({"input": wrapped_input(run), "output": output(task)}) } else { json!({"input": {}, "output": {}}) };
+    let both = if payloads {
+        json!({"input": wrapped_input(run), "output": output(task)})
+    } else {
+        json!({"input": {}, "output": {}})
+    };
     extend(row, both);
 }
 
 fn summary(core: &Core, run: &Run, task: &Task) -> Value {
-    let (started, finished) = (task.started(), finished(task));
+    let (started, finished) = (task.started(), task.finished());
     let mut row = json!({
         "metadata": meta(task.id, run.created),
         "additionalMetadata": object(&run.metadata),
@@ -183,10 +188,10 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "errorMessage": error(task, false),
         "numSpawnedChildren": 0,
         "retryCount": task.retry_count,
-        "status": core.rest_status(task).name(),
+        "status": task.rest_status().name(),
         "stepId": run.step(task).map(|step| step.id.to_string()),
         "taskExternalId": task.id.to_string(),
-        "taskId": 1,
+        "taskId": core.number(run),
         "taskInsertedAt": stamp(run.created),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
@@ -213,8 +218,8 @@ fn extend(row: &mut Value, more: Value) {
 }
 
 /// What happened to a task, newest first by the stamps, which is not the order in which it happened.
-pub(super) fn events(run: &Run, task: &Task) -> Vec<Value> {
-    let mut events: Vec<_> = task.events.iter().collect();
+pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At) -> Vec<Value> {
+    let mut events: Vec<_> = core.rest_events(task, now).collect();
     events.sort_by_key(|event| std::cmp::Reverse((event.at, event.number)));
     events
         .into_iter()
@@ -251,16 +256,16 @@ pub(super) fn timings(core: &Core, run: &Run) -> Value {
                 "attempt": task.retry_count + 1,
                 "depth": 0,
                 "retryCount": task.retry_count,
-                "status": core.rest_status(task).name(),
+                "status": task.rest_status().name(),
                 "taskDisplayName": name_of(run, task),
                 "taskExternalId": task.id.to_string(),
-                "taskId": 1,
+                "taskId": core.number(run),
                 "taskInsertedAt": stamp(run.created),
                 "tenantId": core.tenant.to_string(),
                 "workflowRunId": run.id.to_string(),
             });
             let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
-            for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", finished(task))] {
+            for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", task.finished())] {
                 if let Some(at) = at {
                     extend(&mut row, json!({name: stamp(at)}));
                 }
@@ -345,7 +350,8 @@ pub(super) fn worker(tenant: Uuid, id: Uuid, worker: &Worker, now: At) -> Value 
         .slots
         .iter()
         .map(|(kind, limit)| {
-            let available = if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
+            let available =
+                if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
             (kind.clone(), json!({"available": available, "limit": limit}))
         })
         .collect();

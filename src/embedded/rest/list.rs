@@ -1,11 +1,9 @@
 //! Lists: what can be asked, and what comes of it.
 
-use axum::http::StatusCode;
-use chrono::DateTime;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::query::{self, Query};
 use super::{Refusal, json as render};
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::At;
@@ -14,57 +12,6 @@ use crate::embedded::core::{Core, RestStatus};
 /// A total is counted up to here.
 const MOST_COUNTED: usize = 20_000;
 const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
-
-/// Parameters, in the order they came; one that is there several times is a list.
-pub(super) struct Query(Vec<(String, String)>);
-
-impl Query {
-    pub(super) fn parse(text: Option<&str>) -> Self {
-        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decode(name), decode(value))).collect())
-    }
-
-    pub(super) fn first(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
-    /// A number that is not negative; for a negative one the server has no answer.
-    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
-        let Some(text) = self.first(name) else { return Ok(None) };
-        match text.parse::<i64>() {
-            Ok(number) => usize::try_from(number).map(Some).map_err(|_| Refusal::INTERNAL),
-            Err(_) => Err(bad(name, &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"))),
-        }
-    }
-
-    fn time(&self, name: &str) -> Result<Option<At>, Refusal> {
-        let Some(text) = self.first(name) else { return Ok(None) };
-        let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-        match DateTime::parse_from_rfc3339(&full) {
-            Ok(at) => Ok(Some(at.to_utc())),
-            Err(_) => Err(bad(name, &format!("error parsing '{text}' as RFC3339 or 2006-01-02 time"))),
-        }
-    }
-
-    fn ids(&self, name: &str) -> Result<Vec<Uuid>, Refusal> {
-        let parse = |text: &str| {
-            text.parse().map_err(|_| {
-                let length = text.len();
-                bad(name, &format!("error setting array element: error unmarshaling '{text}' text as *uuid.UUID: invalid UUID length: {length}"))
-            })
-        };
-        self.all(name).map(parse).collect()
-    }
-}
-
-fn bad(name: &str, problem: &str) -> Refusal {
-    Refusal::Text(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
-}
 
 /// A question about runs.
 pub(super) struct Runs {
@@ -78,11 +25,17 @@ pub(super) struct Runs {
     payloads: bool,
     limit: usize,
     offset: usize,
-    /// A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
-    nothing: bool,
 }
 
 impl Runs {
+    /// The parameters of a list: it must be said whether it is one of runs or one of tasks.
+    pub(super) fn parse_list(query: &Query) -> Result<Self, Refusal> {
+        let tasks = query
+            .flag("only_tasks")?
+            .ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
+        Ok(Self { tasks, ..Self::parse(query)? })
+    }
+
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
         let limit = query.number("limit")?.unwrap_or(50);
         if limit == 0 {
@@ -94,24 +47,27 @@ impl Runs {
             metadata.retain(|(other, _)| other != key);
             metadata.push((key.into(), value.into()));
         }
-        let links = ["parent_task_external_id", "triggering_event_external_id", "worker_id"];
-        let mut nothing = false;
-        for name in links {
-            nothing |= !query.ids(name)?.is_empty();
+        // A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
+        let mut foreign = query.first("idempotency_keys").is_some();
+        for name in ["parent_task_external_id", "triggering_event_external_id", "worker_id"] {
+            foreign |= !query.ids(name)?.is_empty();
         }
         Ok(Self {
-            since: query.time("since")?,
+            // Without a start the server answers no rows.
+            since: query.time("since")?.filter(|_| !foreign),
             until: query.time("until")?,
             // A status that it does not know, the server passes over.
-            statuses: query.all("statuses").filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name)).collect(),
+            statuses: query
+                .all("statuses")
+                .filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name))
+                .collect(),
             workflows: query.ids("workflow_ids")?,
             all_tags: query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1,
             metadata,
-            tasks: query.first("only_tasks") == Some("true"),
-            payloads: query.first("include_payloads") == Some("true"),
+            tasks: false,
+            payloads: query.flag("include_payloads")?.unwrap_or(false),
             limit,
             offset: query.number("offset")?.unwrap_or(0),
-            nothing: nothing || query.first("idempotency_keys").is_some(),
         })
     }
 
@@ -140,7 +96,7 @@ impl Runs {
     pub(super) fn count(&self, core: &Core, now: At) -> Value {
         let mut counts = [0_u64; RestStatus::ALL.len()];
         for run in self.matching(core, now) {
-            let status = render::status(core, run);
+            let status = render::status(run);
             for (count, _) in counts.iter_mut().zip(RestStatus::ALL).filter(|(_, other)| *other == status) {
                 *count += 1;
             }
@@ -155,14 +111,12 @@ impl Runs {
     }
 
     fn matching<'a>(&'a self, core: &'a Core, now: At) -> impl Iterator<Item = &'a Run> {
-        // Without a start the server answers no rows.
-        let since = self.since.filter(|_| !self.nothing);
         core.runs()
             .newest_first(self.until)
-            .take_while(move |run| since.is_some_and(|since| run.created >= since))
+            .take_while(move |run| self.since.is_some_and(|since| run.created >= since))
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
-            .filter(|run| self.statuses.is_empty() || self.statuses.contains(&render::status(core, run)))
+            .filter(|run| self.statuses.is_empty() || self.statuses.contains(&render::status(run)))
             .filter(|run| self.has_tags(run))
     }
 
@@ -174,7 +128,7 @@ impl Runs {
         let has = |(key, wanted): &(String, String)| match metadata.get(key) {
             Some(Value::String(text)) => text == wanted,
             // Any-of compares texts, all-of compares JSON strings.
-            Some(other) => !self.all_tags && other.to_string() == *wanted,
+            Some(other) => !self.all_tags && serde_json::to_string(other).is_ok_and(|text| text == *wanted),
             None => false,
         };
         if self.all_tags { self.metadata.iter().all(has) } else { self.metadata.iter().any(has) }
@@ -216,7 +170,9 @@ impl Logs {
             .logs(task.id)?
             .iter()
             // Neither end of the window belongs to it.
-            .filter(|line| self.since.is_none_or(|since| line.at > since) && self.until.is_none_or(|until| line.at < until))
+            .filter(|line| {
+                self.since.is_none_or(|since| line.at > since) && self.until.is_none_or(|until| line.at < until)
+            })
             .filter(|line| self.search.as_deref().is_none_or(|text| line.message.to_lowercase().contains(text)))
             .filter(|line| self.levels.is_empty() || self.levels.iter().any(|level| level == line.level))
             .filter(|line| self.attempt.is_none_or(|attempt| usize::try_from(line.retry_count + 1) == Ok(attempt)))

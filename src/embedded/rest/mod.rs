@@ -2,7 +2,9 @@
 
 mod json;
 mod list;
+mod query;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,6 +17,7 @@ use axum::routing::{get, patch};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::query::Query;
 use super::actor::Handle;
 use super::core::Core;
 use super::core::types::{Fault, Turn};
@@ -43,14 +46,16 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
+        .method_not_allowed_fallback(unknown)
         .fallback(not_yet)
         .with_state(Engine { core, tenant, token })
 }
 
-/// A refusal in one of the engine's two shapes.
+/// A refusal in one of the engine's two shapes: a message, or a list of descriptions.
 enum Refusal {
     Message(StatusCode, &'static str),
     Text(StatusCode, String),
+    Descriptions(StatusCode, &'static str),
 }
 
 impl Refusal {
@@ -60,11 +65,12 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, message) = match self {
-            Self::Message(status, message) => (status, message.to_owned()),
-            Self::Text(status, message) => (status, message),
+        let (status, body) = match self {
+            Self::Message(status, message) => (status, json!({ "message": message })),
+            Self::Text(status, message) => (status, json!({ "message": message })),
+            Self::Descriptions(status, description) => (status, json!({ "errors": [{ "description": description }] })),
         };
-        (status, [(CONTENT_TYPE, "application/json")], json!({ "message": message }).to_string()).into_response()
+        (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
     }
 }
 
@@ -76,8 +82,8 @@ impl From<Fault> for Refusal {
 
 type Answer = Result<Response, Refusal>;
 
-fn ok(body: &Value) -> Answer {
-    Ok(([(CONTENT_TYPE, "application/json")], body.to_string()).into_response())
+fn answer(body: &Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 impl Engine {
@@ -89,12 +95,16 @@ impl Engine {
     ) -> Answer {
         let found = self.core.call(move |core, turn| look(core, turn)).await?.ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
-        ok(&found)
+        Ok(answer(&found))
     }
 
     fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
         let token = authorization.0.as_deref().and_then(|header| header.strip_prefix("Bearer "));
-        if token == Some(&*self.token) { Ok(()) } else { Err(Refusal::Message(StatusCode::FORBIDDEN, "Please provide valid credentials")) }
+        if token == Some(&*self.token) {
+            Ok(())
+        } else {
+            Err(Refusal::Message(StatusCode::FORBIDDEN, "Please provide valid credentials"))
+        }
     }
 
     /// The tenant of a path, and the token.
@@ -123,75 +133,146 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Authorization {
 
 async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine.find(&authorization, move |core, turn| Some(json::run_details(core, core.rest_run(run, turn.now)?))).await
+    engine
+        .find(&authorization, move |core, turn| Some(json::run_details(core, core.rest_run(run, turn.now)?, turn.now)))
+        .await
 }
 
 async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine.find(&authorization, move |core, turn| Some(json::status(core, core.rest_run(run, turn.now)?).name().into())).await
-}
-
-async fn run_task_events(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
-    let run = id(&run, "workflow run")?;
-    // Always empty for a run of one task.
-    engine.find(&authorization, move |core, turn| core.rest_run(run, turn.now).map(|_| json!({"pagination": {}, "rows": []}))).await
-}
-
-async fn task_timings(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
-    let run = id(&run, "workflow run")?;
-    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?))).await
-}
-
-async fn task(State(engine): State<Engine>, Path(task): Path<String>, authorization: Authorization) -> Answer {
-    let task = id(&task, "task")?;
     engine
         .find(&authorization, move |core, turn| {
-            let run = core.rest_run(task, turn.now)?;
-            Some(json::task_alone(core, run, run.tasks.first()?))
+            Some(json::run_status(core, core.rest_run(run, turn.now)?, turn.now).name().into())
         })
         .await
 }
 
-async fn task_events(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn run_task_events(
+    State(engine): State<Engine>,
+    Path(run): Path<String>,
+    authorization: Authorization,
+) -> Answer {
+    let run = id(&run, "workflow run")?;
+    // Always empty for a run of one task.
+    engine
+        .find(&authorization, move |core, turn| {
+            core.rest_run(run, turn.now).map(|_| json!({"pagination": {}, "rows": []}))
+        })
+        .await
+}
+
+async fn task_timings(
+    State(engine): State<Engine>,
+    Path(run): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
+    let run = id(&run, "workflow run")?;
+    if Query::parse(query.as_deref()).number("depth")?.is_some_and(|depth| depth > 10) {
+        return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
+    }
+    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?))).await
+}
+
+async fn task(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let task = id(&task, "task")?;
-    let query = list::Query::parse(query.as_deref());
+    let attempt = Query::parse(query.as_deref()).number("attempt")?;
+    if attempt == Some(0) {
+        return Err(Refusal::Message(StatusCode::BAD_REQUEST, "Attempt must be greater than 0"));
+    }
+    let found = engine
+        .core
+        .call(move |core, turn| {
+            let run = core.rest_run(task, turn.now)?;
+            let task = run.tasks.first()?;
+            let last = usize::try_from(task.retry_count + 1).unwrap_or_default();
+            Some((json::task_alone(core, run, task), attempt.unwrap_or(last).cmp(&last)))
+        })
+        .await?;
+    let (found, attempt) = found.ok_or(Refusal::NOT_FOUND)?;
+    engine.check(&authorization)?;
+    match attempt {
+        Ordering::Equal => Ok(answer(&found)),
+        Ordering::Greater => Err(Refusal::INTERNAL),
+        Ordering::Less => Err(Refusal::Message(
+            StatusCode::NOT_IMPLEMENTED,
+            "the embedded engine does not implement earlier attempts yet",
+        )),
+    }
+}
+
+async fn task_events(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
+    let task = id(&task, "task")?;
+    let query = Query::parse(query.as_deref());
     // Nobody who asks for no number of rows gets one.
     let limit = query.number("limit")?.unwrap_or(0);
     let offset = query.number("offset")?.unwrap_or(0);
     engine
         .find(&authorization, move |core, turn| {
             let run = core.rest_run(task, turn.now)?;
-            let rows: Vec<_> = json::events(run, run.tasks.first()?).into_iter().skip(offset).take(limit).collect();
+            let rows: Vec<_> =
+                json::events(core, run, run.tasks.first()?, turn.now).into_iter().skip(offset).take(limit).collect();
             Some(json!({"pagination": {}, "rows": rows}))
         })
         .await
 }
 
-async fn logs(State(engine): State<Engine>, Path(task): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn logs(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     let task = id(&task, "task")?;
-    let asked = list::Logs::parse(&list::Query::parse(query.as_deref()))?;
+    let asked = list::Logs::parse(&Query::parse(query.as_deref()))?;
     engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_run(task, turn.now)?)).await
 }
 
-async fn runs(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn runs(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let asked = list::Runs::parse(&list::Query::parse(query.as_deref()))?;
+    let asked = list::Runs::parse_list(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
-    ok(&body)
+    Ok(answer(&body))
 }
 
-async fn metrics(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn metrics(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let asked = list::Runs::parse(&list::Query::parse(query.as_deref()))?;
+    let asked = list::Runs::parse(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
-    ok(&body)
+    Ok(answer(&body))
 }
 
-async fn workflows(State(engine): State<Engine>, Path(tenant): Path<String>, RawQuery(query): RawQuery, authorization: Authorization) -> Answer {
+async fn workflows(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let query = list::Query::parse(query.as_deref());
+    let query = Query::parse(query.as_deref());
     let name = query.first("name").unwrap_or_default().to_lowercase();
-    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
+    let (offset, limit) =
+        (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
     let body = engine
         .core
         .call(move |core, _| {
@@ -201,16 +282,23 @@ async fn workflows(State(engine): State<Engine>, Path(tenant): Path<String>, Raw
             json!({"pagination": {"current_page": offset / limit + 1, "next_page": (offset / limit + 2).min(pages), "num_pages": pages}, "rows": rows})
         })
         .await?;
-    ok(&body)
+    Ok(answer(&body))
 }
 
 async fn worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
     let worker = id(&worker, "worker")?;
     let tenant = engine.tenant;
-    engine.find(&authorization, move |core, turn| Some(json::worker(tenant, worker, core.worker(worker)?, turn.now))).await
+    engine
+        .find(&authorization, move |core, turn| Some(json::worker(tenant, worker, core.worker(worker)?, turn.now)))
+        .await
 }
 
-async fn pause_worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization, body: Bytes) -> Answer {
+async fn pause_worker(
+    State(engine): State<Engine>,
+    Path(worker): Path<String>,
+    authorization: Authorization,
+    body: Bytes,
+) -> Answer {
     let worker = id(&worker, "worker")?;
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     engine.check(&authorization)?;
@@ -224,7 +312,12 @@ async fn pause_worker(State(engine): State<Engine>, Path(worker): Path<String>, 
             Some(json::worker(tenant, worker, core.worker(worker)?, turn.now))
         })
         .await?;
-    ok(&found.ok_or(Refusal::NOT_FOUND)?)
+    Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
+}
+
+/// The server's answer to what it does not have.
+async fn unknown() -> Response {
+    (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "application/json")], "null").into_response()
 }
 
 /// What the server has and this engine does not: said, and never pretended.

@@ -35,7 +35,11 @@ pub(crate) fn run(answer: &pb::v1::GetRunDetailsResponse) -> Result<GrpcRun> {
         input: text(&answer.input),
         // Absent or unreadable metadata is none: it is not what anyone asks a run for.
         metadata: serde_json::from_slice(&answer.additional_metadata).unwrap_or_default(),
-        tasks: answer.task_runs.iter().map(|(name, detail)| Ok((name.clone(), task(detail)?))).collect::<Result<_>>()?,
+        tasks: answer
+            .task_runs
+            .iter()
+            .map(|(name, detail)| Ok((name.clone(), task(detail)?)))
+            .collect::<Result<_>>()?,
     })
 }
 

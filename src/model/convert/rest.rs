@@ -13,7 +13,10 @@ pub(crate) fn status(name: &str) -> RunStatus {
 pub(crate) fn summary(row: Row, name: impl Fn(&str) -> String) -> Result<RunSummary> {
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
     let created_at = row.created_at.or(row.metadata.created_at).ok_or_else(|| {
-        Error::new(ErrorKind::Decode, format!("the row of run {} has no time of creation", row.workflow_run_external_id))
+        Error::new(
+            ErrorKind::Decode,
+            format!("the row of run {} has no time of creation", row.workflow_run_external_id),
+        )
     })?;
     Ok(RunSummary {
         id: super::id(&row.workflow_run_external_id)?,

@@ -1,0 +1,187 @@
+//! The state machine by itself: explicit times, counted numbers, no runtime.
+
+mod invariants;
+mod lifecycle;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::store::{End, Run, Task, TaskEventKind};
+use super::types::{
+    Action, At, Definition, Effect, EventKind, Message, Registration, Report, ReportKind, Resource, RunEvent, StreamId,
+    TaskDefinition, Trigger, Turn,
+};
+use super::{Core, RestStatus};
+use crate::embedded::quirks::Quirks;
+
+/// A core, its clock, and numbers that count up instead of being random.
+struct Bench {
+    core: Core,
+    now: At,
+    numbers: u128,
+    streams: u64,
+}
+
+impl Bench {
+    fn new(quirks: Quirks) -> Self {
+        let now = "2026-01-01T12:00:00Z".parse().unwrap();
+        Self { core: Core::new(Uuid::nil(), quirks), now, numbers: 0, streams: 0 }
+    }
+
+    /// One turn, as the engine's task makes it: first what is due, then the command.
+    fn turn<R>(&mut self, command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R) -> R {
+        let numbers = &mut self.numbers;
+        // The low bits take turns, so that coins fall both ways.
+        let mut random = || {
+            *numbers += 1;
+            (*numbers << 64) | (*numbers / 2)
+        };
+        let mut turn = Turn { now: self.now, random: &mut random };
+        self.core.advance(&mut turn);
+        command(&mut self.core, &mut turn)
+    }
+
+    /// Lets time pass, and stops wherever something is to be done.
+    fn pass(&mut self, length: Duration) {
+        let end = self.now + length;
+        while let Some(at) = self.core.next_timer().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.turn(|_, _| ());
+        }
+        self.now = end;
+        self.turn(|_, _| ());
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        self.core.effects().collect()
+    }
+
+    /// The actions among the effects, and to which streams they go.
+    fn actions(&mut self) -> Vec<(StreamId, Action)> {
+        let action = |effect| match effect {
+            Effect::Send(stream, Message::Action(action)) => Some((stream, *action)),
+            _ => None,
+        };
+        self.effects().into_iter().filter_map(action).collect()
+    }
+
+    fn stream(&mut self) -> StreamId {
+        self.streams += 1;
+        StreamId(self.streams)
+    }
+
+    /// Puts the workflow `w` with one task `t` and starts it once.
+    fn started(&mut self, task: TaskDefinition) -> Uuid {
+        self.put(task);
+        self.trigger()
+    }
+
+    fn put(&mut self, task: TaskDefinition) {
+        let definition = Definition {
+            name: "w".into(),
+            description: String::new(),
+            default_priority: None,
+            input_json_schema: None,
+            task,
+        };
+        self.turn(|core, turn| core.put_workflow(turn, definition)).unwrap();
+    }
+
+    fn trigger(&mut self) -> Uuid {
+        self.turn(|core, turn| core.trigger(turn, vec![trigger(None)])).unwrap()[0]
+    }
+
+    /// A worker that has registered, listens and has beaten.
+    fn worker(&mut self, slots: i32) -> (Uuid, StreamId) {
+        let worker = self.turn(|core, turn| core.register(turn, registration(slots))).unwrap();
+        let stream = self.stream();
+        self.turn(|core, _| core.listen(worker, stream)).unwrap();
+        self.beat(worker);
+        (worker, stream)
+    }
+
+    fn beat(&mut self, worker: Uuid) {
+        self.turn(|core, turn| core.heartbeat(turn, worker)).unwrap();
+    }
+
+    /// Lets time pass while a worker beats.
+    fn pass_beating(&mut self, worker: Uuid, length: Duration) {
+        let end = self.now + length;
+        while self.now < end {
+            self.beat(worker);
+            let left = (end - self.now).to_std().unwrap();
+            self.pass(left.min(Duration::from_secs(2)));
+        }
+    }
+
+    fn report(&mut self, task: Uuid, kind: ReportKind, retry_count: i32, payload: &str) {
+        self.turn(|core, turn| core.report(turn, report(task, kind, retry_count, payload))).unwrap();
+    }
+
+    fn run(&self, id: Uuid) -> &Run {
+        self.core.find_run(id).unwrap()
+    }
+
+    fn task(&self, id: Uuid) -> &Task {
+        &self.run(id).tasks[0]
+    }
+
+    fn grpc(&self, id: Uuid) -> RestStatus {
+        self.task(id).grpc_view(self.now).status
+    }
+
+    fn rest(&self, id: Uuid) -> RestStatus {
+        self.task(id).rest_status()
+    }
+
+    fn kinds(&self, id: Uuid) -> Vec<(&'static str, i32)> {
+        self.task(id).events.iter().map(|event| (event.kind.name(), event.retry_count)).collect()
+    }
+
+    fn text(&self, id: Uuid, kind: TaskEventKind) -> &str {
+        self.task(id).events.iter().rfind(|event| event.kind == kind).unwrap().text.as_deref().unwrap()
+    }
+}
+
+fn task() -> TaskDefinition {
+    TaskDefinition {
+        readable_id: "t".into(),
+        action: "w:t".into(),
+        timeout: "60s".into(),
+        schedule_timeout: Some("5m".into()),
+        retries: 0,
+        backoff_factor: None,
+        backoff_max_seconds: None,
+    }
+}
+
+fn trigger(priority: Option<i32>) -> Trigger {
+    let metadata = serde_json::Map::from_iter([("tag".to_owned(), "x".into())]);
+    Trigger { workflow: "w".into(), input: serde_json::json!({"n": 1}), metadata, priority }
+}
+
+fn registration(slots: i32) -> Registration {
+    let slots = BTreeMap::from([("default".to_owned(), slots)]);
+    Registration { name: "worker".into(), actions: vec!["w:t".into()], slots, labels: BTreeMap::new() }
+}
+
+fn report(task: Uuid, kind: ReportKind, retry_count: i32, payload: &str) -> Report {
+    Report {
+        task,
+        worker: None,
+        kind,
+        at: None,
+        retry_count: Some(retry_count),
+        payload: payload.into(),
+        should_not_retry: false,
+        batch: false,
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

@@ -1,0 +1,196 @@
+//! What holds whatever is done, in whatever order, with whatever defects.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::embedded::core::store::State;
+use crate::embedded::core::timers::Timer;
+use crate::embedded::quirks::Quirk;
+
+/// One command: which, and three small numbers to choose its arguments by.
+type Step = (u8, u8, u8, u8);
+
+/// A bench, and all that has come up on it.
+struct Play {
+    bench: Bench,
+    runs: Vec<Uuid>,
+    workers: Vec<Uuid>,
+    open: Vec<StreamId>,
+    results: Vec<StreamId>,
+    closed: BTreeSet<StreamId>,
+    /// All effects, as text.
+    told: Vec<String>,
+}
+
+fn pick<T: Copy>(items: &[T], choice: u8) -> Option<T> {
+    (!items.is_empty()).then(|| items[usize::from(choice) % items.len()])
+}
+
+impl Play {
+    fn new(quirks: Quirks) -> Self {
+        let mut bench = Bench::new(quirks);
+        bench.put(TaskDefinition { retries: 1, timeout: "4s".into(), schedule_timeout: Some("40s".into()), ..task() });
+        Self {
+            bench,
+            runs: vec![],
+            workers: vec![],
+            open: vec![],
+            results: vec![],
+            closed: BTreeSet::new(),
+            told: vec![],
+        }
+    }
+
+    fn step(&mut self, (kind, a, b, c): Step) {
+        let (run, worker) = (pick(&self.runs, a), pick(&self.workers, a));
+        let bench = &mut self.bench;
+        match (kind % 17, run, worker) {
+            (0, ..) => {
+                let backoff_factor = (b % 2 == 0).then_some(1.3);
+                let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
+                bench.put(TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() });
+            }
+            (1 | 2, ..) => {
+                let triggers = (0..a % 4).map(|at| trigger(Some(1 + i32::from(b.wrapping_add(at) % 3)))).collect();
+                self.runs.extend(bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap());
+            }
+            (3, ..) => self
+                .workers
+                .push(bench.turn(|core, turn| core.register(turn, registration(i32::from(a % 4) - 1))).unwrap()),
+            (4, _, Some(worker)) => {
+                let stream = bench.stream();
+                bench.turn(|core, _| core.listen(worker, stream)).unwrap();
+                self.open.push(stream);
+            }
+            (5 | 6, _, Some(worker)) => drop(bench.turn(|core, turn| core.heartbeat(turn, worker))),
+            (7, ..) => {
+                if let Some(stream) = pick(&self.open, a) {
+                    bench.turn(|core, turn| core.close_stream(turn, stream));
+                    self.open.retain(|open| *open != stream);
+                    self.closed.insert(stream);
+                }
+            }
+            (8, _, Some(worker)) if b % 4 == 0 => bench.turn(|core, _| core.unsubscribe(worker)).unwrap(),
+            (8, _, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
+            (9..=11, Some(run), _) => {
+                use ReportKind::{Acknowledged, Cancelled, Completed, Failed, Started};
+                let current = bench.task(run).retry_count;
+                let retry_count = if c % 8 == 0 { current + i32::from(c % 3) - 1 } else { current };
+                let kind = [Completed, Failed, Started, Failed, Completed, Acknowledged, Cancelled][usize::from(b % 7)];
+                let payload = ["{}", "", "no JSON", r#"{"a": 1}"#][usize::from(c % 4)];
+                let report = Report {
+                    should_not_retry: c % 5 == 0,
+                    batch: c % 2 == 0,
+                    ..report(run, kind, retry_count, payload)
+                };
+                bench.turn(|core, turn| core.report(turn, report)).unwrap();
+            }
+            (12, Some(run), _) => bench.turn(|core, turn| core.cancel(turn, &[run])),
+            (13, Some(run), _) => {
+                let stream = bench.stream();
+                self.open.push(stream);
+                match b % 3 {
+                    0 => bench.turn(|core, turn| core.watch_run(turn, stream, run)),
+                    1 => bench.turn(|core, turn| core.watch_run(turn, stream, Uuid::from_u128(c.into()))),
+                    _ => bench.turn(|core, _| core.watch_tag(stream, "tag", "x")),
+                }
+            }
+            (14, Some(run), _) => {
+                let stream = pick(&self.results, b)
+                    .filter(|stream| c % 4 != 0 && self.open.contains(stream))
+                    .unwrap_or_else(|| {
+                        let stream = bench.stream();
+                        bench.turn(|core, turn| core.open_results(turn, stream));
+                        self.results.push(stream);
+                        self.open.push(stream);
+                        stream
+                    });
+                bench.turn(|core, turn| core.ask_result(turn, stream, run));
+            }
+            (15, Some(run), _) => bench.turn(|core, turn| core.chunk(turn, run, "chunk", None, None)).unwrap(),
+            (16, ..) => bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
+            _ => {}
+        }
+        self.check();
+    }
+
+    /// Takes what is to be done outside.
+    fn hear(&mut self) {
+        for effect in self.bench.effects() {
+            self.told.push(format!("{effect:?}"));
+            match effect {
+                Effect::Send(stream, _) => assert!(!self.closed.contains(&stream), "sent to a closed stream"),
+                Effect::End(stream, _) => {
+                    assert!(self.closed.insert(stream), "ended a closed stream");
+                    self.open.retain(|open| *open != stream);
+                }
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        self.hear();
+        let core = &self.bench.core;
+        for worker in core.workers.values() {
+            let slots = usize::try_from(worker.slots["default"]).unwrap_or(0);
+            assert!(worker.running.len() <= slots, "more tasks than slots");
+        }
+        let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
+        for run in core.runs().newest_first(None) {
+            let key = core.runs.task_key(run.id).unwrap();
+            let task = &run.tasks[0];
+            let has_final = task.current_finals().next().is_some();
+            assert_eq!(task.state == State::Ended, has_final, "{task:?}");
+            match &task.state {
+                State::Queued { timer, order } => {
+                    queued += 1;
+                    assert!(core.queues.entries().any(|(at, held)| (at, held) == (*order, key)), "not in its queue");
+                    timers.push((timer.expect("queued for ever"), Timer::Schedule(key)));
+                }
+                State::Running { worker, timer } => {
+                    running += 1;
+                    assert!(core.workers[worker].running.contains(&key), "unknown to its worker");
+                    timers.push((*timer, Timer::Execution(key)));
+                }
+                State::Backoff | State::Ended => {}
+            }
+        }
+        assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
+        assert_eq!(core.workers.values().map(|worker| worker.running.len()).sum::<usize>(), running);
+        let timeouts = core.timers.all().filter(|(_, timer)| matches!(timer, Timer::Schedule(_) | Timer::Execution(_)));
+        timers.sort_unstable_by_key(|(key, _)| *key);
+        assert_eq!(timeouts.collect::<Vec<_>>(), timers, "a timeout that nobody set, or one too few");
+        self.bench.turn(|_, _| ());
+        self.hear();
+        assert!(self.bench.core.next_timer().is_none_or(|at| at > self.bench.now), "a timer in the past");
+    }
+}
+
+fn play(quirks: Quirks, steps: &[Step]) -> Vec<String> {
+    let mut play = Play::new(quirks);
+    for step in steps {
+        play.step(*step);
+    }
+    if steps.len().is_multiple_of(2) {
+        play.bench.core.end_streams();
+    } else {
+        play.open.iter().for_each(|stream| play.bench.turn(|core, turn| core.close_stream(turn, *stream)));
+        assert!(play.bench.core.streams.is_empty(), "something is left of streams that are gone");
+    }
+    play.check();
+    play.told
+}
+
+fn quirks() -> impl Strategy<Value = Quirks> {
+    proptest::collection::vec(any::<bool>(), Quirk::ALL.len())
+        .prop_map(|on| Quirk::ALL.iter().zip(on).filter(|(_, on)| *on).map(|(quirk, _)| *quirk).collect())
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_breaks_it_and_each_is_the_same_each_time(quirks in quirks(), steps in proptest::collection::vec(any::<Step>(), 0..120)) {
+        prop_assert_eq!(play(quirks, &steps), play(quirks, &steps));
+    }
+}

@@ -1,0 +1,100 @@
+//! The parameters of a request, read and refused as the server does it.
+
+use axum::http::StatusCode;
+use chrono::DateTime;
+use percent_encoding::percent_decode_str;
+use uuid::Uuid;
+
+use super::Refusal;
+use crate::embedded::core::types::At;
+
+/// Parameters, in the order they came; one that is there several times is a list.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn parse(text: Option<&str>) -> Self {
+        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (decode(name), decode(value)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn first(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A number that is not negative; for a negative one the server has no answer.
+    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
+        let Some(text) = self.first(name) else { return Ok(None) };
+        match text.parse::<i64>() {
+            Ok(number) => usize::try_from(number).map(Some).map_err(|_| Refusal::INTERNAL),
+            Err(_) => Err(bad(
+                name,
+                &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"),
+            )),
+        }
+    }
+
+    /// A flag, in all of Go's spellings.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        match self.first(name) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(Some(false)),
+            Some(text) => Err(bad(
+                name,
+                &format!("error binding string parameter: strconv.ParseBool: parsing \"{text}\": invalid syntax"),
+            )),
+        }
+    }
+
+    pub(super) fn time(&self, name: &str) -> Result<Option<At>, Refusal> {
+        let Some(text) = self.first(name) else { return Ok(None) };
+        let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+        match DateTime::parse_from_rfc3339(&full) {
+            Ok(at) => Ok(Some(at.to_utc())),
+            Err(_) => {
+                Err(bad(name, &format!("error parsing '{text}' as RFC3339 or 2006-01-02 time: {}", date_problem(text))))
+            }
+        }
+    }
+
+    pub(super) fn ids(&self, name: &str) -> Result<Vec<Uuid>, Refusal> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| {
+                let length = text.len();
+                bad(name, &format!("error setting array element: error unmarshaling '{text}' text as *uuid.UUID: invalid UUID length: {length}"))
+            })
+        };
+        self.all(name).map(parse).collect()
+    }
+}
+
+pub(super) fn bad(name: &str, problem: &str) -> Refusal {
+    Refusal::Text(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
+}
+
+/// What Go says about a text that is no date.
+fn date_problem(text: &str) -> String {
+    let mut rest = text;
+    for (part, digits) in [("2006", 4), ("-", 0), ("01", 2), ("-", 0), ("02", 2)] {
+        let is_part =
+            |head: &str| if digits == 0 { head == part } else { head.bytes().all(|byte| byte.is_ascii_digit()) };
+        match rest.split_at_checked(part.len()).filter(|(head, _)| is_part(head)) {
+            Some((_, tail)) => rest = tail,
+            None => return format!("parsing time \"{text}\" as \"2006-01-02\": cannot parse \"{rest}\" as \"{part}\""),
+        }
+    }
+    match rest {
+        "" => format!("parsing time \"{text}\": day out of range"),
+        rest => format!("parsing time \"{text}\": extra text: \"{rest}\""),
+    }
+}

@@ -1,0 +1,115 @@
+//! M: details.
+
+use std::collections::BTreeMap;
+
+use hatchet::{Outcome, RunStatus};
+use serde_json::{Value, json};
+
+use crate::tasks::{Doubled, Number, double, shaky};
+use crate::world::{World, rows};
+
+rows! {
+    m1_details_by_run_id,
+    m2_the_input_typed,
+    m3_the_output_typed,
+    m4_the_error_of_each_attempt,
+    m7_custom_metadata,
+}
+
+async fn m1_details_by_run_id(world: World) {
+    let task = double(world.name("double"));
+    let worker = world.worker(&task).await;
+    let run = world.hatchet.run(&task, &Number { n: 3 }).start().await.unwrap();
+    run.result().await.unwrap();
+    // By nothing but its id.
+    let id: hatchet::RunId = run.id().to_string().parse().unwrap();
+    let details = world.hatchet.run_handle::<Doubled>(id).details().await.unwrap();
+    assert_eq!((details.id, &details.status), (id, &RunStatus::Completed));
+    assert!(details.workflow.is_some() && details.workflow_version.is_some() && details.conflicts.is_empty());
+    assert_eq!(details.tasks.len(), 1);
+    assert_eq!((details.tasks[0].name.as_str(), details.tasks[0].id), (task.name(), id.into()));
+    assert_eq!(details.tasks[0].attempts.len(), 1);
+    assert_eq!(details.tasks[0].attempts[0].worker, Some(worker.id()));
+    assert!(details.total().unwrap() >= details.working().unwrap());
+    assert!(details.waiting().is_some());
+    worker.shutdown().await;
+}
+
+async fn m2_the_input_typed(world: World) {
+    let task = double(world.name("double"));
+    let worker = world.worker(&task).await;
+    let run = world.hatchet.run(&task, &Number { n: -7 }).start().await.unwrap();
+    assert_eq!(run.details().await.unwrap().input.parse::<Number>().unwrap(), Number { n: -7 }, "before it has ended");
+    run.result().await.unwrap();
+    assert_eq!(run.details().await.unwrap().input.parse::<Number>().unwrap(), Number { n: -7 });
+    worker.shutdown().await;
+}
+
+async fn m3_the_output_typed(world: World) {
+    let task = double(world.name("double"));
+    let any = hatchet::Task::new(world.name("echo"), async |input: BTreeMap<String, Value>, _: hatchet::Context| {
+        Ok(input.get("value").cloned().unwrap_or_default())
+    });
+    let worker = world
+        .hatchet
+        .worker(world.name("worker"))
+        .register(&task)
+        .register(&any)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let run = world.hatchet.run(&task, &Number { n: 4 }).start().await.unwrap();
+    run.result().await.unwrap();
+    let details = run.details().await.unwrap();
+    assert_eq!(details.output().unwrap().parse::<Doubled>().unwrap(), Doubled { doubled: 8 });
+    assert_eq!(details.tasks[0].output.as_ref().unwrap().parse::<Doubled>().unwrap(), Doubled { doubled: 8 });
+    // What is not an object comes back as it was given, too.
+    for value in [json!([1, 2]), json!("text"), json!(7), json!(null), json!({"a": {"b": 1}})] {
+        let run =
+            world.hatchet.run(&any, &BTreeMap::from([("value".to_owned(), value.clone())])).start().await.unwrap();
+        assert_eq!(run.result().await.unwrap(), value);
+        assert_eq!(run.details().await.unwrap().output().unwrap().parse::<Value>().unwrap(), value);
+    }
+    worker.shutdown().await;
+}
+
+async fn m4_the_error_of_each_attempt(world: World) {
+    let task = shaky(world.name("shaky")).retries(2);
+    let worker = world.worker(&task).await;
+    let failed = world.hatchet.run(&task, &Number { n: 9 }).start().await.unwrap();
+    let Outcome::Failed(failure) = failed.outcome().await.unwrap() else { panic!() };
+    assert_eq!(failure.message, "broke at attempt 3");
+    let details = failed.details().await.unwrap();
+    let errors: Vec<_> = details.tasks[0].attempts.iter().map(|attempt| attempt.error.clone().unwrap()).collect();
+    assert_eq!(errors, ["broke at attempt 1", "broke at attempt 2", "broke at attempt 3"]);
+    assert_eq!(details.retry_count(), 2);
+    // A run that ends well in the end keeps the errors of its attempts, and has none itself.
+    let mended = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    mended.result().await.unwrap();
+    let details = mended.details().await.unwrap();
+    let attempts: Vec<_> =
+        details.tasks[0].attempts.iter().map(|attempt| (attempt.status.clone(), attempt.error.as_deref())).collect();
+    assert_eq!(attempts, [(RunStatus::Failed, Some("broke at attempt 1")), (RunStatus::Completed, None)]);
+    worker.shutdown().await;
+}
+
+async fn m7_custom_metadata(world: World) {
+    let task = double(world.name("double"));
+    let worker = world.worker(&task).await;
+    let run = world
+        .hatchet
+        .run(&task, &Number { n: 1 })
+        .metadata("tenant", "acme")
+        .metadata("nested", json!({"a": [1, null]}));
+    let run = run.start().await.unwrap();
+    run.result().await.unwrap();
+    let given = BTreeMap::from([("tenant".to_owned(), json!("acme")), ("nested".to_owned(), json!({"a": [1, null]}))]);
+    let details = run.details().await.unwrap();
+    assert_eq!(details.metadata, given, "the user's keys, and only those");
+    assert!(!details.engine_metadata.contains_key("tenant"));
+    let page = world.hatchet.runs(hatchet::RunFilter::new(world.window()).workflow(task.name())).page(1).await.unwrap();
+    assert_eq!(page.runs[0].metadata, given);
+    worker.shutdown().await;
+}

@@ -1,0 +1,41 @@
+//! B: what no other SDK has.
+
+use std::path::Path;
+use std::process::Command;
+
+/// No protoc, no Docker, no C compiler but for TLS; two commands from a clone to a finished run. There is no engine in
+/// this row: it is about the clone.
+mod rows {
+    #[test]
+    fn b12_two_commands_from_clone_to_a_finished_run() {
+        super::b12();
+    }
+}
+
+fn b12() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let commands: Vec<_> = readme.lines().filter(|line| line.starts_with("cargo ")).take(2).collect();
+    assert!(commands[0].starts_with("cargo run --example quickstart"), "{commands:?}");
+    assert!(commands[1].starts_with("cargo test"), "{commands:?}");
+    // Without TLS nothing is compiled that is not Rust, and nothing looks for protoc.
+    let tree = cargo(&["tree", "--no-default-features", "--edges", "normal,build", "--prefix", "none", "--offline"]);
+    for name in ["cc", "cmake", "protoc", "protobuf-src", "protoc-bin-vendored", "openssl-sys"] {
+        assert!(!tree.lines().any(|line| line.split(' ').next() == Some(name)), "{name} is in the tree");
+    }
+    let output = cargo(&["run", "--quiet", "--example", "quickstart", "--offline", "--", "README.md", "Cargo.toml"]);
+    assert_eq!(output.matches("COMPLETED").count(), 2, "{output}");
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PROTOC", "/there/is/no/protoc")
+        .env_remove("HATCHET_CLIENT_TOKEN")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}

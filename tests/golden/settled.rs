@@ -1,0 +1,100 @@
+//! What REST shows of a run when all is over.
+
+use serde_json::{Value, json};
+
+use super::compare::{Compare, Extra};
+use super::recording::FIRST_RUN;
+use super::stage::Stage;
+use super::wire::query;
+
+/// Compares all that the recording has under `rest`, and what some have beside it.
+pub(crate) async fn check(stage: &Stage, recording: &Value, compare: &mut Compare) {
+    let whole =
+        if recording["rest"].get("list_row_with_payloads").is_some() && recording["rest"].get("list_query").is_some() {
+            // The one that is kept whole.
+            Extra::Forbidden
+        } else {
+            Extra::Allowed
+        };
+    let id = compare.name(FIRST_RUN);
+    rest(stage, "rest", &id, &recording["rest"], whole, compare).await;
+    for other in recording["others"].as_array().into_iter().flatten() {
+        let id = compare.name(other["id"].as_str().unwrap());
+        rest(stage, "others", &id, &other["rest"], Extra::Allowed, compare).await;
+    }
+    for list in recording["lists"].as_array().into_iter().flatten() {
+        check_list(stage, list, compare).await;
+    }
+    for (name, body) in recording["logs"].as_object().into_iter().flatten() {
+        let parameters = if name == "all" { "" } else { name };
+        let ours = stage.wire.get(&format!("/api/v1/stable/tasks/{id}/logs?{parameters}")).await;
+        compare.check(&format!("logs {name:?}"), Extra::Forbidden, body, &ours);
+    }
+}
+
+async fn rest(stage: &Stage, path: &str, id: &str, recorded: &Value, whole: Extra, compare: &mut Compare) {
+    let (runs, tasks) = (format!("/api/v1/stable/workflow-runs/{id}"), format!("/api/v1/stable/tasks/{id}"));
+    let single = [
+        ("run", runs.clone()),
+        ("run_status", format!("{runs}/status")),
+        ("run_task_events", format!("{runs}/task-events?limit=1000")),
+        ("task_timings", format!("{runs}/task-timings")),
+        ("task", tasks.clone()),
+    ];
+    for (key, target) in single {
+        if let Some(recorded) = recorded.get(key) {
+            let ours = stage.wire.get(&target).await;
+            compare.check(&format!("{path}.{key}"), whole, recorded, &ours);
+        }
+    }
+    if let Some(recorded) = recorded.get("task_events") {
+        let ours = stage.wire.get(&format!("{tasks}/task-events?limit=1000")).await;
+        compare.check_events(&format!("{path}.task_events"), Extra::Allowed, recorded, &ours);
+    }
+    for (key, parameters) in [
+        ("list_row", "only_tasks=false"),
+        ("list_row_with_payloads", "only_tasks=false&include_payloads=true"),
+        ("list_rows_only_tasks", "only_tasks=true"),
+    ] {
+        if let Some(recorded) = recorded.get(key) {
+            let rows = list(stage, compare, &format!("{parameters}&limit=20&offset=0")).await;
+            let row = rows["rows"].as_array().unwrap().iter().find(|row| row["metadata"]["id"] == *id).cloned();
+            let ours = row.unwrap_or_else(|| panic!("{path}.{key}: no such row: {rows}"));
+            let ours = if recorded.is_array() { json!([ours]) } else { ours };
+            compare.check(&format!("{path}.{key}"), whole, recorded, &ours);
+        }
+    }
+}
+
+async fn list(stage: &Stage, compare: &Compare, parameters: &str) -> Value {
+    let since = (compare.ours - chrono::TimeDelta::seconds(6)).to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    stage.wire.get(&format!("/api/v1/stable/tenants/{}/workflow-runs?since={since}&{parameters}", stage.tenant)).await
+}
+
+/// One page of a list: whole, or only what is in it and in which order.
+pub(crate) async fn check_list(stage: &Stage, list: &Value, compare: &mut Compare) {
+    let what = list["what"].as_str().unwrap();
+    let parameters = query(&compare.translate(&list["query"], chrono::TimeDelta::zero()));
+    let body = stage.wire.get(&format!("/api/v1/stable/tenants/{}/workflow-runs?{parameters}", stage.tenant)).await;
+    let column = |pointer: &str| {
+        body["rows"].as_array().unwrap().iter().map(|row| row.pointer(pointer).unwrap().clone()).collect::<Value>()
+    };
+    if let Some(recorded) = list.get("body") {
+        compare.check(what, Extra::Allowed, recorded, &body);
+        return;
+    }
+    compare.check(what, Extra::Forbidden, &list["pagination"], &body["pagination"]);
+    let ids = column("/metadata/id");
+    if list["query"]["only_tasks"] == "true" {
+        // Here the order is that of chance.
+        let (theirs, ours) = (list["ids_in_order"].as_array().unwrap().len(), ids.as_array().unwrap().len());
+        if theirs != ours {
+            compare.differ(what, format!("recorded {theirs} rows, here {ours}"));
+        }
+        return;
+    }
+    compare.check(what, Extra::Forbidden, &list["ids_in_order"], &ids);
+    if let Some(recorded) = list.get("created_at_in_order") {
+        compare.check(what, Extra::Forbidden, recorded, &column("/createdAt"));
+    }
+}

@@ -1,0 +1,86 @@
+//! An engine, a clock that both sides go by, and a worker that does as it is told.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use hatchet::embedded::{Engine, Quirks};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::wire::{Heard, Wire};
+
+pub(crate) struct Stage {
+    pub(crate) wire: Wire,
+    pub(crate) tenant: String,
+    wall: DateTime<Utc>,
+    origin: Instant,
+    beats: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    _engine: Arc<Engine>,
+}
+
+impl Stage {
+    #[expect(clippy::disallowed_methods, reason = "the engine's clock starts with the wall clock")]
+    pub(crate) async fn set(quirks: Quirks, seed: u64) -> Self {
+        let (wall, origin) = (std::time::SystemTime::now().into(), Instant::now());
+        let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
+        let (wire, tenant) = (Wire::new(engine.client()), engine.tenant().to_string());
+        Self { wire, tenant, wall, origin, beats: Mutex::default(), _engine: Arc::new(engine) }
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.wall + TimeDelta::from_std(self.origin.elapsed()).unwrap()
+    }
+
+    pub(crate) async fn put(&self, workflow: &Value) {
+        self.wire.call("v1.AdminService.PutWorkflow", workflow).await.unwrap();
+    }
+
+    /// A worker that completes all that it gets, at once.
+    pub(crate) async fn ordinary_worker(&self, registration: &Value) {
+        let (registered, heard) = self.worker(registration).await;
+        let (wire, mut done) = (self.wire.clone(), 0);
+        self.beats.lock().unwrap().push(tokio::spawn(async move {
+            loop {
+                for (_, action) in heard.messages().into_iter().skip(done) {
+                    done += 1;
+                    let report = json!({
+                        "worker_id": registered["worker_id"], "task_run_external_id": action["task_run_external_id"],
+                        "event_type": "STEP_EVENT_TYPE_COMPLETED", "event_payload": "{\"doubled\": 14}", "retry_count": action["retry_count"],
+                    });
+                    wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        }));
+    }
+
+    /// Registers a worker, listens, and beats for as long as the stage stands.
+    pub(crate) async fn worker(&self, registration: &Value) -> (Value, Heard) {
+        let registered = self.wire.call("Dispatcher.Register", registration).await.unwrap();
+        let request = json!({"worker_id": registered["worker_id"]});
+        let heard = self.wire.listen("Dispatcher.ListenV2", &request);
+        let wire = self.wire.clone();
+        self.beats.lock().unwrap().push(tokio::spawn(async move {
+            sleep(Duration::from_millis(1)).await;
+            while wire.call("Dispatcher.Heartbeat", &request).await.is_ok() {
+                sleep(Duration::from_secs(2)).await;
+            }
+        }));
+        (registered, heard)
+    }
+}
+
+/// A registration like those of the recordings.
+pub(crate) fn registration(workflow: &str) -> Value {
+    json!({
+        "worker_name": format!("{workflow}-worker"), "actions": [format!("{workflow}:work")],
+        "services": ["default"], "slot_config": {"default": 10}, "labels": {},
+    })
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.beats.lock().unwrap().iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}

@@ -1,0 +1,210 @@
+//! TLS, with certificates made here: the right and the wrong authority, both sides' certificates, names and versions.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hatchet::embedded::Engine;
+use hatchet::{Client, Config, ConfigBuilder, ErrorKind, RunFilter, TlsStrategy, TlsVersion, Window};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+
+/// An authority, and what it signs.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for a name, and its key.
+    fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(self.0.der().to_vec())).unwrap();
+        roots
+    }
+}
+
+const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+
+/// What a server in front of the engine asks for.
+struct Server<'a> {
+    authority: &'a Authority,
+    name: &'a str,
+    clients: Option<&'a Authority>,
+    versions: &'a [&'static SupportedProtocolVersion],
+}
+
+impl<'a> Server<'a> {
+    fn new(authority: &'a Authority) -> Self {
+        Self { authority, name: "localhost", clients: None, versions: BOTH }
+    }
+
+    /// Listens with TLS, and passes everything on to `to`.
+    async fn before(&self, to: SocketAddr) -> SocketAddr {
+        let (certificate, key) = self.authority.sign(self.name);
+        let provider = Arc::new(default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(self.versions).unwrap();
+        let builder = match self.clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(clients.roots()), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    // A client that does not like the certificate goes away: that is its right.
+                    let Ok(mut tls) = acceptor.accept(tcp).await else { return };
+                    let mut plain = TcpStream::connect(to).await.unwrap();
+                    let _ = copy_bidirectional(&mut tls, &mut plain).await;
+                });
+            }
+        });
+        address
+    }
+}
+
+/// An engine behind TLS for both gRPC and REST, and a configuration with its addresses and token.
+async fn setup(server: &Server<'_>) -> (Engine, ConfigBuilder) {
+    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+    let (grpc, rest) = engine.addresses().unwrap();
+    let (grpc, rest) = (server.before(grpc).await, server.before(rest).await);
+    let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
+    let config = Config::builder()
+        .token(token)
+        .host_port(format!("localhost:{}", grpc.port()))
+        .server_url(format!("https://localhost:{}", rest.port()))
+        .tls_strategy(TlsStrategy::Tls);
+    (engine, config)
+}
+
+/// One call by REST and one by gRPC.
+async fn call(config: ConfigBuilder) -> [hatchet::Result<()>; 2] {
+    let hatchet = Client::new(config.build().unwrap()).unwrap();
+    let rest = hatchet.runs(RunFilter::new(Window::all())).count().await.map(drop);
+    let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+    let grpc = match hatchet.run_handle::<()>(nobody).details().await {
+        Err(error) if error.kind() == ErrorKind::RunNotFound => Ok(()),
+        other => other.map(drop),
+    };
+    [rest, grpc]
+}
+
+async fn assert_reached(config: ConfigBuilder) {
+    for result in call(config).await {
+        result.unwrap();
+    }
+}
+
+/// Nothing was sent, and the cause says what is wrong.
+async fn assert_refused(config: ConfigBuilder, why: &str) {
+    for result in call(config).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(error.never_reached_server(), "{error:?}");
+        let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+        let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        assert!(text.contains(why), "{text:?} has no {why:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_right_authority_is_trusted_and_another_is_not() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (_engine, config) = setup(&Server::new(&authority)).await;
+    assert_reached(config.clone().tls_root_ca(authority.pem())).await;
+    assert_refused(config.clone().tls_root_ca(other.pem()), "invalid peer certificate").await;
+    // Nor does the machine know the test's authority, if it knows any.
+    match Client::new(config.clone().build().unwrap()) {
+        Ok(_) => assert_refused(config, "invalid peer certificate").await,
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Config),
+    }
+}
+
+#[tokio::test]
+async fn a_client_shows_its_certificate() {
+    let (authority, clients, other) = (Authority::new(), Authority::new(), Authority::new());
+    let server = Server { clients: Some(&clients), ..Server::new(&authority) };
+    let (_engine, config) = setup(&server).await;
+    let config = config.tls_root_ca(authority.pem());
+    let with = |authority: &Authority| {
+        let (certificate, key) = authority.sign("client");
+        config.clone().tls_strategy(TlsStrategy::Mtls).tls_identity(certificate.pem(), key.serialize_pem())
+    };
+    assert_reached(with(&clients)).await;
+    for config in [config.clone(), with(&other)] {
+        for result in call(config).await {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_go_by_another_name() {
+    let authority = Authority::new();
+    let server = Server { name: "engine.internal", ..Server::new(&authority) };
+    let (_engine, config) = setup(&server).await;
+    let config = config.tls_root_ca(authority.pem());
+    assert_refused(config.clone(), "not valid for name").await;
+    // The name is for gRPC; REST goes by its URL.
+    let [rest, grpc] = call(config.tls_server_name("engine.internal")).await;
+    assert!(rest.unwrap_err().never_reached_server());
+    grpc.unwrap();
+}
+
+#[tokio::test]
+async fn an_old_version_must_be_allowed() {
+    let authority = Authority::new();
+    let server = Server { versions: &[&version::TLS12], ..Server::new(&authority) };
+    let (_engine, config) = setup(&server).await;
+    let config = config.tls_root_ca(authority.pem());
+    for result in call(config.clone()).await {
+        assert!(result.unwrap_err().never_reached_server());
+    }
+    assert_reached(config.tls_min_version(TlsVersion::Tls12)).await;
+}
+
+#[tokio::test]
+async fn certificates_that_are_none_are_told_when_the_client_is_made() {
+    let (_engine, config) = setup(&Server::new(&Authority::new())).await;
+    let broken = "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n";
+    let error = Client::new(config.tls_root_ca(broken).build().unwrap()).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Config, "cannot use the root CA"));
+}
+
+#[test]
+fn a_client_outside_of_a_runtime_is_refused_and_not_a_panic() {
+    let engine = tokio::runtime::Runtime::new().unwrap().block_on(Engine::builder().listen(0, 0).start()).unwrap();
+    let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
+    let config = Config::builder().token(token).tls_strategy(TlsStrategy::None).build().unwrap();
+    assert_eq!(Client::new(config).unwrap_err().kind(), ErrorKind::Config);
+}
