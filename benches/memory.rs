@@ -1,0 +1,257 @@
+//! How much memory does it take? For each run that the embedded engine keeps, finished or waiting for a worker, and for
+//! each future of this SDK that waits for a run's outcome.
+//!
+//! ```text
+//! cargo bench --bench memory
+//! ```
+//!
+//! *Heap* is what the program has asked its allocator for, counted by a wrapper around it; *RSS* is what the system says,
+//! with the allocator's own share. Each part is a process of its own: in one that has freed memory before, RSS says
+//! nothing. What a waiter costs the embedded engine is measured
+//! by itself, with a bare stream of results that asks about as many runs, and taken off: with a server elsewhere, nothing
+//! of it would be in this process.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for the terminal, which can do nothing better with a failure than to end"
+)]
+
+use std::process::Command;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
+use hatchet::embedded::Engine;
+use hatchet::raw::pb::SubscribeToWorkflowRunsRequest;
+use hatchet::raw::pb::dispatcher_client::DispatcherClient;
+use hatchet::{Client, Context, RunHandle, RunStatus, RunningWorker, Task, Window};
+use peak_alloc::PeakAlloc;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// So many that what is there only once does not show.
+const RUNS: usize = 100_000;
+const PART: usize = 1000;
+const WAITERS: usize = 10_000;
+/// By then each waiter has been looked for once, and what that took is given back.
+const SETTLED: Duration = Duration::from_secs(4);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Input {
+    customer: String,
+    number: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Output {
+    ok: bool,
+}
+
+/// A moment's memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    heap: usize,
+    /// Nothing where the system does not tell.
+    rss: Option<usize>,
+}
+
+impl Memory {
+    fn now() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+        Self { heap: ALLOCATOR.current_usage(), rss: kib.map(|kib| kib * 1024) }
+    }
+
+    /// Bytes for each of so many things that have been made since `before`.
+    fn each(self, before: Self, count: usize) -> Each {
+        let each = |now: usize, before: usize| now.saturating_sub(before) / count;
+        Each {
+            heap: each(self.heap, before.heap),
+            rss: self.rss.zip(before.rss).map(|(now, before)| each(now, before)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Each {
+    heap: usize,
+    rss: Option<usize>,
+}
+
+impl Each {
+    /// Without RSS: it would have to be of two processes.
+    fn less(self, other: Self) -> Self {
+        Self { heap: self.heap.saturating_sub(other.heap), rss: None }
+    }
+
+    fn print(self, what: &str, goal: Option<usize>) {
+        let rss = self.rss.map_or_else(|| "-".into(), |rss| rss.to_string());
+        let goal = goal
+            .map_or_else(String::new, |goal| format!("{goal:>8} {}", if self.heap < goal { "met" } else { "MISSED" }));
+        println!("{what:<58} {:>8} {rss:>8} {goal}", self.heap);
+    }
+}
+
+fn noop() -> Task<Input, Output> {
+    Task::new("noop", async |_: Input, _: Context| Ok(Output { ok: true }))
+}
+
+async fn work(client: &Client) -> RunningWorker {
+    let starting = client.worker("bench").register(&noop()).build().unwrap().start();
+    Box::pin(starting).await.unwrap()
+}
+
+/// An engine that knows the workflow and has no worker.
+async fn engine() -> (Engine, Client) {
+    let engine = Engine::start().await.unwrap();
+    let client = engine.client();
+    let worker = work(&client).await;
+    client.run(&noop(), &Input { customer: "acme".into(), number: 0 }).start().await.unwrap().outcome().await.unwrap();
+    drop(worker.shutdown().await);
+    (engine, client)
+}
+
+async fn start(client: &Client, runs: usize) -> Vec<RunHandle<Output>> {
+    let inputs = (0..runs).map(|number| Input { customer: "acme".into(), number });
+    let started = client.run_many(&noop(), inputs).start().await.unwrap();
+    started.into_iter().map(|run| run.unwrap()).collect()
+}
+
+/// Starts runs without keeping a handle, in parts, so that what starting them takes is given back.
+async fn start_in_parts(client: &Client, runs: usize) {
+    for _ in 0..runs / PART {
+        drop(start(client, PART).await);
+    }
+}
+
+/// Runs that all wait, and then are worked off.
+async fn queued(count: usize) {
+    let (engine, client) = engine().await;
+    let before = Memory::now();
+    start_in_parts(&client, count).await;
+    Memory::now().each(before, count).print("a run that waits for a worker", None);
+    let worker = work(&client).await;
+    finished(&client, count).await;
+    drop(worker.shutdown().await);
+    Memory::now().each(before, count).print("the same run, finished", Some(1536));
+    engine.shutdown().await;
+}
+
+/// Runs that are worked off as they come: they never fill the queue, so its memory is not among theirs.
+async fn finished_soon(count: usize) {
+    let (engine, client) = engine().await;
+    let worker = work(&client).await;
+    let before = Memory::now();
+    for part in 1..=count / PART {
+        start_in_parts(&client, PART).await;
+        finished(&client, part * PART).await;
+    }
+    drop(worker.shutdown().await);
+    Memory::now().each(before, count).print("a run that was finished soon after its start", Some(1536));
+    engine.shutdown().await;
+}
+
+/// Until so many runs have completed, beside the one by which the workflow became known.
+async fn finished(client: &Client, count: usize) {
+    let all = client.runs(Window::all());
+    while all.counts_by_status().await.unwrap().get(&RunStatus::Completed) <= count as u64 {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What the engine has for each run that a stream of results waits for.
+async fn bare_waiters(count: usize) -> Each {
+    let (engine, client) = engine().await;
+    let ids: Vec<_> = start(&client, count).await.iter().map(RunHandle::id).collect();
+    let before = Memory::now();
+    let questions =
+        ids.iter().map(|id| SubscribeToWorkflowRunsRequest { workflow_run_id: id.to_string() }).collect::<Vec<_>>();
+    let questions = stream::iter(questions).chain(stream::pending());
+    let mut dispatcher = DispatcherClient::new(client.raw_channel());
+    let listening = tokio::spawn(async move {
+        // Its headers come with the first result, which never does.
+        let _ = dispatcher.subscribe_to_workflow_runs(questions).await;
+    });
+    sleep(SETTLED).await;
+    let each = Memory::now().each(before, count);
+    listening.abort();
+    engine.shutdown().await;
+    each
+}
+
+/// What is there for each outcome that is waited for, beside its handle.
+async fn waiters(count: usize, start_waits: impl FnOnce(Vec<RunHandle<Output>>) -> JoinSet<()>) -> (Each, usize) {
+    let (engine, client) = engine().await;
+    let handles = start(&client, count).await;
+    let before = Memory::now();
+    ALLOCATOR.reset_peak_usage();
+    let waits = start_waits(handles);
+    sleep(SETTLED).await;
+    let each = Memory::now().each(before, count);
+    let peak = ALLOCATOR.peak_usage().saturating_sub(before.heap) / count;
+    drop(waits);
+    engine.shutdown().await;
+    (each, peak)
+}
+
+/// The waits as one task of the runtime each.
+fn spawned(handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
+    handles.into_iter().map(|handle| async move { drop(handle.outcome().await.expect("it never ends")) }).collect()
+}
+
+/// The waits as parts of one task.
+fn joined(handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
+    let mut one = JoinSet::new();
+    one.spawn(async move {
+        join_all(handles.iter().map(RunHandle::outcome)).await;
+    });
+    one
+}
+
+async fn waits(count: usize) {
+    let bare = bare_waiters(count).await;
+    bare.print("a wait, on the engine's side", None);
+    let (joined, joined_peak) = waiters(count, joined).await;
+    joined.less(bare).print("an outcome() waiting, all in one task, SDK's side", Some(1024));
+    let (spawned, spawned_peak) = waiters(count, spawned).await;
+    spawned.less(bare).print("an outcome() waiting, a task for each, SDK's side", Some(1024));
+    println!(
+        "at the most, before the waits had settled, both sides: {joined_peak} in one task, {spawned_peak} in a task each"
+    );
+    let (engine, client) = engine().await;
+    let handle = client.run_handle::<Output>("00000000-0000-4000-8000-000000000000".parse().unwrap());
+    println!(
+        "of these, the future itself: {}; beside them, the RunHandle: {}",
+        size_of_val(&handle.outcome()),
+        size_of_val(&handle)
+    );
+    engine.shutdown().await;
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().collect();
+    // Without `--bench` it is only tried out, as tests do with benchmarks.
+    let in_earnest = arguments.iter().any(|argument| argument == "--bench");
+    let (runs, waiters) = if in_earnest { (RUNS, WAITERS) } else { (PART, PART) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    match arguments.last().map(String::as_str) {
+        Some("part=queued") => runtime.block_on(queued(runs)),
+        Some("part=finished") => runtime.block_on(finished_soon(runs)),
+        Some("part=waits") => runtime.block_on(waits(waiters)),
+        _ => {
+            println!("{:<58} {:>8} {:>8} {:>8}", "bytes for each", "heap", "RSS", "goal");
+            for part in ["part=queued", "part=finished", "part=waits"] {
+                let mut program = Command::new(std::env::current_exe().unwrap());
+                program.args(in_earnest.then_some("--bench")).arg(part);
+                assert!(program.status().unwrap().success(), "{part}");
+            }
+        }
+    }
+}
