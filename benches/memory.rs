@@ -161,7 +161,7 @@ async fn finished_soon(count: usize) {
 /// Until so many runs have completed, beside the one by which the workflow became known.
 async fn finished(client: &Client, count: usize) {
     let all = client.runs(Window::all());
-    while all.counts_by_status().await.unwrap().get(&RunStatus::Completed) <= count as u64 {
+    while all.counts_by_status().await.unwrap().get(&RunStatus::Completed) <= Some(count as u64) {
         sleep(Duration::from_millis(20)).await;
     }
 }

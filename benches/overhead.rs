@@ -333,7 +333,7 @@ impl Shelf {
         let worker = Box::pin(starting).await.unwrap();
         let runs = engine.client().runs(Window::all());
         drop(engine.client().run_many(&noop, std::iter::repeat_with(input).take(LISTED)).start().await.unwrap());
-        while runs.counts_by_status().await.unwrap().get(&RunStatus::Completed) < LISTED as u64 {
+        while runs.counts_by_status().await.unwrap().get(&RunStatus::Completed) < Some(LISTED as u64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         drop(worker);

@@ -24,18 +24,18 @@ impl Clock {
         Self::Tokio { wall: machine(), origin: Instant::now() }
     }
 
-    pub(crate) fn now(&self) -> DateTime<Utc> {
+    pub(crate) fn now(self) -> DateTime<Utc> {
         match self {
             Self::Machine => machine(),
             #[cfg(any(test, feature = "embedded"))]
             // The engine keeps microseconds: what is finer would come back as another time.
-            Self::Tokio { wall, origin } => (*wall + origin.elapsed()).trunc_subsecs(6),
+            Self::Tokio { wall, origin } => (wall + origin.elapsed()).trunc_subsecs(6),
         }
     }
 
     /// When tokio's clock will show this time. One that has passed is now.
     #[cfg(feature = "embedded")]
-    pub(crate) fn instant(&self, at: DateTime<Utc>) -> Instant {
+    pub(crate) fn instant(self, at: DateTime<Utc>) -> Instant {
         Instant::now() + (at - self.now()).to_std().unwrap_or_default()
     }
 }

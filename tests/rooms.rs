@@ -48,9 +48,9 @@ fn all_sources() -> Vec<(String, PathBuf, String)> {
         .into_iter()
         .map(|path| {
             let inside = path.strip_prefix(&root).unwrap().to_owned();
-            let room = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+            let name = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
             let text = fs::read_to_string(&path).unwrap();
-            (room, inside, text)
+            (name, inside, text)
         })
         .collect()
 }

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hatchet::embedded::Engine;
 use hatchet::{
     Answer, Client, Compression, Config, ConfigBuilder, Context, ErrorKind, RunFilter, Task, TlsStrategy, Window,
 };
+use tokio::time::Instant;
 
 async fn listening() -> (Engine, ConfigBuilder) {
     let engine = Engine::builder().listen(0, 0).start().await.unwrap();

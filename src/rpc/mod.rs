@@ -42,7 +42,7 @@ impl Rpc {
     /// The server of a configuration. Nothing is dialled before the first call.
     pub(crate) fn connect(config: &Config) -> Result<Self> {
         let token = bearer(config.token().expose())?;
-        Ok(Self::new(config, GrpcWire::connect(config, token.clone())?, RestWire::connect(config, token)?))
+        Ok(Self::new(config, &GrpcWire::connect(config, token.clone())?, RestWire::connect(config, token)?))
     }
 
     /// A server behind two services in process.
@@ -50,10 +50,10 @@ impl Rpc {
     pub(crate) fn over(config: &Config, grpc: Wire, rest: Wire) -> Result<Self> {
         let token = bearer(config.token().expose())?;
         let rest = RestWire::over(rest, config.server_url(), token.clone());
-        Ok(Self::new(config, GrpcWire::over(grpc, token), rest))
+        Ok(Self::new(config, &GrpcWire::over(grpc, token), rest))
     }
 
-    fn new(config: &Config, wire: GrpcWire, rest: RestWire) -> Self {
+    fn new(config: &Config, wire: &GrpcWire, rest: RestWire) -> Self {
         let caller = Caller::new(config.rpc_timeout());
         let limits = Limits {
             send: config.max_send_message_length(),
@@ -61,12 +61,12 @@ impl Rpc {
             gzip: config.compression() == Compression::Gzip,
         };
         Self(Arc::new(Services {
-            admin: Admin::new(&wire, &limits, caller.clone()),
-            workflows: Workflows::new(&wire, &limits, caller.clone()),
-            dispatcher: Dispatcher::new(&wire, &limits, caller.clone()),
+            admin: Admin::new(wire, &limits, caller.clone()),
+            workflows: Workflows::new(wire, &limits, caller.clone()),
+            dispatcher: Dispatcher::new(wire, &limits, caller.clone()),
             rest: Rest::new(rest, caller, config.tenant_id().to_owned()),
             #[cfg(feature = "unstable-raw")]
-            wire,
+            wire: wire.clone(),
         }))
     }
 }

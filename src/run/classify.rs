@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn what_the_result_stream_alone_is_enough_for() {
-        let rows: [(&[Result<&str, &str>], Option<&str>); 8] = [
+        type Row<'a> = (&'a [Result<&'a str, &'a str>], Option<&'a str>);
+        let rows: [Row<'_>; 8] = [
             (&[Ok(r#"{"a":1}"#)], Some(r#"completed {"a":1}"#)),
             (&[Ok("")], Some("completed ")),
             (&[Err("it broke")], Some("failed: it broke")),

@@ -17,4 +17,6 @@ pub(crate) use rest::{RestCall, RestWire};
 pub(crate) use retry::delay as retry_delay;
 pub(crate) use status::from_status;
 pub(crate) use unary::{Call, Caller};
-pub(crate) use wire::{GrpcWire, Wire};
+pub(crate) use wire::GrpcWire;
+#[cfg(feature = "embedded")]
+pub(crate) use wire::Wire;

@@ -303,8 +303,8 @@ mod tests {
         }
     }
 
-    fn done() -> Option<Outcome> {
-        Some(Outcome::Completed(Completed { output: Payload::new("{}") }))
+    fn done() -> Outcome {
+        Outcome::Completed(Completed { output: Payload::new("{}") })
     }
 
     fn told(changes: &[Change]) -> Vec<String> {
@@ -314,8 +314,11 @@ mod tests {
     #[test]
     fn a_watch_from_the_end_tells_every_state() {
         let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
-        let end =
-            details(RunStatus::Completed, &[(1, RunStatus::Failed, true), (2, RunStatus::Completed, true)], done());
+        let end = details(
+            RunStatus::Completed,
+            &[(1, RunStatus::Failed, true), (2, RunStatus::Completed, true)],
+            Some(done()),
+        );
         let all = [
             "QUEUED (attempt 1)",
             "RUNNING (attempt 1)",
@@ -339,7 +342,7 @@ mod tests {
             // The failure is there, the next attempt is not yet: it is not told before it is known not to be the end.
             details(Running, &[(1, Failed, true)], None),
             details(Queued, &[(1, Failed, true), (2, Queued, false)], None),
-            details(Completed, &[(1, Failed, true), (2, Completed, true)], done()),
+            details(Completed, &[(1, Failed, true), (2, Completed, true)], Some(done())),
         ];
         let each: Vec<_> = looks.iter().map(|look| told(&tracker.follow(look)).join(", ")).collect();
         assert_eq!(
