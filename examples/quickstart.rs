@@ -7,7 +7,7 @@
 use std::{collections::HashMap, env, error::Error, fs, path::PathBuf, pin::pin, time::Duration};
 
 use futures_util::stream::{StreamExt as _, select_all};
-use hatchet::{Client, Context, Payload, RunHandle, Task, TaskResult, embedded::Engine};
+use hatchet::{Client, Context, RunHandle, Task, TaskResult, embedded::Engine};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -45,6 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while let Some(change) = tokio::select! { change = changes.next() => change, _ = &mut stop => None } {
         bar.inc(change?.is_final().into());
     }
+    drop(changes);
     bar.finish_and_clear();
     let report = worker.shutdown().await;
     println!("{:36}  {:9}  {:>8}  {:>8}  result", "id", "status", "waited", "worked");
@@ -52,7 +53,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let details = run.details().await?;
         let millis = |length: Option<Duration>| length.unwrap_or_default().as_millis();
         let (wait, work) = (millis(details.waiting()), millis(details.working()));
-        let result = details.output().map_or("", Payload::as_str);
+        let result = details
+            .output()
+            .map_or_else(|| details.outcome.as_ref().map(ToString::to_string).unwrap_or_default(), ToString::to_string);
         println!("{}  {:9}  {wait:>5} ms  {work:>5} ms  {result}", run.id(), details.status);
     }
     println!("worker: {report}");

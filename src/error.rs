@@ -18,6 +18,20 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 /// Why something could not be done, or could not be found out.
 ///
 /// The text is one line without its cause, which is in [`source`](StdError::source).
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// use hatchet::ErrorKind;
+///
+/// match hatchet.run(&greet, &()).start().await {
+///     Ok(run) => println!("{}", run.id()),
+///     Err(error) if error.kind() == ErrorKind::WorkflowNotFound => println!("is its worker there?"),
+///     Err(error) if error.never_reached_server() => println!("nothing was started: {error}"),
+///     Err(error) => return Err(error), // it may have been started
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -107,3 +107,56 @@ async fn when_the_engine_goes_the_waiting_are_told_in_the_end_and_streams_end_we
     let report = worker.shutdown().await;
     assert_eq!((report.total(), report.left.len()), (1, 1), "what nobody could be told of is left");
 }
+
+/// Many ended runs, one after the other: each was over before it was asked about, and none waits for the engine's next
+/// round.
+#[tokio::test]
+async fn results_of_runs_that_have_ended_come_at_once() {
+    let (_engine, config) = listening().await;
+    let hatchet = connect(config);
+    let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
+    let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
+    let runs = hatchet.run_many(&echo, vec![(); 50]).start().await.unwrap();
+    let last = runs.last().unwrap().as_ref().unwrap();
+    last.result().await.unwrap();
+    let begin = Instant::now();
+    for run in &runs {
+        assert_eq!(run.as_ref().unwrap().result().await.unwrap(), 1);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}, and not 50 rounds of a second", begin.elapsed());
+    worker.shutdown().await;
+}
+
+/// A future that is not polled holds nothing that others need.
+#[tokio::test]
+async fn watches_that_nobody_polls_hold_up_nobody() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
+    let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
+    let runs = hatchet.run_many(&echo, vec![(); 1500]).start().await.unwrap();
+    let watches = runs.iter().map(|run| run.as_ref().unwrap().watch());
+    let mut watches = futures_util::stream::select_all(watches);
+    // Each has begun its first look, and is left in the middle of it.
+    let _ = futures_util::FutureExt::now_or_never(futures_util::StreamExt::next(&mut watches));
+    let last = runs.last().unwrap().as_ref().unwrap();
+    assert_eq!(last.result().await.unwrap(), 1);
+    drop(watches);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_end_when_the_engine_is_gone() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
+    let worker =
+        hatchet.worker("worker").grace(Duration::ZERO).register(&stuck).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&stuck, &()).start().await.unwrap();
+    let wait = tokio::spawn(async move { run.outcome().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(engine);
+    let error = wait.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    drop(worker);
+}

@@ -13,8 +13,6 @@ use super::core::Core;
 use super::core::types::{Code, Effect, Fault, Message, StreamId, Turn};
 use crate::time::Clock;
 
-/// Commands that wait; more make their senders wait.
-const COMMANDS: usize = 1024;
 /// Commands that one round takes, before it looks at the timers again.
 const ROUND: usize = 64;
 /// Messages that a slow reader may be behind; one more, and its stream ends.
@@ -31,7 +29,9 @@ enum Command {
 /// The way to the core. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    commands: mpsc::Sender<Command>,
+    /// Whoever sends a command waits for its answer, so there are no more of them than callers. With a bound, callers that
+    /// are not polled could hold all the room there is.
+    commands: mpsc::UnboundedSender<Command>,
     /// As many as there are streams at the most, so it needs no bound of its own.
     closed: mpsc::UnboundedSender<StreamId>,
     streams: Arc<AtomicU64>,
@@ -40,7 +40,7 @@ pub(crate) struct Handle {
 
 /// Starts the engine's task. It runs until `stop`, and then ends all streams.
 pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken) -> (Handle, JoinHandle<()>) {
-    let (commands, inbox) = mpsc::channel(COMMANDS);
+    let (commands, inbox) = mpsc::unbounded_channel();
     let (closed, closing) = mpsc::unbounded_channel();
     let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed) };
     let task = tokio::spawn(actor.run(inbox, closing, stop));
@@ -59,7 +59,7 @@ impl Handle {
     ) -> Result<R, Fault> {
         let (answer, answered) = oneshot::channel();
         let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn))));
-        self.commands.send(Command::Do(run)).await.map_err(|_| stopped())?;
+        self.commands.send(Command::Do(run)).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())
     }
 
@@ -74,7 +74,7 @@ impl Handle {
         let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn, id))));
         // From here on, going away closes it.
         let guard = Guard { id, closed: self.closed.clone() };
-        self.commands.send(Command::Open(id, sink, run)).await.map_err(|_| stopped())?;
+        self.commands.send(Command::Open(id, sink, run)).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())??;
         Ok(Messages { messages, guard })
     }
@@ -118,7 +118,7 @@ struct Actor {
 impl Actor {
     async fn run(
         mut self,
-        mut inbox: mpsc::Receiver<Command>,
+        mut inbox: mpsc::UnboundedReceiver<Command>,
         mut closing: mpsc::UnboundedReceiver<StreamId>,
         stop: CancellationToken,
     ) {

@@ -5,6 +5,21 @@ use std::fmt;
 use super::{Payload, RunStatus};
 
 /// How a run ended.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
+/// use hatchet::Outcome;
+///
+/// match run.outcome().await? {
+///     Outcome::Completed(done) => println!("{}", done.output.parse::<String>()?),
+///     Outcome::Failed(failure) => eprintln!("{}", failure.message),
+///     Outcome::Cancelled(_) => eprintln!("cancelled"),
+///     Outcome::TimedOut(timeout) => eprintln!("{:?} timeout", timeout.kind),
+///     other => eprintln!("{other}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {

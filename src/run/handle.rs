@@ -9,6 +9,19 @@ use crate::error::Result;
 use crate::model::{RunDetails, RunId};
 
 /// A run, and the type of what it ends with. Cheap to clone; dropping it does nothing to the run.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
+/// let run = hatchet.run(&greet, &()).start().await?;
+/// let text = run.result().await?; // the output, or an error
+/// let outcome = run.outcome().await?; // how it ended, whatever that was
+/// let details = run.details().await?; // all that is known
+///
+/// // Later, elsewhere, by its id alone:
+/// let same = hatchet.run_handle::<String>(run.id());
+/// # Ok(())
+/// # }
+/// ```
 pub struct RunHandle<O = serde_json::Value> {
     client: Client,
     id: RunId,

@@ -22,6 +22,19 @@ const FRAME: usize = 6;
 
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
+    ///
+    /// ```no_run
+    /// # use hatchet::{Client, Task};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Number { n: u32 }
+    /// # async fn example(hatchet: Client, square: Task<Number, u64>) -> hatchet::Result<()> {
+    /// let runs = hatchet.run_many(&square, (0..500).map(|n| Number { n })).start().await?;
+    /// for run in runs {
+    ///     println!("{}", run?.result().await?); // all waits share one stream
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run_many<R: Runnable>(
         &self,
         workflow: &R,

@@ -158,9 +158,9 @@ impl std::error::Error for ConnectError {
     }
 }
 
-/// Whether no connection came about, by the causes of a call's error.
-pub(super) fn never_left(error: &(dyn std::error::Error + 'static)) -> bool {
-    causes(error).any(<dyn std::error::Error>::is::<ConnectError>)
+/// That no connection came about, if it is among the causes of a call's error.
+pub(super) fn never_left<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a ConnectError> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// Whether another try cannot end otherwise: both sides were there and did not agree on TLS. With TLS 1.3 a client that

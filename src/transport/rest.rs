@@ -131,9 +131,13 @@ fn lost(name: &str, error: BoxError) -> Error {
         return Error::new(ErrorKind::TooLarge, format!("the answer of {name} has over {MAX_ANSWER} bytes"));
     }
     let (never_left, hopeless) = (connect::never_left(error.as_ref()), connect::is_hopeless(error.as_ref()));
-    let what = if never_left { "failed to reach the server for" } else { "the connection broke during" };
-    let mut lost = Error::new(ErrorKind::Unavailable, format!("{what} {name}")).with_source(error);
-    if never_left {
+    let unsent = never_left.is_some();
+    let text = match never_left {
+        Some(connecting) => format!("{name}: {connecting}"),
+        None => format!("the connection broke while {name}"),
+    };
+    let mut lost = Error::new(ErrorKind::Unavailable, text).with_source(error);
+    if unsent {
         lost = lost.unsent();
     }
     if hopeless { lost } else { lost.transient() }

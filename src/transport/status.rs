@@ -13,12 +13,12 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
     let never_left = connect::never_left(&status);
     let kind = kind(&status);
     let text = match (never_left, status.message()) {
-        (true, _) => format!("failed to reach the server for {call}"),
-        (false, "") => format!("{call} was answered with {:?}", status.code()),
-        (false, message) => format!("{call} failed: {message}"),
+        (Some(connecting), _) => format!("{call}: {connecting}"),
+        (None, "") => format!("{call} was answered with {:?}", status.code()),
+        (None, message) => format!("{call} failed: {message}"),
     };
     let mut error = Error::new(kind, text).with_retry_after(pushback(&status));
-    if never_left {
+    if never_left.is_some() {
         error = error.unsent();
     } else {
         error = error.with_answer(Answer::Grpc(i32::from(status.code())));

@@ -60,6 +60,16 @@ impl<O> RunHandle<O> {
     /// Follows the run's states: every one, in order, up to the end, also those from before the watch began.
     ///
     /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch.
+    ///
+    /// ```no_run
+    /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+    /// let mut changes = run.watch();
+    /// while let Some(change) = changes.next().await {
+    ///     println!("{}", change?.state); // RUNNING (attempt 1)
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn watch(&self) -> RunWatch {
         RunWatch::new(self.client().clone(), self.id())
     }

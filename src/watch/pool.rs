@@ -35,6 +35,10 @@ const SOON: Duration = Duration::from_millis(20);
 const FRESH: Duration = Duration::from_secs(10);
 /// The same for one that may be old.
 const UNSEEN: Duration = Duration::from_secs(1);
+/// When a server that cannot be reached is given up. One that restarts is back long before.
+const GIVE_UP: Duration = Duration::from_secs(60);
+/// A stream that lasted so long was there, though nothing came.
+const LASTED: Duration = Duration::from_secs(5);
 /// How long an unused stream is kept: the next wait is often near.
 const KEEP: Duration = Duration::from_secs(30);
 
@@ -132,6 +136,9 @@ struct Driver {
     idle_since: Option<Instant>,
     /// Whether the last run that was told of had ended before it was asked about: then the next probably has, too.
     ended_before: bool,
+    /// When the stream was last asked for, and since when it has been lost again and again.
+    asked: Instant,
+    lost_since: Option<Instant>,
 }
 
 impl Driver {
@@ -146,6 +153,8 @@ impl Driver {
             questions: Vec::new(),
             idle_since: None,
             ended_before: false,
+            asked: Instant::now(),
+            lost_since: None,
         }
     }
 
@@ -212,6 +221,7 @@ impl Driver {
             Some((run.to_string(), receiver))
         });
         let rpc = self.rpc.clone();
+        self.asked = Instant::now();
         self.questions = self.waiting.all();
         self.link = Link::Opening(Box::pin(async move { rpc.dispatcher.run_results(ids).await }), sender);
     }
@@ -237,6 +247,7 @@ impl Driver {
             LinkEvent::Message(message) => {
                 self.reconnect.delivered();
                 self.ended_before = false;
+                self.lost_since = None;
                 if let Ok(run) = convert::id(&message.workflow_run_id) {
                     let results = TaskEnd::read(*message);
                     for waiter in self.waiting.take(run) {
@@ -266,12 +277,18 @@ impl Driver {
             self.link = Link::Closed;
             return;
         }
-        match (self.reconnect.lost(error, fastrand::f64()), error) {
+        let now = Instant::now();
+        if now - self.asked > LASTED {
+            self.lost_since = None;
+        }
+        let gone = now - *self.lost_since.get_or_insert(now) > GIVE_UP;
+        match (self.reconnect.lost(error, fastrand::f64()).filter(|_| !gone), error) {
             (None, Some(error)) => {
                 for waiter in self.waiting.take_all() {
                     let _ = waiter.send(Err(error.duplicate()));
                 }
                 self.link = Link::Closed;
+                self.lost_since = None;
             }
             (pause, _) => {
                 self.reconnect.log("results", error);
@@ -356,6 +373,7 @@ impl<O> RunHandle<O> {
     /// certain (a cancel, a timeout, an output too big for it) is settled by looking at the run.
     ///
     /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be reached for a minute.
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) after a quarter of a minute at most, if the engine never shows the run.
     ///
     /// # Cancel safety

@@ -22,6 +22,19 @@ pub(crate) struct Assignment {
 }
 
 /// What a task is given beside its input: who it is, and whether it is still wanted. Cheap to clone.
+///
+/// ```
+/// use std::time::Duration;
+/// use hatchet::{Context, Task};
+///
+/// let poll: Task<(), u32> = Task::new("poll", async |(): (), context: Context| {
+///     tokio::select! {
+///         () = tokio::time::sleep(Duration::from_secs(60)) => {}
+///         () = context.cancelled() => {} // a moment to tidy up
+///     }
+///     Ok(context.attempt())
+/// });
+/// ```
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 

@@ -19,6 +19,19 @@ pub type TaskResult<O> = Result<O, TaskError>;
 /// Why a task failed. Any error turns into one with `?`; the texts of its causes come along.
 ///
 /// Not itself an [`Error`](std::error::Error), so that every error can turn into it.
+///
+/// ```
+/// use hatchet::{Context, Task, TaskError};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct File { path: String }
+///
+/// let read: Task<File, String> = Task::new("read", async |file: File, _: Context| {
+///     if file.path.is_empty() {
+///         return Err(TaskError::non_retryable("there is no path")); // would be the same the next time
+///     }
+///     Ok(std::fs::read_to_string(file.path)?) // may be tried again
+/// });
+/// ```
 pub struct TaskError {
     message: String,
     retry: bool,
