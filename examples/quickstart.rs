@@ -7,7 +7,7 @@
 use std::{collections::HashMap, env, error::Error, fs, path::PathBuf, pin::pin, time::Duration};
 
 use futures_util::stream::{StreamExt as _, select_all};
-use hatchet::{Client, Context, RunHandle, Task, TaskResult, embedded::Engine};
+use hatchet::{Client, Context, Outcome, RunHandle, Task, TaskResult, embedded::Engine};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -53,9 +53,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let details = run.details().await?;
         let millis = |length: Option<Duration>| length.unwrap_or_default().as_millis();
         let (wait, work) = (millis(details.waiting()), millis(details.working()));
-        let result = details
-            .output()
-            .map_or_else(|| details.outcome.as_ref().map(ToString::to_string).unwrap_or_default(), ToString::to_string);
+        let text = |outcome: &Outcome| outcome.output().map_or_else(|| outcome.to_string(), ToString::to_string);
+        let result = details.outcome.as_ref().map(text).unwrap_or_default();
         println!("{}  {:9}  {wait:>5} ms  {work:>5} ms  {result}", run.id(), details.status);
     }
     println!("worker: {report}");

@@ -39,7 +39,7 @@
 //! | follow a run | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
 //! | find runs | [`Client::runs`], [`RunFilter`] |
 //! | execute tasks | [`Client::worker`], [`WorkerReport`] |
-//! | test without a server | [`embedded`](crate::embedded) |
+//! | test without a server | the module `embedded` (a feature) |
 //!
 //! # Words
 //!
@@ -53,7 +53,7 @@
 //! |---|---|
 //! | `tls-ring` (default) | TLS, with ring |
 //! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring when both are on |
-//! | `embedded` | [`embedded`](crate::embedded): an engine in process |
+//! | `embedded` | the module `embedded`: an engine in process |
 //! | `unstable-raw` | the generated stubs, for calls that this crate does not have; no promise of stability |
 
 mod client;
