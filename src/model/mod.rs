@@ -6,6 +6,7 @@ mod error;
 mod filter;
 mod id;
 pub(crate) mod metadata;
+pub(crate) mod name;
 mod outcome;
 pub(crate) mod payload;
 mod priority;

@@ -11,6 +11,7 @@ use super::driver::RunningWorker;
 use super::report::WorkerReport;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::name::{ACCEPTED, is_name};
 use crate::model::{WorkerId, convert};
 use crate::rpc::pb::v1::CreateWorkflowVersionRequest;
 use crate::rpc::pb::{RuntimeInfo, WorkerRegisterRequest};
@@ -88,9 +89,8 @@ impl WorkerBuilder {
     /// [`InvalidInput`](ErrorKind::InvalidInput) with all that is wrong with the worker and its tasks.
     pub fn build(self) -> Result<Worker> {
         let mut problems: Vec<_> = self.definitions.iter().flat_map(|definition| definition.problems()).collect();
-        if self.name.is_empty() || !self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-        {
-            problems.push(format!("name: found {:?}, accepted: letters, digits, '.', '-' and '_'", self.name));
+        if !is_name(&self.name) {
+            problems.push(format!("name: found {:?}, accepted: {ACCEPTED}", self.name));
         }
         if !(1..=MOST_SLOTS).contains(&self.slots) {
             problems.push(format!("slots: found {}, accepted: 1 to {MOST_SLOTS}", self.slots));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::handler::Handler;
 use crate::client::Client;
 use crate::model::Priority;
+use crate::model::name::{ACCEPTED, is_name};
 use crate::rpc::pb::v1::{CreateTaskOpts, CreateWorkflowVersionRequest};
 use crate::time::duration_text;
 
@@ -48,7 +49,7 @@ impl Definition {
                 problems.push(format!("task {name:?}: {problem}"));
             }
         };
-        check(is_name(name), "its name must be letters, digits, '.', '-' and '_'".into());
+        check(is_name(name), format!("its name must be {ACCEPTED}"));
         check(
             i32::try_from(self.retries).is_ok(),
             format!("retries: found {}, accepted: at most {}", self.retries, i32::MAX),
@@ -94,10 +95,6 @@ impl Definition {
             ..Default::default()
         }
     }
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
 
 impl fmt::Debug for Definition {

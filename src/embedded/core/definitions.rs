@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::store::{Step, Version};
 use super::types::{At, Definition, Fault, TaskDefinition, Turn};
 use super::{Core, duration};
+use crate::model::name::is_name;
 
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
@@ -175,8 +176,4 @@ impl Problems {
     pub(super) fn into_request_result(self, of: &str) -> Result<(), Fault> {
         self.texts(of).map_or(Ok(()), |text| Err(Fault::invalid(format!("Invalid request: {text}"))))
     }
-}
-
-pub(super) fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }

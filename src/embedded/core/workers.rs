@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::definitions::{Problems, is_name};
+use super::definitions::Problems;
 use super::store::TaskKey;
 use super::timers::Timer;
 use super::types::{At, Code, Effect, Fault, Label, Registration, StreamId, Turn};
 use super::{Core, Quirk};
+use crate::model::name::is_name;
 
 /// Without a beat for this long, a worker is given nothing new.
 const FRESH: Duration = Duration::from_secs(5);
