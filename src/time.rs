@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Deserializer};
-#[cfg(any(test, feature = "embedded"))]
 use tokio::time::Instant;
 
 /// The clock of a client.
@@ -43,6 +42,14 @@ impl Clock {
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
 fn machine() -> DateTime<Utc> {
     DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6)
+}
+
+/// Resolves at a moment, or never if there is none. Cancel safe.
+pub(crate) async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Year 1 is how the server writes "never".

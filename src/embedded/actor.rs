@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::Core;
 use super::core::types::{Code, Effect, Fault, Message, StreamId, Turn};
-use crate::time::Clock;
+use crate::time::{Clock, at};
 
 /// Commands that one round takes, before it looks at the timers again.
 const ROUND: usize = 64;
@@ -186,13 +186,6 @@ impl Actor {
                 }
             }
         }
-    }
-}
-
-async fn at(timer: Option<tokio::time::Instant>) {
-    match timer {
-        Some(timer) => tokio::time::sleep_until(timer).await,
-        None => std::future::pending().await,
     }
 }
 

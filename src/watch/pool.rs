@@ -20,6 +20,7 @@ use crate::model::{Outcome, RunDetails, RunId};
 use crate::rpc::Rpc;
 use crate::rpc::pb::WorkflowRunEvent;
 use crate::run::{Patience, RunHandle, TaskEnd, look, quick};
+use crate::time::at;
 use crate::transport::from_status;
 
 /// Questions that wait to be sent.
@@ -345,13 +346,6 @@ async fn room(questions: Option<mpsc::Sender<RunId>>) {
     match questions {
         Some(questions) if !questions.is_closed() => drop(questions.reserve().await),
         _ => pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
     }
 }
 

@@ -15,7 +15,7 @@ use super::link::{Link, LinkEvent};
 use super::report::{LeftTask, WorkerReport};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::WorkerId;
+use crate::model::{TaskId, WorkerId};
 use crate::rpc::pb::{ActionType, AssignedAction};
 
 /// For so long after it was paused, a worker may still be given something.
@@ -90,7 +90,8 @@ struct Driver {
     jobs: JoinSet<Done>,
     /// What each running job is.
     keys: HashMap<Id, Key>,
-    stops: HashMap<Key, Stop>,
+    /// The one running attempt of each task, and how it is told to stop.
+    running: HashMap<TaskId, (Key, Stop)>,
     /// Assignments that wait for a slot here, or for an earlier attempt of the same task to be gone. The engine frees a
     /// slot the moment it ends an attempt, and that attempt may take a moment to notice.
     waiting: VecDeque<(Key, AssignedAction)>,
@@ -133,7 +134,7 @@ impl Driver {
             ready: Some(ready),
             jobs: JoinSet::new(),
             keys: HashMap::new(),
-            stops: HashMap::new(),
+            running: HashMap::new(),
             waiting: VecDeque::new(),
             cancelled: VecDeque::new(),
             accepting: true,
@@ -186,7 +187,7 @@ impl Driver {
 
     fn on_start(&mut self, key: Key, action: AssignedAction) {
         // A half-dead connection can bring the same attempt twice; it runs once.
-        let known = self.stops.contains_key(&key) || self.waiting.iter().any(|(other, _)| *other == key);
+        let known = self.stop_of(key).is_some() || self.waiting.iter().any(|(other, _)| *other == key);
         if known || !self.accepting {
             return;
         }
@@ -197,17 +198,20 @@ impl Driver {
             return;
         }
         // An earlier attempt is no longer wanted, though nobody has said so: the engine took it for lost.
-        for (_, stop) in
-            self.stops.iter().filter(|(other, _)| other.task == key.task && other.retry_count < key.retry_count)
-        {
+        if let Some((_, stop)) = self.running.get(&key.task).filter(|(other, _)| other.retry_count < key.retry_count) {
             stop.cancelled.cancel();
         }
         self.waiting.push_back((key, action));
         self.start_waiting();
     }
 
+    /// How a running attempt is told to stop.
+    fn stop_of(&self, key: Key) -> Option<&Stop> {
+        self.running.get(&key.task).filter(|(running, _)| *running == key).map(|(_, stop)| stop)
+    }
+
     fn on_cancel(&mut self, key: Key) {
-        if let Some(stop) = self.stops.get(&key) {
+        if let Some(stop) = self.stop_of(key) {
             stop.cancelled.cancel();
         } else if let Some(at) = self.waiting.iter().position(|(other, _)| *other == key) {
             self.waiting.remove(at);
@@ -222,8 +226,8 @@ impl Driver {
 
     /// Starts what waits, as far as there are slots and no attempt runs beside another of its task.
     fn start_waiting(&mut self) {
-        while self.stops.len() < self.worker.slots() {
-            let free = |(key, _): &(Key, AssignedAction)| !self.stops.keys().any(|running| running.task == key.task);
+        while self.running.len() < self.worker.slots() {
+            let free = |(key, _): &(Key, AssignedAction)| !self.running.contains_key(&key.task);
             let Some((key, action)) = self.waiting.iter().position(free).and_then(|at| self.waiting.remove(at)) else {
                 break;
             };
@@ -243,7 +247,7 @@ impl Driver {
         };
         let id = self.jobs.spawn(job.run()).id();
         self.keys.insert(id, key);
-        self.stops.insert(key, stop);
+        self.running.insert(key.task, (key, stop));
     }
 
     fn on_done(&mut self, done: Result<(Id, Done), JoinError>) {
@@ -253,7 +257,7 @@ impl Driver {
             Err(error) => (error.id(), Done::Dropped),
         };
         let Some(key) = self.keys.remove(&id) else { return };
-        self.stops.remove(&key);
+        self.running.remove(&key.task);
         match done {
             Done::Completed => self.report.completed += 1,
             Done::Failed => self.report.failed += 1,
@@ -330,7 +334,7 @@ impl Driver {
                 Some(beat) = told(&mut beats) => self.on_beat(beat),
                 () = sleep_until(grace), if !over => {
                     over = true;
-                    self.stops.values().for_each(|stop| stop.dropped.cancel());
+                    self.running.values().for_each(|(_, stop)| stop.dropped.cancel());
                     for (key, _) in std::mem::take(&mut self.waiting) {
                         self.leave(key, false);
                     }
