@@ -196,6 +196,7 @@ impl Core {
             task.state = State::Ended;
         }
         self.add_final(turn, key, end);
+        self.free_key(key.run);
         if self.runs.get(key.run).is_some_and(super::store::Run::is_ended) {
             self.send_results(turn, key.run);
             self.run_event(turn, key, kind);

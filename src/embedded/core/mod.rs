@@ -4,13 +4,22 @@
 //! Each command is a method that takes a [`Turn`]. What it wants done outside is collected, and taken with
 //! [`Core::effects`]. [`Core::advance`] fires the timers that are due.
 
+mod cron;
+pub(crate) mod crons;
 mod definitions;
 mod duration;
+pub(crate) mod events;
+mod expression;
+pub(crate) mod idempotency;
 pub(crate) mod json;
 mod lifecycle;
 mod logs;
+mod pattern;
+mod placement;
 mod queue;
 mod reports;
+pub(crate) mod rules;
+pub(crate) mod schedules;
 pub(crate) mod store;
 mod streams;
 #[cfg(test)]
@@ -26,8 +35,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use self::crons::Crons;
 use self::definitions::Definitions;
+use self::events::Events;
+use self::idempotency::Keys;
 use self::queue::Queues;
+use self::schedules::Schedules;
 use self::store::{LogLine, Runs, TaskEvent, TaskEventKind, TaskKey};
 use self::streams::Streams;
 use self::timers::{Timer, Timers};
@@ -35,7 +48,7 @@ use self::types::{Action, At, Effect, Turn};
 use self::workers::Worker;
 use super::quirks::{Quirk, Quirks};
 
-pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest};
+pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, filter_payload, shown_by_rest};
 
 /// The whole state of one tenant of the engine.
 #[derive(Debug)]
@@ -48,6 +61,10 @@ pub(crate) struct Core {
     workers: BTreeMap<Uuid, Worker>,
     streams: Streams,
     timers: Timers,
+    events: Events,
+    schedules: Schedules,
+    crons: Crons,
+    keys: Keys,
     effects: Vec<Effect>,
     /// Numbers for events, in the order they are recorded.
     event_count: i64,
@@ -64,6 +81,10 @@ impl Core {
             workers: BTreeMap::new(),
             streams: Streams::default(),
             timers: Timers::default(),
+            events: Events::default(),
+            schedules: Schedules::default(),
+            crons: Crons::default(),
+            keys: Keys::default(),
             effects: Vec::new(),
             event_count: 0,
         }
@@ -97,6 +118,10 @@ impl Core {
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
+                Timer::Scheduled(schedule) => {
+                    self.start_scheduled(turn, schedule);
+                }
+                Timer::Cron(cron) => self.fire_cron(turn, cron),
             }
         }
     }
@@ -149,6 +174,7 @@ impl Core {
             priority: run.priority.into(),
             workflow: run.version.workflow,
             version: run.version.id,
+            event: run.special.as_ref().and_then(|special| special.event.clone()),
         })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::rules::{Rules, Special};
 use super::timers::TimerKey;
 use super::types::{At, EventKind, TaskDefinition};
 
@@ -34,6 +35,10 @@ pub(crate) struct Version {
     pub(crate) name: Arc<str>,
     pub(crate) description: String,
     pub(crate) default_priority: Option<i32>,
+    pub(crate) rules: Rules,
+    pub(crate) created: At,
+    /// A counter over all workflows.
+    pub(crate) order: i64,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -55,6 +60,7 @@ pub(crate) struct Run {
     /// The database's text of an object.
     pub(crate) metadata: Box<str>,
     pub(crate) priority: u8,
+    pub(crate) special: Option<Box<Special>>,
     pub(crate) tasks: Box<[Task]>,
 }
 
@@ -226,6 +232,10 @@ impl Runs {
 
     pub(crate) fn get(&self, ix: RunIx) -> Option<&Run> {
         self.all.get(ix.0 as usize)
+    }
+
+    pub(crate) fn get_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
+        self.all.get_mut(ix.0 as usize)
     }
 
     pub(crate) fn find(&self, id: Uuid) -> Option<&Run> {

@@ -1,7 +1,12 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
+mod crons;
+mod events;
+mod idempotency;
 mod invariants;
 mod lifecycle;
+mod placement;
+mod schedules;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -10,10 +15,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use uuid::Uuid;
 
+use super::rules::Rules;
 use super::store::{End, Run, Task, TaskEventKind};
 use super::types::{
-    Action, At, Definition, Effect, EventKind, Message, Registration, Report, ReportKind, Resource, RunEvent, StreamId,
-    TaskDefinition, Trigger, Turn,
+    Action, At, Definition, Effect, EventKind, Fault, Message, Registration, Report, ReportKind, Resource, RunEvent,
+    StreamId, TaskDefinition, Trigger, Turn,
 };
 use super::{Core, RestStatus};
 use crate::embedded::quirks::Quirks;
@@ -81,14 +87,19 @@ impl Bench {
     }
 
     fn put(&mut self, task: TaskDefinition) {
+        self.put_with("w", task, Rules::default()).unwrap();
+    }
+
+    fn put_with(&mut self, name: &str, task: TaskDefinition, rules: Rules) -> Result<(), Fault> {
         let definition = Definition {
-            name: "w".into(),
+            name: name.into(),
             description: String::new(),
             default_priority: None,
             input_json_schema: None,
             task,
+            rules,
         };
-        self.turn(|core, turn| core.put_workflow(turn, definition)).unwrap();
+        self.turn(|core, turn| core.put_workflow(turn, definition)).map(drop)
     }
 
     fn trigger(&mut self) -> Uuid {
@@ -156,12 +167,13 @@ fn task() -> TaskDefinition {
         retries: 0,
         backoff_factor: None,
         backoff_max_seconds: None,
+        labels: BTreeMap::new(),
     }
 }
 
 fn trigger(priority: Option<i32>) -> Trigger {
     let metadata = serde_json::Map::from_iter([("tag".to_owned(), "x".into())]);
-    Trigger { workflow: "w".into(), input: serde_json::json!({"n": 1}), metadata, priority }
+    Trigger { workflow: "w".into(), input: serde_json::json!({"n": 1}), metadata, priority, special: None }
 }
 
 fn registration(slots: i32) -> Registration {

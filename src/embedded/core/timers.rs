@@ -21,6 +21,10 @@ pub(super) enum Timer {
     Poll(StreamId),
     /// A stream that watches one run by its id gets to it.
     Attach(StreamId),
+    /// A schedule is to start its run.
+    Scheduled(Uuid),
+    /// A cron is to start its next run.
+    Cron(Uuid),
 }
 
 /// Names one timer. Two of the same moment fire in the order they were set.

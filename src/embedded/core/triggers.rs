@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::idempotency::{Claim, Collision};
 use super::json::{go_text, jsonb_text};
 use super::store::{QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Version};
 use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
@@ -23,15 +24,21 @@ impl Core {
             if !unknown.is_empty() {
                 return Err(Fault::invalid(format!("workflow names not found: {}", unknown.join(", "))));
             }
+            self.check_keys(&triggers)?;
         }
         let mut ids = Vec::with_capacity(triggers.len());
         let mut created = Vec::with_capacity(triggers.len());
-        for trigger in triggers {
+        let mut collisions = Vec::new();
+        for mut trigger in triggers {
             let id = turn.uuid();
             ids.push(id);
             if let Some(workflow) = self.definitions.find(&trigger.workflow) {
                 let version = Arc::clone(&workflow.latest);
-                created.push(self.create(turn, id, version, trigger));
+                match self.claim(turn, id, &version, &mut trigger) {
+                    Claim::Free => created.push(self.create(turn, id, version, trigger)),
+                    Claim::Taken(existing) => collisions.push(Collision { existing, colliding: id }),
+                    Claim::Unknowable => {}
+                }
             }
         }
         // All are in their queues before the first is given away, so that the urgent ones go first.
@@ -48,11 +55,12 @@ impl Core {
             }
             self.announce_creation(run);
         }
-        Ok(ids)
+        // The others have been started all the same.
+        if collisions.is_empty() { Ok(ids) } else { Err(Fault::collisions(ids, collisions)) }
     }
 
     fn create(&mut self, turn: &mut Turn<'_>, id: Uuid, version: Arc<Version>, trigger: Trigger) -> RunIx {
-        let Trigger { input, mut metadata, priority, .. } = trigger;
+        let Trigger { input, mut metadata, priority, special, .. } = trigger;
         metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
         let priority = priority.or(version.default_priority).unwrap_or(1);
         // Only an object survives; anything else is nothing to the worker.
@@ -64,6 +72,7 @@ impl Core {
             input: input.into(),
             metadata: jsonb_text(&Value::Object(metadata)).into(),
             priority: u8::try_from(priority).unwrap_or(1),
+            special,
             tasks: Box::new([Task {
                 id,
                 step: 0,

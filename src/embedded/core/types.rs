@@ -6,6 +6,9 @@ use std::sync::Arc;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use uuid::Uuid;
 
+use super::idempotency::Collisions;
+use super::rules::{EventRef, Rules, Special, Wanted};
+
 /// A moment by the engine's clock.
 pub(crate) type At = DateTime<Utc>;
 
@@ -43,10 +46,11 @@ pub(crate) struct Fault {
     pub(crate) message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Code {
     InvalidArgument,
     NotFound,
+    AlreadyExists(Box<Collisions>),
     FailedPrecondition,
     Internal,
     Unimplemented,
@@ -81,6 +85,7 @@ pub(crate) struct Definition {
     pub(crate) default_priority: Option<i32>,
     pub(crate) input_json_schema: Option<Vec<u8>>,
     pub(crate) task: TaskDefinition,
+    pub(crate) rules: Rules,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +98,8 @@ pub(crate) struct TaskDefinition {
     pub(crate) retries: i32,
     pub(crate) backoff_factor: Option<f32>,
     pub(crate) backoff_max_seconds: Option<i32>,
+    /// What is wanted of a worker.
+    pub(crate) labels: BTreeMap<String, Wanted>,
 }
 
 /// A request to start a run, its texts checked.
@@ -103,6 +110,7 @@ pub(crate) struct Trigger {
     /// Not an object when the caller sent none that is one: then the engine drops it.
     pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
     pub(crate) priority: Option<i32>,
+    pub(crate) special: Option<Box<Special>>,
 }
 
 /// A worker as it registers.
@@ -179,6 +187,7 @@ pub(crate) struct Action {
     pub(crate) priority: i32,
     pub(crate) workflow: Uuid,
     pub(crate) version: Uuid,
+    pub(crate) event: Option<EventRef>,
 }
 
 /// How a run ended, for those who wait for it.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::definitions::Workflow;
-use super::json::jsonb_text;
-use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind};
+use super::json::{go_text, jsonb_text};
+use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind, Version};
 use super::types::At;
 use super::{Core, Quirk};
 
@@ -55,6 +56,11 @@ pub(crate) struct WorkflowView<'a> {
 impl Core {
     pub(crate) fn workflows(&self) -> impl Iterator<Item = WorkflowView<'_>> {
         self.definitions.newest_first().map(|(name, workflow)| WorkflowView { name, workflow })
+    }
+
+    /// The latest version of a workflow.
+    pub(crate) fn latest(&self, name: &str) -> Option<&Version> {
+        self.definitions.find(name).map(|workflow| &*workflow.latest)
     }
 
     pub(crate) fn find_run(&self, id: Uuid) -> Option<&Run> {
@@ -172,14 +178,21 @@ pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
     })
 }
 
+/// The payload of the filter that let the run's event through.
+pub(crate) fn filter_payload(run: &Run) -> Value {
+    run.special.as_ref().and_then(|special| special.filter_payload.clone()).unwrap_or_default()
+}
+
 /// What a worker gets with a task. The first attempt's text is Go's, later ones' is the database's.
 pub(super) fn payload(run: &Run, task: &Task) -> String {
     let text = format!(
-        r#"{{"input":{},"triggered_by":"manual","parents":{{}},"triggers":{{"filter_payload":null}},"user_data":null,"overrides":null}}"#,
-        run.input
+        r#"{{"input":{},"triggered_by":"manual","parents":{{}},"triggers":{{"filter_payload":{}}},"user_data":null,"overrides":null}}"#,
+        run.input,
+        go_text(&filter_payload(run)),
     );
+    let from_database = task.retry_count > 0 || run.special.as_ref().is_some_and(|special| special.from_database);
     match serde_json::from_str(&text) {
-        Ok(value) if task.retry_count > 0 => jsonb_text(&value),
+        Ok(value) if from_database => jsonb_text(&value),
         _ => text,
     }
 }

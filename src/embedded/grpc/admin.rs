@@ -6,16 +6,17 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, not_yet, sized};
+use super::{Engine, answer, not_yet, rules, sized};
+use crate::embedded::core::rules::Special;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
 use crate::embedded::core::{RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
-    CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
-    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail, TriggerWorkflowRunRequest,
-    TriggerWorkflowRunResponse,
+    CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, DesiredWorkerLabels, GetRunDetailsRequest,
+    GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail,
+    TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
 
 #[tonic::async_trait]
@@ -40,15 +41,13 @@ impl AdminService for Engine {
             );
             return Err(Status::invalid_argument(text));
         }
-        if !request.desired_worker_labels.is_empty() {
-            return not_yet("desired worker labels");
-        }
         // This call looks at neither text: what is not JSON becomes nothing.
         let trigger = Trigger {
             workflow: request.workflow_name,
             input: serde_json::from_slice(&request.input).unwrap_or_default(),
             metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
             priority: request.priority,
+            special: special(None, request.desired_worker_labels),
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
@@ -163,19 +162,23 @@ fn status(status: RestStatus) -> RunStatus {
     }
 }
 
+/// What a trigger wants of a worker, if anything.
+pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorkerLabels>) -> Option<Box<Special>> {
+    if worker.is_none() && labels.is_empty() {
+        return None;
+    }
+    Some(Box::new(Special { worker, labels: rules::labels(labels), ..Special::default() }))
+}
+
 /// Takes a definition apart, and refuses by name what there is no engine for yet.
-fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
+fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
     let missing = [
-        (!request.event_triggers.is_empty(), "event triggers"),
-        (!request.cron_triggers.is_empty() || request.cron_input.is_some(), "cron triggers"),
         (request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency"),
         (request.on_failure_task.is_some(), "on-failure tasks"),
-        (request.sticky.is_some(), "sticky workflows"),
-        (!request.default_filters.is_empty(), "default filters"),
-        (request.idempotency.is_some(), "idempotency"),
         (request.tasks.len() > 1, "workflows of several tasks"),
     ];
     refuse_missing(&missing)?;
+    let rules = rules::rules(&mut request)?;
     let task = request.tasks.into_iter().next().ok_or_else(Fault::internal)?;
     Ok(Definition {
         name: request.name,
@@ -183,6 +186,7 @@ fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault
         default_priority: request.default_priority,
         input_json_schema: request.input_json_schema,
         task: task_definition(task)?,
+        rules,
     })
 }
 
@@ -192,7 +196,6 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     let missing = [
         (!task.parents.is_empty(), "parents of tasks"),
         (!task.rate_limits.is_empty(), "rate limits"),
-        (!task.worker_labels.is_empty(), "desired worker labels"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
         (task.conditions.is_some_and(|conditions| conditions != TaskConditions::default()), "conditions"),
         (task.is_durable, "durable tasks"),
@@ -208,6 +211,7 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
         retries: task.retries,
         backoff_factor: task.backoff_factor,
         backoff_max_seconds: task.backoff_max_seconds,
+        labels: rules::labels(task.worker_labels),
     })
 }
 

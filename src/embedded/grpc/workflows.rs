@@ -3,9 +3,9 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::admin::stored_json;
-use super::{Engine, answer, not_yet, sized, uuid_problem};
-use crate::embedded::core::types::{Fault, Trigger};
+use super::admin::{special, stored_json};
+use super::{Engine, answer, collisions, not_yet, schedules, sized, uuid_problem};
+use crate::embedded::core::types::{Code, Fault, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
 use crate::rpc::pb::{
@@ -34,7 +34,10 @@ impl WorkflowService for Engine {
         for element in request.workflows {
             triggers.push(trigger(self, element).await?);
         }
-        let ids = self.core.call(move |core, turn| core.trigger(turn, triggers)).await??;
+        let ids = match self.core.call(move |core, turn| core.trigger(turn, triggers)).await? {
+            Err(Fault { code: Code::AlreadyExists(found), message }) => return Err(collisions::bulk(message, &found)),
+            ids => ids?,
+        };
         answer(BulkTriggerWorkflowResponse { workflow_run_ids: ids.iter().map(Uuid::to_string).collect() })
     }
 
@@ -46,9 +49,7 @@ impl WorkflowService for Engine {
         &self,
         request: Request<ScheduleWorkflowRequest>,
     ) -> Result<Response<WorkflowVersion>, Status> {
-        let name = sized(request)?.name;
-        let known = self.core.call(move |core, _| core.workflows().any(|view| view.name == name)).await?;
-        if known { not_yet("ScheduleWorkflow") } else { Err(Status::not_found("workflow not found")) }
+        schedules::schedule(self, sized(request)?).await
     }
 
     async fn put_rate_limit(&self, _: Request<PutRateLimitRequest>) -> Result<Response<PutRateLimitResponse>, Status> {
@@ -72,15 +73,13 @@ async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Tri
             "Invalid request: priority must be between 1 and 3, got {priority}"
         )));
     }
-    if let Some(worker) = &request.desired_worker_id {
-        if worker.parse::<Uuid>().is_err() {
-            return Err(Status::invalid_argument(format!(
-                "Invalid request: desiredWorkerId must be a valid UUID: {}",
-                uuid_problem(worker)
-            )));
-        }
-        return not_yet("desired workers");
-    }
+    let desired = |worker: &String| {
+        worker.parse::<Uuid>().map_err(|_| {
+            let problem = uuid_problem(worker);
+            Status::invalid_argument(format!("Invalid request: desiredWorkerId must be a valid UUID: {problem}"))
+        })
+    };
+    let worker = request.desired_worker_id.as_ref().map(desired).transpose()?;
     if let Some(parent) = &request.parent_task_run_external_id {
         let id: Uuid = parent.parse().map_err(|_| {
             let problem = uuid_problem(parent);
@@ -91,9 +90,6 @@ async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Tri
         let known = engine.core.call(move |core, _| core.find_run(id).is_some()).await?;
         return Err(if known { Fault::unimplemented("child runs").into() } else { Status::not_found("not found") });
     }
-    if !request.desired_worker_labels.is_empty() {
-        return not_yet("desired worker labels");
-    }
     Ok(Trigger {
         workflow: request.name,
         input,
@@ -103,5 +99,6 @@ async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Tri
             _ => serde_json::Map::new(),
         },
         priority: request.priority,
+        special: special(worker, request.desired_worker_labels),
     })
 }

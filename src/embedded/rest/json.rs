@@ -9,14 +9,14 @@ use crate::embedded::core::store::LogLine;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
 use crate::embedded::core::types::{At, Label};
 use crate::embedded::core::workers::Worker;
-use crate::embedded::core::{Core, RestStatus, WorkflowView};
+use crate::embedded::core::{Core, RestStatus, WorkflowView, filter_payload};
 use crate::embedded::quirks::Quirk;
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
 /// What the server's subtraction gives when one of the two is never.
 const ENDLESS: i64 = 9_223_372_036_854;
 
-fn stamp(at: At) -> String {
+pub(super) fn stamp(at: At) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
@@ -25,7 +25,7 @@ fn or_never(at: Option<At>) -> String {
 }
 
 /// JSON text that is an object, and `{}` for everything else.
-fn object(text: &str) -> Value {
+pub(super) fn object(text: &str) -> Value {
     serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
 }
 
@@ -34,7 +34,7 @@ fn name_of(run: &Run, task: &Task) -> String {
     format!("{readable_id}-{}", run.created.timestamp_millis())
 }
 
-fn meta(id: Uuid, created: At) -> Value {
+pub(super) fn meta(id: Uuid, created: At) -> Value {
     json!({"id": id.to_string(), "createdAt": stamp(created), "updatedAt": stamp(created)})
 }
 
@@ -120,7 +120,7 @@ fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
 
 fn wrapped_input(run: &Run) -> Value {
     let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
-    json!({"input": input, "overrides": null, "parents": {}, "triggered_by": "manual", "triggers": {"filter_payload": null}, "user_data": null})
+    json!({"input": input, "overrides": null, "parents": {}, "triggered_by": "manual", "triggers": {"filter_payload": filter_payload(run)}, "user_data": null})
 }
 
 fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
@@ -175,6 +175,10 @@ fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
         json!({"input": {}, "output": {}})
     };
     extend(row, both);
+    // Only lists tell it.
+    if let Some(key) = run.special.as_ref().and_then(|special| special.key.as_deref()) {
+        extend(row, json!({"idempotencyKey": key}));
+    }
 }
 
 fn summary(core: &Core, run: &Run, task: &Task) -> Value {
@@ -211,7 +215,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
     row
 }
 
-fn extend(row: &mut Value, more: Value) {
+pub(super) fn extend(row: &mut Value, more: Value) {
     if let (Value::Object(row), Value::Object(more)) = (row, more) {
         row.extend(more);
     }

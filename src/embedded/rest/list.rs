@@ -23,6 +23,10 @@ pub(super) struct Runs {
     all_tags: bool,
     tasks: bool,
     payloads: bool,
+    /// The event that started them, the workers that had a task of theirs, and their idempotency keys.
+    event: Option<Uuid>,
+    workers: Vec<Uuid>,
+    keys: Vec<String>,
     limit: usize,
     offset: usize,
 }
@@ -48,10 +52,7 @@ impl Runs {
             metadata.push((key.into(), value.into()));
         }
         // A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
-        let mut foreign = query.first("idempotency_keys").is_some();
-        for name in ["parent_task_external_id", "triggering_event_external_id", "worker_id"] {
-            foreign |= !query.ids(name)?.is_empty();
-        }
+        let foreign = !query.ids("parent_task_external_id")?.is_empty();
         Ok(Self {
             // Without a start the server answers no rows.
             since: query.time("since")?.filter(|_| !foreign),
@@ -66,6 +67,9 @@ impl Runs {
             metadata,
             tasks: false,
             payloads: query.flag("include_payloads")?.unwrap_or(false),
+            event: query.ids("triggering_event_external_id")?.first().copied(),
+            workers: query.ids("worker_id")?,
+            keys: query.all("idempotency_keys").map(str::to_owned).collect(),
             limit,
             offset: query.number("offset")?.unwrap_or(0),
         })
@@ -117,7 +121,25 @@ impl Runs {
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
             .filter(|run| self.statuses.is_empty() || self.statuses.contains(&render::status(run)))
+            .filter(|run| self.is_of_event(run) && self.was_with_worker(run) && self.has_key(run))
             .filter(|run| self.has_tags(run))
+    }
+
+    /// Tasks of a run of several are not found by its event.
+    fn is_of_event(&self, run: &Run) -> bool {
+        let own = || run.special.as_ref()?.event.as_ref().map(|event| event.id);
+        self.event.is_none() || own() == self.event && !(self.tasks && run.tasks.len() > 1)
+    }
+
+    fn was_with_worker(&self, run: &Run) -> bool {
+        let had =
+            |worker: &Uuid| run.tasks.iter().flat_map(|task| &task.events).any(|event| event.worker == Some(*worker));
+        self.workers.is_empty() || self.workers.iter().any(had)
+    }
+
+    fn has_key(&self, run: &Run) -> bool {
+        let own = run.special.as_ref().and_then(|special| special.key.as_deref());
+        self.keys.is_empty() || own.is_some_and(|own| self.keys.iter().any(|key| key == own))
     }
 
     fn has_tags(&self, run: &Run) -> bool {

@@ -5,8 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::embedded::core::events::Pushed;
+use crate::embedded::core::rules::{Idempotency, Sticky};
+use crate::embedded::core::schedules::Scheduled;
 use crate::embedded::core::store::State;
 use crate::embedded::core::timers::Timer;
+use crate::embedded::core::types::Label;
 use crate::embedded::quirks::Quirk;
 
 /// One command: which, and three small numbers to choose its arguments by.
@@ -46,15 +50,20 @@ impl Play {
     fn step(&mut self, (kind, a, b, c): Step) {
         let (run, worker) = (pick(&self.runs, a), pick(&self.workers, a));
         let bench = &mut self.bench;
-        match (kind % 17, run, worker) {
+        match (kind % 20, run, worker) {
             (0, ..) => {
                 let backoff_factor = (b % 2 == 0).then_some(1.3);
                 let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
-                bench.put(TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() });
+                let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
+                bench.put_with("w", task, rules(a, b, c)).unwrap();
             }
             (1 | 2, ..) => {
                 let triggers = (0..a % 4).map(|at| trigger(Some(1 + i32::from(b.wrapping_add(at) % 3)))).collect();
-                self.runs.extend(bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap());
+                // Keys may collide, and then all but those are started.
+                let before = bench.core.runs().len();
+                drop(bench.turn(|core, turn| core.trigger(turn, triggers)));
+                let new = bench.core.runs().len() - before;
+                self.runs.extend(bench.core.runs().newest_first(None).take(new).map(|run| run.id));
             }
             (3, ..) => self
                 .workers
@@ -111,6 +120,24 @@ impl Play {
             }
             (15, Some(run), _) => bench.turn(|core, turn| core.chunk(turn, run, "chunk", None, None)).unwrap(),
             (16, ..) => bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
+            (17, ..) => {
+                let payload = serde_json::json!({ "n": b });
+                let pushed =
+                    Pushed { key: format!("k:{c}"), payload, metadata: ().into(), priority: None, scope: None };
+                bench.turn(|core, turn| core.push(turn, pushed));
+            }
+            (18, ..) => {
+                let what = Scheduled { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
+                let at = bench.now + TimeDelta::seconds(i64::from(b) - 20);
+                let made = bench.turn(|core, turn| core.schedule(turn, &what, &[at, at])).unwrap();
+                // One of the past has started its run by now.
+                let is_there = c % 2 == 0 && at > bench.now;
+                assert!(!is_there || bench.turn(|core, _| core.delete_schedule(made[1].0)));
+            }
+            (19, _, Some(worker)) => {
+                let labels = BTreeMap::from([("n".to_owned(), Label::Number(i32::from(b % 3)))]);
+                bench.turn(|core, _| core.upsert_labels(worker, labels)).unwrap();
+            }
             _ => {}
         }
         self.check();
@@ -165,6 +192,18 @@ impl Play {
         self.bench.turn(|_, _| ());
         self.hear();
         assert!(self.bench.core.next_timer().is_none_or(|at| at > self.bench.now), "a timer in the past");
+    }
+}
+
+/// Rules of all kinds, and often none.
+fn rules(a: u8, b: u8, c: u8) -> Rules {
+    let wish = |number: u8| number.is_multiple_of(3);
+    Rules {
+        events: if wish(a) { vec!["k:*".into(), "k:1_".into()] } else { vec![] },
+        crons: if wish(b) { vec!["*/7 * * * * *".into()] } else { vec![] },
+        sticky: wish(c).then_some(if a.is_multiple_of(2) { Sticky::Soft } else { Sticky::Hard }),
+        idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
+        ..Rules::default()
     }
 }
 
