@@ -22,8 +22,9 @@ use crate::watch::{Link, LinkEvent};
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// So long a stream may take to be known to the engine.
 const FIRST_MOMENT: Duration = Duration::from_millis(500);
-/// For so long after it was paused, a worker may still be given something.
-const LAST_ASSIGNMENTS: Duration = Duration::from_millis(500);
+/// For so long after it was paused, a worker may still be given something: the engine's scheduler looks at its workers
+/// every 1 to 1.5 s. A stream that closed earlier would lose what is still sent into it.
+const LAST_ASSIGNMENTS: Duration = Duration::from_millis(1750);
 /// The calls of a shutdown must not hold it up.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Without beats, the engine gives away what still runs here after half a minute: by then it should be over.
