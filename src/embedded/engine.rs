@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 
 use super::actor::{self, Handle};
 use super::core::Core;
+use super::faults::Faults;
 use super::grpc::Services;
 use super::quirks::Quirks;
 use super::{listen, rest, token};
@@ -169,6 +170,11 @@ impl Engine {
             ("HATCHET_CLIENT_API_URL", format!("http://{rest}")),
             ("HATCHET_CLIENT_TLS_STRATEGY", "none".into()),
         ]
+    }
+
+    /// The accidents that are to happen: none, until a test wants some.
+    pub fn faults(&self) -> &Faults {
+        self.services.faults()
     }
 
     /// How many runs it keeps.

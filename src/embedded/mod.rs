@@ -23,6 +23,7 @@
 mod actor;
 mod core;
 mod engine;
+mod faults;
 mod grpc;
 mod listen;
 mod quirks;
@@ -30,4 +31,5 @@ mod rest;
 mod token;
 
 pub use engine::{Engine, EngineBuilder};
+pub use faults::{Fault, Faults};
 pub use quirks::{Quirk, Quirks};

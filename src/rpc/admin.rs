@@ -2,6 +2,7 @@
 
 use tonic::codec::CompressionEncoding;
 
+use super::grpc_types::{NewWorkflow, RunState};
 use super::pb::v1::admin_service_client::AdminServiceClient;
 use super::pb::v1::{
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
@@ -21,13 +22,18 @@ impl Admin {
         Self { stub: stub!(AdminServiceClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
     }
 
-    unary! {
-        /// The same definition again is the same version, so this may be repeated.
-        put_workflow, put_workflow, idempotent, "PutWorkflow", CreateWorkflowVersionRequest => CreateWorkflowVersionResponse
+    /// Stores a definition, and returns the workflow's id.
+    pub(crate) async fn put_workflow(&self, workflow: NewWorkflow) -> Result<String> {
+        Ok(self.send_put_workflow(&workflow.into()).await?.workflow_id)
     }
 
-    pub(crate) async fn run_details(&self, run: &str) -> Result<GetRunDetailsResponse> {
-        self.get_run_details(GetRunDetailsRequest { external_id: run.to_owned() }).await
+    unary! {
+        /// The same definition again is the same version, so this may be repeated.
+        send_put_workflow, put_workflow, idempotent, "PutWorkflow", CreateWorkflowVersionRequest => CreateWorkflowVersionResponse
+    }
+
+    pub(crate) async fn run_details(&self, run: &str) -> Result<RunState> {
+        Ok(self.get_run_details(&GetRunDetailsRequest { external_id: run.to_owned() }).await?.into())
     }
 
     unary! { get_run_details, get_run_details, idempotent, "GetRunDetails", GetRunDetailsRequest => GetRunDetailsResponse }

@@ -6,15 +6,15 @@ use chrono::{DateTime, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tonic::codec::CompressionEncoding;
-use tonic::{Status, Streaming};
 
+use super::grpc_types::{Action, NewWorker, Report, RunEnd};
 use super::pb::dispatcher_client::DispatcherClient;
 use super::pb::{
-    ActionEventResponse, AssignedAction, HeartbeatRequest, StepActionEvent, SubscribeToWorkflowEventsRequest,
+    ActionEventResponse, HeartbeatRequest, StepActionEvent, SubscribeToWorkflowEventsRequest,
     SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
-    WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
+    WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent,
 };
-use super::{Limits, stub, unary};
+use super::{Limits, Messages, stub, unary};
 use crate::error::Result;
 use crate::time::to_proto;
 use crate::transport::{Call, Caller, GrpcWire};
@@ -35,18 +35,27 @@ impl Dispatcher {
         Self { stub: stub!(DispatcherClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
     }
 
+    /// Makes the engine know a worker, and returns its id.
+    pub(crate) async fn register(&self, worker: NewWorker) -> Result<String> {
+        Ok(self.send_register(&worker.into()).await?.worker_id)
+    }
+
     unary! {
         /// Each call makes a worker with an id of its own; one that nobody uses does no harm.
-        register, register, idempotent, "Register", WorkerRegisterRequest => WorkerRegisterResponse
+        send_register, register, idempotent, "Register", WorkerRegisterRequest => WorkerRegisterResponse
+    }
+
+    pub(crate) async fn report(&self, report: &Report) -> Result<()> {
+        self.send_report(&report.0).await.map(drop)
     }
 
     unary! {
         /// One report for each attempt and kind: the same one again changes nothing.
-        send_event, send_step_action_event, idempotent, "SendStepActionEvent", StepActionEvent => ActionEventResponse
+        send_report, send_step_action_event, idempotent, "SendStepActionEvent", StepActionEvent => ActionEventResponse
     }
 
     pub(crate) async fn unsubscribe(&self, worker: &str) -> Result<()> {
-        self.send_unsubscribe(WorkerUnsubscribeRequest { worker_id: worker.to_owned() }).await.map(drop)
+        self.send_unsubscribe(&WorkerUnsubscribeRequest { worker_id: worker.to_owned() }).await.map(drop)
     }
 
     unary! {
@@ -64,29 +73,38 @@ impl Dispatcher {
         beat.await.map(drop)
     }
 
-    pub(crate) async fn listen(&self, worker: String) -> Result<Streaming<AssignedAction>, Status> {
-        Ok(self.stub.clone().listen_v2(WorkerListenRequest { worker_id: worker }).await?.into_inner())
+    /// Opens a worker's stream of what it is to do.
+    pub(crate) async fn listen(&self, worker: String) -> Result<Messages<Action>> {
+        let request = WorkerListenRequest { worker_id: worker };
+        Messages::opened("ListenV2", self.stub.clone().listen_v2(request).await)
     }
 
     /// Asks for results of runs, for as long as `runs` goes on.
     pub(crate) async fn run_results(
         &self,
         runs: impl Stream<Item = String> + Send + 'static,
-    ) -> Result<Streaming<WorkflowRunEvent>, Status> {
+    ) -> Result<Messages<RunEnd>> {
         let questions = runs.map(|workflow_run_id| SubscribeToWorkflowRunsRequest { workflow_run_id });
-        Ok(self.stub.clone().subscribe_to_workflow_runs(questions).await?.into_inner())
+        Messages::opened("SubscribeToWorkflowRuns", self.stub.clone().subscribe_to_workflow_runs(questions).await)
     }
 
-    /// Asks for the events of all runs that have a tag.
-    pub(crate) async fn tagged_events(
-        &self,
-        (key, value): &(String, String),
-    ) -> Result<Streaming<WorkflowEvent>, Status> {
+    /// Asks for the events of all runs that have a tag: the ids of the runs that they are about.
+    pub(crate) async fn tagged_events(&self, (key, value): (String, String)) -> Result<Messages<EventOf>> {
         let request = SubscribeToWorkflowEventsRequest {
             workflow_run_id: None,
-            additional_meta_key: Some(key.clone()),
-            additional_meta_value: Some(value.clone()),
+            additional_meta_key: Some(key),
+            additional_meta_value: Some(value),
         };
-        Ok(self.stub.clone().subscribe_to_workflow_events(request).await?.into_inner())
+        Messages::opened("SubscribeToWorkflowEvents", self.stub.clone().subscribe_to_workflow_events(request).await)
+    }
+}
+
+/// Something has happened to this run. What, the stream cannot be believed about.
+#[derive(Debug)]
+pub(crate) struct EventOf(pub(crate) String);
+
+impl From<WorkflowEvent> for EventOf {
+    fn from(event: WorkflowEvent) -> Self {
+        Self(event.workflow_run_id)
     }
 }

@@ -1,21 +1,24 @@
-//! The calls: one thin struct per service, one function per call, protobuf in and out. Nothing above sees a wire, and
-//! nothing below sees protobuf.
+//! The calls: one thin struct per service, one function per call, plain values in and out. Nothing above sees protobuf,
+//! and nothing below sees a wire.
 
 mod admin;
 mod dispatcher;
+pub(crate) mod grpc_types;
 #[cfg(not(feature = "unstable-raw"))]
 pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
 pub mod pb;
 mod rest;
 pub(crate) mod rest_types;
+mod stream;
 mod workflows;
 
 use std::sync::Arc;
 
 pub(crate) use admin::Admin;
-pub(crate) use dispatcher::Dispatcher;
+pub(crate) use dispatcher::{Dispatcher, EventOf};
 pub(crate) use rest::Rest;
+pub(crate) use stream::Messages;
 pub(crate) use workflows::Workflows;
 
 use crate::config::{Compression, Config};
@@ -114,8 +117,8 @@ fn check_size(name: &str, message: &impl prost::Message, limit: usize) -> Result
 macro_rules! unary {
     ($(#[$doc:meta])* $function:ident, $method:ident, $kind:ident, $name:literal, $request:ty => $answer:ty) => {
         $(#[$doc])*
-        pub(crate) async fn $function(&self, request: $request) -> Result<$answer> {
-            super::check_size($name, &request, self.max_send)?;
+        async fn $function(&self, request: &$request) -> Result<$answer> {
+            super::check_size($name, request, self.max_send)?;
             self.caller
                 .grpc(Call::$kind($name), || {
                     let (mut stub, request) = (self.stub.clone(), request.clone());

@@ -2,6 +2,7 @@
 
 use tonic::codec::CompressionEncoding;
 
+use super::grpc_types::NewRun;
 use super::pb::v1::TriggerWorkflowRequest;
 use super::pb::workflow_service_client::WorkflowServiceClient;
 use super::pb::{BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse, TriggerWorkflowResponse};
@@ -25,7 +26,18 @@ impl Workflows {
         self.max_send
     }
 
-    unary! { trigger, trigger_workflow, once, "TriggerWorkflow", TriggerWorkflowRequest => TriggerWorkflowResponse }
+    /// Starts a run, and returns its id.
+    pub(crate) async fn trigger(&self, run: NewRun) -> Result<String> {
+        Ok(self.send_trigger(&run.0).await?.workflow_run_id)
+    }
 
-    unary! { bulk_trigger, bulk_trigger_workflow, once, "BulkTriggerWorkflow", BulkTriggerWorkflowRequest => BulkTriggerWorkflowResponse }
+    unary! { send_trigger, trigger_workflow, once, "TriggerWorkflow", TriggerWorkflowRequest => TriggerWorkflowResponse }
+
+    /// Starts many runs, and returns their ids: one for each, in their order, if the server keeps its word.
+    pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<Vec<String>> {
+        let request = BulkTriggerWorkflowRequest { workflows: runs.into_iter().map(|run| run.0).collect() };
+        Ok(self.send_bulk_trigger(&request).await?.workflow_run_ids)
+    }
+
+    unary! { send_bulk_trigger, bulk_trigger_workflow, once, "BulkTriggerWorkflow", BulkTriggerWorkflowRequest => BulkTriggerWorkflowResponse }
 }

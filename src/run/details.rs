@@ -116,7 +116,7 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     let (grpc, rest, events) =
         future::join3(rpc.admin.run_details(&id), rpc.rest.run(&id), rpc.rest.task_events(&id)).await;
     match grpc {
-        Ok(answer) => evidence.grpc = Some(grpc::run(&answer)?),
+        Ok(state) => evidence.grpc = Some(grpc::run(state)?),
         // gRPC knows a run from the moment its trigger is answered.
         Err(error) if error.is_not_found() => return Err(Error::run_not_found(run)),
         // Too big to be sent this way: REST has it in pieces.

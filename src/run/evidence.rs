@@ -2,7 +2,7 @@
 
 use crate::model::Payload;
 use crate::model::convert::grpc::GrpcRun;
-use crate::rpc::pb;
+use crate::rpc::grpc_types::RunEnd;
 use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 
 /// One entry of the result stream. There should be one for a task.
@@ -16,13 +16,12 @@ impl TaskEnd {
     /// Reads the entries of a message.
     ///
     /// An error that is present and empty is an end without an output, and not a success without one.
-    pub(crate) fn read(message: pb::WorkflowRunEvent) -> Vec<Self> {
-        message
-            .results
+    pub(crate) fn read(end: RunEnd) -> Vec<Self> {
+        end.tasks
             .into_iter()
-            .map(|result| Self {
-                task: result.task_name,
-                end: match (result.error, result.output) {
+            .map(|task| Self {
+                task: task.name,
+                end: match (task.error, task.output) {
                     (Some(error), _) => Err(error),
                     (None, output) => Ok(Payload::new(&output.unwrap_or_default())),
                 },

@@ -2,23 +2,18 @@
 
 use std::marker::PhantomData;
 
-use prost::Message as _;
-
 use super::directory::Directory;
 use super::handle::RunHandle;
-use super::start::{Runnable, common, request};
+use super::start::{Runnable, common};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
-use crate::rpc::pb::BulkTriggerWorkflowRequest;
-use crate::rpc::pb::v1::TriggerWorkflowRequest;
+use crate::rpc::grpc_types::NewRun;
 
 /// Runs that one call starts at the most.
 const MOST: usize = 1000;
-/// Around each run in a message: its field number and length.
-const FRAME: usize = 6;
 
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
@@ -103,13 +98,13 @@ impl<O> RunManyBuilder<O> {
                 results.push(Some(Err(gone.duplicate())));
                 continue;
             }
-            match input.and_then(|input| fits(at, request(&common, input), limit)) {
+            match input.and_then(|input| fits(at, common.with_input(input), limit)) {
                 Err(error) => results.push(Some(Err(error))),
-                Ok((message, size)) => {
+                Ok((run, size)) => {
                     if !chunk.takes(size, limit) {
                         gone = std::mem::take(&mut chunk).send(&self.client, &mut results).await;
                     }
-                    chunk.add(results.len(), message, size);
+                    chunk.add(results.len(), run, size);
                     results.push(None);
                 }
             }
@@ -123,10 +118,10 @@ impl<O> RunManyBuilder<O> {
     }
 }
 
-fn fits(at: usize, message: TriggerWorkflowRequest, limit: usize) -> Result<(TriggerWorkflowRequest, usize)> {
-    let size = message.encoded_len() + FRAME;
+fn fits(at: usize, run: NewRun, limit: usize) -> Result<(NewRun, usize)> {
+    let size = run.size();
     if size <= limit {
-        return Ok((message, size));
+        return Ok((run, size));
     }
     let text = format!("input {at} makes a message of {size} bytes, accepted: at most {limit}");
     Err(Error::new(ErrorKind::TooLarge, text).unsent())
@@ -136,18 +131,18 @@ fn fits(at: usize, message: TriggerWorkflowRequest, limit: usize) -> Result<(Tri
 #[derive(Default)]
 struct Chunk {
     places: Vec<usize>,
-    messages: Vec<TriggerWorkflowRequest>,
+    runs: Vec<NewRun>,
     size: usize,
 }
 
 impl Chunk {
     fn takes(&self, size: usize, limit: usize) -> bool {
-        self.messages.len() < MOST && self.size + size <= limit
+        self.runs.len() < MOST && self.size + size <= limit
     }
 
-    fn add(&mut self, place: usize, message: TriggerWorkflowRequest, size: usize) {
+    fn add(&mut self, place: usize, run: NewRun, size: usize) {
         self.places.push(place);
-        self.messages.push(message);
+        self.runs.push(run);
         self.size += size;
     }
 
@@ -161,16 +156,16 @@ impl Chunk {
 
     /// Makes the call. Returns the error if there is no server to make the next one to.
     async fn send<O>(self, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) -> Option<Error> {
-        if self.messages.is_empty() {
+        if self.runs.is_empty() {
             return None;
         }
-        let count = self.messages.len();
-        let answer = client.rpc().workflows.bulk_trigger(BulkTriggerWorkflowRequest { workflows: self.messages }).await;
-        let answer = answer.and_then(|answer| match answer.workflow_run_ids.len() {
-            ids if ids == count => Ok(answer.workflow_run_ids),
-            ids => Err(Error::new(
+        let count = self.runs.len();
+        let answer = client.rpc().workflows.bulk_trigger(self.runs).await;
+        let answer = answer.and_then(|ids| match ids.len() {
+            given if given == count => Ok(ids),
+            given => Err(Error::new(
                 ErrorKind::Server,
-                format!("BulkTriggerWorkflow was asked for {count} runs and answered {ids} ids"),
+                format!("BulkTriggerWorkflow was asked for {count} runs and answered {given} ids"),
             )),
         });
         for (at, place) in self.places.into_iter().enumerate() {
@@ -197,10 +192,10 @@ mod tests {
             let (mut chunk, mut sent) = (Chunk::default(), 0);
             for (place, size) in sizes.iter().enumerate() {
                 if !chunk.takes(*size, limit) {
-                    prop_assert!(chunk.size <= limit && chunk.messages.len() <= MOST && !chunk.messages.is_empty());
+                    prop_assert!(chunk.size <= limit && chunk.runs.len() <= MOST && !chunk.runs.is_empty());
                     sent += std::mem::take(&mut chunk).places.len();
                 }
-                chunk.add(place, TriggerWorkflowRequest::default(), *size);
+                chunk.add(place, NewRun::new(String::new(), String::new(), None), *size);
             }
             prop_assert_eq!(sent + chunk.places.len(), sizes.len());
         }

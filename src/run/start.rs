@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::model::metadata::{Metadata, OWN_PREFIX};
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
-use crate::rpc::pb::v1::TriggerWorkflowRequest;
+use crate::rpc::grpc_types::NewRun;
 
 /// Something that can be run: a [`Task`](crate::Task), or a [`WorkflowRef`] to one that is defined elsewhere.
 pub trait Runnable {
@@ -120,36 +120,26 @@ impl<O> RunBuilder<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the run was started.
     pub async fn start(self) -> Result<RunHandle<O>> {
-        let request = request(&common(&self.client, &self.workflow, &self.metadata, self.priority)?, self.input?);
+        let run = common(&self.client, &self.workflow, &self.metadata, self.priority)?.with_input(self.input?);
         Directory::find(&self.client, &self.workflow).await?;
-        let answer = self.client.rpc().workflows.trigger(request).await?;
-        Ok(RunHandle::started(self.client, convert::id(&answer.workflow_run_id)?))
+        let id = self.client.rpc().workflows.trigger(run).await?;
+        Ok(RunHandle::started(self.client, convert::id(&id)?))
     }
 }
 
-/// The message that starts a run; what all runs of one call have in common is made once, with [`common`].
-pub(super) fn request(common: &TriggerWorkflowRequest, input: String) -> TriggerWorkflowRequest {
-    TriggerWorkflowRequest { input, ..common.clone() }
-}
-
-/// Name, metadata and priority of a run.
+/// What the runs of one call have in common: name, metadata and priority.
 pub(super) fn common(
     client: &Client,
     workflow: &str,
     metadata: &Metadata,
     priority: Option<Priority>,
-) -> Result<TriggerWorkflowRequest> {
+) -> Result<NewRun> {
     // Checked as the user gave it, before this crate's own key joins it.
     metadata.check()?;
     let mut all = metadata.clone();
     let (key, value) = watch_tag(client);
     all.insert(key, value.into());
-    Ok(TriggerWorkflowRequest {
-        name: client.prefixed(workflow),
-        additional_metadata: Some(all.encode()?),
-        priority: priority.map(Priority::number),
-        ..Default::default()
-    })
+    Ok(NewRun::new(client.prefixed(workflow), all.encode()?, priority.map(Priority::number)))
 }
 
 /// The tag that this client gives its runs, so that one stream tells it of all of them.

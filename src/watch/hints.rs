@@ -8,16 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::reconnect::Reconnect;
+use super::link::{Link, LinkEvent};
 use crate::client::Client;
-use crate::error::Error;
 use crate::model::{RunId, convert};
-use crate::rpc::Rpc;
+use crate::rpc::{EventOf, Rpc};
 use crate::run::watch_tag;
-use crate::transport::from_status;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -85,38 +82,28 @@ fn lock(listeners: &Mutex<Listeners>) -> std::sync::MutexGuard<'_, Listeners> {
 
 /// Follows the stream, and opens it again whenever it ends, until it is stopped.
 async fn follow(rpc: Rpc, tag: (String, String), listeners: Arc<Mutex<Listeners>>) {
-    let mut reconnect = Reconnect::new(LONGEST_PAUSE);
+    let mut link = Link::new("run events", LONGEST_PAUSE);
+    link.renew();
     loop {
-        let error = follow_one(&rpc, &tag, &listeners, &mut reconnect).await.err();
-        // Whoever was between two streams may have missed something.
-        for heard in lock(&listeners).by_run.values().flatten() {
-            heard.notify_one();
-        }
-        match reconnect.lost(error.as_ref(), fastrand::f64()) {
-            Some(pause) => {
-                reconnect.log("run events", error.as_ref());
-                sleep(pause).await;
+        match link.next().await {
+            LinkEvent::Due => {
+                let (rpc, tag) = (rpc.clone(), tag.clone());
+                link.open(async move { rpc.dispatcher.tagged_events(tag).await });
+            }
+            LinkEvent::Message(EventOf(run)) => {
+                let Ok(run) = convert::id(&run) else { continue };
+                for heard in lock(&listeners).by_run.get(&run).into_iter().flatten() {
+                    heard.notify_one();
+                }
+            }
+            // Whoever was between two streams may have missed something.
+            LinkEvent::Lost(_) => {
+                for heard in lock(&listeners).by_run.values().flatten() {
+                    heard.notify_one();
+                }
             }
             // The looks go on without hints, at their own pace.
-            None => return,
+            LinkEvent::Refused(_) => return,
         }
     }
-}
-
-async fn follow_one(
-    rpc: &Rpc,
-    tag: &(String, String),
-    listeners: &Mutex<Listeners>,
-    reconnect: &mut Reconnect,
-) -> Result<(), Error> {
-    let error = |status| from_status("SubscribeToWorkflowEvents", status);
-    let mut stream = rpc.dispatcher.tagged_events(tag).await.map_err(error)?;
-    while let Some(event) = stream.message().await.map_err(error)? {
-        reconnect.delivered();
-        let Ok(run) = convert::id(&event.workflow_run_id) else { continue };
-        for heard in lock(listeners).by_run.get(&run).into_iter().flatten() {
-            heard.notify_one();
-        }
-    }
-    Ok(())
 }

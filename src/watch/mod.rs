@@ -4,9 +4,10 @@
 
 mod changes;
 mod hints;
+mod link;
 mod pool;
 mod reconnect;
 mod results;
 
 pub use changes::{Change, RunWatch};
-pub(crate) use reconnect::Reconnect;
+pub(crate) use link::{Link, LinkEvent};

@@ -7,21 +7,19 @@ use std::time::Duration;
 use futures_util::future::pending;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
 
-use super::reconnect::Reconnect;
+use super::link::{Link, LinkEvent};
 use super::results::{Seen, Step, Waiting};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::{self, grpc};
 use crate::model::{Outcome, RunDetails, RunId};
 use crate::rpc::Rpc;
-use crate::rpc::pb::WorkflowRunEvent;
+use crate::rpc::grpc_types::RunEnd;
 use crate::run::{Patience, RunHandle, TaskEnd, look, quick};
 use crate::time::at;
-use crate::transport::from_status;
 
 /// Questions that wait to be sent.
 const QUEUE: usize = 1024;
@@ -103,42 +101,23 @@ impl Drop for Leave<'_> {
     }
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Streaming<WorkflowRunEvent>, Status>> + Send>>;
 type Looking = Pin<Box<dyn Future<Output = (RunId, Seen)> + Send>>;
-
-/// The stream of results, in one of its states.
-enum Link {
-    Closed,
-    /// Asked for. The server shows it to be open only with its first message, so questions are sent meanwhile.
-    Opening(Opening, mpsc::Sender<RunId>),
-    Open(Box<Streaming<WorkflowRunEvent>>, mpsc::Sender<RunId>),
-    Lost(Instant),
-}
-
-impl Link {
-    /// Where questions go, while there is a stream or one is asked for.
-    fn questions(&self) -> Option<&mpsc::Sender<RunId>> {
-        match self {
-            Self::Opening(_, questions) | Self::Open(_, questions) => Some(questions),
-            Self::Closed | Self::Lost(_) => None,
-        }
-    }
-}
 
 struct Driver {
     rpc: Rpc,
     inbox: mpsc::UnboundedReceiver<Command>,
     waiting: Waiting<oneshot::Sender<Answer>>,
-    link: Link,
-    reconnect: Reconnect,
+    link: Link<RunEnd>,
+    /// Where questions go, while there is a stream or one is asked for. The server shows it to be open only with its first
+    /// message, so they are sent meanwhile.
+    asking: Option<mpsc::Sender<RunId>>,
     looks: FuturesUnordered<Looking>,
     /// Questions for the stream, until it takes them.
     questions: Vec<RunId>,
     idle_since: Option<Instant>,
     /// Whether the last run that was told of had ended before it was asked about: then the next probably has, too.
     ended_before: bool,
-    /// When the stream was last asked for, and since when it has been lost again and again.
-    asked: Instant,
+    /// Since when the stream has been lost again and again.
     lost_since: Option<Instant>,
 }
 
@@ -148,13 +127,12 @@ impl Driver {
             rpc,
             inbox,
             waiting: Waiting::default(),
-            link: Link::Closed,
-            reconnect: Reconnect::new(LONGEST_PAUSE),
+            link: Link::new("results", LONGEST_PAUSE),
+            asking: None,
             looks: FuturesUnordered::new(),
             questions: Vec::new(),
             idle_since: None,
             ended_before: false,
-            asked: Instant::now(),
             lost_since: None,
         }
     }
@@ -163,12 +141,12 @@ impl Driver {
         loop {
             self.ask();
             let look = self.waiting.next_look().filter(|_| self.looks.len() < LOOKS);
-            let idle = self.idle_since.filter(|_| !matches!(self.link, Link::Closed)).map(|since| since + KEEP);
-            let room = room(self.link.questions().filter(|_| !self.questions.is_empty()).cloned());
+            let idle = self.idle_since.filter(|_| !self.link.is_closed()).map(|since| since + KEEP);
+            let room = room(self.asking.clone().filter(|_| !self.questions.is_empty()));
             tokio::select! {
                 // Answers first: a waiter that leaves with its answer under way should get it.
                 biased;
-                event = next(&mut self.link) => self.on_link(event),
+                event = self.link.next() => self.on_link(event),
                 Some((run, seen)) = self.looks.next() => self.on_look(run, seen),
                 command = self.inbox.recv() => match command {
                     Some(command) => self.on_command(command),
@@ -180,7 +158,7 @@ impl Driver {
                         self.looks.push(Box::pin(exists(self.rpc.clone(), run)));
                     }
                 }
-                () = at(idle) => self.link = Link::Closed,
+                () = at(idle) => self.close(),
             }
         }
     }
@@ -190,11 +168,11 @@ impl Driver {
             Command::Wait(run, fresh, waiter) => {
                 self.idle_since = None;
                 if let Some(Step::Ask(runs)) = self.waiting.wait(Instant::now(), run, self.first_look(fresh), waiter) {
-                    match self.link {
-                        Link::Closed => self.open(),
+                    if self.link.is_closed() {
+                        self.open();
+                    } else if !self.link.is_lost() {
                         // A new stream is asked about all of them.
-                        Link::Lost(_) => {}
-                        Link::Opening(..) | Link::Open(..) => self.questions.extend(runs),
+                        self.questions.extend(runs);
                     }
                 }
             }
@@ -222,14 +200,20 @@ impl Driver {
             Some((run.to_string(), receiver))
         });
         let rpc = self.rpc.clone();
-        self.asked = Instant::now();
         self.questions = self.waiting.all();
-        self.link = Link::Opening(Box::pin(async move { rpc.dispatcher.run_results(ids).await }), sender);
+        self.asking = Some(sender);
+        self.link.open(async move { rpc.dispatcher.run_results(ids).await });
+    }
+
+    fn close(&mut self) {
+        self.link.close();
+        self.asking = None;
+        self.lost_since = None;
     }
 
     /// Sends as many questions as there is room for.
     fn ask(&mut self) {
-        let Some(sender) = self.link.questions() else { return };
+        let Some(sender) = &self.asking else { return };
         while let Some(run) = self.questions.last() {
             if sender.try_send(*run).is_err() {
                 break;
@@ -238,19 +222,14 @@ impl Driver {
         }
     }
 
-    fn on_link(&mut self, event: LinkEvent) {
+    fn on_link(&mut self, event: LinkEvent<RunEnd>) {
         match event {
-            LinkEvent::Opened(stream) => {
-                if let Link::Opening(_, sender) = std::mem::replace(&mut self.link, Link::Closed) {
-                    self.link = Link::Open(stream, sender);
-                }
-            }
-            LinkEvent::Message(message) => {
-                self.reconnect.delivered();
+            LinkEvent::Due => self.open(),
+            LinkEvent::Message(end) => {
                 self.ended_before = false;
                 self.lost_since = None;
-                if let Ok(run) = convert::id(&message.workflow_run_id) {
-                    let results = TaskEnd::read(*message);
+                if let Ok(run) = convert::id(&end.run) {
+                    let results = TaskEnd::read(end);
                     for waiter in self.waiting.take(run) {
                         let _ = waiter.send(Ok(Some(results.clone())));
                     }
@@ -260,42 +239,39 @@ impl Driver {
                 }
             }
             LinkEvent::Lost(error) => self.lost(error.as_ref()),
-            LinkEvent::Due => self.open(),
+            LinkEvent::Refused(error) => self.give_up(&error),
         }
     }
 
     fn lost(&mut self, error: Option<&Error>) {
         self.questions.clear();
+        self.asking = None;
         if self.waiting.is_empty() {
-            self.link = Link::Closed;
-            return;
+            return self.close();
         }
         // One result that is too big to be received would end every stream that it is asked of: all are looked at instead.
         if error.is_some_and(|error| error.kind() == ErrorKind::TooLarge) {
             for waiter in self.waiting.take_all() {
                 let _ = waiter.send(Ok(None));
             }
-            self.link = Link::Closed;
-            return;
+            return self.close();
         }
         let now = Instant::now();
-        if now - self.asked > LASTED {
+        if now - self.link.asked() > LASTED {
             self.lost_since = None;
         }
         let gone = now - *self.lost_since.get_or_insert(now) > GIVE_UP;
-        match (self.reconnect.lost(error, fastrand::f64()).filter(|_| !gone), error) {
-            (None, Some(error)) => {
-                for waiter in self.waiting.take_all() {
-                    let _ = waiter.send(Err(error.duplicate()));
-                }
-                self.link = Link::Closed;
-                self.lost_since = None;
-            }
-            (pause, _) => {
-                self.reconnect.log("results", error);
-                self.link = Link::Lost(Instant::now() + pause.unwrap_or_default());
-            }
+        if let Some(error) = error.filter(|_| gone) {
+            self.give_up(error);
         }
+    }
+
+    /// No stream will ever tell those who wait.
+    fn give_up(&mut self, error: &Error) {
+        for waiter in self.waiting.take_all() {
+            let _ = waiter.send(Err(error.duplicate()));
+        }
+        self.close();
     }
 
     fn on_look(&mut self, run: RunId, seen: Seen) {
@@ -312,35 +288,6 @@ impl Driver {
     }
 }
 
-enum LinkEvent {
-    Opened(Box<Streaming<WorkflowRunEvent>>),
-    Message(Box<WorkflowRunEvent>),
-    /// With an error, or by the server's own end of it.
-    Lost(Option<Error>),
-    /// The pause after a loss is over.
-    Due,
-}
-
-/// The next thing that happens to the stream. Cancel safe: what is under way stays in `link`.
-async fn next(link: &mut Link) -> LinkEvent {
-    match link {
-        Link::Closed => pending().await,
-        Link::Lost(until) => {
-            sleep_until(*until).await;
-            LinkEvent::Due
-        }
-        Link::Opening(opening, _) => match opening.await {
-            Ok(stream) => LinkEvent::Opened(Box::new(stream)),
-            Err(status) => LinkEvent::Lost(Some(from_status("SubscribeToWorkflowRuns", status))),
-        },
-        Link::Open(stream, _) => match stream.message().await {
-            Ok(Some(message)) => LinkEvent::Message(Box::new(message)),
-            Ok(None) => LinkEvent::Lost(None),
-            Err(status) => LinkEvent::Lost(Some(from_status("SubscribeToWorkflowRuns", status))),
-        },
-    }
-}
-
 /// Resolves when there is room for more questions, if there are any.
 async fn room(questions: Option<mpsc::Sender<RunId>>) {
     match questions {
@@ -352,7 +299,7 @@ async fn room(questions: Option<mpsc::Sender<RunId>>) {
 async fn exists(rpc: Rpc, run: RunId) -> (RunId, Seen) {
     let answer = rpc.admin.run_details(&run.to_string()).await;
     let seen = match answer {
-        Ok(details) if details.done && grpc::status(details.status).is_final() => Seen::Ended,
+        Ok(state) if state.done && grpc::status(&state.status).is_final() => Seen::Ended,
         Ok(_) => Seen::Going,
         Err(error) if error.is_not_found() => Seen::Missing,
         Err(_) => Seen::Unknown,

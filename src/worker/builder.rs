@@ -13,8 +13,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::name::{ACCEPTED, is_name};
 use crate::model::{WorkerId, convert};
-use crate::rpc::pb::v1::CreateWorkflowVersionRequest;
-use crate::rpc::pb::{RuntimeInfo, WorkerRegisterRequest};
+use crate::rpc::grpc_types::NewWorker;
 use crate::run::Directory;
 use crate::transport::retry_delay;
 use crate::workflow::{Definition, Task};
@@ -177,36 +176,24 @@ impl Worker {
 
     /// Makes the engine know the worker, under a new id each time.
     pub(super) fn registration(&self) -> impl Future<Output = Result<WorkerId>> + Send + use<> {
-        let request = WorkerRegisterRequest {
-            worker_name: self.name.clone(),
+        let worker = NewWorker {
+            name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
-            services: vec!["default".into()],
-            slot_config: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))])
-                .into_iter()
-                .collect(),
-            // The contract has no number for this language, and the server refuses one that it does not know.
-            runtime_info: Some(RuntimeInfo {
-                sdk_version: Some(env!("CARGO_PKG_VERSION").into()),
-                language: None,
-                language_version: None,
-                os: Some(std::env::consts::OS.into()),
-                extra: Some("hatchet-rs".into()),
-            }),
-            ..Default::default()
+            slots: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))]),
         };
         let rpc = self.client.rpc().clone();
-        async move { convert::id(&rpc.dispatcher.register(request).await?.worker_id) }
+        async move { convert::id(&rpc.dispatcher.register(worker).await?) }
     }
 }
 
 /// Stores a definition, and remembers that the server has it.
 async fn put(client: &Client, definition: &Definition) -> Result<()> {
-    let request: CreateWorkflowVersionRequest = definition.request(client);
+    let workflow = definition.to_server(client);
     let mut tries = 0;
     loop {
-        match client.rpc().admin.put_workflow(request.clone()).await {
-            Ok(answer) => {
-                Directory::of(client).learn(request.name, convert::id(&answer.workflow_id)?);
+        match client.rpc().admin.put_workflow(workflow.clone()).await {
+            Ok(id) => {
+                Directory::of(client).learn(workflow.name, convert::id(&id)?);
                 return Ok(());
             }
             Err(error) if error.kind() == ErrorKind::Server && tries < PUTS => {

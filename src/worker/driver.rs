@@ -11,15 +11,20 @@ use tokio_util::sync::CancellationToken;
 use super::beats::{Beat, beat};
 use super::builder::Worker;
 use super::job::{Done, Job, Key, Stop};
-use super::link::{Link, LinkEvent};
 use super::report::{LeftTask, WorkerReport};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{TaskId, WorkerId};
-use crate::rpc::pb::{ActionType, AssignedAction};
+use crate::rpc::grpc_types::{Action, ActionKind};
+use crate::watch::{Link, LinkEvent};
 
-/// For so long after it was paused, a worker may still be given something.
-const LAST_ASSIGNMENTS: Duration = Duration::from_millis(500);
+/// A worker must be back soon: without a stream it is given nothing, and after half a minute it loses what it has.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// So long a stream may take to be known to the engine.
+const FIRST_MOMENT: Duration = Duration::from_millis(500);
+/// For so long after it was paused, a worker may still be given something: the engine's scheduler looks at its workers
+/// every 1 to 1.5 s. A stream that closed earlier would lose what is still sent into it.
+const LAST_ASSIGNMENTS: Duration = Duration::from_millis(1750);
 /// The calls of a shutdown must not hold it up.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Without beats, the engine gives away what still runs here after half a minute: by then it should be over.
@@ -84,7 +89,7 @@ impl Drop for RunningWorker {
 struct Driver {
     worker: Worker,
     id: WorkerId,
-    link: Link,
+    link: Link<Action>,
     stop: CancellationToken,
     ready: Option<oneshot::Sender<Result<()>>>,
     jobs: JoinSet<Done>,
@@ -94,7 +99,7 @@ struct Driver {
     running: HashMap<TaskId, (Key, Stop)>,
     /// Assignments that wait for a slot here, or for an earlier attempt of the same task to be gone. The engine frees a
     /// slot the moment it ends an attempt, and that attempt may take a moment to notice.
-    waiting: VecDeque<(Key, AssignedAction)>,
+    waiting: VecDeque<(Key, Action)>,
     /// Cancellations that came before what they cancel, newest last.
     cancelled: VecDeque<Key>,
     /// Whether what comes is still taken.
@@ -127,7 +132,7 @@ impl Drop for Beats {
 impl Driver {
     fn new(worker: Worker, id: WorkerId, stop: CancellationToken, ready: oneshot::Sender<Result<()>>) -> Self {
         Self {
-            link: Link::new(worker.client.clone(), id),
+            link: Link::new("assignments", LONGEST_PAUSE),
             worker,
             id,
             stop,
@@ -146,6 +151,7 @@ impl Driver {
     async fn run(mut self) -> WorkerReport {
         // They begin when the stream is asked for: one that came earlier would not count.
         let mut beats = Beats::start(&self.worker.client, self.id);
+        self.link.renew();
         let stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -161,31 +167,43 @@ impl Driver {
         self.report
     }
 
-    fn on_link(&mut self, event: LinkEvent, beats: &Beats) {
+    fn on_link(&mut self, event: LinkEvent<Action>, beats: &Beats) {
         match event {
-            LinkEvent::Action(action) => self.on_action(*action),
-            // Full means that it has not yet begun the last row of soon beats: that one will do.
-            LinkEvent::Reopened => drop(beats.opened.try_send(())),
+            LinkEvent::Message(action) => self.on_action(action),
+            LinkEvent::Due => {
+                self.listen();
+                // Full means that it has not yet begun the last row of soon beats: that one will do.
+                let _ = beats.opened.try_send(());
+            }
+            LinkEvent::Lost(_) => {}
             LinkEvent::Refused(error) => {
                 tracing::error!(%error, "the worker's stream is refused");
                 self.ready.take().map(|ready| ready.send(Err(error)));
+                self.link.give_up();
             }
         }
     }
 
-    fn on_action(&mut self, action: AssignedAction) {
+    fn listen(&mut self) {
+        let (rpc, id) = (self.worker.client.rpc().clone(), self.id.to_string());
+        self.link.open(async move { rpc.dispatcher.listen(id).await });
+    }
+
+    fn on_action(&mut self, action: Action) {
         let key = match Key::read(&action) {
             Ok(key) => key,
             Err(error) => return tracing::error!(%error, "an assignment cannot be read"),
         };
-        match ActionType::try_from(action.action_type) {
-            Ok(ActionType::StartStepRun) => self.on_start(key, action),
-            Ok(ActionType::CancelStepRun) => self.on_cancel(key),
-            other => tracing::error!(?other, run = %key.run, "this kind of assignment is not known"),
+        match action.kind() {
+            ActionKind::Start => self.on_start(key, action),
+            ActionKind::Cancel => self.on_cancel(key),
+            ActionKind::Unknown(number) => {
+                tracing::error!(number, run = %key.run, "this kind of assignment is not known");
+            }
         }
     }
 
-    fn on_start(&mut self, key: Key, action: AssignedAction) {
+    fn on_start(&mut self, key: Key, action: Action) {
         // A half-dead connection can bring the same attempt twice; it runs once.
         let known = self.stop_of(key).is_some() || self.waiting.iter().any(|(other, _)| *other == key);
         if known || !self.accepting {
@@ -227,7 +245,7 @@ impl Driver {
     /// Starts what waits, as far as there are slots and no attempt runs beside another of its task.
     fn start_waiting(&mut self) {
         while self.running.len() < self.worker.slots() {
-            let free = |(key, _): &(Key, AssignedAction)| !self.running.contains_key(&key.task);
+            let free = |(key, _): &(Key, Action)| !self.running.contains_key(&key.task);
             let Some((key, action)) = self.waiting.iter().position(free).and_then(|at| self.waiting.remove(at)) else {
                 break;
             };
@@ -235,12 +253,12 @@ impl Driver {
         }
     }
 
-    fn start_job(&mut self, key: Key, action: AssignedAction) {
+    fn start_job(&mut self, key: Key, action: Action) {
         let stop = Stop::default();
         let job = Job {
             client: self.worker.client.clone(),
             key,
-            definition: self.worker.actions.get(&action.action_id).cloned(),
+            definition: self.worker.actions.get(action.name()).cloned(),
             action,
             stop: stop.clone(),
             cancel_grace: self.worker.cancel_grace,
@@ -278,13 +296,16 @@ impl Driver {
             Beat::Accepted => {
                 self.ready.take().map(|ready| ready.send(Ok(())));
             }
-            Beat::Refused(asked) => self.link.reopen(asked),
+            // A beat from before the stream was asked for, or from its first moment, says nothing about it.
+            Beat::Refused(asked) if asked >= self.link.asked() + FIRST_MOMENT && !self.link.is_lost() => {
+                self.link.give_up();
+            }
             // The engine has forgotten it, and with it whatever it had.
             Beat::Unknown if self.registering.is_none() && self.accepting => {
                 let register = self.worker.registration();
                 self.registering = Some(Box::pin(register));
             }
-            Beat::Unknown => {}
+            Beat::Refused(_) | Beat::Unknown => {}
             Beat::Lost(error) => {
                 tracing::warn!(%error, "a beat is lost");
                 // What can pass is waited for; what cannot, keeps a worker from ever being ready.
@@ -301,7 +322,7 @@ impl Driver {
             Ok(id) => {
                 tracing::warn!(old = %self.id, new = %id, "the engine did not know the worker: it is registered anew");
                 self.id = id;
-                self.link.move_to(id);
+                self.link.renew();
                 *beats = Beats::start(&self.worker.client, id);
             }
             // The next beat is refused again, and with it comes the next try.
@@ -328,8 +349,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                event = self.link.next(), if !over => if let LinkEvent::Action(action) = event {
-                    self.on_action(*action);
+                event = self.link.next(), if !over => match event {
+                    LinkEvent::Message(action) => self.on_action(action),
+                    LinkEvent::Due => self.listen(),
+                    _ => {}
                 },
                 Some(beat) = told(&mut beats) => self.on_beat(beat),
                 () = sleep_until(grace), if !over => {

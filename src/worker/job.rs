@@ -14,8 +14,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::excerpt;
 use crate::model::{RunId, TaskId, convert};
-use crate::rpc::pb::{AssignedAction, StepActionEvent, StepActionEventType};
-use crate::time::to_proto;
+use crate::rpc::grpc_types::{Action, Report, ReportKind};
 use crate::transport::retry_delay;
 use crate::workflow::{Assignment, Context, Definition, TaskError, TaskResult};
 
@@ -34,11 +33,11 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn read(action: &AssignedAction) -> Result<Self> {
+    pub(super) fn read(action: &Action) -> Result<Self> {
         Ok(Self {
-            run: convert::id(&action.workflow_run_id)?,
-            task: convert::id(&action.task_run_external_id)?,
-            retry_count: u32::try_from(action.retry_count).unwrap_or(0),
+            run: convert::id(action.run())?,
+            task: convert::id(action.task())?,
+            retry_count: action.retry_count(),
         })
     }
 }
@@ -68,7 +67,7 @@ pub(super) struct Stop {
 pub(super) struct Job {
     pub(super) client: Client,
     pub(super) key: Key,
-    pub(super) action: AssignedAction,
+    pub(super) action: Action,
     /// `None` if the worker has no such task.
     pub(super) definition: Option<Arc<Definition>>,
     pub(super) stop: Stop,
@@ -79,7 +78,7 @@ impl Job {
     pub(super) async fn run(self) -> Done {
         let started = async {
             tokio::select! {
-                reported = self.report(StepActionEventType::StepEventTypeStarted, String::new(), false) => reported,
+                reported = self.report(ReportKind::Started, String::new(), false) => reported,
                 () = self.stop.cancelled.cancelled() => Ok(()),
             }
         };
@@ -101,20 +100,20 @@ impl Job {
     /// Runs the code, until it ends or is no longer wanted.
     async fn work(&self) -> Option<TaskResult<String>> {
         let Some(definition) = &self.definition else {
-            let text = format!("this worker has no task for the action {}", self.action.action_id);
+            let text = format!("this worker has no task for the action {}", self.action.name());
             return Some(Err(TaskError::new(text)));
         };
         let told = CancellationToken::new();
         let assignment = Assignment {
             run: self.key.run,
             task: self.key.task,
-            task_name: self.action.task_name.clone(),
+            task_name: self.action.task_name().to_owned(),
             retry_count: self.key.retry_count,
-            metadata: self.action.additional_metadata.clone().unwrap_or_default(),
+            metadata: self.action.metadata().to_owned(),
         };
         let context = Context::new(assignment, self.client.clone(), told.clone());
         // Both halves can panic: making the future reads the input.
-        let code = async { definition.handler.run(&self.action.action_payload, context).await };
+        let code = async { definition.handler.run(self.action.payload(), context).await };
         let code = AssertUnwindSafe(code).catch_unwind();
         let unwanted = async {
             tokio::select! {
@@ -133,11 +132,11 @@ impl Job {
 
     async fn finish(&self, result: TaskResult<String>) -> Done {
         let (done, kind, text, final_failure) = match result {
-            Ok(output) => (Done::Completed, StepActionEventType::StepEventTypeCompleted, output, false),
+            Ok(output) => (Done::Completed, ReportKind::Completed, output, false),
             Err(error) => {
                 // A NUL cannot be stored, and the failure would be lost with it.
                 let text = error.message().replace('\0', "\u{fffd}");
-                (Done::Failed, StepActionEventType::StepEventTypeFailed, text, !error.is_retryable())
+                (Done::Failed, ReportKind::Failed, text, !error.is_retryable())
             }
         };
         match self.report(kind, text, final_failure).await {
@@ -148,7 +147,7 @@ impl Job {
                     "the task's {} could not be sent: {error}",
                     if done == Done::Completed { "output" } else { "error" }
                 );
-                match self.report(StepActionEventType::StepEventTypeFailed, text, true).await {
+                match self.report(ReportKind::Failed, text, true).await {
                     Ok(()) => Done::Failed,
                     Err(error) => self.unreported(&error),
                 }
@@ -164,35 +163,26 @@ impl Job {
     }
 
     /// Tells the engine, for as long as that can be of use: a worker that goes has only a moment left for it.
-    async fn report(&self, kind: StepActionEventType, payload: String, final_failure: bool) -> Result<()> {
-        let event = StepActionEvent {
-            job_id: self.action.job_id.clone(),
-            job_run_id: self.action.job_run_id.clone(),
-            task_id: self.action.task_id.clone(),
-            task_run_external_id: self.action.task_run_external_id.clone(),
-            action_id: self.action.action_id.clone(),
-            event_timestamp: Some(to_proto(self.client.clock().now())),
-            event_type: kind as i32,
-            event_payload: payload,
-            retry_count: Some(self.action.retry_count),
-            should_not_retry: final_failure.then_some(true),
-            ..Default::default()
-        };
+    async fn report(&self, kind: ReportKind, payload: String, final_failure: bool) -> Result<()> {
+        let mut report = Report::new(&self.action, kind, self.client.clock().now(), payload);
+        if final_failure {
+            report = report.without_retry();
+        }
         let out_of_time = async {
             self.stop.dropped.cancelled().await;
             sleep(LAST_REPORT).await;
         };
         tokio::select! {
-            reported = self.send(event) => reported,
+            reported = self.send(&report) => reported,
             () = out_of_time => Err(Error::closed("the worker")),
         }
     }
 
-    async fn send(&self, event: StepActionEvent) -> Result<()> {
+    async fn send(&self, report: &Report) -> Result<()> {
         let deadline = Instant::now() + REPORTING;
         let mut failures = 0;
         loop {
-            let Err(error) = self.client.rpc().dispatcher.send_event(event.clone()).await else { return Ok(()) };
+            let Err(error) = self.client.rpc().dispatcher.report(report).await else { return Ok(()) };
             failures += 1;
             let pause = retry_delay(failures, fastrand::f64());
             // Even an internal error may be gone the next time: work that is done must not be lost over it.

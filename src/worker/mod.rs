@@ -4,7 +4,6 @@ mod beats;
 mod builder;
 mod driver;
 mod job;
-mod link;
 mod report;
 
 pub use builder::{Worker, WorkerBuilder};

@@ -8,7 +8,7 @@ use super::handler::Handler;
 use crate::client::Client;
 use crate::model::Priority;
 use crate::model::name::{ACCEPTED, is_name};
-use crate::rpc::pb::v1::{CreateTaskOpts, CreateWorkflowVersionRequest};
+use crate::rpc::grpc_types::{NewTask, NewWorkflow};
 use crate::time::duration_text;
 
 /// Beyond this the engine's arithmetic ends.
@@ -76,17 +76,17 @@ impl Definition {
         format!("{}:{}", client.prefixed(&self.name), self.name).to_lowercase()
     }
 
-    pub(crate) fn request(&self, client: &Client) -> CreateWorkflowVersionRequest {
+    pub(crate) fn to_server(&self, client: &Client) -> NewWorkflow {
         let (factor, longest) = self.backoff.unzip();
-        CreateWorkflowVersionRequest {
+        NewWorkflow {
             name: client.prefixed(&self.name),
             description: self.description.clone(),
             default_priority: self.default_priority.map(Priority::number),
-            tasks: vec![CreateTaskOpts {
-                readable_id: self.name.clone(),
+            tasks: vec![NewTask {
+                name: self.name.clone(),
                 action: self.action(client),
                 timeout: duration_text(self.timeout),
-                schedule_timeout: Some(duration_text(self.schedule_timeout)),
+                schedule_timeout: duration_text(self.schedule_timeout),
                 retries: i32::try_from(self.retries).unwrap_or(i32::MAX),
                 backoff_factor: factor,
                 backoff_max_seconds: longest.map(|longest| i32::try_from(longest.as_secs()).unwrap_or(i32::MAX)),

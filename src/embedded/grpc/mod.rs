@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::actor::Handle;
 use super::core::types::{Code, Fault};
+use super::faults::{self, Faults};
 use crate::rpc::pb::dispatcher_server::DispatcherServer;
 use crate::rpc::pb::events_service_server::EventsServiceServer;
 use crate::rpc::pb::v1::admin_service_server::AdminServiceServer;
@@ -50,6 +51,7 @@ type Stream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Se
 #[derive(Clone)]
 pub(crate) struct Services {
     token: Arc<str>,
+    faults: Faults,
     admin: AdminServiceServer<Engine>,
     dispatcher: DispatcherServer<Engine>,
     events: EventsServiceServer<Engine>,
@@ -72,12 +74,17 @@ impl Services {
         let engine = Engine { core, tenant, token };
         Self {
             token: Arc::clone(&engine.token),
+            faults: Faults::default(),
             admin: server!(AdminServiceServer, engine),
             dispatcher: server!(DispatcherServer, engine),
             events: server!(EventsServiceServer, engine),
             v1_dispatcher: server!(V1DispatcherServer, engine),
             workflows: server!(WorkflowServiceServer, engine),
         }
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     fn is_authorized<B>(&self, request: &Request<B>) -> bool {
@@ -99,6 +106,51 @@ impl Service<Request<Body>> for Services {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
+        let method = path.rsplit('/').next().unwrap_or_default();
+        let fault = self.faults.next(method);
+        let answer: Self::Future = match fault {
+            None => self.route(&path, request),
+            Some(faults::Fault::Refuse(code)) => refuse(faults::status(code)),
+            Some(faults::Fault::LoseAnswer) => {
+                self.route(&path, request).map_ok(|_| faults::status(GrpcCode::Unavailable.into()).into_http()).boxed()
+            }
+            Some(faults::Fault::Delay(delay)) => {
+                let (mut this, path) = (self.clone(), path.clone());
+                async move {
+                    tokio::time::sleep(delay).await;
+                    this.route(&path, request).await
+                }
+                .boxed()
+            }
+        };
+        if !STREAMS.contains(&method) {
+            return answer;
+        }
+        let open = self.faults.opened(method);
+        async move {
+            tokio::select! {
+                biased;
+                answer = answer => answer.map(|answer| faults::until_cut(answer, open)),
+                () = open.cancelled() => Ok(faults::cut().into_http()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The methods that answer with a stream.
+const STREAMS: [&str; 6] = [
+    "Listen",
+    "ListenV2",
+    "SubscribeToWorkflowEvents",
+    "SubscribeToWorkflowRuns",
+    "DurableTask",
+    "ListenForDurableEvent",
+];
+
+impl Services {
+    /// Hands a request to its service, if its token is right.
+    fn route(&mut self, path: &str, request: Request<Body>) -> <Self as Service<Request<Body>>>::Future {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
         let answer = match service {
             _ if !self.is_authorized(&request) => refuse(Status::unauthenticated("invalid auth token")),

@@ -1,0 +1,73 @@
+//! How does this SDK compare with the others, on the same work? This is its program for that comparison.
+//!
+//! ```text
+//! cargo run --release --example yardstick -- worker           # task `noop`, 100 slots, until SIGTERM or Ctrl-C
+//! cargo run --release --example yardstick -- trigger N C      # starts N runs, C at a time
+//! cargo run --release --example yardstick -- bulk N           # starts N runs, as many with each call as there may be
+//! cargo run --release --example yardstick -- waitseq N        # starts a run and waits for it, N times
+//! cargo run --release --example yardstick -- waitconc N [T]   # the same, N at once; gives up after T seconds
+//! cargo run --release --example yardstick -- list PAGE WANT   # a page of PAGE runs, then a walk through WANT
+//! ```
+//!
+//! Set up by `HATCHET_CLIENT_*`. The last line is `RESULT {json}`, with `n` (what was done) and `seconds` (how long it
+//! took). Every mode but `worker` needs a worker that has run at least once: the workflow must be known.
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+mod follow;
+mod start;
+mod worker;
+
+use std::error::Error;
+use std::time::Duration;
+
+use hatchet::{Client, WorkflowRef};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const WORKFLOW: &str = "noop";
+const USAGE: &str = "usage: yardstick worker | trigger N C | bulk N | waitseq N | waitconc N [T] | list PAGE WANT";
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct Input {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sleep_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Output {
+    ok: bool,
+}
+
+type Answer = Result<Value, Box<dyn Error>>;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let hatchet = Client::from_env()?;
+    let result = match arguments.as_slice() {
+        ["worker"] => return worker::run(&hatchet).await,
+        ["trigger", runs, at_once] => start::trigger(&hatchet, number(runs)?, number(at_once)?).await?,
+        ["bulk", runs] => start::bulk(&hatchet, number(runs)?).await?,
+        ["waitseq", runs] => follow::wait(&hatchet, number(runs)?, 1, Duration::MAX).await?,
+        ["waitconc", runs] => follow::wait(&hatchet, number(runs)?, number(runs)?, Duration::MAX).await?,
+        ["waitconc", runs, seconds] => {
+            follow::wait(&hatchet, number(runs)?, number(runs)?, Duration::from_secs(seconds.parse()?)).await?
+        }
+        ["list", page, want] => follow::list(&hatchet, number(page)?, number(want)?).await?,
+        _ => return Err(USAGE.into()),
+    };
+    println!("RESULT {result}");
+    Ok(())
+}
+
+fn workflow() -> WorkflowRef<Input, Output> {
+    WorkflowRef::new(WORKFLOW)
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("found {text:?}, accepted: a number from 1; {USAGE}"))
+}

@@ -1,0 +1,143 @@
+//! What a test makes happen: calls that are refused, late, or answered to nobody, and streams that are cut.
+//!
+//! Quirks are how the engine is; faults are accidents, each at the moment that the test chooses.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderMap, Response};
+use http_body_util::{BodyExt as _, BodyStream, Empty, StreamBody};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+/// What happens to one gRPC call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It does not reach the engine: the caller gets this status code, by its number (14 is `UNAVAILABLE`).
+    Refuse(i32),
+    /// The engine does what it was asked, and the caller gets `UNAVAILABLE` instead of the answer.
+    LoseAnswer,
+    /// It reaches the engine so much later.
+    Delay(Duration),
+}
+
+/// The accidents that are to happen. See [`Engine::faults`](crate::embedded::Engine::faults).
+#[derive(Debug, Clone, Default)]
+pub struct Faults(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// How many calls are to go wrong: none in nearly every run, so calls look no further.
+    planned: AtomicUsize,
+    by_method: Mutex<Methods>,
+}
+
+#[derive(Debug, Default)]
+struct Methods {
+    faults: HashMap<String, VecDeque<Fault>>,
+    /// Ends the streams of a method that are open.
+    open: HashMap<String, CancellationToken>,
+}
+
+impl Faults {
+    /// Makes the next `times` calls of a method go wrong, after those that are to go wrong already. Methods are called as
+    /// in the contract: `TriggerWorkflow`, `SendStepActionEvent`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hatchet::Result<()> {
+    /// use hatchet::embedded::{Engine, Fault};
+    ///
+    /// let engine = Engine::start().await?;
+    /// engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1);
+    /// # engine.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inject(&self, method: &str, fault: Fault, times: usize) {
+        self.lock().faults.entry(method.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
+        self.0.planned.fetch_add(times, Relaxed);
+    }
+
+    /// Cuts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New ones can be opened.
+    pub fn cut(&self, method: &str) {
+        if let Some(open) = self.lock().open.remove(method) {
+            open.cancel();
+        }
+    }
+
+    /// How many calls are still to go wrong.
+    pub fn planned(&self) -> usize {
+        self.0.planned.load(Relaxed)
+    }
+
+    /// What is to happen to this call.
+    pub(super) fn next(&self, method: &str) -> Option<Fault> {
+        if self.planned() == 0 {
+            return None;
+        }
+        let fault = self.lock().faults.get_mut(method)?.pop_front()?;
+        self.0.planned.fetch_sub(1, Relaxed);
+        Some(fault)
+    }
+
+    /// Resolves when the streams of a method are cut that are open now.
+    pub(super) fn opened(&self, method: &str) -> CancellationToken {
+        self.lock().open.entry(method.to_owned()).or_default().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Methods> {
+        self.0.by_method.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn status(code: i32) -> Status {
+    Status::new(Code::from_i32(code), "a fault that a test has injected")
+}
+
+/// What the reader of a stream that is cut gets.
+pub(super) fn cut() -> Status {
+    Status::unavailable("the stream was cut")
+}
+
+/// An answer that ends when its stream is cut.
+pub(super) fn until_cut(answer: Response<Body>, open: CancellationToken) -> Response<Body> {
+    let cut = open.clone();
+    answer.map(|body| {
+        let ended = stream::once(async move { cut.is_cancelled() })
+            .filter(|cut| std::future::ready(*cut))
+            .flat_map(|_| BodyStream::new(Empty::<Bytes>::new().with_trailers(async { Some(Ok(trailers())) })))
+            .map_err(|never: Infallible| match never {});
+        Body::new(StreamBody::new(BodyStream::new(body).take_until(open.cancelled_owned()).chain(ended)))
+    })
+}
+
+fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // A status whose text is plain can always be written as headers.
+    let _ = cut().add_header(&mut trailers);
+    trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_happen_in_order_and_as_often_as_asked() {
+        let faults = Faults::default();
+        faults.inject("A", Fault::Refuse(14), 2);
+        faults.inject("A", Fault::LoseAnswer, 1);
+        assert_eq!(faults.next("B"), None);
+        let told: Vec<_> = std::iter::from_fn(|| faults.next("A")).collect();
+        assert_eq!(told, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseAnswer]);
+        assert_eq!(faults.planned(), 0);
+    }
+}

@@ -1,0 +1,150 @@
+//! The worker's side: what it is, what it is told, and what it reports.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::rpc::pb;
+use crate::time::to_proto;
+
+/// A worker as it registers.
+#[derive(Debug, Clone)]
+pub(crate) struct NewWorker {
+    pub(crate) name: String,
+    pub(crate) actions: Vec<String>,
+    /// How many slots it has, by their kind.
+    pub(crate) slots: BTreeMap<String, i32>,
+}
+
+impl From<NewWorker> for pb::WorkerRegisterRequest {
+    fn from(worker: NewWorker) -> Self {
+        Self {
+            worker_name: worker.name,
+            actions: worker.actions,
+            services: vec!["default".into()],
+            slot_config: worker.slots.into_iter().collect(),
+            // The contract has no number for this language, and the server refuses one that it does not know.
+            runtime_info: Some(pb::RuntimeInfo {
+                sdk_version: Some(env!("CARGO_PKG_VERSION").into()),
+                language: None,
+                language_version: None,
+                os: Some(std::env::consts::OS.into()),
+                extra: Some("hatchet-rs".into()),
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+/// What a worker is told about an attempt at a task.
+#[derive(Debug, Clone)]
+pub(crate) struct Action(pb::AssignedAction);
+
+/// What it is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ActionKind {
+    Start,
+    Cancel,
+    /// Something that this crate does not know, by its number.
+    Unknown(i32),
+}
+
+impl From<pb::AssignedAction> for Action {
+    fn from(action: pb::AssignedAction) -> Self {
+        Self(action)
+    }
+}
+
+impl Action {
+    pub(crate) fn kind(&self) -> ActionKind {
+        match pb::ActionType::try_from(self.0.action_type) {
+            Ok(pb::ActionType::StartStepRun) => ActionKind::Start,
+            Ok(pb::ActionType::CancelStepRun) => ActionKind::Cancel,
+            _ => ActionKind::Unknown(self.0.action_type),
+        }
+    }
+
+    pub(crate) fn run(&self) -> &str {
+        &self.0.workflow_run_id
+    }
+
+    pub(crate) fn task(&self) -> &str {
+        &self.0.task_run_external_id
+    }
+
+    pub(crate) fn task_name(&self) -> &str {
+        &self.0.task_name
+    }
+
+    /// By which name the worker knows what to run.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.action_id
+    }
+
+    pub(crate) fn retry_count(&self) -> u32 {
+        u32::try_from(self.0.retry_count).unwrap_or(0)
+    }
+
+    /// Input, parents' outputs and more: the JSON text of an object.
+    pub(crate) fn payload(&self) -> &str {
+        &self.0.action_payload
+    }
+
+    /// JSON text of an object; empty if there is none.
+    pub(crate) fn metadata(&self) -> &str {
+        self.0.additional_metadata.as_deref().unwrap_or_default()
+    }
+}
+
+/// What a worker says about an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Report(pub(in crate::rpc) pb::StepActionEvent);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReportKind {
+    Started,
+    Completed,
+    Failed,
+}
+
+impl Report {
+    /// A report about just the attempt that the worker was told of. `text`: the output, or the error.
+    pub(crate) fn new(action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {
+        let kind = match kind {
+            ReportKind::Started => pb::StepActionEventType::StepEventTypeStarted,
+            ReportKind::Completed => pb::StepActionEventType::StepEventTypeCompleted,
+            ReportKind::Failed => pb::StepActionEventType::StepEventTypeFailed,
+        };
+        let action = &action.0;
+        Self(pb::StepActionEvent {
+            job_id: action.job_id.clone(),
+            job_run_id: action.job_run_id.clone(),
+            task_id: action.task_id.clone(),
+            task_run_external_id: action.task_run_external_id.clone(),
+            action_id: action.action_id.clone(),
+            event_timestamp: Some(to_proto(at)),
+            event_type: kind as i32,
+            event_payload: text,
+            retry_count: Some(action.retry_count),
+            ..Default::default()
+        })
+    }
+
+    /// The same, of a failure after which no retry is wanted.
+    pub(crate) fn without_retry(mut self) -> Self {
+        self.0.should_not_retry = Some(true);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_that_is_not_known_is_carried() {
+        let action = |action_type| Action::from(pb::AssignedAction { action_type, ..Default::default() });
+        assert_eq!(action(pb::ActionType::StartStepRun as i32).kind(), ActionKind::Start);
+        assert_eq!(action(77).kind(), ActionKind::Unknown(77));
+    }
+}

@@ -1,0 +1,58 @@
+//! A stream of messages, as plain values.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use tonic::{Status, Streaming};
+
+use crate::error::Result;
+use crate::transport::from_status;
+
+/// The messages that the server sends on one stream. It ends with an error, or when the server ends it well.
+pub(crate) struct Messages<T>(Pin<Box<dyn Stream<Item = Result<T>> + Send>>);
+
+impl<T> Messages<T> {
+    /// Takes a stream in whose name is `call`.
+    pub(super) fn new<M: Into<T> + Send + 'static>(call: &'static str, stream: Streaming<M>) -> Self {
+        Self(Box::pin(stream.map(move |message| message.map(Into::into).map_err(|status| from_status(call, status)))))
+    }
+
+    /// What came when it was opened.
+    pub(super) fn opened<M: Into<T> + Send + 'static>(
+        call: &'static str,
+        answer: Result<tonic::Response<Streaming<M>>, Status>,
+    ) -> Result<Self> {
+        answer.map(|stream| Self::new(call, stream.into_inner())).map_err(|status| from_status(call, status))
+    }
+
+    /// A stream of these, for those who test what reads one.
+    #[cfg(test)]
+    pub(crate) fn of(items: Vec<Result<T>>) -> Self
+    where
+        T: Send + 'static,
+    {
+        Self(Box::pin(futures_util::stream::iter(items)))
+    }
+
+    /// The next message, or `None` after the server's own end. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Result<T>> {
+        self.0.next().await
+    }
+}
+
+impl<T> Stream for Messages<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<T> fmt::Debug for Messages<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Messages")
+    }
+}
