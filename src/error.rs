@@ -76,7 +76,8 @@ pub enum ErrorKind {
     WorkflowNotFound,
     /// Something else that was named does not exist.
     NotFound,
-    /// Something with this key exists already.
+    /// Something with this key exists already: a run with the same idempotency key
+    /// ([`Error::existing_run`](crate::Error::existing_run)), a cron with the same name and expression.
     AlreadyExists,
     /// The server refused the request as it is: trying again is of no use.
     Rejected,

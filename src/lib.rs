@@ -38,6 +38,8 @@
 //! | start runs | [`Client::run`], [`Client::run_many`] |
 //! | follow a run | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
 //! | find runs | [`Client::runs`], [`RunFilter`] |
+//! | start them by events, at times, again and again | [`Client::push_event`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
+//! | start only one for a key | [`Idempotency`], [`Error::existing_run`] |
 //! | execute tasks | [`Client::worker`], [`WorkerReport`] |
 //! | test without a server | the module `embedded` (a feature) |
 //!
@@ -69,6 +71,7 @@ mod rpc;
 mod run;
 mod time;
 mod transport;
+mod trigger;
 mod watch;
 mod worker;
 mod workflow;
@@ -81,14 +84,19 @@ pub use config::{
 pub use error::{Answer, Error, ErrorKind, Result};
 pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
 pub use model::{
-    Attempt, AttemptStatus, Cancellation, Completed, Conflict, Failure, InvalidTransition, Outcome, Payload, Priority,
-    RunDetails, RunFilter, RunId, RunStatus, RunSummary, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout,
-    TimeoutKind, Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
+    Attempt, AttemptStatus, Cancellation, Completed, Conflict, CronId, DesiredLabel, EventId, Failure, Idempotency,
+    InvalidTransition, LabelValue, Outcome, Payload, Priority, RunDetails, RunFilter, RunId, RunStatus, RunSummary,
+    ScheduleId, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Verdict, Window, WorkerId,
+    WorkflowId, WorkflowVersionId, judge,
 };
 pub use run::{RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
+pub use trigger::{
+    CronBuilder, CronDetails, CronHandle, CronQuery, EventBuilder, EventDetails, EventHandle, EventsBuilder,
+    ScheduleBuilder, ScheduleDetails, ScheduleHandle, ScheduleQuery,
+};
 pub use watch::{Change, RunWatch};
 pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
-pub use workflow::{Context, Task, TaskError, TaskResult};
+pub use workflow::{Context, Sticky, Task, TaskError, TaskResult};
 
 /// The README's code compiles.
 #[cfg(doctest)]

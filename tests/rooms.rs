@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "error",
     "time",
     "config",
@@ -22,6 +22,7 @@ const ROOMS: [&str; 14] = [
     "client",
     "run",
     "list",
+    "trigger",
     "watch",
     "workflow",
     "worker",

@@ -43,7 +43,7 @@ quirks! {
     /// REST shows the task of a running run as queued.
     TaskStatusLies,
     /// REST gets what happens in pieces and in no order: a task's end is there before its beginning, a run's new state
-    /// before its task's events, and for a moment a failed attempt is the run's end.
+    /// before its task's events, an event before its runs, and for a moment a failed attempt is the run's end.
     ScatteredRows,
     /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:
     /// at once.

@@ -93,6 +93,10 @@ pub struct StatusCounts {
 }
 
 impl StatusCounts {
+    pub(crate) fn of<const N: usize>(counts: [(RunStatus, u64); N]) -> Self {
+        Self { by_status: counts.into_iter().map(|(status, count)| (status.as_str().to_owned(), count)).collect() }
+    }
+
     /// The number of runs in a state; of failed ones, with the timed-out ones. `None` for [`RunStatus::TimedOut`], which
     /// the server has no number for.
     pub fn get(&self, status: &RunStatus) -> Option<u64> {
@@ -125,6 +129,12 @@ impl RunQuery {
         Ok(Page { runs, total })
     }
 
+    /// The newest run that matches, whatever its state.
+    pub(crate) async fn newest(&self) -> Result<Option<RunSummary>> {
+        let parameters = parameters(&self.client, &self.filter).await?;
+        Ok(fetch(&self.client, &parameters, 1, 0).await?.into_iter().next())
+    }
+
     /// All runs that match, newest first, as a stream; see [`RunItems`].
     pub fn items(&self) -> RunItems {
         RunItems::new(self.client.clone(), self.filter.clone())
@@ -151,7 +161,7 @@ impl RunQuery {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        if self.filter.metadata.len() > 1 {
+        if self.filter.metadata.len() + self.filter.marks.len() > 1 {
             return Err(Error::invalid("filter", "counts by status can be had for one tag, and it has more"));
         }
         let parameters = parameters(&self.client, &self.filter).await?;
@@ -186,6 +196,7 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     parameters
         .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
     parameters.extend(filter.metadata.iter().map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
+    parameters.extend(filter.marks.iter().map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
     Ok(parameters)
 }
 

@@ -9,6 +9,9 @@ struct About {
     outcome: Option<Outcome>,
 }
 
+/// The run that has the key which another one should have had.
+struct Existing(RunId);
+
 impl Error {
     pub(crate) fn run_not_found(run: RunId) -> Self {
         Self::new(ErrorKind::RunNotFound, format!("the engine has no run {run}"))
@@ -18,6 +21,29 @@ impl Error {
     pub(crate) fn run_failed(run: RunId, outcome: Outcome) -> Self {
         Self::new(ErrorKind::RunFailed, format!("run {run} {outcome}"))
             .with_about(About { run, outcome: Some(outcome) })
+    }
+
+    /// A run that was not started, since another one has its idempotency key.
+    pub(crate) fn collision(existing: RunId) -> Self {
+        let text = format!("nothing was started: run {existing} has the same idempotency key");
+        Self::new(ErrorKind::AlreadyExists, text).with_about(Existing(existing)).unsent()
+    }
+
+    /// The run that has the idempotency key, if that is why another one was not started. Its
+    /// [`kind`](Self::kind) is [`ErrorKind::AlreadyExists`] then.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), u64>) -> hatchet::Result<()> {
+    /// let started = hatchet.run(&charge, &()).start().await;
+    /// let run = match (&started, started.as_ref().err().and_then(hatchet::Error::existing_run)) {
+    ///     (_, Some(existing)) => hatchet.run_handle(existing), // begun before, by whoever: that one will do
+    ///     _ => started?,
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn existing_run(&self) -> Option<RunId> {
+        self.about::<Existing>().map(|existing| existing.0)
     }
 
     /// How the run ended, if this error is [`ErrorKind::RunFailed`].
@@ -41,5 +67,13 @@ mod tests {
         let error = Error::run_not_found(run);
         assert_eq!(error.duplicate().run_id(), Some(run));
         assert!(error.is_not_found() && error.outcome().is_none());
+    }
+
+    #[test]
+    fn a_collision_names_the_run_that_won() {
+        let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+        let error = Error::collision(run);
+        assert_eq!((error.kind(), error.duplicate().existing_run()), (ErrorKind::AlreadyExists, Some(run)));
+        assert!(error.never_reached_server() && error.run_id().is_none());
     }
 }

@@ -24,12 +24,14 @@ pub struct RunFilter {
     pub(crate) workflows: Vec<String>,
     pub(crate) statuses: Vec<RunStatus>,
     pub(crate) metadata: Vec<(String, String)>,
+    /// Tags of the engine and of this crate, which users cannot ask for.
+    pub(crate) marks: Vec<(&'static str, String)>,
 }
 
 impl RunFilter {
     /// All runs that were created in a window of time.
     pub fn new(window: Window) -> Self {
-        Self { window, workflows: Vec::new(), statuses: Vec::new(), metadata: Vec::new() }
+        Self { window, workflows: Vec::new(), statuses: Vec::new(), metadata: Vec::new(), marks: Vec::new() }
     }
 
     /// Runs of this workflow; given several times, of any of them.
@@ -54,6 +56,12 @@ impl RunFilter {
     /// Only text values can be found: the engine compares as text.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// Runs with a tag that is not the user's.
+    pub(crate) fn mark(mut self, key: &'static str, value: &str) -> Self {
+        self.marks.push((key, value.to_owned()));
         self
     }
 

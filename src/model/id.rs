@@ -56,6 +56,12 @@ ids! {
     WorkflowVersionId, "workflow version id";
     /// Names a worker; each registration gets a new one.
     WorkerId, "worker id";
+    /// Names an event that was pushed.
+    EventId, "event id";
+    /// Names a schedule, which is not the run that it starts.
+    ScheduleId, "schedule id";
+    /// Names a cron, which is none of the runs that it starts.
+    CronId, "cron id";
     /// Names a tenant: the owner of everything that a token can see.
     TenantId, "tenant id";
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod dispatcher;
+mod events;
 pub(crate) mod grpc_types;
 #[cfg(not(feature = "unstable-raw"))]
 pub(crate) mod pb;
@@ -11,12 +12,15 @@ pub mod pb;
 mod rest;
 pub(crate) mod rest_types;
 mod stream;
+pub(crate) mod trigger_types;
+mod triggers;
 mod workflows;
 
 use std::sync::Arc;
 
 pub(crate) use admin::Admin;
 pub(crate) use dispatcher::{Dispatcher, EventOf};
+pub(crate) use events::Events;
 pub(crate) use rest::Rest;
 pub(crate) use stream::Messages;
 pub(crate) use workflows::Workflows;
@@ -35,6 +39,7 @@ pub(crate) struct Services {
     pub(crate) admin: Admin,
     pub(crate) workflows: Workflows,
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) events: Events,
     pub(crate) rest: Rest,
     /// For those who make calls of their own.
     #[cfg(feature = "unstable-raw")]
@@ -67,6 +72,7 @@ impl Rpc {
             admin: Admin::new(wire, &limits, caller.clone()),
             workflows: Workflows::new(wire, &limits, caller.clone()),
             dispatcher: Dispatcher::new(wire, &limits, caller.clone()),
+            events: Events::new(wire, &limits, caller.clone()),
             rest: Rest::new(rest, caller, config.tenant_id().to_owned()),
             #[cfg(feature = "unstable-raw")]
             wire: wire.clone(),

@@ -17,6 +17,10 @@ impl Rest {
         Self { wire, caller, tenant }
     }
 
+    pub(super) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// The wire, for those who make calls of their own.
     #[cfg(feature = "unstable-raw")]
     pub(crate) fn wire(&self) -> &RestWire {
@@ -64,17 +68,24 @@ impl Rest {
         RestCall::get(&[&["stable", "tenants", &self.tenant], rest].concat())
     }
 
-    async fn read<T: DeserializeOwned>(&self, name: &'static str, call: RestCall) -> Result<T> {
-        let body = self.send(name, &call).await?;
-        serde_json::from_slice(&body).map_err(|error| {
-            Error::new(ErrorKind::Decode, format!("cannot read the answer while {name}")).with_source(error)
-        })
+    pub(super) async fn read<T: DeserializeOwned>(&self, name: &'static str, call: RestCall) -> Result<T> {
+        decode(name, &self.send(name, &call).await?)
     }
 
     /// All of these read, or set what is the same when set again.
-    async fn send(&self, name: &'static str, call: &RestCall) -> Result<bytes::Bytes> {
-        self.caller.run(Call::idempotent(name), || self.wire.send(name, call)).await
+    pub(super) async fn send(&self, name: &'static str, call: &RestCall) -> Result<bytes::Bytes> {
+        self.send_as(Call::idempotent(name), call).await
     }
+
+    pub(super) async fn send_as(&self, kind: Call, call: &RestCall) -> Result<bytes::Bytes> {
+        self.caller.run(kind, || self.wire.send(kind.name, call)).await
+    }
+}
+
+pub(super) fn decode<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        Error::new(ErrorKind::Decode, format!("cannot read the answer while {name}")).with_source(error)
+    })
 }
 
 fn with(call: RestCall, parameters: &[(&str, String)]) -> RestCall {

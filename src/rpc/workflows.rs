@@ -1,13 +1,18 @@
 //! `WorkflowService`: starting runs.
 
+use chrono::{DateTime, Utc};
 use tonic::codec::CompressionEncoding;
 
-use super::grpc_types::NewRun;
+use super::grpc_types::{NewRun, Triggered, TriggeredMany, collision};
 use super::pb::v1::TriggerWorkflowRequest;
 use super::pb::workflow_service_client::WorkflowServiceClient;
-use super::pb::{BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse, TriggerWorkflowResponse};
+use super::pb::{
+    BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse, ScheduleWorkflowRequest, TriggerWorkflowResponse,
+    WorkflowVersion,
+};
 use super::{Limits, stub, unary};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::to_proto;
 use crate::transport::{Call, Caller, GrpcWire};
 
 pub(crate) struct Workflows {
@@ -27,17 +32,52 @@ impl Workflows {
     }
 
     /// Starts a run, and returns its id.
-    pub(crate) async fn trigger(&self, run: NewRun) -> Result<String> {
-        Ok(self.send_trigger(&run.0).await?.workflow_run_id)
+    pub(crate) async fn trigger(&self, run: &NewRun) -> Result<Triggered> {
+        match self.send_trigger(&run.0).await {
+            Ok(answer) => Ok(Triggered::Run(answer.workflow_run_id)),
+            Err(error) => collision::taken(error),
+        }
     }
 
     unary! { send_trigger, trigger_workflow, once, "TriggerWorkflow", TriggerWorkflowRequest => TriggerWorkflowResponse }
 
     /// Starts many runs, and returns their ids: one for each, in their order, if the server keeps its word.
-    pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<Vec<String>> {
+    pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<TriggeredMany> {
         let request = BulkTriggerWorkflowRequest { workflows: runs.into_iter().map(|run| run.0).collect() };
-        Ok(self.send_bulk_trigger(&request).await?.workflow_run_ids)
+        match self.send_bulk_trigger(&request).await {
+            Ok(answer) => Ok(TriggeredMany::Runs(answer.workflow_run_ids)),
+            Err(error) => {
+                let ids = collision::some_taken(error)?;
+                Ok(TriggeredMany::Some { ids, runs: request.workflows.into_iter().map(NewRun).collect() })
+            }
+        }
     }
 
     unary! { send_bulk_trigger, bulk_trigger_workflow, once, "BulkTriggerWorkflow", BulkTriggerWorkflowRequest => BulkTriggerWorkflowResponse }
+
+    /// Has a run started at a time, and returns the schedule's id. The input is the text of a JSON object, as the metadata.
+    pub(crate) async fn schedule(
+        &self,
+        workflow: String,
+        at: DateTime<Utc>,
+        input: String,
+        metadata: String,
+        priority: Option<i32>,
+    ) -> Result<String> {
+        let request = ScheduleWorkflowRequest {
+            name: workflow,
+            schedules: vec![to_proto(at)],
+            input,
+            additional_metadata: Some(metadata),
+            priority,
+            ..Default::default()
+        };
+        let made = self.send_schedule(&request).await?.scheduled_workflows;
+        made.into_iter()
+            .next()
+            .map(|schedule| schedule.id)
+            .ok_or_else(|| Error::new(ErrorKind::Server, "ScheduleWorkflow was asked for a schedule and answered none"))
+    }
+
+    unary! { send_schedule, schedule_workflow, once, "ScheduleWorkflow", ScheduleWorkflowRequest => WorkflowVersion }
 }

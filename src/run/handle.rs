@@ -38,7 +38,7 @@ impl Client {
 }
 
 impl<O> RunHandle<O> {
-    pub(super) fn started(client: Client, id: RunId) -> Self {
+    pub(crate) fn started(client: Client, id: RunId) -> Self {
         Self { client, id, fresh: true, output: PhantomData }
     }
 

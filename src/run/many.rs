@@ -2,18 +2,18 @@
 
 use std::marker::PhantomData;
 
+use super::chunk::{Chunk, fail, fits};
 use super::directory::Directory;
 use super::handle::RunHandle;
+use super::placement::{Placement, placement_options};
+use super::settle::settle;
 use super::start::{Runnable, common};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
-use crate::rpc::grpc_types::NewRun;
-
-/// Runs that one call starts at the most.
-const MOST: usize = 1000;
+use crate::rpc::grpc_types::{NewRun, TriggeredMany};
 
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
@@ -45,6 +45,7 @@ impl Client {
                 .collect(),
             metadata: Metadata::default(),
             priority: None,
+            placement: Placement::default(),
             output: PhantomData,
         }
     }
@@ -59,6 +60,7 @@ pub struct RunManyBuilder<O> {
     inputs: Vec<Result<String>>,
     metadata: Metadata,
     priority: Option<Priority>,
+    placement: Placement,
     output: PhantomData<fn() -> O>,
 }
 
@@ -75,11 +77,17 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
+    placement_options!();
+
     /// Starts the runs. One result for each input, in their order.
     ///
     /// Sent in calls of at most 1000 runs and as many bytes as a message may have, one after the other. An input that
     /// cannot be sent is an error in its place and does not hold up the others. Where a call fails, all its runs have
     /// that error; ask [`never_reached_server`](crate::Error::never_reached_server) whether they may have been started.
+    ///
+    /// Where another run has the [idempotency key](crate::Idempotency) of one, that one alone is an error
+    /// ([`AlreadyExists`](ErrorKind::AlreadyExists)), with the run that has it. The engine does not say which of a call those
+    /// are; then all runs of that call are looked up, and those that were not started are asked for once more, one by one.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and [`InvalidInput`](ErrorKind::InvalidInput) for the metadata:
@@ -89,6 +97,7 @@ impl<O> RunManyBuilder<O> {
     /// Dropping the future leaves the calls that were made made.
     pub async fn start(self) -> Result<Vec<Result<RunHandle<O>>>> {
         let common = common(&self.client, &self.workflow, &self.metadata, self.priority)?;
+        let common = self.placement.apply(common)?;
         Directory::find(&self.client, &self.workflow).await?;
         let limit = self.client.rpc().workflows.max_send();
         let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());
@@ -98,11 +107,16 @@ impl<O> RunManyBuilder<O> {
                 results.push(Some(Err(gone.duplicate())));
                 continue;
             }
-            match input.and_then(|input| fits(at, common.with_input(input), limit)) {
+            let sized = input.and_then(|input| {
+                let run = common.with_input(input);
+                let size = run.size();
+                fits("input", at, size, limit).map(|()| (run, size))
+            });
+            match sized {
                 Err(error) => results.push(Some(Err(error))),
                 Ok((run, size)) => {
                     if !chunk.takes(size, limit) {
-                        gone = std::mem::take(&mut chunk).send(&self.client, &mut results).await;
+                        gone = send(std::mem::take(&mut chunk), &self.client, &mut results).await;
                     }
                     chunk.add(results.len(), run, size);
                     results.push(None);
@@ -110,94 +124,46 @@ impl<O> RunManyBuilder<O> {
             }
         }
         match gone {
-            None => drop(chunk.send(&self.client, &mut results).await),
-            Some(gone) => chunk.fail(&gone, &mut results),
+            None => drop(send(chunk, &self.client, &mut results).await),
+            Some(gone) => fail(&chunk.places, &gone, &mut results),
         }
         let missing = || Err(Error::new(ErrorKind::Server, "the server's answer has no id for this run"));
         Ok(results.into_iter().map(|result| result.unwrap_or_else(missing)).collect())
     }
 }
 
-fn fits(at: usize, run: NewRun, limit: usize) -> Result<(NewRun, usize)> {
-    let size = run.size();
-    if size <= limit {
-        return Ok((run, size));
+/// Makes the call. Returns the error if there is no server to make the next one to.
+async fn send<O>(chunk: Chunk<NewRun>, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) -> Option<Error> {
+    if chunk.items.is_empty() {
+        return None;
     }
-    let text = format!("input {at} makes a message of {size} bytes, accepted: at most {limit}");
-    Err(Error::new(ErrorKind::TooLarge, text).unsent())
-}
-
-/// Runs that go in one call, with their places among all of them.
-#[derive(Default)]
-struct Chunk {
-    places: Vec<usize>,
-    runs: Vec<NewRun>,
-    size: usize,
-}
-
-impl Chunk {
-    fn takes(&self, size: usize, limit: usize) -> bool {
-        self.runs.len() < MOST && self.size + size <= limit
-    }
-
-    fn add(&mut self, place: usize, run: NewRun, size: usize) {
-        self.places.push(place);
-        self.runs.push(run);
-        self.size += size;
-    }
-
-    fn fail<O>(self, error: &Error, results: &mut [Option<Result<RunHandle<O>>>]) {
-        for place in self.places {
-            if let Some(slot) = results.get_mut(place) {
-                *slot = Some(Err(error.duplicate()));
-            }
+    let count = chunk.items.len();
+    let answer = client.rpc().workflows.bulk_trigger(chunk.items).await;
+    let answer = answer.and_then(|answer| match answer {
+        TriggeredMany::Runs(ids) if ids.len() != count => {
+            let given = ids.len();
+            let text = format!("BulkTriggerWorkflow was asked for {count} runs and answered {given} ids");
+            Err(Error::new(ErrorKind::Server, text))
+        }
+        answer => Ok(answer),
+    });
+    let mut answers = match answer {
+        Ok(TriggeredMany::Runs(ids)) => {
+            let handle = |id: String| convert::id(&id).map(|id| RunHandle::started(client.clone(), id));
+            ids.into_iter().map(handle).collect::<Vec<_>>()
+        }
+        // Boxed, because it is seldom under way.
+        Ok(TriggeredMany::Some { ids, runs }) => Box::pin(settle(client, runs, ids)).await,
+        Err(error) => {
+            fail(&chunk.places, &error, results);
+            return Some(error).filter(|error| error.kind() == ErrorKind::Unavailable && error.never_reached_server());
         }
     }
-
-    /// Makes the call. Returns the error if there is no server to make the next one to.
-    async fn send<O>(self, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) -> Option<Error> {
-        if self.runs.is_empty() {
-            return None;
-        }
-        let count = self.runs.len();
-        let answer = client.rpc().workflows.bulk_trigger(self.runs).await;
-        let answer = answer.and_then(|ids| match ids.len() {
-            given if given == count => Ok(ids),
-            given => Err(Error::new(
-                ErrorKind::Server,
-                format!("BulkTriggerWorkflow was asked for {count} runs and answered {given} ids"),
-            )),
-        });
-        for (at, place) in self.places.into_iter().enumerate() {
-            let Some(slot) = results.get_mut(place) else { continue };
-            *slot = match &answer {
-                Ok(ids) => ids.get(at).map(|id| convert::id(id).map(|id| RunHandle::started(client.clone(), id))),
-                Err(error) => Some(Err(error.duplicate())),
-            };
-        }
-        answer.err().filter(|error| error.kind() == ErrorKind::Unavailable && error.never_reached_server())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// However the sizes fall, no chunk is over either limit and nothing is left out.
-        #[test]
-        fn chunks_keep_both_limits(sizes in proptest::collection::vec(1usize..400, 0..3000)) {
-            let limit = 1000;
-            let (mut chunk, mut sent) = (Chunk::default(), 0);
-            for (place, size) in sizes.iter().enumerate() {
-                if !chunk.takes(*size, limit) {
-                    prop_assert!(chunk.size <= limit && chunk.runs.len() <= MOST && !chunk.runs.is_empty());
-                    sent += std::mem::take(&mut chunk).places.len();
-                }
-                chunk.add(place, NewRun::new(String::new(), String::new(), None), *size);
-            }
-            prop_assert_eq!(sent + chunk.places.len(), sizes.len());
+    .into_iter();
+    for place in chunk.places {
+        if let Some(slot) = results.get_mut(place) {
+            *slot = answers.next();
         }
     }
+    None
 }

@@ -1,5 +1,6 @@
 //! Starting runs, and finding out about one: handle, outcome, details.
 
+mod chunk;
 mod classify;
 mod details;
 mod directory;
@@ -7,8 +8,11 @@ mod evidence;
 mod handle;
 mod history;
 mod many;
+mod placement;
+mod settle;
 mod start;
 
+pub(crate) use chunk::{Chunk, fail, fits};
 pub(crate) use classify::quick;
 pub(crate) use details::{Patience, events, look};
 pub(crate) use directory::Directory;

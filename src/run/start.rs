@@ -7,12 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::directory::Directory;
 use super::handle::RunHandle;
+use super::placement::{Placement, placement_options};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::metadata::{Metadata, OWN_PREFIX};
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
-use crate::rpc::grpc_types::NewRun;
+use crate::rpc::grpc_types::{NewRun, Triggered};
 
 /// Something that can be run: a [`Task`](crate::Task), or a [`WorkflowRef`] to one that is defined elsewhere.
 pub trait Runnable {
@@ -74,6 +75,7 @@ impl Client {
             input: encode_input("input", input),
             metadata: Metadata::default(),
             priority: None,
+            placement: Placement::default(),
             output: PhantomData,
         }
     }
@@ -88,6 +90,7 @@ pub struct RunBuilder<O> {
     input: Result<String>,
     metadata: Metadata,
     priority: Option<Priority>,
+    placement: Placement,
     output: PhantomData<fn() -> O>,
 }
 
@@ -106,13 +109,16 @@ impl<O> RunBuilder<O> {
         self
     }
 
+    placement_options!();
+
     /// Starts the run and returns at once, without waiting for it.
     ///
     /// The workflow is looked up first if this client has not met it yet: the server would answer an unknown name with
     /// the id of a run that never exists.
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound); [`InvalidInput`](crate::ErrorKind::InvalidInput) and
+    /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound); [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if
+    /// another run has its [idempotency key](crate::Idempotency); [`InvalidInput`](crate::ErrorKind::InvalidInput) and
     /// [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For any other, ask
     /// [`never_reached_server`](crate::Error::never_reached_server): if it is `false`, the run may have been started. It
     /// is not started again by itself.
@@ -120,10 +126,13 @@ impl<O> RunBuilder<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the run was started.
     pub async fn start(self) -> Result<RunHandle<O>> {
-        let run = common(&self.client, &self.workflow, &self.metadata, self.priority)?.with_input(self.input?);
+        let common = common(&self.client, &self.workflow, &self.metadata, self.priority)?;
+        let run = self.placement.apply(common.with_input(self.input?))?;
         Directory::find(&self.client, &self.workflow).await?;
-        let id = self.client.rpc().workflows.trigger(run).await?;
-        Ok(RunHandle::started(self.client, convert::id(&id)?))
+        match self.client.rpc().workflows.trigger(&run).await? {
+            Triggered::Run(id) => Ok(RunHandle::started(self.client, convert::id(&id)?)),
+            Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
+        }
     }
 }
 

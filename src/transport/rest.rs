@@ -44,6 +44,14 @@ impl RestCall {
         Self { body: Some(body.into()), ..Self::new(Method::PATCH, path) }
     }
 
+    pub(crate) fn post(path: &[&str], body: String) -> Self {
+        Self { body: Some(body.into()), ..Self::new(Method::POST, path) }
+    }
+
+    pub(crate) fn delete(path: &[&str]) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
     fn new(method: Method, path: &[&str]) -> Self {
         let target = path.iter().fold(String::from("/api/v1"), |target, segment| target + "/" + &encoded(segment));
         Self { method, target, body: None }

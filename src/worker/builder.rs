@@ -11,8 +11,9 @@ use super::driver::RunningWorker;
 use super::report::WorkerReport;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::label::check_key;
 use crate::model::name::{ACCEPTED, is_name};
-use crate::model::{WorkerId, convert};
+use crate::model::{LabelValue, WorkerId, convert};
 use crate::rpc::grpc_types::NewWorker;
 use crate::run::Directory;
 use crate::transport::retry_delay;
@@ -38,6 +39,7 @@ impl Client {
             client: self.clone(),
             name: name.into(),
             slots: 100,
+            labels: BTreeMap::new(),
             grace: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(1),
             definitions: Vec::new(),
@@ -52,6 +54,7 @@ pub struct WorkerBuilder {
     client: Client,
     name: String,
     slots: u32,
+    labels: BTreeMap<String, LabelValue>,
     grace: Duration,
     cancel_grace: Duration,
     definitions: Vec<Arc<Definition>>,
@@ -61,6 +64,12 @@ impl WorkerBuilder {
     /// How many attempts it runs at the same time, 1 to 100 000; 100 by default.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
+        self
+    }
+
+    /// Says something about it that tasks and runs can ask for; see [`DesiredLabel`](crate::DesiredLabel).
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<LabelValue>) -> Self {
+        self.labels.insert(key.into(), value.into());
         self
     }
 
@@ -94,6 +103,7 @@ impl WorkerBuilder {
         if !(1..=MOST_SLOTS).contains(&self.slots) {
             problems.push(format!("slots: found {}, accepted: 1 to {MOST_SLOTS}", self.slots));
         }
+        problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
         if self.definitions.is_empty() {
             problems.push("it has no tasks: register at least one".into());
         }
@@ -111,6 +121,7 @@ impl WorkerBuilder {
                 client: self.client,
                 name: self.name,
                 slots: self.slots,
+                labels: self.labels,
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
                 actions: Arc::new(actions),
@@ -130,6 +141,7 @@ pub struct Worker {
     pub(super) client: Client,
     name: String,
     slots: u32,
+    labels: BTreeMap<String, LabelValue>,
     pub(super) grace: Duration,
     pub(super) cancel_grace: Duration,
     pub(super) actions: Actions,
@@ -180,6 +192,7 @@ impl Worker {
             name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
             slots: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))]),
+            labels: self.labels.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect(),
         };
         let rpc = self.client.rpc().clone();
         async move { convert::id(&rpc.dispatcher.register(worker).await?) }

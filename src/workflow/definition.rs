@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handler::Handler;
+use super::triggers::Triggers;
 use crate::client::Client;
 use crate::model::Priority;
 use crate::model::name::{ACCEPTED, is_name};
@@ -23,6 +24,7 @@ pub(crate) struct Definition {
     pub(crate) schedule_timeout: Duration,
     pub(crate) backoff: Option<(f32, Duration)>,
     pub(crate) default_priority: Option<Priority>,
+    pub(crate) triggers: Triggers,
     pub(crate) handler: Arc<dyn Handler>,
 }
 
@@ -36,6 +38,7 @@ impl Definition {
             schedule_timeout: Duration::from_secs(300),
             backoff: None,
             default_priority: None,
+            triggers: Triggers::default(),
             handler,
         }
     }
@@ -68,6 +71,9 @@ impl Definition {
                 format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"),
             );
         }
+        for problem in self.triggers.problems() {
+            check(false, problem);
+        }
         problems
     }
 
@@ -78,7 +84,7 @@ impl Definition {
 
     pub(crate) fn to_server(&self, client: &Client) -> NewWorkflow {
         let (factor, longest) = self.backoff.unzip();
-        NewWorkflow {
+        let workflow = NewWorkflow {
             name: client.prefixed(&self.name),
             description: self.description.clone(),
             default_priority: self.default_priority.map(Priority::number),
@@ -90,10 +96,12 @@ impl Definition {
                 retries: i32::try_from(self.retries).unwrap_or(i32::MAX),
                 backoff_factor: factor,
                 backoff_max_seconds: longest.map(|longest| i32::try_from(longest.as_secs()).unwrap_or(i32::MAX)),
+                labels: self.triggers.labels(),
                 ..Default::default()
             }],
             ..Default::default()
-        }
+        };
+        self.triggers.apply(client, workflow)
     }
 }
 

@@ -4,9 +4,11 @@ mod context;
 mod definition;
 mod handler;
 mod task;
+mod triggers;
 
 pub(crate) use context::Assignment;
 pub use context::Context;
 pub(crate) use definition::Definition;
 pub use handler::{TaskError, TaskResult};
 pub use task::Task;
+pub use triggers::Sticky;

@@ -61,7 +61,7 @@ where
 }
 
 impl<I, O> Task<I, O> {
-    fn with(mut self, change: impl FnOnce(&mut Definition)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Definition)) -> Self {
         change(Arc::make_mut(&mut self.definition));
         self
     }

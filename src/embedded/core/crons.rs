@@ -7,14 +7,19 @@ use chrono::SecondsFormat;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::cron::{Expression, Problem};
 use super::schedules::object;
 use super::timers::{Timer, TimerKey};
 use super::types::{At, Fault, Turn, stored};
-use super::{Core, Quirk};
+use super::{Core, Quirk, duration};
+use crate::model::cron::{Expression, Problem};
 
 /// So long one is there that nobody can read.
 const UNREADABLE: Duration = Duration::from_millis(300);
+
+/// Whether an `@every` has no length of time.
+fn is_nonsense(text: &str) -> bool {
+    text.trim().strip_prefix("@every ").is_none_or(|length| duration::parse(length.trim()).is_none())
+}
 
 /// A cron that REST creates.
 #[derive(Debug, Clone)]
@@ -85,8 +90,10 @@ impl Core {
         }
         let expression = match Expression::parse_any(&what.text) {
             Ok(expression) => Some(expression),
-            Err(Problem::Invalid) if self.has(Quirk::VanishingCrons) => None,
-            Err(problem) => return Err(problem.fault()),
+            Err(Problem::Every) if !is_nonsense(&what.text) => return Err(Problem::Every.fault()),
+            Err(Problem::Zone(zone)) => return Err(Problem::Zone(zone).fault()),
+            Err(_) if self.has(Quirk::VanishingCrons) => None,
+            Err(_) => return Err(Problem::Invalid.fault()),
         };
         Ok(self.add_cron(turn, what, false, expression))
     }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::cron;
 use super::definitions::Problems;
 use super::expression::{Expression, Problem};
 use super::types::{Fault, Label, Turn};
+use crate::model::cron;
 
 /// What expressions of filters may use.
 const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];

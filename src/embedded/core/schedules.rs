@@ -54,7 +54,7 @@ impl Core {
         }
         let mut made = Vec::with_capacity(times.len());
         for at in times {
-            let (id, at) = (turn.uuid(), at.trunc_subsecs(3));
+            let (id, at) = (turn.uuid(), at.round_subsecs(3));
             let start = self.set_start(turn, id, at);
             self.schedules.count += 1;
             let (created, number) = (stored(turn.now), self.schedules.count);
@@ -85,7 +85,7 @@ impl Core {
     pub(crate) fn reschedule(&mut self, turn: &Turn<'_>, id: Uuid, at: At) -> bool {
         let Some(old) = self.schedules.all.get(&id).map(|schedule| schedule.timer) else { return false };
         self.timers.clear(old);
-        let at = at.trunc_subsecs(3);
+        let at = at.round_subsecs(3);
         let timer = self.set_start(turn, id, at);
         if let Some(schedule) = self.schedules.all.get_mut(&id) {
             (schedule.at, schedule.timer) = (at, timer);

@@ -15,9 +15,12 @@ use crate::embedded::core::events::Event;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus};
+use crate::embedded::quirks::Quirk;
 
 /// How far back the server looks if it is not told.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long the runs of an event can take to appear.
+const LATER: Duration = Duration::from_millis(250);
 const MOST_COUNTED: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -29,7 +32,13 @@ pub(super) fn routes() -> Router<Engine> {
 
 /// The runs of an event that REST knows by now.
 fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (&'a Run, Option<Uuid>)> {
-    event.runs.iter().filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
+    // They have messages of their own, which come a moment after the event's.
+    let early = core.has(Quirk::ScatteredRows) && now < event.at + LATER;
+    event
+        .runs
+        .iter()
+        .filter(move |_| !early)
+        .filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
 }
 
 fn render(core: &Core, event: &Event, now: At) -> Value {

@@ -1,6 +1,11 @@
 //! Definitions, as they are stored.
 
-use crate::rpc::pb::v1::{CreateTaskOpts, CreateWorkflowVersionRequest};
+use std::collections::BTreeMap;
+
+use super::DesiredLabel;
+use crate::rpc::pb::v1::{
+    CreateTaskOpts, CreateWorkflowVersionRequest, IdempotencyConfig, IdempotencyMethod, StickyStrategy,
+};
 
 /// A workflow's definition. All names and actions are as the server is to know them.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +16,23 @@ pub(crate) struct NewWorkflow {
     pub(crate) tasks: Vec<NewTask>,
     /// The one that runs when another has failed.
     pub(crate) on_failure: Option<NewTask>,
+    /// The keys of events that start it, and the cron expressions.
+    pub(crate) events: Vec<String>,
+    pub(crate) crons: Vec<String>,
+    /// What the runs of a cron get, as JSON text.
+    pub(crate) cron_input: Option<String>,
+    /// Whether its tasks stay on one worker; then, whether they wait for it.
+    pub(crate) sticky: Option<bool>,
+    pub(crate) idempotency: Option<NewIdempotency>,
+}
+
+/// What lets only one run be started for a key.
+#[derive(Debug, Clone)]
+pub(crate) struct NewIdempotency {
+    pub(crate) expression: String,
+    pub(crate) ttl_ms: i64,
+    /// Whether the end of the run frees the key.
+    pub(crate) ends_with_run: bool,
 }
 
 /// A task's definition.
@@ -26,6 +48,7 @@ pub(crate) struct NewTask {
     pub(crate) backoff_max_seconds: Option<i32>,
     /// The names of the tasks that it follows.
     pub(crate) parents: Vec<String>,
+    pub(crate) labels: BTreeMap<String, DesiredLabel>,
 }
 
 impl From<NewWorkflow> for CreateWorkflowVersionRequest {
@@ -36,8 +59,20 @@ impl From<NewWorkflow> for CreateWorkflowVersionRequest {
             default_priority: workflow.default_priority,
             tasks: workflow.tasks.into_iter().map(Into::into).collect(),
             on_failure_task: workflow.on_failure.map(Into::into),
+            event_triggers: workflow.events,
+            cron_triggers: workflow.crons,
+            cron_input: workflow.cron_input,
+            sticky: workflow.sticky.map(|hard| if hard { StickyStrategy::Hard } else { StickyStrategy::Soft } as i32),
+            idempotency: workflow.idempotency.map(Into::into),
             ..Default::default()
         }
+    }
+}
+
+impl From<NewIdempotency> for IdempotencyConfig {
+    fn from(idempotency: NewIdempotency) -> Self {
+        let method = if idempotency.ends_with_run { IdempotencyMethod::Status } else { IdempotencyMethod::Ttl };
+        Self { expression: idempotency.expression, ttl_ms: idempotency.ttl_ms, method: Some(method as i32) }
     }
 }
 
@@ -52,6 +87,7 @@ impl From<NewTask> for CreateTaskOpts {
             backoff_factor: task.backoff_factor,
             backoff_max_seconds: task.backoff_max_seconds,
             parents: task.parents,
+            worker_labels: task.labels.into_iter().map(|(key, label)| (key, label.into())).collect(),
             ..Default::default()
         }
     }

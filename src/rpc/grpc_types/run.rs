@@ -1,7 +1,10 @@
 //! Runs: to be started, as they stand, and as they end.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 
+use super::DesiredLabel;
 use crate::rpc::pb;
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 
@@ -21,6 +24,18 @@ impl NewRun {
             priority,
             ..Default::default()
         })
+    }
+
+    /// Asks for a worker, and for workers with labels.
+    pub(crate) fn placed(mut self, worker: Option<String>, labels: BTreeMap<String, DesiredLabel>) -> Self {
+        self.0.desired_worker_id = worker;
+        self.0.desired_worker_labels = labels.into_iter().map(|(key, label)| (key, label.into())).collect();
+        self
+    }
+
+    /// The input.
+    pub(crate) fn input(&self) -> &str {
+        &self.0.input
     }
 
     /// The same run with an input, the text of a JSON object.

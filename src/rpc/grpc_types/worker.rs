@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use super::LabelValue;
 use crate::rpc::pb;
 use crate::time::to_proto;
 
@@ -14,6 +15,7 @@ pub(crate) struct NewWorker {
     pub(crate) actions: Vec<String>,
     /// How many slots it has, by their kind.
     pub(crate) slots: BTreeMap<String, i32>,
+    pub(crate) labels: BTreeMap<String, LabelValue>,
 }
 
 impl From<NewWorker> for pb::WorkerRegisterRequest {
@@ -23,6 +25,7 @@ impl From<NewWorker> for pb::WorkerRegisterRequest {
             actions: worker.actions,
             services: vec!["default".into()],
             slot_config: worker.slots.into_iter().collect(),
+            labels: worker.labels.into_iter().map(|(key, value)| (key, value.into())).collect(),
             // The contract has no number for this language, and the server refuses one that it does not know.
             runtime_info: Some(pb::RuntimeInfo {
                 sdk_version: Some(env!("CARGO_PKG_VERSION").into()),

@@ -1,0 +1,189 @@
+//! Cron expressions, as the engine's parser takes them: five fields, or six with seconds first. What the engine does not
+//! take is refused here before it is sent, and the embedded engine goes by the same.
+
+const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+/// What crons that are created by REST may be, and those of a definition may not.
+const SHORTHANDS: [(&str, &str); 7] = [
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+    ("@monthly", "0 0 1 * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@hourly", "0 * * * *"),
+];
+
+/// An expression: the numbers that each field allows, as bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expression {
+    pub(crate) seconds: u64,
+    pub(crate) minutes: u64,
+    pub(crate) hours: u64,
+    pub(crate) days: Field,
+    pub(crate) months: u64,
+    pub(crate) weekdays: Field,
+}
+
+/// Of the two that name a day, one that is a star leaves it to the other; two that are none mean any of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) allowed: u64,
+    pub(crate) star: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Problem {
+    Invalid,
+    /// There are no time zones here but one.
+    Zone(String),
+    /// There is no `@every` here.
+    Every,
+}
+
+impl Expression {
+    /// What a definition may say.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
+        let mut words: Vec<_> = text.split_whitespace().collect();
+        if let Some(first) = words.first().copied()
+            && let Some(zone) = first.strip_prefix("TZ=").or_else(|| first.strip_prefix("CRON_TZ="))
+        {
+            words.remove(0);
+            if !["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Z", ""].contains(&zone) {
+                // What is wrong with the rest is wrong in any zone.
+                fields(&words)?;
+                return Err(Problem::Zone(zone.to_owned()));
+            }
+        }
+        fields(&words)
+    }
+
+    /// The same, and the shorthands.
+    pub(crate) fn parse_any(text: &str) -> Result<Self, Problem> {
+        if text.trim_start().starts_with("@every ") {
+            return Err(Problem::Every);
+        }
+        let known = SHORTHANDS.into_iter().find(|(name, _)| *name == text.trim());
+        Self::parse(known.map_or(text, |(_, meaning)| meaning))
+    }
+}
+
+fn fields(words: &[&str]) -> Result<Expression, Problem> {
+    let with_seconds = |fields: [&str; 6]| -> Option<Expression> {
+        let [seconds, minutes, hours, days, months, weekdays] = fields;
+        Some(Expression {
+            seconds: field(seconds, 0, 59, &[])?.allowed,
+            minutes: field(minutes, 0, 59, &[])?.allowed,
+            hours: field(hours, 0, 23, &[])?.allowed,
+            days: field(days, 1, 31, &[])?,
+            months: field(months, 1, 12, &MONTHS)?.allowed,
+            weekdays: field(weekdays, 0, 6, &WEEKDAYS)?,
+        })
+    };
+    let expression = match *words {
+        [minutes, hours, days, months, weekdays] => with_seconds(["0", minutes, hours, days, months, weekdays]),
+        [seconds, minutes, hours, days, months, weekdays] => {
+            with_seconds([seconds, minutes, hours, days, months, weekdays])
+        }
+        _ => None,
+    };
+    expression.ok_or(Problem::Invalid)
+}
+
+/// A list of ranges. Empty parts of it are passed over.
+fn field(text: &str, least: u32, most: u32, names: &[&str]) -> Option<Field> {
+    let mut all = Field { allowed: 0, star: false };
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let one = range(part, least, most, names)?;
+        all = Field { allowed: all.allowed | one.allowed, star: all.star | one.star };
+    }
+    Some(all)
+}
+
+fn range(text: &str, least: u32, most: u32, names: &[&str]) -> Option<Field> {
+    let (bounds, step) = match text.split_once('/') {
+        Some((bounds, step)) => (bounds, Some(number(step, &[], 0)?)),
+        None => (text, None),
+    };
+    let (start, end, star) = if ["*", "?"].contains(&bounds) {
+        // A step makes it a choice of its own.
+        (least, most, step.is_none_or(|step| step == 1))
+    } else if let Some((start, end)) = bounds.split_once('-') {
+        (number(start, names, least)?, number(end, names, least)?, false)
+    } else {
+        let start = number(bounds, names, least)?;
+        (start, if step.is_some() { most } else { start }, false)
+    };
+    let step = step.unwrap_or(1);
+    if start < least || end > most || start > end || step == 0 {
+        return None;
+    }
+    let numbers = (start..=end).step_by(usize::try_from(step).ok()?);
+    Some(Field { allowed: numbers.fold(0, |bits, number| bits | 1 << number), star })
+}
+
+fn number(text: &str, names: &[&str], first: u32) -> Option<u32> {
+    let text = text.to_lowercase();
+    match names.iter().position(|name| *name == text) {
+        Some(at) => Some(u32::try_from(at).ok()? + first),
+        None if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_the_engine_accepts_and_refuses() {
+        for text in [
+            "* * * * *",
+            "*/3 * * * * *",
+            "0 9 * JAN MON",
+            "0 9 ? * MON-FRI",
+            "  0  9 * * *",
+            "0 0 31 2 *",
+            "TZ=UTC 0 9 * * *",
+            "CRON_TZ=Etc/UTC 0 9 * * *",
+            "0 9 * * 0",
+            "1,2,5-9/2 * * * *",
+            "5/15 * * * *",
+        ] {
+            assert!(Expression::parse(text).is_ok(), "{text}");
+        }
+        for text in [
+            "@daily",
+            "@every 1m",
+            "* * * *",
+            "* * * * * * *",
+            "",
+            "60 * * * *",
+            "0 9 * * 7",
+            "*/0 * * * *",
+            "5-1 * * * *",
+            "L * * * *",
+            "* * 0 * *",
+            "* * * 13 *",
+            "-1 * * * *",
+            "a * * * *",
+            "* * L * *",
+            "not a cron",
+        ] {
+            assert_eq!(Expression::parse(text), Err(Problem::Invalid), "{text}");
+        }
+        assert_eq!(Expression::parse("TZ=Europe/Oslo 0 9 * * *"), Err(Problem::Zone("Europe/Oslo".into())));
+        assert_eq!(Expression::parse_any("@hourly"), Expression::parse("0 * * * *"));
+        assert_eq!(Expression::parse_any("@every 1m"), Err(Problem::Every));
+        assert_eq!(Expression::parse_any("@never"), Err(Problem::Invalid));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_it(text in "[ -~]{0,20}") {
+            let _ = Expression::parse_any(&text);
+        }
+    }
+}

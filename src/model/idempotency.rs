@@ -1,0 +1,87 @@
+//! One run for a key.
+
+use std::time::Duration;
+
+use crate::rpc::grpc_types::NewIdempotency;
+
+/// The engine counts milliseconds, and dates end somewhere.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Lets only one run of a workflow be started for a key, which an expression takes out of the input.
+///
+/// A second one is not started: [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), with the run that has the
+/// key in [`Error::existing_run`](crate::Error::existing_run). So a trigger that may or may not have happened can be made
+/// again. Keys are the tenant's: two workflows whose expressions give the same text share it, so put the workflow's name
+/// into the expression where that is not wanted. An event or a schedule that would start a second run starts none, and
+/// nobody is told.
+///
+/// Expressions are CEL over `input` and `additional_metadata`, and must give a text. The engine answers a trigger whose
+/// key is missing, or is no text, with the id of a run that never exists: waiting for it ends with
+/// [`RunNotFound`](crate::ErrorKind::RunNotFound).
+///
+/// ```
+/// use std::time::Duration;
+/// use hatchet::{Context, Idempotency, Task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Order { id: String }
+///
+/// let day = Duration::from_secs(24 * 3600);
+/// let charge = Task::new("charge", async |_: Order, _: Context| Ok(()))
+///     .idempotency(Idempotency::for_time("'charge:' + input.id", day));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    expression: String,
+    length: Duration,
+    ends_with_run: bool,
+}
+
+impl Idempotency {
+    /// The key is taken for this long from the start of the run, also when the run has ended before.
+    pub fn for_time(expression: impl Into<String>, length: Duration) -> Self {
+        Self { expression: expression.into(), length, ends_with_run: false }
+    }
+
+    /// The key is taken until the run has ended, and no longer than `at_most`. Of a run of several tasks, the engine was
+    /// seen to free it when the first of them has ended.
+    pub fn until_ended(expression: impl Into<String>, at_most: Duration) -> Self {
+        Self { expression: expression.into(), length: at_most, ends_with_run: true }
+    }
+
+    /// What the server would refuse.
+    pub(crate) fn problem(&self) -> Option<String> {
+        if self.expression.trim().is_empty() || self.expression.contains('\0') {
+            return Some(format!(
+                "idempotency: found the expression {:?}, accepted: a CEL expression",
+                self.expression
+            ));
+        }
+        let fits = (Duration::from_millis(1)..=LONGEST).contains(&self.length);
+        (!fits).then(|| format!("idempotency: found {:?}, accepted: 1 ms to a hundred years", self.length))
+    }
+
+    pub(crate) fn to_server(&self) -> NewIdempotency {
+        NewIdempotency {
+            expression: self.expression.clone(),
+            ttl_ms: i64::try_from(self.length.as_millis()).unwrap_or(i64::MAX),
+            ends_with_run: self.ends_with_run,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_would_refuse() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Idempotency::for_time("input.id", second).problem(), None);
+        assert!(Idempotency::for_time(" ", second).problem().unwrap().contains("a CEL expression"));
+        for length in [Duration::ZERO, Duration::from_micros(999), Duration::MAX] {
+            assert!(Idempotency::until_ended("input.id", length).problem().unwrap().contains("1 ms to"), "{length:?}");
+        }
+    }
+}

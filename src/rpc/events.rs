@@ -1,0 +1,43 @@
+//! `EventsService`: events.
+
+use tonic::codec::CompressionEncoding;
+
+use super::grpc_types::NewEvent;
+use super::pb::events_service_client::EventsServiceClient;
+use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest};
+use super::{Limits, stub, unary};
+use crate::error::Result;
+use crate::transport::{Call, Caller, GrpcWire};
+
+pub(crate) struct Events {
+    stub: EventsServiceClient<GrpcWire>,
+    caller: Caller,
+    max_send: usize,
+}
+
+impl Events {
+    pub(super) fn new(wire: &GrpcWire, limits: &Limits, caller: Caller) -> Self {
+        Self { stub: stub!(EventsServiceClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
+    }
+
+    /// The most bytes that a message may have.
+    pub(crate) fn max_send(&self) -> usize {
+        self.max_send
+    }
+
+    /// Takes an event in, and returns its id.
+    pub(crate) async fn push(&self, event: NewEvent) -> Result<String> {
+        Ok(self.send_push(&event.0).await?.event_id)
+    }
+
+    unary! { send_push, push, once, "Push", PushEventRequest => Event }
+
+    /// Takes many events in, all or none, and returns their ids in their order.
+    pub(crate) async fn bulk_push(&self, events: Vec<NewEvent>) -> Result<Vec<String>> {
+        let request = BulkPushEventRequest { events: events.into_iter().map(|event| event.0).collect() };
+        let answer = self.send_bulk_push(&request).await?;
+        Ok(answer.events.into_iter().map(|event| event.event_id).collect())
+    }
+
+    unary! { send_bulk_push, bulk_push, once, "BulkPush", BulkPushEventRequest => ManyEvents }
+}
