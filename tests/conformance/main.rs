@@ -13,7 +13,10 @@
 
 mod creating;
 mod details;
+mod events;
+mod placing;
 mod promises;
+mod schedules;
 mod searching;
 mod status;
 mod tasks;

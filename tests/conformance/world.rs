@@ -24,8 +24,7 @@ pub(crate) struct World {
 impl World {
     /// A name that no other row and no earlier run of the suite has used.
     pub(crate) fn name(&self, name: &str) -> String {
-        let row = self.row.split('_').next().unwrap_or_default();
-        format!("{row}-{name}-{}", std::process::id())
+        format!("{}-{name}-{}", self.row, std::process::id())
     }
 
     /// A client of the same engine with another configuration.

@@ -1,0 +1,169 @@
+//! C2: events, and the other rows about them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use hatchet::{ErrorKind, EventId, Priority, RunStatus, WorkflowRef};
+use serde_json::{Value, json};
+
+use crate::tasks::{Doubled, Number, double};
+use crate::world::{World, rows};
+
+rows! {
+    c2_an_event_starts_a_run_of_each_workflow_that_listens,
+    c2_from_a_run_back_to_its_event,
+    c2_an_event_that_nobody_listens_to,
+    c2_many_events_in_order_and_a_bad_one_loses_no_other,
+    c9_events_have_the_namespace,
+    c12_bad_events_are_refused_before_anything_is_sent,
+    w10_wildcards_in_the_definition_start_runs,
+}
+
+async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(world: World) {
+    let key = world.name("order:paid");
+    let (one, two, other) = (
+        double(world.name("one")).on_event(&key),
+        double(world.name("two")).on_event(&key).on_event(world.name("never")),
+        double(world.name("other")).on_event(world.name("other")),
+    );
+    let worker = world.hatchet.worker(world.name("worker")).register(&one).register(&two).register(&other);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let event =
+        world.hatchet.push_event(&key, &Number { n: 21 }).metadata("tenant", "acme").scope("s").send().await.unwrap();
+    assert_eq!(event.key(), Some(key.as_str()));
+    let runs = event.runs().await.unwrap();
+    assert_eq!(runs.len(), 2);
+    for run in &runs {
+        let run = world.hatchet.run_handle::<Doubled>(run.id());
+        assert_eq!(run.result().await.unwrap(), Doubled { doubled: 42 });
+        let details = run.details().await.unwrap();
+        assert_eq!(details.metadata.get("tenant"), Some(&json!("acme")));
+        assert_eq!(details.input.parse::<Number>().unwrap(), Number { n: 21 });
+    }
+    // And the event itself, by its id alone.
+    let again = world.hatchet.event_handle(event.id());
+    let mut details = again.details().await.unwrap();
+    for _ in 0..100 {
+        if details.counts.get(&RunStatus::Completed) == Some(2) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        details = again.details().await.unwrap();
+    }
+    assert_eq!((details.counts.get(&RunStatus::Completed), details.counts.total()), (Some(2), 2));
+    assert_eq!((details.id, details.key.as_str(), details.scope.as_deref()), (event.id(), key.as_str(), Some("s")));
+    assert_eq!(details.payload.parse::<Number>().unwrap(), Number { n: 21 });
+    assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
+    assert!(details.seen_at.is_some());
+    let ids: HashSet<_> = runs.iter().map(hatchet::RunHandle::id).collect();
+    assert_eq!(details.runs.into_iter().collect::<HashSet<_>>(), ids);
+    worker.shutdown().await;
+}
+
+async fn c2_from_a_run_back_to_its_event(world: World) {
+    let task = double(world.name("double")).on_event(world.name("k"));
+    let worker = world.worker(&task).await;
+    let event = world.hatchet.push_event(world.name("k"), &Number { n: 1 }).send().await.unwrap();
+    let run = event.runs().await.unwrap().remove(0);
+    // A run of an event says so in its metadata, and nowhere else.
+    let metadata = run.details().await.unwrap().engine_metadata;
+    let id: EventId = metadata["hatchet__event_id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(metadata["hatchet__event_key"], json!(world.name("k")));
+    let back = world.hatchet.event_handle(id);
+    assert_eq!((id, back.details().await.unwrap().runs), (event.id(), vec![run.id()]));
+    worker.shutdown().await;
+}
+
+async fn c2_an_event_that_nobody_listens_to(world: World) {
+    let event = world.hatchet.push_event(world.name("nobody"), &json!({})).send().await.unwrap();
+    assert!(event.runs().await.unwrap().is_empty());
+    assert_eq!(event.details().await.unwrap().counts.total(), 0);
+    let unknown = world.hatchet.event_handle("00000000-0000-4000-8000-000000000000".parse().unwrap());
+    let error = unknown.details().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_not_found()), (ErrorKind::NotFound, true));
+}
+
+async fn c2_many_events_in_order_and_a_bad_one_loses_no_other(world: World) {
+    let (key, task) = (world.name("many"), double(world.name("double")).on_event(world.name("many")));
+    let worker = world.worker(&task).await;
+    // Over two calls by their number; and over several by their bytes, with one that fits into none and one that is none.
+    let small = (0..1005).map(|n| json!({ "n": n }));
+    let large =
+        [900_000, 5_000_000, 900_000, 900_000, 900_000, 900_000].map(|size| json!({"n": 1, "text": "x".repeat(size)}));
+    let payloads: Vec<Value> = small.chain(large).chain([json!([1])]).collect();
+    let events = world.hatchet.push_events(&key, payloads).metadata("part", "x").send().await.unwrap();
+    let ids: HashSet<EventId> = events.iter().flatten().map(hatchet::EventHandle::id).collect();
+    assert_eq!((events.len(), ids.len()), (1012, 1010));
+    let errors: Vec<_> = [1006, 1011].map(|at| events[at].as_ref().unwrap_err()).into();
+    assert_eq!(
+        errors.iter().map(|error| error.kind()).collect::<Vec<_>>(),
+        [ErrorKind::TooLarge, ErrorKind::InvalidInput]
+    );
+    assert!(errors[0].to_string().starts_with("payload 1006 makes a message of "), "{}", errors[0]);
+    assert!(errors[1].to_string().starts_with("invalid payload 1011: found [1]"), "{}", errors[1]);
+    for at in [0, 999, 1000, 1004] {
+        let event = events[at].as_ref().unwrap();
+        assert_eq!(event.details().await.unwrap().payload.parse::<Value>().unwrap(), json!({ "n": at }));
+        let run = event.runs().await.unwrap().remove(0);
+        assert_eq!(run.result().await.unwrap()["doubled"], json!(2 * at));
+    }
+    worker.shutdown().await;
+}
+
+async fn c9_events_have_the_namespace(world: World) {
+    let spaced = world.client_with(|config| config.namespace("Team"));
+    let (key, task) = (world.name("k"), double(world.name("double")).on_event(world.name("k")));
+    let worker = spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap();
+    let event = spaced.push_event(&key, &Number { n: 1 }).send().await.unwrap();
+    assert_eq!(event.runs().await.unwrap().len(), 1);
+    assert_eq!((event.key(), event.details().await.unwrap().key), (Some(key.as_str()), key.clone()));
+    // It is not there without it.
+    let other = world.hatchet.push_event(&key, &Number { n: 1 }).send().await.unwrap();
+    assert!(other.runs().await.unwrap().is_empty());
+    let same = world.hatchet.event_handle(event.id()).details().await.unwrap();
+    assert_eq!(same.key, format!("team_{key}"));
+    worker.shutdown().await;
+}
+
+async fn c12_bad_events_are_refused_before_anything_is_sent(world: World) {
+    let hatchet = &world.hatchet;
+    let (key, fine) = (world.name("k"), json!({}));
+    let refusals = [
+        (hatchet.push_event("", &fine).send().await.unwrap_err(), "invalid event key: found an empty text"),
+        (hatchet.push_event("a\0", &fine).send().await.unwrap_err(), "invalid event key: it has the character U+0000"),
+        (hatchet.push_event(&key, &fine).scope("\0").send().await.unwrap_err(), "invalid event scope"),
+        (
+            hatchet.push_event(&key, &[1]).send().await.unwrap_err(),
+            "invalid payload: found [1], accepted: a JSON object",
+        ),
+        (hatchet.push_event(&key, &json!({"a": "\0"})).send().await.unwrap_err(), "U+0000"),
+        (
+            hatchet.push_event(&key, &json!({"a": "x".repeat(5_000_000)})).send().await.unwrap_err(),
+            "accepted: at most 4194304",
+        ),
+        (
+            hatchet.push_event(&key, &fine).metadata("hatchet__event_id", "x").send().await.unwrap_err(),
+            "invalid metadata: ",
+        ),
+        (hatchet.push_events("", [&fine]).send().await.unwrap_err(), "invalid event key"),
+    ];
+    for (error, text) in refusals {
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");
+        assert!(error.to_string().contains(text) && error.never_reached_server(), "{error} has no {text:?}");
+    }
+    let event = hatchet.push_event(&key, &fine).priority(Priority::High).send().await.unwrap();
+    assert_eq!(event.details().await.unwrap().payload.parse::<Value>().unwrap(), fine);
+}
+
+async fn w10_wildcards_in_the_definition_start_runs(world: World) {
+    let key = |text: &str| format!("{}:{text}", world.name("k"));
+    let task = double(world.name("double")).on_event(key("a:*")).on_event(key("x_y"));
+    let worker = world.worker(&task).await;
+    for (text, count) in [("a:1", 1), ("a:", 1), ("a", 0), ("x_y", 1), ("xzy", 1), ("X_Y", 0)] {
+        let event = world.hatchet.push_event(key(text), &Number { n: 1 }).send().await.unwrap();
+        assert_eq!(event.runs().await.unwrap().len(), count, "{text}");
+    }
+    let any: WorkflowRef<Number, Doubled> = WorkflowRef::new(task.name());
+    assert_eq!(world.hatchet.run(&any, &Number { n: 4 }).start().await.unwrap().result().await.unwrap().doubled, 8);
+    worker.shutdown().await;
+}

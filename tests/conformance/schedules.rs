@@ -1,0 +1,256 @@
+//! C3: schedules and crons.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use hatchet::{Client, ErrorKind, Priority, RunSummary, Window};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::tasks::{Doubled, Number, double};
+use crate::world::{World, rows};
+
+rows! {
+    c3_a_schedule_starts_a_run_at_its_time,
+    c3_a_schedule_of_the_past_starts_its_run_soon,
+    c3_a_schedule_can_be_moved_deleted_and_listed,
+    c3_a_cron_starts_runs_until_it_is_paused_or_deleted,
+    c3_a_cron_that_the_server_drops_is_noticed,
+    c9_schedules_and_crons_have_the_namespace,
+    c12_bad_crons_are_refused_before_anything_is_sent,
+    w10_a_cron_in_the_definition_starts_runs,
+}
+
+/// The time by the engine's clock, from a run that it has just created.
+async fn now(world: &World) -> chrono::DateTime<Utc> {
+    let task = double(world.name("clock"));
+    let worker = world.worker(&task).await;
+    let run = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    run.result().await.unwrap();
+    let now = run.details().await.unwrap().finished_at().unwrap();
+    worker.shutdown().await;
+    now
+}
+
+async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
+    let task = double(world.name("double"));
+    let now = now(&world).await;
+    let worker = world.worker(&task).await;
+    // Further away than the engine looks ahead.
+    let at = now + TimeDelta::seconds(7);
+    let schedule = world
+        .hatchet
+        .schedule(&task, &Number { n: 4 }, at)
+        .metadata("tenant", "acme")
+        .priority(Priority::Medium)
+        .create()
+        .await
+        .unwrap();
+    let details = schedule.details().await.unwrap();
+    assert_eq!((details.id, details.workflow_name.as_str()), (schedule.id(), task.name()));
+    assert!((details.at - at).abs() <= TimeDelta::milliseconds(1), "{} {at}", details.at);
+    assert_eq!((details.input.parse().unwrap(), details.priority), (Number { n: 4 }, Some(Priority::Medium)));
+    assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
+    assert!(schedule.run().await.unwrap().is_none());
+    // By its id alone, as long as it is there.
+    let same = world.hatchet.schedule_handle::<Doubled>(schedule.id());
+    assert!(same.run().await.unwrap().is_none());
+
+    let begun = Instant::now();
+    let run = loop {
+        match schedule.run().await.unwrap() {
+            Some(run) => break run,
+            None if begun.elapsed() < Duration::from_secs(20) => sleep(Duration::from_millis(200)).await,
+            None => panic!("it never started its run"),
+        }
+    };
+    assert_eq!(run.result().await.unwrap(), Doubled { doubled: 8 });
+    let details = run.details().await.unwrap();
+    let late = details.created_at.unwrap() - at;
+    assert!((TimeDelta::zero()..TimeDelta::seconds(2)).contains(&late), "{late}");
+    assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
+    assert!(details.engine_metadata.contains_key("hatchet_rs__schedule"));
+    // The schedule is gone, and the handle still finds its run.
+    let error = schedule.details().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_not_found()), (ErrorKind::NotFound, true));
+    assert_eq!(schedule.run().await.unwrap().map(|run| run.id()), Some(run.id()));
+    assert!(same.run().await.unwrap_err().is_not_found());
+    worker.shutdown().await;
+}
+
+async fn c3_a_schedule_of_the_past_starts_its_run_soon(world: World) {
+    let task = double(world.name("double"));
+    let worker = world.worker(&task).await;
+    let at = "2026-01-01T00:00:00Z".parse().unwrap();
+    let schedule = world.hatchet.schedule(&task, &Number { n: 1 }, at).create().await.unwrap();
+    let begun = Instant::now();
+    while schedule.run().await.unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(15), "it never started its run");
+        sleep(Duration::from_millis(100)).await;
+    }
+    worker.shutdown().await;
+}
+
+async fn c3_a_schedule_can_be_moved_deleted_and_listed(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    let (far, further) = ("2126-01-01T00:00:00Z".parse().unwrap(), "2127-01-01T00:00:00.5Z".parse().unwrap());
+    let mut all = Vec::new();
+    for (part, at) in [("a", far), ("b", further), ("b", far)] {
+        let schedule = world.hatchet.schedule(&task, &Number { n: 1 }, at).metadata("part", part);
+        all.push(schedule.create().await.unwrap());
+    }
+    let list = async |query: hatchet::ScheduleQuery| {
+        query.list().await.unwrap().into_iter().map(|schedule| schedule.id).collect::<std::collections::HashSet<_>>()
+    };
+    let of_task = world.hatchet.schedules().workflow(task.name());
+    assert_eq!(list(of_task.clone()).await, all.iter().map(hatchet::ScheduleHandle::id).collect());
+    assert_eq!(list(of_task.clone().metadata("part", "b")).await, [all[1].id(), all[2].id()].into());
+    assert_eq!(all[0].reschedule(further).await.unwrap().at, further);
+    assert_eq!(all[0].details().await.unwrap().at, further);
+    for schedule in &all {
+        schedule.delete().await.unwrap();
+        schedule.delete().await.unwrap();
+    }
+    assert!(all[0].details().await.unwrap_err().is_not_found());
+    assert!(all[0].reschedule(far).await.unwrap_err().is_not_found());
+    assert!(all[0].run().await.unwrap().is_none(), "it was deleted");
+    assert!(list(of_task).await.is_empty());
+}
+
+/// The runs of a cron, oldest first, when there are so many.
+async fn runs(hatchet: &Client, cron: &hatchet::CronHandle<Doubled>, window: Window, count: usize) -> Vec<RunSummary> {
+    let begun = Instant::now();
+    loop {
+        let mut found = cron.runs(window).await.unwrap().page(100).await.unwrap().runs;
+        if found.len() >= count {
+            found.reverse();
+            assert!(hatchet.tenant().is_ok());
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "only {} runs", found.len());
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
+    let task = double(world.name("double"));
+    let worker = world.worker(&task).await;
+    let cron = world.hatchet.cron(&task, "often", "*/2 * * * * *", &Number { n: 3 }).metadata("tenant", "acme");
+    let cron = cron.create().await.unwrap();
+    let details = cron.details().await.unwrap();
+    assert_eq!((details.id, details.name.as_str(), details.expression.as_str()), (cron.id(), "often", "*/2 * * * * *"));
+    assert_eq!((details.enabled, details.defined, details.workflow_name.as_str()), (true, false, task.name()));
+    assert_eq!(details.input.parse::<Number>().unwrap(), Number { n: 3 });
+    assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
+
+    let found = runs(&world.hatchet, &cron, world.window(), 2).await;
+    let run = world.hatchet.run_handle::<Doubled>(found[0].id);
+    assert_eq!(run.result().await.unwrap(), Doubled { doubled: 6 });
+    let details = run.details().await.unwrap();
+    assert_eq!(details.engine_metadata["hatchet__cron_name"], json!("often"));
+    assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
+    let seconds = found[1].created_at - found[0].created_at;
+    assert!((TimeDelta::seconds(1)..TimeDelta::seconds(5)).contains(&seconds), "{seconds}");
+    // By its id alone.
+    let same = world.hatchet.cron_handle::<Doubled>(cron.id());
+    assert!(runs(&world.hatchet, &same, world.window(), 2).await.iter().any(|run| run.id == found[0].id));
+
+    cron.pause().await.unwrap();
+    assert!(!cron.details().await.unwrap().enabled);
+    sleep(Duration::from_secs(4)).await;
+    let paused = runs(&world.hatchet, &cron, world.window(), 0).await.len();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(runs(&world.hatchet, &cron, world.window(), 0).await.len(), paused);
+    cron.resume().await.unwrap();
+    runs(&world.hatchet, &cron, world.window(), paused + 1).await;
+
+    // The same again is refused, and the same name with another expression is not.
+    let again = world.hatchet.cron(&task, "often", "*/2 * * * * *", &Number { n: 3 }).create().await.unwrap_err();
+    assert_eq!((again.kind(), again.never_reached_server()), (ErrorKind::AlreadyExists, true));
+    let other = world.hatchet.cron(&task, "often", "@yearly", &Number { n: 3 }).create().await.unwrap();
+    let listed: std::collections::HashSet<_> =
+        world.hatchet.crons().workflow(task.name()).list().await.unwrap().iter().map(|cron| cron.id).collect();
+    assert_eq!(listed, [cron.id(), other.id()].into());
+    let tagged = world.hatchet.crons().workflow(task.name()).metadata("tenant", "acme").list().await.unwrap();
+    assert_eq!(tagged.iter().map(|cron| cron.id).collect::<Vec<_>>(), [cron.id()]);
+    for cron in [&cron, &other] {
+        cron.delete().await.unwrap();
+        assert!(cron.delete().await.unwrap_err().is_not_found());
+        assert!(cron.details().await.unwrap_err().is_not_found());
+        assert!(cron.pause().await.unwrap_err().is_not_found());
+    }
+    worker.shutdown().await;
+}
+
+async fn c3_a_cron_that_the_server_drops_is_noticed(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    let error = world.hatchet.cron(&task, "bad", "@every never", &Number { n: 1 }).create().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    assert!(error.to_string().contains("it cannot read \"@every never\""), "{error}");
+    assert!(world.hatchet.crons().workflow(task.name()).list().await.unwrap().is_empty());
+}
+
+async fn c9_schedules_and_crons_have_the_namespace(world: World) {
+    let spaced = world.client_with(|config| config.namespace("Team"));
+    let task = double(world.name("double"));
+    spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap().shutdown().await;
+    let at = "2126-01-01T00:00:00Z".parse().unwrap();
+    let schedule = spaced.schedule(&task, &Number { n: 1 }, at).create().await.unwrap();
+    assert_eq!(schedule.details().await.unwrap().workflow_name, task.name());
+    let cron = spaced.cron(&task, "c", "@yearly", &Number { n: 1 }).create().await.unwrap();
+    assert_eq!(cron.details().await.unwrap().workflow_name, task.name());
+    for error in [
+        world.hatchet.schedule(&task, &Number { n: 1 }, at).create().await.unwrap_err(),
+        world.hatchet.cron(&task, "c", "@yearly", &Number { n: 1 }).create().await.unwrap_err(),
+        world.hatchet.schedules().workflow(task.name()).list().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
+    }
+    schedule.delete().await.unwrap();
+    cron.delete().await.unwrap();
+}
+
+async fn c12_bad_crons_are_refused_before_anything_is_sent(world: World) {
+    let (hatchet, task) = (&world.hatchet, double(world.name("double")));
+    let input = Number { n: 1 };
+    for (error, text) in [
+        (hatchet.cron(&task, "", "* * * * *", &input).create().await.unwrap_err(), "invalid cron name"),
+        (
+            hatchet.cron(&task, "c", "not a cron", &input).create().await.unwrap_err(),
+            "found \"not a cron\", accepted: 5 fields",
+        ),
+        (
+            hatchet.cron(&task, "c", "* * * * *", &input).metadata("", "x").create().await.unwrap_err(),
+            "invalid metadata",
+        ),
+        (hatchet.worker("w").register(&task.clone().cron("0 9 * * 7")).build().unwrap_err(), "found \"0 9 * * 7\""),
+        (hatchet.worker("w").register(&task.clone().on_event("")).build().unwrap_err(), "event: found the key \"\""),
+    ] {
+        assert!(error.to_string().contains(text), "{error}");
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::InvalidInput, true));
+    }
+}
+
+async fn w10_a_cron_in_the_definition_starts_runs(world: World) {
+    let task = double(world.name("double")).cron("*/2 * * * * *").cron_input(&Number { n: 5 });
+    let worker = world.worker(&task).await;
+    let crons = world.hatchet.crons().workflow(task.name()).list().await.unwrap();
+    assert_eq!(crons.len(), 1);
+    assert_eq!((crons[0].defined, crons[0].expression.as_str(), crons[0].name.as_str()), (true, "*/2 * * * * *", ""));
+    let cron = world.hatchet.cron_handle::<Doubled>(crons[0].id);
+    let found = runs(&world.hatchet, &cron, world.window(), 1).await;
+    let run = world.hatchet.run_handle::<Doubled>(found[0].id);
+    assert_eq!(run.result().await.unwrap(), Doubled { doubled: 10 });
+    // A version without it ends it.
+    let plain = double(task.name().to_owned());
+    let other = world.worker(&plain).await;
+    let begun = Instant::now();
+    while !world.hatchet.crons().workflow(task.name()).list().await.unwrap().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the cron is still there");
+        sleep(Duration::from_millis(100)).await;
+    }
+    worker.shutdown().await;
+    other.shutdown().await;
+}
