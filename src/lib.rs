@@ -81,11 +81,12 @@ pub use config::{
 pub use error::{Answer, Error, ErrorKind, Result};
 pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
 pub use model::{
-    Attempt, AttemptStatus, Cancellation, Completed, Conflict, Failure, InvalidTransition, Outcome, Payload, Priority,
-    RunDetails, RunFilter, RunId, RunStatus, RunSummary, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout,
-    TimeoutKind, Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
+    Attempt, AttemptStatus, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronTrigger, EventId,
+    EventTrigger, Failure, InvalidTransition, LogLevel, LogLine, Outcome, Payload, Priority, RunDetails, RunFilter, RunId,
+    RunStatus, RunSummary, ScheduleTrigger, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Trigger,
+    Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
 };
-pub use run::{RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
+pub use run::{LogItems, RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
 pub use watch::{Change, RunWatch};
 pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
 pub use workflow::{Context, Task, TaskError, TaskResult};

@@ -86,6 +86,8 @@ mod tests {
     fn row(number: u32, second: u32) -> RunSummary {
         RunSummary {
             id: format!("00000000-0000-4000-8001-{number:012}").parse().unwrap(),
+            task: None,
+            parent_task: None,
             workflow: "00000000-0000-4000-8004-000000000001".parse().unwrap(),
             workflow_name: "w".into(),
             status: RunStatus::Completed,

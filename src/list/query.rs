@@ -215,7 +215,7 @@ pub(super) async fn fetch(
                 );
                 return Err(Error::new(ErrorKind::Server, text));
             }
-            rest::summary(row, |name| client.unprefixed(name))
+            rest::summary(row, false, |name| client.unprefixed(name))
         })
         .collect()
 }

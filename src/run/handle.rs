@@ -3,7 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::details::{Patience, look};
+use super::gather::{Patience, look};
+use super::logs;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{RunDetails, RunId};
@@ -56,7 +57,8 @@ impl<O> RunHandle<O> {
         self.fresh
     }
 
-    /// All that is known about the run now: input, output, attempts, times, metadata.
+    /// All that is known about the run now: what started it, input, output, tasks with their attempts and times, metadata,
+    /// log lines, why it was cancelled.
     ///
     /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to ten seconds, until
     /// both agree on whether the run has ended.
@@ -67,7 +69,10 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn details(&self) -> Result<RunDetails> {
-        look(&self.client, self.id, None, Patience::Short).await
+        let mut details = look(&self.client, self.id, None, Patience::Short).await?;
+        // Boxed, because it is the smaller part and large.
+        Box::pin(logs::add(&self.client, &mut details)).await?;
+        Ok(details)
     }
 }
 

@@ -322,14 +322,14 @@ impl<O> RunHandle<O> {
     pub async fn outcome(&self) -> Result<Outcome> {
         if !self.is_fresh() {
             // It may have ended long ago, and then a look is quicker than the stream.
-            let details = self.details().await?;
+            let details = look(self.client(), self.id(), None, Patience::Short).await?;
             if let Some(outcome) = details.outcome {
                 return Ok(outcome);
             }
         }
         loop {
             let results = Pool::of(self.client()).wait(self.id(), self.is_fresh()).await?;
-            if let Some(outcome) = results.as_deref().and_then(quick) {
+            if let Some(outcome) = results.as_deref().and_then(|results| quick(self.id(), results)) {
                 return Ok(outcome);
             }
             // An end that the details do not confirm was none: wait for the next.

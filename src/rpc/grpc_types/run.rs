@@ -54,6 +54,8 @@ pub(crate) struct RunState {
 pub(crate) struct TaskState {
     pub(crate) id: String,
     pub(crate) name: String,
+    /// To be believed only when the run has ended.
+    pub(crate) status: String,
     /// Present and empty for a task that completed, too.
     pub(crate) error: Option<String>,
     pub(crate) output: Option<String>,
@@ -64,6 +66,7 @@ impl From<pb::v1::GetRunDetailsResponse> for RunState {
         let tasks = answer.task_runs.into_iter().map(|(name, task)| TaskState {
             id: task.external_id,
             name,
+            status: status(task.status),
             error: task.error,
             output: task.output.map(text),
         });
@@ -98,6 +101,7 @@ pub(crate) struct RunEnd {
 /// How a task ended.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskEnd {
+    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) error: Option<String>,
     pub(crate) output: Option<String>,
@@ -106,6 +110,7 @@ pub(crate) struct TaskEnd {
 impl From<pb::WorkflowRunEvent> for RunEnd {
     fn from(event: pb::WorkflowRunEvent) -> Self {
         let tasks = event.results.into_iter().map(|result| TaskEnd {
+            id: result.task_run_external_id,
             name: result.task_name,
             error: result.error,
             output: result.output,
