@@ -4,6 +4,8 @@
 //! Each command is a method that takes a [`Turn`]. What it wants done outside is collected, and taken with
 //! [`Core::effects`]. [`Core::advance`] fires the timers that are due.
 
+mod cancels;
+mod dag;
 mod definitions;
 mod duration;
 pub(crate) mod json;
@@ -35,7 +37,7 @@ use self::types::{Action, At, Effect, Turn};
 use self::workers::Worker;
 use super::quirks::{Quirk, Quirks};
 
-pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest};
+pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest, stored_payload};
 
 /// The whole state of one tenant of the engine.
 #[derive(Debug)]
@@ -97,6 +99,7 @@ impl Core {
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
+                Timer::EarlyEnd(run) => self.early_end(turn, run),
             }
         }
     }

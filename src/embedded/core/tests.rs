@@ -86,7 +86,8 @@ impl Bench {
             description: String::new(),
             default_priority: None,
             input_json_schema: None,
-            task,
+            tasks: vec![task],
+            on_failure: None,
         };
         self.turn(|core, turn| core.put_workflow(turn, definition)).unwrap();
     }
@@ -151,6 +152,7 @@ fn task() -> TaskDefinition {
     TaskDefinition {
         readable_id: "t".into(),
         action: "w:t".into(),
+        parents: vec![],
         timeout: "60s".into(),
         schedule_timeout: Some("5m".into()),
         retries: 0,

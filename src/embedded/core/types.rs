@@ -80,13 +80,18 @@ pub(crate) struct Definition {
     pub(crate) description: String,
     pub(crate) default_priority: Option<i32>,
     pub(crate) input_json_schema: Option<Vec<u8>>,
-    pub(crate) task: TaskDefinition,
+    /// At least one. Their order makes no difference.
+    pub(crate) tasks: Vec<TaskDefinition>,
+    /// The task that runs when another has failed.
+    pub(crate) on_failure: Option<TaskDefinition>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TaskDefinition {
     pub(crate) readable_id: String,
     pub(crate) action: String,
+    /// Names of the tasks that come before it.
+    pub(crate) parents: Vec<String>,
     /// As it was written; empty when it was not set.
     pub(crate) timeout: String,
     pub(crate) schedule_timeout: Option<String>,

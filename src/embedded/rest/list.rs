@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::query::{self, Query};
 use super::{Refusal, json as render};
-use crate::embedded::core::store::Run;
+use crate::embedded::core::store::{Run, Task};
 use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus};
 
@@ -72,15 +72,23 @@ impl Runs {
     }
 
     pub(super) fn answer(&self, core: &Core, now: At) -> Value {
+        if self.tasks {
+            let tasks =
+                self.matching(core, now).flat_map(|run| run.newest_first().into_iter().map(move |task| (run, task)));
+            let tasks = tasks.filter(|(_, task)| self.has_status(task.rest_status()));
+            self.page(tasks, |(run, task)| render::task_row(core, run, task, self.payloads))
+        } else {
+            let runs = self.matching(core, now).filter(|run| self.has_status(run.rest_status()));
+            self.page(runs, |run| render::row(core, run, self.payloads))
+        }
+    }
+
+    fn page<T>(&self, found: impl Iterator<Item = T>, render: impl Fn(T) -> Value) -> Value {
         let mut rows = Vec::new();
         let mut total = 0;
-        for run in self.matching(core, now) {
+        for item in found {
             if total >= self.offset && rows.len() < self.limit {
-                rows.extend(if self.tasks {
-                    run.tasks.iter().map(|task| render::task_row(core, run, task, self.payloads)).collect::<Vec<_>>()
-                } else {
-                    vec![render::row(core, run, self.payloads)]
-                });
+                rows.push(render(item));
             }
             total += 1;
             if total >= MOST_COUNTED && rows.len() >= self.limit {
@@ -92,11 +100,14 @@ impl Runs {
         json!({"pagination": {"current_page": page, "next_page": page + 1, "num_pages": pages}, "rows": rows})
     }
 
+    fn has_status(&self, status: RestStatus) -> bool {
+        self.statuses.is_empty() || self.statuses.contains(&status)
+    }
+
     /// Runs counted by their status, all five always there.
     pub(super) fn count(&self, core: &Core, now: At) -> Value {
         let mut counts = [0_u64; RestStatus::ALL.len()];
-        for run in self.matching(core, now) {
-            let status = render::status(run);
+        for status in self.matching(core, now).map(Run::rest_status).filter(|status| self.has_status(*status)) {
             for (count, _) in counts.iter_mut().zip(RestStatus::ALL).filter(|(_, other)| *other == status) {
                 *count += 1;
             }
@@ -116,7 +127,6 @@ impl Runs {
             .take_while(move |run| self.since.is_some_and(|since| run.created >= since))
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
-            .filter(|run| self.statuses.is_empty() || self.statuses.contains(&render::status(run)))
             .filter(|run| self.has_tags(run))
     }
 
@@ -164,8 +174,7 @@ impl Logs {
         })
     }
 
-    pub(super) fn answer(&self, core: &Core, run: &Run) -> Option<Value> {
-        let task = run.tasks.first()?;
+    pub(super) fn answer(&self, core: &Core, (run, task): (&Run, &Task)) -> Option<Value> {
         let mut lines: Vec<_> = core
             .logs(task.id)?
             .iter()

@@ -154,7 +154,7 @@ impl Play {
                     assert!(core.workers[worker].running.contains(&key), "unknown to its worker");
                     timers.push((*timer, Timer::Execution(key)));
                 }
-                State::Backoff | State::Ended => {}
+                State::Absent | State::Backoff | State::Ended => {}
             }
         }
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
