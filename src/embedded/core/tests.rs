@@ -1,5 +1,6 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
+mod dag;
 mod invariants;
 mod lifecycle;
 mod workers;
@@ -12,8 +13,8 @@ use uuid::Uuid;
 
 use super::store::{End, Run, Task, TaskEventKind};
 use super::types::{
-    Action, At, Definition, Effect, EventKind, Message, Registration, Report, ReportKind, Resource, RunEvent, StreamId,
-    TaskDefinition, Trigger, Turn,
+    Action, At, Definition, Effect, EventKind, Fault, Message, Registration, Report, ReportKind, Resource, RunEvent,
+    StreamId, TaskDefinition, Trigger, Turn,
 };
 use super::{Core, RestStatus};
 use crate::embedded::quirks::Quirks;
@@ -81,15 +82,51 @@ impl Bench {
     }
 
     fn put(&mut self, task: TaskDefinition) {
+        self.put_all(vec![task], None).unwrap();
+    }
+
+    /// Puts the workflow `w` with several tasks. All have the same action.
+    fn put_all(&mut self, tasks: Vec<TaskDefinition>, on_failure: Option<TaskDefinition>) -> Result<Uuid, Fault> {
         let definition = Definition {
             name: "w".into(),
             description: String::new(),
             default_priority: None,
             input_json_schema: None,
-            tasks: vec![task],
-            on_failure: None,
+            tasks,
+            on_failure,
         };
-        self.turn(|core, turn| core.put_workflow(turn, definition)).unwrap();
+        self.turn(|core, turn| core.put_workflow(turn, definition)).map(|version| version.id)
+    }
+
+    /// A task of a DAG by its name.
+    fn of(&self, run: Uuid, name: &str) -> &Task {
+        let run = self.run(run);
+        run.tasks.iter().find(|task| &*run.step(task).unwrap().readable_id == name).unwrap()
+    }
+
+    /// What gRPC shows of a DAG: its status, and those of the tasks that there are.
+    fn tasks(&self, run: Uuid) -> Vec<(&str, RestStatus)> {
+        let run = self.run(run);
+        let views = run.grpc_views(self.now).into_iter();
+        views.map(|(task, view)| (&*run.step(task).unwrap().readable_id, view.status)).collect()
+    }
+
+    /// The names of the tasks that workers are given.
+    fn given(&mut self) -> Vec<String> {
+        self.actions()
+            .into_iter()
+            .filter(|(_, action)| !action.cancel)
+            .map(|(_, action)| action.readable_id.to_string())
+            .collect()
+    }
+
+    /// The events among the effects: of which task, or of the run, and what.
+    fn told(&mut self) -> Vec<RunEvent> {
+        let event = |effect| match effect {
+            Effect::Send(_, Message::Event(event)) => Some(event),
+            _ => None,
+        };
+        self.effects().into_iter().filter_map(event).collect()
     }
 
     fn trigger(&mut self) -> Uuid {
@@ -159,6 +196,11 @@ fn task() -> TaskDefinition {
         backoff_factor: None,
         backoff_max_seconds: None,
     }
+}
+
+fn named(name: &str, parents: &[&str]) -> TaskDefinition {
+    let parents = parents.iter().map(|parent| (*parent).to_owned()).collect();
+    TaskDefinition { readable_id: name.into(), parents, ..task() }
 }
 
 fn trigger(priority: Option<i32>) -> Trigger {
