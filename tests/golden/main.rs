@@ -100,6 +100,7 @@ scenarios! {
     bulk_3: usual("bulk-3"), shows [], not [];
     stream_events: usual("stream-events"), shows [], not [];
     logs: usual("logs"), shows [LateAttach], not [];
+    child_runs: usual("child-runs"), shows [LateAttach], not [];
     dag_completed: usual("dag-completed"), shows [], not [EarlyDagEnd, LateAttach];
     dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateAttach], not [];
     dag_on_failure: usual("dag-on-failure"), shows [EarlyDagEnd, LateAttach], not [];

@@ -23,6 +23,14 @@ pub(crate) async fn check(stage: &Stage, recording: &Value, compare: &mut Compar
         let id = compare.name(other["id"].as_str().unwrap());
         rest(stage, "others", &id, &other["rest"], Extra::Allowed, compare).await;
     }
+    for child in recording["children"].as_array().into_iter().flatten() {
+        let id = compare.name(child["id"].as_str().unwrap());
+        rest(stage, "child", &id, &child["rest"], Extra::Allowed, compare).await;
+    }
+    if let Some(mut list) = recording.get("list_by_parent").cloned() {
+        list["what"] = "list by parent".into();
+        check_list(stage, &list, compare).await;
+    }
     for (name, task) in recording["rest"]["tasks"].as_object().into_iter().flatten() {
         let run = stage.wire.get(&format!("/api/v1/stable/workflow-runs/{}", compare.name(FIRST_RUN))).await;
         let shape = run["shape"].as_array().unwrap();

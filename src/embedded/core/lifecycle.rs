@@ -229,12 +229,14 @@ impl Core {
     }
 
     fn add_final(&mut self, turn: &Turn<'_>, key: TaskKey, end: End) {
+        let restarted = self.runs.get(key.run).is_some_and(Run::is_restarted);
         let Some(task) = self.runs.task_mut(key) else { return };
         let retry_count = task.retry_count;
-        // A second output takes the place of the first.
+        // A second output takes the place of the first, unless the whole run has begun a second time.
         task.finals.retain(|row| {
-            row.retry_count == retry_count
-                && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_)))
+            restarted
+                || row.retry_count == retry_count
+                    && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_)))
         });
         task.finals.push(Final { retry_count, end, at: turn.now });
         task.finals.shrink_to_fit();

@@ -5,6 +5,7 @@
 //! [`Core::effects`]. [`Core::advance`] fires the timers that are due.
 
 mod cancels;
+mod children;
 mod dag;
 mod definitions;
 mod duration;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use self::children::Families;
 use self::definitions::Definitions;
 use self::queue::Queues;
 use self::store::{LogLine, Runs, TaskEvent, TaskEventKind, TaskKey};
@@ -46,6 +48,7 @@ pub(crate) struct Core {
     quirks: Quirks,
     definitions: Definitions,
     runs: Runs,
+    families: Families,
     queues: Queues,
     workers: BTreeMap<Uuid, Worker>,
     streams: Streams,
@@ -62,6 +65,7 @@ impl Core {
             quirks,
             definitions: Definitions::default(),
             runs: Runs::default(),
+            families: Families::default(),
             queues: Queues::default(),
             workers: BTreeMap::new(),
             streams: Streams::default(),
@@ -152,6 +156,7 @@ impl Core {
             priority: run.priority.into(),
             workflow: run.version.workflow,
             version: run.version.id,
+            parent: run.parent().cloned(),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::timers::TimerKey;
-use super::types::{At, EventKind, TaskDefinition};
+use super::types::{At, EventKind, ParentLink, TaskDefinition};
 
 /// Names a run by the order of its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +68,16 @@ pub(crate) struct Run {
     pub(crate) tasks: Box<[Task]>,
     /// What only a DAG has.
     pub(crate) dag: Option<Box<Dag>>,
+    /// What only a child has.
+    pub(crate) child: Option<Box<Child>>,
+}
+
+/// What a child has beside the rest.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) parent: ParentLink,
+    /// What it was started with when it was started once more under the same id.
+    pub(crate) restarted: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -214,6 +224,20 @@ impl Run {
         self.tasks.iter().all(|task| task.state == State::Ended)
     }
 
+    /// The task that has started it, for a child.
+    pub(crate) fn parent(&self) -> Option<&ParentLink> {
+        self.child.as_ref().map(|child| &child.parent)
+    }
+
+    pub(crate) fn is_restarted(&self) -> bool {
+        self.child.as_ref().is_some_and(|child| child.restarted.is_some())
+    }
+
+    /// Go's text of what a worker gets as the input.
+    pub(crate) fn last_input(&self) -> &str {
+        self.child.as_ref().and_then(|child| child.restarted.as_deref()).unwrap_or(&self.input)
+    }
+
     pub(crate) fn step(&self, task: &Task) -> Option<&Step> {
         self.version.steps.get(usize::from(task.step))
     }
@@ -318,6 +342,10 @@ impl Runs {
         }
         let run = self.index(id)?;
         Some(TaskKey { run, place: 0 }).filter(|_| self.get(run).is_some_and(|run| run.dag.is_none()))
+    }
+
+    pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
+        self.all.get_mut(ix.0 as usize)
     }
 
     pub(crate) fn dag_mut(&mut self, ix: RunIx) -> Option<&mut Dag> {

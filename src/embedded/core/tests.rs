@@ -1,5 +1,6 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
+mod children;
 mod dag;
 mod invariants;
 mod lifecycle;
@@ -205,7 +206,7 @@ fn named(name: &str, parents: &[&str]) -> TaskDefinition {
 
 fn trigger(priority: Option<i32>) -> Trigger {
     let metadata = serde_json::Map::from_iter([("tag".to_owned(), "x".into())]);
-    Trigger { workflow: "w".into(), input: serde_json::json!({"n": 1}), metadata, priority }
+    Trigger { workflow: "w".into(), input: serde_json::json!({"n": 1}), metadata, priority, parent: None }
 }
 
 fn registration(slots: i32) -> Registration {

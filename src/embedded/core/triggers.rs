@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::json::{go_text, jsonb_text};
-use super::store::{Dag, QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Version};
+use super::store::{Child, Dag, QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Version};
 use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
@@ -24,9 +24,18 @@ impl Core {
                 return Err(Fault::invalid(format!("workflow names not found: {}", unknown.join(", "))));
             }
         }
+        self.check_parents(&triggers)?;
         let mut ids = Vec::with_capacity(triggers.len());
         let mut created = Vec::with_capacity(triggers.len());
-        for trigger in triggers {
+        // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
+        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(trigger)).collect();
+        let mut again = Vec::new();
+        for (trigger, known) in triggers.into_iter().zip(known) {
+            if let Some(known) = known {
+                ids.push(known);
+                again.push((known, trigger));
+                continue;
+            }
             let id = turn.uuid();
             ids.push(id);
             if let Some(workflow) = self.definitions.find(&trigger.workflow) {
@@ -36,6 +45,9 @@ impl Core {
         }
         // All are in their queues before the first is given away, so that the urgent ones go first.
         let mut queued = Vec::with_capacity(created.len());
+        if self.has(Quirk::RestartedChildren) && !created.is_empty() {
+            queued.extend(again.iter().filter_map(|(id, trigger)| self.restart(turn, *id, trigger)));
+        }
         for &run in &created {
             if self.runs.get(run).is_some_and(|run| run.dag.is_some()) {
                 queued.extend(self.unfold(turn, run));
@@ -62,7 +74,10 @@ impl Core {
     }
 
     fn create(&mut self, turn: &mut Turn<'_>, id: Uuid, version: Arc<Version>, trigger: Trigger) -> RunIx {
-        let Trigger { input, mut metadata, priority, .. } = trigger;
+        let Trigger { input, mut metadata, priority, parent, .. } = trigger;
+        if let Some(parent) = &parent {
+            self.inherit(parent, &mut metadata);
+        }
         metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
         let priority = priority.or(version.default_priority).unwrap_or(1);
         // Only an object survives; anything else is nothing to the worker.
@@ -84,7 +99,7 @@ impl Core {
             let order = QueueOrder { urgency: Reverse(0), number: 0 };
             [task(0, id, State::Queued { timer: None, order })].into()
         };
-        self.runs.add(Run {
+        let run = self.runs.add(Run {
             id,
             created: stored(turn.now),
             input: input.into(),
@@ -92,8 +107,11 @@ impl Core {
             priority: u8::try_from(priority).unwrap_or(1),
             tasks,
             dag: version.is_dag().then(|| Box::new(Dag::new(&version))),
+            child: parent.map(|parent| Box::new(Child { parent, restarted: None })),
             version,
-        })
+        });
+        self.join_family(run);
+        run
     }
 
     /// To those who watch, a task «started» when it was made, whether a worker has it or not.

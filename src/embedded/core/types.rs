@@ -108,6 +108,16 @@ pub(crate) struct Trigger {
     /// Not an object when the caller sent none that is one: then the engine drops it.
     pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
     pub(crate) priority: Option<i32>,
+    /// The task that starts it, for a child.
+    pub(crate) parent: Option<ParentLink>,
+}
+
+/// Whose child a run is, and which of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ParentLink {
+    pub(crate) task: Uuid,
+    pub(crate) index: Option<i32>,
+    pub(crate) key: Option<Box<str>>,
 }
 
 /// A worker as it registers.
@@ -184,6 +194,7 @@ pub(crate) struct Action {
     pub(crate) priority: i32,
     pub(crate) workflow: Uuid,
     pub(crate) version: Uuid,
+    pub(crate) parent: Option<ParentLink>,
 }
 
 /// How a run ended, for those who wait for it.

@@ -187,7 +187,8 @@ fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
 
 /// Not the last counts but the best: a completed row is shown whatever came before or after it.
 pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
-    task.current_finals().max_by_key(|row| match row.end {
+    // Of several completed ones there is the first.
+    task.current_finals().rev().max_by_key(|row| match row.end {
         End::Completed(_) | End::Skipped => 2,
         End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut => 1,
         End::Cancelled => 0,
@@ -238,7 +239,7 @@ pub(super) fn payload(run: &Run, task: &Task) -> String {
     };
     let text = format!(
         r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{{"filter_payload":null}},"user_data":null,"overrides":null{errors}}}"#,
-        run.input
+        run.last_input()
     );
     match serde_json::from_str(&text) {
         Ok(value) if on_failure || task.retry_count > 0 => jsonb_text(&value),
@@ -250,7 +251,7 @@ pub(super) fn payload(run: &Run, task: &Task) -> String {
 pub(crate) fn stored_payload(run: &Run, task: &Task) -> serde_json::Value {
     let step = run.step(task);
     let parents = if run.dag.is_some() { run.outputs(step) } else { BTreeMap::new() };
-    let input: serde_json::Value = serde_json::from_str(&run.input).unwrap_or_default();
+    let input: serde_json::Value = serde_json::from_str(run.last_input()).unwrap_or_default();
     let mut payload = serde_json::json!({
         "input": input, "overrides": null, "parents": parents, "triggered_by": "manual",
         "triggers": {"filter_payload": null}, "user_data": null,

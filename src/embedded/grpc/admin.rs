@@ -50,6 +50,7 @@ impl AdminService for Engine {
             input: serde_json::from_slice(&request.input).unwrap_or_default(),
             metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
             priority: request.priority,
+            parent: None,
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::json::{error, extend, meta, object, or_never, output, run_duration, stamp, task_event, task_row};
+use super::json::{
+    add_parent, error, extend, meta, object, or_never, output, run_duration, stamp, task_event, task_row,
+};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
 use crate::embedded::core::types::At;
@@ -35,7 +37,7 @@ fn any_error(run: &Run) -> &str {
 
 pub(super) fn run(core: &Core, run: &Run) -> Value {
     let (heard, started, finished) = times(run);
-    json!({
+    let mut row = json!({
         "metadata": meta(run.id, run.created),
         "additionalMetadata": object(&run.metadata),
         "createdAt": or_never(heard),
@@ -50,7 +52,9 @@ pub(super) fn run(core: &Core, run: &Run) -> Value {
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
         "workflowVersionId": run.version.id.to_string(),
-    })
+    });
+    add_parent(&mut row, run);
+    row
 }
 
 /// Which task of a run comes after which.
@@ -125,5 +129,6 @@ pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
     if started.is_some() && finished.is_some() {
         extend(&mut row, json!({"duration": run_duration(started, finished)}));
     }
+    add_parent(&mut row, run);
     row
 }

@@ -141,7 +141,14 @@ fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
 /// A task by itself.
 pub(super) fn task_alone(core: &Core, run: &Run, task: &Task) -> Value {
     let mut row = task_of_run(core, run, task);
-    extend(&mut row, json!({"input": object(&run.input), "workflowConfig": workflow_config(run)}));
+    extend(
+        &mut row,
+        json!({
+            "input": object(run.last_input()),
+            "numSpawnedChildren": core.children(task.id).count(),
+            "workflowConfig": workflow_config(run),
+        }),
+    );
     if core.has(Quirk::TaskStatusLies) && matches!(task.state, State::Running { .. }) {
         extend(&mut row, json!({"status": "QUEUED"}));
     }
@@ -212,7 +219,15 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
     if let (Some(started), Some(finished)) = (started, finished) {
         extend(&mut row, json!({"duration": (finished - started).num_milliseconds()}));
     }
+    add_parent(&mut row, run);
     row
+}
+
+/// A run of one task shows its parent everywhere but in its details, a DAG everywhere.
+pub(super) fn add_parent(row: &mut Value, run: &Run) {
+    if let Some(parent) = run.parent() {
+        extend(row, json!({"parentTaskExternalId": parent.task.to_string()}));
+    }
 }
 
 pub(super) fn extend(row: &mut Value, more: Value) {
@@ -248,34 +263,41 @@ pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
     row
 }
 
-/// When a run's tasks were queued, began and ended.
-pub(super) fn timings(core: &Core, run: &Run) -> Value {
-    let rows: Vec<_> = run
-        .present()
-        .map(|task| {
-            let mut row = json!({
-                "metadata": meta(task.id, run.created(task)),
-                "attempt": task.retry_count + 1,
-                "depth": 0,
-                "retryCount": task.retry_count,
-                "status": task.rest_status().name(),
-                "taskDisplayName": name_of(run, task),
-                "taskExternalId": task.id.to_string(),
-                "taskId": core.number(run, task),
-                "taskInsertedAt": stamp(run.created(task)),
-                "tenantId": core.tenant.to_string(),
-                "workflowRunId": run.id.to_string(),
-            });
-            let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
-            for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", task.finished())] {
-                if let Some(at) = at {
-                    extend(&mut row, json!({name: stamp(at)}));
-                }
-            }
-            row
-        })
-        .collect();
+/// When a run's tasks were queued, began and ended; and after each task its children's, as deep as was asked for.
+pub(super) fn timings(core: &Core, run: &Run, depth: usize) -> Value {
+    let mut rows = Vec::new();
+    add_timings(core, run, 0, depth, &mut rows);
     json!({"pagination": {}, "rows": rows})
+}
+
+fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut Vec<Value>) {
+    for task in run.present() {
+        let created = run.created(task);
+        let mut row = json!({
+            "metadata": meta(task.id, created),
+            "attempt": task.retry_count + 1,
+            "depth": depth,
+            "retryCount": task.retry_count,
+            "status": task.rest_status().name(),
+            "taskDisplayName": name_of(run, task),
+            "taskExternalId": task.id.to_string(),
+            "taskId": core.number(run, task),
+            "taskInsertedAt": stamp(created),
+            "tenantId": core.tenant.to_string(),
+            "workflowRunId": run.id.to_string(),
+        });
+        let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
+        for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", task.finished())] {
+            if let Some(at) = at {
+                extend(&mut row, json!({name: stamp(at)}));
+            }
+        }
+        add_parent(&mut row, run);
+        rows.push(row);
+        if depth < deepest {
+            core.children(task.id).for_each(|child| add_timings(core, child, depth + 1, deepest, rows));
+        }
+    }
 }
 
 /// A line of a task's log.

@@ -19,6 +19,7 @@ pub(super) struct Runs {
     until: Option<At>,
     statuses: Vec<RestStatus>,
     workflows: Vec<Uuid>,
+    parents: Vec<Uuid>,
     metadata: Vec<(String, String)>,
     all_tags: bool,
     tasks: bool,
@@ -33,7 +34,12 @@ impl Runs {
         let tasks = query
             .flag("only_tasks")?
             .ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
-        Ok(Self { tasks, ..Self::parse(query)? })
+        let mut asked = Self { tasks, ..Self::parse(query)? };
+        if tasks {
+            // A list of tasks does not look at it.
+            asked.parents.clear();
+        }
+        Ok(asked)
     }
 
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
@@ -49,7 +55,7 @@ impl Runs {
         }
         // A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
         let mut foreign = query.first("idempotency_keys").is_some();
-        for name in ["parent_task_external_id", "triggering_event_external_id", "worker_id"] {
+        for name in ["triggering_event_external_id", "worker_id"] {
             foreign |= !query.ids(name)?.is_empty();
         }
         Ok(Self {
@@ -62,6 +68,7 @@ impl Runs {
                 .filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name))
                 .collect(),
             workflows: query.ids("workflow_ids")?,
+            parents: query.ids("parent_task_external_id")?,
             all_tags: query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1,
             metadata,
             tasks: false,
@@ -128,6 +135,18 @@ impl Runs {
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
             .filter(|run| self.has_tags(run))
+            .flat_map(|run| std::iter::repeat_n(run, self.count_of(core, run)))
+    }
+
+    /// How often a run is in the list. Of children, one that was started twice is there twice.
+    fn count_of(&self, core: &Core, run: &Run) -> usize {
+        match run.parent() {
+            _ if self.parents.is_empty() => 1,
+            Some(parent) if self.parents.contains(&parent.task) => {
+                core.children(parent.task).filter(|child| child.id == run.id).count()
+            }
+            _ => 0,
+        }
     }
 
     fn has_tags(&self, run: &Run) -> bool {

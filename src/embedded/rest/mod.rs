@@ -171,10 +171,11 @@ async fn task_timings(
     authorization: Authorization,
 ) -> Answer {
     let run = id(&run, "workflow run")?;
-    if Query::parse(query.as_deref()).number("depth")?.is_some_and(|depth| depth > 10) {
+    let depth = Query::parse(query.as_deref()).number("depth")?.unwrap_or(0);
+    if depth > 10 {
         return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
-    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?))).await
+    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?, depth))).await
 }
 
 async fn task(
