@@ -28,8 +28,6 @@ const NOT_YET_GRPC: &[&str] = &[
     "refresh timeout by nonsense",
     "release slot of an unknown task",
     "event with a bad payload",
-    "unknown parent",
-    "cycle",
     "bad cron",
 ];
 

@@ -4,6 +4,9 @@
 //! Each command is a method that takes a [`Turn`]. What it wants done outside is collected, and taken with
 //! [`Core::effects`]. [`Core::advance`] fires the timers that are due.
 
+mod cancels;
+mod children;
+mod dag;
 mod definitions;
 mod duration;
 pub(crate) mod json;
@@ -26,6 +29,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use self::children::Families;
 use self::definitions::Definitions;
 use self::queue::Queues;
 use self::store::{LogLine, Runs, TaskEvent, TaskEventKind, TaskKey};
@@ -35,7 +39,7 @@ use self::types::{Action, At, Effect, Turn};
 use self::workers::Worker;
 use super::quirks::{Quirk, Quirks};
 
-pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest};
+pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest, stored_payload};
 
 /// The whole state of one tenant of the engine.
 #[derive(Debug)]
@@ -44,6 +48,7 @@ pub(crate) struct Core {
     quirks: Quirks,
     definitions: Definitions,
     runs: Runs,
+    families: Families,
     queues: Queues,
     workers: BTreeMap<Uuid, Worker>,
     streams: Streams,
@@ -60,6 +65,7 @@ impl Core {
             quirks,
             definitions: Definitions::default(),
             runs: Runs::default(),
+            families: Families::default(),
             queues: Queues::default(),
             workers: BTreeMap::new(),
             streams: Streams::default(),
@@ -97,6 +103,7 @@ impl Core {
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
+                Timer::EarlyEnd(run) => self.early_end(turn, run),
             }
         }
     }
@@ -149,6 +156,7 @@ impl Core {
             priority: run.priority.into(),
             workflow: run.version.workflow,
             version: run.version.id,
+            parent: run.parent().cloned(),
         })
     }
 }

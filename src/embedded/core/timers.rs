@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::store::TaskKey;
+use super::store::{RunIx, TaskKey};
 use super::types::{At, StreamId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Poll(StreamId),
     /// A stream that watches one run by its id gets to it.
     Attach(StreamId),
+    /// A DAG that has begun is announced as ended.
+    EarlyEnd(RunIx),
 }
 
 /// Names one timer. Two of the same moment fire in the order they were set.

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Engine, answer, not_yet, sized};
+use crate::embedded::core::json::jsonb_text;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
 use crate::embedded::core::{RestStatus, TaskView};
@@ -49,6 +50,7 @@ impl AdminService for Engine {
             input: serde_json::from_slice(&request.input).unwrap_or_default(),
             metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
             priority: request.priority,
+            parent: None,
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
@@ -111,7 +113,12 @@ fn check_filter(ids: bool, filter: bool, what: &str) -> Result<(), Status> {
 }
 
 fn details(run: &Run, now: At) -> GetRunDetailsResponse {
-    let views: Vec<_> = run.tasks.iter().map(|task| (task, task.grpc_view(now))).collect();
+    let views = run.grpc_views(now);
+    // The one text is the program's, the other the database's.
+    let input = match &run.dag {
+        None => run.input.to_string(),
+        Some(_) => jsonb_text(&serde_json::from_str(&run.input).unwrap_or_default()),
+    };
     let status = overall(views.iter().map(|(_, view)| view.status));
     let task_runs: HashMap<_, _> = views
         .into_iter()
@@ -121,7 +128,7 @@ fn details(run: &Run, now: At) -> GetRunDetailsResponse {
         })
         .collect();
     GetRunDetailsResponse {
-        input: run.input.to_string().into(),
+        input: input.into(),
         status: status as i32,
         task_runs,
         done: run.is_ended(),
@@ -169,20 +176,19 @@ fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault
         (!request.event_triggers.is_empty(), "event triggers"),
         (!request.cron_triggers.is_empty() || request.cron_input.is_some(), "cron triggers"),
         (request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency"),
-        (request.on_failure_task.is_some(), "on-failure tasks"),
         (request.sticky.is_some(), "sticky workflows"),
         (!request.default_filters.is_empty(), "default filters"),
         (request.idempotency.is_some(), "idempotency"),
-        (request.tasks.len() > 1, "workflows of several tasks"),
     ];
     refuse_missing(&missing)?;
-    let task = request.tasks.into_iter().next().ok_or_else(Fault::internal)?;
+    let tasks = request.tasks.into_iter().map(task_definition).collect::<Result<_, _>>()?;
     Ok(Definition {
         name: request.name,
         description: request.description,
         default_priority: request.default_priority,
         input_json_schema: request.input_json_schema,
-        task: task_definition(task)?,
+        tasks,
+        on_failure: request.on_failure_task.map(task_definition).transpose()?,
     })
 }
 
@@ -190,7 +196,6 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     let default_slot =
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let missing = [
-        (!task.parents.is_empty(), "parents of tasks"),
         (!task.rate_limits.is_empty(), "rate limits"),
         (!task.worker_labels.is_empty(), "desired worker labels"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
@@ -203,6 +208,7 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     Ok(TaskDefinition {
         readable_id: task.readable_id,
         action: task.action,
+        parents: task.parents,
         timeout: task.timeout,
         schedule_timeout: task.schedule_timeout,
         retries: task.retries,

@@ -352,6 +352,9 @@ fn assigned(tenant: &str, action: Action) -> AssignedAction {
         retry_count: action.retry_count,
         additional_metadata: Some(action.metadata),
         priority: action.priority,
+        parent_workflow_run_id: action.parent.as_ref().map(|parent| parent.task.to_string()),
+        child_workflow_index: action.parent.as_ref().and_then(|parent| parent.index),
+        child_workflow_key: action.parent.and_then(|parent| parent.key).map(Into::into),
         workflow_id: Some(action.workflow.to_string()),
         workflow_version_id: Some(action.version.to_string()),
         ..Default::default()
