@@ -82,14 +82,14 @@ pub use error::{Answer, Error, ErrorKind, Result};
 pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
 pub use model::{
     Attempt, AttemptStatus, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronTrigger, EventId,
-    EventTrigger, Failure, InvalidTransition, LogLevel, LogLine, Outcome, Payload, Priority, RunDetails, RunFilter, RunId,
-    RunStatus, RunSummary, ScheduleTrigger, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Trigger,
-    Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
+    EventTrigger, Failure, InvalidTransition, LogLevel, LogLine, Outcome, Payload, Priority, RunDetails, RunFilter,
+    RunId, RunStatus, RunSummary, ScheduleTrigger, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind,
+    Trigger, Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
 };
 pub use run::{LogItems, RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
 pub use watch::{Change, RunWatch};
 pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
-pub use workflow::{Context, Task, TaskError, TaskResult};
+pub use workflow::{Context, Definition, Task, TaskError, TaskResult, Workflow};
 
 /// The README's code compiles.
 #[cfg(doctest)]

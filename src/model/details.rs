@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::{
-    CancelRequest, LogLine, Outcome, Payload, RunId, RunStatus, TaskId, Trigger, WorkerId, WorkflowId, WorkflowVersionId,
-    trigger,
+    CancelRequest, LogLine, Outcome, Payload, RunId, RunStatus, TaskId, Trigger, WorkerId, WorkflowId,
+    WorkflowVersionId, trigger,
 };
 use crate::time::between;
 
@@ -127,7 +127,11 @@ impl RunDetails {
     /// Which attempt at the run this is, from 1. Of a run of one task, each retry and each replay is one; of a run of
     /// several, each replay.
     pub fn attempt(&self) -> u32 {
-        self.tasks.iter().map(|task| if self.is_of_one_task() { task.attempt() } else { task.replays + 1 }).max().unwrap_or(1)
+        self.tasks
+            .iter()
+            .map(|task| if self.is_of_one_task() { task.attempt() } else { task.replays + 1 })
+            .max()
+            .unwrap_or(1)
     }
 
     /// What was said when the run was cancelled, if it was, with this crate.

@@ -141,6 +141,9 @@ mod tests {
 
     #[test]
     fn keys_alone_make_no_child() {
-        assert_eq!(told(json!({"hatchet__parent_workflow_run_id": ID, "hatchet__parent_step_run_id": ID}), None), "manual");
+        assert_eq!(
+            told(json!({"hatchet__parent_workflow_run_id": ID, "hatchet__parent_step_run_id": ID}), None),
+            "manual"
+        );
     }
 }

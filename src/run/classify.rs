@@ -129,9 +129,10 @@ fn conflicts(run: RunId, grpc: Option<RunStatus>, steady: &RunStatus, evidence: 
     };
     let of_run = differ(None, grpc.as_ref(), steady).filter(|_| !tasks.iter().any(designed));
     let done = evidence.grpc.as_ref().is_some_and(|run| run.done) && !evidence.is_of_one_task(run);
-    let of_tasks = tasks.iter().filter(|task| done && !designed(task)).filter_map(|task| {
-        differ(Some(task.name.clone()), task.grpc.map(|task| &task.status), &task.steady()?)
-    });
+    let of_tasks = tasks
+        .iter()
+        .filter(|task| done && !designed(task))
+        .filter_map(|task| differ(Some(task.name.clone()), task.grpc.map(|task| &task.status), &task.steady()?));
     of_run.into_iter().chain(of_tasks).collect()
 }
 
@@ -153,7 +154,8 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence) -> Outcome {
             let failed = |task: &&TaskEvidence<'_>| {
                 task.attempts().pop().is_some_and(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut))
             };
-            let first = tasks.iter().filter(failed).min_by_key(|task| task.attempts().pop().and_then(|last| last.finished_at));
+            let first =
+                tasks.iter().filter(failed).min_by_key(|task| task.attempts().pop().and_then(|last| last.finished_at));
             let text = || evidence.rest.as_ref()?.run.error_message.clone();
             first.map_or_else(|| failed_by(None, text()), failure)
         }
@@ -265,7 +267,12 @@ mod tests {
 
     /// Evidence in one line: `grpc`, `rest`, the events of the last attempt, the entries of the result stream.
     fn evidence(grpc: &str, rest: &str, events: &[(&str, &str)], results: &[Result<&str, &str>]) -> Evidence {
-        let task = GrpcTask { id: RUN.parse().unwrap(), status: RunStatus::from_name(grpc), error: Some(String::new()), output: None };
+        let task = GrpcTask {
+            id: RUN.parse().unwrap(),
+            status: RunStatus::from_name(grpc),
+            error: Some(String::new()),
+            output: None,
+        };
         Evidence {
             results: (!results.is_empty()).then(|| {
                 results
@@ -435,7 +442,10 @@ mod tests {
         assert_eq!(settled(run(), &evidence("QUEUED", "RUNNING", &[], &[]), true), Finding::Going(RunStatus::Running));
         assert_eq!(settled(run(), &evidence("RUNNING", "QUEUED", &[], &[]), true), Finding::Going(RunStatus::Running));
         assert_eq!(settled(run(), &evidence("QUEUED", "", &[], &[]), true), Finding::Going(RunStatus::Queued));
-        assert_eq!(settled(run(), &evidence("77", "", &[], &[]), true), Finding::Going(RunStatus::Unknown("77".into())));
+        assert_eq!(
+            settled(run(), &evidence("77", "", &[], &[]), true),
+            Finding::Going(RunStatus::Unknown("77".into()))
+        );
         assert_eq!(settled(run(), &evidence("RUNNING", "PAUSED", &[], &[]), true), Finding::Going(RunStatus::Running));
     }
 }

@@ -86,7 +86,8 @@ impl Evidence {
     fn names(&self, run: RunId, single: bool) -> BTreeMap<TaskId, String> {
         let by_grpc = self.grpc.iter().flat_map(|run| &run.tasks).map(|(name, task)| (task.id, name.clone()));
         let by_rest = self.rest.iter().flat_map(|run| &run.shape);
-        let by_rest = by_rest.filter_map(|item| Some((convert::id(&item.task_external_id).ok()?, item.task_name.clone())));
+        let by_rest =
+            by_rest.filter_map(|item| Some((convert::id(&item.task_external_id).ok()?, item.task_name.clone())));
         let by_results = self.results.iter().flatten();
         let by_results = by_results.filter_map(|end| Some((convert::id(&end.id).ok()?, end.task.clone())));
         let mut names: BTreeMap<_, _> = by_rest.chain(by_results).chain(by_grpc).collect();

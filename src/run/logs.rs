@@ -34,7 +34,8 @@ impl<O> RunHandle<O> {
     /// The engine cuts lines at 10 000 characters, and stamps them when they reach it. Lines that are written while they
     /// are read come along.
     pub fn logs(&self) -> LogItems {
-        let walk = Walk { client: self.client().clone(), run: self.id(), tasks: None, since: None, ready: VecDeque::new() };
+        let walk =
+            Walk { client: self.client().clone(), run: self.id(), tasks: None, since: None, ready: VecDeque::new() };
         LogItems(Box::pin(unfold(Some(walk), |walk| async move {
             let mut walk = walk?;
             match walk.next().await {
@@ -107,7 +108,11 @@ impl Walk {
 }
 
 /// Lines after a moment, and the moment to go on after, if there may be more.
-async fn page(client: &Client, task: TaskId, since: Option<DateTime<Utc>>) -> Result<(Vec<LogLine>, Option<DateTime<Utc>>)> {
+async fn page(
+    client: &Client,
+    task: TaskId,
+    since: Option<DateTime<Utc>>,
+) -> Result<(Vec<LogLine>, Option<DateTime<Utc>>)> {
     let mut limit = PAGE;
     loop {
         let mut parameters = vec![("limit", limit.to_string())];
@@ -120,7 +125,8 @@ async fn page(client: &Client, task: TaskId, since: Option<DateTime<Utc>>) -> Re
             return Ok(whole);
         }
         if limit >= LARGEST {
-            let text = format!("the log of task {task} has more than {LARGEST} lines of one moment, which cannot be paged");
+            let text =
+                format!("the log of task {task} has more than {LARGEST} lines of one moment, which cannot be paged");
             return Err(crate::error::Error::new(crate::error::ErrorKind::Server, text));
         }
         limit = (limit * 2).min(LARGEST);

@@ -2,9 +2,11 @@
 
 use std::marker::PhantomData;
 
+use futures_util::stream::{self, StreamExt as _};
+
 use super::directory::Directory;
 use super::handle::RunHandle;
-use super::start::{Runnable, common};
+use super::start::{Parent, Runnable, common};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
@@ -14,6 +16,8 @@ use crate::rpc::grpc_types::NewRun;
 
 /// Runs that one call starts at the most.
 const MOST: usize = 1000;
+/// Calls at the same time, where each run has its own.
+const AT_ONCE: usize = 16;
 
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
@@ -45,6 +49,7 @@ impl Client {
                 .collect(),
             metadata: Metadata::default(),
             priority: None,
+            parent: None,
             output: PhantomData,
         }
     }
@@ -59,10 +64,22 @@ pub struct RunManyBuilder<O> {
     inputs: Vec<Result<String>>,
     metadata: Metadata,
     priority: Option<Priority>,
+    parent: Option<Parent>,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> RunManyBuilder<O> {
+    /// How many runs it will start.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    pub(crate) fn child_of(mut self, parent: Parent) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
     /// Tags all of them; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
@@ -93,16 +110,25 @@ impl<O> RunManyBuilder<O> {
         let limit = self.client.rpc().workflows.max_send();
         let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());
         let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
+        // In one call with others, the engine would start a child a second time that is there already.
+        let one_by_one = self.parent.is_some_and(|parent| parent.again);
         for (at, input) in self.inputs.into_iter().enumerate() {
             if let Some(gone) = &gone {
                 results.push(Some(Err(gone.duplicate())));
                 continue;
             }
-            match input.and_then(|input| fits(at, common.with_input(input), limit)) {
+            let run = |input| match &self.parent {
+                None => common.with_input(input),
+                Some(parent) => {
+                    let index = parent.first_index.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
+                    common.with_input(input).child_of(parent.run.into(), parent.task.into(), index, None)
+                }
+            };
+            match input.and_then(|input| fits(at, run(input), limit)) {
                 Err(error) => results.push(Some(Err(error))),
                 Ok((run, size)) => {
                     if !chunk.takes(size, limit) {
-                        gone = std::mem::take(&mut chunk).send(&self.client, &mut results).await;
+                        gone = std::mem::take(&mut chunk).send(&self.client, one_by_one, &mut results).await;
                     }
                     chunk.add(results.len(), run, size);
                     results.push(None);
@@ -110,7 +136,7 @@ impl<O> RunManyBuilder<O> {
             }
         }
         match gone {
-            None => drop(chunk.send(&self.client, &mut results).await),
+            None => drop(chunk.send(&self.client, one_by_one, &mut results).await),
             Some(gone) => chunk.fail(&gone, &mut results),
         }
         let missing = || Err(Error::new(ErrorKind::Server, "the server's answer has no id for this run"));
@@ -155,28 +181,46 @@ impl Chunk {
     }
 
     /// Makes the call. Returns the error if there is no server to make the next one to.
-    async fn send<O>(self, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) -> Option<Error> {
+    async fn send<O>(
+        self,
+        client: &Client,
+        one_by_one: bool,
+        results: &mut [Option<Result<RunHandle<O>>>],
+    ) -> Option<Error> {
         if self.runs.is_empty() {
             return None;
         }
-        let count = self.runs.len();
-        let answer = client.rpc().workflows.bulk_trigger(self.runs).await;
-        let answer = answer.and_then(|ids| match ids.len() {
-            given if given == count => Ok(ids),
-            given => Err(Error::new(
-                ErrorKind::Server,
-                format!("BulkTriggerWorkflow was asked for {count} runs and answered {given} ids"),
-            )),
-        });
-        for (at, place) in self.places.into_iter().enumerate() {
-            let Some(slot) = results.get_mut(place) else { continue };
-            *slot = match &answer {
-                Ok(ids) => ids.get(at).map(|id| convert::id(id).map(|id| RunHandle::started(client.clone(), id))),
-                Err(error) => Some(Err(error.duplicate())),
-            };
+        let ids = if one_by_one { each(client, self.runs).await } else { all(client, self.runs).await };
+        let gone = |error: &Error| error.kind() == ErrorKind::Unavailable && error.never_reached_server();
+        let mut last = None;
+        for (place, id) in self.places.into_iter().zip(ids) {
+            last = id.as_ref().err().filter(|error| gone(error)).map(Error::duplicate);
+            let run = id.and_then(|id| convert::id(&id)).map(|id| RunHandle::started(client.clone(), id));
+            if let Some(slot) = results.get_mut(place) {
+                *slot = Some(run);
+            }
         }
-        answer.err().filter(|error| error.kind() == ErrorKind::Unavailable && error.never_reached_server())
+        last
     }
+}
+
+/// Starts runs with one call. They share its fate.
+async fn all(client: &Client, runs: Vec<NewRun>) -> Vec<Result<String>> {
+    let count = runs.len();
+    match client.rpc().workflows.bulk_trigger(runs).await {
+        Ok(ids) if ids.len() == count => ids.into_iter().map(Ok).collect(),
+        Ok(ids) => {
+            let text = format!("BulkTriggerWorkflow was asked for {count} runs and answered {} ids", ids.len());
+            let error = Error::new(ErrorKind::Server, text);
+            (0..count).map(|_| Err(error.duplicate())).collect()
+        }
+        Err(error) => (0..count).map(|_| Err(error.duplicate())).collect(),
+    }
+}
+
+/// Starts runs with a call for each.
+async fn each(client: &Client, runs: Vec<NewRun>) -> Vec<Result<String>> {
+    stream::iter(runs).map(|run| client.rpc().workflows.trigger(run)).buffered(AT_ONCE).collect().await
 }
 
 #[cfg(test)]

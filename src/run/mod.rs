@@ -12,11 +12,11 @@ mod many;
 mod start;
 
 pub(crate) use classify::quick;
-pub(crate) use gather::{Patience, look, newest_attempts};
 pub(crate) use directory::Directory;
 pub(crate) use evidence::TaskEnd;
+pub(crate) use gather::{Patience, look, newest_attempts};
 pub use handle::RunHandle;
 pub use logs::LogItems;
 pub use many::RunManyBuilder;
-pub(crate) use start::watch_tag;
+pub(crate) use start::{Parent, watch_tag};
 pub use start::{RunBuilder, Runnable, WorkflowRef};

@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use super::directory::Directory;
 use super::handle::RunHandle;
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::metadata::{Metadata, OWN_PREFIX};
 use crate::model::payload::encode_input;
-use crate::model::{Priority, convert};
+use crate::model::{Priority, RunId, TaskId, convert};
 use crate::rpc::grpc_types::NewRun;
 
 /// Something that can be run: a [`Task`](crate::Task), or a [`WorkflowRef`] to one that is defined elsewhere.
@@ -74,9 +74,22 @@ impl Client {
             input: encode_input("input", input),
             metadata: Metadata::default(),
             priority: None,
+            parent: None,
+            child_key: None,
             output: PhantomData,
         }
     }
+}
+
+/// The task whose child a run is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parent {
+    pub(crate) run: RunId,
+    pub(crate) task: TaskId,
+    /// The number of the first of the children that are started together.
+    pub(crate) first_index: i32,
+    /// Whether it may have started them already, in an earlier attempt.
+    pub(crate) again: bool,
 }
 
 /// A run that is about to be started.
@@ -88,10 +101,27 @@ pub struct RunBuilder<O> {
     input: Result<String>,
     metadata: Metadata,
     priority: Option<Priority>,
+    parent: Option<Parent>,
+    child_key: Option<String>,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> RunBuilder<O> {
+    pub(crate) fn child_of(mut self, parent: Parent) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
+    /// What makes a child run the same one, in whichever order a task starts its children: a second child with the same
+    /// key is the first one, and nothing of it is run again. Without a key it is the child's number.
+    ///
+    /// Keys and numbers share one space: the key `"1"` is the child number 1. Only for runs that are started through a
+    /// task's [`Context`](crate::Context::run).
+    pub fn child_key(mut self, key: impl Into<String>) -> Self {
+        self.child_key = Some(key.into());
+        self
+    }
+
     /// Tags the run. Tags are what runs are found by; only text values can be found.
     ///
     /// Keys must not be empty, have no colon, and not begin with `hatchet__`, `hatchet_rs__` or be `traceparent`.
@@ -120,7 +150,19 @@ impl<O> RunBuilder<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the run was started.
     pub async fn start(self) -> Result<RunHandle<O>> {
-        let run = common(&self.client, &self.workflow, &self.metadata, self.priority)?.with_input(self.input?);
+        let mut run = common(&self.client, &self.workflow, &self.metadata, self.priority)?.with_input(self.input?);
+        match (self.parent, self.child_key) {
+            (Some(parent), key) => {
+                run = run.child_of(parent.run.into(), parent.task.into(), parent.first_index, key);
+            }
+            (None, Some(_)) => {
+                return Err(Error::invalid(
+                    "child key",
+                    "it is of use only to runs that are started through a task's context",
+                ));
+            }
+            (None, None) => {}
+        }
         Directory::find(&self.client, &self.workflow).await?;
         let id = self.client.rpc().workflows.trigger(run).await?;
         Ok(RunHandle::started(self.client, convert::id(&id)?))

@@ -42,8 +42,12 @@ pub(crate) fn run(state: RunState) -> Result<GrpcRun> {
 }
 
 fn task(state: TaskState) -> Result<(String, GrpcTask)> {
-    let task =
-        GrpcTask { id: super::id(&state.id)?, status: status(&state.status), error: state.error, output: state.output.as_deref().map(Payload::new) };
+    let task = GrpcTask {
+        id: super::id(&state.id)?,
+        status: status(&state.status),
+        error: state.error,
+        output: state.output.as_deref().map(Payload::new),
+    };
     Ok((state.name, task))
 }
 

@@ -28,6 +28,15 @@ impl NewRun {
         Self(TriggerWorkflowRequest { input, ..self.0.clone() })
     }
 
+    /// The same run as the child of a task, by its number among the children, or by its key.
+    pub(crate) fn child_of(mut self, run: String, task: String, index: i32, key: Option<String>) -> Self {
+        self.0.parent_id = Some(run);
+        self.0.parent_task_run_external_id = Some(task);
+        self.0.child_index = Some(index);
+        self.0.child_key = key;
+        self
+    }
+
     /// The bytes that it adds to a message of many.
     pub(crate) fn size(&self) -> usize {
         self.0.encoded_len() + FRAME
