@@ -39,7 +39,7 @@ pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSumma
 
 async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
     if row.status == RunStatus::Failed && (row.error.is_none() || row.attempt > 1) {
-        let attempts = newest_attempts(client, row.id).await?;
+        let attempts = newest_attempts(client, &row).await?;
         // Of several tasks that failed, the first to do so is why the run did.
         let failed = attempts.into_iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));
         let first = failed.min_by_key(|last| last.finished_at);

@@ -62,8 +62,8 @@ pub struct TaskDetails {
     pub outcome: Option<Outcome>,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// How often it was replayed.
-    pub replays: u32,
+    /// The numbers of the attempts after which it was replayed.
+    pub replayed_after: Vec<u32>,
 }
 
 /// One attempt at a task.
@@ -129,7 +129,7 @@ impl RunDetails {
     pub fn attempt(&self) -> u32 {
         self.tasks
             .iter()
-            .map(|task| if self.is_of_one_task() { task.attempt() } else { task.replays + 1 })
+            .map(|task| if self.is_of_one_task() { task.attempt() } else { task.replays() + 1 })
             .max()
             .unwrap_or(1)
     }
@@ -155,7 +155,8 @@ impl RunDetails {
         }
     }
 
-    fn is_of_one_task(&self) -> bool {
+    /// Whether the run is of one task, which then has the id of the run.
+    pub(crate) fn is_of_one_task(&self) -> bool {
         self.tasks.iter().any(|task| task.id.is_of_its_own(self.id))
     }
 
@@ -209,6 +210,11 @@ impl TaskDetails {
     /// The number of its newest attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempts.last().map_or(1, |attempt| attempt.number)
+    }
+
+    /// How often it was replayed.
+    pub fn replays(&self) -> u32 {
+        u32::try_from(self.replayed_after.len()).unwrap_or(u32::MAX)
     }
 
     /// How long it waited for workers, over all attempts.

@@ -40,6 +40,11 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
+    /// What tells it from all other rows. The task of a one-task run has the id of its run.
+    pub(crate) fn key(&self) -> TaskId {
+        self.task.unwrap_or_else(|| self.id.into())
+    }
+
     /// What started it, as far as a list tells it.
     pub fn trigger(&self) -> Trigger {
         trigger::read(&self.engine_metadata, self.parent_task)

@@ -12,7 +12,7 @@ use super::history::attempts;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::grpc;
-use crate::model::{Attempt, RunDetails, RunId};
+use crate::model::{Attempt, RunDetails, RunId, RunSummary};
 use crate::transport::retry_delay;
 
 /// How long the surfaces are waited for, when they do not agree yet or do not answer.
@@ -145,13 +145,13 @@ fn known<T>(answer: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// The newest attempts at the tasks of a run, by its history alone; none while REST does not know the run yet.
-pub(crate) async fn newest_attempts(client: &Client, run: RunId) -> Result<Vec<Attempt>> {
-    let (rpc, id) = (client.rpc(), run.to_string());
-    if let Some(events) = known(rpc.rest.task_events(&id).await)? {
+/// The newest attempts at a task, or at the tasks of a run, by their history alone; none while REST does not know them yet.
+pub(crate) async fn newest_attempts(client: &Client, row: &RunSummary) -> Result<Vec<Attempt>> {
+    let rpc = client.rpc();
+    if let Some(events) = known(rpc.rest.task_events(&row.key().to_string()).await)? {
         return Ok(attempts(&events).pop().into_iter().collect());
     }
-    let Some(rest) = known(rpc.rest.run(&id).await)? else { return Ok(Vec::new()) };
+    let Some(rest) = known(rpc.rest.run(&row.id.to_string()).await)? else { return Ok(Vec::new()) };
     let evidence = Evidence { rest: Some(rest), ..Evidence::default() };
-    Ok(evidence.tasks(run).iter().filter_map(|task| task.attempts().pop()).collect())
+    Ok(evidence.tasks(row.id).iter().filter_map(|task| task.attempts().pop()).collect())
 }

@@ -64,10 +64,12 @@ pub(crate) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
     attempts.into_values().collect()
 }
 
-/// How often a task was replayed. The event is one of the attempt before.
-pub(crate) fn replays<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> u32 {
-    let replays = events.into_iter().filter(|event| event.event_type == REPLAYED).count();
-    u32::try_from(replays).unwrap_or(u32::MAX)
+/// The numbers of the attempts after which a task was replayed, in order. The event is one of the attempt before.
+pub(crate) fn replayed_after<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<u32> {
+    let replays = events.into_iter().filter(|event| event.event_type == REPLAYED);
+    let mut numbers: Vec<_> = replays.map(|event| event.retry_count.unwrap_or(0) + 1).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {

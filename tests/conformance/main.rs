@@ -12,6 +12,7 @@
 )]
 
 mod creating;
+mod dags;
 mod details;
 mod promises;
 mod searching;

@@ -6,9 +6,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Quirks};
-use hatchet::{Client, Config, RunningWorker, Task, Window};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use hatchet::{Client, Config, Definition, RunningWorker, Window};
 
 /// A row may take so long on a real engine, which lets tasks lie for half a minute when it is idle.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -36,12 +34,9 @@ impl World {
         }
     }
 
-    /// A worker with one task, at work.
-    pub(crate) async fn worker<I, O>(&self, task: &Task<I, O>) -> RunningWorker
-    where
-        I: Serialize + DeserializeOwned,
-    {
-        self.hatchet.worker(self.name("worker")).slots(10).register(task).build().unwrap().start().await.unwrap()
+    /// A worker with one task or workflow, at work.
+    pub(crate) async fn worker(&self, what: impl Into<Definition>) -> RunningWorker {
+        self.hatchet.worker(self.name("worker")).slots(10).register(what).build().unwrap().start().await.unwrap()
     }
 
     /// The last ten minutes: no row takes longer.
