@@ -100,6 +100,8 @@ scenarios! {
     bulk_3: usual("bulk-3"), shows [], not [];
     stream_events: usual("stream-events"), shows [], not [];
     logs: usual("logs"), shows [LateAttach], not [];
+    replayed_completed: usual("replayed-completed"), shows [], not [LateAttach];
+    replayed_failed: usual("replayed-failed"), shows [], not [];
     child_runs: usual("child-runs"), shows [LateAttach], not [];
     dag_completed: usual("dag-completed"), shows [], not [EarlyDagEnd, LateAttach];
     dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateAttach], not [];

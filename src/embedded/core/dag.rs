@@ -202,22 +202,24 @@ impl Core {
         let place = self.runs.dag_mut(key.run).and_then(|dag| dag.places.get_mut(usize::from(key.place)));
         let Some(place) = place else { return };
         place.waits = Waits::Nothing;
+        let is_new = place.created.is_none();
         place.created.get_or_insert(stored(turn.now));
-        match fate {
+        if !is_new {
+            self.renew(turn, key);
+        }
+        let (kind, end) = match fate {
             Fate::Queue => {
                 self.record(key, TaskEventKind::Queued, turn.now, None, None);
                 self.enqueue(turn, key, None);
+                return;
             }
-            Fate::Skip => {
-                self.record(key, TaskEventKind::Skipped, turn.now, None, None);
-                self.settle(turn, key, End::Skipped);
-                self.announce_creation(key);
-            }
-            Fate::Cancel => {
-                self.record(key, TaskEventKind::Cancelled, turn.now, None, None);
-                self.settle(turn, key, End::Cancelled);
-                self.announce_creation(key);
-            }
+            Fate::Skip => (TaskEventKind::Skipped, End::Skipped),
+            Fate::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
+        };
+        self.record(key, kind, turn.now, None, None);
+        self.settle(turn, key, end);
+        if is_new {
+            self.announce_creation(key);
         }
     }
 

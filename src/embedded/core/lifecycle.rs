@@ -19,7 +19,7 @@ const IDLE: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Takes a task out of wherever it is. Tells whether it was with a worker, and which.
-    fn release(&mut self, turn: &mut Turn<'_>, key: TaskKey) -> Option<Uuid> {
+    pub(super) fn release(&mut self, turn: &mut Turn<'_>, key: TaskKey) -> Option<Uuid> {
         let action = self.action_of(key)?;
         let task = self.runs.task_mut(key)?;
         match std::mem::replace(&mut task.state, State::Ended) {

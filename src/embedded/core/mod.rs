@@ -9,10 +9,12 @@ mod children;
 mod dag;
 mod definitions;
 mod duration;
+pub(crate) mod filters;
 pub(crate) mod json;
 mod lifecycle;
 mod logs;
 mod queue;
+mod replays;
 mod reports;
 pub(crate) mod store;
 mod streams;
@@ -54,6 +56,8 @@ pub(crate) struct Core {
     streams: Streams,
     timers: Timers,
     effects: Vec<Effect>,
+    /// How many replays are not through.
+    replaying: usize,
     /// Numbers for events, in the order they are recorded.
     event_count: i64,
 }
@@ -71,6 +75,7 @@ impl Core {
             streams: Streams::default(),
             timers: Timers::default(),
             effects: Vec::new(),
+            replaying: 0,
             event_count: 0,
         }
     }
@@ -103,6 +108,7 @@ impl Core {
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
+                Timer::Replay(replay) => self.replay_taken(turn, replay),
                 Timer::EarlyEnd(run) => self.early_end(turn, run),
             }
         }

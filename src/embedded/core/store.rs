@@ -207,6 +207,7 @@ task_event_kinds! {
     ScheduleTimedOut = "SCHEDULING_TIMED_OUT",
     Reassigned = "REASSIGNED",
     Skipped = "SKIPPED",
+    Replayed = "RETRIED_BY_USER",
 }
 
 #[derive(Debug, Clone)]

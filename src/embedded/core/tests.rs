@@ -4,6 +4,7 @@ mod children;
 mod dag;
 mod invariants;
 mod lifecycle;
+mod replays;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::replays::Replay;
 use super::store::{RunIx, TaskKey};
 use super::types::{At, StreamId};
 
@@ -23,6 +24,8 @@ pub(super) enum Timer {
     Attach(StreamId),
     /// A DAG that has begun is announced as ended.
     EarlyEnd(RunIx),
+    /// A replay gets through.
+    Replay(Replay),
 }
 
 /// Names one timer. Two of the same moment fire in the order they were set.

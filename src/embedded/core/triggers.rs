@@ -70,7 +70,10 @@ impl Core {
         if let Some(action) = self.action_of(key) {
             self.assign(turn, &action);
         }
-        self.announce_creation(key);
+        // A new attempt is no creation.
+        if self.runs.task(key).is_some_and(|(_, task)| task.is_first()) {
+            self.announce_creation(key);
+        }
     }
 
     fn create(&mut self, turn: &mut Turn<'_>, id: Uuid, version: Arc<Version>, trigger: Trigger) -> RunIx {

@@ -256,8 +256,8 @@ pub(crate) fn stored_payload(run: &Run, task: &Task) -> serde_json::Value {
         "input": input, "overrides": null, "parents": parents, "triggered_by": "manual",
         "triggers": {"filter_payload": null}, "user_data": null,
     });
-    if step.is_some_and(|step| step.on_failure) {
-        payload["step_run_errors"] = serde_json::json!(run.errors());
+    if let (Some(payload), true) = (payload.as_object_mut(), step.is_some_and(|step| step.on_failure)) {
+        payload.insert("step_run_errors".into(), serde_json::json!(run.errors()));
     }
     payload
 }

@@ -6,18 +6,23 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, not_yet, sized};
+use super::{Engine, answer, not_yet, sized, time};
+use crate::embedded::core::filters::RunFilter;
 use crate::embedded::core::json::jsonb_text;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
-use crate::embedded::core::{RestStatus, TaskView};
+use crate::embedded::core::{Core, RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
-    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail, TriggerWorkflowRunRequest,
-    TriggerWorkflowRunResponse,
+    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail, TasksFilter,
+    TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
+
+/// The most that a filter means.
+const MOST_CANCELLED: usize = 20_000;
+const MOST_REPLAYED: usize = 1000;
 
 #[tonic::async_trait]
 impl AdminService for Engine {
@@ -70,11 +75,18 @@ impl AdminService for Engine {
         request: Request<CancelTasksRequest>,
     ) -> Result<Response<CancelTasksResponse>, Status> {
         let request = sized(request)?;
-        let ids = ids(&request.external_ids)?;
-        check_filter(!ids.is_empty(), request.filter.is_some(), "cancelling by filter")?;
-        self.core.call(move |core, turn| core.cancel(turn, &ids)).await?;
+        let asked = Asked::parse(&request.external_ids, request.filter)?;
+        let filtered = self
+            .core
+            .call(move |core, turn| {
+                let (ids, filtered) = asked.find(core, MOST_CANCELLED);
+                core.cancel(turn, &ids);
+                filtered.then_some(ids)
+            })
+            .await?;
         // The ids come back as they were asked for, whatever became of them.
-        answer(CancelTasksResponse { cancelled_tasks: request.external_ids })
+        let cancelled = filtered.map(|ids| ids.iter().map(Uuid::to_string).collect());
+        answer(CancelTasksResponse { cancelled_tasks: cancelled.unwrap_or(request.external_ids) })
     }
 
     async fn replay_tasks(
@@ -82,10 +94,15 @@ impl AdminService for Engine {
         request: Request<ReplayTasksRequest>,
     ) -> Result<Response<ReplayTasksResponse>, Status> {
         let request = sized(request)?;
-        let ids = ids(&request.external_ids)?;
-        check_filter(!ids.is_empty(), request.filter.is_some(), "replaying by filter")?;
-        let known = self.core.call(move |core, _| ids.iter().any(|id| core.find_run(*id).is_some())).await?;
-        if known { not_yet("replaying") } else { answer(ReplayTasksResponse::default()) }
+        let asked = Asked::parse(&request.external_ids, request.filter)?;
+        let replayed = self
+            .core
+            .call(move |core, turn| {
+                let (ids, _) = asked.find(core, MOST_REPLAYED);
+                core.replay(turn, &ids)
+            })
+            .await?;
+        answer(ReplayTasksResponse { replayed_tasks: replayed.iter().map(Uuid::to_string).collect() })
     }
 
     async fn branch_durable_task(
@@ -104,11 +121,36 @@ fn ids(texts: &[String]) -> Result<Vec<Uuid>, Status> {
     texts.iter().map(|text| external_id(text)).collect()
 }
 
-fn check_filter(ids: bool, filter: bool, what: &str) -> Result<(), Status> {
-    match (ids, filter) {
-        (true, true) => Err(Status::invalid_argument("cannot provide both external ids and filter")),
-        (false, true) => not_yet(what),
-        _ => Ok(()),
+/// Runs or tasks by their ids, or runs by what is true of them.
+enum Asked {
+    Ids(Vec<Uuid>),
+    Filter(RunFilter),
+}
+
+impl Asked {
+    fn parse(external_ids: &[String], filter: Option<TasksFilter>) -> Result<Self, Status> {
+        let ids = ids(external_ids)?;
+        let Some(filter) = filter else { return Ok(Self::Ids(ids)) };
+        if !ids.is_empty() {
+            return Err(Status::invalid_argument("cannot provide both external ids and filter"));
+        }
+        let workflow = |text: &String| text.parse().map_err(|_| Status::invalid_argument("invalid workflow id"));
+        let asked = RunFilter {
+            since: time(filter.since),
+            until: time(filter.until),
+            workflows: filter.workflow_ids.iter().map(workflow).collect::<Result<_, _>>()?,
+            ..RunFilter::default()
+        };
+        let asked = asked.with_texts(&filter.statuses, &filter.additional_metadata).map_err(Fault::from)?;
+        Ok(Self::Filter(asked))
+    }
+
+    /// The ids, and whether they were found by a filter.
+    fn find(self, core: &Core, most: usize) -> (Vec<Uuid>, bool) {
+        match self {
+            Self::Ids(ids) => (ids, false),
+            Self::Filter(filter) => (core.filtered(&filter, most), true),
+        }
     }
 }
 

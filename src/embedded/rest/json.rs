@@ -54,6 +54,15 @@ pub(super) fn output(task: &Task) -> Value {
     }
 }
 
+/// The same, or the one of the attempt before a replay as long as there is no other.
+fn last_output(task: &Task) -> Value {
+    let earlier = task.finals.iter().rev().find_map(|row| match &row.end {
+        End::Completed(output) => Some(object(output)),
+        _ => None,
+    });
+    earlier.filter(|_| task.state != State::Ended).unwrap_or_else(|| output(task))
+}
+
 /// The text of the failure of the newest attempt that has one: of the current attempt, or of any.
 pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
     let failures = task.events.iter().filter(|event| event.kind == TaskEventKind::Failed);
@@ -98,7 +107,7 @@ fn single(core: &Core, run: &Run, now: At) -> Value {
         "displayName": first.map(|task| name_of(run, task)).unwrap_or_default(),
         "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
         "input": first.map(|task| stored_payload(run, task)),
-        "output": first.map(output).unwrap_or_default(),
+        "output": first.map(last_output).unwrap_or_default(),
         "status": run_status(core, run, now).name(),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::query::{self, Query};
 use super::{Refusal, json as render};
+use crate::embedded::core::filters::has_tags;
 use crate::embedded::core::store::{Run, Task};
 use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus};
@@ -134,7 +135,7 @@ impl Runs {
             .take_while(move |run| self.since.is_some_and(|since| run.created >= since))
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
-            .filter(|run| self.has_tags(run))
+            .filter(|run| has_tags(run, &self.metadata, self.all_tags))
             .flat_map(|run| std::iter::repeat_n(run, self.count_of(core, run)))
     }
 
@@ -147,20 +148,6 @@ impl Runs {
             }
             _ => 0,
         }
-    }
-
-    fn has_tags(&self, run: &Run) -> bool {
-        if self.metadata.is_empty() {
-            return true;
-        }
-        let metadata: Value = serde_json::from_str(&run.metadata).unwrap_or_default();
-        let has = |(key, wanted): &(String, String)| match metadata.get(key) {
-            Some(Value::String(text)) => text == wanted,
-            // Any-of compares texts, all-of compares JSON strings.
-            Some(other) => !self.all_tags && serde_json::to_string(other).is_ok_and(|text| text == *wanted),
-            None => false,
-        };
-        if self.all_tags { self.metadata.iter().all(has) } else { self.metadata.iter().any(has) }
     }
 }
 

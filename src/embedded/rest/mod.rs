@@ -1,5 +1,6 @@
 //! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
 
+mod bulk;
 mod dag;
 mod json;
 mod list;
@@ -14,7 +15,7 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch};
+use axum::routing::{get, patch, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -36,6 +37,8 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
     let tenant_routes = Router::new()
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs", get(runs))
         .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
+        .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
+        .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
         .route("/api/v1/tenants/{tenant}/workflows", get(workflows));
     Router::new()
         .merge(tenant_routes)

@@ -47,7 +47,7 @@ impl Play {
     fn step(&mut self, (kind, a, b, c): Step) {
         let (run, worker) = (pick(&self.runs, a), pick(&self.workers, a));
         let bench = &mut self.bench;
-        match (kind % 17, run, worker) {
+        match (kind % 18, run, worker) {
             (0, ..) if c % 2 == 0 => {
                 // A chain, a fan, a diamond; with an on-failure task or without.
                 let shapes: [&[(&str, &[&str])]; 3] = [
@@ -135,6 +135,10 @@ impl Play {
                 if let Some((task, _)) = self.task(run, b) {
                     self.bench.turn(|core, turn| core.chunk(turn, task, "chunk", None, None)).unwrap();
                 }
+            }
+            (17, Some(run), _) => {
+                let ids = self.task(run, b).filter(|_| c % 3 == 0).map_or(run, |(task, _)| task);
+                self.bench.turn(|core, turn| core.replay(turn, &[ids, run]));
             }
             (16, ..) => bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
             _ => {}
