@@ -15,7 +15,6 @@ use super::gather::{Patience, look};
 use super::handle::RunHandle;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::convert::rest;
 use crate::model::{RunDetails, RunId, RunReport, RunStatus, Seen};
 use crate::transport::retry_delay;
 
@@ -111,16 +110,10 @@ impl<O> ReplayBuilder<O> {
             Some(seen) => return Err(Error::new(ErrorKind::Server, format!("the replay of run {id} is {seen}"))),
         }
         let attempt = before.attempt() + 1;
-        let now = look(&client, id, None, Patience::Short).await?;
-        let again = now
-            .tasks
-            .iter()
-            .filter(|task| before.task(&task.name).is_none_or(|earlier| task.attempts.len() > earlier.attempts.len()));
-        Ok(Replayed {
-            run: self.run.from_attempt(attempt),
-            attempt,
-            tasks: again.map(|task| task.name.clone()).collect(),
-        })
+        let again = begun_anew(&client, id, &counts_by_history(&before)).await.unwrap_or_default();
+        let tasks = before.tasks.iter().filter(|task| again.iter().any(|id| task.id.is(id)));
+        let tasks = tasks.map(|task| task.name.clone()).collect();
+        Ok(Replayed { run: self.run.from_attempt(attempt), attempt, tasks })
     }
 }
 
@@ -249,9 +242,14 @@ async fn count_home(client: &Client, waiting: &BTreeMap<RunId, Counts>) -> Vec<R
 
 /// Whether a task of the run has been begun anew. What cannot be asked is asked again.
 async fn is_under_way(client: &Client, run: RunId, before: Option<&Counts>) -> bool {
-    let Ok(state) = client.rpc().rest.run(&run.to_string()).await else { return false };
+    let Some(before) = before else { return false };
+    begun_anew(client, run, before).await.is_ok_and(|tasks| !tasks.is_empty())
+}
+
+/// The ids of a run's tasks whose retry count has risen.
+async fn begun_anew(client: &Client, run: RunId, before: &Counts) -> Result<Vec<String>> {
+    let tasks = client.rpc().rest.run(&run.to_string()).await?.tasks.into_iter();
     let risen =
-        |id: &String, count: u32| before.and_then(|before| before.get(id)).is_some_and(|before| count > *before);
-    state.tasks.iter().any(|task| risen(&task.task_external_id, task.retry_count))
-        || !rest::status(&state.run.status).is_final()
+        tasks.filter(|task| before.get(&task.task_external_id).is_some_and(|before| task.retry_count > *before));
+    Ok(risen.map(|task| task.task_external_id).collect())
 }
