@@ -82,21 +82,25 @@ pub use config::{
     TlsStrategy, TlsVersion,
 };
 pub use error::{Answer, Error, ErrorKind, Result};
-pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
+pub use list::{BulkCancel, BulkReplay, Page, RunItems, RunQuery, RunReports, StatusCounts, Total};
 pub use model::{
-    Attempt, AttemptStatus, Cancellation, Completed, Conflict, CronId, DesiredLabel, EventId, Failure, Idempotency,
-    InvalidTransition, LabelValue, Outcome, Payload, Priority, RunDetails, RunFilter, RunId, RunStatus, RunSummary,
-    ScheduleId, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Verdict, Window, WorkerId,
-    WorkflowId, WorkflowVersionId, judge,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronId,
+    CronTrigger, DesiredLabel, EventId, EventTrigger, Failure, Idempotency, InvalidTransition, LabelValue, LogLevel,
+    LogLine, Outcome, Payload, Priority, RunDetails, RunFilter, RunId, RunReport, RunStatus, RunSummary, ScheduleId,
+    ScheduleTrigger, Seen, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Trigger, Verdict, Window,
+    WorkerId, WorkflowId, WorkflowVersionId, judge,
 };
-pub use run::{RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
+pub use run::{
+    CancelBuilder, CancelManyBuilder, LogItems, ReplayBuilder, ReplayManyBuilder, Replayed, RerunBuilder, RunBuilder,
+    RunHandle, RunManyBuilder, Runnable, WorkflowRef,
+};
 pub use trigger::{
     CronBuilder, CronDetails, CronHandle, CronQuery, EventBuilder, EventDetails, EventHandle, EventsBuilder,
     ScheduleBuilder, ScheduleDetails, ScheduleHandle, ScheduleQuery,
 };
 pub use watch::{Change, RunWatch};
 pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
-pub use workflow::{Context, Sticky, Task, TaskError, TaskResult};
+pub use workflow::{Context, Definition, Sticky, Task, TaskError, TaskResult, Workflow};
 
 /// The README's code compiles.
 #[cfg(doctest)]

@@ -28,6 +28,14 @@ quirks! {
     /// Every failed attempt is announced as the end of the run, also when there is another one, and watching by run id
     /// ends there.
     EarlyEnd,
+    /// Of one call's replays only the first 200 are done, one after the other; and of those that are asked for before the
+    /// last call's are through, only some. All are answered as if they were done.
+    LostReplays,
+    /// A bulk trigger with new runs and with a child that has been started before runs that child once more, under the same
+    /// id. Without this, the child's id comes back and nothing else happens.
+    RestartedChildren,
+    /// A DAG that has begun is announced as completed, and those who watch it are hung up on.
+    EarlyDagEnd,
     /// Watching a run by its id, right after its trigger, begins a second late and misses what was before.
     LateAttach,
     /// A cancel or a report after a task's end is recorded beside it. gRPC then shows the one and, after some minutes, the

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::model::{RunId, RunSummary};
+use crate::model::{RunSummary, TaskId};
 
 /// The walk.
 #[derive(Debug, Clone)]
@@ -18,11 +18,11 @@ pub(super) struct Cursor {
     /// The stamp to begin at; at first, the end of the window.
     until: Option<DateTime<Utc>>,
     /// The rows of that stamp that have been handed out.
-    seen: HashSet<RunId>,
+    seen: HashSet<TaskId>,
     /// How many rows of that stamp this walk through it has passed.
     offset: usize,
     /// The last of them.
-    last: Option<RunId>,
+    last: Option<TaskId>,
     over: bool,
 }
 
@@ -53,16 +53,16 @@ impl Cursor {
     pub(super) fn take(&mut self, mut rows: Vec<RunSummary>) -> Vec<RunSummary> {
         let full = rows.len() >= self.size + usize::from(self.last.is_some());
         if let Some(last) = self.last.take() {
-            if rows.first().is_none_or(|row| row.id != last) {
+            if rows.first().is_none_or(|row| row.key() != last) {
                 self.offset = 0;
                 return Vec::new();
             }
             rows.remove(0);
         }
         self.over = !full;
-        let Some((stamp, id)) = rows.last().map(|row| (row.created_at, row.id)) else { return Vec::new() };
+        let Some((stamp, id)) = rows.last().map(|row| (row.created_at, row.key())) else { return Vec::new() };
         let passed = rows.iter().filter(|row| row.created_at == stamp).count();
-        rows.retain(|row| !self.seen.contains(&row.id));
+        rows.retain(|row| !self.seen.contains(&row.key()));
         if self.until != Some(stamp) {
             self.until = Some(stamp);
             self.seen.clear();
@@ -70,7 +70,7 @@ impl Cursor {
         }
         self.offset += passed;
         self.last = Some(id);
-        self.seen.extend(rows.iter().filter(|row| row.created_at == stamp).map(|row| row.id));
+        self.seen.extend(rows.iter().filter(|row| row.created_at == stamp).map(RunSummary::key));
         rows
     }
 }
@@ -86,6 +86,8 @@ mod tests {
     fn row(number: u32, second: u32) -> RunSummary {
         RunSummary {
             id: format!("00000000-0000-4000-8001-{number:012}").parse().unwrap(),
+            task: None,
+            parent_task: None,
             workflow: "00000000-0000-4000-8004-000000000001".parse().unwrap(),
             workflow_name: "w".into(),
             status: RunStatus::Completed,

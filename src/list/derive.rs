@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{RunFilter, RunStatus, RunSummary};
-use crate::run::{attempts, events};
+use crate::run::newest_attempts;
 
 /// Events that are read at the same time.
 const AT_ONCE: usize = 8;
@@ -39,9 +39,12 @@ pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSumma
 
 async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
     if row.status == RunStatus::Failed && (row.error.is_none() || row.attempt > 1) {
-        let events = events(client, row.id).await?;
-        if let Some(last) = attempts(&events).pop().filter(|last| last.status == RunStatus::TimedOut) {
-            (row.status, row.error) = (RunStatus::TimedOut, last.error);
+        let attempts = newest_attempts(client, &row).await?;
+        // Of several tasks that failed, the first to do so is why the run did.
+        let failed = attempts.into_iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));
+        let first = failed.min_by_key(|last| last.finished_at);
+        if let Some(first) = first.filter(|first| first.status == RunStatus::TimedOut) {
+            (row.status, row.error) = (RunStatus::TimedOut, first.error);
         }
     }
     Ok(row)

@@ -110,6 +110,14 @@ impl StatusCounts {
 }
 
 impl RunQuery {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn filter(&self) -> &RunFilter {
+        &self.filter
+    }
+
     /// The newest runs that match, at most `size` of them, and how many match in all.
     ///
     /// # Errors
@@ -161,11 +169,21 @@ impl RunQuery {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        if self.filter.metadata.len() + self.filter.marks.len() > 1 {
+        if self.filter.metadata.len() > 1 {
             return Err(Error::invalid("filter", "counts by status can be had for one tag, and it has more"));
         }
         let parameters = parameters(&self.client, &self.filter).await?;
-        let known = ["since", "until", "workflow_ids", "additional_metadata"];
+        if self.filter.worker.is_some() || self.filter.tasks {
+            return Err(Error::invalid("filter", "counts by status cannot be had by worker or for tasks"));
+        }
+        let known = [
+            "since",
+            "until",
+            "workflow_ids",
+            "additional_metadata",
+            "triggering_event_external_id",
+            "parent_task_external_id",
+        ];
         let parameters: Vec<_> = parameters.into_iter().filter(|(name, _)| known.contains(name)).collect();
         let counts = self.client.rpc().rest.counts(&parameters).await?;
         Ok(StatusCounts { by_status: counts.into_iter().map(|count| (count.status, count.count)).collect() })
@@ -186,8 +204,8 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     filter.check()?;
     let mut parameters = vec![
         ("since", stamp(filter.window.start(client.clock().now()))),
-        ("only_tasks", "false".to_owned()),
-        ("additional_metadata_operator", "AND".to_owned()),
+        ("only_tasks", filter.tasks.to_string()),
+        ("additional_metadata_operator", if filter.any_metadata.is_empty() { "AND" } else { "OR" }.to_owned()),
     ];
     parameters.extend(filter.window.until().map(|until| ("until", stamp(until))));
     let workflows: Vec<WorkflowId> =
@@ -195,8 +213,11 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
     parameters
         .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
-    parameters.extend(filter.metadata.iter().map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
-    parameters.extend(filter.marks.iter().map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
+    let tags = filter.metadata.iter().chain(&filter.any_metadata);
+    parameters.extend(tags.map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
+    parameters.extend(filter.event.map(|id| ("triggering_event_external_id", id.to_string())));
+    parameters.extend(filter.parent.map(|id| ("parent_task_external_id", id.to_string())));
+    parameters.extend(filter.worker.map(|id| ("worker_id", id.to_string())));
     Ok(parameters)
 }
 
@@ -214,6 +235,7 @@ pub(super) async fn fetch(
     let mut all = parameters.to_vec();
     all.extend([("limit", limit.to_string()), ("offset", offset.to_string())]);
     let rows = client.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
+    let tasks = parameters.iter().any(|(name, value)| *name == "only_tasks" && value == "true");
     let asked: Vec<_> =
         parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
     rows.into_iter()
@@ -226,7 +248,7 @@ pub(super) async fn fetch(
                 );
                 return Err(Error::new(ErrorKind::Server, text));
             }
-            rest::summary(row, |name| client.unprefixed(name))
+            rest::summary(row, tasks, |name| client.unprefixed(name))
         })
         .collect()
 }

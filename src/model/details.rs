@@ -7,7 +7,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Outcome, Payload, RunId, RunStatus, TaskId, WorkerId, WorkflowId, WorkflowVersionId};
+use super::{
+    CancelRequest, LogLine, Outcome, Payload, RunId, RunStatus, TaskId, Trigger, WorkerId, WorkflowId,
+    WorkflowVersionId, trigger,
+};
 use crate::time::between;
 
 /// All that is known about one run, from all of the server's surfaces, at one moment.
@@ -18,12 +21,16 @@ pub struct RunDetails {
     pub id: RunId,
     /// Its workflow, if the server's history had the run already (it lags by a moment).
     pub workflow: Option<WorkflowId>,
+    /// The workflow's name, without the namespace; as above.
+    pub workflow_name: Option<String>,
     /// The version of the definition that it runs by; as above.
     pub workflow_version: Option<WorkflowVersionId>,
     /// Its state.
     pub status: RunStatus,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
+    /// What started it.
+    pub trigger: Trigger,
     /// What it was started with.
     pub input: Payload,
     /// The user's metadata.
@@ -32,8 +39,11 @@ pub struct RunDetails {
     pub engine_metadata: BTreeMap<String, Value>,
     /// When it was created, by the engine's clock; unknown for the first moment of a run's life.
     pub created_at: Option<DateTime<Utc>>,
-    /// Its tasks. A task that the engine has not created yet is missing.
+    /// Its tasks, in the order of the definition. A task that the engine has not created yet is missing.
     pub tasks: Vec<TaskDetails>,
+    /// The first [thousand](Self::LOGS) lines of its tasks' logs, oldest first; [`RunHandle::logs`](crate::RunHandle::logs)
+    /// has all of them. Only [`RunHandle::details`](crate::RunHandle::details) reads them.
+    pub logs: Vec<LogLine>,
     /// Where the server's surfaces disagree for good. Empty for nearly every run.
     pub conflicts: Vec<Conflict>,
 }
@@ -48,10 +58,12 @@ pub struct TaskDetails {
     pub name: String,
     /// Its state.
     pub status: RunStatus,
-    /// What it ended with, if it completed.
-    pub output: Option<Payload>,
+    /// How it ended, if it has.
+    pub outcome: Option<Outcome>,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
+    /// The numbers of the attempts after which it was replayed.
+    pub replayed_after: Vec<u32>,
 }
 
 /// One attempt at a task.
@@ -81,6 +93,8 @@ pub struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
+    /// The task that they disagree about, in a run of several; without one it is the run.
+    pub task: Option<String>,
     /// The state by gRPC.
     pub grpc: RunStatus,
     /// The state by REST, which is steady and therefore taken.
@@ -89,14 +103,61 @@ pub struct Conflict {
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(task) = &self.task {
+            write!(f, "task {task}: ")?;
+        }
         write!(f, "gRPC says {}, REST says {}", self.grpc, self.rest)
     }
 }
 
 impl RunDetails {
-    /// The output, if the run completed.
+    /// How many lines of the logs are read along with the details.
+    pub const LOGS: usize = 1000;
+
+    /// The output, if the run completed. Of a run of several tasks: an object with the output of each, by its name.
     pub fn output(&self) -> Option<&Payload> {
         self.outcome.as_ref()?.output()
+    }
+
+    /// A task by its name.
+    pub fn task(&self, name: &str) -> Option<&TaskDetails> {
+        self.tasks.iter().find(|task| task.name == name)
+    }
+
+    /// Which attempt at the run this is, from 1. Of a run of one task, each retry and each replay is one; of a run of
+    /// several, each replay.
+    pub fn attempt(&self) -> u32 {
+        self.tasks
+            .iter()
+            .map(|task| if self.is_of_one_task() { task.attempt() } else { task.replays() + 1 })
+            .max()
+            .unwrap_or(1)
+    }
+
+    /// What was said when the run was cancelled, if it was, with this crate.
+    pub fn cancellation(&self) -> Option<&CancelRequest> {
+        match self.outcome.as_ref()? {
+            Outcome::Cancelled(cancellation) => cancellation.request.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// What it is a rerun of, if it is one.
+    pub fn rerun_of(&self) -> Option<RunId> {
+        trigger::rerun_of(&self.engine_metadata)
+    }
+
+    /// The run whose task started it as a child, if that is known.
+    pub fn parent(&self) -> Option<RunId> {
+        match &self.trigger {
+            Trigger::Child(child) => child.parent_run,
+            _ => None,
+        }
+    }
+
+    /// Whether the run is of one task, which then has the id of the run.
+    pub(crate) fn is_of_one_task(&self) -> bool {
+        self.tasks.iter().any(|task| task.id.is_of_its_own(self.id))
     }
 
     /// When work first began.
@@ -140,6 +201,33 @@ impl RunDetails {
     }
 }
 
+impl TaskDetails {
+    /// What it ended with, if it completed.
+    pub fn output(&self) -> Option<&Payload> {
+        self.outcome.as_ref()?.output()
+    }
+
+    /// The number of its newest attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempts.last().map_or(1, |attempt| attempt.number)
+    }
+
+    /// How often it was replayed.
+    pub fn replays(&self) -> u32 {
+        u32::try_from(self.replayed_after.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How long it waited for workers, over all attempts.
+    pub fn waiting(&self) -> Option<Duration> {
+        sum(self.attempts.iter().map(Attempt::waiting))
+    }
+
+    /// How long workers were at work on it, over all attempts.
+    pub fn working(&self) -> Option<Duration> {
+        sum(self.attempts.iter().map(Attempt::working))
+    }
+}
+
 impl Attempt {
     /// How long it waited for a worker; unknown while it waits.
     pub fn waiting(&self) -> Option<Duration> {
@@ -157,32 +245,4 @@ impl Attempt {
 /// The sum of what is known; unknown if nothing is.
 fn sum(lengths: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
     lengths.flatten().reduce(|a, b| a + b)
-}
-
-/// A row of a list of runs.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RunSummary {
-    /// The run.
-    pub id: RunId,
-    /// Its workflow.
-    pub workflow: WorkflowId,
-    /// The workflow's name, without the namespace.
-    pub workflow_name: String,
-    /// Its state.
-    pub status: RunStatus,
-    /// The number of its newest attempt, from 1.
-    pub attempt: u32,
-    /// Why it failed, if it did.
-    pub error: Option<String>,
-    /// The user's metadata.
-    pub metadata: BTreeMap<String, Value>,
-    /// The keys that the engine and this crate added.
-    pub engine_metadata: BTreeMap<String, Value>,
-    /// When it was created. Runs of one bulk call share this to the microsecond.
-    pub created_at: DateTime<Utc>,
-    /// When work on the newest attempt began.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it ended, if it has.
-    pub finished_at: Option<DateTime<Utc>>,
 }

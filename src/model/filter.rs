@@ -1,10 +1,10 @@
 //! Which runs: one value for everything that works on many runs.
 
-use super::metadata::check_key;
-use super::{RunStatus, Window};
+use super::metadata::{check_key, is_reserved};
+use super::{EventId, RunStatus, TaskId, Window, WorkerId};
 use crate::error::{Error, Result};
 
-/// Which runs are meant: by time, workflow, status and metadata. What is not said is not asked.
+/// Which runs are meant: by time, workflow, status, metadata, and what they have to do with. What is not said is not asked.
 ///
 /// The window of time is part of making a filter, so that none is ever assumed:
 ///
@@ -24,14 +24,27 @@ pub struct RunFilter {
     pub(crate) workflows: Vec<String>,
     pub(crate) statuses: Vec<RunStatus>,
     pub(crate) metadata: Vec<(String, String)>,
-    /// Tags of the engine and of this crate, which users cannot ask for.
-    pub(crate) marks: Vec<(&'static str, String)>,
+    pub(crate) any_metadata: Vec<(String, String)>,
+    pub(crate) event: Option<EventId>,
+    pub(crate) parent: Option<TaskId>,
+    pub(crate) worker: Option<WorkerId>,
+    pub(crate) tasks: bool,
 }
 
 impl RunFilter {
     /// All runs that were created in a window of time.
     pub fn new(window: Window) -> Self {
-        Self { window, workflows: Vec::new(), statuses: Vec::new(), metadata: Vec::new(), marks: Vec::new() }
+        Self {
+            window,
+            workflows: Vec::new(),
+            statuses: Vec::new(),
+            metadata: Vec::new(),
+            any_metadata: Vec::new(),
+            event: None,
+            parent: None,
+            worker: None,
+            tasks: false,
+        }
     }
 
     /// Runs of this workflow; given several times, of any of them.
@@ -59,31 +72,70 @@ impl RunFilter {
         self
     }
 
-    /// Runs with a tag that is not the user's.
-    pub(crate) fn mark(mut self, key: &'static str, value: &str) -> Self {
-        self.marks.push((key, value.to_owned()));
+    /// Runs with this tag; given several times, runs with any of them. Not together with [`metadata`](Self::metadata): the
+    /// engine asks for all or for any.
+    pub fn any_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.any_metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// Runs that this event has started.
+    pub fn event(mut self, event: EventId) -> Self {
+        self.event = Some(event);
+        self
+    }
+
+    /// The children of this task: the runs that it has started through its [`Context`](crate::Context::run). The task of a
+    /// one-task run has the id of its run.
+    pub fn parent(mut self, task: impl Into<TaskId>) -> Self {
+        self.parent = Some(task.into());
+        self
+    }
+
+    /// Runs that this worker has, or had last.
+    pub fn worker(mut self, worker: WorkerId) -> Self {
+        self.worker = Some(worker);
+        self
+    }
+
+    /// Tasks rather than runs: of a run of several, each by itself. Not together with [`event`](Self::event) and
+    /// [`parent`](Self::parent), which the engine does not follow then.
+    pub fn tasks(mut self) -> Self {
+        self.tasks = true;
+        self
+    }
+
+    /// Runs with a tag of the engine's or of this crate, which users cannot ask for.
+    pub(crate) fn own_metadata(mut self, key: &str, value: &str) -> Self {
+        self.metadata.push((key.to_owned(), value.to_owned()));
         self
     }
 
     /// Checks what the server would silently understand otherwise.
     pub(crate) fn check(&self) -> Result<()> {
-        for (at, (key, _)) in self.metadata.iter().enumerate() {
-            check_key(key)?;
-            if self.metadata.iter().take(at).any(|(other, _)| other == key) {
-                return Err(Error::invalid(
-                    "filter",
-                    format_args!("the metadata key {key:?} is given twice, accepted: once"),
-                ));
+        let refuse = |problem: std::fmt::Arguments<'_>| Err(Error::invalid("filter", problem));
+        for tags in [&self.metadata, &self.any_metadata] {
+            for (at, (key, _)) in tags.iter().enumerate() {
+                // The crate's own are made by itself.
+                if !is_reserved(key) {
+                    check_key(key)?;
+                }
+                if tags.iter().take(at).any(|(other, _)| other == key) {
+                    return refuse(format_args!("the metadata key {key:?} is given twice, accepted: once"));
+                }
             }
+        }
+        if !self.metadata.is_empty() && !self.any_metadata.is_empty() {
+            return refuse(format_args!("metadata of which all, and of which any are to match, accepted: either"));
+        }
+        if self.tasks && (self.event.is_some() || self.parent.is_some()) {
+            return refuse(format_args!("tasks by event or by parent, accepted: runs by event or by parent"));
         }
         if let Some(RunStatus::Unknown(name)) =
             self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_)))
         {
             // The engine drops what it does not know and then returns everything.
-            return Err(Error::invalid(
-                "filter",
-                format_args!("the status {name:?} is not known, so it cannot be asked for"),
-            ));
+            return refuse(format_args!("the status {name:?} is not known, so it cannot be asked for"));
         }
         self.window.check()
     }
@@ -107,9 +159,13 @@ mod tests {
     #[test]
     fn what_the_server_would_misunderstand_is_refused() {
         let any = RunFilter::new(Window::all());
+        let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         assert!(any.clone().metadata("a", "1").metadata("b", "2").check().is_ok());
         for (filter, text) in [
             (any.clone().metadata("a", "1").metadata("a", "2"), "given twice"),
+            (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "given twice"),
+            (any.clone().metadata("a", "1").any_metadata("b", "2"), "accepted: either"),
+            (any.clone().tasks().parent(TaskId::from(run)), "tasks by event or by parent"),
             (any.clone().metadata("a:b", "1"), "without a colon"),
             (any.clone().status(RunStatus::Unknown("NOPE".into())), "\"NOPE\" is not known"),
             (RunFilter::new(Window::between(day(2), day(1))), "before it starts"),

@@ -37,6 +37,14 @@ macro_rules! ids {
             }
         }
 
+        impl $name {
+            /// Whether a text names this.
+            #[allow(dead_code, reason = "not every kind of id is compared with a text")]
+            pub(crate) fn is(self, text: &str) -> bool {
+                self.0.as_hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]) == text
+            }
+        }
+
         impl From<$name> for String {
             fn from(id: $name) -> Self {
                 id.to_string()
@@ -70,6 +78,13 @@ ids! {
 impl TenantId {
     pub(crate) const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
+    }
+}
+
+impl TaskId {
+    /// The run that a task is, if it is the task of a one-task run: those have the same id.
+    pub(crate) fn is_of_its_own(self, run: RunId) -> bool {
+        self.0 == run.0
     }
 }
 

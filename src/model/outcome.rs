@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
+
 use super::{Payload, RunStatus};
 
 /// How a run ended.
@@ -37,7 +39,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completed {
-    /// What it ended with.
+    /// What it ended with. Of a run of several tasks: an object with the output of each, by its name.
     pub output: Payload,
 }
 
@@ -58,6 +60,21 @@ pub struct Failure {
 pub struct Cancellation {
     /// What the engine says about it, such as `Cancelled due to concurrency strategy`. Empty for a cancel by request.
     pub message: String,
+    /// Why it was cancelled, by whom and when, if that was said with this crate: see
+    /// [`CancelBuilder::reason`](crate::CancelBuilder::reason).
+    pub request: Option<CancelRequest>,
+}
+
+/// What was said when a run was cancelled. It is kept in the log of the run's tasks, and so seen in the dashboard, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CancelRequest {
+    /// Why.
+    pub reason: Option<String>,
+    /// Who wanted it.
+    pub by: Option<String>,
+    /// When, by the engine's clock.
+    pub at: DateTime<Utc>,
 }
 
 /// A run that timed out.

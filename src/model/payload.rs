@@ -44,7 +44,8 @@ impl Payload {
         })
     }
 
-    fn unwrapped(&self) -> &str {
+    /// The value's own text, without what it was wrapped in on its way.
+    pub(crate) fn unwrapped(&self) -> &str {
         // Only a text with the wrapper's name in it is worth a second look.
         if !self.0.contains(WRAPPER) {
             return &self.0;

@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::rest_types::{Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
+use super::rest_types::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 
@@ -37,6 +37,12 @@ impl Rest {
         // Without a limit the server answers no rows at all.
         let call = RestCall::get(&["stable", "tasks", task, "task-events"]).query("limit", "10000");
         Ok(self.read::<Rows<TaskEvent>>("reading the task's events", call).await?.rows.unwrap_or_default())
+    }
+
+    /// Lines of a task's log, oldest first.
+    pub(crate) async fn logs(&self, task: &str, parameters: &[(&str, String)]) -> Result<Vec<LogRow>> {
+        let call = with(RestCall::get(&["stable", "tasks", task, "logs"]), parameters);
+        Ok(self.read::<Rows<LogRow>>("reading the task's log", call).await?.rows.unwrap_or_default())
     }
 
     /// Rows of runs, newest first.

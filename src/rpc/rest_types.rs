@@ -32,19 +32,57 @@ pub(crate) struct Meta {
     pub(crate) created_at: Stamp,
 }
 
-/// A run. Its tasks are left out: they are read from their events.
+/// A run.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Run {
     pub(crate) run: RunBody,
+    #[serde(default, deserialize_with = "or_none")]
+    pub(crate) tasks: Vec<Task>,
+    /// Which task has which name.
+    #[serde(default, deserialize_with = "or_none")]
+    pub(crate) shape: Vec<ShapeItem>,
+    /// Of a run of several tasks, what happened to them; of one task, nothing.
+    #[serde(default, deserialize_with = "or_none")]
+    pub(crate) task_events: Vec<TaskEvent>,
     #[serde(default)]
     pub(crate) workflow_config: Option<WorkflowConfig>,
+}
+
+/// A list that can be `null`.
+fn or_none<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(source: D) -> Result<Vec<T>, D::Error> {
+    Option::<Vec<T>>::deserialize(source).map(Option::unwrap_or_default)
+}
+
+/// A task, as its run shows it: unlike what is shown of it alone, this state is to be believed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Task {
+    pub(crate) task_external_id: String,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) output: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    #[serde(default)]
+    pub(crate) parent_task_external_id: Option<String>,
+    #[serde(default)]
+    pub(crate) retry_count: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShapeItem {
+    pub(crate) task_external_id: String,
+    pub(crate) task_name: String,
 }
 
 /// The definition that a run goes by, in Go's names.
 #[derive(Debug, Deserialize)]
 pub(crate) struct WorkflowConfig {
-    #[serde(default, rename = "Tasks")]
+    #[serde(default, rename = "Name")]
+    pub(crate) name: String,
+    #[serde(default, rename = "Tasks", deserialize_with = "or_none")]
     pub(crate) tasks: Vec<TaskConfig>,
 }
 
@@ -70,11 +108,9 @@ pub(crate) struct RunBody {
     pub(crate) additional_metadata: Option<BTreeMap<String, Value>>,
     #[serde(default)]
     pub(crate) error_message: Option<String>,
-    /// In an envelope, as the worker gets it.
+    /// Of a run of one task in an envelope, as the worker gets it; of several, bare.
     #[serde(default)]
-    pub(crate) input: Option<Envelope>,
-    #[serde(default)]
-    pub(crate) output: Option<Box<RawValue>>,
+    pub(crate) input: Option<Box<RawValue>>,
 }
 
 /// What a worker gets, as far as it is the run's.
@@ -100,6 +136,10 @@ pub(crate) struct Row {
     #[serde(default)]
     pub(crate) retry_count: Option<u32>,
     #[serde(default)]
+    pub(crate) task_external_id: String,
+    #[serde(default)]
+    pub(crate) parent_task_external_id: Option<String>,
+    #[serde(default)]
     pub(crate) additional_metadata: Option<BTreeMap<String, Value>>,
     #[serde(default)]
     pub(crate) error_message: Option<String>,
@@ -115,6 +155,8 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TaskEvent {
+    #[serde(default)]
+    pub(crate) task_id: String,
     pub(crate) event_type: String,
     pub(crate) timestamp: DateTime<Utc>,
     #[serde(default)]
@@ -125,6 +167,20 @@ pub(crate) struct TaskEvent {
     pub(crate) error_message: Option<String>,
     #[serde(default)]
     pub(crate) worker_id: Option<String>,
+}
+
+/// A line of a task's log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LogRow {
+    pub(crate) created_at: DateTime<Utc>,
+    #[serde(default)]
+    pub(crate) attempt: Option<u32>,
+    #[serde(default)]
+    pub(crate) level: Option<String>,
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) metadata: Value,
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,14 +2,13 @@
 //!
 //! No stream alone is believed. The result stream is enough where it cannot mislead: one entry for each task, all with an
 //! output, or one with an error's text that can only be a failure's. Everything else is settled by REST's view of the run,
-//! which is the steady one, and by the task's events, which alone know a timeout.
+//! which is the steady one, and by the tasks' events, which alone know a timeout.
 
-use super::evidence::{Evidence, TaskEnd};
-use super::history::attempts;
+use super::evidence::{Evidence, TaskEnd, TaskEvidence};
+use super::history::replayed_after;
 use crate::model::convert::grpc::GrpcRun;
-use crate::model::convert::rest;
 use crate::model::{
-    Attempt, Cancellation, Completed, Conflict, Failure, Outcome, Payload, RunStatus, Timeout, TimeoutKind,
+    Attempt, Cancellation, Completed, Conflict, Failure, Outcome, Payload, RunId, RunStatus, Timeout, TimeoutKind,
 };
 
 /// How the engine begins the text of an execution timeout. A task can end with such a text of its own, so it is only a
@@ -28,13 +27,24 @@ pub(crate) enum Finding {
 }
 
 /// What the result stream alone is enough for.
-pub(crate) fn quick(results: &[TaskEnd]) -> Option<Outcome> {
-    // Several tasks, or two ends of one: not without a look.
-    let [one] = results else { return None };
-    match &one.end {
-        Ok(output) => Some(completed(output.clone())),
-        Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
-        Err(text) => Some(failed(Some(&one.task), text)),
+pub(crate) fn quick(run: RunId, results: &[TaskEnd]) -> Option<Outcome> {
+    match results {
+        // The one task of a run has the id of the run; of a run of several, one entry is not all.
+        [one] if run.is(&one.id) => match &one.end {
+            Ok(output) => Some(completed(output.clone())),
+            Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
+            Err(text) => Some(failed(Some(&one.task), text)),
+        },
+        [_] => None,
+        // Two entries of one task are two ends of it: not without a look.
+        several => {
+            let once = |end: &TaskEnd| several.iter().filter(|other| other.id == end.id).count() == 1;
+            let outputs: Option<Vec<_>> = several
+                .iter()
+                .map(|end| Some((end.task.as_str(), end.end.as_ref().ok().filter(|_| once(end))?)))
+                .collect();
+            outputs.filter(|outputs| !outputs.is_empty()).map(|outputs| completed(object(&outputs)))
+        }
     }
 }
 
@@ -42,20 +52,22 @@ pub(crate) fn quick(results: &[TaskEnd]) -> Option<Outcome> {
 ///
 /// That a run has ended, only the result stream and gRPC's `done` tell: REST shows it as failed for a moment after every
 /// failed attempt. How it ended, REST tells, which is the steady one.
-pub(crate) fn settled(evidence: &Evidence, patient: bool) -> Finding {
+pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding {
     let grpc = evidence.grpc.as_ref().map(by_grpc);
-    let steady = evidence.rest.as_ref().map(|run| rest::status(&run.run.status));
+    let steady = evidence.steady();
     let ended_by_rest = steady.clone().filter(RunStatus::is_final);
     let ended = match &grpc {
         Some(grpc) => evidence.results.is_some() || grpc.is_final(),
         None => evidence.results.is_some() || ended_by_rest.is_some(),
     };
     match (ended, ended_by_rest, grpc) {
-        (true, Some(steady), grpc) if !patient || agrees(&steady, evidence) => {
-            let conflicts = conflicts(grpc, &steady, evidence);
-            Finding::Ended(outcome(&steady, evidence), conflicts)
+        (true, Some(steady), grpc) if !patient || evidence.tasks(run).iter().all(agrees) => {
+            let conflicts = conflicts(run, grpc, &steady, evidence);
+            Finding::Ended(outcome(run, &steady, evidence), conflicts)
         }
-        (true, None, Some(grpc)) if !patient && grpc.is_final() => Finding::Ended(outcome(&grpc, evidence), Vec::new()),
+        (true, None, Some(grpc)) if !patient && grpc.is_final() => {
+            Finding::Ended(outcome(run, &grpc, evidence), Vec::new())
+        }
         (true, ..) => Finding::Lagging,
         // Of two that are both under way, the one that is further is newer.
         (false, _, Some(grpc)) if grpc == RunStatus::Running || steady.is_none() => Finding::Going(grpc),
@@ -69,128 +81,174 @@ fn by_grpc(run: &GrpcRun) -> RunStatus {
     if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running }
 }
 
-/// Whether REST's failure is the one that gRPC knows, and not that of an earlier attempt.
-fn agrees(steady: &RunStatus, evidence: &Evidence) -> bool {
-    if *steady != RunStatus::Failed {
+/// Whether REST's failure of a task is the one that gRPC knows, and not that of an earlier attempt.
+fn agrees(task: &TaskEvidence<'_>) -> bool {
+    if task.steady().is_some_and(|status| status != RunStatus::Failed) {
         return true;
     }
-    let by_grpc = evidence.grpc.iter().flat_map(|run| run.tasks.values()).find_map(|task| task.error.as_deref());
-    let by_rest = attempts(&evidence.events).pop().and_then(|last| last.error);
+    let by_grpc = task.grpc.and_then(|task| task.error.as_deref());
+    let by_rest = task.attempts().pop().and_then(|last| last.error);
     match (by_grpc, by_rest) {
         (Some(grpc), Some(rest)) => grpc.is_empty() || grpc == rest,
         _ => true,
     }
 }
 
-/// Whether REST's history may not be all there yet: its rows arrive in no order.
+/// Whether REST's history of a task may not be all there yet: its rows arrive in no order.
 ///
 /// An attempt that failed with retries left was either not to be tried again, or its successor is missing. One that ended
 /// by itself without a beginning was ended by a worker that reports none, or its beginning is missing. One that did not
-/// end before the next began has its end missing.
-pub(super) fn may_be_behind(evidence: &Evidence) -> bool {
-    let retries = evidence
-        .rest
-        .as_ref()
-        .and_then(|run| run.workflow_config.as_ref()?.tasks.first())
-        .map_or(0, |task| task.retries);
-    let attempts = attempts(&evidence.events);
+/// end before the next began has its end missing. One that ended well and has a successor was replayed, and should say so.
+pub(super) fn may_be_behind(task: &TaskEvidence<'_>) -> bool {
+    let attempts = task.attempts();
     let Some((last, earlier)) = attempts.split_last() else { return true };
     let failed = matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
-    failed && i64::from(last.number) <= retries
+    let replayed = replayed_after(task.events.iter().copied());
+    let unexplained = |attempt: &Attempt| attempt.status == RunStatus::Completed && !replayed.contains(&attempt.number);
+    failed && i64::from(last.number) <= task.retries
         || attempts.iter().any(has_no_beginning)
-        || earlier.iter().any(|attempt| !attempt.status.is_final())
+        || earlier.iter().any(|attempt| !attempt.status.is_final() || unexplained(attempt))
 }
 
 fn has_no_beginning(attempt: &Attempt) -> bool {
     let by_itself = match attempt.status {
-        RunStatus::Completed | RunStatus::Failed => true,
-        // While it waited for a worker, it had none.
-        RunStatus::TimedOut => attempt.worker.is_some(),
+        RunStatus::Failed => true,
+        // A task that was skipped, or that waited for a worker until its time was over, had none.
+        RunStatus::Completed | RunStatus::TimedOut => attempt.worker.is_some(),
         _ => false,
     };
     by_itself && attempt.started_at.is_none()
 }
 
+/// Where the surfaces disagree for good, about the run and about the tasks of a run of several.
+///
 /// A schedule timeout is cancelled to one surface and failed to the other by design: that is no disagreement.
-fn conflicts(grpc: Option<RunStatus>, steady: &RunStatus, evidence: &Evidence) -> Vec<Conflict> {
-    let Some(grpc) = grpc.filter(|grpc| grpc.is_final() && grpc != steady) else { return Vec::new() };
-    let designed = last_end(evidence, "SCHEDULING_TIMED_OUT").is_some();
-    if designed { Vec::new() } else { vec![Conflict { grpc, rest: steady.clone() }] }
+fn conflicts(run: RunId, grpc: Option<RunStatus>, steady: &RunStatus, evidence: &Evidence) -> Vec<Conflict> {
+    let tasks = evidence.tasks(run);
+    let designed = |task: &TaskEvidence<'_>| last_end(task, "SCHEDULING_TIMED_OUT").is_some();
+    let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
+        let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
+        Some(Conflict { task, grpc: grpc.clone(), rest: rest.clone() })
+    };
+    let of_run = differ(None, grpc.as_ref(), steady).filter(|_| !tasks.iter().any(designed));
+    let done = evidence.grpc.as_ref().is_some_and(|run| run.done) && !evidence.is_of_one_task(run);
+    let of_tasks = tasks
+        .iter()
+        .filter(|task| done && !designed(task))
+        .filter_map(|task| differ(Some(task.name.clone()), task.grpc.map(|task| &task.status), &task.steady()?));
+    of_run.into_iter().chain(of_tasks).collect()
 }
 
-fn outcome(status: &RunStatus, evidence: &Evidence) -> Outcome {
-    match status {
-        RunStatus::Completed => completed(output(evidence)),
-        RunStatus::Cancelled => {
-            let message = last_end(evidence, "CANCELLED").unwrap_or_default();
-            Outcome::Cancelled(Cancellation { message })
+fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence) -> Outcome {
+    let tasks = evidence.tasks(run);
+    match (tasks.as_slice(), status) {
+        ([one], _) if one.id.is_of_its_own(run) => task_outcome(one, status),
+        (tasks, RunStatus::Completed) => {
+            let outputs: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), output(task))).collect();
+            let outputs: Vec<_> = outputs.iter().map(|(name, output)| (*name, output)).collect();
+            completed(object(&outputs))
         }
-        _ => failure(evidence),
+        (tasks, RunStatus::Cancelled) => {
+            let messages = tasks.iter().filter_map(|task| last_end(task, "CANCELLED"));
+            cancelled(messages.into_iter().find(|text| !text.is_empty()).unwrap_or_default())
+        }
+        // The first that failed is why the run did: the others were cancelled after it, or came to clear up.
+        (tasks, _) => {
+            let failed = |task: &&TaskEvidence<'_>| {
+                task.attempts().pop().is_some_and(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut))
+            };
+            let first =
+                tasks.iter().filter(failed).min_by_key(|task| task.attempts().pop().and_then(|last| last.finished_at));
+            let text = || evidence.rest.as_ref()?.run.error_message.clone();
+            first.map_or_else(|| failed_by(None, text()), failure)
+        }
     }
 }
 
-/// A failed run: what its last attempt ended with says whether it was a timeout.
-fn failure(evidence: &Evidence) -> Outcome {
-    let task = task_name(evidence);
+/// How a task ended, when its state is known.
+pub(super) fn task_outcome(task: &TaskEvidence<'_>, status: &RunStatus) -> Outcome {
+    match status {
+        RunStatus::Completed => completed(output(task)),
+        RunStatus::Cancelled => cancelled(last_end(task, "CANCELLED").unwrap_or_default()),
+        _ => failure(task),
+    }
+}
+
+/// A failed task: what its last attempt ended with says whether it was a timeout.
+fn failure(task: &TaskEvidence<'_>) -> Outcome {
+    let name = Some(task.name.clone()).filter(|name| !name.is_empty());
     // The events of an earlier attempt say nothing about the last.
-    if !agrees(&RunStatus::Failed, evidence) {
-        return failed(task.as_deref(), &error_text(evidence).unwrap_or_default());
+    if !agrees(task) {
+        return failed_by(name, error_text(task));
     }
     for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
-        if let Some(message) = last_end(evidence, event) {
-            return Outcome::TimedOut(Timeout { kind, task, message });
+        if let Some(message) = last_end(task, event) {
+            return Outcome::TimedOut(Timeout { kind, task: name, message });
         }
     }
-    let text = last_end(evidence, "FAILED")
-        .filter(|text| !text.is_empty())
-        .or_else(|| error_text(evidence))
-        .unwrap_or_default();
-    failed(task.as_deref(), &text)
+    failed_by(name, last_end(task, "FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(task)))
 }
 
 fn completed(output: Payload) -> Outcome {
     Outcome::Completed(Completed { output })
 }
 
+fn cancelled(message: String) -> Outcome {
+    Outcome::Cancelled(Cancellation { message, request: None })
+}
+
 fn failed(task: Option<&str>, text: &str) -> Outcome {
-    Outcome::Failed(Failure { task: task.map(Into::into), message: text.to_owned() })
+    failed_by(task.map(Into::into), Some(text.to_owned()))
+}
+
+fn failed_by(task: Option<String>, text: Option<String>) -> Outcome {
+    Outcome::Failed(Failure { task, message: text.unwrap_or_default() })
+}
+
+/// The outputs of several tasks as one JSON object, each by its task's name. A task that ended with nothing has `null`.
+fn object(outputs: &[(&str, &Payload)]) -> Payload {
+    let mut text = String::from("{");
+    for (at, (name, output)) in outputs.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::Value::from(*name).to_string());
+        text.push(':');
+        let value = output.unwrapped();
+        text.push_str(if value.is_empty() { "null" } else { value });
+    }
+    text.push('}');
+    Payload::new(&text)
 }
 
 /// The text of an event of a kind, if the newest attempt has one.
-fn last_end(evidence: &Evidence, kind: &str) -> Option<String> {
-    let newest = evidence.events.iter().map(|event| event.retry_count).max()?;
-    let event = evidence.events.iter().find(|event| event.retry_count == newest && event.event_type == kind)?;
+fn last_end(task: &TaskEvidence<'_>, kind: &str) -> Option<String> {
+    let newest = task.events.iter().map(|event| event.retry_count).max()?;
+    let event = task.events.iter().find(|event| event.retry_count == newest && event.event_type == kind)?;
     let error = event.error_message.as_deref().filter(|text| !text.is_empty());
     Some(error.unwrap_or(&event.message).to_owned())
 }
 
 /// An output outlives an empty error; the result stream has it as it was sent, gRPC too, and REST only if it is an object.
-fn output(evidence: &Evidence) -> Payload {
-    let streamed = evidence.results.iter().flatten().find_map(|result| result.end.as_ref().ok());
-    let by_grpc = || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.output.clone());
-    let by_rest = || Some(Payload::new(evidence.rest.as_ref()?.run.output.as_ref()?.get()));
-    streamed.cloned().or_else(by_grpc).or_else(by_rest).unwrap_or_else(|| Payload::new(""))
+fn output(task: &TaskEvidence<'_>) -> Payload {
+    let streamed = task.results.iter().find_map(|end| end.as_ref().ok()).cloned();
+    let by_grpc = || task.grpc?.output.clone();
+    let by_rest = || Some(Payload::new(task.rest?.output.as_ref()?.get()));
+    streamed.or_else(by_grpc).or_else(by_rest).unwrap_or_else(|| Payload::new(""))
 }
 
-fn error_text(evidence: &Evidence) -> Option<String> {
-    let streamed =
-        evidence.results.iter().flatten().find_map(|result| result.end.as_ref().err().filter(|text| !text.is_empty()));
-    let by_grpc =
-        || evidence.grpc.as_ref()?.tasks.values().find_map(|task| task.error.clone().filter(|text| !text.is_empty()));
-    let by_rest = || evidence.rest.as_ref()?.run.error_message.clone().filter(|text| !text.is_empty());
-    streamed.cloned().or_else(by_grpc).or_else(by_rest)
+fn error_text(task: &TaskEvidence<'_>) -> Option<String> {
+    let present = |text: &&String| !text.is_empty();
+    let streamed = task.results.iter().find_map(|end| end.as_ref().err().filter(present)).cloned();
+    let by_grpc = || task.grpc?.error.as_ref().filter(present).cloned();
+    let by_rest = || task.rest?.error_message.as_ref().filter(present).cloned();
+    streamed.or_else(by_grpc).or_else(by_rest)
 }
 
-fn task_name(evidence: &Evidence) -> Option<String> {
-    let by_grpc = || evidence.grpc.as_ref()?.tasks.keys().next().cloned();
-    evidence.results.iter().flatten().map(|result| result.task.clone()).next().or_else(by_grpc)
-}
-
-/// Brings the attempts into line with how the run ended: of a task with two ends, the last attempt shows the one that
-/// lasts.
-pub(super) fn attempts_of(evidence: &Evidence, finding: &Finding) -> Vec<Attempt> {
-    let mut attempts = attempts(&evidence.events);
-    if let (Finding::Ended(outcome, _), Some(last)) = (finding, attempts.last_mut()) {
+/// Brings the attempts into line with how the task ended: of one with two ends, the last attempt shows the one that lasts.
+pub(super) fn attempts_of(task: &TaskEvidence<'_>, outcome: Option<&Outcome>) -> Vec<Attempt> {
+    let mut attempts = task.attempts();
+    if let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) {
         last.status = outcome.status();
     }
     attempts
@@ -206,14 +264,23 @@ mod tests {
 
     const RUN: &str = "00000000-0000-4000-8001-000000000001";
 
+    fn run() -> RunId {
+        RUN.parse().unwrap()
+    }
+
     /// Evidence in one line: `grpc`, `rest`, the events of the last attempt, the entries of the result stream.
     fn evidence(grpc: &str, rest: &str, events: &[(&str, &str)], results: &[Result<&str, &str>]) -> Evidence {
-        let task = GrpcTask { id: RUN.parse().unwrap(), error: Some(String::new()), output: None };
+        let task = GrpcTask {
+            id: RUN.parse().unwrap(),
+            status: RunStatus::from_name(grpc),
+            error: Some(String::new()),
+            output: None,
+        };
         Evidence {
             results: (!results.is_empty()).then(|| {
                 results
                     .iter()
-                    .map(|end| TaskEnd { task: "work".into(), end: end.map(Payload::new).map_err(str::to_owned) })
+                    .map(|end| TaskEnd { id: RUN.into(), task: "work".into(), end: end.map(Payload::new).map_err(str::to_owned) })
                     .collect()
             }),
             grpc: (!grpc.is_empty()).then(|| GrpcRun {
@@ -224,7 +291,7 @@ mod tests {
                 tasks: [("work".to_owned(), task)].into(),
             }),
             rest: (!rest.is_empty()).then(|| {
-                let body = format!(r#"{{"run":{{"metadata":{{"id":"{RUN}"}},"status":"{rest}","output":{{}}}}}}"#);
+                let body = format!(r#"{{"run":{{"metadata":{{"id":"{RUN}"}},"status":"{rest}"}},"shape":[{{"taskExternalId":"{RUN}","taskName":"work"}}],"tasks":[{{"taskExternalId":"{RUN}","status":"{rest}","output":{{}}}}]}}"#);
                 serde_json::from_str::<RestRun>(&body).unwrap()
             }),
             events: events
@@ -268,7 +335,7 @@ mod tests {
         ];
         for (results, expected) in rows {
             let results = evidence("", "", &[], results).results.unwrap_or_default();
-            assert_eq!(quick(&results).map(|outcome| told(&outcome)).as_deref(), expected, "{results:?}");
+            assert_eq!(quick(run(), &results).map(|outcome| told(&outcome)).as_deref(), expected, "{results:?}");
         }
     }
 
@@ -331,7 +398,7 @@ mod tests {
             ("COMPLETED", "COMPLETED", &[("FINISHED", "")], &[], "completed {}", false),
         ];
         for (grpc, rest, events, results, expected, conflict) in rows {
-            match settled(&evidence(grpc, rest, events, results), true) {
+            match settled(run(), &evidence(grpc, rest, events, results), true) {
                 Finding::Ended(outcome, conflicts) => {
                     assert_eq!(
                         (told(&outcome).as_str(), !conflicts.is_empty()),
@@ -348,8 +415,8 @@ mod tests {
     fn an_end_that_the_steady_surface_does_not_know_is_waited_for_and_then_told_without_guessing() {
         for rest in ["", "RUNNING", "QUEUED", "SOMETHING_NEW"] {
             let lagging = evidence("FAILED", rest, &[], &[Err("Task exceeded timeout of 2s")]);
-            assert_eq!(settled(&lagging, true), Finding::Lagging, "{rest}");
-            let Finding::Ended(outcome, _) = settled(&lagging, false) else { panic!("{rest}") };
+            assert_eq!(settled(run(), &lagging, true), Finding::Lagging, "{rest}");
+            let Finding::Ended(outcome, _) = settled(run(), &lagging, false) else { panic!("{rest}") };
             assert_eq!(told(&outcome), "failed: Task exceeded timeout of 2s", "no event, no timeout");
         }
     }
@@ -357,9 +424,9 @@ mod tests {
     #[test]
     fn a_failure_that_will_be_tried_again_is_no_end() {
         let failed = evidence("RUNNING", "FAILED", &[("FAILED", "first")], &[]);
-        assert_eq!(settled(&failed, true), Finding::Going(RunStatus::Running));
+        assert_eq!(settled(run(), &failed, true), Finding::Going(RunStatus::Running));
         let queued = evidence("QUEUED", "FAILED", &[("FAILED", "first")], &[]);
-        assert_eq!(settled(&queued, true), Finding::Going(RunStatus::Queued));
+        assert_eq!(settled(run(), &queued, true), Finding::Going(RunStatus::Queued));
     }
 
     #[test]
@@ -368,17 +435,20 @@ mod tests {
         for task in behind.grpc.iter_mut().flat_map(|run| run.tasks.values_mut()) {
             task.error = Some("second".into());
         }
-        assert_eq!(settled(&behind, true), Finding::Lagging);
+        assert_eq!(settled(run(), &behind, true), Finding::Lagging);
         behind.events[0].error_message = Some("second".into());
-        assert!(matches!(settled(&behind, true), Finding::Ended(..)));
+        assert!(matches!(settled(run(), &behind, true), Finding::Ended(..)));
     }
 
     #[test]
     fn a_run_that_goes_on_is_as_far_as_the_further_surface_says() {
-        assert_eq!(settled(&evidence("QUEUED", "RUNNING", &[], &[]), true), Finding::Going(RunStatus::Running));
-        assert_eq!(settled(&evidence("RUNNING", "QUEUED", &[], &[]), true), Finding::Going(RunStatus::Running));
-        assert_eq!(settled(&evidence("QUEUED", "", &[], &[]), true), Finding::Going(RunStatus::Queued));
-        assert_eq!(settled(&evidence("77", "", &[], &[]), true), Finding::Going(RunStatus::Unknown("77".into())));
-        assert_eq!(settled(&evidence("RUNNING", "PAUSED", &[], &[]), true), Finding::Going(RunStatus::Running));
+        assert_eq!(settled(run(), &evidence("QUEUED", "RUNNING", &[], &[]), true), Finding::Going(RunStatus::Running));
+        assert_eq!(settled(run(), &evidence("RUNNING", "QUEUED", &[], &[]), true), Finding::Going(RunStatus::Running));
+        assert_eq!(settled(run(), &evidence("QUEUED", "", &[], &[]), true), Finding::Going(RunStatus::Queued));
+        assert_eq!(
+            settled(run(), &evidence("77", "", &[], &[]), true),
+            Finding::Going(RunStatus::Unknown("77".into()))
+        );
+        assert_eq!(settled(run(), &evidence("RUNNING", "PAUSED", &[], &[]), true), Finding::Going(RunStatus::Running));
     }
 }

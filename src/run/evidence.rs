@@ -1,13 +1,19 @@
 //! What is known about how a run stands, from each of the server's surfaces, before anything is concluded.
 
-use crate::model::Payload;
-use crate::model::convert::grpc::GrpcRun;
+use std::collections::BTreeMap;
+
+use crate::model::convert::grpc::{GrpcRun, GrpcTask};
+use crate::model::convert::{self, rest};
+use crate::model::{Attempt, Payload, RunId, RunStatus, TaskId};
 use crate::rpc::grpc_types::RunEnd;
-use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
+use crate::rpc::rest_types::{Run as RestRun, Task as RestTask, TaskEvent};
+
+use super::history::attempts;
 
 /// One entry of the result stream. There should be one for a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TaskEnd {
+    pub(crate) id: String,
     pub(crate) task: String,
     pub(crate) end: Result<Payload, String>,
 }
@@ -20,6 +26,7 @@ impl TaskEnd {
         end.tasks
             .into_iter()
             .map(|task| Self {
+                id: task.id,
                 task: task.name,
                 end: match (task.error, task.output) {
                     (Some(error), _) => Err(error),
@@ -38,6 +45,92 @@ pub(crate) struct Evidence {
     pub(crate) grpc: Option<GrpcRun>,
     /// Missing while REST does not know the run yet.
     pub(crate) rest: Option<RestRun>,
-    /// The events of the run's one task.
+    /// The events of the run's one task. Those of a run of several are in the run.
     pub(crate) events: Vec<TaskEvent>,
+}
+
+/// What is known about one task of a run.
+#[derive(Debug)]
+pub(crate) struct TaskEvidence<'a> {
+    pub(crate) id: TaskId,
+    pub(crate) name: String,
+    /// Its entries in the result stream.
+    pub(crate) results: Vec<&'a Result<Payload, String>>,
+    pub(crate) grpc: Option<&'a GrpcTask>,
+    pub(crate) rest: Option<&'a RestTask>,
+    pub(crate) events: Vec<&'a TaskEvent>,
+    /// How many retries its definition allows.
+    pub(crate) retries: i64,
+}
+
+impl Evidence {
+    /// Whether the run is of one task, which then has the id of the run.
+    pub(crate) fn is_of_one_task(&self, run: RunId) -> bool {
+        let by_grpc = self.grpc.iter().flat_map(|grpc| grpc.tasks.values()).any(|task| task.id.is_of_its_own(run));
+        let by_rest = || self.rest.iter().flat_map(|rest| &rest.tasks).any(|task| run.is(&task.task_external_id));
+        let by_results = || self.results.iter().flatten().any(|result| run.is(&result.id));
+        by_grpc || by_rest() || by_results() || !self.events.is_empty()
+    }
+
+    /// The run's tasks that exist, in the order of the definition.
+    pub(crate) fn tasks(&self, run: RunId) -> Vec<TaskEvidence<'_>> {
+        let single = self.is_of_one_task(run);
+        let mut tasks: Vec<_> =
+            self.names(run, single).into_iter().map(|(id, name)| self.task(id, name, single)).collect();
+        let place = |name: &str| self.definitions().position(|task| task.readable_id == name).unwrap_or(usize::MAX);
+        tasks.sort_by_key(|task| place(&task.name));
+        tasks
+    }
+
+    /// Every surface leaves some out: gRPC those that it forgets or cannot send, REST those that it does not know yet.
+    fn names(&self, run: RunId, single: bool) -> BTreeMap<TaskId, String> {
+        let by_grpc = self.grpc.iter().flat_map(|run| &run.tasks).map(|(name, task)| (task.id, name.clone()));
+        let by_rest = self.rest.iter().flat_map(|run| &run.shape);
+        let by_rest =
+            by_rest.filter_map(|item| Some((convert::id(&item.task_external_id).ok()?, item.task_name.clone())));
+        let by_results = self.results.iter().flatten();
+        let by_results = by_results.filter_map(|end| Some((convert::id(&end.id).ok()?, end.task.clone())));
+        let mut names: BTreeMap<_, _> = by_rest.chain(by_results).chain(by_grpc).collect();
+        if single && names.is_empty() {
+            names.extend(self.definitions().next().map(|task| (run.into(), task.readable_id.clone())));
+        }
+        names
+    }
+
+    fn definitions(&self) -> impl Iterator<Item = &crate::rpc::rest_types::TaskConfig> {
+        self.rest.iter().filter_map(|run| run.workflow_config.as_ref()).flat_map(|config| &config.tasks)
+    }
+
+    fn task(&self, id: TaskId, name: String, single: bool) -> TaskEvidence<'_> {
+        let events = if single {
+            self.events.iter().collect()
+        } else {
+            self.rest.iter().flat_map(|run| &run.task_events).filter(|event| id.is(&event.task_id)).collect()
+        };
+        TaskEvidence {
+            id,
+            results: self.results.iter().flatten().filter(|end| id.is(&end.id)).map(|end| &end.end).collect(),
+            grpc: self.grpc.as_ref().and_then(|run| run.tasks.values().find(|task| task.id == id)),
+            rest: self.rest.iter().flat_map(|run| &run.tasks).find(|task| id.is(&task.task_external_id)),
+            events,
+            retries: self.definitions().find(|task| task.readable_id == name).map_or(0, |task| task.retries),
+            name,
+        }
+    }
+
+    /// The state by REST's run, which is the steady one.
+    pub(crate) fn steady(&self) -> Option<RunStatus> {
+        self.rest.as_ref().map(|run| rest::status(&run.run.status))
+    }
+}
+
+impl TaskEvidence<'_> {
+    pub(crate) fn attempts(&self) -> Vec<Attempt> {
+        attempts(self.events.iter().copied())
+    }
+
+    /// The state by REST's run.
+    pub(crate) fn steady(&self) -> Option<RunStatus> {
+        self.rest.map(|task| rest::status(&task.status))
+    }
 }

@@ -15,7 +15,6 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("CREATED", Meaning::Queued),
     ("QUEUED", Meaning::Queued),
     ("RETRYING", Meaning::Queued),
-    ("RETRIED_BY_USER", Meaning::Queued),
     ("REQUEUED_NO_WORKER", Meaning::Queued),
     ("REQUEUED_RATE_LIMIT", Meaning::Queued),
     ("WAITING_FOR_BATCH", Meaning::Queued),
@@ -33,6 +32,9 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("SCHEDULING_TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
 ];
 
+/// Says that another attempt follows because someone wanted it.
+const REPLAYED: &str = "RETRIED_BY_USER";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Meaning {
     Queued,
@@ -42,7 +44,7 @@ enum Meaning {
 }
 
 /// The attempts, oldest first.
-pub(crate) fn attempts(events: &[TaskEvent]) -> Vec<Attempt> {
+pub(crate) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<Attempt> {
     let mut attempts: BTreeMap<u32, Attempt> = BTreeMap::new();
     for event in events {
         let number = event.retry_count.unwrap_or(0) + 1;
@@ -60,6 +62,14 @@ pub(crate) fn attempts(events: &[TaskEvent]) -> Vec<Attempt> {
         }
     }
     attempts.into_values().collect()
+}
+
+/// The numbers of the attempts after which a task was replayed, in order. The event is one of the attempt before.
+pub(crate) fn replayed_after<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<u32> {
+    let replays = events.into_iter().filter(|event| event.event_type == REPLAYED);
+    let mut numbers: Vec<_> = replays.map(|event| event.retry_count.unwrap_or(0) + 1).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
@@ -101,6 +111,7 @@ mod tests {
 
     pub(crate) fn event(kind: &str, retry_count: u32, second: u32) -> TaskEvent {
         TaskEvent {
+            task_id: String::new(),
             event_type: kind.into(),
             timestamp: format!("2026-11-23T14:00:{second:02}Z").parse().unwrap(),
             retry_count: Some(retry_count),

@@ -2,18 +2,23 @@
 
 use std::marker::PhantomData;
 
+use futures_util::stream::{self, StreamExt as _};
+
 use super::chunk::{Chunk, fail, fits};
 use super::directory::Directory;
 use super::handle::RunHandle;
 use super::placement::{Placement, placement_options};
 use super::settle::settle;
-use super::start::{Runnable, common};
+use super::start::{Parent, Runnable, common};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
-use crate::rpc::grpc_types::{NewRun, TriggeredMany};
+use crate::rpc::grpc_types::{NewRun, Triggered, TriggeredMany};
+
+/// Calls at the same time, where each run has its own.
+const AT_ONCE: usize = 16;
 
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
@@ -46,6 +51,7 @@ impl Client {
             metadata: Metadata::default(),
             priority: None,
             placement: Placement::default(),
+            parent: None,
             output: PhantomData,
         }
     }
@@ -61,10 +67,22 @@ pub struct RunManyBuilder<O> {
     metadata: Metadata,
     priority: Option<Priority>,
     placement: Placement,
+    parent: Option<Parent>,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> RunManyBuilder<O> {
+    /// How many runs it will start.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    pub(crate) fn child_of(mut self, parent: Parent) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
     /// Tags all of them; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
@@ -96,19 +114,28 @@ impl<O> RunManyBuilder<O> {
     /// # Cancel safety
     /// Dropping the future leaves the calls that were made made.
     pub async fn start(self) -> Result<Vec<Result<RunHandle<O>>>> {
-        let common = common(&self.client, &self.workflow, &self.metadata, self.priority)?;
+        let common = common(&self.client, &self.workflow, &self.metadata, Metadata::default(), self.priority)?;
         let common = self.placement.apply(common)?;
         Directory::find(&self.client, &self.workflow).await?;
         let limit = self.client.rpc().workflows.max_send();
         let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());
         let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
+        // In one call with others, the engine would start a child a second time that is there already.
+        let one_by_one = self.parent.is_some_and(|parent| parent.again);
         for (at, input) in self.inputs.into_iter().enumerate() {
             if let Some(gone) = &gone {
                 results.push(Some(Err(gone.duplicate())));
                 continue;
             }
+            let run = |input| match &self.parent {
+                None => common.with_input(input),
+                Some(parent) => {
+                    let index = parent.first_index.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
+                    common.with_input(input).child_of(parent.run.into(), parent.task.into(), index, None)
+                }
+            };
             let sized = input.and_then(|input| {
-                let run = common.with_input(input);
+                let run = run(input);
                 let size = run.size();
                 fits("input", at, size, limit).map(|()| (run, size))
             });
@@ -116,7 +143,7 @@ impl<O> RunManyBuilder<O> {
                 Err(error) => results.push(Some(Err(error))),
                 Ok((run, size)) => {
                     if !chunk.takes(size, limit) {
-                        gone = send(std::mem::take(&mut chunk), &self.client, &mut results).await;
+                        gone = send(std::mem::take(&mut chunk), &self.client, one_by_one, &mut results).await;
                     }
                     chunk.add(results.len(), run, size);
                     results.push(None);
@@ -124,7 +151,7 @@ impl<O> RunManyBuilder<O> {
             }
         }
         match gone {
-            None => drop(send(chunk, &self.client, &mut results).await),
+            None => drop(send(chunk, &self.client, one_by_one, &mut results).await),
             Some(gone) => fail(&chunk.places, &gone, &mut results),
         }
         let missing = || Err(Error::new(ErrorKind::Server, "the server's answer has no id for this run"));
@@ -132,38 +159,57 @@ impl<O> RunManyBuilder<O> {
     }
 }
 
-/// Makes the call. Returns the error if there is no server to make the next one to.
-async fn send<O>(chunk: Chunk<NewRun>, client: &Client, results: &mut [Option<Result<RunHandle<O>>>]) -> Option<Error> {
+/// Makes the calls for a chunk. Returns the error if there is no server to make the next one to.
+async fn send<O>(
+    chunk: Chunk<NewRun>,
+    client: &Client,
+    one_by_one: bool,
+    results: &mut [Option<Result<RunHandle<O>>>],
+) -> Option<Error> {
     if chunk.items.is_empty() {
         return None;
     }
-    let count = chunk.items.len();
-    let answer = client.rpc().workflows.bulk_trigger(chunk.items).await;
-    let answer = answer.and_then(|answer| match answer {
-        TriggeredMany::Runs(ids) if ids.len() != count => {
-            let given = ids.len();
-            let text = format!("BulkTriggerWorkflow was asked for {count} runs and answered {given} ids");
-            Err(Error::new(ErrorKind::Server, text))
+    let runs = if one_by_one { each(client, chunk.items).await } else { all(client, chunk.items).await };
+    let gone = |error: &Error| error.kind() == ErrorKind::Unavailable && error.never_reached_server();
+    let mut last = None;
+    for (place, run) in chunk.places.into_iter().zip(runs) {
+        last = run.as_ref().err().filter(|error| gone(error)).map(Error::duplicate);
+        if let Some(slot) = results.get_mut(place) {
+            *slot = Some(run);
         }
-        answer => Ok(answer),
-    });
-    let mut answers = match answer {
+    }
+    last
+}
+
+/// Starts runs with one call. They share its fate, but for those whose idempotency keys others have.
+async fn all<O>(client: &Client, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+    let count = runs.len();
+    let error = match client.rpc().workflows.bulk_trigger(runs).await {
+        Ok(TriggeredMany::Runs(ids)) if ids.len() == count => {
+            return ids.into_iter().map(|id| started(client, &id)).collect();
+        }
         Ok(TriggeredMany::Runs(ids)) => {
-            let handle = |id: String| convert::id(&id).map(|id| RunHandle::started(client.clone(), id));
-            ids.into_iter().map(handle).collect::<Vec<_>>()
+            let text = format!("BulkTriggerWorkflow was asked for {count} runs and answered {} ids", ids.len());
+            Error::new(ErrorKind::Server, text)
         }
         // Boxed, because it is seldom under way.
-        Ok(TriggeredMany::Some { ids, runs }) => Box::pin(settle(client, runs, ids)).await,
-        Err(error) => {
-            fail(&chunk.places, &error, results);
-            return Some(error).filter(|error| error.kind() == ErrorKind::Unavailable && error.never_reached_server());
+        Ok(TriggeredMany::Some { ids, runs }) => return Box::pin(settle(client, runs, ids)).await,
+        Err(error) => error,
+    };
+    (0..count).map(|_| Err(error.duplicate())).collect()
+}
+
+/// Starts runs with a call for each.
+async fn each<O>(client: &Client, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+    let start = |run: NewRun| async move {
+        match client.rpc().workflows.trigger(&run).await? {
+            Triggered::Run(id) => started(client, &id),
+            Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
         }
-    }
-    .into_iter();
-    for place in chunk.places {
-        if let Some(slot) = results.get_mut(place) {
-            *slot = answers.next();
-        }
-    }
-    None
+    };
+    stream::iter(runs).map(start).buffered(AT_ONCE).collect().await
+}
+
+fn started<O>(client: &Client, id: &str) -> Result<RunHandle<O>> {
+    convert::id(id).map(|id| RunHandle::started(client.clone(), id))
 }

@@ -1,24 +1,32 @@
 //! Starting runs, and finding out about one: handle, outcome, details.
 
+pub(crate) mod cancel;
 mod chunk;
 mod classify;
 mod details;
 mod directory;
 mod evidence;
+mod gather;
 mod handle;
 mod history;
+mod logs;
 mod many;
 mod placement;
+pub(crate) mod replay;
+mod rerun;
 mod settle;
 mod start;
 
+pub use cancel::{CancelBuilder, CancelManyBuilder};
 pub(crate) use chunk::{Chunk, fail, fits};
 pub(crate) use classify::quick;
-pub(crate) use details::{Patience, events, look};
 pub(crate) use directory::Directory;
 pub(crate) use evidence::TaskEnd;
+pub(crate) use gather::{Patience, look, newest_attempts};
 pub use handle::RunHandle;
-pub(crate) use history::attempts;
+pub use logs::LogItems;
 pub use many::RunManyBuilder;
-pub(crate) use start::watch_tag;
+pub use replay::{ReplayBuilder, ReplayManyBuilder, Replayed};
+pub use rerun::RerunBuilder;
+pub(crate) use start::{Parent, watch_tag};
 pub use start::{RunBuilder, Runnable, WorkflowRef};

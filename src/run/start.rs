@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::model::metadata::{Metadata, OWN_PREFIX};
 use crate::model::payload::encode_input;
-use crate::model::{Priority, convert};
+use crate::model::{Priority, RunId, TaskId, convert};
 use crate::rpc::grpc_types::{NewRun, Triggered};
 
 /// Something that can be run: a [`Task`](crate::Task), or a [`WorkflowRef`] to one that is defined elsewhere.
@@ -69,16 +69,20 @@ impl Client {
     ///
     /// The input is turned into JSON here; if that fails, `start` says so.
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
-        RunBuilder {
-            client: self.clone(),
-            workflow: workflow.workflow_name().to_owned(),
-            input: encode_input("input", input),
-            metadata: Metadata::default(),
-            priority: None,
-            placement: Placement::default(),
-            output: PhantomData,
-        }
+        let input = encode_input("input", input);
+        RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, Metadata::default())
     }
+}
+
+/// The task whose child a run is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parent {
+    pub(crate) run: RunId,
+    pub(crate) task: TaskId,
+    /// The number of the first of the children that are started together.
+    pub(crate) first_index: i32,
+    /// Whether it may have started them already, in an earlier attempt.
+    pub(crate) again: bool,
 }
 
 /// A run that is about to be started.
@@ -89,12 +93,51 @@ pub struct RunBuilder<O> {
     workflow: String,
     input: Result<String>,
     metadata: Metadata,
+    own_metadata: Metadata,
     priority: Option<Priority>,
     placement: Placement,
+    parent: Option<Parent>,
+    child_key: Option<String>,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> RunBuilder<O> {
+    pub(super) fn prepared(client: Client, workflow: String, input: Result<String>, metadata: Metadata) -> Self {
+        Self {
+            client,
+            workflow,
+            input,
+            metadata,
+            own_metadata: Metadata::default(),
+            priority: None,
+            placement: Placement::default(),
+            parent: None,
+            child_key: None,
+            output: PhantomData,
+        }
+    }
+
+    /// A tag of this crate's own.
+    pub(super) fn own_metadata(mut self, key: &str, value: String) -> Self {
+        self.own_metadata.insert(key.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn child_of(mut self, parent: Parent) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
+    /// What makes a child run the same one, in whichever order a task starts its children: a second child with the same
+    /// key is the first one, and nothing of it is run again. Without a key it is the child's number.
+    ///
+    /// Keys and numbers share one space: the key `"1"` is the child number 1. Only for runs that are started through a
+    /// task's [`Context`](crate::Context::run).
+    pub fn child_key(mut self, key: impl Into<String>) -> Self {
+        self.child_key = Some(key.into());
+        self
+    }
+
     /// Tags the run. Tags are what runs are found by; only text values can be found.
     ///
     /// Keys must not be empty, have no colon, and not begin with `hatchet__`, `hatchet_rs__` or be `traceparent`.
@@ -126,8 +169,20 @@ impl<O> RunBuilder<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the run was started.
     pub async fn start(self) -> Result<RunHandle<O>> {
-        let common = common(&self.client, &self.workflow, &self.metadata, self.priority)?;
-        let run = self.placement.apply(common.with_input(self.input?))?;
+        let common = common(&self.client, &self.workflow, &self.metadata, self.own_metadata, self.priority)?;
+        let mut run = self.placement.apply(common.with_input(self.input?))?;
+        match (self.parent, self.child_key) {
+            (Some(parent), key) => {
+                run = run.child_of(parent.run.into(), parent.task.into(), parent.first_index, key);
+            }
+            (None, Some(_)) => {
+                return Err(Error::invalid(
+                    "child key",
+                    "it is of use only to runs that are started through a task's context",
+                ));
+            }
+            (None, None) => {}
+        }
         Directory::find(&self.client, &self.workflow).await?;
         match self.client.rpc().workflows.trigger(&run).await? {
             Triggered::Run(id) => Ok(RunHandle::started(self.client, convert::id(&id)?)),
@@ -141,11 +196,13 @@ pub(super) fn common(
     client: &Client,
     workflow: &str,
     metadata: &Metadata,
+    own: Metadata,
     priority: Option<Priority>,
 ) -> Result<NewRun> {
     // Checked as the user gave it, before this crate's own key joins it.
     metadata.check()?;
     let mut all = metadata.clone();
+    all.extend(own);
     let (key, value) = watch_tag(client);
     all.insert(key, value.into());
     Ok(NewRun::new(client.prefixed(workflow), all.encode()?, priority.map(Priority::number)))

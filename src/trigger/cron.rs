@@ -98,7 +98,7 @@ impl<O> CronBuilder<O> {
     /// The server takes an expression that it cannot read, such as one of an unknown time zone, and drops the cron a moment
     /// later. So it is looked at for a second after it was made.
     ///
-    /// The metadata gets a key of this crate, `hatchet_rs__cron`, by which [`runs`](CronHandle::runs) finds its runs.
+    /// The metadata gets a key of this crate, `hatchet__rs_cron`, by which [`runs`](CronHandle::runs) finds its runs.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound); [`AlreadyExists`](ErrorKind::AlreadyExists) for a name and
@@ -286,8 +286,8 @@ impl<O> CronHandle<O> {
 fn named(client: &Client, window: Window, cron: &CronDetails) -> RunQuery {
     let filter = crate::model::RunFilter::new(window)
         .workflow(&cron.workflow_name)
-        .mark("hatchet__cron_expression", &cron.expression)
-        .mark("hatchet__cron_name", &cron.name);
+        .own_metadata("hatchet__cron_expression", &cron.expression)
+        .own_metadata("hatchet__cron_name", &cron.name);
     client.runs(filter)
 }
 

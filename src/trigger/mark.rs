@@ -9,12 +9,13 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::list::RunQuery;
 use crate::model::metadata::Metadata;
+use crate::model::trigger::SCHEDULE_KEY;
 use crate::model::{RunFilter, Window};
 
 /// The key of a schedule's mark.
-pub(super) const SCHEDULE: &str = "hatchet_rs__schedule";
-/// The key of a cron's mark.
-pub(super) const CRON: &str = "hatchet_rs__cron";
+pub(super) const SCHEDULE: &str = SCHEDULE_KEY;
+/// The key of a cron's mark. It begins like the engine's own, so that children do not inherit it.
+pub(super) const CRON: &str = "hatchet__rs_cron";
 
 /// How far the clocks of this machine and of the server may be apart.
 const APART: TimeDelta = TimeDelta::hours(1);
@@ -39,7 +40,7 @@ pub(super) fn of(metadata: &BTreeMap<String, Value>, key: &str) -> Option<String
 
 /// The runs that have a mark.
 pub(super) fn runs(client: &Client, window: Window, key: &'static str, mark: &str) -> RunQuery {
-    client.runs(RunFilter::new(window).mark(key, mark))
+    client.runs(RunFilter::new(window).own_metadata(key, mark))
 }
 
 /// Everything since a moment by this machine's clock, whatever the server's says.

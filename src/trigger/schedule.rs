@@ -87,7 +87,7 @@ impl<O> ScheduleBuilder<O> {
 
     /// Makes the schedule.
     ///
-    /// The engine links nothing from a run to its schedule, so the metadata gets a key of this crate, `hatchet_rs__schedule`,
+    /// The engine links nothing from a run to its schedule, so the metadata gets a key of this crate, `hatchet__rs_schedule`,
     /// with a value that no other has. [`run`](ScheduleHandle::run) finds the run by it; it is in the run's
     /// [`engine_metadata`](crate::RunDetails::engine_metadata).
     ///

@@ -19,22 +19,26 @@ use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep_until};
 
 use super::hints::Listener;
+use super::tracker::Tracker;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{Attempt, AttemptStatus, Outcome, RunDetails, RunId, RunStatus, Verdict, judge};
+use crate::model::{AttemptStatus, Outcome, RunId, RunStatus};
 use crate::run::{Patience, RunHandle, look};
 
 /// The distances between looks without a hint.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// A run has come into a state.
+/// A run, or a task of it, has come into a state.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Change {
     /// The run.
     pub run: RunId,
-    /// Which attempt, and its state.
+    /// The task that has, in a run of several: each of them has states of its own. Without one, it is the run itself.
+    pub task: Option<String>,
+    /// Which attempt, and its state. A retry or a replay is an attempt of a task, and of a run of one task; of a run of
+    /// several, only a replay is.
     pub state: AttemptStatus,
     /// When, as far as it is known: by the engine's clock for a queued attempt, by the worker's for the others.
     pub at: Option<DateTime<Utc>>,
@@ -186,196 +190,5 @@ impl Driver {
             () = self.listener.heard() => self.pause = FIRST,
             () = sleep_until(Instant::now() + self.pause) => self.pause = (self.pause * 2).min(LONGEST),
         }
-    }
-}
-
-/// What has been told of a run. Pure: details in, changes out.
-#[derive(Debug)]
-struct Tracker {
-    run: RunId,
-    known: Option<AttemptStatus>,
-    stale: Arc<AtomicU64>,
-}
-
-impl Tracker {
-    fn new(run: RunId, stale: Arc<AtomicU64>) -> Self {
-        Self { run, known: None, stale }
-    }
-
-    /// The changes that are new in these details, in order.
-    ///
-    /// The history is read from its beginning each time: what has been told of it is passed over. What the surfaces say
-    /// beside it is a report, and one that is older than the history is counted.
-    fn follow(&mut self, details: &RunDetails) -> Vec<Change> {
-        let attempts = details.tasks.first().map(|task| task.attempts.as_slice()).unwrap_or_default();
-        let number = attempts.last().map_or(1, |attempt| attempt.number);
-        let mut changes = Vec::new();
-        for attempt in attempts {
-            for (status, at) in states(attempt) {
-                // The end of the last attempt is the run's: it is told with its outcome, below.
-                if attempt.number < number || !status.is_final() {
-                    let state = AttemptStatus::new(attempt.number, status);
-                    changes.extend(self.tell(&state, at, attempt.error.as_deref()).0);
-                }
-            }
-        }
-        if let Some(outcome) = &details.outcome {
-            let error = attempts.last().and_then(|attempt| attempt.error.clone());
-            // Told whatever was told before: nothing may keep a watch from its end.
-            let known = self.known.as_ref().map_or(0, |known| known.attempt);
-            let state = AttemptStatus::new(number.max(known), outcome.status());
-            let (run, at) = (self.run, details.finished_at());
-            changes.push(Change { run, state, at, error, outcome: Some(outcome.clone()) });
-            return changes;
-        }
-        // Before there is any event, the run is what its surfaces say; and every run has been queued.
-        let first = AttemptStatus::new(1, RunStatus::Queued);
-        if self.known.is_none() {
-            changes.extend(self.tell(&first, details.created_at, None).0);
-        }
-        if matches!(details.status, RunStatus::Queued | RunStatus::Running) {
-            let (change, verdict) = self.tell(&AttemptStatus::new(number, details.status.clone()), None, None);
-            changes.extend(change);
-            if verdict == Verdict::Stale {
-                self.stale.fetch_add(1, Relaxed);
-            }
-        }
-        changes
-    }
-
-    fn tell(
-        &mut self,
-        state: &AttemptStatus,
-        at: Option<DateTime<Utc>>,
-        error: Option<&str>,
-    ) -> (Option<Change>, Verdict) {
-        let verdict = self.known.as_ref().map_or(Verdict::Move, |known| judge(known, state));
-        match &verdict {
-            Verdict::Move => {
-                self.known = Some(state.clone());
-                let error = error.filter(|_| state.status.is_final()).map(str::to_owned);
-                (Some(Change { run: self.run, state: state.clone(), at, error, outcome: None }), verdict)
-            }
-            Verdict::Illegal(transition) => {
-                tracing::warn!(run = %self.run, %transition, "a report that cannot be is dropped");
-                (None, verdict)
-            }
-            Verdict::Same | Verdict::Stale => (None, verdict),
-        }
-    }
-}
-
-/// The states that an attempt has been in, in order.
-fn states(attempt: &Attempt) -> impl Iterator<Item = (RunStatus, Option<DateTime<Utc>>)> {
-    // A report of the beginning may be missing; one that a worker had has run all the same.
-    let ran = attempt.started_at.is_some() || attempt.worker.is_some() || attempt.status == RunStatus::Running;
-    let queued = Some((RunStatus::Queued, attempt.queued_at));
-    let running = ran.then_some((RunStatus::Running, attempt.started_at));
-    let ended = attempt.status.is_final().then(|| (attempt.status.clone(), attempt.finished_at));
-    [queued, running, ended].into_iter().flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Completed, Payload, TaskDetails};
-
-    fn details(status: RunStatus, attempts: &[(u32, RunStatus, bool)], outcome: Option<Outcome>) -> RunDetails {
-        let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-        let at: DateTime<Utc> = "2026-11-23T14:00:00Z".parse().unwrap();
-        let attempts = attempts.iter().map(|(number, status, started)| Attempt {
-            number: *number,
-            status: status.clone(),
-            queued_at: Some(at),
-            started_at: started.then_some(at),
-            finished_at: status.is_final().then_some(at),
-            worker: None,
-            error: None,
-        });
-        RunDetails {
-            id: run,
-            workflow: None,
-            workflow_version: None,
-            status: status.clone(),
-            outcome,
-            input: Payload::new("{}"),
-            metadata: std::collections::BTreeMap::default(),
-            engine_metadata: std::collections::BTreeMap::default(),
-            created_at: Some(at),
-            tasks: vec![TaskDetails {
-                id: run.into(),
-                name: "work".into(),
-                status,
-                output: None,
-                attempts: attempts.collect(),
-            }],
-            conflicts: Vec::new(),
-        }
-    }
-
-    fn done() -> Outcome {
-        Outcome::Completed(Completed { output: Payload::new("{}") })
-    }
-
-    fn told(changes: &[Change]) -> Vec<String> {
-        changes.iter().map(|change| format!("{}{}", change.state, if change.is_final() { "!" } else { "" })).collect()
-    }
-
-    #[test]
-    fn a_watch_from_the_end_tells_every_state() {
-        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
-        let end = details(
-            RunStatus::Completed,
-            &[(1, RunStatus::Failed, true), (2, RunStatus::Completed, true)],
-            Some(done()),
-        );
-        let all = [
-            "QUEUED (attempt 1)",
-            "RUNNING (attempt 1)",
-            "FAILED (attempt 1)",
-            "QUEUED (attempt 2)",
-            "RUNNING (attempt 2)",
-            "COMPLETED (attempt 2)!",
-        ];
-        assert_eq!(told(&tracker.follow(&end)), all);
-    }
-
-    #[test]
-    fn looks_in_between_tell_each_state_once() {
-        use RunStatus::{Completed, Failed, Queued, Running};
-        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
-        let looks = [
-            details(Queued, &[], None),
-            details(Running, &[], None),
-            details(Running, &[(1, Queued, false)], None),
-            details(Running, &[(1, Running, true)], None),
-            // The failure is there, the next attempt is not yet: it is not told before it is known not to be the end.
-            details(Running, &[(1, Failed, true)], None),
-            details(Queued, &[(1, Failed, true), (2, Queued, false)], None),
-            details(Completed, &[(1, Failed, true), (2, Completed, true)], Some(done())),
-        ];
-        let each: Vec<_> = looks.iter().map(|look| told(&tracker.follow(look)).join(", ")).collect();
-        assert_eq!(
-            each,
-            [
-                "QUEUED (attempt 1)",
-                "RUNNING (attempt 1)",
-                "",
-                "",
-                "",
-                "FAILED (attempt 1), QUEUED (attempt 2)",
-                "RUNNING (attempt 2), COMPLETED (attempt 2)!",
-            ]
-        );
-        assert_eq!(tracker.stale.load(Relaxed), 0, "to read the history again is no report");
-    }
-
-    #[test]
-    fn a_surface_that_falls_behind_is_passed_over_and_counted() {
-        use RunStatus::{Queued, Running};
-        let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
-        assert_eq!(told(&tracker.follow(&details(Running, &[], None))), ["QUEUED (attempt 1)", "RUNNING (attempt 1)"]);
-        assert!(tracker.follow(&details(Queued, &[], None)).is_empty());
-        assert_eq!(tracker.stale.load(Relaxed), 1);
     }
 }

@@ -8,6 +8,7 @@ mod link;
 mod pool;
 mod reconnect;
 mod results;
+mod tracker;
 
 pub use changes::{Change, RunWatch};
 pub(crate) use link::{Link, LinkEvent};

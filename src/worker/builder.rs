@@ -1,6 +1,6 @@
 //! Setting up a worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::model::{LabelValue, WorkerId, convert};
 use crate::rpc::grpc_types::NewWorker;
 use crate::run::Directory;
 use crate::transport::retry_delay;
-use crate::workflow::{Definition, Task};
+use crate::workflow::{Definition, TaskDefinition};
 
 const MOST_SLOTS: u32 = 100_000;
 /// The engine answers INTERNAL to all but one of those who put the same new workflow at the same moment.
@@ -57,7 +57,7 @@ pub struct WorkerBuilder {
     labels: BTreeMap<String, LabelValue>,
     grace: Duration,
     cancel_grace: Duration,
-    definitions: Vec<Arc<Definition>>,
+    definitions: Vec<Definition>,
 }
 
 impl WorkerBuilder {
@@ -85,9 +85,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// Adds a task to what it can do. Its definition is stored on the server when the worker starts.
-    pub fn register<I, O>(mut self, task: &Task<I, O>) -> Self {
-        self.definitions.push(Arc::clone(task.definition()));
+    /// Adds a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow) to what it can do. Its definition is stored on the
+    /// server when the worker starts.
+    pub fn register(mut self, what: impl Into<Definition>) -> Self {
+        self.definitions.push(what.into());
         self
     }
 
@@ -96,7 +97,7 @@ impl WorkerBuilder {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) with all that is wrong with the worker and its tasks.
     pub fn build(self) -> Result<Worker> {
-        let mut problems: Vec<_> = self.definitions.iter().flat_map(|definition| definition.problems()).collect();
+        let mut problems: Vec<_> = self.definitions.iter().flat_map(Definition::problems).collect();
         if !is_name(&self.name) {
             problems.push(format!("name: found {:?}, accepted: {ACCEPTED}", self.name));
         }
@@ -108,13 +109,16 @@ impl WorkerBuilder {
             problems.push("it has no tasks: register at least one".into());
         }
         let mut actions = HashMap::new();
+        let mut names = HashSet::new();
         for definition in &self.definitions {
-            if actions.insert(definition.action(&self.client), Arc::clone(definition)).is_some() {
+            if !names.insert(definition.name.to_lowercase()) {
                 problems.push(format!(
-                    "task {:?} is registered twice, or under a name that differs only in its case",
+                    "workflow {:?} is registered twice, or under a name that differs only in its case",
                     definition.name
                 ));
             }
+            let tasks = definition.all_tasks().map(|task| (definition.action(&self.client, task), Arc::clone(task)));
+            actions.extend(tasks);
         }
         if problems.is_empty() {
             return Ok(Worker {
@@ -125,6 +129,7 @@ impl WorkerBuilder {
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
                 actions: Arc::new(actions),
+                definitions: self.definitions,
             });
         }
         Err(Error::invalid("worker", problems.join("; ")))
@@ -132,7 +137,7 @@ impl WorkerBuilder {
 }
 
 /// What a worker can do, by action.
-pub(super) type Actions = Arc<HashMap<String, Arc<Definition>>>;
+pub(super) type Actions = Arc<HashMap<String, Arc<TaskDefinition>>>;
 
 /// A worker, ready to start.
 #[derive(Debug)]
@@ -145,6 +150,7 @@ pub struct Worker {
     pub(super) grace: Duration,
     pub(super) cancel_grace: Duration,
     pub(super) actions: Actions,
+    definitions: Vec<Definition>,
 }
 
 impl Worker {
@@ -159,7 +165,7 @@ impl Worker {
     pub async fn start(self) -> Result<RunningWorker> {
         // Boxed, because it is over soon, and whoever awaits this would carry its size along.
         let id = Box::pin(async {
-            for definition in self.actions.values() {
+            for definition in &self.definitions {
                 Box::pin(put(&self.client, definition)).await?;
             }
             self.registration().await

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
@@ -259,7 +260,7 @@ impl Driver {
             client: self.worker.client.clone(),
             key,
             definition: self.worker.actions.get(action.name()).cloned(),
-            action,
+            action: Arc::new(action),
             stop: stop.clone(),
             cancel_grace: self.worker.cancel_grace,
         };

@@ -16,7 +16,7 @@ use crate::model::payload::excerpt;
 use crate::model::{RunId, TaskId, convert};
 use crate::rpc::grpc_types::{Action, Report, ReportKind};
 use crate::transport::retry_delay;
-use crate::workflow::{Assignment, Context, Definition, TaskError, TaskResult};
+use crate::workflow::{Context, TaskDefinition, TaskError, TaskResult};
 
 /// How long a report is tried. By then the engine has given the attempt to another worker anyway.
 const REPORTING: Duration = Duration::from_secs(120);
@@ -67,9 +67,9 @@ pub(super) struct Stop {
 pub(super) struct Job {
     pub(super) client: Client,
     pub(super) key: Key,
-    pub(super) action: Action,
+    pub(super) action: Arc<Action>,
     /// `None` if the worker has no such task.
-    pub(super) definition: Option<Arc<Definition>>,
+    pub(super) definition: Option<Arc<TaskDefinition>>,
     pub(super) stop: Stop,
     pub(super) cancel_grace: Duration,
 }
@@ -104,14 +104,8 @@ impl Job {
             return Some(Err(TaskError::new(text)));
         };
         let told = CancellationToken::new();
-        let assignment = Assignment {
-            run: self.key.run,
-            task: self.key.task,
-            task_name: self.action.task_name().to_owned(),
-            retry_count: self.key.retry_count,
-            metadata: self.action.metadata().to_owned(),
-        };
-        let context = Context::new(assignment, self.client.clone(), told.clone());
+        let action = Arc::clone(&self.action);
+        let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), told.clone());
         // Both halves can panic: making the future reads the input.
         let code = async { definition.handler.run(self.action.payload(), context).await };
         let code = AssertUnwindSafe(code).catch_unwind();

@@ -3,25 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::model::{RunId, TaskId, metadata};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Payload, RunId, TaskId, metadata};
+use crate::rpc::grpc_types::Action;
+use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 
-/// One attempt at a task, as the engine gives it to a worker.
-#[derive(Debug)]
-pub(crate) struct Assignment {
-    pub(crate) run: RunId,
-    pub(crate) task: TaskId,
-    pub(crate) task_name: String,
-    pub(crate) retry_count: u32,
-    /// JSON text of an object.
-    pub(crate) metadata: String,
-}
-
-/// What a task is given beside its input: who it is, and whether it is still wanted. Cheap to clone.
+/// What a task is given beside its input: who it is, what happened before it, whether it is still wanted, and a way to
+/// start child runs. Cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,42 +36,131 @@ pub(crate) struct Assignment {
 pub struct Context(Arc<Inner>);
 
 struct Inner {
-    assignment: Assignment,
+    run: RunId,
+    task: TaskId,
+    action: Arc<Action>,
     client: Client,
     cancelled: CancellationToken,
+    /// The number of the next child.
+    children: AtomicI32,
+}
+
+/// The part of an assignment's payload that is about other tasks of the run.
+#[derive(Deserialize)]
+struct Others<'a> {
+    #[serde(default, borrow)]
+    parents: Option<BTreeMap<String, &'a RawValue>>,
+    #[serde(default)]
+    step_run_errors: Option<BTreeMap<String, String>>,
 }
 
 impl Context {
-    pub(crate) fn new(assignment: Assignment, client: Client, cancelled: CancellationToken) -> Self {
-        Self(Arc::new(Inner { assignment, client, cancelled }))
+    pub(crate) fn new(
+        run: RunId,
+        task: TaskId,
+        action: Arc<Action>,
+        client: Client,
+        cancelled: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner { run, task, action, client, cancelled, children: AtomicI32::new(0) }))
     }
 
     /// The run that this task belongs to.
     pub fn run_id(&self) -> RunId {
-        self.0.assignment.run
+        self.0.run
     }
 
     /// This task.
     pub fn task_id(&self) -> TaskId {
-        self.0.assignment.task
+        self.0.task
     }
 
     /// The task's name in the workflow.
     pub fn task_name(&self) -> &str {
-        &self.0.assignment.task_name
+        self.0.action.task_name()
     }
 
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.0.assignment.retry_count + 1
+        self.0.action.retry_count() + 1
     }
 
     /// The run's metadata, without the keys that the engine and this crate added. Read anew at each call.
     pub fn metadata(&self) -> BTreeMap<String, Value> {
-        metadata::split(serde_json::from_str(&self.0.assignment.metadata).unwrap_or_default()).0
+        metadata::split(serde_json::from_str(self.0.action.metadata()).unwrap_or_default()).0
     }
 
-    /// The client that the worker works with.
+    /// What an earlier task of the run ended with, by the task's name. Read anew at each call.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if no such task has ended before this one;
+    /// [`Decode`](ErrorKind::Decode) if what it ended with does not fit the type.
+    pub fn parent_output<T: DeserializeOwned>(&self, task: &str) -> Result<T> {
+        let others = self.others()?;
+        let output = others.parents.as_ref().and_then(|parents| parents.get(task)).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("no task {task:?} has ended before task {:?}", self.task_name()))
+        })?;
+        Payload::new(output.get()).parse()
+    }
+
+    /// Why other tasks of the run failed, by their names: for the task that runs on a failure.
+    ///
+    /// # Errors
+    /// [`Decode`](ErrorKind::Decode) if the engine's text cannot be read.
+    pub fn errors(&self) -> Result<BTreeMap<String, String>> {
+        Ok(self.others()?.step_run_errors.unwrap_or_default())
+    }
+
+    fn others(&self) -> Result<Others<'_>> {
+        serde_json::from_str(self.0.action.payload())
+            .map_err(|error| Error::new(ErrorKind::Decode, "cannot read the assignment's payload").with_source(error))
+    }
+
+    /// Prepares a child run: it knows this task as its parent, and inherits the run's metadata.
+    ///
+    /// A task that is tried again does not start its children again: the n-th child of a task is the same run in each
+    /// attempt, whatever its input or workflow is. So start children in the same order each time, or give them
+    /// [keys](RunBuilder::child_key). Clones of the context, in tasks spawned by this one, count on together.
+    ///
+    /// ```
+    /// # use hatchet::{Context, Task};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Page { url: String }
+    /// # fn example(fetch: Task<Page, String>) {
+    /// let crawl: Task<Page, usize> = Task::new("crawl", move |page: Page, context: Context| {
+    ///     let fetch = fetch.clone();
+    ///     async move { Ok(context.run(&fetch, &page).start().await?.result().await?.len()) }
+    /// });
+    /// # }
+    /// ```
+    pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
+        self.client().run(workflow, input).child_of(self.parent(1))
+    }
+
+    /// Prepares many child runs of one workflow; see [`run`](Self::run).
+    pub fn run_many<R: Runnable>(
+        &self,
+        workflow: &R,
+        inputs: impl IntoIterator<Item = R::Input>,
+    ) -> RunManyBuilder<R::Output> {
+        let many = self.client().run_many(workflow, inputs);
+        let parent = self.parent(many.len());
+        many.child_of(parent)
+    }
+
+    /// This task as the parent of the next so many children.
+    fn parent(&self, children: usize) -> Parent {
+        let count = i32::try_from(children).unwrap_or(i32::MAX);
+        Parent {
+            run: self.0.run,
+            task: self.0.task,
+            first_index: self.0.children.fetch_add(count, Relaxed),
+            again: self.attempt() > 1,
+        }
+    }
+
+    /// The client that the worker works with. Runs that are started through it, and not through the context, are not
+    /// children.
     pub fn client(&self) -> &Client {
         &self.0.client
     }
@@ -96,6 +182,8 @@ impl Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("assignment", &self.0.assignment).finish_non_exhaustive()
+        let mut shown = f.debug_struct("Context");
+        shown.field("run", &self.0.run).field("task", &self.0.task).field("attempt", &self.attempt());
+        shown.finish_non_exhaustive()
     }
 }

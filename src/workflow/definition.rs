@@ -1,5 +1,6 @@
-//! A definition: checked as a whole, and in the contract's words.
+//! A definition: checked as a whole, and in the server's words.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use super::handler::Handler;
 use super::triggers::Triggers;
 use crate::client::Client;
 use crate::model::Priority;
+use crate::model::label::{DesiredLabels, check_key};
 use crate::model::name::{ACCEPTED, is_name};
 use crate::rpc::grpc_types::{NewTask, NewWorkflow};
 use crate::time::duration_text;
@@ -15,36 +17,61 @@ use crate::time::duration_text;
 /// Beyond this the engine's arithmetic ends.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-#[derive(Clone)]
-pub(crate) struct Definition {
+/// What a worker can be registered for: made of a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
+#[derive(Debug, Clone)]
+pub struct Definition {
     pub(crate) name: String,
+    pub(crate) rules: Rules,
+    pub(crate) tasks: Vec<Placed>,
+    /// The task that runs when another has failed.
+    pub(crate) on_failure: Option<Arc<TaskDefinition>>,
+    /// What was wrong before it was put together.
+    pub(crate) problems: Vec<String>,
+}
+
+/// What holds for a workflow as a whole.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Rules {
     pub(crate) description: String,
+    pub(crate) default_priority: Option<Priority>,
+    pub(crate) triggers: Triggers,
+}
+
+/// A task in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
+    pub(crate) task: Arc<TaskDefinition>,
+    /// The names of the tasks that it follows.
+    pub(crate) parents: Vec<String>,
+}
+
+/// One task's rules and code.
+#[derive(Clone)]
+pub(crate) struct TaskDefinition {
+    pub(crate) name: String,
     pub(crate) retries: u32,
     pub(crate) timeout: Duration,
     pub(crate) schedule_timeout: Duration,
     pub(crate) backoff: Option<(f32, Duration)>,
-    pub(crate) default_priority: Option<Priority>,
-    pub(crate) triggers: Triggers,
+    pub(crate) labels: DesiredLabels,
     pub(crate) handler: Arc<dyn Handler>,
 }
 
-impl Definition {
+impl TaskDefinition {
     pub(super) fn new(name: String, handler: Arc<dyn Handler>) -> Self {
         Self {
             name,
-            description: String::new(),
             retries: 0,
             timeout: Duration::from_secs(60),
             schedule_timeout: Duration::from_secs(300),
             backoff: None,
-            default_priority: None,
-            triggers: Triggers::default(),
+            labels: DesiredLabels::new(),
             handler,
         }
     }
 
     /// Everything that the server would refuse, or answer with an internal error.
-    pub(crate) fn problems(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<String> {
         let name = &self.name;
         let mut problems = Vec::new();
         let mut check = |ok: bool, problem: String| {
@@ -71,65 +98,185 @@ impl Definition {
                 format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"),
             );
         }
-        for problem in self.triggers.problems() {
-            check(false, problem);
+        for error in self.labels.keys().filter_map(|key| check_key(key).err()) {
+            check(false, error.to_string());
         }
         problems
     }
 
-    /// The name by which workers are found for it. The server lowers it, and chokes on some capitals.
-    pub(crate) fn action(&self, client: &Client) -> String {
-        format!("{}:{}", client.prefixed(&self.name), self.name).to_lowercase()
-    }
-
-    pub(crate) fn to_server(&self, client: &Client) -> NewWorkflow {
+    fn to_server(&self, action: String, parents: &[String]) -> NewTask {
         let (factor, longest) = self.backoff.unzip();
-        let workflow = NewWorkflow {
-            name: client.prefixed(&self.name),
-            description: self.description.clone(),
-            default_priority: self.default_priority.map(Priority::number),
-            tasks: vec![NewTask {
-                name: self.name.clone(),
-                action: self.action(client),
-                timeout: duration_text(self.timeout),
-                schedule_timeout: duration_text(self.schedule_timeout),
-                retries: i32::try_from(self.retries).unwrap_or(i32::MAX),
-                backoff_factor: factor,
-                backoff_max_seconds: longest.map(|longest| i32::try_from(longest.as_secs()).unwrap_or(i32::MAX)),
-                labels: self.triggers.labels(),
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
-        self.triggers.apply(client, workflow)
+        NewTask {
+            name: self.name.clone(),
+            action,
+            timeout: duration_text(self.timeout),
+            schedule_timeout: duration_text(self.schedule_timeout),
+            retries: i32::try_from(self.retries).unwrap_or(i32::MAX),
+            backoff_factor: factor,
+            backoff_max_seconds: longest.map(|longest| i32::try_from(longest.as_secs()).unwrap_or(i32::MAX)),
+            parents: parents.to_vec(),
+            labels: self.labels.iter().map(|(key, label)| (key.clone(), label.0.clone())).collect(),
+        }
     }
 }
 
-impl fmt::Debug for Definition {
+impl Definition {
+    /// All tasks, the one for failures too.
+    pub(crate) fn all_tasks(&self) -> impl Iterator<Item = &Arc<TaskDefinition>> {
+        self.tasks.iter().map(|placed| &placed.task).chain(&self.on_failure)
+    }
+
+    /// Everything that the server would refuse, or answer with an internal error.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        let mut add = |problem: String| problems.push(format!("workflow {:?}: {problem}", self.name));
+        if !is_name(&self.name) && !self.all_tasks().any(|task| task.name == self.name) {
+            add(format!("its name must be {ACCEPTED}"));
+        }
+        self.rules.triggers.problems().into_iter().for_each(&mut add);
+        if self.tasks.is_empty() {
+            add("it has no tasks".into());
+        }
+        let mut names = BTreeSet::new();
+        for task in self.all_tasks() {
+            if !names.insert(task.name.to_lowercase()) {
+                add(format!("two tasks are called {:?}, or differ only in case", task.name));
+            }
+        }
+        for Placed { task, parents } in &self.tasks {
+            for (at, parent) in parents.iter().enumerate() {
+                if !self.tasks.iter().any(|other| other.task.name == *parent) {
+                    add(format!("task {:?} follows {parent:?}, which is not one of its tasks", task.name));
+                }
+                if parents.iter().take(at).any(|other| other == parent) {
+                    add(format!("task {:?} follows {parent:?} twice", task.name));
+                }
+            }
+        }
+        if let Some(name) = self.in_a_circle() {
+            add(format!("task {name:?} follows itself, directly or through others"));
+        }
+        problems.extend(self.all_tasks().flat_map(|task| task.problems()));
+        problems
+    }
+
+    /// A task that can never begin.
+    fn in_a_circle(&self) -> Option<&str> {
+        let known = |name: &str| self.tasks.iter().any(|placed| placed.task.name == name);
+        let mut waiting: BTreeMap<&str, Vec<&str>> = self
+            .tasks
+            .iter()
+            .map(|placed| {
+                let parents = placed.parents.iter().map(String::as_str).filter(|parent| known(parent));
+                (placed.task.name.as_str(), parents.collect())
+            })
+            .collect();
+        loop {
+            let ready: Vec<_> =
+                waiting.iter().filter(|(_, parents)| parents.is_empty()).map(|(name, _)| *name).collect();
+            if ready.is_empty() {
+                return waiting.into_keys().next();
+            }
+            for name in &ready {
+                waiting.remove(name);
+            }
+            for parents in waiting.values_mut() {
+                parents.retain(|parent| !ready.contains(parent));
+            }
+        }
+    }
+
+    /// The name by which workers are found for a task. The server lowers it, and chokes on some capitals.
+    pub(crate) fn action(&self, client: &Client, task: &TaskDefinition) -> String {
+        format!("{}:{}", client.prefixed(&self.name), task.name).to_lowercase()
+    }
+
+    pub(crate) fn to_server(&self, client: &Client) -> NewWorkflow {
+        let task = |task: &TaskDefinition, parents: &[String]| task.to_server(self.action(client, task), parents);
+        let workflow = NewWorkflow {
+            name: client.prefixed(&self.name),
+            description: self.rules.description.clone(),
+            default_priority: self.rules.default_priority.map(Priority::number),
+            tasks: self.tasks.iter().map(|placed| task(&placed.task, &placed.parents)).collect(),
+            on_failure: self.on_failure.as_deref().map(|on_failure| task(on_failure, &[])),
+            ..Default::default()
+        };
+        self.rules.triggers.apply(client, workflow)
+    }
+}
+
+impl fmt::Debug for TaskDefinition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Definition").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("TaskDefinition").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Context, Task};
+    use super::super::{Context, Task, Workflow};
     use super::*;
+    use proptest::prelude::*;
 
-    fn task() -> Task<(), ()> {
-        Task::new("work", async |(): (), _: Context| Ok(()))
+    fn task(name: &str) -> Task<(), ()> {
+        Task::new(name, async |(): (), _: Context| Ok(()))
     }
 
     #[test]
     fn all_problems_are_told_at_once() {
-        assert!(task().definition().problems().is_empty());
-        let bad = Task::new("a b", async |(): (), _: Context| Ok(()))
+        assert!(Definition::from(&task("work")).problems().is_empty());
+        let bad = task("a b")
             .retries(u32::MAX)
             .timeout(Duration::ZERO)
             .schedule_timeout(Duration::MAX)
             .backoff(0.5, Duration::from_millis(10));
-        let problems = bad.definition().problems();
+        let problems = Definition::from(&bad).problems();
         assert_eq!(problems.len(), 6, "{problems:#?}");
         assert!(problems.iter().all(|problem| problem.starts_with("task \"a b\": ")));
+    }
+
+    #[test]
+    fn a_dag_that_the_server_would_refuse_is_refused_with_all_reasons() {
+        let fine: Workflow<()> =
+            Workflow::new("fine").task_after(&task("b"), ["a"]).task(&task("a")).on_failure(&task("tidy"));
+        assert!(Definition::from(&fine).problems().is_empty(), "parents may be named before they are defined");
+        let priority = task("urgent").default_priority(Priority::High);
+        let bad: Workflow<()> = Workflow::new("b d")
+            .task_after(&task("a"), ["b"])
+            .task_after(&task("b"), ["a", "a", "nobody"])
+            .task(&task("A"))
+            .task(&priority)
+            .on_failure(&task("b"));
+        let problems = Definition::from(&bad).problems().join("\n");
+        for text in [
+            "its name must be",
+            "two tasks are called \"A\"",
+            "two tasks are called \"b\"",
+            "task \"b\" follows \"a\" twice",
+            "follows \"nobody\"",
+            "task \"a\" follows itself",
+            "task \"urgent\": description, priority and what starts runs are the workflow's",
+        ] {
+            assert!(problems.contains(text), "{text}: {problems}");
+        }
+        assert!(Definition::from(&Workflow::<()>::new("none")).problems()[0].ends_with("it has no tasks"));
+    }
+
+    proptest! {
+        /// Edges that all go forward make no circle, and one that closes a path does.
+        #[test]
+        fn circles_are_found_and_nothing_else(edges in proptest::collection::btree_set((0usize..8, 0usize..8), 0..20)) {
+            let forward = |from: usize| edges.iter().filter(move |(a, b)| a < b && *b == from).map(|(a, _)| format!("t{a}"));
+            let mut flow: Workflow<()> = Workflow::new("w");
+            for at in 0..8 {
+                flow = flow.task_after(&task(&format!("t{at}")), forward(at).collect::<Vec<_>>());
+            }
+            let definition = Definition::from(&flow);
+            prop_assert_eq!(definition.in_a_circle(), None);
+            if let Some((a, b)) = edges.iter().find(|(a, b)| a < b) {
+                let mut closed = definition.clone();
+                closed.tasks[*a].parents.push(format!("t{b}"));
+                prop_assert!(closed.in_a_circle().is_some());
+            }
+        }
     }
 }

@@ -10,12 +10,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::Context;
-use super::definition::Definition;
+use super::definition::{Definition, Placed, Rules, TaskDefinition};
 use super::handler::{TaskResult, Typed};
 use crate::model::Priority;
 use crate::run::Runnable;
 
-/// A task: its code, and the rules it runs by. It is a workflow of its own, by the same name. Cheap to clone.
+/// A task: its code, and the rules it runs by. It is a workflow of its own, by the same name, or one of several in a
+/// [`Workflow`](crate::Workflow). Cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,7 +39,8 @@ use crate::run::Runnable;
 /// A closure that uses something from around it owns a clone for each call:
 /// `move |input: Greeting, _: Context| { let pool = pool.clone(); async move { .. } }`.
 pub struct Task<I, O> {
-    definition: Arc<Definition>,
+    definition: Arc<TaskDefinition>,
+    rules: Rules,
     types: PhantomData<fn(I) -> O>,
 }
 
@@ -55,13 +57,13 @@ where
         F: Fn(I, Context) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult<O>> + Send + 'static,
     {
-        let definition = Definition::new(name.into(), Arc::new(Typed::<F, I, O>::new(code)));
-        Self { definition: Arc::new(definition), types: PhantomData }
+        let definition = TaskDefinition::new(name.into(), Arc::new(Typed::<F, I, O>::new(code)));
+        Self { definition: Arc::new(definition), rules: Rules::default(), types: PhantomData }
     }
 }
 
 impl<I, O> Task<I, O> {
-    pub(super) fn with(mut self, change: impl FnOnce(&mut Definition)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut TaskDefinition)) -> Self {
         change(Arc::make_mut(&mut self.definition));
         self
     }
@@ -97,14 +99,16 @@ impl<I, O> Task<I, O> {
 
     /// The priority of runs that are started without one.
     #[must_use]
-    pub fn default_priority(self, priority: Priority) -> Self {
-        self.with(|definition| definition.default_priority = Some(priority))
+    pub fn default_priority(mut self, priority: Priority) -> Self {
+        self.rules.default_priority = Some(priority);
+        self
     }
 
     /// What the dashboard says about it.
     #[must_use]
-    pub fn description(self, text: impl Into<String>) -> Self {
-        self.with(|definition| definition.description = text.into())
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.rules.description = text.into();
+        self
     }
 
     /// The task's name.
@@ -112,8 +116,29 @@ impl<I, O> Task<I, O> {
         &self.definition.name
     }
 
-    pub(crate) fn definition(&self) -> &Arc<Definition> {
+    pub(super) fn definition(&self) -> &Arc<TaskDefinition> {
         &self.definition
+    }
+
+    pub(super) fn with_rules(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+        change(&mut self.rules);
+        self
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+}
+
+impl<I, O> From<&Task<I, O>> for Definition {
+    fn from(task: &Task<I, O>) -> Self {
+        Self {
+            name: task.definition.name.clone(),
+            rules: task.rules.clone(),
+            tasks: vec![Placed { task: Arc::clone(&task.definition), parents: Vec::new() }],
+            on_failure: None,
+            problems: Vec::new(),
+        }
     }
 }
 
@@ -128,7 +153,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Task<I, O> {
 
 impl<I, O> Clone for Task<I, O> {
     fn clone(&self) -> Self {
-        Self { definition: Arc::clone(&self.definition), types: PhantomData }
+        Self { definition: Arc::clone(&self.definition), rules: self.rules.clone(), types: PhantomData }
     }
 }
 

@@ -1,16 +1,13 @@
 //! What a definition says beside its code and its limits: what starts its runs, which of them are one, and where they go.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
+use super::dag::Workflow;
 use super::task::Task;
 use crate::client::Client;
 use crate::model::cron::{Expression, Problem};
-use crate::model::label::{DesiredLabels, check_key};
 use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Idempotency};
-use crate::rpc::grpc_types;
 use crate::rpc::grpc_types::NewWorkflow;
 
 /// Whether the tasks of a run stay on one worker.
@@ -23,7 +20,7 @@ pub enum Sticky {
     Hard,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Triggers {
     events: Vec<String>,
     crons: Vec<String>,
@@ -31,7 +28,6 @@ pub(crate) struct Triggers {
     cron_input: Option<Result<String, String>>,
     sticky: Option<Sticky>,
     idempotency: Option<Idempotency>,
-    labels: DesiredLabels,
 }
 
 impl Triggers {
@@ -59,7 +55,6 @@ impl Triggers {
             problems.push(format!("cron: {problem}"));
         }
         problems.extend(self.idempotency.as_ref().and_then(Idempotency::problem));
-        problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
         problems
     }
 
@@ -76,70 +71,76 @@ impl Triggers {
             ..workflow
         }
     }
-
-    pub(super) fn labels(&self) -> BTreeMap<String, grpc_types::DesiredLabel> {
-        self.labels.iter().map(|(key, label)| (key.clone(), label.0.clone())).collect()
-    }
 }
 
+/// The same for a task, which is a workflow of its own, and for a workflow of several.
+macro_rules! triggers {
+    ($name:ident) => {
+        impl<I, O> $name<I, O> {
+            /// Starts a run for each event with this key, which becomes its input; given several times, for any of them.
+            ///
+            /// `*` stands for any text, also for none. The engine reads `_` as any one character and `%` as any text, too: an event
+            /// `orderXmade` starts what listens to `order_made`. An event that two of a task's keys mean starts two runs. A namespace
+            /// is put before the key, as it is before those of pushed events.
+            ///
+            /// ```
+            /// use hatchet::{Context, Task};
+            /// # #[derive(serde::Serialize, serde::Deserialize)]
+            /// # struct Order { id: String }
+            ///
+            /// let ship = Task::new("ship", async |order: Order, _: Context| Ok(order.id)).on_event("order:paid").on_event("order:retry:*");
+            /// ```
+            #[must_use]
+            pub fn on_event(self, key: impl Into<String>) -> Self {
+                self.with_rules(|rules| rules.triggers.events.push(key.into()))
+            }
+
+            /// Starts a run at each time that the expression names; given several times, at any of them.
+            ///
+            /// Five fields (minute, hour, day, month, weekday, where Sunday is 0), or six with seconds first; names such as `MON` and
+            /// `JAN`, lists, ranges and steps. Times are UTC unless it begins with `TZ=Europe/Oslo` or the like.
+            ///
+            /// The runs get what [`cron_input`](Self::cron_input) says.
+            #[must_use]
+            pub fn cron(self, expression: impl Into<String>) -> Self {
+                self.with_rules(|rules| rules.triggers.crons.push(expression.into()))
+            }
+
+            /// What the runs of all its [crons](Self::cron) are started with; an empty object without it.
+            #[must_use]
+            pub fn cron_input(self, input: &I) -> Self
+            where
+                I: Serialize,
+            {
+                let input = encode_input("input", input).map_err(|error| error.to_string());
+                self.with_rules(|rules| rules.triggers.cron_input = Some(input))
+            }
+
+            /// Lets only one run be started for a key; see [`Idempotency`].
+            #[must_use]
+            pub fn idempotency(self, idempotency: Idempotency) -> Self {
+                self.with_rules(|rules| rules.triggers.idempotency = Some(idempotency))
+            }
+
+            /// Keeps the tasks of a run on one worker: the one that the run asks for
+            /// ([`RunBuilder::desired_worker`](crate::RunBuilder::desired_worker)), or the one that had the first of them.
+            #[must_use]
+            pub fn sticky(self, sticky: Sticky) -> Self {
+                self.with_rules(|rules| rules.triggers.sticky = Some(sticky))
+            }
+        }
+    };
+}
+
+triggers!(Task);
+triggers!(Workflow);
+
 impl<I, O> Task<I, O> {
-    /// Starts a run for each event with this key, which becomes its input; given several times, for any of them.
-    ///
-    /// `*` stands for any text, also for none. The engine reads `_` as any one character and `%` as any text, too: an event
-    /// `orderXmade` starts what listens to `order_made`. An event that two of a task's keys mean starts two runs. A namespace
-    /// is put before the key, as it is before those of pushed events.
-    ///
-    /// ```
-    /// use hatchet::{Context, Task};
-    /// # #[derive(serde::Serialize, serde::Deserialize)]
-    /// # struct Order { id: String }
-    ///
-    /// let ship = Task::new("ship", async |order: Order, _: Context| Ok(order.id)).on_event("order:paid").on_event("order:retry:*");
-    /// ```
-    #[must_use]
-    pub fn on_event(self, key: impl Into<String>) -> Self {
-        self.with(|definition| definition.triggers.events.push(key.into()))
-    }
-
-    /// Starts a run at each time that the expression names; given several times, at any of them.
-    ///
-    /// Five fields (minute, hour, day, month, weekday, where Sunday is 0), or six with seconds first; names such as `MON` and
-    /// `JAN`, lists, ranges and steps. Times are UTC unless it begins with `TZ=Europe/Oslo` or the like.
-    ///
-    /// The runs get what [`cron_input`](Self::cron_input) says.
-    #[must_use]
-    pub fn cron(self, expression: impl Into<String>) -> Self {
-        self.with(|definition| definition.triggers.crons.push(expression.into()))
-    }
-
-    /// What the runs of all its [crons](Self::cron) are started with; an empty object without it.
-    #[must_use]
-    pub fn cron_input(self, input: &I) -> Self
-    where
-        I: Serialize,
-    {
-        let input = encode_input("input", input).map_err(|error| error.to_string());
-        self.with(|definition| definition.triggers.cron_input = Some(input))
-    }
-
-    /// Lets only one run be started for a key; see [`Idempotency`].
-    #[must_use]
-    pub fn idempotency(self, idempotency: Idempotency) -> Self {
-        self.with(|definition| definition.triggers.idempotency = Some(idempotency))
-    }
-
-    /// Keeps the tasks of a run on one worker: the one that the run asks for
-    /// ([`RunBuilder::desired_worker`](crate::RunBuilder::desired_worker)), or the one that had the first of them.
-    #[must_use]
-    pub fn sticky(self, sticky: Sticky) -> Self {
-        self.with(|definition| definition.triggers.sticky = Some(sticky))
-    }
-
     /// Asks for workers with a label; see [`DesiredLabel`]. A run can ask for others.
     #[must_use]
     pub fn desired_label(self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
         self.with(|definition| {
-            definition.triggers.labels.insert(key.into(), label.into());
+            definition.labels.insert(key.into(), label.into());
         })
     }
 }
@@ -148,7 +149,7 @@ impl<I, O> Task<I, O> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Context;
+    use super::super::{Context, Definition};
     use super::*;
 
     fn task() -> Task<Option<u8>, ()> {
@@ -163,7 +164,7 @@ mod tests {
             .cron("0 9 * * MON")
             .cron("TZ=Europe/Oslo */5 * * * * *")
             .cron_input(&None);
-        assert_eq!(fine.definition().problems(), Vec::<String>::new());
+        assert_eq!(Definition::from(&fine).problems(), Vec::<String>::new());
         let bad = task()
             .on_event("")
             .on_event("a")
@@ -175,7 +176,7 @@ mod tests {
             .cron_input(&Some(1))
             .idempotency(Idempotency::for_time("input.id", Duration::ZERO))
             .desired_label("", "x");
-        let problems = bad.definition().problems();
+        let problems = Definition::from(&bad).problems();
         for text in [
             "event: found the key \"\"",
             "\"a\" is given twice",
@@ -187,7 +188,7 @@ mod tests {
             "invalid label",
         ] {
             assert!(
-                problems.iter().any(|problem| problem.starts_with("task \"work\": ") && problem.contains(text)),
+                problems.iter().any(|problem| problem.contains(" \"work\": ") && problem.contains(text)),
                 "{text}: {problems:#?}"
             );
         }

@@ -64,7 +64,7 @@ async fn m3_the_output_typed(world: World) {
     run.result().await.unwrap();
     let details = run.details().await.unwrap();
     assert_eq!(details.output().unwrap().parse::<Doubled>().unwrap(), Doubled { doubled: 8 });
-    assert_eq!(details.tasks[0].output.as_ref().unwrap().parse::<Doubled>().unwrap(), Doubled { doubled: 8 });
+    assert_eq!(details.tasks[0].output().unwrap().parse::<Doubled>().unwrap(), Doubled { doubled: 8 });
     // What is not an object comes back as it was given, too.
     for value in [json!([1, 2]), json!("text"), json!(7), json!(null), json!({"a": {"b": 1}})] {
         let run =

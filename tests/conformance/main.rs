@@ -11,11 +11,14 @@
     reason = "a test may stop on what it did not expect"
 )]
 
+mod cancelling;
 mod creating;
+mod dags;
 mod details;
 mod events;
 mod placing;
 mod promises;
+mod replaying;
 mod schedules;
 mod searching;
 mod status;

@@ -180,12 +180,13 @@ impl Compare {
 
     /// Events of a task come newest first by their stamps. Where theirs are a few milliseconds apart, chance made the order.
     pub(crate) fn check_events(&mut self, path: &str, extra: Extra, theirs: &Value, ours: &Value) {
-        let key = |row: &Value| (row["eventType"].clone(), row["retryCount"].clone());
+        let task = |row: &Value| row["taskId"].as_str().unwrap().to_owned();
+        let key = |row: &Value, task: String| (row["eventType"].clone(), row["retryCount"].clone(), task);
         let at = |row: &Value| row["timestamp"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
         let (theirs, ours) = (theirs["rows"].as_array().unwrap(), ours["rows"].as_array().unwrap());
         let mut last: Option<(DateTime<Utc>, usize)> = None;
         for row in theirs {
-            let Some(place) = ours.iter().position(|our| key(our) == key(row)) else {
+            let Some(place) = ours.iter().position(|our| key(our, task(our)) == key(row, self.name(&task(row)))) else {
                 self.differ(path, format!("missing here: {row}"));
                 continue;
             };
@@ -197,7 +198,8 @@ impl Compare {
             }
             last = Some((at(row), place));
         }
-        for row in ours.iter().filter(|row| !theirs.iter().any(|their| key(their) == key(row))) {
+        let known: Vec<_> = theirs.iter().map(|row| key(row, self.name(&task(row)))).collect();
+        for row in ours.iter().filter(|row| !known.contains(&key(row, task(row)))) {
             self.differ(path, format!("not recorded, here {row}"));
         }
     }

@@ -50,6 +50,15 @@ fn usual(name: &'static str) -> Scenario {
     Scenario { name, task: Value::Null, slack_ms: SLACK, worker_at: None }
 }
 
+fn dag(name: &'static str, task: Value) -> Scenario {
+    Scenario { task, ..usual(name) }
+}
+
+/// What comes after what in most of the recorded DAGs.
+fn diamond() -> Value {
+    json!({"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]})
+}
+
 macro_rules! scenarios {
     ($($function:ident: $scenario:expr, shows $shows:expr, not $not:expr;)*) => {
         $(#[tokio::test(start_paused = true)]
@@ -64,7 +73,7 @@ macro_rules! scenarios {
     };
 }
 
-use Quirk::{EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, TwoFinalRows};
+use Quirk::{EarlyDagEnd, EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, TwoFinalRows};
 
 scenarios! {
     completed: usual("completed"), shows [], not [];
@@ -92,6 +101,14 @@ scenarios! {
     bulk_3: usual("bulk-3"), shows [], not [];
     stream_events: usual("stream-events"), shows [], not [];
     logs: usual("logs"), shows [LateAttach], not [];
+    replayed_completed: usual("replayed-completed"), shows [], not [LateAttach];
+    replayed_failed: usual("replayed-failed"), shows [], not [];
+    child_runs: usual("child-runs"), shows [LateAttach], not [];
+    dag_completed: usual("dag-completed"), shows [], not [EarlyDagEnd, LateAttach];
+    dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateAttach], not [];
+    dag_on_failure: usual("dag-on-failure"), shows [EarlyDagEnd, LateAttach], not [];
+    dag_on_failure_skipped: dag("dag-on-failure-skipped", json!({"parents": {"a": [], "b": ["a"]}, "on_failure": "cleanup"})), shows [], not [];
+    dag_cancelled_middle: dag("dag-cancelled-middle", json!({"parents": diamond()})), shows [TwoFinalRows], not [EarlyDagEnd, LateAttach];
 }
 
 /// Recordings with a test of their own shape.

@@ -48,7 +48,17 @@ pub(crate) fn workflow(recording: &Value, name: &str, differs: &Value) -> Value 
     if let Some(request) = recording.pointer("/workflow/0/request") {
         return request.clone();
     }
-    let mut task = json!({"readable_id": "work", "action": format!("{name}:work"), "timeout": "60s", "schedule_timeout": "5m", "retries": 0});
+    let usual = |task: &str| json!({"readable_id": task, "action": format!("{name}:{task}"), "timeout": "60s", "schedule_timeout": "5m", "retries": 0});
+    if let Some(parents) = differs["parents"].as_object() {
+        let tasks = parents.iter().map(|(task, parents)| {
+            let mut task = usual(task);
+            task["parents"] = parents.clone();
+            task
+        });
+        let on_failure = differs["on_failure"].as_str().map(usual);
+        return json!({"name": name, "tasks": tasks.collect::<Value>(), "on_failure_task": on_failure});
+    }
+    let mut task = usual("work");
     task.as_object_mut().unwrap().extend(differs.as_object().cloned().unwrap_or_default());
     json!({"name": name, "tasks": [task]})
 }

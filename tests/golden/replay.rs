@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::compare::{Compare, Extra};
 use super::recording::{FIRST_RUN, FIRST_WORKER, at_ms, created, list, load, workflow};
-use super::stage::{Stage, registration};
+use super::stage::{Stage, registration_for};
 use super::wire::{Heard, Results};
 
 /// How long before the trigger the recorder opened its streams.
@@ -51,6 +51,7 @@ struct Heards {
 
 pub(crate) struct Replay<'a> {
     stage: Stage,
+    registration: Value,
     scenario: &'a Scenario,
     recording: &'a Value,
     compare: Compare,
@@ -66,11 +67,18 @@ pub(crate) async fn replay(scenario: &Scenario, quirks: Quirks, seed: u64) -> Ve
     let stage = Stage::set(quirks, seed).await;
     let name = format!("fx-{}", scenario.name);
     let mut compare = Compare::new(created(&recording), stage.now(), TimeDelta::milliseconds(scenario.slack_ms));
-    let definition = workflow(&recording, &name, &scenario.task);
-    let put = stage.wire.call("v1.AdminService.PutWorkflow", &definition).await.unwrap();
-    if let Some(response) = recording.pointer("/workflow/0/response") {
-        compare.check("workflow", Extra::Forbidden, response, &put);
+    let recorded = list(&recording, "/workflow");
+    let definitions = match recorded {
+        [] => vec![workflow(&recording, &name, &scenario.task)],
+        some => some.iter().map(|put| put["request"].clone()).collect(),
+    };
+    for (at, definition) in definitions.iter().enumerate() {
+        let put = stage.wire.call("v1.AdminService.PutWorkflow", definition).await.unwrap();
+        if let Some(recorded) = recorded.get(at) {
+            compare.check("workflow", Extra::Forbidden, &recorded["response"], &put);
+        }
     }
+    let registration = registration_for(&name, &definitions);
     let by_metadata = recording.pointer("/streams/events_by_metadata_request");
     let heards = Heards {
         results: stage.wire.results(),
@@ -80,6 +88,7 @@ pub(crate) async fn replay(scenario: &Scenario, quirks: Quirks, seed: u64) -> Ve
     };
     let mut replay = Replay {
         stage,
+        registration,
         scenario,
         recording: &recording,
         compare,
@@ -174,8 +183,7 @@ impl<'a> Replay<'a> {
 
     async fn hire(&mut self) {
         let recorded = &self.recording["worker"]["registered"];
-        let usual = registration(&format!("fx-{}", self.scenario.name));
-        let (registered, heard) = self.stage.worker(recorded.get("request").unwrap_or(&usual)).await;
+        let (registered, heard) = self.stage.worker(recorded.get("request").unwrap_or(&self.registration)).await;
         self.compare.check("registered", Extra::Allowed, recorded.get("response").unwrap_or(recorded), &registered);
         self.heards.worker = Some(heard);
     }
@@ -193,8 +201,14 @@ impl<'a> Replay<'a> {
         let mut request = self.ours(&sent["request"]);
         if sent["rpc"] == "Dispatcher.SendStepActionEvent" {
             let begun = Instant::now();
-            let action = self.action(&request).await;
+            let action = self.action(&request, &sent["request"]).await;
             self.late += begun.elapsed();
+            self.compare.check(
+                "task",
+                Extra::Forbidden,
+                &sent["request"]["task_run_external_id"],
+                &action["task_run_external_id"],
+            );
             request = self.ours(&sent["request"]);
             for key in ["job_id", "job_run_id", "task_id", "task_run_external_id", "action_id"] {
                 request[key] = action[key].clone();
@@ -207,12 +221,19 @@ impl<'a> Replay<'a> {
         }
     }
 
-    async fn action(&self, report: &Value) -> Value {
+    async fn action(&self, report: &Value, recorded: &Value) -> Value {
+        // Of a DAG's task that has not come up yet, the recording knows the name.
+        let id = recorded["task_run_external_id"].as_str().unwrap();
+        let (ids, about) = (&self.recording["ids"], &self.recording["ids_about"]);
+        let alias = ids.as_object().unwrap().iter().find(|(alias, known)| alias.starts_with("task-") && *known == id);
+        let name = alias.map_or(&Value::Null, |(alias, _)| &about[alias]);
         for _ in 0..20_000 {
             let messages = self.heards.worker.as_ref().unwrap().messages();
             let found = messages.into_iter().find(|(_, action)| {
                 action["action_type"] == "START_STEP_RUN"
-                    && ["task_run_external_id", "retry_count"].iter().all(|key| action[key] == report[key])
+                    && action["retry_count"] == report["retry_count"]
+                    && (action["task_run_external_id"] == report["task_run_external_id"]
+                        || action["task_name"] == *name)
             });
             if let Some((_, action)) = found {
                 return action;
@@ -242,7 +263,7 @@ impl<'a> Replay<'a> {
                 return;
             }
             // The first look may come before or after the assignment.
-            for pointer in ["/status", "/task_runs/work/status"] {
+            for pointer in ["/status", "/task_runs/work/status", "/task_runs/a/status"] {
                 if let Some(status @ (Value::String(_) | Value::Null)) = recorded.pointer_mut(pointer)
                     && ["QUEUED", "RUNNING"].iter().any(|early| status == early)
                 {
@@ -261,7 +282,13 @@ impl<'a> Replay<'a> {
         let (run, status) = (self.stage.wire.get(&path).await, self.stage.wire.get(&format!("{path}/status")).await);
         // The first look may come before the store has anything but the run itself.
         if look["run"]["tasks"] != json!([]) {
-            self.compare.check(&format!("earlier {}", look["when"]), Extra::Allowed, &look["run"], &run);
+            let path = format!("earlier {}", look["when"]);
+            self.compare.check(
+                &path,
+                Extra::Allowed,
+                &super::parallel::sorted(&look["run"]),
+                &super::parallel::sorted(&run),
+            );
         }
         self.compare.check("earlier status", Extra::Allowed, &look["run_status"], &status);
     }
@@ -325,7 +352,13 @@ impl<'a> Replay<'a> {
             .messages()
             .into_iter()
             .map(|(at, message)| json!({"at_ms": (at - from).as_millis(), "message": message}));
-        let (recorded, ours) = super::parallel::by_run(&mut self.compare, path, recorded, &ours.collect());
+        let mut ours: Value = ours.collect();
+        if path == "events_by_run" {
+            let attached = at_ms(&json!({"at_ms": self.recording["streams"]["events_by_run_attached_at_ms"]}));
+            ours = super::parallel::since(&self.compare, attached, recorded, &ours);
+        }
+        let ours = super::parallel::aligned(&self.compare, recorded, &ours);
+        let (recorded, ours) = super::parallel::by_run(&mut self.compare, path, recorded, &ours);
         self.compare.check(path, extra, &recorded, &ours);
     }
 

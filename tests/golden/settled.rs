@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::compare::{Compare, Extra};
+use super::parallel::sorted;
 use super::recording::FIRST_RUN;
 use super::stage::Stage;
 use super::wire::query;
@@ -22,6 +23,21 @@ pub(crate) async fn check(stage: &Stage, recording: &Value, compare: &mut Compar
         let id = compare.name(other["id"].as_str().unwrap());
         rest(stage, "others", &id, &other["rest"], Extra::Allowed, compare).await;
     }
+    for child in recording["children"].as_array().into_iter().flatten() {
+        let id = compare.name(child["id"].as_str().unwrap());
+        rest(stage, "child", &id, &child["rest"], Extra::Allowed, compare).await;
+    }
+    if let Some(mut list) = recording.get("list_by_parent").cloned() {
+        list["what"] = "list by parent".into();
+        check_list(stage, &list, compare).await;
+    }
+    for (name, task) in recording["rest"]["tasks"].as_object().into_iter().flatten() {
+        let run = stage.wire.get(&format!("/api/v1/stable/workflow-runs/{}", compare.name(FIRST_RUN))).await;
+        let shape = run["shape"].as_array().unwrap();
+        let step = shape.iter().find(|step| step["taskName"] == *name).unwrap();
+        let id = step["taskExternalId"].as_str().unwrap().to_owned();
+        single(stage, &format!("task {name}"), &id, task, whole, compare).await;
+    }
     for list in recording["lists"].as_array().into_iter().flatten() {
         check_list(stage, list, compare).await;
     }
@@ -33,24 +49,33 @@ pub(crate) async fn check(stage: &Stage, recording: &Value, compare: &mut Compar
 }
 
 async fn rest(stage: &Stage, path: &str, id: &str, recorded: &Value, whole: Extra, compare: &mut Compare) {
-    let (runs, tasks) = (format!("/api/v1/stable/workflow-runs/{id}"), format!("/api/v1/stable/tasks/{id}"));
-    let single = [
-        ("run", runs.clone()),
+    let runs = format!("/api/v1/stable/workflow-runs/{id}");
+    if let Some(recorded) = recorded.get("run") {
+        let (mut recorded, mut ours) = (sorted(recorded), sorted(&stage.wire.get(&runs).await));
+        if recorded.get("taskEvents").is_some_and(|events| *events != json!([])) {
+            // All that happened to all tasks, twice.
+            let rows = |run: &mut Value| json!({"rows": run.as_object_mut().unwrap().remove("taskEvents").unwrap()});
+            let (events, our_events) = (rows(&mut recorded), rows(&mut ours));
+            compare.check(&format!("{path}.run"), whole, &recorded, &ours);
+            compare.check_events(&format!("{path}.taskEvents"), Extra::Allowed, &events, &our_events);
+            let again = stage.wire.get(&format!("{runs}/task-events")).await;
+            assert_eq!(our_events["rows"], again["rows"], "{path}.run_task_events");
+        } else {
+            compare.check(&format!("{path}.run"), whole, &recorded, &ours);
+        }
+    }
+    let targets = [
         ("run_status", format!("{runs}/status")),
         ("run_task_events", format!("{runs}/task-events?limit=1000")),
         ("task_timings", format!("{runs}/task-timings")),
-        ("task", tasks.clone()),
     ];
-    for (key, target) in single {
-        if let Some(recorded) = recorded.get(key) {
+    for (key, target) in targets {
+        if let Some(recorded) = recorded.get(key).filter(|recorded| recorded.get("same_rows_as").is_none()) {
             let ours = stage.wire.get(&target).await;
             compare.check(&format!("{path}.{key}"), whole, recorded, &ours);
         }
     }
-    if let Some(recorded) = recorded.get("task_events") {
-        let ours = stage.wire.get(&format!("{tasks}/task-events?limit=1000")).await;
-        compare.check_events(&format!("{path}.task_events"), Extra::Allowed, recorded, &ours);
-    }
+    single(stage, path, id, recorded, whole, compare).await;
     for (key, parameters) in [
         ("list_row", "only_tasks=false"),
         ("list_row_with_payloads", "only_tasks=false&include_payloads=true"),
@@ -58,11 +83,28 @@ async fn rest(stage: &Stage, path: &str, id: &str, recorded: &Value, whole: Extr
     ] {
         if let Some(recorded) = recorded.get(key) {
             let rows = list(stage, compare, &format!("{parameters}&limit=20&offset=0")).await;
-            let row = rows["rows"].as_array().unwrap().iter().find(|row| row["metadata"]["id"] == *id).cloned();
+            let wanted = recorded
+                .pointer("/0/metadata/id")
+                .and_then(Value::as_str)
+                .map_or_else(|| id.to_owned(), |id| compare.name(id));
+            let row = rows["rows"].as_array().unwrap().iter().find(|row| row["metadata"]["id"] == *wanted).cloned();
             let ours = row.unwrap_or_else(|| panic!("{path}.{key}: no such row: {rows}"));
-            let ours = if recorded.is_array() { json!([ours]) } else { ours };
-            compare.check(&format!("{path}.{key}"), whole, recorded, &ours);
+            let ours = if recorded.is_array() { json!([ours]) } else { sorted(&ours) };
+            compare.check(&format!("{path}.{key}"), whole, &sorted(recorded), &ours);
         }
+    }
+}
+
+/// What there is of a task by itself.
+async fn single(stage: &Stage, path: &str, id: &str, recorded: &Value, whole: Extra, compare: &mut Compare) {
+    let target = format!("/api/v1/stable/tasks/{id}");
+    if let Some(recorded) = recorded.get("task") {
+        let ours = stage.wire.get(&target).await;
+        compare.check(&format!("{path}.task"), whole, recorded, &ours);
+    }
+    if let Some(recorded) = recorded.get("task_events") {
+        let ours = stage.wire.get(&format!("{target}/task-events?limit=1000")).await;
+        compare.check_events(&format!("{path}.task_events"), Extra::Allowed, recorded, &ours);
     }
 }
 

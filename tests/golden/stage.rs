@@ -79,6 +79,16 @@ pub(crate) fn registration(workflow: &str) -> Value {
     })
 }
 
+/// A registration for all tasks of some definitions.
+pub(crate) fn registration_for(workflow: &str, definitions: &[Value]) -> Value {
+    let tasks = definitions
+        .iter()
+        .flat_map(|definition| definition["tasks"].as_array().unwrap().iter().chain(definition.get("on_failure_task")));
+    let mut all = registration(workflow);
+    all["actions"] = tasks.filter_map(|task| task.get("action")).cloned().collect();
+    all
+}
+
 impl Drop for Stage {
     fn drop(&mut self) {
         self.beats.lock().unwrap().iter().for_each(tokio::task::JoinHandle::abort);

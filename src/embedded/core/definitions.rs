@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::store::{Step, Version};
 use super::types::{At, Definition, Fault, TaskDefinition, Turn, stored};
-use super::{Core, duration};
+use super::{Core, dag, duration};
 use crate::model::name::is_name;
 
 #[derive(Debug, Default)]
@@ -50,14 +50,13 @@ impl Core {
         check(&definition)?;
         if let Some(known) = self.definitions.find(&definition.name) {
             definition.rules.keep_filters_of(&known.definition.rules);
-            if known.definition == definition {
+            if is_same(&known.definition, &definition) {
                 return Ok(Arc::clone(&known.latest));
             }
         }
         self.definitions.versions += 1;
         definition.rules.name_filters(turn);
         let workflow = self.definitions.find(&definition.name).map_or_else(|| turn.uuid(), |known| known.id);
-        let task = &definition.task;
         let latest = Arc::new(Version {
             id: turn.uuid(),
             workflow,
@@ -67,12 +66,7 @@ impl Core {
             rules: definition.rules.clone(),
             created: stored(turn.now),
             order: self.definitions.versions,
-            steps: vec![Step {
-                id: turn.uuid(),
-                readable_id: task.readable_id.as_str().into(),
-                action: task.action.to_lowercase().into(),
-                definition: task.clone(),
-            }],
+            steps: steps(turn, &definition),
         });
         if let Some(known) = self.definitions.by_name.get_mut(&definition.name) {
             (known.definition, known.latest) = (definition, Arc::clone(&latest));
@@ -87,6 +81,31 @@ impl Core {
     }
 }
 
+/// The order of tasks makes no difference, all else does.
+fn is_same(one: &Definition, other: &Definition) -> bool {
+    let sorted = |definition: &Definition| {
+        let mut definition = definition.clone();
+        definition.tasks.sort_by(|one, other| one.readable_id.cmp(&other.readable_id));
+        definition
+    };
+    sorted(one) == sorted(other)
+}
+
+fn steps(turn: &mut Turn<'_>, definition: &Definition) -> Vec<Step> {
+    let place = |name: &String| definition.tasks.iter().position(|task| task.readable_id == *name);
+    let tasks = definition.tasks.iter().map(|task| (task, false));
+    let all = tasks.chain(definition.on_failure.iter().map(|task| (task, true)));
+    all.map(|(task, on_failure)| Step {
+        id: turn.uuid(),
+        readable_id: task.readable_id.as_str().into(),
+        action: task.action.to_lowercase().into(),
+        definition: task.clone(),
+        parents: task.parents.iter().filter_map(|name| u16::try_from(place(name)?).ok()).collect(),
+        on_failure,
+    })
+    .collect()
+}
+
 /// The engine's checks, in its words. What it answers with INTERNAL, this one does too.
 fn check(definition: &Definition) -> Result<(), Fault> {
     let mut problems = Problems::default();
@@ -94,19 +113,22 @@ fn check(definition: &Definition) -> Result<(), Fault> {
     if let Some(priority) = definition.default_priority {
         problems.range("DefaultPriority", priority, 1, 3);
     }
-    let task = &definition.task;
-    if task.readable_id.is_empty() || task.action.is_empty() {
-        return Err(Fault::internal());
+    let named = definition.tasks.iter().enumerate().map(|(at, task)| (format!("Tasks[{at}]"), task));
+    for (field, task) in named.chain(definition.on_failure.iter().map(|task| ("OnFailure".to_owned(), task))) {
+        if task.readable_id.is_empty() || task.action.is_empty() {
+            return Err(Fault::internal());
+        }
+        problems.name(&format!("{field}.ReadableId"), &task.readable_id);
+        action(&field, &task.action, &mut problems)?;
+        limits(&field, task, &mut problems);
     }
-    problems.name("Tasks[0].ReadableId", &task.readable_id);
-    action(&task.action, &mut problems)?;
-    limits(task, &mut problems);
     definition.rules.check(&mut problems);
     problems.into_result("CreateWorkflowVersionOpts")?;
+    dag::check(definition)?;
     definition.rules.check_further()
 }
 
-fn action(action: &str, problems: &mut Problems) -> Result<(), Fault> {
+fn action(field: &str, action: &str, problems: &mut Problems) -> Result<(), Fault> {
     let parts: Vec<_> = action.split(':').collect();
     if !(2..=3).contains(&parts.len()) {
         return Err(Fault::internal());
@@ -116,36 +138,34 @@ fn action(action: &str, problems: &mut Problems) -> Result<(), Fault> {
         return Err(Fault::internal());
     }
     if parts.iter().take(2).any(|part| part.is_empty()) {
-        problems.add("Tasks[0].Action", "Invalid action ID. Action IDs must be in the format <integrationId>:<verb>");
+        let text = "Invalid action ID. Action IDs must be in the format <integrationId>:<verb>";
+        problems.add(&format!("{field}.Action"), text);
     }
     Ok(())
 }
 
-fn limits(task: &TaskDefinition, problems: &mut Problems) {
+fn limits(field: &str, task: &TaskDefinition, problems: &mut Problems) {
+    let mut add = |name: &str, problem: &str| problems.add(&format!("{field}.{name}"), problem);
     if !task.timeout.is_empty() && duration::parse(&task.timeout).is_none() {
-        problems.add("Tasks[0].Timeout", duration::REFUSAL);
+        add("Timeout", duration::REFUSAL);
     }
     if task.schedule_timeout.as_deref().is_some_and(|text| duration::parse(text).is_none()) {
-        problems.add("Tasks[0].ScheduleTimeout", duration::REFUSAL);
+        add("ScheduleTimeout", duration::REFUSAL);
     }
     if task.retries < 0 {
-        problems.add("Tasks[0].Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
+        add("Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
     }
     match task.backoff_factor {
-        Some(factor) if factor < 1.0 => {
-            problems.add("Tasks[0].RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type");
-        }
-        Some(factor) if factor > 1000.0 => {
-            problems.add("Tasks[0].RetryBackoffFactor", "on condition 'max' [ 1000 ]: got invalid type");
-        }
+        Some(factor) if factor < 1.0 => add("RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type"),
+        Some(factor) if factor > 1000.0 => add("RetryBackoffFactor", "on condition 'max' [ 1000 ]: got invalid type"),
         _ => {}
     }
     match task.backoff_max_seconds {
         Some(most) if most < 1 => {
-            problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {most}"));
+            add("RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {most}"));
         }
         Some(most) if most > 86400 => {
-            problems.add("Tasks[0].RetryBackoffMaxSeconds", &format!("on condition 'max' [ 86400 ]: got {most}"));
+            add("RetryBackoffMaxSeconds", &format!("on condition 'max' [ 86400 ]: got {most}"));
         }
         _ => {}
     }

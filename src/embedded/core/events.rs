@@ -99,6 +99,7 @@ impl Core {
                         input: pushed.payload.clone(),
                         metadata: metadata(event, pushed),
                         priority: pushed.priority,
+                        parent: None,
                         special: Some(Box::new(special)),
                     };
                     triggers.push((trigger, filter.map(|filter| filter.id)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::store::{End, Final, State, TaskEventKind, TaskKey};
+use super::store::{End, Final, Run, RunIx, State, TaskEventKind, TaskKey};
 use super::timers::Timer;
 use super::types::{At, Effect, EventKind, Message, Resource, RunEvent, Turn};
 use super::{Core, Quirk, duration};
@@ -19,7 +19,7 @@ const IDLE: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Takes a task out of wherever it is. Tells whether it was with a worker, and which.
-    fn release(&mut self, turn: &mut Turn<'_>, key: TaskKey) -> Option<Uuid> {
+    pub(super) fn release(&mut self, turn: &mut Turn<'_>, key: TaskKey) -> Option<Uuid> {
         let action = self.action_of(key)?;
         let task = self.runs.task_mut(key)?;
         match std::mem::replace(&mut task.state, State::Ended) {
@@ -38,7 +38,7 @@ impl Core {
                 self.assign_all(turn, worker);
                 Some(worker)
             }
-            State::Backoff | State::Ended => None,
+            State::Absent | State::Backoff | State::Ended => None,
         }
     }
 
@@ -62,8 +62,9 @@ impl Core {
         let worker = self.release(turn, key);
         self.task_event(turn, key, EventKind::Failed, Arc::clone(&error), quiet);
         if retry && worker.is_some() && self.retry(turn, key) {
-            if self.has(Quirk::EarlyEnd) {
-                self.run_event(turn, key, EventKind::Failed);
+            // What is announced of a DAG's task in this way has the task's own id, and reaches nobody.
+            if self.has(Quirk::EarlyEnd) && self.runs.get(key.run).is_some_and(|run| run.dag.is_none()) {
+                self.run_event(turn, key.run, EventKind::Failed);
             }
             return;
         }
@@ -189,18 +190,26 @@ impl Core {
         true
     }
 
-    /// The task is over, and with it a run of one task.
+    /// The task is over, and with it perhaps its run.
     fn end(&mut self, turn: &mut Turn<'_>, key: TaskKey, end: End) {
-        let kind = end.kind();
+        self.settle(turn, key, end);
+        self.follow(turn, key.run);
+        self.finish(turn, key.run);
+    }
+
+    /// Tells of a run's end, if it is one.
+    pub(super) fn finish(&mut self, turn: &mut Turn<'_>, run: RunIx) {
+        let Some(kind) = self.runs.get(run).filter(|run| run.is_ended()).map(Run::end_kind) else { return };
+        self.send_results(turn, run);
+        self.run_event(turn, run, kind);
+    }
+
+    pub(super) fn settle(&mut self, turn: &Turn<'_>, key: TaskKey, end: End) {
         if let Some(task) = self.runs.task_mut(key) {
             task.state = State::Ended;
         }
         self.add_final(turn, key, end);
         self.free_key(key.run);
-        if self.runs.get(key.run).is_some_and(super::store::Run::is_ended) {
-            self.send_results(turn, key.run);
-            self.run_event(turn, key, kind);
-        }
     }
 
     /// A task that is over ends once more: it is kept, and announced as if it were the first time.
@@ -213,16 +222,22 @@ impl Core {
             self.task_event(turn, key, kind, Arc::clone(text), quiet);
         }
         self.add_final(turn, key, end);
-        self.run_event(turn, key, kind);
+        match self.runs.get(key.run) {
+            Some(run) if run.dag.is_none() => self.run_event(turn, key.run, kind),
+            Some(run) if run.is_ended() => self.run_event(turn, key.run, run.end_kind()),
+            _ => self.follow(turn, key.run),
+        }
     }
 
     fn add_final(&mut self, turn: &Turn<'_>, key: TaskKey, end: End) {
+        let restarted = self.runs.get(key.run).is_some_and(Run::is_restarted);
         let Some(task) = self.runs.task_mut(key) else { return };
         let retry_count = task.retry_count;
-        // A second output takes the place of the first.
+        // A second output takes the place of the first, unless the whole run has begun a second time.
         task.finals.retain(|row| {
-            row.retry_count == retry_count
-                && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_)))
+            restarted
+                || row.retry_count == retry_count
+                    && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_)))
         });
         task.finals.push(Final { retry_count, end, at: turn.now });
         task.finals.shrink_to_fit();
@@ -258,8 +273,8 @@ impl Core {
         });
     }
 
-    fn run_event(&mut self, turn: &Turn<'_>, key: TaskKey, kind: EventKind) {
-        let Some(run) = self.runs.get(key.run) else { return };
+    pub(super) fn run_event(&mut self, turn: &Turn<'_>, run: RunIx, kind: EventKind) {
+        let Some(run) = self.runs.get(run) else { return };
         self.publish(&RunEvent {
             run: run.id,
             resource: Resource::Run,

@@ -4,12 +4,16 @@
 //! Each command is a method that takes a [`Turn`]. What it wants done outside is collected, and taken with
 //! [`Core::effects`]. [`Core::advance`] fires the timers that are due.
 
+mod cancels;
+mod children;
 mod cron;
 pub(crate) mod crons;
+mod dag;
 mod definitions;
 mod duration;
 pub(crate) mod events;
 mod expression;
+pub(crate) mod filters;
 pub(crate) mod idempotency;
 pub(crate) mod json;
 mod lifecycle;
@@ -17,6 +21,7 @@ mod logs;
 mod pattern;
 mod placement;
 mod queue;
+mod replays;
 mod reports;
 pub(crate) mod rules;
 pub(crate) mod schedules;
@@ -35,6 +40,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use self::children::Families;
 use self::crons::Crons;
 use self::definitions::Definitions;
 use self::events::Events;
@@ -48,7 +54,7 @@ use self::types::{Action, At, Effect, Turn};
 use self::workers::Worker;
 use super::quirks::{Quirk, Quirks};
 
-pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, filter_payload, shown_by_rest};
+pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest, stored_payload};
 
 /// The whole state of one tenant of the engine.
 #[derive(Debug)]
@@ -57,6 +63,7 @@ pub(crate) struct Core {
     quirks: Quirks,
     definitions: Definitions,
     runs: Runs,
+    families: Families,
     queues: Queues,
     workers: BTreeMap<Uuid, Worker>,
     streams: Streams,
@@ -66,6 +73,8 @@ pub(crate) struct Core {
     crons: Crons,
     keys: Keys,
     effects: Vec<Effect>,
+    /// How many replays are not through.
+    replaying: usize,
     /// Numbers for events, in the order they are recorded.
     event_count: i64,
 }
@@ -77,6 +86,7 @@ impl Core {
             quirks,
             definitions: Definitions::default(),
             runs: Runs::default(),
+            families: Families::default(),
             queues: Queues::default(),
             workers: BTreeMap::new(),
             streams: Streams::default(),
@@ -86,6 +96,7 @@ impl Core {
             crons: Crons::default(),
             keys: Keys::default(),
             effects: Vec::new(),
+            replaying: 0,
             event_count: 0,
         }
     }
@@ -118,6 +129,8 @@ impl Core {
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
+                Timer::Replay(replay) => self.replay_taken(turn, replay),
+                Timer::EarlyEnd(run) => self.early_end(turn, run),
                 Timer::Scheduled(schedule) => {
                     self.start_scheduled(turn, schedule);
                 }
@@ -174,6 +187,7 @@ impl Core {
             priority: run.priority.into(),
             workflow: run.version.workflow,
             version: run.version.id,
+            parent: run.parent().cloned(),
             event: run.special.as_ref().and_then(|special| special.event.clone()),
         })
     }

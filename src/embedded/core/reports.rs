@@ -64,13 +64,6 @@ impl Core {
         }
     }
 
-    /// Cancels runs or tasks. Ids that do not exist are passed over in silence.
-    pub(crate) fn cancel(&mut self, turn: &mut Turn<'_>, ids: &[Uuid]) {
-        for key in ids.iter().filter_map(|id| self.runs.task_key(*id)).collect::<Vec<_>>() {
-            self.cancel_task(turn, key);
-        }
-    }
-
     /// A chunk that a task puts into its stream. Nothing is kept of it.
     pub(crate) fn chunk(
         &mut self,

@@ -117,7 +117,7 @@ impl Core {
         priority: Option<i32>,
     ) -> Option<Uuid> {
         let special = Some(Box::new(Special { from_database: true, ..Special::default() }));
-        let trigger = Trigger { workflow, input, metadata, priority: priority.or(Some(1)), special };
+        let trigger = Trigger { workflow, input, metadata, priority: priority.or(Some(1)), parent: None, special };
         self.trigger(turn, vec![trigger]).ok()?.first().copied()
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::rules::{Rules, Special};
 use super::timers::TimerKey;
-use super::types::{At, EventKind, TaskDefinition};
+use super::types::{At, EventKind, ParentLink, TaskDefinition};
 
 /// Names a run by the order of its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,12 +42,22 @@ pub(crate) struct Version {
     pub(crate) steps: Vec<Step>,
 }
 
+impl Version {
+    /// Whether its runs are DAGs: their tasks then have ids of their own.
+    pub(crate) fn is_dag(&self) -> bool {
+        self.steps.len() > 1
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) id: Uuid,
     pub(crate) readable_id: Arc<str>,
     pub(crate) action: Arc<str>,
     pub(crate) definition: TaskDefinition,
+    /// Places of the steps that come before it.
+    pub(crate) parents: Vec<u16>,
+    pub(crate) on_failure: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +72,18 @@ pub(crate) struct Run {
     pub(crate) priority: u8,
     pub(crate) special: Option<Box<Special>>,
     pub(crate) tasks: Box<[Task]>,
+    /// What only a DAG has.
+    pub(crate) dag: Option<Box<Dag>>,
+    /// What only a child has.
+    pub(crate) child: Option<Box<Child>>,
+}
+
+/// What a child has beside the rest.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) parent: ParentLink,
+    /// What it was started with when it was started once more under the same id.
+    pub(crate) restarted: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -78,11 +100,39 @@ pub(crate) struct Task {
     pub(crate) logs: Vec<LogLine>,
 }
 
+/// What a DAG's run has beside its tasks.
+#[derive(Debug)]
+pub(crate) struct Dag {
+    /// One for each task, in the same order.
+    pub(crate) places: Box<[Place]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) created: Option<At>,
+    /// What its task waits for before it exists, or before it exists anew.
+    pub(crate) waits: Waits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    Nothing,
+    Parents,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum State {
-    Queued { timer: Option<TimerKey>, order: QueueOrder },
+    /// Of a DAG: its parents have not ended yet, and nobody can see it.
+    Absent,
+    Queued {
+        timer: Option<TimerKey>,
+        order: QueueOrder,
+    },
     Backoff,
-    Running { worker: Uuid, timer: TimerKey },
+    Running {
+        worker: Uuid,
+        timer: TimerKey,
+    },
     Ended,
 }
 
@@ -110,13 +160,15 @@ pub(crate) enum End {
     Cancelled,
     /// Cancelled to gRPC, failed to REST.
     ScheduleTimedOut,
+    /// Completed without having run.
+    Skipped,
 }
 
 impl End {
     /// What the end of a run is called to those who watch.
     pub(super) fn kind(&self) -> EventKind {
         match self {
-            Self::Completed(_) => EventKind::Completed,
+            Self::Completed(_) | Self::Skipped => EventKind::Completed,
             Self::Cancelled => EventKind::Cancelled,
             Self::Failed(_) | Self::TimedOut(_) | Self::ScheduleTimedOut => EventKind::Failed,
         }
@@ -160,6 +212,8 @@ task_event_kinds! {
     TimedOut = "TIMED_OUT",
     ScheduleTimedOut = "SCHEDULING_TIMED_OUT",
     Reassigned = "REASSIGNED",
+    Skipped = "SKIPPED",
+    Replayed = "RETRIED_BY_USER",
 }
 
 #[derive(Debug, Clone)]
@@ -177,8 +231,48 @@ impl Run {
         self.tasks.iter().all(|task| task.state == State::Ended)
     }
 
+    /// The task that has started it, for a child.
+    pub(crate) fn parent(&self) -> Option<&ParentLink> {
+        self.child.as_ref().map(|child| &child.parent)
+    }
+
+    pub(crate) fn is_restarted(&self) -> bool {
+        self.child.as_ref().is_some_and(|child| child.restarted.is_some())
+    }
+
+    /// Go's text of what a worker gets as the input.
+    pub(crate) fn last_input(&self) -> &str {
+        self.child.as_ref().and_then(|child| child.restarted.as_deref()).unwrap_or(&self.input)
+    }
+
     pub(crate) fn step(&self, task: &Task) -> Option<&Step> {
         self.version.steps.get(usize::from(task.step))
+    }
+
+    /// What the end of the run is called to those who watch.
+    pub(super) fn end_kind(&self) -> EventKind {
+        let kinds = || self.tasks.iter().filter_map(super::shown_by_rest).map(|row| row.end.kind());
+        let worst =
+            [EventKind::Failed, EventKind::Cancelled].into_iter().find(|kind| kinds().any(|other| other == *kind));
+        worst.unwrap_or(EventKind::Completed)
+    }
+
+    /// The tasks that exist by now.
+    pub(crate) fn present(&self) -> impl DoubleEndedIterator<Item = &Task> {
+        self.tasks.iter().filter(|task| task.state != State::Absent)
+    }
+
+    /// The same, the last created first.
+    pub(crate) fn newest_first(&self) -> Vec<&Task> {
+        let mut tasks: Vec<_> = self.present().collect();
+        tasks.sort_by_key(|task| std::cmp::Reverse((self.created(task), task.step)));
+        tasks
+    }
+
+    /// When a task was created. The one of a one-task run comes with its run.
+    pub(crate) fn created(&self, task: &Task) -> At {
+        let place = self.dag.as_ref().and_then(|dag| dag.places.get(usize::from(task.step)));
+        place.and_then(|place| place.created).unwrap_or(self.created)
     }
 }
 
@@ -195,8 +289,8 @@ impl Task {
 
     /// When the current attempt ended, by whoever said so last.
     pub(crate) fn finished(&self) -> Option<At> {
-        use TaskEventKind::{Cancelled, Failed, Finished, ScheduleTimedOut, TimedOut};
-        let ends = [Finished, Failed, TimedOut, ScheduleTimedOut, Cancelled];
+        use TaskEventKind::{Cancelled, Failed, Finished, ScheduleTimedOut, Skipped, TimedOut};
+        let ends = [Finished, Failed, TimedOut, ScheduleTimedOut, Cancelled, Skipped];
         let last = self.current_events().filter(|event| ends.contains(&event.kind)).map(|event| event.at).max();
         last.filter(|_| self.state == State::Ended)
     }
@@ -220,12 +314,18 @@ impl Task {
 pub(crate) struct Runs {
     all: Vec<Run>,
     by_id: HashMap<Uuid, RunIx>,
+    /// The tasks of DAGs.
+    by_task: HashMap<Uuid, TaskKey>,
 }
 
 impl Runs {
     pub(crate) fn add(&mut self, run: Run) -> RunIx {
         let ix = RunIx(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
         self.by_id.insert(run.id, ix);
+        if run.dag.is_some() {
+            let keys = run.tasks.iter().map(|task| (task.id, TaskKey { run: ix, place: task.step }));
+            self.by_task.extend(keys);
+        }
         self.all.push(run);
         ix
     }
@@ -246,9 +346,21 @@ impl Runs {
         self.by_id.get(&id).copied()
     }
 
-    /// A task by its own id. The task of a one-task run has the id of its run.
+    /// A task by its own id, if it exists by now. The task of a one-task run has the id of its run.
     pub(crate) fn task_key(&self, id: Uuid) -> Option<TaskKey> {
-        Some(TaskKey { run: self.index(id)?, place: 0 })
+        if let Some(key) = self.by_task.get(&id) {
+            return Some(*key).filter(|key| self.task(*key).is_some_and(|(_, task)| task.state != State::Absent));
+        }
+        let run = self.index(id)?;
+        Some(TaskKey { run, place: 0 }).filter(|_| self.get(run).is_some_and(|run| run.dag.is_none()))
+    }
+
+    pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
+        self.all.get_mut(ix.0 as usize)
+    }
+
+    pub(crate) fn dag_mut(&mut self, ix: RunIx) -> Option<&mut Dag> {
+        self.all.get_mut(ix.0 as usize)?.dag.as_deref_mut()
     }
 
     pub(crate) fn task(&self, key: TaskKey) -> Option<(&Run, &Task)> {

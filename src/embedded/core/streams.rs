@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::dag::SKIPPED;
 use super::store::{End, Run, RunIx};
 use super::timers::Timer;
 use super::types::{At, Effect, EventKind, Fault, Message, Resource, RunEvent, RunResult, StreamId, TaskResult, Turn};
@@ -16,6 +17,8 @@ use super::{Core, Index, Quirk};
 const POLL: Duration = Duration::from_secs(1);
 /// How long a stream by run id looks for its run.
 const SEARCH: Duration = Duration::from_millis(10_100);
+/// What the outputs of a run may have together, to be sent as its result.
+const LARGEST: usize = 4 << 20;
 /// How long REST and the streams by run id do not know a new run.
 pub(super) const LAG: Duration = Duration::from_millis(100);
 
@@ -176,10 +179,7 @@ impl Core {
             return;
         }
         for stream in self.streams.by_run.get(&event.run).cloned().unwrap_or_default() {
-            // A stream by id begins with what is not its own creation.
-            if event.kind != EventKind::Started {
-                self.show(stream, event.clone());
-            }
+            self.show(stream, event.clone());
         }
         for stream in self.tag_watchers(event) {
             self.show(stream, event.clone());
@@ -227,7 +227,7 @@ fn forget<K: std::hash::Hash + Eq>(index: &mut Index<K>, key: &K, stream: Stream
 }
 
 fn result(run: &Run, at: At) -> RunResult {
-    let rows = run.tasks.iter().flat_map(|task| {
+    let rows = run.present().flat_map(|task| {
         let name = run.step(task).map(|step| step.readable_id.clone()).unwrap_or_default();
         let mut finals: Vec<_> = task.current_finals().collect();
         if !is_old(task, at) {
@@ -238,10 +238,17 @@ fn result(run: &Run, at: At) -> RunResult {
             readable_id: name.clone(),
             end: match &row.end {
                 End::Completed(output) => Ok(output.clone()),
+                End::Skipped => Ok(SKIPPED.into()),
                 End::Failed(text) | End::TimedOut(text) => Err(text.clone()),
                 End::Cancelled | End::ScheduleTimedOut => Err("".into()),
             },
         })
     });
-    RunResult { run: run.id, at, tasks: rows.collect() }
+    let mut tasks: Vec<TaskResult> = rows.collect();
+    let size: usize = tasks.iter().map(|row| row.end.as_ref().map_or_else(|text| text.len(), |text| text.len())).sum();
+    // What does not go into one message is left out, all of it.
+    if size > LARGEST {
+        tasks.clear();
+    }
+    RunResult { run: run.id, at, tasks }
 }

@@ -1,11 +1,14 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
+mod children;
 mod crons;
+mod dag;
 mod events;
 mod idempotency;
 mod invariants;
 mod lifecycle;
 mod placement;
+mod replays;
 mod schedules;
 mod workers;
 
@@ -91,15 +94,62 @@ impl Bench {
     }
 
     fn put_with(&mut self, name: &str, task: TaskDefinition, rules: Rules) -> Result<(), Fault> {
+        self.put_definition(name, vec![task], None, rules).map(drop)
+    }
+
+    /// Puts the workflow `w` with several tasks. All have the same action.
+    fn put_all(&mut self, tasks: Vec<TaskDefinition>, on_failure: Option<TaskDefinition>) -> Result<Uuid, Fault> {
+        self.put_definition("w", tasks, on_failure, Rules::default())
+    }
+
+    fn put_definition(
+        &mut self,
+        name: &str,
+        tasks: Vec<TaskDefinition>,
+        on_failure: Option<TaskDefinition>,
+        rules: Rules,
+    ) -> Result<Uuid, Fault> {
         let definition = Definition {
             name: name.into(),
             description: String::new(),
             default_priority: None,
             input_json_schema: None,
-            task,
+            tasks,
+            on_failure,
             rules,
         };
-        self.turn(|core, turn| core.put_workflow(turn, definition)).map(drop)
+        self.turn(|core, turn| core.put_workflow(turn, definition)).map(|version| version.id)
+    }
+
+    /// A task of a DAG by its name.
+    fn of(&self, run: Uuid, name: &str) -> &Task {
+        let run = self.run(run);
+        run.tasks.iter().find(|task| &*run.step(task).unwrap().readable_id == name).unwrap()
+    }
+
+    /// What gRPC shows of a DAG: its status, and those of the tasks that there are.
+    fn tasks(&self, run: Uuid) -> Vec<(&str, RestStatus)> {
+        let run = self.run(run);
+        let views = run.grpc_views(self.now).into_iter();
+        views.map(|(task, view)| (&*run.step(task).unwrap().readable_id, view.status)).collect()
+    }
+
+    /// The names of the tasks that workers are given.
+    fn given(&mut self) -> Vec<String> {
+        self.actions()
+            .into_iter()
+            .filter(|(_, action)| !action.cancel)
+            .map(|(_, action)| action.readable_id.to_string())
+            .collect()
+    }
+
+    /// The events among the effects: of which task, or of the run, and what.
+    fn told(&mut self) -> Vec<RunEvent> {
+        let event = |effect| match effect {
+            Effect::Send(_, Message::Event(event)) => Some(event),
+            _ => None,
+        };
+        self.effects().into_iter().filter_map(event).collect()
     }
 
     fn trigger(&mut self) -> Uuid {
@@ -162,6 +212,7 @@ fn task() -> TaskDefinition {
     TaskDefinition {
         readable_id: "t".into(),
         action: "w:t".into(),
+        parents: vec![],
         timeout: "60s".into(),
         schedule_timeout: Some("5m".into()),
         retries: 0,
@@ -171,9 +222,15 @@ fn task() -> TaskDefinition {
     }
 }
 
+fn named(name: &str, parents: &[&str]) -> TaskDefinition {
+    let parents = parents.iter().map(|parent| (*parent).to_owned()).collect();
+    TaskDefinition { readable_id: name.into(), parents, ..task() }
+}
+
 fn trigger(priority: Option<i32>) -> Trigger {
     let metadata = serde_json::Map::from_iter([("tag".to_owned(), "x".into())]);
-    Trigger { workflow: "w".into(), input: serde_json::json!({"n": 1}), metadata, priority, special: None }
+    let input = serde_json::json!({"n": 1});
+    Trigger { workflow: "w".into(), input, metadata, priority, parent: None, special: None }
 }
 
 fn registration(slots: i32) -> Registration {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::store::TaskKey;
+use super::replays::Replay;
+use super::store::{RunIx, TaskKey};
 use super::types::{At, StreamId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,10 @@ pub(super) enum Timer {
     Scheduled(Uuid),
     /// A cron is to start its next run.
     Cron(Uuid),
+    /// A DAG that has begun is announced as ended.
+    EarlyEnd(RunIx),
+    /// A replay gets through.
+    Replay(Replay),
 }
 
 /// Names one timer. Two of the same moment fire in the order they were set.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::idempotency::{Claim, Collision};
 use super::json::{go_text, jsonb_text};
-use super::store::{QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Version};
+use super::store::{Child, Dag, QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Version};
 use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
@@ -26,10 +26,18 @@ impl Core {
             }
             self.check_keys(&triggers)?;
         }
+        self.check_parents(&triggers)?;
         let mut ids = Vec::with_capacity(triggers.len());
         let mut created = Vec::with_capacity(triggers.len());
-        let mut collisions = Vec::new();
-        for mut trigger in triggers {
+        // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
+        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(trigger)).collect();
+        let (mut again, mut collisions) = (Vec::new(), Vec::new());
+        for (mut trigger, known) in triggers.into_iter().zip(known) {
+            if let Some(known) = known {
+                ids.push(known);
+                again.push((known, trigger));
+                continue;
+            }
             let id = turn.uuid();
             ids.push(id);
             if let Some(workflow) = self.definitions.find(&trigger.workflow) {
@@ -42,70 +50,93 @@ impl Core {
             }
         }
         // All are in their queues before the first is given away, so that the urgent ones go first.
-        for &run in &created {
-            let key = TaskKey { run, place: 0 };
-            self.record(key, TaskEventKind::Queued, turn.now, None, None);
-            self.enqueue(turn, key, None);
+        let mut queued = Vec::with_capacity(created.len());
+        if self.has(Quirk::RestartedChildren) && !created.is_empty() {
+            queued.extend(again.iter().filter_map(|(id, trigger)| self.restart(turn, *id, trigger)));
         }
         for &run in &created {
-            let Some(stored) = self.runs.get(run) else { continue };
-            if let Some(step) = stored.version.steps.first() {
-                let action = Arc::clone(&step.action);
-                self.assign(turn, &action);
+            if self.runs.get(run).is_some_and(|run| run.dag.is_some()) {
+                queued.extend(self.unfold(turn, run));
+                self.expect_early_end(turn, run);
+            } else {
+                let key = TaskKey { run, place: 0 };
+                self.record(key, TaskEventKind::Queued, turn.now, None, None);
+                self.enqueue(turn, key, None);
+                queued.push(key);
             }
-            self.announce_creation(run);
+        }
+        for key in queued {
+            self.hand_out(turn, key);
         }
         // The others have been started all the same.
         if collisions.is_empty() { Ok(ids) } else { Err(Fault::collisions(ids, collisions)) }
     }
 
+    /// Gives a new task to a worker if there is one, and announces it.
+    pub(super) fn hand_out(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        if let Some(action) = self.action_of(key) {
+            self.assign(turn, &action);
+        }
+        // A new attempt is no creation.
+        if self.runs.task(key).is_some_and(|(_, task)| task.is_first()) {
+            self.announce_creation(key);
+        }
+    }
+
     fn create(&mut self, turn: &mut Turn<'_>, id: Uuid, version: Arc<Version>, trigger: Trigger) -> RunIx {
-        let Trigger { input, mut metadata, priority, special, .. } = trigger;
+        let Trigger { input, mut metadata, priority, parent, special, .. } = trigger;
+        if let Some(parent) = &parent {
+            self.inherit(parent, &mut metadata);
+        }
         metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
         let priority = priority.or(version.default_priority).unwrap_or(1);
         // Only an object survives; anything else is nothing to the worker.
         let input = if input.is_object() { go_text(&input) } else { "null".to_owned() };
-        self.runs.add(Run {
+        let task = |step: u16, id: Uuid, state: State| Task {
             id,
-            version,
+            step,
+            retry_count: 0,
+            app_retries: 0,
+            lost_sends: 0,
+            state,
+            finals: Vec::new(),
+            events: Vec::new(),
+            logs: Vec::new(),
+        };
+        let tasks = if version.is_dag() {
+            (0..).zip(&version.steps).map(|(step, _)| task(step, turn.uuid(), State::Absent)).collect()
+        } else {
+            let order = QueueOrder { urgency: Reverse(0), number: 0 };
+            [task(0, id, State::Queued { timer: None, order })].into()
+        };
+        let run = self.runs.add(Run {
+            id,
             created: stored(turn.now),
             input: input.into(),
             metadata: jsonb_text(&Value::Object(metadata)).into(),
             priority: u8::try_from(priority).unwrap_or(1),
             special,
-            tasks: Box::new([Task {
-                id,
-                step: 0,
-                retry_count: 0,
-                app_retries: 0,
-                lost_sends: 0,
-                state: State::Queued { timer: None, order: QueueOrder { urgency: Reverse(0), number: 0 } },
-                finals: Vec::new(),
-                events: Vec::new(),
-                logs: Vec::new(),
-            }]),
-        })
+            tasks,
+            dag: version.is_dag().then(|| Box::new(Dag::new(&version))),
+            child: parent.map(|parent| Box::new(Child { parent, restarted: None })),
+            version,
+        });
+        self.join_family(run);
+        run
     }
 
     /// To those who watch, a task «started» when it was made, whether a worker has it or not.
-    fn announce_creation(&mut self, run: RunIx) {
-        let Some(run) = self.runs.get(run) else { return };
-        let events: Vec<_> = run
-            .tasks
-            .iter()
-            .map(|task| RunEvent {
-                run: run.id,
-                resource: Resource::Task(task.id),
-                kind: EventKind::Started,
-                at: run.created,
-                payload: "".into(),
-                retry_count: Some(0),
-                index: None,
-                hangup: false,
-            })
-            .collect();
-        for event in events {
-            self.publish(&event);
-        }
+    pub(super) fn announce_creation(&mut self, key: TaskKey) {
+        let Some((run, task)) = self.runs.task(key) else { return };
+        self.publish(&RunEvent {
+            run: run.id,
+            resource: Resource::Task(task.id),
+            kind: EventKind::Started,
+            at: run.created(task),
+            payload: "".into(),
+            retry_count: Some(0),
+            index: None,
+            hangup: false,
+        });
     }
 }

@@ -84,7 +84,10 @@ pub(crate) struct Definition {
     pub(crate) description: String,
     pub(crate) default_priority: Option<i32>,
     pub(crate) input_json_schema: Option<Vec<u8>>,
-    pub(crate) task: TaskDefinition,
+    /// At least one. Their order makes no difference.
+    pub(crate) tasks: Vec<TaskDefinition>,
+    /// The task that runs when another has failed.
+    pub(crate) on_failure: Option<TaskDefinition>,
     pub(crate) rules: Rules,
 }
 
@@ -92,6 +95,8 @@ pub(crate) struct Definition {
 pub(crate) struct TaskDefinition {
     pub(crate) readable_id: String,
     pub(crate) action: String,
+    /// Names of the tasks that come before it.
+    pub(crate) parents: Vec<String>,
     /// As it was written; empty when it was not set.
     pub(crate) timeout: String,
     pub(crate) schedule_timeout: Option<String>,
@@ -111,6 +116,16 @@ pub(crate) struct Trigger {
     pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
     pub(crate) priority: Option<i32>,
     pub(crate) special: Option<Box<Special>>,
+    /// The task that starts it, for a child.
+    pub(crate) parent: Option<ParentLink>,
+}
+
+/// Whose child a run is, and which of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ParentLink {
+    pub(crate) task: Uuid,
+    pub(crate) index: Option<i32>,
+    pub(crate) key: Option<Box<str>>,
 }
 
 /// A worker as it registers.
@@ -188,6 +203,7 @@ pub(crate) struct Action {
     pub(crate) workflow: Uuid,
     pub(crate) version: Uuid,
     pub(crate) event: Option<EventRef>,
+    pub(crate) parent: Option<ParentLink>,
 }
 
 /// How a run ended, for those who wait for it.

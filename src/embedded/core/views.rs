@@ -1,10 +1,12 @@
 //! What the two surfaces show of a run. They derive it from the same rows by different rules.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::dag::{SKIPPED, outputs_text};
 use super::definitions::Workflow;
 use super::json::{go_text, jsonb_text};
 use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind, Version};
@@ -20,6 +22,10 @@ pub(crate) struct TaskView<'a> {
     pub(crate) status: RestStatus,
     pub(crate) error: Option<&'a str>,
     pub(crate) output: Option<&'a str>,
+}
+
+impl TaskView<'_> {
+    const QUEUED: Self = Self { status: RestStatus::Queued, error: None, output: None };
 }
 
 /// The states that both surfaces have.
@@ -67,8 +73,15 @@ impl Core {
         self.runs.find(id)
     }
 
-    pub(crate) fn number(&self, run: &Run) -> u32 {
-        self.runs.index(run.id).map(RunIx::number).unwrap_or_default()
+    /// A number for a task, as a database would give it one.
+    pub(crate) fn number(&self, run: &Run, task: &Task) -> u64 {
+        let number = self.runs.index(run.id).map(RunIx::number).unwrap_or_default();
+        u64::from(task.step) << 32 | u64::from(number)
+    }
+
+    /// A task that REST knows by now.
+    pub(crate) fn rest_task(&self, id: Uuid, now: At) -> Option<(&Run, &Task)> {
+        self.runs.task(self.runs.task_key(id)?).filter(|(run, _)| self.is_visible(run, now))
     }
 
     /// A run that REST knows by now.
@@ -116,11 +129,14 @@ impl Task {
     /// A task by gRPC.
     pub(crate) fn grpc_view(&self, now: At) -> TaskView<'_> {
         match self.state {
-            State::Queued { .. } | State::Backoff => TaskView { status: RestStatus::Queued, error: None, output: None },
+            State::Absent | State::Queued { .. } | State::Backoff => TaskView::QUEUED,
             State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
             State::Ended => match shown_by_grpc(self, now).map(|row| &row.end) {
                 Some(End::Completed(output)) => {
                     TaskView { status: RestStatus::Completed, error: Some(""), output: Some(output) }
+                }
+                Some(End::Skipped) => {
+                    TaskView { status: RestStatus::Completed, error: Some(""), output: Some(SKIPPED) }
                 }
                 Some(End::Failed(text) | End::TimedOut(text)) => {
                     TaskView { status: RestStatus::Failed, error: Some(text), output: None }
@@ -135,13 +151,19 @@ impl Task {
     /// A task by REST, once that has caught up.
     pub(crate) fn rest_status(&self) -> RestStatus {
         match self.state {
-            State::Queued { .. } | State::Backoff => RestStatus::Queued,
+            State::Absent | State::Queued { .. } | State::Backoff => RestStatus::Queued,
             State::Running { .. } => RestStatus::Running,
-            State::Ended => match shown_by_rest(self).map(|row| &row.end) {
-                Some(End::Completed(_)) => RestStatus::Completed,
-                Some(End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut) => RestStatus::Failed,
-                Some(End::Cancelled) | None => RestStatus::Cancelled,
-            },
+            State::Ended => shown_by_rest(self).map_or(RestStatus::Cancelled, |row| row.end.rest_status()),
+        }
+    }
+}
+
+impl End {
+    pub(crate) fn rest_status(&self) -> RestStatus {
+        match self {
+            Self::Completed(_) | Self::Skipped => RestStatus::Completed,
+            Self::Failed(_) | Self::TimedOut(_) | Self::ScheduleTimedOut => RestStatus::Failed,
+            Self::Cancelled => RestStatus::Cancelled,
         }
     }
 }
@@ -171,28 +193,84 @@ fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {
 
 /// Not the last counts but the best: a completed row is shown whatever came before or after it.
 pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
-    task.current_finals().max_by_key(|row| match row.end {
-        End::Completed(_) => 2,
+    // Of several completed ones there is the first.
+    task.current_finals().rev().max_by_key(|row| match row.end {
+        End::Completed(_) | End::Skipped => 2,
         End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut => 1,
         End::Cancelled => 0,
     })
 }
 
 /// The payload of the filter that let the run's event through.
-pub(crate) fn filter_payload(run: &Run) -> Value {
+fn filter_payload(run: &Run) -> Value {
     run.special.as_ref().and_then(|special| special.filter_payload.clone()).unwrap_or_default()
 }
 
-/// What a worker gets with a task. The first attempt's text is Go's, later ones' is the database's.
+impl Run {
+    /// Its tasks by gRPC: what has ended is not told before all has.
+    pub(crate) fn grpc_views(&self, now: At) -> Vec<(&Task, TaskView<'_>)> {
+        let over = self.is_ended();
+        self.present()
+            .map(|task| (task, if over || task.state != State::Ended { task.grpc_view(now) } else { TaskView::QUEUED }))
+            .collect()
+    }
+
+    /// A run by REST, once that has caught up: a DAG runs from its first assignment until all of its tasks have ended.
+    pub(crate) fn rest_status(&self) -> RestStatus {
+        if self.dag.is_none() {
+            return self.tasks.first().map_or(RestStatus::Completed, Task::rest_status);
+        }
+        if !self.is_ended() {
+            let fresh = |task: &Task| {
+                matches!(task.state, State::Queued { .. }) && !task.events.iter().any(TaskEvent::is_assignment)
+            };
+            return if self.present().all(fresh) { RestStatus::Queued } else { RestStatus::Running };
+        }
+        let statuses = || self.present().map(Task::rest_status);
+        let worst = [RestStatus::Failed, RestStatus::Cancelled];
+        worst.into_iter().find(|status| statuses().any(|other| other == *status)).unwrap_or(RestStatus::Completed)
+    }
+}
+
+impl TaskEvent {
+    fn is_assignment(&self) -> bool {
+        self.kind == TaskEventKind::Assigned
+    }
+}
+
+/// What a worker gets with a task. The first attempt's text is Go's, later ones' and those of on-failure tasks are the
+/// database's.
 pub(super) fn payload(run: &Run, task: &Task) -> String {
+    let on_failure = run.step(task).is_some_and(|step| step.on_failure);
+    let parents = if run.dag.is_some() { outputs_text(&run.outputs(None)) } else { "{}".into() };
+    let errors = if on_failure {
+        format!(r#","step_run_errors":{}"#, serde_json::to_string(&run.errors()).unwrap_or_default())
+    } else {
+        String::new()
+    };
     let text = format!(
-        r#"{{"input":{},"triggered_by":"manual","parents":{{}},"triggers":{{"filter_payload":{}}},"user_data":null,"overrides":null}}"#,
-        run.input,
+        r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{{"filter_payload":{}}},"user_data":null,"overrides":null{errors}}}"#,
+        run.last_input(),
         go_text(&filter_payload(run)),
     );
     let from_database = task.retry_count > 0 || run.special.as_ref().is_some_and(|special| special.from_database);
     match serde_json::from_str(&text) {
-        Ok(value) if from_database => jsonb_text(&value),
+        Ok(value) if on_failure || from_database => jsonb_text(&value),
         _ => text,
     }
+}
+
+/// The same as it was stored when the task was made: of the parents there are only the direct ones.
+pub(crate) fn stored_payload(run: &Run, task: &Task) -> serde_json::Value {
+    let step = run.step(task);
+    let parents = if run.dag.is_some() { run.outputs(step) } else { BTreeMap::new() };
+    let input: serde_json::Value = serde_json::from_str(run.last_input()).unwrap_or_default();
+    let mut payload = serde_json::json!({
+        "input": input, "overrides": null, "parents": parents, "triggered_by": "manual",
+        "triggers": {"filter_payload": filter_payload(run)}, "user_data": null,
+    });
+    if let (Some(payload), true) = (payload.as_object_mut(), step.is_some_and(|step| step.on_failure)) {
+        payload.insert("step_run_errors".into(), serde_json::json!(run.errors()));
+    }
+    payload
 }

@@ -6,18 +6,24 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, not_yet, rules, sized};
+use super::{Engine, answer, not_yet, rules, sized, time};
+use crate::embedded::core::filters::RunFilter;
+use crate::embedded::core::json::jsonb_text;
 use crate::embedded::core::rules::Special;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
-use crate::embedded::core::{RestStatus, TaskView};
+use crate::embedded::core::{Core, RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, DesiredWorkerLabels, GetRunDetailsRequest,
     GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail,
-    TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
+    TasksFilter, TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
+
+/// The most that a filter means.
+const MOST_CANCELLED: usize = 20_000;
+const MOST_REPLAYED: usize = 1000;
 
 #[tonic::async_trait]
 impl AdminService for Engine {
@@ -47,6 +53,7 @@ impl AdminService for Engine {
             input: serde_json::from_slice(&request.input).unwrap_or_default(),
             metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
             priority: request.priority,
+            parent: None,
             special: special(None, request.desired_worker_labels),
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
@@ -67,11 +74,18 @@ impl AdminService for Engine {
         request: Request<CancelTasksRequest>,
     ) -> Result<Response<CancelTasksResponse>, Status> {
         let request = sized(request)?;
-        let ids = ids(&request.external_ids)?;
-        check_filter(!ids.is_empty(), request.filter.is_some(), "cancelling by filter")?;
-        self.core.call(move |core, turn| core.cancel(turn, &ids)).await?;
+        let asked = Asked::parse(&request.external_ids, request.filter)?;
+        let filtered = self
+            .core
+            .call(move |core, turn| {
+                let (ids, filtered) = asked.find(core, MOST_CANCELLED);
+                core.cancel(turn, &ids);
+                filtered.then_some(ids)
+            })
+            .await?;
         // The ids come back as they were asked for, whatever became of them.
-        answer(CancelTasksResponse { cancelled_tasks: request.external_ids })
+        let cancelled = filtered.map(|ids| ids.iter().map(Uuid::to_string).collect());
+        answer(CancelTasksResponse { cancelled_tasks: cancelled.unwrap_or(request.external_ids) })
     }
 
     async fn replay_tasks(
@@ -79,10 +93,15 @@ impl AdminService for Engine {
         request: Request<ReplayTasksRequest>,
     ) -> Result<Response<ReplayTasksResponse>, Status> {
         let request = sized(request)?;
-        let ids = ids(&request.external_ids)?;
-        check_filter(!ids.is_empty(), request.filter.is_some(), "replaying by filter")?;
-        let known = self.core.call(move |core, _| ids.iter().any(|id| core.find_run(*id).is_some())).await?;
-        if known { not_yet("replaying") } else { answer(ReplayTasksResponse::default()) }
+        let asked = Asked::parse(&request.external_ids, request.filter)?;
+        let replayed = self
+            .core
+            .call(move |core, turn| {
+                let (ids, _) = asked.find(core, MOST_REPLAYED);
+                core.replay(turn, &ids)
+            })
+            .await?;
+        answer(ReplayTasksResponse { replayed_tasks: replayed.iter().map(Uuid::to_string).collect() })
     }
 
     async fn branch_durable_task(
@@ -101,16 +120,46 @@ fn ids(texts: &[String]) -> Result<Vec<Uuid>, Status> {
     texts.iter().map(|text| external_id(text)).collect()
 }
 
-fn check_filter(ids: bool, filter: bool, what: &str) -> Result<(), Status> {
-    match (ids, filter) {
-        (true, true) => Err(Status::invalid_argument("cannot provide both external ids and filter")),
-        (false, true) => not_yet(what),
-        _ => Ok(()),
+/// Runs or tasks by their ids, or runs by what is true of them.
+enum Asked {
+    Ids(Vec<Uuid>),
+    Filter(RunFilter),
+}
+
+impl Asked {
+    fn parse(external_ids: &[String], filter: Option<TasksFilter>) -> Result<Self, Status> {
+        let ids = ids(external_ids)?;
+        let Some(filter) = filter else { return Ok(Self::Ids(ids)) };
+        if !ids.is_empty() {
+            return Err(Status::invalid_argument("cannot provide both external ids and filter"));
+        }
+        let workflow = |text: &String| text.parse().map_err(|_| Status::invalid_argument("invalid workflow id"));
+        let asked = RunFilter {
+            since: time(filter.since),
+            until: time(filter.until),
+            workflows: filter.workflow_ids.iter().map(workflow).collect::<Result<_, _>>()?,
+            ..RunFilter::default()
+        };
+        let asked = asked.with_texts(&filter.statuses, &filter.additional_metadata).map_err(Fault::from)?;
+        Ok(Self::Filter(asked))
+    }
+
+    /// The ids, and whether they were found by a filter.
+    fn find(self, core: &Core, most: usize) -> (Vec<Uuid>, bool) {
+        match self {
+            Self::Ids(ids) => (ids, false),
+            Self::Filter(filter) => (core.filtered(&filter, most), true),
+        }
     }
 }
 
 fn details(run: &Run, now: At) -> GetRunDetailsResponse {
-    let views: Vec<_> = run.tasks.iter().map(|task| (task, task.grpc_view(now))).collect();
+    let views = run.grpc_views(now);
+    // The one text is the program's, the other the database's.
+    let input = match &run.dag {
+        None => run.input.to_string(),
+        Some(_) => jsonb_text(&serde_json::from_str(&run.input).unwrap_or_default()),
+    };
     let status = overall(views.iter().map(|(_, view)| view.status));
     let task_runs: HashMap<_, _> = views
         .into_iter()
@@ -120,7 +169,7 @@ fn details(run: &Run, now: At) -> GetRunDetailsResponse {
         })
         .collect();
     GetRunDetailsResponse {
-        input: run.input.to_string().into(),
+        input: input.into(),
         status: status as i32,
         task_runs,
         done: run.is_ended(),
@@ -172,20 +221,17 @@ pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorke
 
 /// Takes a definition apart, and refuses by name what there is no engine for yet.
 fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
-    let missing = [
-        (request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency"),
-        (request.on_failure_task.is_some(), "on-failure tasks"),
-        (request.tasks.len() > 1, "workflows of several tasks"),
-    ];
+    let missing = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
     refuse_missing(&missing)?;
     let rules = rules::rules(&mut request)?;
-    let task = request.tasks.into_iter().next().ok_or_else(Fault::internal)?;
+    let tasks = request.tasks.into_iter().map(task_definition).collect::<Result<_, _>>()?;
     Ok(Definition {
         name: request.name,
         description: request.description,
         default_priority: request.default_priority,
         input_json_schema: request.input_json_schema,
-        task: task_definition(task)?,
+        tasks,
+        on_failure: request.on_failure_task.map(task_definition).transpose()?,
         rules,
     })
 }
@@ -194,7 +240,6 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     let default_slot =
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let missing = [
-        (!task.parents.is_empty(), "parents of tasks"),
         (!task.rate_limits.is_empty(), "rate limits"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
         (task.conditions.is_some_and(|conditions| conditions != TaskConditions::default()), "conditions"),
@@ -206,6 +251,7 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     Ok(TaskDefinition {
         readable_id: task.readable_id,
         action: task.action,
+        parents: task.parents,
         timeout: task.timeout,
         schedule_timeout: task.schedule_timeout,
         retries: task.retries,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::admin::{special, stored_json};
 use super::{Engine, answer, collisions, not_yet, schedules, sized, uuid_problem};
-use crate::embedded::core::types::{Code, Fault, Trigger};
+use crate::embedded::core::types::{Code, Fault, ParentLink, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
 use crate::rpc::pb::{
@@ -20,7 +20,7 @@ impl WorkflowService for Engine {
         &self,
         request: Request<TriggerWorkflowRequest>,
     ) -> Result<Response<TriggerWorkflowResponse>, Status> {
-        let trigger = trigger(self, sized(request)?).await?;
+        let trigger = trigger(sized(request)?)?;
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowResponse { workflow_run_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
     }
@@ -32,7 +32,7 @@ impl WorkflowService for Engine {
         let request = sized(request)?;
         let mut triggers = Vec::with_capacity(request.workflows.len());
         for element in request.workflows {
-            triggers.push(trigger(self, element).await?);
+            triggers.push(trigger(element)?);
         }
         let ids = match self.core.call(move |core, turn| core.trigger(turn, triggers)).await? {
             Err(Fault { code: Code::AlreadyExists(found), message }) => return Err(collisions::bulk(message, &found)),
@@ -65,7 +65,7 @@ impl WorkflowService for Engine {
 }
 
 /// Checks a trigger in the order and the words of the engine.
-async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
+fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
     let input = stored_json(&request.input, "payload")?;
     let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
     if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
@@ -80,16 +80,18 @@ async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Tri
         })
     };
     let worker = request.desired_worker_id.as_ref().map(desired).transpose()?;
-    if let Some(parent) = &request.parent_task_run_external_id {
-        let id: Uuid = parent.parse().map_err(|_| {
-            let problem = uuid_problem(parent);
-            Status::invalid_argument(format!(
-                "could not create trigger opt: rpc error: code = InvalidArgument desc = parentStepRunId must be a valid UUID: {problem}"
-            ))
-        })?;
-        let known = engine.core.call(move |core, _| core.find_run(id).is_some()).await?;
-        return Err(if known { Fault::unimplemented("child runs").into() } else { Status::not_found("not found") });
-    }
+    let parent = match &request.parent_task_run_external_id {
+        None => None,
+        Some(parent) => {
+            let task = parent.parse().map_err(|_| {
+                let problem = uuid_problem(parent);
+                Status::invalid_argument(format!(
+                    "could not create trigger opt: rpc error: code = InvalidArgument desc = parentStepRunId must be a valid UUID: {problem}"
+                ))
+            })?;
+            Some(ParentLink { task, index: request.child_index, key: request.child_key.map(Into::into) })
+        }
+    };
     Ok(Trigger {
         workflow: request.name,
         input,
@@ -99,6 +101,7 @@ async fn trigger(engine: &Engine, request: TriggerWorkflowRequest) -> Result<Tri
             _ => serde_json::Map::new(),
         },
         priority: request.priority,
+        parent,
         special: special(worker, request.desired_worker_labels),
     })
 }

@@ -48,7 +48,7 @@ fn render(core: &Core, event: &Event, now: At) -> Value {
             None => json!({"workflowRunId": run.id.to_string()}),
         })
         .collect();
-    let count = |status: RestStatus| runs(core, event, now).filter(|(run, _)| render::status(run) == status).count();
+    let count = |status: RestStatus| runs(core, event, now).filter(|(run, _)| run.rest_status() == status).count();
     let mut row = json!({
         "metadata": render::meta(event.id, event.at),
         "additionalMetadata": render::object(&event.metadata),
@@ -149,7 +149,7 @@ impl Asked {
             && (self.scopes.is_empty() || event.scope.as_deref().is_some_and(|scope| among(&self.scopes, scope)))
             && (self.ids.is_empty() || self.ids.contains(&event.id))
             && (self.workflows.is_empty() || of_runs(&|run| self.workflows.contains(&run.version.workflow)))
-            && (self.statuses.is_empty() || of_runs(&|run| among(&self.statuses, render::status(run).name())))
+            && (self.statuses.is_empty() || of_runs(&|run| among(&self.statuses, run.rest_status().name())))
             && self.has_tags(event)
     }
 

@@ -4,15 +4,16 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::dag;
 use crate::embedded::core::shown_by_rest;
 use crate::embedded::core::store::LogLine;
-use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
+use crate::embedded::core::store::{End, Run, State, Step, Task, TaskEvent, TaskEventKind};
 use crate::embedded::core::types::{At, Label};
 use crate::embedded::core::workers::Worker;
-use crate::embedded::core::{Core, RestStatus, WorkflowView, filter_payload};
+use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
-const NEVER: &str = "0001-01-01T00:00:00Z";
+pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
 /// What the server's subtraction gives when one of the two is never.
 const ENDLESS: i64 = 9_223_372_036_854;
 
@@ -20,7 +21,7 @@ pub(super) fn stamp(at: At) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-fn or_never(at: Option<At>) -> String {
+pub(super) fn or_never(at: Option<At>) -> String {
     at.map_or_else(|| NEVER.into(), stamp)
 }
 
@@ -31,32 +32,39 @@ pub(super) fn object(text: &str) -> Value {
 
 fn name_of(run: &Run, task: &Task) -> String {
     let readable_id = run.step(task).map(|step| &*step.readable_id).unwrap_or_default();
-    format!("{readable_id}-{}", run.created.timestamp_millis())
+    format!("{readable_id}-{}", run.created(task).timestamp_millis())
 }
 
 pub(super) fn meta(id: Uuid, created: At) -> Value {
     json!({"id": id.to_string(), "createdAt": stamp(created), "updatedAt": stamp(created)})
 }
 
-/// The status of a run of one task is its task's.
+/// The status of a run, with what REST does not know yet.
 pub(super) fn run_status(core: &Core, run: &Run, now: At) -> RestStatus {
-    run.tasks.first().map_or(RestStatus::Completed, |task| core.rest_status(task, now))
+    match run.tasks.first() {
+        Some(task) if run.dag.is_none() => core.rest_status(task, now),
+        _ => run.rest_status(),
+    }
 }
 
-/// The same in a list.
-pub(super) fn status(run: &Run) -> RestStatus {
-    run.tasks.first().map_or(RestStatus::Completed, Task::rest_status)
-}
-
-fn output(task: &Task) -> Value {
+pub(super) fn output(task: &Task) -> Value {
     match shown_by_rest(task).map(|row| &row.end) {
         Some(End::Completed(output)) if task.state == State::Ended => object(output),
         _ => json!({}),
     }
 }
 
+/// The same, or the one of the attempt before a replay as long as there is no other.
+fn last_output(task: &Task) -> Value {
+    let earlier = task.finals.iter().rev().find_map(|row| match &row.end {
+        End::Completed(output) => Some(object(output)),
+        _ => None,
+    });
+    earlier.filter(|_| task.state != State::Ended).unwrap_or_else(|| output(task))
+}
+
 /// The text of the failure of the newest attempt that has one: of the current attempt, or of any.
-fn error(task: &Task, any_attempt: bool) -> &str {
+pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
     let failures = task.events.iter().filter(|event| event.kind == TaskEventKind::Failed);
     let newest = failures
         .filter(|event| any_attempt || event.retry_count == task.retry_count)
@@ -66,6 +74,21 @@ fn error(task: &Task, any_attempt: bool) -> &str {
 
 /// A run with its tasks.
 pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
+    // A task that nothing has happened to yet is not there. The newest comes first.
+    let present = run.newest_first().into_iter().filter(|task| !task.events.is_empty());
+    let tasks: Vec<_> = present.map(|task| task_of_run(core, run, task)).collect();
+    let events = if run.dag.is_some() { dag::events(core, run, now) } else { Vec::new() };
+    json!({
+        "run": if run.dag.is_some() { dag::run(core, run) } else { single(core, run, now) },
+        "shape": dag::shape(run),
+        "taskEvents": events,
+        "tasks": tasks,
+        "workflowConfig": workflow_config(run),
+    })
+}
+
+/// A run of one task.
+fn single(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
     // A run has the times at which the engine knew, its task those that it was told.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
@@ -73,43 +96,26 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
         .filter(|task| task.state == State::Ended)
         .and_then(|task| task.current_finals().next_back())
         .map(|row| row.at);
-    // A task that nothing has happened to yet is not there.
-    let tasks: Vec<_> =
-        run.tasks.iter().filter(|task| !task.events.is_empty()).map(|task| task_of_run(core, run, task)).collect();
-    let shape: Vec<_> = run
-        .tasks
-        .iter()
-        .filter_map(|task| {
-            let step = run.step(task)?;
-            Some(json!({"childrenStepIds": [], "stepId": step.id.to_string(), "taskExternalId": task.id.to_string(), "taskName": &*step.readable_id}))
-        })
-        .collect();
     json!({
-        "run": {
-            "metadata": meta(run.id, run.created),
-            "additionalMetadata": object(&run.metadata),
-            // What is called the creation here is that of the current attempt.
-            "createdAt": or_never(first.and_then(Task::first_heard)),
-            "startedAt": or_never(started),
-            "finishedAt": or_never(finished),
-            "duration": run_duration(started, finished),
-            "displayName": first.map(|task| name_of(run, task)).unwrap_or_default(),
-            "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
-            "input": wrapped_input(run),
-            "output": first.map(output).unwrap_or_default(),
-            "status": run_status(core, run, now).name(),
-            "tenantId": core.tenant.to_string(),
-            "workflowId": run.version.workflow.to_string(),
-            "workflowVersionId": run.version.id.to_string(),
-        },
-        "shape": shape,
-        "taskEvents": [],
-        "tasks": tasks,
-        "workflowConfig": workflow_config(run),
+        "metadata": meta(run.id, run.created),
+        "additionalMetadata": object(&run.metadata),
+        // What is called the creation here is that of the current attempt.
+        "createdAt": or_never(first.and_then(Task::first_heard)),
+        "startedAt": or_never(started),
+        "finishedAt": or_never(finished),
+        "duration": run_duration(started, finished),
+        "displayName": first.map(|task| name_of(run, task)).unwrap_or_default(),
+        "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
+        "input": first.map(|task| stored_payload(run, task)),
+        "output": first.map(last_output).unwrap_or_default(),
+        "status": run_status(core, run, now).name(),
+        "tenantId": core.tenant.to_string(),
+        "workflowId": run.version.workflow.to_string(),
+        "workflowVersionId": run.version.id.to_string(),
     })
 }
 
-fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
+pub(super) fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
     match (started, finished) {
         (Some(started), Some(finished)) => (finished - started).num_milliseconds(),
         (Some(_), None) => -ENDLESS,
@@ -118,9 +124,10 @@ fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
     }
 }
 
-fn wrapped_input(run: &Run) -> Value {
-    let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
-    json!({"input": input, "overrides": null, "parents": {}, "triggered_by": "manual", "triggers": {"filter_payload": filter_payload(run)}, "user_data": null})
+/// What a task was made with. One that never came to a queue was made with nothing.
+fn input(run: &Run, task: &Task) -> Value {
+    let queued = task.events.iter().any(|event| event.kind == TaskEventKind::Queued);
+    if queued || run.dag.is_none() { stored_payload(run, task) } else { json!({}) }
 }
 
 fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
@@ -130,7 +137,7 @@ fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
         json!({
             "actionId": run.step(task).map(|step| step.action.to_string()),
             "createdAt": NEVER,
-            "input": wrapped_input(run),
+            "input": input(run, task),
             "isDurable": false,
             "isEvicted": false,
             "output": output(task),
@@ -143,16 +150,28 @@ fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
 /// A task by itself.
 pub(super) fn task_alone(core: &Core, run: &Run, task: &Task) -> Value {
     let mut row = task_of_run(core, run, task);
-    extend(&mut row, json!({"input": object(&run.input), "workflowConfig": workflow_config(run)}));
+    extend(
+        &mut row,
+        json!({
+            "input": object(run.last_input()),
+            "numSpawnedChildren": core.children(task.id).count(),
+            "workflowConfig": workflow_config(run),
+        }),
+    );
     if core.has(Quirk::TaskStatusLies) && matches!(task.state, State::Running { .. }) {
         extend(&mut row, json!({"status": "QUEUED"}));
+    }
+    if run.dag.is_some() && task.state == State::Ended {
+        // Here the last of several final rows counts, elsewhere the best.
+        let last = task.current_finals().next_back().map_or(RestStatus::Cancelled, |row| row.end.rest_status());
+        extend(&mut row, json!({"status": last.name()}));
     }
     row
 }
 
 /// A run as a row of a list. All of them say that they are DAGs.
 pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
-    let Some(task) = run.tasks.first() else { return Value::Null };
+    let Some(task) = run.tasks.first().filter(|_| run.dag.is_none()) else { return dag::row(core, run, payloads) };
     let mut row = summary(core, run, task);
     extend(&mut row, json!({"actionId": "", "type": "DAG", "workflowName": &*run.version.name}));
     add_payloads(&mut row, run, task, payloads);
@@ -170,7 +189,7 @@ pub(super) fn task_row(core: &Core, run: &Run, task: &Task, payloads: bool) -> V
 
 fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
     let both = if payloads {
-        json!({"input": wrapped_input(run), "output": output(task)})
+        json!({"input": input(run, task), "output": output(task)})
     } else {
         json!({"input": {}, "output": {}})
     };
@@ -182,12 +201,13 @@ fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
 }
 
 fn summary(core: &Core, run: &Run, task: &Task) -> Value {
+    let created = run.created(task);
     let (started, finished) = (task.started(), task.finished());
     let mut row = json!({
-        "metadata": meta(task.id, run.created),
+        "metadata": meta(task.id, created),
         "additionalMetadata": object(&run.metadata),
         "attempt": task.retry_count + 1,
-        "createdAt": stamp(run.created),
+        "createdAt": stamp(created),
         "displayName": name_of(run, task),
         "errorMessage": error(task, false),
         "numSpawnedChildren": 0,
@@ -195,8 +215,8 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "status": task.rest_status().name(),
         "stepId": run.step(task).map(|step| step.id.to_string()),
         "taskExternalId": task.id.to_string(),
-        "taskId": core.number(run),
-        "taskInsertedAt": stamp(run.created),
+        "taskId": core.number(run, task),
+        "taskInsertedAt": stamp(created),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
         "workflowRunExternalId": run.id.to_string(),
@@ -212,7 +232,15 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
     if let (Some(started), Some(finished)) = (started, finished) {
         extend(&mut row, json!({"duration": (finished - started).num_milliseconds()}));
     }
+    add_parent(&mut row, run);
     row
+}
+
+/// A run of one task shows its parent everywhere but in its details, a DAG everywhere.
+pub(super) fn add_parent(row: &mut Value, run: &Run) {
+    if let Some(parent) = run.parent() {
+        extend(row, json!({"parentTaskExternalId": parent.task.to_string()}));
+    }
 }
 
 pub(super) fn extend(row: &mut Value, more: Value) {
@@ -225,59 +253,64 @@ pub(super) fn extend(row: &mut Value, more: Value) {
 pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At) -> Vec<Value> {
     let mut events: Vec<_> = core.rest_events(task, now).collect();
     events.sort_by_key(|event| std::cmp::Reverse((event.at, event.number)));
-    events
-        .into_iter()
-        .map(|event| {
-            let text = event.text.as_deref().unwrap_or_default();
-            let (message, error) = if event.kind == TaskEventKind::Failed { ("", text) } else { (text, "") };
-            let mut row = json!({
-                "attempt": event.retry_count + 1,
-                "errorMessage": error,
-                "eventType": event.kind.name(),
-                "id": event.number,
-                "message": message,
-                "retryCount": event.retry_count,
-                "taskDisplayName": name_of(run, task),
-                "taskId": task.id.to_string(),
-                "timestamp": stamp(event.at),
-            });
-            if let Some(worker) = event.worker {
-                extend(&mut row, json!({"workerId": worker.to_string()}));
-            }
-            row
-        })
-        .collect()
+    events.into_iter().map(|event| task_event(run, task, event)).collect()
 }
 
-/// When a run's tasks were queued, began and ended.
-pub(super) fn timings(core: &Core, run: &Run) -> Value {
-    let rows: Vec<_> = run
-        .tasks
-        .iter()
-        .map(|task| {
-            let mut row = json!({
-                "metadata": meta(task.id, run.created),
-                "attempt": task.retry_count + 1,
-                "depth": 0,
-                "retryCount": task.retry_count,
-                "status": task.rest_status().name(),
-                "taskDisplayName": name_of(run, task),
-                "taskExternalId": task.id.to_string(),
-                "taskId": core.number(run),
-                "taskInsertedAt": stamp(run.created),
-                "tenantId": core.tenant.to_string(),
-                "workflowRunId": run.id.to_string(),
-            });
-            let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
-            for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", task.finished())] {
-                if let Some(at) = at {
-                    extend(&mut row, json!({name: stamp(at)}));
-                }
-            }
-            row
-        })
-        .collect();
+pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
+    let text = event.text.as_deref().unwrap_or_default();
+    let (message, error) = if event.kind == TaskEventKind::Failed { ("", text) } else { (text, "") };
+    let mut row = json!({
+        "attempt": event.retry_count + 1,
+        "errorMessage": error,
+        "eventType": event.kind.name(),
+        "id": event.number,
+        "message": message,
+        "retryCount": event.retry_count,
+        "taskDisplayName": name_of(run, task),
+        "taskId": task.id.to_string(),
+        "timestamp": stamp(event.at),
+    });
+    if let Some(worker) = event.worker {
+        extend(&mut row, json!({"workerId": worker.to_string()}));
+    }
+    row
+}
+
+/// When a run's tasks were queued, began and ended; and after each task its children's, as deep as was asked for.
+pub(super) fn timings(core: &Core, run: &Run, depth: usize) -> Value {
+    let mut rows = Vec::new();
+    add_timings(core, run, 0, depth, &mut rows);
     json!({"pagination": {}, "rows": rows})
+}
+
+fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut Vec<Value>) {
+    for task in run.present() {
+        let created = run.created(task);
+        let mut row = json!({
+            "metadata": meta(task.id, created),
+            "attempt": task.retry_count + 1,
+            "depth": depth,
+            "retryCount": task.retry_count,
+            "status": task.rest_status().name(),
+            "taskDisplayName": name_of(run, task),
+            "taskExternalId": task.id.to_string(),
+            "taskId": core.number(run, task),
+            "taskInsertedAt": stamp(created),
+            "tenantId": core.tenant.to_string(),
+            "workflowRunId": run.id.to_string(),
+        });
+        let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
+        for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", task.finished())] {
+            if let Some(at) = at {
+                extend(&mut row, json!({name: stamp(at)}));
+            }
+        }
+        add_parent(&mut row, run);
+        rows.push(row);
+        if depth < deepest {
+            core.children(task.id).for_each(|child| add_timings(core, child, depth + 1, deepest, rows));
+        }
+    }
 }
 
 /// A line of a task's log.
@@ -296,27 +329,8 @@ pub(super) fn log_line(run: &Run, task: &Task, line: &LogLine) -> Value {
 }
 
 fn workflow_config(run: &Run) -> Value {
-    let tasks: Vec<_> = run
-        .version
-        .steps
-        .iter()
-        .map(|step| {
-            json!({
-                "Action": &*step.action,
-                "DesiredWorkerLabels": null,
-                "Parents": [],
-                "RateLimits": [],
-                "ReadableId": &*step.readable_id,
-                "Retries": step.definition.retries,
-                "RetryBackoffFactor": step.definition.backoff_factor,
-                "RetryBackoffMaxSeconds": step.definition.backoff_max_seconds,
-                "ScheduleTimeout": step.definition.schedule_timeout,
-                "Timeout": step.definition.timeout,
-                "TriggerConditions": [],
-            })
-        })
-        .collect();
-    json!({
+    let tasks: Vec<_> = run.version.steps.iter().filter(|step| !step.on_failure).map(step_config).collect();
+    let mut config = json!({
         "CronInput": null,
         "CronTriggers": null,
         "DefaultPriority": run.version.default_priority,
@@ -325,6 +339,26 @@ fn workflow_config(run: &Run) -> Value {
         "Sticky": null,
         "Tasks": tasks,
         "description": run.version.description,
+    });
+    if let Some(step) = run.version.steps.iter().find(|step| step.on_failure) {
+        extend(&mut config, json!({"onFailureJob": step_config(step)}));
+    }
+    config
+}
+
+fn step_config(step: &Step) -> Value {
+    json!({
+        "Action": &*step.action,
+        "DesiredWorkerLabels": null,
+        "Parents": step.definition.parents,
+        "RateLimits": [],
+        "ReadableId": &*step.readable_id,
+        "Retries": step.definition.retries,
+        "RetryBackoffFactor": step.definition.backoff_factor,
+        "RetryBackoffMaxSeconds": step.definition.backoff_max_seconds,
+        "ScheduleTimeout": step.definition.schedule_timeout,
+        "Timeout": step.definition.timeout,
+        "TriggerConditions": [],
     })
 }
 

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::query::{self, Query};
 use super::{Refusal, json as render};
-use crate::embedded::core::store::Run;
+use crate::embedded::core::filters::has_tags;
+use crate::embedded::core::store::{Run, Task};
 use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus};
 
@@ -19,6 +20,7 @@ pub(super) struct Runs {
     until: Option<At>,
     statuses: Vec<RestStatus>,
     workflows: Vec<Uuid>,
+    parents: Vec<Uuid>,
     metadata: Vec<(String, String)>,
     all_tags: bool,
     tasks: bool,
@@ -37,7 +39,12 @@ impl Runs {
         let tasks = query
             .flag("only_tasks")?
             .ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
-        Ok(Self { tasks, ..Self::parse(query)? })
+        let mut asked = Self { tasks, ..Self::parse(query)? };
+        if tasks {
+            // A list of tasks does not look at it.
+            asked.parents.clear();
+        }
+        Ok(asked)
     }
 
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
@@ -51,11 +58,9 @@ impl Runs {
             metadata.retain(|(other, _)| other != key);
             metadata.push((key.into(), value.into()));
         }
-        // A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
-        let foreign = !query.ids("parent_task_external_id")?.is_empty();
         Ok(Self {
             // Without a start the server answers no rows.
-            since: query.time("since")?.filter(|_| !foreign),
+            since: query.time("since")?,
             until: query.time("until")?,
             // A status that it does not know, the server passes over.
             statuses: query
@@ -63,6 +68,7 @@ impl Runs {
                 .filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name))
                 .collect(),
             workflows: query.ids("workflow_ids")?,
+            parents: query.ids("parent_task_external_id")?,
             all_tags: query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1,
             metadata,
             tasks: false,
@@ -76,15 +82,23 @@ impl Runs {
     }
 
     pub(super) fn answer(&self, core: &Core, now: At) -> Value {
+        if self.tasks {
+            let tasks =
+                self.matching(core, now).flat_map(|run| run.newest_first().into_iter().map(move |task| (run, task)));
+            let tasks = tasks.filter(|(_, task)| self.has_status(task.rest_status()));
+            self.page(tasks, |(run, task)| render::task_row(core, run, task, self.payloads))
+        } else {
+            let runs = self.matching(core, now).filter(|run| self.has_status(run.rest_status()));
+            self.page(runs, |run| render::row(core, run, self.payloads))
+        }
+    }
+
+    fn page<T>(&self, found: impl Iterator<Item = T>, render: impl Fn(T) -> Value) -> Value {
         let mut rows = Vec::new();
         let mut total = 0;
-        for run in self.matching(core, now) {
+        for item in found {
             if total >= self.offset && rows.len() < self.limit {
-                rows.extend(if self.tasks {
-                    run.tasks.iter().map(|task| render::task_row(core, run, task, self.payloads)).collect::<Vec<_>>()
-                } else {
-                    vec![render::row(core, run, self.payloads)]
-                });
+                rows.push(render(item));
             }
             total += 1;
             if total >= MOST_COUNTED && rows.len() >= self.limit {
@@ -96,11 +110,14 @@ impl Runs {
         json!({"pagination": {"current_page": page, "next_page": page + 1, "num_pages": pages}, "rows": rows})
     }
 
+    fn has_status(&self, status: RestStatus) -> bool {
+        self.statuses.is_empty() || self.statuses.contains(&status)
+    }
+
     /// Runs counted by their status, all five always there.
     pub(super) fn count(&self, core: &Core, now: At) -> Value {
         let mut counts = [0_u64; RestStatus::ALL.len()];
-        for run in self.matching(core, now) {
-            let status = render::status(run);
+        for status in self.matching(core, now).map(Run::rest_status).filter(|status| self.has_status(*status)) {
             for (count, _) in counts.iter_mut().zip(RestStatus::ALL).filter(|(_, other)| *other == status) {
                 *count += 1;
             }
@@ -120,9 +137,9 @@ impl Runs {
             .take_while(move |run| self.since.is_some_and(|since| run.created >= since))
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
-            .filter(|run| self.statuses.is_empty() || self.statuses.contains(&render::status(run)))
             .filter(|run| self.is_of_event(run) && self.was_with_worker(run) && self.has_key(run))
-            .filter(|run| self.has_tags(run))
+            .filter(|run| has_tags(run, &self.metadata, self.all_tags))
+            .flat_map(|run| std::iter::repeat_n(run, self.count_of(core, run)))
     }
 
     /// Tasks of a run of several are not found by its event.
@@ -142,18 +159,15 @@ impl Runs {
         self.keys.is_empty() || own.is_some_and(|own| self.keys.iter().any(|key| key == own))
     }
 
-    fn has_tags(&self, run: &Run) -> bool {
-        if self.metadata.is_empty() {
-            return true;
+    /// How often a run is in the list. Of children, one that was started twice is there twice.
+    fn count_of(&self, core: &Core, run: &Run) -> usize {
+        match run.parent() {
+            _ if self.parents.is_empty() => 1,
+            Some(parent) if self.parents.contains(&parent.task) => {
+                core.children(parent.task).filter(|child| child.id == run.id).count()
+            }
+            _ => 0,
         }
-        let metadata: Value = serde_json::from_str(&run.metadata).unwrap_or_default();
-        let has = |(key, wanted): &(String, String)| match metadata.get(key) {
-            Some(Value::String(text)) => text == wanted,
-            // Any-of compares texts, all-of compares JSON strings.
-            Some(other) => !self.all_tags && serde_json::to_string(other).is_ok_and(|text| text == *wanted),
-            None => false,
-        };
-        if self.all_tags { self.metadata.iter().all(has) } else { self.metadata.iter().any(has) }
     }
 }
 
@@ -186,8 +200,7 @@ impl Logs {
         })
     }
 
-    pub(super) fn answer(&self, core: &Core, run: &Run) -> Option<Value> {
-        let task = run.tasks.first()?;
+    pub(super) fn answer(&self, core: &Core, (run, task): (&Run, &Task)) -> Option<Value> {
         let mut lines: Vec<_> = core
             .logs(task.id)?
             .iter()

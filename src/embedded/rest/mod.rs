@@ -1,6 +1,8 @@
 //! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
 
+mod bulk;
 mod crons;
+mod dag;
 mod events;
 mod json;
 mod list;
@@ -17,7 +19,7 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch};
+use axum::routing::{get, patch, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -39,6 +41,8 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
     let tenant_routes = Router::new()
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs", get(runs))
         .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
+        .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
+        .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
         .route("/api/v1/tenants/{tenant}/workflows", get(workflows));
     Router::new()
         .merge(tenant_routes)
@@ -165,7 +169,9 @@ async fn run_task_events(
     // Always empty for a run of one task.
     engine
         .find(&authorization, move |core, turn| {
-            core.rest_run(run, turn.now).map(|_| json!({"pagination": {}, "rows": []}))
+            let run = core.rest_run(run, turn.now)?;
+            let rows = if run.dag.is_some() { dag::events(core, run, turn.now) } else { Vec::new() };
+            Some(json!({"pagination": {}, "rows": rows}))
         })
         .await
 }
@@ -177,10 +183,11 @@ async fn task_timings(
     authorization: Authorization,
 ) -> Answer {
     let run = id(&run, "workflow run")?;
-    if Query::parse(query.as_deref()).number("depth")?.is_some_and(|depth| depth > 10) {
+    let depth = Query::parse(query.as_deref()).number("depth")?.unwrap_or(0);
+    if depth > 10 {
         return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
-    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?))).await
+    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?, depth))).await
 }
 
 async fn task(
@@ -197,8 +204,7 @@ async fn task(
     let found = engine
         .core
         .call(move |core, turn| {
-            let run = core.rest_run(task, turn.now)?;
-            let task = run.tasks.first()?;
+            let (run, task) = core.rest_task(task, turn.now)?;
             let last = usize::try_from(task.retry_count + 1).unwrap_or_default();
             Some((json::task_alone(core, run, task), attempt.unwrap_or(last).cmp(&last)))
         })
@@ -228,9 +234,8 @@ async fn task_events(
     let offset = query.number("offset")?.unwrap_or(0);
     engine
         .find(&authorization, move |core, turn| {
-            let run = core.rest_run(task, turn.now)?;
-            let rows: Vec<_> =
-                json::events(core, run, run.tasks.first()?, turn.now).into_iter().skip(offset).take(limit).collect();
+            let (run, task) = core.rest_task(task, turn.now)?;
+            let rows: Vec<_> = json::events(core, run, task, turn.now).into_iter().skip(offset).take(limit).collect();
             Some(json!({"pagination": {}, "rows": rows}))
         })
         .await
@@ -244,7 +249,7 @@ async fn logs(
 ) -> Answer {
     let task = id(&task, "task")?;
     let asked = list::Logs::parse(&Query::parse(query.as_deref()))?;
-    engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_run(task, turn.now)?)).await
+    engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_task(task, turn.now)?)).await
 }
 
 async fn runs(

@@ -23,6 +23,8 @@ pub(crate) struct GrpcRun {
 #[derive(Debug, Clone)]
 pub(crate) struct GrpcTask {
     pub(crate) id: TaskId,
+    /// To be believed only when the run has ended.
+    pub(crate) status: RunStatus,
     /// Present and empty for a task that completed, too.
     pub(crate) error: Option<String>,
     pub(crate) output: Option<Payload>,
@@ -40,8 +42,12 @@ pub(crate) fn run(state: RunState) -> Result<GrpcRun> {
 }
 
 fn task(state: TaskState) -> Result<(String, GrpcTask)> {
-    let task =
-        GrpcTask { id: super::id(&state.id)?, error: state.error, output: state.output.as_deref().map(Payload::new) };
+    let task = GrpcTask {
+        id: super::id(&state.id)?,
+        status: status(&state.status),
+        error: state.error,
+        output: state.output.as_deref().map(Payload::new),
+    };
     Ok((state.name, task))
 }
 

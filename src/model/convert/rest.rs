@@ -1,16 +1,16 @@
 //! From the server's JSON.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{RunStatus, RunSummary, metadata};
-use crate::rpc::rest_types::Row;
+use crate::model::{LogLevel, LogLine, RunStatus, RunSummary, TaskId, metadata};
+use crate::rpc::rest_types::{LogRow, Row};
 
 /// A status by its REST name.
 pub(crate) fn status(name: &str) -> RunStatus {
     RunStatus::from_name(name)
 }
 
-/// A row of a list. `name` takes the namespace off a workflow's name.
-pub(crate) fn summary(row: Row, name: impl Fn(&str) -> String) -> Result<RunSummary> {
+/// A row of a list of runs, or of tasks. `name` takes the namespace off a workflow's name.
+pub(crate) fn summary(row: Row, tasks: bool, name: impl Fn(&str) -> String) -> Result<RunSummary> {
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
     let created_at = row.created_at.or(row.metadata.created_at).ok_or_else(|| {
         Error::new(
@@ -20,6 +20,8 @@ pub(crate) fn summary(row: Row, name: impl Fn(&str) -> String) -> Result<RunSumm
     })?;
     Ok(RunSummary {
         id: super::id(&row.workflow_run_external_id)?,
+        task: tasks.then(|| super::id(&row.task_external_id)).transpose()?,
+        parent_task: super::optional_id(row.parent_task_external_id.as_deref())?,
         workflow: super::id(&row.workflow_id)?,
         workflow_name: name(row.workflow_name.as_deref().unwrap_or_default()),
         status: status(&row.status),
@@ -31,6 +33,18 @@ pub(crate) fn summary(row: Row, name: impl Fn(&str) -> String) -> Result<RunSumm
         started_at: row.started_at,
         finished_at: row.finished_at,
     })
+}
+
+/// A line of a task's log.
+pub(crate) fn log_line(task: TaskId, row: LogRow) -> LogLine {
+    LogLine {
+        task,
+        attempt: row.attempt.unwrap_or(1),
+        at: row.created_at,
+        level: LogLevel::from_name(row.level.as_deref().unwrap_or("INFO")),
+        message: row.message,
+        metadata: row.metadata,
+    }
 }
 
 #[cfg(test)]

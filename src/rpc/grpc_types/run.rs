@@ -43,6 +43,15 @@ impl NewRun {
         Self(TriggerWorkflowRequest { input, ..self.0.clone() })
     }
 
+    /// The same run as the child of a task, by its number among the children, or by its key.
+    pub(crate) fn child_of(mut self, run: String, task: String, index: i32, key: Option<String>) -> Self {
+        self.0.parent_id = Some(run);
+        self.0.parent_task_run_external_id = Some(task);
+        self.0.child_index = Some(index);
+        self.0.child_key = key;
+        self
+    }
+
     /// The bytes that it adds to a message of many.
     pub(crate) fn size(&self) -> usize {
         self.0.encoded_len() + FRAME
@@ -69,6 +78,8 @@ pub(crate) struct RunState {
 pub(crate) struct TaskState {
     pub(crate) id: String,
     pub(crate) name: String,
+    /// To be believed only when the run has ended.
+    pub(crate) status: String,
     /// Present and empty for a task that completed, too.
     pub(crate) error: Option<String>,
     pub(crate) output: Option<String>,
@@ -79,6 +90,7 @@ impl From<pb::v1::GetRunDetailsResponse> for RunState {
         let tasks = answer.task_runs.into_iter().map(|(name, task)| TaskState {
             id: task.external_id,
             name,
+            status: status(task.status),
             error: task.error,
             output: task.output.map(text),
         });
@@ -113,6 +125,7 @@ pub(crate) struct RunEnd {
 /// How a task ended.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskEnd {
+    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) error: Option<String>,
     pub(crate) output: Option<String>,
@@ -121,6 +134,7 @@ pub(crate) struct TaskEnd {
 impl From<pb::WorkflowRunEvent> for RunEnd {
     fn from(event: pb::WorkflowRunEvent) -> Self {
         let tasks = event.results.into_iter().map(|result| TaskEnd {
+            id: result.task_run_external_id,
             name: result.task_name,
             error: result.error,
             output: result.output,

@@ -28,7 +28,7 @@ fn bench(quirks: Quirks, method: i32) -> Bench {
 }
 
 impl Bench {
-    fn start(&mut self, keys: &[&str]) -> Result<Vec<Uuid>, Collisions> {
+    fn take(&mut self, keys: &[&str]) -> Result<Vec<Uuid>, Collisions> {
         let triggers = keys.iter().map(|key| keyed(*key)).collect();
         self.turn(|core, turn| core.trigger(turn, triggers)).map_err(|fault| match fault.code {
             Code::AlreadyExists(found) => *found,
@@ -37,7 +37,7 @@ impl Bench {
     }
 
     fn existing(&mut self, key: &str) -> Option<Uuid> {
-        self.start(&[key]).err().map(|found| found.collisions[0].existing)
+        self.take(&[key]).err().map(|found| found.collisions[0].existing)
     }
 }
 
@@ -45,7 +45,7 @@ impl Bench {
 fn the_time_of_a_key_is_over_when_it_is_over() {
     let mut bench = bench(Quirks::none(), TTL);
     bench.worker(1);
-    let first = bench.start(&["a"]).unwrap()[0];
+    let first = bench.take(&["a"]).unwrap()[0];
     assert_eq!(bench.existing("a"), Some(first));
     assert_eq!(bench.existing("b"), None);
     bench.report(first, ReportKind::Completed, 0, "{}");
@@ -60,20 +60,20 @@ fn the_time_of_a_key_is_over_when_it_is_over() {
 fn the_end_of_a_run_frees_a_key_that_goes_by_it() {
     let mut bench = bench(Quirks::none(), STATUS);
     bench.worker(1);
-    let first = bench.start(&["a"]).unwrap()[0];
+    let first = bench.take(&["a"]).unwrap()[0];
     bench.report(first, ReportKind::Failed, 0, "no");
     assert_eq!(bench.existing("a"), Some(first), "there is another attempt");
     bench.report(first, ReportKind::Failed, 1, "no");
-    let second = bench.start(&["a"]).unwrap()[0];
+    let second = bench.take(&["a"]).unwrap()[0];
     bench.turn(|core, turn| core.cancel(turn, &[second]));
-    assert!(bench.start(&["a"]).is_ok());
+    assert!(bench.take(&["a"]).is_ok());
 }
 
 #[test]
 fn another_workflow_has_the_same_keys() {
     let mut bench = bench(Quirks::none(), TTL);
     bench.put_with("other", task(), once(TTL)).unwrap();
-    let first = bench.start(&["a"]).unwrap()[0];
+    let first = bench.take(&["a"]).unwrap()[0];
     let trigger = Trigger { workflow: "other".into(), ..keyed("a") };
     let fault = bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap_err();
     let Code::AlreadyExists(found) = fault.code else { panic!("{fault:?}") };
@@ -83,7 +83,7 @@ fn another_workflow_has_the_same_keys() {
 #[test]
 fn of_many_those_without_a_collision_are_started() {
     let mut bench = bench(Quirks::none().with(Quirk::PhantomRuns), TTL);
-    let first = bench.start(&["a"]).unwrap()[0];
+    let first = bench.take(&["a"]).unwrap()[0];
     let keys = [json!("b"), json!("a"), json!(5), json!("c"), json!("c")];
     let triggers = keys.into_iter().map(keyed).collect();
     let fault = bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap_err();
@@ -114,7 +114,7 @@ fn a_key_that_cannot_be_had_is_a_phantom_or_a_refusal() {
 fn keys_are_forgotten() {
     let mut bench = bench(Quirks::none(), TTL);
     for n in 0..5000 {
-        bench.start(&[&format!("{n}")]).unwrap();
+        bench.take(&[&format!("{n}")]).unwrap();
         bench.now += TimeDelta::seconds(1);
     }
     assert!(bench.core.keys.count() <= 1024, "{}", bench.core.keys.count());

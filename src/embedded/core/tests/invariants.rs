@@ -10,7 +10,7 @@ use crate::embedded::core::rules::{Idempotency, Sticky};
 use crate::embedded::core::schedules::Scheduled;
 use crate::embedded::core::store::State;
 use crate::embedded::core::timers::Timer;
-use crate::embedded::core::types::Label;
+use crate::embedded::core::types::{Label, ParentLink};
 use crate::embedded::quirks::Quirk;
 
 /// One command: which, and three small numbers to choose its arguments by.
@@ -50,7 +50,17 @@ impl Play {
     fn step(&mut self, (kind, a, b, c): Step) {
         let (run, worker) = (pick(&self.runs, a), pick(&self.workers, a));
         let bench = &mut self.bench;
-        match (kind % 20, run, worker) {
+        match (kind % 18, run, worker) {
+            (0, ..) if c % 2 == 0 => {
+                // A chain, a fan, a diamond; with an on-failure task or without.
+                let shapes: [&[(&str, &[&str])]; 3] = [
+                    &[("a", &[]), ("b", &["a"])],
+                    &[("a", &[]), ("x", &[]), ("b", &["a", "x"])],
+                    &[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])],
+                ];
+                let tasks = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
+                bench.put_all(tasks, (b % 2 == 0).then(|| named("f", &[]))).unwrap();
+            }
             (0, ..) => {
                 let backoff_factor = (b % 2 == 0).then_some(1.3);
                 let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
@@ -58,12 +68,17 @@ impl Play {
                 bench.put_with("w", task, rules(a, b, c)).unwrap();
             }
             (1 | 2, ..) => {
-                let triggers = (0..a % 4).map(|at| trigger(Some(1 + i32::from(b.wrapping_add(at) % 3)))).collect();
+                let parent = run.filter(|_| c % 3 == 0).and_then(|run| self.task(run, b));
+                let parent =
+                    |at| parent.map(|(task, _)| ParentLink { task, index: Some(i32::from(at % 2)), key: None });
+                let triggers = (0..a % 4)
+                    .map(|at| Trigger { parent: parent(at), ..trigger(Some(1 + i32::from(b.wrapping_add(at) % 3))) });
+                let triggers = triggers.collect();
                 // Keys may collide, and then all but those are started.
-                let before = bench.core.runs().len();
-                drop(bench.turn(|core, turn| core.trigger(turn, triggers)));
-                let new = bench.core.runs().len() - before;
-                self.runs.extend(bench.core.runs().newest_first(None).take(new).map(|run| run.id));
+                let before = self.bench.core.runs().len();
+                drop(self.bench.turn(|core, turn| core.trigger(turn, triggers)));
+                let new = self.bench.core.runs().len() - before;
+                self.runs.extend(self.bench.core.runs().newest_first(None).take(new).map(|run| run.id));
             }
             (3, ..) => self
                 .workers
@@ -85,18 +100,24 @@ impl Play {
             (8, _, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
             (9..=11, Some(run), _) => {
                 use ReportKind::{Acknowledged, Cancelled, Completed, Failed, Started};
-                let current = bench.task(run).retry_count;
+                let Some((task, current)) = self.task(run, b) else { return };
+                let bench = &mut self.bench;
                 let retry_count = if c % 8 == 0 { current + i32::from(c % 3) - 1 } else { current };
                 let kind = [Completed, Failed, Started, Failed, Completed, Acknowledged, Cancelled][usize::from(b % 7)];
                 let payload = ["{}", "", "no JSON", r#"{"a": 1}"#][usize::from(c % 4)];
                 let report = Report {
                     should_not_retry: c % 5 == 0,
                     batch: c % 2 == 0,
-                    ..report(run, kind, retry_count, payload)
+                    ..report(task, kind, retry_count, payload)
                 };
                 bench.turn(|core, turn| core.report(turn, report)).unwrap();
             }
-            (12, Some(run), _) => bench.turn(|core, turn| core.cancel(turn, &[run])),
+            (12, Some(run), _) if c % 2 == 0 => bench.turn(|core, turn| core.cancel(turn, &[run])),
+            (12, Some(run), _) => {
+                if let Some((task, _)) = self.task(run, b) {
+                    self.bench.turn(|core, turn| core.cancel(turn, &[task]));
+                }
+            }
             (13, Some(run), _) => {
                 let stream = bench.stream();
                 self.open.push(stream);
@@ -118,7 +139,15 @@ impl Play {
                     });
                 bench.turn(|core, turn| core.ask_result(turn, stream, run));
             }
-            (15, Some(run), _) => bench.turn(|core, turn| core.chunk(turn, run, "chunk", None, None)).unwrap(),
+            (15, Some(run), _) => {
+                if let Some((task, _)) = self.task(run, b) {
+                    self.bench.turn(|core, turn| core.chunk(turn, task, "chunk", None, None)).unwrap();
+                }
+            }
+            (17, Some(run), _) => {
+                let ids = self.task(run, b).filter(|_| c % 3 == 0).map_or(run, |(task, _)| task);
+                self.bench.turn(|core, turn| core.replay(turn, &[ids, run]));
+            }
             (16, ..) => bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
             (17, ..) => {
                 let payload = serde_json::json!({ "n": b });
@@ -141,6 +170,12 @@ impl Play {
             _ => {}
         }
         self.check();
+    }
+
+    /// A task of a run that is there by now, and its attempt.
+    fn task(&self, run: Uuid, choice: u8) -> Option<(Uuid, i32)> {
+        let tasks: Vec<_> = self.bench.run(run).present().map(|task| (task.id, task.retry_count)).collect();
+        pick(&tasks, choice / 7)
     }
 
     /// Takes what is to be done outside.
@@ -166,22 +201,29 @@ impl Play {
         }
         let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
         for run in core.runs().newest_first(None) {
-            let key = core.runs.task_key(run.id).unwrap();
-            let task = &run.tasks[0];
-            let has_final = task.current_finals().next().is_some();
-            assert_eq!(task.state == State::Ended, has_final, "{task:?}");
-            match &task.state {
-                State::Queued { timer, order } => {
-                    queued += 1;
-                    assert!(core.queues.entries().any(|(at, held)| (at, held) == (*order, key)), "not in its queue");
-                    timers.push((timer.expect("queued for ever"), Timer::Schedule(key)));
+            let over = run.present().all(|task| task.state == State::Ended);
+            assert_eq!(over, run.is_ended(), "it ends before all its tasks are there, or does not end: {run:?}");
+            for task in run.present() {
+                let key = core.runs.task_key(task.id).unwrap();
+                let has_final = task.current_finals().next().is_some();
+                // One that has begun a second time as if it were the first has its first end still.
+                assert_eq!(task.state == State::Ended || has_final && run.is_restarted(), has_final, "{task:?}");
+                match &task.state {
+                    State::Queued { timer, order } => {
+                        queued += 1;
+                        assert!(
+                            core.queues.entries().any(|(at, held)| (at, held) == (*order, key)),
+                            "not in its queue"
+                        );
+                        timers.push((timer.expect("queued for ever"), Timer::Schedule(key)));
+                    }
+                    State::Running { worker, timer } => {
+                        running += 1;
+                        assert!(core.workers[worker].running.contains(&key), "unknown to its worker");
+                        timers.push((*timer, Timer::Execution(key)));
+                    }
+                    State::Absent | State::Backoff | State::Ended => {}
                 }
-                State::Running { worker, timer } => {
-                    running += 1;
-                    assert!(core.workers[worker].running.contains(&key), "unknown to its worker");
-                    timers.push((*timer, Timer::Execution(key)));
-                }
-                State::Backoff | State::Ended => {}
             }
         }
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");

@@ -1,0 +1,43 @@
+//! Cancelling what a user asks to be cancelled.
+
+use uuid::Uuid;
+
+use super::store::{End, RunIx, State, TaskEventKind, TaskKey};
+use super::types::Turn;
+use super::{Core, Quirk};
+
+impl Core {
+    /// Cancels runs or tasks. Ids that do not exist are passed over in silence.
+    pub(crate) fn cancel(&mut self, turn: &mut Turn<'_>, ids: &[Uuid]) {
+        for id in ids {
+            if let Some(key) = self.runs.task_key(*id) {
+                self.cancel_task(turn, key);
+            } else if let Some(run) = self.runs.index(*id) {
+                self.cancel_dag(turn, run);
+            }
+        }
+    }
+
+    /// Cancels the tasks that there are; those that are not there yet follow from that.
+    fn cancel_dag(&mut self, turn: &mut Turn<'_>, ix: RunIx) {
+        let Some(run) = self.runs.get(ix) else { return };
+        let was_ended = run.is_ended();
+        let (mut ended, mut active) = (Vec::new(), Vec::new());
+        for task in run.present() {
+            let key = TaskKey { run: ix, place: task.step };
+            if task.state == State::Ended { ended.push(key) } else { active.push(key) }
+        }
+        if self.has(Quirk::TwoFinalRows) {
+            for key in ended {
+                self.record(key, TaskEventKind::Cancelled, turn.now, None, None);
+                self.settle(turn, key, End::Cancelled);
+            }
+        }
+        for key in active {
+            self.cancel_task(turn, key);
+        }
+        if was_ended && self.has(Quirk::TwoFinalRows) {
+            self.finish(turn, ix);
+        }
+    }
+}

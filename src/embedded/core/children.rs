@@ -1,0 +1,101 @@
+//! Runs that tasks start: what they inherit, and which of them are the same child again.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::Core;
+use super::json::go_text;
+use super::store::{Run, RunIx, State, TaskEventKind, TaskKey};
+use super::types::{Fault, ParentLink, Trigger, Turn};
+
+/// The keys that the engine has for itself. They are not inherited.
+const RESERVED: &str = "hatchet__";
+
+/// All tasks that have children, by the task.
+#[derive(Debug, Default)]
+pub(super) struct Families(HashMap<Uuid, Family>);
+
+#[derive(Debug, Default)]
+struct Family {
+    /// Those that are found again, by key or index.
+    slots: HashMap<Box<str>, Uuid>,
+    /// One that was started twice is there twice.
+    runs: Vec<RunIx>,
+}
+
+/// Where a child is found again. A key takes the place of the index, and is worth nothing without one.
+fn slot(parent: &ParentLink) -> Option<Box<str>> {
+    let index = parent.index?;
+    Some(parent.key.clone().unwrap_or_else(|| index.to_string().into()))
+}
+
+impl Families {
+    fn find(&self, parent: &ParentLink) -> Option<Uuid> {
+        self.0.get(&parent.task)?.slots.get(&slot(parent)?).copied()
+    }
+
+    fn add(&mut self, parent: &ParentLink, id: Uuid, run: RunIx) {
+        let family = self.0.entry(parent.task).or_default();
+        if let Some(slot) = slot(parent) {
+            family.slots.entry(slot).or_insert(id);
+        }
+        family.runs.push(run);
+    }
+}
+
+impl Core {
+    /// Refuses a trigger whose parent does not exist. A DAG's run is nobody's parent, its tasks are.
+    pub(super) fn check_parents(&self, triggers: &[Trigger]) -> Result<(), Fault> {
+        let unknown = |parent: &ParentLink| self.runs.task_key(parent.task).is_none();
+        if triggers.iter().filter_map(|trigger| trigger.parent.as_ref()).any(unknown) {
+            return Err(Fault::not_found("not found"));
+        }
+        Ok(())
+    }
+
+    /// The child that a trigger means, if it has been started before.
+    pub(super) fn known_child(&self, trigger: &Trigger) -> Option<Uuid> {
+        self.families.find(trigger.parent.as_ref()?)
+    }
+
+    pub(super) fn join_family(&mut self, run: RunIx) {
+        let Some((id, parent)) = self.runs.get(run).and_then(|run| Some((run.id, run.parent()?.clone()))) else {
+            return;
+        };
+        self.families.add(&parent, id, run);
+    }
+
+    /// What a child has of its parent's metadata, beside its own.
+    pub(super) fn inherit(&self, parent: &ParentLink, metadata: &mut Map<String, Value>) {
+        let Some((run, task)) = self.runs.task_key(parent.task).and_then(|key| self.runs.task(key)) else { return };
+        let inherited: Map<String, Value> = serde_json::from_str(&run.metadata).unwrap_or_default();
+        for (key, value) in inherited.into_iter().filter(|(key, _)| !key.starts_with(RESERVED)) {
+            metadata.entry(key).or_insert(value);
+        }
+        metadata.insert(format!("{RESERVED}parent_step_run_id"), task.id.to_string().into());
+        metadata.insert(format!("{RESERVED}parent_workflow_run_id"), run.id.to_string().into());
+    }
+
+    /// A child that has ended is started once more, under the same id and as if it were the first time.
+    pub(super) fn restart(&mut self, turn: &mut Turn<'_>, id: Uuid, trigger: &Trigger) -> Option<TaskKey> {
+        let key = self.runs.task_key(id)?;
+        let run = self.runs.run_mut(key.run).filter(|run| run.dag.is_none() && run.is_ended())?;
+        let child = run.child.as_deref_mut()?;
+        child.restarted = Some(go_text(&trigger.input).into());
+        let parent = child.parent.clone();
+        let task = self.runs.task_mut(key)?;
+        (task.retry_count, task.app_retries, task.lost_sends, task.state) = (0, 0, 0, State::Backoff);
+        self.families.add(&parent, id, key.run);
+        self.record(key, TaskEventKind::Queued, turn.now, None, None);
+        self.enqueue(turn, key, None);
+        Some(key)
+    }
+
+    /// A task's children, in the order of their starts.
+    pub(crate) fn children(&self, task: Uuid) -> impl Iterator<Item = &Run> {
+        let runs = self.families.0.get(&task).into_iter().flat_map(|family| &family.runs);
+        runs.filter_map(|run| self.runs.get(*run))
+    }
+}

@@ -1,0 +1,138 @@
+//! Runs that tasks start.
+
+use super::*;
+use crate::embedded::core::types::{Code, ParentLink};
+use crate::embedded::quirks::Quirk;
+
+fn child(parent: Uuid, index: Option<i32>, key: Option<&str>) -> Trigger {
+    let metadata = serde_json::Map::from_iter([("own".to_owned(), "o".into())]);
+    let parent = Some(ParentLink { task: parent, index, key: key.map(Into::into) });
+    Trigger { parent, metadata, ..trigger(None) }
+}
+
+/// A parent that runs, and a worker with room for its children.
+fn parent(quirks: Quirks) -> (Bench, Uuid) {
+    let mut bench = Bench::new(quirks);
+    bench.worker(10);
+    let id = bench.started(task());
+    bench.effects();
+    (bench, id)
+}
+
+impl Bench {
+    fn start(&mut self, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
+        self.turn(|core, turn| core.trigger(turn, triggers))
+    }
+
+    fn child(&mut self, parent: Uuid, index: Option<i32>, key: Option<&str>) -> Uuid {
+        self.start(vec![child(parent, index, key)]).unwrap()[0]
+    }
+}
+
+#[test]
+fn a_child_knows_its_parent_and_has_its_metadata() {
+    let (mut bench, id) = parent(Quirks::none());
+    let kid = bench.child(id, Some(0), Some("k"));
+    let (_, action) = bench.actions().remove(0);
+    assert_eq!(action.parent, Some(ParentLink { task: id, index: Some(0), key: Some("k".into()) }));
+    let read = |run| serde_json::from_str::<serde_json::Value>(&bench.run(run).metadata).unwrap();
+    let (mine, parents) = (read(kid), read(id));
+    assert_eq!((&mine["own"], &mine["tag"]), (&"o".into(), &"x".into()));
+    assert_eq!(mine["traceparent"], parents["traceparent"]);
+    for key in ["hatchet__parent_step_run_id", "hatchet__parent_workflow_run_id"] {
+        assert_eq!(mine[key], id.to_string());
+    }
+    // The next generation has the plain keys and its own parent's ids.
+    let grandchild = bench.child(kid, None, None);
+    let read: serde_json::Value = serde_json::from_str(&bench.run(grandchild).metadata).unwrap();
+    assert_eq!((&read["tag"], &read["hatchet__parent_step_run_id"]), (&"x".into(), &kid.to_string().into()));
+}
+
+#[test]
+fn the_task_of_a_dag_is_a_parent_and_its_run_is_not() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.put_all(vec![named("a", &[]), named("b", &["a"])], None).unwrap();
+    let run = bench.trigger();
+    let (a, b) = (bench.of(run, "a").id, bench.of(run, "b").id);
+    let kid = bench.child(a, Some(1), None);
+    let metadata: serde_json::Value = serde_json::from_str(&bench.run(kid).metadata).unwrap();
+    assert_eq!(metadata["hatchet__parent_step_run_id"], a.to_string());
+    assert_eq!(metadata["hatchet__parent_workflow_run_id"], run.to_string());
+    // Nor is a task that is not there yet.
+    for nobody in [run, b, Uuid::from_u128(7)] {
+        let refusal = bench.start(vec![trigger(None), child(nobody, None, None)]).unwrap_err();
+        assert_eq!((refusal.code, &*refusal.message), (Code::NotFound, "not found"));
+    }
+    assert_eq!(bench.core.runs().len(), 2);
+}
+
+#[test]
+fn the_same_child_is_started_once() {
+    let (mut bench, id) = parent(Quirks::none());
+    let first = bench.child(id, Some(1), None);
+    assert_eq!(bench.child(id, Some(1), None), first);
+    // Keys and indexes are one space of texts, and a key stands before an index.
+    assert_eq!(bench.child(id, Some(9), Some("1")), first);
+    let keyed = bench.child(id, Some(2), Some("K"));
+    assert_eq!(bench.child(id, Some(5), Some("K")), keyed);
+    assert_ne!(bench.child(id, Some(2), None), keyed);
+    // Without an index nothing is found again.
+    assert_ne!(bench.child(id, None, Some("1")), first);
+    assert_ne!(bench.child(id, None, None), bench.child(id, None, None));
+}
+
+#[test]
+fn however_it_and_its_parent_have_ended() {
+    let (mut bench, id) = parent(Quirks::none());
+    let kid = bench.child(id, Some(0), None);
+    bench.report(kid, ReportKind::Failed, 0, "no");
+    bench.report(id, ReportKind::Completed, 0, "{}");
+    assert_eq!(bench.child(id, Some(0), None), kid);
+    assert_eq!(bench.rest(kid), RestStatus::Failed);
+    let late = bench.child(id, Some(1), None);
+    assert_eq!(bench.rest(late), RestStatus::Running);
+}
+
+#[test]
+fn a_cancelled_parent_leaves_its_children_alone() {
+    let (mut bench, id) = parent(Quirks::none());
+    let kid = bench.child(id, Some(0), None);
+    bench.effects();
+    bench.turn(|core, turn| core.cancel(turn, &[id]));
+    let told: Vec<_> = bench.actions().into_iter().map(|(_, action)| (action.task, action.cancel)).collect();
+    assert_eq!((told, bench.rest(kid)), (vec![(id, true)], RestStatus::Running));
+}
+
+#[test]
+fn twice_in_one_call_is_two_children() {
+    let (mut bench, id) = parent(Quirks::none());
+    let both = bench.start(vec![child(id, Some(0), None), child(id, Some(0), None)]).unwrap();
+    assert_ne!(both[0], both[1]);
+    assert_eq!(bench.child(id, Some(0), None), both[0]);
+}
+
+#[test]
+fn a_known_child_among_new_ones_runs_again_as_a_quirk() {
+    for (quirks, starts) in [(Quirks::none(), 1), (Quirks::none().with(Quirk::RestartedChildren), 2)] {
+        let (mut bench, id) = parent(quirks);
+        let kid = bench.child(id, Some(0), None);
+        bench.report(kid, ReportKind::Completed, 0, r#"{"old": 1}"#);
+        bench.effects();
+        // Alone it is only found.
+        assert_eq!(bench.start(vec![child(id, Some(0), None), child(id, Some(0), None)]).unwrap(), [kid, kid]);
+        assert!(bench.actions().is_empty());
+
+        let new = Trigger { input: serde_json::json!({"n": 2}), ..child(id, Some(0), None) };
+        let ids = bench.start(vec![new, child(id, Some(1), None)]).unwrap();
+        assert_eq!(ids[0], kid);
+        let given = bench.actions();
+        assert_eq!((given.len(), bench.core.children(id).count()), (starts, 1 + starts));
+        if starts == 2 {
+            let again = &given.iter().find(|(_, action)| action.task == kid).unwrap().1;
+            assert!(again.payload.contains(r#""input":{"n":2}"#) && again.retry_count == 0, "{}", again.payload);
+            bench.report(kid, ReportKind::Completed, 0, r#"{"new": 1}"#);
+            assert_eq!(bench.task(kid).grpc_view(bench.now).output, Some(r#"{"old": 1}"#));
+            assert_eq!(bench.task(kid).finals.len(), 2);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Cancelling and replaying many at once.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Answer, Authorization, Engine, Refusal, answer};
+use crate::embedded::core::filters::RunFilter;
+use crate::embedded::core::types::At;
+
+/// The most that a filter means.
+const MOST_CANCELLED: usize = 20_000;
+const MOST_REPLAYED: usize = 1000;
+
+/// What a body asks for.
+#[derive(Default)]
+struct Asked {
+    ids: Vec<Uuid>,
+    filter: Option<RunFilter>,
+}
+
+fn bad(message: String) -> Refusal {
+    Refusal::Text(StatusCode::BAD_REQUEST, message)
+}
+
+fn texts(value: Option<&Value>) -> Vec<String> {
+    let items = value.and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn ids(value: Option<&Value>) -> Result<Vec<Uuid>, Refusal> {
+    let parse = |text: &String| text.parse().map_err(|_| bad(format!("invalid UUID length: {}", text.len())));
+    texts(value).iter().map(parse).collect()
+}
+
+fn time(value: Option<&Value>) -> Result<Option<At>, Refusal> {
+    let Some(text) = value.and_then(Value::as_str) else { return Ok(None) };
+    let problem = || bad(format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\""));
+    text.parse().map(Some).map_err(|_| problem())
+}
+
+impl Asked {
+    fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let body: Value = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        let ids_asked = ids(body.get("externalIds"))?;
+        let filter = match body.get("filter").filter(|filter| !filter.is_null()) {
+            None => None,
+            Some(filter) => Some(parse_filter(filter)?),
+        };
+        if !ids_asked.is_empty() && filter.is_some() {
+            return Err(Refusal::INTERNAL);
+        }
+        Ok(Self { ids: ids_asked, filter })
+    }
+}
+
+fn parse_filter(filter: &Value) -> Result<RunFilter, Refusal> {
+    RunFilter {
+        since: time(filter.get("since"))?,
+        until: time(filter.get("until"))?,
+        workflows: ids(filter.get("workflowIds"))?,
+        ..RunFilter::default()
+    }
+    .with_texts(&texts(filter.get("statuses")), &texts(filter.get("additionalMetadata")))
+    .map_err(|_| Refusal::INTERNAL)
+}
+
+pub(super) async fn cancel(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    authorization: Authorization,
+    body: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let asked = Asked::parse(&body)?;
+    let ids = engine
+        .core
+        .call(move |core, turn| {
+            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_CANCELLED));
+            core.cancel(turn, &ids);
+            ids
+        })
+        .await?;
+    Ok(answer(&json!({ "ids": ids })))
+}
+
+pub(super) async fn replay(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    authorization: Authorization,
+    body: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let asked = Asked::parse(&body)?;
+    let ids = engine
+        .core
+        .call(move |core, turn| {
+            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_REPLAYED));
+            core.replay(turn, &ids)
+        })
+        .await?;
+    Ok(answer(&json!({ "ids": ids })))
+}

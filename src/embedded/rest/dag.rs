@@ -1,0 +1,134 @@
+//! Runs of several tasks in the server's JSON.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::json::{
+    add_parent, error, extend, meta, object, or_never, output, run_duration, stamp, task_event, task_row,
+};
+use crate::embedded::core::Core;
+use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
+use crate::embedded::core::types::At;
+
+/// When the first was heard of a run's current attempts, when the first of them began, and when the last one ended so far.
+fn times(run: &Run) -> (Option<At>, Option<At>, Option<At>) {
+    let heard = run.present().filter_map(Task::first_heard).min();
+    let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();
+    let ended = run.present().filter(|task| task.state == State::Ended);
+    (heard, started, ended.filter_map(|task| task.current_finals().next_back()).map(|row| row.at).max())
+}
+
+fn name(run: &Run) -> String {
+    format!("{}-{}", run.version.name, run.created.timestamp_millis())
+}
+
+/// The output of the task that has completed last. One that was skipped has none.
+fn last_output(run: &Run) -> Value {
+    let completed = run.present().filter_map(|task| {
+        let row = task.current_finals().rfind(|row| matches!(row.end, End::Completed(_)))?;
+        Some((row.at, task))
+    });
+    completed.max_by_key(|(at, task)| (*at, task.step)).map_or_else(|| json!({}), |(_, task)| output(task))
+}
+
+fn any_error(run: &Run) -> &str {
+    run.present().map(|task| error(task, true)).find(|text| !text.is_empty()).unwrap_or_default()
+}
+
+pub(super) fn run(core: &Core, run: &Run) -> Value {
+    let (heard, started, finished) = times(run);
+    let mut row = json!({
+        "metadata": meta(run.id, run.created),
+        "additionalMetadata": object(&run.metadata),
+        "createdAt": or_never(heard),
+        "startedAt": or_never(started),
+        "finishedAt": or_never(finished),
+        "duration": run_duration(started, finished),
+        "displayName": name(run),
+        "errorMessage": any_error(run),
+        "input": object(&run.input),
+        "output": last_output(run),
+        "status": run.rest_status().name(),
+        "tenantId": core.tenant.to_string(),
+        "workflowId": run.version.workflow.to_string(),
+        "workflowVersionId": run.version.id.to_string(),
+    });
+    add_parent(&mut row, run);
+    row
+}
+
+/// Which task of a run comes after which.
+pub(super) fn shape(run: &Run) -> Value {
+    let rows = run.present().filter_map(|task| {
+        let step = run.step(task)?;
+        let after = run.version.steps.iter().filter(|other| other.parents.contains(&task.step));
+        let after: Vec<_> = after.map(|other| other.id.to_string()).collect();
+        Some(json!({
+            "childrenStepIds": after, "stepId": step.id.to_string(), "taskExternalId": task.id.to_string(),
+            "taskName": &*step.readable_id,
+        }))
+    });
+    rows.collect()
+}
+
+/// What happened to all tasks, newest first, and what they have put out.
+pub(super) fn events(core: &Core, run: &Run, now: At) -> Vec<Value> {
+    let mut events: Vec<_> =
+        run.present().flat_map(|task| core.rest_events(task, now).map(move |event| (task, event))).collect();
+    events.sort_by_key(|(_, event)| std::cmp::Reverse((event.at, event.number)));
+    events
+        .into_iter()
+        .map(|(task, event)| {
+            let output = task.finals.iter().rev().find_map(|row| match &row.end {
+                End::Completed(text) if row.retry_count == event.retry_count => Some(&**text),
+                _ => None,
+            });
+            let output = output.filter(|_| event.kind == TaskEventKind::Finished).unwrap_or_default();
+            let mut row = task_event(run, task, event);
+            extend(&mut row, json!({"output": output}));
+            row
+        })
+        .collect()
+}
+
+/// A run as a row of a list, with its tasks.
+pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
+    let (heard, started, finished) = times(run);
+    let children: Vec<_> = run.newest_first().into_iter().map(|task| task_row(core, run, task, payloads)).collect();
+    let mut row = json!({
+        "metadata": meta(run.id, run.created),
+        "actionId": "",
+        "additionalMetadata": object(&run.metadata),
+        "attempt": 1,
+        "children": children,
+        "createdAt": or_never(heard),
+        "displayName": name(run),
+        "errorMessage": any_error(run),
+        "input": if payloads { object(&run.input) } else { json!({}) },
+        "numSpawnedChildren": 0,
+        "output": if payloads { last_output(run) } else { json!({}) },
+        "retryCount": 0,
+        "status": run.rest_status().name(),
+        "stepId": Uuid::nil().to_string(),
+        "taskExternalId": run.id.to_string(),
+        "taskId": 0,
+        "taskInsertedAt": stamp(run.created),
+        "tenantId": core.tenant.to_string(),
+        "type": "DAG",
+        "workflowId": run.version.workflow.to_string(),
+        "workflowName": &*run.version.name,
+        "workflowRunExternalId": run.id.to_string(),
+        "workflowVersionId": run.version.id.to_string(),
+    });
+    if let Some(started) = started {
+        extend(&mut row, json!({"startedAt": stamp(started)}));
+    }
+    if let Some(finished) = finished {
+        extend(&mut row, json!({"finishedAt": stamp(finished)}));
+    }
+    if started.is_some() && finished.is_some() {
+        extend(&mut row, json!({"duration": run_duration(started, finished)}));
+    }
+    add_parent(&mut row, run);
+    row
+}

@@ -1,0 +1,157 @@
+//! Looking at a run on all surfaces at the same time, until what they say is of one piece.
+
+use std::time::Duration;
+
+use futures_util::future::{self, BoxFuture};
+use tokio::time::{Instant, sleep};
+
+use super::classify::{Finding, may_be_behind, settled};
+use super::details::details;
+use super::evidence::{Evidence, TaskEnd};
+use super::history::attempts;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::convert::grpc;
+use crate::model::{Attempt, RunDetails, RunId, RunSummary};
+use crate::transport::retry_delay;
+
+/// How long the surfaces are waited for, when they do not agree yet or do not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// For who wants to know how things stand. REST lags by a tenth of a second; under load, by up to eight.
+    Short,
+    /// For who waits for the end, and can wait for a server that restarts.
+    Long,
+}
+
+impl Patience {
+    fn length(self, client: &Client) -> Duration {
+        let long = client.config().rpc_timeout() * 2;
+        match self {
+            Self::Short => long.min(Duration::from_secs(10)),
+            Self::Long => long,
+        }
+    }
+}
+
+/// How long REST takes to show the next attempt, with some to spare.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// Gathers what is known about a run until it is of one piece.
+///
+/// `results` is what the result stream sent, if that is the reason to look.
+///
+/// Boxed, because it is seldom under way and large: who waits for a run should not carry it along.
+pub(crate) fn look(
+    client: &Client,
+    run: RunId,
+    results: Option<Vec<TaskEnd>>,
+    patience: Patience,
+) -> BoxFuture<'_, Result<RunDetails>> {
+    Box::pin(look_until_whole(client, run, results, patience))
+}
+
+async fn look_until_whole(
+    client: &Client,
+    run: RunId,
+    results: Option<Vec<TaskEnd>>,
+    patience: Patience,
+) -> Result<RunDetails> {
+    let deadline = Instant::now() + patience.length(client);
+    let mut evidence = Evidence { results, ..Evidence::default() };
+    let (mut looks, mut still) = (0, Still::default());
+    loop {
+        let gathered = gather(client, run, &mut evidence).await;
+        let patient = Instant::now() < deadline;
+        match gathered {
+            // A server that restarts, or has trouble with its database, is asked again.
+            Err(error) if patient && (error.is_transient() || error.kind() == ErrorKind::Server) => {
+                tracing::debug!(%run, %error, "a look has failed");
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {
+                let finding = settled(run, &evidence, patient);
+                if !patient || is_whole(run, &evidence, &finding, &mut still) {
+                    return details(client, run, &evidence, &finding);
+                }
+            }
+        }
+        looks += 1;
+        sleep(retry_delay(looks, fastrand::f64())).await;
+    }
+}
+
+/// Whether REST has caught up with what was found.
+fn is_whole(run: RunId, evidence: &Evidence, finding: &Finding, still: &mut Still) -> bool {
+    let tasks = evidence.tasks(run);
+    let events = tasks.iter().map(|task| task.events.len()).sum();
+    match finding {
+        Finding::Lagging => false,
+        // A run that REST does not know yet would have no times: that is worth a moment.
+        Finding::Going(_) if evidence.rest.is_none() => false,
+        Finding::Going(_) if events == 0 => true,
+        Finding::Ended(..) if tasks.is_empty() || !tasks.iter().all(|task| has_ended(&task.attempts())) => false,
+        // Of a run that goes on, a task that has only just been made has no history yet.
+        _ => !tasks.iter().filter(|task| !task.events.is_empty()).any(may_be_behind) || still.is(events),
+    }
+}
+
+fn has_ended(attempts: &[Attempt]) -> bool {
+    attempts.last().is_some_and(|last| last.status.is_final())
+}
+
+/// Tells whether the number of events has stayed the same for a moment.
+#[derive(Default)]
+struct Still(Option<(Instant, usize)>);
+
+impl Still {
+    fn is(&mut self, count: usize) -> bool {
+        match self.0 {
+            Some((since, known)) if known == count => since.elapsed() >= MOMENT,
+            _ => {
+                self.0 = Some((Instant::now(), count));
+                false
+            }
+        }
+    }
+}
+
+/// One look at all three surfaces, at the same time.
+async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<()> {
+    let id = run.to_string();
+    let rpc = client.rpc();
+    // In a run of one task, the task has the id of the run. In a run of several, no task has, and their events come with
+    // the run.
+    let (grpc, rest, events) =
+        future::join3(rpc.admin.run_details(&id), rpc.rest.run(&id), rpc.rest.task_events(&id)).await;
+    match grpc {
+        Ok(state) => evidence.grpc = Some(grpc::run(state)?),
+        // gRPC knows a run from the moment its trigger is answered.
+        Err(error) if error.is_not_found() => return Err(Error::run_not_found(run)),
+        // Too big to be sent this way: REST has it in pieces.
+        Err(error) if error.kind() == ErrorKind::TooLarge => evidence.grpc = None,
+        Err(error) => return Err(error),
+    }
+    evidence.rest = known(rest)?;
+    evidence.events = known(events)?.unwrap_or_default();
+    Ok(())
+}
+
+fn known<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The newest attempts at a task, or at the tasks of a run, by their history alone; none while REST does not know them yet.
+pub(crate) async fn newest_attempts(client: &Client, row: &RunSummary) -> Result<Vec<Attempt>> {
+    let rpc = client.rpc();
+    if let Some(events) = known(rpc.rest.task_events(&row.key().to_string()).await)? {
+        return Ok(attempts(&events).pop().into_iter().collect());
+    }
+    let Some(rest) = known(rpc.rest.run(&row.id.to_string()).await)? else { return Ok(Vec::new()) };
+    let evidence = Evidence { rest: Some(rest), ..Evidence::default() };
+    Ok(evidence.tasks(row.id).iter().filter_map(|task| task.attempts().pop()).collect())
+}

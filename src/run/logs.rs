@@ -1,0 +1,237 @@
+//! The log lines of a run's tasks.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, TryStreamExt as _, unfold};
+
+use super::gather::{Patience, look};
+use super::handle::RunHandle;
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::convert::rest;
+use crate::model::{CancelRequest, LogLine, RunDetails, RunId, TaskId};
+
+/// Lines for each question.
+const PAGE: usize = 1000;
+/// Beyond this, the server refuses.
+const LARGEST: usize = 10_000;
+/// Tasks whose logs are read at the same time.
+const AT_ONCE: usize = 8;
+/// How a line begins that says why a run was cancelled.
+const CANCEL_TEXT: &str = "Cancellation requested";
+/// How such a line is told from one that only looks like it.
+const CANCEL_KEY: &str = "hatchet_rs__cancel";
+
+impl<O> RunHandle<O> {
+    /// All log lines of the run's tasks, as a stream: task by task, each task's oldest first.
+    ///
+    /// The engine cuts lines at 10 000 characters, and stamps them when they reach it. Lines that are written while they
+    /// are read come along.
+    pub fn logs(&self) -> LogItems {
+        let walk =
+            Walk { client: self.client().clone(), run: self.id(), tasks: None, since: None, ready: VecDeque::new() };
+        LogItems(Box::pin(unfold(Some(walk), |walk| async move {
+            let mut walk = walk?;
+            match walk.next().await {
+                Ok(line) => Some((Ok(line?), Some(walk))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })))
+    }
+}
+
+/// A stream of a run's log lines; see [`RunHandle::logs`]. An error ends it. Nothing is asked before the first item is.
+pub struct LogItems(Pin<Box<dyn Stream<Item = Result<LogLine>> + Send>>);
+
+impl LogItems {
+    /// The next line, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<LogLine>> {
+        self.0.next().await
+    }
+}
+
+impl Stream for LogItems {
+    type Item = Result<LogLine>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for LogItems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogItems")
+    }
+}
+
+struct Walk {
+    client: Client,
+    run: RunId,
+    /// The tasks whose logs are still to be read. Found at the first item.
+    tasks: Option<VecDeque<TaskId>>,
+    /// Of the first of them, lines up to here have been read.
+    since: Option<DateTime<Utc>>,
+    ready: VecDeque<LogLine>,
+}
+
+impl Walk {
+    async fn next(&mut self) -> Result<Option<LogLine>> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Ok(Some(line));
+            }
+            let tasks = match &mut self.tasks {
+                Some(tasks) => tasks,
+                None => {
+                    let details = look(&self.client, self.run, None, Patience::Short).await?;
+                    self.tasks.insert(details.tasks.iter().map(|task| task.id).collect())
+                }
+            };
+            let Some(task) = tasks.front().copied() else { return Ok(None) };
+            let (lines, next) = page(&self.client, task, self.since).await?;
+            self.ready.extend(lines);
+            self.since = next;
+            if next.is_none() {
+                tasks.pop_front();
+            }
+        }
+    }
+}
+
+/// Lines after a moment, and the moment to go on after, if there may be more.
+async fn page(
+    client: &Client,
+    task: TaskId,
+    since: Option<DateTime<Utc>>,
+) -> Result<(Vec<LogLine>, Option<DateTime<Utc>>)> {
+    let mut limit = PAGE;
+    loop {
+        let mut parameters = vec![("limit", limit.to_string())];
+        parameters.extend(since.map(|since| ("since", since.to_rfc3339_opts(SecondsFormat::Micros, true))));
+        let lines = read(client, task, &parameters).await?;
+        if lines.len() < limit {
+            return Ok((lines, None));
+        }
+        if let Some(whole) = whole(lines) {
+            return Ok(whole);
+        }
+        if limit >= LARGEST {
+            let text =
+                format!("the log of task {task} has more than {LARGEST} lines of one moment, which cannot be paged");
+            return Err(crate::error::Error::new(crate::error::ErrorKind::Server, text));
+        }
+        limit = (limit * 2).min(LARGEST);
+    }
+}
+
+/// Of a full page, the lines before its last moment: of that moment there may be more, and a question after it would leave
+/// them out. `None` if there is but one moment.
+fn whole(mut lines: Vec<LogLine>) -> Option<(Vec<LogLine>, Option<DateTime<Utc>>)> {
+    let last = lines.last()?.at;
+    lines.retain(|line| line.at < last);
+    let next = lines.last()?.at;
+    Some((lines, Some(next)))
+}
+
+async fn read(client: &Client, task: TaskId, parameters: &[(&str, String)]) -> Result<Vec<LogLine>> {
+    let rows = client.rpc().rest.logs(&task.to_string(), parameters).await?;
+    Ok(rows.into_iter().map(|row| rest::log_line(task, row)).collect())
+}
+
+/// Adds what only the logs know: the first lines, and why the run was cancelled.
+pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()> {
+    let tasks: Vec<_> = details.tasks.iter().map(|task| task.id).collect();
+    let first = [("limit", RunDetails::LOGS.to_string())];
+    let read_all = |parameters: Vec<(&'static str, String)>| {
+        let reads = tasks.clone().into_iter().map(move |task| {
+            let parameters = parameters.clone();
+            async move { read(client, task, &parameters).await }
+        });
+        stream::iter(reads).buffered(AT_ONCE).try_concat()
+    };
+    let mut logs: Vec<LogLine> = read_all(first.to_vec()).await?;
+    logs.sort_by_key(|line| line.at);
+    logs.truncate(RunDetails::LOGS);
+    details.logs = logs;
+    if let Some(crate::model::Outcome::Cancelled(cancellation)) = &mut details.outcome {
+        let found = read_all(vec![("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())]).await?;
+        cancellation.request = found.iter().filter_map(request).max_by_key(|request| request.at);
+    }
+    Ok(())
+}
+
+/// The line that says why a run was cancelled, and its metadata.
+pub(super) fn cancel_line(reason: Option<&str>, by: Option<&str>) -> (String, String) {
+    let by_text = by.map(|by| format!(" by {by}")).unwrap_or_default();
+    let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let metadata = serde_json::json!({ CANCEL_KEY: true, "reason": reason, "by": by });
+    (format!("{CANCEL_TEXT}{by_text}{why}"), metadata.to_string())
+}
+
+fn request(line: &LogLine) -> Option<CancelRequest> {
+    line.metadata.get(CANCEL_KEY)?;
+    let text = |key: &str| line.metadata.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+    Some(CancelRequest { reason: text("reason"), by: text("by"), at: line.at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LogLevel;
+    use proptest::prelude::*;
+
+    fn line(second: i64, message: &str, metadata: &str) -> LogLine {
+        LogLine {
+            task: "00000000-0000-4000-8001-000000000001".parse().unwrap(),
+            attempt: 1,
+            at: DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap(),
+            level: LogLevel::Info,
+            message: message.into(),
+            metadata: serde_json::from_str(metadata).unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_about_a_cancel_is_read_back() {
+        for (reason, by) in [(Some("bad deploy"), Some("ada")), (None, Some("ada")), (Some("x"), None), (None, None)] {
+            let (message, metadata) = cancel_line(reason, by);
+            assert!(message.starts_with(CANCEL_TEXT));
+            let read = request(&line(7, &message, &metadata)).unwrap();
+            assert_eq!((read.reason.as_deref(), read.by.as_deref(), read.at.timestamp() % 10), (reason, by, 7));
+        }
+        assert_eq!(cancel_line(Some("late"), Some("ada")).0, "Cancellation requested by ada: late");
+        assert_eq!(request(&line(1, "Cancellation requested: by a task", r#"{"reason":"x"}"#)), None);
+    }
+
+    proptest! {
+        /// Whatever moments lines share, paging misses none and repeats none.
+        #[test]
+        fn pages_are_cut_between_moments(seconds in proptest::collection::vec(0i64..6, 0..40), limit in 1usize..12) {
+            let mut all: Vec<_> = seconds.iter().enumerate().map(|(at, second)| line(*second, &at.to_string(), "{}")).collect();
+            all.sort_by_key(|line| line.at);
+            let (mut since, mut seen, mut limit) = (None, Vec::new(), limit);
+            loop {
+                let after = all.iter().filter(|line| since.is_none_or(|since| line.at > since));
+                let lines: Vec<_> = after.take(limit).cloned().collect();
+                if lines.len() < limit {
+                    seen.extend(lines);
+                    break;
+                }
+                match whole(lines) {
+                    Some((lines, next)) => { seen.extend(lines); since = next; }
+                    None => limit *= 2,
+                }
+            }
+            prop_assert_eq!(seen, all);
+        }
+    }
+}

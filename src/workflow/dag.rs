@@ -1,0 +1,156 @@
+//! A workflow of several tasks.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::definition::{Definition, Placed, Rules};
+use super::task::Task;
+use crate::model::Priority;
+use crate::run::Runnable;
+
+/// A workflow of several tasks, of which each begins when those that it follows have completed. All of them get the run's
+/// input; what an earlier one ended with, a later one finds in its [`Context`](crate::Context::parent_output).
+///
+/// A run of it ends with an object of what its tasks ended with, by their names: that is `O`.
+///
+/// ```
+/// use hatchet::{Context, Task, Workflow};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Text { text: String }
+///
+/// #[derive(Deserialize)]
+/// struct Counts { words: usize, doubled: usize }
+///
+/// let words = Task::new("words", async |input: Text, _: Context| Ok(input.text.split_whitespace().count()));
+/// let doubled = Task::new("doubled", async |_: Text, context: Context| {
+///     Ok(context.parent_output::<usize>("words")? * 2)
+/// });
+/// let count: Workflow<Text, Counts> = Workflow::new("count").task(&words).task_after(&doubled, ["words"]);
+/// ```
+pub struct Workflow<I, O = serde_json::Value> {
+    name: String,
+    rules: Rules,
+    tasks: Vec<Placed>,
+    on_failure: Option<Arc<super::definition::TaskDefinition>>,
+    problems: Vec<String>,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<I, O> Workflow<I, O> {
+    /// A workflow without tasks. Names are as those of [tasks](Task::new).
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            rules: Rules::default(),
+            tasks: Vec::new(),
+            on_failure: None,
+            problems: Vec::new(),
+            types: PhantomData,
+        }
+    }
+
+    /// Adds a task that begins at once.
+    #[must_use]
+    pub fn task<TO>(self, task: &Task<I, TO>) -> Self {
+        self.task_after(task, std::iter::empty::<String>())
+    }
+
+    /// Adds a task that begins when all of these have completed.
+    #[must_use]
+    pub fn task_after<TO>(mut self, task: &Task<I, TO>, parents: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.check(task);
+        let parents = parents.into_iter().map(Into::into).collect();
+        self.tasks.push(Placed { task: Arc::clone(task.definition()), parents });
+        self
+    }
+
+    /// The task that runs when another has failed. It finds out why in its [`Context`](crate::Context::errors).
+    #[must_use]
+    pub fn on_failure<TO>(mut self, task: &Task<I, TO>) -> Self {
+        self.check(task);
+        if self.on_failure.replace(Arc::clone(task.definition())).is_some() {
+            self.problems.push(format!("workflow {:?}: it has two tasks for failures, accepted: one", self.name));
+        }
+        self
+    }
+
+    /// The priority of runs that are started without one.
+    #[must_use]
+    pub fn default_priority(mut self, priority: Priority) -> Self {
+        self.rules.default_priority = Some(priority);
+        self
+    }
+
+    /// What the dashboard says about it.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.rules.description = text.into();
+        self
+    }
+
+    pub(super) fn with_rules(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+        change(&mut self.rules);
+        self
+    }
+
+    /// The workflow's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a task says about itself as a workflow would be lost here, in silence.
+    fn check<TO>(&mut self, task: &Task<I, TO>) {
+        if *task.rules() != Rules::default() {
+            self.problems.push(format!(
+                "task {:?}: description, priority and what starts runs are the workflow's, not a task's",
+                task.name()
+            ));
+        }
+    }
+}
+
+impl<I, O> From<&Workflow<I, O>> for Definition {
+    fn from(workflow: &Workflow<I, O>) -> Self {
+        Self {
+            name: workflow.name.clone(),
+            rules: workflow.rules.clone(),
+            tasks: workflow.tasks.clone(),
+            on_failure: workflow.on_failure.clone(),
+            problems: workflow.problems.clone(),
+        }
+    }
+}
+
+impl<I: Serialize, O: DeserializeOwned> Runnable for Workflow<I, O> {
+    type Input = I;
+    type Output = O;
+
+    fn workflow_name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<I, O> Clone for Workflow<I, O> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            rules: self.rules.clone(),
+            tasks: self.tasks.clone(),
+            on_failure: self.on_failure.clone(),
+            problems: self.problems.clone(),
+            types: PhantomData,
+        }
+    }
+}
+
+impl<I, O> fmt::Debug for Workflow<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workflow").field("name", &self.name).field("tasks", &self.tasks).finish_non_exhaustive()
+    }
+}
