@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::{ErrorKind, EventId, Priority, RunStatus, WorkflowRef};
+use hatchet::{ErrorKind, EventId, Priority, RunFilter, RunStatus, Total, Trigger, WorkflowRef};
 use serde_json::{Value, json};
 
 use crate::tasks::{Doubled, Number, double};
@@ -14,6 +14,8 @@ rows! {
     c2_from_a_run_back_to_its_event,
     c2_an_event_that_nobody_listens_to,
     c2_many_events_in_order_and_a_bad_one_loses_no_other,
+    c6_details_tell_the_event_that_started_a_run,
+    q4_runs_that_an_event_has_started,
     c9_events_have_the_namespace,
     c12_bad_events_are_refused_before_anything_is_sent,
     w10_wildcards_in_the_definition_start_runs,
@@ -106,6 +108,36 @@ async fn c2_many_events_in_order_and_a_bad_one_loses_no_other(world: World) {
         assert_eq!(event.details().await.unwrap().payload.parse::<Value>().unwrap(), json!({ "n": at }));
         let run = event.runs().await.unwrap().remove(0);
         assert_eq!(run.result().await.unwrap()["doubled"], json!(2 * at));
+    }
+    worker.shutdown().await;
+}
+
+async fn c6_details_tell_the_event_that_started_a_run(world: World) {
+    let task = double(world.name("double")).on_event(world.name("k"));
+    let worker = world.worker(&task).await;
+    let event = world.hatchet.push_event(world.name("k"), &Number { n: 1 }).send().await.unwrap();
+    let run = event.runs().await.unwrap().remove(0);
+    let Trigger::Event(trigger) = run.details().await.unwrap().trigger else { panic!("it does not say so") };
+    assert_eq!((trigger.id, trigger.key), (event.id(), world.name("k")));
+    let manual = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    assert_eq!(manual.details().await.unwrap().trigger, Trigger::Manual);
+    worker.shutdown().await;
+}
+
+async fn q4_runs_that_an_event_has_started(world: World) {
+    let key = world.name("k");
+    let (one, two) = (double(world.name("one")).on_event(&key), double(world.name("two")).on_event(&key));
+    let worker = world.hatchet.worker(world.name("worker")).register(&one).register(&two).build().unwrap();
+    let worker = worker.start().await.unwrap();
+    let event = world.hatchet.push_event(&key, &Number { n: 1 }).send().await.unwrap();
+    let other = world.hatchet.push_event(&key, &Number { n: 1 }).send().await.unwrap();
+    for event in [&event, &other] {
+        let expected: HashSet<_> = event.runs().await.unwrap().iter().map(hatchet::RunHandle::id).collect();
+        let query = world.hatchet.runs(RunFilter::new(world.window()).event(event.id()));
+        let found = query.page(10).await.unwrap();
+        assert_eq!(found.runs.iter().map(|run| run.id).collect::<HashSet<_>>(), expected);
+        assert_eq!(found.total, Total::Exactly(2));
+        assert!(found.runs.iter().all(|run| matches!(run.trigger(), Trigger::Event(_))));
     }
     worker.shutdown().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use hatchet::{Client, ErrorKind, Priority, RunSummary, Window};
+use hatchet::{Client, ErrorKind, Priority, RunSummary, Trigger, Window};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -69,7 +69,7 @@ async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
     let late = details.created_at.unwrap() - at;
     assert!((TimeDelta::zero()..TimeDelta::seconds(2)).contains(&late), "{late}");
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
-    assert!(details.engine_metadata.contains_key("hatchet__rs_schedule"));
+    assert!(matches!(details.trigger, Trigger::Schedule(_)), "{}", details.trigger);
     // The schedule is gone, and the handle still finds its run.
     let error = schedule.details().await.unwrap_err();
     assert_eq!((error.kind(), error.is_not_found()), (ErrorKind::NotFound, true));
@@ -148,7 +148,9 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
     let run = world.hatchet.run_handle::<Doubled>(found[0].id);
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 6 });
     let details = run.details().await.unwrap();
-    assert_eq!(details.engine_metadata["hatchet__cron_name"], json!("often"));
+    let Trigger::Cron(trigger) = details.trigger else { panic!("it does not say so") };
+    assert_eq!((trigger.name.as_str(), trigger.expression.as_str()), ("often", "*/2 * * * * *"));
+    assert_eq!(trigger.scheduled_at.unwrap().timestamp() % 2, 0);
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     let seconds = found[1].created_at - found[0].created_at;
     assert!((TimeDelta::seconds(1)..TimeDelta::seconds(5)).contains(&seconds), "{seconds}");

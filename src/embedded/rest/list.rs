@@ -149,9 +149,9 @@ impl Runs {
     }
 
     fn was_with_worker(&self, run: &Run) -> bool {
-        let had =
-            |worker: &Uuid| run.tasks.iter().flat_map(|task| &task.events).any(|event| event.worker == Some(*worker));
-        self.workers.is_empty() || self.workers.iter().any(had)
+        // The last that had a task of it.
+        let mut last = run.tasks.iter().filter_map(|task| task.events.iter().rev().find_map(|event| event.worker));
+        self.workers.is_empty() || last.any(|worker| self.workers.contains(&worker))
     }
 
     fn has_key(&self, run: &Run) -> bool {
