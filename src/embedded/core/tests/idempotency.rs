@@ -140,3 +140,22 @@ fn what_is_refused() {
     let fault = Idempotency::new("string(input.n)".into(), 1, 0).unwrap_err();
     assert_eq!(fault.message, "the embedded engine does not implement the CEL expression `string(input.n)` yet");
 }
+
+#[test]
+fn the_first_task_of_a_dag_frees_its_key_or_the_last() {
+    for (quirks, early) in [(Quirks::none(), false), (Quirks::none().with(Quirk::EarlyFreeKeys), true)] {
+        let mut bench = Bench::new(quirks);
+        let tasks = vec![named("a", &[]), named("b", &["a"])];
+        bench.put_definition("w", tasks, None, once(STATUS)).unwrap();
+        bench.worker(10);
+        let first = bench.take(&["x"]).unwrap()[0];
+        assert_eq!(bench.existing("x"), Some(first));
+        let (a, b) = (bench.of(first, "a").id, bench.of(first, "b").id);
+        bench.report(a, ReportKind::Completed, 0, "{}");
+        assert_eq!(bench.existing("x"), (!early).then_some(first));
+        bench.report(b, ReportKind::Completed, 0, "{}");
+        if !early {
+            assert_eq!(bench.existing("x"), None);
+        }
+    }
+}

@@ -50,7 +50,7 @@ impl Play {
     fn step(&mut self, (kind, a, b, c): Step) {
         let (run, worker) = (pick(&self.runs, a), pick(&self.workers, a));
         let bench = &mut self.bench;
-        match (kind % 18, run, worker) {
+        match (kind % 21, run, worker) {
             (0, ..) if c % 2 == 0 => {
                 // A chain, a fan, a diamond; with an on-failure task or without.
                 let shapes: [&[(&str, &[&str])]; 3] = [
@@ -59,7 +59,8 @@ impl Play {
                     &[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])],
                 ];
                 let tasks = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
-                bench.put_all(tasks, (b % 2 == 0).then(|| named("f", &[]))).unwrap();
+                let on_failure = (b % 2 == 0).then(|| named("f", &[]));
+                bench.put_definition("w", tasks, on_failure, rules(a, b, c / 2)).unwrap();
             }
             (0, ..) => {
                 let backoff_factor = (b % 2 == 0).then_some(1.3);
@@ -149,13 +150,23 @@ impl Play {
                 self.bench.turn(|core, turn| core.replay(turn, &[ids, run]));
             }
             (16, ..) => bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
-            (17, ..) => {
+            (18..=20, ..) => self.start_by_itself(kind % 21, b, c, worker),
+            _ => {}
+        }
+        self.check();
+    }
+
+    /// What starts runs without a trigger; and labels, which decide where they go.
+    fn start_by_itself(&mut self, kind: u8, b: u8, c: u8, worker: Option<Uuid>) {
+        let bench = &mut self.bench;
+        match (kind, worker) {
+            (18, _) => {
                 let payload = serde_json::json!({ "n": b });
                 let pushed =
                     Pushed { key: format!("k:{c}"), payload, metadata: ().into(), priority: None, scope: None };
                 bench.turn(|core, turn| core.push(turn, pushed));
             }
-            (18, ..) => {
+            (19, _) => {
                 let what = Scheduled { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
                 let at = bench.now + TimeDelta::seconds(i64::from(b) - 20);
                 let made = bench.turn(|core, turn| core.schedule(turn, &what, &[at, at])).unwrap();
@@ -163,13 +174,12 @@ impl Play {
                 let is_there = c % 2 == 0 && at > bench.now;
                 assert!(!is_there || bench.turn(|core, _| core.delete_schedule(made[1].0)));
             }
-            (19, _, Some(worker)) => {
+            (_, Some(worker)) => {
                 let labels = BTreeMap::from([("n".to_owned(), Label::Number(i32::from(b % 3)))]);
                 bench.turn(|core, _| core.upsert_labels(worker, labels)).unwrap();
             }
             _ => {}
         }
-        self.check();
     }
 
     /// A task of a run that is there by now, and its attempt.

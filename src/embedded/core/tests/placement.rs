@@ -101,3 +101,22 @@ fn who_asks_for_nothing_is_placed_as_before() {
     assert_eq!(bench.go(&trigger(None), 1), [many]);
     assert_eq!(bench.go(&trigger(None), 5).iter().filter(|stream| **stream == few).count(), 1);
 }
+
+#[test]
+fn the_tasks_of_a_sticky_run_stay_together() {
+    for kind in [Sticky::Soft, Sticky::Hard] {
+        let mut bench = Bench::new(Quirks::none());
+        let tasks = vec![named("a", &[]), named("b", &["a"])];
+        bench.put_definition("w", tasks, None, sticky(kind)).unwrap();
+        let (_, first) = bench.worker(2);
+        bench.turn(|core, turn| core.trigger(turn, vec![trigger(None)])).unwrap();
+        let (stream, a) = bench.actions().remove(0);
+        assert_eq!(stream, first);
+        // Another one has more room now.
+        bench.worker(50);
+        bench.report(a.task, ReportKind::Completed, 0, "{}");
+        let given: Vec<_> =
+            bench.actions().into_iter().map(|(stream, b)| (stream, b.readable_id.to_string())).collect();
+        assert_eq!(given, [(first, "b".to_owned())], "{kind:?}");
+    }
+}
