@@ -20,10 +20,10 @@ macro_rules! quirks {
 }
 
 quirks! {
-    /// Starting a run of a workflow that does not exist is answered with the id of a run that never exists. Without this:
-    /// `INVALID_ARGUMENT`.
+    /// Starting a run of a workflow that does not exist, or whose idempotency key cannot be evaluated, is answered with the
+    /// id of a run that never exists. Without this: `INVALID_ARGUMENT`.
     PhantomRuns,
-    /// REST does not know a run for the first tenth of a second of its life.
+    /// REST does not know a run for the first tenth of a second of its life, and an event a little longer.
     RestLag,
     /// Every failed attempt is announced as the end of the run, also when there is another one, and watching by run id
     /// ends there.
@@ -53,6 +53,14 @@ quirks! {
     /// REST gets what happens in pieces and in no order: a task's end is there before its beginning, a run's new state
     /// before its task's events, and for a moment a failed attempt is the run's end.
     ScatteredRows,
+    /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:
+    /// at once.
+    LateSchedules,
+    /// REST accepts a cron that it cannot read, and soon afterwards it is gone. Without this: it is refused.
+    VanishingCrons,
+    /// Of a run of several tasks, the end of the first frees the idempotency key that is to be taken until the run has ended.
+    /// Without this: the end of the run.
+    EarlyFreeKeys,
 }
 
 /// A set of [`Quirk`]s.

@@ -89,12 +89,11 @@ impl Walk {
             if let Some(line) = self.ready.pop_front() {
                 return Ok(Some(line));
             }
-            let tasks = match &mut self.tasks {
-                Some(tasks) => tasks,
-                None => {
-                    let details = look(&self.client, self.run, None, Patience::Short).await?;
-                    self.tasks.insert(details.tasks.iter().map(|task| task.id).collect())
-                }
+            let tasks = if let Some(tasks) = &mut self.tasks {
+                tasks
+            } else {
+                let details = look(&self.client, self.run, None, Patience::Short).await?;
+                self.tasks.insert(details.tasks.iter().map(|task| task.id).collect())
             };
             let Some(task) = tasks.front().copied() else { return Ok(None) };
             let (lines, next) = page(&self.client, task, self.since).await?;

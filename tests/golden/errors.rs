@@ -23,8 +23,6 @@ const NOT_YET_GRPC: &[&str] = &[
     "refresh timeout of an ended task",
     "refresh timeout by nonsense",
     "release slot of an unknown task",
-    "event with a bad payload",
-    "bad cron",
 ];
 
 /// The same of REST. A route that the server does not have either, it cannot tell from one that is yet to come.

@@ -19,6 +19,7 @@ mod settled;
 mod stage;
 mod tokens;
 mod tokens_refused;
+mod triggers;
 mod wire;
 
 use hatchet::embedded::{Quirk, Quirks};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::store::{Step, Version};
-use super::types::{At, Definition, Fault, TaskDefinition, Turn};
+use super::types::{At, Definition, Fault, TaskDefinition, Turn, stored};
 use super::{Core, dag, duration};
 use crate::model::name::is_name;
 
@@ -15,6 +15,7 @@ pub(super) struct Definitions {
     by_name: HashMap<String, Workflow>,
     /// In the order of creation.
     names: Vec<String>,
+    versions: i64,
 }
 
 #[derive(Debug)]
@@ -30,6 +31,10 @@ impl Definitions {
         self.by_name.get(name)
     }
 
+    pub(super) fn oldest_first(&self) -> impl Iterator<Item = (&str, &Workflow)> {
+        self.names.iter().filter_map(|name| Some((name.as_str(), self.by_name.get(name)?)))
+    }
+
     pub(super) fn newest_first(&self) -> impl Iterator<Item = (&str, &Workflow)> {
         self.names.iter().rev().filter_map(|name| Some((name.as_str(), self.by_name.get(name)?)))
     }
@@ -37,13 +42,20 @@ impl Definitions {
 
 impl Core {
     /// Stores a definition. The same again is the same version.
-    pub(crate) fn put_workflow(&mut self, turn: &mut Turn<'_>, definition: Definition) -> Result<Arc<Version>, Fault> {
+    pub(crate) fn put_workflow(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut definition: Definition,
+    ) -> Result<Arc<Version>, Fault> {
         check(&definition)?;
-        if let Some(known) = self.definitions.find(&definition.name)
-            && is_same(&known.definition, &definition)
-        {
-            return Ok(Arc::clone(&known.latest));
+        if let Some(known) = self.definitions.find(&definition.name) {
+            definition.rules.keep_filters_of(&known.definition.rules);
+            if is_same(&known.definition, &definition) {
+                return Ok(Arc::clone(&known.latest));
+            }
         }
+        self.definitions.versions += 1;
+        definition.rules.name_filters(turn);
         let workflow = self.definitions.find(&definition.name).map_or_else(|| turn.uuid(), |known| known.id);
         let latest = Arc::new(Version {
             id: turn.uuid(),
@@ -51,6 +63,9 @@ impl Core {
             name: definition.name.as_str().into(),
             description: definition.description.clone(),
             default_priority: definition.default_priority,
+            rules: definition.rules.clone(),
+            created: stored(turn.now),
+            order: self.definitions.versions,
             steps: steps(turn, &definition),
         });
         if let Some(known) = self.definitions.by_name.get_mut(&definition.name) {
@@ -61,6 +76,7 @@ impl Core {
             let known = Workflow { id: workflow, created, definition, latest: Arc::clone(&latest) };
             self.definitions.by_name.insert(name, known);
         }
+        self.define_crons(turn, &latest.name);
         Ok(latest)
     }
 }
@@ -106,8 +122,10 @@ fn check(definition: &Definition) -> Result<(), Fault> {
         action(&field, &task.action, &mut problems)?;
         limits(&field, task, &mut problems);
     }
+    definition.rules.check(&mut problems);
     problems.into_result("CreateWorkflowVersionOpts")?;
-    dag::check(definition)
+    dag::check(definition)?;
+    definition.rules.check_further()
 }
 
 fn action(field: &str, action: &str, problems: &mut Problems) -> Result<(), Fault> {

@@ -12,7 +12,7 @@ pub(crate) fn go_text(value: &Value) -> String {
 }
 
 /// What Go says about a text that is no JSON.
-pub(super) fn go_problem(text: &str, error: &serde_json::Error) -> String {
+pub(crate) fn go_problem(text: &str, error: &serde_json::Error) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".into();
     }

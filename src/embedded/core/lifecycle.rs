@@ -209,6 +209,7 @@ impl Core {
             task.state = State::Ended;
         }
         self.add_final(turn, key, end);
+        self.free_key(key.run);
     }
 
     /// A task that is over ends once more: it is kept, and announced as if it were the first time.

@@ -6,16 +6,25 @@
 
 mod cancels;
 mod children;
+mod cron;
+pub(crate) mod crons;
 mod dag;
 mod definitions;
 mod duration;
+pub(crate) mod events;
+mod expression;
 pub(crate) mod filters;
+pub(crate) mod idempotency;
 pub(crate) mod json;
 mod lifecycle;
 mod logs;
+mod pattern;
+mod placement;
 mod queue;
 mod replays;
 mod reports;
+pub(crate) mod rules;
+pub(crate) mod schedules;
 pub(crate) mod store;
 mod streams;
 #[cfg(test)]
@@ -32,8 +41,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use self::children::Families;
+use self::crons::Crons;
 use self::definitions::Definitions;
+use self::events::Events;
+use self::idempotency::Keys;
 use self::queue::Queues;
+use self::schedules::Schedules;
 use self::store::{LogLine, Runs, TaskEvent, TaskEventKind, TaskKey};
 use self::streams::Streams;
 use self::timers::{Timer, Timers};
@@ -55,6 +68,10 @@ pub(crate) struct Core {
     workers: BTreeMap<Uuid, Worker>,
     streams: Streams,
     timers: Timers,
+    events: Events,
+    schedules: Schedules,
+    crons: Crons,
+    keys: Keys,
     effects: Vec<Effect>,
     /// How many replays are not through.
     replaying: usize,
@@ -74,6 +91,10 @@ impl Core {
             workers: BTreeMap::new(),
             streams: Streams::default(),
             timers: Timers::default(),
+            events: Events::default(),
+            schedules: Schedules::default(),
+            crons: Crons::default(),
+            keys: Keys::default(),
             effects: Vec::new(),
             replaying: 0,
             event_count: 0,
@@ -110,6 +131,10 @@ impl Core {
                 Timer::Attach(stream) => self.attach(turn, stream),
                 Timer::Replay(replay) => self.replay_taken(turn, replay),
                 Timer::EarlyEnd(run) => self.early_end(turn, run),
+                Timer::Scheduled(schedule) => {
+                    self.start_scheduled(turn, schedule);
+                }
+                Timer::Cron(cron) => self.fire_cron(turn, cron),
             }
         }
     }
@@ -163,6 +188,7 @@ impl Core {
             workflow: run.version.workflow,
             version: run.version.id,
             parent: run.parent().cloned(),
+            event: run.special.as_ref().and_then(|special| special.event.clone()),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +37,10 @@ impl Queues {
         }
     }
 
-    fn first(&self, action: &str) -> Option<(QueueOrder, TaskKey)> {
-        self.by_action.get(action)?.first_key_value().map(|(order, task)| (*order, *task))
+    /// The first after a place, or the first of all.
+    fn after(&self, action: &str, place: Option<QueueOrder>) -> Option<(QueueOrder, TaskKey)> {
+        let start = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_action.get(action)?.range((start, Bound::Unbounded)).next().map(|(order, task)| (*order, *task))
     }
 
     #[cfg(test)]
@@ -93,8 +96,16 @@ impl Core {
     /// Gives queued tasks of an action to workers, as long as there are both.
     pub(super) fn assign(&mut self, turn: &mut Turn<'_>, action: &str) {
         let mut picked = Vec::new();
-        while let Some((order, key)) = self.queues.first(action) {
-            let Some(worker) = self.free_worker(turn.now, action) else { break };
+        let mut passed = None;
+        while let Some((order, key)) = self.queues.after(action, passed) {
+            let Some(worker) = self.worker_for(turn.now, key, action) else {
+                // One that is choosy does not hold up the others.
+                if self.takes_any(key) || self.free_workers(turn.now, action).next().is_none() {
+                    break;
+                }
+                passed = Some(order);
+                continue;
+            };
             let Some(holder) = self.workers.get_mut(&worker) else { break };
             self.queues.remove(action, order);
             holder.running.insert(key);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::rules::{Rules, Special};
 use super::timers::TimerKey;
 use super::types::{At, EventKind, ParentLink, TaskDefinition};
 
@@ -34,6 +35,10 @@ pub(crate) struct Version {
     pub(crate) name: Arc<str>,
     pub(crate) description: String,
     pub(crate) default_priority: Option<i32>,
+    pub(crate) rules: Rules,
+    pub(crate) created: At,
+    /// A counter over all workflows.
+    pub(crate) order: i64,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -65,6 +70,7 @@ pub(crate) struct Run {
     /// The database's text of an object.
     pub(crate) metadata: Box<str>,
     pub(crate) priority: u8,
+    pub(crate) special: Option<Box<Special>>,
     pub(crate) tasks: Box<[Task]>,
     /// What only a DAG has.
     pub(crate) dag: Option<Box<Dag>>,
@@ -234,6 +240,16 @@ impl Run {
         self.child.as_ref().is_some_and(|child| child.restarted.is_some())
     }
 
+    /// The idempotency key that it was started with.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.special.as_ref()?.key.as_deref()
+    }
+
+    /// The same of a task: those that come first have their run's, the others have none.
+    pub(crate) fn key_of(&self, task: &Task) -> Option<&str> {
+        self.key().filter(|_| self.step(task).is_some_and(|step| step.parents.is_empty() && !step.on_failure))
+    }
+
     /// Go's text of what a worker gets as the input.
     pub(crate) fn last_input(&self) -> &str {
         self.child.as_ref().and_then(|child| child.restarted.as_deref()).unwrap_or(&self.input)
@@ -274,6 +290,11 @@ impl Task {
     /// When the current attempt began, by the worker.
     pub(crate) fn started(&self) -> Option<At> {
         self.event(TaskEventKind::Started).map(|event| event.at)
+    }
+
+    /// The last worker that had it, in any attempt.
+    pub(crate) fn last_worker(&self) -> Option<Uuid> {
+        self.events.iter().rev().find_map(|event| event.worker)
     }
 
     /// When the first was heard of the current attempt, by the engine.

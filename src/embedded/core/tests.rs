@@ -1,10 +1,15 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
 mod children;
+mod crons;
 mod dag;
+mod events;
+mod idempotency;
 mod invariants;
 mod lifecycle;
+mod placement;
 mod replays;
+mod schedules;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -13,6 +18,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use uuid::Uuid;
 
+use super::rules::Rules;
 use super::store::{End, Run, Task, TaskEventKind};
 use super::types::{
     Action, At, Definition, Effect, EventKind, Fault, Message, Registration, Report, ReportKind, Resource, RunEvent,
@@ -89,13 +95,29 @@ impl Bench {
 
     /// Puts the workflow `w` with several tasks. All have the same action.
     fn put_all(&mut self, tasks: Vec<TaskDefinition>, on_failure: Option<TaskDefinition>) -> Result<Uuid, Fault> {
+        self.define("w", tasks, on_failure, Rules::default())
+    }
+
+    /// Puts a workflow with one task.
+    fn put_with(&mut self, name: &str, task: TaskDefinition, rules: Rules) -> Result<(), Fault> {
+        self.define(name, vec![task], None, rules).map(drop)
+    }
+
+    fn define(
+        &mut self,
+        name: &str,
+        tasks: Vec<TaskDefinition>,
+        on_failure: Option<TaskDefinition>,
+        rules: Rules,
+    ) -> Result<Uuid, Fault> {
         let definition = Definition {
-            name: "w".into(),
+            name: name.into(),
             description: String::new(),
             default_priority: None,
             input_json_schema: None,
             tasks,
             on_failure,
+            rules,
         };
         self.turn(|core, turn| core.put_workflow(turn, definition)).map(|version| version.id)
     }
@@ -197,6 +219,7 @@ fn task() -> TaskDefinition {
         retries: 0,
         backoff_factor: None,
         backoff_max_seconds: None,
+        labels: BTreeMap::new(),
     }
 }
 
@@ -207,7 +230,8 @@ fn named(name: &str, parents: &[&str]) -> TaskDefinition {
 
 fn trigger(priority: Option<i32>) -> Trigger {
     let metadata = serde_json::Map::from_iter([("tag".to_owned(), "x".into())]);
-    Trigger { workflow: "w".into(), input: serde_json::json!({"n": 1}), metadata, priority, parent: None }
+    let input = serde_json::json!({"n": 1});
+    Trigger { workflow: "w".into(), input, metadata, priority, parent: None, special: None }
 }
 
 fn registration(slots: i32) -> Registration {

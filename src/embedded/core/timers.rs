@@ -26,6 +26,10 @@ pub(super) enum Timer {
     EarlyEnd(RunIx),
     /// A replay gets through.
     Replay(Replay),
+    /// A schedule is to start its run.
+    Scheduled(Uuid),
+    /// A cron is to start its next run.
+    Cron(Uuid),
 }
 
 /// Names one timer. Two of the same moment fire in the order they were set.

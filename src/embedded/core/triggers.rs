@@ -6,14 +6,23 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::idempotency::{Claim, Collision};
 use super::json::{go_text, jsonb_text};
 use super::store::{Child, Dag, QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Version};
 use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
+/// How the keys of metadata begin that the engine has for itself.
+pub(super) const RESERVED: &str = "hatchet__";
+
+/// Those that do not mean a child that has been started before.
+fn new_ones<'a>(triggers: &'a mut [Trigger], known: &'a [Option<Uuid>]) -> impl Iterator<Item = &'a mut Trigger> {
+    triggers.iter_mut().zip(known).filter(|(_, known)| known.is_none()).map(|(trigger, _)| trigger)
+}
+
 impl Core {
     /// Starts runs, in the order they are given, all with one stamp.
-    pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
+    pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, mut triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
         if !self.has(Quirk::PhantomRuns) {
             let unknown: Vec<_> = triggers
                 .iter()
@@ -25,12 +34,23 @@ impl Core {
             }
         }
         self.check_parents(&triggers)?;
+        // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
+        // They come before the keys, too: who asks for one again needs none.
+        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(trigger)).collect();
+        // What a child inherits may be part of its key.
+        for Trigger { parent, metadata, .. } in new_ones(&mut triggers, &known) {
+            if let Some(parent) = parent {
+                self.inherit(parent, metadata);
+            }
+        }
+        if !self.has(Quirk::PhantomRuns) {
+            new_ones(&mut triggers, &known).try_for_each(|trigger| self.check_key(trigger))?;
+        }
         let mut ids = Vec::with_capacity(triggers.len());
         let mut created = Vec::with_capacity(triggers.len());
-        // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
-        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(trigger)).collect();
+        let mut collisions = Vec::new();
         let mut again = Vec::new();
-        for (trigger, known) in triggers.into_iter().zip(known) {
+        for (mut trigger, known) in triggers.into_iter().zip(known) {
             if let Some(known) = known {
                 ids.push(known);
                 again.push((known, trigger));
@@ -40,7 +60,11 @@ impl Core {
             ids.push(id);
             if let Some(workflow) = self.definitions.find(&trigger.workflow) {
                 let version = Arc::clone(&workflow.latest);
-                created.push(self.create(turn, id, version, trigger));
+                match self.claim(turn, id, &version, &mut trigger) {
+                    Claim::Free => created.push(self.create(turn, id, version, trigger)),
+                    Claim::Taken(existing) => collisions.push(Collision { existing, colliding: id }),
+                    Claim::Unknowable => {}
+                }
             }
         }
         // All are in their queues before the first is given away, so that the urgent ones go first.
@@ -62,7 +86,8 @@ impl Core {
         for key in queued {
             self.hand_out(turn, key);
         }
-        Ok(ids)
+        // The others have been started all the same.
+        if collisions.is_empty() { Ok(ids) } else { Err(Fault::collisions(ids, collisions)) }
     }
 
     /// Gives a new task to a worker if there is one, and announces it.
@@ -77,10 +102,7 @@ impl Core {
     }
 
     fn create(&mut self, turn: &mut Turn<'_>, id: Uuid, version: Arc<Version>, trigger: Trigger) -> RunIx {
-        let Trigger { input, mut metadata, priority, parent, .. } = trigger;
-        if let Some(parent) = &parent {
-            self.inherit(parent, &mut metadata);
-        }
+        let Trigger { input, mut metadata, priority, parent, special, .. } = trigger;
         metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
         let priority = priority.or(version.default_priority).unwrap_or(1);
         // Only an object survives; anything else is nothing to the worker.
@@ -108,6 +130,7 @@ impl Core {
             input: input.into(),
             metadata: jsonb_text(&Value::Object(metadata)).into(),
             priority: u8::try_from(priority).unwrap_or(1),
+            special,
             tasks,
             dag: version.is_dag().then(|| Box::new(Dag::new(&version))),
             child: parent.map(|parent| Box::new(Child { parent, restarted: None })),

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use uuid::Uuid;
 
+use super::idempotency::Collisions;
+use super::rules::{EventRef, Rules, Special, Wanted};
+
 /// A moment by the engine's clock.
 pub(crate) type At = DateTime<Utc>;
 
@@ -43,10 +46,11 @@ pub(crate) struct Fault {
     pub(crate) message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Code {
     InvalidArgument,
     NotFound,
+    AlreadyExists(Box<Collisions>),
     FailedPrecondition,
     Internal,
     Unimplemented,
@@ -84,6 +88,7 @@ pub(crate) struct Definition {
     pub(crate) tasks: Vec<TaskDefinition>,
     /// The task that runs when another has failed.
     pub(crate) on_failure: Option<TaskDefinition>,
+    pub(crate) rules: Rules,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +103,8 @@ pub(crate) struct TaskDefinition {
     pub(crate) retries: i32,
     pub(crate) backoff_factor: Option<f32>,
     pub(crate) backoff_max_seconds: Option<i32>,
+    /// What is wanted of a worker.
+    pub(crate) labels: BTreeMap<String, Wanted>,
 }
 
 /// A request to start a run, its texts checked.
@@ -110,6 +117,7 @@ pub(crate) struct Trigger {
     pub(crate) priority: Option<i32>,
     /// The task that starts it, for a child.
     pub(crate) parent: Option<ParentLink>,
+    pub(crate) special: Option<Box<Special>>,
 }
 
 /// Whose child a run is, and which of them.
@@ -195,6 +203,7 @@ pub(crate) struct Action {
     pub(crate) workflow: Uuid,
     pub(crate) version: Uuid,
     pub(crate) parent: Option<ParentLink>,
+    pub(crate) event: Option<EventRef>,
 }
 
 /// How a run ended, for those who wait for it.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::dag::{SKIPPED, outputs_text};
 use super::definitions::Workflow;
-use super::json::jsonb_text;
-use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind};
+use super::json::{go_text, jsonb_text};
+use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind, Version};
 use super::types::At;
 use super::{Core, Quirk};
 
@@ -61,6 +62,11 @@ pub(crate) struct WorkflowView<'a> {
 impl Core {
     pub(crate) fn workflows(&self) -> impl Iterator<Item = WorkflowView<'_>> {
         self.definitions.newest_first().map(|(name, workflow)| WorkflowView { name, workflow })
+    }
+
+    /// The latest version of a workflow.
+    pub(crate) fn latest(&self, name: &str) -> Option<&Version> {
+        self.definitions.find(name).map(|workflow| &*workflow.latest)
     }
 
     pub(crate) fn find_run(&self, id: Uuid) -> Option<&Run> {
@@ -219,6 +225,11 @@ impl Run {
         let worst = [RestStatus::Failed, RestStatus::Cancelled];
         worst.into_iter().find(|status| statuses().any(|other| other == *status)).unwrap_or(RestStatus::Completed)
     }
+
+    /// The payload of the filter that let its event through.
+    fn filter_payload(&self) -> Value {
+        self.special.as_ref().and_then(|special| special.filter_payload.clone()).unwrap_or_default()
+    }
 }
 
 impl TaskEvent {
@@ -228,7 +239,7 @@ impl TaskEvent {
 }
 
 /// What a worker gets with a task. The first attempt's text is Go's, later ones' and those of on-failure tasks are the
-/// database's.
+/// database's, and so are all of what was started from there.
 pub(super) fn payload(run: &Run, task: &Task) -> String {
     let on_failure = run.step(task).is_some_and(|step| step.on_failure);
     let parents = if run.dag.is_some() { outputs_text(&run.outputs(None)) } else { "{}".into() };
@@ -238,11 +249,13 @@ pub(super) fn payload(run: &Run, task: &Task) -> String {
         String::new()
     };
     let text = format!(
-        r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{{"filter_payload":null}},"user_data":null,"overrides":null{errors}}}"#,
-        run.last_input()
+        r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{{"filter_payload":{}}},"user_data":null,"overrides":null{errors}}}"#,
+        run.last_input(),
+        go_text(&run.filter_payload()),
     );
+    let from_database = run.special.as_ref().is_some_and(|special| special.from_database);
     match serde_json::from_str(&text) {
-        Ok(value) if on_failure || task.retry_count > 0 => jsonb_text(&value),
+        Ok(value) if on_failure || task.retry_count > 0 || from_database => jsonb_text(&value),
         _ => text,
     }
 }
@@ -254,7 +267,7 @@ pub(crate) fn stored_payload(run: &Run, task: &Task) -> serde_json::Value {
     let input: serde_json::Value = serde_json::from_str(run.last_input()).unwrap_or_default();
     let mut payload = serde_json::json!({
         "input": input, "overrides": null, "parents": parents, "triggered_by": "manual",
-        "triggers": {"filter_payload": null}, "user_data": null,
+        "triggers": {"filter_payload": run.filter_payload()}, "user_data": null,
     });
     if let (Some(payload), true) = (payload.as_object_mut(), step.is_some_and(|step| step.on_failure)) {
         payload.insert("step_run_errors".into(), serde_json::json!(run.errors()));

@@ -170,15 +170,13 @@ impl Core {
         self.workers.get(&worker)
     }
 
-    /// The worker with most free slots, of those that can take the action.
-    pub(super) fn free_worker(&self, now: At, action: &str) -> Option<Uuid> {
+    /// The workers that can take the action and have a slot for it.
+    pub(super) fn free_workers(&self, now: At, action: &str) -> impl Iterator<Item = (Uuid, &Worker)> {
         self.workers
             .iter()
-            .filter(|(_, worker)| !worker.paused && worker.is_fresh(now) && worker.actions.contains(action))
-            .map(|(id, worker)| (worker.free(), id))
-            .filter(|(free, _)| *free > 0)
-            .max_by_key(|(free, _)| *free)
-            .map(|(_, id)| *id)
+            .filter(move |(_, worker)| !worker.paused && worker.is_fresh(now) && worker.actions.contains(action))
+            .filter(|(_, worker)| worker.free() > 0)
+            .map(|(id, worker)| (*id, worker))
     }
 
     /// Half a minute has passed since some beat. If there was none since, the worker's tasks go to others.

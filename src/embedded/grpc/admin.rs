@@ -6,18 +6,19 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, not_yet, sized, time};
+use super::{Engine, answer, not_yet, rules, sized, time};
 use crate::embedded::core::filters::RunFilter;
 use crate::embedded::core::json::jsonb_text;
+use crate::embedded::core::rules::Special;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
 use crate::embedded::core::{Core, RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
-    CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
-    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail, TasksFilter,
-    TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
+    CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, DesiredWorkerLabels, GetRunDetailsRequest,
+    GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail,
+    TasksFilter, TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
 
 /// The most that a filter means.
@@ -46,9 +47,6 @@ impl AdminService for Engine {
             );
             return Err(Status::invalid_argument(text));
         }
-        if !request.desired_worker_labels.is_empty() {
-            return not_yet("desired worker labels");
-        }
         // This call looks at neither text: what is not JSON becomes nothing.
         let trigger = Trigger {
             workflow: request.workflow_name,
@@ -56,6 +54,7 @@ impl AdminService for Engine {
             metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
             priority: request.priority,
             parent: None,
+            special: special(None, request.desired_worker_labels),
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
@@ -212,17 +211,19 @@ fn status(status: RestStatus) -> RunStatus {
     }
 }
 
+/// What a trigger wants of a worker, if anything.
+pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorkerLabels>) -> Option<Box<Special>> {
+    if worker.is_none() && labels.is_empty() {
+        return None;
+    }
+    Some(Box::new(Special { worker, labels: rules::labels(labels), ..Special::default() }))
+}
+
 /// Takes a definition apart, and refuses by name what there is no engine for yet.
-fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
-    let missing = [
-        (!request.event_triggers.is_empty(), "event triggers"),
-        (!request.cron_triggers.is_empty() || request.cron_input.is_some(), "cron triggers"),
-        (request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency"),
-        (request.sticky.is_some(), "sticky workflows"),
-        (!request.default_filters.is_empty(), "default filters"),
-        (request.idempotency.is_some(), "idempotency"),
-    ];
+fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
+    let missing = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
     refuse_missing(&missing)?;
+    let rules = rules::rules(&mut request)?;
     let tasks = request.tasks.into_iter().map(task_definition).collect::<Result<_, _>>()?;
     Ok(Definition {
         name: request.name,
@@ -231,6 +232,7 @@ fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault
         input_json_schema: request.input_json_schema,
         tasks,
         on_failure: request.on_failure_task.map(task_definition).transpose()?,
+        rules,
     })
 }
 
@@ -239,7 +241,6 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let missing = [
         (!task.rate_limits.is_empty(), "rate limits"),
-        (!task.worker_labels.is_empty(), "desired worker labels"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
         (task.conditions.is_some_and(|conditions| conditions != TaskConditions::default()), "conditions"),
         (task.is_durable, "durable tasks"),
@@ -256,6 +257,7 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
         retries: task.retries,
         backoff_factor: task.backoff_factor,
         backoff_max_seconds: task.backoff_max_seconds,
+        labels: rules::labels(task.worker_labels),
     })
 }
 

@@ -357,6 +357,8 @@ fn assigned(tenant: &str, action: Action) -> AssignedAction {
         child_workflow_key: action.parent.and_then(|parent| parent.key).map(Into::into),
         workflow_id: Some(action.workflow.to_string()),
         workflow_version_id: Some(action.version.to_string()),
+        triggering_event_external_id: action.event.as_ref().map(|event| event.id.to_string()),
+        triggering_event_key: action.event.map(|event| event.key.to_string()),
         ..Default::default()
     }
 }

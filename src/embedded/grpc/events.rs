@@ -3,21 +3,52 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, not_yet, sized, time};
+use super::admin::stored_json;
+use super::{Engine, answer, sized, time};
+use crate::embedded::core::events::Pushed;
+use crate::embedded::core::types::At;
 use crate::rpc::pb::events_service_server::EventsService;
 use crate::rpc::pb::{
     BulkPushEventRequest, Event, Events, PushEventRequest, PutLogRequest, PutLogResponse, PutStreamEventRequest,
     PutStreamEventResponse, ReplayEventRequest,
 };
+use crate::time::to_proto;
+
+/// What a bulk push says of a key that is empty. A single one takes it.
+const NO_KEY: &str = "Invalid request: events failing validation error 400: 1 error occurred:\n\t* validation failed on field 'CreateEventOpts.Key': on condition 'required'\n\n";
 
 #[tonic::async_trait]
 impl EventsService for Engine {
-    async fn push(&self, _: Request<PushEventRequest>) -> Result<Response<Event>, Status> {
-        not_yet("Push")
+    async fn push(&self, request: Request<PushEventRequest>) -> Result<Response<Event>, Status> {
+        let request = sized(request)?;
+        let pushed = pushed(&request)?;
+        let (id, at) = self.core.call(move |core, turn| core.push(turn, pushed)).await?;
+        answer(taken_in(self.tenant, request, id, at))
     }
 
-    async fn bulk_push(&self, _: Request<BulkPushEventRequest>) -> Result<Response<Events>, Status> {
-        not_yet("BulkPush")
+    async fn bulk_push(&self, request: Request<BulkPushEventRequest>) -> Result<Response<Events>, Status> {
+        let events = sized(request)?.events;
+        match events.len() {
+            0 => return Err(Status::invalid_argument("No events to ingest")),
+            count @ 1001.. => {
+                return Err(Status::invalid_argument(format!(
+                    "Invalid request: too many events - {count} is over maximum (1000)"
+                )));
+            }
+            _ => {}
+        }
+        // One that is wrong, and none is taken in.
+        let all = events.iter().map(pushed).collect::<Result<Vec<_>, Status>>()?;
+        if all.iter().any(|event| event.key.is_empty()) {
+            return Err(Status::invalid_argument(NO_KEY));
+        }
+        let ids = self
+            .core
+            .call(move |core, turn| all.into_iter().map(|event| core.push(turn, event)).collect::<Vec<_>>())
+            .await?;
+        let events =
+            events.into_iter().zip(ids).map(|(event, (id, at))| taken_in(self.tenant, event, id, at)).collect();
+        answer(Events { events })
     }
 
     async fn replay_single_event(&self, _: Request<ReplayEventRequest>) -> Result<Response<Event>, Status> {
@@ -56,6 +87,30 @@ impl EventsService for Engine {
             .call(move |core, turn| core.chunk(turn, task, &text, request.event_index, time(request.created_at)))
             .await??;
         answer(PutStreamEventResponse {})
+    }
+}
+
+/// An event, checked in the order and the words of the engine.
+fn pushed(request: &PushEventRequest) -> Result<Pushed, Status> {
+    let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
+    let payload = stored_json(&request.payload, "payload")?;
+    if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
+        return Err(Status::invalid_argument(format!("priority must be between 1 and 3, got {priority}")));
+    }
+    let (key, scope) = (request.key.clone(), request.scope.clone());
+    Ok(Pushed { key, payload, metadata, priority: request.priority, scope })
+}
+
+/// The answer: the event as it was sent, with the engine's id and time. Its scope and its runs are not there.
+fn taken_in(tenant: Uuid, request: PushEventRequest, id: Uuid, at: At) -> Event {
+    Event {
+        tenant_id: tenant.to_string(),
+        event_id: id.to_string(),
+        key: request.key,
+        payload: request.payload,
+        event_timestamp: Some(to_proto(at)),
+        additional_metadata: request.additional_metadata,
+        scope: None,
     }
 }
 

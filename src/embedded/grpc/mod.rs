@@ -1,8 +1,11 @@
 //! The generated services over the core: they check, convert, and hand on. What is not there yet says so by name.
 
 mod admin;
+mod collisions;
 mod dispatcher;
 mod events;
+mod rules;
+mod schedules;
 mod v1_dispatcher;
 mod workflows;
 
@@ -181,6 +184,7 @@ impl From<Fault> for Status {
         let code = match fault.code {
             Code::InvalidArgument => GrpcCode::InvalidArgument,
             Code::NotFound => GrpcCode::NotFound,
+            Code::AlreadyExists(found) => return collisions::single(fault.message, &found),
             Code::FailedPrecondition => GrpcCode::FailedPrecondition,
             Code::Internal => GrpcCode::Internal,
             Code::Unimplemented => GrpcCode::Unimplemented,

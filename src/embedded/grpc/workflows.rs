@@ -3,9 +3,9 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::admin::stored_json;
-use super::{Engine, answer, not_yet, sized, uuid_problem};
-use crate::embedded::core::types::{ParentLink, Trigger};
+use super::admin::{special, stored_json};
+use super::{Engine, answer, collisions, not_yet, schedules, sized, uuid_problem};
+use crate::embedded::core::types::{Code, Fault, ParentLink, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
 use crate::rpc::pb::{
@@ -34,7 +34,10 @@ impl WorkflowService for Engine {
         for element in request.workflows {
             triggers.push(trigger(element)?);
         }
-        let ids = self.core.call(move |core, turn| core.trigger(turn, triggers)).await??;
+        let ids = match self.core.call(move |core, turn| core.trigger(turn, triggers)).await? {
+            Err(Fault { code: Code::AlreadyExists(found), message }) => return Err(collisions::bulk(message, &found)),
+            ids => ids?,
+        };
         answer(BulkTriggerWorkflowResponse { workflow_run_ids: ids.iter().map(Uuid::to_string).collect() })
     }
 
@@ -46,9 +49,7 @@ impl WorkflowService for Engine {
         &self,
         request: Request<ScheduleWorkflowRequest>,
     ) -> Result<Response<WorkflowVersion>, Status> {
-        let name = sized(request)?.name;
-        let known = self.core.call(move |core, _| core.workflows().any(|view| view.name == name)).await?;
-        if known { not_yet("ScheduleWorkflow") } else { Err(Status::not_found("workflow not found")) }
+        schedules::schedule(self, sized(request)?).await
     }
 
     async fn put_rate_limit(&self, _: Request<PutRateLimitRequest>) -> Result<Response<PutRateLimitResponse>, Status> {
@@ -72,15 +73,13 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
             "Invalid request: priority must be between 1 and 3, got {priority}"
         )));
     }
-    if let Some(worker) = &request.desired_worker_id {
-        if worker.parse::<Uuid>().is_err() {
-            return Err(Status::invalid_argument(format!(
-                "Invalid request: desiredWorkerId must be a valid UUID: {}",
-                uuid_problem(worker)
-            )));
-        }
-        return not_yet("desired workers");
-    }
+    let desired = |worker: &String| {
+        worker.parse::<Uuid>().map_err(|_| {
+            let problem = uuid_problem(worker);
+            Status::invalid_argument(format!("Invalid request: desiredWorkerId must be a valid UUID: {problem}"))
+        })
+    };
+    let worker = request.desired_worker_id.as_ref().map(desired).transpose()?;
     let parent = match &request.parent_task_run_external_id {
         None => None,
         Some(parent) => {
@@ -93,9 +92,6 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
             Some(ParentLink { task, index: request.child_index, key: request.child_key.map(Into::into) })
         }
     };
-    if !request.desired_worker_labels.is_empty() {
-        return not_yet("desired worker labels");
-    }
     Ok(Trigger {
         workflow: request.name,
         input,
@@ -106,5 +102,6 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
         },
         priority: request.priority,
         parent,
+        special: special(worker, request.desired_worker_labels),
     })
 }

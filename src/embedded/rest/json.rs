@@ -194,6 +194,14 @@ fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
         json!({"input": {}, "output": {}})
     };
     extend(row, both);
+    add_key(row, run.key_of(task));
+}
+
+/// Only lists tell it.
+pub(super) fn add_key(row: &mut Value, key: Option<&str>) {
+    if let Some(key) = key {
+        extend(row, json!({"idempotencyKey": key}));
+    }
 }
 
 fn summary(core: &Core, run: &Run, task: &Task) -> Value {

@@ -25,6 +25,10 @@ pub(super) struct Runs {
     all_tags: bool,
     tasks: bool,
     payloads: bool,
+    /// The event that started them, the workers that had a task of theirs, and their idempotency keys.
+    event: Option<Uuid>,
+    workers: Vec<Uuid>,
+    keys: Vec<String>,
     limit: usize,
     offset: usize,
 }
@@ -54,14 +58,9 @@ impl Runs {
             metadata.retain(|(other, _)| other != key);
             metadata.push((key.into(), value.into()));
         }
-        // A filter that this engine cannot follow matches nothing here, as nothing has what it asks for.
-        let mut foreign = query.first("idempotency_keys").is_some();
-        for name in ["triggering_event_external_id", "worker_id"] {
-            foreign |= !query.ids(name)?.is_empty();
-        }
         Ok(Self {
             // Without a start the server answers no rows.
-            since: query.time("since")?.filter(|_| !foreign),
+            since: query.time("since")?,
             until: query.time("until")?,
             // A status that it does not know, the server passes over.
             statuses: query
@@ -74,6 +73,9 @@ impl Runs {
             metadata,
             tasks: false,
             payloads: query.flag("include_payloads")?.unwrap_or(false),
+            event: query.ids("triggering_event_external_id")?.first().copied(),
+            workers: query.ids("worker_id")?,
+            keys: query.all("idempotency_keys").map(str::to_owned).collect(),
             limit,
             offset: query.number("offset")?.unwrap_or(0),
         })
@@ -83,10 +85,13 @@ impl Runs {
         if self.tasks {
             let tasks =
                 self.matching(core, now).flat_map(|run| run.newest_first().into_iter().map(move |task| (run, task)));
-            let tasks = tasks.filter(|(_, task)| self.has_status(task.rest_status()));
+            let tasks = tasks.filter(|(run, task)| {
+                self.has_status(task.rest_status()) && self.was_with_worker(task) && self.has_key(run.key_of(task))
+            });
             self.page(tasks, |(run, task)| render::task_row(core, run, task, self.payloads))
         } else {
-            let runs = self.matching(core, now).filter(|run| self.has_status(run.rest_status()));
+            let runs =
+                self.matching(core, now).filter(|run| self.has_status(run.rest_status()) && self.has_key(run.key()));
             self.page(runs, |run| render::row(core, run, self.payloads))
         }
     }
@@ -135,6 +140,7 @@ impl Runs {
             .take_while(move |run| self.since.is_some_and(|since| run.created >= since))
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
+            .filter(|run| self.is_of_event(run))
             .filter(|run| has_tags(run, &self.metadata, self.all_tags))
             .flat_map(|run| std::iter::repeat_n(run, self.count_of(core, run)))
     }
@@ -148,6 +154,21 @@ impl Runs {
             }
             _ => 0,
         }
+    }
+
+    /// Tasks of a DAG are not found by its event.
+    fn is_of_event(&self, run: &Run) -> bool {
+        let own = || run.special.as_ref()?.event.as_ref().map(|event| event.id);
+        self.event.is_none() || own() == self.event && !(self.tasks && run.dag.is_some())
+    }
+
+    /// Only a list of tasks looks at it, and at the last worker that each of them had.
+    fn was_with_worker(&self, task: &Task) -> bool {
+        self.workers.is_empty() || task.last_worker().is_some_and(|last| self.workers.contains(&last))
+    }
+
+    fn has_key(&self, key: Option<&str>) -> bool {
+        self.keys.is_empty() || key.is_some_and(|key| self.keys.iter().any(|other| other == key))
     }
 }
 

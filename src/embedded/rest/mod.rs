@@ -1,10 +1,14 @@
 //! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
 
 mod bulk;
+mod crons;
 mod dag;
+mod events;
 mod json;
 mod list;
+mod paging;
 mod query;
+mod schedules;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -42,6 +46,9 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
         .route("/api/v1/tenants/{tenant}/workflows", get(workflows));
     Router::new()
         .merge(tenant_routes)
+        .merge(events::routes())
+        .merge(schedules::routes())
+        .merge(crons::routes())
         .route("/api/v1/stable/workflow-runs/{run}", get(run))
         .route("/api/v1/stable/workflow-runs/{run}/status", get(run_status))
         .route("/api/v1/stable/workflow-runs/{run}/task-events", get(run_task_events))
@@ -60,6 +67,7 @@ enum Refusal {
     Message(StatusCode, &'static str),
     Text(StatusCode, String),
     Descriptions(StatusCode, &'static str),
+    Description(StatusCode, String),
 }
 
 impl Refusal {
@@ -73,6 +81,7 @@ impl IntoResponse for Refusal {
             Self::Message(status, message) => (status, json!({ "message": message })),
             Self::Text(status, message) => (status, json!({ "message": message })),
             Self::Descriptions(status, description) => (status, json!({ "errors": [{ "description": description }] })),
+            Self::Description(status, description) => (status, json!({ "errors": [{ "description": description }] })),
         };
         (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
     }

@@ -119,7 +119,9 @@ fn without_a_failure_the_on_failure_task_is_skipped() {
         if cancelled {
             bench.turn(|core, turn| core.cancel(turn, &[run]));
         } else {
-            ["a", "b", "c", "d"].iter().for_each(|name| complete(&mut bench, run, name, "{}"));
+            for name in ["a", "b", "c", "d"] {
+                complete(&mut bench, run, name, "{}");
+            }
         }
         let cleanup = bench.of(run, "cleanup");
         assert_eq!(cleanup.grpc_view(bench.now).output, Some(r#"{"skipped":true}"#));
@@ -245,6 +247,8 @@ fn the_order_of_tasks_makes_no_new_version_and_that_of_parents_does() {
 fn a_run_keeps_the_version_it_began_with() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     bench.put_all(vec![named("a", &[]), named("b", &["a"])], None).unwrap();
-    ["a", "b", "c", "d"].iter().for_each(|name| complete(&mut bench, run, name, "{}"));
+    for name in ["a", "b", "c", "d"] {
+        complete(&mut bench, run, name, "{}");
+    }
     assert_eq!(bench.run(run).rest_status(), Completed);
 }

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::embedded::core::events::Pushed;
+use crate::embedded::core::rules::{Idempotency, Sticky};
+use crate::embedded::core::schedules::Scheduled;
 use crate::embedded::core::store::State;
 use crate::embedded::core::timers::Timer;
-use crate::embedded::core::types::ParentLink;
+use crate::embedded::core::types::{Label, ParentLink};
 use crate::embedded::quirks::Quirk;
 
 /// One command: which, and three small numbers to choose its arguments by.
@@ -44,11 +47,29 @@ impl Play {
         }
     }
 
-    fn step(&mut self, (kind, a, b, c): Step) {
-        let (run, worker) = (pick(&self.runs, a), pick(&self.workers, a));
+    fn step(&mut self, step: Step) {
+        let (kind, a, b, _) = step;
+        match kind % 21 {
+            0..=2 | 17 | 18 => self.begin(step),
+            3..=8 | 19 => self.work(step),
+            16 => self.bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
+            _ => {
+                if let Some(run) = pick(&self.runs, a) {
+                    self.touch(run, step);
+                }
+            }
+        }
+        // Whatever has started them.
+        self.runs = self.bench.core.runs().newest_first(None).map(|run| run.id).collect();
+        self.check();
+    }
+
+    /// Definitions, and what starts runs.
+    fn begin(&mut self, (kind, a, b, c): Step) {
+        let run = pick(&self.runs, a);
         let bench = &mut self.bench;
-        match (kind % 18, run, worker) {
-            (0, ..) if c % 2 == 0 => {
+        match kind % 21 {
+            0 if c % 2 == 0 => {
                 // A chain, a fan, a diamond; with an on-failure task or without.
                 let shapes: [&[(&str, &[&str])]; 3] = [
                     &[("a", &[]), ("b", &["a"])],
@@ -56,41 +77,79 @@ impl Play {
                     &[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])],
                 ];
                 let tasks = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
-                bench.put_all(tasks, (b % 2 == 0).then(|| named("f", &[]))).unwrap();
+                let on_failure = (b % 2 == 0).then(|| named("f", &[]));
+                bench.define("w", tasks, on_failure, rules(a, b, c)).unwrap();
             }
-            (0, ..) => {
+            0 => {
                 let backoff_factor = (b % 2 == 0).then_some(1.3);
                 let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
-                bench.put(TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() });
+                let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
+                bench.put_with("w", task, rules(a, b, c)).unwrap();
             }
-            (1 | 2, ..) => {
+            1 | 2 => {
                 let parent = run.filter(|_| c % 3 == 0).and_then(|run| self.task(run, b));
                 let parent =
                     |at| parent.map(|(task, _)| ParentLink { task, index: Some(i32::from(at % 2)), key: None });
                 let triggers = (0..a % 4)
                     .map(|at| Trigger { parent: parent(at), ..trigger(Some(1 + i32::from(b.wrapping_add(at) % 3))) });
                 let triggers = triggers.collect();
-                self.runs.extend(self.bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap());
+                // Keys may collide, and then all but those are started.
+                drop(self.bench.turn(|core, turn| core.trigger(turn, triggers)));
             }
-            (3, ..) => self
+            17 => {
+                let payload = serde_json::json!({ "n": b });
+                let pushed =
+                    Pushed { key: format!("k:{c}"), payload, metadata: ().into(), priority: None, scope: None };
+                bench.turn(|core, turn| core.push(turn, pushed));
+            }
+            18 => {
+                let what = Scheduled { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
+                let at = bench.now + TimeDelta::seconds(i64::from(b) - 20);
+                let made = bench.turn(|core, turn| core.schedule(turn, &what, &[at, at])).unwrap();
+                // One of the past has started its run by now.
+                let is_there = c % 2 == 0 && at > bench.now;
+                assert!(!is_there || bench.turn(|core, _| core.delete_schedule(made[1].0)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What workers do, but for their reports.
+    fn work(&mut self, (kind, a, b, _): Step) {
+        let worker = pick(&self.workers, a);
+        let bench = &mut self.bench;
+        match (kind % 21, worker) {
+            (3, _) => self
                 .workers
                 .push(bench.turn(|core, turn| core.register(turn, registration(i32::from(a % 4) - 1))).unwrap()),
-            (4, _, Some(worker)) => {
+            (4, Some(worker)) => {
                 let stream = bench.stream();
                 bench.turn(|core, _| core.listen(worker, stream)).unwrap();
                 self.open.push(stream);
             }
-            (5 | 6, _, Some(worker)) => drop(bench.turn(|core, turn| core.heartbeat(turn, worker))),
-            (7, ..) => {
+            (5 | 6, Some(worker)) => drop(bench.turn(|core, turn| core.heartbeat(turn, worker))),
+            (7, _) => {
                 if let Some(stream) = pick(&self.open, a) {
                     bench.turn(|core, turn| core.close_stream(turn, stream));
                     self.open.retain(|open| *open != stream);
                     self.closed.insert(stream);
                 }
             }
-            (8, _, Some(worker)) if b % 4 == 0 => bench.turn(|core, _| core.unsubscribe(worker)).unwrap(),
-            (8, _, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
-            (9..=11, Some(run), _) => {
+            (8, Some(worker)) if b % 4 == 0 => bench.turn(|core, _| core.unsubscribe(worker)).unwrap(),
+            (8, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
+            (19, Some(worker)) => {
+                let labels = BTreeMap::from([("n".to_owned(), Label::Number(i32::from(b % 3)))]);
+                bench.turn(|core, _| core.upsert_labels(worker, labels)).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// What is done to a run, its tasks and those who watch it.
+    fn touch(&mut self, run: Uuid, (kind, _, b, c): Step) {
+        let bench = &mut self.bench;
+        match kind % 21 {
+            9..=11 => {
                 use ReportKind::{Acknowledged, Cancelled, Completed, Failed, Started};
                 let Some((task, current)) = self.task(run, b) else { return };
                 let bench = &mut self.bench;
@@ -104,13 +163,13 @@ impl Play {
                 };
                 bench.turn(|core, turn| core.report(turn, report)).unwrap();
             }
-            (12, Some(run), _) if c % 2 == 0 => bench.turn(|core, turn| core.cancel(turn, &[run])),
-            (12, Some(run), _) => {
+            12 if c % 2 == 0 => bench.turn(|core, turn| core.cancel(turn, &[run])),
+            12 => {
                 if let Some((task, _)) = self.task(run, b) {
                     self.bench.turn(|core, turn| core.cancel(turn, &[task]));
                 }
             }
-            (13, Some(run), _) => {
+            13 => {
                 let stream = bench.stream();
                 self.open.push(stream);
                 match b % 3 {
@@ -119,7 +178,7 @@ impl Play {
                     _ => bench.turn(|core, _| core.watch_tag(stream, "tag", "x")),
                 }
             }
-            (14, Some(run), _) => {
+            14 => {
                 let stream = pick(&self.results, b)
                     .filter(|stream| c % 4 != 0 && self.open.contains(stream))
                     .unwrap_or_else(|| {
@@ -131,19 +190,17 @@ impl Play {
                     });
                 bench.turn(|core, turn| core.ask_result(turn, stream, run));
             }
-            (15, Some(run), _) => {
+            15 => {
                 if let Some((task, _)) = self.task(run, b) {
                     self.bench.turn(|core, turn| core.chunk(turn, task, "chunk", None, None)).unwrap();
                 }
             }
-            (17, Some(run), _) => {
+            20 => {
                 let ids = self.task(run, b).filter(|_| c % 3 == 0).map_or(run, |(task, _)| task);
                 self.bench.turn(|core, turn| core.replay(turn, &[ids, run]));
             }
-            (16, ..) => bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
             _ => {}
         }
-        self.check();
     }
 
     /// A task of a run that is there by now, and its attempt.
@@ -208,6 +265,18 @@ impl Play {
         self.bench.turn(|_, _| ());
         self.hear();
         assert!(self.bench.core.next_timer().is_none_or(|at| at > self.bench.now), "a timer in the past");
+    }
+}
+
+/// Rules of all kinds, and often none.
+fn rules(a: u8, b: u8, c: u8) -> Rules {
+    let wish = |number: u8| number.is_multiple_of(3);
+    Rules {
+        events: if wish(a) { vec!["k:*".into(), "k:1_".into()] } else { vec![] },
+        crons: if wish(b) { vec!["*/7 * * * * *".into()] } else { vec![] },
+        sticky: wish(c).then_some(if a.is_multiple_of(2) { Sticky::Soft } else { Sticky::Hard }),
+        idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
+        ..Rules::default()
     }
 }
 

@@ -1,0 +1,163 @@
+//! Crons: runs that are started again and again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::SecondsFormat;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::cron::{Expression, Problem};
+use super::schedules::object;
+use super::timers::{Timer, TimerKey};
+use super::types::{At, Fault, Turn, stored};
+use super::{Core, Quirk};
+
+/// So long one is there that nobody can read.
+const UNREADABLE: Duration = Duration::from_millis(300);
+
+/// A cron that REST creates.
+#[derive(Debug, Clone)]
+pub(crate) struct CronSpec {
+    pub(crate) workflow: String,
+    pub(crate) name: String,
+    pub(crate) text: String,
+    pub(crate) input: Option<Value>,
+    pub(crate) metadata: Option<Value>,
+    pub(crate) priority: Option<i32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cron {
+    pub(crate) id: Uuid,
+    pub(crate) created: At,
+    pub(crate) what: CronSpec,
+    /// Whether it is of a definition, and not of REST.
+    pub(crate) defined: bool,
+    pub(crate) enabled: bool,
+    /// None if it cannot be read: then it soon disappears.
+    expression: Option<Expression>,
+    number: u64,
+    next: Option<(At, TimerKey)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Crons {
+    all: BTreeMap<Uuid, Cron>,
+    count: u64,
+}
+
+impl Core {
+    /// Puts the crons of a definition in the place of those of the version before.
+    pub(super) fn define_crons(&mut self, turn: &mut Turn<'_>, workflow: &str) {
+        let Some(known) = self.definitions.find(workflow) else { return };
+        let version = std::sync::Arc::clone(&known.latest);
+        let is_old = |cron: &&Cron| cron.defined && cron.what.workflow == workflow;
+        for id in self.crons.all.values().filter(is_old).map(|cron| cron.id).collect::<Vec<_>>() {
+            self.delete_cron(id);
+        }
+        for text in &version.rules.crons {
+            let what = CronSpec {
+                workflow: workflow.to_owned(),
+                name: String::new(),
+                text: text.clone(),
+                input: version.rules.cron_input.clone(),
+                metadata: None,
+                priority: version.default_priority,
+            };
+            self.add_cron(turn, what, true, Expression::parse(text).ok());
+        }
+    }
+
+    /// Makes a cron.
+    pub(crate) fn create_cron(&mut self, turn: &mut Turn<'_>, what: CronSpec) -> Result<Uuid, Fault> {
+        if what.name.is_empty() {
+            return Err(Fault::invalid("cron name is required"));
+        }
+        if self.definitions.find(&what.workflow).is_none() {
+            return Err(Fault::invalid("workflow not found"));
+        }
+        let same = |cron: &Cron| {
+            (&cron.what.workflow, &cron.what.name, &cron.what.text) == (&what.workflow, &what.name, &what.text)
+        };
+        if self.crons.all.values().any(same) {
+            return Err(Fault::invalid("cron trigger with that name-expression pair already exists"));
+        }
+        let expression = match Expression::parse_any(&what.text) {
+            Ok(expression) => Some(expression),
+            Err(Problem::Invalid) if self.has(Quirk::VanishingCrons) => None,
+            Err(problem) => return Err(problem.fault()),
+        };
+        Ok(self.add_cron(turn, what, false, expression))
+    }
+
+    fn add_cron(&mut self, turn: &mut Turn<'_>, what: CronSpec, defined: bool, expression: Option<Expression>) -> Uuid {
+        let id = turn.uuid();
+        self.crons.count += 1;
+        let (created, number) = (stored(turn.now), self.crons.count);
+        let cron = Cron { id, created, what, defined, enabled: true, expression, number, next: None };
+        self.crons.all.insert(id, cron);
+        self.set_next(turn, id);
+        id
+    }
+
+    fn set_next(&mut self, turn: &Turn<'_>, id: Uuid) {
+        let Some(cron) = self.crons.all.get_mut(&id) else { return };
+        let next = match &cron.expression {
+            Some(expression) => expression.next(turn.now).filter(|_| cron.enabled),
+            None => Some(turn.now + UNREADABLE),
+        };
+        cron.next = next.map(|at| (at, self.timers.set(at, Timer::Cron(id))));
+    }
+
+    pub(crate) fn find_cron(&self, id: Uuid) -> Option<&Cron> {
+        self.crons.all.get(&id)
+    }
+
+    /// All of them, in the order of their creation.
+    pub(crate) fn all_crons(&self) -> Vec<&Cron> {
+        let mut all: Vec<_> = self.crons.all.values().collect();
+        all.sort_by_key(|cron| cron.number);
+        all
+    }
+
+    pub(crate) fn delete_cron(&mut self, id: Uuid) -> bool {
+        let Some(cron) = self.crons.all.remove(&id) else { return false };
+        if let Some((_, timer)) = cron.next {
+            self.timers.clear(timer);
+        }
+        true
+    }
+
+    pub(crate) fn enable_cron(&mut self, turn: &Turn<'_>, id: Uuid, enabled: bool) -> bool {
+        let Some(cron) = self.crons.all.get_mut(&id) else { return false };
+        cron.enabled = enabled;
+        if let Some((_, timer)) = cron.next.take() {
+            self.timers.clear(timer);
+        }
+        self.set_next(turn, id);
+        true
+    }
+
+    /// The time of a cron has come.
+    pub(super) fn fire_cron(&mut self, turn: &mut Turn<'_>, id: Uuid) {
+        let Some(cron) = self.crons.all.get_mut(&id) else { return };
+        let at = cron.next.take().map_or(turn.now, |(at, _)| at);
+        if cron.expression.is_none() {
+            self.crons.all.remove(&id);
+            return;
+        }
+        self.start_cron(turn, id, at);
+        self.set_next(turn, id);
+    }
+
+    /// Starts the run that a cron would start at a time.
+    pub(crate) fn start_cron(&mut self, turn: &mut Turn<'_>, id: Uuid, at: At) -> Option<Uuid> {
+        let what = self.crons.all.get(&id)?.what.clone();
+        let mut metadata = object(what.metadata);
+        metadata.insert("hatchet__cron_expression".into(), what.text.into());
+        metadata.insert("hatchet__cron_name".into(), what.name.into());
+        metadata.insert("hatchet__cron_scheduled_at".into(), at.to_rfc3339_opts(SecondsFormat::Secs, true).into());
+        self.start_stored(turn, what.workflow, what.input.unwrap_or_default(), metadata, what.priority)
+    }
+}

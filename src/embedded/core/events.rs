@@ -1,0 +1,157 @@
+//! Events: kept, and turned into runs of the workflows that listen to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::expression::{Names, object};
+use super::pattern;
+use super::rules::{EventRef, Filter, Rules, Special};
+use super::triggers::RESERVED;
+use super::types::{At, Trigger, Turn, stored};
+use super::{Core, Quirk};
+
+/// What a client may set of the engine's own keys.
+const KEPT: [&str; 2] = ["hatchet__source_workflow_run_id", "hatchet__source_step_run_id"];
+/// How long REST takes to show an event.
+const LAG: std::time::Duration = std::time::Duration::from_millis(120);
+
+/// An event as it comes, its texts checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Pushed {
+    pub(crate) key: String,
+    pub(crate) payload: Value,
+    pub(crate) metadata: Value,
+    pub(crate) priority: Option<i32>,
+    pub(crate) scope: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) id: Uuid,
+    pub(crate) at: At,
+    pub(crate) key: Arc<str>,
+    /// JSON texts.
+    pub(crate) payload: Box<str>,
+    pub(crate) metadata: Box<str>,
+    pub(crate) scope: Option<Box<str>>,
+    /// The runs that it started, with the filters that let it through.
+    pub(crate) runs: Vec<(Uuid, Option<Uuid>)>,
+}
+
+/// All events, in the order they came.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    all: Vec<Event>,
+    by_id: HashMap<Uuid, usize>,
+}
+
+impl Events {
+    fn add(&mut self, event: Event) {
+        self.by_id.insert(event.id, self.all.len());
+        self.all.push(event);
+    }
+
+    fn find(&self, id: Uuid) -> Option<&Event> {
+        self.all.get(*self.by_id.get(&id)?)
+    }
+}
+
+impl Core {
+    /// Takes an event in, and starts the runs that it stands for. Tells its id and its time.
+    pub(crate) fn push(&mut self, turn: &mut Turn<'_>, pushed: Pushed) -> (Uuid, At) {
+        let (id, at) = (turn.uuid(), stored(turn.now));
+        let event = EventRef { id, key: pushed.key.as_str().into() };
+        let mut runs = Vec::new();
+        for (trigger, filter) in self.started_by(&event, &pushed) {
+            // What cannot be started is not, and nobody is told.
+            let ids = self.trigger(turn, vec![trigger]).unwrap_or_default();
+            runs.extend(ids.into_iter().filter(|run| self.find_run(*run).is_some()).map(|run| (run, filter)));
+        }
+        self.events.add(Event {
+            id,
+            at,
+            key: event.key,
+            payload: pushed.payload.to_string().into(),
+            metadata: pushed.metadata.to_string().into(),
+            scope: pushed.scope.map(Into::into),
+            runs,
+        });
+        (id, at)
+    }
+
+    /// A run for each trigger of each workflow that means the event, and for each of the workflow's filters that is true.
+    fn started_by(&self, event: &EventRef, pushed: &Pushed) -> Vec<(Trigger, Option<Uuid>)> {
+        let mut triggers = Vec::new();
+        for (name, workflow) in self.definitions.oldest_first() {
+            let rules = &workflow.latest.rules;
+            for _ in rules.events.iter().filter(|trigger| pattern::matches(trigger, &pushed.key)) {
+                for filter in passes(rules, event, pushed) {
+                    let special = Special {
+                        event: Some(event.clone()),
+                        filter_payload: filter.map(|filter| filter.payload.clone()),
+                        ..Special::default()
+                    };
+                    let trigger = Trigger {
+                        workflow: name.to_owned(),
+                        input: pushed.payload.clone(),
+                        metadata: metadata(event, pushed),
+                        priority: pushed.priority,
+                        parent: None,
+                        special: Some(Box::new(special)),
+                    };
+                    triggers.push((trigger, filter.map(|filter| filter.id)));
+                }
+            }
+        }
+        triggers
+    }
+
+    /// An event that REST knows by now.
+    pub(crate) fn event(&self, id: Uuid, now: At) -> Option<&Event> {
+        self.events.find(id).filter(|event| self.shows(event, now))
+    }
+
+    /// Those that came at or before a moment, newest first.
+    pub(crate) fn events(&self, now: At, until: Option<At>) -> impl Iterator<Item = &Event> {
+        let all = &self.events.all;
+        let end = until.map_or(all.len(), |until| all.partition_point(|event| event.at <= until));
+        all.get(..end).unwrap_or_default().iter().rev().filter(move |event| self.shows(event, now))
+    }
+
+    fn shows(&self, event: &Event, now: At) -> bool {
+        !self.has(Quirk::RestLag) || now >= event.at + LAG
+    }
+}
+
+/// What lets the event through: no filter, if there is none at all, or each one that is true.
+fn passes<'a>(rules: &'a Rules, event: &EventRef, pushed: &Pushed) -> Vec<Option<&'a Filter>> {
+    if rules.filters.is_empty() {
+        return vec![None];
+    }
+    let (id, key): (Value, Value) = (event.id.to_string().into(), (&*event.key).into());
+    let (input, metadata) = (object(&pushed.payload), object(&pushed.metadata));
+    let is_true = |filter: &&Filter| {
+        let payload = object(&filter.payload);
+        let names = [
+            ("input", &input),
+            ("additional_metadata", &metadata),
+            ("payload", &payload),
+            ("event_id", &id),
+            ("event_key", &key),
+        ];
+        filter.expression.as_ref().is_some_and(|expression| expression.is_true(&Names(&names)))
+    };
+    let in_scope = rules.filters.iter().filter(|filter| pushed.scope.as_deref() == Some(&filter.scope));
+    in_scope.filter(is_true).map(Some).collect()
+}
+
+fn metadata(event: &EventRef, pushed: &Pushed) -> Map<String, Value> {
+    let mut all = pushed.metadata.as_object().cloned().unwrap_or_default();
+    all.retain(|key, _| !key.starts_with(RESERVED) || KEPT.contains(&key.as_str()));
+    all.insert("hatchet__event_id".into(), event.id.to_string().into());
+    all.insert("hatchet__event_key".into(), (&*event.key).into());
+    all
+}

@@ -1,0 +1,110 @@
+//! The value of an expression. Nothing means that there is an error in it.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use super::{Comparison, Literal, Node};
+
+/// What the names of an expression stand for.
+pub(crate) struct Names<'a>(pub(crate) &'a [(&'a str, &'a Value)]);
+
+/// A value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Found<'a> {
+    Null,
+    Bool(bool),
+    Whole(i64),
+    Double(f64),
+    Text(Cow<'a, str>),
+    /// A list or a map.
+    Other(&'a Value),
+}
+
+pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Option<Found<'a>> {
+    match node {
+        Node::Literal(literal) => Some(match literal {
+            Literal::Null => Found::Null,
+            Literal::Bool(flag) => Found::Bool(*flag),
+            Literal::Whole(number) => Found::Whole(*number),
+            Literal::Double(number) => Found::Double(*number),
+            Literal::Text(text) => Found::Text(text.into()),
+        }),
+        Node::Path(path) => {
+            let (name, fields) = path.split_first()?;
+            let (_, root) = names.0.iter().find(|(other, _)| other == name)?;
+            fields.iter().try_fold(*root, |value, field| value.as_object()?.get(field)).map(found)
+        }
+        Node::Not(inner) => truth(inner, names).map(|flag| Found::Bool(!flag)),
+        // One side can be enough, whatever is wrong with the other.
+        Node::Both(left, right) => decide(left, right, names, false),
+        Node::Either(left, right) => decide(left, right, names, true),
+        Node::Sum(left, right) => match (eval(left, names)?, eval(right, names)?) {
+            (Found::Text(left), Found::Text(right)) => Some(Found::Text(left + right)),
+            (Found::Whole(left), Found::Whole(right)) => left.checked_add(right).map(Found::Whole),
+            (Found::Double(left), Found::Double(right)) => Some(Found::Double(left + right)),
+            _ => None,
+        },
+        Node::Compare(comparison, left, right) => {
+            let (left, right) = (eval(left, names)?, eval(right, names)?);
+            let order = order(&left, &right);
+            Some(Found::Bool(match comparison {
+                Comparison::Equal => is_same(&left, &right),
+                Comparison::Different => !is_same(&left, &right),
+                Comparison::Less => order? == Ordering::Less,
+                Comparison::LessOrEqual => order? != Ordering::Greater,
+                Comparison::Greater => order? == Ordering::Greater,
+                Comparison::GreaterOrEqual => order? != Ordering::Less,
+            }))
+        }
+    }
+}
+
+/// A value of JSON. Its numbers are all doubles, as the engine's are.
+fn found(value: &Value) -> Found<'_> {
+    match value {
+        Value::Null => Found::Null,
+        Value::Bool(flag) => Found::Bool(*flag),
+        Value::Number(number) => Found::Double(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Found::Text(text.into()),
+        Value::Array(_) | Value::Object(_) => Found::Other(value),
+    }
+}
+
+fn truth<'a>(node: &'a Node, names: &Names<'a>) -> Option<bool> {
+    match eval(node, names)? {
+        Found::Bool(flag) => Some(flag),
+        _ => None,
+    }
+}
+
+fn decide<'a>(left: &'a Node, right: &'a Node, names: &Names<'a>, enough: bool) -> Option<Found<'a>> {
+    let (left, right) = (truth(left, names), truth(right, names));
+    if left == Some(enough) || right == Some(enough) {
+        return Some(Found::Bool(enough));
+    }
+    (left.is_some() && right.is_some()).then_some(Found::Bool(!enough))
+}
+
+fn is_same(left: &Found<'_>, right: &Found<'_>) -> bool {
+    left == right || order(left, right) == Some(Ordering::Equal)
+}
+
+fn order(left: &Found<'_>, right: &Found<'_>) -> Option<Ordering> {
+    match (left, right) {
+        (Found::Text(left), Found::Text(right)) => Some(left.cmp(right)),
+        (Found::Bool(left), Found::Bool(right)) => Some(left.cmp(right)),
+        (Found::Whole(left), Found::Whole(right)) => Some(left.cmp(right)),
+        (left, right) => double(left)?.partial_cmp(&double(right)?),
+    }
+}
+
+fn double(found: &Found<'_>) -> Option<f64> {
+    match found {
+        #[expect(clippy::cast_precision_loss, reason = "as the engine compares them")]
+        Found::Whole(number) => Some(*number as f64),
+        Found::Double(number) => Some(*number),
+        _ => None,
+    }
+}

@@ -1,0 +1,238 @@
+//! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+` and parentheses.
+//!
+//! What is CEL but not of the subset is told apart from what is no CEL at all: the one is yet to come, the other is wrong.
+
+mod eval;
+mod parse;
+
+pub(crate) use eval::Names;
+use serde_json::Value;
+
+/// An expression that can be evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Expression(Node);
+
+/// Why a text is no expression here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// It is no CEL.
+    Broken,
+    /// It may be CEL, and is not of the subset.
+    Missing,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    Literal(Literal),
+    /// A name that is declared, and the fields below it.
+    Path(Vec<String>),
+    Not(Box<Node>),
+    Both(Box<Node>, Box<Node>),
+    Either(Box<Node>, Box<Node>),
+    Sum(Box<Node>, Box<Node>),
+    Compare(Comparison, Box<Node>, Box<Node>),
+}
+
+/// Whole numbers and others are two types, as in CEL; those of JSON are all of the second.
+#[derive(Debug, Clone, PartialEq)]
+enum Literal {
+    Null,
+    Bool(bool),
+    Whole(i64),
+    Double(f64),
+    Text(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Equal,
+    Different,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Expression {
+    /// Reads an expression that may use these names.
+    pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, Problem> {
+        parse::parse(text, names).map(Self)
+    }
+
+    /// Its value if it is a text.
+    pub(crate) fn text(&self, names: &Names<'_>) -> Option<String> {
+        match eval::eval(&self.0, names)? {
+            eval::Found::Text(text) => Some(text.into_owned()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is true. An error in it makes it false.
+    pub(crate) fn is_true(&self, names: &Names<'_>) -> bool {
+        matches!(eval::eval(&self.0, names), Some(eval::Found::Bool(true)))
+    }
+}
+
+/// An object, for names that are to be one whatever came.
+pub(crate) fn object(value: &Value) -> Value {
+    if value.is_object() { value.clone() } else { Value::Object(serde_json::Map::new()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Expression, Problem> {
+        Expression::parse(text, &["input", "additional_metadata", "event_key"])
+    }
+
+    fn with<R>(ask: impl FnOnce(&Names<'_>) -> R) -> R {
+        let (input, metadata, key) = (
+            json!({"n": 11, "id": "a", "deep": {"x": [1], "yes": true}, "nil": null}),
+            json!({"m": "x"}),
+            json!("order:1"),
+        );
+        ask(&Names(&[("input", &input), ("additional_metadata", &metadata), ("event_key", &key)]))
+    }
+
+    fn is_true(text: &str) -> bool {
+        with(|names| read(text).unwrap_or_else(|problem| panic!("{text}: {problem:?}")).is_true(names))
+    }
+
+    #[test]
+    fn what_is_true_and_what_is_not() {
+        for text in [
+            "true",
+            "input.n == 11",
+            "input.n == 11.0",
+            "input.n >= 11 && input.n <= 11 && !(input.n < 11)",
+            "additional_metadata.m == 'x'",
+            "event_key == \"order:1\"",
+            "event_key != ''",
+            "input.id + ':' + additional_metadata.m == 'a:x'",
+            "input.n + 0.5 == 11.5",
+            "1 + 2 == 3 || input.nothing == 1",
+            "input.nothing == 1 || true",
+            "!(input.nothing == 1 && false)",
+            "input.deep.yes",
+            "input.nil == null",
+            "input.id != 11",
+            "'a' < 'b' && -1 < 0",
+            " ( ( input.n ) ) > 10 ",
+            r"'it\'s' == 'it\'s' && '\n' != 'n'",
+        ] {
+            assert!(is_true(text), "{text}");
+        }
+        for text in [
+            "false",
+            "input.nothing == 1",
+            "input.nothing == 1 && true",
+            "input.n",
+            "input.id",
+            "'text'",
+            "input.n < 'a'",
+            // Whole numbers and others cannot be added.
+            "input.n + 1 == 12",
+            "input.id == 11",
+            "input.n.deeper == 1",
+        ] {
+            assert!(!is_true(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_a_text() {
+        with(|names| {
+            let text = |text: &str| read(text).unwrap().text(names);
+            assert_eq!(text("input.id + '-' + event_key").as_deref(), Some("a-order:1"));
+            assert_eq!(text("''").as_deref(), Some(""));
+            for other in ["1", "input.n", "input.nothing", "input.nil", "input.deep", "true"] {
+                assert_eq!(text(other), None, "{other}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_no_cel_is_told_from_what_is_yet_to_come() {
+        let broken = [
+            "",
+            "input.",
+            "input.v >",
+            "(true",
+            "true)",
+            "a b",
+            "'open",
+            "1 +",
+            "nobody.x",
+            "==",
+            "input..x",
+            "&& true",
+            "'\\q'",
+            "#",
+        ];
+        for text in broken {
+            assert_eq!(read(text), Err(Problem::Broken), "{text}");
+        }
+        let missing = [
+            "string(input.n)",
+            "input.id.startsWith('a')",
+            "input['id'] == 'a'",
+            "[1, 2]",
+            "{'a': 1}",
+            "input.n ? 1 : 2",
+            "input.n * 2 == 4",
+            "'a' in input",
+            "input.n - 1 == 3",
+            "1u == 1u",
+            "has(input.id)",
+            "r'raw'",
+            "0x1f",
+            "checksum(input.id)",
+            "5 % 2 == 1",
+        ];
+        for text in missing {
+            assert_eq!(read(text), Err(Problem::Missing), "{text}");
+        }
+        assert_eq!(read(&"(".repeat(10_000)), Err(Problem::Missing), "deeper than anyone writes");
+        assert_eq!(read(&"!".repeat(10_000)), Err(Problem::Missing));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_it(text in "[ -~]{0,40}") {
+            if let Ok(expression) = read(&text) {
+                with(|names| (expression.text(names), expression.is_true(names)));
+            }
+        }
+
+        #[test]
+        fn no_sequence_of_its_words_breaks_it(
+            words in proptest::collection::vec(
+                proptest::sample::select(vec!["input", ".", "n", "(", ")", "!", "&&", "||", "==", "<", ">=", "+", "1", "2.5", "'a'", "true", "null"]), 0..20),
+        ) {
+            if let Ok(expression) = read(&words.join(" ")) {
+                with(|names| (expression.text(names), expression.is_true(names)));
+            }
+        }
+
+        #[test]
+        fn it_counts_and_compares_as_numbers_do(a in -1000i32..1000, b in -1000i32..1000, c in -1000i32..1000) {
+            prop_assert_eq!(is_true(&format!("{a} + {b} < {c}")), a + b < c);
+            prop_assert_eq!(is_true(&format!("{a} < {b} && {b} < {c}")), a < b && b < c);
+            prop_assert_eq!(is_true(&format!("{a} == {b} || !({b} >= {c})")), a == b || b < c);
+        }
+
+        #[test]
+        fn a_text_is_itself(text in "[a-z '\"\\\\]{0,12}") {
+            let quoted: String = text.chars().flat_map(|char| match char {
+                '\'' | '"' | '\\' => vec!['\\', char],
+                other => vec![other],
+            }).collect();
+            let found = with(|names| read(&format!("'{quoted}'")).unwrap().text(names));
+            prop_assert_eq!(found, Some(text));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Runs again and again.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::embedded::core::crons::CronSpec;
+use crate::embedded::quirks::Quirk;
+
+fn spec(name: &str, text: &str) -> CronSpec {
+    CronSpec {
+        workflow: "w".into(),
+        name: name.into(),
+        text: text.into(),
+        input: Some(json!({"n": 1})),
+        metadata: Some(json!({"k": "v"})),
+        priority: None,
+    }
+}
+
+fn defined(crons: &[&str]) -> Rules {
+    let crons = crons.iter().map(|text| (*text).to_owned()).collect();
+    Rules { crons, cron_input: Some(json!({"from": "definition"})), ..Rules::default() }
+}
+
+impl Bench {
+    fn create(&mut self, spec: CronSpec) -> Result<Uuid, Fault> {
+        self.turn(|core, turn| core.create_cron(turn, spec))
+    }
+
+    fn started_at(&self) -> Vec<String> {
+        let mut all: Vec<_> =
+            self.core.runs().newest_first(None).map(|run| run.created.format("%T").to_string()).collect();
+        all.reverse();
+        all
+    }
+}
+
+#[test]
+fn one_of_a_definition_fires_on_its_grid_until_a_version_has_it_no_more() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.now += TimeDelta::milliseconds(500);
+    bench.put_with("w", task(), defined(&["*/3 * * * * *"])).unwrap();
+    bench.pass(seconds(7));
+    assert_eq!(bench.started_at(), ["12:00:03", "12:00:06"]);
+    let run = bench.core.runs().newest_first(None).next().unwrap();
+    assert_eq!(&*run.input, r#"{"from":"definition"}"#);
+    let metadata: Value = serde_json::from_str(&run.metadata).unwrap();
+    assert_eq!(metadata["hatchet__cron_expression"], "*/3 * * * * *");
+    assert_eq!(metadata["hatchet__cron_name"], "");
+    assert_eq!(metadata["hatchet__cron_scheduled_at"], "2026-01-01T12:00:06Z");
+    bench.put_with("w", task(), Rules::default()).unwrap();
+    bench.pass(seconds(60));
+    assert_eq!((bench.started_at().len(), bench.core.all_crons().len()), (2, 0));
+}
+
+#[test]
+fn one_of_rest_can_be_paused_and_deleted_and_survives_versions() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.put(task());
+    let id = bench.create(spec("c", "* * * * *")).unwrap();
+    bench.put(TaskDefinition { retries: 1, ..task() });
+    bench.pass(seconds(60));
+    assert_eq!(bench.started_at(), ["12:01:00"]);
+    assert!(bench.turn(|core, turn| core.enable_cron(turn, id, false)));
+    bench.pass(seconds(150));
+    assert!(bench.turn(|core, turn| core.enable_cron(turn, id, true)));
+    bench.pass(seconds(30));
+    assert_eq!(bench.started_at(), ["12:01:00", "12:04:00"]);
+    assert!(bench.turn(|core, _| core.delete_cron(id)));
+    assert!(!bench.turn(|core, _| core.delete_cron(id)));
+    bench.pass(seconds(600));
+    assert_eq!(bench.started_at().len(), 2);
+    assert!(bench.core.next_timer().is_none_or(|at| at > bench.now + seconds(60)) || bench.core.all_crons().is_empty());
+}
+
+#[test]
+fn what_is_refused() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.put(task());
+    bench.create(spec("c", "* * * * *")).unwrap();
+    bench.create(spec("c", "0 * * * *")).unwrap();
+    for (spec, text) in [
+        (spec("", "* * * * *"), "cron name is required"),
+        (CronSpec { workflow: "nobody".into(), ..spec("c", "* * * * *") }, "workflow not found"),
+        (spec("c", "* * * * *"), "cron trigger with that name-expression pair already exists"),
+        (spec("d", "not a cron"), "Invalid cron expression"),
+    ] {
+        assert_eq!(bench.create(spec).unwrap_err(), Fault::invalid(text));
+    }
+    let fault = bench.put_with("w", task(), defined(&["* * * * *", "@daily"])).unwrap_err();
+    assert_eq!(
+        fault.message,
+        "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.CronTriggers[1]': Invalid cron expression\n"
+    );
+    assert_eq!(bench.put_with("w", task(), defined(&["* * * * *", "* * * * *"])).unwrap_err(), Fault::internal());
+    let fault = bench.put_with("w", task(), defined(&["TZ=Europe/Oslo 0 9 * * *"])).unwrap_err();
+    assert_eq!(fault.message, "the embedded engine does not implement crons of the time zone Europe/Oslo yet");
+}
+
+#[test]
+fn one_that_nobody_can_read_soon_vanishes() {
+    let mut bench = Bench::new(Quirks::none().with(Quirk::VanishingCrons));
+    bench.put(task());
+    let id = bench.create(spec("c", "not a cron")).unwrap();
+    assert!(bench.core.find_cron(id).is_some());
+    bench.pass(seconds(1));
+    assert!(bench.core.find_cron(id).is_none() && bench.started_at().is_empty());
+}

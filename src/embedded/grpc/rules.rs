@@ -1,0 +1,74 @@
+//! Rules of definitions, and labels that are wanted of workers, out of the contract's messages.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::embedded::core::rules::{Comparator, Filter, Idempotency, Rules, Sticky, Wanted};
+use crate::embedded::core::types::{Fault, Label};
+use crate::rpc::pb::v1::{CreateWorkflowVersionRequest, DesiredWorkerLabels, WorkerLabelComparator};
+
+/// What a label counts for if nothing is said.
+const WEIGHT: i32 = 100;
+
+/// Takes the rules out of a definition.
+pub(super) fn rules(request: &mut CreateWorkflowVersionRequest) -> Result<Rules, Fault> {
+    let cron_input = request.cron_input.take().map(|text| json_or_internal(text.as_bytes())).transpose()?;
+    let filters = std::mem::take(&mut request.default_filters).into_iter().map(|filter| {
+        let payload = filter.payload.as_deref().map(json_or_internal).transpose()?.unwrap_or_else(|| json!({}));
+        Filter::new(Uuid::nil(), filter.expression, filter.scope, payload)
+    });
+    Ok(Rules {
+        filters: filters.collect::<Result<_, Fault>>()?,
+        events: std::mem::take(&mut request.event_triggers),
+        crons: std::mem::take(&mut request.cron_triggers),
+        cron_input,
+        sticky: request.sticky.take().map(sticky).transpose()?,
+        idempotency: request
+            .idempotency
+            .take()
+            .map(|config| Idempotency::new(config.expression, config.ttl_ms, config.method.unwrap_or_default()))
+            .transpose()?,
+    })
+}
+
+fn json_or_internal(text: &[u8]) -> Result<Value, Fault> {
+    serde_json::from_slice(text).map_err(|_| Fault::internal())
+}
+
+fn sticky(number: i32) -> Result<Sticky, Fault> {
+    match number {
+        0 => Ok(Sticky::Soft),
+        1 => Ok(Sticky::Hard),
+        other => Err(Fault::invalid(format!(
+            "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.Sticky': on condition 'oneof' [ SOFT HARD ]: got '{other}'\n"
+        ))),
+    }
+}
+
+/// What is wanted of workers, by label.
+pub(super) fn labels(labels: HashMap<String, DesiredWorkerLabels>) -> BTreeMap<String, Wanted> {
+    labels.into_iter().map(|(key, label)| (key, wanted(label))).collect()
+}
+
+fn wanted(label: DesiredWorkerLabels) -> Wanted {
+    let comparator = match label.comparator() {
+        WorkerLabelComparator::Equal => Comparator::Equal,
+        WorkerLabelComparator::NotEqual => Comparator::NotEqual,
+        WorkerLabelComparator::GreaterThan => Comparator::Greater,
+        WorkerLabelComparator::GreaterThanOrEqual => Comparator::GreaterOrEqual,
+        WorkerLabelComparator::LessThan => Comparator::Less,
+        WorkerLabelComparator::LessThanOrEqual => Comparator::LessOrEqual,
+    };
+    Wanted {
+        required: label.required.unwrap_or(false),
+        comparator,
+        weight: label.weight.unwrap_or(WEIGHT),
+        value: match (label.str_value, label.int_value) {
+            (Some(text), _) => Label::Text(text),
+            (None, Some(number)) => Label::Number(number),
+            (None, None) => Label::Nothing,
+        },
+    }
+}

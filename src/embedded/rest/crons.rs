@@ -1,0 +1,169 @@
+//! Crons.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::paging::{Page, Tags, bad_request, body, given, millis};
+use super::query::Query;
+use super::{Answer, Authorization, Engine, Refusal, answer, id};
+use crate::embedded::core::Core;
+use crate::embedded::core::crons::{Cron, CronSpec};
+use crate::embedded::core::types::Code;
+
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/api/v1/tenants/{tenant}/workflows/{workflow}/crons", post(create))
+        .route("/api/v1/tenants/{tenant}/workflows/crons", get(list))
+        .route("/api/v1/tenants/{tenant}/workflows/crons/{cron}", get(one).patch(enable).delete(delete).post(start))
+}
+
+fn render(core: &Core, cron: &Cron) -> Value {
+    let version = core.latest(&cron.what.workflow);
+    json!({
+        "metadata": {"id": cron.id.to_string(), "createdAt": millis(cron.created), "updatedAt": millis(cron.created)},
+        "additionalMetadata": cron.what.metadata,
+        "cron": cron.what.text,
+        "enabled": cron.enabled,
+        "input": cron.what.input.clone().filter(Value::is_object).unwrap_or_else(|| json!({})),
+        "method": if cron.defined { "DEFAULT" } else { "API" },
+        "name": cron.what.name,
+        "priority": cron.what.priority.unwrap_or(1),
+        "tenantId": core.tenant.to_string(),
+        "workflowId": version.map(|version| version.workflow.to_string()),
+        "workflowName": cron.what.workflow,
+        "workflowVersionId": version.map(|version| version.id.to_string()),
+    })
+}
+
+async fn create(
+    State(engine): State<Engine>,
+    Path((tenant, workflow)): Path<(String, String)>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let body = body(&bytes)?;
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let priority = body.get("priority").and_then(Value::as_i64);
+    let what = CronSpec {
+        workflow,
+        name: text("cronName"),
+        text: text("cronExpression"),
+        input: given(&body, "input"),
+        metadata: given(&body, "additionalMetadata"),
+        priority: priority.and_then(|priority| i32::try_from(priority).ok()),
+    };
+    let made = engine
+        .core
+        .call(move |core, turn| {
+            let is_known = !what.name.is_empty() && core.latest(&what.workflow).is_some();
+            if is_known && priority.is_some_and(|priority| !(1..=3).contains(&priority)) {
+                return Err(bad_request("error creating cron trigger"));
+            }
+            match core.create_cron(turn, what) {
+                Ok(id) => Ok(core.find_cron(id).map(|cron| render(core, cron))),
+                Err(fault) if fault.code == Code::InvalidArgument => Err(bad_request(fault.message)),
+                Err(fault) => Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, fault.message)),
+            }
+        })
+        .await?;
+    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?))
+}
+
+async fn list(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let query = Query::parse(query.as_deref());
+    let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
+    let workflow = query.ids("workflowId")?.first().copied();
+    let text = |name: &str| query.first(name).map(str::to_owned);
+    let (workflow_name, name) = (text("workflowName"), text("cronName"));
+    let by_name = query.first("orderByField") == Some("name");
+    let ascending = query.first("orderByDirection") == Some("ASC");
+    let body = engine
+        .core
+        .call(move |core, _| {
+            let mut all = core.all_crons();
+            all.retain(|cron| {
+                let own = core.latest(&cron.what.workflow).map(|version| version.workflow);
+                tags.are_in(cron.what.metadata.as_ref())
+                    && workflow.is_none_or(|workflow| own == Some(workflow))
+                    && workflow_name.as_ref().is_none_or(|name| *name == cron.what.workflow)
+                    && name.as_ref().is_none_or(|name| *name == cron.what.name)
+            });
+            if by_name {
+                all.sort_by(|one, other| one.what.workflow.cmp(&other.what.workflow));
+            }
+            if !ascending {
+                all.reverse();
+            }
+            page.answer(&all.into_iter().map(|cron| render(core, cron)).collect::<Vec<_>>())
+        })
+        .await?;
+    Ok(answer(&body))
+}
+
+/// A cron that is not there the server cannot cope with.
+async fn find(
+    engine: &Engine,
+    tenant: &str,
+    cron: &str,
+    authorization: &Authorization,
+) -> Result<(Uuid, Value), Refusal> {
+    let cron = id(cron, "cron workflow")?;
+    let found = engine.core.call(move |core, _| core.find_cron(cron).map(|found| render(core, found))).await?;
+    let found = found.ok_or(Refusal::INTERNAL)?;
+    engine.check_tenant(tenant, authorization)?;
+    Ok((cron, found))
+}
+
+async fn one(
+    State(engine): State<Engine>,
+    Path((tenant, cron)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    Ok(answer(&find(&engine, &tenant, &cron, &authorization).await?.1))
+}
+
+async fn enable(
+    State(engine): State<Engine>,
+    Path((tenant, cron)): Path<(String, String)>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    let (cron, _) = find(&engine, &tenant, &cron, &authorization).await?;
+    if let Some(enabled) = body(&bytes)?.get("enabled").and_then(Value::as_bool) {
+        engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn delete(
+    State(engine): State<Engine>,
+    Path((tenant, cron)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    let (cron, _) = find(&engine, &tenant, &cron, &authorization).await?;
+    engine.core.call(move |core, _| core.delete_cron(cron)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn start(
+    State(engine): State<Engine>,
+    Path((tenant, cron)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    let (cron, _) = find(&engine, &tenant, &cron, &authorization).await?;
+    let run = engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
+    Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
+}

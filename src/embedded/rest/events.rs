@@ -1,0 +1,169 @@
+//! Events.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::query::Query;
+use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render};
+use crate::embedded::core::events::Event;
+use crate::embedded::core::store::Run;
+use crate::embedded::core::types::At;
+use crate::embedded::core::{Core, RestStatus};
+
+/// How far back the server looks if it is not told.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MOST_COUNTED: usize = 20_000;
+
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/api/v1/stable/tenants/{tenant}/events", get(list))
+        .route("/api/v1/stable/tenants/{tenant}/events/{event}", get(one))
+        .route("/api/v1/tenants/{tenant}/events", post(push))
+}
+
+/// The runs of an event that REST knows by now.
+fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (&'a Run, Option<Uuid>)> {
+    event.runs.iter().filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
+}
+
+fn render(core: &Core, event: &Event, now: At) -> Value {
+    let triggered: Vec<_> = runs(core, event, now)
+        .map(|(run, filter)| match filter {
+            Some(filter) => json!({"workflowRunId": run.id.to_string(), "filterId": filter.to_string()}),
+            None => json!({"workflowRunId": run.id.to_string()}),
+        })
+        .collect();
+    let count = |status: RestStatus| runs(core, event, now).filter(|(run, _)| run.rest_status() == status).count();
+    let mut row = json!({
+        "metadata": render::meta(event.id, event.at),
+        "additionalMetadata": render::object(&event.metadata),
+        "key": &*event.key,
+        "payload": render::object(&event.payload),
+        "seenAt": render::stamp(event.at),
+        "tenantId": "",
+        // None at all is null, and not an empty list.
+        "triggeredRuns": if triggered.is_empty() { Value::Null } else { triggered.into() },
+        "workflowRunSummary": {
+            "queued": count(RestStatus::Queued),
+            "running": count(RestStatus::Running),
+            "succeeded": count(RestStatus::Completed),
+            "failed": count(RestStatus::Failed),
+            "cancelled": count(RestStatus::Cancelled),
+        },
+    });
+    if let Some(scope) = &event.scope {
+        render::extend(&mut row, json!({"scope": &**scope}));
+    }
+    row
+}
+
+async fn one(
+    State(engine): State<Engine>,
+    Path((tenant, event)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    let event = id(&event, "event")?;
+    let found = engine
+        .core
+        .call(move |core, turn| {
+            let mut row = render(core, core.event(event, turn.now)?, turn.now);
+            render::extend(&mut row, json!({"triggeringWebhookName": ""}));
+            Some(row)
+        })
+        .await?;
+    let found = found.ok_or(Refusal::NOT_FOUND)?;
+    engine.check_tenant(&tenant, &authorization)?;
+    Ok(answer(&found))
+}
+
+async fn list(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let asked = Asked::parse(&Query::parse(query.as_deref()))?;
+    let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
+    Ok(answer(&body))
+}
+
+async fn push(State(engine): State<Engine>, Path(tenant): Path<String>, authorization: Authorization) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "EventCreate is deprecated"))
+}
+
+/// A question about events.
+struct Asked {
+    since: Option<At>,
+    until: Option<At>,
+    keys: Vec<String>,
+    scopes: Vec<String>,
+    ids: Vec<Uuid>,
+    workflows: Vec<Uuid>,
+    statuses: Vec<String>,
+    tags: Vec<(String, String)>,
+    offset: usize,
+    limit: usize,
+}
+
+impl Asked {
+    fn parse(query: &Query) -> Result<Self, Refusal> {
+        let texts = |name: &str| query.all(name).map(str::to_owned).collect::<Vec<_>>();
+        let limit = query.number("limit")?.unwrap_or(50);
+        let tag = |pair: &str| pair.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let tags = query.all("additionalMetadata").map(tag).collect::<Option<Vec<_>>>();
+        Ok(Self {
+            since: query.time("since")?,
+            until: query.time("until")?,
+            keys: texts("keys"),
+            scopes: texts("scopes"),
+            ids: query.ids("eventIds")?,
+            workflows: query.ids("workflowIds")?,
+            statuses: texts("workflowRunStatuses"),
+            tags: tags.filter(|_| limit > 0).ok_or(Refusal::INTERNAL)?,
+            offset: query.number("offset")?.unwrap_or(0),
+            limit,
+        })
+    }
+
+    fn takes(&self, core: &Core, event: &Event, now: At) -> bool {
+        let among = |texts: &[String], text: &str| texts.is_empty() || texts.iter().any(|other| other == text);
+        let of_runs = |is: &dyn Fn(&Run) -> bool| runs(core, event, now).any(|(run, _)| is(run));
+        among(&self.keys, &event.key)
+            && (self.scopes.is_empty() || event.scope.as_deref().is_some_and(|scope| among(&self.scopes, scope)))
+            && (self.ids.is_empty() || self.ids.contains(&event.id))
+            && (self.workflows.is_empty() || of_runs(&|run| self.workflows.contains(&run.version.workflow)))
+            && (self.statuses.is_empty() || of_runs(&|run| among(&self.statuses, run.rest_status().name())))
+            && self.has_tags(event)
+    }
+
+    fn has_tags(&self, event: &Event) -> bool {
+        if self.tags.is_empty() {
+            return true;
+        }
+        let metadata = render::object(&event.metadata);
+        self.tags.iter().all(|(key, value)| metadata.get(key).and_then(Value::as_str) == Some(value))
+    }
+
+    fn answer(&self, core: &Core, now: At) -> Value {
+        let since = self.since.unwrap_or(now - DAY);
+        let found: Vec<_> = core
+            .events(now, self.until)
+            .take_while(|event| event.at >= since)
+            .filter(|event| self.takes(core, event, now))
+            .take(MOST_COUNTED)
+            .collect();
+        let (page, pages) = (self.offset / self.limit + 1, found.len().div_ceil(self.limit));
+        let next = if page < pages { page + 1 } else { page };
+        let rows: Vec<_> =
+            found.into_iter().skip(self.offset).take(self.limit).map(|event| render(core, event, now)).collect();
+        json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})
+    }
+}

@@ -1,0 +1,80 @@
+//! What the older lists have in common: pages, filters by metadata, bodies, stamps.
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use chrono::SecondsFormat;
+use serde_json::{Value, json};
+
+use super::Refusal;
+use super::query::Query;
+use crate::embedded::core::json::go_problem;
+use crate::embedded::core::types::At;
+
+/// A body, or what the server says of one that is no JSON. None at all is an empty object.
+pub(super) fn body(bytes: &Bytes) -> Result<Value, Refusal> {
+    if bytes.is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let problem = go_problem(&String::from_utf8_lossy(bytes), &error);
+        Refusal::Text(StatusCode::BAD_REQUEST, format!("Syntax error: offset={}, error={problem}", error.column()))
+    })
+}
+
+pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
+    Refusal::Description(StatusCode::BAD_REQUEST, description.into())
+}
+
+/// A stamp to the millisecond, without the zeros at its end.
+pub(super) fn millis(at: At) -> String {
+    let text = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    format!("{}Z", text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A field that may be absent, or null.
+pub(super) fn given(body: &Value, name: &str) -> Option<Value> {
+    body.get(name).filter(|value| !value.is_null()).cloned()
+}
+
+/// Pairs of a key and a value, all of which must be there.
+pub(super) struct Tags(Vec<(String, String)>);
+
+impl Tags {
+    pub(super) fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, Refusal> {
+        let pair = |text: &str| match text.split(':').collect::<Vec<_>>()[..] {
+            [key, value] => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(bad_request("Additional metadata filters must be in the format key:value.")),
+        };
+        texts.map(pair).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn are_in(&self, metadata: Option<&Value>) -> bool {
+        self.0.iter().all(|(key, value)| {
+            metadata.and_then(|metadata| metadata.get(key)).is_some_and(|found| found.as_str() == Some(value))
+        })
+    }
+}
+
+/// Which part of a list is wanted.
+pub(super) struct Page {
+    offset: usize,
+    limit: usize,
+}
+
+impl Page {
+    pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
+        Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.number("limit")?.unwrap_or(50) })
+    }
+
+    /// The page, with its place among the others.
+    pub(super) fn answer(&self, rows: &[Value]) -> Value {
+        if self.limit == 0 {
+            // The server divides by it all the same.
+            return json!({"pagination": {"current_page": i64::MIN + 1, "next_page": i64::MIN + 2, "num_pages": i64::MIN}, "rows": []});
+        }
+        let (page, pages) = (self.offset / self.limit + 1, rows.len().div_ceil(self.limit));
+        let next = if page == pages { page } else { page + 1 };
+        let rows: Vec<_> = rows.iter().skip(self.offset).take(self.limit).collect();
+        json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})
+    }
+}

@@ -1,0 +1,284 @@
+//! Schedules.
+
+use std::cmp::Reverse;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::paging::{Page, Tags, bad_request, body, given, millis};
+use super::query::Query;
+use super::{Answer, Authorization, Engine, Refusal, answer, id};
+use crate::embedded::core::Core;
+use crate::embedded::core::schedules::{Schedule, Scheduled};
+use crate::embedded::core::types::At;
+
+const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, "scheduled workflow run not found");
+const NO_TIME: &str = "ERROR: null value in column \"triggerAt\" of relation \"WorkflowTriggerScheduledRef\" violates not-null constraint (SQLSTATE 23502)";
+
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/api/v1/tenants/{tenant}/workflows/{workflow}/scheduled", post(create))
+        .route("/api/v1/tenants/{tenant}/workflows/scheduled", get(list))
+        .route("/api/v1/tenants/{tenant}/workflows/scheduled/bulk-delete", post(bulk_delete))
+        .route("/api/v1/tenants/{tenant}/workflows/scheduled/bulk-update", post(bulk_update))
+        .route(
+            "/api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
+            get(one).patch(reschedule).delete(delete).post(start),
+        )
+}
+
+fn render(core: &Core, schedule: &Schedule) -> Value {
+    let version = core.latest(&schedule.what.workflow);
+    json!({
+        "metadata": {"id": schedule.id.to_string(), "createdAt": millis(schedule.created), "updatedAt": millis(schedule.created)},
+        "additionalMetadata": schedule.what.metadata,
+        "input": if schedule.what.input.is_object() { schedule.what.input.clone() } else { json!({}) },
+        "method": "API",
+        "priority": schedule.what.priority.unwrap_or(1),
+        "tenantId": core.tenant.to_string(),
+        "triggerAt": millis(schedule.at),
+        "workflowId": version.map(|version| version.workflow.to_string()),
+        "workflowName": schedule.what.workflow,
+        "workflowRunCreatedAt": "0001-01-01T00:00:00Z",
+        "workflowRunName": "",
+        "workflowVersionId": version.map(|version| version.id.to_string()),
+    })
+}
+
+/// The time in a body, or nothing if there is none.
+fn time(body: &Value) -> Result<Option<At>, Refusal> {
+    let Some(text) = given(body, "triggerAt") else { return Ok(None) };
+    let text = text.as_str().unwrap_or_default();
+    let problem = || {
+        Refusal::Text(
+            StatusCode::BAD_REQUEST,
+            format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""),
+        )
+    };
+    text.parse::<chrono::DateTime<chrono::FixedOffset>>().map(|at| Some(at.to_utc())).map_err(|_| problem())
+}
+
+async fn create(
+    State(engine): State<Engine>,
+    Path((tenant, workflow)): Path<(String, String)>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let body = body(&bytes)?;
+    let at = time(&body)?;
+    let priority = body.get("priority").and_then(Value::as_i64);
+    let what = Scheduled {
+        workflow,
+        input: given(&body, "input").unwrap_or_else(|| json!({})),
+        metadata: given(&body, "additionalMetadata"),
+        priority: priority.and_then(|priority| i32::try_from(priority).ok()),
+    };
+    let made = engine
+        .core
+        .call(move |core, turn| {
+            if core.latest(&what.workflow).is_none() {
+                return Err(bad_request("workflow not found"));
+            }
+            check_priority(priority)?;
+            let made = core.schedule(turn, &what, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
+            let made = made.first().and_then(|(id, _)| core.find_schedule(*id));
+            Ok(made.map(|schedule| render(core, schedule)))
+        })
+        .await?;
+    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?))
+}
+
+fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
+    let (limit, number) = match priority {
+        Some(..1) => ("min", 1),
+        Some(4..) => ("max", 3),
+        _ => return Ok(()),
+    };
+    Err(bad_request(format!(
+        "error 400: 1 error occurred:\n\t* validation failed on field 'CreateScheduledWorkflowRunForWorkflowOpts.Priority': on condition '{limit}' [ {number} ]: got invalid type\n\n"
+    )))
+}
+
+async fn list(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let query = Query::parse(query.as_deref());
+    let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
+    let workflow = query.ids("workflowId")?.first().copied();
+    // Compared with the schedule's own id, and so of no use.
+    let parent = query.ids("parentWorkflowRunId")?.first().copied();
+    let statuses: Vec<_> = query.all("statuses").map(str::to_owned).collect();
+    let by_creation = query.first("orderByField") == Some("createdAt");
+    let ascending = query.first("orderByDirection") == Some("ASC");
+    let body = engine
+        .core
+        .call(move |core, _| {
+            let mut all = matching(core, workflow, &tags);
+            all.retain(|schedule| parent.is_none_or(|parent| schedule.id == parent));
+            all.retain(|_| statuses.is_empty() || statuses.iter().any(|status| status == "SCHEDULED"));
+            all.sort_by_key(|schedule| Reverse(if by_creation { schedule.created } else { schedule.at }));
+            if ascending {
+                all.reverse();
+            }
+            page.answer(&all.into_iter().map(|schedule| render(core, schedule)).collect::<Vec<_>>())
+        })
+        .await?;
+    Ok(answer(&body))
+}
+
+fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a Schedule> {
+    let mut all = core.all_schedules();
+    all.retain(|schedule| {
+        let own = core.latest(&schedule.what.workflow).map(|version| version.workflow);
+        tags.are_in(schedule.what.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
+    });
+    all
+}
+
+/// The tenant, the id, and whether there is such a schedule: in the server's order.
+async fn find(
+    engine: &Engine,
+    tenant: &str,
+    schedule: &str,
+    authorization: &Authorization,
+) -> Result<(Uuid, Value), Refusal> {
+    let schedule = id(schedule, "scheduled workflow run")?;
+    let found = engine.core.call(move |core, _| core.find_schedule(schedule).map(|found| render(core, found))).await?;
+    let found = found.ok_or(NOT_FOUND)?;
+    engine.check_tenant(tenant, authorization)?;
+    Ok((schedule, found))
+}
+
+async fn one(
+    State(engine): State<Engine>,
+    Path((tenant, schedule)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    Ok(answer(&find(&engine, &tenant, &schedule, &authorization).await?.1))
+}
+
+async fn reschedule(
+    State(engine): State<Engine>,
+    Path((tenant, schedule)): Path<(String, String)>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    let (schedule, _) = find(&engine, &tenant, &schedule, &authorization).await?;
+    let at = time(&body(&bytes)?)?.ok_or(Refusal::INTERNAL)?;
+    let moved = engine
+        .core
+        .call(move |core, turn| {
+            core.reschedule(turn, schedule, at);
+            core.find_schedule(schedule).map(|found| render(core, found))
+        })
+        .await?;
+    Ok(answer(&moved.ok_or(NOT_FOUND)?))
+}
+
+async fn delete(
+    State(engine): State<Engine>,
+    Path((tenant, schedule)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    let (schedule, _) = find(&engine, &tenant, &schedule, &authorization).await?;
+    engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn start(
+    State(engine): State<Engine>,
+    Path((tenant, schedule)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    let (schedule, _) = find(&engine, &tenant, &schedule, &authorization).await?;
+    let run = engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
+    Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
+}
+
+async fn bulk_delete(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let body = body(&bytes)?;
+    let ids = given(&body, "scheduledWorkflowRunIds").map(|ids| uuids(&ids)).transpose()?;
+    let filter = given(&body, "filter");
+    let ids = match (ids, filter) {
+        (Some(_), Some(_)) => {
+            return Err(bad_request("Provide either scheduledWorkflowRunIds or filter, not both."));
+        }
+        (None, None) => return Err(bad_request("Provide scheduledWorkflowRunIds or filter.")),
+        (Some(ids), None) => Ok(ids),
+        (None, Some(filter)) => {
+            let workflow = given(&filter, "workflowId").map(|id| uuids(&json!([id]))).transpose()?;
+            let tags = given(&filter, "additionalMetadata").unwrap_or_default();
+            let tags = Tags::parse(tags.as_array().into_iter().flatten().filter_map(Value::as_str))?;
+            Err((workflow.and_then(|ids| ids.first().copied()), tags))
+        }
+    };
+    let (deleted, missing) = engine
+        .core
+        .call(move |core, _| {
+            let ids = ids.unwrap_or_else(|(workflow, tags)| {
+                matching(core, workflow, &tags).into_iter().map(|schedule| schedule.id).collect()
+            });
+            ids.into_iter().partition::<Vec<_>, _>(|id| core.delete_schedule(*id))
+        })
+        .await?;
+    Ok(answer(
+        &json!({"deletedIds": texts(&deleted), "errors": errors(&missing, "Failed to delete scheduled workflow.")}),
+    ))
+}
+
+async fn bulk_update(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let body = body(&bytes)?;
+    let mut updates = Vec::new();
+    for update in body.get("updates").and_then(Value::as_array).into_iter().flatten() {
+        let ids = uuids(&json!([update.get("id")]))?;
+        updates.push((ids.first().copied().unwrap_or_default(), time(update)?.ok_or(Refusal::INTERNAL)?));
+    }
+    let (moved, missing): (Vec<_>, Vec<_>) = engine
+        .core
+        .call(move |core, turn| updates.into_iter().partition(|(id, at)| core.reschedule(turn, *id, *at)))
+        .await?;
+    let ids = |updates: Vec<(Uuid, At)>| updates.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    Ok(answer(&json!({
+        "updatedIds": texts(&ids(moved)), "errors": errors(&ids(missing), "Scheduled workflow not found."),
+    })))
+}
+
+fn uuids(ids: &Value) -> Result<Vec<Uuid>, Refusal> {
+    let parse = |id: &Value| {
+        let text = id.as_str().unwrap_or_default();
+        let problem = format!("invalid UUID length: {}", text.len());
+        text.parse().map_err(|_| Refusal::Text(StatusCode::BAD_REQUEST, problem))
+    };
+    ids.as_array().into_iter().flatten().map(parse).collect()
+}
+
+fn texts(ids: &[Uuid]) -> Vec<String> {
+    ids.iter().map(Uuid::to_string).collect()
+}
+
+fn errors(ids: &[Uuid], error: &str) -> Vec<Value> {
+    ids.iter().map(|id| json!({"id": id.to_string(), "error": error})).collect()
+}
