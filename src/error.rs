@@ -87,6 +87,8 @@ pub enum ErrorKind {
     /// The run ended otherwise than with an output; see [`Error::outcome`](crate::Error::outcome). Only from
     /// [`RunHandle::result`](crate::RunHandle::result).
     RunFailed,
+    /// The run is in a state in which this cannot be done to it; see [`Error::run_status`](crate::Error::run_status).
+    RunState,
     /// This side was shut down.
     Closed,
 }

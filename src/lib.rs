@@ -79,14 +79,17 @@ pub use config::{
     TlsStrategy, TlsVersion,
 };
 pub use error::{Answer, Error, ErrorKind, Result};
-pub use list::{Page, RunItems, RunQuery, StatusCounts, Total};
+pub use list::{BulkCancel, BulkReplay, Page, RunItems, RunQuery, RunReports, StatusCounts, Total};
 pub use model::{
-    Attempt, AttemptStatus, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronTrigger, EventId,
-    EventTrigger, Failure, InvalidTransition, LogLevel, LogLine, Outcome, Payload, Priority, RunDetails, RunFilter,
-    RunId, RunStatus, RunSummary, ScheduleTrigger, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind,
-    Trigger, Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronTrigger,
+    EventId, EventTrigger, Failure, InvalidTransition, LogLevel, LogLine, Outcome, Payload, Priority, RunDetails,
+    RunFilter, RunId, RunReport, RunStatus, RunSummary, ScheduleTrigger, Seen, TRANSITIONS, TaskDetails, TaskId,
+    TenantId, Timeout, TimeoutKind, Trigger, Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
 };
-pub use run::{LogItems, RunBuilder, RunHandle, RunManyBuilder, Runnable, WorkflowRef};
+pub use run::{
+    CancelBuilder, CancelManyBuilder, LogItems, ReplayBuilder, ReplayManyBuilder, Replayed, RerunBuilder, RunBuilder,
+    RunHandle, RunManyBuilder, Runnable, WorkflowRef,
+};
 pub use watch::{Change, RunWatch};
 pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
 pub use workflow::{Context, Definition, Task, TaskError, TaskResult, Workflow};

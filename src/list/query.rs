@@ -106,6 +106,14 @@ impl StatusCounts {
 }
 
 impl RunQuery {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn filter(&self) -> &RunFilter {
+        &self.filter
+    }
+
     /// The newest runs that match, at most `size` of them, and how many match in all.
     ///
     /// # Errors

@@ -27,6 +27,11 @@ impl Metadata {
         self.0.insert(key, value);
     }
 
+    /// Takes these tags too, over those of the same keys.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// Checks the keys that a user gave.
     pub(crate) fn check(&self) -> Result<()> {
         self.0.keys().try_for_each(|key| check_key(key))

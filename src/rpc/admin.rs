@@ -5,7 +5,8 @@ use tonic::codec::CompressionEncoding;
 use super::grpc_types::{NewWorkflow, RunState};
 use super::pb::v1::admin_service_client::AdminServiceClient;
 use super::pb::v1::{
-    CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
+    CancelTasksRequest, CancelTasksResponse, CreateWorkflowVersionRequest, CreateWorkflowVersionResponse,
+    GetRunDetailsRequest, GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse,
 };
 use super::{Limits, stub, unary};
 use crate::error::Result;
@@ -37,4 +38,24 @@ impl Admin {
     }
 
     unary! { get_run_details, get_run_details, idempotent, "GetRunDetails", GetRunDetailsRequest => GetRunDetailsResponse }
+
+    /// Cancels runs, or tasks. What comes of it must be looked for: the answer lists whatever was asked for.
+    pub(crate) async fn cancel(&self, runs: Vec<String>) -> Result<()> {
+        self.send_cancel(&CancelTasksRequest { external_ids: runs, filter: None }).await.map(drop)
+    }
+
+    unary! {
+        /// Not to be repeated by itself: a run may have ended in between, and a cancel would then damage it.
+        send_cancel, cancel_tasks, once, "CancelTasks", CancelTasksRequest => CancelTasksResponse
+    }
+
+    /// Runs tasks again. What comes of it must be looked for, too.
+    pub(crate) async fn replay(&self, runs: Vec<String>) -> Result<()> {
+        self.send_replay(&ReplayTasksRequest { external_ids: runs, filter: None }).await.map(drop)
+    }
+
+    unary! {
+        /// Not to be repeated by itself: a second one would replay what the first one has.
+        send_replay, replay_tasks, once, "ReplayTasks", ReplayTasksRequest => ReplayTasksResponse
+    }
 }

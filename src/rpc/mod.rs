@@ -4,6 +4,7 @@
 mod admin;
 mod dispatcher;
 pub(crate) mod grpc_types;
+mod logs;
 #[cfg(not(feature = "unstable-raw"))]
 pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub(crate) use admin::Admin;
 pub(crate) use dispatcher::{Dispatcher, EventOf};
+pub(crate) use logs::Logs;
 pub(crate) use rest::Rest;
 pub(crate) use stream::Messages;
 pub(crate) use workflows::Workflows;
@@ -35,6 +37,7 @@ pub(crate) struct Services {
     pub(crate) admin: Admin,
     pub(crate) workflows: Workflows,
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) logs: Logs,
     pub(crate) rest: Rest,
     /// For those who make calls of their own.
     #[cfg(feature = "unstable-raw")]
@@ -67,6 +70,7 @@ impl Rpc {
             admin: Admin::new(wire, &limits, caller.clone()),
             workflows: Workflows::new(wire, &limits, caller.clone()),
             dispatcher: Dispatcher::new(wire, &limits, caller.clone()),
+            logs: Logs::new(wire, &limits, caller.clone()),
             rest: Rest::new(rest, caller, config.tenant_id().to_owned()),
             #[cfg(feature = "unstable-raw")]
             wire: wire.clone(),

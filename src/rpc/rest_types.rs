@@ -68,6 +68,8 @@ pub(crate) struct Task {
     pub(crate) error_message: Option<String>,
     #[serde(default)]
     pub(crate) parent_task_external_id: Option<String>,
+    #[serde(default)]
+    pub(crate) retry_count: u32,
 }
 
 #[derive(Debug, Deserialize)]

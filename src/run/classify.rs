@@ -5,6 +5,7 @@
 //! which is the steady one, and by the tasks' events, which alone know a timeout.
 
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
+use super::history::replayed_after;
 use crate::model::convert::grpc::GrpcRun;
 use crate::model::{
     Attempt, Cancellation, Completed, Conflict, Failure, Outcome, Payload, RunId, RunStatus, Timeout, TimeoutKind,
@@ -97,14 +98,16 @@ fn agrees(task: &TaskEvidence<'_>) -> bool {
 ///
 /// An attempt that failed with retries left was either not to be tried again, or its successor is missing. One that ended
 /// by itself without a beginning was ended by a worker that reports none, or its beginning is missing. One that did not
-/// end before the next began has its end missing.
+/// end before the next began has its end missing. One that ended well and has a successor was replayed, and should say so.
 pub(super) fn may_be_behind(task: &TaskEvidence<'_>) -> bool {
     let attempts = task.attempts();
     let Some((last, earlier)) = attempts.split_last() else { return true };
     let failed = matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
+    let replayed = replayed_after(task.events.iter().copied());
+    let unexplained = |attempt: &Attempt| attempt.status == RunStatus::Completed && !replayed.contains(&attempt.number);
     failed && i64::from(last.number) <= task.retries
         || attempts.iter().any(has_no_beginning)
-        || earlier.iter().any(|attempt| !attempt.status.is_final())
+        || earlier.iter().any(|attempt| !attempt.status.is_final() || unexplained(attempt))
 }
 
 fn has_no_beginning(attempt: &Attempt) -> bool {

@@ -7,7 +7,7 @@ use super::gather::{Patience, look};
 use super::logs;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{RunDetails, RunId};
+use crate::model::{RunDetails, RunId, TaskId};
 
 /// A run, and the type of what it ends with. Cheap to clone; dropping it does nothing to the run.
 ///
@@ -28,19 +28,21 @@ pub struct RunHandle<O = serde_json::Value> {
     id: RunId,
     /// Whether this client started it, just now: then it cannot have ended long ago.
     fresh: bool,
+    /// The attempt that it is about: an earlier one's end is not its end.
+    from_attempt: u32,
     output: PhantomData<fn() -> O>,
 }
 
 impl Client {
     /// A handle on a run that exists already. No round trip: whether it does, shows when it is asked for something.
     pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
-        RunHandle { client: self.clone(), id, fresh: false, output: PhantomData }
+        RunHandle { client: self.clone(), id, fresh: false, from_attempt: 1, output: PhantomData }
     }
 }
 
 impl<O> RunHandle<O> {
     pub(super) fn started(client: Client, id: RunId) -> Self {
-        Self { client, id, fresh: true, output: PhantomData }
+        Self { client, id, fresh: true, from_attempt: 1, output: PhantomData }
     }
 
     /// The run's id.
@@ -51,6 +53,31 @@ impl<O> RunHandle<O> {
     /// The client that it is asked through.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The same run, from an attempt on.
+    pub(super) fn from_attempt(mut self, attempt: u32) -> Self {
+        (self.fresh, self.from_attempt) = (false, attempt);
+        self
+    }
+
+    /// Whether this is the end of the attempt that the handle is about. Of several tasks, the last may not yet be under way
+    /// again when the first is.
+    pub(crate) fn is_end(&self, details: &RunDetails) -> bool {
+        let oldest = details.tasks.iter().map(|task| task.replays() + 1).min().unwrap_or(1);
+        let attempt = if details.is_of_one_task() { details.attempt() } else { oldest };
+        details.outcome.is_some() && attempt >= self.from_attempt
+    }
+
+    /// Whether the end of whichever attempt comes first is the end.
+    pub(crate) fn is_of_any_attempt(&self) -> bool {
+        self.from_attempt <= 1
+    }
+
+    /// The ids of its tasks.
+    pub(crate) async fn tasks(&self) -> Result<Vec<TaskId>> {
+        let details = look(&self.client, self.id, None, Patience::Short).await?;
+        Ok(details.tasks.iter().map(|task| task.id).collect())
     }
 
     pub(crate) fn is_fresh(&self) -> bool {

@@ -105,7 +105,7 @@ impl<O> RunManyBuilder<O> {
     /// # Cancel safety
     /// Dropping the future leaves the calls that were made made.
     pub async fn start(self) -> Result<Vec<Result<RunHandle<O>>>> {
-        let common = common(&self.client, &self.workflow, &self.metadata, self.priority)?;
+        let common = common(&self.client, &self.workflow, &self.metadata, Metadata::default(), self.priority)?;
         Directory::find(&self.client, &self.workflow).await?;
         let limit = self.client.rpc().workflows.max_send();
         let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());

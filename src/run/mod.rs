@@ -1,5 +1,6 @@
 //! Starting runs, and finding out about one: handle, outcome, details.
 
+pub(crate) mod cancel;
 mod classify;
 mod details;
 mod directory;
@@ -9,8 +10,11 @@ mod handle;
 mod history;
 mod logs;
 mod many;
+pub(crate) mod replay;
+mod rerun;
 mod start;
 
+pub use cancel::{CancelBuilder, CancelManyBuilder};
 pub(crate) use classify::quick;
 pub(crate) use directory::Directory;
 pub(crate) use evidence::TaskEnd;
@@ -18,5 +22,7 @@ pub(crate) use gather::{Patience, look, newest_attempts};
 pub use handle::RunHandle;
 pub use logs::LogItems;
 pub use many::RunManyBuilder;
+pub use replay::{ReplayBuilder, ReplayManyBuilder, Replayed};
+pub use rerun::RerunBuilder;
 pub(crate) use start::{Parent, watch_tag};
 pub use start::{RunBuilder, Runnable, WorkflowRef};

@@ -68,16 +68,8 @@ impl Client {
     ///
     /// The input is turned into JSON here; if that fails, `start` says so.
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
-        RunBuilder {
-            client: self.clone(),
-            workflow: workflow.workflow_name().to_owned(),
-            input: encode_input("input", input),
-            metadata: Metadata::default(),
-            priority: None,
-            parent: None,
-            child_key: None,
-            output: PhantomData,
-        }
+        let input = encode_input("input", input);
+        RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, Metadata::default())
     }
 }
 
@@ -100,6 +92,7 @@ pub struct RunBuilder<O> {
     workflow: String,
     input: Result<String>,
     metadata: Metadata,
+    own_metadata: Metadata,
     priority: Option<Priority>,
     parent: Option<Parent>,
     child_key: Option<String>,
@@ -107,6 +100,26 @@ pub struct RunBuilder<O> {
 }
 
 impl<O> RunBuilder<O> {
+    pub(super) fn prepared(client: Client, workflow: String, input: Result<String>, metadata: Metadata) -> Self {
+        Self {
+            client,
+            workflow,
+            input,
+            metadata,
+            own_metadata: Metadata::default(),
+            priority: None,
+            parent: None,
+            child_key: None,
+            output: PhantomData,
+        }
+    }
+
+    /// A tag of this crate's own.
+    pub(super) fn own_metadata(mut self, key: &str, value: String) -> Self {
+        self.own_metadata.insert(key.to_owned(), value.into());
+        self
+    }
+
     pub(crate) fn child_of(mut self, parent: Parent) -> Self {
         self.parent = Some(parent);
         self
@@ -150,7 +163,8 @@ impl<O> RunBuilder<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the run was started.
     pub async fn start(self) -> Result<RunHandle<O>> {
-        let mut run = common(&self.client, &self.workflow, &self.metadata, self.priority)?.with_input(self.input?);
+        let mut run = common(&self.client, &self.workflow, &self.metadata, self.own_metadata, self.priority)?
+            .with_input(self.input?);
         match (self.parent, self.child_key) {
             (Some(parent), key) => {
                 run = run.child_of(parent.run.into(), parent.task.into(), parent.first_index, key);
@@ -174,11 +188,13 @@ pub(super) fn common(
     client: &Client,
     workflow: &str,
     metadata: &Metadata,
+    own: Metadata,
     priority: Option<Priority>,
 ) -> Result<NewRun> {
     // Checked as the user gave it, before this crate's own key joins it.
     metadata.check()?;
     let mut all = metadata.clone();
+    all.extend(own);
     let (key, value) = watch_tag(client);
     all.insert(key, value.into());
     Ok(NewRun::new(client.prefixed(workflow), all.encode()?, priority.map(Priority::number)))

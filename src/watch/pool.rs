@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::pending;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, LinkEvent};
@@ -20,6 +20,7 @@ use crate::rpc::Rpc;
 use crate::rpc::grpc_types::RunEnd;
 use crate::run::{Patience, RunHandle, TaskEnd, look, quick};
 use crate::time::at;
+use crate::transport::retry_delay;
 
 /// Questions that wait to be sent.
 const QUEUE: usize = 1024;
@@ -323,22 +324,30 @@ impl<O> RunHandle<O> {
         if !self.is_fresh() {
             // It may have ended long ago, and then a look is quicker than the stream.
             let details = look(self.client(), self.id(), None, Patience::Short).await?;
-            if let Some(outcome) = details.outcome {
+            if let Some(outcome) = self.end(details) {
                 return Ok(outcome);
             }
         }
+        let mut again = 0;
         loop {
             let results = Pool::of(self.client()).wait(self.id(), self.is_fresh()).await?;
-            if let Some(outcome) = results.as_deref().and_then(|results| quick(self.id(), results)) {
-                return Ok(outcome);
-            }
-            // An end that the details do not confirm was none: wait for the next.
-            if let RunDetails { outcome: Some(outcome), .. } =
-                look(self.client(), self.id(), results, Patience::Long).await?
+            if let Some(outcome) =
+                results.as_deref().filter(|_| self.is_of_any_attempt()).and_then(|all| quick(self.id(), all))
             {
                 return Ok(outcome);
             }
+            // An end that the details do not confirm was none, or that of an earlier attempt: wait for the next.
+            let details = look(self.client(), self.id(), results, Patience::Long).await?;
+            if let Some(outcome) = self.end(details) {
+                return Ok(outcome);
+            }
+            again += 1;
+            sleep(retry_delay(again, fastrand::f64())).await;
         }
+    }
+
+    fn end(&self, details: RunDetails) -> Option<Outcome> {
+        if self.is_end(&details) { details.outcome } else { None }
     }
 }
 

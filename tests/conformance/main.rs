@@ -11,10 +11,12 @@
     reason = "a test may stop on what it did not expect"
 )]
 
+mod cancelling;
 mod creating;
 mod dags;
 mod details;
 mod promises;
+mod replaying;
 mod searching;
 mod status;
 mod tasks;

@@ -6,7 +6,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Quirks};
-use hatchet::{Client, Config, Definition, RunningWorker, Window};
+use hatchet::{Client, Config, Definition, RunHandle, RunStatus, RunningWorker, Window};
 
 /// A row may take so long on a real engine, which lets tasks lie for half a minute when it is idle.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -39,11 +39,27 @@ impl World {
         self.hatchet.worker(self.name("worker")).slots(10).register(what).build().unwrap().start().await.unwrap()
     }
 
+    /// Waits until something is so: the lists of a real engine lag by seconds under load.
+    #[expect(clippy::unused_self, reason = "it belongs to the world all the same")]
+    pub(crate) async fn eventually(&self, is_so: impl AsyncFn() -> bool) {
+        let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !is_so().await {
+            assert!(tokio::time::Instant::now() < limit, "it never came to be so");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// The last ten minutes: no row takes longer.
     #[expect(clippy::unused_self, reason = "it belongs to the world all the same")]
     pub(crate) fn window(&self) -> Window {
         Window::last(Duration::from_secs(600))
     }
+}
+
+/// Watches a run until it is in a state.
+pub(crate) async fn until<O>(run: &RunHandle<O>, status: RunStatus) {
+    let mut watch = run.watch();
+    while *watch.next().await.expect("it comes to that state").unwrap().status() != status {}
 }
 
 thread_local! {

@@ -1,0 +1,201 @@
+//! Doing something to all runs that match a filter, to the end, in bounded memory.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _, unfold};
+
+use super::items::RunItems;
+use super::query::RunQuery;
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::{BulkReport, RunFilter, RunId, RunReport, RunStatus};
+use crate::run::cancel::{self, CancelOptions, cancel_options};
+use crate::run::replay::{self, ReplayOptions, replay_options};
+
+impl RunQuery {
+    /// Prepares a cancel of all runs that match, of those that have not ended.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::{RunFilter, Window};
+    ///
+    /// let hour = RunFilter::new(Window::last(Duration::from_secs(3600))).workflow("greet");
+    /// let report = hatchet.runs(hour).cancel().reason("bad deploy").send().await?;
+    /// println!("{report}"); // 1200 done, 3 ended otherwise
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel(&self) -> BulkCancel {
+        BulkCancel { query: self.clone(), options: CancelOptions::default() }
+    }
+
+    /// Prepares a replay of all runs that match, of those that have ended; of cancelled ones only if that is wanted.
+    pub fn replay(&self) -> BulkReplay {
+        BulkReplay { query: self.clone(), options: ReplayOptions::default() }
+    }
+}
+
+/// A cancel of all runs that match a filter, about to be sent.
+#[derive(Debug)]
+#[must_use = "nothing is cancelled before `send` or `reports`"]
+pub struct BulkCancel {
+    query: RunQuery,
+    options: CancelOptions,
+}
+cancel_options!(BulkCancel);
+
+impl BulkCancel {
+    /// Cancels them, and tells in numbers what was seen to become of them. [`reports`](Self::reports) tells of each as it
+    /// goes.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason or the name; and whatever keeps the list
+    /// from being read to its end. What was done by then stays done.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open which runs are cancelled.
+    pub async fn send(self) -> Result<BulkReport> {
+        self.reports()?.sum().await
+    }
+
+    /// Cancels them while it is read: a report of each run. Dropping it stops it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason, the name, or a filter of tasks.
+    pub fn reports(self) -> Result<RunReports> {
+        self.options.check()?;
+        let filter = of_runs(&self.query, &[RunStatus::Queued, RunStatus::Running])?;
+        let options = self.options;
+        Ok(RunReports::new(self.query.client().clone(), filter, cancel::BATCH, move |client, runs| {
+            let options = options.clone();
+            Box::pin(async move { cancel::batch(&client, &runs, &options).await })
+        }))
+    }
+}
+
+/// A replay of all runs that match a filter, about to be sent.
+#[derive(Debug)]
+#[must_use = "nothing is replayed before `send` or `reports`"]
+pub struct BulkReplay {
+    query: RunQuery,
+    options: ReplayOptions,
+}
+replay_options!(BulkReplay);
+
+impl BulkReplay {
+    /// Replays them, and tells in numbers what was seen to become of them. [`reports`](Self::reports) tells of each as it
+    /// goes. A hundred at a time, the next when all of the last are under way.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; and whatever keeps the list from being read to its
+    /// end. What was done by then stays done.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open which runs are replayed.
+    pub async fn send(self) -> Result<BulkReport> {
+        self.reports()?.sum().await
+    }
+
+    /// Replays them while it is read: a report of each run. Dropping it stops it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter of tasks.
+    pub fn reports(self) -> Result<RunReports> {
+        let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
+        if self.options.even_if_cancelled {
+            ended.push(RunStatus::Cancelled);
+        }
+        let filter = of_runs(&self.query, &ended)?;
+        let options = self.options;
+        Ok(RunReports::new(self.query.client().clone(), filter, replay::BATCH, move |client, runs| {
+            Box::pin(async move { replay::batch(&client, &runs, options).await })
+        }))
+    }
+}
+
+/// The filter, for runs in these states if it names none itself.
+fn of_runs(query: &RunQuery, statuses: &[RunStatus]) -> Result<RunFilter> {
+    let mut filter = query.filter().clone();
+    if filter.tasks {
+        return Err(crate::error::Error::invalid("filter", "found one of tasks, accepted: one of runs"));
+    }
+    if filter.statuses.is_empty() {
+        filter.statuses = statuses.to_vec();
+    }
+    Ok(filter)
+}
+
+type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send>;
+
+/// What becomes of runs, one after the other, while it is read. An error ends it.
+pub struct RunReports(Pin<Box<dyn Stream<Item = Result<RunReport>> + Send>>);
+
+impl RunReports {
+    fn new(
+        client: Client,
+        filter: RunFilter,
+        batch: usize,
+        act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
+    ) -> Self {
+        let items = RunItems::new(client.clone(), filter);
+        let walk = (client, items, Box::new(act) as Act);
+        let batches = unfold(Some(walk), move |walk| async move {
+            let (client, mut items, act) = walk?;
+            let (mut runs, mut failed) = (Vec::new(), None);
+            while runs.len() < batch {
+                match items.next().await {
+                    Some(Ok(run)) => runs.push(run.id),
+                    Some(Err(error)) => {
+                        failed = Some(error);
+                        break;
+                    }
+                    None => break,
+                }
+            }
+            let (over, empty) = (failed.is_some() || runs.len() < batch, runs.is_empty() && failed.is_none());
+            if empty {
+                return None;
+            }
+            let reports = if runs.is_empty() { Vec::new() } else { act(client.clone(), runs).await };
+            let reports = reports.into_iter().map(Ok).chain(failed.map(Err)).collect::<Vec<_>>();
+            Some((stream::iter(reports), (!over).then_some((client, items, act))))
+        });
+        Self(Box::pin(batches.flatten()))
+    }
+
+    /// The next report, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: what is under way goes on with the next call.
+    pub async fn next(&mut self) -> Option<Result<RunReport>> {
+        self.0.next().await
+    }
+
+    /// Reads it to the end.
+    async fn sum(mut self) -> Result<BulkReport> {
+        let mut all = BulkReport::default();
+        while let Some(report) = self.next().await {
+            all.add(report?);
+        }
+        Ok(all)
+    }
+}
+
+impl Stream for RunReports {
+    type Item = Result<RunReport>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for RunReports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunReports")
+    }
+}

@@ -1,0 +1,136 @@
+//! What became of runs that something was to be done to.
+
+use std::fmt;
+
+use super::{RunId, RunStatus};
+use crate::error::Error;
+
+/// What was seen to become of one run, and not what the server answered: that says yes to everything.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// The run.
+    pub run: RunId,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// What was seen to become of a run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Seen {
+    /// It is as it was wanted: cancelled, or under way again.
+    Done,
+    /// It was left alone, as it is in this state: one that has ended is not cancelled, one that goes on is not replayed,
+    /// and a cancelled one is not replayed unless that was wanted.
+    Refused(RunStatus),
+    /// It ended in this way just when it was to be cancelled.
+    EndedOtherwise(RunStatus),
+    /// The server took the call, and nothing came of it in the time given: the run is in this state. A run of several
+    /// tasks that waits for time to pass or for an event goes on after a cancel, and replays get lost when there are many.
+    NotTaken(RunStatus),
+    /// There is no such run.
+    NotFound,
+    /// It could not be found out.
+    Failed(Error),
+}
+
+impl RunReport {
+    pub(crate) fn new(run: RunId, seen: Seen) -> Self {
+        Self { run, seen }
+    }
+
+    /// Whether the run is as it was wanted.
+    pub fn is_done(&self) -> bool {
+        matches!(self.seen, Seen::Done)
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Refused(status) => write!(f, "left alone, as it is {status}"),
+            Self::EndedOtherwise(status) => write!(f, "{status} in the meantime"),
+            Self::NotTaken(status) => write!(f, "not taken, still {status}"),
+            Self::NotFound => f.write_str("there is no such run"),
+            Self::Failed(error) => write!(f, "unknown: {error}"),
+        }
+    }
+}
+
+/// What became of many runs.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct BulkReport {
+    /// Are as they were wanted.
+    pub done: u64,
+    /// Were left alone.
+    pub refused: u64,
+    /// Ended otherwise in the meantime.
+    pub ended_otherwise: u64,
+    /// Were not taken.
+    pub not_taken: u64,
+    /// Are not there.
+    pub not_found: u64,
+    /// Could not be found out.
+    pub failed: u64,
+    /// The first [thousand](Self::EXCEPTIONS) reports of runs that are not as they were wanted.
+    pub exceptions: Vec<RunReport>,
+}
+
+impl BulkReport {
+    /// How many reports are kept.
+    pub const EXCEPTIONS: usize = 1000;
+
+    pub(crate) fn add(&mut self, report: RunReport) {
+        *match report.seen {
+            Seen::Done => &mut self.done,
+            Seen::Refused(_) => &mut self.refused,
+            Seen::EndedOtherwise(_) => &mut self.ended_otherwise,
+            Seen::NotTaken(_) => &mut self.not_taken,
+            Seen::NotFound => &mut self.not_found,
+            Seen::Failed(_) => &mut self.failed,
+        } += 1;
+        if !report.is_done() && self.exceptions.len() < Self::EXCEPTIONS {
+            self.exceptions.push(report);
+        }
+    }
+
+    /// The number of runs that there is a report on.
+    pub fn total(&self) -> u64 {
+        self.done + self.refused + self.ended_otherwise + self.not_taken + self.not_found + self.failed
+    }
+}
+
+impl fmt::Display for BulkReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} done", self.done)?;
+        let others = [
+            (self.refused, "left alone"),
+            (self.ended_otherwise, "ended otherwise"),
+            (self.not_taken, "not taken"),
+            (self.not_found, "not found"),
+            (self.failed, "unknown"),
+        ];
+        others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_report_is_counted_once_and_few_are_kept() {
+        let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+        let mut all = BulkReport::default();
+        for _ in 0..1500 {
+            all.add(RunReport::new(run, Seen::Done));
+            all.add(RunReport::new(run, Seen::Refused(RunStatus::Completed)));
+        }
+        all.add(RunReport::new(run, Seen::NotFound));
+        assert_eq!((all.total(), all.exceptions.len()), (3001, BulkReport::EXCEPTIONS));
+        assert_eq!(all.to_string(), "1500 done, 1500 left alone, 1 not found");
+    }
+}

@@ -1,0 +1,255 @@
+//! Running ended runs again, under the same ids.
+//!
+//! The server answers every replay with all ids that it was asked for, and loses them by the hundred when they come too fast.
+//! So they are sent a batch at a time, each run is counted home by the retry count of its tasks, and what is lost is sent
+//! again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::{Instant, sleep};
+
+use super::cancel::{AT_ONCE, not_seen};
+use super::gather::{Patience, look};
+use super::handle::RunHandle;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{RunDetails, RunId, RunReport, RunStatus, Seen};
+use crate::transport::retry_delay;
+
+/// Runs that go in one call: the engine loses what comes beyond some hundred.
+pub(crate) const BATCH: usize = 100;
+/// How long the replays of one call may take to show. A hundred take up to eight seconds.
+const WITHIN: Duration = Duration::from_secs(15);
+/// How often a replay is sent before it counts as not taken.
+const TRIES: u32 = 3;
+
+impl<O> RunHandle<O> {
+    /// Prepares a replay: the same run with the same input again, as its next attempt. For a new run with the same input:
+    /// [`rerun`](Self::rerun).
+    ///
+    /// ```no_run
+    /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
+    /// let again = run.replay().send().await?;
+    /// println!("attempt {} ends with {}", again.attempt, again.run.result().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replay(&self) -> ReplayBuilder<O> {
+        ReplayBuilder { run: self.clone(), options: ReplayOptions::default() }
+    }
+}
+
+impl Client {
+    /// Prepares a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) does it. By a filter:
+    /// [`RunQuery::replay`](crate::RunQuery::replay).
+    pub fn replay_runs(&self, runs: impl IntoIterator<Item = RunId>) -> ReplayManyBuilder {
+        ReplayManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: ReplayOptions::default() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ReplayOptions {
+    pub(crate) even_if_cancelled: bool,
+}
+
+/// The option that all ways to replay have in common.
+macro_rules! replay_options {
+    ($builder:ident $(<$type:ident>)?) => {
+        impl $(<$type>)? $builder $(<$type>)? {
+            /// Replays runs that were cancelled, too. Without it they are refused: someone wanted them to end.
+            pub fn even_if_cancelled(mut self) -> Self {
+                self.options.even_if_cancelled = true;
+                self
+            }
+        }
+    };
+}
+pub(crate) use replay_options;
+
+/// A replay that is about to be sent.
+#[derive(Debug)]
+#[must_use = "nothing is replayed before `send`"]
+pub struct ReplayBuilder<O> {
+    run: RunHandle<O>,
+    options: ReplayOptions,
+}
+replay_options!(ReplayBuilder<O>);
+
+/// A run that is under way again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Replayed<O> {
+    /// The run. Waiting for it waits for the new attempt, and not for the end of an earlier one.
+    pub run: RunHandle<O>,
+    /// Which attempt at the run it is; see [`RunDetails::attempt`](crate::RunDetails::attempt).
+    pub attempt: u32,
+    /// The names of the tasks that were seen to be run again. Of a run of several, those that come later may be missing.
+    pub tasks: Vec<String>,
+}
+
+impl<O> ReplayBuilder<O> {
+    /// Replays the run, and waits until that shows. Of a run of several tasks, all are run again.
+    ///
+    /// # Errors
+    /// [`RunState`](ErrorKind::RunState) if the run goes on, or was cancelled; [`run_status`](Error::run_status) says which.
+    /// [`RunNotFound`](ErrorKind::RunNotFound). [`Server`](ErrorKind::Server) if the server says yes each time, and nothing
+    /// is run again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the run is replayed.
+    pub async fn send(self) -> Result<Replayed<O>> {
+        let (client, id) = (self.run.client().clone(), self.run.id());
+        let before = look(&client, id, None, Patience::Short).await?;
+        match batch(&client, &[id], self.options).await.pop().map(|report| report.seen) {
+            Some(Seen::Done) => {}
+            Some(Seen::Refused(status)) => return Err(Error::run_state(id, "replayed", status)),
+            Some(Seen::Failed(error)) => return Err(error),
+            Some(Seen::NotFound) | None => return Err(Error::run_not_found(id)),
+            Some(seen) => return Err(Error::new(ErrorKind::Server, format!("the replay of run {id} is {seen}"))),
+        }
+        let attempt = before.attempt() + 1;
+        let again = begun_anew(&client, id, &counts_by_history(&before)).await.unwrap_or_default();
+        let tasks = before.tasks.iter().filter(|task| again.iter().any(|id| task.id.is(id)));
+        let tasks = tasks.map(|task| task.name.clone()).collect();
+        Ok(Replayed { run: self.run.from_attempt(attempt), attempt, tasks })
+    }
+}
+
+/// A replay of many runs that is about to be sent.
+#[derive(Debug)]
+#[must_use = "nothing is replayed before `send`"]
+pub struct ReplayManyBuilder {
+    client: Client,
+    runs: Vec<RunId>,
+    options: ReplayOptions,
+}
+replay_options!(ReplayManyBuilder);
+
+impl ReplayManyBuilder {
+    /// Replays the runs, a hundred at a time, and tells for each what was seen to become of it, in their order.
+    ///
+    /// # Errors
+    /// None for now. What concerns one run is in its report.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open which runs are replayed.
+    pub async fn send(self) -> Result<Vec<RunReport>> {
+        let mut reports = Vec::with_capacity(self.runs.len());
+        for runs in self.runs.chunks(BATCH) {
+            reports.extend(batch(&self.client, runs, self.options).await);
+        }
+        Ok(reports)
+    }
+}
+
+/// The retry counts of a run's tasks, by their ids.
+type Counts = BTreeMap<String, u32>;
+
+/// Replays some runs, and waits until all of them are under way: a report for each, in their order.
+pub(crate) async fn batch(client: &Client, runs: &[RunId], options: ReplayOptions) -> Vec<RunReport> {
+    let mut seen: BTreeMap<RunId, Seen> = BTreeMap::new();
+    let mut waiting: BTreeMap<RunId, Counts> = BTreeMap::new();
+    let looks = stream::iter(runs.to_vec()).map(|run| async move {
+        let details = look(client, run, None, Patience::Short).await;
+        (run, details)
+    });
+    let looks: Vec<_> = looks.buffered(AT_ONCE).collect().await;
+    for (run, details) in looks {
+        match details {
+            Ok(details) => match refused(&details, options) {
+                Some(status) => drop(seen.insert(run, Seen::Refused(status))),
+                None => drop(waiting.insert(run, counts_by_history(&details))),
+            },
+            Err(error) => drop(seen.insert(run, not_seen(error))),
+        }
+    }
+    for _ in 0..TRIES {
+        if waiting.is_empty() {
+            break;
+        }
+        if let Err(error) = client.rpc().admin.replay(waiting.keys().map(RunId::to_string).collect()).await {
+            if error.never_reached_server() {
+                seen.extend(waiting.keys().map(|run| (*run, Seen::Failed(error.duplicate()))));
+                waiting.clear();
+                break;
+            }
+            // It may have happened: what is seen will tell.
+            tracing::warn!(%error, "the answer to a replay is lost");
+        }
+        for run in count_home(client, &waiting).await {
+            waiting.remove(&run);
+            seen.insert(run, Seen::Done);
+        }
+    }
+    for run in waiting.into_keys() {
+        let status = look(client, run, None, Patience::Short).await.map(|details| details.status);
+        seen.insert(run, status.map_or_else(not_seen, Seen::NotTaken));
+    }
+    // An id that came twice has one report; the second says the same as far as it can be said twice.
+    let mut reports = Vec::with_capacity(runs.len());
+    for run in runs {
+        let report = match seen.remove(run) {
+            Some(seen) => seen,
+            None => copy_of(*run, &reports),
+        };
+        reports.push(RunReport::new(*run, report));
+    }
+    reports
+}
+
+fn copy_of(run: RunId, reports: &[RunReport]) -> Seen {
+    match reports.iter().find(|report| report.run == run).map(|report| &report.seen) {
+        Some(Seen::Refused(status)) => Seen::Refused(status.clone()),
+        Some(Seen::NotTaken(status)) => Seen::NotTaken(status.clone()),
+        Some(Seen::Failed(error)) => Seen::Failed(error.duplicate()),
+        Some(Seen::NotFound) | None => Seen::NotFound,
+        Some(_) => Seen::Done,
+    }
+}
+
+/// Why a run is not replayed, if it is not.
+fn refused(details: &RunDetails, options: ReplayOptions) -> Option<RunStatus> {
+    let cancelled = details.status == RunStatus::Cancelled && !options.even_if_cancelled;
+    (details.outcome.is_none() || cancelled).then(|| details.status.clone())
+}
+
+fn counts_by_history(details: &RunDetails) -> Counts {
+    details.tasks.iter().map(|task| (task.id.to_string(), task.attempt() - 1)).collect()
+}
+
+/// Waits until all of these runs are under way again, or it is too late. Returns those that are.
+async fn count_home(client: &Client, waiting: &BTreeMap<RunId, Counts>) -> Vec<RunId> {
+    let deadline = Instant::now() + WITHIN;
+    let mut missing: Vec<RunId> = waiting.keys().copied().collect();
+    let mut home = Vec::new();
+    let mut looks = 0;
+    loop {
+        let asked = stream::iter(std::mem::take(&mut missing))
+            .map(|run| async move { (run, is_under_way(client, run, waiting.get(&run)).await) });
+        let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
+        for (run, is_home) in asked {
+            if is_home { home.push(run) } else { missing.push(run) }
+        }
+        if missing.is_empty() || Instant::now() >= deadline {
+            return home;
+        }
+        looks += 1;
+        sleep(retry_delay(looks, fastrand::f64()).min(Duration::from_secs(1))).await;
+    }
+}
+
+/// Whether a task of the run has been begun anew. What cannot be asked is asked again.
+async fn is_under_way(client: &Client, run: RunId, before: Option<&Counts>) -> bool {
+    let Some(before) = before else { return false };
+    begun_anew(client, run, before).await.is_ok_and(|tasks| !tasks.is_empty())
+}
+
+/// The ids of a run's tasks whose retry count has risen.
+async fn begun_anew(client: &Client, run: RunId, before: &Counts) -> Result<Vec<String>> {
+    let tasks = client.rpc().rest.run(&run.to_string()).await?.tasks.into_iter();
+    let risen =
+        tasks.filter(|task| before.get(&task.task_external_id).is_some_and(|before| task.retry_count > *before));
+    Ok(risen.map(|task| task.task_external_id).collect())
+}

@@ -1,0 +1,108 @@
+//! Running the same input again, as a new run.
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+
+use super::gather::{Patience, look};
+use super::handle::RunHandle;
+use super::start::RunBuilder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::metadata::Metadata;
+use crate::model::payload::encode_input;
+use crate::model::trigger::RERUN_KEY;
+use crate::model::{Payload, Priority, RunDetails, RunStatus};
+
+impl<O> RunHandle<O> {
+    /// Prepares a new run of the same workflow with the same input, whatever state this one is in. Its details
+    /// [link](RunDetails::rerun_of) to this one, and [`reruns`](Self::reruns) finds it from here. For the same run again:
+    /// [`replay`](Self::replay).
+    ///
+    /// ```no_run
+    /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
+    /// let again = run.rerun().metadata("why", "fixed the template").start().await?;
+    /// println!("{}", again.result().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn rerun(&self) -> RerunBuilder<O> {
+        RerunBuilder {
+            run: self.clone(),
+            input: None,
+            metadata: Metadata::default(),
+            priority: None,
+            output: PhantomData,
+        }
+    }
+}
+
+/// A rerun that is about to be started.
+#[derive(Debug)]
+#[must_use = "nothing is started before `start`"]
+pub struct RerunBuilder<O> {
+    run: RunHandle<O>,
+    input: Option<Result<String>>,
+    metadata: Metadata,
+    priority: Option<Priority>,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> RerunBuilder<O> {
+    /// Takes another input instead of the original's.
+    pub fn input<I: Serialize + ?Sized>(mut self, input: &I) -> Self {
+        self.input = Some(encode_input("input", input));
+        self
+    }
+
+    /// Tags the new run. The original's tags are its too; one of the same key takes their place.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// How urgent it is. The original's priority is not known to any surface of the server.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Starts the new run.
+    ///
+    /// # Errors
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if there is no original; [`Server`](ErrorKind::Server) if its workflow's
+    /// name or its input is not known; else as [`RunBuilder::start`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the new run was started.
+    pub async fn start(self) -> Result<RunHandle<O>> {
+        let (client, original) = (self.run.client(), self.run.id());
+        let details = look(client, original, None, Patience::Short).await?;
+        let missing =
+            |what: &str| Error::new(ErrorKind::Server, format!("the server has no {what} of run {original}")).unsent();
+        let workflow = details.workflow_name.clone().ok_or_else(|| missing("workflow name"))?;
+        let input = match self.input {
+            Some(input) => input?,
+            None => own_input(&details).ok_or_else(|| missing("input"))?,
+        };
+        let mut metadata = Metadata::default();
+        for (key, value) in details.metadata {
+            metadata.insert(key, value);
+        }
+        metadata.extend(self.metadata);
+        let mut run = RunBuilder::prepared(client.clone(), workflow, Ok(input), metadata);
+        run = run.own_metadata(RERUN_KEY, original.to_string());
+        if let Some(priority) = self.priority {
+            run = run.priority(priority);
+        }
+        run.start().await
+    }
+}
+
+/// The input as it can be sent again: what was not an object has become nothing on its way.
+fn own_input(details: &RunDetails) -> Option<String> {
+    match details.input.as_str().trim() {
+        "" if details.status == RunStatus::Queued => None,
+        "" | "null" => Some("{}".to_owned()),
+        text => Some(Payload::new(text).as_str().to_owned()),
+    }
+}
