@@ -28,6 +28,8 @@ quirks! {
     /// Every failed attempt is announced as the end of the run, also when there is another one, and watching by run id
     /// ends there.
     EarlyEnd,
+    /// A cancel of a DAG does not reach its tasks that wait for a sleep or an event: they run when that comes.
+    DeafWaits,
     /// Of one call's replays only the first 200 are done, one after the other; and of those that are asked for before the
     /// last call's are through, only some. All are answered as if they were done.
     LostReplays,

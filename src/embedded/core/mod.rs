@@ -6,9 +6,11 @@
 
 mod cancels;
 mod children;
+pub(crate) mod conditions;
 mod dag;
 mod definitions;
 mod duration;
+pub(crate) mod expressions;
 pub(crate) mod filters;
 pub(crate) mod json;
 mod lifecycle;
@@ -26,7 +28,7 @@ pub(crate) mod types;
 mod views;
 pub(crate) mod workers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -56,6 +58,8 @@ pub(crate) struct Core {
     streams: Streams,
     timers: Timers,
     effects: Vec<Effect>,
+    /// Tasks of DAGs that wait for sleeps or events.
+    waiting: BTreeSet<TaskKey>,
     /// How many replays are not through.
     replaying: usize,
     /// Numbers for events, in the order they are recorded.
@@ -75,6 +79,7 @@ impl Core {
             streams: Streams::default(),
             timers: Timers::default(),
             effects: Vec::new(),
+            waiting: BTreeSet::new(),
             replaying: 0,
             event_count: 0,
         }
@@ -109,6 +114,7 @@ impl Core {
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
                 Timer::Replay(replay) => self.replay_taken(turn, replay),
+                Timer::Wake(task, condition) => self.wake(turn, task, condition),
                 Timer::EarlyEnd(run) => self.early_end(turn, run),
             }
         }

@@ -1,6 +1,7 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
 mod children;
+mod conditions;
 mod dag;
 mod invariants;
 mod lifecycle;
@@ -192,6 +193,7 @@ fn task() -> TaskDefinition {
         readable_id: "t".into(),
         action: "w:t".into(),
         parents: vec![],
+        conditions: vec![],
         timeout: "60s".into(),
         schedule_timeout: Some("5m".into()),
         retries: 0,

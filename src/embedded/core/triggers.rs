@@ -11,6 +11,11 @@ use super::store::{Child, Dag, QueueOrder, Run, RunIx, State, Task, TaskEventKin
 use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
+/// A run of one task that has conditions never comes to be.
+fn is_stuck(version: &Version) -> bool {
+    !version.is_dag() && version.steps.iter().any(|step| !step.definition.conditions.is_empty())
+}
+
 impl Core {
     /// Starts runs, in the order they are given, all with one stamp.
     pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
@@ -25,6 +30,13 @@ impl Core {
             }
         }
         self.check_parents(&triggers)?;
+        if !self.has(Quirk::PhantomRuns)
+            && triggers
+                .iter()
+                .any(|trigger| self.definitions.find(&trigger.workflow).is_some_and(|known| is_stuck(&known.latest)))
+        {
+            return Err(Fault::unimplemented("conditions of the only task of a workflow"));
+        }
         let mut ids = Vec::with_capacity(triggers.len());
         let mut created = Vec::with_capacity(triggers.len());
         // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
@@ -38,7 +50,7 @@ impl Core {
             }
             let id = turn.uuid();
             ids.push(id);
-            if let Some(workflow) = self.definitions.find(&trigger.workflow) {
+            if let Some(workflow) = self.definitions.find(&trigger.workflow).filter(|known| !is_stuck(&known.latest)) {
                 let version = Arc::clone(&workflow.latest);
                 created.push(self.create(turn, id, version, trigger));
             }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::dag::{SKIPPED, outputs_text};
 use super::definitions::Workflow;
-use super::json::jsonb_text;
+use super::json::{go_text, jsonb_text};
 use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind};
 use super::types::At;
 use super::{Core, Quirk};
@@ -232,13 +232,16 @@ impl TaskEvent {
 pub(super) fn payload(run: &Run, task: &Task) -> String {
     let on_failure = run.step(task).is_some_and(|step| step.on_failure);
     let parents = if run.dag.is_some() { outputs_text(&run.outputs(None)) } else { "{}".into() };
+    let mut triggers = run.wait_data(task);
+    triggers.insert("filter_payload".into(), serde_json::Value::Null);
+    let triggers = go_text(&serde_json::Value::Object(triggers));
     let errors = if on_failure {
         format!(r#","step_run_errors":{}"#, serde_json::to_string(&run.errors()).unwrap_or_default())
     } else {
         String::new()
     };
     let text = format!(
-        r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{{"filter_payload":null}},"user_data":null,"overrides":null{errors}}}"#,
+        r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{triggers},"user_data":null,"overrides":null{errors}}}"#,
         run.last_input()
     );
     match serde_json::from_str(&text) {
@@ -252,9 +255,11 @@ pub(crate) fn stored_payload(run: &Run, task: &Task) -> serde_json::Value {
     let step = run.step(task);
     let parents = if run.dag.is_some() { run.outputs(step) } else { BTreeMap::new() };
     let input: serde_json::Value = serde_json::from_str(run.last_input()).unwrap_or_default();
+    let mut triggers = run.wait_data(task);
+    triggers.insert("filter_payload".into(), serde_json::Value::Null);
     let mut payload = serde_json::json!({
         "input": input, "overrides": null, "parents": parents, "triggered_by": "manual",
-        "triggers": {"filter_payload": null}, "user_data": null,
+        "triggers": triggers, "user_data": null,
     });
     if let (Some(payload), true) = (payload.as_object_mut(), step.is_some_and(|step| step.on_failure)) {
         payload.insert("step_run_errors".into(), serde_json::json!(run.errors()));

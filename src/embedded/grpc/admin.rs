@@ -6,7 +6,7 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, not_yet, sized, time};
+use super::{Engine, answer, conditions, not_yet, sized, time};
 use crate::embedded::core::filters::RunFilter;
 use crate::embedded::core::json::jsonb_text;
 use crate::embedded::core::store::Run;
@@ -16,8 +16,8 @@ use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, GetRunDetailsRequest, GetRunDetailsResponse,
-    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail, TasksFilter,
-    TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
+    ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskRunDetail, TasksFilter, TriggerWorkflowRunRequest,
+    TriggerWorkflowRunResponse,
 };
 
 /// The most that a filter means.
@@ -223,25 +223,25 @@ fn definition(request: CreateWorkflowVersionRequest) -> Result<Definition, Fault
         (request.idempotency.is_some(), "idempotency"),
     ];
     refuse_missing(&missing)?;
-    let tasks = request.tasks.into_iter().map(task_definition).collect::<Result<_, _>>()?;
+    let tasks = request.tasks.into_iter().enumerate();
+    let tasks = tasks.map(|(at, task)| task_definition(&format!("Tasks[{at}]"), task)).collect::<Result<_, _>>()?;
     Ok(Definition {
         name: request.name,
         description: request.description,
         default_priority: request.default_priority,
         input_json_schema: request.input_json_schema,
         tasks,
-        on_failure: request.on_failure_task.map(task_definition).transpose()?,
+        on_failure: request.on_failure_task.map(|task| task_definition("OnFailure", task)).transpose()?,
     })
 }
 
-fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
+fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     let default_slot =
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let missing = [
         (!task.rate_limits.is_empty(), "rate limits"),
         (!task.worker_labels.is_empty(), "desired worker labels"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
-        (task.conditions.is_some_and(|conditions| conditions != TaskConditions::default()), "conditions"),
         (task.is_durable, "durable tasks"),
         (!default_slot, "slot requests"),
         (task.batch.is_some(), "batch tasks"),
@@ -251,6 +251,7 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
         readable_id: task.readable_id,
         action: task.action,
         parents: task.parents,
+        conditions: task.conditions.map(|asked| conditions::conditions(field, asked)).transpose()?.unwrap_or_default(),
         timeout: task.timeout,
         schedule_timeout: task.schedule_timeout,
         retries: task.retries,

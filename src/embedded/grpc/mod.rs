@@ -1,6 +1,7 @@
 //! The generated services over the core: they check, convert, and hand on. What is not there yet says so by name.
 
 mod admin;
+mod conditions;
 mod dispatcher;
 mod events;
 mod v1_dispatcher;
