@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::dag::Fate;
 use super::expressions::Expression;
-use super::store::{Run, State, Step, TaskKey, Wait, Waits};
+use super::store::{Run, State, Step, Task, TaskKey, Wait, Waits};
 use super::timers::Timer;
 use super::types::Turn;
 use super::{Core, Quirk, duration};
@@ -96,7 +96,7 @@ impl Step {
 
 impl Run {
     /// What becomes of a task by its parents.
-    pub(super) fn fate_by_parents(&self, step: &Step) -> Option<Fate> {
+    pub(super) fn fate_by_parents(&self, step: &Step, only_objects: bool) -> Option<Fate> {
         use ConditionAction::{Cancel, Queue, Skip};
         let mut groups = Groups::default();
         let on_parents = |action| {
@@ -109,8 +109,9 @@ impl Run {
         for parent in step.parents.iter().copied() {
             let task = self.ended(parent);
             let name = self.version.steps.get(usize::from(parent)).map(|step| &*step.readable_id).unwrap_or_default();
-            let output =
-                task.and_then(super::store::Task::output).map(|text| serde_json::from_str(text).unwrap_or_default());
+            let output = task.and_then(Task::output).map(|text| serde_json::from_str(text).unwrap_or_default());
+            // Of anything but an object, or nothing, the followers do not hear.
+            let output = output.filter(|output: &Value| !only_objects || output.is_object() || output.is_null());
             let is_true = |expression: &Expression| output.as_ref().is_some_and(|output| expression.is_true(output));
             let unhappy = task.is_some_and(|task| task.has_failed() || task.is_cancelled());
             let of = |action| {
@@ -123,7 +124,7 @@ impl Run {
                 groups.add(Queue, Group::OfParent(parent), output.is_some());
             }
             if !any_skips {
-                groups.add(Skip, Group::OfParent(parent), task.is_some_and(super::store::Task::is_skipped));
+                groups.add(Skip, Group::OfParent(parent), task.is_some_and(Task::is_skipped));
             }
             if of(Cancel).next().is_none() {
                 groups.add(Cancel, Group::AllParents, unhappy);

@@ -117,7 +117,7 @@ impl Run {
     }
 
     /// What becomes of a task, if that can be said by now.
-    fn fate(&self, place: u16, step: &Step) -> Option<Fate> {
+    fn fate(&self, place: u16, step: &Step, only_objects: bool) -> Option<Fate> {
         if step.on_failure {
             let others: Vec<_> =
                 self.places().filter(|(other, _)| *other != place).map(|(other, _)| self.ended(other)).collect();
@@ -126,7 +126,7 @@ impl Run {
             }
             return others.iter().all(Option::is_some).then_some(Fate::Skip);
         }
-        self.fate_by_parents(step)
+        self.fate_by_parents(step, only_objects)
     }
 
     /// What satisfied the conditions of a task, by their names.
@@ -171,12 +171,13 @@ impl Core {
     /// in their queues now.
     pub(super) fn unfold(&mut self, turn: &mut Turn<'_>, ix: RunIx) -> Vec<TaskKey> {
         let mut queued = Vec::new();
+        let only_objects = self.has(Quirk::StuckFollowers);
         loop {
             let Some(run) = self.runs.get(ix) else { return queued };
             let Some(dag) = &run.dag else { return queued };
             let waiting = run.places().filter(|(place, _)| dag.waits(*place) == Waits::Parents);
             let fates: Vec<_> = waiting
-                .filter_map(|(place, step)| Some((TaskKey { run: ix, place }, run.fate(place, step)?)))
+                .filter_map(|(place, step)| Some((TaskKey { run: ix, place }, run.fate(place, step, only_objects)?)))
                 .collect();
             if fates.is_empty() {
                 return queued;

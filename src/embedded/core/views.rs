@@ -67,6 +67,11 @@ impl Core {
         self.runs.find(id)
     }
 
+    /// A task by its own id, if there is one by now.
+    pub(crate) fn find_task(&self, id: Uuid) -> Option<(&Run, &Task)> {
+        self.runs.task(self.runs.task_key(id)?)
+    }
+
     /// A number for a task, as a database would give it one.
     pub(crate) fn number(&self, run: &Run, task: &Task) -> u64 {
         let number = self.runs.index(run.id).map(RunIx::number).unwrap_or_default();
@@ -75,7 +80,7 @@ impl Core {
 
     /// A task that REST knows by now.
     pub(crate) fn rest_task(&self, id: Uuid, now: At) -> Option<(&Run, &Task)> {
-        self.runs.task(self.runs.task_key(id)?).filter(|(run, _)| self.is_visible(run, now))
+        self.find_task(id).filter(|(run, _)| self.is_visible(run, now))
     }
 
     /// A run that REST knows by now.

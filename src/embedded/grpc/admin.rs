@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Engine, answer, conditions, not_yet, sized, time};
 use crate::embedded::core::filters::RunFilter;
 use crate::embedded::core::json::jsonb_text;
-use crate::embedded::core::store::Run;
+use crate::embedded::core::store::{Run, State, Task};
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
 use crate::embedded::core::{Core, RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
@@ -66,7 +66,7 @@ impl AdminService for Engine {
         request: Request<GetRunDetailsRequest>,
     ) -> Result<Response<GetRunDetailsResponse>, Status> {
         let id = external_id(&sized(request)?.external_id)?;
-        let details = self.core.call(move |core, turn| core.find_run(id).map(|run| details(run, turn.now))).await?;
+        let details = self.core.call(move |core, turn| details_of(core, id, turn.now)).await?;
         answer(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
     }
 
@@ -154,8 +154,16 @@ impl Asked {
     }
 }
 
-fn details(run: &Run, now: At) -> GetRunDetailsResponse {
-    let views = run.grpc_views(now);
+/// A run with its tasks; or one task of a DAG, as if it were a run.
+fn details_of(core: &Core, id: Uuid, now: At) -> Option<GetRunDetailsResponse> {
+    if let Some(run) = core.find_run(id) {
+        return Some(details(run, run.grpc_views(now), run.is_ended()));
+    }
+    let (run, task) = core.find_task(id)?;
+    Some(details(run, vec![(task, task.grpc_view(now))], task.state == State::Ended))
+}
+
+fn details(run: &Run, views: Vec<(&Task, TaskView<'_>)>, done: bool) -> GetRunDetailsResponse {
     // The one text is the program's, the other the database's.
     let input = match &run.dag {
         None => run.input.to_string(),
@@ -173,7 +181,7 @@ fn details(run: &Run, now: At) -> GetRunDetailsResponse {
         input: input.into(),
         status: status as i32,
         task_runs,
-        done: run.is_ended(),
+        done,
         additional_metadata: run.metadata.to_string().into(),
         is_evicted: false,
     }

@@ -254,3 +254,14 @@ fn a_run_keeps_the_version_it_began_with() {
     complete_all(&mut bench, run);
     assert_eq!(bench.run(run).rest_status(), Completed);
 }
+
+#[test]
+fn an_output_that_is_no_object_stops_what_follows_as_a_quirk() {
+    for (quirks, stuck) in [(Quirks::none(), false), (Quirks::none().with(Quirk::StuckFollowers), true)] {
+        for (output, odd) in [("{}", false), ("", false), ("null", false), ("[1]", true), ("7", true)] {
+            let (mut bench, _, run) = started(quirks, None);
+            complete(&mut bench, run, "a", output);
+            assert_eq!(bench.tasks(run).len(), if stuck && odd { 1 } else { 3 }, "{output}");
+        }
+    }
+}
