@@ -70,6 +70,7 @@ impl Core {
             let ids = self.trigger(turn, vec![trigger]).unwrap_or_default();
             runs.extend(ids.into_iter().filter(|run| self.find_run(*run).is_some()).map(|run| (run, filter)));
         }
+        self.event_arrives(turn, &pushed.key, &pushed.payload);
         self.events.add(Event {
             id,
             at,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::rules::{Rules, Special};
@@ -112,12 +113,26 @@ pub(crate) struct Place {
     pub(crate) created: Option<At>,
     /// What its task waits for before it exists, or before it exists anew.
     pub(crate) waits: Waits,
+    /// What it has waited for, if that was more than its parents.
+    pub(crate) wait: Option<Box<Wait>>,
+}
+
+/// How far a wait for sleeps and events has come.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    /// Places of the conditions that are satisfied.
+    pub(crate) met: Vec<u16>,
+    pub(crate) timers: Vec<TimerKey>,
+    /// What satisfied them.
+    pub(crate) data: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
     Nothing,
     Parents,
+    /// Its parents have ended. It waits for sleeps and events.
+    Conditions,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -368,6 +383,10 @@ impl Runs {
 
     pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
         self.all.get_mut(ix.0 as usize)
+    }
+
+    pub(crate) fn place_mut(&mut self, key: TaskKey) -> Option<&mut Place> {
+        self.dag_mut(key.run)?.places.get_mut(usize::from(key.place))
     }
 
     pub(crate) fn dag_mut(&mut self, ix: RunIx) -> Option<&mut Dag> {

@@ -1,6 +1,7 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
 mod children;
+mod conditions;
 mod crons;
 mod dag;
 mod events;
@@ -214,6 +215,7 @@ fn task() -> TaskDefinition {
         readable_id: "t".into(),
         action: "w:t".into(),
         parents: vec![],
+        conditions: vec![],
         timeout: "60s".into(),
         schedule_timeout: Some("5m".into()),
         retries: 0,

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Poll(StreamId),
     /// A stream that watches one run by its id gets to it.
     Attach(StreamId),
+    /// A task that sleeps before it exists wakes, by one of its conditions.
+    Wake(TaskKey, u16),
     /// A DAG that has begun is announced as ended.
     EarlyEnd(RunIx),
     /// A replay gets through.

@@ -20,6 +20,11 @@ fn new_ones<'a>(triggers: &'a mut [Trigger], known: &'a [Option<Uuid>]) -> impl 
     triggers.iter_mut().zip(known).filter(|(_, known)| known.is_none()).map(|(trigger, _)| trigger)
 }
 
+/// A run of one task that has conditions never comes to be.
+fn is_stuck(version: &Version) -> bool {
+    !version.is_dag() && version.steps.iter().any(|step| !step.definition.conditions.is_empty())
+}
+
 impl Core {
     /// Starts runs, in the order they are given, all with one stamp.
     pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, mut triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
@@ -44,6 +49,10 @@ impl Core {
             }
         }
         if !self.has(Quirk::PhantomRuns) {
+            let stuck = |name: &str| self.definitions.find(name).is_some_and(|known| is_stuck(&known.latest));
+            if triggers.iter().any(|trigger| stuck(&trigger.workflow)) {
+                return Err(Fault::unimplemented("conditions of the only task of a workflow"));
+            }
             new_ones(&mut triggers, &known).try_for_each(|trigger| self.check_key(trigger))?;
         }
         let mut ids = Vec::with_capacity(triggers.len());
@@ -58,7 +67,7 @@ impl Core {
             }
             let id = turn.uuid();
             ids.push(id);
-            if let Some(workflow) = self.definitions.find(&trigger.workflow) {
+            if let Some(workflow) = self.definitions.find(&trigger.workflow).filter(|known| !is_stuck(&known.latest)) {
                 let version = Arc::clone(&workflow.latest);
                 match self.claim(turn, id, &version, &mut trigger) {
                     Claim::Free => created.push(self.create(turn, id, version, trigger)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use uuid::Uuid;
 
+use super::conditions::Condition;
 use super::idempotency::Collisions;
 use super::rules::{EventRef, Rules, Special, Wanted};
 
@@ -97,6 +98,7 @@ pub(crate) struct TaskDefinition {
     pub(crate) action: String,
     /// Names of the tasks that come before it.
     pub(crate) parents: Vec<String>,
+    pub(crate) conditions: Vec<Condition>,
     /// As it was written; empty when it was not set.
     pub(crate) timeout: String,
     pub(crate) schedule_timeout: Option<String>,

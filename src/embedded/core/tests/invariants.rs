@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::embedded::core::conditions::{Condition, ConditionAction, On};
 use crate::embedded::core::events::Pushed;
+use crate::embedded::core::expressions::Expression;
 use crate::embedded::core::rules::{Idempotency, Sticky};
 use crate::embedded::core::schedules::Scheduled;
-use crate::embedded::core::store::State;
+use crate::embedded::core::store::{State, TaskKey, Waits};
 use crate::embedded::core::timers::Timer;
 use crate::embedded::core::types::{Label, ParentLink};
 use crate::embedded::quirks::Quirk;
@@ -30,6 +32,36 @@ struct Play {
 
 fn pick<T: Copy>(items: &[T], choice: u8) -> Option<T> {
     (!items.is_empty()).then(|| items[usize::from(choice) % items.len()])
+}
+
+/// Puts one of many workflows: of one task, or a chain, a fan, a diamond.
+fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
+    if c.is_multiple_of(2) {
+        // A chain, a fan, a diamond; with an on-failure task or without.
+        let shapes: [&[(&str, &[&str])]; 3] = [
+            &[("a", &[]), ("b", &["a"])],
+            &[("a", &[]), ("x", &[]), ("b", &["a", "x"])],
+            &[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])],
+        ];
+        let mut tasks: Vec<_> = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
+        let action = [ConditionAction::Queue, ConditionAction::Skip, ConditionAction::Cancel][usize::from(b % 3)];
+        let on = [On::Sleep("2s".into()), On::Event("e".into(), Expression::Literal(true.into()))];
+        let conditions = on.into_iter().zip(0..).map(|(on, group)| Condition {
+            action,
+            group: group * u16::from(c.is_multiple_of(3)),
+            data_key: "k".into(),
+            on,
+        });
+        if c.is_multiple_of(4) {
+            tasks[usize::from(a) % 2].conditions = conditions.collect();
+        }
+        bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), rules(a, b, c)).unwrap();
+        return;
+    }
+    let backoff_factor = (b.is_multiple_of(2)).then_some(1.3);
+    let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
+    let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
+    bench.put_with("w", task, rules(a, b, c)).unwrap();
 }
 
 impl Play {
@@ -69,23 +101,7 @@ impl Play {
         let run = pick(&self.runs, a);
         let bench = &mut self.bench;
         match kind % 21 {
-            0 if c % 2 == 0 => {
-                // A chain, a fan, a diamond; with an on-failure task or without.
-                let shapes: [&[(&str, &[&str])]; 3] = [
-                    &[("a", &[]), ("b", &["a"])],
-                    &[("a", &[]), ("x", &[]), ("b", &["a", "x"])],
-                    &[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])],
-                ];
-                let tasks = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
-                let on_failure = (b % 2 == 0).then(|| named("f", &[]));
-                bench.define("w", tasks, on_failure, rules(a, b, c)).unwrap();
-            }
-            0 => {
-                let backoff_factor = (b % 2 == 0).then_some(1.3);
-                let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
-                let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
-                bench.put_with("w", task, rules(a, b, c)).unwrap();
-            }
+            0 => put(bench, a, b, c),
             1 | 2 => {
                 let parent = run.filter(|_| c % 3 == 0).and_then(|run| self.task(run, b));
                 let parent =
@@ -98,8 +114,8 @@ impl Play {
             }
             17 => {
                 let payload = serde_json::json!({ "n": b });
-                let pushed =
-                    Pushed { key: format!("k:{c}"), payload, metadata: ().into(), priority: None, scope: None };
+                let key = if c % 5 == 0 { "e".to_owned() } else { format!("k:{c}") };
+                let pushed = Pushed { key, payload, metadata: ().into(), priority: None, scope: None };
                 bench.turn(|core, turn| core.push(turn, pushed));
             }
             18 => {
@@ -233,7 +249,12 @@ impl Play {
         let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
-            assert_eq!(over, run.is_ended(), "it ends before all its tasks are there, or does not end: {run:?}");
+            let waiting = run.dag.iter().flat_map(|dag| &dag.places).any(|place| place.waits == Waits::Conditions);
+            assert_eq!(over || waiting, run.is_ended() || waiting, "it ends too early, or not at all: {run:?}");
+            for (place, waits) in run.dag.iter().flat_map(|dag| dag.places.iter().zip(0..)) {
+                let key = TaskKey { run: core.runs.index(run.id).unwrap(), place: waits };
+                assert_eq!(core.waiting.contains(&key), place.waits == Waits::Conditions, "{place:?}");
+            }
             for task in run.present() {
                 let key = core.runs.task_key(task.id).unwrap();
                 let has_final = task.current_finals().next().is_some();
