@@ -28,6 +28,10 @@ quirks! {
     /// Every failed attempt is announced as the end of the run, also when there is another one, and watching by run id
     /// ends there.
     EarlyEnd,
+    /// What comes after a task whose output is no JSON object never comes to be.
+    StuckFollowers,
+    /// A cancel of a DAG does not reach its tasks that wait for a sleep or an event: they run when that comes.
+    DeafWaits,
     /// Of one call's replays only the first 200 are done, one after the other; and of those that are asked for before the
     /// last call's are through, only some. All are answered as if they were done.
     LostReplays,
@@ -44,7 +48,7 @@ quirks! {
     /// In half of the cases, the end of a worker's stream is not noticed: the worker counts as active, is given tasks that
     /// cannot be sent to it, and they fail for good after ten tries.
     ForgottenClose,
-    /// Execution and schedule timeouts are noticed up to a second late.
+    /// Execution and schedule timeouts are noticed up to a second late, the ends of sleeps in DAGs 0.7 to 0.9 s.
     LateTimeouts,
     /// A task that failed with a back-off lies in its queue for seconds after its delay is over.
     IdleQueue,

@@ -37,14 +37,6 @@ macro_rules! ids {
             }
         }
 
-        impl $name {
-            /// Whether a text names this.
-            #[allow(dead_code, reason = "not every kind of id is compared with a text")]
-            pub(crate) fn is(self, text: &str) -> bool {
-                self.0.as_hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]) == text
-            }
-        }
-
         impl From<$name> for String {
             fn from(id: $name) -> Self {
                 id.to_string()
@@ -73,6 +65,20 @@ ids! {
     /// Names a tenant: the owner of everything that a token can see.
     TenantId, "tenant id";
 }
+
+/// Ids that are compared with texts.
+macro_rules! compared {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// Whether a text names this.
+            pub(crate) fn is(self, text: &str) -> bool {
+                self.0.as_hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]) == text
+            }
+        }
+    )*};
+}
+
+compared!(RunId, TaskId);
 
 #[cfg(feature = "embedded")]
 impl TenantId {

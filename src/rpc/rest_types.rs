@@ -35,6 +35,7 @@ pub(crate) struct Meta {
 /// A run.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the server's")]
 pub(crate) struct Run {
     pub(crate) run: RunBody,
     #[serde(default, deserialize_with = "or_none")]
@@ -57,6 +58,7 @@ fn or_none<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(source: D) -> 
 /// A task, as its run shows it: unlike what is shown of it alone, this state is to be believed.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the server's")]
 pub(crate) struct Task {
     pub(crate) task_external_id: String,
     pub(crate) status: String,

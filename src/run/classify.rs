@@ -62,7 +62,7 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
     };
     match (ended, ended_by_rest, grpc) {
         (true, Some(steady), grpc) if !patient || evidence.tasks(run).iter().all(agrees) => {
-            let conflicts = conflicts(run, grpc, &steady, evidence);
+            let conflicts = conflicts(run, grpc.as_ref(), &steady, evidence);
             Finding::Ended(outcome(run, &steady, evidence), conflicts)
         }
         (true, None, Some(grpc)) if !patient && grpc.is_final() => {
@@ -123,14 +123,14 @@ fn has_no_beginning(attempt: &Attempt) -> bool {
 /// Where the surfaces disagree for good, about the run and about the tasks of a run of several.
 ///
 /// A schedule timeout is cancelled to one surface and failed to the other by design: that is no disagreement.
-fn conflicts(run: RunId, grpc: Option<RunStatus>, steady: &RunStatus, evidence: &Evidence) -> Vec<Conflict> {
+fn conflicts(run: RunId, grpc: Option<&RunStatus>, steady: &RunStatus, evidence: &Evidence) -> Vec<Conflict> {
     let tasks = evidence.tasks(run);
     let designed = |task: &TaskEvidence<'_>| last_end(task, "SCHEDULING_TIMED_OUT").is_some();
     let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task, grpc: grpc.clone(), rest: rest.clone() })
     };
-    let of_run = differ(None, grpc.as_ref(), steady).filter(|_| !tasks.iter().any(designed));
+    let of_run = differ(None, grpc, steady).filter(|_| !tasks.iter().any(designed));
     let done = evidence.grpc.as_ref().is_some_and(|run| run.done) && !evidence.is_of_one_task(run);
     let of_tasks = tasks
         .iter()

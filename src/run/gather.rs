@@ -137,7 +137,8 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     Ok(())
 }
 
-fn known<T>(answer: Result<T>) -> Result<Option<T>> {
+/// What was found, if it is there.
+pub(super) fn known<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if error.is_not_found() => Ok(None),

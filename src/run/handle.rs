@@ -56,7 +56,7 @@ impl<O> RunHandle<O> {
     }
 
     /// The same run, from an attempt on.
-    pub(super) fn from_attempt(mut self, attempt: u32) -> Self {
+    pub(super) fn at_attempt(mut self, attempt: u32) -> Self {
         (self.fresh, self.from_attempt) = (false, attempt);
         self
     }

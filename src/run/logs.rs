@@ -10,7 +10,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, TryStreamExt as _, unfold};
 
-use super::gather::{Patience, look};
+use super::gather::{Patience, known, look};
 use super::handle::RunHandle;
 use crate::client::Client;
 use crate::error::Result;
@@ -89,12 +89,11 @@ impl Walk {
             if let Some(line) = self.ready.pop_front() {
                 return Ok(Some(line));
             }
-            let tasks = match &mut self.tasks {
-                Some(tasks) => tasks,
-                None => {
-                    let details = look(&self.client, self.run, None, Patience::Short).await?;
-                    self.tasks.insert(details.tasks.iter().map(|task| task.id).collect())
-                }
+            let tasks = if let Some(tasks) = &mut self.tasks {
+                tasks
+            } else {
+                let details = look(&self.client, self.run, None, Patience::Short).await?;
+                self.tasks.insert(details.tasks.iter().map(|task| task.id).collect())
             };
             let Some(task) = tasks.front().copied() else { return Ok(None) };
             let (lines, next) = page(&self.client, task, self.since).await?;
@@ -143,7 +142,8 @@ fn whole(mut lines: Vec<LogLine>) -> Option<(Vec<LogLine>, Option<DateTime<Utc>>
 }
 
 async fn read(client: &Client, task: TaskId, parameters: &[(&str, String)]) -> Result<Vec<LogLine>> {
-    let rows = client.rpc().rest.logs(&task.to_string(), parameters).await?;
+    // A task that REST does not know yet has no log yet.
+    let rows = known(client.rpc().rest.logs(&task.to_string(), parameters).await)?.unwrap_or_default();
     Ok(rows.into_iter().map(|row| rest::log_line(task, row)).collect())
 }
 

@@ -113,7 +113,7 @@ impl<O> ReplayBuilder<O> {
         let again = begun_anew(&client, id, &counts_by_history(&before)).await.unwrap_or_default();
         let tasks = before.tasks.iter().filter(|task| again.iter().any(|id| task.id.is(id)));
         let tasks = tasks.map(|task| task.name.clone()).collect();
-        Ok(Replayed { run: self.run.from_attempt(attempt), attempt, tasks })
+        Ok(Replayed { run: self.run.at_attempt(attempt), attempt, tasks })
     }
 }
 

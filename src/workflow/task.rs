@@ -159,6 +159,6 @@ impl<I, O> Clone for Task<I, O> {
 
 impl<I, O> fmt::Debug for Task<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("definition", &self.definition).finish()
+        f.debug_struct("Task").field("definition", &self.definition).finish_non_exhaustive()
     }
 }

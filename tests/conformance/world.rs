@@ -39,7 +39,6 @@ impl World {
     }
 
     /// Waits until something is so: the lists of a real engine lag by seconds under load.
-    #[expect(clippy::unused_self, reason = "it belongs to the world all the same")]
     pub(crate) async fn eventually(&self, is_so: impl AsyncFn() -> bool) {
         let limit = tokio::time::Instant::now() + Duration::from_secs(60);
         while !is_so().await {

@@ -9,6 +9,7 @@
 )]
 
 mod compare;
+mod dags;
 mod errors;
 mod lists;
 mod not_yet;

@@ -419,3 +419,37 @@ async fn collisions() {
         assert_eq!(stage.look(&list).await["rows"][0]["idempotencyKey"], json!("b"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dag_is_found_by_its_event_and_by_its_key() {
+    let stage = Stage::set(Quirks::all(), 7).await;
+    let mut definition = workflow(&Value::Null, NAME, &json!({"parents": {"a": [], "b": ["a"]}, "on_failure": "f"}));
+    let more = json!({"event_triggers": ["k"], "idempotency": {"expression": "input.key", "ttl_ms": 8000}});
+    definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    stage.put(&definition).await;
+    let event = json!({"key": "k", "payload": json!({"key": "x"}).to_string()});
+    let event = stage.wire.call("EventsService.Push", &event).await.unwrap()["event_id"].clone();
+    sleep(Duration::from_secs(1)).await;
+    let run = stage.look(&format!("stable/tenants/{{t}}/events/{}", event.as_str().unwrap())).await["triggeredRuns"][0]
+        ["workflowRunId"]
+        .clone();
+    stage.wire.call("v1.AdminService.CancelTasks", &json!({"external_ids": [run]})).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let rows = async |tasks: bool, filter: &str| {
+        let list = format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&only_tasks={tasks}&{filter}");
+        stage.look(&list).await["rows"].as_array().unwrap().clone()
+    };
+    // Of its tasks, only the first has its key; and none is found by the event.
+    let by_event = format!("triggering_event_external_id={}", event.as_str().unwrap());
+    assert_eq!(rows(true, &by_event).await, Vec::<Value>::new());
+    for filter in [by_event.as_str(), "idempotency_keys=x"] {
+        let [row] = rows(false, filter).await.try_into().unwrap();
+        assert_eq!((&row["workflowRunExternalId"], &row["idempotencyKey"]), (&run, &json!("x")), "{filter}");
+        let mut keys: Vec<_> = row["children"].as_array().unwrap().iter().map(|task| &task["idempotencyKey"]).collect();
+        keys.sort_by_key(|key| key.is_null());
+        assert_eq!(keys, [&json!("x"), &Value::Null, &Value::Null], "{filter}");
+    }
+    let [task] = rows(true, "idempotency_keys=x").await.try_into().unwrap();
+    assert!(task["displayName"].as_str().unwrap().starts_with("a-"), "{task}");
+    assert_eq!(rows(true, "idempotency_keys=y").await, Vec::<Value>::new());
+}

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::store::{End, RunIx, State, TaskEventKind, TaskKey};
+use super::store::{End, RunIx, State, TaskEventKind, TaskKey, Waits};
 use super::types::Turn;
 use super::{Core, Quirk};
 
@@ -36,8 +36,17 @@ impl Core {
         for key in active {
             self.cancel_task(turn, key);
         }
-        if was_ended && self.has(Quirk::TwoFinalRows) {
+        let waiting: Vec<_> = self.waiting_places(ix);
+        let any = self.cancel_waits(turn, waiting.into_iter());
+        self.follow(turn, ix);
+        if any || was_ended && self.has(Quirk::TwoFinalRows) {
             self.finish(turn, ix);
         }
+    }
+
+    fn waiting_places(&self, ix: RunIx) -> Vec<TaskKey> {
+        let places = self.runs.get(ix).and_then(|run| run.dag.as_ref()).into_iter().flat_map(|dag| &dag.places);
+        let waiting = (0..).zip(places).filter(|(_, place)| place.waits != Waits::Nothing);
+        waiting.map(|(place, _)| TaskKey { run: ix, place }).collect()
     }
 }

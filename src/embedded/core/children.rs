@@ -8,10 +8,8 @@ use uuid::Uuid;
 use super::Core;
 use super::json::go_text;
 use super::store::{Run, RunIx, State, TaskEventKind, TaskKey};
+use super::triggers::RESERVED;
 use super::types::{Fault, ParentLink, Trigger, Turn};
-
-/// The keys that the engine has for itself. They are not inherited.
-const RESERVED: &str = "hatchet__";
 
 /// All tasks that have children, by the task.
 #[derive(Debug, Default)]

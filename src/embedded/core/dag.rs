@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::json::go_text;
 use super::store::{Dag, End, Place, Run, RunIx, State, Step, Task, TaskEventKind, TaskKey, Version, Waits};
@@ -19,7 +19,7 @@ const EARLY: Duration = Duration::from_millis(80);
 
 /// What becomes of a task that has waited for its parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Queue,
     Skip,
     Cancel,
@@ -67,11 +67,11 @@ fn has_cycle(definition: &Definition) -> bool {
 
 impl Dag {
     pub(super) fn new(version: &Version) -> Self {
-        let place = |_: &Step| Place { created: None, waits: Waits::Parents };
+        let place = |_: &Step| Place { created: None, waits: Waits::Parents, wait: None };
         Self { places: version.steps.iter().map(place).collect() }
     }
 
-    fn waits(&self, place: u16) -> Waits {
+    pub(super) fn waits(&self, place: u16) -> Waits {
         self.places.get(usize::from(place)).map_or(Waits::Nothing, |place| place.waits)
     }
 }
@@ -81,11 +81,11 @@ impl Task {
         self.current_finals().map(|row| &row.end)
     }
 
-    fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         self.ends().any(|end| matches!(end, End::Failed(_) | End::TimedOut(_)))
     }
 
-    fn is_cancelled(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.ends().any(|end| matches!(end, End::Cancelled | End::ScheduleTimedOut))
     }
 
@@ -99,7 +99,7 @@ impl Task {
     }
 
     /// Whether it looks skipped to those that come after it: by its output, whoever wrote that.
-    fn is_skipped(&self) -> bool {
+    pub(super) fn is_skipped(&self) -> bool {
         let output = self.output().and_then(|text| serde_json::from_str::<Value>(text).ok());
         output.is_some_and(|output| output.get("skipped") == Some(&Value::Bool(true)))
     }
@@ -107,7 +107,7 @@ impl Task {
 
 impl Run {
     /// A task that has ended, and is not about to begin anew.
-    fn ended(&self, place: u16) -> Option<&Task> {
+    pub(super) fn ended(&self, place: u16) -> Option<&Task> {
         let is_over = self.dag.as_ref().is_none_or(|dag| dag.waits(place) == Waits::Nothing);
         self.tasks.get(usize::from(place)).filter(|task| is_over && task.state == State::Ended)
     }
@@ -117,7 +117,7 @@ impl Run {
     }
 
     /// What becomes of a task, if that can be said by now.
-    fn fate(&self, place: u16, step: &Step) -> Option<Fate> {
+    fn fate(&self, place: u16, step: &Step, only_objects: bool) -> Option<Fate> {
         if step.on_failure {
             let others: Vec<_> =
                 self.places().filter(|(other, _)| *other != place).map(|(other, _)| self.ended(other)).collect();
@@ -126,13 +126,13 @@ impl Run {
             }
             return others.iter().all(Option::is_some).then_some(Fate::Skip);
         }
-        let parents = step.parents.iter().map(|parent| self.ended(*parent));
-        if parents.clone().flatten().any(|task| task.has_failed() || task.is_cancelled()) {
-            return Some(Fate::Cancel);
-        }
-        let parents = parents.collect::<Option<Vec<_>>>()?;
-        let skipped = !parents.is_empty() && parents.iter().all(|task| task.is_skipped());
-        Some(if skipped { Fate::Skip } else { Fate::Queue })
+        self.fate_by_parents(step, only_objects)
+    }
+
+    /// What satisfied the conditions of a task, by their names.
+    pub(super) fn wait_data(&self, task: &Task) -> Map<String, Value> {
+        let place = self.dag.as_ref().and_then(|dag| dag.places.get(usize::from(task.step)));
+        place.and_then(|place| place.wait.as_ref()).map(|wait| wait.data.clone()).unwrap_or_default()
     }
 
     /// The tasks that have completed by now, with what they have put out: of all, or of the direct parents of a step.
@@ -171,17 +171,24 @@ impl Core {
     /// in their queues now.
     pub(super) fn unfold(&mut self, turn: &mut Turn<'_>, ix: RunIx) -> Vec<TaskKey> {
         let mut queued = Vec::new();
+        let only_objects = self.has(Quirk::StuckFollowers);
         loop {
             let Some(run) = self.runs.get(ix) else { return queued };
             let Some(dag) = &run.dag else { return queued };
             let waiting = run.places().filter(|(place, _)| dag.waits(*place) == Waits::Parents);
             let fates: Vec<_> = waiting
-                .filter_map(|(place, step)| Some((TaskKey { run: ix, place }, run.fate(place, step)?)))
+                .filter_map(|(place, step)| Some((TaskKey { run: ix, place }, run.fate(place, step, only_objects)?)))
                 .collect();
             if fates.is_empty() {
                 return queued;
             }
             for (key, fate) in fates {
+                let late =
+                    self.runs.task(key).and_then(|(run, task)| run.step(task)).is_some_and(Step::has_late_conditions);
+                if fate == Fate::Queue && late {
+                    self.begin_wait(turn, key);
+                    continue;
+                }
                 self.begin(turn, key, fate);
                 if fate == Fate::Queue {
                     queued.push(key);
@@ -198,9 +205,8 @@ impl Core {
     }
 
     /// Makes a task that has waited, or makes it anew.
-    fn begin(&mut self, turn: &mut Turn<'_>, key: TaskKey, fate: Fate) {
-        let place = self.runs.dag_mut(key.run).and_then(|dag| dag.places.get_mut(usize::from(key.place)));
-        let Some(place) = place else { return };
+    pub(super) fn begin(&mut self, turn: &mut Turn<'_>, key: TaskKey, fate: Fate) {
+        let Some(place) = self.runs.place_mut(key) else { return };
         place.waits = Waits::Nothing;
         let is_new = place.created.is_none();
         place.created.get_or_insert(stored(turn.now));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::conditions::On;
 use super::store::{Step, Version};
 use super::types::{At, Definition, Fault, TaskDefinition, Turn, stored};
 use super::{Core, dag, duration};
@@ -154,6 +155,17 @@ fn limits(field: &str, task: &TaskDefinition, problems: &mut Problems) {
     }
     if task.retries < 0 {
         add("Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
+    }
+    for (at, condition) in task.conditions.iter().enumerate() {
+        let mut add = |name: &str, problem: &str| add(&format!("TriggerConditions[{at}].{name}"), problem);
+        if condition.is_late() && condition.data_key.is_empty() {
+            add("ReadableDataKey", "on condition 'required'");
+        }
+        if let On::Sleep(text) = &condition.on
+            && duration::parse(text).is_none()
+        {
+            add("SleepDuration", duration::REFUSAL);
+        }
     }
     match task.backoff_factor {
         Some(factor) if factor < 1.0 => add("RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type"),

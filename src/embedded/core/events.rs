@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::expression::{Names, object};
 use super::pattern;
 use super::rules::{EventRef, Filter, Rules, Special};
+use super::triggers::RESERVED;
 use super::types::{At, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
-/// What a client may not set: the engine's own keys are put in, other people's are taken out.
-const RESERVED: &str = "hatchet__";
+/// What a client may set of the engine's own keys.
 const KEPT: [&str; 2] = ["hatchet__source_workflow_run_id", "hatchet__source_step_run_id"];
 /// How long REST takes to show an event.
 const LAG: std::time::Duration = std::time::Duration::from_millis(120);
@@ -70,6 +70,7 @@ impl Core {
             let ids = self.trigger(turn, vec![trigger]).unwrap_or_default();
             runs.extend(ids.into_iter().filter(|run| self.find_run(*run).is_some()).map(|run| (run, filter)));
         }
+        self.event_arrives(turn, &pushed.key, &pushed.payload);
         self.events.add(Event {
             id,
             at,

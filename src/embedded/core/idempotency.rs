@@ -83,14 +83,12 @@ impl Core {
         Claim::Free
     }
 
-    /// Refuses runs whose keys cannot be evaluated, where the engine would answer with ids of runs that never exist.
-    pub(super) fn check_keys(&self, triggers: &[Trigger]) -> Result<(), Fault> {
-        for trigger in triggers {
-            let Some(workflow) = self.definitions.find(&trigger.workflow) else { continue };
-            if workflow.latest.rules.idempotency.is_some() && key(&workflow.latest, trigger).is_none() {
-                let text = format!("the idempotency key of a run of {} cannot be evaluated", trigger.workflow);
-                return Err(Fault::invalid(text));
-            }
+    /// Refuses a run whose key cannot be evaluated, where the engine would answer with the id of a run that never exists.
+    pub(super) fn check_key(&self, trigger: &Trigger) -> Result<(), Fault> {
+        let Some(workflow) = self.definitions.find(&trigger.workflow) else { return Ok(()) };
+        if workflow.latest.rules.idempotency.is_some() && key(&workflow.latest, trigger).is_none() {
+            let text = format!("the idempotency key of a run of {} cannot be evaluated", trigger.workflow);
+            return Err(Fault::invalid(text));
         }
         Ok(())
     }
@@ -98,7 +96,7 @@ impl Core {
     /// A task has ended. Its run's key may be free from now on.
     pub(super) fn free_key(&mut self, run: RunIx) {
         let Some(run) = self.runs.get(run) else { return };
-        let Some(key) = run.special.as_ref().and_then(|special| special.key.as_deref()) else { return };
+        let Some(key) = run.key() else { return };
         let first = self.has(Quirk::EarlyFreeKeys);
         if !first && !run.is_ended() {
             return;

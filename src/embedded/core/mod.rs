@@ -6,6 +6,7 @@
 
 mod cancels;
 mod children;
+pub(crate) mod conditions;
 mod cron;
 pub(crate) mod crons;
 mod dag;
@@ -13,6 +14,7 @@ mod definitions;
 mod duration;
 pub(crate) mod events;
 mod expression;
+pub(crate) mod expressions;
 pub(crate) mod filters;
 pub(crate) mod idempotency;
 pub(crate) mod json;
@@ -35,7 +37,7 @@ pub(crate) mod types;
 mod views;
 pub(crate) mod workers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -73,6 +75,8 @@ pub(crate) struct Core {
     crons: Crons,
     keys: Keys,
     effects: Vec<Effect>,
+    /// Tasks of DAGs that wait for sleeps or events.
+    waiting: BTreeSet<TaskKey>,
     /// How many replays are not through.
     replaying: usize,
     /// Numbers for events, in the order they are recorded.
@@ -96,6 +100,7 @@ impl Core {
             crons: Crons::default(),
             keys: Keys::default(),
             effects: Vec::new(),
+            waiting: BTreeSet::new(),
             replaying: 0,
             event_count: 0,
         }
@@ -130,6 +135,7 @@ impl Core {
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
                 Timer::Replay(replay) => self.replay_taken(turn, replay),
+                Timer::Wake(task, condition) => self.wake(turn, task, condition),
                 Timer::EarlyEnd(run) => self.early_end(turn, run),
                 Timer::Scheduled(schedule) => {
                     self.start_scheduled(turn, schedule);

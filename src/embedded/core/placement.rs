@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Core;
 use super::rules::{Comparator, Sticky, Wanted};
-use super::store::{RunIx, TaskKey};
+use super::store::{Run, Task, TaskKey};
 use super::types::{At, Label};
 use super::workers::Worker;
 
@@ -15,7 +15,7 @@ impl Core {
     pub(super) fn worker_for(&self, now: At, key: TaskKey, action: &str) -> Option<Uuid> {
         let (run, task) = self.runs.task(key)?;
         let sticky = run.version.rules.sticky;
-        let desired = run.special.as_ref().and_then(|special| special.worker);
+        let desired = run.desired_worker(task);
         let of_run = run.special.as_ref().map(|special| &special.labels);
         let of_step = run.step(task).map(|step| &step.definition.labels);
         let free = self.free_workers(now, action);
@@ -37,16 +37,21 @@ impl Core {
     /// Whether any worker will do, if it has the action.
     pub(super) fn takes_any(&self, key: TaskKey) -> bool {
         let Some((run, task)) = self.runs.task(key) else { return true };
-        let of_run = run.special.as_ref().is_none_or(|special| special.worker.is_none() && special.labels.is_empty());
-        of_run && run.step(task).is_none_or(|step| step.definition.labels.is_empty())
+        let of_run = run.special.as_ref().is_none_or(|special| special.labels.is_empty());
+        let bound = run.version.rules.sticky.is_some() && run.desired_worker(task).is_some();
+        of_run && !bound && run.step(task).is_none_or(|step| step.definition.labels.is_empty())
     }
+}
 
-    /// The tasks of a sticky run go where the first of them went.
-    pub(super) fn stick(&mut self, run: RunIx, worker: Uuid) {
-        let Some(run) = self.runs.get_mut(run) else { return };
-        if run.version.rules.sticky.is_some() && run.tasks.len() > 1 {
-            run.special.get_or_insert_default().worker.get_or_insert(worker);
+impl Run {
+    /// The worker that a task of a sticky run should go to: the one of a parent, and if it has none, the one that was asked
+    /// for.
+    fn desired_worker(&self, task: &Task) -> Option<Uuid> {
+        let parents = self.step(task).map(|step| &*step.parents).unwrap_or_default();
+        if parents.is_empty() {
+            return self.special.as_ref()?.worker;
         }
+        parents.iter().find_map(|place| self.tasks.get(usize::from(*place))?.last_worker())
     }
 }
 

@@ -109,7 +109,6 @@ impl Core {
             let Some(holder) = self.workers.get_mut(&worker) else { break };
             self.queues.remove(action, order);
             holder.running.insert(key);
-            self.stick(key.run, worker);
             picked.push((key, worker));
         }
         // The most urgent are picked, and then sent in the order of their creation.

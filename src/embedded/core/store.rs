@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::rules::{Rules, Special};
@@ -112,12 +113,26 @@ pub(crate) struct Place {
     pub(crate) created: Option<At>,
     /// What its task waits for before it exists, or before it exists anew.
     pub(crate) waits: Waits,
+    /// What it has waited for, if that was more than its parents.
+    pub(crate) wait: Option<Box<Wait>>,
+}
+
+/// How far a wait for sleeps and events has come.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    /// Places of the conditions that are satisfied.
+    pub(crate) met: Vec<u16>,
+    pub(crate) timers: Vec<TimerKey>,
+    /// What satisfied them.
+    pub(crate) data: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
     Nothing,
     Parents,
+    /// Its parents have ended. It waits for sleeps and events.
+    Conditions,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -240,6 +255,16 @@ impl Run {
         self.child.as_ref().is_some_and(|child| child.restarted.is_some())
     }
 
+    /// The idempotency key that it was started with.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.special.as_ref()?.key.as_deref()
+    }
+
+    /// The same of a task: those that come first have their run's, the others have none.
+    pub(crate) fn key_of(&self, task: &Task) -> Option<&str> {
+        self.key().filter(|_| self.step(task).is_some_and(|step| step.parents.is_empty() && !step.on_failure))
+    }
+
     /// Go's text of what a worker gets as the input.
     pub(crate) fn last_input(&self) -> &str {
         self.child.as_ref().and_then(|child| child.restarted.as_deref()).unwrap_or(&self.input)
@@ -280,6 +305,11 @@ impl Task {
     /// When the current attempt began, by the worker.
     pub(crate) fn started(&self) -> Option<At> {
         self.event(TaskEventKind::Started).map(|event| event.at)
+    }
+
+    /// The last worker that had it, in any attempt.
+    pub(crate) fn last_worker(&self) -> Option<Uuid> {
+        self.events.iter().rev().find_map(|event| event.worker)
     }
 
     /// When the first was heard of the current attempt, by the engine.
@@ -334,10 +364,6 @@ impl Runs {
         self.all.get(ix.0 as usize)
     }
 
-    pub(crate) fn get_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
-        self.all.get_mut(ix.0 as usize)
-    }
-
     pub(crate) fn find(&self, id: Uuid) -> Option<&Run> {
         self.get(self.index(id)?)
     }
@@ -357,6 +383,10 @@ impl Runs {
 
     pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
         self.all.get_mut(ix.0 as usize)
+    }
+
+    pub(crate) fn place_mut(&mut self, key: TaskKey) -> Option<&mut Place> {
+        self.dag_mut(key.run)?.places.get_mut(usize::from(key.place))
     }
 
     pub(crate) fn dag_mut(&mut self, ix: RunIx) -> Option<&mut Dag> {

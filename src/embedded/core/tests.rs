@@ -1,6 +1,7 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
 mod children;
+mod conditions;
 mod crons;
 mod dag;
 mod events;
@@ -90,19 +91,20 @@ impl Bench {
     }
 
     fn put(&mut self, task: TaskDefinition) {
-        self.put_with("w", task, Rules::default()).unwrap();
-    }
-
-    fn put_with(&mut self, name: &str, task: TaskDefinition, rules: Rules) -> Result<(), Fault> {
-        self.put_definition(name, vec![task], None, rules).map(drop)
+        self.put_all(vec![task], None).unwrap();
     }
 
     /// Puts the workflow `w` with several tasks. All have the same action.
     fn put_all(&mut self, tasks: Vec<TaskDefinition>, on_failure: Option<TaskDefinition>) -> Result<Uuid, Fault> {
-        self.put_definition("w", tasks, on_failure, Rules::default())
+        self.define("w", tasks, on_failure, Rules::default())
     }
 
-    fn put_definition(
+    /// Puts a workflow with one task.
+    fn put_with(&mut self, name: &str, task: TaskDefinition, rules: Rules) -> Result<(), Fault> {
+        self.define(name, vec![task], None, rules).map(drop)
+    }
+
+    fn define(
         &mut self,
         name: &str,
         tasks: Vec<TaskDefinition>,
@@ -213,6 +215,7 @@ fn task() -> TaskDefinition {
         readable_id: "t".into(),
         action: "w:t".into(),
         parents: vec![],
+        conditions: vec![],
         timeout: "60s".into(),
         schedule_timeout: Some("5m".into()),
         retries: 0,

@@ -22,14 +22,16 @@ pub(super) enum Timer {
     Poll(StreamId),
     /// A stream that watches one run by its id gets to it.
     Attach(StreamId),
-    /// A schedule is to start its run.
-    Scheduled(Uuid),
-    /// A cron is to start its next run.
-    Cron(Uuid),
+    /// A task that sleeps before it exists wakes, by one of its conditions.
+    Wake(TaskKey, u16),
     /// A DAG that has begun is announced as ended.
     EarlyEnd(RunIx),
     /// A replay gets through.
     Replay(Replay),
+    /// A schedule is to start its run.
+    Scheduled(Uuid),
+    /// A cron is to start its next run.
+    Cron(Uuid),
 }
 
 /// Names one timer. Two of the same moment fire in the order they were set.

@@ -12,9 +12,22 @@ use super::store::{Child, Dag, QueueOrder, Run, RunIx, State, Task, TaskEventKin
 use super::types::{EventKind, Fault, Resource, RunEvent, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
+/// How the keys of metadata begin that the engine has for itself.
+pub(super) const RESERVED: &str = "hatchet__";
+
+/// Those that do not mean a child that has been started before.
+fn new_ones<'a>(triggers: &'a mut [Trigger], known: &'a [Option<Uuid>]) -> impl Iterator<Item = &'a mut Trigger> {
+    triggers.iter_mut().zip(known).filter(|(_, known)| known.is_none()).map(|(trigger, _)| trigger)
+}
+
+/// A run of one task that has conditions never comes to be.
+fn is_stuck(version: &Version) -> bool {
+    !version.is_dag() && version.steps.iter().any(|step| !step.definition.conditions.is_empty())
+}
+
 impl Core {
     /// Starts runs, in the order they are given, all with one stamp.
-    pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
+    pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, mut triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
         if !self.has(Quirk::PhantomRuns) {
             let unknown: Vec<_> = triggers
                 .iter()
@@ -24,14 +37,28 @@ impl Core {
             if !unknown.is_empty() {
                 return Err(Fault::invalid(format!("workflow names not found: {}", unknown.join(", "))));
             }
-            self.check_keys(&triggers)?;
         }
         self.check_parents(&triggers)?;
+        // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
+        // They come before the keys, too: who asks for one again needs none.
+        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(trigger)).collect();
+        // What a child inherits may be part of its key.
+        for Trigger { parent, metadata, .. } in new_ones(&mut triggers, &known) {
+            if let Some(parent) = parent {
+                self.inherit(parent, metadata);
+            }
+        }
+        if !self.has(Quirk::PhantomRuns) {
+            let stuck = |name: &str| self.definitions.find(name).is_some_and(|known| is_stuck(&known.latest));
+            if triggers.iter().any(|trigger| stuck(&trigger.workflow)) {
+                return Err(Fault::unimplemented("conditions of the only task of a workflow"));
+            }
+            new_ones(&mut triggers, &known).try_for_each(|trigger| self.check_key(trigger))?;
+        }
         let mut ids = Vec::with_capacity(triggers.len());
         let mut created = Vec::with_capacity(triggers.len());
-        // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
-        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(trigger)).collect();
-        let (mut again, mut collisions) = (Vec::new(), Vec::new());
+        let mut collisions = Vec::new();
+        let mut again = Vec::new();
         for (mut trigger, known) in triggers.into_iter().zip(known) {
             if let Some(known) = known {
                 ids.push(known);
@@ -40,7 +67,7 @@ impl Core {
             }
             let id = turn.uuid();
             ids.push(id);
-            if let Some(workflow) = self.definitions.find(&trigger.workflow) {
+            if let Some(workflow) = self.definitions.find(&trigger.workflow).filter(|known| !is_stuck(&known.latest)) {
                 let version = Arc::clone(&workflow.latest);
                 match self.claim(turn, id, &version, &mut trigger) {
                     Claim::Free => created.push(self.create(turn, id, version, trigger)),
@@ -85,9 +112,6 @@ impl Core {
 
     fn create(&mut self, turn: &mut Turn<'_>, id: Uuid, version: Arc<Version>, trigger: Trigger) -> RunIx {
         let Trigger { input, mut metadata, priority, parent, special, .. } = trigger;
-        if let Some(parent) = &parent {
-            self.inherit(parent, &mut metadata);
-        }
         metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
         let priority = priority.or(version.default_priority).unwrap_or(1);
         // Only an object survives; anything else is nothing to the worker.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use uuid::Uuid;
 
+use super::conditions::Condition;
 use super::idempotency::Collisions;
 use super::rules::{EventRef, Rules, Special, Wanted};
 
@@ -97,6 +98,7 @@ pub(crate) struct TaskDefinition {
     pub(crate) action: String,
     /// Names of the tasks that come before it.
     pub(crate) parents: Vec<String>,
+    pub(crate) conditions: Vec<Condition>,
     /// As it was written; empty when it was not set.
     pub(crate) timeout: String,
     pub(crate) schedule_timeout: Option<String>,
@@ -115,9 +117,9 @@ pub(crate) struct Trigger {
     /// Not an object when the caller sent none that is one: then the engine drops it.
     pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
     pub(crate) priority: Option<i32>,
-    pub(crate) special: Option<Box<Special>>,
     /// The task that starts it, for a child.
     pub(crate) parent: Option<ParentLink>,
+    pub(crate) special: Option<Box<Special>>,
 }
 
 /// Whose child a run is, and which of them.
@@ -202,8 +204,8 @@ pub(crate) struct Action {
     pub(crate) priority: i32,
     pub(crate) workflow: Uuid,
     pub(crate) version: Uuid,
-    pub(crate) event: Option<EventRef>,
     pub(crate) parent: Option<ParentLink>,
+    pub(crate) event: Option<EventRef>,
 }
 
 /// How a run ended, for those who wait for it.

@@ -73,6 +73,11 @@ impl Core {
         self.runs.find(id)
     }
 
+    /// A task by its own id, if there is one by now.
+    pub(crate) fn find_task(&self, id: Uuid) -> Option<(&Run, &Task)> {
+        self.runs.task(self.runs.task_key(id)?)
+    }
+
     /// A number for a task, as a database would give it one.
     pub(crate) fn number(&self, run: &Run, task: &Task) -> u64 {
         let number = self.runs.index(run.id).map(RunIx::number).unwrap_or_default();
@@ -81,7 +86,7 @@ impl Core {
 
     /// A task that REST knows by now.
     pub(crate) fn rest_task(&self, id: Uuid, now: At) -> Option<(&Run, &Task)> {
-        self.runs.task(self.runs.task_key(id)?).filter(|(run, _)| self.is_visible(run, now))
+        self.find_task(id).filter(|(run, _)| self.is_visible(run, now))
     }
 
     /// A run that REST knows by now.
@@ -201,11 +206,6 @@ pub(crate) fn shown_by_rest(task: &Task) -> Option<&Final> {
     })
 }
 
-/// The payload of the filter that let the run's event through.
-fn filter_payload(run: &Run) -> Value {
-    run.special.as_ref().and_then(|special| special.filter_payload.clone()).unwrap_or_default()
-}
-
 impl Run {
     /// Its tasks by gRPC: what has ended is not told before all has.
     pub(crate) fn grpc_views(&self, now: At) -> Vec<(&Task, TaskView<'_>)> {
@@ -230,6 +230,11 @@ impl Run {
         let worst = [RestStatus::Failed, RestStatus::Cancelled];
         worst.into_iter().find(|status| statuses().any(|other| other == *status)).unwrap_or(RestStatus::Completed)
     }
+
+    /// The payload of the filter that let its event through.
+    fn filter_payload(&self) -> Value {
+        self.special.as_ref().and_then(|special| special.filter_payload.clone()).unwrap_or_default()
+    }
 }
 
 impl TaskEvent {
@@ -239,23 +244,25 @@ impl TaskEvent {
 }
 
 /// What a worker gets with a task. The first attempt's text is Go's, later ones' and those of on-failure tasks are the
-/// database's.
+/// database's, and so are all of what was started from there.
 pub(super) fn payload(run: &Run, task: &Task) -> String {
     let on_failure = run.step(task).is_some_and(|step| step.on_failure);
     let parents = if run.dag.is_some() { outputs_text(&run.outputs(None)) } else { "{}".into() };
+    let mut triggers = run.wait_data(task);
+    triggers.insert("filter_payload".into(), run.filter_payload());
+    let triggers = go_text(&serde_json::Value::Object(triggers));
     let errors = if on_failure {
         format!(r#","step_run_errors":{}"#, serde_json::to_string(&run.errors()).unwrap_or_default())
     } else {
         String::new()
     };
     let text = format!(
-        r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{{"filter_payload":{}}},"user_data":null,"overrides":null{errors}}}"#,
-        run.last_input(),
-        go_text(&filter_payload(run)),
+        r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{triggers},"user_data":null,"overrides":null{errors}}}"#,
+        run.last_input()
     );
-    let from_database = task.retry_count > 0 || run.special.as_ref().is_some_and(|special| special.from_database);
+    let from_database = run.special.as_ref().is_some_and(|special| special.from_database);
     match serde_json::from_str(&text) {
-        Ok(value) if on_failure || from_database => jsonb_text(&value),
+        Ok(value) if on_failure || task.retry_count > 0 || from_database => jsonb_text(&value),
         _ => text,
     }
 }
@@ -265,9 +272,11 @@ pub(crate) fn stored_payload(run: &Run, task: &Task) -> serde_json::Value {
     let step = run.step(task);
     let parents = if run.dag.is_some() { run.outputs(step) } else { BTreeMap::new() };
     let input: serde_json::Value = serde_json::from_str(run.last_input()).unwrap_or_default();
+    let mut triggers = run.wait_data(task);
+    triggers.insert("filter_payload".into(), run.filter_payload());
     let mut payload = serde_json::json!({
         "input": input, "overrides": null, "parents": parents, "triggered_by": "manual",
-        "triggers": {"filter_payload": filter_payload(run)}, "user_data": null,
+        "triggers": triggers, "user_data": null,
     });
     if let (Some(payload), true) = (payload.as_object_mut(), step.is_some_and(|step| step.on_failure)) {
         payload.insert("step_run_errors".into(), serde_json::json!(run.errors()));

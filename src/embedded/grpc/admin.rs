@@ -6,19 +6,19 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, not_yet, rules, sized, time};
+use super::{Engine, answer, conditions, not_yet, rules, sized, time};
 use crate::embedded::core::filters::RunFilter;
 use crate::embedded::core::json::jsonb_text;
 use crate::embedded::core::rules::Special;
-use crate::embedded::core::store::Run;
+use crate::embedded::core::store::{Run, State, Task};
 use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
 use crate::embedded::core::{Core, RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, DesiredWorkerLabels, GetRunDetailsRequest,
-    GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskConditions, TaskRunDetail,
-    TasksFilter, TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
+    GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskRunDetail, TasksFilter,
+    TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
 
 /// The most that a filter means.
@@ -65,7 +65,7 @@ impl AdminService for Engine {
         request: Request<GetRunDetailsRequest>,
     ) -> Result<Response<GetRunDetailsResponse>, Status> {
         let id = external_id(&sized(request)?.external_id)?;
-        let details = self.core.call(move |core, turn| core.find_run(id).map(|run| details(run, turn.now))).await?;
+        let details = self.core.call(move |core, turn| details_of(core, id, turn.now)).await?;
         answer(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
     }
 
@@ -153,8 +153,16 @@ impl Asked {
     }
 }
 
-fn details(run: &Run, now: At) -> GetRunDetailsResponse {
-    let views = run.grpc_views(now);
+/// A run with its tasks; or one task of a DAG, as if it were a run.
+fn details_of(core: &Core, id: Uuid, now: At) -> Option<GetRunDetailsResponse> {
+    if let Some(run) = core.find_run(id) {
+        return Some(details(run, run.grpc_views(now), run.is_ended()));
+    }
+    let (run, task) = core.find_task(id)?;
+    Some(details(run, vec![(task, task.grpc_view(now))], task.state == State::Ended))
+}
+
+fn details(run: &Run, views: Vec<(&Task, TaskView<'_>)>, done: bool) -> GetRunDetailsResponse {
     // The one text is the program's, the other the database's.
     let input = match &run.dag {
         None => run.input.to_string(),
@@ -172,7 +180,7 @@ fn details(run: &Run, now: At) -> GetRunDetailsResponse {
         input: input.into(),
         status: status as i32,
         task_runs,
-        done: run.is_ended(),
+        done,
         additional_metadata: run.metadata.to_string().into(),
         is_evicted: false,
     }
@@ -224,25 +232,25 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, F
     let missing = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
     refuse_missing(&missing)?;
     let rules = rules::rules(&mut request)?;
-    let tasks = request.tasks.into_iter().map(task_definition).collect::<Result<_, _>>()?;
+    let tasks = request.tasks.into_iter().enumerate();
+    let tasks = tasks.map(|(at, task)| task_definition(&format!("Tasks[{at}]"), task)).collect::<Result<_, _>>()?;
     Ok(Definition {
         name: request.name,
         description: request.description,
         default_priority: request.default_priority,
         input_json_schema: request.input_json_schema,
         tasks,
-        on_failure: request.on_failure_task.map(task_definition).transpose()?,
+        on_failure: request.on_failure_task.map(|task| task_definition("OnFailure", task)).transpose()?,
         rules,
     })
 }
 
-fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
+fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     let default_slot =
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let missing = [
         (!task.rate_limits.is_empty(), "rate limits"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
-        (task.conditions.is_some_and(|conditions| conditions != TaskConditions::default()), "conditions"),
         (task.is_durable, "durable tasks"),
         (!default_slot, "slot requests"),
         (task.batch.is_some(), "batch tasks"),
@@ -252,6 +260,7 @@ fn task_definition(task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
         readable_id: task.readable_id,
         action: task.action,
         parents: task.parents,
+        conditions: task.conditions.map(|asked| conditions::conditions(field, asked)).transpose()?.unwrap_or_default(),
         timeout: task.timeout,
         schedule_timeout: task.schedule_timeout,
         retries: task.retries,

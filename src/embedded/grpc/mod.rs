@@ -2,6 +2,7 @@
 
 mod admin;
 mod collisions;
+mod conditions;
 mod dispatcher;
 mod events;
 mod rules;

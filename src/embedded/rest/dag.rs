@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::json::{
-    add_parent, error, extend, meta, object, or_never, output, run_duration, stamp, task_event, task_row,
+    add_key, add_parent, error, extend, meta, object, or_never, output, run_duration, stamp, task_event, task_row,
 };
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
@@ -129,6 +129,7 @@ pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
     if started.is_some() && finished.is_some() {
         extend(&mut row, json!({"duration": run_duration(started, finished)}));
     }
+    add_key(&mut row, run.key());
     add_parent(&mut row, run);
     row
 }

@@ -194,8 +194,12 @@ fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
         json!({"input": {}, "output": {}})
     };
     extend(row, both);
-    // Only lists tell it.
-    if let Some(key) = run.special.as_ref().and_then(|special| special.key.as_deref()) {
+    add_key(row, run.key_of(task));
+}
+
+/// Only lists tell it.
+pub(super) fn add_key(row: &mut Value, key: Option<&str>) {
+    if let Some(key) = key {
         extend(row, json!({"idempotencyKey": key}));
     }
 }

@@ -85,10 +85,13 @@ impl Runs {
         if self.tasks {
             let tasks =
                 self.matching(core, now).flat_map(|run| run.newest_first().into_iter().map(move |task| (run, task)));
-            let tasks = tasks.filter(|(_, task)| self.has_status(task.rest_status()));
+            let tasks = tasks.filter(|(run, task)| {
+                self.has_status(task.rest_status()) && self.was_with_worker(task) && self.has_key(run.key_of(task))
+            });
             self.page(tasks, |(run, task)| render::task_row(core, run, task, self.payloads))
         } else {
-            let runs = self.matching(core, now).filter(|run| self.has_status(run.rest_status()));
+            let runs =
+                self.matching(core, now).filter(|run| self.has_status(run.rest_status()) && self.has_key(run.key()));
             self.page(runs, |run| render::row(core, run, self.payloads))
         }
     }
@@ -137,26 +140,9 @@ impl Runs {
             .take_while(move |run| self.since.is_some_and(|since| run.created >= since))
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
-            .filter(|run| self.is_of_event(run) && self.was_with_worker(run) && self.has_key(run))
+            .filter(|run| self.is_of_event(run))
             .filter(|run| has_tags(run, &self.metadata, self.all_tags))
             .flat_map(|run| std::iter::repeat_n(run, self.count_of(core, run)))
-    }
-
-    /// Tasks of a run of several are not found by its event.
-    fn is_of_event(&self, run: &Run) -> bool {
-        let own = || run.special.as_ref()?.event.as_ref().map(|event| event.id);
-        self.event.is_none() || own() == self.event && !(self.tasks && run.tasks.len() > 1)
-    }
-
-    fn was_with_worker(&self, run: &Run) -> bool {
-        // The last that had a task of it.
-        let mut last = run.tasks.iter().filter_map(|task| task.events.iter().rev().find_map(|event| event.worker));
-        self.workers.is_empty() || last.any(|worker| self.workers.contains(&worker))
-    }
-
-    fn has_key(&self, run: &Run) -> bool {
-        let own = run.special.as_ref().and_then(|special| special.key.as_deref());
-        self.keys.is_empty() || own.is_some_and(|own| self.keys.iter().any(|key| key == own))
     }
 
     /// How often a run is in the list. Of children, one that was started twice is there twice.
@@ -168,6 +154,21 @@ impl Runs {
             }
             _ => 0,
         }
+    }
+
+    /// Tasks of a DAG are not found by its event.
+    fn is_of_event(&self, run: &Run) -> bool {
+        let own = || run.special.as_ref()?.event.as_ref().map(|event| event.id);
+        self.event.is_none() || own() == self.event && !(self.tasks && run.dag.is_some())
+    }
+
+    /// Only a list of tasks looks at it, and at the last worker that each of them had.
+    fn was_with_worker(&self, task: &Task) -> bool {
+        self.workers.is_empty() || task.last_worker().is_some_and(|last| self.workers.contains(&last))
+    }
+
+    fn has_key(&self, key: Option<&str>) -> bool {
+        self.keys.is_empty() || key.is_some_and(|key| self.keys.iter().any(|other| other == key))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::embedded::quirks::Quirk;
 fn child(parent: Uuid, index: Option<i32>, key: Option<&str>) -> Trigger {
     let metadata = serde_json::Map::from_iter([("own".to_owned(), "o".into())]);
     let parent = Some(ParentLink { task: parent, index, key: key.map(Into::into) });
-    Trigger { parent, metadata, ..trigger(None) }
+    Trigger { metadata, parent, ..trigger(None) }
 }
 
 /// A parent that runs, and a worker with room for its children.

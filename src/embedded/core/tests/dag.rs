@@ -26,6 +26,12 @@ fn complete(bench: &mut Bench, run: Uuid, name: &str, output: &str) {
     bench.report(id, ReportKind::Completed, retry_count, output);
 }
 
+fn complete_all(bench: &mut Bench, run: Uuid) {
+    for name in ["a", "b", "c", "d"] {
+        complete(bench, run, name, "{}");
+    }
+}
+
 fn fail(bench: &mut Bench, run: Uuid, name: &str) {
     let task = bench.of(run, name);
     let (id, retry_count) = (task.id, task.retry_count);
@@ -119,7 +125,7 @@ fn without_a_failure_the_on_failure_task_is_skipped() {
         if cancelled {
             bench.turn(|core, turn| core.cancel(turn, &[run]));
         } else {
-            ["a", "b", "c", "d"].iter().for_each(|name| complete(&mut bench, run, name, "{}"));
+            complete_all(&mut bench, run);
         }
         let cleanup = bench.of(run, "cleanup");
         assert_eq!(cleanup.grpc_view(bench.now).output, Some(r#"{"skipped":true}"#));
@@ -245,6 +251,17 @@ fn the_order_of_tasks_makes_no_new_version_and_that_of_parents_does() {
 fn a_run_keeps_the_version_it_began_with() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     bench.put_all(vec![named("a", &[]), named("b", &["a"])], None).unwrap();
-    ["a", "b", "c", "d"].iter().for_each(|name| complete(&mut bench, run, name, "{}"));
+    complete_all(&mut bench, run);
     assert_eq!(bench.run(run).rest_status(), Completed);
+}
+
+#[test]
+fn an_output_that_is_no_object_stops_what_follows_as_a_quirk() {
+    for (quirks, stuck) in [(Quirks::none(), false), (Quirks::none().with(Quirk::StuckFollowers), true)] {
+        for (output, odd) in [("{}", false), ("", false), ("null", false), ("[1]", true), ("7", true)] {
+            let (mut bench, _, run) = started(quirks, None);
+            complete(&mut bench, run, "a", output);
+            assert_eq!(bench.tasks(run).len(), if stuck && odd { 1 } else { 3 }, "{output}");
+        }
+    }
 }

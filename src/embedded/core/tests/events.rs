@@ -64,6 +64,27 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
 }
 
 #[test]
+fn every_task_of_a_dag_says_where_it_comes_from() {
+    let mut bench = Bench::new(Quirks::none());
+    let rules = Rules { filters: vec![filter("true", "A", json!({"q": 1}))], ..listens(&["k"]) };
+    bench.define("w", vec![named("a", &[]), named("b", &["a"])], Some(named("f", &[])), rules).unwrap();
+    bench.worker(10);
+    let (id, _) =
+        bench.turn(|core, turn| core.push(turn, Pushed { scope: Some("A".into()), ..pushed("k", json!({})) }));
+    let run = bench.core.event(id, bench.now).unwrap().runs[0].0;
+    for (name, kind) in [("a", ReportKind::Completed), ("b", ReportKind::Failed), ("f", ReportKind::Completed)] {
+        let (_, action) = bench.actions().remove(0);
+        let said = action.event.unwrap();
+        assert_eq!((&*action.readable_id, said.id, &*said.key), (name, id, "k"));
+        let payload: Value = serde_json::from_str(&action.payload).unwrap();
+        assert_eq!(payload["triggers"], json!({"filter_payload": {"q": 1}}), "{name}");
+        assert!(action.metadata.contains(&id.to_string()), "{name}");
+        bench.report(bench.of(run, name).id, kind, 0, "{}");
+    }
+    assert!(bench.run(run).is_ended());
+}
+
+#[test]
 fn filters_of_its_scope_decide() {
     let mut bench = Bench::new(Quirks::none());
     let filters = vec![

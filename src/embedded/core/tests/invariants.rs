@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::embedded::core::conditions::{Condition, ConditionAction, On};
 use crate::embedded::core::events::Pushed;
+use crate::embedded::core::expressions::Expression;
 use crate::embedded::core::rules::{Idempotency, Sticky};
 use crate::embedded::core::schedules::Scheduled;
-use crate::embedded::core::store::State;
+use crate::embedded::core::store::{State, TaskKey, Waits};
 use crate::embedded::core::timers::Timer;
 use crate::embedded::core::types::{Label, ParentLink};
 use crate::embedded::quirks::Quirk;
@@ -32,6 +34,36 @@ fn pick<T: Copy>(items: &[T], choice: u8) -> Option<T> {
     (!items.is_empty()).then(|| items[usize::from(choice) % items.len()])
 }
 
+/// Puts one of many workflows: of one task, or a chain, a fan, a diamond.
+fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
+    if c.is_multiple_of(2) {
+        // A chain, a fan, a diamond; with an on-failure task or without.
+        let shapes: [&[(&str, &[&str])]; 3] = [
+            &[("a", &[]), ("b", &["a"])],
+            &[("a", &[]), ("x", &[]), ("b", &["a", "x"])],
+            &[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])],
+        ];
+        let mut tasks: Vec<_> = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
+        let action = [ConditionAction::Queue, ConditionAction::Skip, ConditionAction::Cancel][usize::from(b % 3)];
+        let on = [On::Sleep("2s".into()), On::Event("e".into(), Expression::Literal(true.into()))];
+        let conditions = on.into_iter().zip(0..).map(|(on, group)| Condition {
+            action,
+            group: group * u16::from(c.is_multiple_of(3)),
+            data_key: "k".into(),
+            on,
+        });
+        if c.is_multiple_of(4) {
+            tasks[usize::from(a) % 2].conditions = conditions.collect();
+        }
+        bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), rules(a, b, c)).unwrap();
+        return;
+    }
+    let backoff_factor = (b.is_multiple_of(2)).then_some(1.3);
+    let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
+    let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
+    bench.put_with("w", task, rules(a, b, c)).unwrap();
+}
+
 impl Play {
     fn new(quirks: Quirks) -> Self {
         let mut bench = Bench::new(quirks);
@@ -47,28 +79,30 @@ impl Play {
         }
     }
 
-    fn step(&mut self, (kind, a, b, c): Step) {
-        let (run, worker) = (pick(&self.runs, a), pick(&self.workers, a));
+    fn step(&mut self, step: Step) {
+        let (kind, a, b, _) = step;
+        match kind % 21 {
+            0..=2 | 17 | 18 => self.begin(step),
+            3..=8 | 19 => self.work(step),
+            16 => self.bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
+            _ => {
+                if let Some(run) = pick(&self.runs, a) {
+                    self.touch(run, step);
+                }
+            }
+        }
+        // Whatever has started them.
+        self.runs = self.bench.core.runs().newest_first(None).map(|run| run.id).collect();
+        self.check();
+    }
+
+    /// Definitions, and what starts runs.
+    fn begin(&mut self, (kind, a, b, c): Step) {
+        let run = pick(&self.runs, a);
         let bench = &mut self.bench;
-        match (kind % 21, run, worker) {
-            (0, ..) if c % 2 == 0 => {
-                // A chain, a fan, a diamond; with an on-failure task or without.
-                let shapes: [&[(&str, &[&str])]; 3] = [
-                    &[("a", &[]), ("b", &["a"])],
-                    &[("a", &[]), ("x", &[]), ("b", &["a", "x"])],
-                    &[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])],
-                ];
-                let tasks = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
-                let on_failure = (b % 2 == 0).then(|| named("f", &[]));
-                bench.put_definition("w", tasks, on_failure, rules(a, b, c / 2)).unwrap();
-            }
-            (0, ..) => {
-                let backoff_factor = (b % 2 == 0).then_some(1.3);
-                let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
-                let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
-                bench.put_with("w", task, rules(a, b, c)).unwrap();
-            }
-            (1 | 2, ..) => {
+        match kind % 21 {
+            0 => put(bench, a, b, c),
+            1 | 2 => {
                 let parent = run.filter(|_| c % 3 == 0).and_then(|run| self.task(run, b));
                 let parent =
                     |at| parent.map(|(task, _)| ParentLink { task, index: Some(i32::from(at % 2)), key: None });
@@ -76,30 +110,62 @@ impl Play {
                     .map(|at| Trigger { parent: parent(at), ..trigger(Some(1 + i32::from(b.wrapping_add(at) % 3))) });
                 let triggers = triggers.collect();
                 // Keys may collide, and then all but those are started.
-                let before = self.bench.core.runs().len();
                 drop(self.bench.turn(|core, turn| core.trigger(turn, triggers)));
-                let new = self.bench.core.runs().len() - before;
-                self.runs.extend(self.bench.core.runs().newest_first(None).take(new).map(|run| run.id));
             }
-            (3, ..) => self
+            17 => {
+                let payload = serde_json::json!({ "n": b });
+                let key = if c % 5 == 0 { "e".to_owned() } else { format!("k:{c}") };
+                let pushed = Pushed { key, payload, metadata: ().into(), priority: None, scope: None };
+                bench.turn(|core, turn| core.push(turn, pushed));
+            }
+            18 => {
+                let what = Scheduled { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
+                let at = bench.now + TimeDelta::seconds(i64::from(b) - 20);
+                let made = bench.turn(|core, turn| core.schedule(turn, &what, &[at, at])).unwrap();
+                // One of the past has started its run by now.
+                let is_there = c % 2 == 0 && at > bench.now;
+                assert!(!is_there || bench.turn(|core, _| core.delete_schedule(made[1].0)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What workers do, but for their reports.
+    fn work(&mut self, (kind, a, b, _): Step) {
+        let worker = pick(&self.workers, a);
+        let bench = &mut self.bench;
+        match (kind % 21, worker) {
+            (3, _) => self
                 .workers
                 .push(bench.turn(|core, turn| core.register(turn, registration(i32::from(a % 4) - 1))).unwrap()),
-            (4, _, Some(worker)) => {
+            (4, Some(worker)) => {
                 let stream = bench.stream();
                 bench.turn(|core, _| core.listen(worker, stream)).unwrap();
                 self.open.push(stream);
             }
-            (5 | 6, _, Some(worker)) => drop(bench.turn(|core, turn| core.heartbeat(turn, worker))),
-            (7, ..) => {
+            (5 | 6, Some(worker)) => drop(bench.turn(|core, turn| core.heartbeat(turn, worker))),
+            (7, _) => {
                 if let Some(stream) = pick(&self.open, a) {
                     bench.turn(|core, turn| core.close_stream(turn, stream));
                     self.open.retain(|open| *open != stream);
                     self.closed.insert(stream);
                 }
             }
-            (8, _, Some(worker)) if b % 4 == 0 => bench.turn(|core, _| core.unsubscribe(worker)).unwrap(),
-            (8, _, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
-            (9..=11, Some(run), _) => {
+            (8, Some(worker)) if b % 4 == 0 => bench.turn(|core, _| core.unsubscribe(worker)).unwrap(),
+            (8, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
+            (19, Some(worker)) => {
+                let labels = BTreeMap::from([("n".to_owned(), Label::Number(i32::from(b % 3)))]);
+                bench.turn(|core, _| core.upsert_labels(worker, labels)).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// What is done to a run, its tasks and those who watch it.
+    fn touch(&mut self, run: Uuid, (kind, _, b, c): Step) {
+        let bench = &mut self.bench;
+        match kind % 21 {
+            9..=11 => {
                 use ReportKind::{Acknowledged, Cancelled, Completed, Failed, Started};
                 let Some((task, current)) = self.task(run, b) else { return };
                 let bench = &mut self.bench;
@@ -113,13 +179,13 @@ impl Play {
                 };
                 bench.turn(|core, turn| core.report(turn, report)).unwrap();
             }
-            (12, Some(run), _) if c % 2 == 0 => bench.turn(|core, turn| core.cancel(turn, &[run])),
-            (12, Some(run), _) => {
+            12 if c % 2 == 0 => bench.turn(|core, turn| core.cancel(turn, &[run])),
+            12 => {
                 if let Some((task, _)) = self.task(run, b) {
                     self.bench.turn(|core, turn| core.cancel(turn, &[task]));
                 }
             }
-            (13, Some(run), _) => {
+            13 => {
                 let stream = bench.stream();
                 self.open.push(stream);
                 match b % 3 {
@@ -128,7 +194,7 @@ impl Play {
                     _ => bench.turn(|core, _| core.watch_tag(stream, "tag", "x")),
                 }
             }
-            (14, Some(run), _) => {
+            14 => {
                 let stream = pick(&self.results, b)
                     .filter(|stream| c % 4 != 0 && self.open.contains(stream))
                     .unwrap_or_else(|| {
@@ -140,43 +206,14 @@ impl Play {
                     });
                 bench.turn(|core, turn| core.ask_result(turn, stream, run));
             }
-            (15, Some(run), _) => {
+            15 => {
                 if let Some((task, _)) = self.task(run, b) {
                     self.bench.turn(|core, turn| core.chunk(turn, task, "chunk", None, None)).unwrap();
                 }
             }
-            (17, Some(run), _) => {
+            20 => {
                 let ids = self.task(run, b).filter(|_| c % 3 == 0).map_or(run, |(task, _)| task);
                 self.bench.turn(|core, turn| core.replay(turn, &[ids, run]));
-            }
-            (16, ..) => bench.pass(Duration::from_millis(u64::from(a) * u64::from(b))),
-            (18..=20, ..) => self.start_by_itself(kind % 21, b, c, worker),
-            _ => {}
-        }
-        self.check();
-    }
-
-    /// What starts runs without a trigger; and labels, which decide where they go.
-    fn start_by_itself(&mut self, kind: u8, b: u8, c: u8, worker: Option<Uuid>) {
-        let bench = &mut self.bench;
-        match (kind, worker) {
-            (18, _) => {
-                let payload = serde_json::json!({ "n": b });
-                let pushed =
-                    Pushed { key: format!("k:{c}"), payload, metadata: ().into(), priority: None, scope: None };
-                bench.turn(|core, turn| core.push(turn, pushed));
-            }
-            (19, _) => {
-                let what = Scheduled { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
-                let at = bench.now + TimeDelta::seconds(i64::from(b) - 20);
-                let made = bench.turn(|core, turn| core.schedule(turn, &what, &[at, at])).unwrap();
-                // One of the past has started its run by now.
-                let is_there = c % 2 == 0 && at > bench.now;
-                assert!(!is_there || bench.turn(|core, _| core.delete_schedule(made[1].0)));
-            }
-            (_, Some(worker)) => {
-                let labels = BTreeMap::from([("n".to_owned(), Label::Number(i32::from(b % 3)))]);
-                bench.turn(|core, _| core.upsert_labels(worker, labels)).unwrap();
             }
             _ => {}
         }
@@ -212,7 +249,12 @@ impl Play {
         let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
-            assert_eq!(over, run.is_ended(), "it ends before all its tasks are there, or does not end: {run:?}");
+            let waiting = run.dag.iter().flat_map(|dag| &dag.places).any(|place| place.waits == Waits::Conditions);
+            assert_eq!(over || waiting, run.is_ended() || waiting, "it ends too early, or not at all: {run:?}");
+            for (place, waits) in run.dag.iter().flat_map(|dag| dag.places.iter().zip(0..)) {
+                let key = TaskKey { run: core.runs.index(run.id).unwrap(), place: waits };
+                assert_eq!(core.waiting.contains(&key), place.waits == Waits::Conditions, "{place:?}");
+            }
             for task in run.present() {
                 let key = core.runs.task_key(task.id).unwrap();
                 let has_final = task.current_finals().next().is_some();

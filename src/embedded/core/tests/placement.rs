@@ -50,6 +50,26 @@ fn a_sticky_run_goes_to_the_worker_it_asks_for() {
 }
 
 #[test]
+fn the_tasks_of_a_sticky_dag_go_where_their_parents_were() {
+    for (kind, follows) in [(Some(Sticky::Soft), true), (Some(Sticky::Hard), true), (None, false)] {
+        let mut bench = Bench::new(Quirks::none());
+        let tasks = vec![named("a", &[]), named("b", &["a"]), named("c", &["b"])];
+        bench.define("w", tasks, None, Rules { sticky: kind, ..Rules::default() }).unwrap();
+        let (_, first) = bench.worker(3);
+        let run = bench.trigger();
+        // From now on there is one with more room.
+        let (_, second) = bench.worker(50);
+        let mut streams = vec![];
+        for name in ["a", "b", "c"] {
+            streams.extend(bench.actions().into_iter().map(|(stream, _)| stream));
+            bench.report(bench.of(run, name).id, ReportKind::Completed, 0, "{}");
+        }
+        let later = if follows { first } else { second };
+        assert_eq!(streams, [first, later, later], "{kind:?}");
+    }
+}
+
+#[test]
 fn a_wish_for_a_worker_means_nothing_to_a_workflow_that_is_not_sticky() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
@@ -100,23 +120,4 @@ fn who_asks_for_nothing_is_placed_as_before() {
     let (_, many) = bench.worker(5);
     assert_eq!(bench.go(&trigger(None), 1), [many]);
     assert_eq!(bench.go(&trigger(None), 5).iter().filter(|stream| **stream == few).count(), 1);
-}
-
-#[test]
-fn the_tasks_of_a_sticky_run_stay_together() {
-    for kind in [Sticky::Soft, Sticky::Hard] {
-        let mut bench = Bench::new(Quirks::none());
-        let tasks = vec![named("a", &[]), named("b", &["a"])];
-        bench.put_definition("w", tasks, None, sticky(kind)).unwrap();
-        let (_, first) = bench.worker(2);
-        bench.turn(|core, turn| core.trigger(turn, vec![trigger(None)])).unwrap();
-        let (stream, a) = bench.actions().remove(0);
-        assert_eq!(stream, first);
-        // Another one has more room now.
-        bench.worker(50);
-        bench.report(a.task, ReportKind::Completed, 0, "{}");
-        let given: Vec<_> =
-            bench.actions().into_iter().map(|(stream, b)| (stream, b.readable_id.to_string())).collect();
-        assert_eq!(given, [(first, "b".to_owned())], "{kind:?}");
-    }
 }

@@ -149,7 +149,9 @@ fn replays_get_lost_as_a_quirk() {
     let replayed = |quirks, calls: &[usize]| {
         let (mut bench, _) = completed(quirks);
         let runs: Vec<_> = (0..500).map(|_| bench.trigger()).collect();
-        runs.iter().for_each(|id| bench.report(*id, ReportKind::Completed, 0, "{}"));
+        for id in &runs {
+            bench.report(*id, ReportKind::Completed, 0, "{}");
+        }
         let mut left = &runs[..];
         for count in calls {
             let (now, later) = left.split_at(*count);

@@ -46,6 +46,20 @@ fn it_starts_its_run_at_its_time_and_is_gone() {
 }
 
 #[test]
+fn it_starts_a_dag() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.put_all(vec![named("a", &[]), named("b", &["a"])], None).unwrap();
+    bench.schedule(&[bench.now + seconds(1)]);
+    bench.pass(seconds(1));
+    bench.worker(10);
+    assert_eq!(bench.given(), ["a"]);
+    let run = bench.core.runs().newest_first(None).next().unwrap().id;
+    bench.report(bench.of(run, "a").id, ReportKind::Completed, 0, r#"{"x": 1}"#);
+    let (_, action) = bench.actions().remove(0);
+    assert!(action.payload.contains(r#""parents": {"a": {"x": 1}}"#), "{}", action.payload);
+}
+
+#[test]
 fn the_past_is_now_or_at_the_next_look() {
     for (quirks, wait) in [(Quirks::none(), 0), (Quirks::none().with(Quirk::LateSchedules), 2500)] {
         let mut bench = Bench::new(quirks);
