@@ -205,3 +205,20 @@ impl Random {
         mixed ^ mixed >> 31
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn c5_the_ids_of_a_million_runs_are_unique() {
+        let mut random = Random(7);
+        let now = Clock::Machine.now();
+        let mut turn = Turn { now, random: &mut || random.next() };
+        let ids: HashSet<_> = (0..1_000_000).map(|_| turn.uuid()).collect();
+        assert_eq!(ids.len(), 1_000_000);
+        assert!(ids.iter().all(|id| id.get_version_num() == 4));
+    }
+}

@@ -173,8 +173,8 @@ impl RunQuery {
             return Err(Error::invalid("filter", "counts by status can be had for one tag, and it has more"));
         }
         let parameters = parameters(&self.client, &self.filter).await?;
-        if self.filter.worker.is_some() || self.filter.tasks {
-            return Err(Error::invalid("filter", "counts by status cannot be had by worker or for tasks"));
+        if self.filter.tasks {
+            return Err(Error::invalid("filter", "counts by status cannot be had of tasks"));
         }
         let known = [
             "since",

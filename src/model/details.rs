@@ -155,6 +155,14 @@ impl RunDetails {
         }
     }
 
+    /// Whether this attempt, or a later one, has ended. Of several tasks, the last may not yet be under way again when the
+    /// first is.
+    pub(crate) fn has_ended_since(&self, attempt: u32) -> bool {
+        let oldest = self.tasks.iter().map(|task| task.replays() + 1).min().unwrap_or(1);
+        let reached = if self.is_of_one_task() { self.attempt() } else { oldest };
+        self.outcome.is_some() && reached >= attempt
+    }
+
     /// Whether the run is of one task, which then has the id of the run.
     pub(crate) fn is_of_one_task(&self) -> bool {
         self.tasks.iter().any(|task| task.id.is_of_its_own(self.id))

@@ -92,7 +92,8 @@ impl RunFilter {
         self
     }
 
-    /// Runs that this worker has, or had last.
+    /// Tasks that this worker has, or had last. Only together with [`tasks`](Self::tasks): a run may be with many workers,
+    /// and the engine does not look at it then.
     pub fn worker(mut self, worker: WorkerId) -> Self {
         self.worker = Some(worker);
         self
@@ -130,6 +131,9 @@ impl RunFilter {
         }
         if self.tasks && (self.event.is_some() || self.parent.is_some()) {
             return refuse(format_args!("tasks by event or by parent, accepted: runs by event or by parent"));
+        }
+        if self.worker.is_some() && !self.tasks {
+            return refuse(format_args!("runs by worker, accepted: tasks by worker"));
         }
         if let Some(RunStatus::Unknown(name)) =
             self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_)))

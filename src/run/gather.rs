@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::classify::{Finding, may_be_behind, settled};
 use super::details::details;
-use super::evidence::{Evidence, TaskEnd};
+use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use super::history::attempts;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -90,14 +90,16 @@ fn is_whole(run: RunId, evidence: &Evidence, finding: &Finding, still: &mut Stil
         // A run that REST does not know yet would have no times: that is worth a moment.
         Finding::Going(_) if evidence.rest.is_none() => false,
         Finding::Going(_) if events == 0 => true,
-        Finding::Ended(..) if tasks.is_empty() || !tasks.iter().all(|task| has_ended(&task.attempts())) => false,
+        Finding::Ended(..) if tasks.is_empty() || !tasks.iter().all(has_ended) => false,
         // Of a run that goes on, a task that has only just been made has no history yet.
         _ => !tasks.iter().filter(|task| !task.events.is_empty()).any(may_be_behind) || still.is(events),
     }
 }
 
-fn has_ended(attempts: &[Attempt]) -> bool {
-    attempts.last().is_some_and(|last| last.status.is_final())
+/// Whether the history of a task has its end: that of the attempt that the run shows, and not of one before.
+fn has_ended(task: &TaskEvidence<'_>) -> bool {
+    let newest = task.rest.map_or(0, |task| task.retry_count + 1);
+    task.attempts().last().is_some_and(|last| last.status.is_final() && last.number >= newest)
 }
 
 /// Tells whether the number of events has stayed the same for a moment.

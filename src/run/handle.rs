@@ -61,12 +61,9 @@ impl<O> RunHandle<O> {
         self
     }
 
-    /// Whether this is the end of the attempt that the handle is about. Of several tasks, the last may not yet be under way
-    /// again when the first is.
-    pub(crate) fn is_end(&self, details: &RunDetails) -> bool {
-        let oldest = details.tasks.iter().map(|task| task.replays() + 1).min().unwrap_or(1);
-        let attempt = if details.is_of_one_task() { details.attempt() } else { oldest };
-        details.outcome.is_some() && attempt >= self.from_attempt
+    /// The attempt that it is about: an earlier one's end is not its end.
+    pub(crate) fn first_attempt(&self) -> u32 {
+        self.from_attempt
     }
 
     /// Whether the end of whichever attempt comes first is the end.

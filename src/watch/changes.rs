@@ -75,7 +75,7 @@ impl<O> RunHandle<O> {
     /// # }
     /// ```
     pub fn watch(&self) -> RunWatch {
-        RunWatch::new(self.client().clone(), self.id())
+        RunWatch::new(self.client().clone(), self.id(), self.first_attempt())
     }
 }
 
@@ -89,9 +89,10 @@ pub struct RunWatch {
 }
 
 impl RunWatch {
-    fn new(client: Client, run: RunId) -> Self {
+    fn new(client: Client, run: RunId, from_attempt: u32) -> Self {
         let stale = Arc::new(AtomicU64::new(0));
-        let fresh = State { driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
+        let fresh =
+            State { from_attempt, driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
         let changes = unfold((client, run, fresh), |(client, run, mut state)| async move {
             let item = state.next(&client, run).await?;
             Some((item, (client, run, state)))
@@ -129,6 +130,8 @@ impl fmt::Debug for RunWatch {
 }
 
 struct State {
+    /// The attempt whose end is the end.
+    from_attempt: u32,
     driver: Option<Driver>,
     ready: VecDeque<Change>,
     over: bool,
@@ -174,7 +177,10 @@ impl State {
             }
             Some(driver) => driver.wait().await,
         }
-        let details = look(client, run, None, Patience::Long).await?;
+        let mut details = look(client, run, None, Patience::Long).await?;
+        if !details.has_ended_since(self.from_attempt) {
+            details.outcome = None;
+        }
         let Some(driver) = &mut self.driver else { return Ok(Vec::new()) };
         let changes = driver.tracker.follow(&details);
         if !changes.is_empty() {

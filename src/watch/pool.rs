@@ -346,8 +346,9 @@ impl<O> RunHandle<O> {
         }
     }
 
-    fn end(&self, details: RunDetails) -> Option<Outcome> {
-        if self.is_end(&details) { details.outcome } else { None }
+    fn end(&self, mut details: RunDetails) -> Option<Outcome> {
+        let has_ended = details.has_ended_since(self.first_attempt());
+        details.outcome.take_if(|_| has_ended)
     }
 }
 

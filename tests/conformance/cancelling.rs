@@ -9,6 +9,7 @@ use hatchet::raw::pb::v1::{
     BaseMatchCondition, CreateTaskOpts, CreateWorkflowVersionRequest, SleepMatchCondition, TaskConditions,
 };
 use hatchet::{Context, ErrorKind, LogLevel, Outcome, RunFilter, RunId, RunStatus, Seen, Task, TaskError, Workflow};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::tasks::{Number, double, endless};
@@ -50,40 +51,34 @@ async fn x2_a_running_run(world: World) {
 }
 
 async fn x3_the_task_is_told_has_its_grace_and_is_dropped(world: World) {
-    struct Dropped(Arc<AtomicU32>);
-    impl Drop for Dropped {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, SeqCst);
+    /// Tells when it is dropped, and when that was made known before.
+    struct Dropped(Option<Instant>, mpsc::UnboundedSender<Duration>);
+    impl Dropped {
+        fn told(&mut self) {
+            self.0 = Some(Instant::now());
         }
     }
-    let (told, dropped) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let stubborn: Task<Number, ()> = Task::new(world.name("stubborn"), {
-        let (told, dropped) = (Arc::clone(&told), Arc::clone(&dropped));
-        move |_: Number, context: Context| {
-            let (told, dropped) = (Arc::clone(&told), Dropped(Arc::clone(&dropped)));
-            async move {
-                let _dropped = dropped;
-                context.cancelled().await;
-                told.fetch_add(1, SeqCst);
-                std::future::pending().await
-            }
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            let _ = self.0.map(|told| self.1.send(told.elapsed()));
+        }
+    }
+    let (sender, mut dropped) = mpsc::unbounded_channel();
+    let stubborn: Task<Number, ()> = Task::new(world.name("stubborn"), move |_: Number, context: Context| {
+        let mut dropped = Dropped(None, sender.clone());
+        async move {
+            context.cancelled().await;
+            dropped.told();
+            std::future::pending().await
         }
     });
     let worker = world.hatchet.worker(world.name("worker")).cancel_grace(Duration::from_secs(2)).register(&stubborn);
     let worker = worker.build().unwrap().start().await.unwrap();
     let run = world.hatchet.run(&stubborn, &ONE).start().await.unwrap();
     until(&run, RunStatus::Running).await;
-    let begun = Instant::now();
     run.cancel().send().await.unwrap();
-    while told.load(SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let told_at = Instant::now();
-    while dropped.load(SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let grace = told_at.elapsed();
-    assert!((1900..2300).contains(&grace.as_millis()), "{grace:?} after {:?}", told_at - begun);
+    let grace = dropped.recv().await.unwrap();
+    assert!((2000..2300).contains(&grace.as_millis()), "{grace:?}");
     worker.shutdown().await;
 }
 

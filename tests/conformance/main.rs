@@ -16,6 +16,8 @@ mod creating;
 mod dags;
 mod details;
 mod events;
+mod following;
+mod lineage;
 mod placing;
 mod promises;
 mod replaying;

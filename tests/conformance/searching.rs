@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::{Client, RunFilter, RunId, RunStatus, Total};
+use hatchet::{Client, RunFilter, RunId, RunStatus, Total, Window};
 
 use crate::tasks::{Number, double, endless, shaky};
 use crate::world::{World, rows};
@@ -11,6 +11,13 @@ use crate::world::{World, rows};
 rows! {
     q1_all_runs_of_a_workflow,
     q2_by_status_several_and_timed_out,
+    q3_a_range_with_both_its_borders,
+    q5_tags_all_of_and_any_of,
+    q6_ten_thousand_runs_to_the_end_while_new_ones_arrive,
+    q7_a_query_on_indexed_fields,
+    q10_one_filter_for_everything,
+    b6_stable_pages_under_inserts,
+    b14_bulk_reports_say_what_happened,
     q9_one_page_with_its_total_and_counts,
 }
 
@@ -136,5 +143,161 @@ async fn q9_one_page_with_its_total_and_counts(world: World) {
             .await;
     assert_eq!((counts.get(&RunStatus::Completed), counts.get(&RunStatus::Failed)), (Some(12), Some(3)));
     assert_eq!((counts.get(&RunStatus::TimedOut), counts.total()), (None, 15), "the server has no number for those");
+    worker.shutdown().await;
+}
+
+async fn q3_a_range_with_both_its_borders(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    let mut runs = Vec::new();
+    for n in 0..4 {
+        runs.push(world.hatchet.run(&task, &Number { n }).start().await.unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let all = RunFilter::new(world.window()).workflow(task.name());
+    world.eventually(async || ids(&world.hatchet, all.clone()).await.len() == 4).await;
+    let stamps = world.hatchet.runs(all).page(10).await.unwrap().runs;
+    let at = |index: usize| stamps.iter().find(|row| row.id == runs[index].id()).unwrap().created_at;
+    let found = async |window: Window| {
+        let found: HashSet<_> =
+            ids(&world.hatchet, RunFilter::new(window).workflow(task.name())).await.into_iter().collect();
+        runs.iter().map(|run| found.contains(&run.id())).collect::<Vec<_>>()
+    };
+    let micro = chrono::TimeDelta::microseconds(1);
+    assert_eq!(found(Window::between(at(1), at(2))).await, [false, true, true, false], "both borders belong to it");
+    assert_eq!(found(Window::between(at(1) + micro, at(2) - micro)).await, [false; 4]);
+    assert_eq!(found(Window::since(at(2))).await, [false, false, true, true]);
+    assert_eq!(found(Window::last(Duration::from_secs(7 * 24 * 3600))).await, [true; 4]);
+    assert_eq!(found(Window::all()).await, [true; 4]);
+}
+
+async fn q5_tags_all_of_and_any_of(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    let mut runs = Vec::new();
+    for (tenant, tier) in [("acme", "gold"), ("acme", "basic"), ("zeta", "gold"), ("zeta", "basic")] {
+        let run = world.hatchet.run(&task, &Number { n: 1 }).metadata("tenant", tenant).metadata("tier", tier);
+        runs.push(run.start().await.unwrap().id());
+    }
+    let all = RunFilter::new(world.window()).workflow(task.name());
+    world.eventually(async || ids(&world.hatchet, all.clone()).await.len() == 4).await;
+    let found = async |filter: RunFilter| {
+        let found: HashSet<_> = ids(&world.hatchet, filter).await.into_iter().collect();
+        runs.iter().map(|run| found.contains(run)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(all.clone().metadata("tenant", "acme")).await, [true, true, false, false]);
+    assert_eq!(
+        found(all.clone().metadata("tenant", "acme").metadata("tier", "gold")).await,
+        [true, false, false, false]
+    );
+    let any = all.clone().any_metadata("tenant", "acme").any_metadata("tier", "gold");
+    assert_eq!(found(any.clone()).await, [true, true, true, false]);
+    assert_eq!(world.hatchet.runs(any).count().await.unwrap(), Total::Exactly(3));
+    assert_eq!(found(all.metadata("tenant", "nobody")).await, [false; 4]);
+}
+
+async fn q6_ten_thousand_runs_to_the_end_while_new_ones_arrive(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    let count = if world.engine.is_some() { 10_000 } else { 2_000 };
+    let runs = world.hatchet.run_many(&task, vec![Number { n: 1 }; count]).start().await.unwrap();
+    let runs: HashSet<_> = runs.into_iter().map(|run| run.unwrap().id()).collect();
+    let filter = RunFilter::new(world.window()).workflow(task.name());
+    let query = world.hatchet.runs(filter);
+    world.eventually(async || query.count().await.unwrap() == Total::Exactly(count as u64)).await;
+    let (mut items, mut seen, mut twice) = (query.items(), HashSet::new(), 0);
+    while let Some(run) = items.next().await {
+        if !seen.insert(run.unwrap().id) {
+            twice += 1;
+        }
+        if seen.len() % 500 == 0 {
+            world.hatchet.run(&task, &Number { n: 2 }).start().await.unwrap();
+        }
+    }
+    assert_eq!(twice, 0, "none twice");
+    assert!(runs.is_subset(&seen), "none missed");
+}
+
+async fn b6_stable_pages_under_inserts(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    // A bulk shares one stamp, so the place within it must be kept while more of them come before it.
+    let bulk = async |count| {
+        let runs = world.hatchet.run_many(&task, vec![Number { n: 1 }; count]).start().await.unwrap();
+        runs.into_iter().map(|run| run.unwrap().id()).collect::<HashSet<_>>()
+    };
+    let first = bulk(600).await;
+    let query = world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name()));
+    world.eventually(async || query.count().await.unwrap() == Total::Exactly(600)).await;
+    let (mut items, mut seen) = (query.items(), Vec::new());
+    while let Some(run) = items.next().await {
+        seen.push(run.unwrap().id);
+        if seen.len() % 150 == 0 {
+            bulk(100).await;
+        }
+    }
+    assert_eq!(
+        (seen.len(), seen.into_iter().collect::<HashSet<_>>()),
+        (600, first),
+        "those of its beginning, each once"
+    );
+}
+
+async fn q7_a_query_on_indexed_fields(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    let runs =
+        world.hatchet.run_many(&task, vec![Number { n: 1 }; 1000]).metadata("tier", "gold").start().await.unwrap();
+    assert!(runs.iter().all(Result::is_ok));
+    let filter =
+        RunFilter::new(world.window()).workflow(task.name()).status(RunStatus::Queued).metadata("tier", "gold");
+    let query = world.hatchet.runs(filter);
+    world.eventually(async || query.count().await.unwrap() == Total::Exactly(1000)).await;
+    // How long it takes is measured in the bench of runs; here, that one request is enough for a page.
+    let page = query.page(50).await.unwrap();
+    assert_eq!((page.runs.len(), page.total), (50, Total::Exactly(1000)));
+}
+
+async fn q10_one_filter_for_everything(world: World) {
+    let task = double(world.name("double"));
+    let worker = world.worker(&task).await;
+    for n in 0..5 {
+        let run = world.hatchet.run(&task, &Number { n }).metadata("part", ["a", "b"][usize::from(n > 2)]);
+        run.start().await.unwrap().result().await.unwrap();
+    }
+    let filter = RunFilter::new(world.window()).workflow(task.name()).metadata("part", "b");
+    let query = world.hatchet.runs(filter.clone());
+    world.eventually(async || query.counts_by_status().await.unwrap().get(&RunStatus::Completed) == Some(2)).await;
+    assert_eq!(ids(&world.hatchet, filter.clone()).await.len(), 2);
+    assert_eq!(query.count().await.unwrap(), Total::Exactly(2));
+    assert_eq!(query.cancel().send().await.unwrap().total(), 0, "both have ended");
+    let report = query.replay().send().await.unwrap();
+    assert_eq!((report.done, report.total()), (2, 2));
+    let again = async || {
+        let page = query.page(10).await.unwrap().runs;
+        page.iter().all(|run| run.attempt == 2 && run.status == RunStatus::Completed)
+    };
+    world.eventually(again).await;
+    let other = world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name()).metadata("part", "a"));
+    assert!(other.page(10).await.unwrap().runs.iter().all(|run| run.attempt == 1), "no other was touched");
+    worker.shutdown().await;
+}
+
+async fn b14_bulk_reports_say_what_happened(world: World) {
+    let (fine, slow) = (double(world.name("double")), endless(world.name("endless")));
+    let worker = world.hatchet.worker(world.name("worker")).register(&fine).register(&slow);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let done = world.hatchet.run(&fine, &Number { n: 1 }).start().await.unwrap();
+    done.result().await.unwrap();
+    let going = world.hatchet.run(&slow, &Number { n: 1 }).start().await.unwrap();
+    let both = RunFilter::new(world.window()).workflow(fine.name()).workflow(slow.name());
+    let completed = both.clone().status(RunStatus::Completed).status(RunStatus::Running).status(RunStatus::Queued);
+    world.eventually(async || ids(&world.hatchet, completed.clone()).await.len() == 2).await;
+    // The engine would answer that both are cancelled.
+    let report = world.hatchet.runs(completed).cancel().reason("all").send().await.unwrap();
+    assert_eq!(report.to_string(), "1 done, 1 left alone");
+    assert_eq!(report.exceptions[0].run, done.id());
+    assert_eq!(going.details().await.unwrap().cancellation().unwrap().reason.as_deref(), Some("all"));
+    assert_eq!(done.details().await.unwrap().conflicts, []);
     worker.shutdown().await;
 }

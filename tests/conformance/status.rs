@@ -81,7 +81,7 @@ async fn s4_failed_after_its_retries(world: World) {
 }
 
 /// The worker's part, played without a worker.
-async fn report(world: &World, run: &RunHandle<Doubled>, kind: StepActionEventType, payload: &str) {
+pub(crate) async fn report(world: &World, run: &RunHandle<Doubled>, kind: StepActionEventType, payload: &str) {
     let event = StepActionEvent {
         task_run_external_id: run.id().to_string(),
         event_type: kind as i32,
@@ -92,7 +92,7 @@ async fn report(world: &World, run: &RunHandle<Doubled>, kind: StepActionEventTy
     DispatcherClient::new(world.hatchet.raw_channel()).send_step_action_event(event).await.unwrap();
 }
 
-async fn cancel(world: &World, run: &RunHandle<Doubled>) {
+pub(crate) async fn cancel(world: &World, run: &RunHandle<Doubled>) {
     let request = CancelTasksRequest { external_ids: vec![run.id().to_string()], filter: None };
     AdminServiceClient::new(world.hatchet.raw_channel()).cancel_tasks(request).await.unwrap();
 }
