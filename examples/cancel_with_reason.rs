@@ -1,0 +1,56 @@
+//! How is a run cancelled so that everyone knows why?
+//!
+//! ```text
+//! cargo run --example cancel_with_reason
+//! ```
+//!
+//! The reason is kept in the log of the run's tasks: the dashboard shows it, and the run's details read it.
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+use hatchet::embedded::Engine;
+use hatchet::{Context, ErrorKind, RunFilter, RunStatus, Task, Window};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let engine = Engine::start().await?;
+    let hatchet = engine.client();
+    let import: Task<(), ()> = Task::new("import", async |(): (), context: Context| {
+        context.cancelled().await; // a moment to tidy up
+        Ok(())
+    });
+    let worker = Box::pin(hatchet.worker("imports").register(&import).build()?.start()).await?;
+
+    // One run.
+    let run = hatchet.run(&import, &()).start().await?;
+    let mut watch = run.watch();
+    while watch.next().await.transpose()?.is_some_and(|change| *change.status() != RunStatus::Running) {}
+    let seen = run.cancel().reason("the customer asked").by("ada").send().await?;
+    println!("run {}: {seen}", run.id());
+    if let Some(request) = run.details().await?.cancellation() {
+        println!("  why: {:?}, who: {:?}, when: {}", request.reason, request.by, request.at);
+    }
+
+    // One that has ended is left alone.
+    match run.cancel().send().await {
+        Err(error) if error.kind() == ErrorKind::RunState => println!("  again: {error}"),
+        other => println!("  again: {other:?}"),
+    }
+
+    // All that match a filter, to the end.
+    let runs = hatchet.run_many(&import, std::iter::repeat_n((), 250)).start().await?;
+    println!("{} more were started", runs.iter().filter(|run| run.is_ok()).count());
+    let all = hatchet.runs(RunFilter::new(Window::all()).workflow("import"));
+    let mut reports = all.cancel().reason("bad deploy").by("ada").reports()?;
+    let mut done = 0;
+    while let Some(report) = reports.next().await {
+        done += u32::from(report?.is_done());
+        if done % 100 == 0 {
+            println!("  {done} cancelled so far");
+        }
+    }
+    println!("{done} cancelled");
+
+    println!("{}", worker.shutdown().await);
+    engine.shutdown().await;
+    Ok(())
+}

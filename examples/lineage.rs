@@ -1,0 +1,73 @@
+//! Where does a run come from, and what came of it?
+//!
+//! ```text
+//! cargo run --example lineage
+//! ```
+//!
+//! An event starts a run, the run starts children, and is run again: from any of them to all of them.
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+use std::error::Error;
+
+use hatchet::embedded::Engine;
+use hatchet::{Context, RunHandle, Task};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct Album {
+    photos: u32,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let engine = Engine::start().await?;
+    let hatchet = engine.client();
+    let thumbnail = Task::new("thumbnail", async |album: Album, _: Context| Ok(album.photos));
+    let album = Task::new("album", {
+        let thumbnail = thumbnail.clone();
+        move |album: Album, context: Context| {
+            let thumbnail = thumbnail.clone();
+            async move {
+                // Children know their parent by themselves; a retry of this task would not start them again.
+                let runs =
+                    context.run_many(&thumbnail, (0..album.photos).map(|photos| Album { photos })).start().await?;
+                for run in runs {
+                    run?.result().await?;
+                }
+                Ok(album.photos)
+            }
+        }
+    })
+    .on_event("album:uploaded");
+    let worker = hatchet.worker("photos").register(&thumbnail).register(&album).build()?;
+    let worker = Box::pin(worker.start()).await?;
+
+    let event = hatchet.push_event("album:uploaded", &Album { photos: 3 }).send().await?;
+    println!("event {}", event.id());
+    let started = loop {
+        // The runs of an event appear a moment after it.
+        if let Some(run) = event.runs().await?.first() {
+            break run.id();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let run: RunHandle<u32> = hatchet.run_handle(started);
+    run.result().await?;
+    tell(&run, "run").await?;
+    let again = run.rerun().start().await?;
+    again.result().await?;
+    tell(&again, "rerun").await?;
+
+    println!("{}", worker.shutdown().await);
+    engine.shutdown().await;
+    Ok(())
+}
+
+async fn tell(run: &RunHandle<u32>, what: &str) -> Result<(), Box<dyn Error>> {
+    let details = run.details().await?;
+    println!("{what} {}: {}, rerun of {:?}", run.id(), details.trigger, details.rerun_of());
+    for child in run.children().await? {
+        println!("  child {} ({}), {}", child.id, child.workflow_name, child.trigger());
+    }
+    Ok(())
+}
