@@ -34,10 +34,11 @@
 //! | to | look at |
 //! |---|---|
 //! | connect | [`Client`], [`Config`] |
-//! | define what can be run | [`Task`], [`Context`], [`TaskError`] |
-//! | start runs | [`Client::run`], [`Client::run_many`] |
+//! | define what can be run | [`Task`], [`Workflow`], [`Context`], [`TaskError`] |
+//! | start runs | [`Client::run`], [`Client::run_many`]; from inside a task, [`Context::run`] |
 //! | follow a run | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
-//! | find runs | [`Client::runs`], [`RunFilter`] |
+//! | find runs | [`Client::runs`], [`RunFilter`], [`RunHandle::children`], [`RunHandle::reruns`] |
+//! | change runs | [`RunHandle::cancel`], [`RunHandle::replay`], [`RunHandle::rerun`], [`RunQuery::cancel`], [`RunQuery::replay`] |
 //! | start them by events, at times, again and again | [`Client::push_event`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
 //! | start only one for a key | [`Idempotency`], [`Error::existing_run`] |
 //! | execute tasks | [`Client::worker`], [`WorkerReport`] |
@@ -47,7 +48,8 @@
 //!
 //! A *run* is one execution of a *workflow*, which is a definition of *tasks*. A task may take several *attempts*, counted
 //! from 1. An *outcome* is how a run ended; a run that failed is data, not an error. A *worker* executes tasks, as many at
-//! a time as it has *slots*.
+//! a time as it has *slots*. A *replay* is the same run again, as its next attempt; a *rerun* is a new run with the same
+//! input.
 //!
 //! # Features
 //!
