@@ -45,6 +45,8 @@ quirks! {
     /// A cancel or a report after a task's end is recorded beside it. gRPC then shows the one and, after some minutes, the
     /// other; REST shows the completed one; the result stream sends both.
     TwoFinalRows,
+    /// A worker that was paused is given tasks for up to a second and a half more.
+    LatePause,
     /// In half of the cases, the end of a worker's stream is not noticed: the worker counts as active, is given tasks that
     /// cannot be sent to it, and they fail for good after ten tries.
     ForgottenClose,

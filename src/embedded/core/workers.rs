@@ -14,6 +14,8 @@ use crate::model::name::is_name;
 
 /// Without a beat for this long, a worker is given nothing new.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long the scheduler may take to notice that a worker is paused.
+const NOTICE: Duration = Duration::from_millis(1500);
 /// Without one for this long, what it has is given to others.
 const SILENT: Duration = Duration::from_secs(30);
 
@@ -25,7 +27,8 @@ pub(crate) struct Worker {
     pub(crate) slots: BTreeMap<String, i32>,
     pub(crate) labels: BTreeMap<String, Label>,
     pub(crate) last_beat: Option<At>,
-    pub(crate) paused: bool,
+    /// Since when it is to be given nothing.
+    paused: Option<At>,
     /// Open streams, oldest first: work goes to the first, cancellations to all.
     pub(super) streams: Vec<StreamId>,
     pub(super) running: BTreeSet<TaskKey>,
@@ -50,13 +53,17 @@ impl Worker {
         self.link == Link::Live && self.last_beat.is_some_and(|beat| beat + FRESH >= now)
     }
 
+    fn is_paused(&self, now: At, notice: Duration) -> bool {
+        self.paused.is_some_and(|since| since + notice <= now)
+    }
+
     pub(crate) fn free(&self) -> usize {
         let slots = self.slots.get("default").copied().unwrap_or(0);
         usize::try_from(slots).unwrap_or(0).saturating_sub(self.running.len())
     }
 
     pub(crate) fn status(&self, now: At) -> &'static str {
-        match (self.paused, self.is_fresh(now)) {
+        match (self.paused.is_some(), self.is_fresh(now)) {
             (true, _) => "PAUSED",
             (false, true) => "ACTIVE",
             (false, false) => "INACTIVE",
@@ -90,7 +97,7 @@ impl Core {
                 slots: registration.slots,
                 labels: registration.labels,
                 last_beat: None,
-                paused: false,
+                paused: None,
                 streams: Vec::new(),
                 running: BTreeSet::new(),
                 link: Link::Silent,
@@ -159,7 +166,7 @@ impl Core {
 
     pub(crate) fn pause(&mut self, turn: &mut Turn<'_>, worker: Uuid, paused: bool) -> bool {
         let Some(holder) = self.workers.get_mut(&worker) else { return false };
-        holder.paused = paused;
+        holder.paused = paused.then_some(turn.now);
         if !paused {
             self.assign_all(turn, worker);
         }
@@ -172,9 +179,12 @@ impl Core {
 
     /// The workers that can take the action and have a slot for it.
     pub(super) fn free_workers(&self, now: At, action: &str) -> impl Iterator<Item = (Uuid, &Worker)> {
+        let notice = if self.has(Quirk::LatePause) { NOTICE } else { Duration::ZERO };
         self.workers
             .iter()
-            .filter(move |(_, worker)| !worker.paused && worker.is_fresh(now) && worker.actions.contains(action))
+            .filter(move |(_, worker)| {
+                !worker.is_paused(now, notice) && worker.is_fresh(now) && worker.actions.contains(action)
+            })
             .filter(|(_, worker)| worker.free() > 0)
             .map(|(id, worker)| (*id, worker))
     }

@@ -127,3 +127,17 @@ fn a_paused_worker_gets_nothing() {
     bench.turn(|core, turn| core.pause(turn, worker, false));
     assert_eq!(bench.actions().len(), 1);
 }
+
+#[test]
+fn as_a_quirk_a_pause_is_noticed_late() {
+    let mut bench = Bench::new(Quirks::none().with(Quirk::LatePause));
+    bench.put(task());
+    let (worker, _) = bench.worker(2);
+    bench.turn(|core, turn| core.pause(turn, worker, true));
+    bench.pass(Duration::from_millis(1499));
+    bench.trigger();
+    assert_eq!(bench.actions().len(), 1);
+    bench.pass(Duration::from_millis(1));
+    bench.trigger();
+    assert!(bench.actions().is_empty());
+}
