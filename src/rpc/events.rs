@@ -1,10 +1,10 @@
-//! `EventsService`: events.
+//! `EventsService`: events, and log lines of tasks.
 
 use tonic::codec::CompressionEncoding;
 
 use super::grpc_types::NewEvent;
 use super::pb::events_service_client::EventsServiceClient;
-use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest};
+use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest, PutLogRequest, PutLogResponse};
 use super::{Limits, stub, unary};
 use crate::error::Result;
 use crate::transport::{Call, Caller, GrpcWire};
@@ -40,4 +40,21 @@ impl Events {
     }
 
     unary! { send_bulk_push, bulk_push, once, "BulkPush", BulkPushEventRequest => ManyEvents }
+
+    /// Adds a line to a task's log, in whatever state the task is. The metadata is the text of a JSON object.
+    pub(crate) async fn put_log(&self, task: String, level: &str, message: String, metadata: String) -> Result<()> {
+        let request = PutLogRequest {
+            task_run_external_id: task,
+            message,
+            level: Some(level.to_owned()),
+            metadata,
+            ..Default::default()
+        };
+        self.send_put_log(&request).await.map(drop)
+    }
+
+    unary! {
+        /// A line that comes twice does little harm; one that is lost does.
+        send_put_log, put_log, idempotent, "PutLog", PutLogRequest => PutLogResponse
+    }
 }

@@ -5,7 +5,6 @@ mod admin;
 mod dispatcher;
 mod events;
 pub(crate) mod grpc_types;
-mod logs;
 #[cfg(not(feature = "unstable-raw"))]
 pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
@@ -22,7 +21,6 @@ use std::sync::Arc;
 pub(crate) use admin::Admin;
 pub(crate) use dispatcher::{Dispatcher, EventOf};
 pub(crate) use events::Events;
-pub(crate) use logs::Logs;
 pub(crate) use rest::Rest;
 pub(crate) use stream::Messages;
 pub(crate) use workflows::Workflows;
@@ -42,7 +40,6 @@ pub(crate) struct Services {
     pub(crate) workflows: Workflows,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) events: Events,
-    pub(crate) logs: Logs,
     pub(crate) rest: Rest,
     /// For those who make calls of their own.
     #[cfg(feature = "unstable-raw")]
@@ -76,7 +73,6 @@ impl Rpc {
             workflows: Workflows::new(wire, &limits, caller.clone()),
             dispatcher: Dispatcher::new(wire, &limits, caller.clone()),
             events: Events::new(wire, &limits, caller.clone()),
-            logs: Logs::new(wire, &limits, caller.clone()),
             rest: Rest::new(rest, caller, config.tenant_id().to_owned()),
             #[cfg(feature = "unstable-raw")]
             wire: wire.clone(),

@@ -233,7 +233,7 @@ async fn cancel_and_see(client: &Client, going: Vec<(RunId, RunDetails)>, option
 /// Says in the tasks' logs why.
 async fn explain(client: &Client, tasks: Vec<TaskId>, (message, metadata): &(String, String)) -> Result<()> {
     let lines = tasks.into_iter().map(|task| {
-        let line = client.rpc().logs.put(task.into(), "INFO", message.clone(), metadata.clone());
+        let line = client.rpc().events.put_log(task.into(), "INFO", message.clone(), metadata.clone());
         async move {
             match line.await {
                 // A task that the engine has forgotten meanwhile needs no reason.
