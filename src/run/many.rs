@@ -72,9 +72,7 @@ pub struct RunManyBuilder<O> {
 }
 
 impl<O> RunManyBuilder<O> {
-    /// How many runs it will start.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
-    pub fn len(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.inputs.len()
     }
 

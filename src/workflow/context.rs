@@ -144,7 +144,7 @@ impl Context {
         inputs: impl IntoIterator<Item = R::Input>,
     ) -> RunManyBuilder<R::Output> {
         let many = self.client().run_many(workflow, inputs);
-        let parent = self.parent(many.len());
+        let parent = self.parent(many.count());
         many.child_of(parent)
     }
 
