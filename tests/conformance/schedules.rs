@@ -153,7 +153,9 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
     assert_eq!(trigger.scheduled_at.unwrap().timestamp() % 2, 0);
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     let seconds = found[1].created_at - found[0].created_at;
-    assert!((TimeDelta::seconds(1)..TimeDelta::seconds(5)).contains(&seconds), "{seconds}");
+    // A real engine under load passes over a time now and then.
+    let longest = TimeDelta::seconds(if world.engine.is_some() { 5 } else { 30 });
+    assert!((TimeDelta::seconds(1)..longest).contains(&seconds), "{seconds}");
     // By its id alone.
     let same = world.hatchet.cron_handle::<Doubled>(cron.id());
     assert!(runs(&world.hatchet, &same, world.window(), 2).await.iter().any(|run| run.id == found[0].id));
