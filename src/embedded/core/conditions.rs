@@ -10,11 +10,24 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::dag::Fate;
-use super::expressions::Expression;
+use super::expression::{Expression, Names};
 use super::store::{Run, State, Step, Task, TaskKey, Wait, Waits};
 use super::timers::Timer;
-use super::types::Turn;
+use super::types::{Fault, Turn};
 use super::{Core, Quirk, duration};
+
+/// What expressions of conditions may use. Both are the output, or the payload, that is looked at.
+const NAMES: [&str; 2] = ["input", "output"];
+
+/// Reads what a condition says. No text is always true. One that is no CEL is not told from one that is yet to come.
+pub(crate) fn expression(text: &str) -> Result<Expression, Fault> {
+    let written = if text.is_empty() { "true" } else { text };
+    Expression::parse(written, &NAMES).map_err(|_| Fault::unimplemented(&format!("conditions like `{text}`")))
+}
+
+fn is_true(expression: &Expression, of: &Value) -> bool {
+    expression.is_true(&Names(&NAMES.map(|name| (name, of))))
+}
 
 /// One condition of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +125,7 @@ impl Run {
             let output = task.and_then(Task::output).map(|text| serde_json::from_str(text).unwrap_or_default());
             // Of anything but an object, or nothing, the followers do not hear.
             let output = output.filter(|output: &Value| !only_objects || output.is_object() || output.is_null());
-            let is_true = |expression: &Expression| output.as_ref().is_some_and(|output| expression.is_true(output));
+            let is_true = |expression: &Expression| output.as_ref().is_some_and(|output| is_true(expression, output));
             let unhappy = task.is_some_and(|task| task.has_failed() || task.is_cancelled());
             let of = |action| {
                 on_parents(action)
@@ -191,7 +204,7 @@ impl Core {
         let waiting: Vec<_> = self.waiting.iter().copied().collect();
         for key in waiting {
             let Some(step) = self.runs.task(key).and_then(|(run, task)| run.step(task)) else { continue };
-            let fits = |condition: &Condition| matches!(&condition.on, On::Event(wanted, expression) if wanted == event && expression.is_true(payload));
+            let fits = |condition: &Condition| matches!(&condition.on, On::Event(wanted, expression) if wanted == event && is_true(expression, payload));
             let met: Vec<_> = (0..)
                 .zip(step.conditions())
                 .filter(|(_, condition)| fits(condition))

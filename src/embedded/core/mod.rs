@@ -14,7 +14,6 @@ mod definitions;
 mod duration;
 pub(crate) mod events;
 mod expression;
-pub(crate) mod expressions;
 pub(crate) mod filters;
 pub(crate) mod idempotency;
 pub(crate) mod json;

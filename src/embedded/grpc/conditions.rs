@@ -2,22 +2,21 @@
 
 use uuid::Uuid;
 
-use crate::embedded::core::conditions::{Condition, ConditionAction, On};
-use crate::embedded::core::expressions::Expression;
+use crate::embedded::core::conditions::{Condition, ConditionAction, On, expression};
 use crate::embedded::core::types::Fault;
-use crate::rpc::pb::v1::{Action, BaseMatchCondition, TaskConditions};
+use crate::rpc::pb::v1::{Action, TaskConditions};
 
 /// Reads them in the engine's order: events, sleeps, parents. What has no base is passed over.
 pub(super) fn conditions(task: &str, asked: TaskConditions) -> Result<Vec<Condition>, Fault> {
     let events = asked.user_event_conditions.into_iter().filter_map(|event| {
         let base = event.base?;
-        Some((expression(&base).map(|expression| On::Event(event.user_event_key, expression)), base))
+        Some((expression(&base.expression).map(|expression| On::Event(event.user_event_key, expression)), base))
     });
     let sleeps =
         asked.sleep_conditions.into_iter().filter_map(|sleep| Some((Ok(On::Sleep(sleep.sleep_for)), sleep.base?)));
     let parents = asked.parent_override_conditions.into_iter().filter_map(|parent| {
         let base = parent.base?;
-        Some((expression(&base).map(|expression| On::Parent(parent.parent_readable_id, expression)), base))
+        Some((expression(&base.expression).map(|expression| On::Parent(parent.parent_readable_id, expression)), base))
     });
     let mut groups: Vec<Option<Uuid>> = Vec::new();
     let mut found = Vec::new();
@@ -31,11 +30,6 @@ pub(super) fn conditions(task: &str, asked: TaskConditions) -> Result<Vec<Condit
         });
     }
     Ok(found)
-}
-
-fn expression(base: &BaseMatchCondition) -> Result<Expression, Fault> {
-    let problem = || Fault::unimplemented(&format!("conditions like `{}`", base.expression));
-    Expression::parse(&base.expression).ok_or_else(problem)
 }
 
 fn action(number: i32, field: &str) -> Result<ConditionAction, Fault> {
@@ -67,7 +61,9 @@ fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, Fault> {
 mod tests {
     use super::*;
     use crate::embedded::core::types::Code;
-    use crate::rpc::pb::v1::{ParentOverrideMatchCondition, SleepMatchCondition, UserEventMatchCondition};
+    use crate::rpc::pb::v1::{
+        BaseMatchCondition, ParentOverrideMatchCondition, SleepMatchCondition, UserEventMatchCondition,
+    };
 
     fn base(action: Action, group: &str, expression: &str) -> BaseMatchCondition {
         let (or_group_id, expression) = (group.to_owned(), expression.to_owned());

@@ -36,6 +36,12 @@ pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Option<Found<'a>> {
             let (_, root) = names.0.iter().find(|(other, _)| other == name)?;
             fields.iter().try_fold(*root, |value, field| value.as_object()?.get(field)).map(found)
         }
+        // What has no fields at all does not have this one. A list is no such thing, and nor is what is not there.
+        Node::Has(of, field) => match eval(of, names)? {
+            Found::Other(Value::Object(fields)) => Some(Found::Bool(fields.contains_key(field))),
+            Found::Other(_) => None,
+            _ => Some(Found::Bool(false)),
+        },
         Node::Not(inner) => truth(inner, names).map(|flag| Found::Bool(!flag)),
         // One side can be enough, whatever is wrong with the other.
         Node::Both(left, right) => decide(left, right, names, false),

@@ -1,4 +1,4 @@
-//! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+` and parentheses.
+//! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+`, `has` and parentheses.
 //!
 //! What is CEL but not of the subset is told apart from what is no CEL at all: the one is yet to come, the other is wrong.
 
@@ -26,6 +26,8 @@ enum Node {
     Literal(Literal),
     /// A name that is declared, and the fields below it.
     Path(Vec<String>),
+    /// Whether what a path leads to has a field.
+    Has(Box<Node>, String),
     Not(Box<Node>),
     Both(Box<Node>, Box<Node>),
     Either(Box<Node>, Box<Node>),
@@ -122,6 +124,9 @@ mod tests {
             "input.id != 11",
             "'a' < 'b' && -1 < 0",
             " ( ( input.n ) ) > 10 ",
+            "has(input.id) && has(input.deep.x) && has( (input.nil) )",
+            "!has(input.nothing) && !has(input.n.deeper) && !has(input.nil.deeper)",
+            "input.n == 11 == true",
             r"'it\'s' == 'it\'s' && '\n' != 'n'",
         ] {
             assert!(is_true(text), "{text}");
@@ -138,6 +143,12 @@ mod tests {
             "input.n + 1 == 12",
             "input.id == 11",
             "input.n.deeper == 1",
+            "input.nil <= null",
+            "has(input.nothing)",
+            // What has a field must be there, and be no list.
+            "!has(input.nothing.deeper)",
+            "!has(input.deep.x.deeper)",
+            "input.has == 1",
         ] {
             assert!(!is_true(text), "{text}");
         }
@@ -172,6 +183,14 @@ mod tests {
             "&& true",
             "'\\q'",
             "#",
+            "has",
+            "has()",
+            "has(input)",
+            "has(true)",
+            "has(input.id",
+            "has(input.id == 'a')",
+            "has(nobody.x)",
+            "has(input.id).x",
         ];
         for text in broken {
             assert_eq!(read(text), Err(Problem::Broken), "{text}");
@@ -187,7 +206,8 @@ mod tests {
             "'a' in input",
             "input.n - 1 == 3",
             "1u == 1u",
-            "has(input.id)",
+            "input.has(1)",
+            "has(input['id'])",
             "r'raw'",
             "0x1f",
             "checksum(input.id)",
@@ -198,11 +218,12 @@ mod tests {
         }
         assert_eq!(read(&"(".repeat(10_000)), Err(Problem::Missing), "deeper than anyone writes");
         assert_eq!(read(&"!".repeat(10_000)), Err(Problem::Missing));
+        assert_eq!(read(&"has(".repeat(10_000)), Err(Problem::Missing));
     }
 
     proptest! {
         #[test]
-        fn no_text_breaks_it(text in "[ -~]{0,40}") {
+        fn no_text_breaks_it(text in r"[ -~]{0,40}|(\(|!|has\(){0,200}true") {
             if let Ok(expression) = read(&text) {
                 with(|names| (expression.text(names), expression.is_true(names)));
             }
@@ -211,7 +232,7 @@ mod tests {
         #[test]
         fn no_sequence_of_its_words_breaks_it(
             words in proptest::collection::vec(
-                proptest::sample::select(vec!["input", ".", "n", "(", ")", "!", "&&", "||", "==", "<", ">=", "+", "1", "2.5", "'a'", "true", "null"]), 0..20),
+                proptest::sample::select(vec!["input", ".", "n", "has", "(", ")", "!", "&&", "||", "==", "<", ">=", "+", "1", "2.5", "'a'", "true", "null"]), 0..20),
         ) {
             if let Ok(expression) = read(&words.join(" ")) {
                 with(|names| (expression.text(names), expression.is_true(names)));

@@ -206,9 +206,16 @@ impl Parser<'_> {
             path.push(name);
         }
         if self.takes("(") {
-            return Err(Problem::Missing);
+            return if path == ["has"] { self.has() } else { Err(Problem::Missing) };
         }
         let is_known = path.first().is_some_and(|name| self.names.contains(&name.as_str()));
         if is_known { Ok(Node::Path(path)) } else { Err(Problem::Broken) }
+    }
+
+    /// After the parenthesis of `has(`: a field of something.
+    fn has(&mut self) -> Result<Node, Problem> {
+        let Node::Path(mut path) = self.either()? else { return Err(Problem::Broken) };
+        let field = path.pop().filter(|_| !path.is_empty()).ok_or(Problem::Broken)?;
+        if self.takes(")") { Ok(Node::Has(Box::new(Node::Path(path)), field)) } else { Err(Problem::Broken) }
     }
 }

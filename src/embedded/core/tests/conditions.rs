@@ -1,8 +1,7 @@
 //! What tasks wait for, are skipped by and are cancelled by.
 
 use super::*;
-use crate::embedded::core::conditions::{Condition, ConditionAction, On};
-use crate::embedded::core::expressions::Expression;
+use crate::embedded::core::conditions::{Condition, ConditionAction, On, expression};
 use crate::embedded::quirks::Quirk;
 
 use ConditionAction::{Cancel, Queue, Skip};
@@ -13,12 +12,12 @@ fn sleep(action: ConditionAction, group: u16, length: &str) -> Condition {
 }
 
 fn event(action: ConditionAction, group: u16, key: &str) -> Condition {
-    let on = On::Event(key.into(), Expression::parse("input.n > 1").unwrap());
+    let on = On::Event(key.into(), expression("input.n > 1").unwrap());
     Condition { action, group, data_key: key.into(), on }
 }
 
-fn parent(action: ConditionAction, name: &str, expression: &str) -> Condition {
-    let on = On::Parent(name.into(), Expression::parse(expression).unwrap());
+fn parent(action: ConditionAction, name: &str, text: &str) -> Condition {
+    let on = On::Parent(name.into(), expression(text).unwrap());
     Condition { action, group: 9, data_key: String::new(), on }
 }
 
@@ -124,6 +123,26 @@ fn a_parents_output_decides() {
     assert_eq!(tasks(parent(Queue, "a", "output.x > 5")), "a Queued");
     // About nobody's output.
     assert_eq!(tasks(parent(Skip, "zz", "true")), "a Queued, b Running");
+}
+
+#[test]
+fn what_conditions_say() {
+    for (text, is_true) in [
+        ("", true),
+        ("!has(output.nope)", true),
+        ("output.nope > 1 || input.x >= 5", true),
+        ("output", false),
+        ("output.x", false),
+        ("output.nope > 1", false),
+        ("has(output.nope)", false),
+    ] {
+        let (mut bench, _, _) = chain(Quirks::none(), vec![parent(Queue, "a", text)]);
+        assert_eq!(bench.given() == ["a", "b"], is_true, "{text}");
+    }
+    for text in [" ", "output.x >", "checksum(input)", "payload.x == 5", "((true)", "a b", "has(true)"] {
+        let fault = expression(text).unwrap_err();
+        assert_eq!(fault.message, format!("the embedded engine does not implement conditions like `{text}` yet"));
+    }
 }
 
 #[test]

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::embedded::core::conditions::{Condition, ConditionAction, On};
+use crate::embedded::core::conditions::{Condition, ConditionAction, On, expression};
 use crate::embedded::core::events::Pushed;
-use crate::embedded::core::expressions::Expression;
 use crate::embedded::core::rules::{Idempotency, Sticky};
 use crate::embedded::core::schedules::Scheduled;
 use crate::embedded::core::store::{State, TaskKey, Waits};
@@ -45,7 +44,7 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         ];
         let mut tasks: Vec<_> = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
         let action = [ConditionAction::Queue, ConditionAction::Skip, ConditionAction::Cancel][usize::from(b % 3)];
-        let on = [On::Sleep("2s".into()), On::Event("e".into(), Expression::Literal(true.into()))];
+        let on = [On::Sleep("2s".into()), On::Event("e".into(), expression("").unwrap())];
         let conditions = on.into_iter().zip(0..).map(|(on, group)| Condition {
             action,
             group: group * u16::from(c.is_multiple_of(3)),
