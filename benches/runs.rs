@@ -235,10 +235,10 @@ fn main() {
         let worker = hatchet.worker("worker").slots(1000).register(&work("work")).register(&diamond());
         let worker = worker.build().unwrap().start().await.unwrap();
         let runs = start(&hatchet, FINISHED).await;
-        for run in &runs {
-            run.outcome().await.unwrap();
-        }
         let query = hatchet.runs(RunFilter::new(Window::all()).workflow("work"));
+        while query.counts_by_status().await.unwrap().get(&RunStatus::Completed) < Some(FINISHED as u64) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         let path = listed(&hatchet, "limit=50&offset=0");
         let (raw, ours) = pairs(async || rest(&hatchet, &path).await, async || query.page(50).await.unwrap()).await;
         row("page of 50 with its total, 100 000 finished; raw without", raw, ours);

@@ -17,7 +17,7 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why something could not be done, or could not be found out.
 ///
-/// The text is one line without its cause, which is in [`source`](StdError::source).
+/// The text does not repeat its cause, which is in [`source`](StdError::source).
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -159,6 +159,12 @@ impl Error {
     /// Marks that the call cannot have had an effect.
     pub(crate) fn unsent(mut self) -> Self {
         self.0.never_reached_server = true;
+        self
+    }
+
+    /// Marks that this is about a look after something was done: what was done may have had its effect.
+    pub(crate) fn after_the_act(mut self) -> Self {
+        self.0.never_reached_server = false;
         self
     }
 

@@ -177,6 +177,12 @@ impl Engine {
         self.services.faults()
     }
 
+    /// Its time. It begins with the machine's, and goes on with Tokio's: after `tokio::time::advance`, a test that makes
+    /// windows or schedules must count from here and not from the machine's clock.
+    pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.handle.clock.now()
+    }
+
     /// How many runs it keeps.
     pub async fn run_count(&self) -> usize {
         self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)

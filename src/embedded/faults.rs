@@ -20,7 +20,8 @@ use tonic::{Code, Status};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It does not reach the engine: the caller gets this status code, by its number (14 is `UNAVAILABLE`).
+    /// It does not reach the engine: the caller gets this status code, by its number (14 is `UNAVAILABLE`), as if the engine
+    /// had answered so. Whether it had an effect, the caller can then not know.
     Refuse(i32),
     /// The engine does what it was asked, and the caller gets `UNAVAILABLE` instead of the answer.
     LoseAnswer,
@@ -48,7 +49,10 @@ struct Methods {
 
 impl Faults {
     /// Makes the next `times` calls of a method go wrong, after those that are to go wrong already. Methods are called as
-    /// in the contract: `TriggerWorkflow`, `SendStepActionEvent`.
+    /// in the contract: `TriggerWorkflow`, `BulkTriggerWorkflow`, `GetRunDetails`, `CancelTasks`, `ReplayTasks`,
+    /// `PutWorkflow`, `Push`, `Register`, `Heartbeat`, `SendStepActionEvent`; the streams are `ListenV2`,
+    /// `SubscribeToWorkflowRuns` and `SubscribeToWorkflowEvents`. A name that is none is never met:
+    /// [`planned`](Self::planned) tells what is left.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -1,7 +1,8 @@
 //! An engine in process: the same services, the same answers, no server.
 //!
 //! For tests, examples and development. It keeps everything in memory and nothing on disk. Time is Tokio's: under a paused
-//! clock, hours pass in no time.
+//! clock, hours pass in no time, and [`Engine::now`] tells its time. A worker beats every two seconds of it; where days are
+//! to pass, `tokio::time::advance` takes them in one step.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

@@ -17,7 +17,8 @@ use crate::run::cancel::{self, CancelOptions, cancel_options};
 use crate::run::replay::{self, ReplayOptions, replay_options};
 
 impl RunQuery {
-    /// Prepares a cancel of all runs that match, of those that have not ended.
+    /// Prepares a cancel of all runs that match. If the filter names no status, those that have ended are passed over and
+    /// are in no report; if it does, they are left alone and reported.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -34,7 +35,8 @@ impl RunQuery {
         BulkCancel { query: self.clone(), options: CancelOptions::default() }
     }
 
-    /// Prepares a replay of all runs that match, of those that have ended; of cancelled ones only if that is wanted.
+    /// Prepares a replay of all runs that match. If the filter names no status, those that go on are passed over, and
+    /// cancelled ones too unless that is wanted; they are in no report. If it does, they are left alone and reported.
     pub fn replay(&self) -> BulkReplay {
         BulkReplay { query: self.clone(), options: ReplayOptions::default() }
     }
@@ -55,7 +57,7 @@ impl BulkCancel {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason or the name; and whatever keeps the list
-    /// from being read to its end. What was done by then stays done.
+    /// from being read at all. What stops it later is in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves open which runs are cancelled.
@@ -92,8 +94,8 @@ impl BulkReplay {
     /// goes. A hundred at a time, the next when all of the last are under way.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; and whatever keeps the list from being read to its
-    /// end. What was done by then stays done.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; and whatever keeps the list from being read at
+    /// all. What stops it later is in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves open which runs are replayed.
@@ -180,7 +182,12 @@ impl RunReports {
     async fn sum(mut self) -> Result<BulkReport> {
         let mut all = BulkReport::default();
         while let Some(report) = self.next().await {
-            all.add(report?);
+            match report {
+                Ok(report) => all.add(report),
+                // What was done by then stays done, and must be told.
+                Err(error) if all.total() > 0 => all.stopped_by = Some(error),
+                Err(error) => return Err(error),
+            }
         }
         Ok(all)
     }

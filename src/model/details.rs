@@ -155,12 +155,9 @@ impl RunDetails {
         }
     }
 
-    /// Whether this attempt, or a later one, has ended. Of several tasks, the last may not yet be under way again when the
-    /// first is.
+    /// Whether this attempt, or a later one, has ended.
     pub(crate) fn has_ended_since(&self, attempt: u32) -> bool {
-        let oldest = self.tasks.iter().map(|task| task.replays() + 1).min().unwrap_or(1);
-        let reached = if self.is_of_one_task() { self.attempt() } else { oldest };
-        self.outcome.is_some() && reached >= attempt
+        self.outcome.is_some() && self.attempt() >= attempt
     }
 
     /// Whether the run is of one task, which then has the id of the run.
@@ -179,7 +176,7 @@ impl RunDetails {
         self.tasks.iter().filter_map(|task| task.attempts.last()?.finished_at).max()
     }
 
-    /// How often a task of the run was tried again.
+    /// How often a task of the run was tried again, after a failure or by a replay.
     pub fn retry_count(&self) -> u32 {
         self.tasks
             .iter()

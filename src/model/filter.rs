@@ -56,7 +56,8 @@ impl RunFilter {
     /// Runs in this state; given several times, in any of them.
     ///
     /// The engine files timed-out runs under failed ones. So for [`RunStatus::TimedOut`] and [`RunStatus::Failed`] the
-    /// events of each failed run without an error text are read, one small request for each such run.
+    /// events of each failed run without an error text are read, one small request for each such run. A total of only one
+    /// of the two is [`AtMost`](crate::Total::AtMost); of both together it is exact.
     pub fn status(mut self, status: RunStatus) -> Self {
         if !self.statuses.contains(&status) {
             self.statuses.push(status);

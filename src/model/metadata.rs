@@ -27,6 +27,10 @@ impl Metadata {
         self.0.insert(key, value);
     }
 
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Takes these tags too, over those of the same keys.
     pub(crate) fn extend(&mut self, others: Self) {
         self.0.extend(others.0);

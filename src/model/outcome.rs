@@ -61,7 +61,8 @@ pub struct Cancellation {
     /// What the engine says about it, such as `Cancelled due to concurrency strategy`. Empty for a cancel by request.
     pub message: String,
     /// Why it was cancelled, by whom and when, if that was said with this crate: see
-    /// [`CancelBuilder::reason`](crate::CancelBuilder::reason).
+    /// [`CancelBuilder::reason`](crate::CancelBuilder::reason). Only [`RunHandle::details`](crate::RunHandle::details) reads
+    /// it, since it is in the tasks' logs; elsewhere it is `None`.
     pub request: Option<CancelRequest>,
 }
 

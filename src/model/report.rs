@@ -77,6 +77,8 @@ pub struct BulkReport {
     pub failed: u64,
     /// The first [thousand](Self::EXCEPTIONS) reports of runs that are not as they were wanted.
     pub exceptions: Vec<RunReport>,
+    /// What kept the list of runs from being read to its end, if anything did: then there may be more runs than these.
+    pub stopped_by: Option<Error>,
 }
 
 impl BulkReport {
@@ -113,7 +115,8 @@ impl fmt::Display for BulkReport {
             (self.not_found, "not found"),
             (self.failed, "unknown"),
         ];
-        others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))
+        others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))?;
+        self.stopped_by.as_ref().map_or(Ok(()), |error| write!(f, ", and stopped by an error: {error}"))
     }
 }
 

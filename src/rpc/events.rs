@@ -42,12 +42,20 @@ impl Events {
     unary! { send_bulk_push, bulk_push, once, "BulkPush", BulkPushEventRequest => ManyEvents }
 
     /// Adds a line to a task's log, in whatever state the task is. The metadata is the text of a JSON object.
-    pub(crate) async fn put_log(&self, task: String, level: &str, message: String, metadata: String) -> Result<()> {
+    pub(crate) async fn put_log(
+        &self,
+        task: String,
+        level: &str,
+        message: String,
+        metadata: String,
+        attempt: u32,
+    ) -> Result<()> {
         let request = PutLogRequest {
             task_run_external_id: task,
             message,
             level: Some(level.to_owned()),
             metadata,
+            task_retry_count: i32::try_from(attempt.saturating_sub(1)).ok(),
             ..Default::default()
         };
         self.send_put_log(&request).await.map(drop)

@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Calls at the same time, where each run has its own.
 pub(super) const AT_ONCE: usize = 16;
 /// Runs that go in one call.
-pub(crate) const BATCH: usize = 200;
+pub(crate) const BATCH: usize = 100;
 /// Limits of ours: a line of the log has 10 000 characters.
 const LONGEST_REASON: usize = 4000;
 const LONGEST_NAME: usize = 200;
@@ -127,7 +127,7 @@ cancel_options!(CancelBuilder);
 
 impl CancelBuilder {
     /// Cancels the run, and waits until that shows. Its running task is told, and has the worker's grace to end; tasks
-    /// after it do not begin, and nothing is retried.
+    /// after it do not begin, and nothing is retried. Its children go on: [`children`](RunHandle::children) finds them.
     ///
     /// What was seen is [`Done`](Seen::Done), [`EndedOtherwise`](Seen::EndedOtherwise) or [`NotTaken`](Seen::NotTaken).
     /// A run that ended between the look and the cancel may have two ends now; see
@@ -211,14 +211,20 @@ pub(super) fn not_seen(error: Error) -> Seen {
 /// Cancels runs that go on: what is seen of each, in their order.
 async fn cancel_and_see(client: &Client, going: Vec<(RunId, RunDetails)>, options: &CancelOptions) -> Vec<Seen> {
     if let Some(line) = options.line() {
-        let tasks = going.iter().flat_map(|(_, details)| details.tasks.iter().map(|task| task.id));
+        let tasks = going.iter().flat_map(|(_, details)| details.tasks.iter().map(|task| (task.id, task.attempt())));
         if let Err(error) = explain(client, tasks.collect(), &line).await {
             // Without its reason, nothing is cancelled: it would never be known.
             return going.iter().map(|_| Seen::Failed(error.duplicate())).collect();
         }
     }
-    let ids = going.iter().map(|(run, _)| run.to_string()).collect();
-    if let Err(error) = client.rpc().admin.cancel(ids).await {
+    // Since the look some may have ended, and a cancel would damage them.
+    let runs: Vec<_> = going.iter().map(|(run, _)| *run).collect();
+    let asked: Vec<_> = stream::iter(runs).map(|run| is_over(client, run)).buffered(AT_ONCE).collect().await;
+    let ids: Vec<_> =
+        going.iter().zip(&asked).filter(|(_, over)| !**over).map(|((run, _), _)| run.to_string()).collect();
+    if ids.is_empty() {
+        // Nothing is left to cancel: what is seen will tell.
+    } else if let Err(error) = client.rpc().admin.cancel(ids).await {
         if error.never_reached_server() {
             return going.iter().map(|_| Seen::Failed(error.duplicate())).collect();
         }
@@ -230,10 +236,14 @@ async fn cancel_and_see(client: &Client, going: Vec<(RunId, RunDetails)>, option
     stream::iter(runs).map(|run| see(client, run, deadline)).buffered(BATCH.min(AT_ONCE * 4)).collect().await
 }
 
+async fn is_over(client: &Client, run: RunId) -> bool {
+    client.rpc().admin.run_details(&run.to_string()).await.is_ok_and(|state| state.done)
+}
+
 /// Says in the tasks' logs why.
-async fn explain(client: &Client, tasks: Vec<TaskId>, (message, metadata): &(String, String)) -> Result<()> {
-    let lines = tasks.into_iter().map(|task| {
-        let line = client.rpc().events.put_log(task.into(), "INFO", message.clone(), metadata.clone());
+async fn explain(client: &Client, tasks: Vec<(TaskId, u32)>, (message, metadata): &(String, String)) -> Result<()> {
+    let lines = tasks.into_iter().map(|(task, attempt)| {
+        let line = client.rpc().events.put_log(task.into(), "INFO", message.clone(), metadata.clone(), attempt);
         async move {
             match line.await {
                 // A task that the engine has forgotten meanwhile needs no reason.
@@ -253,8 +263,14 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
             Ok(state) if state.done && grpc::status(&state.status).is_final() => break,
             Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
             // Too big to be sent this way: a full look tells.
-            Err(error) if error.kind() == crate::error::ErrorKind::TooLarge => break,
-            Err(error) if Instant::now() >= deadline => return not_seen(error),
+            Err(error) if error.kind() == crate::error::ErrorKind::TooLarge => {
+                let ended =
+                    look(client, run, None, Patience::Short).await.is_ok_and(|details| details.outcome.is_some());
+                if ended || Instant::now() >= deadline {
+                    break;
+                }
+            }
+            Err(error) if Instant::now() >= deadline => return not_seen(error.after_the_act()),
             _ => {}
         }
         looks += 1;
@@ -264,6 +280,6 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
         Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => Seen::Done,
         Ok(RunDetails { outcome: Some(outcome), .. }) => Seen::EndedOtherwise(outcome.status()),
         Ok(details) => Seen::NotTaken(details.status),
-        Err(error) => not_seen(error),
+        Err(error) => not_seen(error.after_the_act()),
     }
 }

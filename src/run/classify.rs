@@ -53,6 +53,10 @@ pub(crate) fn quick(run: RunId, results: &[TaskEnd]) -> Option<Outcome> {
 /// That a run has ended, only the result stream and gRPC's `done` tell: REST shows it as failed for a moment after every
 /// failed attempt. How it ended, REST tells, which is the steady one.
 pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding {
+    // A replay of several tasks is under way from the first to the last, though all surfaces show the old end in between.
+    if evidence.tasks(run).iter().any(TaskEvidence::is_to_begin_anew) {
+        return Finding::Going(RunStatus::Running);
+    }
     let grpc = evidence.grpc.as_ref().map(by_grpc);
     let steady = evidence.steady();
     let ended_by_rest = steady.clone().filter(RunStatus::is_final);
@@ -98,14 +102,17 @@ fn agrees(task: &TaskEvidence<'_>) -> bool {
 ///
 /// An attempt that failed with retries left was either not to be tried again, or its successor is missing. One that ended
 /// by itself without a beginning was ended by a worker that reports none, or its beginning is missing. One that did not
-/// end before the next began has its end missing. One that ended well and has a successor was replayed, and should say so.
+/// end before the next began has its end missing. One that ended well, or was cancelled, and has a successor was replayed,
+/// and should say so.
 pub(super) fn may_be_behind(task: &TaskEvidence<'_>) -> bool {
     let attempts = task.attempts();
     let Some((last, earlier)) = attempts.split_last() else { return true };
     let failed = matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
     let replayed = replayed_after(task.events.iter().copied());
-    let unexplained = |attempt: &Attempt| attempt.status == RunStatus::Completed && !replayed.contains(&attempt.number);
-    failed && i64::from(last.number) <= task.retries
+    let by_itself = |status: &RunStatus| matches!(status, RunStatus::Completed | RunStatus::Cancelled);
+    let unexplained = |attempt: &Attempt| by_itself(&attempt.status) && !replayed.contains(&attempt.number);
+    task.is_to_begin_anew()
+        || failed && i64::from(last.number) <= task.retries
         || attempts.iter().any(has_no_beginning)
         || earlier.iter().any(|attempt| !attempt.status.is_final() || unexplained(attempt))
 }
@@ -438,6 +445,18 @@ mod tests {
         assert_eq!(settled(run(), &behind, true), Finding::Lagging);
         behind.events[0].error_message = Some("second".into());
         assert!(matches!(settled(run(), &behind, true), Finding::Ended(..)));
+    }
+
+    #[test]
+    fn what_was_replayed_and_has_not_begun_anew_is_under_way() {
+        let events = [("FINISHED", ""), ("RETRIED_BY_USER", "")];
+        let mut replayed = evidence("COMPLETED", "COMPLETED", &events, &[Ok("{}")]);
+        assert_eq!(settled(run(), &replayed, true), Finding::Going(RunStatus::Running));
+        assert_eq!(settled(run(), &replayed, false), Finding::Going(RunStatus::Running));
+        let mut again = replayed.events[0].clone();
+        again.retry_count = Some(1);
+        replayed.events.push(again);
+        assert!(matches!(settled(run(), &replayed, true), Finding::Ended(Outcome::Completed(_), _)));
     }
 
     #[test]

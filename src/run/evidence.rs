@@ -8,7 +8,7 @@ use crate::model::{Attempt, Payload, RunId, RunStatus, TaskId};
 use crate::rpc::grpc_types::RunEnd;
 use crate::rpc::rest_types::{Run as RestRun, Task as RestTask, TaskEvent};
 
-use super::history::attempts;
+use super::history::{attempts, replayed_after};
 
 /// One entry of the result stream. There should be one for a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +127,12 @@ impl Evidence {
 impl TaskEvidence<'_> {
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
         attempts(self.events.iter().copied())
+    }
+
+    /// Whether it was replayed and has not begun anew: then what is shown of it is its old end.
+    pub(crate) fn is_to_begin_anew(&self) -> bool {
+        let replayed = replayed_after(self.events.iter().copied()).pop();
+        replayed.is_some() && replayed == self.attempts().pop().map(|last| last.number)
     }
 
     /// The state by REST's run.

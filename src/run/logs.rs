@@ -164,7 +164,13 @@ pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()>
     details.logs = logs;
     if let Some(crate::model::Outcome::Cancelled(cancellation)) = &mut details.outcome {
         let found = read_all(vec![("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())]).await?;
-        cancellation.request = found.iter().filter_map(request).max_by_key(|request| request.at);
+        // What was said before a replay is about an earlier end.
+        let replayed = |line: &LogLine| {
+            let task = details.tasks.iter().find(|task| task.id == line.task);
+            task.and_then(|task| task.replayed_after.last()).is_some_and(|last| line.attempt <= *last)
+        };
+        let said = found.iter().filter(|line| !replayed(line)).filter_map(request);
+        cancellation.request = said.max_by_key(|request| request.at);
     }
     Ok(())
 }

@@ -58,7 +58,8 @@ pub(crate) struct ReplayOptions {
 macro_rules! replay_options {
     ($builder:ident $(<$type:ident>)?) => {
         impl $(<$type>)? $builder $(<$type>)? {
-            /// Replays runs that were cancelled, too. Without it they are refused: someone wanted them to end.
+            /// Replays runs that were cancelled, too. Without it they are refused, and a replay by a filter that names no
+            /// status passes over them: someone wanted them to end.
             pub fn even_if_cancelled(mut self) -> Self {
                 self.options.even_if_cancelled = true;
                 self
@@ -101,19 +102,18 @@ impl<O> ReplayBuilder<O> {
     /// Dropping the future leaves open whether the run is replayed.
     pub async fn send(self) -> Result<Replayed<O>> {
         let (client, id) = (self.run.client().clone(), self.run.id());
-        let before = look(&client, id, None, Patience::Short).await?;
-        match batch(&client, &[id], self.options).await.pop().map(|report| report.seen) {
+        let (mut reports, mut before) = batch_after(&client, &[id], self.options).await;
+        match reports.pop().map(|report| report.seen) {
             Some(Seen::Done) => {}
             Some(Seen::Refused(status)) => return Err(Error::run_state(id, "replayed", status)),
             Some(Seen::Failed(error)) => return Err(error),
             Some(Seen::NotFound) | None => return Err(Error::run_not_found(id)),
             Some(seen) => return Err(Error::new(ErrorKind::Server, format!("the replay of run {id} is {seen}"))),
         }
-        let attempt = before.attempt() + 1;
-        let again = begun_anew(&client, id, &counts_by_history(&before)).await.unwrap_or_default();
-        let tasks = before.tasks.iter().filter(|task| again.iter().any(|id| task.id.is(id)));
-        let tasks = tasks.map(|task| task.name.clone()).collect();
-        Ok(Replayed { run: self.run.at_attempt(attempt), attempt, tasks })
+        let Before { attempt, counts, names } = before.remove(&id).unwrap_or_default();
+        let again = begun_anew(&client, id, &counts).await.unwrap_or_default();
+        let tasks = again.iter().filter_map(|id| names.get(id).cloned()).collect();
+        Ok(Replayed { run: self.run.at_attempt(attempt + 1), attempt: attempt + 1, tasks })
     }
 }
 
@@ -147,8 +147,37 @@ impl ReplayManyBuilder {
 /// The retry counts of a run's tasks, by their ids.
 type Counts = BTreeMap<String, u32>;
 
+/// How a run stood before its replay.
+#[derive(Debug, Default)]
+struct Before {
+    attempt: u32,
+    counts: Counts,
+    /// The names of its tasks, by their ids.
+    names: BTreeMap<String, String>,
+}
+
+impl Before {
+    fn of(details: &RunDetails) -> Self {
+        Self {
+            attempt: details.attempt(),
+            counts: details.tasks.iter().map(|task| (task.id.to_string(), task.attempt() - 1)).collect(),
+            names: details.tasks.iter().map(|task| (task.id.to_string(), task.name.clone())).collect(),
+        }
+    }
+}
+
 /// Replays some runs, and waits until all of them are under way: a report for each, in their order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: ReplayOptions) -> Vec<RunReport> {
+    batch_after(client, runs, options).await.0
+}
+
+/// The same, with how those stood that were replayed.
+async fn batch_after(
+    client: &Client,
+    runs: &[RunId],
+    options: ReplayOptions,
+) -> (Vec<RunReport>, BTreeMap<RunId, Before>) {
+    let mut befores: BTreeMap<RunId, Before> = BTreeMap::new();
     let mut seen: BTreeMap<RunId, Seen> = BTreeMap::new();
     let mut waiting: BTreeMap<RunId, Counts> = BTreeMap::new();
     let looks = stream::iter(runs.to_vec()).map(|run| async move {
@@ -158,10 +187,15 @@ pub(crate) async fn batch(client: &Client, runs: &[RunId], options: ReplayOption
     let looks: Vec<_> = looks.buffered(AT_ONCE).collect().await;
     for (run, details) in looks {
         match details {
-            Ok(details) => match refused(&details, options) {
-                Some(status) => drop(seen.insert(run, Seen::Refused(status))),
-                None => drop(waiting.insert(run, counts_by_history(&details))),
-            },
+            Ok(details) => {
+                if let Some(status) = refused(&details, options) {
+                    seen.insert(run, Seen::Refused(status));
+                } else {
+                    let before = Before::of(&details);
+                    waiting.insert(run, before.counts.clone());
+                    befores.insert(run, before);
+                }
+            }
             Err(error) => drop(seen.insert(run, not_seen(error))),
         }
     }
@@ -178,14 +212,21 @@ pub(crate) async fn batch(client: &Client, runs: &[RunId], options: ReplayOption
             // It may have happened: what is seen will tell.
             tracing::warn!(%error, "the answer to a replay is lost");
         }
-        for run in count_home(client, &waiting).await {
+        // What cannot be asked may be under way: it must not be sent again.
+        for (run, is_home) in count_home(client, &waiting).await {
+            let report = match is_home {
+                Ok(true) => Seen::Done,
+                Ok(false) => continue,
+                Err(error) => Seen::Failed(error.after_the_act()),
+            };
             waiting.remove(&run);
-            seen.insert(run, Seen::Done);
+            seen.insert(run, report);
         }
     }
     for run in waiting.into_keys() {
         let status = look(client, run, None, Patience::Short).await.map(|details| details.status);
-        seen.insert(run, status.map_or_else(not_seen, Seen::NotTaken));
+        let not_taken = status.map_or_else(|error| not_seen(error.after_the_act()), Seen::NotTaken);
+        seen.insert(run, not_taken);
     }
     // An id that came twice has one report; the second says the same as far as it can be said twice.
     let mut reports = Vec::with_capacity(runs.len());
@@ -196,7 +237,7 @@ pub(crate) async fn batch(client: &Client, runs: &[RunId], options: ReplayOption
         };
         reports.push(RunReport::new(*run, report));
     }
-    reports
+    (reports, befores)
 }
 
 fn copy_of(run: RunId, reports: &[RunReport]) -> Seen {
@@ -215,35 +256,29 @@ fn refused(details: &RunDetails, options: ReplayOptions) -> Option<RunStatus> {
     (details.outcome.is_none() || cancelled).then(|| details.status.clone())
 }
 
-fn counts_by_history(details: &RunDetails) -> Counts {
-    details.tasks.iter().map(|task| (task.id.to_string(), task.attempt() - 1)).collect()
-}
-
-/// Waits until all of these runs are under way again, or it is too late. Returns those that are.
-async fn count_home(client: &Client, waiting: &BTreeMap<RunId, Counts>) -> Vec<RunId> {
+/// Waits until all of these runs are under way again, or it is too late. Tells of each whether it is, if that could be asked
+/// at last.
+async fn count_home(client: &Client, waiting: &BTreeMap<RunId, Counts>) -> Vec<(RunId, Result<bool>)> {
     let deadline = Instant::now() + WITHIN;
-    let mut missing: Vec<RunId> = waiting.keys().copied().collect();
+    let mut missing: Vec<(RunId, Result<bool>)> = waiting.keys().map(|run| (*run, Ok(false))).collect();
     let mut home = Vec::new();
     let mut looks = 0;
     loop {
-        let asked = stream::iter(std::mem::take(&mut missing))
-            .map(|run| async move { (run, is_under_way(client, run, waiting.get(&run)).await) });
+        let asked = stream::iter(std::mem::take(&mut missing)).map(|(run, _)| async move {
+            let Some(before) = waiting.get(&run) else { return (run, Ok(false)) };
+            (run, begun_anew(client, run, before).await.map(|tasks| !tasks.is_empty()))
+        });
         let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
         for (run, is_home) in asked {
-            if is_home { home.push(run) } else { missing.push(run) }
+            if matches!(is_home, Ok(true)) { home.push((run, is_home)) } else { missing.push((run, is_home)) }
         }
         if missing.is_empty() || Instant::now() >= deadline {
+            home.extend(missing);
             return home;
         }
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64()).min(Duration::from_secs(1))).await;
     }
-}
-
-/// Whether a task of the run has been begun anew. What cannot be asked is asked again.
-async fn is_under_way(client: &Client, run: RunId, before: Option<&Counts>) -> bool {
-    let Some(before) = before else { return false };
-    begun_anew(client, run, before).await.is_ok_and(|tasks| !tasks.is_empty())
 }
 
 /// The ids of a run's tasks whose retry count has risen.

@@ -48,7 +48,7 @@ pub struct RerunBuilder<O> {
 }
 
 impl<O> RerunBuilder<O> {
-    /// Takes another input instead of the original's.
+    /// Takes another input instead of the original's: as that, written as a JSON object.
     pub fn input<I: Serialize + ?Sized>(mut self, input: &I) -> Self {
         self.input = Some(encode_input("input", input));
         self
@@ -84,13 +84,13 @@ impl<O> RerunBuilder<O> {
             Some(input) => input?,
             None => own_input(&details).ok_or_else(|| missing("input"))?,
         };
-        let mut metadata = Metadata::default();
-        for (key, value) in details.metadata {
-            metadata.insert(key, value);
+        // The original's tags are taken as they are: another SDK may have allowed more.
+        let inherited = details.metadata.into_iter().filter(|(key, _)| !self.metadata.has(key));
+        let mut run = RunBuilder::prepared(client.clone(), workflow, Ok(input), self.metadata.clone());
+        for (key, value) in inherited {
+            run = run.own_metadata(&key, value);
         }
-        metadata.extend(self.metadata);
-        let mut run = RunBuilder::prepared(client.clone(), workflow, Ok(input), metadata);
-        run = run.own_metadata(RERUN_KEY, original.to_string());
+        run = run.own_metadata(RERUN_KEY, original.to_string().into());
         if let Some(priority) = self.priority {
             run = run.priority(priority);
         }

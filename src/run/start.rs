@@ -67,7 +67,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for WorkflowRef<I, O> {
 impl Client {
     /// Prepares a run; [`start`](RunBuilder::start) starts it.
     ///
-    /// The input is turned into JSON here; if that fails, `start` says so.
+    /// The input is turned into JSON here, which must be an object; if that fails, `start` says so.
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
         let input = encode_input("input", input);
         RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, Metadata::default())
@@ -118,8 +118,8 @@ impl<O> RunBuilder<O> {
     }
 
     /// A tag of this crate's own.
-    pub(super) fn own_metadata(mut self, key: &str, value: String) -> Self {
-        self.own_metadata.insert(key.to_owned(), value.into());
+    pub(super) fn own_metadata(mut self, key: &str, value: serde_json::Value) -> Self {
+        self.own_metadata.insert(key.to_owned(), value);
         self
     }
 
@@ -131,7 +131,7 @@ impl<O> RunBuilder<O> {
     /// What makes a child run the same one, in whichever order a task starts its children: a second child with the same
     /// key is the first one, and nothing of it is run again. Without a key it is the child's number.
     ///
-    /// Keys and numbers share one space: the key `"1"` is the child number 1. Only for runs that are started through a
+    /// Keys and numbers share one space for the engine, so a key must not be a number. Only for runs that are started through a
     /// task's [`Context`](crate::Context::run).
     pub fn child_key(mut self, key: impl Into<String>) -> Self {
         self.child_key = Some(key.into());
@@ -172,6 +172,10 @@ impl<O> RunBuilder<O> {
         let common = common(&self.client, &self.workflow, &self.metadata, self.own_metadata, self.priority)?;
         let mut run = self.placement.apply(common.with_input(self.input?))?;
         match (self.parent, self.child_key) {
+            (Some(_), Some(key)) if key.is_empty() || key.parse::<i64>().is_ok() => {
+                let problem = format!("found {key:?}, accepted: a text that is no number, as children have those");
+                return Err(Error::invalid("child key", problem));
+            }
             (Some(parent), key) => {
                 run = run.child_of(parent.run.into(), parent.task.into(), parent.first_index, key);
             }

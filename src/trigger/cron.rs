@@ -125,7 +125,7 @@ impl<O> CronBuilder<O> {
         let made = rest.create_cron(&self.client.prefixed(&self.workflow), &cron).await.map_err(refusal)?;
         for pause in LOOKS {
             sleep(pause).await;
-            if rest.cron(&made.metadata.id).await?.is_none() {
+            if rest.cron(&made.metadata.id).await.map_err(Error::after_the_act)?.is_none() {
                 let text = format!("the server has dropped the cron: it cannot read {:?}", cron.cron_expression);
                 return Err(Error::new(ErrorKind::Rejected, text).unsent());
             }

@@ -13,7 +13,7 @@ use crate::run::{Chunk, fail, fits, watch_tag};
 
 impl Client {
     /// Prepares an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to its key starts a run with the
-    /// payload as its input.
+    /// payload as its input, so it must be written as a JSON object.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -19,7 +19,7 @@ use crate::rpc::trigger_types::ScheduleRow;
 use crate::run::{Directory, RunHandle, Runnable};
 
 /// How long the run of a schedule that is gone is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Client {

@@ -25,6 +25,8 @@ use crate::error::Result;
 use crate::model::{AttemptStatus, Outcome, RunId, RunStatus};
 use crate::run::{Patience, RunHandle, look};
 
+/// The least distance between two looks: a run that streams gives hints without end.
+const LEAST: Duration = Duration::from_millis(50);
 /// The distances between looks without a hint.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
@@ -192,9 +194,11 @@ impl State {
 
 impl Driver {
     async fn wait(&mut self) {
+        let looked = Instant::now();
         tokio::select! {
             () = self.listener.heard() => self.pause = FIRST,
-            () = sleep_until(Instant::now() + self.pause) => self.pause = (self.pause * 2).min(LONGEST),
+            () = sleep_until(looked + self.pause) => self.pause = (self.pause * 2).min(LONGEST),
         }
+        sleep_until(looked + LEAST).await;
     }
 }

@@ -67,6 +67,9 @@ impl RunningWorker {
 
     /// Drains: takes nothing new, lets what runs end within the grace, and tells what became of everything.
     ///
+    /// It takes 1.75 seconds at least: the engine notices that a worker is paused up to 1.5 seconds later, and what it sends
+    /// into a closed stream meanwhile would be a failed attempt. Under a paused clock that is no time.
+    ///
     /// # Cancel safety
     /// Dropping the future stops the worker at once.
     pub async fn shutdown(mut self) -> WorkerReport {

@@ -70,7 +70,8 @@ impl<I, O> Workflow<I, O> {
         self
     }
 
-    /// The task that runs when another has failed. It finds out why in its [`Context`](crate::Context::errors).
+    /// The task that runs when another has failed. It finds out why in its [`Context`](crate::Context::errors). Tasks after
+    /// the one that failed read as cancelled; where none has failed, this one reads as completed, with `{"skipped":true}`.
     #[must_use]
     pub fn on_failure<TO>(mut self, task: &Task<I, TO>) -> Self {
         self.check(task);

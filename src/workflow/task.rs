@@ -51,6 +51,9 @@ where
 {
     /// A task with this name and this code.
     ///
+    /// The input is a type that is written as a JSON object, or `()`: the engine keeps nothing else, and a run with another
+    /// is refused before it is sent. The output can be anything.
+    ///
     /// Names are letters, digits, `.`, `-` and `_`; a name that is not is refused when a worker is built with the task.
     pub fn new<F, R>(name: impl Into<String>, code: F) -> Self
     where

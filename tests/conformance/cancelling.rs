@@ -137,6 +137,11 @@ async fn x6_the_reason_and_who_are_readable_afterwards(world: World) {
     // In the log, where the dashboard shows it, too.
     let lines: Vec<_> = details.logs.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
     assert_eq!(lines, [(LogLevel::Info, "Cancellation requested by ada: the customer asked")]);
+    // What was said of an earlier end is not said of a later one.
+    let again = run.replay().even_if_cancelled().send().await.unwrap();
+    until(&again.run, RunStatus::Running).await;
+    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+    assert_eq!(run.details().await.unwrap().cancellation(), None);
     // A run that was cancelled without a word has none.
     let other = world.hatchet.run(&task, &ONE).start().await.unwrap();
     other.cancel().send().await.unwrap();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hatchet::raw::pb::StepActionEventType;
+use hatchet::raw::pb::events_service_client::EventsServiceClient;
+use hatchet::raw::pb::{PutLogRequest, StepActionEventType};
 use hatchet::{Context, Outcome, RunHandle, RunStatus, Task, TimeoutKind, Workflow};
 
 use crate::status::{cancel, report};
@@ -197,8 +198,10 @@ async fn m6_the_retry_count_grows_and_attempts_are_listed(world: World) {
     assert_eq!((details.retry_count(), details.attempt()), (3, 4));
     let attempts: Vec<_> =
         details.tasks[0].attempts.iter().map(|attempt| (attempt.number, attempt.status.clone())).collect();
-    use RunStatus::{Completed, Failed};
-    assert_eq!(attempts, [(1, Failed), (2, Failed), (3, Failed), (4, Completed)]);
+    assert_eq!(
+        attempts,
+        [(1, RunStatus::Failed), (2, RunStatus::Failed), (3, RunStatus::Failed), (4, RunStatus::Completed)]
+    );
     worker.shutdown().await;
 }
 
@@ -235,7 +238,6 @@ async fn m9_log_lines(world: World) {
     let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
     run.result().await.unwrap();
     let count: usize = if world.engine.is_some() { 2300 } else { 60 };
-    use hatchet::raw::pb::{PutLogRequest, events_service_client::EventsServiceClient};
     let mut events = EventsServiceClient::new(world.hatchet.raw_channel());
     for number in 0..count {
         let request = PutLogRequest {
