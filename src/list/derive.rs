@@ -32,13 +32,23 @@ pub(super) fn splits(statuses: &[RunStatus]) -> bool {
 
 /// Tells timed-out rows from failed ones, and leaves out what was not asked for.
 pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSummary>) -> Result<Vec<RunSummary>> {
-    let rows: Vec<_> = stream::iter(rows).map(|row| derived(client, row)).buffered(AT_ONCE).try_collect().await?;
+    // Mostly there are none, and a future for each row would be for nothing.
+    let rows = if rows.iter().any(is_unclear) {
+        stream::iter(rows).map(|row| derived(client, row)).buffered(AT_ONCE).try_collect().await?
+    } else {
+        rows
+    };
     let wanted = |row: &RunSummary| filter.statuses.is_empty() || filter.statuses.contains(&row.status);
     Ok(rows.into_iter().filter(wanted).collect())
 }
 
+/// Whether the row alone does not tell how the run failed.
+fn is_unclear(row: &RunSummary) -> bool {
+    row.status == RunStatus::Failed && (row.error.is_none() || row.attempt > 1)
+}
+
 async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
-    if row.status == RunStatus::Failed && (row.error.is_none() || row.attempt > 1) {
+    if is_unclear(&row) {
         let attempts = newest_attempts(client, &row).await?;
         // Of several tasks that failed, the first to do so is why the run did.
         let failed = attempts.into_iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));

@@ -86,12 +86,12 @@ impl Runs {
             let tasks =
                 self.matching(core, now).flat_map(|run| run.newest_first().into_iter().map(move |task| (run, task)));
             let tasks = tasks.filter(|(run, task)| {
-                self.has_status(task.rest_status()) && self.was_with_worker(task) && self.has_key(run.key_of(task))
+                self.has_status(|| task.rest_status()) && self.was_with_worker(task) && self.has_key(run.key_of(task))
             });
             self.page(tasks, |(run, task)| render::task_row(core, run, task, self.payloads))
         } else {
             let runs =
-                self.matching(core, now).filter(|run| self.has_status(run.rest_status()) && self.has_key(run.key()));
+                self.matching(core, now).filter(|run| self.has_status(|| run.rest_status()) && self.has_key(run.key()));
             self.page(runs, |run| render::row(core, run, self.payloads))
         }
     }
@@ -113,14 +113,15 @@ impl Runs {
         json!({"pagination": {"current_page": page, "next_page": page + 1, "num_pages": pages}, "rows": rows})
     }
 
-    fn has_status(&self, status: RestStatus) -> bool {
-        self.statuses.is_empty() || self.statuses.contains(&status)
+    /// The status has to be worked out, and most questions are about any.
+    fn has_status(&self, status: impl FnOnce() -> RestStatus) -> bool {
+        self.statuses.is_empty() || self.statuses.contains(&status())
     }
 
     /// Runs counted by their status, all five always there.
     pub(super) fn count(&self, core: &Core, now: At) -> Value {
         let mut counts = [0_u64; RestStatus::ALL.len()];
-        for status in self.matching(core, now).map(Run::rest_status).filter(|status| self.has_status(*status)) {
+        for status in self.matching(core, now).map(Run::rest_status).filter(|status| self.has_status(|| *status)) {
             for (count, _) in counts.iter_mut().zip(RestStatus::ALL).filter(|(_, other)| *other == status) {
                 *count += 1;
             }

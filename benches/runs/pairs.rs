@@ -1,0 +1,81 @@
+//! Two sides, measured in turn.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The times of both sides, raw and SDK, in microseconds.
+pub(crate) struct Pairs(Vec<(f64, f64)>);
+
+impl Pairs {
+    /// Measures so many pairs, and one before that does not count.
+    pub(crate) async fn measure(
+        rounds: usize,
+        raw: impl AsyncFn() -> Duration,
+        sdk: impl AsyncFn() -> Duration,
+    ) -> Self {
+        let mut pairs = Vec::new();
+        for number in 0..=rounds {
+            // Whichever comes second might find a warmer machine.
+            let (raw, sdk) = if number % 2 == 0 {
+                let raw = raw().await;
+                (raw, sdk().await)
+            } else {
+                let sdk = sdk().await;
+                (raw().await, sdk)
+            };
+            if number > 0 {
+                pairs.push((micros(raw), micros(sdk)));
+            }
+        }
+        Self(pairs)
+    }
+
+    /// What has been measured elsewhere.
+    pub(crate) fn of(pairs: impl Iterator<Item = (Duration, Duration)>) -> Self {
+        Self(pairs.map(|(raw, sdk)| (micros(raw), micros(sdk))).collect())
+    }
+
+    /// A row: the medians for each of so many things, and the median of the ratios.
+    pub(crate) fn print(&self, what: &str, things: usize) {
+        let each = |micros: f64| micros / count(things);
+        let (raw, sdk) = (each(self.median(|pair| pair.0)), each(self.median(|pair| pair.1)));
+        println!("{what:<52} {raw:>10.2} {sdk:>10.2} {:>7.2}", self.median(|pair| pair.1 / pair.0));
+    }
+
+    /// The SDK's longest time.
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_secs_f64(self.0.iter().map(|pair| pair.1).fold(0.0, f64::max) / 1e6)
+    }
+
+    fn median(&self, of: impl Fn(&(f64, f64)) -> f64) -> f64 {
+        median(self.0.iter().map(of))
+    }
+}
+
+pub(crate) fn head(unit: &str) {
+    println!("\n{unit:<52} {:>10} {:>10} {:>7}", "raw", "SDK", "ratio");
+}
+
+/// The time of so many of the same, one after the other.
+pub(crate) async fn timed(times: usize, work: impl AsyncFn()) -> Duration {
+    let start = Instant::now();
+    for _ in 0..times {
+        work().await;
+    }
+    start.elapsed()
+}
+
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+pub(crate) fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+pub(crate) fn count(things: usize) -> f64 {
+    f64::from(u32::try_from(things).unwrap())
+}
