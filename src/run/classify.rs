@@ -5,7 +5,6 @@
 //! which is the steady one, and by the tasks' events, which alone know a timeout.
 
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
-use super::history::replayed_after;
 use crate::model::convert::grpc::GrpcRun;
 use crate::model::{
     Attempt, Cancellation, Completed, Conflict, Failure, Outcome, Payload, RunId, RunStatus, Timeout, TimeoutKind,
@@ -54,7 +53,8 @@ pub(crate) fn quick(run: RunId, results: &[TaskEnd]) -> Option<Outcome> {
 /// failed attempt. How it ended, REST tells, which is the steady one.
 pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding {
     // A replay of several tasks is under way from the first to the last, though all surfaces show the old end in between.
-    if evidence.tasks(run).iter().any(TaskEvidence::is_to_begin_anew) {
+    let tasks = evidence.tasks(run);
+    if tasks.iter().any(TaskEvidence::is_to_begin_anew) {
         return Finding::Going(RunStatus::Running);
     }
     let grpc = evidence.grpc.as_ref().map(by_grpc);
@@ -65,12 +65,12 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
         None => evidence.results.is_some() || ended_by_rest.is_some(),
     };
     match (ended, ended_by_rest, grpc) {
-        (true, Some(steady), grpc) if !patient || evidence.tasks(run).iter().all(agrees) => {
-            let conflicts = conflicts(run, grpc.as_ref(), &steady, evidence);
-            Finding::Ended(outcome(run, &steady, evidence), conflicts)
+        (true, Some(steady), grpc) if !patient || tasks.iter().all(agrees) => {
+            let conflicts = conflicts(run, grpc.as_ref(), &steady, evidence, &tasks);
+            Finding::Ended(outcome(run, &steady, evidence, &tasks), conflicts)
         }
         (true, None, Some(grpc)) if !patient && grpc.is_final() => {
-            Finding::Ended(outcome(run, &grpc, evidence), Vec::new())
+            Finding::Ended(outcome(run, &grpc, evidence, &tasks), Vec::new())
         }
         (true, ..) => Finding::Lagging,
         // Of two that are both under way, the one that is further is newer.
@@ -91,7 +91,7 @@ fn agrees(task: &TaskEvidence<'_>) -> bool {
         return true;
     }
     let by_grpc = task.grpc.and_then(|task| task.error.as_deref());
-    let by_rest = task.attempts().pop().and_then(|last| last.error);
+    let by_rest = task.attempts.last().and_then(|last| last.error.as_deref());
     match (by_grpc, by_rest) {
         (Some(grpc), Some(rest)) => grpc.is_empty() || grpc == rest,
         _ => true,
@@ -105,15 +105,13 @@ fn agrees(task: &TaskEvidence<'_>) -> bool {
 /// end before the next began has its end missing. One that ended well, or was cancelled, and has a successor was replayed,
 /// and should say so.
 pub(super) fn may_be_behind(task: &TaskEvidence<'_>) -> bool {
-    let attempts = task.attempts();
-    let Some((last, earlier)) = attempts.split_last() else { return true };
+    let Some((last, earlier)) = task.attempts.split_last() else { return true };
     let failed = matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
-    let replayed = replayed_after(task.events.iter().copied());
     let by_itself = |status: &RunStatus| matches!(status, RunStatus::Completed | RunStatus::Cancelled);
-    let unexplained = |attempt: &Attempt| by_itself(&attempt.status) && !replayed.contains(&attempt.number);
+    let unexplained = |attempt: &Attempt| by_itself(&attempt.status) && !task.replayed_after.contains(&attempt.number);
     task.is_to_begin_anew()
         || failed && i64::from(last.number) <= task.retries
-        || attempts.iter().any(has_no_beginning)
+        || task.attempts.iter().any(has_no_beginning)
         || earlier.iter().any(|attempt| !attempt.status.is_final() || unexplained(attempt))
 }
 
@@ -130,8 +128,13 @@ fn has_no_beginning(attempt: &Attempt) -> bool {
 /// Where the surfaces disagree for good, about the run and about the tasks of a run of several.
 ///
 /// A schedule timeout is cancelled to one surface and failed to the other by design: that is no disagreement.
-fn conflicts(run: RunId, grpc: Option<&RunStatus>, steady: &RunStatus, evidence: &Evidence) -> Vec<Conflict> {
-    let tasks = evidence.tasks(run);
+fn conflicts(
+    run: RunId,
+    grpc: Option<&RunStatus>,
+    steady: &RunStatus,
+    evidence: &Evidence,
+    tasks: &[TaskEvidence<'_>],
+) -> Vec<Conflict> {
     let designed = |task: &TaskEvidence<'_>| last_end(task, "SCHEDULING_TIMED_OUT").is_some();
     let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
@@ -146,9 +149,8 @@ fn conflicts(run: RunId, grpc: Option<&RunStatus>, steady: &RunStatus, evidence:
     of_run.into_iter().chain(of_tasks).collect()
 }
 
-fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence) -> Outcome {
-    let tasks = evidence.tasks(run);
-    match (tasks.as_slice(), status) {
+fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvidence<'_>]) -> Outcome {
+    match (tasks, status) {
         ([one], _) if one.id.is_of_its_own(run) => task_outcome(one, status),
         (tasks, RunStatus::Completed) => {
             let outputs: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), output(task))).collect();
@@ -162,10 +164,10 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence) -> Outcome {
         // The first that failed is why the run did: the others were cancelled after it, or came to clear up.
         (tasks, _) => {
             let failed = |task: &&TaskEvidence<'_>| {
-                task.attempts().pop().is_some_and(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut))
+                task.attempts.last().is_some_and(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut))
             };
             let first =
-                tasks.iter().filter(failed).min_by_key(|task| task.attempts().pop().and_then(|last| last.finished_at));
+                tasks.iter().filter(failed).min_by_key(|task| task.attempts.last().and_then(|last| last.finished_at));
             let text = || evidence.rest.as_ref()?.run.error_message.clone();
             first.map_or_else(|| failed_by(None, text()), failure)
         }
@@ -254,7 +256,7 @@ fn error_text(task: &TaskEvidence<'_>) -> Option<String> {
 
 /// Brings the attempts into line with how the task ended: of one with two ends, the last attempt shows the one that lasts.
 pub(super) fn attempts_of(task: &TaskEvidence<'_>, outcome: Option<&Outcome>) -> Vec<Attempt> {
-    let mut attempts = task.attempts();
+    let mut attempts = task.attempts.clone();
     if let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) {
         last.status = outcome.status();
     }

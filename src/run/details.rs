@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::classify::{Finding, attempts_of, task_outcome};
 use super::evidence::{Evidence, TaskEvidence};
-use super::history::replayed_after;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{Outcome, Payload, RunDetails, RunId, RunStatus, TaskDetails, TaskId, convert, metadata, trigger};
@@ -64,7 +63,7 @@ fn task_details(run: RunId, task: &TaskEvidence<'_>, status: &RunStatus, outcome
         name: task.name.clone(),
         status,
         attempts: attempts_of(task, outcome.as_ref()),
-        replayed_after: replayed_after(task.events.iter().copied()),
+        replayed_after: task.replayed_after.clone(),
         outcome,
     }
 }

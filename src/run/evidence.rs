@@ -59,6 +59,9 @@ pub(crate) struct TaskEvidence<'a> {
     pub(crate) grpc: Option<&'a GrpcTask>,
     pub(crate) rest: Option<&'a RestTask>,
     pub(crate) events: Vec<&'a TaskEvent>,
+    /// What the events come to: the attempts, oldest first, and those after which it was replayed.
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) replayed_after: Vec<u32>,
     /// How many retries its definition allows.
     pub(crate) retries: i64,
 }
@@ -102,7 +105,7 @@ impl Evidence {
     }
 
     fn task(&self, id: TaskId, name: String, single: bool) -> TaskEvidence<'_> {
-        let events = if single {
+        let events: Vec<_> = if single {
             self.events.iter().collect()
         } else {
             self.rest.iter().flat_map(|run| &run.task_events).filter(|event| id.is(&event.task_id)).collect()
@@ -112,6 +115,8 @@ impl Evidence {
             results: self.results.iter().flatten().filter(|end| id.is(&end.id)).map(|end| &end.end).collect(),
             grpc: self.grpc.as_ref().and_then(|run| run.tasks.values().find(|task| task.id == id)),
             rest: self.rest.iter().flat_map(|run| &run.tasks).find(|task| id.is(&task.task_external_id)),
+            attempts: attempts(events.iter().copied()),
+            replayed_after: replayed_after(events.iter().copied()),
             events,
             retries: self.definitions().find(|task| task.readable_id == name).map_or(0, |task| task.retries),
             name,
@@ -125,14 +130,10 @@ impl Evidence {
 }
 
 impl TaskEvidence<'_> {
-    pub(crate) fn attempts(&self) -> Vec<Attempt> {
-        attempts(self.events.iter().copied())
-    }
-
     /// Whether it was replayed and has not begun anew: then what is shown of it is its old end.
     pub(crate) fn is_to_begin_anew(&self) -> bool {
-        let replayed = replayed_after(self.events.iter().copied()).pop();
-        replayed.is_some() && replayed == self.attempts().pop().map(|last| last.number)
+        let replayed = self.replayed_after.last();
+        replayed.is_some() && replayed == self.attempts.last().map(|last| &last.number)
     }
 
     /// The state by REST's run.

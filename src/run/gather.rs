@@ -99,7 +99,7 @@ fn is_whole(run: RunId, evidence: &Evidence, finding: &Finding, still: &mut Stil
 /// Whether the history of a task has its end: that of the attempt that the run shows, and not of one before.
 fn has_ended(task: &TaskEvidence<'_>) -> bool {
     let newest = task.rest.map_or(0, |task| task.retry_count + 1);
-    task.attempts().last().is_some_and(|last| last.status.is_final() && last.number >= newest)
+    task.attempts.last().is_some_and(|last| last.status.is_final() && last.number >= newest)
 }
 
 /// Tells whether the number of events has stayed the same for a moment.
@@ -156,5 +156,5 @@ pub(crate) async fn newest_attempts(client: &Client, row: &RunSummary) -> Result
     }
     let Some(rest) = known(rpc.rest.run(&row.id.to_string()).await)? else { return Ok(Vec::new()) };
     let evidence = Evidence { rest: Some(rest), ..Evidence::default() };
-    Ok(evidence.tasks(row.id).iter().filter_map(|task| task.attempts().pop()).collect())
+    Ok(evidence.tasks(row.id).into_iter().filter_map(|mut task| task.attempts.pop()).collect())
 }
