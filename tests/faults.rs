@@ -12,8 +12,8 @@ use hatchet::{Client, Context, ErrorKind, RunStatus, RunningWorker, Task};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
-const UNAVAILABLE: i32 = 14;
-const INTERNAL: i32 = 13;
+const UNAVAILABLE: u16 = 14;
+const INTERNAL: u16 = 13;
 
 struct Stage {
     engine: Engine,

@@ -98,8 +98,9 @@ impl EngineBuilder {
         let token: Arc<str> = token::issue(TENANT, &grpc, &server, u128::from(seed) << 64 | u128::from(!seed)).into();
         let (stop, clock) = (CancellationToken::new(), Clock::tokio());
         let (handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock, stop.clone());
-        let services = Services::new(handle.clone(), TENANT, Arc::clone(&token));
-        let router = rest::router(handle.clone(), TENANT, Arc::clone(&token));
+        let faults = Faults::default();
+        let services = Services::new(handle.clone(), TENANT, Arc::clone(&token), faults.clone());
+        let router = rest::router(handle.clone(), TENANT, Arc::clone(&token), faults);
         let config = self.config.unwrap_or_else(Config::builder).embedded(&TENANT.to_string(), token.to_string())?;
         let client = connect(config, &services, &router, clock)?;
         let mut tasks = vec![task];

@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response as HttpResponse};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, Response};
@@ -16,14 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-/// What happens to one gRPC call.
+/// What happens to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It does not reach the engine: the caller gets this status code, by its number (14 is `UNAVAILABLE`), as if the engine
-    /// had answered so. Whether it had an effect, the caller can then not know.
-    Refuse(i32),
-    /// The engine does what it was asked, and the caller gets `UNAVAILABLE` instead of the answer.
+    /// It does not reach the engine: the caller gets this status, by its number (of gRPC, 14 is `UNAVAILABLE`; of REST, 503),
+    /// as if the engine had answered so. Whether it had an effect, the caller can then not know.
+    Refuse(u16),
+    /// The engine does what it was asked, and the caller gets another answer: `UNAVAILABLE`, or of REST 502, as from a proxy.
     LoseAnswer,
     /// It reaches the engine so much later.
     Delay(Duration),
@@ -51,8 +55,9 @@ impl Faults {
     /// Makes the next `times` calls of a method go wrong, after those that are to go wrong already. Methods are called as
     /// in the contract: `TriggerWorkflow`, `BulkTriggerWorkflow`, `GetRunDetails`, `CancelTasks`, `ReplayTasks`,
     /// `PutWorkflow`, `Push`, `Register`, `Heartbeat`, `SendStepActionEvent`; the streams are `ListenV2`,
-    /// `SubscribeToWorkflowRuns` and `SubscribeToWorkflowEvents`. A name that is none is never met:
-    /// [`planned`](Self::planned) tells what is left.
+    /// `SubscribeToWorkflowRuns` and `SubscribeToWorkflowEvents`. Those of REST by method and route, as in
+    /// `GET /api/v1/stable/workflow-runs/{run}`. A name that is none is never met: [`planned`](Self::planned) tells what is
+    /// left.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -102,8 +107,33 @@ impl Faults {
     }
 }
 
-pub(super) fn status(code: i32) -> Status {
-    Status::new(Code::from_i32(code), "a fault that a test has injected")
+const INJECTED: &str = "a fault that a test has injected";
+
+pub(super) fn status(code: u16) -> Status {
+    Status::new(Code::from_i32(code.into()), INJECTED)
+}
+
+/// What the caller gets instead of the answer.
+pub(super) fn lost() -> Status {
+    Status::unavailable(INJECTED)
+}
+
+/// Makes what is to go wrong with a call of REST go wrong.
+pub(super) async fn over_rest(State(faults): State<Faults>, route: MatchedPath, request: Request, next: Next) -> HttpResponse {
+    match faults.next(&format!("{} {}", request.method(), route.as_str())) {
+        None => next.run(request).await,
+        Some(Fault::Refuse(code)) => {
+            (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED).into_response()
+        }
+        Some(Fault::LoseAnswer) => {
+            next.run(request).await;
+            (StatusCode::BAD_GATEWAY, INJECTED).into_response()
+        }
+        Some(Fault::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            next.run(request).await
+        }
+    }
 }
 
 /// What the reader of a stream that is cut gets.

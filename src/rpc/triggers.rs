@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::rest::Rest;
 use super::rest_types::Rows;
 use super::trigger_types::{CronRow, Event, NewCron, ScheduleRow};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Answer, Error, ErrorKind, Result};
 use crate::transport::{Call, RestCall};
 
 /// Rows for each question.
@@ -54,16 +55,10 @@ impl Rest {
         super::rest::decode(name, &answer)
     }
 
-    /// A cron; none if it does not exist.
-    pub(crate) async fn cron(&self, cron: &str) -> Result<Option<CronRow>> {
-        // The server answers with an internal error for one that is not there, so that trying again is of no use.
+    pub(crate) async fn cron(&self, cron: &str) -> Result<CronRow> {
         let name = "reading the cron";
-        let call = self.of_workflows(&["crons", cron], RestCall::get);
-        match self.send_as(Call::once(name), &call).await {
-            Ok(answer) => super::rest::decode(name, &answer).map(Some),
-            Err(error) if error.is_not_found() || is_unknown(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let answer = self.about_cron(name, cron, RestCall::get).await?;
+        super::rest::decode(name, &answer)
     }
 
     pub(crate) async fn crons(&self, parameters: &[(&str, String)]) -> Result<Vec<CronRow>> {
@@ -74,14 +69,26 @@ impl Rest {
     pub(crate) async fn enable_cron(&self, cron: &str, enabled: bool) -> Result<()> {
         let name = if enabled { "resuming the cron" } else { "pausing the cron" };
         let body = serde_json::json!({ "enabled": enabled }).to_string();
-        let call = self.of_workflows(&["crons", cron], |path| RestCall::patch(path, body));
-        self.send_as(Call::once(name), &call).await.map(drop).map_err(not_found)
+        self.about_cron(name, cron, |path| RestCall::patch(path, body)).await.map(drop)
     }
 
     pub(crate) async fn delete_cron(&self, cron: &str) -> Result<()> {
-        let name = "deleting the cron";
-        let call = self.of_workflows(&["crons", cron], RestCall::delete);
-        self.send_as(Call::once(name), &call).await.map(drop).map_err(not_found)
+        self.about_cron("deleting the cron", cron, RestCall::delete).await.map(drop)
+    }
+
+    /// A call about one cron. The server answers with an internal error for one that is not there, as it does when something
+    /// is wrong; which of the two it is, the list tells.
+    async fn about_cron(&self, name: &'static str, cron: &str, call: impl FnOnce(&[&str]) -> RestCall) -> Result<Bytes> {
+        let error = match self.send_as(Call::once(name), &self.of_workflows(&["crons", cron], call)).await {
+            Err(error) if error.answer() == Some(Answer::Http(500)) => error,
+            answer => return answer,
+        };
+        match self.crons(&[]).await {
+            Ok(crons) if crons.iter().all(|row| row.as_ref() != cron) => {
+                Err(Error::new(ErrorKind::NotFound, format!("the server has no cron {cron}")).with_source(error).unsent())
+            }
+            _ => Err(error),
+        }
     }
 
     /// A call below the tenant's workflows.
@@ -112,13 +119,4 @@ impl Rest {
         }
         Ok(all)
     }
-}
-
-/// How the server answers about a cron that it does not have.
-fn is_unknown(error: &Error) -> bool {
-    error.answer() == Some(crate::error::Answer::Http(500))
-}
-
-fn not_found(error: Error) -> Error {
-    if is_unknown(&error) { error.with_kind(ErrorKind::NotFound) } else { error }
 }

@@ -72,10 +72,6 @@ pub struct RunManyBuilder<O> {
 }
 
 impl<O> RunManyBuilder<O> {
-    pub(crate) fn count(&self) -> usize {
-        self.inputs.len()
-    }
-
     pub(crate) fn child_of(mut self, parent: Parent) -> Self {
         self.parent = Some(parent);
         self
@@ -111,7 +107,13 @@ impl<O> RunManyBuilder<O> {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the calls that were made made.
-    pub async fn start(self) -> Result<Vec<Result<RunHandle<O>>>> {
+    pub fn start(self) -> impl Future<Output = Result<Vec<Result<RunHandle<O>>>>> {
+        // As for one run, the numbers of children are taken now.
+        let first = self.parent.as_ref().map(|parent| parent.take(self.inputs.len()));
+        self.start_from(first.unwrap_or_default())
+    }
+
+    async fn start_from(self, first: i32) -> Result<Vec<Result<RunHandle<O>>>> {
         let common = common(&self.client, &self.workflow, &self.metadata, Metadata::default(), self.priority)?;
         let common = self.placement.apply(common)?;
         Directory::find(&self.client, &self.workflow).await?;
@@ -119,7 +121,7 @@ impl<O> RunManyBuilder<O> {
         let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());
         let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
         // In one call with others, the engine would start a child a second time that is there already.
-        let one_by_one = self.parent.is_some_and(|parent| parent.again);
+        let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);
         for (at, input) in self.inputs.into_iter().enumerate() {
             if let Some(gone) = &gone {
                 results.push(Some(Err(gone.duplicate())));
@@ -128,7 +130,7 @@ impl<O> RunManyBuilder<O> {
             let run = |input| match &self.parent {
                 None => common.with_input(input),
                 Some(parent) => {
-                    let index = parent.first_index.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
+                    let index = first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
                     common.with_input(input).child_of(parent.run.into(), parent.task.into(), index, None)
                 }
             };

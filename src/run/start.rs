@@ -1,6 +1,8 @@
 //! Starting one run.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -75,14 +77,21 @@ impl Client {
 }
 
 /// The task whose child a run is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parent {
     pub(crate) run: RunId,
     pub(crate) task: TaskId,
-    /// The number of the first of the children that are started together.
-    pub(crate) first_index: i32,
-    /// Whether it may have started them already, in an earlier attempt.
+    /// The number of its next child.
+    pub(crate) next: Arc<AtomicI32>,
+    /// Whether it may have started its children already, in an earlier attempt.
     pub(crate) again: bool,
+}
+
+impl Parent {
+    /// Takes the numbers of the next children: the first of them.
+    pub(super) fn take(&self, count: usize) -> i32 {
+        self.next.fetch_add(i32::try_from(count).unwrap_or(i32::MAX), Relaxed)
+    }
 }
 
 /// A run that is about to be started.
@@ -168,7 +177,13 @@ impl<O> RunBuilder<O> {
     ///
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the run was started.
-    pub async fn start(self) -> Result<RunHandle<O>> {
+    pub fn start(self) -> impl Future<Output = Result<RunHandle<O>>> {
+        // Now, and not when it is polled: the order of calls is the same in each attempt, also of futures that are spawned.
+        let number = self.parent.as_ref().filter(|_| self.child_key.is_none()).map(|parent| parent.take(1));
+        self.start_as(number.unwrap_or_default())
+    }
+
+    async fn start_as(self, number: i32) -> Result<RunHandle<O>> {
         let common = common(&self.client, &self.workflow, &self.metadata, self.own_metadata, self.priority)?;
         let mut run = self.placement.apply(common.with_input(self.input?))?;
         match (self.parent, self.child_key) {
@@ -177,7 +192,7 @@ impl<O> RunBuilder<O> {
                 return Err(Error::invalid("child key", problem));
             }
             (Some(parent), key) => {
-                run = run.child_of(parent.run.into(), parent.task.into(), parent.first_index, key);
+                run = run.child_of(parent.run.into(), parent.task.into(), number, key);
             }
             (None, Some(_)) => {
                 return Err(Error::invalid(

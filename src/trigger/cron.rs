@@ -125,9 +125,13 @@ impl<O> CronBuilder<O> {
         let made = rest.create_cron(&self.client.prefixed(&self.workflow), &cron).await.map_err(refusal)?;
         for pause in LOOKS {
             sleep(pause).await;
-            if rest.cron(&made.metadata.id).await.map_err(Error::after_the_act)?.is_none() {
-                let text = format!("the server has dropped the cron: it cannot read {:?}", cron.cron_expression);
-                return Err(Error::new(ErrorKind::Rejected, text).unsent());
+            match rest.cron(&made.metadata.id).await {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {
+                    let text = format!("the server has dropped the cron: it cannot read {:?}", cron.cron_expression);
+                    return Err(Error::new(ErrorKind::Rejected, text).unsent());
+                }
+                Err(error) => return Err(error.after_the_act()),
             }
         }
         Ok(CronHandle {
@@ -222,10 +226,7 @@ impl<O> CronHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn details(&self) -> Result<CronDetails> {
-        match self.client.rpc().rest.cron(&self.id.to_string()).await? {
-            Some(row) => details(&self.client, row),
-            None => Err(Error::new(ErrorKind::NotFound, format!("the server has no cron {}", self.id)).unsent()),
-        }
+        details(&self.client, self.client.rpc().rest.cron(&self.id.to_string()).await?)
     }
 
     /// The runs that it has started, of a window of time.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::AtomicI32;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -42,7 +42,7 @@ struct Inner {
     client: Client,
     cancelled: CancellationToken,
     /// The number of the next child.
-    children: AtomicI32,
+    next_child: Arc<AtomicI32>,
 }
 
 /// The part of an assignment's payload that is about other tasks of the run.
@@ -62,7 +62,7 @@ impl Context {
         client: Client,
         cancelled: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inner { run, task, action, client, cancelled, children: AtomicI32::new(0) }))
+        Self(Arc::new(Inner { run, task, action, client, cancelled, next_child: Arc::default() }))
     }
 
     /// The run that this task belongs to.
@@ -119,8 +119,9 @@ impl Context {
     /// Prepares a child run: it knows this task as its parent, and inherits the run's metadata.
     ///
     /// A task that is tried again does not start its children again: the n-th child of a task is the same run in each
-    /// attempt, whatever its input or workflow is. So start children in the same order each time, or give them
-    /// [keys](RunBuilder::child_key). Clones of the context, in tasks spawned by this one, count on together.
+    /// attempt, whatever its input or workflow is. So call [`start`](RunBuilder::start) in the same order each time, or give
+    /// children [keys](RunBuilder::child_key); those are not counted. Clones of the context, in tasks spawned by this one,
+    /// count on together.
     ///
     /// ```
     /// # use hatchet::{Context, Task};
@@ -134,7 +135,7 @@ impl Context {
     /// # }
     /// ```
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
-        self.client().run(workflow, input).child_of(self.parent(1))
+        self.client().run(workflow, input).child_of(self.parent())
     }
 
     /// Prepares many child runs of one workflow; see [`run`](Self::run).
@@ -143,20 +144,12 @@ impl Context {
         workflow: &R,
         inputs: impl IntoIterator<Item = R::Input>,
     ) -> RunManyBuilder<R::Output> {
-        let many = self.client().run_many(workflow, inputs);
-        let parent = self.parent(many.count());
-        many.child_of(parent)
+        self.client().run_many(workflow, inputs).child_of(self.parent())
     }
 
-    /// This task as the parent of the next so many children.
-    fn parent(&self, children: usize) -> Parent {
-        let count = i32::try_from(children).unwrap_or(i32::MAX);
-        Parent {
-            run: self.0.run,
-            task: self.0.task,
-            first_index: self.0.children.fetch_add(count, Relaxed),
-            again: self.attempt() > 1,
-        }
+    fn parent(&self) -> Parent {
+        let Inner { run, task, next_child, .. } = &*self.0;
+        Parent { run: *run, task: *task, next: Arc::clone(next_child), again: self.attempt() > 1 }
     }
 
     /// The client that the worker works with. Runs that are started through it, and not through the context, are not

@@ -82,6 +82,7 @@ impl Core {
         }
         let key = TaskKey { run: ix, place: 0 };
         if run.tasks.first().is_some_and(|task| matches!(task.state, State::Ended | State::Queued { .. })) {
+            self.note_replay(turn, key);
             self.renew(turn, key);
             self.record(key, TaskEventKind::Queued, turn.now, None, None);
             self.enqueue(turn, key, None);
@@ -98,20 +99,26 @@ impl Core {
             Replay::Run(_) => run.tasks.iter().map(|task| task.step).collect(),
             Replay::Step(key) => run.following(key.place),
         };
-        let Some(dag) = self.runs.dag_mut(ix) else { return };
+        // All are noted at once, also those that begin anew only after others.
         for place in places {
-            if let Some(place) = dag.places.get_mut(usize::from(place)) {
-                place.waits = Waits::Parents;
+            let key = TaskKey { run: ix, place };
+            let Some(place) = self.runs.place_mut(key) else { continue };
+            place.waits = Waits::Parents;
+            if place.created.is_some() {
+                self.note_replay(turn, key);
             }
         }
         self.follow(turn, ix);
         self.finish(turn, ix);
     }
 
+    fn note_replay(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        self.record(key, TaskEventKind::Replayed, turn.now, None, Some(TEXT));
+    }
+
     /// Begins the count of retries anew, with the next attempt.
     pub(super) fn renew(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
         self.release(turn, key);
-        self.record(key, TaskEventKind::Replayed, turn.now, None, Some(TEXT));
         if let Some(task) = self.runs.task_mut(key) {
             task.retry_count += 1;
             (task.app_retries, task.lost_sends) = (0, 0);

@@ -71,11 +71,11 @@ macro_rules! server {
 }
 
 impl Services {
-    pub(crate) fn new(core: Handle, tenant: Uuid, token: Arc<str>) -> Self {
+    pub(crate) fn new(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults) -> Self {
         let engine = Engine { core, tenant, token };
         Self {
             token: Arc::clone(&engine.token),
-            faults: Faults::default(),
+            faults,
             admin: server!(AdminServiceServer, engine),
             dispatcher: server!(DispatcherServer, engine),
             events: server!(EventsServiceServer, engine),
@@ -113,7 +113,7 @@ impl Service<Request<Body>> for Services {
             None => self.route(&path, request),
             Some(faults::Fault::Refuse(code)) => refuse(faults::status(code)),
             Some(faults::Fault::LoseAnswer) => {
-                self.route(&path, request).map_ok(|_| faults::status(GrpcCode::Unavailable.into()).into_http()).boxed()
+                self.route(&path, request).map_ok(|_| faults::lost().into_http()).boxed()
             }
             Some(faults::Fault::Delay(delay)) => {
                 let (mut this, path) = (self.clone(), path.clone());

@@ -20,6 +20,7 @@ use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
+use axum::middleware;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -27,6 +28,7 @@ use self::query::Query;
 use super::actor::Handle;
 use super::core::Core;
 use super::core::types::{Fault, Turn};
+use super::faults::{self, Faults};
 
 /// What the routes share.
 #[derive(Clone)]
@@ -37,7 +39,7 @@ struct Engine {
 }
 
 /// All routes. The order of checks is the engine's: the path's ids, then whether they exist, and only then the token.
-pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
+pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults) -> Router {
     let tenant_routes = Router::new()
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs", get(runs))
         .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
@@ -57,6 +59,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>) -> Router {
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
+        .route_layer(middleware::from_fn_with_state(faults, faults::over_rest))
         .method_not_allowed_fallback(unknown)
         .fallback(not_yet)
         .with_state(Engine { core, tenant, token })

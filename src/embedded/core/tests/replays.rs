@@ -111,6 +111,12 @@ fn all_tasks_of_a_dag_are_replayed_in_their_order() {
         let (mut bench, run) = chain(failing);
         assert_eq!(bench.replay(&[run]).len(), 4);
         assert_eq!((bench.given(), bench.attempts(run)), (vec!["a".into()], vec![1, 0, 0, 0]));
+        // It is noted of all at once, also of those that have not begun anew.
+        let ran = if failing { ["a", "f", "f"] } else { ["a", "b", "c"] };
+        for name in ran {
+            let replays = bench.of(run, name).events.iter().filter(|event| event.kind == TaskEventKind::Replayed);
+            assert_eq!(replays.map(|event| event.retry_count).collect::<Vec<_>>(), [0], "{name}");
+        }
         for name in ["a", "b", "c"] {
             let id = bench.of(run, name).id;
             bench.report(id, ReportKind::Completed, 1, r#"{"n": 1}"#);
