@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Fault, Quirks};
-use hatchet::{Client, Context, ErrorKind, RunStatus, RunningWorker, Task};
+use hatchet::{Client, Context, ErrorKind, RunStatus, RunningWorker, Seen, Task};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,5 +125,112 @@ async fn a_call_that_comes_too_late_is_a_timeout_that_says_so() {
     let error = stage.hatchet.run(&stage.task, &()).start().await.unwrap_err();
     assert!(error.is_timeout() && !error.never_reached_server(), "{error}");
     assert_eq!(begun.elapsed(), 30 * SECOND);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_is_told_by_what_is_seen_and_not_by_its_answer() {
+    let (stage, worker) = stage().await;
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    stage.engine.faults().inject("CancelTasks", Fault::LoseAnswer, 1);
+    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    sleep(SECOND).await;
+    stage.engine.faults().inject("CancelTasks", Fault::Refuse(INTERNAL), 1);
+    let seen = run.cancel().within(3 * SECOND).send().await.unwrap();
+    assert!(matches!(seen, Seen::NotTaken(RunStatus::Running)), "{seen}");
+    assert_eq!(run.result().await.unwrap(), 1);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ends_before_its_cancel_comes_is_told_with_its_end() {
+    let (stage, worker) = stage().await;
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    sleep(8 * SECOND).await;
+    stage.engine.faults().inject("CancelTasks", Fault::Delay(5 * SECOND), 1);
+    let seen = run.cancel().send().await.unwrap();
+    assert!(matches!(seen, Seen::EndedOtherwise(RunStatus::Completed)), "{seen}");
+    sleep(SECOND).await;
+    assert_eq!(run.result().await.unwrap(), 1, "the end stays, whatever the late cancel wrote beside it");
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_whose_answer_is_lost_is_not_made_twice() {
+    let (stage, worker) = stage().await;
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    stage.engine.faults().inject("ReplayTasks", Fault::LoseAnswer, 1);
+    let again = run.replay().send().await.unwrap();
+    assert_eq!((again.attempt, again.run.result().await.unwrap()), (2, 2));
+    assert_eq!(stage.started.load(SeqCst), 2);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_is_lost_is_sent_again_and_after_three_times_not_taken() {
+    let (stage, worker) = stage().await;
+    let runs = stage.hatchet.run_many(&stage.task, [(), ()]).start().await.unwrap();
+    let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    for run in &runs {
+        run.result().await.unwrap();
+    }
+    let both = || stage.hatchet.replay_runs(runs.iter().map(hatchet::RunHandle::id));
+    stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 3);
+    let begun = Instant::now();
+    for report in both().send().await.unwrap() {
+        assert!(matches!(report.seen, Seen::NotTaken(RunStatus::Completed)), "{}", report.seen);
+    }
+    let waited = begun.elapsed();
+    assert!(waited > 45 * SECOND && waited < 50 * SECOND, "{waited:?}: three times a quarter of a minute");
+    assert_eq!(stage.engine.faults().planned(), 0);
+
+    stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 2);
+    assert!(both().send().await.unwrap().iter().all(hatchet::RunReport::is_done));
+    assert_eq!(stage.engine.faults().planned(), 0);
+    assert_eq!(stage.started.load(SeqCst), 4, "each once more");
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_cannot_be_asked_about_is_unknown_and_not_sent_again() {
+    let (stage, worker) = stage().await;
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    stage.engine.faults().inject("ReplayTasks", Fault::Delay(SECOND), 1);
+    let unwell = async {
+        // Between the look before the replay, and the looks after it.
+        sleep(SECOND / 2).await;
+        stage.engine.faults().inject("GET /api/v1/stable/workflow-runs/{run}", Fault::Refuse(500), 1000);
+    };
+    let (reports, ()) = tokio::join!(stage.hatchet.replay_runs([run.id()]).send(), unwell);
+    let report = reports.unwrap().remove(0);
+    let Seen::Failed(error) = &report.seen else { panic!("{}", report.seen) };
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, false), "{error}");
+    sleep(60 * SECOND).await;
+    assert_eq!(stage.started.load(SeqCst), 2, "it was sent once");
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_is_gone_when_the_list_says_so_and_not_when_the_server_is_unwell() {
+    let (stage, worker) = stage().await;
+    let cron = stage.hatchet.cron(&stage.task, "daily", "0 9 * * *", &()).create().await.unwrap();
+    let route = "/api/v1/tenants/{tenant}/workflows/crons/{cron}";
+    for method in ["GET", "PATCH", "DELETE"] {
+        stage.engine.faults().inject(&format!("{method} {route}"), Fault::Refuse(500), 1);
+    }
+    let unwell = [cron.details().await.unwrap_err(), cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()];
+    for error in unwell {
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, false), "{error}");
+    }
+    assert_eq!(stage.engine.faults().planned(), 0);
+    cron.delete().await.unwrap();
+    for error in [cron.details().await.unwrap_err(), cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()]
+    {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
     worker.shutdown().await;
 }

@@ -119,7 +119,12 @@ pub(super) fn lost() -> Status {
 }
 
 /// Makes what is to go wrong with a call of REST go wrong.
-pub(super) async fn over_rest(State(faults): State<Faults>, route: MatchedPath, request: Request, next: Next) -> HttpResponse {
+pub(super) async fn over_rest(
+    State(faults): State<Faults>,
+    route: MatchedPath,
+    request: Request,
+    next: Next,
+) -> HttpResponse {
     match faults.next(&format!("{} {}", request.method(), route.as_str())) {
         None => next.run(request).await,
         Some(Fault::Refuse(code)) => {

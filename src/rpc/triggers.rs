@@ -78,14 +78,21 @@ impl Rest {
 
     /// A call about one cron. The server answers with an internal error for one that is not there, as it does when something
     /// is wrong; which of the two it is, the list tells.
-    async fn about_cron(&self, name: &'static str, cron: &str, call: impl FnOnce(&[&str]) -> RestCall) -> Result<Bytes> {
+    async fn about_cron(
+        &self,
+        name: &'static str,
+        cron: &str,
+        call: impl FnOnce(&[&str]) -> RestCall,
+    ) -> Result<Bytes> {
         let error = match self.send_as(Call::once(name), &self.of_workflows(&["crons", cron], call)).await {
             Err(error) if error.answer() == Some(Answer::Http(500)) => error,
             answer => return answer,
         };
         match self.crons(&[]).await {
             Ok(crons) if crons.iter().all(|row| row.as_ref() != cron) => {
-                Err(Error::new(ErrorKind::NotFound, format!("the server has no cron {cron}")).with_source(error).unsent())
+                Err(Error::new(ErrorKind::NotFound, format!("the server has no cron {cron}"))
+                    .with_source(error)
+                    .unsent())
             }
             _ => Err(error),
         }
