@@ -60,7 +60,7 @@ pub struct CronTrigger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScheduleTrigger {
-    /// What this crate noted in the schedule's metadata when it was made.
+    /// What this crate noted in the schedule's metadata when it was made: [`ScheduleHandle::key`](crate::ScheduleHandle::key).
     pub key: String,
 }
 

@@ -7,9 +7,9 @@ const MOST: usize = 1000;
 
 /// Things of one call, with their places among all of them.
 #[derive(Debug)]
-pub(crate) struct Chunk<T> {
-    pub(crate) places: Vec<usize>,
-    pub(crate) items: Vec<T>,
+struct Chunk<T> {
+    places: Vec<usize>,
+    items: Vec<T>,
     size: usize,
 }
 
@@ -21,24 +21,77 @@ impl<T> Default for Chunk<T> {
 
 impl<T> Chunk<T> {
     /// Whether one more of this size fits.
-    pub(crate) fn takes(&self, size: usize, limit: usize) -> bool {
+    fn takes(&self, size: usize, limit: usize) -> bool {
         self.items.len() < MOST && self.size + size <= limit
     }
 
-    pub(crate) fn add(&mut self, place: usize, item: T, size: usize) {
+    fn add(&mut self, place: usize, item: T, size: usize) {
         self.places.push(place);
         self.items.push(item);
         self.size += size;
     }
 }
 
-/// Gives those in these places the same error.
-pub(crate) fn fail<R>(places: &[usize], error: &Error, results: &mut [Option<Result<R>>]) {
-    for place in places {
+/// Sends things with their sizes, as many in one call as fit, one call after the other: one result for each, in their order.
+///
+/// What cannot be sent is an error in its place and does not hold up the others. When there is no server to call, what is left
+/// is not tried.
+pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
+    things: impl IntoIterator<Item = Result<(T, usize)>>,
+    limit: usize,
+    call: impl Fn(Vec<T>) -> F,
+) -> Vec<Result<R>> {
+    let (mut results, mut chunk, mut gone) = (Vec::new(), Chunk::default(), None);
+    for thing in things {
+        let place = results.len();
+        let result = match (thing, &gone) {
+            (Err(error), _) => Some(Err(error)),
+            (Ok(_), Some(gone)) => Some(Err(Error::duplicate(gone))),
+            (Ok((thing, size)), None) => {
+                if !chunk.takes(size, limit) {
+                    gone = send(std::mem::take(&mut chunk), &call, &mut results).await;
+                }
+                chunk.add(place, thing, size);
+                None
+            }
+        };
+        results.push(result);
+    }
+    match gone {
+        None => drop(send(chunk, &call, &mut results).await),
+        Some(gone) => fill(&chunk.places, std::iter::repeat_with(|| Err(gone.duplicate())), &mut results),
+    }
+    let missing = || Err(Error::new(ErrorKind::Server, "the server's answer says nothing about this one"));
+    results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+}
+
+/// Makes the call. Returns the error if there is no server to make the next one to.
+async fn send<T, R, F: Future<Output = Vec<Result<R>>>>(
+    chunk: Chunk<T>,
+    call: &impl Fn(Vec<T>) -> F,
+    results: &mut [Option<Result<R>>],
+) -> Option<Error> {
+    if chunk.items.is_empty() {
+        return None;
+    }
+    let answers = call(chunk.items).await;
+    let gone = |error: &&Error| error.kind() == ErrorKind::Unavailable && error.never_reached_server();
+    let last = answers.last().and_then(|answer| answer.as_ref().err()).filter(gone).map(Error::duplicate);
+    fill(&chunk.places, answers, results);
+    last
+}
+
+fn fill<R>(places: &[usize], answers: impl IntoIterator<Item = Result<R>>, results: &mut [Option<Result<R>>]) {
+    for (place, answer) in places.iter().zip(answers) {
         if let Some(slot) = results.get_mut(*place) {
-            *slot = Some(Err(error.duplicate()));
+            *slot = Some(answer);
         }
     }
+}
+
+/// The same error for all that shared a call.
+pub(crate) fn all_failed<R>(count: usize, error: &Error) -> Vec<Result<R>> {
+    (0..count).map(|_| Err(error.duplicate())).collect()
 }
 
 /// Refuses a thing that fits into no call.
@@ -52,23 +105,60 @@ pub(crate) fn fits(what: &str, at: usize, size: usize, limit: usize) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
 
+    use super::*;
+
+    fn gone() -> Error {
+        Error::new(ErrorKind::Unavailable, "nobody is there").unsent()
+    }
+
     proptest! {
-        /// However the sizes fall, no chunk is over either limit and nothing is left out.
+        /// However the sizes fall, no call is over either limit, nothing is left out, and all is answered in its place.
         #[test]
-        fn chunks_keep_both_limits(sizes in proptest::collection::vec(1usize..400, 0..3000)) {
+        fn calls_keep_both_limits(sizes in proptest::collection::vec(0usize..400, 0..3000)) {
             let limit = 1000;
-            let (mut chunk, mut sent) = (Chunk::default(), 0);
-            for (place, size) in sizes.iter().enumerate() {
-                if !chunk.takes(*size, limit) {
-                    prop_assert!(chunk.size <= limit && chunk.items.len() <= MOST && !chunk.items.is_empty());
-                    sent += std::mem::take(&mut chunk).places.len();
-                }
-                chunk.add(place, (), *size);
+            let calls = RefCell::new(Vec::new());
+            // A size of nothing stands for what cannot be sent.
+            let things = sizes.iter().enumerate().map(|(at, size)| match size {
+                0 => Err(Error::invalid("thing", at)),
+                size => Ok(((at, *size), *size)),
+            });
+            let results = in_chunks(things, limit, async |things: Vec<(usize, usize)>| {
+                calls.borrow_mut().push(things.clone());
+                things.into_iter().map(|(at, _)| Ok(at)).collect()
+            });
+            let results = results.now_or_never().unwrap();
+            for call in calls.into_inner() {
+                let size: usize = call.iter().map(|(_, size)| size).sum();
+                prop_assert!(!call.is_empty() && call.len() <= MOST && size <= limit);
             }
-            prop_assert_eq!(sent + chunk.places.len(), sizes.len());
+            prop_assert_eq!(results.len(), sizes.len());
+            for (at, (result, size)) in results.iter().zip(&sizes).enumerate() {
+                prop_assert_eq!(result.as_ref().ok(), (*size > 0).then_some(&at));
+            }
         }
+    }
+
+    #[test]
+    fn what_is_left_is_not_tried_when_nobody_is_there() {
+        let calls = Cell::new(0);
+        let results = in_chunks((0..2500).map(|at| Ok((at, 1))), usize::MAX, async |things: Vec<usize>| {
+            calls.set(calls.get() + 1);
+            if calls.get() == 1 { things.into_iter().map(Ok).collect() } else { all_failed(things.len(), &gone()) }
+        });
+        let results = results.now_or_never().unwrap();
+        assert_eq!((calls.get(), results.len()), (2, 2500));
+        assert!(results.iter().enumerate().all(|(at, result)| result.as_ref().ok() == (at < 1000).then_some(&at)));
+    }
+
+    #[test]
+    fn an_answer_that_is_too_short_is_no_success() {
+        let results = in_chunks((0..3).map(|at| Ok((at, 1))), 9, async |_: Vec<usize>| vec![Ok(0)]).now_or_never();
+        let kinds: Vec<_> = results.unwrap().into_iter().map(|result| result.map_err(|error| error.kind())).collect();
+        assert_eq!(kinds, [Ok(0), Err(ErrorKind::Server), Err(ErrorKind::Server)]);
     }
 }

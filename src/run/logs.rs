@@ -150,20 +150,25 @@ async fn read(client: &Client, task: TaskId, parameters: &[(&str, String)]) -> R
 /// Adds what only the logs know: the first lines, and why the run was cancelled.
 pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()> {
     let tasks: Vec<_> = details.tasks.iter().map(|task| task.id).collect();
-    let first = [("limit", RunDetails::LOGS.to_string())];
-    let read_all = |parameters: Vec<(&'static str, String)>| {
+    let of_each = |parameters: Vec<(&'static str, String)>| {
         let reads = tasks.clone().into_iter().map(move |task| {
             let parameters = parameters.clone();
             async move { read(client, task, &parameters).await }
         });
-        stream::iter(reads).buffered(AT_ONCE).try_concat()
+        stream::iter(reads).buffered(AT_ONCE)
     };
-    let mut logs: Vec<LogLine> = read_all(first.to_vec()).await?;
-    logs.sort_by_key(|line| line.at);
-    logs.truncate(RunDetails::LOGS);
+    // Cut after each task: a run can have hundreds of tasks that log much.
+    let first = of_each(vec![("limit", RunDetails::LOGS.to_string())]).try_fold(Vec::new(), async |mut all, lines| {
+        all.extend(lines);
+        all.sort_by_key(|line: &LogLine| line.at);
+        all.truncate(RunDetails::LOGS);
+        Ok(all)
+    });
+    let logs = first.await?;
     details.logs = logs;
     if let Some(crate::model::Outcome::Cancelled(cancellation)) = &mut details.outcome {
-        let found = read_all(vec![("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())]).await?;
+        let said = of_each(vec![("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())]);
+        let found: Vec<LogLine> = said.try_concat().await?;
         // What was said before a replay is about an earlier end.
         let replayed = |line: &LogLine| {
             let task = details.tasks.iter().find(|task| task.id == line.task);

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::chunk::{Chunk, fail, fits};
+use super::chunk::{all_failed, fits, in_chunks};
 use super::directory::Directory;
 use super::handle::RunHandle;
 use super::placement::{Placement, placement_options};
@@ -118,67 +118,24 @@ impl<O> RunManyBuilder<O> {
         let common = self.placement.apply(common)?;
         Directory::find(&self.client, &self.workflow).await?;
         let limit = self.client.rpc().workflows.max_send();
-        let mut results: Vec<Option<Result<RunHandle<O>>>> = Vec::with_capacity(self.inputs.len());
-        let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
+        let run = |at: usize, input| match &self.parent {
+            None => common.with_input(input),
+            Some(parent) => {
+                let index = first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
+                common.with_input(input).child_of(parent.run.into(), parent.task.into(), index, None)
+            }
+        };
+        let runs = self.inputs.into_iter().enumerate().map(|(at, input)| {
+            let run = run(at, input?);
+            let size = run.size();
+            fits("input", at, size, limit).map(|()| (run, size))
+        });
         // In one call with others, the engine would start a child a second time that is there already.
         let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);
-        for (at, input) in self.inputs.into_iter().enumerate() {
-            if let Some(gone) = &gone {
-                results.push(Some(Err(gone.duplicate())));
-                continue;
-            }
-            let run = |input| match &self.parent {
-                None => common.with_input(input),
-                Some(parent) => {
-                    let index = first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
-                    common.with_input(input).child_of(parent.run.into(), parent.task.into(), index, None)
-                }
-            };
-            let sized = input.and_then(|input| {
-                let run = run(input);
-                let size = run.size();
-                fits("input", at, size, limit).map(|()| (run, size))
-            });
-            match sized {
-                Err(error) => results.push(Some(Err(error))),
-                Ok((run, size)) => {
-                    if !chunk.takes(size, limit) {
-                        gone = send(std::mem::take(&mut chunk), &self.client, one_by_one, &mut results).await;
-                    }
-                    chunk.add(results.len(), run, size);
-                    results.push(None);
-                }
-            }
-        }
-        match gone {
-            None => drop(send(chunk, &self.client, one_by_one, &mut results).await),
-            Some(gone) => fail(&chunk.places, &gone, &mut results),
-        }
-        let missing = || Err(Error::new(ErrorKind::Server, "the server's answer has no id for this run"));
-        Ok(results.into_iter().map(|result| result.unwrap_or_else(missing)).collect())
+        let client = &self.client;
+        let call = |runs| async move { if one_by_one { each(client, runs).await } else { all(client, runs).await } };
+        Ok(in_chunks(runs, limit, call).await)
     }
-}
-
-/// Makes the calls for a chunk. Returns the error if there is no server to make the next one to.
-async fn send<O>(
-    chunk: Chunk<NewRun>,
-    client: &Client,
-    one_by_one: bool,
-    results: &mut [Option<Result<RunHandle<O>>>],
-) -> Option<Error> {
-    if chunk.items.is_empty() {
-        return None;
-    }
-    let runs = if one_by_one { each(client, chunk.items).await } else { all(client, chunk.items).await };
-    let gone = |error: &Error| error.kind() == ErrorKind::Unavailable && error.never_reached_server();
-    let mut last = None;
-    for (place, run) in chunk.places.into_iter().zip(runs) {
-        last = run.as_ref().err().filter(|error| gone(error)).map(Error::duplicate);
-        if let Some(slot) = results.get_mut(place) {
-            *slot = Some(run);
-        }
-    }
-    last
 }
 
 /// Starts runs with one call. They share its fate, but for those whose idempotency keys others have.
@@ -196,7 +153,7 @@ async fn all<O>(client: &Client, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>>
         Ok(TriggeredMany::Some { ids, runs }) => return Box::pin(settle(client, runs, ids)).await,
         Err(error) => error,
     };
-    (0..count).map(|_| Err(error.duplicate())).collect()
+    all_failed(count, &error)
 }
 
 /// Starts runs with a call for each.

@@ -18,7 +18,7 @@ mod settle;
 mod start;
 
 pub use cancel::{CancelBuilder, CancelManyBuilder};
-pub(crate) use chunk::{Chunk, fail, fits};
+pub(crate) use chunk::{all_failed, fits, in_chunks};
 pub(crate) use classify::quick;
 pub(crate) use directory::Directory;
 pub(crate) use evidence::TaskEnd;

@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::event::EventHandle;
 use crate::client::Client;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
 use crate::rpc::grpc_types::NewEvent;
-use crate::run::{Chunk, fail, fits, watch_tag};
+use crate::run::{all_failed, fits, in_chunks, watch_tag};
 
 impl Client {
     /// Prepares an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to its key starts a run with the
@@ -132,7 +132,7 @@ impl EventBuilder {
     /// Sends the event. Its runs have often begun before this returns; nobody has to listen to it.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other,
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For any other,
     /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the event may have been taken in. It is not
     /// sent again by itself.
     ///
@@ -163,7 +163,7 @@ impl EventsBuilder {
     /// error; ask [`never_reached_server`](Error::never_reached_server) whether they may have been taken in.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for key, scope and metadata: what concerns all of them.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for key, scope and metadata: what concerns all of them.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the calls that were made made.
@@ -171,56 +171,22 @@ impl EventsBuilder {
         let Self { common, payloads } = self;
         let event = common.event()?;
         let limit = common.client.rpc().events.max_send();
-        let mut results: Vec<Option<Result<EventHandle>>> = Vec::with_capacity(payloads.len());
-        let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
-        for (at, payload) in payloads.into_iter().enumerate() {
-            if let Some(gone) = &gone {
-                results.push(Some(Err(gone.duplicate())));
-                continue;
-            }
-            let sized = payload.and_then(|payload| {
-                let event = event.with_payload(payload);
-                let size = event.size();
-                fits("payload", at, size, limit).map(|()| (event, size))
-            });
-            match sized {
-                Err(error) => results.push(Some(Err(error))),
-                Ok((event, size)) => {
-                    if !chunk.takes(size, limit) {
-                        gone = send(std::mem::take(&mut chunk), &common, &mut results).await;
-                    }
-                    chunk.add(results.len(), event, size);
-                    results.push(None);
+        let events = payloads.into_iter().enumerate().map(|(at, payload)| {
+            let event = event.with_payload(payload?);
+            let size = event.size();
+            fits("payload", at, size, limit).map(|()| (event, size))
+        });
+        let common = &common;
+        let call = |events: Vec<NewEvent>| async move {
+            let count = events.len();
+            match common.client.rpc().events.bulk_push(events).await {
+                Err(error) => all_failed(count, &error),
+                Ok(ids) => {
+                    let handle = |id| EventHandle::pushed(common.client.clone(), id, common.key.clone());
+                    ids.iter().map(|id| convert::id(id).map(handle)).collect()
                 }
             }
-        }
-        match gone {
-            None => drop(send(chunk, &common, &mut results).await),
-            Some(gone) => fail(&chunk.places, &gone, &mut results),
-        }
-        let missing = || Err(Error::new(ErrorKind::Server, "the server's answer has no id for this event"));
-        Ok(results.into_iter().map(|result| result.unwrap_or_else(missing)).collect())
-    }
-}
-
-/// Makes the call. Returns the error if there is no server to make the next one to.
-async fn send(chunk: Chunk<NewEvent>, common: &Common, results: &mut [Option<Result<EventHandle>>]) -> Option<Error> {
-    if chunk.items.is_empty() {
-        return None;
-    }
-    match common.client.rpc().events.bulk_push(chunk.items).await {
-        Err(error) => {
-            fail(&chunk.places, &error, results);
-            Some(error).filter(|error| error.kind() == ErrorKind::Unavailable && error.never_reached_server())
-        }
-        Ok(ids) => {
-            for (place, id) in chunk.places.into_iter().zip(ids) {
-                let handle = |id| EventHandle::pushed(common.client.clone(), id, common.key.clone());
-                if let Some(slot) = results.get_mut(place) {
-                    *slot = Some(convert::id(&id).map(handle));
-                }
-            }
-            None
-        }
+        };
+        Ok(in_chunks(events, limit, call).await)
     }
 }

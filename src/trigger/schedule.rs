@@ -159,6 +159,12 @@ impl<O> ScheduleHandle<O> {
         &self.client
     }
 
+    /// What its run is known by: the [`key`](crate::ScheduleTrigger::key) of the run's trigger. None for a handle that was made
+    /// from an id.
+    pub fn key(&self) -> Option<&str> {
+        self.made.as_ref().map(|(mark, _)| mark.as_str())
+    }
+
     /// When it is to start its run, with what, and who made it.
     ///
     /// # Errors
@@ -200,7 +206,7 @@ impl<O> ScheduleHandle<O> {
 
     /// The run that it has started; none before its time, and none if it was deleted.
     ///
-    /// A run whose schedule is gone is waited for, up to five seconds: the server's history lags.
+    /// A run whose schedule is gone is waited for, up to ten seconds: under load, the server's history lags by up to eight.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) for a handle that was made from an id, when the schedule is gone: then nothing leads

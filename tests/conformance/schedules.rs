@@ -69,7 +69,8 @@ async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
     let late = details.created_at.unwrap() - at;
     assert!((TimeDelta::zero()..TimeDelta::seconds(2)).contains(&late), "{late}");
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
-    assert!(matches!(details.trigger, Trigger::Schedule(_)), "{}", details.trigger);
+    let Trigger::Schedule(trigger) = &details.trigger else { panic!("{}", details.trigger) };
+    assert_eq!((Some(trigger.key.as_str()), same.key()), (schedule.key(), None));
     // The schedule is gone, and the handle still finds its run.
     let error = schedule.details().await.unwrap_err();
     assert_eq!((error.kind(), error.is_not_found()), (ErrorKind::NotFound, true));
