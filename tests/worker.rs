@@ -207,3 +207,35 @@ async fn the_backoff_of_retries_is_waited_for() {
     assert!((wait..wait + 60 * SECOND).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     worker.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn reports_name_the_worker() {
+    let (_engine, hatchet) = engine().await;
+    let task: Task<(), ()> =
+        Task::new(
+            "task",
+            async |(): (), context: Context| {
+                if context.attempt() == 1 { Err(TaskError::new("not yet")) } else { Ok(()) }
+            },
+        )
+        .retries(1);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    sleep(SECOND).await;
+    let path = format!("/api/v1/stable/tasks/{}/task-events?limit=100", run.id());
+    let (_, rows) = hatchet.raw_rest(http::Method::GET, &path, None).await.unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&rows).unwrap();
+    let mut found = Vec::new();
+    for row in rows["rows"].as_array().unwrap() {
+        let kind = row["eventType"].as_str().unwrap();
+        // Of a failure, the engine keeps no worker.
+        if ["STARTED", "FINISHED"].contains(&kind) {
+            assert_eq!(row["workerId"].as_str(), Some(worker.id().to_string().as_str()), "{row}");
+            found.push(kind.to_owned());
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["FINISHED", "STARTED", "STARTED"]);
+    worker.shutdown().await;
+}

@@ -32,6 +32,9 @@ quirks! {
     StuckFollowers,
     /// A cancel of a DAG does not reach its tasks that wait for a sleep or an event: they run when that comes.
     DeafWaits,
+    /// The cancels of one call are done one after the other once it has been answered, which takes seconds for thousands. What
+    /// ends in the meantime is damaged as by any cancel that comes too late.
+    SlowCancels,
     /// Of one call's replays only the first 200 are done, one after the other; and of those that are asked for before the
     /// last call's are through, only some. All are answered as if they were done.
     LostReplays,
@@ -57,7 +60,9 @@ quirks! {
     /// REST shows the task of a running run as queued.
     TaskStatusLies,
     /// REST gets what happens in pieces and in no order: a task's end is there before its beginning, a run's new state
-    /// before its task's events, an event before its runs, and for a moment a failed attempt is the run's end.
+    /// before its task's events, an event before its runs, and for a moment a failed attempt is the run's end. So is the
+    /// failure of a DAG whose on-failure task is yet to run. A task that ended as soon as it was assigned, and whose end was
+    /// reported without the worker's id, is not found by its worker.
     ScatteredRows,
     /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:
     /// at once.

@@ -261,6 +261,7 @@ impl Driver {
         let stop = Stop::default();
         let job = Job {
             client: self.worker.client.clone(),
+            worker: self.id,
             key,
             definition: self.worker.actions.get(action.name()).cloned(),
             action: Arc::new(action),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::excerpt;
-use crate::model::{RunId, TaskId, convert};
+use crate::model::{RunId, TaskId, WorkerId, convert};
 use crate::rpc::grpc_types::{Action, Report, ReportKind};
 use crate::transport::retry_delay;
 use crate::workflow::{Context, TaskDefinition, TaskError, TaskResult};
@@ -66,6 +66,8 @@ pub(super) struct Stop {
 /// An attempt and all that it needs.
 pub(super) struct Job {
     pub(super) client: Client,
+    /// The worker, as it was named when the attempt came.
+    pub(super) worker: WorkerId,
     pub(super) key: Key,
     pub(super) action: Arc<Action>,
     /// `None` if the worker has no such task.
@@ -158,7 +160,7 @@ impl Job {
 
     /// Tells the engine, for as long as that can be of use: a worker that goes has only a moment left for it.
     async fn report(&self, kind: ReportKind, payload: String, final_failure: bool) -> Result<()> {
-        let mut report = Report::new(&self.action, kind, self.client.clock().now(), payload);
+        let mut report = Report::new(self.worker.to_string(), &self.action, kind, self.client.clock().now(), payload);
         if final_failure {
             report = report.without_retry();
         }

@@ -1,20 +1,38 @@
 //! Cancelling what a user asks to be cancelled.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::store::{End, RunIx, State, TaskEventKind, TaskKey, Waits};
+use super::timers::Timer;
 use super::types::Turn;
 use super::{Core, Quirk};
+
+/// How long each of many cancels takes: 2000 take a little over six seconds.
+const EACH: Duration = Duration::from_millis(3);
 
 impl Core {
     /// Cancels runs or tasks. Ids that do not exist are passed over in silence.
     pub(crate) fn cancel(&mut self, turn: &mut Turn<'_>, ids: &[Uuid]) {
+        let mut at = turn.now;
         for id in ids {
-            if let Some(key) = self.runs.task_key(*id) {
-                self.cancel_task(turn, key);
-            } else if let Some(run) = self.runs.index(*id) {
-                self.cancel_dag(turn, run);
+            if at == turn.now {
+                self.cancel_one(turn, *id);
+            } else {
+                self.timers.set(at, Timer::Cancel(*id));
             }
+            if self.has(Quirk::SlowCancels) {
+                at += EACH;
+            }
+        }
+    }
+
+    pub(super) fn cancel_one(&mut self, turn: &mut Turn<'_>, id: Uuid) {
+        if let Some(key) = self.runs.task_key(id) {
+            self.cancel_task(turn, key);
+        } else if let Some(run) = self.runs.index(id) {
+            self.cancel_dag(turn, run);
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) enum Timer {
     EarlyEnd(RunIx),
     /// A replay gets through.
     Replay(Replay),
+    /// A cancel gets through.
+    Cancel(Uuid),
     /// A schedule is to start its run.
     Scheduled(Uuid),
     /// A cron is to start its next run.

@@ -130,6 +130,17 @@ impl Core {
     }
 }
 
+impl Core {
+    /// A run's state by REST.
+    pub(crate) fn rest_run_status(&self, run: &Run, now: At) -> RestStatus {
+        match run.tasks.first() {
+            Some(task) if run.dag.is_none() => self.rest_status(task, now),
+            _ if self.has(Quirk::ScatteredRows) && run.has_just_failed(now) => RestStatus::Failed,
+            _ => run.rest_status(),
+        }
+    }
+}
+
 impl Task {
     /// A task by gRPC.
     pub(crate) fn grpc_view(&self, now: At) -> TaskView<'_> {
@@ -150,6 +161,16 @@ impl Task {
                     TaskView { status: RestStatus::Cancelled, error: Some(""), output: None }
                 }
             },
+        }
+    }
+
+    /// Whether REST can say whose it was. If it ended as soon as it was assigned, REST may hear of the end first, and then the end
+    /// must name the worker.
+    pub(crate) fn kept_its_worker(&self) -> bool {
+        let last = |kinds: &[TaskEventKind]| self.events.iter().rfind(|event| kinds.contains(&event.kind));
+        match (last(&[TaskEventKind::Assigned]), last(&[TaskEventKind::Finished, TaskEventKind::Failed])) {
+            (Some(begin), Some(end)) => end.worker.is_some() || end.at > begin.at + lag(TaskEventKind::Assigned),
+            _ => true,
         }
     }
 
@@ -229,6 +250,16 @@ impl Run {
         let statuses = || self.present().map(Task::rest_status);
         let worst = [RestStatus::Failed, RestStatus::Cancelled];
         worst.into_iter().find(|status| statuses().any(|other| other == *status)).unwrap_or(RestStatus::Completed)
+    }
+
+    /// Whether all but its on-failure task has ended, one in failure and only a moment ago.
+    fn has_just_failed(&self, now: At) -> bool {
+        let is_new =
+            |event: &TaskEvent| event.kind == TaskEventKind::Failed && now < event.at + lag(TaskEventKind::Queued);
+        let is_on_failure = |task: &Task| self.step(task).is_some_and(|step| step.on_failure);
+        !self.is_ended()
+            && self.present().all(|task| task.state == State::Ended || is_on_failure(task))
+            && self.present().any(|task| task.has_failed() && task.events.iter().any(is_new))
     }
 
     /// The payload of the filter that let its event through.

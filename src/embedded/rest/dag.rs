@@ -35,7 +35,7 @@ fn any_error(run: &Run) -> &str {
     run.present().map(|task| error(task, true)).find(|text| !text.is_empty()).unwrap_or_default()
 }
 
-pub(super) fn run(core: &Core, run: &Run) -> Value {
+pub(super) fn run(core: &Core, run: &Run, now: At) -> Value {
     let (heard, started, finished) = times(run);
     let mut row = json!({
         "metadata": meta(run.id, run.created),
@@ -48,7 +48,7 @@ pub(super) fn run(core: &Core, run: &Run) -> Value {
         "errorMessage": any_error(run),
         "input": object(&run.input),
         "output": last_output(run),
-        "status": run.rest_status().name(),
+        "status": core.rest_run_status(run, now).name(),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
         "workflowVersionId": run.version.id.to_string(),

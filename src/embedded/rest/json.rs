@@ -39,14 +39,6 @@ pub(super) fn meta(id: Uuid, created: At) -> Value {
     json!({"id": id.to_string(), "createdAt": stamp(created), "updatedAt": stamp(created)})
 }
 
-/// The status of a run, with what REST does not know yet.
-pub(super) fn run_status(core: &Core, run: &Run, now: At) -> RestStatus {
-    match run.tasks.first() {
-        Some(task) if run.dag.is_none() => core.rest_status(task, now),
-        _ => run.rest_status(),
-    }
-}
-
 pub(super) fn output(task: &Task) -> Value {
     match shown_by_rest(task).map(|row| &row.end) {
         Some(End::Completed(output)) if task.state == State::Ended => object(output),
@@ -79,7 +71,7 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     let tasks: Vec<_> = present.map(|task| task_of_run(core, run, task)).collect();
     let events = if run.dag.is_some() { dag::events(core, run, now) } else { Vec::new() };
     json!({
-        "run": if run.dag.is_some() { dag::run(core, run) } else { single(core, run, now) },
+        "run": if run.dag.is_some() { dag::run(core, run, now) } else { single(core, run, now) },
         "shape": dag::shape(run),
         "taskEvents": events,
         "tasks": tasks,
@@ -108,7 +100,7 @@ fn single(core: &Core, run: &Run, now: At) -> Value {
         "errorMessage": first.map(|task| error(task, true)).unwrap_or_default(),
         "input": first.map(|task| stored_payload(run, task)),
         "output": first.map(last_output).unwrap_or_default(),
-        "status": run_status(core, run, now).name(),
+        "status": core.rest_run_status(run, now).name(),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
         "workflowVersionId": run.version.id.to_string(),

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::query::{self, Query};
 use super::{Refusal, json as render};
+use crate::embedded::Quirk;
 use crate::embedded::core::filters::has_tags;
 use crate::embedded::core::store::{Run, Task};
 use crate::embedded::core::types::At;
@@ -86,7 +87,9 @@ impl Runs {
             let tasks =
                 self.matching(core, now).flat_map(|run| run.newest_first().into_iter().map(move |task| (run, task)));
             let tasks = tasks.filter(|(run, task)| {
-                self.has_status(|| task.rest_status()) && self.was_with_worker(task) && self.has_key(run.key_of(task))
+                self.has_status(|| task.rest_status())
+                    && self.was_with_worker(core, task)
+                    && self.has_key(run.key_of(task))
             });
             self.page(tasks, |(run, task)| render::task_row(core, run, task, self.payloads))
         } else {
@@ -164,8 +167,9 @@ impl Runs {
     }
 
     /// Only a list of tasks looks at it, and at the last worker that each of them had.
-    fn was_with_worker(&self, task: &Task) -> bool {
-        self.workers.is_empty() || task.last_worker().is_some_and(|last| self.workers.contains(&last))
+    fn was_with_worker(&self, core: &Core, task: &Task) -> bool {
+        let is_known = || !core.has(Quirk::ScatteredRows) || task.kept_its_worker();
+        self.workers.is_empty() || is_known() && task.last_worker().is_some_and(|last| self.workers.contains(&last))
     }
 
     fn has_key(&self, key: Option<&str>) -> bool {

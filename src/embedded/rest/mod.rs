@@ -158,7 +158,7 @@ async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, autho
     let run = id(&run, "workflow run")?;
     engine
         .find(&authorization, move |core, turn| {
-            Some(json::run_status(core, core.rest_run(run, turn.now)?, turn.now).name().into())
+            Some(core.rest_run_status(core.rest_run(run, turn.now)?, turn.now).name().into())
         })
         .await
 }

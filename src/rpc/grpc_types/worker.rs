@@ -112,7 +112,9 @@ pub(crate) enum ReportKind {
 
 impl Report {
     /// A report about just the attempt that the worker was told of. `text`: the output, or the error.
-    pub(crate) fn new(action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {
+    ///
+    /// Without the worker's name, the engine may forget who did the work, and nothing is found by it.
+    pub(crate) fn new(worker: String, action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {
         let kind = match kind {
             ReportKind::Started => pb::StepActionEventType::StepEventTypeStarted,
             ReportKind::Completed => pb::StepActionEventType::StepEventTypeCompleted,
@@ -120,6 +122,7 @@ impl Report {
         };
         let action = &action.0;
         Self(pb::StepActionEvent {
+            worker_id: worker,
             job_id: action.job_id.clone(),
             job_run_id: action.job_run_id.clone(),
             task_id: action.task_id.clone(),
