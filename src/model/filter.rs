@@ -95,6 +95,8 @@ impl RunFilter {
 
     /// Tasks that this worker has, or had last. Only together with [`tasks`](Self::tasks): a run may be with many workers,
     /// and the engine does not look at it then.
+    ///
+    /// The engine may miss a task that failed within milliseconds of its assignment: of failures it keeps no worker.
     pub fn worker(mut self, worker: WorkerId) -> Self {
         self.worker = Some(worker);
         self

@@ -12,6 +12,7 @@ mod compare;
 mod dags;
 mod errors;
 mod lists;
+mod measured;
 mod not_yet;
 mod parallel;
 mod recording;

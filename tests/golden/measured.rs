@@ -1,0 +1,261 @@
+//! What was measured of starting, listing, ending and cancelling, and is in no recording. All quirks are on.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use hatchet::embedded::Quirks;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use super::recording::workflow;
+use super::stage::{Stage, registration, registration_for};
+
+const NAME: &str = "fx";
+const EVER: &str = "since=2020-01-01T00:00:00Z";
+
+async fn stage() -> Stage {
+    let stage = Stage::set(Quirks::all(), 7).await;
+    stage.put(&workflow(&Value::Null, NAME, &Value::Null)).await;
+    stage
+}
+
+impl Stage {
+    async fn trigger(&self, more: &Value) -> String {
+        let mut request = json!({"name": NAME, "input": "{}"});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let run = self.wire.call("WorkflowService.TriggerWorkflow", &request).await.unwrap();
+        run["workflow_run_id"].as_str().unwrap().to_owned()
+    }
+
+    async fn bulk(&self, requests: Vec<Value>) -> Result<Vec<Value>, tonic::Status> {
+        let request = json!({ "workflows": requests });
+        let answer = self.wire.call("WorkflowService.BulkTriggerWorkflow", &request).await?;
+        Ok(answer["workflow_run_ids"].as_array().unwrap().clone())
+    }
+
+    async fn status_of(&self, target: &str) -> u16 {
+        self.wire.rest(Method::GET, &format!("/api/v1/stable/{target}"), None).await.0.as_u16()
+    }
+
+    async fn shown(&self, target: &str) -> Value {
+        self.wire.get(&format!("/api/v1/stable/{target}")).await
+    }
+
+    /// The rows of a list of runs.
+    async fn rows(&self, parameters: &str) -> Vec<Value> {
+        let list = self.shown(&format!("tenants/{}/workflow-runs?only_tasks=false&{parameters}", self.tenant)).await;
+        list["rows"].as_array().unwrap().clone()
+    }
+
+    async fn details(&self, run: &str) -> Result<Value, tonic::Status> {
+        self.wire.call("v1.AdminService.GetRunDetails", &json!({"external_id": run})).await
+    }
+}
+
+fn one() -> Value {
+    json!({"name": NAME, "input": "{}"})
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_knows_a_run_a_tenth_of_a_second_after_grpc() {
+    let stage = stage().await;
+    let run = stage.trigger(&json!({})).await;
+    let (details, status) = (format!("workflow-runs/{run}"), format!("workflow-runs/{run}/status"));
+    sleep(Duration::from_millis(99)).await;
+    assert_eq!((stage.status_of(&details).await, stage.status_of(&status).await), (404, 404));
+    assert!(stage.rows(EVER).await.is_empty() && stage.details(&run).await.is_ok());
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!((stage.status_of(&details).await, stage.status_of(&status).await), (200, 200));
+    assert_eq!(stage.rows(EVER).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bulks_of_more_than_a_thousand_are_taken_and_pages_of_as_many_given() {
+    let stage = stage().await;
+    let ids: HashSet<_> =
+        stage.bulk(vec![one(); 1001]).await.unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+    sleep(Duration::from_secs(1)).await;
+    for limit in [2000, 5000] {
+        let rows = stage.rows(&format!("{EVER}&limit={limit}")).await;
+        let found: HashSet<_> = rows.iter().map(|row| row["metadata"]["id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(found, ids);
+    }
+    assert_eq!(stage.rows(&format!("{EVER}&limit=50")).await.len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_element_fails_the_whole_bulk_and_an_unknown_name_does_not() {
+    let stage = stage().await;
+    let refusal =
+        stage.bulk(vec![one(), json!({"name": NAME, "input": "{}", "priority": 9}), one()]).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::InvalidArgument);
+    let ids = stage.bulk(vec![one(), json!({"name": "no-such", "input": "{}"})]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let rows = stage.rows(EVER).await;
+    assert_eq!((ids.len(), rows.len()), (2, 1));
+    assert_eq!(rows[0]["metadata"]["id"], ids[0]);
+    let phantom = stage.details(ids[1].as_str().unwrap()).await.unwrap_err();
+    assert_eq!((phantom.code(), phantom.message()), (Code::NotFound, "workflow run not found"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_phantom_nothing_is_ever_heard() {
+    let stage = stage().await;
+    let phantom = stage.trigger(&json!({"name": "no-such"})).await;
+    let results = stage.wire.results();
+    results.ask(&json!({"workflow_run_id": phantom}));
+    let log = json!({"task_run_external_id": phantom, "message": "x"});
+    let refusal = stage.wire.call("EventsService.PutLog", &log).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::NotFound);
+    let begun = Instant::now();
+    let events = stage.wire.listen("Dispatcher.SubscribeToWorkflowEvents", &json!({"workflow_run_id": phantom}));
+    sleep(Duration::from_secs(120)).await;
+    let (at, code, _) = events.end().unwrap();
+    let waited = at - begun;
+    assert_eq!(code, Code::NotFound);
+    assert!(waited > Duration::from_secs(10) && waited < Duration::from_millis(10_500), "{waited:?}");
+    assert!(results.heard.messages().is_empty() && results.heard.end().is_none());
+    assert_eq!(stage.status_of(&format!("workflow-runs/{phantom}")).await, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inputs_that_are_no_objects_and_metadata_that_is_nested_are_taken() {
+    let stage = stage().await;
+    let nested = json!({"a": {"b": [1]}, "n": 1, "none": null});
+    for input in ["[1]", "", "{}"] {
+        let request = json!({"input": input, "additional_metadata": nested.to_string()});
+        let run = stage.trigger(&request).await;
+        sleep(Duration::from_millis(100)).await;
+        let shown = stage.shown(&format!("workflow-runs/{run}")).await;
+        for (key, value) in nested.as_object().unwrap() {
+            assert_eq!(shown["run"]["additionalMetadata"][key], *value, "{input:?} {key}");
+        }
+        let v1 = json!({"workflow_name": NAME, "input": "eyJuIjoxfQ=="});
+        stage.wire.call("v1.AdminService.TriggerWorkflowRun", &v1).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_pass_over_what_they_do_not_know_and_are_empty_without_a_start() {
+    let stage = stage().await;
+    for tags in [json!({"a": "x", "b": "y"}), json!({"a": "x"}), json!({"b": "y"}), json!({})] {
+        stage.trigger(&json!({"additional_metadata": tags.to_string()})).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let count = async |parameters: &str| stage.rows(parameters).await.len();
+    assert_eq!(count(EVER).await, 4);
+    assert_eq!(count(&format!("{EVER}&statuses=NO_SUCH")).await, 4, "not none");
+    assert_eq!(count(&format!("{EVER}&statuses=COMPLETED")).await, 0);
+    assert_eq!(count("limit=50").await, 0);
+    let both = format!("{EVER}&additional_metadata=a:x&additional_metadata=b:y");
+    assert_eq!(count(&both).await, 3, "any of them by default");
+    assert_eq!(count(&format!("{both}&additional_metadata_operator=OR")).await, 3);
+    assert_eq!(count(&format!("{both}&additional_metadata_operator=AND")).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_never_started_has_no_start_in_lists_and_year_one_in_details() {
+    let stage = stage().await;
+    let run = stage.trigger(&json!({})).await;
+    stage.wire.call("v1.AdminService.CancelTasks", &json!({"external_ids": [run]})).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let row = stage.rows(EVER).await.remove(0);
+    assert_eq!((&row["status"], row.get("startedAt")), (&json!("CANCELLED"), None), "{row}");
+    let shown = stage.shown(&format!("workflow-runs/{run}")).await;
+    assert_eq!(shown["run"]["startedAt"], "0001-01-01T00:00:00Z");
+    assert_eq!(shown["run"]["duration"], 9_223_372_036_854_i64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_task_can_be_queued_by_itself() {
+    let stage = stage().await;
+    let (_, heard) = stage.worker(&registration(NAME)).await;
+    sleep(Duration::from_secs(1)).await;
+    let run = stage.trigger(&json!({})).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(heard.messages().len(), 1);
+    assert_eq!(stage.shown(&format!("tasks/{run}")).await["status"], "QUEUED");
+    assert_eq!(stage.shown(&format!("workflow-runs/{run}")).await["run"]["status"], "RUNNING");
+    let report = json!({"task_run_external_id": run, "event_type": "STEP_EVENT_TYPE_COMPLETED", "event_payload": "{}"});
+    stage.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.shown(&format!("tasks/{run}")).await["status"], "COMPLETED", "right after the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn anyone_writes_to_the_log_of_any_task() {
+    let stage = stage().await;
+    let runs = [stage.trigger(&json!({})).await, stage.trigger(&json!({})).await];
+    let write = async |run: &str, message: &str| {
+        let line = json!({
+            "task_run_external_id": run, "message": message, "level": "INFO", "metadata": "{\"by\": \"ada\"}",
+        });
+        stage.wire.call("EventsService.PutLog", &line).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let lines = stage.shown(&format!("tasks/{run}/logs")).await;
+        let last = lines["rows"].as_array().unwrap().last().unwrap().clone();
+        assert_eq!((&last["message"], &last["metadata"]["by"]), (&json!(message), &json!("ada")));
+    };
+    write(&runs[1], "queued").await;
+    stage.wire.call("v1.AdminService.CancelTasks", &json!({"external_ids": [runs[1]]})).await.unwrap();
+    write(&runs[1], "cancelled").await;
+    let (_, _heard) = stage.worker(&registration(NAME)).await;
+    sleep(Duration::from_secs(1)).await;
+    write(&runs[0], "running").await;
+    let report =
+        json!({"task_run_external_id": runs[0], "event_type": "STEP_EVENT_TYPE_COMPLETED", "event_payload": "{}"});
+    stage.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+    write(&runs[0], "completed").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_cancels_take_their_time_after_the_answer() {
+    let stage = stage().await;
+    stage.bulk(vec![one(); 2000]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let target = format!("/api/v1/stable/tenants/{}/tasks/cancel", stage.tenant);
+    let filter = json!({"filter": {"since": "2020-01-01T00:00:00Z"}});
+    let (status, body) = stage.wire.rest(Method::POST, &target, Some(filter.to_string().into())).await;
+    assert_eq!(status.as_u16(), 200);
+    let named = body["ids"].as_array().unwrap().len();
+    let cancelled = async || stage.rows(&format!("{EVER}&statuses=CANCELLED&limit=5000")).await.len();
+    let at_once = cancelled().await;
+    assert!(at_once < named / 2, "{at_once} of {named}");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(cancelled().await, named);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_tells_of_a_failure_before_the_on_failure_task_has_run() {
+    let task = |name: &str| json!({"readable_id": name, "action": format!("fx:{name}"), "timeout": "60s"});
+    let definition = json!({"name": NAME, "tasks": [task("work")], "on_failure_task": task("cleanup")});
+    let stage = Stage::set(Quirks::all(), 7).await;
+    stage.put(&definition).await;
+    let (_, heard) = stage.worker(&registration_for(NAME, &[definition])).await;
+    sleep(Duration::from_secs(1)).await;
+    let run = stage.trigger(&json!({})).await;
+    sleep(Duration::from_secs(1)).await;
+    let end = async |name: &str, kind: &str| {
+        let given = heard.messages();
+        let (_, action) = given.iter().find(|(_, action)| action["task_name"] == name).unwrap();
+        let report = json!({
+            "task_run_external_id": action["task_run_external_id"], "event_payload": "{}",
+            "event_type": format!("STEP_EVENT_TYPE_{kind}"),
+        });
+        stage.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+    };
+    let by_both = async || {
+        let by_rest = stage.shown(&format!("workflow-runs/{run}")).await["run"]["status"].clone();
+        let by_grpc = stage.details(&run).await.unwrap();
+        (by_rest.as_str().unwrap().to_owned(), by_grpc["done"] == true)
+    };
+    end("work", "FAILED").await;
+    assert_eq!(by_both().await, ("FAILED".into(), false));
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(by_both().await, ("RUNNING".into(), false));
+    end("cleanup", "COMPLETED").await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(by_both().await, ("FAILED".into(), true));
+}
