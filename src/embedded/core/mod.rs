@@ -76,8 +76,8 @@ pub(crate) struct Core {
     effects: Vec<Effect>,
     /// Tasks of DAGs that wait for sleeps or events.
     waiting: BTreeSet<TaskKey>,
-    /// How many replays are not through.
-    replaying: usize,
+    /// When the replays of the last call are through, if they take their time.
+    replays_until: Option<At>,
     /// Numbers for events, in the order they are recorded.
     event_count: i64,
 }
@@ -100,7 +100,7 @@ impl Core {
             keys: Keys::default(),
             effects: Vec::new(),
             waiting: BTreeSet::new(),
-            replaying: 0,
+            replays_until: None,
             event_count: 0,
         }
     }
@@ -133,7 +133,7 @@ impl Core {
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
-                Timer::Replay(replay) => self.replay_taken(turn, replay),
+                Timer::Replay(replay) => self.replay_now(turn, replay),
                 Timer::Cancel(id) => self.cancel_one(turn, id),
                 Timer::Wake(task, condition) => self.wake(turn, task, condition),
                 Timer::EarlyEnd(run) => self.early_end(turn, run),

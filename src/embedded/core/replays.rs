@@ -13,7 +13,7 @@ const TEXT: &str = "Task was replayed, resetting task result.";
 /// So many of one call get through, if replays get lost.
 const TAKEN: usize = 200;
 /// And so long each of them takes.
-const EACH: Duration = Duration::from_millis(20);
+const EACH: Duration = Duration::from_millis(40);
 
 /// What is replayed at once: a run, or one step of a DAG with all that comes after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,25 +55,22 @@ impl Core {
 
     /// Takes the first of a call, one after the other; and if those of an earlier call are not through, only some of them.
     fn replay_some(&mut self, turn: &mut Turn<'_>, replays: &[Replay]) {
-        let busy = self.replaying > 0;
-        let taken = replays.iter().take(TAKEN).copied().filter(|_| !busy || turn.coin()).collect::<Vec<_>>();
-        let mut at = turn.now;
-        for replay in taken {
-            self.replaying += 1;
-            self.timers.set(at, Timer::Replay(replay));
-            at += EACH;
+        let mut at = self.replays_until.filter(|until| *until > turn.now);
+        let busy = at.is_some();
+        for replay in replays.iter().take(TAKEN) {
+            if !busy || turn.coin() {
+                let due = at.unwrap_or(turn.now);
+                self.timers.set(due, Timer::Replay(*replay));
+                at = Some(due + EACH);
+            }
         }
-        // The first is due now.
+        self.replays_until = at;
+        // The first may be due now.
         self.advance(turn);
     }
 
-    pub(super) fn replay_taken(&mut self, turn: &mut Turn<'_>, replay: Replay) {
-        self.replaying = self.replaying.saturating_sub(1);
-        self.replay_now(turn, replay);
-    }
-
     /// What runs, or lies between two attempts, stays as it is.
-    fn replay_now(&mut self, turn: &mut Turn<'_>, replay: Replay) {
+    pub(super) fn replay_now(&mut self, turn: &mut Turn<'_>, replay: Replay) {
         let (Replay::Run(ix) | Replay::Step(TaskKey { run: ix, .. })) = replay;
         let Some(run) = self.runs.get(ix) else { return };
         if run.dag.is_some() {

@@ -114,7 +114,8 @@ impl Bench {
         let definition = Definition {
             name: name.into(),
             description: String::new(),
-            default_priority: None,
+            // What is started without a call does not always go by it.
+            default_priority: Some(3),
             input_json_schema: None,
             tasks,
             on_failure,

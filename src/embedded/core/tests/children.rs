@@ -91,6 +91,55 @@ fn however_it_and_its_parent_have_ended() {
     assert_eq!(bench.rest(kid), RestStatus::Failed);
     let late = bench.child(id, Some(1), None);
     assert_eq!(bench.rest(late), RestStatus::Running);
+    // Cancelled it stays what it is, and can be replayed.
+    bench.turn(|core, turn| core.cancel(turn, &[late]));
+    assert_eq!((bench.child(id, Some(1), None), bench.rest(late)), (late, RestStatus::Cancelled));
+    bench.turn(|core, turn| core.replay(turn, &[late]));
+    assert_eq!(bench.rest(late), RestStatus::Running);
+    // The parent's replay starts none of them again.
+    bench.turn(|core, turn| core.replay(turn, &[id]));
+    assert_eq!(bench.child(id, Some(0), None), kid);
+    // After its cancel, new ones can still be started.
+    bench.turn(|core, turn| core.cancel(turn, &[id]));
+    let new = bench.child(id, Some(2), None);
+    assert_eq!(bench.rest(new), RestStatus::Running);
+}
+
+#[test]
+fn of_another_workflow_it_is_the_same_child() {
+    let (mut bench, id) = parent(Quirks::none());
+    bench.put_with("other", task(), Rules::default()).unwrap();
+    let first = bench.child(id, Some(0), None);
+    let other = Trigger { workflow: "other".into(), ..child(id, Some(0), None) };
+    assert_eq!(bench.start(vec![other]).unwrap(), [first]);
+}
+
+#[test]
+fn its_own_metadata_wins_and_keys_of_the_engine_are_not_inherited() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.worker(10);
+    bench.put(task());
+    let metadata =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    let root = Trigger {
+        metadata: metadata(&[("own", "parent's"), ("hatchet__x", "y"), ("hatchet__parent_step_run_id", "as sent")]),
+        ..trigger(None)
+    };
+    let id = bench.start(vec![root]).unwrap()[0];
+    let kid = bench.child(id, Some(0), None);
+    let read = |run| serde_json::from_str::<serde_json::Value>(&bench.run(run).metadata).unwrap();
+    assert_eq!(read(id)["hatchet__parent_step_run_id"], "as sent");
+    assert_eq!((&read(kid)["own"], read(kid).get("hatchet__x")), (&"o".into(), None));
+}
+
+#[test]
+fn its_priority_is_its_workflows_and_not_its_parents() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.worker(10);
+    bench.put(task());
+    let id = bench.start(vec![Trigger { priority: Some(2), ..trigger(None) }]).unwrap()[0];
+    let kid = bench.child(id, Some(0), None);
+    assert_eq!((bench.run(id).priority, bench.run(kid).priority), (2, 3));
 }
 
 #[test]

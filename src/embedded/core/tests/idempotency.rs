@@ -70,6 +70,22 @@ fn the_end_of_a_run_frees_a_key_that_goes_by_it() {
 }
 
 #[test]
+fn a_replay_does_not_take_its_key_again() {
+    let mut bench = bench(Quirks::none(), STATUS);
+    bench.worker(10);
+    let first = bench.claim(&["a"]).unwrap()[0];
+    bench.report(first, ReportKind::Completed, 0, "{}");
+    bench.turn(|core, turn| core.replay(turn, &[first]));
+    // A new run with the key starts beside it, and its holding the key is nothing to another replay.
+    let second = bench.claim(&["a"]).unwrap()[0];
+    assert_eq!((bench.rest(first), bench.rest(second)), (RestStatus::Running, RestStatus::Running));
+    bench.report(first, ReportKind::Completed, 1, "{}");
+    assert_eq!(bench.existing("a"), Some(second));
+    bench.turn(|core, turn| core.replay(turn, &[first]));
+    assert_eq!(bench.rest(first), RestStatus::Running);
+}
+
+#[test]
 fn a_dag_keeps_its_key_until_it_has_ended_or_its_first_task_has() {
     for (quirks, early) in [(Quirks::none(), false), (Quirks::none().with(Quirk::EarlyFreeKeys), true)] {
         let mut bench = bench(quirks, STATUS);

@@ -181,3 +181,24 @@ fn watchers_hear_of_a_late_end_too() {
         ]
     );
 }
+
+#[test]
+fn timeouts_are_noticed_late_as_a_quirk_and_never_early() {
+    let mut late = 0;
+    for seed in 0..20 {
+        let mut bench = Bench::new(Quirks::none().with(crate::embedded::Quirk::LateTimeouts));
+        bench.worker(1);
+        // So many draws of chance before it.
+        for _ in 0..seed {
+            bench.turn(|_, turn| (turn.random)());
+        }
+        let id = bench.started(TaskDefinition { timeout: "2s".into(), ..task() });
+        bench.pass(Duration::from_millis(1999));
+        assert_eq!(bench.rest(id), RestStatus::Running, "never early");
+        bench.pass(Duration::from_millis(1));
+        late += usize::from(bench.rest(id) == RestStatus::Running);
+        bench.pass(seconds(1));
+        assert_eq!(bench.rest(id), RestStatus::Failed, "at most a second late");
+    }
+    assert!(late > 10, "{late}");
+}

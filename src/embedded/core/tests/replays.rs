@@ -150,30 +150,54 @@ fn a_dag_that_has_not_ended_is_left_alone() {
     assert_eq!((bench.attempts(run), bench.attempts(other)), (vec![1, 0, 0, 0], vec![0, 0, 0, 0]));
 }
 
+/// How many of so many calls of so many runs each are replayed, if the calls come in this distance.
+fn replayed(quirks: Quirks, calls: usize, of: usize, apart: Duration) -> usize {
+    let (mut bench, _) = completed(quirks);
+    let runs: Vec<_> = (0..calls * of).map(|_| bench.trigger()).collect();
+    for id in &runs {
+        bench.report(*id, ReportKind::Completed, 0, "{}");
+    }
+    for call in runs.chunks(of) {
+        assert_eq!(bench.replay(call).len(), of, "all are named in the answer");
+        bench.pass(apart);
+    }
+    bench.pass(seconds(60));
+    runs.iter().filter(|id| bench.kinds(**id).contains(&("RETRIED_BY_USER", 0))).count()
+}
+
 #[test]
 fn replays_get_lost_as_a_quirk() {
-    let replayed = |quirks, calls: &[usize]| {
-        let (mut bench, _) = completed(quirks);
-        let runs: Vec<_> = (0..500).map(|_| bench.trigger()).collect();
-        for id in &runs {
-            bench.report(*id, ReportKind::Completed, 0, "{}");
-        }
-        let mut left = &runs[..];
-        for count in calls {
-            let (now, later) = left.split_at(*count);
-            assert_eq!(bench.replay(now).len(), *count);
-            bench.pass(Duration::from_millis(100));
-            left = later;
-        }
-        bench.pass(seconds(4));
-        runs.iter().filter(|id| bench.task(**id).retry_count == 1).count()
-    };
-    assert_eq!(replayed(Quirks::none(), &[500]), 500);
     let lost = Quirks::none().with(Quirk::LostReplays);
-    assert_eq!(replayed(lost, &[500]), 200);
-    assert_eq!(replayed(lost, &[100]), 100);
-    // While the first are not through, half of the next ones are lost.
-    assert_eq!(replayed(lost, &[100, 100]), 150);
+    assert_eq!(replayed(Quirks::none(), 1, 500, seconds(1)), 500);
+    for (calls, of, apart, fewest, most) in [
+        (1, 500, seconds(1), 200, 200),
+        (1, 100, seconds(1), 100, 100),
+        // Measured: 300 and 250.
+        (5, 100, Duration::from_millis(1500), 260, 340),
+        (10, 50, seconds(1), 230, 310),
+        // One call when the last is through: none is lost.
+        (5, 100, seconds(8), 500, 500),
+    ] {
+        let done = replayed(lost, calls, of, apart);
+        assert!((fewest..=most).contains(&done), "{calls} calls of {of}, {apart:?} apart: {done}");
+    }
+}
+
+#[test]
+fn what_runs_or_waits_is_named_and_left_as_it_is_with_lost_replays_too() {
+    let mut bench = Bench::new(Quirks::all());
+    let id = bench.started(task());
+    assert_eq!(bench.replay(&[id]), [id]);
+    bench.pass(seconds(1));
+    assert_eq!((bench.task(id).retry_count, bench.core.queues.entries().count()), (1, 1), "queued: another attempt");
+    bench.worker(1);
+    assert_eq!(bench.replay(&[id]), [id]);
+    bench.pass(seconds(1));
+    assert_eq!((bench.task(id).retry_count, bench.rest(id)), (1, RestStatus::Running));
+    bench.turn(|core, turn| core.cancel(turn, &[id]));
+    assert_eq!(bench.replay(&[id]), [id]);
+    bench.pass(seconds(1));
+    assert_eq!((bench.task(id).retry_count, bench.rest(id)), (2, RestStatus::Running), "cancelled: it is accepted");
 }
 
 #[test]
