@@ -14,6 +14,15 @@ const SHORTHANDS: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
 ];
 
+/// A field's name, its least and its most, and what else stands for its numbers.
+type Kind = (&'static str, u32, u32, &'static [&'static str]);
+const SECOND: Kind = ("second", 0, 59, &[]);
+const MINUTE: Kind = ("minute", 0, 59, &[]);
+const HOUR: Kind = ("hour", 0, 23, &[]);
+const DAY: Kind = ("day", 1, 31, &[]);
+const MONTH: Kind = ("month", 1, 12, &MONTHS);
+const WEEKDAY: Kind = ("weekday", 0, 6, &WEEKDAYS);
+
 /// An expression: the numbers that each field allows, as bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expression {
@@ -34,7 +43,8 @@ pub(crate) struct Field {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
-    Invalid,
+    /// What was found, and what is accepted.
+    Invalid(String),
     /// There are no time zones here but one.
     Zone(String),
     /// There is no `@every` here.
@@ -69,25 +79,27 @@ impl Expression {
 }
 
 fn fields(words: &[&str]) -> Result<Expression, Problem> {
-    let with_seconds = |fields: [&str; 6]| -> Option<Expression> {
-        let [seconds, minutes, hours, days, months, weekdays] = fields;
-        Some(Expression {
-            seconds: field(seconds, 0, 59, &[])?.allowed,
-            minutes: field(minutes, 0, 59, &[])?.allowed,
-            hours: field(hours, 0, 23, &[])?.allowed,
-            days: field(days, 1, 31, &[])?,
-            months: field(months, 1, 12, &MONTHS)?.allowed,
-            weekdays: field(weekdays, 0, 6, &WEEKDAYS)?,
-        })
-    };
-    let expression = match *words {
-        [minutes, hours, days, months, weekdays] => with_seconds(["0", minutes, hours, days, months, weekdays]),
-        [seconds, minutes, hours, days, months, weekdays] => {
-            with_seconds([seconds, minutes, hours, days, months, weekdays])
+    let [seconds, minutes, hours, days, months, weekdays] = match *words {
+        [minutes, hours, days, months, weekdays] => ["0", minutes, hours, days, months, weekdays],
+        [seconds, minutes, hours, days, months, weekdays] => [seconds, minutes, hours, days, months, weekdays],
+        _ => {
+            let count = words.len();
+            return Err(Problem::Invalid(format!("found {count} fields, accepted: 5, or 6 with seconds first")));
         }
-        _ => None,
     };
-    expression.ok_or(Problem::Invalid)
+    let read = |text: &str, (name, least, most, names): Kind| {
+        let accepted = format_args!("{least} to {most}, *, lists, ranges and steps");
+        field(text, least, most, names)
+            .ok_or_else(|| Problem::Invalid(format!("found {text:?} as its {name}, accepted: {accepted}")))
+    };
+    Ok(Expression {
+        seconds: read(seconds, SECOND)?.allowed,
+        minutes: read(minutes, MINUTE)?.allowed,
+        hours: read(hours, HOUR)?.allowed,
+        days: read(days, DAY)?,
+        months: read(months, MONTH)?.allowed,
+        weekdays: read(weekdays, WEEKDAY)?,
+    })
 }
 
 /// A list of ranges. Empty parts of it are passed over.
@@ -172,12 +184,25 @@ mod tests {
             "* * L * *",
             "not a cron",
         ] {
-            assert_eq!(Expression::parse(text), Err(Problem::Invalid), "{text}");
+            assert!(matches!(Expression::parse(text), Err(Problem::Invalid(_))), "{text}");
         }
         assert_eq!(Expression::parse("TZ=Europe/Oslo 0 9 * * *"), Err(Problem::Zone("Europe/Oslo".into())));
         assert_eq!(Expression::parse_any("@hourly"), Expression::parse("0 * * * *"));
         assert_eq!(Expression::parse_any("@every 1m"), Err(Problem::Every));
-        assert_eq!(Expression::parse_any("@never"), Err(Problem::Invalid));
+        assert!(matches!(Expression::parse_any("@never"), Err(Problem::Invalid(_))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, problem) in [
+            ("0 9 * * 7", "found \"7\" as its weekday, accepted: 0 to 6, "),
+            ("60 * * * *", "found \"60\" as its minute, accepted: 0 to 59, "),
+            ("61 0 9 * * *", "found \"61\" as its second, accepted: 0 to 59, "),
+            ("not a cron", "found 3 fields, accepted: 5, or 6 with seconds first"),
+        ] {
+            let Err(Problem::Invalid(found)) = Expression::parse(text) else { panic!("{text}") };
+            assert!(found.starts_with(problem), "{found}");
+        }
     }
 
     proptest! {

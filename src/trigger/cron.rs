@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::list::RunQuery;
 use crate::model::cron::{Expression, Problem};
 use crate::model::metadata::Metadata;
-use crate::model::payload::encode_input;
+use crate::model::payload::{encode_input, excerpt};
 use crate::model::{CronId, Payload, Priority, Window, WorkflowId, convert, metadata};
 use crate::rpc::trigger_types::{CronRow, NewCron};
 use crate::run::{Directory, Runnable};
@@ -149,10 +149,9 @@ fn check(name: &str, expression: &str) -> Result<()> {
     }
     // What zones there are, and what it makes of @every, the server knows.
     match Expression::parse_any(expression) {
-        Err(Problem::Invalid) => Err(Error::invalid(
-            "cron expression",
-            format_args!("found {expression:?}, accepted: 5 fields, or 6 with seconds first"),
-        )),
+        Err(Problem::Invalid(problem)) => {
+            Err(Error::invalid("cron expression", format_args!("{problem} (in {:?})", excerpt(expression))))
+        }
         _ => Ok(()),
     }
 }
@@ -332,9 +331,9 @@ mod tests {
         assert!(check("a", "TZ=Europe/Oslo 0 9 * * *").is_ok(), "the server knows the zones");
         for (name, expression, text) in [
             ("", "* * * * *", "invalid cron name: found \"\""),
-            ("a", "not a cron", "invalid cron expression: found \"not a cron\", accepted: 5 fields"),
-            ("a", "", "invalid cron expression: found \"\""),
-            ("a", "TZ=Europe/Oslo 0 9 * * 7", "invalid cron expression"),
+            ("a", "not a cron", "invalid cron expression: found 3 fields, accepted: 5, or 6"),
+            ("a", "", "invalid cron expression: found 0 fields"),
+            ("a", "TZ=Europe/Oslo 0 9 * * 7", "invalid cron expression: found \"7\" as its weekday, accepted: 0 to 6"),
         ] {
             let error = check(name, expression).unwrap_err();
             assert!(error.to_string().starts_with(text) && error.never_reached_server(), "{error}");

@@ -44,8 +44,12 @@ impl Triggers {
         }
         for (at, cron) in self.crons.iter().enumerate() {
             // Which zones there are, the server knows.
-            if matches!(Expression::parse(cron), Err(Problem::Invalid | Problem::Every)) {
-                problems.push(format!("cron: found {cron:?}, accepted: 5 fields, or 6 with seconds first"));
+            match Expression::parse(cron) {
+                Err(Problem::Invalid(problem)) => problems.push(format!("cron: {problem} (in {cron:?})")),
+                Err(Problem::Every) => {
+                    problems.push(format!("cron: found {cron:?}, accepted: 5 fields, or 6 with seconds first"))
+                }
+                Err(Problem::Zone(_)) | Ok(_) => {}
             }
             if self.crons.iter().take(at).any(|other| other == cron) {
                 problems.push(format!("cron: {cron:?} is given twice, accepted: once"));
@@ -180,8 +184,8 @@ mod tests {
         for text in [
             "event: found the key \"\"",
             "\"a\" is given twice",
-            "found \"@daily\", accepted: 5 fields",
-            "found \"0 9 * * 7\"",
+            "found 1 fields, accepted: 5, or 6 with seconds first (in \"@daily\")",
+            "found \"7\" as its weekday, accepted: 0 to 6, *, lists, ranges and steps (in \"0 9 * * 7\")",
             "\"* * * * *\" is given twice",
             "cron: invalid input: found 1, accepted: a JSON object",
             "idempotency: found 0ns",

@@ -11,7 +11,7 @@ const FURTHEST: i32 = 9;
 impl Problem {
     pub(super) fn fault(&self) -> Fault {
         match self {
-            Self::Invalid => Fault::invalid("Invalid cron expression"),
+            Self::Invalid(_) => Fault::invalid("Invalid cron expression"),
             Self::Zone(zone) => Fault::unimplemented(&format!("crons of the time zone {zone}")),
             Self::Every => Fault::unimplemented("@every of crons"),
         }

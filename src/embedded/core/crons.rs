@@ -93,7 +93,7 @@ impl Core {
             Err(Problem::Every) if !is_nonsense(&what.text) => return Err(Problem::Every.fault()),
             Err(Problem::Zone(zone)) => return Err(Problem::Zone(zone).fault()),
             Err(_) if self.has(Quirk::VanishingCrons) => None,
-            Err(_) => return Err(Problem::Invalid.fault()),
+            Err(problem) => return Err(problem.fault()),
         };
         Ok(self.add_cron(turn, what, false, expression))
     }

@@ -152,6 +152,8 @@ fn passes<'a>(rules: &'a Rules, event: &EventRef, pushed: &Pushed) -> Vec<Option
 fn metadata(event: &EventRef, pushed: &Pushed) -> Map<String, Value> {
     let mut all = pushed.metadata.as_object().cloned().unwrap_or_default();
     all.retain(|key, _| !key.starts_with(RESERVED) || KEPT.contains(&key.as_str()));
+    // Each run of the event gets its own.
+    all.remove("traceparent");
     all.insert("hatchet__event_id".into(), event.id.to_string().into());
     all.insert("hatchet__event_key".into(), (&*event.key).into());
     all

@@ -137,7 +137,7 @@ impl Rules {
     /// What the engine's validator has against them.
     pub(super) fn check(&self, problems: &mut Problems) {
         for (at, text) in self.crons.iter().enumerate() {
-            if cron::Expression::parse(text) == Err(cron::Problem::Invalid) {
+            if matches!(cron::Expression::parse(text), Err(cron::Problem::Invalid(_))) {
                 problems.add(&format!("CronTriggers[{at}]"), "Invalid cron expression");
             }
         }

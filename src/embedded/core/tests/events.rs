@@ -58,6 +58,15 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
         (&json!(id.to_string()), &json!("k"))
     );
     assert!(metadata["traceparent"].is_string());
+    // Each run of an event has its own, whatever was sent.
+    bench.put_with("second", task(), listens(&["k"])).unwrap();
+    let sent = Pushed { metadata: json!({"traceparent": "sent"}), ..pushed("k", json!({})) };
+    let traces: std::collections::HashSet<_> = bench
+        .push(sent)
+        .into_iter()
+        .map(|(run, _)| serde_json::from_str::<Value>(&bench.run(run).metadata).unwrap()["traceparent"].to_string())
+        .collect();
+    assert!(traces.len() == 2 && !traces.contains("\"sent\""), "{traces:?}");
 
     let runs = bench.push(pushed("k", json!([1])));
     assert_eq!(&*bench.run(runs[0].0).input, "null");
