@@ -47,7 +47,7 @@ impl Triggers {
             match Expression::parse(cron) {
                 Err(Problem::Invalid(problem)) => problems.push(format!("cron: {problem} (in {cron:?})")),
                 Err(Problem::Every) => {
-                    problems.push(format!("cron: found {cron:?}, accepted: 5 fields, or 6 with seconds first"))
+                    problems.push(format!("cron: found {cron:?}, accepted: 5 fields, or 6 with seconds first"));
                 }
                 Err(Problem::Zone(_)) | Ok(_) => {}
             }
