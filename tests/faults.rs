@@ -219,18 +219,27 @@ async fn a_cron_is_gone_when_the_list_says_so_and_not_when_the_server_is_unwell(
     let (stage, worker) = stage().await;
     let cron = stage.hatchet.cron(&stage.task, "daily", "0 9 * * *", &()).create().await.unwrap();
     let route = "/api/v1/tenants/{tenant}/workflows/crons/{cron}";
-    for method in ["GET", "PATCH", "DELETE"] {
+    for method in ["PATCH", "DELETE"] {
         stage.engine.faults().inject(&format!("{method} {route}"), Fault::Refuse(500), 1);
     }
-    let unwell = [cron.details().await.unwrap_err(), cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()];
-    for error in unwell {
+    for error in [cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()] {
         assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, false), "{error}");
     }
     assert_eq!(stage.engine.faults().planned(), 0);
+    // It is there by the list, which then tells all about it; if that fails too, the first error stands.
+    let list = "GET /api/v1/tenants/{tenant}/workflows/crons";
+    stage.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1);
+    assert_eq!(cron.details().await.unwrap().id, cron.id());
+    stage.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1);
+    stage.engine.faults().inject(list, Fault::Refuse(500), 1);
+    assert_eq!(cron.details().await.unwrap_err().kind(), ErrorKind::Server);
+    assert_eq!(stage.engine.faults().planned(), 0);
+
     cron.delete().await.unwrap();
-    for error in [cron.details().await.unwrap_err(), cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()]
-    {
-        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let error = cron.details().await.unwrap_err();
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::NotFound, true), "{error}");
+    for error in [cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()] {
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::NotFound, false), "{error}");
     }
     worker.shutdown().await;
 }

@@ -32,8 +32,8 @@ quirks! {
     StuckFollowers,
     /// A cancel of a DAG does not reach its tasks that wait for a sleep or an event: they run when that comes.
     DeafWaits,
-    /// The cancels of one call are done one after the other once it has been answered, which takes seconds for thousands. What
-    /// ends in the meantime is damaged as by any cancel that comes too late.
+    /// The cancels of one call are done one after the other, all but the first after its answer, which takes seconds for
+    /// thousands. What ends in the meantime is damaged as by any cancel that comes too late.
     SlowCancels,
     /// Of one call's replays only the first 200 are done, one after the other; and of those that are asked for before the
     /// last call's are through, only some. All are answered as if they were done.

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::rest::Rest;
@@ -13,6 +12,8 @@ use crate::transport::{Call, RestCall};
 
 /// Rows for each question.
 const PAGE: usize = 200;
+/// Rows that two pages have in common.
+const OVERLAP: usize = 10;
 
 impl Rest {
     /// An event with the runs that it started. Not found for about a tenth of a second after it was pushed.
@@ -56,9 +57,15 @@ impl Rest {
     }
 
     pub(crate) async fn cron(&self, cron: &str) -> Result<CronRow> {
-        let name = "reading the cron";
-        let answer = self.about_cron(name, cron, RestCall::get).await?;
-        super::rest::decode(name, &answer)
+        let error = match self.read("reading the cron", self.of_workflows(&["crons", cron], RestCall::get)).await {
+            Err(error) if may_be_unknown(&error) => error,
+            answer => return answer,
+        };
+        match self.find_cron(cron).await {
+            Ok(Some(row)) => Ok(row),
+            Ok(None) => Err(error.with_kind(ErrorKind::NotFound).unsent()),
+            Err(_) => Err(error),
+        }
     }
 
     pub(crate) async fn crons(&self, parameters: &[(&str, String)]) -> Result<Vec<CronRow>> {
@@ -69,33 +76,28 @@ impl Rest {
     pub(crate) async fn enable_cron(&self, cron: &str, enabled: bool) -> Result<()> {
         let name = if enabled { "resuming the cron" } else { "pausing the cron" };
         let body = serde_json::json!({ "enabled": enabled }).to_string();
-        self.about_cron(name, cron, |path| RestCall::patch(path, body)).await.map(drop)
+        let call = self.of_workflows(&["crons", cron], |path| RestCall::patch(path, body));
+        self.change_cron(Call::idempotent(name), cron, &call).await
     }
 
     pub(crate) async fn delete_cron(&self, cron: &str) -> Result<()> {
-        self.about_cron("deleting the cron", cron, RestCall::delete).await.map(drop)
+        let call = self.of_workflows(&["crons", cron], RestCall::delete);
+        self.change_cron(Call::once("deleting the cron"), cron, &call).await
     }
 
-    /// A call about one cron. The server answers with an internal error for one that is not there, as it does when something
-    /// is wrong; which of the two it is, the list tells.
-    async fn about_cron(
-        &self,
-        name: &'static str,
-        cron: &str,
-        call: impl FnOnce(&[&str]) -> RestCall,
-    ) -> Result<Bytes> {
-        let error = match self.send_as(Call::once(name), &self.of_workflows(&["crons", cron], call)).await {
-            Err(error) if error.answer() == Some(Answer::Http(500)) => error,
-            answer => return answer,
-        };
-        match self.crons(&[]).await {
-            Ok(crons) if crons.iter().all(|row| row.as_ref() != cron) => {
-                Err(Error::new(ErrorKind::NotFound, format!("the server has no cron {cron}"))
-                    .with_source(error)
-                    .unsent())
-            }
-            _ => Err(error),
+    async fn change_cron(&self, kind: Call, cron: &str, call: &RestCall) -> Result<()> {
+        match self.send_as(kind, call).await {
+            Err(error) if may_be_unknown(&error) => match self.find_cron(cron).await {
+                Ok(None) => Err(error.with_kind(ErrorKind::NotFound)),
+                _ => Err(error),
+            },
+            answer => answer.map(drop),
         }
+    }
+
+    /// A cron by the list, which is what tells whether it is there.
+    async fn find_cron(&self, cron: &str) -> Result<Option<CronRow>> {
+        Ok(self.crons(&[]).await?.into_iter().find(|row| row.as_ref() == cron))
     }
 
     /// A call below the tenant's workflows.
@@ -110,20 +112,30 @@ impl Rest {
         list: &str,
         parameters: &[(&str, String)],
     ) -> Result<Vec<T>> {
-        let (mut all, mut known) = (Vec::new(), HashSet::new());
-        for page in 0.. {
+        let (mut all, mut known, mut offset) = (Vec::new(), HashSet::new(), 0_usize);
+        loop {
             let call = self
                 .of_workflows(&[list], RestCall::get)
                 .query("limit", &PAGE.to_string())
-                .query("offset", &(page * PAGE).to_string());
+                .query("offset", &offset.to_string());
             let call = parameters.iter().fold(call, |call, (name, value)| call.query(name, value));
             let rows = self.read::<Rows<T>>(name, call).await?.rows.unwrap_or_default();
-            let is_full = rows.len() >= PAGE;
-            all.extend(rows.into_iter().filter(|row| known.insert(row.as_ref().to_owned())));
-            if !is_full {
-                break;
+            // What is deleted meanwhile moves the others up: a page that does not meet the last one has left some out.
+            if offset > 0 && !rows.iter().any(|row| known.contains(row.as_ref())) {
+                offset = offset.saturating_sub(PAGE / 2);
+                continue;
             }
+            let count = rows.len();
+            all.extend(rows.into_iter().filter(|row| known.insert(row.as_ref().to_owned())));
+            if count < PAGE {
+                return Ok(all);
+            }
+            offset += PAGE - OVERLAP;
         }
-        Ok(all)
     }
+}
+
+/// How the server answers about a cron that it does not have, and when something is wrong.
+fn may_be_unknown(error: &Error) -> bool {
+    error.answer() == Some(Answer::Http(500))
 }

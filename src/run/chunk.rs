@@ -41,7 +41,9 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
     limit: usize,
     call: impl Fn(Vec<T>) -> F,
 ) -> Vec<Result<R>> {
-    let (mut results, mut chunk, mut gone) = (Vec::new(), Chunk::default(), None);
+    let things = things.into_iter();
+    let mut results = Vec::with_capacity(things.size_hint().0);
+    let (mut chunk, mut gone) = (Chunk::default(), None);
     for thing in things {
         let place = results.len();
         let result = match (thing, &gone) {
@@ -119,8 +121,7 @@ mod tests {
     proptest! {
         /// However the sizes fall, no call is over either limit, nothing is left out, and all is answered in its place.
         #[test]
-        fn calls_keep_both_limits(sizes in proptest::collection::vec(0usize..400, 0..3000)) {
-            let limit = 1000;
+        fn calls_keep_both_limits(sizes in proptest::collection::vec(0usize..400, 0..3000), limit in 400usize..600_000) {
             let calls = RefCell::new(Vec::new());
             // A size of nothing stands for what cannot be sent.
             let things = sizes.iter().enumerate().map(|(at, size)| match size {
@@ -132,9 +133,11 @@ mod tests {
                 things.into_iter().map(|(at, _)| Ok(at)).collect()
             });
             let results = results.now_or_never().unwrap();
-            for call in calls.into_inner() {
-                let size: usize = call.iter().map(|(_, size)| size).sum();
-                prop_assert!(!call.is_empty() && call.len() <= MOST && size <= limit);
+            let calls = calls.into_inner();
+            let size = |call: &[(usize, usize)]| call.iter().map(|(_, size)| size).sum::<usize>();
+            prop_assert!(calls.iter().all(|call| !call.is_empty() && call.len() <= MOST && size(call) <= limit));
+            for (call, next) in calls.iter().zip(calls.iter().skip(1)) {
+                prop_assert!(call.len() == MOST || size(call) + next[0].1 > limit, "one more would have fitted");
             }
             prop_assert_eq!(results.len(), sizes.len());
             for (at, (result, size)) in results.iter().zip(&sizes).enumerate() {
@@ -146,13 +149,21 @@ mod tests {
     #[test]
     fn what_is_left_is_not_tried_when_nobody_is_there() {
         let calls = Cell::new(0);
-        let results = in_chunks((0..2500).map(|at| Ok((at, 1))), usize::MAX, async |things: Vec<usize>| {
+        let things = (0..2500).map(|at| if at == 2400 { Err(Error::invalid("thing", at)) } else { Ok((at, 1)) });
+        let results = in_chunks(things, usize::MAX, async |things: Vec<usize>| {
             calls.set(calls.get() + 1);
             if calls.get() == 1 { things.into_iter().map(Ok).collect() } else { all_failed(things.len(), &gone()) }
         });
         let results = results.now_or_never().unwrap();
         assert_eq!((calls.get(), results.len()), (2, 2500));
-        assert!(results.iter().enumerate().all(|(at, result)| result.as_ref().ok() == (at < 1000).then_some(&at)));
+        for (at, result) in results.into_iter().enumerate() {
+            let expected = match at {
+                0..1000 => Ok(at),
+                2400 => Err(ErrorKind::InvalidInput),
+                _ => Err(ErrorKind::Unavailable),
+            };
+            assert_eq!(result.map_err(|error| error.kind()), expected);
+        }
     }
 
     #[test]

@@ -168,14 +168,16 @@ pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()>
     details.logs = logs;
     if let Some(crate::model::Outcome::Cancelled(cancellation)) = &mut details.outcome {
         let said = of_each(vec![("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())]);
-        let found: Vec<LogLine> = said.try_concat().await?;
         // What was said before a replay is about an earlier end.
         let replayed = |line: &LogLine| {
             let task = details.tasks.iter().find(|task| task.id == line.task);
             task.and_then(|task| task.replayed_after.last()).is_some_and(|last| line.attempt <= *last)
         };
-        let said = found.iter().filter(|line| !replayed(line)).filter_map(request);
-        cancellation.request = said.max_by_key(|request| request.at);
+        let last = said.try_fold(None, async |last: Option<CancelRequest>, lines| {
+            let found = lines.iter().filter(|line| !replayed(line)).filter_map(request);
+            Ok(found.chain(last).max_by_key(|request| request.at))
+        });
+        cancellation.request = last.await?;
     }
     Ok(())
 }

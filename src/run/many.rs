@@ -106,7 +106,8 @@ impl<O> RunManyBuilder<O> {
     /// what concerns all of them.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the calls that were made made.
+    /// Dropping the future leaves the calls that were made made. The numbers of [children](crate::Context::run_many) are taken
+    /// by the call itself, even if the future is dropped.
     pub fn start(self) -> impl Future<Output = Result<Vec<Result<RunHandle<O>>>>> {
         // As for one run, the numbers of children are taken now.
         let first = self.parent.as_ref().map(|parent| parent.take(self.inputs.len()));

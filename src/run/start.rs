@@ -176,7 +176,8 @@ impl<O> RunBuilder<O> {
     /// is not started again by itself.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether the run was started.
+    /// Dropping the future after its first poll leaves open whether the run was started. The number of a
+    /// [child](crate::Context::run) is taken by the call itself, even if the future is dropped.
     pub fn start(self) -> impl Future<Output = Result<RunHandle<O>>> {
         // Now, and not when it is polled: the order of calls is the same in each attempt, also of futures that are spawned.
         let number = self.parent.as_ref().filter(|_| self.child_key.is_none()).map(|parent| parent.take(1));

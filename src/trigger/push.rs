@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::event::EventHandle;
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
@@ -132,7 +132,7 @@ impl EventBuilder {
     /// Sends the event. Its runs have often begun before this returns; nobody has to listen to it.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For any other,
+    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other,
     /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the event may have been taken in. It is not
     /// sent again by itself.
     ///
@@ -163,7 +163,7 @@ impl EventsBuilder {
     /// error; ask [`never_reached_server`](Error::never_reached_server) whether they may have been taken in.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for key, scope and metadata: what concerns all of them.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for key, scope and metadata: what concerns all of them.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the calls that were made made.
@@ -181,6 +181,10 @@ impl EventsBuilder {
             let count = events.len();
             match common.client.rpc().events.bulk_push(events).await {
                 Err(error) => all_failed(count, &error),
+                Ok(ids) if ids.len() != count => {
+                    let text = format!("BulkPush was sent {count} events and answered {} ids", ids.len());
+                    all_failed(count, &Error::new(ErrorKind::Server, text))
+                }
                 Ok(ids) => {
                     let handle = |id| EventHandle::pushed(common.client.clone(), id, common.key.clone());
                     ids.iter().map(|id| convert::id(id).map(handle)).collect()

@@ -103,13 +103,21 @@ struct Driver {
     running: HashMap<TaskId, (Key, Stop)>,
     /// Assignments that wait for a slot here, or for an earlier attempt of the same task to be gone. The engine frees a
     /// slot the moment it ends an attempt, and that attempt may take a moment to notice.
-    waiting: VecDeque<(Key, Action)>,
+    waiting: VecDeque<Assigned>,
     /// Cancellations that came before what they cancel, newest last.
     cancelled: VecDeque<Key>,
     /// Whether what comes is still taken.
     accepting: bool,
     registering: Option<Registering>,
     report: WorkerReport,
+}
+
+/// An attempt that the engine has given to this worker.
+struct Assigned {
+    key: Key,
+    /// What the worker was called then.
+    worker: WorkerId,
+    action: Action,
 }
 
 /// The beats of a worker, which end when this is dropped.
@@ -209,7 +217,7 @@ impl Driver {
 
     fn on_start(&mut self, key: Key, action: Action) {
         // A half-dead connection can bring the same attempt twice; it runs once.
-        let known = self.stop_of(key).is_some() || self.waiting.iter().any(|(other, _)| *other == key);
+        let known = self.stop_of(key).is_some() || self.waiting.iter().any(|other| other.key == key);
         if known || !self.accepting {
             return;
         }
@@ -223,7 +231,7 @@ impl Driver {
         if let Some((_, stop)) = self.running.get(&key.task).filter(|(other, _)| other.retry_count < key.retry_count) {
             stop.cancelled.cancel();
         }
-        self.waiting.push_back((key, action));
+        self.waiting.push_back(Assigned { key, worker: self.id, action });
         self.start_waiting();
     }
 
@@ -235,7 +243,7 @@ impl Driver {
     fn on_cancel(&mut self, key: Key) {
         if let Some(stop) = self.stop_of(key) {
             stop.cancelled.cancel();
-        } else if let Some(at) = self.waiting.iter().position(|(other, _)| *other == key) {
+        } else if let Some(at) = self.waiting.iter().position(|other| other.key == key) {
             self.waiting.remove(at);
             self.report.cancelled += 1;
         } else {
@@ -249,19 +257,19 @@ impl Driver {
     /// Starts what waits, as far as there are slots and no attempt runs beside another of its task.
     fn start_waiting(&mut self) {
         while self.running.len() < self.worker.slots() {
-            let free = |(key, _): &(Key, Action)| !self.running.contains_key(&key.task);
-            let Some((key, action)) = self.waiting.iter().position(free).and_then(|at| self.waiting.remove(at)) else {
+            let free = |next: &Assigned| !self.running.contains_key(&next.key.task);
+            let Some(next) = self.waiting.iter().position(free).and_then(|at| self.waiting.remove(at)) else {
                 break;
             };
-            self.start_job(key, action);
+            self.start_job(next);
         }
     }
 
-    fn start_job(&mut self, key: Key, action: Action) {
+    fn start_job(&mut self, Assigned { key, worker, action }: Assigned) {
         let stop = Stop::default();
         let job = Job {
             client: self.worker.client.clone(),
-            worker: self.id,
+            worker,
             key,
             definition: self.worker.actions.get(action.name()).cloned(),
             action: Arc::new(action),
@@ -363,7 +371,7 @@ impl Driver {
                 () = sleep_until(grace), if !over => {
                     over = true;
                     self.running.values().for_each(|(_, stop)| stop.dropped.cancel());
-                    for (key, _) in std::mem::take(&mut self.waiting) {
+                    for Assigned { key, .. } in std::mem::take(&mut self.waiting) {
                         self.leave(key, false);
                     }
                 }

@@ -14,6 +14,7 @@ rows! {
     c7_a_child_of_a_dags_task,
     c7_the_same_key_is_the_same_child,
     c7_a_retry_starts_no_child_twice,
+    c7_children_are_counted_as_they_are_called_for,
     q8_by_parent_and_by_worker,
     b7_from_any_of_a_family_to_all_of_them,
 }
@@ -175,6 +176,35 @@ async fn c7_a_retry_starts_no_child_twice(world: World) {
     assert!(family.iter().all(|child| child.attempt == 1), "each ran once");
     let found: HashSet<_> = family.into_iter().map(|child| child.id).collect();
     assert!(ids.len() == 5 && ids.iter().all(|id| found.contains(id)), "the same five in both attempts");
+    worker.shutdown().await;
+}
+
+async fn c7_children_are_counted_as_they_are_called_for(world: World) {
+    let child = double(world.name("child"));
+    let parent: Task<Number, Vec<i64>> = Task::new(world.name("parent"), {
+        let child = child.clone();
+        move |_: Number, context: Context| {
+            let child = child.clone();
+            async move {
+                let (one, two) =
+                    (context.run(&child, &Number { n: 1 }).start(), context.run(&child, &Number { n: 2 }).start());
+                // Polled in another order each time.
+                let (one, two) = if context.attempt() == 1 {
+                    let two = two.await?;
+                    (one.await?, two)
+                } else {
+                    (one.await?, two.await?)
+                };
+                let doubled = vec![one.result().await?.doubled, two.result().await?.doubled];
+                if context.attempt() == 1 { Err(TaskError::new("once more")) } else { Ok(doubled) }
+            }
+        }
+    })
+    .retries(1);
+    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&parent);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let run = world.hatchet.run(&parent, &Number { n: 0 }).start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), [2, 4], "each call has found its own child again");
     worker.shutdown().await;
 }
 

@@ -259,3 +259,29 @@ async fn rest_tells_of_a_failure_before_the_on_failure_task_has_run() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(by_both().await, ("FAILED".into(), true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_by_filter_names_all_that_match_and_a_replay_the_newest_thousand() {
+    let stage = stage().await;
+    stage.bulk(vec![one(); 1200]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let rows = stage.rows(&format!("{EVER}&limit=5000")).await;
+    let newest: Vec<_> = rows.iter().map(|row| row["metadata"]["id"].clone()).collect();
+    let post = async |what: &str, body: Value| {
+        let target = format!("/api/v1/stable/tenants/{}/tasks/{what}", stage.tenant);
+        let (status, body) = stage.wire.rest(Method::POST, &target, Some(body.to_string().into())).await;
+        assert_eq!(status.as_u16(), 200, "{body}");
+        body["ids"].as_array().unwrap().clone()
+    };
+    // Each id is echoed as often as it was sent.
+    let doubled = vec![newest[0].clone(), newest[0].clone(), newest[1].clone()];
+    assert_eq!(post("cancel", json!({ "externalIds": doubled })).await, doubled);
+    sleep(Duration::from_secs(1)).await;
+    let filter = json!({"filter": {"since": "2020-01-01T00:00:00Z"}});
+    // Those that have been cancelled already, too.
+    assert_eq!(post("cancel", filter.clone()).await.len(), 1200);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(stage.rows(&format!("{EVER}&statuses=CANCELLED&limit=5000")).await.len(), 1200);
+    let replayed = post("replay", filter).await;
+    assert_eq!((replayed.len(), &replayed[..]), (1000, &newest[..1000]));
+}

@@ -167,11 +167,12 @@ impl Task {
     /// Whether REST can say whose it was. If it ended as soon as it was assigned, REST may hear of the end first, and then the end
     /// must name the worker.
     pub(crate) fn kept_its_worker(&self) -> bool {
-        let last = |kinds: &[TaskEventKind]| self.events.iter().rfind(|event| kinds.contains(&event.kind));
-        match (last(&[TaskEventKind::Assigned]), last(&[TaskEventKind::Finished, TaskEventKind::Failed])) {
-            (Some(begin), Some(end)) => end.worker.is_some() || end.at > begin.at + lag(TaskEventKind::Assigned),
-            _ => true,
-        }
+        let Some(begin) = self.events.iter().rfind(|event| event.is_assignment()) else { return true };
+        let end = self.events.iter().find(|event| {
+            event.retry_count == begin.retry_count
+                && matches!(event.kind, TaskEventKind::Finished | TaskEventKind::Failed)
+        });
+        end.is_none_or(|end| end.worker.is_some() || end.at > begin.at + lag(begin.kind))
     }
 
     /// A task by REST, once that has caught up.

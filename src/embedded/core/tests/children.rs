@@ -153,10 +153,36 @@ fn a_cancelled_parent_leaves_its_children_alone() {
 }
 
 #[test]
+fn a_child_of_several_tasks_goes_on_too() {
+    let (mut bench, id) = parent(Quirks::none());
+    bench.define("dag", vec![named("a", &[]), named("b", &["a"])], None, Rules::default()).unwrap();
+    let kid = Trigger { workflow: "dag".into(), ..child(id, Some(0), None) };
+    let kid = bench.start(vec![kid]).unwrap()[0];
+    bench.turn(|core, turn| core.cancel(turn, &[id]));
+    assert_eq!(bench.run(kid).rest_status(), RestStatus::Running);
+}
+
+#[test]
+fn what_the_second_call_says_is_dropped() {
+    let (mut bench, id) = parent(Quirks::none());
+    let kid = bench.child(id, Some(0), None);
+    let (input, metadata) = (bench.run(kid).input.clone(), bench.run(kid).metadata.clone());
+    let again = Trigger {
+        input: serde_json::json!({"other": 1}),
+        metadata: serde_json::Map::from_iter([("other".to_owned(), "o".into())]),
+        ..child(id, Some(0), None)
+    };
+    assert_eq!(bench.start(vec![again]).unwrap(), [kid]);
+    assert_eq!((&bench.run(kid).input, &bench.run(kid).metadata), (&input, &metadata));
+}
+
+#[test]
 fn twice_in_one_call_is_two_children() {
     let (mut bench, id) = parent(Quirks::none());
+    bench.effects();
     let both = bench.start(vec![child(id, Some(0), None), child(id, Some(0), None)]).unwrap();
     assert_ne!(both[0], both[1]);
+    assert_eq!(bench.actions().len(), 2, "both run");
     assert_eq!(bench.child(id, Some(0), None), both[0]);
 }
 

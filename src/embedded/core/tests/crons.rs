@@ -43,7 +43,7 @@ fn one_of_a_definition_fires_on_its_grid_until_a_version_has_it_no_more() {
     bench.pass(seconds(7));
     assert_eq!(bench.started_at(), ["12:00:03", "12:00:06"]);
     let run = bench.core.runs().newest_first(None).next().unwrap();
-    assert_eq!(&*run.input, r#"{"from":"definition"}"#);
+    assert_eq!((&*run.input, run.priority), (r#"{"from":"definition"}"#, 3));
     let metadata: Value = serde_json::from_str(&run.metadata).unwrap();
     assert_eq!(metadata["hatchet__cron_expression"], "*/3 * * * * *");
     assert_eq!(metadata["hatchet__cron_name"], "");
@@ -105,4 +105,16 @@ fn one_that_nobody_can_read_soon_vanishes() {
     assert!(bench.core.find_cron(id).is_some());
     bench.pass(seconds(1));
     assert!(bench.core.find_cron(id).is_none() && bench.started_at().is_empty());
+}
+
+#[test]
+fn one_of_rest_does_not_go_by_the_workflows_priority() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.put(task());
+    bench.create(spec("c", "* * * * *")).unwrap();
+    bench.pass(seconds(60));
+    let run = bench.core.runs().newest_first(None).next().unwrap();
+    assert_eq!((run.priority, &*run.input), (1, r#"{"n":1}"#));
+    let metadata: Value = serde_json::from_str(&run.metadata).unwrap();
+    assert_eq!((&metadata["k"], &metadata["hatchet__cron_name"]), (&json!("v"), &json!("c")));
 }

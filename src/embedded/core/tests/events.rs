@@ -68,7 +68,9 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
         .collect();
     assert!(traces.len() == 2 && !traces.contains("\"sent\""), "{traces:?}");
 
+    // Without a priority of the event, the workflow's holds.
     let runs = bench.push(pushed("k", json!([1])));
+    assert_eq!(bench.run(runs[0].0).priority, 3);
     assert_eq!(&*bench.run(runs[0].0).input, "null");
 }
 

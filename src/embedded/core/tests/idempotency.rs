@@ -70,6 +70,33 @@ fn the_end_of_a_run_frees_a_key_that_goes_by_it() {
 }
 
 #[test]
+fn a_run_whose_key_cannot_be_evaluated_is_a_phantom_among_others() {
+    let mut bench = bench(Quirks::none().with(Quirk::PhantomRuns), TTL);
+    let triggers = vec![Trigger { input: json!({}), ..trigger(None) }, keyed("a")];
+    let ids = bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap();
+    let found: Vec<_> = ids.iter().map(|id| bench.core.find_run(*id).is_some()).collect();
+    assert_eq!((found, bench.core.runs().len()), (vec![false, true], 1));
+}
+
+#[test]
+fn an_event_with_a_key_that_is_taken_starts_nothing() {
+    let mut bench = Bench::new(Quirks::none());
+    let rules = Rules { events: vec!["k".into()], ..once(TTL) };
+    bench.put_with("w", task(), rules).unwrap();
+    let pushed = || crate::embedded::core::events::Pushed {
+        key: "k".into(),
+        payload: json!({"key": "a"}),
+        metadata: json!({}),
+        priority: None,
+        scope: None,
+    };
+    for runs in [1, 0] {
+        let (id, _) = bench.turn(|core, turn| core.push(turn, pushed()));
+        assert_eq!(bench.core.event(id, bench.now).unwrap().runs.len(), runs);
+    }
+}
+
+#[test]
 fn a_replay_does_not_take_its_key_again() {
     let mut bench = bench(Quirks::none(), STATUS);
     bench.worker(10);
