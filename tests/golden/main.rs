@@ -8,6 +8,7 @@
     reason = "a test may stop on what it did not expect"
 )]
 
+mod accepted;
 mod compare;
 mod dags;
 mod errors;
