@@ -41,6 +41,9 @@ quirks! {
     /// A bulk trigger with new runs and with a child that has been started before runs that child once more, under the same
     /// id. Without this, the child's id comes back and nothing else happens.
     RestartedChildren,
+    /// What follows in a DAG is given to a worker a moment after what it waited for has ended; in between, gRPC shows the run as
+    /// queued again.
+    LateFollowers,
     /// A DAG that has begun is announced as completed, and those who watch it are hung up on.
     EarlyDagEnd,
     /// Watching a run by its id, right after its trigger, begins a second late and misses what was before.

@@ -161,6 +161,9 @@ impl Run {
     }
 }
 
+/// How long what follows in a DAG lies in its queue before anyone looks.
+const LATE: Duration = Duration::from_millis(20);
+
 /// The text of an object of outputs.
 pub(super) fn outputs_text(outputs: &BTreeMap<&str, Value>) -> String {
     go_text(&outputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
@@ -200,7 +203,12 @@ impl Core {
     /// The same, and gives what can run to workers.
     pub(super) fn follow(&mut self, turn: &mut Turn<'_>, ix: RunIx) {
         for key in self.unfold(turn, ix) {
-            self.hand_out(turn, key);
+            if self.has(Quirk::LateFollowers) {
+                self.announce_first(key);
+                self.timers.set(turn.now + LATE, Timer::Offer(key));
+            } else {
+                self.hand_out(turn, key);
+            }
         }
     }
 

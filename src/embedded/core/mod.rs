@@ -134,6 +134,7 @@ impl Core {
                 Timer::Poll(stream) => self.poll(turn, stream),
                 Timer::Attach(stream) => self.attach(turn, stream),
                 Timer::Replay(replay) => self.replay_now(turn, replay),
+                Timer::Offer(task) => self.offer(turn, task),
                 Timer::Cancel(id) => self.cancel_one(turn, id),
                 Timer::Wake(task, condition) => self.wake(turn, task, condition),
                 Timer::EarlyEnd(run) => self.early_end(turn, run),

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Wake(TaskKey, u16),
     /// A DAG that has begun is announced as ended.
     EarlyEnd(RunIx),
+    /// A task of a DAG that follows others can be given to a worker.
+    Offer(TaskKey),
     /// A replay gets through.
     Replay(Replay),
     /// A cancel gets through.

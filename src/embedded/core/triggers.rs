@@ -101,9 +101,17 @@ impl Core {
 
     /// Gives a new task to a worker if there is one, and announces it.
     pub(super) fn hand_out(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        self.offer(turn, key);
+        self.announce_first(key);
+    }
+
+    pub(super) fn offer(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
         if let Some(action) = self.action_of(key) {
             self.assign(turn, &action);
         }
+    }
+
+    pub(super) fn announce_first(&mut self, key: TaskKey) {
         // A new attempt is no creation.
         if self.runs.task(key).is_some_and(|(_, task)| task.is_first()) {
             self.announce_creation(key);

@@ -76,6 +76,19 @@ fn between_two_layers_nothing_runs() {
 }
 
 #[test]
+fn between_two_layers_it_is_queued_again_to_grpc_as_a_quirk() {
+    let (mut bench, _, run) = started(Quirks::none().with(Quirk::LateFollowers), None);
+    assert_eq!(bench.tasks(run)[0], ("a", Running));
+    complete(&mut bench, run, "a", "{}");
+    let queued = [("a", Queued), ("b", Queued), ("c", Queued)];
+    assert_eq!((bench.tasks(run), bench.run(run).rest_status()), (queued.to_vec(), Running));
+    bench.pass(Duration::from_millis(19));
+    assert_eq!(bench.tasks(run), queued);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(bench.tasks(run), [("a", Queued), ("b", Running), ("c", Running)]);
+}
+
+#[test]
 fn a_failure_cancels_what_follows_at_once() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     complete(&mut bench, run, "a", "{}");
