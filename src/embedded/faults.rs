@@ -33,6 +33,28 @@ pub enum Fault {
     Delay(Duration),
 }
 
+impl Fault {
+    /// Makes it happen to a call: what its caller gets.
+    pub(super) async fn befall<R>(
+        self,
+        call: impl Future<Output = R>,
+        refused: impl FnOnce(u16) -> R,
+        lost: impl FnOnce() -> R,
+    ) -> R {
+        match self {
+            Self::Refuse(code) => refused(code),
+            Self::LoseAnswer => {
+                call.await;
+                lost()
+            }
+            Self::Delay(delay) => {
+                tokio::time::sleep(delay).await;
+                call.await
+            }
+        }
+    }
+}
+
 /// The accidents that are to happen. See [`Engine::faults`](crate::embedded::Engine::faults).
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Inner>);
@@ -88,11 +110,11 @@ impl Faults {
     }
 
     /// What is to happen to this call.
-    pub(super) fn next(&self, method: &str) -> Option<Fault> {
+    pub(super) fn next(&self, method: impl FnOnce() -> String) -> Option<Fault> {
         if self.planned() == 0 {
             return None;
         }
-        let fault = self.lock().faults.get_mut(method)?.pop_front()?;
+        let fault = self.lock().faults.get_mut(&method())?.pop_front()?;
         self.0.planned.fetch_sub(1, Relaxed);
         Some(fault)
     }
@@ -125,23 +147,17 @@ pub(super) async fn over_rest(
     request: Request,
     next: Next,
 ) -> HttpResponse {
-    if faults.planned() == 0 {
+    let Some(fault) = faults.next(|| format!("{} {}", request.method(), route.as_str())) else {
         return next.run(request).await;
-    }
-    match faults.next(&format!("{} {}", request.method(), route.as_str())) {
-        None => next.run(request).await,
-        Some(Fault::Refuse(code)) => {
-            (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED).into_response()
-        }
-        Some(Fault::LoseAnswer) => {
-            next.run(request).await;
-            (StatusCode::BAD_GATEWAY, INJECTED).into_response()
-        }
-        Some(Fault::Delay(delay)) => {
-            tokio::time::sleep(delay).await;
-            next.run(request).await
-        }
-    }
+    };
+    let refused = |code| (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED);
+    fault
+        .befall(
+            next.run(request),
+            |code| refused(code).into_response(),
+            || (StatusCode::BAD_GATEWAY, INJECTED).into_response(),
+        )
+        .await
 }
 
 /// What the reader of a stream that is cut gets.
@@ -177,8 +193,9 @@ mod tests {
         let faults = Faults::default();
         faults.inject("A", Fault::Refuse(14), 2);
         faults.inject("A", Fault::LoseAnswer, 1);
-        assert_eq!(faults.next("B"), None);
-        let told: Vec<_> = std::iter::from_fn(|| faults.next("A")).collect();
+        let next = |method: &str| faults.next(|| method.to_owned());
+        assert_eq!(next("B"), None);
+        let told: Vec<_> = std::iter::from_fn(|| next("A")).collect();
         assert_eq!(told, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseAnswer]);
         assert_eq!(faults.planned(), 0);
     }

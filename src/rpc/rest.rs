@@ -94,6 +94,6 @@ pub(super) fn decode<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T> 
     })
 }
 
-fn with(call: RestCall, parameters: &[(&str, String)]) -> RestCall {
+pub(super) fn with(call: RestCall, parameters: &[(&str, String)]) -> RestCall {
     parameters.iter().fold(call, |call, (name, value)| call.query(name, value))
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
-use super::rest::Rest;
+use super::rest::{Rest, with};
 use super::rest_types::Rows;
 use super::trigger_types::{CronRow, Event, NewCron, ScheduleRow};
 use crate::error::{Answer, Error, ErrorKind, Result};
@@ -118,8 +118,7 @@ impl Rest {
                 .of_workflows(&[list], RestCall::get)
                 .query("limit", &PAGE.to_string())
                 .query("offset", &offset.to_string());
-            let call = parameters.iter().fold(call, |call, (name, value)| call.query(name, value));
-            let rows = self.read::<Rows<T>>(name, call).await?.rows.unwrap_or_default();
+            let rows = self.read::<Rows<T>>(name, with(call, parameters)).await?.rows.unwrap_or_default();
             // What is deleted meanwhile moves the others up: a page that does not meet the last one has left some out.
             if offset > 0 && !rows.iter().any(|row| known.contains(row.as_ref())) {
                 offset = offset.saturating_sub(PAGE / 2);

@@ -15,15 +15,12 @@ const EACH: Duration = Duration::from_millis(3);
 impl Core {
     /// Cancels runs or tasks. Ids that do not exist are passed over in silence.
     pub(crate) fn cancel(&mut self, turn: &mut Turn<'_>, ids: &[Uuid]) {
-        let mut at = turn.now;
-        for id in ids {
-            if at == turn.now {
-                self.cancel_one(turn, *id);
+        let slow = self.has(Quirk::SlowCancels);
+        for (id, place) in ids.iter().zip(0..) {
+            if slow && place > 0 {
+                self.timers.set(turn.now + EACH * place, Timer::Cancel(*id));
             } else {
-                self.timers.set(at, Timer::Cancel(*id));
-            }
-            if self.has(Quirk::SlowCancels) {
-                at += EACH;
+                self.cancel_one(turn, *id);
             }
         }
     }

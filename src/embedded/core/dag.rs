@@ -204,11 +204,11 @@ impl Core {
     pub(super) fn follow(&mut self, turn: &mut Turn<'_>, ix: RunIx) {
         for key in self.unfold(turn, ix) {
             if self.has(Quirk::LateFollowers) {
-                self.announce_first(key);
                 self.timers.set(turn.now + LATE, Timer::Offer(key));
             } else {
-                self.hand_out(turn, key);
+                self.offer(turn, key);
             }
+            self.announce_first(key);
         }
     }
 

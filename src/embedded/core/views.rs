@@ -128,9 +128,7 @@ impl Core {
         }
         task.rest_status()
     }
-}
 
-impl Core {
     /// A run's state by REST.
     pub(crate) fn rest_run_status(&self, run: &Run, now: At) -> RestStatus {
         match run.tasks.first() {

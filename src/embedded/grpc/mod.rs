@@ -108,20 +108,13 @@ impl Service<Request<Body>> for Services {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let method = path.rsplit('/').next().unwrap_or_default();
-        let fault = self.faults.next(method);
-        let answer: Self::Future = match fault {
+        let answer: Self::Future = match self.faults.next(|| method.to_owned()) {
             None => self.route(&path, request),
-            Some(faults::Fault::Refuse(code)) => refuse(faults::status(code)),
-            Some(faults::Fault::LoseAnswer) => {
-                self.route(&path, request).map_ok(|_| faults::lost().into_http()).boxed()
-            }
-            Some(faults::Fault::Delay(delay)) => {
+            Some(fault) => {
                 let (mut this, path) = (self.clone(), path.clone());
-                async move {
-                    tokio::time::sleep(delay).await;
-                    this.route(&path, request).await
-                }
-                .boxed()
+                let call = async move { this.route(&path, request).await };
+                let refused = |code| Ok(faults::status(code).into_http());
+                fault.befall(call, refused, || Ok(faults::lost().into_http())).boxed()
             }
         };
         if !STREAMS.contains(&method) {
