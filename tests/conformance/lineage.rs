@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use hatchet::{Context, ErrorKind, RunFilter, RunHandle, RunId, Task, TaskError, Trigger, Workflow};
+use hatchet::{
+    Context, Definition, ErrorKind, RunFilter, RunHandle, RunId, RunningWorker, Task, TaskError, Trigger, Workflow,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::tasks::{Doubled, Number, double};
@@ -46,6 +48,12 @@ fn parent(name: &str, child: &Task<Number, Doubled>) -> Task<Number, Children> {
     })
 }
 
+/// A worker for a parent and its children.
+async fn at_work(world: &World, child: &Task<Number, Doubled>, parent: impl Into<Definition>) -> RunningWorker {
+    let worker = world.hatchet.worker(world.name("worker")).register(child).register(parent);
+    worker.build().unwrap().start().await.unwrap()
+}
+
 async fn c5_ids_are_unique_and_lists_are_newest_first(world: World) {
     let task = double(world.name("double"));
     world.worker(&task).await.shutdown().await;
@@ -72,8 +80,7 @@ async fn c5_ids_are_unique_and_lists_are_newest_first(world: World) {
 async fn c7_a_child_links_to_its_parent_and_back(world: World) {
     let child = double(world.name("child"));
     let parent = parent(&world.name("parent"), &child);
-    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&parent);
-    let worker = worker.build().unwrap().start().await.unwrap();
+    let worker = at_work(&world, &child, &parent).await;
     let run = world.hatchet.run(&parent, &Number { n: 4 }).metadata("tenant", "acme").start().await.unwrap();
     let Children { ids } = run.result().await.unwrap();
     assert_eq!(ids.len(), 4);
@@ -94,8 +101,7 @@ async fn c7_a_child_of_a_dags_task(world: World) {
     let child = double(world.name("child"));
     let (first, second) = (parent("first", &child), parent("second", &child));
     let flow: Workflow<Number> = Workflow::new(world.name("flow")).task(&first).task_after(&second, ["first"]);
-    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&flow);
-    let worker = worker.build().unwrap().start().await.unwrap();
+    let worker = at_work(&world, &child, &flow).await;
     let run = world.hatchet.run(&flow, &Number { n: 2 }).start().await.unwrap();
     run.outcome().await.unwrap();
     let details = run.details().await.unwrap();
@@ -129,8 +135,7 @@ async fn c7_the_same_key_is_the_same_child(world: World) {
             }
         }
     });
-    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&parent);
-    let worker = worker.build().unwrap().start().await.unwrap();
+    let worker = at_work(&world, &child, &parent).await;
     let run = world.hatchet.run(&parent, &Number { n: 0 }).start().await.unwrap();
     let Children { ids } = run.result().await.unwrap();
     assert_eq!((ids[0] == ids[2], ids[0] == ids[1]), (true, false));
@@ -165,8 +170,7 @@ async fn c7_a_retry_starts_no_child_twice(world: World) {
         }
     })
     .retries(1);
-    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&parent);
-    let worker = worker.build().unwrap().start().await.unwrap();
+    let worker = at_work(&world, &child, &parent).await;
     let run = world.hatchet.run(&parent, &Number { n: 0 }).start().await.unwrap();
     let Children { ids } = run.result().await.unwrap();
     assert_eq!(run.details().await.unwrap().attempt(), 2);
@@ -201,8 +205,7 @@ async fn c7_children_are_counted_as_they_are_called_for(world: World) {
         }
     })
     .retries(1);
-    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&parent);
-    let worker = worker.build().unwrap().start().await.unwrap();
+    let worker = at_work(&world, &child, &parent).await;
     let run = world.hatchet.run(&parent, &Number { n: 0 }).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), [2, 4], "each call has found its own child again");
     worker.shutdown().await;
@@ -211,8 +214,7 @@ async fn c7_children_are_counted_as_they_are_called_for(world: World) {
 async fn q8_by_parent_and_by_worker(world: World) {
     let child = double(world.name("child"));
     let parent = parent(&world.name("parent"), &child);
-    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&parent);
-    let worker = worker.build().unwrap().start().await.unwrap();
+    let worker = at_work(&world, &child, &parent).await;
     let run = world.hatchet.run(&parent, &Number { n: 3 }).start().await.unwrap();
     let Children { ids } = run.result().await.unwrap();
     let by_parent = world.hatchet.runs(RunFilter::new(world.window()).parent(run.id()));
@@ -237,8 +239,7 @@ async fn b7_from_any_of_a_family_to_all_of_them(world: World) {
     let child = double(world.name("child"));
     let key = world.name("event");
     let parent = parent(&world.name("parent"), &child).on_event(&key);
-    let worker = world.hatchet.worker(world.name("worker")).register(&child).register(&parent);
-    let worker = worker.build().unwrap().start().await.unwrap();
+    let worker = at_work(&world, &child, &parent).await;
     let event = world.hatchet.push_event(&key, &Number { n: 2 }).send().await.unwrap();
     let started = async || event.runs().await.unwrap().first().map(RunHandle::id);
     world.eventually(async || started().await.is_some()).await;

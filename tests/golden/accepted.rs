@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use bytes::Bytes;
 use hatchet::embedded::Quirks;
 use http::Method;
 use serde_json::{Value, json};
@@ -11,29 +10,12 @@ use tokio::time::sleep;
 use tonic::Code;
 
 use super::recording::workflow;
-use super::stage::{Stage, registration};
+use super::stage::{Stage, merged, registration};
 
 const NAME: &str = "fx";
 
 async fn stage(more: Value) -> Stage {
-    let stage = Stage::set(Quirks::all(), 7).await;
-    let mut definition = workflow(&Value::Null, NAME, &Value::Null);
-    definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    stage.put(&definition).await;
-    stage
-}
-
-async fn ask(stage: &Stage, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-    let target = format!("/api/v1/{}", path.replace("{t}", &stage.tenant));
-    let body = body.map(|body| Bytes::from(body.to_string()));
-    let (status, bytes) = stage.wire.client.raw_rest(method, &target, body).await.unwrap();
-    (status.as_u16(), serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-}
-
-async fn rows(stage: &Stage, path: &str) -> Vec<Value> {
-    let (status, body) = ask(stage, Method::GET, path, None).await;
-    assert_eq!(status, 200, "{path}: {body}");
-    body["rows"].as_array().unwrap().clone()
+    Stage::with(Quirks::all(), NAME, &more).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,7 +29,7 @@ async fn events() {
     push(json!({"key": "list", "payload": "{}", "additional_metadata": "[1]"})).await;
     push(json!({"key": "none", "payload": "", "additional_metadata": "", "scope": ""})).await;
     sleep(Duration::from_secs(1)).await;
-    let list = rows(&stage, "stable/tenants/{t}/workflow-runs?since=2000-01-01&only_tasks=false").await;
+    let list = stage.rows("stable/tenants/{t}/workflow-runs?since=2000-01-01&only_tasks=false").await;
     assert_eq!(list.len(), 3);
     let listed = list.iter().find(|row| row["additionalMetadata"]["hatchet__event_key"] == "list").unwrap();
     let mut keys: Vec<_> = listed["additionalMetadata"].as_object().unwrap().keys().collect();
@@ -60,15 +42,15 @@ async fn events() {
         format!("only_tasks=false&triggering_event_external_id={id}"),
         format!("only_tasks=false&additional_metadata=hatchet__event_id:{id}"),
     ] {
-        let found = rows(&stage, &format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&{filter}")).await;
+        let found = stage.rows(&format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&{filter}")).await;
         assert_eq!((found.len(), &found[0]["metadata"]["id"]), (1, &listed["metadata"]["id"]), "{filter}");
     }
     let metrics = format!("stable/tenants/{{t}}/task-metrics?since=2000-01-01&triggering_event_external_id={id}");
-    let (_, counts) = ask(&stage, Method::GET, &metrics, None).await;
+    let (_, counts) = stage.send(Method::GET, &metrics, None).await;
     let total: u64 = counts.as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap()).sum();
     assert_eq!(total, 1, "{counts}");
-    assert_eq!(rows(&stage, "stable/tenants/{t}/events?limit=5000").await.len(), 3);
-    assert_eq!(rows(&stage, &format!("stable/tenants/{{t}}/events?eventIds={id}")).await.len(), 1);
+    assert_eq!(stage.rows("stable/tenants/{t}/events?limit=5000").await.len(), 3);
+    assert_eq!(stage.rows(&format!("stable/tenants/{{t}}/events?eventIds={id}")).await.len(), 1);
     let refusal = stage.wire.call("EventsService.ReplaySingleEvent", &json!({"event_id": id})).await.unwrap_err();
     assert_eq!((refusal.code(), refusal.message()), (Code::Unimplemented, "ReplaySingleEvent is not implemented"));
 }
@@ -77,8 +59,7 @@ async fn events() {
 async fn schedules() {
     let stage = stage(json!({})).await;
     let schedule = async |more: Value| {
-        let mut request = json!({"name": NAME, "input": "{}"});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let request = merged(&json!({"name": NAME, "input": "{}"}), &more);
         stage.wire.call("WorkflowService.ScheduleWorkflow", &request).await.unwrap()
     };
     let none = schedule(json!({"schedules": []})).await;
@@ -94,7 +75,7 @@ async fn schedules() {
         "in the order of the request"
     );
     assert_eq!(times(&schedule(json!({"schedules": vec![early; 600]})).await).len(), 600);
-    for row in rows(&stage, "tenants/{t}/workflows/scheduled?limit=1000").await {
+    for row in stage.rows("tenants/{t}/workflows/scheduled?limit=1000").await {
         assert_eq!((&row["method"], &row["additionalMetadata"]), (&json!("API"), &Value::Null));
     }
     // A parent is checked for its form only, and then forgotten.
@@ -105,23 +86,23 @@ async fn schedules() {
     schedule(parent).await;
     sleep(Duration::from_secs(10)).await;
     let [run] =
-        rows(&stage, "stable/tenants/{t}/workflow-runs?since=2000-01-01&only_tasks=false").await.try_into().unwrap();
+        stage.rows("stable/tenants/{t}/workflow-runs?since=2000-01-01&only_tasks=false").await.try_into().unwrap();
     assert_eq!(run["additionalMetadata"].as_object().unwrap().keys().collect::<Vec<_>>(), ["traceparent"]);
     assert_eq!(run.get("parentTaskExternalId").unwrap_or(&Value::Null), &Value::Null);
 
     let create = format!("tenants/{{t}}/workflows/{NAME}/scheduled");
-    let (status, made) = ask(&stage, Method::POST, &create, Some(json!({ "triggerAt": early }))).await;
+    let (status, made) = stage.send(Method::POST, &create, Some(json!({ "triggerAt": early }))).await;
     assert_eq!((status, &made["additionalMetadata"]), (200, &Value::Null));
     let by_id = format!("tenants/{{t}}/workflows/{}/scheduled", made["workflowId"].as_str().unwrap());
     let refused = (400, json!({"errors": [{"description": "workflow not found"}]}));
-    assert_eq!(ask(&stage, Method::POST, &by_id, Some(json!({ "triggerAt": early }))).await, refused);
-    let (status, _) = ask(&stage, Method::GET, "tenants/{t}/workflows/scheduled?additionalMetadata=a:b:c", None).await;
+    assert_eq!(stage.send(Method::POST, &by_id, Some(json!({ "triggerAt": early }))).await, refused);
+    let (status, _) = stage.send(Method::GET, "tenants/{t}/workflows/scheduled?additionalMetadata=a:b:c", None).await;
     assert_eq!(status, 400);
     let (status, _) =
-        ask(&stage, Method::POST, "tenants/{t}/workflows/scheduled/bulk-update", Some(json!({"updates": []}))).await;
+        stage.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-update", Some(json!({"updates": []}))).await;
     assert_eq!(status, 200);
     let filter = json!({"filter": {"workflowId": made["workflowId"]}});
-    let (_, deleted) = ask(&stage, Method::POST, "tenants/{t}/workflows/scheduled/bulk-delete", Some(filter)).await;
+    let (_, deleted) = stage.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-delete", Some(filter)).await;
     assert_eq!(deleted["deletedIds"].as_array().unwrap().len(), 603, "past any page");
 }
 
@@ -130,18 +111,9 @@ async fn children() {
     let stage = stage(json!({})).await;
     let (_, heard) = stage.worker(&registration(NAME)).await;
     sleep(Duration::from_secs(1)).await;
-    let trigger = async |more: Value| {
-        let mut request = json!({"name": NAME, "input": "{}"});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let run = stage.wire.call("WorkflowService.TriggerWorkflow", &request).await;
-        run.map(|run| run["workflow_run_id"].as_str().unwrap().to_owned())
-    };
+    let trigger = async |more: Value| stage.trigger(NAME, &more).await;
     let parent = trigger(json!({})).await.unwrap();
-    let of = |more: Value| {
-        let mut link = json!({"parent_task_run_external_id": parent});
-        link.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        link
-    };
+    let of = |more: Value| merged(&json!({ "parent_task_run_external_id": parent }), &more);
     let plain = trigger(of(json!({"child_index": 0}))).await.unwrap();
     let negative = trigger(of(json!({"child_index": -1}))).await.unwrap();
     assert_eq!(trigger(of(json!({"child_index": -1}))).await.unwrap(), negative);
@@ -164,7 +136,7 @@ async fn children() {
     assert!(refusal.message().ends_with("parentStepRunId must be a valid UUID: invalid UUID length: 0"), "{refusal}");
     let unknown = "parent_task_external_id=00000000-0000-4000-8001-000000000001";
     let list = format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&only_tasks=false&{unknown}");
-    assert_eq!(rows(&stage, &list).await, Vec::<Value>::new());
+    assert_eq!(stage.rows(&list).await, Vec::<Value>::new());
 }
 
 /// Base64 of a text, as JSON writes bytes.
@@ -187,14 +159,13 @@ async fn definitions() {
     let event = stage.wire.call("EventsService.Push", &push).await.unwrap()["event_id"].clone();
     sleep(Duration::from_secs(1)).await;
     let path = format!("stable/tenants/{{t}}/events/{}", event.as_str().unwrap());
-    let (_, shown) = ask(&stage, Method::GET, &path, None).await;
+    let (_, shown) = stage.send(Method::GET, &path, None).await;
     let runs = shown["triggeredRuns"].as_array().unwrap();
     assert_eq!(runs.len(), 2, "what is broken or empty starts nothing: {shown}");
     assert!(runs.iter().all(|run| run["filterId"].is_string()));
 
     let put = async |more: Value| {
-        let mut definition = workflow(&Value::Null, "other", &Value::Null);
-        definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let definition = merged(&workflow(&Value::Null, "other", &Value::Null), &more);
         stage.wire.call("v1.AdminService.PutWorkflow", &definition).await
     };
     for refused in [
@@ -234,10 +205,10 @@ async fn keys() {
         // Only rows of lists show it.
         let run = run.as_str().unwrap();
         for path in [format!("stable/workflow-runs/{run}"), format!("stable/tasks/{run}")] {
-            let (_, shown) = ask(&stage, Method::GET, &path, None).await;
+            let (_, shown) = stage.send(Method::GET, &path, None).await;
             assert!(!shown.to_string().contains("idempotencyKey"), "{path}: {shown}");
         }
-        let list = rows(&stage, "stable/tenants/{t}/workflow-runs?since=2000-01-01&only_tasks=false").await;
+        let list = stage.rows("stable/tenants/{t}/workflow-runs?since=2000-01-01&only_tasks=false").await;
         assert_eq!((&list[0]["metadata"]["id"], &list[0]["idempotencyKey"]), (&json!(run), &json!(key)));
         assert_eq!(list[0]["additionalMetadata"].as_object().unwrap().keys().collect::<Vec<_>>(), ["traceparent"]);
     }

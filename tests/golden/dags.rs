@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tonic::Code;
 
-use super::stage::{Stage, registration_for};
+use super::stage::{Stage, merged, registration_for};
 use super::wire::Heard;
 
 struct Play {
@@ -38,11 +38,10 @@ async fn play(quirks: Quirks, definition: &Value) -> Play {
 
 impl Play {
     async fn trigger(&self, more: &Value) -> String {
-        let mut request = json!({"name": "fx", "input": "{}", "additional_metadata": "{\"tag\": \"x\"}"});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let run = self.stage.wire.call("WorkflowService.TriggerWorkflow", &request).await.unwrap();
+        let more = merged(&json!({"additional_metadata": "{\"tag\": \"x\"}"}), more);
+        let run = self.stage.trigger("fx", &more).await.unwrap();
         sleep(Duration::from_millis(200)).await;
-        run["workflow_run_id"].as_str().unwrap().to_owned()
+        run
     }
 
     /// The id of the last task of a name that a worker was given.

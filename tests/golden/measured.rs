@@ -9,24 +9,18 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use super::recording::workflow;
 use super::stage::{Stage, registration, registration_for};
 
 const NAME: &str = "fx";
 const EVER: &str = "since=2020-01-01T00:00:00Z";
 
 async fn stage() -> Stage {
-    let stage = Stage::set(Quirks::all(), 7).await;
-    stage.put(&workflow(&Value::Null, NAME, &Value::Null)).await;
-    stage
+    Stage::with(Quirks::all(), NAME, &json!({})).await
 }
 
 impl Stage {
-    async fn trigger(&self, more: &Value) -> String {
-        let mut request = json!({"name": NAME, "input": "{}"});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let run = self.wire.call("WorkflowService.TriggerWorkflow", &request).await.unwrap();
-        run["workflow_run_id"].as_str().unwrap().to_owned()
+    async fn started(&self, more: &Value) -> String {
+        self.trigger(NAME, more).await.unwrap()
     }
 
     async fn bulk(&self, requests: Vec<Value>) -> Result<Vec<Value>, tonic::Status> {
@@ -36,17 +30,15 @@ impl Stage {
     }
 
     async fn status_of(&self, target: &str) -> u16 {
-        self.wire.rest(Method::GET, &format!("/api/v1/stable/{target}"), None).await.0.as_u16()
+        self.send(Method::GET, &format!("stable/{target}"), None).await.0
     }
 
     async fn shown(&self, target: &str) -> Value {
-        self.wire.get(&format!("/api/v1/stable/{target}")).await
+        self.look(&format!("stable/{target}")).await
     }
 
-    /// The rows of a list of runs.
-    async fn rows(&self, parameters: &str) -> Vec<Value> {
-        let list = self.shown(&format!("tenants/{}/workflow-runs?only_tasks=false&{parameters}", self.tenant)).await;
-        list["rows"].as_array().unwrap().clone()
+    async fn listed(&self, parameters: &str) -> Vec<Value> {
+        self.rows(&format!("stable/tenants/{{t}}/workflow-runs?only_tasks=false&{parameters}")).await
     }
 
     async fn details(&self, run: &str) -> Result<Value, tonic::Status> {
@@ -61,14 +53,14 @@ fn one() -> Value {
 #[tokio::test(start_paused = true)]
 async fn rest_knows_a_run_a_tenth_of_a_second_after_grpc() {
     let stage = stage().await;
-    let run = stage.trigger(&json!({})).await;
+    let run = stage.started(&json!({})).await;
     let (details, status) = (format!("workflow-runs/{run}"), format!("workflow-runs/{run}/status"));
     sleep(Duration::from_millis(99)).await;
     assert_eq!((stage.status_of(&details).await, stage.status_of(&status).await), (404, 404));
-    assert!(stage.rows(EVER).await.is_empty() && stage.details(&run).await.is_ok());
+    assert!(stage.listed(EVER).await.is_empty() && stage.details(&run).await.is_ok());
     sleep(Duration::from_millis(1)).await;
     assert_eq!((stage.status_of(&details).await, stage.status_of(&status).await), (200, 200));
-    assert_eq!(stage.rows(EVER).await.len(), 1);
+    assert_eq!(stage.listed(EVER).await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,11 +70,11 @@ async fn bulks_of_more_than_a_thousand_are_taken_and_pages_of_as_many_given() {
         stage.bulk(vec![one(); 1001]).await.unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
     sleep(Duration::from_secs(1)).await;
     for limit in [2000, 5000] {
-        let rows = stage.rows(&format!("{EVER}&limit={limit}")).await;
+        let rows = stage.listed(&format!("{EVER}&limit={limit}")).await;
         let found: HashSet<_> = rows.iter().map(|row| row["metadata"]["id"].as_str().unwrap().to_owned()).collect();
         assert_eq!(found, ids);
     }
-    assert_eq!(stage.rows(&format!("{EVER}&limit=50")).await.len(), 50);
+    assert_eq!(stage.listed(&format!("{EVER}&limit=50")).await.len(), 50);
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +85,7 @@ async fn one_bad_element_fails_the_whole_bulk_and_an_unknown_name_does_not() {
     assert_eq!(refusal.code(), Code::InvalidArgument);
     let ids = stage.bulk(vec![one(), json!({"name": "no-such", "input": "{}"})]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    let rows = stage.rows(EVER).await;
+    let rows = stage.listed(EVER).await;
     assert_eq!((ids.len(), rows.len()), (2, 1));
     assert_eq!(rows[0]["metadata"]["id"], ids[0]);
     let phantom = stage.details(ids[1].as_str().unwrap()).await.unwrap_err();
@@ -103,7 +95,7 @@ async fn one_bad_element_fails_the_whole_bulk_and_an_unknown_name_does_not() {
 #[tokio::test(start_paused = true)]
 async fn of_a_phantom_nothing_is_ever_heard() {
     let stage = stage().await;
-    let phantom = stage.trigger(&json!({"name": "no-such"})).await;
+    let phantom = stage.started(&json!({"name": "no-such"})).await;
     let results = stage.wire.results();
     results.ask(&json!({"workflow_run_id": phantom}));
     let log = json!({"task_run_external_id": phantom, "message": "x"});
@@ -126,7 +118,7 @@ async fn inputs_that_are_no_objects_and_metadata_that_is_nested_are_taken() {
     let nested = json!({"a": {"b": [1]}, "n": 1, "none": null});
     for input in ["[1]", "", "{}"] {
         let request = json!({"input": input, "additional_metadata": nested.to_string()});
-        let run = stage.trigger(&request).await;
+        let run = stage.started(&request).await;
         sleep(Duration::from_millis(100)).await;
         let shown = stage.shown(&format!("workflow-runs/{run}")).await;
         for (key, value) in nested.as_object().unwrap() {
@@ -141,10 +133,10 @@ async fn inputs_that_are_no_objects_and_metadata_that_is_nested_are_taken() {
 async fn lists_pass_over_what_they_do_not_know_and_are_empty_without_a_start() {
     let stage = stage().await;
     for tags in [json!({"a": "x", "b": "y"}), json!({"a": "x"}), json!({"b": "y"}), json!({})] {
-        stage.trigger(&json!({"additional_metadata": tags.to_string()})).await;
+        stage.started(&json!({"additional_metadata": tags.to_string()})).await;
     }
     sleep(Duration::from_secs(1)).await;
-    let count = async |parameters: &str| stage.rows(parameters).await.len();
+    let count = async |parameters: &str| stage.listed(parameters).await.len();
     assert_eq!(count(EVER).await, 4);
     assert_eq!(count(&format!("{EVER}&statuses=NO_SUCH")).await, 4, "not none");
     assert_eq!(count(&format!("{EVER}&statuses=COMPLETED")).await, 0);
@@ -158,10 +150,10 @@ async fn lists_pass_over_what_they_do_not_know_and_are_empty_without_a_start() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_never_started_has_no_start_in_lists_and_year_one_in_details() {
     let stage = stage().await;
-    let run = stage.trigger(&json!({})).await;
+    let run = stage.started(&json!({})).await;
     stage.wire.call("v1.AdminService.CancelTasks", &json!({"external_ids": [run]})).await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    let row = stage.rows(EVER).await.remove(0);
+    let row = stage.listed(EVER).await.remove(0);
     assert_eq!((&row["status"], row.get("startedAt")), (&json!("CANCELLED"), None), "{row}");
     let shown = stage.shown(&format!("workflow-runs/{run}")).await;
     assert_eq!(shown["run"]["startedAt"], "0001-01-01T00:00:00Z");
@@ -173,7 +165,7 @@ async fn a_running_task_can_be_queued_by_itself() {
     let stage = stage().await;
     let (_, heard) = stage.worker(&registration(NAME)).await;
     sleep(Duration::from_secs(1)).await;
-    let run = stage.trigger(&json!({})).await;
+    let run = stage.started(&json!({})).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(heard.messages().len(), 1);
     assert_eq!(stage.shown(&format!("tasks/{run}")).await["status"], "QUEUED");
@@ -187,7 +179,7 @@ async fn a_running_task_can_be_queued_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn anyone_writes_to_the_log_of_any_task() {
     let stage = stage().await;
-    let runs = [stage.trigger(&json!({})).await, stage.trigger(&json!({})).await];
+    let runs = [stage.started(&json!({})).await, stage.started(&json!({})).await];
     let write = async |run: &str, message: &str| {
         let line = json!({
             "task_run_external_id": run, "message": message, "level": "INFO", "metadata": "{\"by\": \"ada\"}",
@@ -220,7 +212,7 @@ async fn many_cancels_take_their_time_after_the_answer() {
     let (status, body) = stage.wire.rest(Method::POST, &target, Some(filter.to_string().into())).await;
     assert_eq!(status.as_u16(), 200);
     let named = body["ids"].as_array().unwrap().len();
-    let cancelled = async || stage.rows(&format!("{EVER}&statuses=CANCELLED&limit=5000")).await.len();
+    let cancelled = async || stage.listed(&format!("{EVER}&statuses=CANCELLED&limit=5000")).await.len();
     let at_once = cancelled().await;
     assert!(at_once < named / 2, "{at_once} of {named}");
     sleep(Duration::from_secs(10)).await;
@@ -235,7 +227,7 @@ async fn rest_tells_of_a_failure_before_the_on_failure_task_has_run() {
     stage.put(&definition).await;
     let (_, heard) = stage.worker(&registration_for(NAME, &[definition])).await;
     sleep(Duration::from_secs(1)).await;
-    let run = stage.trigger(&json!({})).await;
+    let run = stage.started(&json!({})).await;
     sleep(Duration::from_secs(1)).await;
     let end = async |name: &str, kind: &str| {
         let given = heard.messages();
@@ -265,7 +257,7 @@ async fn a_cancel_by_filter_names_all_that_match_and_a_replay_the_newest_thousan
     let stage = stage().await;
     stage.bulk(vec![one(); 1200]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    let rows = stage.rows(&format!("{EVER}&limit=5000")).await;
+    let rows = stage.listed(&format!("{EVER}&limit=5000")).await;
     let newest: Vec<_> = rows.iter().map(|row| row["metadata"]["id"].clone()).collect();
     let post = async |what: &str, body: Value| {
         let target = format!("/api/v1/stable/tenants/{}/tasks/{what}", stage.tenant);
@@ -281,7 +273,7 @@ async fn a_cancel_by_filter_names_all_that_match_and_a_replay_the_newest_thousan
     // Those that have been cancelled already, too.
     assert_eq!(post("cancel", filter.clone()).await.len(), 1200);
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(stage.rows(&format!("{EVER}&statuses=CANCELLED&limit=5000")).await.len(), 1200);
+    assert_eq!(stage.listed(&format!("{EVER}&statuses=CANCELLED&limit=5000")).await.len(), 1200);
     let replayed = post("replay", filter).await;
     assert_eq!((replayed.len(), &replayed[..]), (1000, &newest[..1000]));
 }

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use hatchet::embedded::{Engine, Quirks};
+use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -26,6 +28,41 @@ impl Stage {
         let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
         let (wire, tenant) = (Wire::new(engine.client()), engine.tenant().to_string());
         Self { wire, tenant, wall, origin, beats: Mutex::default(), _engine: Arc::new(engine) }
+    }
+
+    /// The same, with a workflow of one task.
+    pub(crate) async fn with(quirks: Quirks, name: &str, more: &Value) -> Self {
+        let stage = Self::set(quirks, 7).await;
+        stage.put(&merged(&super::recording::workflow(&Value::Null, name, &Value::Null), more)).await;
+        stage
+    }
+
+    /// A call of REST, by its path below the version and with `{t}` for the tenant: what it answers, whatever that is.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let target = format!("/api/v1/{}", path.replace("{t}", &self.tenant));
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        // Nothing at all is no JSON.
+        let (status, bytes) = self.wire.client.raw_rest(method, &target, body).await.unwrap();
+        (status.as_u16(), serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// What REST shows.
+    pub(crate) async fn look(&self, path: &str) -> Value {
+        let (status, body) = self.send(Method::GET, path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// The rows of what REST shows.
+    pub(crate) async fn rows(&self, path: &str) -> Vec<Value> {
+        self.look(path).await["rows"].as_array().unwrap().clone()
+    }
+
+    /// Starts a run.
+    pub(crate) async fn trigger(&self, name: &str, more: &Value) -> Result<String, tonic::Status> {
+        let request = merged(&json!({"name": name, "input": "{}"}), more);
+        let run = self.wire.call("WorkflowService.TriggerWorkflow", &request).await?;
+        Ok(run["workflow_run_id"].as_str().unwrap().to_owned())
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -69,6 +106,13 @@ impl Stage {
         }));
         (registered, heard)
     }
+}
+
+/// An object with the fields of another beside and before its own.
+pub(crate) fn merged(base: &Value, more: &Value) -> Value {
+    let mut all = base.clone();
+    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    all
 }
 
 /// A registration like those of the recordings.

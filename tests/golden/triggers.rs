@@ -2,42 +2,23 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use hatchet::embedded::Quirks;
-use http::{Method, StatusCode};
+use http::Method;
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tonic::Code;
 
 use super::recording::workflow;
-use super::stage::Stage;
+use super::stage::{Stage, merged};
 
 const NAME: &str = "fx";
 
 async fn stage(quirks: Quirks, more: &Value) -> Stage {
-    let stage = Stage::set(quirks, 7).await;
-    let mut definition = workflow(&Value::Null, NAME, &Value::Null);
-    definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    stage.put(&definition).await;
-    stage
+    Stage::with(quirks, NAME, more).await
 }
 
 impl Stage {
-    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let target = format!("/api/v1/{}", path.replace("{t}", &self.tenant));
-        let body = body.map(|body| Bytes::from(body.to_string()));
-        // Nothing at all is no JSON.
-        let (status, bytes) = self.wire.client.raw_rest(method, &target, body).await.unwrap();
-        (status.as_u16(), serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    async fn look(&self, path: &str) -> Value {
-        let (status, body) = self.send(Method::GET, path, None).await;
-        assert_eq!(status, StatusCode::OK.as_u16(), "{path}: {body}");
-        body
-    }
-
     async fn refused(&self, rpc: &str, request: &Value) -> (Code, String) {
         let refusal = self.wire.call(rpc, request).await.expect_err(rpc);
         (refusal.code(), refusal.message().to_owned())
@@ -120,11 +101,7 @@ async fn events() {
 async fn events_that_are_refused() {
     let stage = stage(Quirks::all(), &json!({})).await;
     let fine = json!({"key": "k", "payload": "{}"});
-    let with = |change: Value| {
-        let mut event = fine.clone();
-        event.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        event
-    };
+    let with = |change: Value| merged(&fine, &change);
     for (change, text) in [
         (json!({"payload": "{"}), "Invalid request: invalid json in field `payload`"),
         (
