@@ -71,6 +71,27 @@ pub(crate) fn to_proto(at: DateTime<Utc>) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.timestamp(), nanos: at.timestamp_subsec_nanos().cast_signed() }
 }
 
+/// Reads lengths like `1h30m` and `.5s`: numbers with units, of which there are those given, each with its seconds and
+/// before those that its name begins with. No sign, no blanks, and no more nanoseconds than 63 bits count.
+pub(crate) fn parse_length(text: &str, units: &[(&str, f64)]) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = 0.0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (digits, tail) = rest.split_at(number);
+        if !digits.contains(|c: char| c.is_ascii_digit()) {
+            return None;
+        }
+        let (unit, tail) = units.iter().find_map(|(unit, seconds)| Some((seconds, tail.strip_prefix(unit)?)))?;
+        total += digits.parse::<f64>().ok()? * unit;
+        rest = tail;
+    }
+    Duration::try_from_secs_f64(total).ok().filter(|length| i64::try_from(length.as_nanos()).is_ok())
+}
+
 /// Writes a length in the engine's grammar: `90s`, `1500ms`. Whole seconds where it is whole seconds.
 ///
 /// The engine knows no unit below a millisecond, and what is shorter is rounded up: a timeout must not become zero.

@@ -72,6 +72,8 @@ quirks! {
     LateSchedules,
     /// REST accepts a cron that it cannot read, and soon afterwards it is gone. Without this: it is refused.
     VanishingCrons,
+    /// A cron that a new version of its workflow has no more fires once more, if its time comes before the engine looks.
+    LingeringCrons,
     /// Of a run of several tasks, the end of the first frees the idempotency key that is to be taken until the run has ended.
     /// Without this: the end of the run.
     EarlyFreeKeys,

@@ -1,6 +1,10 @@
 //! Cron expressions, as the engine's parser takes them: five fields, or six with seconds first. What the engine does not
 //! take is refused here before it is sent, and the embedded engine goes by the same.
 
+use std::time::Duration;
+
+use crate::time::parse_length;
+
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 /// What crons that are created by REST may be, and those of a definition may not.
@@ -14,6 +18,10 @@ const SHORTHANDS: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
 ];
 
+/// What an `@every` counts in.
+const UNITS: [(&str, f64); 8] =
+    [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("μs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+
 /// A field's name, its least and its most, and what else stands for its numbers.
 type Kind = (&'static str, u32, u32, &'static [&'static str]);
 const SECOND: Kind = ("second", 0, 59, &[]);
@@ -26,6 +34,8 @@ const WEEKDAY: Kind = ("weekday", 0, 6, &WEEKDAYS);
 /// An expression: the numbers that each field allows, as bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expression {
+    /// The name of a time zone, which only a server can look up. Empty for UTC.
+    pub(crate) zone: Box<str>,
     pub(crate) seconds: u64,
     pub(crate) minutes: u64,
     pub(crate) hours: u64,
@@ -41,58 +51,65 @@ pub(crate) struct Field {
     pub(crate) star: bool,
 }
 
+/// When a cron fires.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
-    /// What was found, and what is accepted.
-    Invalid(String),
-    /// There are no time zones here but one.
-    Zone(String),
-    /// There is no `@every` here.
-    Every,
+pub(crate) enum Schedule {
+    Calendar(Expression),
+    /// Whole seconds, and at least one.
+    Every(Duration),
 }
+
+/// What was found, and what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem(pub(crate) String);
 
 impl Expression {
     /// What a definition may say.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
-        let mut words: Vec<_> = text.split_whitespace().collect();
-        if let Some(first) = words.first().copied()
-            && let Some(zone) = first.strip_prefix("TZ=").or_else(|| first.strip_prefix("CRON_TZ="))
-        {
-            words.remove(0);
-            if !["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Z", ""].contains(&zone) {
-                // What is wrong with the rest is wrong in any zone.
-                fields(&words)?;
-                return Err(Problem::Zone(zone.to_owned()));
-            }
-        }
-        fields(&words)
-    }
-
-    /// The same, and the shorthands.
-    pub(crate) fn parse_any(text: &str) -> Result<Self, Problem> {
-        if text.trim_start().starts_with("@every ") {
-            return Err(Problem::Every);
-        }
-        let known = SHORTHANDS.into_iter().find(|(name, _)| *name == text.trim());
-        Self::parse(known.map_or(text, |(_, meaning)| meaning))
+        let (zone, text) = split_zone(text);
+        fields(zone, text)
     }
 }
 
-fn fields(words: &[&str]) -> Result<Expression, Problem> {
-    let [seconds, minutes, hours, days, months, weekdays] = match *words {
+impl Schedule {
+    /// What REST may say: also the shorthands.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
+        let (zone, text) = split_zone(text);
+        if let Some(length) = text.strip_prefix("@every ") {
+            let length = parse_length(length.trim(), &UNITS);
+            let accepted = "@every and a length like 90s or 1h30m";
+            let length = length.ok_or_else(|| Problem(format!("found {text:?}, accepted: {accepted}")))?;
+            return Ok(Self::Every(Duration::from_secs(length.as_secs().max(1))));
+        }
+        let known = SHORTHANDS.into_iter().find(|(name, _)| *name == text);
+        fields(zone, known.map_or(text, |(_, meaning)| meaning)).map(Self::Calendar)
+    }
+}
+
+/// A time zone's name stands before everything else, not even after a blank.
+fn split_zone(text: &str) -> (&str, &str) {
+    let zoned = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ="));
+    let (zone, rest) = zoned.map_or(("", text), |zoned| zoned.split_once(' ').unwrap_or((zoned, "")));
+    (zone, rest.trim())
+}
+
+fn fields(zone: &str, text: &str) -> Result<Expression, Problem> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let [seconds, minutes, hours, days, months, weekdays] = match *words.as_slice() {
         [minutes, hours, days, months, weekdays] => ["0", minutes, hours, days, months, weekdays],
         [seconds, minutes, hours, days, months, weekdays] => [seconds, minutes, hours, days, months, weekdays],
         _ => {
             let count = words.len();
-            return Err(Problem::Invalid(format!("found {count} fields, accepted: 5, or 6 with seconds first")));
+            return Err(Problem(format!("found {count} fields, accepted: 5, or 6 with seconds first")));
         }
     };
     let read = |text: &str, (name, least, most, names): Kind| {
         let accepted = format_args!("{least} to {most}, *, lists, ranges and steps");
         field(text, least, most, names)
-            .ok_or_else(|| Problem::Invalid(format!("found {text:?} as its {name}, accepted: {accepted}")))
+            .ok_or_else(|| Problem(format!("found {text:?} as its {name}, accepted: {accepted}")))
     };
     Ok(Expression {
+        zone: zone.into(),
         seconds: read(seconds, SECOND)?.allowed,
         minutes: read(minutes, MINUTE)?.allowed,
         hours: read(hours, HOUR)?.allowed,
@@ -159,7 +176,7 @@ mod tests {
             "  0  9 * * *",
             "0 0 31 2 *",
             "TZ=UTC 0 9 * * *",
-            "CRON_TZ=Etc/UTC 0 9 * * *",
+            "CRON_TZ=Europe/Oslo   0 9 * * *",
             "0 9 * * 0",
             "1,2,5-9/2 * * * *",
             "5/15 * * * *",
@@ -183,13 +200,27 @@ mod tests {
             "a * * * *",
             "* * L * *",
             "not a cron",
+            " TZ=UTC 0 9 * * *",
+            "TZ=UTC",
+            "TZ=UTC 0 9 * *",
         ] {
-            assert!(matches!(Expression::parse(text), Err(Problem::Invalid(_))), "{text}");
+            assert!(Expression::parse(text).is_err(), "{text}");
         }
-        assert_eq!(Expression::parse("TZ=Europe/Oslo 0 9 * * *"), Err(Problem::Zone("Europe/Oslo".into())));
-        assert_eq!(Expression::parse_any("@hourly"), Expression::parse("0 * * * *"));
-        assert_eq!(Expression::parse_any("@every 1m"), Err(Problem::Every));
-        assert!(matches!(Expression::parse_any("@never"), Err(Problem::Invalid(_))));
+        assert_eq!(&*Expression::parse("TZ=Europe/Oslo 0 9 * * *").unwrap().zone, "Europe/Oslo");
+    }
+
+    #[test]
+    fn what_rest_accepts_beside_it() {
+        for (text, same) in [("@hourly", "0 * * * *"), ("TZ=Asia/Tokyo @daily", "TZ=Asia/Tokyo 0 0 * * *")] {
+            assert_eq!(Schedule::parse(text), Expression::parse(same).map(Schedule::Calendar), "{text}");
+        }
+        for (text, seconds) in [("@every 1m30s", 90), ("@every 1.5s", 1), ("@every 20ms", 1), ("@every 1000000µs", 1)]
+        {
+            assert_eq!(Schedule::parse(text), Ok(Schedule::Every(Duration::from_secs(seconds))), "{text}");
+        }
+        for text in ["@every", "@every 1 day", "@every x", "@every -1s", "@never", "@HOURLY"] {
+            assert!(Schedule::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -200,7 +231,7 @@ mod tests {
             ("61 0 9 * * *", "found \"61\" as its second, accepted: 0 to 59, "),
             ("not a cron", "found 3 fields, accepted: 5, or 6 with seconds first"),
         ] {
-            let Err(Problem::Invalid(found)) = Expression::parse(text) else { panic!("{text}") };
+            let Err(Problem(found)) = Expression::parse(text) else { panic!("{text}") };
             assert!(found.starts_with(problem), "{found}");
         }
     }
@@ -208,7 +239,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_breaks_it(text in "[ -~]{0,20}") {
-            let _ = Expression::parse_any(&text);
+            let _ = Schedule::parse(&text);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::mark;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::list::RunQuery;
-use crate::model::cron::{Expression, Problem};
+use crate::model::cron::{Problem, Schedule};
 use crate::model::metadata::Metadata;
 use crate::model::payload::{encode_input, excerpt};
 use crate::model::{CronId, Payload, Priority, Window, WorkflowId, convert, metadata};
@@ -147,13 +147,10 @@ fn check(name: &str, expression: &str) -> Result<()> {
     if name.is_empty() || name.contains('\0') {
         return Err(Error::invalid("cron name", format_args!("found {name:?}, accepted: a text without U+0000")));
     }
-    // What zones there are, and what it makes of @every, the server knows.
-    match Expression::parse_any(expression) {
-        Err(Problem::Invalid(problem)) => {
-            Err(Error::invalid("cron expression", format_args!("{problem} (in {:?})", excerpt(expression))))
-        }
-        _ => Ok(()),
-    }
+    // Which time zones there are, the server knows.
+    Schedule::parse(expression).map(drop).map_err(|Problem(problem)| {
+        Error::invalid("cron expression", format_args!("{problem} (in {:?})", excerpt(expression)))
+    })
 }
 
 fn refusal(error: Error) -> Error {

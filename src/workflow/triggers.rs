@@ -43,8 +43,8 @@ impl Triggers {
             }
         }
         for (at, cron) in self.crons.iter().enumerate() {
-            // Which zones there are, the server knows.
-            if let Err(Problem::Invalid(problem)) = Expression::parse(cron) {
+            // Which time zones there are, the server knows.
+            if let Err(Problem(problem)) = Expression::parse(cron) {
                 problems.push(format!("cron: {problem} (in {cron:?})"));
             }
             if self.crons.iter().take(at).any(|other| other == cron) {

@@ -1,35 +1,95 @@
 //! When a cron fires next.
 
-use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, Timelike as _, Utc};
+use chrono::{
+    Datelike as _, Days, NaiveDate, NaiveDateTime, NaiveTime, Offset as _, TimeDelta, TimeZone as _, Timelike as _,
+};
+use chrono_tz::Tz;
 
-use super::types::{At, Fault};
-use crate::model::cron::{Expression, Problem};
+use super::types::At;
+use crate::model::cron::{Expression, Schedule};
 
 /// Where the search for the next time ends: no February is the 29th for at most eight years.
 const FURTHEST: i32 = 9;
 
-impl Problem {
-    pub(super) fn fault(&self) -> Fault {
-        match self {
-            Self::Invalid(_) => Fault::invalid("Invalid cron expression"),
-            Self::Zone(zone) => Fault::unimplemented(&format!("crons of the time zone {zone}")),
-            Self::Every => Fault::unimplemented("@every of crons"),
+/// A schedule, and the zone whose clock it goes by.
+#[derive(Debug, Clone)]
+pub(super) struct Clockwork {
+    schedule: Schedule,
+    zone: Tz,
+}
+
+impl Clockwork {
+    /// By what a definition may say. None if it cannot be read, or names a zone that there is not.
+    pub(super) fn of_definition(text: &str) -> Option<Self> {
+        Self::new(Expression::parse(text).map(Schedule::Calendar).ok()?)
+    }
+
+    /// By what REST may say.
+    pub(super) fn of_rest(text: &str) -> Option<Self> {
+        Self::new(Schedule::parse(text).ok()?)
+    }
+
+    fn new(schedule: Schedule) -> Option<Self> {
+        let zone = match &schedule {
+            Schedule::Calendar(expression) if !expression.zone.is_empty() => expression.zone.parse().ok()?,
+            _ => Tz::UTC,
+        };
+        Some(Self { schedule, zone })
+    }
+
+    /// The first time after a moment. None for a day that no year has.
+    pub(super) fn next(&self, after: At) -> Option<At> {
+        let expression = match &self.schedule {
+            Schedule::Every(length) => return Some(after.with_nanosecond(0)? + *length),
+            Schedule::Calendar(expression) => expression,
+        };
+        let (mut since, mut ahead) = (after, self.ahead(after));
+        let mut shown = (after + ahead).naive_utc();
+        loop {
+            // As if the clock were never changed; and if it is before then, once more from there.
+            let next = (expression.next(shown)? - ahead).and_utc();
+            let Some(change) = self.change(since, next) else { return Some(next) };
+            (since, ahead) = (change, self.ahead(change));
+            shown = (change + ahead).naive_utc() - TimeDelta::seconds(1);
         }
+    }
+
+    /// When the zone's clock is changed after one moment, and at another at the latest.
+    fn change(&self, after: At, until: At) -> Option<At> {
+        let mut before = after.with_nanosecond(0)?;
+        while before < until {
+            let mut behind = until.min(before + TimeDelta::days(1));
+            if self.ahead(behind) != self.ahead(before) {
+                while behind - before > TimeDelta::seconds(1) {
+                    let middle = before + TimeDelta::seconds((behind - before).num_seconds() / 2);
+                    *if self.ahead(middle) == self.ahead(before) { &mut before } else { &mut behind } = middle;
+                }
+                return Some(behind);
+            }
+            before = behind;
+        }
+        None
+    }
+
+    /// How far the zone's clock is ahead.
+    fn ahead(&self, at: At) -> TimeDelta {
+        let offset = self.zone.offset_from_utc_datetime(&at.naive_utc()).fix();
+        TimeDelta::seconds(offset.local_minus_utc().into())
     }
 }
 
 impl Expression {
-    /// The first time after a moment. None for a day that no year has.
-    pub(crate) fn next(&self, after: At) -> Option<At> {
-        let start = after.with_nanosecond(0)? + chrono::TimeDelta::seconds(1);
-        let (mut day, mut from) = (start.date_naive(), start.time());
+    /// The first time after one, by the same clock.
+    fn next(&self, after: NaiveDateTime) -> Option<NaiveDateTime> {
+        let start = after.with_nanosecond(0)? + TimeDelta::seconds(1);
+        let (mut day, mut from) = (start.date(), start.time());
         let last = day.year() + FURTHEST;
         while day.year() <= last {
             if !has(self.months, day.month()) {
                 day = next_month(day)?;
                 from = NaiveTime::MIN;
             } else if let Some(time) = self.is_day(day).then(|| self.time(from)).flatten() {
-                return Some(DateTime::from_naive_utc_and_offset(day.and_time(time), Utc));
+                return Some(day.and_time(time));
             } else {
                 day = day.checked_add_days(Days::new(1))?;
                 from = NaiveTime::MIN;
@@ -103,8 +163,19 @@ mod tests {
             ("0 0 13 * ?", "2026-01-01T00:00:00Z", Some("2026-01-13T00:00:00Z")),
             ("15,45 8-10 * * *", "2026-01-01T08:45:00Z", Some("2026-01-01T09:15:00Z")),
             ("10 0 0 1 JAN *", "2026-01-01T00:00:09Z", Some("2026-01-01T00:00:10Z")),
+            ("@every 90s", "2026-01-01T00:00:09.25Z", Some("2026-01-01T00:01:39Z")),
+            ("TZ=Asia/Kolkata @daily", "2026-01-01T00:00:00Z", Some("2026-01-01T18:30:00Z")),
+            ("TZ=Europe/Oslo 0 9 * * *", "2026-01-01T07:59:59Z", Some("2026-01-01T08:00:00Z")),
+            ("TZ=Europe/Oslo 0 9 * * *", "2026-03-28T08:00:00Z", Some("2026-03-29T07:00:00Z")),
+            ("TZ=Europe/Oslo 0 9 1 7 *", "2026-01-01T08:00:00Z", Some("2026-07-01T07:00:00Z")),
+            // What the clock leaves out in March is not made up for; what it shows twice in October fires twice.
+            ("TZ=Europe/Oslo 30 2 * * *", "2026-03-28T01:30:00Z", Some("2026-03-30T00:30:00Z")),
+            ("TZ=Europe/Oslo 30 2 * * *", "2026-10-24T22:00:00Z", Some("2026-10-25T00:30:00Z")),
+            ("TZ=Europe/Oslo 30 2 * * *", "2026-10-25T00:30:00Z", Some("2026-10-25T01:30:00Z")),
+            ("TZ=Europe/Oslo 30 2 * * *", "2026-10-25T01:30:00Z", Some("2026-10-26T01:30:00Z")),
+            ("TZ=Europe/Oslo 0 0 31 2 *", "2026-03-01T00:00:00Z", None),
         ] {
-            assert_eq!(Expression::parse(text).unwrap().next(at(after)), next.map(at), "{text} after {after}");
+            assert_eq!(Clockwork::of_rest(text).unwrap().next(at(after)), next.map(at), "{text} after {after}");
         }
     }
 
@@ -115,11 +186,35 @@ mod tests {
             second in 0u32..60, minute in 0u32..60, hour in 0u32..24, step in 1u32..20, start in 0i64..40_000_000,
         ) {
             let after = at("2026-01-01T00:00:00Z") + chrono::TimeDelta::seconds(start);
-            let expression = Expression::parse(&format!("{second}/{step} {minute}-59 {hour}-23 * * *")).unwrap();
+            let cron = Clockwork::of_definition(&format!("{second}/{step} {minute}-59 {hour}-23 * * *")).unwrap();
             let counted = (1..200_000).map(|seconds| after + chrono::TimeDelta::seconds(seconds)).find(|at| {
                 at.second() >= second && (at.second() - second).is_multiple_of(step) && at.minute() >= minute && at.hour() >= hour
             });
-            prop_assert_eq!(expression.next(after), counted);
+            prop_assert_eq!(cron.next(after), counted);
         }
+
+        /// Minute by minute, the first at which the zone's clock shows what is wanted.
+        #[test]
+        fn it_is_what_a_look_at_the_clock_finds(
+            zone in proptest::sample::select(vec!["Europe/Oslo", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]),
+            minute in 0u32..60, hour in 0u32..24, start in 0i64..40_000_000,
+        ) {
+            let after = at("2026-01-01T00:00:00Z") + TimeDelta::seconds(start);
+            let cron = Clockwork::of_definition(&format!("TZ={zone} {minute} {hour} * * *")).unwrap();
+            let zone: Tz = zone.parse().unwrap();
+            let first = after.with_second(0).unwrap();
+            let counted = (1..5_000).map(|minutes| first + TimeDelta::minutes(minutes)).find(|at| {
+                let shown = at.with_timezone(&zone);
+                (shown.hour(), shown.minute()) == (hour, minute)
+            });
+            prop_assert_eq!(cron.next(after), counted);
+        }
+    }
+
+    #[test]
+    fn zones_that_there_are_not() {
+        assert!(Clockwork::of_definition("TZ=Europe/Atlantis 0 9 * * *").is_none());
+        assert!(Clockwork::of_rest("CRON_TZ=Nowhere @daily").is_none());
+        assert!(Clockwork::of_definition("TZ= 0 9 * * *").is_some());
     }
 }

@@ -7,19 +7,14 @@ use chrono::SecondsFormat;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::schedules::object;
+use super::cron::Clockwork;
+use super::schedules::{NEXT_LOOK, object};
 use super::timers::{Timer, TimerKey};
 use super::types::{At, Fault, Turn, stored};
-use super::{Core, Quirk, duration};
-use crate::model::cron::{Expression, Problem};
+use super::{Core, Quirk};
 
 /// So long one is there that nobody can read.
 const UNREADABLE: Duration = Duration::from_millis(300);
-
-/// Whether an `@every` has no length of time.
-fn is_nonsense(text: &str) -> bool {
-    text.trim().strip_prefix("@every ").is_none_or(|length| duration::parse(length.trim()).is_none())
-}
 
 /// A cron that REST creates.
 #[derive(Debug, Clone)]
@@ -41,9 +36,11 @@ pub(crate) struct Cron {
     pub(crate) defined: bool,
     pub(crate) enabled: bool,
     /// None if it cannot be read: then it soon disappears.
-    expression: Option<Expression>,
+    clockwork: Option<Clockwork>,
     number: u64,
     next: Option<(At, TimerKey)>,
+    /// Whether it is there no more, and fires once all the same.
+    dropped: bool,
 }
 
 #[derive(Debug, Default)]
@@ -52,14 +49,22 @@ pub(super) struct Crons {
     count: u64,
 }
 
+impl Crons {
+    fn present(&self) -> impl Iterator<Item = &Cron> {
+        self.all.values().filter(|cron| !cron.dropped)
+    }
+}
+
 impl Core {
     /// Puts the crons of a definition in the place of those of the version before.
     pub(super) fn define_crons(&mut self, turn: &mut Turn<'_>, workflow: &str) {
         let Some(known) = self.definitions.find(workflow) else { return };
         let version = std::sync::Arc::clone(&known.latest);
-        let is_old = |cron: &&Cron| cron.defined && cron.what.workflow == workflow;
+        let is_old = |cron: &&Cron| cron.defined && !cron.dropped && cron.what.workflow == workflow;
         for id in self.crons.all.values().filter(is_old).map(|cron| cron.id).collect::<Vec<_>>() {
-            self.delete_cron(id);
+            if !self.lingers(turn, id, &version.rules.crons) {
+                self.delete_cron(id);
+            }
         }
         for text in &version.rules.crons {
             let what = CronSpec {
@@ -70,8 +75,17 @@ impl Core {
                 metadata: None,
                 priority: version.default_priority,
             };
-            self.add_cron(turn, what, true, Expression::parse(text).ok());
+            self.add_cron(turn, what, true, Clockwork::of_definition(text));
         }
+    }
+
+    /// Whether one of a definition whose version now has others fires once more, and a note of it.
+    fn lingers(&mut self, turn: &Turn<'_>, id: Uuid, crons: &[String]) -> bool {
+        let until = turn.now + NEXT_LOOK;
+        let lingers = self.has(Quirk::LingeringCrons);
+        let Some(cron) = self.crons.all.get_mut(&id) else { return false };
+        cron.dropped = lingers && !crons.contains(&cron.what.text) && cron.next.is_some_and(|(at, _)| at <= until);
+        cron.dropped
     }
 
     /// Makes a cron.
@@ -85,24 +99,21 @@ impl Core {
         let same = |cron: &Cron| {
             (&cron.what.workflow, &cron.what.name, &cron.what.text) == (&what.workflow, &what.name, &what.text)
         };
-        if self.crons.all.values().any(same) {
+        if self.crons.present().any(same) {
             return Err(Fault::invalid("cron trigger with that name-expression pair already exists"));
         }
-        let expression = match Expression::parse_any(&what.text) {
-            Ok(expression) => Some(expression),
-            Err(Problem::Every) if !is_nonsense(&what.text) => return Err(Problem::Every.fault()),
-            Err(Problem::Zone(zone)) => return Err(Problem::Zone(zone).fault()),
-            Err(_) if self.has(Quirk::VanishingCrons) => None,
-            Err(problem) => return Err(problem.fault()),
-        };
-        Ok(self.add_cron(turn, what, false, expression))
+        let clockwork = Clockwork::of_rest(&what.text);
+        if clockwork.is_none() && !self.has(Quirk::VanishingCrons) {
+            return Err(Fault::invalid("Invalid cron expression"));
+        }
+        Ok(self.add_cron(turn, what, false, clockwork))
     }
 
-    fn add_cron(&mut self, turn: &mut Turn<'_>, what: CronSpec, defined: bool, expression: Option<Expression>) -> Uuid {
+    fn add_cron(&mut self, turn: &mut Turn<'_>, what: CronSpec, defined: bool, clockwork: Option<Clockwork>) -> Uuid {
         let id = turn.uuid();
         self.crons.count += 1;
         let (created, number) = (stored(turn.now), self.crons.count);
-        let cron = Cron { id, created, what, defined, enabled: true, expression, number, next: None };
+        let cron = Cron { id, created, what, defined, enabled: true, clockwork, number, next: None, dropped: false };
         self.crons.all.insert(id, cron);
         self.set_next(turn, id);
         id
@@ -110,20 +121,20 @@ impl Core {
 
     fn set_next(&mut self, turn: &Turn<'_>, id: Uuid) {
         let Some(cron) = self.crons.all.get_mut(&id) else { return };
-        let next = match &cron.expression {
-            Some(expression) => expression.next(turn.now).filter(|_| cron.enabled),
+        let next = match &cron.clockwork {
+            Some(clockwork) => clockwork.next(turn.now).filter(|_| cron.enabled),
             None => Some(turn.now + UNREADABLE),
         };
         cron.next = next.map(|at| (at, self.timers.set(at, Timer::Cron(id))));
     }
 
     pub(crate) fn find_cron(&self, id: Uuid) -> Option<&Cron> {
-        self.crons.all.get(&id)
+        self.crons.all.get(&id).filter(|cron| !cron.dropped)
     }
 
     /// All of them, in the order of their creation.
     pub(crate) fn all_crons(&self) -> Vec<&Cron> {
-        let mut all: Vec<_> = self.crons.all.values().collect();
+        let mut all: Vec<_> = self.crons.present().collect();
         all.sort_by_key(|cron| cron.number);
         all
     }
@@ -150,12 +161,17 @@ impl Core {
     pub(super) fn fire_cron(&mut self, turn: &mut Turn<'_>, id: Uuid) {
         let Some(cron) = self.crons.all.get_mut(&id) else { return };
         let at = cron.next.take().map_or(turn.now, |(at, _)| at);
-        if cron.expression.is_none() {
+        if cron.clockwork.is_none() {
             self.crons.all.remove(&id);
             return;
         }
+        let dropped = cron.dropped;
         self.start_cron(turn, id, at);
-        self.set_next(turn, id);
+        if dropped {
+            self.crons.all.remove(&id);
+        } else {
+            self.set_next(turn, id);
+        }
     }
 
     /// Starts the run that a cron would start at a time.

@@ -2,29 +2,13 @@
 
 use std::time::Duration;
 
+use crate::time::parse_length;
+
 pub(super) const REFUSAL: &str = "Invalid duration. Durations must be one or more <number><unit> components, where unit is one of: 'ms', 's', 'm', 'h'. For example: '10s', '1h30m', '1.5h'";
 
-/// Reads `1h30m`, `1.5s`, `.5s`, `500ms`. No sign, no blanks, no days.
+/// Reads `1h30m`, `1.5s`, `.5s`, `500ms`. No days.
 pub(super) fn parse(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (digits, tail) = rest.split_at(number);
-        if !digits.contains(|c: char| c.is_ascii_digit()) {
-            return None;
-        }
-        let (unit, tail) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
-            .into_iter()
-            .find_map(|(unit, seconds)| Some((seconds, tail.strip_prefix(unit)?)))?;
-        total += digits.parse::<f64>().ok()? * unit;
-        rest = tail;
-    }
-    // The engine counts nanoseconds in 64 bits.
-    Duration::try_from_secs_f64(total).ok().filter(|length| i64::try_from(length.as_nanos()).is_ok())
+    parse_length(text, &[("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)])
 }
 
 /// How the engine writes a delay: `2s`, `1.5s`.

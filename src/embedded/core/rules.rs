@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::cron::Clockwork;
 use super::definitions::Problems;
 use super::expression::{Expression, Problem};
 use super::types::{Fault, Label, Turn};
-use crate::model::cron;
 
 /// What expressions of filters may use.
 const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
@@ -137,7 +137,7 @@ impl Rules {
     /// What the engine's validator has against them.
     pub(super) fn check(&self, problems: &mut Problems) {
         for (at, text) in self.crons.iter().enumerate() {
-            if matches!(cron::Expression::parse(text), Err(cron::Problem::Invalid(_))) {
+            if Clockwork::of_definition(text).is_none() {
                 problems.add(&format!("CronTriggers[{at}]"), "Invalid cron expression");
             }
         }
@@ -165,8 +165,7 @@ impl Rules {
         if doubled(&self.events) || doubled(&self.crons) {
             return Err(Fault::internal());
         }
-        let zone = self.crons.iter().find_map(|text| cron::Expression::parse(text).err());
-        zone.map_or(Ok(()), |problem| Err(problem.fault()))
+        Ok(())
     }
 
     /// Gives those filters an id that have none yet.

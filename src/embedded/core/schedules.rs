@@ -13,7 +13,7 @@ use super::types::{At, Fault, Trigger, Turn, stored};
 use super::{Core, Quirk};
 
 /// What is due when it is made waits for the engine's next look.
-const NEXT_LOOK: Duration = Duration::from_millis(2500);
+pub(super) const NEXT_LOOK: Duration = Duration::from_millis(2500);
 
 /// A run that is to be started later.
 #[derive(Debug, Clone)]
