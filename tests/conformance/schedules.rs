@@ -193,7 +193,8 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
 async fn c3_a_cron_that_the_server_drops_is_noticed(world: World) {
     let task = double(world.name("double"));
     world.worker(&task).await.shutdown().await;
-    let error = world.hatchet.cron(&task, "bad", "TZ=Europe/Atlantis 0 9 * * *", &Number { n: 1 }).create().await.unwrap_err();
+    let error =
+        world.hatchet.cron(&task, "bad", "TZ=Europe/Atlantis 0 9 * * *", &Number { n: 1 }).create().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
     assert!(error.to_string().contains("it cannot read \"TZ=Europe/Atlantis 0 9 * * *\""), "{error}");
     assert!(world.hatchet.crons().workflow(task.name()).list().await.unwrap().is_empty());

@@ -18,6 +18,7 @@ mod not_yet;
 mod parallel;
 mod recording;
 mod replay;
+mod rest_only;
 mod settled;
 mod stage;
 mod tokens;

@@ -147,6 +147,14 @@ impl Core {
         true
     }
 
+    /// Those of a workflow that is gone go with it.
+    pub(super) fn drop_crons(&mut self, workflow: &str) {
+        let of_it = self.crons.all.values().filter(|cron| cron.what.workflow == workflow);
+        for id in of_it.map(|cron| cron.id).collect::<Vec<_>>() {
+            self.delete_cron(id);
+        }
+    }
+
     pub(crate) fn enable_cron(&mut self, turn: &Turn<'_>, id: Uuid, enabled: bool) -> bool {
         let Some(cron) = self.crons.all.get_mut(&id) else { return false };
         cron.enabled = enabled;

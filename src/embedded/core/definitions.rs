@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::conditions::On;
 use super::store::{Step, Version};
 use super::types::{At, Definition, Fault, TaskDefinition, Turn, stored};
-use super::{Core, dag, duration};
+use super::{Core, WorkflowView, dag, duration};
 use crate::model::name::is_name;
 
 #[derive(Debug, Default)]
@@ -56,7 +56,6 @@ impl Core {
             }
         }
         self.definitions.versions += 1;
-        definition.rules.name_filters(turn);
         let workflow = self.definitions.find(&definition.name).map_or_else(|| turn.uuid(), |known| known.id);
         let latest = Arc::new(Version {
             id: turn.uuid(),
@@ -78,7 +77,23 @@ impl Core {
             self.definitions.by_name.insert(name, known);
         }
         self.define_crons(turn, &latest.name);
+        self.define_filters(turn, workflow, &latest.rules.filters);
         Ok(latest)
+    }
+
+    pub(crate) fn find_workflow(&self, id: Uuid) -> Option<WorkflowView<'_>> {
+        self.workflows().find(|view| view.workflow.id == id)
+    }
+
+    /// Forgets a workflow and what starts its runs. The runs stay.
+    pub(crate) fn delete_workflow(&mut self, id: Uuid) -> bool {
+        let Some(name) = self.find_workflow(id).map(|view| view.name.to_owned()) else { return false };
+        self.definitions.by_name.remove(&name);
+        self.definitions.names.retain(|other| *other != name);
+        self.drop_crons(&name);
+        self.drop_schedules(&name);
+        self.drop_filters(id);
+        true
     }
 }
 

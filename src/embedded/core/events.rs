@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::expression::{Names, object};
 use super::pattern;
-use super::rules::{EventRef, Filter, Rules, Special};
+use super::rules::{EventRef, Special};
 use super::triggers::RESERVED;
 use super::types::{At, Trigger, Turn, stored};
 use super::{Core, Quirk};
@@ -89,10 +88,10 @@ impl Core {
         for (name, workflow) in self.definitions.oldest_first() {
             let rules = &workflow.latest.rules;
             for _ in rules.events.iter().filter(|trigger| pattern::matches(trigger, &pushed.key)) {
-                for filter in passes(rules, event, pushed) {
+                for filter in self.event_filters.pass(workflow.id, event, pushed) {
                     let special = Special {
                         event: Some(event.clone()),
-                        filter_payload: filter.map(|filter| filter.payload.clone()),
+                        filter_payload: filter.map(|filter| filter.what.payload.clone()),
                         ..Special::default()
                     };
                     let trigger = Trigger {
@@ -125,28 +124,6 @@ impl Core {
     fn shows(&self, event: &Event, now: At) -> bool {
         !self.has(Quirk::RestLag) || now >= event.at + LAG
     }
-}
-
-/// What lets the event through: no filter, if there is none at all, or each one that is true.
-fn passes<'a>(rules: &'a Rules, event: &EventRef, pushed: &Pushed) -> Vec<Option<&'a Filter>> {
-    if rules.filters.is_empty() {
-        return vec![None];
-    }
-    let (id, key): (Value, Value) = (event.id.to_string().into(), (&*event.key).into());
-    let (input, metadata) = (object(&pushed.payload), object(&pushed.metadata));
-    let is_true = |filter: &&Filter| {
-        let payload = object(&filter.payload);
-        let names = [
-            ("input", &input),
-            ("additional_metadata", &metadata),
-            ("payload", &payload),
-            ("event_id", &id),
-            ("event_key", &key),
-        ];
-        filter.expression.as_ref().is_some_and(|expression| expression.is_true(&Names(&names)))
-    };
-    let in_scope = rules.filters.iter().filter(|filter| pushed.scope.as_deref() == Some(&filter.scope));
-    in_scope.filter(is_true).map(Some).collect()
 }
 
 fn metadata(event: &EventRef, pushed: &Pushed) -> Map<String, Value> {

@@ -12,6 +12,7 @@ pub(crate) mod crons;
 mod dag;
 mod definitions;
 mod duration;
+pub(crate) mod event_filters;
 pub(crate) mod events;
 mod expression;
 pub(crate) mod filters;
@@ -44,6 +45,7 @@ use uuid::Uuid;
 use self::children::Families;
 use self::crons::Crons;
 use self::definitions::Definitions;
+use self::event_filters::EventFilters;
 use self::events::Events;
 use self::idempotency::Keys;
 use self::queue::Queues;
@@ -70,6 +72,7 @@ pub(crate) struct Core {
     streams: Streams,
     timers: Timers,
     events: Events,
+    event_filters: EventFilters,
     schedules: Schedules,
     crons: Crons,
     keys: Keys,
@@ -95,6 +98,7 @@ impl Core {
             streams: Streams::default(),
             timers: Timers::default(),
             events: Events::default(),
+            event_filters: EventFilters::default(),
             schedules: Schedules::default(),
             crons: Crons::default(),
             keys: Keys::default(),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::cron::Clockwork;
 use super::definitions::Problems;
 use super::expression::{Expression, Problem};
-use super::types::{Fault, Label, Turn};
+use super::types::{Fault, Label};
 
 /// What expressions of filters may use.
 const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
@@ -32,7 +32,6 @@ pub(crate) struct Rules {
 /// Decides whether an event of its scope starts a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Filter {
-    pub(crate) id: Uuid,
     pub(crate) text: String,
     pub(crate) scope: String,
     pub(crate) payload: Value,
@@ -98,18 +97,14 @@ pub(crate) struct EventRef {
 
 impl Filter {
     /// A filter as it was sent. An expression that may be CEL and cannot be followed here is said to be.
-    pub(crate) fn new(id: Uuid, text: String, scope: String, payload: Value) -> Result<Self, Fault> {
+    pub(crate) fn new(text: String, scope: String, payload: Value) -> Result<Self, Fault> {
         let expression = match Expression::parse(&text, FILTER_NAMES) {
             Ok(expression) => Some(expression),
-            Err(Problem::Broken) => None,
-            Err(Problem::Missing) => return Err(missing(&text)),
+            // The engine's own function is not for filters.
+            Err(Problem::Missing) if !text.contains("checksum(") => return Err(missing(&text)),
+            Err(Problem::Broken | Problem::Missing) => None,
         };
-        Ok(Self { id, text, scope, payload, expression })
-    }
-
-    /// Whether it says the same as another, whatever their ids.
-    fn is_like(&self, other: &Self) -> bool {
-        self.text == other.text && self.scope == other.scope && self.payload == other.payload
+        Ok(Self { text, scope, payload, expression })
     }
 }
 
@@ -168,18 +163,9 @@ impl Rules {
         Ok(())
     }
 
-    /// Gives those filters an id that have none yet.
-    pub(super) fn name_filters(&mut self, turn: &mut Turn<'_>) {
-        for filter in self.filters.iter_mut().filter(|filter| filter.id.is_nil()) {
-            filter.id = turn.uuid();
-        }
-    }
-
     /// No filters leave those of the version before as they are.
     pub(super) fn keep_filters_of(&mut self, before: &Self) {
-        let same = self.filters.len() == before.filters.len()
-            && self.filters.iter().zip(&before.filters).all(|(one, other)| one.is_like(other));
-        if self.filters.is_empty() || same {
+        if self.filters.is_empty() {
             self.filters.clone_from(&before.filters);
         }
     }

@@ -99,6 +99,14 @@ impl Core {
         true
     }
 
+    /// Those of a workflow that is gone go with it.
+    pub(super) fn drop_schedules(&mut self, workflow: &str) {
+        let of_it = self.schedules.all.values().filter(|schedule| schedule.what.workflow == workflow);
+        for id in of_it.map(|schedule| schedule.id).collect::<Vec<_>>() {
+            self.delete_schedule(id);
+        }
+    }
+
     /// Starts the run of a schedule, which is then gone. Nothing leads from the one to the other.
     pub(crate) fn start_scheduled(&mut self, turn: &mut Turn<'_>, id: Uuid) -> Option<Uuid> {
         let Schedule { timer, what, .. } = self.schedules.all.remove(&id)?;

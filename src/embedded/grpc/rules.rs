@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::embedded::core::rules::{Comparator, Filter, Idempotency, Rules, Sticky, Wanted};
 use crate::embedded::core::types::{Fault, Label};
@@ -17,7 +16,7 @@ pub(super) fn rules(request: &mut CreateWorkflowVersionRequest) -> Result<Rules,
     let cron_input = request.cron_input.take().map(|text| json_or_internal(text.as_bytes())).transpose()?;
     let filters = std::mem::take(&mut request.default_filters).into_iter().map(|filter| {
         let payload = filter.payload.as_deref().map(json_or_internal).transpose()?.unwrap_or_else(|| json!({}));
-        Filter::new(Uuid::nil(), filter.expression, filter.scope, payload)
+        Filter::new(filter.expression, filter.scope, payload)
     });
     Ok(Rules {
         filters: filters.collect::<Result<_, Fault>>()?,

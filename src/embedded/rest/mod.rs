@@ -1,21 +1,25 @@
 //! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
 
+mod body;
 mod bulk;
 mod crons;
 mod dag;
 mod events;
+mod filters;
 mod json;
 mod list;
 mod paging;
 mod query;
 mod schedules;
+mod trigger;
+mod workflows;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::middleware;
@@ -29,6 +33,9 @@ use super::actor::Handle;
 use super::core::Core;
 use super::core::types::{Fault, Turn};
 use super::faults::{self, Faults};
+
+/// More than any route takes; what is too large for one is refused in its own words.
+const LARGEST_BODY: usize = 64 << 20;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -45,12 +52,14 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
         .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
         .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
-        .route("/api/v1/tenants/{tenant}/workflows", get(workflows));
+        .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(trigger::start));
     Router::new()
         .merge(tenant_routes)
         .merge(events::routes())
         .merge(schedules::routes())
         .merge(crons::routes())
+        .merge(filters::routes())
+        .merge(workflows::routes())
         .route("/api/v1/stable/workflow-runs/{run}", get(run))
         .route("/api/v1/stable/workflow-runs/{run}/status", get(run_status))
         .route("/api/v1/stable/workflow-runs/{run}/task-events", get(run_task_events))
@@ -60,6 +69,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
         .route_layer(middleware::from_fn_with_state(faults, faults::over_rest))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .method_not_allowed_fallback(unknown)
         .fallback(not_yet)
         .with_state(Engine { core, tenant, token })
@@ -276,29 +286,6 @@ async fn metrics(
     engine.check_tenant(&tenant, &authorization)?;
     let asked = list::Runs::parse(&Query::parse(query.as_deref()))?;
     let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
-    Ok(answer(&body))
-}
-
-async fn workflows(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let query = Query::parse(query.as_deref());
-    let name = query.first("name").unwrap_or_default().to_lowercase();
-    let (offset, limit) =
-        (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
-    let body = engine
-        .core
-        .call(move |core, _| {
-            let found = || core.workflows().filter(|view| view.name.to_lowercase().contains(&name));
-            let rows: Vec<_> = found().skip(offset).take(limit).map(|view| json::workflow(&view)).collect();
-            let pages = found().count().div_ceil(limit);
-            json!({"pagination": {"current_page": offset / limit + 1, "next_page": (offset / limit + 2).min(pages), "num_pages": pages}, "rows": rows})
-        })
-        .await?;
     Ok(answer(&body))
 }
 

@@ -1,25 +1,12 @@
-//! What the older lists have in common: pages, filters by metadata, bodies, stamps.
+//! What the older lists have in common: pages, filters by metadata, stamps.
 
-use axum::body::Bytes;
 use axum::http::StatusCode;
 use chrono::SecondsFormat;
 use serde_json::{Value, json};
 
 use super::Refusal;
 use super::query::Query;
-use crate::embedded::core::json::go_problem;
 use crate::embedded::core::types::At;
-
-/// A body, or what the server says of one that is no JSON. None at all is an empty object.
-pub(super) fn body(bytes: &Bytes) -> Result<Value, Refusal> {
-    if bytes.is_empty() {
-        return Ok(json!({}));
-    }
-    serde_json::from_slice(bytes).map_err(|error| {
-        let problem = go_problem(&String::from_utf8_lossy(bytes), &error);
-        Refusal::Text(StatusCode::BAD_REQUEST, format!("Syntax error: offset={}, error={problem}", error.column()))
-    })
-}
 
 pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
     Refusal::Description(StatusCode::BAD_REQUEST, description.into())
@@ -29,11 +16,6 @@ pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
 pub(super) fn millis(at: At) -> String {
     let text = at.to_rfc3339_opts(SecondsFormat::Millis, true);
     format!("{}Z", text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.'))
-}
-
-/// A field that may be absent, or null.
-pub(super) fn given(body: &Value, name: &str) -> Option<Value> {
-    body.get(name).filter(|value| !value.is_null()).cloned()
 }
 
 /// Pairs of a key and a value, all of which must be there.

@@ -11,7 +11,8 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::paging::{Page, Tags, bad_request, body, given, millis};
+use super::body::{body, given};
+use super::paging::{Page, Tags, bad_request, millis};
 use super::query::Query;
 use super::{Answer, Authorization, Engine, Refusal, answer, id};
 use crate::embedded::core::Core;

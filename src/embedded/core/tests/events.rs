@@ -16,7 +16,7 @@ fn listens(events: &[&str]) -> Rules {
 }
 
 fn filter(expression: &str, scope: &str, payload: Value) -> Filter {
-    Filter::new(Uuid::nil(), expression.into(), scope.into(), payload).unwrap()
+    Filter::new(expression.into(), scope.into(), payload).unwrap()
 }
 
 impl Bench {
@@ -139,7 +139,7 @@ fn the_same_trigger_twice_is_refused() {
     let mut bench = Bench::new(Quirks::none());
     assert_eq!(bench.put_with("w", task(), listens(&["k", "k"])).unwrap_err(), Fault::internal());
     assert!(
-        Filter::new(Uuid::nil(), "size(input.list) > 1".into(), String::new(), json!({})).is_err(),
+        Filter::new("size(input.list) > 1".into(), String::new(), json!({})).is_err(),
         "and so is what cannot be followed"
     );
 }

@@ -1,0 +1,91 @@
+//! Bodies of requests, read and refused as the server does it.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::Refusal;
+use crate::embedded::core::json::go_problem;
+
+/// A body, or what the server says of one that is no JSON. None at all is an empty object.
+pub(super) fn body(bytes: &Bytes) -> Result<Value, Refusal> {
+    if bytes.is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let problem = go_problem(&String::from_utf8_lossy(bytes), &error);
+        Refusal::Text(StatusCode::BAD_REQUEST, format!("Syntax error: offset={}, error={problem}", error.column()))
+    })
+}
+
+/// A field that may be absent, or null.
+pub(super) fn given(body: &Value, name: &str) -> Option<Value> {
+    body.get(name).filter(|value| !value.is_null()).cloned()
+}
+
+/// A body whose fields have types. Those that it does not know are passed over; null is as good as nothing.
+pub(super) struct Typed<'a> {
+    bytes: &'a [u8],
+    fields: BTreeMap<String, &'a RawValue>,
+}
+
+impl<'a> Typed<'a> {
+    pub(super) fn parse(bytes: &'a Bytes) -> Result<Self, Refusal> {
+        body(bytes)?;
+        let fields = if bytes.is_empty() { Ok(BTreeMap::new()) } else { serde_json::from_slice(bytes) };
+        Ok(Self { bytes, fields: fields.map_err(|_| bad("Unmarshal type error: the body is no object".into()))? })
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, Refusal> {
+        self.field(name, "string", |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub(super) fn object(&self, name: &str) -> Result<Option<Map<String, Value>>, Refusal> {
+        self.field(name, "map[string]interface {}", |value| match value {
+            Value::Object(map) => Some(map),
+            _ => None,
+        })
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        self.field(name, "int", |value| value.as_i64())
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        Ok(self.field(name, "bool", |value| value.as_bool())?.unwrap_or_default())
+    }
+
+    pub(super) fn id(&self, name: &str) -> Result<Option<Uuid>, Refusal> {
+        let parse = |text: String| text.parse().map_err(|_| bad(format!("invalid UUID length: {}", text.len())));
+        self.text(name)?.map(parse).transpose()
+    }
+
+    /// A field of a type, which has Go's name.
+    fn field<T>(&self, name: &str, kind: &str, read: impl Fn(Value) -> Option<T>) -> Result<Option<T>, Refusal> {
+        let Some(raw) = self.fields.get(name).map(|raw| raw.get()) else { return Ok(None) };
+        let value: Value = serde_json::from_str(raw).unwrap_or_default();
+        let (found, length) = match &value {
+            Value::Null => return Ok(None),
+            Value::Bool(_) => ("bool", raw.len()),
+            Value::Number(_) => ("number", raw.len()),
+            Value::String(_) => ("string", raw.len()),
+            // Go is not further then than where it begins.
+            Value::Array(_) => ("array", 1),
+            Value::Object(_) => ("object", 1),
+        };
+        let offset = (raw.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize) + length;
+        let problem = || format!("Unmarshal type error: expected={kind}, got={found}, field={name}, offset={offset}");
+        read(value).map(Some).ok_or_else(|| bad(problem()))
+    }
+}
+
+fn bad(message: String) -> Refusal {
+    Refusal::Text(StatusCode::BAD_REQUEST, message)
+}

@@ -1,0 +1,159 @@
+//! Filters of events.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::body::Typed;
+use super::query::Query;
+use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render};
+use crate::embedded::core::event_filters::EventFilter;
+use crate::embedded::core::rules::Filter;
+use crate::embedded::core::types::{Code, Fault};
+
+/// The most in a list whose length is not said.
+const MOST_LISTED: usize = 20_000;
+
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/api/v1/stable/tenants/{tenant}/filters", get(list).post(create))
+        .route("/api/v1/stable/tenants/{tenant}/filters/{filter}", get(one).patch(update).delete(delete))
+}
+
+fn show(tenant: Uuid, filter: &EventFilter) -> Value {
+    let mut metadata = render::meta(filter.id, filter.created);
+    render::extend(&mut metadata, json!({"updatedAt": render::stamp(filter.updated)}));
+    json!({
+        "metadata": metadata,
+        "expression": filter.what.text,
+        "isDeclarative": filter.defined,
+        "payload": filter.what.payload,
+        "scope": filter.what.scope,
+        "tenantId": tenant.to_string(),
+        "workflowId": filter.workflow.to_string(),
+    })
+}
+
+/// What cannot be followed here is said to be; all else the server cannot cope with.
+fn refusal(fault: Fault) -> Refusal {
+    match fault.code {
+        Code::Unimplemented => Refusal::Text(StatusCode::NOT_IMPLEMENTED, fault.message),
+        _ => Refusal::INTERNAL,
+    }
+}
+
+async fn create(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let body = Typed::parse(&bytes)?;
+    let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
+    let payload = body.object("payload")?.unwrap_or_default();
+    let workflow = body.id("workflowId")?.unwrap_or_default();
+    let what = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
+    let tenant = engine.tenant;
+    let made = engine
+        .core
+        .call(move |core, turn| core.create_filter(turn, workflow, what).map(|filter| show(tenant, filter)))
+        .await?;
+    Ok(answer(&made.map_err(refusal)?))
+}
+
+async fn list(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let query = Query::parse(query.as_deref());
+    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.unwrap_or(MOST_LISTED));
+    // The server divides by it.
+    let page = offset.checked_div(limit).ok_or(Refusal::INTERNAL)?;
+    let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
+    let tenant = engine.tenant;
+    let body = engine
+        .core
+        .call(move |core, _| {
+            let mut all = core.all_filters();
+            all.retain(|filter| {
+                (workflows.is_empty() || workflows.contains(&filter.workflow))
+                    && (scopes.is_empty() || scopes.contains(&filter.what.scope))
+            });
+            let rows: Vec<_> = all.iter().skip(offset).take(limit).map(|filter| show(tenant, filter)).collect();
+            // Its pages are counted from zero, and after the last there is always one more.
+            let pagination =
+                json!({"current_page": page, "next_page": page + 1, "num_pages": all.len().div_ceil(limit)});
+            json!({"pagination": pagination, "rows": rows})
+        })
+        .await?;
+    Ok(answer(&body))
+}
+
+/// A filter that is there, and then the token.
+async fn find(
+    engine: &Engine,
+    tenant: &str,
+    filter: &str,
+    authorization: &Authorization,
+) -> Result<(Uuid, Filter, Value), Refusal> {
+    let filter = id(filter, "filter")?;
+    let shown = engine.tenant;
+    let found = engine
+        .core
+        .call(move |core, _| core.find_filter(filter).map(|found| (found.what.clone(), show(shown, found))))
+        .await?;
+    let (what, found) = found.ok_or(Refusal::NOT_FOUND)?;
+    engine.check_tenant(tenant, authorization)?;
+    Ok((filter, what, found))
+}
+
+async fn one(
+    State(engine): State<Engine>,
+    Path((tenant, filter)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    Ok(answer(&find(&engine, &tenant, &filter, &authorization).await?.2))
+}
+
+async fn update(
+    State(engine): State<Engine>,
+    Path((tenant, filter)): Path<(String, String)>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    let (id, old, _) = find(&engine, &tenant, &filter, &authorization).await?;
+    let body = Typed::parse(&bytes)?;
+    let what = Filter::new(
+        body.text("expression")?.unwrap_or(old.text),
+        body.text("scope")?.unwrap_or(old.scope),
+        body.object("payload")?.map_or(old.payload, Value::Object),
+    )
+    .map_err(refusal)?;
+    let tenant = engine.tenant;
+    let changed = engine
+        .core
+        .call(move |core, turn| {
+            core.update_filter(turn, id, what).map(|changed| changed.map(|filter| show(tenant, filter)))
+        })
+        .await?;
+    Ok(answer(&changed.ok_or(Refusal::NOT_FOUND)?.map_err(refusal)?))
+}
+
+async fn delete(
+    State(engine): State<Engine>,
+    Path((tenant, filter)): Path<(String, String)>,
+    authorization: Authorization,
+) -> Answer {
+    let (id, ..) = find(&engine, &tenant, &filter, &authorization).await?;
+    let tenant = engine.tenant;
+    let deleted = engine.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
+    Ok(answer(&deleted.ok_or(Refusal::NOT_FOUND)?))
+}

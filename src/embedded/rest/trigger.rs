@@ -1,0 +1,88 @@
+//! Starting a run by REST: as by gRPC, and then it waits until it can show the run.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::body::Typed;
+use super::paging::bad_request;
+use super::{Answer, Authorization, Engine, Refusal, answer, json as render};
+use crate::embedded::core::types::{At, Code, Fault, Trigger};
+
+/// How often it looks for the run, and how long it waits in between.
+const LOOKS: usize = 10;
+const BETWEEN: Duration = Duration::from_secs(1);
+/// What gRPC takes in one message.
+const LARGEST: usize = 4 << 20;
+
+pub(super) async fn start(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    authorization: Authorization,
+    bytes: Bytes,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let body = Typed::parse(&bytes)?;
+    let (trigger, only_id) = (trigger(&body)?, body.flag("return_only_id")?);
+    let started = engine.core.call(move |core, turn| (core.trigger(turn, vec![trigger]), turn.now)).await?;
+    let (ids, now) = (started.0.map_err(refusal)?, started.1);
+    let id = ids.first().copied().ok_or(Refusal::INTERNAL)?;
+    if only_id {
+        return Ok(answer(&nothing_but(id, now)));
+    }
+    for _ in 0..LOOKS {
+        let look = move |core: &mut crate::embedded::core::Core, now: At| {
+            core.rest_run(id, now).map(|run| render::run_details(core, run, now))
+        };
+        if let Some(found) = engine.core.call(move |core, turn| look(core, turn.now)).await? {
+            return Ok(answer(&found));
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    Err(Refusal::INTERNAL)
+}
+
+fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
+    let (workflow, input) = (body.text("workflowName")?.unwrap_or_default(), body.object("input")?);
+    let (metadata, priority) = (body.object("additionalMetadata")?, body.number("priority")?);
+    if let Some(priority) = priority.filter(|priority| !(1..=3).contains(priority)) {
+        return Err(bad_request(format!("priority must be between 1 and 3, got {priority}")));
+    }
+    let input = input.map_or(Value::Null, Value::Object);
+    let metadata = metadata.unwrap_or_default();
+    let size = workflow.len() + input.to_string().len() + json!(metadata).to_string().len();
+    if size > LARGEST {
+        return Err(bad_request(format!("grpc: received message after decompression larger than max {LARGEST}")));
+    }
+    let priority = priority.and_then(|priority| i32::try_from(priority).ok());
+    Ok(Trigger { workflow, input, metadata, priority, parent: None, special: None })
+}
+
+fn refusal(fault: Fault) -> Refusal {
+    match fault.code {
+        Code::InvalidArgument => bad_request(fault.message),
+        _ => Refusal::INTERNAL,
+    }
+}
+
+/// The answer to who wants no more than an id: all the rest of the run is empty.
+fn nothing_but(id: Uuid, now: At) -> Value {
+    let nobody = Uuid::nil().to_string();
+    json!({
+        "run": {
+            "metadata": render::meta(id, now),
+            "displayName": "",
+            "input": {},
+            "output": {},
+            "status": "",
+            "tenantId": nobody,
+            "workflowId": nobody,
+        },
+        "shape": null,
+        "taskEvents": null,
+        "tasks": null,
+    })
+}

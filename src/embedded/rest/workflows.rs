@@ -1,0 +1,54 @@
+//! Workflows.
+
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use serde_json::json;
+
+use super::query::Query;
+use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render};
+
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/api/v1/tenants/{tenant}/workflows", get(list))
+        .route("/api/v1/workflows/{workflow}", get(one).delete(delete))
+}
+
+async fn list(
+    State(engine): State<Engine>,
+    Path(tenant): Path<String>,
+    RawQuery(query): RawQuery,
+    authorization: Authorization,
+) -> Answer {
+    engine.check_tenant(&tenant, &authorization)?;
+    let query = Query::parse(query.as_deref());
+    let name = query.first("name").unwrap_or_default().to_lowercase();
+    let (offset, limit) =
+        (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
+    let body = engine
+        .core
+        .call(move |core, _| {
+            let found = || core.workflows().filter(|view| view.name.to_lowercase().contains(&name));
+            let rows: Vec<_> = found().skip(offset).take(limit).map(|view| render::workflow(&view)).collect();
+            let pages = found().count().div_ceil(limit);
+            json!({"pagination": {"current_page": offset / limit + 1, "next_page": (offset / limit + 2).min(pages), "num_pages": pages}, "rows": rows})
+        })
+        .await?;
+    Ok(answer(&body))
+}
+
+async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> Answer {
+    let workflow = id(&workflow, "workflow")?;
+    engine.find(&authorization, move |core, _| Some(render::workflow(&core.find_workflow(workflow)?))).await
+}
+
+async fn delete(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> Answer {
+    let workflow = id(&workflow, "workflow")?;
+    let is_there = engine.core.call(move |core, _| core.find_workflow(workflow).is_some()).await?;
+    is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
+    engine.check(&authorization)?;
+    engine.core.call(move |core, _| core.delete_workflow(workflow)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
