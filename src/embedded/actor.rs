@@ -42,7 +42,7 @@ pub(crate) struct Handle {
 pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken) -> (Handle, JoinHandle<()>) {
     let (commands, inbox) = mpsc::unbounded_channel();
     let (closed, closing) = mpsc::unbounded_channel();
-    let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed) };
+    let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed), round: 0 };
     let task = tokio::spawn(actor.run(inbox, closing, stop));
     (Handle { commands, closed, streams: Arc::default(), clock }, task)
 }
@@ -113,6 +113,8 @@ struct Actor {
     sinks: HashMap<StreamId, Sink>,
     clock: Clock,
     random: Random,
+    /// How often commands have been taken out of the inbox.
+    round: u64,
 }
 
 impl Actor {
@@ -138,6 +140,7 @@ impl Actor {
                     if count == 0 {
                         break;
                     }
+                    self.round += 1;
                     for command in round.drain(..) {
                         self.command(command);
                     }
@@ -161,7 +164,7 @@ impl Actor {
     /// What is due comes first: a command must not find a task that should have timed out before it.
     fn turn(&mut self, run: impl FnOnce(&mut Core, &mut Turn<'_>)) {
         let random = &mut self.random;
-        let mut turn = Turn { now: self.clock.now(), random: &mut || random.next() };
+        let mut turn = Turn { now: self.clock.now(), random: &mut || random.next(), round: self.round };
         self.core.advance(&mut turn);
         run(&mut self.core, &mut turn);
         self.deliver();
@@ -199,11 +202,16 @@ impl Random {
 
     fn half(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        mixed(self.0)
     }
+}
+
+/// Makes numbers that count up look random.
+pub(super) fn mixed(number: u64) -> u64 {
+    let mut mixed = number;
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 #[cfg(test)]
@@ -216,7 +224,7 @@ mod tests {
     fn c5_the_ids_of_a_million_runs_are_unique() {
         let mut random = Random(7);
         let now = Clock::Machine.now();
-        let mut turn = Turn { now, random: &mut || random.next() };
+        let mut turn = Turn { now, random: &mut || random.next(), round: 0 };
         let ids: HashSet<_> = (0..1_000_000).map(|_| turn.uuid()).collect();
         assert_eq!(ids.len(), 1_000_000);
         assert!(ids.iter().all(|id| id.get_version_num() == 4));

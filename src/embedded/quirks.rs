@@ -23,7 +23,8 @@ quirks! {
     /// Starting a run of a workflow that does not exist, or whose idempotency key cannot be evaluated, is answered with the
     /// id of a run that never exists. Without this: `INVALID_ARGUMENT`.
     PhantomRuns,
-    /// REST does not know a run for the first tenth of a second of its life, and an event a little longer.
+    /// REST does not know a run for the first tenth of a second of its life, and an event a little longer. The runs of one
+    /// call appear one after the other, a millisecond apart.
     RestLag,
     /// Every failed attempt is announced as the end of the run, also when there is another one, and watching by run id
     /// ends there.
@@ -35,12 +36,17 @@ quirks! {
     /// The cancels of one call are done one after the other, all but the first after its answer, which takes seconds for
     /// thousands. What ends in the meantime is damaged as by any cancel that comes too late.
     SlowCancels,
-    /// Of one call's replays only the first 200 are done, one after the other; and of those that are asked for before the
-    /// last call's are through, only some. All are answered as if they were done.
+    /// Of one call's replays only the first 200 are done, one after the other; and of a call that comes before the last
+    /// one's are through, none. All are answered as if they were done.
     LostReplays,
     /// A bulk trigger with new runs and with a child that has been started before runs that child once more, under the same
     /// id. Without this, the child's id comes back and nothing else happens.
     RestartedChildren,
+    /// Of children that are started at once with one key or index, two come to be. Without this, one does.
+    RacingChildren,
+    /// A run that is started in the first five seconds after another one of its workflow is of the same version, even if there
+    /// is a newer one.
+    StaleVersions,
     /// What follows in a DAG is given to a worker a moment after what it waited for has ended; in between, gRPC shows the run as
     /// queued again.
     LateFollowers,
@@ -49,7 +55,8 @@ quirks! {
     /// Watching a run by its id, right after its trigger, begins a second late and misses what was before.
     LateAttach,
     /// A cancel or a report after a task's end is recorded beside it. gRPC then shows the one and, after some minutes, the
-    /// other; REST shows the completed one; the result stream sends both.
+    /// other, and which comes first after a cancel is a matter of chance; REST shows the completed one; the result stream
+    /// sends both.
     TwoFinalRows,
     /// A worker that was paused is given tasks for up to a second and a half more.
     LatePause,
@@ -60,8 +67,9 @@ quirks! {
     LateTimeouts,
     /// A task that failed with a back-off lies in its queue for seconds after its delay is over.
     IdleQueue,
-    /// REST shows the task of a running run as queued.
-    TaskStatusLies,
+    /// Of a task that is given to a worker as soon as it is queued, the first is stamped some milliseconds after the second in
+    /// half of the cases. REST shows such a task, asked for by itself, as queued for as long as it runs.
+    LateStamps,
     /// REST gets what happens in pieces and in no order: a task's end is there before its beginning, a run's new state
     /// before its task's events, an event before its runs, and for a moment a failed attempt is the run's end. So is the
     /// failure of a DAG whose on-failure task is yet to run. A task that ended as soon as it was assigned, and whose end was

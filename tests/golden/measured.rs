@@ -68,6 +68,9 @@ async fn bulks_of_more_than_a_thousand_are_taken_and_pages_of_as_many_given() {
     let stage = stage().await;
     let ids: HashSet<_> =
         stage.bulk(vec![one(); 1001]).await.unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+    // They appear one after the other.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.listed(&format!("{EVER}&limit=2000")).await.len(), 901);
     sleep(Duration::from_secs(1)).await;
     for limit in [2000, 5000] {
         let rows = stage.listed(&format!("{EVER}&limit={limit}")).await;
@@ -256,7 +259,7 @@ async fn rest_tells_of_a_failure_before_the_on_failure_task_has_run() {
 async fn a_cancel_by_filter_names_all_that_match_and_a_replay_the_newest_thousand() {
     let stage = stage().await;
     stage.bulk(vec![one(); 1200]).await.unwrap();
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(2)).await;
     let rows = stage.listed(&format!("{EVER}&limit=5000")).await;
     let newest: Vec<_> = rows.iter().map(|row| row["metadata"]["id"].clone()).collect();
     let post = async |what: &str, body: Value| {

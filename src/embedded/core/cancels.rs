@@ -46,6 +46,7 @@ impl Core {
             for key in ended {
                 self.record(key, TaskEventKind::Cancelled, turn.now, None, None);
                 self.settle(turn, key, End::Cancelled);
+                self.disorder(turn, key);
             }
         }
         for key in active {

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::Core;
 use super::json::go_text;
 use super::store::{Run, RunIx, State, TaskEventKind, TaskKey};
 use super::triggers::RESERVED;
 use super::types::{Fault, ParentLink, Trigger, Turn};
+use super::{Core, Quirk};
 
 /// All tasks that have children, by the task.
 #[derive(Debug, Default)]
@@ -18,9 +18,18 @@ pub(super) struct Families(HashMap<Uuid, Family>);
 #[derive(Debug, Default)]
 struct Family {
     /// Those that are found again, by key or index.
-    slots: HashMap<Box<str>, Uuid>,
+    slots: HashMap<Box<str>, Slot>,
     /// One that was started twice is there twice.
     runs: Vec<RunIx>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: Uuid,
+    /// When it was started, as a turn counts.
+    round: u64,
+    /// Another of the same round, that did not see the first.
+    other: Option<Uuid>,
 }
 
 /// Where a child is found again. A key takes the place of the index, and is worth nothing without one.
@@ -30,14 +39,15 @@ fn slot(parent: &ParentLink) -> Option<Box<str>> {
 }
 
 impl Families {
-    fn find(&self, parent: &ParentLink) -> Option<Uuid> {
-        self.0.get(&parent.task)?.slots.get(&slot(parent)?).copied()
+    fn find(&self, parent: &ParentLink) -> Option<&Slot> {
+        self.0.get(&parent.task)?.slots.get(&slot(parent)?)
     }
 
-    fn add(&mut self, parent: &ParentLink, id: Uuid, run: RunIx) {
+    fn add(&mut self, turn: &Turn<'_>, parent: &ParentLink, id: Uuid, run: RunIx) {
         let family = self.0.entry(parent.task).or_default();
         if let Some(slot) = slot(parent) {
-            family.slots.entry(slot).or_insert(id);
+            let known = family.slots.entry(slot).or_insert(Slot { id, round: turn.round, other: None });
+            known.other = Some(id).filter(|id| *id != known.id).or(known.other);
         }
         family.runs.push(run);
     }
@@ -54,15 +64,21 @@ impl Core {
     }
 
     /// The child that a trigger means, if it has been started before.
-    pub(super) fn known_child(&self, trigger: &Trigger) -> Option<Uuid> {
-        self.families.find(trigger.parent.as_ref()?)
+    pub(super) fn known_child(&self, turn: &mut Turn<'_>, trigger: &Trigger) -> Option<Uuid> {
+        let known = self.families.find(trigger.parent.as_ref()?)?;
+        if !self.has(Quirk::RacingChildren) || known.round != turn.round {
+            return Some(known.id);
+        }
+        // Of several at once, two do not see each other.
+        let other = known.other?;
+        Some(if turn.coin() { other } else { known.id })
     }
 
-    pub(super) fn join_family(&mut self, run: RunIx) {
+    pub(super) fn join_family(&mut self, turn: &Turn<'_>, run: RunIx) {
         let Some((id, parent)) = self.runs.get(run).and_then(|run| Some((run.id, run.parent()?.clone()))) else {
             return;
         };
-        self.families.add(&parent, id, run);
+        self.families.add(turn, &parent, id, run);
     }
 
     /// What a child has of its parent's metadata, beside its own.
@@ -85,7 +101,7 @@ impl Core {
         let parent = child.parent.clone();
         let task = self.runs.task_mut(key)?;
         (task.retry_count, task.app_retries, task.lost_sends, task.state) = (0, 0, 0, State::Backoff);
-        self.families.add(&parent, id, key.run);
+        self.families.add(turn, &parent, id, key.run);
         self.record(key, TaskEventKind::Queued, turn.now, None, None);
         self.enqueue(turn, key, None);
         Some(key)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::dag::Fate;
-use super::expression::{Expression, Names};
+use super::expression::{Expression, Names, Problem};
 use super::store::{Run, State, Step, Task, TaskKey, Wait, Waits};
 use super::timers::Timer;
 use super::types::{Fault, Turn};
@@ -19,10 +19,17 @@ use super::{Core, Quirk, duration};
 /// What expressions of conditions may use. Both are the output, or the payload, that is looked at.
 const NAMES: [&str; 2] = ["input", "output"];
 
-/// Reads what a condition says. No text is always true. One that is no CEL is not told from one that is yet to come.
+/// Reads what a condition says. No text is always true, and what is no CEL never is. What may be CEL and cannot be followed
+/// here is said to be.
 pub(crate) fn expression(text: &str) -> Result<Expression, Fault> {
-    let written = if text.is_empty() { "true" } else { text };
-    Expression::parse(written, &NAMES).map_err(|_| Fault::unimplemented(&format!("conditions like `{text}`")))
+    if text.is_empty() {
+        return Ok(Expression::constant(true));
+    }
+    match Expression::parse(text, &NAMES) {
+        Err(Problem::Broken) => Ok(Expression::constant(false)),
+        Err(Problem::Missing) => Err(Fault::unimplemented(&format!("conditions like `{text}`"))),
+        Ok(expression) => Ok(expression),
+    }
 }
 
 fn is_true(expression: &Expression, of: &Value) -> bool {

@@ -2,20 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::conditions::On;
 use super::store::{Step, Version};
 use super::types::{At, Definition, Fault, TaskDefinition, Turn, stored};
-use super::{Core, WorkflowView, dag, duration};
+use super::{Core, Quirk, WorkflowView, dag, duration};
 use crate::model::name::is_name;
+
+/// How long a version that has been looked up is gone by.
+const CACHED: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
     by_name: HashMap<String, Workflow>,
     /// In the order of creation.
     names: Vec<String>,
+    /// What triggers go by for a while, and until when.
+    cached: HashMap<String, (Arc<Version>, At)>,
     versions: i64,
 }
 
@@ -81,6 +87,20 @@ impl Core {
         Ok(latest)
     }
 
+    /// The version that a run is started of.
+    pub(super) fn version(&mut self, turn: &Turn<'_>, name: &str) -> Option<Arc<Version>> {
+        let latest = self.definitions.find(name).map(|known| Arc::clone(&known.latest))?;
+        if !self.has(Quirk::StaleVersions) {
+            return Some(latest);
+        }
+        let fresh = (latest, turn.now + CACHED);
+        let cached = self.definitions.cached.entry(name.to_owned()).or_insert_with(|| fresh.clone());
+        if cached.1 <= turn.now {
+            *cached = fresh;
+        }
+        Some(Arc::clone(&cached.0))
+    }
+
     pub(crate) fn find_workflow(&self, id: Uuid) -> Option<WorkflowView<'_>> {
         self.workflows().find(|view| view.workflow.id == id)
     }
@@ -89,6 +109,7 @@ impl Core {
     pub(crate) fn delete_workflow(&mut self, id: Uuid) -> bool {
         let Some(name) = self.find_workflow(id).map(|view| view.name.to_owned()) else { return false };
         self.definitions.by_name.remove(&name);
+        self.definitions.cached.remove(&name);
         self.definitions.names.retain(|other| *other != name);
         self.drop_crons(&name);
         self.drop_schedules(&name);

@@ -74,10 +74,10 @@ pub(crate) fn has_tags(run: &Run, tags: &[(String, String)], all: bool) -> bool 
 }
 
 impl Core {
-    /// The ids of the runs that are meant, newest first, and no more than so many.
-    pub(crate) fn filtered(&self, filter: &RunFilter, most: usize) -> Vec<Uuid> {
+    /// The ids of the runs that are meant and known to REST, newest first, and no more than so many.
+    pub(crate) fn filtered(&self, filter: &RunFilter, most: usize, now: At) -> Vec<Uuid> {
         let runs = self.runs.newest_first(filter.until);
         let recent = runs.take_while(|run| filter.since.is_some_and(|since| run.created >= since));
-        recent.filter(|run| filter.matches(run)).map(|run| run.id).take(most).collect()
+        recent.filter(|run| self.is_visible(run, now) && filter.matches(run)).map(|run| run.id).take(most).collect()
     }
 }

@@ -99,6 +99,7 @@ impl Core {
         self.record(key, TaskEventKind::Cancelled, turn.now, None, None);
         if ended {
             self.end_again(turn, key, End::Cancelled, false);
+            self.disorder(turn, key);
             return;
         }
         self.tell_worker(key);
@@ -226,6 +227,15 @@ impl Core {
             Some(run) if run.dag.is_none() => self.run_event(turn, key.run, kind),
             Some(run) if run.is_ended() => self.run_event(turn, key.run, run.end_kind()),
             _ => self.follow(turn, key.run),
+        }
+    }
+
+    /// Which of two final rows is found first nobody knows.
+    pub(super) fn disorder(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        let Some(task) = self.runs.task_mut(key) else { return };
+        let is_later = task.finals.iter().rev().skip(1).all(|row| row.at < turn.now);
+        if is_later && turn.coin() {
+            task.finals.rotate_right(1);
         }
     }
 

@@ -39,6 +39,7 @@ pub(crate) mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -179,6 +180,20 @@ impl Core {
             worker,
             text: text.map(Into::into),
         });
+    }
+
+    /// Of a task that is assigned as soon as it is queued, the engine may stamp the first after the second.
+    fn stamp_late(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        let Some(task) = self.runs.task_mut(key).filter(|_| self.quirks.has(Quirk::LateStamps)) else { return };
+        let retry_count = task.retry_count;
+        let is_it = |event: &&mut TaskEvent| {
+            event.kind == TaskEventKind::Queued && event.retry_count == retry_count && event.at == turn.now
+        };
+        if let Some(queued) = task.events.iter_mut().find(is_it)
+            && turn.coin()
+        {
+            queued.at += Duration::from_millis(3);
+        }
     }
 
     /// What a worker is told about the current attempt of a task.

@@ -156,6 +156,7 @@ impl Core {
             task.state = State::Running { worker, timer };
         }
         self.record(key, TaskEventKind::Assigned, turn.now, Some(worker), None);
+        self.stamp_late(turn, key);
         let Some(holder) = self.workers.get(&worker) else { return };
         match holder.streams.first().copied() {
             Some(stream) => {

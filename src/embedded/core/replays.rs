@@ -12,8 +12,11 @@ use super::{Core, Quirk};
 const TEXT: &str = "Task was replayed, resetting task result.";
 /// So many of one call get through, if replays get lost.
 const TAKEN: usize = 200;
-/// And so long each of them takes.
-const EACH: Duration = Duration::from_millis(40);
+/// Of those, the first are done at once, and then so long each of them takes.
+const AT_ONCE: usize = 10;
+const EACH: Duration = Duration::from_millis(30);
+/// How much longer than its last one a call can take.
+const MORE: u32 = 60;
 
 /// What is replayed at once: a run, or one step of a DAG with all that comes after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,18 +56,19 @@ impl Core {
         }
     }
 
-    /// Takes the first of a call, one after the other; and if those of an earlier call are not through, only some of them.
+    /// Takes the first of a call, one after the other; and if those of an earlier call are not through, none.
     fn replay_some(&mut self, turn: &mut Turn<'_>, replays: &[Replay]) {
-        let mut at = self.replays_until.filter(|until| *until > turn.now);
-        let busy = at.is_some();
-        for replay in replays.iter().take(TAKEN) {
-            if !busy || turn.coin() {
-                let due = at.unwrap_or(turn.now);
-                self.timers.set(due, Timer::Replay(*replay));
-                at = Some(due + EACH);
-            }
+        if self.replays_until.is_some_and(|until| until > turn.now) {
+            return;
         }
-        self.replays_until = at;
+        let mut due = turn.now;
+        for (replay, place) in replays.iter().take(TAKEN).zip(0..) {
+            if place >= AT_ONCE {
+                due += EACH;
+            }
+            self.timers.set(due, Timer::Replay(*replay));
+        }
+        self.replays_until = Some(due + Duration::from_millis(turn.below(MORE).into()));
         // The first may be due now.
         self.advance(turn);
     }

@@ -66,6 +66,8 @@ pub(crate) struct Run {
     pub(crate) id: Uuid,
     pub(crate) version: Arc<Version>,
     pub(crate) created: At,
+    /// Where it stands among those of its call.
+    pub(crate) place: u16,
     /// Go's text of an object, or `null`.
     pub(crate) input: Box<str>,
     /// The database's text of an object.
@@ -307,6 +309,12 @@ impl Task {
         self.event(TaskEventKind::Started).map(|event| event.at)
     }
 
+    /// Whether it seems to have been queued after it was assigned.
+    pub(crate) fn was_stamped_late(&self) -> bool {
+        let at = |kind| self.event(kind).map(|event| event.at);
+        at(TaskEventKind::Assigned).is_some_and(|assigned| at(TaskEventKind::Queued) > Some(assigned))
+    }
+
     /// The last worker that had it, in any attempt.
     pub(crate) fn last_worker(&self) -> Option<Uuid> {
         self.events.iter().rev().find_map(|event| event.worker)
@@ -314,7 +322,8 @@ impl Task {
 
     /// When the first was heard of the current attempt, by the engine.
     pub(crate) fn first_heard(&self) -> Option<At> {
-        self.current_events().min_by_key(|event| event.number).map(|event| event.at)
+        let first = self.current_events().min_by_key(|event| event.number).map(|event| event.at)?;
+        Some(self.event(TaskEventKind::Assigned).map_or(first, |assigned| first.min(assigned.at)))
     }
 
     /// When the current attempt ended, by whoever said so last.
@@ -328,6 +337,11 @@ impl Task {
     /// The final rows that count, oldest first.
     pub(crate) fn current_finals(&self) -> impl DoubleEndedIterator<Item = &Final> {
         self.finals.iter().filter(|row| row.retry_count == self.retry_count)
+    }
+
+    /// The one that was recorded last, wherever it is found.
+    pub(crate) fn last_final(&self) -> Option<&Final> {
+        self.current_finals().max_by_key(|row| row.at)
     }
 
     fn current_events(&self) -> impl Iterator<Item = &TaskEvent> {

@@ -4,6 +4,7 @@ mod children;
 mod conditions;
 mod crons;
 mod dag;
+mod definitions;
 mod events;
 mod idempotency;
 mod invariants;
@@ -26,31 +27,36 @@ use super::types::{
     StreamId, TaskDefinition, Trigger, Turn,
 };
 use super::{Core, RestStatus};
+use crate::embedded::actor::mixed;
 use crate::embedded::quirks::Quirks;
 
 /// A core, its clock, and numbers that count up instead of being random.
 struct Bench {
     core: Core,
     now: At,
-    numbers: u128,
+    numbers: u64,
     streams: u64,
+    round: u64,
+    /// Whether what comes now comes all at once.
+    at_once: bool,
 }
 
 impl Bench {
     fn new(quirks: Quirks) -> Self {
         let now = "2026-01-01T12:00:00Z".parse().unwrap();
-        Self { core: Core::new(Uuid::nil(), quirks), now, numbers: 0, streams: 0 }
+        Self { core: Core::new(Uuid::nil(), quirks), now, numbers: 0, streams: 0, round: 0, at_once: false }
     }
 
     /// One turn, as the engine's task makes it: first what is due, then the command.
     fn turn<R>(&mut self, command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R) -> R {
+        self.round += u64::from(!self.at_once);
         let numbers = &mut self.numbers;
-        // The low bits take turns, so that coins fall both ways.
+        // The high bits count, the low ones are mixed: coins fall both ways.
         let mut random = || {
             *numbers += 1;
-            (*numbers << 64) | (*numbers / 2)
+            u128::from(*numbers) << 64 | u128::from(mixed(*numbers))
         };
-        let mut turn = Turn { now: self.now, random: &mut random };
+        let mut turn = Turn { now: self.now, random: &mut random, round: self.round };
         self.core.advance(&mut turn);
         command(&mut self.core, &mut turn)
     }

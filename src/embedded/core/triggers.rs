@@ -41,7 +41,7 @@ impl Core {
         self.check_parents(&triggers)?;
         // Children that are there are looked for before any is made, so that one that is twice in a call is made twice.
         // They come before the keys, too: who asks for one again needs none.
-        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(trigger)).collect();
+        let known: Vec<_> = triggers.iter().map(|trigger| self.known_child(turn, trigger)).collect();
         // What a child inherits may be part of its key.
         for Trigger { parent, metadata, .. } in new_ones(&mut triggers, &known) {
             if let Some(parent) = parent {
@@ -59,7 +59,7 @@ impl Core {
         let mut created = Vec::with_capacity(triggers.len());
         let mut collisions = Vec::new();
         let mut again = Vec::new();
-        for (mut trigger, known) in triggers.into_iter().zip(known) {
+        for ((mut trigger, known), place) in triggers.into_iter().zip(known).zip(0..) {
             if let Some(known) = known {
                 ids.push(known);
                 again.push((known, trigger));
@@ -67,10 +67,9 @@ impl Core {
             }
             let id = turn.uuid();
             ids.push(id);
-            if let Some(workflow) = self.definitions.find(&trigger.workflow).filter(|known| !is_stuck(&known.latest)) {
-                let version = Arc::clone(&workflow.latest);
+            if let Some(version) = self.version(turn, &trigger.workflow).filter(|version| !is_stuck(version)) {
                 match self.claim(turn, id, &version, &mut trigger) {
-                    Claim::Free => created.push(self.create(turn, id, version, trigger)),
+                    Claim::Free => created.push(self.create(turn, id, place, version, trigger)),
                     Claim::Taken(existing) => collisions.push(Collision { existing, colliding: id }),
                     Claim::Unknowable => {}
                 }
@@ -118,7 +117,14 @@ impl Core {
         }
     }
 
-    fn create(&mut self, turn: &mut Turn<'_>, id: Uuid, version: Arc<Version>, trigger: Trigger) -> RunIx {
+    fn create(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: Uuid,
+        place: usize,
+        version: Arc<Version>,
+        trigger: Trigger,
+    ) -> RunIx {
         let Trigger { input, mut metadata, priority, parent, special, .. } = trigger;
         metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
         let priority = priority.or(version.default_priority).unwrap_or(1);
@@ -144,6 +150,7 @@ impl Core {
         let run = self.runs.add(Run {
             id,
             created: stored(turn.now),
+            place: u16::try_from(place).unwrap_or(u16::MAX),
             input: input.into(),
             metadata: jsonb_text(&Value::Object(metadata)).into(),
             priority: u8::try_from(priority).unwrap_or(1),
@@ -153,7 +160,7 @@ impl Core {
             child: parent.map(|parent| Box::new(Child { parent, restarted: None })),
             version,
         });
-        self.join_family(run);
+        self.join_family(turn, run);
         run
     }
 

@@ -22,6 +22,8 @@ pub(super) fn stored(at: At) -> At {
 pub(crate) struct Turn<'a> {
     pub(crate) now: At,
     pub(crate) random: &'a mut dyn FnMut() -> u128,
+    /// The same for all commands that came at once.
+    pub(crate) round: u64,
 }
 
 impl Turn<'_> {
@@ -32,6 +34,11 @@ impl Turn<'_> {
     /// A W3C trace context, as the engine adds one to each run's metadata.
     pub(crate) fn traceparent(&mut self) -> String {
         format!("00-{:032x}-{:016x}-01", (self.random)() | 1, (self.random)() >> 64 | 1)
+    }
+
+    /// A number below another.
+    pub(crate) fn below(&mut self, end: u32) -> u32 {
+        u32::try_from((self.random)() % u128::from(end.max(1))).unwrap_or_default()
     }
 
     /// True in half of the cases.

@@ -16,6 +16,9 @@ use super::{Core, Quirk};
 /// How long gRPC shows the first of two final rows, before it changes its mind.
 const STEADY: Duration = Duration::from_secs(300);
 
+/// How long REST takes for each of many that were started by one call.
+const EACH: Duration = Duration::from_millis(1);
+
 /// A task as gRPC shows it.
 #[derive(Debug)]
 pub(crate) struct TaskView<'a> {
@@ -95,7 +98,7 @@ impl Core {
     }
 
     pub(crate) fn is_visible(&self, run: &Run, now: At) -> bool {
-        !self.has(Quirk::RestLag) || now >= run.created + super::streams::LAG
+        !self.has(Quirk::RestLag) || now >= run.created + super::streams::LAG + EACH * u32::from(run.place)
     }
 }
 
@@ -195,7 +198,7 @@ impl End {
 
 /// Whether minutes have passed since a task last ended: then another of its final rows comes up.
 pub(super) fn is_old(task: &Task, now: At) -> bool {
-    task.current_finals().next_back().is_some_and(|last| now >= last.at + STEADY)
+    task.last_final().is_some_and(|last| now >= last.at + STEADY)
 }
 
 fn shown_by_grpc(task: &Task, now: At) -> Option<&Final> {

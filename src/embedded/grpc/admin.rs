@@ -78,7 +78,7 @@ impl AdminService for Engine {
         let filtered = self
             .core
             .call(move |core, turn| {
-                let (ids, filtered) = asked.find(core, MOST_CANCELLED);
+                let (ids, filtered) = asked.find(core, MOST_CANCELLED, turn.now);
                 core.cancel(turn, &ids);
                 filtered.then_some(ids)
             })
@@ -97,7 +97,7 @@ impl AdminService for Engine {
         let replayed = self
             .core
             .call(move |core, turn| {
-                let (ids, _) = asked.find(core, MOST_REPLAYED);
+                let (ids, _) = asked.find(core, MOST_REPLAYED, turn.now);
                 core.replay(turn, &ids)
             })
             .await?;
@@ -145,10 +145,10 @@ impl Asked {
     }
 
     /// The ids, and whether they were found by a filter.
-    fn find(self, core: &Core, most: usize) -> (Vec<Uuid>, bool) {
+    fn find(self, core: &Core, most: usize, now: At) -> (Vec<Uuid>, bool) {
         match self {
             Self::Ids(ids) => (ids, false),
-            Self::Filter(filter) => (core.filtered(&filter, most), true),
+            Self::Filter(filter) => (core.filtered(&filter, most, now), true),
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn cancel(
     let ids = engine
         .core
         .call(move |core, turn| {
-            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_CANCELLED));
+            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_CANCELLED, turn.now));
             core.cancel(turn, &ids);
             ids
         })
@@ -100,7 +100,7 @@ pub(super) async fn replay(
     let ids = engine
         .core
         .call(move |core, turn| {
-            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_REPLAYED));
+            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_REPLAYED, turn.now));
             core.replay(turn, &ids)
         })
         .await?;

@@ -15,7 +15,7 @@ fn times(run: &Run) -> (Option<At>, Option<At>, Option<At>) {
     let heard = run.present().filter_map(Task::first_heard).min();
     let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();
     let ended = run.present().filter(|task| task.state == State::Ended);
-    (heard, started, ended.filter_map(|task| task.current_finals().next_back()).map(|row| row.at).max())
+    (heard, started, ended.filter_map(Task::last_final).map(|row| row.at).max())
 }
 
 fn name(run: &Run) -> String {

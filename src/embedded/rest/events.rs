@@ -42,7 +42,12 @@ fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (
 }
 
 fn render(core: &Core, event: &Event, now: At) -> Value {
-    let triggered: Vec<_> = runs(core, event, now)
+    let mut started: Vec<_> = runs(core, event, now).collect();
+    if core.has(Quirk::ScatteredRows) {
+        started.sort_by_key(|(run, _)| run.id);
+    }
+    let triggered: Vec<_> = started
+        .into_iter()
         .map(|(run, filter)| match filter {
             Some(filter) => json!({"workflowRunId": run.id.to_string(), "filterId": filter.to_string()}),
             None => json!({"workflowRunId": run.id.to_string()}),

@@ -11,7 +11,6 @@ use crate::embedded::core::store::{End, Run, State, Step, Task, TaskEvent, TaskE
 use crate::embedded::core::types::{At, Label};
 use crate::embedded::core::workers::Worker;
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
-use crate::embedded::quirks::Quirk;
 
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
 /// What the server's subtraction gives when one of the two is never.
@@ -84,10 +83,7 @@ fn single(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
     // A run has the times at which the engine knew, its task those that it was told.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
-    let finished = first
-        .filter(|task| task.state == State::Ended)
-        .and_then(|task| task.current_finals().next_back())
-        .map(|row| row.at);
+    let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
     json!({
         "metadata": meta(run.id, run.created),
         "additionalMetadata": object(&run.metadata),
@@ -150,12 +146,12 @@ pub(super) fn task_alone(core: &Core, run: &Run, task: &Task) -> Value {
             "workflowConfig": workflow_config(run),
         }),
     );
-    if core.has(Quirk::TaskStatusLies) && matches!(task.state, State::Running { .. }) {
+    if matches!(task.state, State::Running { .. }) && task.was_stamped_late() {
         extend(&mut row, json!({"status": "QUEUED"}));
     }
     if run.dag.is_some() && task.state == State::Ended {
         // Here the last of several final rows counts, elsewhere the best.
-        let last = task.current_finals().next_back().map_or(RestStatus::Cancelled, |row| row.end.rest_status());
+        let last = task.last_final().map_or(RestStatus::Cancelled, |row| row.end.rest_status());
         extend(&mut row, json!({"status": last.name()}));
     }
     row

@@ -61,6 +61,10 @@ impl Expression {
         parse::parse(text, names).map(Self)
     }
 
+    pub(crate) const fn constant(value: bool) -> Self {
+        Self(Node::Literal(Literal::Bool(value)))
+    }
+
     /// Its value if it is a text.
     pub(crate) fn text(&self, names: &Names<'_>) -> Option<String> {
         match eval::eval(&self.0, names)? {

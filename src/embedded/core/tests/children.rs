@@ -211,3 +211,16 @@ fn a_known_child_among_new_ones_runs_again_as_a_quirk() {
         }
     }
 }
+
+#[test]
+fn of_those_that_are_started_at_once_two_come_to_be_as_a_quirk() {
+    for (quirks, runs) in [(Quirks::none(), 1), (Quirks::none().with(Quirk::RacingChildren), 2)] {
+        let (mut bench, id) = parent(quirks);
+        bench.at_once = true;
+        let all: std::collections::BTreeSet<_> = (0..8).map(|_| bench.child(id, Some(0), None)).collect();
+        bench.at_once = false;
+        assert_eq!((all.len(), bench.actions().len(), bench.core.children(id).count()), (runs, runs, runs));
+        let later = bench.child(id, Some(0), None);
+        assert!(all.contains(&later) && bench.actions().is_empty(), "one that comes later is the same again");
+    }
+}

@@ -1,6 +1,7 @@
 //! How attempts begin and end.
 
 use super::*;
+use crate::embedded::quirks::Quirk;
 
 #[test]
 fn queued_running_completed() {
@@ -201,4 +202,44 @@ fn timeouts_are_noticed_late_as_a_quirk_and_never_early() {
         assert_eq!(bench.rest(id), RestStatus::Failed, "at most a second late");
     }
     assert!(late > 10, "{late}");
+}
+
+#[test]
+fn a_task_that_is_assigned_at_once_may_seem_to_have_been_queued_later() {
+    for (quirks, fewest, most) in [(Quirks::none(), 0, 0), (Quirks::none().with(Quirk::LateStamps), 5, 15)] {
+        let mut bench = Bench::new(quirks);
+        bench.put(task());
+        bench.worker(30);
+        let runs: Vec<_> = (0..20).map(|_| bench.trigger()).collect();
+        let late = runs.iter().filter(|id| bench.task(**id).was_stamped_late()).count();
+        assert!((fewest..=most).contains(&late), "{late} of 20");
+        // One that has waited has not.
+        let mut bench = Bench::new(quirks);
+        bench.put(task());
+        let runs: Vec<_> = (0..20).map(|_| bench.trigger()).collect();
+        bench.pass(seconds(1));
+        bench.worker(30);
+        assert!(runs.iter().all(|id| bench.rest(*id) == RestStatus::Running && !bench.task(*id).was_stamped_late()));
+    }
+}
+
+#[test]
+fn which_of_two_ends_grpc_shows_first_is_a_matter_of_chance() {
+    let mut bench = Bench::new(Quirks::none().with(Quirk::TwoFinalRows));
+    bench.put(task());
+    bench.worker(30);
+    let runs: Vec<_> = (0..20).map(|_| bench.trigger()).collect();
+    for id in &runs {
+        bench.report(*id, ReportKind::Completed, 0, r#"{"n":1}"#);
+    }
+    bench.pass(seconds(1));
+    bench.turn(|core, turn| core.cancel(turn, &runs));
+    let shown = |bench: &Bench| runs.iter().map(|id| bench.grpc(*id)).collect::<Vec<_>>();
+    let first = shown(&bench);
+    let count = first.iter().filter(|status| **status == RestStatus::Cancelled).count();
+    assert!((5..=15).contains(&count), "{count} of 20");
+    assert!(runs.iter().all(|id| bench.rest(*id) == RestStatus::Completed));
+    bench.pass(seconds(300));
+    assert!(shown(&bench).iter().zip(&first).all(|(later, earlier)| later != earlier), "it changes its mind");
+    assert!(runs.iter().all(|id| bench.rest(*id) == RestStatus::Completed));
 }
