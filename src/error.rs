@@ -17,7 +17,7 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why something could not be done, or could not be found out.
 ///
-/// The text does not repeat its cause, which is in [`source`](StdError::source).
+/// The text does not repeat its cause, which is in [`source`](StdError::source). Cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -32,8 +32,10 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     text: String,
@@ -44,7 +46,7 @@ struct Inner {
     answer: Option<Answer>,
     /// What a later room has to say about it, in that room's types.
     about: Option<Arc<dyn Any + Send + Sync>>,
-    source: Option<BoxError>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The classes of errors. More may come.
@@ -128,7 +130,7 @@ impl Error {
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 
@@ -177,15 +179,6 @@ impl Error {
         self.0.retry_after
     }
 
-    /// A copy for each of several that wait for the same thing. The cause stays with the original, its text goes along.
-    pub(crate) fn duplicate(&self) -> Self {
-        let text = match &self.0.source {
-            Some(source) => format!("{}: {source}", self.0.text),
-            None => self.0.text.clone(),
-        };
-        Self(Box::new(Inner { text, source: None, about: self.0.about.clone(), ..*self.0 }))
-    }
-
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -223,8 +216,15 @@ impl Error {
     }
 }
 
+/// For who lets `main` return it or unwraps it: the kind, the text and its causes, each on a line of its own. With `{:#?}` as a
+/// struct.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            write!(f, "{:?}: {self}", self.0.kind)?;
+            let causes = std::iter::successors(self.source(), |&cause| cause.source());
+            return causes.into_iter().try_for_each(|cause| write!(f, "\n  caused by: {cause}"));
+        }
         let mut shown = f.debug_struct("Error");
         shown.field("kind", &self.0.kind).field("text", &self.0.text);
         if let Some(answer) = &self.0.answer {
@@ -261,7 +261,10 @@ mod tests {
         let error = Error::new(ErrorKind::Decode, "cannot read the answer").with_source("bad byte");
         assert_eq!(error.to_string(), "cannot read the answer");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("bad byte"));
-        assert_eq!(error.duplicate().to_string(), "cannot read the answer: bad byte");
+        let copy = error.clone();
+        assert_eq!(copy.source().map(ToString::to_string).as_deref(), Some("bad byte"));
+        assert_eq!(format!("{copy:?}"), "Decode: cannot read the answer\n  caused by: bad byte");
+        assert!(format!("{copy:#?}").starts_with("Error {"));
     }
 
     #[test]

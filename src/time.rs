@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
@@ -60,6 +60,14 @@ fn known(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
 /// Reads a stamp that may be absent, null, or year 1.
 pub(crate) fn optional<'de, D: Deserializer<'de>>(source: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     Ok(Option::<DateTime<Utc>>::deserialize(source)?.and_then(known))
+}
+
+/// Beyond this the arithmetic ends, the engine's first.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Whether a stamp is of a year that protobuf, RFC 3339 and Postgres have, and sums with lengths of time stay so.
+pub(crate) fn is_sane(at: &DateTime<Utc>) -> bool {
+    (1..=9999).contains(&at.year())
 }
 
 /// The length from one stamp to a later one.

@@ -193,7 +193,12 @@ impl Engine {
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         for task in std::mem::take(&mut self.tasks) {
-            let _ = task.await;
+            // It does not panic. If it did, that must not pass unnoticed.
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
         }
     }
 }

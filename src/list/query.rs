@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::rest;
 use crate::model::{RunFilter, RunStatus, RunSummary, WorkflowId};
 use crate::rpc::rest_types::Rows;
-use crate::run::Directory;
+use crate::run::{Directory, of_namespace};
 
 /// The server stops to count here.
 const MOST_COUNTED: u64 = 20_000;
@@ -21,7 +21,9 @@ const MANY: usize = 10;
 const LARGEST_PAGE: usize = 1000;
 
 impl Client {
-    /// Asks about the runs that a filter, or just a window of time, means.
+    /// Asks about the runs that a filter, or just a window of time, means. A client with a
+    /// [namespace](crate::ConfigBuilder::namespace) asks about the runs of its namespace's workflows, which it looks up each
+    /// time; without one, about all of the tenant's.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -133,9 +135,12 @@ impl RunQuery {
         let parameters = parameters(&self.client, &self.filter).await?;
         let rows = async {
             let rows = fetch(&self.client, &parameters, size, 0).await?;
-            derive::rows(&self.client, &self.filter, rows).await
+            // If there is room left, these are all, and there is no doubt how many.
+            let whole = rows.len() < size;
+            Ok((whole, derive::rows(&self.client, &self.filter, rows).await?))
         };
-        let (runs, total) = future::try_join(rows, total(&self.client, &self.filter, &parameters)).await?;
+        let ((whole, runs), total) = future::try_join(rows, total(&self.client, &self.filter, &parameters)).await?;
+        let total = if whole { Total::Exactly(runs.len() as u64) } else { total };
         Ok(Page { runs, total })
     }
 
@@ -212,7 +217,11 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     parameters.extend(filter.window.until().map(|until| ("until", stamp(until))));
     let workflows: Vec<WorkflowId> =
         future::try_join_all(filter.workflows.iter().map(|name| Directory::find(client, name))).await?;
-    parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
+    let workflows = if filter.is_of_all_workflows() { of_namespace(client).await? } else { Some(workflows) };
+    // None at all would be no filter.
+    let none = workflows.as_ref().is_some_and(Vec::is_empty) && filter.is_of_all_workflows();
+    let ids = workflows.iter().flatten().map(WorkflowId::to_string).chain(none.then(|| uuid::Uuid::nil().to_string()));
+    parameters.extend(ids.map(|id| ("workflow_ids", id)));
     parameters
         .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
     let tags = filter.metadata.iter().chain(&filter.any_metadata);

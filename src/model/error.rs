@@ -84,7 +84,7 @@ mod tests {
     fn an_error_about_a_run_names_it_and_so_does_its_copy() {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let error = Error::run_not_found(run);
-        assert_eq!(error.duplicate().run_id(), Some(run));
+        assert_eq!(error.clone().run_id(), Some(run));
         assert!(error.is_not_found() && error.outcome().is_none());
     }
 
@@ -92,7 +92,7 @@ mod tests {
     fn a_collision_names_the_run_that_won() {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let error = Error::collision(run);
-        assert_eq!((error.kind(), error.duplicate().existing_run()), (ErrorKind::AlreadyExists, Some(run)));
+        assert_eq!((error.kind(), error.clone().existing_run()), (ErrorKind::AlreadyExists, Some(run)));
         assert!(error.never_reached_server() && error.run_id().is_none());
     }
 }

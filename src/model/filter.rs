@@ -109,6 +109,11 @@ impl RunFilter {
         self
     }
 
+    /// Whether nothing narrows it down to some workflows: an event and a parent do.
+    pub(crate) fn is_of_all_workflows(&self) -> bool {
+        self.workflows.is_empty() && self.event.is_none() && self.parent.is_none()
+    }
+
     /// Runs with a tag of the engine's or of this crate, which users cannot ask for.
     pub(crate) fn own_metadata(mut self, key: &str, value: &str) -> Self {
         self.metadata.push((key.to_owned(), value.to_owned()));

@@ -46,12 +46,15 @@ impl Payload {
 
     /// The value's own text, without what it was wrapped in on its way.
     pub(crate) fn unwrapped(&self) -> &str {
-        // Only a text with the wrapper's name in it is worth a second look.
-        if !self.0.contains(WRAPPER) {
-            return &self.0;
-        }
-        serde_json::from_str::<Wrapped<'_>>(&self.0).map_or(&self.0, |wrapped| wrapped.value.get())
+        unwrapped(&self.0).unwrap_or(&self.0)
     }
+}
+
+/// What is wrapped in a text, if anything is.
+fn unwrapped(text: &str) -> Option<&str> {
+    // Only a text with the wrapper's name in it is worth a second look.
+    let wrapped: Wrapped<'_> = text.contains(WRAPPER).then(|| serde_json::from_str(text).ok())??;
+    Some(wrapped.value.get())
 }
 
 #[derive(serde::Deserialize)]
@@ -101,7 +104,9 @@ pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Res
 /// Writes what a task ended with; what is not a JSON object is wrapped.
 pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     let text = encode("output", value)?;
-    Ok(if text.starts_with('{') { text } else { format!("{{\"{WRAPPER}\":{text}}}") })
+    // An object that looks as if it were wrapped is wrapped, too, so that it comes back as it is.
+    let whole = text.starts_with('{') && unwrapped(&text).is_none();
+    Ok(if whole { text } else { format!("{{\"{WRAPPER}\":{text}}}") })
 }
 
 fn encode<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
@@ -140,10 +145,19 @@ mod tests {
 
     #[test]
     fn an_output_that_is_no_object_comes_back_as_it_was_given() {
-        for value in [json!(null), json!(7), json!("a"), json!([1, 2]), json!({"a": 1}), json!({})] {
+        for value in [
+            json!(null),
+            json!(7),
+            json!("a"),
+            json!([1, 2]),
+            json!({"a": 1}),
+            json!({}),
+            json!({"_value": {"_value": 5}}),
+        ] {
             assert_eq!(there_and_back(&value), value);
         }
         assert_eq!(encode_output(&7).unwrap(), r#"{"_value":7}"#);
+        assert_eq!(encode_output(&json!({"_value": 7})).unwrap(), r#"{"_value":{"_value":7}}"#);
         Payload::new(&encode_output(&()).unwrap()).parse::<()>().unwrap();
     }
 

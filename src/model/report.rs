@@ -6,7 +6,7 @@ use super::{RunId, RunStatus};
 use crate::error::Error;
 
 /// What was seen to become of one run, and not what the server answered: that says yes to everything.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RunReport {
     /// The run.
@@ -16,7 +16,7 @@ pub struct RunReport {
 }
 
 /// What was seen to become of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Seen {
     /// It is as it was wanted: cancelled, or under way again.
@@ -46,6 +46,12 @@ impl RunReport {
     }
 }
 
+impl fmt::Display for RunReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.run, self.seen)
+    }
+}
+
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -60,7 +66,7 @@ impl fmt::Display for Seen {
 }
 
 /// What became of many runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct BulkReport {
     /// Are as they were wanted.

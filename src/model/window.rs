@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Result};
+use crate::time::is_sane;
 
 /// A window of time, by when runs were created. Both ends belong to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,13 @@ impl Window {
     }
 
     pub(super) fn check(&self) -> Result<()> {
+        let start = match self.start {
+            Start::At(at) => Some(at),
+            Start::Ago(_) => None,
+        };
+        if let Some(at) = start.into_iter().chain(self.until).find(|at| !is_sane(at)) {
+            return Err(Error::invalid("filter", format_args!("found a window with {at}, accepted: years 1 to 9999")));
+        }
         match (self.start, self.until) {
             (Start::At(start), Some(until)) if until < start => {
                 Err(Error::invalid("filter", format_args!("the window ends at {until}, before it starts at {start}")))
@@ -79,5 +87,9 @@ mod tests {
         assert_eq!(Window::last(Duration::from_secs(86_400)).start(day(2)), day(1));
         assert_eq!(Window::last(Duration::MAX).start(day(2)), DateTime::UNIX_EPOCH);
         assert_eq!(Window::since(day(1)).start(day(2)), day(1));
+        for at in [DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MIN_UTC] {
+            assert!(Window::since(at).check().unwrap_err().to_string().contains("accepted: years 1 to 9999"));
+        }
+        assert!(Window::last(Duration::MAX).check().is_ok());
     }
 }

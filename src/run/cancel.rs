@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::convert::grpc;
 use crate::model::payload::excerpt;
 use crate::model::{RunDetails, RunId, RunReport, RunStatus, Seen, TaskId};
+use crate::time::LONGEST;
 use crate::transport::retry_delay;
 
 /// How long a cancel may take to show.
@@ -68,6 +69,10 @@ impl Default for CancelOptions {
 
 impl CancelOptions {
     pub(crate) fn check(&self) -> Result<()> {
+        if self.within > LONGEST {
+            let found = format_args!("found {:?}, accepted: at most ten years", self.within);
+            return Err(Error::invalid("within", found));
+        }
         let limits = [("reason", &self.reason, LONGEST_REASON), ("by", &self.by, LONGEST_NAME)];
         for (field, text, longest) in limits {
             let Some(text) = text else { continue };
@@ -214,7 +219,7 @@ async fn cancel_and_see(client: &Client, going: Vec<(RunId, RunDetails)>, option
         let tasks = going.iter().flat_map(|(_, details)| details.tasks.iter().map(|task| (task.id, task.attempt())));
         if let Err(error) = explain(client, tasks.collect(), &line).await {
             // Without its reason, nothing is cancelled: it would never be known.
-            return going.iter().map(|_| Seen::Failed(error.duplicate())).collect();
+            return going.iter().map(|_| Seen::Failed(error.clone())).collect();
         }
     }
     // Since the look some may have ended, and a cancel would damage them.
@@ -226,7 +231,7 @@ async fn cancel_and_see(client: &Client, going: Vec<(RunId, RunDetails)>, option
         // Nothing is left to cancel: what is seen will tell.
     } else if let Err(error) = client.rpc().admin.cancel(ids).await {
         if error.never_reached_server() {
-            return going.iter().map(|_| Seen::Failed(error.duplicate())).collect();
+            return going.iter().map(|_| Seen::Failed(error.clone())).collect();
         }
         // It may have happened: what is seen will tell.
         tracing::warn!(%error, "the answer to a cancel is lost");

@@ -43,12 +43,12 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
 ) -> Vec<Result<R>> {
     let things = things.into_iter();
     let mut results = Vec::with_capacity(things.size_hint().0);
-    let (mut chunk, mut gone) = (Chunk::default(), None);
+    let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
     for thing in things {
         let place = results.len();
         let result = match (thing, &gone) {
             (Err(error), _) => Some(Err(error)),
-            (Ok(_), Some(gone)) => Some(Err(Error::duplicate(gone))),
+            (Ok(_), Some(gone)) => Some(Err(gone.clone())),
             (Ok((thing, size)), None) => {
                 if !chunk.takes(size, limit) {
                     gone = send(std::mem::take(&mut chunk), &call, &mut results).await;
@@ -61,7 +61,7 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
     }
     match gone {
         None => drop(send(chunk, &call, &mut results).await),
-        Some(gone) => fill(&chunk.places, std::iter::repeat_with(|| Err(gone.duplicate())), &mut results),
+        Some(gone) => fill(&chunk.places, std::iter::repeat_with(|| Err(gone.clone())), &mut results),
     }
     let missing = || Err(Error::new(ErrorKind::Server, "the server's answer says nothing about this one"));
     results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
@@ -78,7 +78,7 @@ async fn send<T, R, F: Future<Output = Vec<Result<R>>>>(
     }
     let answers = call(chunk.items).await;
     let gone = |error: &&Error| error.kind() == ErrorKind::Unavailable && error.never_reached_server();
-    let last = answers.last().and_then(|answer| answer.as_ref().err()).filter(gone).map(Error::duplicate);
+    let last = answers.last().and_then(|answer| answer.as_ref().err()).filter(gone).cloned();
     fill(&chunk.places, answers, results);
     last
 }
@@ -93,7 +93,7 @@ fn fill<R>(places: &[usize], answers: impl IntoIterator<Item = Result<R>>, resul
 
 /// The same error for all that shared a call.
 pub(crate) fn all_failed<R>(count: usize, error: &Error) -> Vec<Result<R>> {
-    (0..count).map(|_| Err(error.duplicate())).collect()
+    (0..count).map(|_| Err(error.clone())).collect()
 }
 
 /// Refuses a thing that fits into no call.

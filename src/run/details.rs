@@ -40,7 +40,7 @@ pub(super) fn details(client: &Client, run: RunId, evidence: &Evidence, finding:
         // The run's own `createdAt` is its start.
         created_at: body.and_then(|body| body.metadata.created_at),
         tasks,
-        logs: Vec::new(),
+        logs: evidence.log.clone().unwrap_or_default(),
         conflicts,
     })
 }

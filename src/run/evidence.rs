@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::convert::grpc::{GrpcRun, GrpcTask};
 use crate::model::convert::{self, rest};
-use crate::model::{Attempt, Payload, RunId, RunStatus, TaskId};
+use crate::model::{Attempt, LogLine, Payload, RunId, RunStatus, TaskId};
 use crate::rpc::grpc_types::RunEnd;
 use crate::rpc::rest_types::{Run as RestRun, Task as RestTask, TaskEvent};
 
@@ -47,6 +47,8 @@ pub(crate) struct Evidence {
     pub(crate) rest: Option<RestRun>,
     /// The events of the run's one task. Those of a run of several are in the run.
     pub(crate) events: Vec<TaskEvent>,
+    /// The first lines of the log of the run's one task, if they are wanted. Those of a run of several have each their own.
+    pub(crate) log: Option<Vec<LogLine>>,
 }
 
 /// What is known about one task of a run.

@@ -9,6 +9,7 @@ use super::classify::{Finding, may_be_behind, settled};
 use super::details::details;
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use super::history::attempts;
+use super::logs;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::grpc;
@@ -48,17 +49,23 @@ pub(crate) fn look(
     results: Option<Vec<TaskEnd>>,
     patience: Patience,
 ) -> BoxFuture<'_, Result<RunDetails>> {
-    Box::pin(look_until_whole(client, run, results, patience))
+    let evidence = Evidence { results, ..Evidence::default() };
+    Box::pin(look_until_whole(client, run, evidence, patience))
+}
+
+/// The same, with the first lines of the log if the run is one of one task.
+pub(super) fn look_with_log(client: &Client, run: RunId) -> BoxFuture<'_, Result<RunDetails>> {
+    let evidence = Evidence { log: Some(Vec::new()), ..Evidence::default() };
+    Box::pin(look_until_whole(client, run, evidence, Patience::Short))
 }
 
 async fn look_until_whole(
     client: &Client,
     run: RunId,
-    results: Option<Vec<TaskEnd>>,
+    mut evidence: Evidence,
     patience: Patience,
 ) -> Result<RunDetails> {
     let deadline = Instant::now() + patience.length(client);
-    let mut evidence = Evidence { results, ..Evidence::default() };
     let (mut looks, mut still) = (0, Still::default());
     loop {
         let gathered = gather(client, run, &mut evidence).await;
@@ -68,7 +75,8 @@ async fn look_until_whole(
             Err(error) if patient && (error.is_transient() || error.kind() == ErrorKind::Server) => {
                 tracing::debug!(%run, %error, "a look has failed");
             }
-            Err(error) => return Err(error),
+            // A look does nothing.
+            Err(error) => return Err(error.unsent()),
             Ok(()) => {
                 let finding = settled(run, &evidence, patient);
                 if !patient || is_whole(run, &evidence, &finding, &mut still) {
@@ -124,8 +132,10 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     let rpc = client.rpc();
     // In a run of one task, the task has the id of the run. In a run of several, no task has, and their events come with
     // the run.
-    let (grpc, rest, events) =
-        future::join3(rpc.admin.run_details(&id), rpc.rest.run(&id), rpc.rest.task_events(&id)).await;
+    let wants_log = evidence.log.is_some();
+    let log = async { if wants_log { logs::first_lines(client, run.into()).await.map(Some) } else { Ok(None) } };
+    let (grpc, rest, events, log) =
+        future::join4(rpc.admin.run_details(&id), rpc.rest.run(&id), rpc.rest.task_events(&id), log).await;
     match grpc {
         Ok(state) => evidence.grpc = Some(grpc::run(state)?),
         // gRPC knows a run from the moment its trigger is answered.
@@ -136,6 +146,7 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     }
     evidence.rest = known(rest)?;
     evidence.events = known(events)?.unwrap_or_default();
+    evidence.log = log?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::gather::{Patience, look};
+use super::gather::{Patience, look, look_with_log};
 use super::logs;
 use crate::client::Client;
 use crate::error::Result;
@@ -93,7 +93,7 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn details(&self) -> Result<RunDetails> {
-        let mut details = look(&self.client, self.id, None, Patience::Short).await?;
+        let mut details = look_with_log(&self.client, self.id).await?;
         // Boxed, because it is the smaller part and large.
         Box::pin(logs::add(&self.client, &mut details)).await?;
         Ok(details)

@@ -15,7 +15,7 @@ use super::handle::RunHandle;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::convert::rest;
-use crate::model::{CancelRequest, LogLine, RunDetails, RunId, TaskId};
+use crate::model::{CancelRequest, LogLine, Outcome, RunDetails, RunId, TaskDetails, TaskId};
 
 /// Lines for each question.
 const PAGE: usize = 1000;
@@ -147,39 +147,54 @@ async fn read(client: &Client, task: TaskId, parameters: &[(&str, String)]) -> R
     Ok(rows.into_iter().map(|row| rest::log_line(task, row)).collect())
 }
 
-/// Adds what only the logs know: the first lines, and why the run was cancelled.
+/// The first lines of a task's log.
+pub(super) async fn first_lines(client: &Client, task: TaskId) -> Result<Vec<LogLine>> {
+    read(client, task, &[("limit", RunDetails::LOGS.to_string())]).await
+}
+
+/// Adds what only the logs know: the first lines, of which those of a run of one task are there, and why the run was cancelled.
 pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()> {
-    let tasks: Vec<_> = details.tasks.iter().map(|task| task.id).collect();
-    let of_each = |parameters: Vec<(&'static str, String)>| {
-        let reads = tasks.clone().into_iter().map(move |task| {
-            let parameters = parameters.clone();
-            async move { read(client, task, &parameters).await }
-        });
-        stream::iter(reads).buffered(AT_ONCE)
+    let is_single = details.tasks.iter().any(|task| task.id.is_of_its_own(details.id));
+    if !is_single {
+        let reads = details.tasks.iter().map(|task| first_lines(client, task.id));
+        // Cut after each task: a run can have hundreds of tasks that log much.
+        let first =
+            stream::iter(reads.collect::<Vec<_>>()).buffered(AT_ONCE).try_fold(Vec::new(), async |mut all, lines| {
+                all.extend(lines);
+                all.sort_by_key(|line: &LogLine| line.at);
+                all.truncate(RunDetails::LOGS);
+                Ok(all)
+            });
+        details.logs = first.await?;
+    }
+    if !matches!(details.outcome, Some(Outcome::Cancelled(_))) {
+        return Ok(());
+    }
+    let found = if details.logs.len() < RunDetails::LOGS {
+        // These are all.
+        last_request(&details.tasks, &details.logs)
+    } else {
+        let search = [("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())];
+        let reads = details.tasks.iter().map(|task| read(client, task.id, &search));
+        let said = stream::iter(reads.collect::<Vec<_>>()).buffered(AT_ONCE);
+        said.try_fold(None, async |last: Option<CancelRequest>, lines| {
+            Ok(last_request(&details.tasks, &lines).into_iter().chain(last).max_by_key(|request| request.at))
+        })
+        .await?
     };
-    // Cut after each task: a run can have hundreds of tasks that log much.
-    let first = of_each(vec![("limit", RunDetails::LOGS.to_string())]).try_fold(Vec::new(), async |mut all, lines| {
-        all.extend(lines);
-        all.sort_by_key(|line: &LogLine| line.at);
-        all.truncate(RunDetails::LOGS);
-        Ok(all)
-    });
-    let logs = first.await?;
-    details.logs = logs;
-    if let Some(crate::model::Outcome::Cancelled(cancellation)) = &mut details.outcome {
-        let said = of_each(vec![("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())]);
-        // What was said before a replay is about an earlier end.
-        let replayed = |line: &LogLine| {
-            let task = details.tasks.iter().find(|task| task.id == line.task);
-            task.and_then(|task| task.replayed_after.last()).is_some_and(|last| line.attempt <= *last)
-        };
-        let last = said.try_fold(None, async |last: Option<CancelRequest>, lines| {
-            let found = lines.iter().filter(|line| !replayed(line)).filter_map(request);
-            Ok(found.chain(last).max_by_key(|request| request.at))
-        });
-        cancellation.request = last.await?;
+    if let Some(Outcome::Cancelled(cancellation)) = &mut details.outcome {
+        cancellation.request = found;
     }
     Ok(())
+}
+
+/// The last of the requests among some lines that is not from before a replay: that was about an earlier end.
+fn last_request(tasks: &[TaskDetails], lines: &[LogLine]) -> Option<CancelRequest> {
+    let replayed = |line: &&LogLine| {
+        let task = tasks.iter().find(|task| task.id == line.task);
+        task.and_then(|task| task.replayed_after.last()).is_some_and(|last| line.attempt <= *last)
+    };
+    lines.iter().filter(|line| !replayed(line)).filter_map(request).max_by_key(|request| request.at)
 }
 
 /// The line that says why a run was cancelled, and its metadata.

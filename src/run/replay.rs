@@ -205,7 +205,7 @@ async fn batch_after(
         }
         if let Err(error) = client.rpc().admin.replay(waiting.keys().map(RunId::to_string).collect()).await {
             if error.never_reached_server() {
-                seen.extend(waiting.keys().map(|run| (*run, Seen::Failed(error.duplicate()))));
+                seen.extend(waiting.keys().map(|run| (*run, Seen::Failed(error.clone()))));
                 waiting.clear();
                 break;
             }
@@ -228,26 +228,8 @@ async fn batch_after(
         let not_taken = status.map_or_else(|error| not_seen(error.after_the_act()), Seen::NotTaken);
         seen.insert(run, not_taken);
     }
-    // An id that came twice has one report; the second says the same as far as it can be said twice.
-    let mut reports = Vec::with_capacity(runs.len());
-    for run in runs {
-        let report = match seen.remove(run) {
-            Some(seen) => seen,
-            None => copy_of(*run, &reports),
-        };
-        reports.push(RunReport::new(*run, report));
-    }
-    (reports, befores)
-}
-
-fn copy_of(run: RunId, reports: &[RunReport]) -> Seen {
-    match reports.iter().find(|report| report.run == run).map(|report| &report.seen) {
-        Some(Seen::Refused(status)) => Seen::Refused(status.clone()),
-        Some(Seen::NotTaken(status)) => Seen::NotTaken(status.clone()),
-        Some(Seen::Failed(error)) => Seen::Failed(error.duplicate()),
-        Some(Seen::NotFound) | None => Seen::NotFound,
-        Some(_) => Seen::Done,
-    }
+    let seen_of = |run: &RunId| seen.get(run).cloned().unwrap_or(Seen::NotFound);
+    (runs.iter().map(|run| RunReport::new(*run, seen_of(run))).collect(), befores)
 }
 
 /// Why a run is not replayed, if it is not.

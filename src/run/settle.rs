@@ -23,7 +23,7 @@ const LOOKS: usize = 16;
 pub(super) async fn settle<O>(client: &Client, runs: Vec<NewRun>, ids: Vec<String>) -> Vec<Result<RunHandle<O>>> {
     let mut started = match inputs(client, ids).await {
         Ok(started) => started,
-        Err(error) => return runs.iter().map(|_| Err(error.duplicate().after_the_act())).collect(),
+        Err(error) => return runs.iter().map(|_| Err(error.clone().after_the_act())).collect(),
     };
     let matched: Vec<_> = runs.iter().map(|run| take(&mut started, run.input())).collect();
     let mut left: Vec<RunId> = started.into_iter().map(|(id, _)| id).collect();

@@ -15,6 +15,8 @@ mod wire;
 pub(crate) use auth::bearer;
 pub(crate) use rest::{RestCall, RestWire};
 pub(crate) use retry::delay as retry_delay;
+#[cfg(feature = "embedded")]
+pub(crate) use status::PUSHBACK;
 pub(crate) use status::from_status;
 pub(crate) use unary::{Call, Caller};
 pub(crate) use wire::GrpcWire;

@@ -1,9 +1,7 @@
 //! REST over the same kind of wire: JSON out, JSON in, and what the server says when it refuses.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -16,6 +14,7 @@ use tower::ServiceExt as _;
 
 use super::auth::Authorized;
 use super::connect;
+use super::status::pushback;
 use super::wire::Wire;
 use crate::config::Config;
 use crate::error::{Answer, BoxError, Error, ErrorKind, Result};
@@ -103,9 +102,7 @@ impl RestWire {
         if head.status.is_success() {
             return Ok(body);
         }
-        let after =
-            head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
-        Err(refusal(name, head.status, &body).with_retry_after(after))
+        Err(refusal(name, head.status, &body).with_retry_after(pushback(&head.headers)))
     }
 
     /// The same for any request, whatever the answer: path and query as they are, the answer as it came.
@@ -179,6 +176,7 @@ fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
         408 => (ErrorKind::Timeout, true),
         413 => (ErrorKind::TooLarge, false),
         429 => (ErrorKind::RateLimited, true),
+        501 => (ErrorKind::Unimplemented, false),
         400..=499 => (ErrorKind::Rejected, false),
         502..=504 => (ErrorKind::Unavailable, true),
         _ => (ErrorKind::Server, false),
@@ -187,7 +185,7 @@ fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
         if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
     let mut error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16()));
     // A refusal is an answer: nothing was done.
-    if status.is_client_error() && kind != ErrorKind::Timeout {
+    if status.is_client_error() && kind != ErrorKind::Timeout || kind == ErrorKind::Unimplemented {
         error = error.unsent();
     }
     if transient { error.transient() } else { error }
@@ -211,6 +209,8 @@ mod tests {
         let error = refusal("Get", StatusCode::FORBIDDEN, br#"{"message":"Please provide valid credentials"}"#);
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
         assert_eq!(error.answer(), Some(Answer::Http(403)));
+        let error = refusal("Get", StatusCode::NOT_IMPLEMENTED, b"");
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unimplemented, true));
         let error = refusal("Get", StatusCode::SERVICE_UNAVAILABLE, b"<html>");
         assert!(error.is_transient());
         assert_eq!(error.to_string(), "Get was answered with 503 Service Unavailable");

@@ -3,10 +3,14 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use http::HeaderMap;
 use tonic::{Code, Status};
 
 use super::connect;
 use crate::error::{Answer, Error, ErrorKind};
+
+/// A trailer of gRPC's, and a header of the embedded engine's.
+pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Turns a status into an error about `call`. The status stays as its cause where it has more to say.
 pub(crate) fn from_status(call: &str, status: Status) -> Error {
@@ -17,7 +21,7 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
         (None, "") => format!("{call} was answered with {:?}", status.code()),
         (None, message) => format!("{call} failed: {message}"),
     };
-    let mut error = Error::new(kind, text).with_retry_after(pushback(&status));
+    let mut error = Error::new(kind, text).with_retry_after(pushback(status.metadata().as_ref()));
     if never_left.is_some() {
         error = error.unsent();
     } else {
@@ -72,12 +76,16 @@ fn broken_connection(status: &Status) -> bool {
         || status.message().starts_with("h2 protocol error")
 }
 
-/// How long the server asks to be left alone.
-fn pushback(status: &Status) -> Option<Duration> {
-    let text = |name| status.metadata().get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u32>().ok());
-    text("grpc-retry-pushback-ms")
-        .map(|millis| Duration::from_millis(millis.into()))
-        .or_else(|| text("retry-after").map(|seconds| Duration::from_secs(seconds.into())))
+/// How long the server asks to be left alone. What is negative or no number means: for ever.
+pub(super) fn pushback(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let seconds = || text("retry-after")?.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()));
+    match text(PUSHBACK) {
+        Some(millis) => {
+            Some(millis.parse::<u32>().map_or(Duration::MAX, |millis| Duration::from_millis(millis.into())))
+        }
+        None => seconds(),
+    }
 }
 
 fn chain(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
@@ -137,7 +145,9 @@ mod tests {
     fn the_servers_delay_is_read() {
         let mut status = Status::unavailable("");
         status.metadata_mut().insert("grpc-retry-pushback-ms", "1500".parse().unwrap());
-        assert_eq!(from_status("Push", status).retry_after(), Some(Duration::from_millis(1500)));
+        assert_eq!(from_status("Push", status.clone()).retry_after(), Some(Duration::from_millis(1500)));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
+        assert_eq!(from_status("Push", status).retry_after(), Some(Duration::MAX), "do not try again");
     }
 
     #[test]

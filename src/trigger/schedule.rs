@@ -17,6 +17,7 @@ use crate::model::payload::encode_input;
 use crate::model::{Payload, Priority, ScheduleId, WorkflowId, convert, metadata};
 use crate::rpc::trigger_types::ScheduleRow;
 use crate::run::{Directory, RunHandle, Runnable};
+use crate::time::is_sane;
 
 /// How long the run of a schedule that is gone is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -99,6 +100,7 @@ impl<O> ScheduleBuilder<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the schedule was made.
     pub async fn create(self) -> Result<ScheduleHandle<O>> {
+        check(self.at)?;
         let mark = mark::fresh();
         let (input, metadata) = (self.input?, mark::encode(&self.metadata, mark::SCHEDULE, &mark)?);
         Directory::find(&self.client, &self.workflow).await?;
@@ -111,6 +113,13 @@ impl<O> ScheduleBuilder<O> {
         })?;
         Ok(ScheduleHandle { id: convert::id(&id)?, client: self.client, made: Some((mark, now)), output: PhantomData })
     }
+}
+
+fn check(at: DateTime<Utc>) -> Result<()> {
+    if is_sane(&at) {
+        return Ok(());
+    }
+    Err(Error::invalid("schedule", format_args!("found the time {at}, accepted: years 1 to 9999")))
 }
 
 /// A schedule, and the type of what its run ends with. Cheap to clone; dropping it does nothing to the schedule.
@@ -187,6 +196,7 @@ impl<O> ScheduleHandle<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether it was moved.
     pub async fn reschedule(&self, at: DateTime<Utc>) -> Result<ScheduleDetails> {
+        check(at)?;
         // In UTC: of any other zone the server keeps the digits and drops the rest.
         let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let moved = self.client.rpc().rest.reschedule(&self.id.to_string(), &at).await;

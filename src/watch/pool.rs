@@ -270,7 +270,7 @@ impl Driver {
     /// No stream will ever tell those who wait.
     fn give_up(&mut self, error: &Error) {
         for waiter in self.waiting.take_all() {
-            let _ = waiter.send(Err(error.duplicate()));
+            let _ = waiter.send(Err(error.clone()));
         }
         self.close();
     }

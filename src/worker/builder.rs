@@ -16,6 +16,7 @@ use crate::model::name::{ACCEPTED, is_name};
 use crate::model::{LabelValue, WorkerId, convert};
 use crate::rpc::grpc_types::NewWorker;
 use crate::run::Directory;
+use crate::time::LONGEST;
 use crate::transport::retry_delay;
 use crate::workflow::{Definition, TaskDefinition};
 
@@ -103,6 +104,11 @@ impl WorkerBuilder {
         }
         if !(1..=MOST_SLOTS).contains(&self.slots) {
             problems.push(format!("slots: found {}, accepted: 1 to {MOST_SLOTS}", self.slots));
+        }
+        for (field, length) in [("grace", self.grace), ("cancel grace", self.cancel_grace)] {
+            if length > LONGEST {
+                problems.push(format!("{field}: found {length:?}, accepted: at most ten years"));
+            }
         }
         problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
         if self.definitions.is_empty() {

@@ -75,8 +75,12 @@ impl RunningWorker {
     pub async fn shutdown(mut self) -> WorkerReport {
         self.stop.cancel();
         match self.task.as_mut() {
-            // The worker's own task does not panic; if it did, there is nothing to tell.
-            Some(task) => task.await.unwrap_or_default(),
+            Some(task) => match task.await {
+                Ok(report) => report,
+                // It does not panic. If it did, a report would be a lie.
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => WorkerReport::default(),
+            },
             None => WorkerReport::default(),
         }
     }

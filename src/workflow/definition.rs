@@ -12,10 +12,7 @@ use crate::model::Priority;
 use crate::model::label::{DesiredLabels, check_key};
 use crate::model::name::{ACCEPTED, is_name};
 use crate::rpc::grpc_types::{NewTask, NewWorkflow};
-use crate::time::duration_text;
-
-/// Beyond this the engine's arithmetic ends.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+use crate::time::{LONGEST, duration_text};
 
 /// What a worker can be registered for: made of a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
 #[derive(Debug, Clone)]

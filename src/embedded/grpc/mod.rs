@@ -20,6 +20,7 @@ use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataValue;
 use tonic::{Code as GrpcCode, Status};
 use tower::Service;
 use uuid::Uuid;
@@ -32,6 +33,7 @@ use crate::rpc::pb::events_service_server::EventsServiceServer;
 use crate::rpc::pb::v1::admin_service_server::AdminServiceServer;
 use crate::rpc::pb::v1::v1_dispatcher_server::V1DispatcherServer;
 use crate::rpc::pb::workflow_service_server::WorkflowServiceServer;
+use crate::transport::PUSHBACK;
 
 /// What a message may have at the most, in and out.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -184,7 +186,12 @@ impl From<Fault> for Status {
             Code::Unimplemented => GrpcCode::Unimplemented,
             Code::Unavailable => GrpcCode::Unavailable,
         };
-        Self::new(code, fault.message)
+        let mut status = Self::new(code, fault.message);
+        if code == GrpcCode::Unavailable {
+            // It is never there again.
+            status.metadata_mut().insert(PUSHBACK, MetadataValue::from_static("-1"));
+        }
+        status
     }
 }
 
@@ -222,5 +229,5 @@ fn uuid_problem(text: &str) -> String {
 
 fn time(at: Option<prost_types::Timestamp>) -> Option<chrono::DateTime<chrono::Utc>> {
     let at = at?;
-    chrono::DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)
+    chrono::DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?).filter(crate::time::is_sane)
 }

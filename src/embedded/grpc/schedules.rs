@@ -39,7 +39,8 @@ pub(super) async fn schedule(
     {
         return Err(Fault::internal().into());
     }
-    let times: Vec<_> = request.schedules.iter().map(|at| time(Some(*at)).unwrap_or_default()).collect();
+    let times = request.schedules.iter().map(|at| time(Some(*at))).collect::<Option<Vec<_>>>();
+    let times = times.ok_or_else(Fault::internal)?;
     let what = Scheduled { workflow: request.name, input, metadata, priority: request.priority };
     let version = engine
         .core

@@ -33,6 +33,7 @@ use super::actor::Handle;
 use super::core::Core;
 use super::core::types::{Fault, Turn};
 use super::faults::{self, Faults};
+use crate::transport::PUSHBACK;
 
 /// More than any route takes; what is too large for one is refused in its own words.
 const LARGEST_BODY: usize = 64 << 20;
@@ -81,6 +82,8 @@ enum Refusal {
     Text(StatusCode, String),
     Descriptions(StatusCode, &'static str),
     Description(StatusCode, String),
+    /// There is no engine any more, and there never will be.
+    Stopped(String),
 }
 
 impl Refusal {
@@ -95,6 +98,10 @@ impl IntoResponse for Refusal {
             Self::Text(status, message) => (status, json!({ "message": message })),
             Self::Descriptions(status, description) => (status, json!({ "errors": [{ "description": description }] })),
             Self::Description(status, description) => (status, json!({ "errors": [{ "description": description }] })),
+            Self::Stopped(message) => {
+                let body = json!({ "message": message }).to_string();
+                return (StatusCode::SERVICE_UNAVAILABLE, [(PUSHBACK, "-1")], body).into_response();
+            }
         };
         (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
     }
@@ -102,7 +109,7 @@ impl IntoResponse for Refusal {
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
-        Self::Text(StatusCode::SERVICE_UNAVAILABLE, fault.message)
+        Self::Stopped(fault.message)
     }
 }
 

@@ -62,7 +62,9 @@ fn time(body: &Value) -> Result<Option<At>, Refusal> {
             format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""),
         )
     };
-    text.parse::<chrono::DateTime<chrono::FixedOffset>>().map(|at| Some(at.to_utc())).map_err(|_| problem())
+    let at = text.parse::<chrono::DateTime<chrono::FixedOffset>>();
+    // Of whatever zone it is, the server keeps the digits.
+    at.ok().map(|at| at.naive_local().and_utc()).filter(crate::time::is_sane).map(Some).ok_or_else(problem)
 }
 
 async fn create(
