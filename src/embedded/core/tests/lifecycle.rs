@@ -187,9 +187,7 @@ fn watchers_hear_of_a_late_end_too() {
 fn timeouts_are_noticed_late_as_a_quirk_and_never_early() {
     let execution = TaskDefinition { timeout: "2s".into(), ..task() };
     let schedule = TaskDefinition { schedule_timeout: Some("3s".into()), ..task() };
-    for (definition, before, limit) in
-        [(execution, RestStatus::Running, seconds(2)), (schedule, RestStatus::Queued, seconds(3))]
-    {
+    for (definition, before, limit) in [(execution, RestStatus::Running, 2000), (schedule, RestStatus::Queued, 3000)] {
         let mut late = 0;
         for seed in 0..20 {
             let mut bench = Bench::new(Quirks::none().with(Quirk::LateTimeouts));
@@ -201,7 +199,7 @@ fn timeouts_are_noticed_late_as_a_quirk_and_never_early() {
                 bench.turn(|_, turn| (turn.random)());
             }
             let id = bench.started(definition.clone());
-            bench.pass(limit - Duration::from_millis(1));
+            bench.pass(Duration::from_millis(limit - 1));
             assert_eq!(bench.rest(id), before, "never early");
             bench.pass(Duration::from_millis(1));
             late += usize::from(bench.rest(id) == before);
