@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tonic::Code;
 
 use super::recording::workflow;
-use super::stage::{Stage, merged, registration};
+use super::stage::{EVER, Stage, merged, registration};
 
 const NAME: &str = "fx";
 
@@ -75,7 +75,9 @@ async fn schedules() {
         "in the order of the request"
     );
     assert_eq!(times(&schedule(json!({"schedules": vec![early; 600]})).await).len(), 600);
-    for row in stage.rows("tenants/{t}/workflows/scheduled?limit=1000").await {
+    let rows = stage.rows("tenants/{t}/workflows/scheduled?limit=1000").await;
+    assert_eq!(rows.len(), 602);
+    for row in &rows {
         assert_eq!((&row["method"], &row["additionalMetadata"]), (&json!("API"), &Value::Null));
     }
     // A parent is checked for its form only, and then forgotten.
@@ -96,14 +98,19 @@ async fn schedules() {
     let by_id = format!("tenants/{{t}}/workflows/{}/scheduled", made["workflowId"].as_str().unwrap());
     let refused = (400, json!({"errors": [{"description": "workflow not found"}]}));
     assert_eq!(stage.send(Method::POST, &by_id, Some(json!({ "triggerAt": early }))).await, refused);
-    let (status, _) = stage.send(Method::GET, "tenants/{t}/workflows/scheduled?additionalMetadata=a:b:c", None).await;
-    assert_eq!(status, 400);
-    let (status, _) =
+    let text = "Additional metadata filters must be in the format key:value.";
+    let two_colons = stage.send(Method::GET, "tenants/{t}/workflows/scheduled?additionalMetadata=a:b:c", None).await;
+    assert_eq!(two_colons, (400, json!({"errors": [{"description": text}]})));
+    let updated =
         stage.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-update", Some(json!({"updates": []}))).await;
-    assert_eq!(status, 200);
+    assert_eq!(updated, (200, json!({"updatedIds": [], "errors": []})));
+    let ids: Vec<_> = rows.iter().take(501).map(|row| row["metadata"]["id"].clone()).collect();
+    let by_ids = json!({"scheduledWorkflowRunIds": ids});
+    let deleted = stage.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-delete", Some(by_ids)).await;
+    assert_eq!(deleted, (200, json!({"deletedIds": ids, "errors": []})));
     let filter = json!({"filter": {"workflowId": made["workflowId"]}});
     let (_, deleted) = stage.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-delete", Some(filter)).await;
-    assert_eq!(deleted["deletedIds"].as_array().unwrap().len(), 603, "past any page");
+    assert_eq!(deleted["deletedIds"].as_array().unwrap().len(), 102, "past any page");
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,6 +189,24 @@ async fn definitions() {
     let id = json!({"external_id": run["workflow_run_id"]});
     let phantom = stage.wire.call("v1.AdminService.GetRunDetails", &id).await.unwrap_err();
     assert_eq!(phantom.code(), Code::NotFound, "a key that is no text");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_at_once_with_one_key_one_wins() {
+    let stage = stage(json!({"idempotency": {"expression": "input.key", "ttl_ms": 8000}})).await;
+    let request = json!({"input": "{\"key\": \"k\"}"});
+    let answers = futures_util::future::join_all((0..8).map(|_| stage.trigger(NAME, &request))).await;
+    let (winners, losers): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    let [winner] = winners.into_iter().map(Result::unwrap).collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!(losers.len(), 7);
+    for refusal in losers.into_iter().map(Result::unwrap_err) {
+        assert_eq!((refusal.code(), refusal.message()), (Code::AlreadyExists, "idempotency key collision"));
+        let details = String::from_utf8_lossy(refusal.details()).into_owned();
+        assert!(details.contains(&winner), "{details}");
+    }
+    sleep(Duration::from_secs(1)).await;
+    let list = stage.listed(EVER).await;
+    assert_eq!(list.iter().map(|row| &row["metadata"]["id"]).collect::<Vec<_>>(), [&json!(winner)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,16 +9,21 @@
 )]
 
 mod accepted;
+mod bulks;
 mod compare;
 mod dags;
 mod errors;
+mod families;
 mod lists;
 mod measured;
 mod not_yet;
 mod parallel;
+mod pushed;
 mod recording;
 mod replay;
 mod rest_only;
+mod restarted;
+mod scheduled;
 mod settled;
 mod stage;
 mod tokens;

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use hatchet::embedded::Quirks;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use super::stage::{Stage, registration, registration_for};
+use super::stage::{EVER, Stage, registration, registration_for};
 
 const NAME: &str = "fx";
-const EVER: &str = "since=2020-01-01T00:00:00Z";
 
 async fn stage() -> Stage {
     Stage::with(Quirks::all(), NAME, &json!({})).await
@@ -23,26 +23,8 @@ impl Stage {
         self.trigger(NAME, more).await.unwrap()
     }
 
-    async fn bulk(&self, requests: Vec<Value>) -> Result<Vec<Value>, tonic::Status> {
-        let request = json!({ "workflows": requests });
-        let answer = self.wire.call("WorkflowService.BulkTriggerWorkflow", &request).await?;
-        Ok(answer["workflow_run_ids"].as_array().unwrap().clone())
-    }
-
     async fn status_of(&self, target: &str) -> u16 {
         self.send(Method::GET, &format!("stable/{target}"), None).await.0
-    }
-
-    async fn shown(&self, target: &str) -> Value {
-        self.look(&format!("stable/{target}")).await
-    }
-
-    async fn listed(&self, parameters: &str) -> Vec<Value> {
-        self.rows(&format!("stable/tenants/{{t}}/workflow-runs?only_tasks=false&{parameters}")).await
-    }
-
-    async fn details(&self, run: &str) -> Result<Value, tonic::Status> {
-        self.wire.call("v1.AdminService.GetRunDetails", &json!({"external_id": run})).await
     }
 }
 
@@ -180,6 +162,37 @@ async fn a_running_task_can_be_queued_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_has_the_engines_times_and_its_task_the_workers() {
+    let stage = stage().await;
+    let (_, _heard) = stage.worker(&registration(NAME)).await;
+    sleep(Duration::from_secs(1)).await;
+    let assigned = stage.now();
+    let run = stage.started(&json!({})).await;
+    sleep(Duration::from_secs(1)).await;
+    let now = stage.now();
+    let stamp = |seconds: i64| (now - TimeDelta::seconds(seconds)).to_rfc3339_opts(SecondsFormat::Micros, true);
+    let (begun, ended) = (stamp(10), stamp(1));
+    for (kind, at) in [("STARTED", &begun), ("COMPLETED", &ended)] {
+        let report = json!({
+            "task_run_external_id": run, "event_type": format!("STEP_EVENT_TYPE_{kind}"), "event_payload": "{}",
+            "event_timestamp": at,
+        });
+        stage.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    let shown = stage.shown(&format!("workflow-runs/{run}")).await;
+    let times = |row: &Value| ["startedAt", "finishedAt", "duration"].map(|name| row[name].clone());
+    assert_eq!(times(&shown["tasks"][0]), [json!(begun), json!(ended), json!(9000)]);
+    let [started, finished, duration] = times(&shown["run"]);
+    assert_eq!(duration, 1000);
+    // The two clocks are a moment apart.
+    for (at, expected) in [(started, assigned), (finished, now)] {
+        let off = at.as_str().unwrap().parse::<DateTime<Utc>>().unwrap() - expected;
+        assert!(off.abs() < TimeDelta::milliseconds(10), "{off}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn anyone_writes_to_the_log_of_any_task() {
     let stage = stage().await;
     let runs = [stage.started(&json!({})).await, stage.started(&json!({})).await];
@@ -235,24 +248,24 @@ async fn rest_tells_of_a_failure_before_the_on_failure_task_has_run() {
     let end = async |name: &str, kind: &str| {
         let given = heard.messages();
         let (_, action) = given.iter().find(|(_, action)| action["task_name"] == name).unwrap();
-        let report = json!({
-            "task_run_external_id": action["task_run_external_id"], "event_payload": "{}",
-            "event_type": format!("STEP_EVENT_TYPE_{kind}"),
-        });
-        stage.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+        stage.end(action["task_run_external_id"].as_str().unwrap(), kind, "{}").await;
     };
     let by_both = async || {
         let by_rest = stage.shown(&format!("workflow-runs/{run}")).await["run"]["status"].clone();
         let by_grpc = stage.details(&run).await.unwrap();
-        (by_rest.as_str().unwrap().to_owned(), by_grpc["done"] == true)
+        (by_rest, by_grpc["status"].clone(), by_grpc["done"].clone())
     };
+    let both = |rest: &str, grpc: &str, done: bool| (json!(rest), json!(grpc), json!(done));
     end("work", "FAILED").await;
-    assert_eq!(by_both().await, ("FAILED".into(), false));
-    sleep(Duration::from_millis(100)).await;
-    assert_eq!(by_both().await, ("RUNNING".into(), false));
+    // The on-failure task is given to a worker a moment later.
+    assert_eq!(by_both().await, both("FAILED", "QUEUED", false));
+    sleep(Duration::from_millis(30)).await;
+    assert_eq!(by_both().await, both("FAILED", "RUNNING", false));
+    sleep(Duration::from_millis(70)).await;
+    assert_eq!(by_both().await, both("RUNNING", "RUNNING", false));
     end("cleanup", "COMPLETED").await;
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(by_both().await, ("FAILED".into(), true));
+    assert_eq!(by_both().await, both("FAILED", "FAILED", true));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep};
 
 use super::wire::{Heard, Wire};
 
+/// A start that is before everything.
+pub(crate) const EVER: &str = "since=2020-01-01T00:00:00Z";
+
 pub(crate) struct Stage {
     pub(crate) wire: Wire,
     pub(crate) tenant: String,
@@ -63,6 +66,36 @@ impl Stage {
         let request = merged(&json!({"name": name, "input": "{}"}), more);
         let run = self.wire.call("WorkflowService.TriggerWorkflow", &request).await?;
         Ok(run["workflow_run_id"].as_str().unwrap().to_owned())
+    }
+
+    /// Starts several at once.
+    pub(crate) async fn bulk(&self, requests: Vec<Value>) -> Result<Vec<Value>, tonic::Status> {
+        let request = json!({ "workflows": requests });
+        let answer = self.wire.call("WorkflowService.BulkTriggerWorkflow", &request).await?;
+        Ok(answer["workflow_run_ids"].as_array().unwrap().clone())
+    }
+
+    /// What REST shows of runs and tasks.
+    pub(crate) async fn shown(&self, target: &str) -> Value {
+        self.look(&format!("stable/{target}")).await
+    }
+
+    /// The runs that REST lists.
+    pub(crate) async fn listed(&self, parameters: &str) -> Vec<Value> {
+        self.rows(&format!("stable/tenants/{{t}}/workflow-runs?only_tasks=false&{parameters}")).await
+    }
+
+    /// What gRPC shows of a run.
+    pub(crate) async fn details(&self, run: &str) -> Result<Value, tonic::Status> {
+        self.wire.call("v1.AdminService.GetRunDetails", &json!({"external_id": run})).await
+    }
+
+    /// Reports the end of a task, as a worker would.
+    pub(crate) async fn end(&self, task: &str, kind: &str, payload: &str) {
+        let report = json!({
+            "task_run_external_id": task, "event_type": format!("STEP_EVENT_TYPE_{kind}"), "event_payload": payload,
+        });
+        self.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {

@@ -1,5 +1,7 @@
 //! Runs, tasks and workers in the server's JSON, with each value where the server has it.
 
+use std::collections::HashSet;
+
 use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -300,7 +302,12 @@ fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut 
         add_parent(&mut row, run);
         rows.push(row);
         if depth < deepest {
-            core.children(task.id).for_each(|child| add_timings(core, child, depth + 1, deepest, rows));
+            let mut known = HashSet::new();
+            for child in core.children(task.id) {
+                // One that was started twice is there three times.
+                let times = if child.is_restarted() && known.insert(child.id) { 2 } else { 1 };
+                (0..times).for_each(|_| add_timings(core, child, depth + 1, deepest, rows));
+            }
         }
     }
 }

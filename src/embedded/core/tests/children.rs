@@ -153,6 +153,26 @@ fn a_cancelled_parent_leaves_its_children_alone() {
 }
 
 #[test]
+fn so_does_one_that_ends_or_begins_anew() {
+    for (retries, kind, end) in [
+        (0, ReportKind::Completed, RestStatus::Completed),
+        (0, ReportKind::Failed, RestStatus::Failed),
+        (1, ReportKind::Failed, RestStatus::Running),
+    ] {
+        let mut bench = Bench::new(Quirks::all());
+        let (worker, _) = bench.worker(10);
+        let id = bench.started(TaskDefinition { retries, ..task() });
+        let kid = bench.child(id, Some(0), None);
+        bench.effects();
+        bench.report(id, kind, 0, "{}");
+        bench.pass_beating(worker, seconds(10));
+        let told: Vec<_> = bench.actions().into_iter().map(|(_, action)| action.task).collect();
+        assert_eq!((bench.rest(id), told), (end, vec![id; usize::try_from(retries).unwrap()]), "{kind:?} {retries}");
+        assert_eq!((bench.rest(kid), bench.task(kid).retry_count), (RestStatus::Running, 0), "{kind:?} {retries}");
+    }
+}
+
+#[test]
 fn a_child_of_several_tasks_goes_on_too() {
     let (mut bench, id) = parent(Quirks::none());
     bench.define("dag", vec![named("a", &[]), named("b", &["a"])], None, Rules::default()).unwrap();

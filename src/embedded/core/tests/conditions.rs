@@ -183,6 +183,28 @@ fn a_cancel_does_not_reach_what_sleeps_as_a_quirk() {
 }
 
 #[test]
+fn nor_what_waits_for_an_event() {
+    let cancelled = |quirks| {
+        let (mut bench, _, run) = chain(quirks, vec![event(Queue, 0, "e")]);
+        bench.turn(|core, turn| core.cancel(turn, &[run]));
+        let at_once = (bench.run(run).rest_status(), bench.run(run).is_ended());
+        push(&mut bench, "e", 2);
+        for name in ["b", "c"] {
+            let id = bench.of(run, name).id;
+            if bench.of(run, name).rest_status() == Running {
+                bench.report(id, ReportKind::Completed, 0, "{}");
+            }
+        }
+        (at_once, bench.given(), bench.run(run).rest_status(), bench.of(run, "a").finals.len())
+    };
+    let all = || ["a", "b", "c"].map(str::to_owned).to_vec();
+    assert_eq!(cancelled(Quirks::none()), ((Cancelled, true), vec!["a".to_owned()], Cancelled, 1));
+    let deaf = Quirks::none().with(Quirk::DeafWaits);
+    assert_eq!(cancelled(deaf), ((Running, false), all(), Completed, 1));
+    assert_eq!(cancelled(deaf.with(Quirk::TwoFinalRows)), ((Running, false), all(), Completed, 2));
+}
+
+#[test]
 fn a_cancel_reaches_what_waits_for_nothing_that_can_come() {
     for quirks in [Quirks::none(), Quirks::all()] {
         let (mut bench, _, run) = chain(quirks, vec![parent(Queue, "a", "false")]);

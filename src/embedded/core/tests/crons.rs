@@ -54,6 +54,29 @@ fn one_of_a_definition_fires_on_its_grid_until_a_version_has_it_no_more() {
 }
 
 #[test]
+fn its_runs_know_its_text_and_its_time_and_not_its_id() {
+    let mut bench = Bench::new(Quirks::all());
+    bench.put_with("w", task(), defined(&["*/3 * * * * *"])).unwrap();
+    let cron = bench.core.all_crons()[0].id.to_string();
+    let (worker, _) = bench.worker(10);
+    bench.pass_beating(worker, seconds(6));
+    let actions: Vec<_> = bench.actions().into_iter().map(|(_, action)| action).collect();
+    let mut traces = std::collections::HashSet::new();
+    for action in &actions {
+        // As the database writes it.
+        assert!(action.payload.contains(r#""input": {"from": "definition"}"#), "{}", action.payload);
+        assert!(!action.payload.contains(&cron) && !action.metadata.contains(&cron), "{action:?}");
+        let metadata: Value = serde_json::from_str(&action.metadata).unwrap();
+        let mut keys: Vec<_> = metadata.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let [text, name, at] = ["expression", "name", "scheduled_at"].map(|key| format!("hatchet__cron_{key}"));
+        assert_eq!(keys, [&text, &name, &at, "traceparent"]);
+        traces.insert(metadata["traceparent"].to_string());
+    }
+    assert_eq!((actions.len(), traces.len()), (2, 2), "each run has its own");
+}
+
+#[test]
 fn one_that_a_version_has_no_more_fires_once_more_if_the_engine_has_not_looked_yet() {
     for (text, more) in [("*/3 * * * * *", vec!["12:00:03"]), ("0 * * * * *", vec![])] {
         let mut bench = Bench::new(Quirks::none().with(Quirk::LingeringCrons));

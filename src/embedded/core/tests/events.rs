@@ -43,7 +43,10 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
     let mut bench = Bench::new(Quirks::none());
     bench.put_with("w", task(), listens(&["k"])).unwrap();
     bench.worker(10);
-    let metadata = json!({"own": "x", "hatchet__event_id": "lie", "hatchet__source_workflow_run_id": "kept"});
+    let metadata = json!({
+        "own": "x", "hatchet__event_id": "lie", "hatchet__source_workflow_run_id": "kept",
+        "hatchet__cron_name": "lie", "hatchet__x": "lie",
+    });
     let event = Pushed { metadata, priority: Some(3), ..pushed("k", json!({"n": 1})) };
     let (id, _) = bench.turn(|core, turn| core.push(turn, event));
     let (_, action) = bench.actions().remove(0);
@@ -52,6 +55,11 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
     assert!(action.payload.starts_with(r#"{"input":{"n":1},"triggered_by":"manual""#), "{}", action.payload);
     assert!(action.payload.contains(r#""triggers":{"filter_payload":null}"#), "{}", action.payload);
     let metadata: Value = serde_json::from_str(&action.metadata).unwrap();
+    let mut keys: Vec<_> = metadata.as_object().unwrap().keys().collect();
+    keys.sort();
+    // The client's other keys of the engine's kind are gone.
+    let source = "hatchet__source_workflow_run_id";
+    assert_eq!(keys, ["hatchet__event_id", "hatchet__event_key", source, "own", "traceparent"]);
     assert_eq!((&metadata["own"], &metadata["hatchet__source_workflow_run_id"]), (&json!("x"), &json!("kept")));
     assert_eq!(
         (&metadata["hatchet__event_id"], &metadata["hatchet__event_key"]),

@@ -185,23 +185,57 @@ fn watchers_hear_of_a_late_end_too() {
 
 #[test]
 fn timeouts_are_noticed_late_as_a_quirk_and_never_early() {
-    let mut late = 0;
-    for seed in 0..20 {
-        let mut bench = Bench::new(Quirks::none().with(crate::embedded::Quirk::LateTimeouts));
-        bench.worker(1);
-        // So many draws of chance before it.
-        for _ in 0..seed {
-            bench.turn(|_, turn| (turn.random)());
+    let execution = TaskDefinition { timeout: "2s".into(), ..task() };
+    let schedule = TaskDefinition { schedule_timeout: Some("3s".into()), ..task() };
+    for (definition, before, limit) in [(execution, RestStatus::Running, 2000), (schedule, RestStatus::Queued, 3000)] {
+        let mut late = 0;
+        for seed in 0..20 {
+            let mut bench = Bench::new(Quirks::none().with(Quirk::LateTimeouts));
+            if before == RestStatus::Running {
+                bench.worker(1);
+            }
+            // So many draws of chance before it.
+            for _ in 0..seed {
+                bench.turn(|_, turn| (turn.random)());
+            }
+            let id = bench.started(definition.clone());
+            bench.pass(Duration::from_millis(limit - 1));
+            assert_eq!(bench.rest(id), before, "never early");
+            bench.pass(Duration::from_millis(1));
+            late += usize::from(bench.rest(id) == before);
+            bench.pass(seconds(1));
+            assert_eq!(bench.rest(id), RestStatus::Failed, "at most a second late");
         }
-        let id = bench.started(TaskDefinition { timeout: "2s".into(), ..task() });
-        bench.pass(Duration::from_millis(1999));
-        assert_eq!(bench.rest(id), RestStatus::Running, "never early");
-        bench.pass(Duration::from_millis(1));
-        late += usize::from(bench.rest(id) == RestStatus::Running);
-        bench.pass(seconds(1));
-        assert_eq!(bench.rest(id), RestStatus::Failed, "at most a second late");
+        assert!(late > 10, "{late} {before:?}");
     }
-    assert!(late > 10, "{late}");
+}
+
+#[test]
+fn each_cancel_of_what_has_completed_leaves_one_more_final_row() {
+    for (quirks, cancelled) in [(Quirks::all(), 2), (Quirks::none(), 0)] {
+        let mut bench = Bench::new(quirks);
+        bench.worker(1);
+        let id = bench.started(task());
+        bench.report(id, ReportKind::Completed, 0, r#"{"n": 1}"#);
+        for _ in 0..2 {
+            bench.turn(|core, turn| core.cancel(turn, &[id]));
+        }
+        let stream = bench.stream();
+        bench.turn(|core, turn| {
+            core.open_results(turn, stream);
+            core.ask_result(turn, stream, id);
+        });
+        bench.pass(seconds(1));
+        let result = |effect| match effect {
+            Effect::Send(_, Message::Result(result)) => Some(result.tasks),
+            _ => None,
+        };
+        let [rows] = bench.effects().into_iter().filter_map(result).collect::<Vec<_>>().try_into().unwrap();
+        let (outputs, errors): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| row.end).partition(Result::is_ok);
+        assert_eq!(outputs, [Ok(r#"{"n": 1}"#.into())]);
+        assert_eq!(errors, vec![Err("".into()); cancelled], "{quirks:?}");
+        assert_eq!(bench.rest(id), RestStatus::Completed);
+    }
 }
 
 #[test]

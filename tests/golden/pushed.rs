@@ -1,0 +1,152 @@
+//! Events: what workers and REST get to know of them and of the runs that they start. All quirks are on.
+
+use std::time::Duration;
+
+use hatchet::embedded::Quirks;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::recording::workflow;
+use super::stage::{EVER, Stage, merged, registration, registration_for};
+
+const NAME: &str = "fx";
+
+async fn stage(triggers: &[&str]) -> Stage {
+    Stage::with(Quirks::all(), NAME, &json!({ "event_triggers": triggers })).await
+}
+
+impl Stage {
+    /// Pushes an event and gives REST the time to know it.
+    async fn push(&self, event: &Value) -> String {
+        let answer = self.wire.call("EventsService.Push", event).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        answer["event_id"].as_str().unwrap().to_owned()
+    }
+
+    async fn event(&self, id: &str) -> Value {
+        self.look(&format!("stable/tenants/{{t}}/events/{id}")).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_id_is_random() {
+    let stage = stage(&[]).await;
+    let id: Uuid = stage.push(&json!({"key": "k", "payload": "{}"})).await.parse().unwrap();
+    assert_eq!(id.get_version_num(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_gets_no_input_of_what_is_no_object() {
+    let stage = stage(&["k"]).await;
+    let (_, heard) = stage.worker(&registration(NAME)).await;
+    sleep(Duration::from_secs(1)).await;
+    for payload in ["null", "[1]"] {
+        stage.push(&json!({"key": "k", "payload": payload})).await;
+    }
+    let payloads: Vec<_> = heard.messages().iter().map(|(_, action)| action["action_payload"].clone()).collect();
+    assert_eq!(payloads.len(), 2);
+    for payload in payloads {
+        assert!(payload.as_str().unwrap().starts_with(r#"{"input":null,"triggered_by":"manual","#), "{payload}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_action_of_its_runs_names_it_and_no_other_does() {
+    let stage = stage(&["k"]).await;
+    let dag = workflow(&Value::Null, "dag", &json!({"parents": {"a": [], "b": ["a"]}}));
+    stage.put(&merged(&dag, &json!({"event_triggers": ["k"]}))).await;
+    let (_, single) = stage.worker(&registration(NAME)).await;
+    let (_, several) = stage.worker(&registration_for("dag", &[dag])).await;
+    sleep(Duration::from_secs(1)).await;
+    let event = stage.push(&json!({"key": "k", "payload": "{}"})).await;
+    let a = several.messages()[0].1["task_run_external_id"].as_str().unwrap().to_owned();
+    stage.end(&a, "COMPLETED", "{}").await;
+    sleep(Duration::from_secs(1)).await;
+    let actions: Vec<_> =
+        [single.messages(), several.messages()].concat().into_iter().map(|(_, action)| action).collect();
+    let names: Vec<_> = actions.iter().map(|action| action["task_name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["work", "a", "b"]);
+    for action in &actions {
+        let said = (&action["triggering_event_external_id"], &action["triggering_event_key"]);
+        assert_eq!(said, (&json!(event), &json!("k")), "{action}");
+    }
+    stage.trigger(NAME, &json!({})).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let (_, by_hand) = single.messages().pop().unwrap();
+    assert_eq!(single.messages().len(), 2);
+    for field in ["triggering_event_external_id", "triggering_event_key"] {
+        assert_eq!(by_hand.get(field), None, "{field}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_its_metadata_leads_from_a_run_to_its_event() {
+    let stage = stage(&["the-key"]).await;
+    let event = stage.push(&json!({"key": "the-key", "payload": "{}"})).await;
+    let row = stage.listed(EVER).await.remove(0);
+    let run = row["metadata"]["id"].as_str().unwrap().to_owned();
+    let details = stage.details(&run).await.unwrap();
+    let shown = stage.shown(&format!("workflow-runs/{run}")).await;
+    let task = stage.shown(&format!("tasks/{run}")).await;
+    for (mut answer, owners) in
+        [(row, vec![""]), (task, vec![""]), (shown, vec!["/run", "/tasks/0"]), (details, vec![""])]
+    {
+        for owner in owners {
+            let owner = answer.pointer_mut(owner).unwrap().as_object_mut().unwrap();
+            let metadata = owner.remove("additionalMetadata").or_else(|| owner.remove("additional_metadata")).unwrap();
+            // gRPC has it as bytes.
+            if let Some(metadata) = metadata.as_object() {
+                assert_eq!(metadata["hatchet__event_id"], *event);
+                assert_eq!(metadata["hatchet__event_key"], "the-key");
+            }
+        }
+        let text = answer.to_string();
+        for trace in [event.as_str(), "the-key", "riggeringEvent", "riggering_event"] {
+            assert!(!text.contains(trace), "{trace}: {text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shown_of_it() {
+    let stage = stage(&["k"]).await;
+    let metadata = json!({"hatchet__x": "1", "hatchet__event_id": "y", "a": "b"});
+    for (event, payload, additional) in [
+        (
+            json!({"key": "k", "payload": "{\"n\": 1}", "additional_metadata": metadata.to_string()}),
+            json!({"n": 1}),
+            metadata,
+        ),
+        (json!({"key": "k", "payload": ""}), json!({}), json!({})),
+        (json!({"key": "k", "payload": "[1]"}), json!({}), json!({})),
+        (json!({"key": "k", "payload": "null", "additional_metadata": "[1]"}), json!({}), json!({})),
+    ] {
+        let id = stage.push(&event).await;
+        let one = stage.event(&id).await;
+        let row = stage.rows("stable/tenants/{t}/events?limit=1").await.remove(0);
+        let run = stage.listed(&format!("{EVER}&limit=1")).await.remove(0);
+        let seen = one["metadata"]["createdAt"].clone();
+        let mut expected = json!({
+            "metadata": {"id": id, "createdAt": seen, "updatedAt": seen}, "key": "k", "payload": payload,
+            "additionalMetadata": additional, "seenAt": seen, "tenantId": "",
+            "triggeredRuns": [{"workflowRunId": run["metadata"]["id"]}],
+            "workflowRunSummary": {"queued": 1, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0},
+        });
+        assert_eq!(row, expected, "no scope, no filter and no webhook");
+        expected["triggeringWebhookName"] = json!("");
+        assert_eq!(one, expected);
+        let with_scope = stage.push(&merged(&event, &json!({"scope": "s"}))).await;
+        assert_eq!(stage.event(&with_scope).await["scope"], "s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn triggers_can_be_blank_or_long() {
+    let long = "x".repeat(300);
+    let stage = stage(&["", "  ", &long]).await;
+    for (key, count) in [("", 1), ("  ", 2), (&*long, 3), (" ", 3)] {
+        stage.push(&json!({"key": key, "payload": "{}"})).await;
+        assert_eq!(stage.listed(EVER).await.len(), count, "{key:?}");
+    }
+}
