@@ -153,6 +153,12 @@ impl Error {
         self.0.about.as_deref()?.downcast_ref()
     }
 
+    /// Says where, before the rest of the text.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        self.0.text = format!("{place}: {}", self.0.text);
+        self
+    }
+
     pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self
@@ -177,6 +183,11 @@ impl Error {
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Whether the server does not want to be asked again, though it may seem to be worth it.
+    pub(crate) fn forbids_retries(&self) -> bool {
+        self.0.retry_after == Some(Duration::MAX)
     }
 
     /// The class of this error.

@@ -64,7 +64,7 @@ async fn an_end_is_reported_over_refusals_and_lost_answers_and_counts_once() {
     for fault in [Fault::Refuse(INTERNAL), Fault::Refuse(UNAVAILABLE), Fault::LoseAnswer] {
         let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
         sleep(5 * SECOND).await;
-        stage.engine.faults().inject("SendStepActionEvent", fault.clone(), 3);
+        stage.engine.faults().inject("SendStepActionEvent", fault.clone(), 3).unwrap();
         assert_eq!(run.result().await.unwrap(), 1, "{fault:?}");
         sleep(SECOND).await;
         let details = run.details().await.unwrap();
@@ -81,7 +81,7 @@ async fn lost_beats_neither_end_a_task_nor_make_a_new_worker() {
     let (stage, worker) = stage().await;
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     // Half a minute without an accepted beat is when the engine gives tasks away: this is just below it.
-    stage.engine.faults().inject("Heartbeat", Fault::Refuse(UNAVAILABLE), 12);
+    stage.engine.faults().inject("Heartbeat", Fault::Refuse(UNAVAILABLE), 12).unwrap();
     assert_eq!(run.result().await.unwrap(), 1);
     sleep(30 * SECOND).await;
     assert_eq!(stage.engine.faults().planned(), 0);
@@ -92,7 +92,7 @@ async fn lost_beats_neither_end_a_task_nor_make_a_new_worker() {
 #[tokio::test(start_paused = true)]
 async fn a_trigger_whose_answer_is_lost_may_have_happened_and_is_not_made_again() {
     let (stage, worker) = stage().await;
-    stage.engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1);
+    stage.engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1).unwrap();
     let error = stage.hatchet.run(&stage.task, &()).start().await.unwrap_err();
     assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unavailable, false));
     assert_eq!(stage.engine.run_count().await, 1, "it has happened, once");
@@ -120,7 +120,7 @@ async fn a_wait_outlasts_a_cut_stream() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_comes_too_late_is_a_timeout_that_says_so() {
     let (stage, worker) = stage().await;
-    stage.engine.faults().inject("TriggerWorkflow", Fault::Delay(3600 * SECOND), 1);
+    stage.engine.faults().inject("TriggerWorkflow", Fault::Delay(3600 * SECOND), 1).unwrap();
     let begun = Instant::now();
     let error = stage.hatchet.run(&stage.task, &()).start().await.unwrap_err();
     assert!(error.is_timeout() && !error.never_reached_server(), "{error}");
@@ -132,12 +132,12 @@ async fn a_call_that_comes_too_late_is_a_timeout_that_says_so() {
 async fn a_cancel_is_told_by_what_is_seen_and_not_by_its_answer() {
     let (stage, worker) = stage().await;
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
-    stage.engine.faults().inject("CancelTasks", Fault::LoseAnswer, 1);
+    stage.engine.faults().inject("CancelTasks", Fault::LoseAnswer, 1).unwrap();
     assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
 
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     sleep(SECOND).await;
-    stage.engine.faults().inject("CancelTasks", Fault::Refuse(INTERNAL), 1);
+    stage.engine.faults().inject("CancelTasks", Fault::Refuse(INTERNAL), 1).unwrap();
     let seen = run.cancel().within(3 * SECOND).send().await.unwrap();
     assert!(matches!(seen, Seen::NotTaken(RunStatus::Running)), "{seen}");
     assert_eq!(run.result().await.unwrap(), 1);
@@ -149,7 +149,7 @@ async fn a_run_that_ends_before_its_cancel_comes_is_told_with_its_end() {
     let (stage, worker) = stage().await;
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     sleep(8 * SECOND).await;
-    stage.engine.faults().inject("CancelTasks", Fault::Delay(5 * SECOND), 1);
+    stage.engine.faults().inject("CancelTasks", Fault::Delay(5 * SECOND), 1).unwrap();
     let seen = run.cancel().send().await.unwrap();
     assert!(matches!(seen, Seen::EndedOtherwise(RunStatus::Completed)), "{seen}");
     sleep(SECOND).await;
@@ -162,7 +162,7 @@ async fn a_replay_whose_answer_is_lost_is_not_made_twice() {
     let (stage, worker) = stage().await;
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     run.result().await.unwrap();
-    stage.engine.faults().inject("ReplayTasks", Fault::LoseAnswer, 1);
+    stage.engine.faults().inject("ReplayTasks", Fault::LoseAnswer, 1).unwrap();
     let again = run.replay().send().await.unwrap();
     assert_eq!((again.attempt, again.run.result().await.unwrap()), (2, 2));
     assert_eq!(stage.started.load(SeqCst), 2);
@@ -178,7 +178,7 @@ async fn a_replay_that_is_lost_is_sent_again_and_after_three_times_not_taken() {
         run.result().await.unwrap();
     }
     let both = || stage.hatchet.replay_runs(runs.iter().map(hatchet::RunHandle::id));
-    stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 3);
+    stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 3).unwrap();
     let begun = Instant::now();
     for report in both().send().await.unwrap() {
         assert!(matches!(report.seen, Seen::NotTaken(RunStatus::Completed)), "{}", report.seen);
@@ -187,7 +187,7 @@ async fn a_replay_that_is_lost_is_sent_again_and_after_three_times_not_taken() {
     assert!(waited > 45 * SECOND && waited < 50 * SECOND, "{waited:?}: three times a quarter of a minute");
     assert_eq!(stage.engine.faults().planned(), 0);
 
-    stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 2);
+    stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 2).unwrap();
     assert!(both().send().await.unwrap().iter().all(hatchet::RunReport::is_done));
     assert_eq!(stage.engine.faults().planned(), 0);
     assert_eq!(stage.started.load(SeqCst), 4, "each once more");
@@ -199,11 +199,11 @@ async fn a_replay_that_cannot_be_asked_about_is_unknown_and_not_sent_again() {
     let (stage, worker) = stage().await;
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     run.result().await.unwrap();
-    stage.engine.faults().inject("ReplayTasks", Fault::Delay(SECOND), 1);
+    stage.engine.faults().inject("ReplayTasks", Fault::Delay(SECOND), 1).unwrap();
     let unwell = async {
         // Between the look before the replay, and the looks after it.
         sleep(SECOND / 2).await;
-        stage.engine.faults().inject("GET /api/v1/stable/workflow-runs/{run}", Fault::Refuse(500), 1000);
+        stage.engine.faults().inject("GET /api/v1/stable/workflow-runs/{run}", Fault::Refuse(500), 1000).unwrap();
     };
     let (reports, ()) = tokio::join!(stage.hatchet.replay_runs([run.id()]).send(), unwell);
     let report = reports.unwrap().remove(0);
@@ -220,7 +220,7 @@ async fn a_cron_is_gone_when_the_list_says_so_and_not_when_the_server_is_unwell(
     let cron = stage.hatchet.cron(&stage.task, "daily", "0 9 * * *", &()).create().await.unwrap();
     let route = "/api/v1/tenants/{tenant}/workflows/crons/{cron}";
     for method in ["PATCH", "DELETE"] {
-        stage.engine.faults().inject(&format!("{method} {route}"), Fault::Refuse(500), 1);
+        stage.engine.faults().inject(&format!("{method} {route}"), Fault::Refuse(500), 1).unwrap();
     }
     for error in [cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()] {
         assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, false), "{error}");
@@ -228,10 +228,10 @@ async fn a_cron_is_gone_when_the_list_says_so_and_not_when_the_server_is_unwell(
     assert_eq!(stage.engine.faults().planned(), 0);
     // It is there by the list, which then tells all about it; if that fails too, the first error stands.
     let list = "GET /api/v1/tenants/{tenant}/workflows/crons";
-    stage.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1);
+    stage.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1).unwrap();
     assert_eq!(cron.details().await.unwrap().id, cron.id());
-    stage.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1);
-    stage.engine.faults().inject(list, Fault::Refuse(500), 1);
+    stage.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1).unwrap();
+    stage.engine.faults().inject(list, Fault::Refuse(500), 1).unwrap();
     assert_eq!(cron.details().await.unwrap_err().kind(), ErrorKind::Server);
     assert_eq!(stage.engine.faults().planned(), 0);
 
@@ -242,4 +242,46 @@ async fn a_cron_is_gone_when_the_list_says_so_and_not_when_the_server_is_unwell(
         assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::NotFound, false), "{error}");
     }
     worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_before_the_act_has_done_nothing_and_says_so() {
+    let (stage, worker) = stage().await;
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    // One that has not looked the workflow up yet.
+    let fresh = stage.engine.client_with(hatchet::Config::builder()).unwrap();
+    let (lookup, look) = ("GET /api/v1/tenants/{tenant}/workflows", "GET /api/v1/stable/workflow-runs/{run}");
+    for route in [lookup, look] {
+        stage.engine.faults().inject(route, Fault::Refuse(503), 1000).unwrap();
+    }
+    for error in [
+        fresh.run(&stage.task, &()).start().await.unwrap_err(),
+        fresh.schedule(&stage.task, &(), chrono::DateTime::UNIX_EPOCH).create().await.unwrap_err(),
+        run.cancel().send().await.unwrap_err(),
+        run.rerun().start().await.unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unavailable, true), "{error}");
+    }
+    stage.engine.faults().clear();
+    assert_eq!(run.result().await.unwrap(), 1, "it was not cancelled");
+    assert_eq!(stage.started.load(SeqCst), 1, "and nothing else was started");
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_gone_is_not_asked_again_and_again() {
+    let (Stage { engine, hatchet, task, .. }, worker) = stage().await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    worker.shutdown().await;
+    engine.shutdown().await;
+    let begun = Instant::now();
+    for error in [
+        hatchet.runs(hatchet::Window::all()).count().await.unwrap_err(),
+        run.details().await.unwrap_err(),
+        hatchet.run(&task, &()).start().await.unwrap_err(),
+        run.outcome().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }

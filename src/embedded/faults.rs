@@ -20,6 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::calls;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+
 /// What happens to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,12 +79,12 @@ struct Methods {
 }
 
 impl Faults {
-    /// Makes the next `times` calls of a method go wrong, after those that are to go wrong already. Methods are called as
-    /// in the contract: `TriggerWorkflow`, `BulkTriggerWorkflow`, `GetRunDetails`, `CancelTasks`, `ReplayTasks`,
-    /// `PutWorkflow`, `Push`, `Register`, `Heartbeat`, `SendStepActionEvent`; the streams are `ListenV2`,
-    /// `SubscribeToWorkflowRuns` and `SubscribeToWorkflowEvents`. Those of REST by method and route, as in
-    /// `GET /api/v1/stable/workflow-runs/{run}`. A name that is none is never met: [`planned`](Self::planned) tells what is
-    /// left.
+    /// Makes the next `times` calls go wrong that have this name, after those that are to go wrong already. The names are those
+    /// of [`calls`](Self::calls): of gRPC the methods of the contract, such as `TriggerWorkflow`, of REST the method and the
+    /// route, such as `GET /api/v1/stable/workflow-runs/{run}`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a name that is none, and for a status that does not fit it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -87,14 +92,43 @@ impl Faults {
     /// use hatchet::embedded::{Engine, Fault};
     ///
     /// let engine = Engine::start().await?;
-    /// engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1);
+    /// engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1)?;
     /// # engine.shutdown().await;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn inject(&self, method: &str, fault: Fault, times: usize) {
-        self.lock().faults.entry(method.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
+    pub fn inject(&self, call: &str, fault: Fault, times: usize) -> Result<()> {
+        if !Self::calls().any(|known| known == call) {
+            return Err(Error::invalid(
+                "fault",
+                format_args!("found the call {call:?}, accepted: those of Faults::calls"),
+            ));
+        }
+        let accepted = if calls::REST.contains(&call) { 400..=599 } else { 1..=16 };
+        if let Fault::Refuse(status) = fault
+            && !accepted.contains(&status)
+        {
+            let (least, most) = (accepted.start(), accepted.end());
+            return Err(Error::invalid(
+                "fault",
+                format_args!("found the status {status}, accepted: {least} to {most}"),
+            ));
+        }
+        self.lock().faults.entry(call.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
         self.0.planned.fetch_add(times, Relaxed);
+        Ok(())
+    }
+
+    /// The names of all calls.
+    pub fn calls() -> impl Iterator<Item = &'static str> {
+        calls::GRPC.iter().chain(calls::REST).copied()
+    }
+
+    /// Lets all calls be as they are again.
+    pub fn clear(&self) {
+        let mut methods = self.lock();
+        methods.faults.clear();
+        self.0.planned.store(0, Relaxed);
     }
 
     /// Cuts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New ones can be opened.
@@ -191,12 +225,30 @@ mod tests {
     #[test]
     fn faults_happen_in_order_and_as_often_as_asked() {
         let faults = Faults::default();
-        faults.inject("A", Fault::Refuse(14), 2);
-        faults.inject("A", Fault::LoseAnswer, 1);
+        faults.inject("Push", Fault::Refuse(14), 2).unwrap();
+        faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
         let next = |method: &str| faults.next(|| method.to_owned());
-        assert_eq!(next("B"), None);
-        let told: Vec<_> = std::iter::from_fn(|| next("A")).collect();
+        assert_eq!(next("Register"), None);
+        let told: Vec<_> = std::iter::from_fn(|| next("Push")).collect();
         assert_eq!(told, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseAnswer]);
         assert_eq!(faults.planned(), 0);
+        faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
+        faults.clear();
+        assert_eq!((faults.planned(), next("Push")), (0, None));
+    }
+
+    #[test]
+    fn what_would_never_happen_is_refused() {
+        let faults = Faults::default();
+        let refused =
+            |call: &str, status| faults.inject(call, Fault::Refuse(status), 1).map_err(|error| error.to_string());
+        assert_eq!(
+            refused("Pusj", 14).unwrap_err(),
+            r#"invalid fault: found the call "Pusj", accepted: those of Faults::calls"#
+        );
+        assert_eq!(refused("Push", 503).unwrap_err(), "invalid fault: found the status 503, accepted: 1 to 16");
+        let route = "GET /api/v1/workers/{worker}";
+        assert_eq!(refused(route, 14).unwrap_err(), "invalid fault: found the status 14, accepted: 400 to 599");
+        assert_eq!((refused("Push", 14), refused(route, 503), faults.planned()), (Ok(()), Ok(()), 2));
     }
 }

@@ -22,6 +22,7 @@
 //! ```
 
 mod actor;
+mod calls;
 mod core;
 mod engine;
 mod faults;

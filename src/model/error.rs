@@ -30,6 +30,11 @@ impl Error {
         })
     }
 
+    /// The same, about a run.
+    pub(crate) fn of_run(self, run: RunId) -> Self {
+        self.within(&format!("run {run}")).with_about(About { run, status: None, outcome: None })
+    }
+
     /// A refusal to do something to a run that is in this state.
     pub(crate) fn run_state(run: RunId, what: &str, status: RunStatus) -> Self {
         Self::new(ErrorKind::RunState, format!("run {run} cannot be {what}: it is {status}"))
@@ -70,7 +75,7 @@ impl Error {
         self.about::<About>()?.status.as_ref()
     }
 
-    /// The run that this error is about: the one that failed, or the one that does not exist.
+    /// The run that this error is about: the one that failed, that does not exist, or whose output cannot be read.
     pub fn run_id(&self) -> Option<RunId> {
         self.about::<About>().map(|about| about.run)
     }

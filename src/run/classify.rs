@@ -303,6 +303,7 @@ mod tests {
                 let body = format!(r#"{{"run":{{"metadata":{{"id":"{RUN}"}},"status":"{rest}"}},"shape":[{{"taskExternalId":"{RUN}","taskName":"work"}}],"tasks":[{{"taskExternalId":"{RUN}","status":"{rest}","output":{{}}}}]}}"#);
                 serde_json::from_str::<RestRun>(&body).unwrap()
             }),
+            log: None,
             events: events
                 .iter()
                 .map(|(kind, text)| {

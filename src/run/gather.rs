@@ -72,7 +72,11 @@ async fn look_until_whole(
         let patient = Instant::now() < deadline;
         match gathered {
             // A server that restarts, or has trouble with its database, is asked again.
-            Err(error) if patient && (error.is_transient() || error.kind() == ErrorKind::Server) => {
+            Err(error)
+                if patient
+                    && !error.forbids_retries()
+                    && (error.is_transient() || error.kind() == ErrorKind::Server) =>
+            {
                 tracing::debug!(%run, %error, "a look has failed");
             }
             // A look does nothing.

@@ -363,7 +363,7 @@ impl<O: serde::de::DeserializeOwned> RunHandle<O> {
     /// Dropping the future is safe.
     pub async fn result(&self) -> Result<O> {
         match self.outcome().await? {
-            Outcome::Completed(completed) => completed.output.parse(),
+            Outcome::Completed(completed) => completed.output.parse().map_err(|error| error.of_run(self.id())),
             other => Err(Error::run_failed(self.id(), other)),
         }
     }

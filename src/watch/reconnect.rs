@@ -28,7 +28,7 @@ impl Reconnect {
 
     /// The stream is lost. Tells how long to wait, or `None` if no opening will ever succeed.
     pub(crate) fn lost(&mut self, error: Option<&Error>, chance: f64) -> Option<Duration> {
-        if error.is_some_and(is_hopeless) {
+        if error.is_some_and(|error| is_hopeless(error) || error.forbids_retries()) {
             return None;
         }
         let losses = self.losses;

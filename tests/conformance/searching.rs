@@ -16,6 +16,7 @@ rows! {
     q6_ten_thousand_runs_to_the_end_while_new_ones_arrive,
     q7_a_query_on_indexed_fields,
     q10_one_filter_for_everything,
+    q10_a_namespace_is_a_limit_for_all_that_is_asked,
     b6_stable_pages_under_inserts,
     b14_bulk_reports_say_what_happened,
     q9_one_page_with_its_total_and_counts,
@@ -135,9 +136,13 @@ async fn q9_one_page_with_its_total_and_counts(world: World) {
         until(async || completed.count().await.unwrap(), |total| *total == Total::Exactly(12)).await,
         Total::Exactly(12)
     );
-    let failed = world.hatchet.runs(filter.status(RunStatus::Failed));
+    let failed_only = filter.status(RunStatus::Failed);
+    let failed = world.hatchet.runs(failed_only.clone());
     let failed = until(async || failed.count().await.unwrap(), |total| *total == Total::AtMost(3)).await;
     assert_eq!(failed, Total::AtMost(3), "the server counts timed-out runs with them");
+    // A page that is not full has all of them.
+    let page = world.hatchet.runs(failed_only).page(10).await.unwrap();
+    assert_eq!((page.runs.len(), page.total), (3, Total::Exactly(3)));
     let counts =
         until(async || query.counts_by_status().await.unwrap(), |counts| counts.get(&RunStatus::Failed) == Some(3))
             .await;
@@ -300,4 +305,24 @@ async fn b14_bulk_reports_say_what_happened(world: World) {
     assert_eq!(going.details().await.unwrap().cancellation().unwrap().reason.as_deref(), Some("all"));
     assert_eq!(done.details().await.unwrap().conflicts, []);
     worker.shutdown().await;
+}
+
+async fn q10_a_namespace_is_a_limit_for_all_that_is_asked(world: World) {
+    let spaced = world.client_with(|config| config.namespace(world.name("space")));
+    // No workflow is in it yet.
+    assert_eq!(spaced.runs(world.window()).count().await.unwrap(), Total::Exactly(0));
+    assert!(ids(&spaced, world.window().into()).await.is_empty());
+    let task = endless(world.name("endless"));
+    world.worker(&task).await.shutdown().await;
+    spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap().shutdown().await;
+    let inside = spaced.run(&task, &Number { n: 1 }).start().await.unwrap();
+    let outside = world.hatchet.run(&task, &Number { n: 2 }).start().await.unwrap();
+    world.eventually(async || ids(&world.hatchet, world.window().into()).await.contains(&outside.id())).await;
+    world.eventually(async || ids(&spaced, world.window().into()).await == [inside.id()]).await;
+    assert_eq!(spaced.runs(world.window()).counts_by_status().await.unwrap().total(), 1);
+    let report = spaced.runs(world.window()).cancel().send().await.unwrap();
+    assert_eq!((report.done, report.total()), (1, 1), "{report}");
+    assert_eq!(inside.details().await.unwrap().status, RunStatus::Cancelled);
+    assert_eq!(outside.details().await.unwrap().status, RunStatus::Queued);
+    outside.cancel().send().await.unwrap();
 }

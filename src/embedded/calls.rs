@@ -1,0 +1,109 @@
+//! What can be asked of the engine, by name: for who wants a call to go wrong.
+
+/// The methods of gRPC, as in the contract.
+pub(super) const GRPC: &[&str] = &[
+    "BranchDurableTask",
+    "BulkPush",
+    "BulkTriggerWorkflow",
+    "CancelTasks",
+    "DurableTask",
+    "GetRunDetails",
+    "GetVersion",
+    "Heartbeat",
+    "Listen",
+    "ListenForDurableEvent",
+    "ListenV2",
+    "PauseRateLimit",
+    "Push",
+    "PutLog",
+    "PutOverridesData",
+    "PutRateLimit",
+    "PutStreamEvent",
+    "PutWorkflow",
+    "RefreshTimeout",
+    "Register",
+    "RegisterDurableEvent",
+    "ReleaseSlot",
+    "ReplaySingleEvent",
+    "ReplayTasks",
+    "RestoreEvictedTask",
+    "ScheduleWorkflow",
+    "SendBatchActionEvent",
+    "SendGroupKeyActionEvent",
+    "SendStepActionEvent",
+    "SubscribeToWorkflowEvents",
+    "SubscribeToWorkflowRuns",
+    "TriggerWorkflow",
+    "TriggerWorkflowRun",
+    "Unsubscribe",
+    "UpsertWorkerLabels",
+];
+
+/// The routes of REST.
+pub(super) const REST: &[&str] = &[
+    "GET /api/v1/stable/tasks/{task}",
+    "GET /api/v1/stable/tasks/{task}/logs",
+    "GET /api/v1/stable/tasks/{task}/task-events",
+    "GET /api/v1/stable/tenants/{tenant}/events",
+    "GET /api/v1/stable/tenants/{tenant}/events/{event}",
+    "GET /api/v1/stable/tenants/{tenant}/filters",
+    "POST /api/v1/stable/tenants/{tenant}/filters",
+    "DELETE /api/v1/stable/tenants/{tenant}/filters/{filter}",
+    "GET /api/v1/stable/tenants/{tenant}/filters/{filter}",
+    "PATCH /api/v1/stable/tenants/{tenant}/filters/{filter}",
+    "GET /api/v1/stable/tenants/{tenant}/task-metrics",
+    "POST /api/v1/stable/tenants/{tenant}/tasks/cancel",
+    "POST /api/v1/stable/tenants/{tenant}/tasks/replay",
+    "GET /api/v1/stable/tenants/{tenant}/workflow-runs",
+    "POST /api/v1/stable/tenants/{tenant}/workflow-runs/trigger",
+    "GET /api/v1/stable/workflow-runs/{run}",
+    "GET /api/v1/stable/workflow-runs/{run}/status",
+    "GET /api/v1/stable/workflow-runs/{run}/task-events",
+    "GET /api/v1/stable/workflow-runs/{run}/task-timings",
+    "POST /api/v1/tenants/{tenant}/events",
+    "GET /api/v1/tenants/{tenant}/workflows",
+    "GET /api/v1/tenants/{tenant}/workflows/crons",
+    "DELETE /api/v1/tenants/{tenant}/workflows/crons/{cron}",
+    "GET /api/v1/tenants/{tenant}/workflows/crons/{cron}",
+    "PATCH /api/v1/tenants/{tenant}/workflows/crons/{cron}",
+    "POST /api/v1/tenants/{tenant}/workflows/crons/{cron}",
+    "GET /api/v1/tenants/{tenant}/workflows/scheduled",
+    "DELETE /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
+    "GET /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
+    "PATCH /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
+    "POST /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
+    "POST /api/v1/tenants/{tenant}/workflows/scheduled/bulk-delete",
+    "POST /api/v1/tenants/{tenant}/workflows/scheduled/bulk-update",
+    "POST /api/v1/tenants/{tenant}/workflows/{workflow}/crons",
+    "POST /api/v1/tenants/{tenant}/workflows/{workflow}/scheduled",
+    "GET /api/v1/workers/{worker}",
+    "PATCH /api/v1/workers/{worker}",
+    "DELETE /api/v1/workflows/{workflow}",
+    "GET /api/v1/workflows/{workflow}",
+];
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::embedded::Engine;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_route_is_served() {
+        let engine = Engine::start().await.unwrap();
+        for call in REST {
+            let (method, route) = call.split_once(' ').unwrap();
+            let tenant = engine.tenant().to_string();
+            let mut target = route.replace("{tenant}", &tenant);
+            while let Some((head, tail)) = target.split_once('{') {
+                target = format!("{head}{tenant}{}", tail.split_once('}').unwrap().1);
+            }
+            let method: Method = method.parse().unwrap();
+            let (status, body) = engine.client().raw_rest(method, &target, None).await.unwrap();
+            // What is not served is 501, or 403 with nothing to say.
+            assert!(status != 501 && !(status == 403 && body == "null"), "{call}: {status}");
+        }
+        engine.shutdown().await;
+    }
+}
