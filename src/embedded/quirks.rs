@@ -88,6 +88,21 @@ quirks! {
 }
 
 /// A set of [`Quirk`]s.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::embedded::{Engine, Quirk, Quirks};
+///
+/// // An engine as users meet it: what passes here passes there.
+/// let engine = Engine::builder().quirks(Quirks::all()).start().await?;
+/// // One with a single defect, for a test of what it leads to.
+/// let lossy = Engine::builder().quirks(Quirk::LostReplays).start().await?;
+/// # engine.shutdown().await;
+/// # lossy.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quirks(u32);
 
@@ -120,6 +135,18 @@ impl Quirks {
     }
 }
 
+impl From<Quirk> for Quirks {
+    fn from(quirk: Quirk) -> Self {
+        Self::none().with(quirk)
+    }
+}
+
+impl<const N: usize> From<[Quirk; N]> for Quirks {
+    fn from(quirks: [Quirk; N]) -> Self {
+        quirks.into_iter().collect()
+    }
+}
+
 impl FromIterator<Quirk> for Quirks {
     fn from_iter<I: IntoIterator<Item = Quirk>>(quirks: I) -> Self {
         quirks.into_iter().fold(Self::none(), Self::with)
@@ -142,5 +169,6 @@ mod tests {
         let one = Quirks::none().with(Quirk::RestLag);
         assert_eq!(format!("{one:?}"), "{RestLag}");
         assert_eq!(one.without(Quirk::RestLag), Quirks::none());
+        assert_eq!((Quirks::from(Quirk::RestLag), Quirks::from([Quirk::RestLag, Quirk::RestLag])), (one, one));
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
@@ -14,7 +15,10 @@ use super::{
 use crate::time::between;
 
 /// All that is known about one run, from all of the server's surfaces, at one moment.
-#[derive(Debug, Clone)]
+///
+/// It can be serialized, for example as JSON for other programs: the fields under their names, states as the server writes
+/// them, payloads as the values that they stand for.
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct RunDetails {
     /// The run.
@@ -49,7 +53,7 @@ pub struct RunDetails {
 }
 
 /// One task of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct TaskDetails {
     /// The task.
@@ -67,7 +71,7 @@ pub struct TaskDetails {
 }
 
 /// One attempt at a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Attempt {
     /// Its number, from 1.
@@ -90,7 +94,7 @@ pub struct Attempt {
 ///
 /// A cancel that reached a run after its end, or a report after a cancel, leaves two final rows in the engine; then one
 /// surface shows the one and another the other, and gRPC may change its mind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Conflict {
     /// The task that they disagree about, in a run of several; without one it is the run.
@@ -176,7 +180,8 @@ impl RunDetails {
         self.tasks.iter().filter_map(|task| task.attempts.last()?.finished_at).max()
     }
 
-    /// How often a task of the run was tried again, after a failure or by a replay.
+    /// How often the task that was tried most often was tried again, after a failure or by a replay: the retry count of a run
+    /// of one task.
     pub fn retry_count(&self) -> u32 {
         self.tasks
             .iter()
@@ -234,7 +239,7 @@ impl TaskDetails {
 }
 
 impl Attempt {
-    /// How long it waited for a worker; unknown while it waits.
+    /// How long it waited for a worker, and before that for a back-off to be over; unknown while it waits.
     pub fn waiting(&self) -> Option<Duration> {
         let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
         // The queue's stamp can be a moment later than the worker's: then it did not wait.
@@ -250,4 +255,41 @@ impl Attempt {
 /// The sum of what is known; unknown if nothing is.
 fn sum(lengths: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
     lengths.flatten().reduce(|a, b| a + b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn it_can_be_written_as_json() {
+        let id = "00000000-0000-4000-8001-000000000001";
+        let outcome = Outcome::Completed(crate::model::Completed { output: Payload::new(r#"{"_value":7}"#) });
+        let details = RunDetails {
+            id: id.parse().unwrap(),
+            workflow: None,
+            workflow_name: Some("w".into()),
+            workflow_version: None,
+            status: RunStatus::Completed,
+            outcome: Some(outcome),
+            trigger: Trigger::Manual,
+            input: Payload::new(r#"{"n":1}"#),
+            metadata: BTreeMap::from([("k".into(), json!("v"))]),
+            engine_metadata: BTreeMap::new(),
+            created_at: Some(DateTime::UNIX_EPOCH),
+            tasks: Vec::new(),
+            logs: Vec::new(),
+            conflicts: Vec::new(),
+        };
+        assert_eq!(
+            serde_json::to_value(details).unwrap(),
+            json!({
+                "id": id, "workflow": null, "workflow_name": "w", "workflow_version": null, "status": "COMPLETED",
+                "outcome": {"status": "COMPLETED", "output": 7}, "trigger": {"kind": "manual"}, "input": {"n": 1},
+                "metadata": {"k": "v"}, "engine_metadata": {}, "created_at": "1970-01-01T00:00:00Z", "tasks": [],
+                "logs": [], "conflicts": [],
+            })
+        );
+    }
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::TaskId;
 
 /// A line of a task's log.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LogLine {
     /// The task.
@@ -58,6 +59,12 @@ impl LogLevel {
             .into_iter()
             .find(|level| level.as_str() == name)
             .unwrap_or_else(|| Self::Unknown(name.to_owned()))
+    }
+}
+
+impl Serialize for LogLevel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use super::{Payload, RunStatus};
 
@@ -22,7 +23,8 @@ use super::{Payload, RunStatus};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE")]
 #[non_exhaustive]
 pub enum Outcome {
     /// With an output.
@@ -36,7 +38,7 @@ pub enum Outcome {
 }
 
 /// A run that ended well.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Completed {
     /// What it ended with. Of a run of several tasks: an object with the output of each, by its name.
@@ -44,7 +46,7 @@ pub struct Completed {
 }
 
 /// A run that ended with an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Failure {
     /// The task that failed, by its name in the workflow, if it is known.
@@ -55,7 +57,7 @@ pub struct Failure {
 }
 
 /// A run that was cancelled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Cancellation {
     /// What the engine says about it, such as `Cancelled due to concurrency strategy`. Empty for a cancel by request.
@@ -67,7 +69,7 @@ pub struct Cancellation {
 }
 
 /// What was said when a run was cancelled. It is kept in the log of the run's tasks, and so seen in the dashboard, too.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CancelRequest {
     /// Why.
@@ -79,7 +81,7 @@ pub struct CancelRequest {
 }
 
 /// A run that timed out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Timeout {
     /// What passed.
@@ -91,7 +93,8 @@ pub struct Timeout {
 }
 
 /// Which limit a run ran into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TimeoutKind {
     /// The task ran for longer than its timeout.

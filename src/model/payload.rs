@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -77,6 +77,16 @@ fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
 
 fn is_empty_object(text: &str) -> bool {
     text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).is_some_and(|inner| inner.trim().is_empty())
+}
+
+/// As the value that it stands for; one that is no JSON as a text.
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self.parse::<serde_json::Value>() {
+            Ok(value) => value.serialize(serializer),
+            Err(_) => serializer.serialize_str(&self.0),
+        }
+    }
 }
 
 impl fmt::Debug for Payload {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{RunId, RunStatus, TaskId, Trigger, WorkflowId, trigger};
 
 /// A row of a list: a run, or a task if the filter asked for [tasks](crate::RunFilter::tasks).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct RunSummary {
     /// The run.

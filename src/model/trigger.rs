@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{EventId, RunId, TaskId};
@@ -18,7 +19,8 @@ pub(crate) const RERUN_KEY: &str = "hatchet__rs_rerun_of";
 /// What started a run.
 ///
 /// Read from where the engine says it: a field for children, and its own metadata keys for the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Trigger {
     /// A call, by this SDK, another one, the dashboard or the REST API.
@@ -35,7 +37,7 @@ pub enum Trigger {
 }
 
 /// The event that started a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EventTrigger {
     /// The event.
@@ -45,7 +47,7 @@ pub struct EventTrigger {
 }
 
 /// The cron that started a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CronTrigger {
     /// Its name; empty for a cron of a definition.
@@ -57,7 +59,7 @@ pub struct CronTrigger {
 }
 
 /// The schedule that started a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ScheduleTrigger {
     /// What this crate noted in the schedule's metadata when it was made: [`ScheduleHandle::key`](crate::ScheduleHandle::key).
@@ -65,7 +67,7 @@ pub struct ScheduleTrigger {
 }
 
 /// The task that started a run as its child.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ChildTrigger {
     /// The parent's task.

@@ -34,7 +34,8 @@ pub struct RunHandle<O = serde_json::Value> {
 }
 
 impl Client {
-    /// A handle on a run that exists already. No round trip: whether it does, shows when it is asked for something.
+    /// A handle on a run that exists already. No round trip: whether it does, shows when it is asked for something. The type is
+    /// that of what it ends with; if that does not matter, `run_handle::<serde_json::Value>(id)`.
     pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
         RunHandle { client: self.clone(), id, fresh: false, from_attempt: 1, output: PhantomData }
     }
@@ -48,6 +49,17 @@ impl<O> RunHandle<O> {
     /// The run's id.
     pub fn id(&self) -> RunId {
         self.id
+    }
+
+    /// The same run, with another type of what it ends with: for a handle that came without one, as from an event.
+    pub fn typed<T>(self) -> RunHandle<T> {
+        RunHandle {
+            client: self.client,
+            id: self.id,
+            fresh: self.fresh,
+            from_attempt: self.from_attempt,
+            output: PhantomData,
+        }
     }
 
     /// The client that it is asked through.

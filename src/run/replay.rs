@@ -5,6 +5,7 @@
 //! again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -79,7 +80,6 @@ pub struct ReplayBuilder<O> {
 replay_options!(ReplayBuilder<O>);
 
 /// A run that is under way again.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Replayed<O> {
     /// The run. Waiting for it waits for the new attempt, and not for the end of an earlier one.
@@ -88,6 +88,19 @@ pub struct Replayed<O> {
     pub attempt: u32,
     /// The names of the tasks that were seen to be run again. Of a run of several, those that come later may be missing.
     pub tasks: Vec<String>,
+}
+
+impl<O> Clone for Replayed<O> {
+    fn clone(&self) -> Self {
+        Self { run: self.run.clone(), attempt: self.attempt, tasks: self.tasks.clone() }
+    }
+}
+
+impl<O> fmt::Debug for Replayed<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Replayed");
+        shown.field("run", &self.run.id()).field("attempt", &self.attempt).field("tasks", &self.tasks).finish()
+    }
 }
 
 impl<O> ReplayBuilder<O> {

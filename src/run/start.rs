@@ -1,5 +1,6 @@
 //! Starting one run.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -44,7 +45,6 @@ impl<T: Runnable> Runnable for &T {
 ///
 /// let greet: WorkflowRef<serde_json::Value, serde_json::Value> = WorkflowRef::new("greet");
 /// ```
-#[derive(Debug, Clone)]
 pub struct WorkflowRef<I, O> {
     name: String,
     types: PhantomData<fn(I) -> O>,
@@ -54,6 +54,18 @@ impl<I, O> WorkflowRef<I, O> {
     /// Refers to the workflow with this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), types: PhantomData }
+    }
+}
+
+impl<I, O> Clone for WorkflowRef<I, O> {
+    fn clone(&self) -> Self {
+        Self { name: self.name.clone(), types: PhantomData }
+    }
+}
+
+impl<I, O> fmt::Debug for WorkflowRef<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WorkflowRef").field(&self.name).finish()
     }
 }
 
@@ -149,7 +161,8 @@ impl<O> RunBuilder<O> {
 
     /// Tags the run. Tags are what runs are found by; only text values can be found.
     ///
-    /// Keys must not be empty, have no colon, and not begin with `hatchet__`, `hatchet_rs__` or be `traceparent`.
+    /// Keys must not be empty, have no colon, and not begin with `hatchet__`, `hatchet_rs__` or be `traceparent`. All tags
+    /// together may have 64 KiB as JSON.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
