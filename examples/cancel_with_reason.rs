@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         context.cancelled().await; // a moment to tidy up
         Ok(())
     });
-    let worker = Box::pin(hatchet.worker("imports").register(&import).build()?.start()).await?;
+    let worker = hatchet.worker("imports").register(&import).build()?.start().await?;
 
     // One run.
     let run = hatchet.run(&import, &()).start().await?;

@@ -29,7 +29,7 @@ async fn play(hatchet: &Client, mended: &Arc<AtomicBool>) -> Result<RunningWorke
         let fine = order.number.is_multiple_of(2) || mended.load(SeqCst);
         async move { if fine { Ok(order.number) } else { Err(TaskError::new(format!("no stock for {}", order.number))) } }
     });
-    let worker = Box::pin(hatchet.worker("shipping").register(&ship).build()?.start()).await?;
+    let worker = hatchet.worker("shipping").register(&ship).build()?.start().await?;
     for run in hatchet.run_many(&ship, (1..=10).map(|number| Order { number })).start().await? {
         run?.outcome().await?;
     }

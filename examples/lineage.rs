@@ -39,19 +39,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     })
     .on_event("album:uploaded");
-    let worker = hatchet.worker("photos").register(&thumbnail).register(&album).build()?;
-    let worker = Box::pin(worker.start()).await?;
+    let worker = hatchet.worker("photos").register(&thumbnail).register(&album).build()?.start().await?;
 
     let event = hatchet.push_event("album:uploaded", &Album { photos: 3 }).send().await?;
     println!("event {}", event.id());
-    let started = loop {
-        // The runs of an event appear a moment after it.
-        if let Some(run) = event.runs().await?.first() {
-            break run.id();
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
-    let run: RunHandle<u32> = hatchet.run_handle(started);
+    let run: RunHandle<u32> = event.runs().await?.remove(0).typed();
     run.result().await?;
     tell(&run, "run").await?;
     let again = run.rerun().start().await?;

@@ -75,6 +75,9 @@ quirks! {
     /// failure of a DAG whose on-failure task is yet to run. A task that ended as soon as it was assigned, and whose end was
     /// reported without the worker's id, is not found by its worker.
     ScatteredRows,
+    /// REST hears a second late of an attempt that follows another, and until then shows how that one ended. Only together with
+    /// [`ScatteredRows`](Self::ScatteredRows).
+    SlowHistory,
     /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:
     /// at once.
     LateSchedules,

@@ -63,7 +63,7 @@ impl Rest {
         };
         match self.find_cron(cron).await {
             Ok(Some(row)) => Ok(row),
-            Ok(None) => Err(error.with_kind(ErrorKind::NotFound).unsent()),
+            Ok(None) => Err(no_cron(cron, error).unsent()),
             Err(_) => Err(error),
         }
     }
@@ -88,7 +88,7 @@ impl Rest {
     async fn change_cron(&self, kind: Call, cron: &str, call: &RestCall) -> Result<()> {
         match self.send_as(kind, call).await {
             Err(error) if may_be_unknown(&error) => match self.find_cron(cron).await {
-                Ok(None) => Err(error.with_kind(ErrorKind::NotFound)),
+                Ok(None) => Err(no_cron(cron, error)),
                 _ => Err(error),
             },
             answer => answer.map(drop),
@@ -132,6 +132,13 @@ impl Rest {
             offset += PAGE - OVERLAP;
         }
     }
+}
+
+fn no_cron(cron: &str, error: Error) -> Error {
+    let text = format!("the server has no cron {cron}");
+    let answer = error.answer();
+    let told = Error::new(ErrorKind::NotFound, text).with_source(error);
+    answer.into_iter().fold(told, Error::with_answer)
 }
 
 /// How the server answers about a cron that it does not have, and when something is wrong.

@@ -52,12 +52,17 @@ pub(crate) fn quick(run: RunId, results: &[TaskEnd]) -> Option<Outcome> {
 /// That a run has ended, only the result stream and gRPC's `done` tell: REST shows it as failed for a moment after every
 /// failed attempt. How it ended, REST tells, which is the steady one.
 pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding {
-    // A replay of several tasks is under way from the first to the last, though all surfaces show the old end in between.
     let tasks = evidence.tasks(run);
-    if tasks.iter().any(TaskEvidence::is_to_begin_anew) {
-        return Finding::Going(RunStatus::Running);
-    }
     let grpc = evidence.grpc.as_ref().map(by_grpc);
+    if tasks.iter().any(TaskEvidence::is_to_begin_anew) {
+        return match grpc.filter(|grpc| grpc.is_final() && evidence.is_of_one_task(run)) {
+            // A replay of several tasks is under way from the first to the last, though all surfaces show the old end in between.
+            None => Finding::Going(RunStatus::Running),
+            // One task begins anew before REST hears of the replay. So it has ended again, and REST does not know.
+            Some(_) if patient => Finding::Lagging,
+            Some(grpc) => Finding::Ended(outcome(run, &grpc, evidence, &tasks), Vec::new()),
+        };
+    }
     let steady = evidence.steady();
     let ended_by_rest = steady.clone().filter(RunStatus::is_final);
     let ended = match &grpc {
@@ -65,6 +70,10 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
         None => evidence.results.is_some() || ended_by_rest.is_some(),
     };
     match (ended, ended_by_rest, grpc) {
+        // REST has had its time, and still knows less than gRPC.
+        (true, Some(_), Some(grpc)) if !patient && grpc.is_final() && tasks.iter().any(is_behind) => {
+            Finding::Ended(outcome(run, &grpc, evidence, &tasks), Vec::new())
+        }
         (true, Some(steady), grpc) if !patient || tasks.iter().all(agrees) => {
             let conflicts = conflicts(run, grpc.as_ref(), &steady, evidence, &tasks);
             Finding::Ended(outcome(run, &steady, evidence, &tasks), conflicts)
@@ -90,12 +99,33 @@ fn agrees(task: &TaskEvidence<'_>) -> bool {
     if task.steady().is_some_and(|status| status != RunStatus::Failed) {
         return true;
     }
+    let Some(by_grpc) = task.grpc else { return true };
+    match by_grpc.status {
+        // Of two ends of one attempt, REST would show this one.
+        RunStatus::Completed => task.steady().is_none(),
+        // So does gRPC call a schedule timeout; and an attempt can have been cancelled, and have failed all the same.
+        RunStatus::Cancelled => {
+            let is_known = |kind| last_end(task, kind).is_some();
+            task.steady().is_none() || is_known("SCHEDULING_TIMED_OUT") || is_known("CANCELLED")
+        }
+        _ => has_that_error(task),
+    }
+}
+
+/// Whether the newest attempt failed with the error that gRPC knows, if it knows any.
+fn has_that_error(task: &TaskEvidence<'_>) -> bool {
     let by_grpc = task.grpc.and_then(|task| task.error.as_deref());
     let by_rest = task.attempts.last().and_then(|last| last.error.as_deref());
     match (by_grpc, by_rest) {
         (Some(grpc), Some(rest)) => grpc.is_empty() || grpc == rest,
         _ => true,
     }
+}
+
+/// Whether REST shows the failure of an attempt that there was another one after.
+fn is_behind(task: &TaskEvidence<'_>) -> bool {
+    let can_be_tried_again = |last: &Attempt| i64::from(last.number) <= task.retries;
+    !agrees(task) && task.attempts.last().is_some_and(can_be_tried_again)
 }
 
 /// Whether REST's history of a task may not be all there yet: its rows arrive in no order.
@@ -187,7 +217,7 @@ pub(super) fn task_outcome(task: &TaskEvidence<'_>, status: &RunStatus) -> Outco
 fn failure(task: &TaskEvidence<'_>) -> Outcome {
     let name = Some(task.name.clone()).filter(|name| !name.is_empty());
     // The events of an earlier attempt say nothing about the last.
-    if !agrees(task) {
+    if !has_that_error(task) {
         return failed_by(name, error_text(task));
     }
     for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
@@ -451,11 +481,44 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_is_not_believed_of_a_run_that_ended_otherwise() {
+        for grpc in ["COMPLETED", "CANCELLED"] {
+            let mut behind = evidence(grpc, "FAILED", &[("FAILED", "first")], &[]);
+            assert_eq!(settled(run(), &behind, true), Finding::Lagging, "{grpc}");
+            // What has no retries left, and is shown so for good, is as REST says.
+            let Finding::Ended(outcome, conflicts) = settled(run(), &behind, false) else { panic!("{grpc}") };
+            assert_eq!((told(&outcome).as_str(), conflicts.len()), ("failed: first", 1));
+            // Else there was another attempt, and REST never got to it.
+            let config = r#"{"Tasks":[{"ReadableId":"work","Retries":1}]}"#;
+            behind.rest.as_mut().unwrap().workflow_config = Some(serde_json::from_str(config).unwrap());
+            for task in behind.grpc.iter_mut().flat_map(|run| run.tasks.values_mut()) {
+                task.output = Some(Payload::new("{}"));
+            }
+            let Finding::Ended(outcome, conflicts) = settled(run(), &behind, false) else { panic!("{grpc}") };
+            let expected = if grpc == "COMPLETED" { "completed {}" } else { "was cancelled" };
+            assert_eq!((told(&outcome).as_str(), conflicts.len()), (expected, 0));
+        }
+    }
+
+    #[test]
     fn what_was_replayed_and_has_not_begun_anew_is_under_way() {
         let events = [("FINISHED", ""), ("RETRIED_BY_USER", "")];
-        let mut replayed = evidence("COMPLETED", "COMPLETED", &events, &[Ok("{}")]);
+        let mut of_several = evidence("COMPLETED", "COMPLETED", &[], &[]);
+        let task = "00000000-0000-4000-8002-000000000001";
+        of_several.grpc.as_mut().unwrap().tasks.get_mut("work").unwrap().id = task.parse().unwrap();
+        let rest = of_several.rest.as_mut().unwrap();
+        (rest.shape[0].task_external_id, rest.tasks[0].task_external_id) = (task.into(), task.into());
+        rest.task_events = evidence("", "", &events, &[]).events;
+        rest.task_events.iter_mut().for_each(|event| event.task_id = task.into());
+        for patient in [true, false] {
+            assert_eq!(settled(run(), &of_several, patient), Finding::Going(RunStatus::Running));
+        }
+        // The one task of a run has begun anew before this can be seen.
+        let mut replayed = evidence("RUNNING", "COMPLETED", &events, &[]);
         assert_eq!(settled(run(), &replayed, true), Finding::Going(RunStatus::Running));
-        assert_eq!(settled(run(), &replayed, false), Finding::Going(RunStatus::Running));
+        replayed = evidence("COMPLETED", "COMPLETED", &events, &[Ok("{}")]);
+        assert_eq!(settled(run(), &replayed, true), Finding::Lagging);
+        assert!(matches!(settled(run(), &replayed, false), Finding::Ended(Outcome::Completed(_), _)));
         let mut again = replayed.events[0].clone();
         again.retry_count = Some(1);
         replayed.events.push(again);

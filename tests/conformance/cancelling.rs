@@ -140,7 +140,8 @@ async fn x6_the_reason_and_who_are_readable_afterwards(world: World) {
     // What was said of an earlier end is not said of a later one.
     let again = run.replay().even_if_cancelled().send().await.unwrap();
     until(&again.run, RunStatus::Running).await;
-    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+    let seen = run.cancel().send().await.unwrap();
+    assert!(matches!(seen, Seen::Done), "{seen} {:#?}", run.details().await);
     assert_eq!(run.details().await.unwrap().cancellation(), None);
     // A run that was cancelled without a word has none.
     let other = world.hatchet.run(&task, &ONE).start().await.unwrap();

@@ -82,18 +82,18 @@ macro_rules! scenarios {
     };
 }
 
-use Quirk::{EarlyDagEnd, EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, TwoFinalRows};
+use Quirk::{EarlyDagEnd, EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, SlowHistory, TwoFinalRows};
 
 scenarios! {
     completed: usual("completed"), shows [], not [];
     completed_fast: usual("completed-fast"), shows [LateAttach], not [RestLag];
     completed_v1_trigger: usual("completed-v1-trigger"), shows [], not [];
     failed_no_retry: usual("failed-no-retry"), shows [], not [];
-    failed_after_retry: usual("failed-after-retry"), shows [EarlyEnd], not [];
-    failed_then_completed: Scenario { task: json!({"retries": 1}), ..usual("failed-then-completed") }, shows [EarlyEnd], not [];
+    failed_after_retry: usual("failed-after-retry"), shows [EarlyEnd], not [SlowHistory];
+    failed_then_completed: Scenario { task: json!({"retries": 1}), ..usual("failed-then-completed") }, shows [EarlyEnd], not [SlowHistory];
     // The recorded attempt lay in its queue for longer than those here do.
     failed_backoff_completed: Scenario { task: json!({"retries": 1, "backoff_factor": 2.0}), slack_ms: 1500, ..usual("failed-backoff-completed") },
-        shows [IdleQueue], not [];
+        shows [IdleQueue], not [SlowHistory];
     failed_non_retryable: Scenario { task: json!({"retries": 3}), ..usual("failed-non-retryable") }, shows [], not [];
     completed_bad_json_output: usual("completed-bad-json-output"), shows [], not [];
     completed_empty_output: usual("completed-empty-output"), shows [], not [];
@@ -111,7 +111,7 @@ scenarios! {
     stream_events: usual("stream-events"), shows [], not [];
     logs: usual("logs"), shows [LateAttach], not [];
     replayed_completed: usual("replayed-completed"), shows [], not [LateAttach];
-    replayed_failed: usual("replayed-failed"), shows [], not [];
+    replayed_failed: usual("replayed-failed"), shows [], not [SlowHistory];
     child_runs: usual("child-runs"), shows [LateAttach], not [];
     dag_completed: usual("dag-completed"), shows [], not [EarlyDagEnd, LateAttach];
     dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateAttach], not [];

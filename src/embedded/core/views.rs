@@ -19,6 +19,9 @@ const STEADY: Duration = Duration::from_secs(300);
 /// How long REST takes for each of many that were started by one call.
 const EACH: Duration = Duration::from_millis(1);
 
+/// How much later than others REST gets the history of an attempt that follows another.
+const LATER: Duration = Duration::from_secs(1);
+
 /// A task as gRPC shows it.
 #[derive(Debug)]
 pub(crate) struct TaskView<'a> {
@@ -114,22 +117,26 @@ fn lag(kind: TaskEventKind) -> Duration {
 impl Core {
     /// What REST knows by now of what happened to a task.
     pub(crate) fn rest_events<'a>(&self, task: &'a Task, now: At) -> impl Iterator<Item = &'a TaskEvent> {
-        let scattered = self.has(Quirk::ScatteredRows);
-        task.events.iter().filter(move |event| !scattered || now >= event.at + lag(event.kind))
+        let (scattered, slow) = (self.has(Quirk::ScatteredRows), self.has(Quirk::SlowHistory));
+        task.events.iter().filter(move |event| {
+            let later = if slow && event.retry_count > 0 { LATER } else { Duration::ZERO };
+            !scattered || now >= event.at + lag(event.kind) + later
+        })
     }
 
     /// A task's state by REST, as its run shows it.
     pub(crate) fn rest_status(&self, task: &Task, now: At) -> RestStatus {
-        // The failure of the attempt before is there, and the attempt that followed it is not.
-        let failed = |event: &TaskEvent| {
-            event.kind == TaskEventKind::Failed
-                && event.retry_count == task.retry_count - 1
-                && now < event.at + lag(TaskEventKind::Queued)
-        };
-        if self.has(Quirk::ScatteredRows) && task.state != State::Ended && task.events.iter().any(failed) {
-            return RestStatus::Failed;
+        if self.rest_attempt(task, now).is_some() { RestStatus::Failed } else { task.rest_status() }
+    }
+
+    /// The retry count of the attempt that REST takes for the last one, if that failed and there has been another since.
+    pub(crate) fn rest_attempt(&self, task: &Task, now: At) -> Option<i32> {
+        if !self.has(Quirk::ScatteredRows) || task.retry_count == 0 {
+            return None;
         }
-        task.rest_status()
+        let known = || self.rest_events(task, now);
+        let newest = known().map(|event| event.retry_count).max().filter(|newest| *newest < task.retry_count)?;
+        known().any(|event| event.kind == TaskEventKind::Failed && event.retry_count == newest).then_some(newest)
     }
 
     /// A run's state by REST.

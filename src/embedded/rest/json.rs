@@ -69,7 +69,15 @@ pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
 pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     // A task that nothing has happened to yet is not there. The newest comes first.
     let present = run.newest_first().into_iter().filter(|task| !task.events.is_empty());
-    let tasks: Vec<_> = present.map(|task| task_of_run(core, run, task)).collect();
+    let tasks: Vec<_> = present
+        .map(|task| {
+            let mut row = task_of_run(core, run, task);
+            if let Some(known) = core.rest_attempt(task, now) {
+                extend(&mut row, json!({"attempt": known + 1, "retryCount": known, "status": "FAILED"}));
+            }
+            row
+        })
+        .collect();
     let events = if run.dag.is_some() { dag::events(core, run, now) } else { Vec::new() };
     json!({
         "run": if run.dag.is_some() { dag::run(core, run, now) } else { single(core, run, now) },
