@@ -29,8 +29,8 @@ impl Client {
     /// workflow.
     ///
     /// Expressions have five fields (minute, hour, day, month, weekday, where Sunday is 0), or six with seconds first, or are
-    /// one of `@yearly`, `@monthly`, `@weekly`, `@daily` and `@hourly`. Times are UTC unless the expression begins with
-    /// `TZ=Europe/Oslo` or the like. Crons that belong to a task's definition are [`Task::cron`](crate::Task::cron).
+    /// one of `@yearly`, `@monthly`, `@weekly`, `@daily` and `@hourly`, or `@every 90s`. Times are UTC unless the expression
+    /// begins with `TZ=Europe/Oslo ` or the like. Crons that belong to a task's definition are [`Task::cron`](crate::Task::cron).
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {

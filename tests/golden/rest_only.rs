@@ -97,10 +97,17 @@ async fn filters_are_made_changed_and_deleted() {
         assert_eq!(stage.send(method, &one, Some(json!({}))).await, not_found());
     }
     assert!(stage.filters_of_runs(Some("b")).await.is_empty(), "there is another one, of another scope");
-    assert_eq!(
-        stage.send(Method::GET, &format!("{FILTERS}/zz"), None).await,
-        (400, json!({"message": "invalid filter id"}))
-    );
+    let message = |text: &str| (400, json!({ "message": text }));
+    assert_eq!(stage.send(Method::GET, &format!("{FILTERS}/zz"), None).await, message("invalid filter id"));
+    let none = (400, json!({"errors": [{"description": "failed to list filters"}]}));
+    assert_eq!(stage.send(Method::GET, &format!("{FILTERS}?limit=0"), None).await, none);
+    for (body, text) in [
+        (json!({"workflowId": "zz", "scope": "a", "expression": "true"}), "invalid UUID length: 2"),
+        (json!({"scope": 1}), "Unmarshal type error: expected=string, got=number, field=scope, offset=10"),
+        (json!([1]), "Unmarshal type error: expected=gen.V1CreateFilterRequest, got=array, field=, offset=1"),
+    ] {
+        assert_eq!(stage.send(Method::POST, FILTERS, Some(body)).await, message(text));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +183,15 @@ async fn a_workflow_that_is_deleted_takes_what_starts_it_along_and_leaves_its_ru
         Stage::with(Quirks::all(), NAME, &json!({"event_triggers": ["k"], "cron_triggers": ["0 0 1 1 *"]})).await;
     let run = stage.trigger(NAME, &json!({})).await.unwrap();
     let path = format!("workflows/{}", stage.id_of_workflow().await);
-    assert_eq!(stage.look(&path).await["name"], json!(NAME));
+    let shown = stage.look(&path).await;
+    let version = &shown["versions"][0];
+    assert_eq!(
+        (&shown["name"], &shown["tenantId"], &version["workflowId"], &version["version"]),
+        (&json!(NAME), &json!(stage.tenant), &shown["metadata"]["id"], &json!(""))
+    );
+    assert!(version["order"].as_i64().unwrap() > 0 && shown["versions"].as_array().unwrap().len() == 1);
+    let filter = json!({"workflowId": shown["metadata"]["id"], "scope": "a", "expression": "true"});
+    let filter = stage.send(Method::POST, FILTERS, Some(filter)).await.1["metadata"]["id"].clone();
     let later = json!({"triggerAt": "2100-01-01T00:00:00Z"});
     let (_, schedule) =
         stage.send(Method::POST, &format!("tenants/{{t}}/workflows/{NAME}/scheduled"), Some(later)).await;
@@ -191,6 +206,7 @@ async fn a_workflow_that_is_deleted_takes_what_starts_it_along_and_leaves_its_ru
         (404, json!({"message": "scheduled workflow run not found"}))
     );
     assert!(stage.rows("tenants/{t}/workflows/crons").await.is_empty());
+    assert_eq!(stage.rows(FILTERS).await[0]["metadata"]["id"], filter, "filters stay");
     assert!(stage.filters_of_runs(None).await.is_empty());
     assert_eq!(stage.look(&format!("stable/workflow-runs/{run}")).await["run"]["status"], json!("QUEUED"));
     assert_eq!(stage.send(Method::DELETE, "workflows/x", None).await, (400, json!({"message": "invalid workflow id"})));

@@ -105,7 +105,7 @@ impl Core {
         self.workflows().find(|view| view.workflow.id == id)
     }
 
-    /// Forgets a workflow and what starts its runs. The runs stay.
+    /// Forgets a workflow, its schedules and its crons. Its runs stay, and its filters.
     pub(crate) fn delete_workflow(&mut self, id: Uuid) -> bool {
         let Some(name) = self.find_workflow(id).map(|view| view.name.to_owned()) else { return false };
         self.definitions.by_name.remove(&name);
@@ -113,7 +113,6 @@ impl Core {
         self.definitions.names.retain(|other| *other != name);
         self.drop_crons(&name);
         self.drop_schedules(&name);
-        self.drop_filters(id);
         true
     }
 }

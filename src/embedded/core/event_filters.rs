@@ -123,9 +123,4 @@ impl Core {
         let at = self.event_filters.0.iter().position(|filter| filter.id == id)?;
         Some(self.event_filters.0.remove(at))
     }
-
-    /// Those of a workflow that is gone go with it.
-    pub(super) fn drop_filters(&mut self, workflow: Uuid) {
-        self.event_filters.0.retain(|filter| filter.workflow != workflow);
-    }
 }

@@ -34,10 +34,17 @@ pub(super) struct Typed<'a> {
 }
 
 impl<'a> Typed<'a> {
-    pub(super) fn parse(bytes: &'a Bytes) -> Result<Self, Refusal> {
-        body(bytes)?;
+    /// Reads one that should be of a type, which has Go's name.
+    pub(super) fn parse(bytes: &'a Bytes, kind: &str) -> Result<Self, Refusal> {
+        let value = body(bytes)?;
         let fields = if bytes.is_empty() { Ok(BTreeMap::new()) } else { serde_json::from_slice(bytes) };
-        Ok(Self { bytes, fields: fields.map_err(|_| bad("Unmarshal type error: the body is no object".into()))? })
+        let fields = fields.map_err(|_| {
+            let text = std::str::from_utf8(bytes).unwrap_or_default();
+            let (found, length) = shape(&value, text.trim());
+            let offset = text.len() - text.trim_start().len() + length;
+            bad(format!("Unmarshal type error: expected={kind}, got={found}, field=, offset={offset}"))
+        })?;
+        Ok(Self { bytes, fields })
     }
 
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, Refusal> {
@@ -71,18 +78,25 @@ impl<'a> Typed<'a> {
     fn field<T>(&self, name: &str, kind: &str, read: impl Fn(Value) -> Option<T>) -> Result<Option<T>, Refusal> {
         let Some(raw) = self.fields.get(name).map(|raw| raw.get()) else { return Ok(None) };
         let value: Value = serde_json::from_str(raw).unwrap_or_default();
-        let (found, length) = match &value {
-            Value::Null => return Ok(None),
-            Value::Bool(_) => ("bool", raw.len()),
-            Value::Number(_) => ("number", raw.len()),
-            Value::String(_) => ("string", raw.len()),
-            // Go is not further then than where it begins.
-            Value::Array(_) => ("array", 1),
-            Value::Object(_) => ("object", 1),
-        };
+        if value.is_null() {
+            return Ok(None);
+        }
+        let (found, length) = shape(&value, raw);
         let offset = (raw.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize) + length;
         let problem = || format!("Unmarshal type error: expected={kind}, got={found}, field={name}, offset={offset}");
         read(value).map(Some).ok_or_else(|| bad(problem()))
+    }
+}
+
+/// What Go calls a value, and how far it has read when it sees what it is.
+fn shape(value: &Value, text: &str) -> (&'static str, usize) {
+    match value {
+        Value::Null => ("null", text.len()),
+        Value::Bool(_) => ("bool", text.len()),
+        Value::Number(_) => ("number", text.len()),
+        Value::String(_) => ("string", text.len()),
+        Value::Array(_) => ("array", 1),
+        Value::Object(_) => ("object", 1),
     }
 }
 

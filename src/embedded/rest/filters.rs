@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::Typed;
+use super::paging::bad_request;
 use super::query::Query;
 use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render};
 use crate::embedded::core::event_filters::EventFilter;
@@ -53,7 +54,7 @@ async fn create(
     bytes: Bytes,
 ) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let body = Typed::parse(&bytes)?;
+    let body = Typed::parse(&bytes, "gen.V1CreateFilterRequest")?;
     let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
     let payload = body.object("payload")?.unwrap_or_default();
     let workflow = body.id("workflowId")?.unwrap_or_default();
@@ -75,8 +76,7 @@ async fn list(
     engine.check_tenant(&tenant, &authorization)?;
     let query = Query::parse(query.as_deref());
     let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.unwrap_or(MOST_LISTED));
-    // The server divides by it.
-    let page = offset.checked_div(limit).ok_or(Refusal::INTERNAL)?;
+    let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
     let tenant = engine.tenant;
     let body = engine
@@ -130,7 +130,7 @@ async fn update(
     bytes: Bytes,
 ) -> Answer {
     let (id, old, _) = find(&engine, &tenant, &filter, &authorization).await?;
-    let body = Typed::parse(&bytes)?;
+    let body = Typed::parse(&bytes, "gen.V1UpdateFilterRequest")?;
     let what = Filter::new(
         body.text("expression")?.unwrap_or(old.text),
         body.text("scope")?.unwrap_or(old.scope),

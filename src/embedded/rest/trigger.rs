@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::body::Typed;
 use super::paging::bad_request;
 use super::{Answer, Authorization, Engine, Refusal, answer, json as render};
+use crate::embedded::core::Core;
 use crate::embedded::core::types::{At, Code, Fault, Trigger};
 
 /// How often it looks for the run, and how long it waits in between.
@@ -25,7 +26,7 @@ pub(super) async fn start(
     bytes: Bytes,
 ) -> Answer {
     engine.check_tenant(&tenant, &authorization)?;
-    let body = Typed::parse(&bytes)?;
+    let body = Typed::parse(&bytes, "gen.V1TriggerWorkflowRunRequest")?;
     let (trigger, only_id) = (trigger(&body)?, body.flag("return_only_id")?);
     let started = engine.core.call(move |core, turn| (core.trigger(turn, vec![trigger]), turn.now)).await?;
     let (ids, now) = (started.0.map_err(refusal)?, started.1);
@@ -34,9 +35,7 @@ pub(super) async fn start(
         return Ok(answer(&nothing_but(id, now)));
     }
     for _ in 0..LOOKS {
-        let look = move |core: &mut crate::embedded::core::Core, now: At| {
-            core.rest_run(id, now).map(|run| render::run_details(core, run, now))
-        };
+        let look = move |core: &Core, now: At| Some(render::run_details(core, core.rest_run(id, now)?, now));
         if let Some(found) = engine.core.call(move |core, turn| look(core, turn.now)).await? {
             return Ok(answer(&found));
         }

@@ -41,7 +41,21 @@ async fn list(
 
 async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> Answer {
     let workflow = id(&workflow, "workflow")?;
-    engine.find(&authorization, move |core, _| Some(render::workflow(&core.find_workflow(workflow)?))).await
+    engine
+        .find(&authorization, move |core, _| {
+            let found = core.find_workflow(workflow)?;
+            let latest = &found.workflow.latest;
+            let version = json!({
+                "metadata": render::meta(latest.id, latest.created),
+                "order": latest.order,
+                "version": "",
+                "workflowId": found.workflow.id.to_string(),
+            });
+            let mut shown = render::workflow(&found);
+            render::extend(&mut shown, json!({"tenantId": core.tenant.to_string(), "versions": [version]}));
+            Some(shown)
+        })
+        .await
 }
 
 async fn delete(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> Answer {
