@@ -27,6 +27,8 @@
     reason = "a program for the terminal, which can do nothing better with a failure than to end"
 )]
 
+mod interleaved;
+
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::time::Duration;
@@ -53,6 +55,8 @@ use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
+
+use self::interleaved::{interleaved, median};
 
 const WORKFLOW: &str = "noop";
 const BULK: usize = 1000;
@@ -412,25 +416,9 @@ async fn row(
     sdk: impl AsyncFn() -> Duration,
 ) {
     let micros = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(u32::try_from(per_round).unwrap());
-    let mut pairs = Vec::new();
-    for number in 0..=rounds {
-        // Whichever comes second might find a warmer machine.
-        let (raw, sdk) = if number % 2 == 0 {
-            let raw = raw().await;
-            (raw, sdk().await)
-        } else {
-            let sdk = sdk().await;
-            (raw().await, sdk)
-        };
-        if number > 0 {
-            pairs.push((micros(raw), micros(sdk)));
-        }
-    }
-    let median = |of: &dyn Fn(&(f64, f64)) -> f64| {
-        let mut values: Vec<_> = pairs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let pairs: Vec<_> =
+        interleaved(rounds, raw, sdk).await.into_iter().map(|(raw, sdk)| (micros(raw), micros(sdk))).collect();
+    let median = |of: &dyn Fn(&(f64, f64)) -> f64| median(pairs.iter().map(of));
     let (raw, sdk) = (median(&|pair| pair.0), median(&|pair| pair.1));
     let (ratio, own) = (median(&|pair| pair.1 / pair.0), median(&|pair| pair.1 - pair.0));
     println!("{name:<28} {raw:>10.2} {sdk:>10.2} {ratio:>7.2} {own:>10.2}");

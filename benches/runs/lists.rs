@@ -9,7 +9,8 @@ use stats_alloc::{Region, Stats};
 use tokio::time::Instant;
 
 use crate::bed::Bed;
-use crate::pairs::{Pairs, count, median, micros, timed};
+use crate::interleaved::median;
+use crate::pairs::{Pairs, count, micros, timed};
 use crate::{ALLOCATOR, Sizes};
 
 /// Rows that a walk of the SDK's asks for at once.

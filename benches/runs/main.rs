@@ -24,6 +24,8 @@
 
 mod bed;
 mod details;
+#[path = "../interleaved.rs"]
+mod interleaved;
 mod lists;
 mod pairs;
 mod starts;

@@ -4,31 +4,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::interleaved::{interleaved, median};
+
 /// The times of both sides, raw and SDK, in microseconds.
 pub(crate) struct Pairs(Vec<(f64, f64)>);
 
 impl Pairs {
-    /// Measures so many pairs, and one before that does not count.
+    /// Measures so many pairs.
     pub(crate) async fn measure(
         rounds: usize,
         raw: impl AsyncFn() -> Duration,
         sdk: impl AsyncFn() -> Duration,
     ) -> Self {
-        let mut pairs = Vec::new();
-        for number in 0..=rounds {
-            // Whichever comes second might find a warmer machine.
-            let (raw, sdk) = if number % 2 == 0 {
-                let raw = raw().await;
-                (raw, sdk().await)
-            } else {
-                let sdk = sdk().await;
-                (raw().await, sdk)
-            };
-            if number > 0 {
-                pairs.push((micros(raw), micros(sdk)));
-            }
-        }
-        Self(pairs)
+        Self::of(interleaved(rounds, raw, sdk).await.into_iter())
     }
 
     /// What has been measured elsewhere.
@@ -64,12 +52,6 @@ pub(crate) async fn timed(times: usize, work: impl AsyncFn()) -> Duration {
         work().await;
     }
     start.elapsed()
-}
-
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 pub(crate) fn micros(time: Duration) -> f64 {

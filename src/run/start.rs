@@ -18,7 +18,8 @@ use crate::model::payload::encode_input;
 use crate::model::{Priority, RunId, TaskId, convert};
 use crate::rpc::grpc_types::{NewRun, Triggered};
 
-/// Something that can be run: a [`Task`](crate::Task), or a [`WorkflowRef`] to one that is defined elsewhere.
+/// Something that can be run: a [`Task`](crate::Task), a [`Workflow`](crate::Workflow), or a [`WorkflowRef`] to one that is
+/// defined elsewhere.
 pub trait Runnable {
     /// What a run of it is started with.
     type Input: Serialize;

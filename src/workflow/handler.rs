@@ -18,7 +18,8 @@ pub type TaskResult<O> = Result<O, TaskError>;
 
 /// Why a task failed. Any error turns into one with `?`; the texts of its causes come along.
 ///
-/// Not itself an [`Error`](std::error::Error), so that every error can turn into it.
+/// Not itself an [`Error`](std::error::Error), so that every error can turn into it with `?`; texts and boxed errors can with
+/// `.map_err(TaskError::new)`.
 ///
 /// ```
 /// use hatchet::{Context, Task, TaskError};

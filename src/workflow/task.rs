@@ -79,7 +79,10 @@ impl<I, O> Task<I, O> {
 
     /// How long one attempt may take, from when a worker has it; 60 seconds by default, as in the other SDKs.
     ///
-    /// The engine looks about once a second, so an attempt may have a second more.
+    /// The engine looks about once a second, so an attempt may have a second more. When it is over, and there is a retry, that
+    /// begins as soon as the code of this attempt has ended: it is told, and dropped when the worker's
+    /// [`cancel_grace`](crate::WorkerBuilder::cancel_grace) is over. The next attempt's time runs meanwhile, so code that
+    /// heeds [`Context::cancelled`](crate::Context::cancelled) leaves it more.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|definition| definition.timeout = timeout)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use super::stage::{EVER, Stage, registration, registration_for};
+use super::stage::{EVER, Stage, merged, registration, registration_for};
 
 const NAME: &str = "fx";
 
@@ -146,19 +146,45 @@ async fn a_run_that_never_started_has_no_start_in_lists_and_year_one_in_details(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_running_task_can_be_queued_by_itself() {
+async fn half_of_the_tasks_that_run_are_queued_when_asked_for_by_themselves() {
     let stage = stage().await;
-    let (_, heard) = stage.worker(&registration(NAME)).await;
+    let (_, heard) = stage.worker(&merged(&registration(NAME), &json!({"slot_config": {"default": 20}}))).await;
     sleep(Duration::from_secs(1)).await;
-    let run = stage.started(&json!({})).await;
+    let mut runs = Vec::new();
+    for _ in 0..20 {
+        runs.push(stage.started(&json!({})).await);
+    }
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(heard.messages().len(), 1);
-    assert_eq!(stage.shown(&format!("tasks/{run}")).await["status"], "QUEUED");
-    assert_eq!(stage.shown(&format!("workflow-runs/{run}")).await["run"]["status"], "RUNNING");
-    let report = json!({"task_run_external_id": run, "event_type": "STEP_EVENT_TYPE_COMPLETED", "event_payload": "{}"});
-    stage.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+    assert_eq!(heard.messages().len(), 20);
+    let by_themselves = async || {
+        let mut all = Vec::new();
+        for run in &runs {
+            all.push(stage.shown(&format!("tasks/{run}")).await["status"].as_str().unwrap().to_owned());
+        }
+        all
+    };
+    let first = by_themselves().await;
+    let queued = first.iter().filter(|status| *status == "QUEUED").count();
+    assert!((4..=16).contains(&queued) && first.iter().filter(|status| *status == "RUNNING").count() == 20 - queued);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(by_themselves().await, first, "steadily");
+    // Everywhere else they run.
+    for run in &runs {
+        let shown = stage.shown(&format!("workflow-runs/{run}")).await;
+        assert_eq!((&shown["run"]["status"], &shown["tasks"][0]["status"]), (&json!("RUNNING"), &json!("RUNNING")));
+    }
+    for tasks in [true, false] {
+        let path = format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&only_tasks={tasks}&limit=50");
+        let rows = stage.rows(&path).await;
+        assert!(rows.len() == 20 && rows.iter().all(|row| row["status"] == "RUNNING"));
+    }
+    for run in &runs {
+        let report =
+            json!({"task_run_external_id": run, "event_type": "STEP_EVENT_TYPE_COMPLETED", "event_payload": "{}"});
+        stage.wire.call("Dispatcher.SendStepActionEvent", &report).await.unwrap();
+    }
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(stage.shown(&format!("tasks/{run}")).await["status"], "COMPLETED", "right after the end");
+    assert!(by_themselves().await.iter().all(|status| status == "COMPLETED"), "right after the end");
 }
 
 #[tokio::test(start_paused = true)]

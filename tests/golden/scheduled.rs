@@ -137,3 +137,15 @@ async fn crons_of_the_other_kinds_are_taken_and_kept() {
     }
     assert_eq!(stage.rows("tenants/{t}/workflows/crons").await, kept);
 }
+
+#[tokio::test(start_paused = true)]
+async fn times_are_rounded_to_the_millisecond() {
+    let stage = stage().await;
+    for (asked, kept) in [("00.123456Z", "00.123Z"), ("00.123999Z", "00.124Z"), ("00.9996Z", "01Z")] {
+        let (_, made) = stage.make("scheduled", json!({"triggerAt": format!("2130-01-01T00:00:{asked}")})).await;
+        assert_eq!(made["triggerAt"], format!("2130-01-01T00:00:{kept}"));
+    }
+    // Of another zone the digits are kept, and the zone is not.
+    let (_, made) = stage.make("scheduled", json!({"triggerAt": "2130-01-01T02:00:00+02:00"})).await;
+    assert_eq!(made["triggerAt"], "2130-01-01T02:00:00Z");
+}

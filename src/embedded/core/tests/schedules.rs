@@ -91,6 +91,22 @@ fn it_can_be_moved_and_deleted() {
 }
 
 #[test]
+fn moved_to_the_past_it_starts_once_when_the_engine_looks_next() {
+    let mut bench = Bench::new(Quirks::none().with(Quirk::LateSchedules));
+    bench.put(task());
+    let ids = bench.schedule(&[bench.now + seconds(60)]);
+    let past = bench.now - TimeDelta::hours(1);
+    assert!(bench.turn(|core, turn| core.reschedule(turn, ids[0], past)));
+    bench.pass(Duration::from_millis(1900));
+    assert_eq!(bench.count(), 0);
+    // Measured once: 2.0 s. The engine looks every five seconds.
+    bench.pass(Duration::from_millis(600));
+    assert_eq!(bench.count(), 1);
+    bench.pass(seconds(120));
+    assert_eq!(bench.count(), 1);
+}
+
+#[test]
 fn the_newest_version_counts_and_its_priority_does_not() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());

@@ -1,0 +1,32 @@
+//! Two sides measured in turn, on machines that are noisy.
+
+use std::time::Duration;
+
+/// The times of both sides, so many pairs of them; one before that does not count.
+pub(crate) async fn interleaved(
+    rounds: usize,
+    raw: impl AsyncFn() -> Duration,
+    sdk: impl AsyncFn() -> Duration,
+) -> Vec<(Duration, Duration)> {
+    let mut pairs = Vec::new();
+    for number in 0..=rounds {
+        // Whichever comes second might find a warmer machine.
+        let pair = if number % 2 == 0 {
+            let raw = raw().await;
+            (raw, sdk().await)
+        } else {
+            let sdk = sdk().await;
+            (raw().await, sdk)
+        };
+        if number > 0 {
+            pairs.push(pair);
+        }
+    }
+    pairs
+}
+
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
