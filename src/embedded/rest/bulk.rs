@@ -1,12 +1,12 @@
 //! Cancelling and replaying many at once.
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Answer, Authorization, Engine, Refusal, answer};
+use super::request::OfTenant;
+use super::{Answer, Refusal, answer};
 use crate::embedded::core::filters::RunFilter;
 use crate::embedded::core::types::At;
 
@@ -70,13 +70,7 @@ fn parse_filter(filter: &Value) -> Result<RunFilter, Refusal> {
     .map_err(|_| Refusal::INTERNAL)
 }
 
-pub(super) async fn cancel(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    authorization: Authorization,
-    body: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
     let asked = Asked::parse(&body)?;
     let ids = engine
         .core
@@ -89,13 +83,7 @@ pub(super) async fn cancel(
     Ok(answer(&json!({ "ids": ids })))
 }
 
-pub(super) async fn replay(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    authorization: Authorization,
-    body: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+pub(super) async fn replay(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
     let asked = Asked::parse(&body)?;
     let ids = engine
         .core

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::body::{body, given};
 use super::paging::{Page, Tags, bad_request, millis};
 use super::query::Query;
-use super::{Answer, Authorization, Engine, Refusal, answer, id};
+use super::request::{OfOne, OfTenant};
+use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
 use crate::embedded::core::crons::{Cron, CronSpec};
 use crate::embedded::core::types::Code;
@@ -42,13 +43,7 @@ fn render(core: &Core, cron: &Cron) -> Value {
     })
 }
 
-async fn create(
-    State(engine): State<Engine>,
-    Path((tenant, workflow)): Path<(String, String)>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> Answer {
     let body = body(&bytes)?;
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let priority = body.get("priority").and_then(Value::as_i64);
@@ -77,14 +72,7 @@ async fn create(
     Ok(answer(&made?.ok_or(Refusal::INTERNAL)?))
 }
 
-async fn list(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let query = Query::parse(query.as_deref());
+async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
     let workflow = query.ids("workflowId")?.first().copied();
     let text = |name: &str| query.first(name).map(str::to_owned);
@@ -115,56 +103,32 @@ async fn list(
 }
 
 /// A cron that is not there the server cannot cope with.
-async fn find(
-    engine: &Engine,
-    tenant: &str,
-    cron: &str,
-    authorization: &Authorization,
-) -> Result<(Uuid, Value), Refusal> {
-    let cron = id(cron, "cron workflow")?;
-    let found = engine.core.call(move |core, _| core.find_cron(cron).map(|found| render(core, found))).await?;
-    let found = found.ok_or(Refusal::INTERNAL)?;
-    engine.check_tenant(tenant, authorization)?;
-    Ok((cron, found))
+async fn find(asked: &OfOne) -> Result<(Uuid, Value), Refusal> {
+    asked
+        .find("cron workflow", Refusal::INTERNAL, |core, id, _| core.find_cron(id).map(|found| render(core, found)))
+        .await
 }
 
-async fn one(
-    State(engine): State<Engine>,
-    Path((tenant, cron)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    Ok(answer(&find(&engine, &tenant, &cron, &authorization).await?.1))
+async fn one(asked: OfOne) -> Answer {
+    Ok(answer(&find(&asked).await?.1))
 }
 
-async fn enable(
-    State(engine): State<Engine>,
-    Path((tenant, cron)): Path<(String, String)>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    let (cron, _) = find(&engine, &tenant, &cron, &authorization).await?;
+async fn enable(asked: OfOne, bytes: Bytes) -> Answer {
+    let (cron, _) = find(&asked).await?;
     if let Some(enabled) = body(&bytes)?.get("enabled").and_then(Value::as_bool) {
-        engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
+        asked.engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn delete(
-    State(engine): State<Engine>,
-    Path((tenant, cron)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    let (cron, _) = find(&engine, &tenant, &cron, &authorization).await?;
-    engine.core.call(move |core, _| core.delete_cron(cron)).await?;
+async fn delete(asked: OfOne) -> Answer {
+    let (cron, _) = find(&asked).await?;
+    asked.engine.core.call(move |core, _| core.delete_cron(cron)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(
-    State(engine): State<Engine>,
-    Path((tenant, cron)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    let (cron, _) = find(&engine, &tenant, &cron, &authorization).await?;
-    let run = engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
+async fn start(asked: OfOne) -> Answer {
+    let (cron, _) = find(&asked).await?;
+    let run = asked.engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
     Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::query::Query;
-use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render};
+use super::request::{OfOne, OfTenant};
+use super::{Answer, Engine, Refusal, answer, json as render};
 use crate::embedded::core::events::Event;
 use crate::embedded::core::store::Run;
 use crate::embedded::core::types::At;
@@ -77,39 +77,22 @@ fn render(core: &Core, event: &Event, now: At) -> Value {
     row
 }
 
-async fn one(
-    State(engine): State<Engine>,
-    Path((tenant, event)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    let event = id(&event, "event")?;
-    let found = engine
-        .core
-        .call(move |core, turn| {
-            let mut row = render(core, core.event(event, turn.now)?, turn.now);
-            render::extend(&mut row, json!({"triggeringWebhookName": ""}));
-            Some(row)
-        })
-        .await?;
-    let found = found.ok_or(Refusal::NOT_FOUND)?;
-    engine.check_tenant(&tenant, &authorization)?;
-    Ok(answer(&found))
+async fn one(asked: OfOne) -> Answer {
+    let look = |core: &Core, id, now| {
+        let mut row = render(core, core.event(id, now)?, now);
+        render::extend(&mut row, json!({"triggeringWebhookName": ""}));
+        Some(row)
+    };
+    Ok(answer(&asked.find("event", Refusal::NOT_FOUND, look).await?.1))
 }
 
-async fn list(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let asked = Asked::parse(&Query::parse(query.as_deref()))?;
+async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
+    let asked = Asked::parse(&query)?;
     let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
     Ok(answer(&body))
 }
 
-async fn push(State(engine): State<Engine>, Path(tenant): Path<String>, authorization: Authorization) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+async fn push(_: OfTenant) -> Answer {
     Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "EventCreate is deprecated"))
 }
 

@@ -2,7 +2,6 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use serde_json::{Value, json};
@@ -11,7 +10,9 @@ use uuid::Uuid;
 use super::body::Typed;
 use super::paging::bad_request;
 use super::query::Query;
-use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render};
+use super::request::{OfOne, OfTenant};
+use super::{Answer, Engine, Refusal, answer, json as render};
+use crate::embedded::core::Core;
 use crate::embedded::core::event_filters::EventFilter;
 use crate::embedded::core::rules::Filter;
 use crate::embedded::core::types::{Code, Fault};
@@ -47,13 +48,7 @@ fn refusal(fault: Fault) -> Refusal {
     }
 }
 
-async fn create(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let body = Typed::parse(&bytes, "gen.V1CreateFilterRequest")?;
     let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
     let payload = body.object("payload")?.unwrap_or_default();
@@ -67,14 +62,7 @@ async fn create(
     Ok(answer(&made.map_err(refusal)?))
 }
 
-async fn list(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let query = Query::parse(query.as_deref());
+async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.unwrap_or(MOST_LISTED));
     let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
@@ -98,38 +86,18 @@ async fn list(
 }
 
 /// A filter that is there, and then the token.
-async fn find(
-    engine: &Engine,
-    tenant: &str,
-    filter: &str,
-    authorization: &Authorization,
-) -> Result<(Uuid, Filter, Value), Refusal> {
-    let filter = id(filter, "filter")?;
-    let shown = engine.tenant;
-    let found = engine
-        .core
-        .call(move |core, _| core.find_filter(filter).map(|found| (found.what.clone(), show(shown, found))))
-        .await?;
-    let (what, found) = found.ok_or(Refusal::NOT_FOUND)?;
-    engine.check_tenant(tenant, authorization)?;
-    Ok((filter, what, found))
+async fn find(asked: &OfOne) -> Result<(Uuid, (Filter, Value)), Refusal> {
+    let shown = asked.engine.tenant;
+    let look = move |core: &Core, id, _| core.find_filter(id).map(|found| (found.what.clone(), show(shown, found)));
+    asked.find("filter", Refusal::NOT_FOUND, look).await
 }
 
-async fn one(
-    State(engine): State<Engine>,
-    Path((tenant, filter)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    Ok(answer(&find(&engine, &tenant, &filter, &authorization).await?.2))
+async fn one(asked: OfOne) -> Answer {
+    Ok(answer(&find(&asked).await?.1.1))
 }
 
-async fn update(
-    State(engine): State<Engine>,
-    Path((tenant, filter)): Path<(String, String)>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    let (id, old, _) = find(&engine, &tenant, &filter, &authorization).await?;
+async fn update(asked: OfOne, bytes: Bytes) -> Answer {
+    let (id, (old, _)) = find(&asked).await?;
     let body = Typed::parse(&bytes, "gen.V1UpdateFilterRequest")?;
     let what = Filter::new(
         body.text("expression")?.unwrap_or(old.text),
@@ -137,8 +105,9 @@ async fn update(
         body.object("payload")?.map_or(old.payload, Value::Object),
     )
     .map_err(refusal)?;
-    let tenant = engine.tenant;
-    let changed = engine
+    let tenant = asked.engine.tenant;
+    let changed = asked
+        .engine
         .core
         .call(move |core, turn| {
             core.update_filter(turn, id, what).map(|changed| changed.map(|filter| show(tenant, filter)))
@@ -147,13 +116,10 @@ async fn update(
     Ok(answer(&changed.ok_or(Refusal::NOT_FOUND)?.map_err(refusal)?))
 }
 
-async fn delete(
-    State(engine): State<Engine>,
-    Path((tenant, filter)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    let (id, ..) = find(&engine, &tenant, &filter, &authorization).await?;
-    let tenant = engine.tenant;
-    let deleted = engine.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
+async fn delete(asked: OfOne) -> Answer {
+    let (id, ..) = find(&asked).await?;
+    let tenant = asked.engine.tenant;
+    let deleted =
+        asked.engine.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
     Ok(answer(&deleted.ok_or(Refusal::NOT_FOUND)?))
 }

@@ -10,6 +10,7 @@ mod json;
 mod list;
 mod paging;
 mod query;
+mod request;
 mod schedules;
 mod trigger;
 mod workflows;
@@ -19,9 +20,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::query::Query;
+use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
 use super::core::types::{Fault, Turn};
@@ -153,17 +155,6 @@ fn id(text: &str, what: &str) -> Result<Uuid, Refusal> {
     text.parse().map_err(|_| Refusal::Text(StatusCode::BAD_REQUEST, format!("invalid {what} id")))
 }
 
-/// The header as it came, if it did.
-struct Authorization(Option<String>);
-
-impl<S: Sync> axum::extract::FromRequestParts<S> for Authorization {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(Into::into)))
-    }
-}
-
 async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
     engine
@@ -199,11 +190,11 @@ async fn run_task_events(
 async fn task_timings(
     State(engine): State<Engine>,
     Path(run): Path<String>,
-    RawQuery(query): RawQuery,
+    query: Query,
     authorization: Authorization,
 ) -> Answer {
     let run = id(&run, "workflow run")?;
-    let depth = Query::parse(query.as_deref()).number("depth")?.unwrap_or(0);
+    let depth = query.number("depth")?.unwrap_or(0);
     if depth > 10 {
         return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
@@ -213,11 +204,11 @@ async fn task_timings(
 async fn task(
     State(engine): State<Engine>,
     Path(task): Path<String>,
-    RawQuery(query): RawQuery,
+    query: Query,
     authorization: Authorization,
 ) -> Answer {
     let task = id(&task, "task")?;
-    let attempt = Query::parse(query.as_deref()).number("attempt")?;
+    let attempt = query.number("attempt")?;
     if attempt == Some(0) {
         return Err(Refusal::Message(StatusCode::BAD_REQUEST, "Attempt must be greater than 0"));
     }
@@ -244,11 +235,10 @@ async fn task(
 async fn task_events(
     State(engine): State<Engine>,
     Path(task): Path<String>,
-    RawQuery(query): RawQuery,
+    query: Query,
     authorization: Authorization,
 ) -> Answer {
     let task = id(&task, "task")?;
-    let query = Query::parse(query.as_deref());
     // Nobody who asks for no number of rows gets one.
     let limit = query.number("limit")?.unwrap_or(0);
     let offset = query.number("offset")?.unwrap_or(0);
@@ -264,34 +254,22 @@ async fn task_events(
 async fn logs(
     State(engine): State<Engine>,
     Path(task): Path<String>,
-    RawQuery(query): RawQuery,
+    query: Query,
     authorization: Authorization,
 ) -> Answer {
     let task = id(&task, "task")?;
-    let asked = list::Logs::parse(&Query::parse(query.as_deref()))?;
+    let asked = list::Logs::parse(&query)?;
     engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_task(task, turn.now)?)).await
 }
 
-async fn runs(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let asked = list::Runs::parse_list(&Query::parse(query.as_deref()))?;
+async fn runs(OfTenant(engine): OfTenant, query: Query) -> Answer {
+    let asked = list::Runs::parse_list(&query)?;
     let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
     Ok(answer(&body))
 }
 
-async fn metrics(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let asked = list::Runs::parse(&Query::parse(query.as_deref()))?;
+async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {
+    let asked = list::Runs::parse(&query)?;
     let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
     Ok(answer(&body))
 }

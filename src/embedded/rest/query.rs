@@ -1,6 +1,10 @@
 //! The parameters of a request, read and refused as the server does it.
 
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use chrono::DateTime;
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
@@ -11,8 +15,16 @@ use crate::embedded::core::types::At;
 /// Parameters, in the order they came; one that is there several times is a list.
 pub(super) struct Query(Vec<(String, String)>);
 
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::parse(parts.uri.query()))
+    }
+}
+
 impl Query {
-    pub(super) fn parse(text: Option<&str>) -> Self {
+    fn parse(text: Option<&str>) -> Self {
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         Self(

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
@@ -14,7 +14,8 @@ use uuid::Uuid;
 use super::body::{body, given};
 use super::paging::{Page, Tags, bad_request, millis};
 use super::query::Query;
-use super::{Answer, Authorization, Engine, Refusal, answer, id};
+use super::request::{OfOne, OfTenant};
+use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
 use crate::embedded::core::schedules::{Schedule, Scheduled};
 use crate::embedded::core::types::At;
@@ -67,13 +68,7 @@ fn time(body: &Value) -> Result<Option<At>, Refusal> {
     at.ok().map(|at| at.naive_local().and_utc()).filter(crate::time::is_sane).map(Some).ok_or_else(problem)
 }
 
-async fn create(
-    State(engine): State<Engine>,
-    Path((tenant, workflow)): Path<(String, String)>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> Answer {
     let body = body(&bytes)?;
     let at = time(&body)?;
     let priority = body.get("priority").and_then(Value::as_i64);
@@ -109,14 +104,7 @@ fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
     )))
 }
 
-async fn list(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let query = Query::parse(query.as_deref());
+async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
     let workflow = query.ids("workflowId")?.first().copied();
     // Compared with the schedule's own id, and so of no use.
@@ -150,36 +138,23 @@ fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a 
 }
 
 /// The tenant, the id, and whether there is such a schedule: in the server's order.
-async fn find(
-    engine: &Engine,
-    tenant: &str,
-    schedule: &str,
-    authorization: &Authorization,
-) -> Result<(Uuid, Value), Refusal> {
-    let schedule = id(schedule, "scheduled workflow run")?;
-    let found = engine.core.call(move |core, _| core.find_schedule(schedule).map(|found| render(core, found))).await?;
-    let found = found.ok_or(NOT_FOUND)?;
-    engine.check_tenant(tenant, authorization)?;
-    Ok((schedule, found))
+async fn find(asked: &OfOne) -> Result<(Uuid, Value), Refusal> {
+    asked
+        .find("scheduled workflow run", NOT_FOUND, |core, id, _| {
+            core.find_schedule(id).map(|found| render(core, found))
+        })
+        .await
 }
 
-async fn one(
-    State(engine): State<Engine>,
-    Path((tenant, schedule)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    Ok(answer(&find(&engine, &tenant, &schedule, &authorization).await?.1))
+async fn one(asked: OfOne) -> Answer {
+    Ok(answer(&find(&asked).await?.1))
 }
 
-async fn reschedule(
-    State(engine): State<Engine>,
-    Path((tenant, schedule)): Path<(String, String)>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    let (schedule, _) = find(&engine, &tenant, &schedule, &authorization).await?;
+async fn reschedule(asked: OfOne, bytes: Bytes) -> Answer {
+    let (schedule, _) = find(&asked).await?;
     let at = time(&body(&bytes)?)?.ok_or(Refusal::INTERNAL)?;
-    let moved = engine
+    let moved = asked
+        .engine
         .core
         .call(move |core, turn| {
             core.reschedule(turn, schedule, at);
@@ -189,33 +164,19 @@ async fn reschedule(
     Ok(answer(&moved.ok_or(NOT_FOUND)?))
 }
 
-async fn delete(
-    State(engine): State<Engine>,
-    Path((tenant, schedule)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    let (schedule, _) = find(&engine, &tenant, &schedule, &authorization).await?;
-    engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
+async fn delete(asked: OfOne) -> Answer {
+    let (schedule, _) = find(&asked).await?;
+    asked.engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(
-    State(engine): State<Engine>,
-    Path((tenant, schedule)): Path<(String, String)>,
-    authorization: Authorization,
-) -> Answer {
-    let (schedule, _) = find(&engine, &tenant, &schedule, &authorization).await?;
-    let run = engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
+async fn start(asked: OfOne) -> Answer {
+    let (schedule, _) = find(&asked).await?;
+    let run = asked.engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
     Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }
 
-async fn bulk_delete(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+async fn bulk_delete(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let body = body(&bytes)?;
     let ids = given(&body, "scheduledWorkflowRunIds").map(|ids| uuids(&ids)).transpose()?;
     let filter = given(&body, "filter");
@@ -246,13 +207,7 @@ async fn bulk_delete(
     ))
 }
 
-async fn bulk_update(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let body = body(&bytes)?;
     let mut updates = Vec::new();
     for update in body.get("updates").and_then(Value::as_array).into_iter().flatten() {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::Typed;
 use super::paging::bad_request;
-use super::{Answer, Authorization, Engine, Refusal, answer, json as render};
+use super::request::OfTenant;
+use super::{Answer, Refusal, answer, json as render};
 use crate::embedded::core::Core;
 use crate::embedded::core::types::{At, Code, Fault, Trigger};
 
@@ -19,13 +19,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// What gRPC takes in one message.
 const LARGEST: usize = 4 << 20;
 
-pub(super) async fn start(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    authorization: Authorization,
-    bytes: Bytes,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
+pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let body = Typed::parse(&bytes, "gen.V1TriggerWorkflowRunRequest")?;
     let (trigger, only_id) = (trigger(&body)?, body.flag("return_only_id")?);
     let started = engine.core.call(move |core, turn| (core.trigger(turn, vec![trigger]), turn.now)).await?;

@@ -1,13 +1,14 @@
 //! Workflows.
 
 use axum::Router;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use serde_json::json;
 
 use super::query::Query;
+use super::request::OfTenant;
 use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render};
 
 pub(super) fn routes() -> Router<Engine> {
@@ -16,14 +17,7 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/workflows/{workflow}", get(one).delete(delete))
 }
 
-async fn list(
-    State(engine): State<Engine>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-    authorization: Authorization,
-) -> Answer {
-    engine.check_tenant(&tenant, &authorization)?;
-    let query = Query::parse(query.as_deref());
+async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let name = query.first("name").unwrap_or_default().to_lowercase();
     let (offset, limit) =
         (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));

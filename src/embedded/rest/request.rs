@@ -1,0 +1,83 @@
+//! Who asks, and for what: the parts of a request that most routes share.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use super::{Engine, Refusal, id};
+use crate::embedded::core::Core;
+use crate::embedded::core::types::At;
+
+/// The header as it came, if it did.
+pub(super) struct Authorization(pub(super) Option<String>);
+
+impl Authorization {
+    fn of(parts: &Parts) -> Self {
+        Self(parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(Into::into))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Authorization {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(parts))
+    }
+}
+
+/// What a path names, by the names in its route.
+async fn names(parts: &mut Parts, engine: &Engine) -> Result<BTreeMap<String, String>, Refusal> {
+    let path = Path::from_request_parts(parts, engine).await;
+    path.map(|Path(names)| names).map_err(|_| Refusal::NOT_FOUND)
+}
+
+/// A request about what a tenant has, from someone who may ask.
+pub(super) struct OfTenant(pub(super) Engine);
+
+impl FromRequestParts<Engine> for OfTenant {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
+        let names = names(parts, engine).await?;
+        engine.check_tenant(names.get("tenant").map_or("", String::as_str), &Authorization::of(parts))?;
+        Ok(Self(engine.clone()))
+    }
+}
+
+/// A request about one thing that a tenant has. Whether it is there is looked at before the token is.
+pub(super) struct OfOne {
+    pub(super) engine: Engine,
+    tenant: String,
+    id: String,
+    authorization: Authorization,
+}
+
+impl FromRequestParts<Engine> for OfOne {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
+        let mut names = names(parts, engine).await?;
+        let tenant = names.remove("tenant").unwrap_or_default();
+        let id = names.into_values().next().unwrap_or_default();
+        Ok(Self { engine: engine.clone(), tenant, id, authorization: Authorization::of(parts) })
+    }
+}
+
+impl OfOne {
+    /// The id, and what a look at the core has found.
+    pub(super) async fn find<T: Send + 'static>(
+        &self,
+        what: &str,
+        missing: Refusal,
+        look: impl FnOnce(&Core, Uuid, At) -> Option<T> + Send + 'static,
+    ) -> Result<(Uuid, T), Refusal> {
+        let id = id(&self.id, what)?;
+        let found = self.engine.core.call(move |core, turn| look(core, id, turn.now)).await?.ok_or(missing)?;
+        self.engine.check_tenant(&self.tenant, &self.authorization)?;
+        Ok((id, found))
+    }
+}
