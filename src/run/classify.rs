@@ -70,13 +70,12 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
         None => evidence.results.is_some() || ended_by_rest.is_some(),
     };
     match (ended, ended_by_rest, grpc) {
-        // REST has had its time, and still knows less than gRPC.
-        (true, Some(_), Some(grpc)) if !patient && grpc.is_final() && tasks.iter().any(is_behind) => {
-            Finding::Ended(outcome(run, &grpc, evidence, &tasks), Vec::new())
-        }
         (true, Some(steady), grpc) if !patient || tasks.iter().all(agrees) => {
-            let conflicts = conflicts(run, grpc.as_ref(), &steady, evidence, &tasks);
-            Finding::Ended(outcome(run, &steady, evidence, &tasks), conflicts)
+            // REST has had its time. If it still knows less than gRPC, that one is believed.
+            let ahead = grpc.clone().filter(|grpc| grpc.is_final() && tasks.iter().any(is_behind));
+            let status = ahead.unwrap_or(steady);
+            let conflicts = conflicts(run, grpc.as_ref(), &status, evidence, &tasks);
+            Finding::Ended(outcome(run, &status, evidence, &tasks), conflicts)
         }
         (true, None, Some(grpc)) if !patient && grpc.is_final() => {
             Finding::Ended(outcome(run, &grpc, evidence, &tasks), Vec::new())
@@ -122,10 +121,11 @@ fn has_that_error(task: &TaskEvidence<'_>) -> bool {
     }
 }
 
-/// Whether REST shows the failure of an attempt that there was another one after.
-fn is_behind(task: &TaskEvidence<'_>) -> bool {
-    let can_be_tried_again = |last: &Attempt| i64::from(last.number) <= task.retries;
-    !agrees(task) && task.attempts.last().is_some_and(can_be_tried_again)
+/// Whether there was an attempt that REST has not heard of, after the one whose end it shows.
+pub(super) fn is_behind(task: &TaskEvidence<'_>) -> bool {
+    let ended_otherwise =
+        || task.grpc.is_some_and(|task| matches!(task.status, RunStatus::Completed | RunStatus::Cancelled));
+    task.is_to_begin_anew() || !agrees(task) && ended_otherwise()
 }
 
 /// Whether REST's history of a task may not be all there yet: its rows arrive in no order.
@@ -174,7 +174,7 @@ fn conflicts(
     let done = evidence.grpc.as_ref().is_some_and(|run| run.done) && !evidence.is_of_one_task(run);
     let of_tasks = tasks
         .iter()
-        .filter(|task| done && !designed(task))
+        .filter(|task| done && !designed(task) && !is_behind(task))
         .filter_map(|task| differ(Some(task.name.clone()), task.grpc.map(|task| &task.status), &task.steady()?));
     of_run.into_iter().chain(of_tasks).collect()
 }
@@ -194,7 +194,8 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
         // The first that failed is why the run did: the others were cancelled after it, or came to clear up.
         (tasks, _) => {
             let failed = |task: &&TaskEvidence<'_>| {
-                task.attempts.last().is_some_and(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut))
+                let failed = |last: &Attempt| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
+                !is_behind(task) && task.attempts.last().is_some_and(failed)
             };
             let first =
                 tasks.iter().filter(failed).min_by_key(|task| task.attempts.last().and_then(|last| last.finished_at));
@@ -284,10 +285,18 @@ fn error_text(task: &TaskEvidence<'_>) -> Option<String> {
     streamed.or_else(by_grpc).or_else(by_rest)
 }
 
-/// Brings the attempts into line with how the task ended: of one with two ends, the last attempt shows the one that lasts.
+/// Brings the attempts into line with how the task ended: of one with two ends, the last attempt shows the one that lasts; and
+/// one that REST has not heard of is there without its times.
 pub(super) fn attempts_of(task: &TaskEvidence<'_>, outcome: Option<&Outcome>) -> Vec<Attempt> {
     let mut attempts = task.attempts.clone();
-    if let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) {
+    let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) else { return attempts };
+    if is_behind(task) {
+        let number = last.number + 1;
+        let (queued_at, started_at, finished_at) = (None, None, None);
+        let unheard_of =
+            Attempt { number, status: outcome.status(), queued_at, started_at, finished_at, worker: None, error: None };
+        attempts.push(unheard_of);
+    } else {
         last.status = outcome.status();
     }
     attempts
@@ -482,22 +491,48 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_believed_of_a_run_that_ended_otherwise() {
-        for grpc in ["COMPLETED", "CANCELLED"] {
+        for (grpc, expected) in [("COMPLETED", "completed {}"), ("CANCELLED", "was cancelled")] {
             let mut behind = evidence(grpc, "FAILED", &[("FAILED", "first")], &[]);
+            behind.grpc.as_mut().unwrap().tasks.get_mut("work").unwrap().output = Some(Payload::new("{}"));
             assert_eq!(settled(run(), &behind, true), Finding::Lagging, "{grpc}");
-            // What has no retries left, and is shown so for good, is as REST says.
+            // There was another attempt, and REST never got to it.
             let Finding::Ended(outcome, conflicts) = settled(run(), &behind, false) else { panic!("{grpc}") };
-            assert_eq!((told(&outcome).as_str(), conflicts.len()), ("failed: first", 1));
-            // Else there was another attempt, and REST never got to it.
-            let config = r#"{"Tasks":[{"ReadableId":"work","Retries":1}]}"#;
-            behind.rest.as_mut().unwrap().workflow_config = Some(serde_json::from_str(config).unwrap());
-            for task in behind.grpc.iter_mut().flat_map(|run| run.tasks.values_mut()) {
-                task.output = Some(Payload::new("{}"));
-            }
-            let Finding::Ended(outcome, conflicts) = settled(run(), &behind, false) else { panic!("{grpc}") };
-            let expected = if grpc == "COMPLETED" { "completed {}" } else { "was cancelled" };
             assert_eq!((told(&outcome).as_str(), conflicts.len()), (expected, 0));
+            let attempts = attempts_of(&behind.tasks(run())[0], Some(&outcome));
+            let attempts: Vec<_> =
+                attempts.iter().map(|each| (each.number, each.status.as_str(), each.error.as_deref())).collect();
+            assert_eq!(attempts, [(1, "FAILED", Some("first")), (2, grpc, None)]);
         }
+    }
+
+    #[test]
+    fn of_several_tasks_the_one_that_rest_is_behind_with_is_not_blamed() {
+        // `a` failed once and then completed, which REST does not know; `b` failed, and all know it.
+        let mut both = evidence("FAILED", "FAILED", &[], &[]);
+        let (a, b) = ("00000000-0000-4000-8002-00000000000a", "00000000-0000-4000-8002-00000000000b");
+        let grpc = &mut both.grpc.as_mut().unwrap().tasks;
+        grpc.clear();
+        for (name, id, status, error) in [("a", a, RunStatus::Completed, ""), ("b", b, RunStatus::Failed, "broken")] {
+            let task = GrpcTask { id: id.parse().unwrap(), status, error: Some(error.into()), output: None };
+            grpc.insert(name.into(), task);
+        }
+        let rest = both.rest.as_mut().unwrap();
+        rest.shape.clear();
+        rest.tasks.clear();
+        for (id, text) in [(a, "first"), (b, "broken")] {
+            let more = evidence("", "FAILED", &[("FAILED", text)], &[]);
+            let mut task = more.rest.unwrap().tasks.remove(0);
+            task.task_external_id = id.into();
+            rest.tasks.push(task);
+            let mut event = more.events.into_iter().next().unwrap();
+            event.task_id = id.into();
+            // The stale failure is the earlier one.
+            event.timestamp += chrono::TimeDelta::seconds(i64::from(id == b));
+            rest.task_events.push(event);
+        }
+        assert_eq!(settled(run(), &both, true), Finding::Lagging);
+        let Finding::Ended(Outcome::Failed(failure), conflicts) = settled(run(), &both, false) else { panic!() };
+        assert_eq!((failure.task.as_deref(), failure.message.as_str(), conflicts.len()), (Some("b"), "broken", 0));
     }
 
     #[test]

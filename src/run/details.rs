@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::classify::{Finding, attempts_of, task_outcome};
+use super::classify::{Finding, attempts_of, is_behind, task_outcome};
 use super::evidence::{Evidence, TaskEvidence};
 use crate::client::Client;
 use crate::error::Result;
@@ -52,7 +52,8 @@ fn task_details(run: RunId, task: &TaskEvidence<'_>, status: &RunStatus, outcome
     } else {
         // Before the run has ended, gRPC says nothing about a task that is to be believed.
         let by_grpc = || task.grpc.map(|task| task.status.clone()).filter(|_| outcome.is_some());
-        let status = task.steady().or_else(by_grpc).unwrap_or(RunStatus::Queued);
+        let steady = task.steady().filter(|_| !is_behind(task) || outcome.is_none());
+        let status = steady.or_else(by_grpc).unwrap_or(RunStatus::Queued);
         match status.is_final().then(|| task_outcome(task, &status)) {
             Some(outcome) => (outcome.status(), Some(outcome)),
             None => (status, None),
