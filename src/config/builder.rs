@@ -84,6 +84,9 @@ impl ConfigBuilder {
     /// What the names of workflows, events and actions begin with, so that several deployments can
     /// share a tenant. Letters, digits, `.`, `-` and `_`; made lower case, with a `_` at the end.
     /// Empty: none, even if the environment has one. Default: none.
+    ///
+    /// The server knows only the whole names: `prod` has the workflows of `prod_eu` among its own. So let none of your
+    /// namespaces be the beginning of another one.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self

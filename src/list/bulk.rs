@@ -18,7 +18,7 @@ use crate::run::replay::{self, ReplayOptions, replay_options};
 
 impl RunQuery {
     /// Prepares a cancel of all runs that match. If the filter names no status, those that have ended are passed over and
-    /// are in no report; if it does, they are left alone and reported.
+    /// are in no report; if it does, they are left alone and reported. In a namespace, only runs of its workflows are meant.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -98,6 +98,7 @@ mod tests {
             created_at: DateTime::from_timestamp(1_800_000_000 + i64::from(second), 0).unwrap(),
             started_at: None,
             finished_at: None,
+            is_foreign: false,
         }
     }
 

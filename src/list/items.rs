@@ -95,7 +95,10 @@ impl Walk {
         let mut all = parameters.clone();
         all.extend(question.until.map(|until| ("until", stamp(until))));
         let rows = fetch(&self.client, &all, question.limit, question.offset).await?;
-        let new = cursor.take(rows);
+        let mut new = cursor.take(rows);
+        if self.filter.is_of_all_workflows() {
+            new.retain(|run| !run.is_foreign);
+        }
         derive::rows(&self.client, &self.filter, new).await.map(Some)
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::rest;
 use crate::model::{RunFilter, RunStatus, RunSummary, WorkflowId};
 use crate::rpc::rest_types::Rows;
-use crate::run::{Directory, of_namespace};
+use crate::run::Directory;
 
 /// The server stops to count here.
 const MOST_COUNTED: u64 = 20_000;
@@ -21,9 +21,11 @@ const MANY: usize = 10;
 const LARGEST_PAGE: usize = 1000;
 
 impl Client {
-    /// Asks about the runs that a filter, or just a window of time, means. A client with a
-    /// [namespace](crate::ConfigBuilder::namespace) asks about the runs of its namespace's workflows, which it looks up each
-    /// time; without one, about all of the tenant's.
+    /// Asks about the runs that a filter, or just a window of time, means: of all the tenant's runs; if the client has a
+    /// [namespace](crate::ConfigBuilder::namespace), of those whose workflow's name begins with it.
+    ///
+    /// The server knows nothing of namespaces. So without a [`workflow`](RunFilter::workflow), a client with a namespace reads
+    /// the runs of others, too, and passes over them; what the server counts, it can only take for the most there can be.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -71,10 +73,21 @@ pub enum Total {
     Exactly(u64),
     /// So many or more: the server stops to count at 20 000.
     AtLeast(u64),
-    /// So many or fewer: the server does not tell failed runs from timed-out ones.
+    /// So many or fewer: the server tells neither failed runs from timed-out ones, nor namespaces from each other.
     AtMost(u64),
     /// Both: it can be any number.
     Unknown,
+}
+
+impl Total {
+    /// The same, if what was counted has more than what was asked for.
+    fn at_most(self) -> Self {
+        match self {
+            Self::Exactly(0) => self,
+            Self::Exactly(number) | Self::AtMost(number) => Self::AtMost(number),
+            Self::AtLeast(_) | Self::Unknown => Self::Unknown,
+        }
+    }
 }
 
 impl std::fmt::Display for Total {
@@ -133,6 +146,19 @@ impl RunQuery {
     pub async fn page(&self, size: usize) -> Result<Page> {
         check_page(size)?;
         let parameters = parameters(&self.client, &self.filter).await?;
+        if self.is_among_others() {
+            let mut items = self.items();
+            let mut runs = Vec::new();
+            while runs.len() < size
+                && let Some(run) = items.next().await.transpose()?
+            {
+                runs.push(run);
+            }
+            let whole = runs.len() < size || items.next().await.transpose()?.is_none();
+            let exactly = Total::Exactly(runs.len() as u64);
+            let total = if whole { exactly } else { total(&self.client, &self.filter, &parameters).await?.at_most() };
+            return Ok(Page { runs, total });
+        }
         let rows = async {
             let rows = fetch(&self.client, &parameters, size, 0).await?;
             // If there is room left, these are all, and there is no doubt how many.
@@ -164,20 +190,33 @@ impl RunQuery {
     /// Dropping the future is safe.
     pub async fn count(&self) -> Result<Total> {
         let parameters = parameters(&self.client, &self.filter).await?;
-        total(&self.client, &self.filter, &parameters).await
+        let total = total(&self.client, &self.filter, &parameters).await?;
+        Ok(if self.is_among_others() { total.at_most() } else { total })
+    }
+
+    /// Whether the server's answers have runs of other namespaces.
+    fn is_among_others(&self) -> bool {
+        self.client.namespace().is_some() && self.filter.is_of_all_workflows()
     }
 
     /// How many runs match, by their state, without reading a row. The filter's own states are not looked at.
     ///
     /// # Errors
     /// As [`page`](Self::page). Also [`InvalidInput`](ErrorKind::InvalidInput) for a filter with more than one tag, which
-    /// the server would count by any of them.
+    /// the server would count by any of them; and for one that names no workflow if the client has a namespace, of which
+    /// the server knows nothing.
     ///
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
         if self.filter.metadata.len() > 1 {
             return Err(Error::invalid("filter", "counts by status can be had for one tag, and it has more"));
+        }
+        if self.is_among_others() {
+            return Err(Error::invalid(
+                "filter",
+                "in a namespace, counts by status can be had of workflows by their names",
+            ));
         }
         let parameters = parameters(&self.client, &self.filter).await?;
         if self.filter.tasks {
@@ -217,11 +256,7 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     parameters.extend(filter.window.until().map(|until| ("until", stamp(until))));
     let workflows: Vec<WorkflowId> =
         future::try_join_all(filter.workflows.iter().map(|name| Directory::find(client, name))).await?;
-    let workflows = if filter.is_of_all_workflows() { of_namespace(client).await? } else { Some(workflows) };
-    // None at all would be no filter.
-    let none = workflows.as_ref().is_some_and(Vec::is_empty) && filter.is_of_all_workflows();
-    let ids = workflows.iter().flatten().map(WorkflowId::to_string).chain(none.then(|| uuid::Uuid::nil().to_string()));
-    parameters.extend(ids.map(|id| ("workflow_ids", id)));
+    parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
     parameters
         .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
     let tags = filter.metadata.iter().chain(&filter.any_metadata);
@@ -256,7 +291,7 @@ pub(super) async fn fetch(
         let text = format!("the server was asked for runs that are {asked} and answered ones that are {}", row.status);
         return Err(Error::new(ErrorKind::Server, text));
     }
-    rows.into_iter().map(|row| rest::summary(row, tasks, |name| client.unprefixed(name))).collect()
+    rows.into_iter().map(|row| rest::summary(row, tasks, client.namespace())).collect()
 }
 
 /// The total: the number of pages, when a page has one row.

@@ -109,9 +109,12 @@ impl RunFilter {
         self
     }
 
-    /// Whether nothing narrows it down to some workflows: an event and a parent do.
+    /// Whether runs of any workflow are meant. An event, a parent and a tag of the crate's own are of one namespace by
+    /// themselves.
     pub(crate) fn is_of_all_workflows(&self) -> bool {
-        self.workflows.is_empty() && self.event.is_none() && self.parent.is_none()
+        let is_own = |(key, _): &(String, String)| is_reserved(key);
+        let narrowed = self.event.is_some() || self.parent.is_some() || self.metadata.iter().any(is_own);
+        self.workflows.is_empty() && !narrowed
     }
 
     /// Runs with a tag of the engine's or of this crate, which users cannot ask for.

@@ -38,6 +38,9 @@ pub struct RunSummary {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended, if it has.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Whether its workflow is of another namespace than the client.
+    #[serde(skip)]
+    pub(crate) is_foreign: bool,
 }
 
 impl RunSummary {

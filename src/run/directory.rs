@@ -40,22 +40,6 @@ impl Directory {
     }
 }
 
-/// The workflows of the client's namespace, if it has one.
-pub(crate) async fn of_namespace(client: &Client) -> Result<Option<Vec<WorkflowId>>> {
-    let Some(namespace) = client.namespace() else { return Ok(None) };
-    let (mut found, mut offset) = (Vec::new(), 0);
-    loop {
-        let rows = client.rpc().rest.workflows(namespace, offset, PAGE).await.map_err(Error::unsent)?;
-        for row in rows.iter().filter(|row| row.name.starts_with(namespace)) {
-            found.push(convert::id(&row.metadata.id)?);
-        }
-        if rows.len() < PAGE {
-            return Ok(Some(found));
-        }
-        offset += PAGE;
-    }
-}
-
 async fn ask(client: &Client, name: &str) -> Result<WorkflowId> {
     let full = client.prefixed(name);
     let mut offset = 0;
@@ -63,7 +47,7 @@ async fn ask(client: &Client, name: &str) -> Result<WorkflowId> {
         // A question does nothing, whatever it is asked for.
         let rows = client.rpc().rest.workflows(&full, offset, PAGE).await.map_err(Error::unsent)?;
         if let Some(row) = rows.iter().find(|row| row.name == full) {
-            let id = convert::id(&row.metadata.id)?;
+            let id = convert::id(&row.metadata.id).map_err(Error::unsent)?;
             Directory::of(client).learn(full, id);
             return Ok(id);
         }

@@ -20,7 +20,7 @@ mod start;
 pub use cancel::{CancelBuilder, CancelManyBuilder};
 pub(crate) use chunk::{all_failed, fits, in_chunks};
 pub(crate) use classify::quick;
-pub(crate) use directory::{Directory, of_namespace};
+pub(crate) use directory::Directory;
 pub(crate) use evidence::TaskEnd;
 pub(crate) use gather::{Patience, look, newest_attempts};
 pub use handle::RunHandle;

@@ -9,8 +9,10 @@ pub(crate) fn status(name: &str) -> RunStatus {
     RunStatus::from_name(name)
 }
 
-/// A row of a list of runs, or of tasks. `name` takes the namespace off a workflow's name.
-pub(crate) fn summary(row: Row, tasks: bool, name: impl Fn(&str) -> String) -> Result<RunSummary> {
+/// A row of a list of runs, or of tasks, for a client that may have a namespace.
+pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<RunSummary> {
+    let full = row.workflow_name.unwrap_or_default();
+    let own = namespace.map_or(Some(full.as_str()), |namespace| full.strip_prefix(namespace));
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
     let created_at = row.created_at.or(row.metadata.created_at).ok_or_else(|| {
         Error::new(
@@ -23,7 +25,8 @@ pub(crate) fn summary(row: Row, tasks: bool, name: impl Fn(&str) -> String) -> R
         task: tasks.then(|| super::id(&row.task_external_id)).transpose()?,
         parent_task: super::optional_id(row.parent_task_external_id.as_deref())?,
         workflow: super::id(&row.workflow_id)?,
-        workflow_name: name(row.workflow_name.as_deref().unwrap_or_default()),
+        is_foreign: own.is_none(),
+        workflow_name: own.unwrap_or(&full).to_owned(),
         status: status(&row.status),
         attempt: row.attempt.or(row.retry_count.map(|count| count + 1)).unwrap_or(1),
         error: row.error_message.filter(|text| !text.is_empty()),
