@@ -43,7 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let event = hatchet.push_event("album:uploaded", &Album { photos: 3 }).send().await?;
     println!("event {}", event.id());
-    let run: RunHandle<u32> = event.runs().await?.remove(0).typed();
+    let started = event.runs().await?.into_iter().next().ok_or("nobody listens to it")?;
+    let run: RunHandle<u32> = started.typed();
     run.result().await?;
     tell(&run, "run").await?;
     let again = run.rerun().start().await?;

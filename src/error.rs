@@ -227,14 +227,20 @@ impl Error {
     }
 }
 
-/// For who lets `main` return it or unwraps it: the kind, the text and its causes, each on a line of its own. With `{:#?}` as a
-/// struct.
+/// For who lets `main` return it or unwraps it: the kind, the text, its causes, and what is known of the call. With `{:#?}` as
+/// a struct.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
             write!(f, "{:?}: {self}", self.0.kind)?;
-            let causes = std::iter::successors(self.source(), |&cause| cause.source());
-            return causes.into_iter().try_for_each(|cause| write!(f, "\n  caused by: {cause}"));
+            let mut causes = std::iter::successors(self.source(), |&cause| cause.source());
+            causes.try_for_each(|cause| write!(f, ": {cause}"))?;
+            return match (self.0.answer, self.0.never_reached_server) {
+                (Some(answer), true) => write!(f, " [{answer:?}, nothing was done]"),
+                (Some(answer), false) => write!(f, " [{answer:?}]"),
+                (None, true) => f.write_str(" [nothing was done]"),
+                (None, false) => Ok(()),
+            };
         }
         let mut shown = f.debug_struct("Error");
         shown.field("kind", &self.0.kind).field("text", &self.0.text);
@@ -274,7 +280,7 @@ mod tests {
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("bad byte"));
         let copy = error.clone();
         assert_eq!(copy.source().map(ToString::to_string).as_deref(), Some("bad byte"));
-        assert_eq!(format!("{copy:?}"), "Decode: cannot read the answer\n  caused by: bad byte");
+        assert_eq!(format!("{copy:?}"), "Decode: cannot read the answer: bad byte");
         assert!(format!("{copy:#?}").starts_with("Error {"));
     }
 
@@ -284,5 +290,6 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(error.to_string(), "invalid priority: found 9, accepted 1 to 3");
         assert!(error.never_reached_server());
+        assert!(format!("{error:?}").ends_with("accepted 1 to 3 [nothing was done]"));
     }
 }

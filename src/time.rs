@@ -79,8 +79,8 @@ pub(crate) fn to_proto(at: DateTime<Utc>) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.timestamp(), nanos: at.timestamp_subsec_nanos().cast_signed() }
 }
 
-/// Reads lengths like `1h30m` and `.5s`: numbers with units, of which there are those given, each with its seconds and
-/// before those that its name begins with. No sign, no blanks, and no more nanoseconds than 63 bits count.
+/// Reads lengths like `1h30m` and `.5s`: numbers, each with one of the given units, which are names and seconds. `ms` must be
+/// given before `m`. No sign, no blanks, and no more nanoseconds than 63 bits count.
 pub(crate) fn parse_length(text: &str, units: &[(&str, f64)]) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;

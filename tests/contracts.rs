@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hatchet::embedded::Faults;
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
@@ -67,6 +68,16 @@ fn no_enum_number_is_used_twice_in_an_enum() {
         let numbers = enumeration.value.iter().map(|value| (value.number(), value.name()));
         assert_distinct(&owner, numbers);
     }
+}
+
+/// What can be made to go wrong on the embedded engine is all that can be called.
+#[test]
+fn each_call_of_the_contract_has_a_name_among_the_faults() {
+    let contract = contract();
+    let methods: BTreeSet<_> =
+        contract.iter().filter_map(|line| line.strip_prefix("rpc\t")?.split('\t').nth(1)).collect();
+    let named: BTreeSet<_> = Faults::calls().filter(|call| !call.contains('/')).collect();
+    assert_eq!(named, methods);
 }
 
 // A comparison that never finds anything would pass as well. These show that it finds each kind of

@@ -46,7 +46,7 @@ async fn a_task_goes_on_when_its_workers_stream_is_cut_and_new_ones_come_at_once
     let id = worker.id();
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     sleep(5 * SECOND).await;
-    stage.engine.faults().cut("ListenV2");
+    stage.engine.faults().cut("ListenV2").unwrap();
     sleep(SECOND).await;
     let begun = Instant::now();
     let second = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
@@ -107,8 +107,8 @@ async fn a_wait_outlasts_a_cut_stream() {
     let cuts = async {
         for _ in 0..8 {
             sleep(SECOND).await;
-            stage.engine.faults().cut("SubscribeToWorkflowRuns");
-            stage.engine.faults().cut("SubscribeToWorkflowEvents");
+            stage.engine.faults().cut("SubscribeToWorkflowRuns").unwrap();
+            stage.engine.faults().cut("SubscribeToWorkflowEvents").unwrap();
         }
     };
     let (result, ()) = tokio::join!(run.result(), cuts);

@@ -39,6 +39,16 @@ pub(super) const GRPC: &[&str] = &[
     "UpsertWorkerLabels",
 ];
 
+/// Those of them that answer with a stream.
+pub(super) const STREAMS: [&str; 6] = [
+    "Listen",
+    "ListenV2",
+    "SubscribeToWorkflowEvents",
+    "SubscribeToWorkflowRuns",
+    "DurableTask",
+    "ListenForDurableEvent",
+];
+
 /// The routes of REST.
 pub(super) const REST: &[&str] = &[
     "GET /api/v1/stable/tasks/{task}",
@@ -84,10 +94,39 @@ pub(super) const REST: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
     use http::Method;
 
     use super::*;
     use crate::embedded::Engine;
+
+    /// The calls in the text of a file: after each `.route(` its path, and then what answers to which method.
+    fn routes(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for route in text.split(".route(").skip(1) {
+            let (_, rest) = route.split_once('"').unwrap();
+            let (path, rest) = rest.split_once('"').unwrap();
+            let handlers = rest.split_once(")\n").map_or(rest, |(handlers, _)| handlers);
+            for method in ["get", "post", "patch", "delete"] {
+                let is_there = [" ", "."].iter().any(|before| handlers.contains(&format!("{before}{method}(")));
+                found.extend(is_there.then(|| format!("{} {path}", method.to_uppercase())));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn each_route_of_the_source_is_named() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/embedded/rest");
+        let mut all = BTreeSet::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            all.extend(routes(&std::fs::read_to_string(file.unwrap().path()).unwrap()));
+        }
+        let named: BTreeSet<_> = REST.iter().map(|call| (*call).to_owned()).collect();
+        assert_eq!(all, named);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn each_route_is_served() {

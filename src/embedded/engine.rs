@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -190,15 +191,15 @@ impl Engine {
     }
 
     /// Stops it: ends all streams as the real engine does when it shuts down, and waits for its tasks.
+    ///
+    /// # Panics
+    /// If one of those has, which would be a mistake of this crate.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
-        for task in std::mem::take(&mut self.tasks) {
-            // It does not panic. If it did, that must not pass unnoticed.
-            if let Err(error) = task.await
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
-            }
+        let tasks = std::mem::take(&mut self.tasks);
+        let panics = join_all(tasks).await.into_iter().filter_map(|ended| ended.err()?.try_into_panic().ok());
+        if let Some(panic) = panics.into_iter().next() {
+            std::panic::resume_unwind(panic);
         }
     }
 }

@@ -73,9 +73,24 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Methods {
-    faults: HashMap<String, VecDeque<Fault>>,
+    /// Each with how often it is to happen.
+    faults: HashMap<String, VecDeque<(Fault, usize)>>,
     /// Ends the streams of a method that are open.
     open: HashMap<String, CancellationToken>,
+}
+
+impl Methods {
+    fn planned(&self) -> usize {
+        self.faults.values().flatten().map(|(_, times)| *times).fold(0, usize::saturating_add)
+    }
+
+    fn take(&mut self, method: &str) -> Option<Fault> {
+        let faults = self.faults.get_mut(method)?;
+        faults.retain(|(_, times)| *times > 0);
+        let (fault, times) = faults.front_mut()?;
+        *times -= 1;
+        Some(fault.clone())
+    }
 }
 
 impl Faults {
@@ -114,8 +129,9 @@ impl Faults {
                 format_args!("found the status {status}, accepted: {least} to {most}"),
             ));
         }
-        self.lock().faults.entry(call.to_owned()).or_default().extend(std::iter::repeat_n(fault, times));
-        self.0.planned.fetch_add(times, Relaxed);
+        let mut calls = self.lock();
+        calls.faults.entry(call.to_owned()).or_default().push_back((fault, times));
+        self.0.planned.store(calls.planned(), Relaxed);
         Ok(())
     }
 
@@ -126,16 +142,24 @@ impl Faults {
 
     /// Lets all calls be as they are again.
     pub fn clear(&self) {
-        let mut methods = self.lock();
-        methods.faults.clear();
+        let mut calls = self.lock();
+        calls.faults.clear();
         self.0.planned.store(0, Relaxed);
     }
 
     /// Cuts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New ones can be opened.
-    pub fn cut(&self, method: &str) {
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a name that is none of a stream.
+    pub fn cut(&self, method: &str) -> Result<()> {
+        if !calls::STREAMS.contains(&method) {
+            let known = calls::STREAMS.join(", ");
+            return Err(Error::invalid("fault", format_args!("found the stream {method:?}, accepted: {known}")));
+        }
         if let Some(open) = self.lock().open.remove(method) {
             open.cancel();
         }
+        Ok(())
     }
 
     /// How many calls are still to go wrong.
@@ -148,8 +172,9 @@ impl Faults {
         if self.planned() == 0 {
             return None;
         }
-        let fault = self.lock().faults.get_mut(&method())?.pop_front()?;
-        self.0.planned.fetch_sub(1, Relaxed);
+        let mut calls = self.lock();
+        let fault = calls.take(&method())?;
+        self.0.planned.store(calls.planned(), Relaxed);
         Some(fault)
     }
 
@@ -235,6 +260,11 @@ mod tests {
         faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
         faults.clear();
         assert_eq!((faults.planned(), next("Push")), (0, None));
+        // Always, but for those that come before.
+        faults.inject("Push", Fault::LoseAnswer, usize::MAX).unwrap();
+        faults.inject("Register", Fault::LoseAnswer, 1).unwrap();
+        assert_eq!((next("Push"), faults.planned()), (Some(Fault::LoseAnswer), usize::MAX));
+        assert!(faults.cut("ListenV2").is_ok() && faults.cut("Push").is_err());
     }
 
     #[test]

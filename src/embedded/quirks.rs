@@ -67,8 +67,8 @@ quirks! {
     LateTimeouts,
     /// A task that failed with a back-off lies in its queue for seconds after its delay is over.
     IdleQueue,
-    /// Of a task that is given to a worker as soon as it is queued, the first is stamped some milliseconds after the second in
-    /// half of the cases. REST shows such a task, asked for by itself, as queued for as long as it runs.
+    /// Half of the tasks that are given to a worker as soon as they are queued have a QUEUED event that is stamped some
+    /// milliseconds after ASSIGNED. REST shows such a task, asked for by itself, as queued for as long as it runs.
     LateStamps,
     /// REST gets what happens in pieces and in no order: a task's end is there before its beginning, a run's new state
     /// before its task's events, an event before its runs, and for a moment a failed attempt is the run's end. So is the

@@ -76,7 +76,7 @@ impl Schedule {
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let (zone, text) = split_zone(text);
         if let Some(length) = text.strip_prefix("@every ") {
-            let length = parse_length(length.trim(), &UNITS);
+            let length = parse_length(length, &UNITS);
             let accepted = "@every and a length like 90s or 1h30m";
             let length = length.ok_or_else(|| Problem(format!("found {text:?}, accepted: {accepted}")))?;
             return Ok(Self::Every(Duration::from_secs(length.as_secs().max(1))));
@@ -218,7 +218,7 @@ mod tests {
         {
             assert_eq!(Schedule::parse(text), Ok(Schedule::Every(Duration::from_secs(seconds))), "{text}");
         }
-        for text in ["@every", "@every 1 day", "@every x", "@every -1s", "@never", "@HOURLY"] {
+        for text in ["@every", "@every  90s", "@every 1 day", "@every x", "@every -1s", "@never", "@HOURLY"] {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }
     }

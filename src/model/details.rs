@@ -180,8 +180,7 @@ impl RunDetails {
         self.tasks.iter().filter_map(|task| task.attempts.last()?.finished_at).max()
     }
 
-    /// How often the task that was tried most often was tried again, after a failure or by a replay: the retry count of a run
-    /// of one task.
+    /// The highest retry count of the run's tasks. Failures and replays both count.
     pub fn retry_count(&self) -> u32 {
         self.tasks
             .iter()
@@ -265,7 +264,7 @@ mod tests {
     #[test]
     fn it_can_be_written_as_json() {
         let id = "00000000-0000-4000-8001-000000000001";
-        let outcome = Outcome::Completed(crate::model::Completed { output: Payload::new(r#"{"_value":7}"#) });
+        let outcome = Outcome::Completed(crate::model::Completed { output: Payload::output(r#"{"_value":7}"#) });
         let details = RunDetails {
             id: id.parse().unwrap(),
             workflow: None,
@@ -274,7 +273,7 @@ mod tests {
             status: RunStatus::Completed,
             outcome: Some(outcome),
             trigger: Trigger::Manual,
-            input: Payload::new(r#"{"n":1}"#),
+            input: Payload::input(r#"{"n":1}"#),
             metadata: BTreeMap::from([("k".into(), json!("v"))]),
             engine_metadata: BTreeMap::new(),
             created_at: Some(DateTime::UNIX_EPOCH),

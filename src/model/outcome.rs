@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Payload, RunStatus};
 
-/// How a run ended.
+/// How a run ended. Serialized, it has its state as `status`, beside the fields of what is in it.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {

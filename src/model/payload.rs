@@ -18,16 +18,26 @@ const WRAPPER: &str = "_value";
 
 /// A JSON value as its text. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Payload(Arc<str>);
+pub struct Payload {
+    text: Arc<str>,
+    /// Whether it may travel in a wrapper: inputs and payloads of events never do.
+    is_output: bool,
+}
 
 impl Payload {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.into())
+    /// What a task ended with.
+    pub(crate) fn output(text: &str) -> Self {
+        Self { text: text.into(), is_output: true }
+    }
+
+    /// What a run or an event was made with.
+    pub(crate) fn input(text: &str) -> Self {
+        Self { text: text.into(), is_output: false }
     }
 
     /// The JSON text, as it travelled. May be empty: a worker of another SDK can end a task with no output at all.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Reads the value.
@@ -46,7 +56,7 @@ impl Payload {
 
     /// The value's own text, without what it was wrapped in on its way.
     pub(crate) fn unwrapped(&self) -> &str {
-        unwrapped(&self.0).unwrap_or(&self.0)
+        if self.is_output { unwrapped(&self.text).unwrap_or(&self.text) } else { &self.text }
     }
 }
 
@@ -79,25 +89,26 @@ fn is_empty_object(text: &str) -> bool {
     text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).is_some_and(|inner| inner.trim().is_empty())
 }
 
-/// As the value that it stands for; one that is no JSON as a text.
+/// As the value that it stands for; one that is no JSON as a text. Numbers are those of [`serde_json::Value`]: what has more
+/// digits than they hold is rounded.
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self.parse::<serde_json::Value>() {
             Ok(value) => value.serialize(serializer),
-            Err(_) => serializer.serialize_str(&self.0),
+            Err(_) => serializer.serialize_str(&self.text),
         }
     }
 }
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Display for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.text)
     }
 }
 
@@ -150,7 +161,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn there_and_back(value: &Value) -> Value {
-        Payload::new(&encode_output(value).unwrap()).parse().unwrap()
+        Payload::output(&encode_output(value).unwrap()).parse().unwrap()
     }
 
     #[test]
@@ -168,27 +179,32 @@ mod tests {
         }
         assert_eq!(encode_output(&7).unwrap(), r#"{"_value":7}"#);
         assert_eq!(encode_output(&json!({"_value": 7})).unwrap(), r#"{"_value":{"_value":7}}"#);
-        Payload::new(&encode_output(&()).unwrap()).parse::<()>().unwrap();
+        Payload::output(&encode_output(&()).unwrap()).parse::<()>().unwrap();
+    }
+
+    #[test]
+    fn an_input_is_never_unwrapped() {
+        assert_eq!(Payload::input(r#"{"_value":5}"#).parse::<Value>().unwrap(), json!({"_value": 5}));
     }
 
     #[test]
     fn an_object_that_only_looks_wrapped_is_left_alone() {
         let text = r#"{"_value":1,"more":2}"#;
-        assert_eq!(Payload::new(text).parse::<Value>().unwrap(), json!({"_value": 1, "more": 2}));
+        assert_eq!(Payload::output(text).parse::<Value>().unwrap(), json!({"_value": 1, "more": 2}));
     }
 
     #[test]
     fn an_empty_output_reads_as_nothing() {
-        Payload::new("").parse::<()>().unwrap();
-        assert_eq!(Payload::new("").parse::<Option<u8>>().unwrap(), None);
-        assert_eq!(Payload::new("").parse::<std::collections::BTreeMap<String, u8>>().unwrap().len(), 0);
-        assert_eq!(Payload::new("").parse::<u8>().unwrap_err().kind(), ErrorKind::Decode);
+        Payload::output("").parse::<()>().unwrap();
+        assert_eq!(Payload::output("").parse::<Option<u8>>().unwrap(), None);
+        assert_eq!(Payload::output("").parse::<std::collections::BTreeMap<String, u8>>().unwrap().len(), 0);
+        assert_eq!(Payload::output("").parse::<u8>().unwrap_err().kind(), ErrorKind::Decode);
     }
 
     #[test]
     fn an_input_is_an_object() {
         assert_eq!(encode_input("input", &()).unwrap(), "{}");
-        Payload::new("{}").parse::<()>().unwrap();
+        Payload::output("{}").parse::<()>().unwrap();
         let error = encode_input("input", &[1, 2]).unwrap_err();
         assert_eq!(error.to_string(), "invalid input: found [1,2], accepted: a JSON object");
         assert!(encode_input("input", &json!({"a": "\0"})).unwrap_err().to_string().contains("U+0000"));
@@ -210,7 +226,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_or_refused(text in ".*") {
-            let _ = Payload::new(&text).parse::<Value>();
+            let _ = Payload::output(&text).parse::<Value>();
             prop_assert!(excerpt(&text).chars().count() <= 61);
         }
     }

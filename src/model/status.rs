@@ -3,9 +3,7 @@
 //! A state belongs to an attempt. Order is (attempt, rank): a higher attempt always wins, and within one attempt a run
 //! goes from queued to running to an end and never back. The table below is all there is to it; [`judge`] applies it.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,15 +60,6 @@ impl RunStatus {
     /// Reads a state by its name; one that is not known is carried as it is.
     pub fn from_name(name: &str) -> Self {
         Self::KNOWN.into_iter().find(|status| status.as_str() == name).unwrap_or_else(|| Self::Unknown(name.into()))
-    }
-}
-
-impl FromStr for RunStatus {
-    type Err = Infallible;
-
-    /// As [`from_name`](Self::from_name).
-    fn from_str(name: &str) -> Result<Self, Infallible> {
-        Ok(Self::from_name(name))
     }
 }
 

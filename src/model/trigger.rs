@@ -18,7 +18,8 @@ pub(crate) const RERUN_KEY: &str = "hatchet__rs_rerun_of";
 
 /// What started a run.
 ///
-/// Read from where the engine says it: a field for children, and its own metadata keys for the others.
+/// Read from where the engine says it: a field for children, and its own metadata keys for the others. Serialized, it has what
+/// it is as `kind` (`manual`, `event`, `cron`, `schedule`, `child`), beside the fields of what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]

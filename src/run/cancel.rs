@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-use super::gather::{Patience, look};
+use super::gather::{Patience, look, may_recover};
 use super::handle::RunHandle;
 use super::logs::cancel_line;
 use crate::client::Client;
@@ -110,7 +110,7 @@ macro_rules! cancel_options {
                 self
             }
 
-            /// How long it may take to show, before it counts as not taken; 10 seconds by default.
+            /// How long it may take to show, before it counts as not taken; 10 seconds by default, ten years at most.
             pub fn within(mut self, time: std::time::Duration) -> Self {
                 self.options.within = time;
                 self
@@ -141,7 +141,7 @@ impl CancelBuilder {
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has ended, which [`run_status`](Error::run_status) says how;
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound); [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name
-    /// that is empty or too long.
+    /// that is empty or too long, and for a time that is.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open whether the run is cancelled.
@@ -171,8 +171,8 @@ impl CancelManyBuilder {
     /// Cancels the runs, some hundred at a time, and tells for each what was seen to become of it, in their order.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name that is empty or too long. What concerns one
-    /// run is in its report.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name that is empty or too long, and for a time that
+    /// is. What concerns one run is in its report.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open which runs are cancelled.
@@ -275,7 +275,7 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
                     break;
                 }
             }
-            Err(error) if Instant::now() >= deadline => return not_seen(error.after_the_act()),
+            Err(error) if Instant::now() >= deadline || !may_recover(&error) => return not_seen(error.after_the_act()),
             _ => {}
         }
         looks += 1;

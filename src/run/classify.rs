@@ -258,7 +258,7 @@ fn object(outputs: &[(&str, &Payload)]) -> Payload {
         text.push_str(if value.is_empty() { "null" } else { value });
     }
     text.push('}');
-    Payload::new(&text)
+    Payload::output(&text)
 }
 
 /// The text of an event of a kind, if the newest attempt has one.
@@ -273,8 +273,8 @@ fn last_end(task: &TaskEvidence<'_>, kind: &str) -> Option<String> {
 fn output(task: &TaskEvidence<'_>) -> Payload {
     let streamed = task.results.iter().find_map(|end| end.as_ref().ok()).cloned();
     let by_grpc = || task.grpc?.output.clone();
-    let by_rest = || Some(Payload::new(task.rest?.output.as_ref()?.get()));
-    streamed.or_else(by_grpc).or_else(by_rest).unwrap_or_else(|| Payload::new(""))
+    let by_rest = || Some(Payload::output(task.rest?.output.as_ref()?.get()));
+    streamed.or_else(by_grpc).or_else(by_rest).unwrap_or_else(|| Payload::output(""))
 }
 
 fn error_text(task: &TaskEvidence<'_>) -> Option<String> {
@@ -328,13 +328,13 @@ mod tests {
             results: (!results.is_empty()).then(|| {
                 results
                     .iter()
-                    .map(|end| TaskEnd { id: RUN.into(), task: "work".into(), end: end.map(Payload::new).map_err(str::to_owned) })
+                    .map(|end| TaskEnd { id: RUN.into(), task: "work".into(), end: end.map(Payload::output).map_err(str::to_owned) })
                     .collect()
             }),
             grpc: (!grpc.is_empty()).then(|| GrpcRun {
                 status: RunStatus::from_name(grpc),
                 done: RunStatus::from_name(grpc).is_final(),
-                input: Payload::new("{}"),
+                input: Payload::input("{}"),
                 metadata: BTreeMap::new(),
                 tasks: [("work".to_owned(), task)].into(),
             }),
@@ -493,7 +493,7 @@ mod tests {
     fn a_failure_is_not_believed_of_a_run_that_ended_otherwise() {
         for (grpc, expected) in [("COMPLETED", "completed {}"), ("CANCELLED", "was cancelled")] {
             let mut behind = evidence(grpc, "FAILED", &[("FAILED", "first")], &[]);
-            behind.grpc.as_mut().unwrap().tasks.get_mut("work").unwrap().output = Some(Payload::new("{}"));
+            behind.grpc.as_mut().unwrap().tasks.get_mut("work").unwrap().output = Some(Payload::output("{}"));
             assert_eq!(settled(run(), &behind, true), Finding::Lagging, "{grpc}");
             // There was another attempt, and REST never got to it.
             let Finding::Ended(outcome, conflicts) = settled(run(), &behind, false) else { panic!("{grpc}") };

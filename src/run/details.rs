@@ -76,9 +76,9 @@ fn input(run: RunId, evidence: &Evidence) -> Payload {
         let text = evidence.rest.as_ref()?.run.input.as_ref()?.get();
         let enveloped = || serde_json::from_str::<Envelope>(text).ok()?.input;
         let inner = evidence.is_of_one_task(run).then(enveloped).flatten();
-        Some(Payload::new(inner.as_deref().map_or(text, |inner| inner.get())))
+        Some(Payload::input(inner.as_deref().map_or(text, |inner| inner.get())))
     };
-    by_grpc.or_else(by_rest).unwrap_or_else(|| Payload::new(""))
+    by_grpc.or_else(by_rest).unwrap_or_else(|| Payload::input(""))
 }
 
 fn all_metadata(evidence: &Evidence) -> BTreeMap<String, Value> {

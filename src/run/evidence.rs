@@ -30,7 +30,7 @@ impl TaskEnd {
                 task: task.name,
                 end: match (task.error, task.output) {
                     (Some(error), _) => Err(error),
-                    (None, output) => Ok(Payload::new(&output.unwrap_or_default())),
+                    (None, output) => Ok(Payload::output(&output.unwrap_or_default())),
                 },
             })
             .collect()

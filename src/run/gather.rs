@@ -71,12 +71,7 @@ async fn look_until_whole(
         let gathered = gather(client, run, &mut evidence).await;
         let patient = Instant::now() < deadline;
         match gathered {
-            // A server that restarts, or has trouble with its database, is asked again.
-            Err(error)
-                if patient
-                    && !error.forbids_retries()
-                    && (error.is_transient() || error.kind() == ErrorKind::Server) =>
-            {
+            Err(error) if patient && may_recover(&error) => {
                 tracing::debug!(%run, %error, "a look has failed");
             }
             // A look does nothing.
@@ -84,13 +79,18 @@ async fn look_until_whole(
             Ok(()) => {
                 let finding = settled(run, &evidence, patient);
                 if !patient || is_whole(run, &evidence, &finding, &mut still) {
-                    return details(client, run, &evidence, &finding);
+                    return details(client, run, &evidence, &finding).map_err(Error::unsent);
                 }
             }
         }
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64())).await;
     }
+}
+
+/// Whether it is worth it to ask again: a server restarts, or has trouble with its database.
+pub(super) fn may_recover(error: &Error) -> bool {
+    error.is_transient() || error.kind() == ErrorKind::Server
 }
 
 /// Whether REST has caught up with what was found.
@@ -136,7 +136,9 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     let rpc = client.rpc();
     // In a run of one task, the task has the id of the run. In a run of several, no task has, and their events come with
     // the run.
-    let wants_log = evidence.log.is_some();
+    // A run that is known to be one of several tasks has no log of its own.
+    let may_have_one = evidence.grpc.is_none() || evidence.is_of_one_task(run);
+    let wants_log = evidence.log.is_some() && may_have_one;
     let log = async { if wants_log { logs::first_lines(client, run.into()).await.map(Some) } else { Ok(None) } };
     let (grpc, rest, events, log) =
         future::join4(rpc.admin.run_details(&id), rpc.rest.run(&id), rpc.rest.task_events(&id), log).await;
@@ -150,7 +152,7 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     }
     evidence.rest = known(rest)?;
     evidence.events = known(events)?.unwrap_or_default();
-    evidence.log = log?;
+    evidence.log = log?.or(evidence.log.take());
     Ok(())
 }
 

@@ -154,8 +154,7 @@ pub(super) async fn first_lines(client: &Client, task: TaskId) -> Result<Vec<Log
 
 /// Adds what only the logs know: the first lines, of which those of a run of one task are there, and why the run was cancelled.
 pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()> {
-    let is_single = details.tasks.iter().any(|task| task.id.is_of_its_own(details.id));
-    if !is_single {
+    if !details.is_of_one_task() {
         let reads = details.tasks.iter().map(|task| first_lines(client, task.id));
         // Cut after each task: a run can have hundreds of tasks that log much.
         let first =
@@ -170,18 +169,17 @@ pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()>
     if !matches!(details.outcome, Some(Outcome::Cancelled(_))) {
         return Ok(());
     }
-    let found = if details.logs.len() < RunDetails::LOGS {
-        // These are all.
-        last_request(&details.tasks, &details.logs)
-    } else {
+    let mut found = last_request(&details.tasks, &details.logs);
+    // Not among the first lines, or written after they were read.
+    if found.is_none() || details.logs.len() >= RunDetails::LOGS {
         let search = [("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())];
         let reads = details.tasks.iter().map(|task| read(client, task.id, &search));
         let said = stream::iter(reads.collect::<Vec<_>>()).buffered(AT_ONCE);
-        said.try_fold(None, async |last: Option<CancelRequest>, lines| {
+        let last = said.try_fold(None, async |last: Option<CancelRequest>, lines| {
             Ok(last_request(&details.tasks, &lines).into_iter().chain(last).max_by_key(|request| request.at))
-        })
-        .await?
-    };
+        });
+        found = last.await?;
+    }
     if let Some(Outcome::Cancelled(cancellation)) = &mut details.outcome {
         cancellation.request = found;
     }

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 use super::cancel::{AT_ONCE, not_seen};
-use super::gather::{Patience, look};
+use super::gather::{Patience, look, may_recover};
 use super::handle::RunHandle;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -265,7 +265,11 @@ async fn count_home(client: &Client, waiting: &BTreeMap<RunId, Counts>) -> Vec<(
         });
         let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
         for (run, is_home) in asked {
-            if matches!(is_home, Ok(true)) { home.push((run, is_home)) } else { missing.push((run, is_home)) }
+            let settled = match &is_home {
+                Ok(is_home) => *is_home,
+                Err(error) => !may_recover(error) && !error.is_not_found(),
+            };
+            if settled { home.push((run, is_home)) } else { missing.push((run, is_home)) }
         }
         if missing.is_empty() || Instant::now() >= deadline {
             home.extend(missing);

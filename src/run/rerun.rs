@@ -103,6 +103,6 @@ fn own_input(details: &RunDetails) -> Option<String> {
     match details.input.as_str().trim() {
         "" if details.status == RunStatus::Queued => None,
         "" | "null" => Some("{}".to_owned()),
-        text => Some(Payload::new(text).as_str().to_owned()),
+        text => Some(Payload::input(text).as_str().to_owned()),
     }
 }

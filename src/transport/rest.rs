@@ -1,5 +1,7 @@
 //! REST over the same kind of wire: JSON out, JSON in, and what the server says when it refuses.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::response::Parts;
@@ -102,7 +104,7 @@ impl RestWire {
         if head.status.is_success() {
             return Ok(body);
         }
-        Err(refusal(name, head.status, &body).with_retry_after(pushback(&head.headers)))
+        Err(refusal(name, head.status, &body, pushback(&head.headers)))
     }
 
     /// The same for any request, whatever the answer: path and query as they are, the answer as it came.
@@ -161,7 +163,7 @@ struct Description {
     description: String,
 }
 
-fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
+fn refusal(name: &str, status: StatusCode, body: &[u8], after: Option<Duration>) -> Error {
     let text = match serde_json::from_slice(body) {
         Ok(Explanation::Message { message }) => message,
         Ok(Explanation::Errors { errors }) => {
@@ -183,12 +185,12 @@ fn refusal(name: &str, status: StatusCode, body: &[u8]) -> Error {
     };
     let text =
         if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
-    let mut error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16()));
+    let mut error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16())).with_retry_after(after);
     // A refusal is an answer: nothing was done.
     if status.is_client_error() && kind != ErrorKind::Timeout || kind == ErrorKind::Unimplemented {
         error = error.unsent();
     }
-    if transient { error.transient() } else { error }
+    if transient && !error.forbids_retries() { error.transient() } else { error }
 }
 
 #[cfg(test)]
@@ -203,15 +205,19 @@ mod tests {
 
     #[test]
     fn both_shapes_of_refusals_are_read() {
-        let error =
-            refusal("Trigger", StatusCode::BAD_REQUEST, br#"{"errors":[{"description":"a"},{"description":"b"}]}"#);
+        let error = refusal(
+            "Trigger",
+            StatusCode::BAD_REQUEST,
+            br#"{"errors":[{"description":"a"},{"description":"b"}]}"#,
+            None,
+        );
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Trigger failed: a; b".into()));
-        let error = refusal("Get", StatusCode::FORBIDDEN, br#"{"message":"Please provide valid credentials"}"#);
+        let error = refusal("Get", StatusCode::FORBIDDEN, br#"{"message":"Please provide valid credentials"}"#, None);
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
         assert_eq!(error.answer(), Some(Answer::Http(403)));
-        let error = refusal("Get", StatusCode::NOT_IMPLEMENTED, b"");
+        let error = refusal("Get", StatusCode::NOT_IMPLEMENTED, b"", None);
         assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unimplemented, true));
-        let error = refusal("Get", StatusCode::SERVICE_UNAVAILABLE, b"<html>");
+        let error = refusal("Get", StatusCode::SERVICE_UNAVAILABLE, b"<html>", None);
         assert!(error.is_transient());
         assert_eq!(error.to_string(), "Get was answered with 503 Service Unavailable");
     }

@@ -29,6 +29,7 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
     }
     if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout)
         && !connect::is_hopeless(&status)
+        && !error.forbids_retries()
     {
         error = error.transient();
     }
@@ -147,7 +148,8 @@ mod tests {
         status.metadata_mut().insert("grpc-retry-pushback-ms", "1500".parse().unwrap());
         assert_eq!(from_status("Push", status.clone()).retry_after(), Some(Duration::from_millis(1500)));
         status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
-        assert_eq!(from_status("Push", status).retry_after(), Some(Duration::MAX), "do not try again");
+        let error = from_status("Push", status);
+        assert_eq!((error.retry_after(), error.is_transient()), (Some(Duration::MAX), false), "do not try again");
     }
 
     #[test]

@@ -194,7 +194,7 @@ mod tests {
             workflow_version: None,
             status: status.clone(),
             outcome,
-            input: Payload::new("{}"),
+            input: Payload::input("{}"),
             metadata: std::collections::BTreeMap::default(),
             engine_metadata: std::collections::BTreeMap::default(),
             created_at: Some(at),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn done() -> Outcome {
-        Outcome::Completed(Completed { output: Payload::new("{}") })
+        Outcome::Completed(Completed { output: Payload::output("{}") })
     }
 
     fn told(changes: &[Change]) -> Vec<String> {

@@ -74,13 +74,13 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long running attempts may go on when the worker is told to stop; 30 seconds by default.
+    /// How long running attempts may go on when the worker is told to stop; 30 seconds by default, ten years at most.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// How long an attempt may go on after it was told that it is cancelled; 1 second by default. Then it is dropped. The next
+    /// How long an attempt may go on after it was told that it is cancelled; 1 second by default, ten years at most. Then it is dropped. The next
     /// attempt at its task, if there is one, does not begin before: a task is never at work twice on one worker.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;

@@ -67,6 +67,10 @@ impl RunningWorker {
 
     /// Drains: takes nothing new, lets what runs end within the grace, and tells what became of everything.
     ///
+    /// # Panics
+    /// If the worker's own task has, which would be a mistake of this crate: a report would be a lie then. Panics of tasks are
+    /// failures of their attempts.
+    ///
     /// It takes 1.75 seconds at least: the engine notices that a worker is paused up to 1.5 seconds later, and what it sends
     /// into a closed stream meanwhile would be a failed attempt. Under a paused clock that is no time.
     ///
@@ -100,6 +104,8 @@ struct Driver {
     link: Link<Action>,
     stop: CancellationToken,
     ready: Option<oneshot::Sender<Result<()>>>,
+    /// Whether the last that was heard of the stream is that it is refused.
+    is_refused: bool,
     jobs: JoinSet<Done>,
     /// What each running job is.
     keys: HashMap<Id, Key>,
@@ -153,6 +159,7 @@ impl Driver {
             id,
             stop,
             ready: Some(ready),
+            is_refused: false,
             jobs: JoinSet::new(),
             keys: HashMap::new(),
             running: HashMap::new(),
@@ -185,7 +192,10 @@ impl Driver {
 
     fn on_link(&mut self, event: LinkEvent<Action>, beats: &Beats) {
         match event {
-            LinkEvent::Message(action) => self.on_action(action),
+            LinkEvent::Message(action) => {
+                self.is_refused = false;
+                self.on_action(action);
+            }
             LinkEvent::Due => {
                 self.listen();
                 // Full means that it has not yet begun the last row of soon beats: that one will do.
@@ -193,7 +203,11 @@ impl Driver {
             }
             LinkEvent::Lost(_) => {}
             LinkEvent::Refused(error) => {
-                tracing::error!(%error, "the worker's stream is refused");
+                if std::mem::replace(&mut self.is_refused, true) {
+                    tracing::debug!(%error, "the worker's stream is still refused");
+                } else {
+                    tracing::error!(%error, "the worker's stream is refused");
+                }
                 self.ready.take().map(|ready| ready.send(Err(error)));
                 self.link.give_up();
             }

@@ -188,7 +188,7 @@ impl Job {
             );
             // What was cancelled meanwhile has its end already: another one beside it would corrupt the run.
             let over = self.stop.cancelled.is_cancelled() || Instant::now() + pause > deadline;
-            if refused || error.is_not_found() || over {
+            if refused || error.forbids_retries() || error.is_not_found() || over {
                 return Err(error);
             }
             tracing::warn!(run = %self.key.run, failures, %error, "a report is tried again");

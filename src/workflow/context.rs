@@ -100,7 +100,7 @@ impl Context {
         let output = others.parents.as_ref().and_then(|parents| parents.get(task)).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("no task {task:?} has ended before task {:?}", self.task_name()))
         })?;
-        Payload::new(output.get()).parse()
+        Payload::output(output.get()).parse()
     }
 
     /// Why other tasks of the run failed, by their names: for the task that runs on a failure.

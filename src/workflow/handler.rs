@@ -137,7 +137,7 @@ fn input<I: DeserializeOwned>(payload: &str) -> TaskResult<I> {
         .map_err(|error| TaskError::non_retryable(format_args!("cannot read the assignment's payload: {error}")))?;
     // What was not an object has become null on its way.
     let text = envelope.input.map_or("{}", RawValue::get);
-    Payload::new(text).parse().map_err(|error| {
+    Payload::input(text).parse().map_err(|error| {
         let cause = TaskError::from(error);
         TaskError::non_retryable(format_args!("cannot read the input: {cause}"))
     })

@@ -37,6 +37,10 @@ use serde_json::{Value, json};
 use not_yet::NOT_YET;
 use replay::{Scenario, replay};
 
+const SEED: u64 = 7;
+/// How often a recording of which chance decides is played until it falls as it was recorded.
+const MOST_TRIES: usize = 32;
+
 /// What any two machines differ by.
 const SLACK: i64 = 160;
 
@@ -46,17 +50,23 @@ async fn check(scenario: Scenario, shows: &[Quirk], shows_not: &[Quirk]) {
     let minimal: Quirks = shows.iter().copied().collect();
     let full = shows_not.iter().fold(Quirks::all(), |quirks, quirk| quirks.without(*quirk));
     for quirks in [minimal, full] {
-        let differences = replay(&scenario, quirks, scenario.seed).await;
+        let mut differences = replay(&scenario, quirks, SEED).await;
+        for seed in (SEED..).take(MOST_TRIES).skip(1).take_while(|_| scenario.by_chance) {
+            if differences.is_empty() {
+                break;
+            }
+            differences = replay(&scenario, quirks, seed).await;
+        }
         assert!(differences.is_empty(), "{} with {quirks:?}:\n{}", scenario.name, differences.join("\n"));
     }
     for quirk in shows {
-        let differences = replay(&scenario, minimal.without(*quirk), scenario.seed).await;
+        let differences = replay(&scenario, minimal.without(*quirk), SEED).await;
         assert!(!differences.is_empty(), "{} does not show {quirk:?}", scenario.name);
     }
 }
 
 fn usual(name: &'static str) -> Scenario {
-    Scenario { name, task: Value::Null, slack_ms: SLACK, worker_at: None, seed: 7 }
+    Scenario { name, task: Value::Null, slack_ms: SLACK, worker_at: None, by_chance: false }
 }
 
 fn dag(name: &'static str, task: Value) -> Scenario {
@@ -106,7 +116,7 @@ scenarios! {
     cancelled_queued: Scenario { worker_at: Some(1986), ..usual("cancelled-queued") }, shows [], not [];
     cancelled_running: usual("cancelled-running"), shows [], not [];
     cancelled_then_late_completed: usual("cancelled-then-late-completed"), shows [TwoFinalRows], not [];
-    completed_then_cancelled: Scenario { seed: 4, ..usual("completed-then-cancelled") }, shows [TwoFinalRows, LateAttach], not [];
+    completed_then_cancelled: Scenario { by_chance: true, ..usual("completed-then-cancelled") }, shows [TwoFinalRows, LateAttach], not [];
     bulk_3: usual("bulk-3"), shows [], not [];
     stream_events: usual("stream-events"), shows [], not [];
     logs: usual("logs"), shows [LateAttach], not [];
@@ -117,7 +127,7 @@ scenarios! {
     dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateAttach], not [];
     dag_on_failure: usual("dag-on-failure"), shows [EarlyDagEnd, LateAttach], not [];
     dag_on_failure_skipped: dag("dag-on-failure-skipped", json!({"parents": {"a": [], "b": ["a"]}, "on_failure": "cleanup"})), shows [], not [];
-    dag_cancelled_middle: Scenario { seed: 4, ..dag("dag-cancelled-middle", json!({"parents": diamond()})) }, shows [TwoFinalRows], not [EarlyDagEnd, LateAttach];
+    dag_cancelled_middle: Scenario { by_chance: true, ..dag("dag-cancelled-middle", json!({"parents": diamond()})) }, shows [TwoFinalRows], not [EarlyDagEnd, LateAttach];
 }
 
 /// Recordings with a test of their own shape.

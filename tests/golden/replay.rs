@@ -25,8 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) slack_ms: i64,
     /// When the worker comes, for one that comes late.
     pub(crate) worker_at: Option<i64>,
-    /// For the chances that fell as they did when it was recorded.
-    pub(crate) seed: u64,
+    /// Whether chance decides what is shown.
+    pub(crate) by_chance: bool,
 }
 
 enum Act<'a> {

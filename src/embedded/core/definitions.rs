@@ -55,6 +55,8 @@ impl Core {
         mut definition: Definition,
     ) -> Result<Arc<Version>, Fault> {
         check(&definition)?;
+        let known = self.definitions.find(&definition.name).map(|known| known.id);
+        self.check_filters(known, &definition.rules.filters)?;
         if let Some(known) = self.definitions.find(&definition.name) {
             definition.rules.keep_filters_of(&known.definition.rules);
             if is_same(&known.definition, &definition) {

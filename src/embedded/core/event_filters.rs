@@ -30,10 +30,10 @@ impl EventFilters {
         self.0.iter().filter(move |filter| filter.workflow == workflow)
     }
 
-    /// Whether there is another of the same workflow, scope and expression.
+    /// Whether there is another of the same workflow that says the same.
     fn has_like(&self, id: Option<Uuid>, workflow: Uuid, what: &Filter) -> bool {
         let mut others = self.of(workflow).filter(|other| Some(other.id) != id);
-        others.any(|other| (&other.what.scope, &other.what.text) == (&what.scope, &what.text))
+        others.any(|other| other.what == *what)
     }
 
     fn add(&mut self, turn: &mut Turn<'_>, workflow: Uuid, defined: bool, what: Filter) -> Uuid {
@@ -78,6 +78,16 @@ impl Core {
         }
     }
 
+    /// Refuses those of a definition that say the same as each other, or as one of REST.
+    pub(super) fn check_filters(&self, workflow: Option<Uuid>, filters: &[Filter]) -> Result<(), Fault> {
+        let of_rest = workflow.into_iter().flat_map(|workflow| self.event_filters.of(workflow));
+        let others: Vec<_> = of_rest.filter(|filter| !filter.defined).map(|filter| &filter.what).collect();
+        let doubled = |(at, filter): (usize, &Filter)| {
+            others.contains(&filter) || filters.iter().take(at).any(|other| other == filter)
+        };
+        if filters.iter().enumerate().any(doubled) { Err(Fault::internal()) } else { Ok(()) }
+    }
+
     /// Makes one. Whether there is such a workflow is not looked at.
     pub(crate) fn create_filter(
         &mut self,
@@ -108,9 +118,13 @@ impl Core {
         &mut self,
         turn: &Turn<'_>,
         id: Uuid,
-        what: Filter,
+        change: impl FnOnce(Filter) -> Result<Filter, Fault>,
     ) -> Option<Result<&EventFilter, Fault>> {
-        let workflow = self.find_filter(id)?.workflow;
+        let EventFilter { workflow, what, .. } = self.find_filter(id)?;
+        let (workflow, what) = match change(what.clone()) {
+            Ok(what) => (*workflow, what),
+            Err(fault) => return Some(Err(fault)),
+        };
         if self.event_filters.has_like(Some(id), workflow, &what) {
             return Some(Err(Fault::internal()));
         }

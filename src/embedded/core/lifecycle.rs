@@ -230,11 +230,12 @@ impl Core {
         }
     }
 
-    /// Which of two final rows is found first nobody knows.
+    /// Which of two final rows is found first nobody knows, if the first is an output.
     pub(super) fn disorder(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
         let Some(task) = self.runs.task_mut(key) else { return };
         let is_later = task.finals.iter().rev().skip(1).all(|row| row.at < turn.now);
-        if is_later && turn.coin() {
+        let was_completed = task.finals.first().is_some_and(|row| matches!(row.end, End::Completed(_)));
+        if is_later && was_completed && turn.coin() {
             task.finals.rotate_right(1);
         }
     }

@@ -58,7 +58,7 @@ impl Core {
 
     /// Takes the first of a call, one after the other; and if those of an earlier call are not through, none.
     fn replay_some(&mut self, turn: &mut Turn<'_>, replays: &[Replay]) {
-        if self.replays_until.is_some_and(|until| until > turn.now) {
+        if replays.is_empty() || self.replays_until.is_some_and(|until| until > turn.now) {
             return;
         }
         let mut due = turn.now;

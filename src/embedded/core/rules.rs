@@ -15,7 +15,7 @@ use super::types::{Fault, Label};
 /// What expressions of filters may use.
 const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
 /// What expressions of idempotency keys may use.
-const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id"];
+const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum"];
 
 /// The rules of a definition, checked.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -100,9 +100,8 @@ impl Filter {
     pub(crate) fn new(text: String, scope: String, payload: Value) -> Result<Self, Fault> {
         let expression = match Expression::parse(&text, FILTER_NAMES) {
             Ok(expression) => Some(expression),
-            // The engine's own function is not for filters.
-            Err(Problem::Missing) if !text.contains("checksum(") => return Err(missing(&text)),
-            Err(Problem::Broken | Problem::Missing) => None,
+            Err(Problem::Broken) => None,
+            Err(Problem::Missing) => return Err(missing(&text)),
         };
         Ok(Self { text, scope, payload, expression })
     }

@@ -26,6 +26,7 @@ use tower::Service;
 use uuid::Uuid;
 
 use super::actor::Handle;
+use super::calls::STREAMS;
 use super::core::types::{Code, Fault};
 use super::faults::{self, Faults};
 use crate::rpc::pb::dispatcher_server::DispatcherServer;
@@ -133,16 +134,6 @@ impl Service<Request<Body>> for Services {
         .boxed()
     }
 }
-
-/// The methods that answer with a stream.
-const STREAMS: [&str; 6] = [
-    "Listen",
-    "ListenV2",
-    "SubscribeToWorkflowEvents",
-    "SubscribeToWorkflowRuns",
-    "DurableTask",
-    "ListenForDurableEvent",
-];
 
 impl Services {
     /// Hands a request to its service, if its token is right.

@@ -12,7 +12,6 @@ use super::paging::bad_request;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::{Answer, Engine, Refusal, answer, json as render};
-use crate::embedded::core::Core;
 use crate::embedded::core::event_filters::EventFilter;
 use crate::embedded::core::rules::Filter;
 use crate::embedded::core::types::{Code, Fault};
@@ -86,31 +85,28 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
 }
 
 /// A filter that is there, and then the token.
-async fn find(asked: &OfOne) -> Result<(Uuid, (Filter, Value)), Refusal> {
-    let shown = asked.engine.tenant;
-    let look = move |core: &Core, id, _| core.find_filter(id).map(|found| (found.what.clone(), show(shown, found)));
-    asked.find("filter", Refusal::NOT_FOUND, look).await
+async fn find(asked: &OfOne) -> Result<(Uuid, Value), Refusal> {
+    let tenant = asked.engine.tenant;
+    asked.find("filter", Refusal::NOT_FOUND, move |core, id, _| Some(show(tenant, core.find_filter(id)?))).await
 }
 
 async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1.1))
+    Ok(answer(&find(&asked).await?.1))
 }
 
 async fn update(asked: OfOne, bytes: Bytes) -> Answer {
-    let (id, (old, _)) = find(&asked).await?;
+    let (id, _) = find(&asked).await?;
     let body = Typed::parse(&bytes, "gen.V1UpdateFilterRequest")?;
-    let what = Filter::new(
-        body.text("expression")?.unwrap_or(old.text),
-        body.text("scope")?.unwrap_or(old.scope),
-        body.object("payload")?.map_or(old.payload, Value::Object),
-    )
-    .map_err(refusal)?;
+    let (text, scope, payload) = (body.text("expression")?, body.text("scope")?, body.object("payload")?);
+    let change = |old: Filter| {
+        Filter::new(text.unwrap_or(old.text), scope.unwrap_or(old.scope), payload.map_or(old.payload, Value::Object))
+    };
     let tenant = asked.engine.tenant;
     let changed = asked
         .engine
         .core
         .call(move |core, turn| {
-            core.update_filter(turn, id, what).map(|changed| changed.map(|filter| show(tenant, filter)))
+            core.update_filter(turn, id, change).map(|changed| changed.map(|filter| show(tenant, filter)))
         })
         .await?;
     Ok(answer(&changed.ok_or(Refusal::NOT_FOUND)?.map_err(refusal)?))

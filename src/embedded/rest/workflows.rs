@@ -57,6 +57,7 @@ async fn delete(State(engine): State<Engine>, Path(workflow): Path<String>, auth
     let is_there = engine.core.call(move |core, _| core.find_workflow(workflow).is_some()).await?;
     is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
-    engine.core.call(move |core, _| core.delete_workflow(workflow)).await?;
+    let deleted = engine.core.call(move |core, _| core.delete_workflow(workflow)).await?;
+    deleted.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -34,7 +34,7 @@ pub(crate) fn run(state: RunState) -> Result<GrpcRun> {
     Ok(GrpcRun {
         status: status(&state.status),
         done: state.done,
-        input: Payload::new(&state.input),
+        input: Payload::input(&state.input),
         // Absent or unreadable metadata is none: it is not what anyone asks a run for.
         metadata: serde_json::from_str(&state.metadata).unwrap_or_default(),
         tasks: state.tasks.into_iter().map(task).collect::<Result<_>>()?,
@@ -46,7 +46,7 @@ fn task(state: TaskState) -> Result<(String, GrpcTask)> {
         id: super::id(&state.id)?,
         status: status(&state.status),
         error: state.error,
-        output: state.output.as_deref().map(Payload::new),
+        output: state.output.as_deref().map(Payload::output),
     };
     Ok((state.name, task))
 }

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Expression, Problem> {
-        Expression::parse(text, &["input", "additional_metadata", "event_key"])
+        Expression::parse(text, &["input", "additional_metadata", "event_key", "checksum"])
     }
 
     fn with<R>(ask: impl FnOnce(&Names<'_>) -> R) -> R {
@@ -220,6 +220,8 @@ mod tests {
         for text in missing {
             assert_eq!(read(text), Err(Problem::Missing), "{text}");
         }
+        // The engine's own function is CEL only where it may be called.
+        assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(Problem::Broken));
         assert_eq!(read(&"(".repeat(10_000)), Err(Problem::Missing), "deeper than anyone writes");
         assert_eq!(read(&"!".repeat(10_000)), Err(Problem::Missing));
         assert_eq!(read(&"has(".repeat(10_000)), Err(Problem::Missing));
