@@ -172,6 +172,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_one_namespace_by_itself() {
+        let any = RunFilter::new(Window::all());
+        let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+        assert!(any.is_of_all_workflows() && any.clone().metadata("a", "1").is_of_all_workflows());
+        for narrow in [
+            any.clone().workflow("w"),
+            any.clone().parent(TaskId::from(run)),
+            any.clone().event("00000000-0000-4000-8001-000000000002".parse().unwrap()),
+            any.own_metadata("hatchet__rs_schedule", "x"),
+        ] {
+            assert!(!narrow.is_of_all_workflows(), "{narrow:?}");
+        }
+    }
+
+    #[test]
     fn what_the_server_would_misunderstand_is_refused() {
         let any = RunFilter::new(Window::all());
         let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
