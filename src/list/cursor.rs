@@ -87,6 +87,7 @@ mod tests {
         RunSummary {
             id: format!("00000000-0000-4000-8001-{number:012}").parse().unwrap(),
             task: None,
+            task_name: None,
             parent_task: None,
             workflow: "00000000-0000-4000-8004-000000000001".parse().unwrap(),
             workflow_name: "w".into(),

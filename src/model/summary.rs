@@ -16,6 +16,8 @@ pub struct RunSummary {
     pub id: RunId,
     /// The task, in a list of tasks.
     pub task: Option<TaskId>,
+    /// The task's name in its workflow, in a list of tasks.
+    pub task_name: Option<String>,
     /// The task that started it as a child.
     pub parent_task: Option<TaskId>,
     /// Its workflow.

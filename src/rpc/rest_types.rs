@@ -126,6 +126,8 @@ pub(crate) struct Envelope {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row {
+    #[serde(default)]
+    pub(crate) display_name: String,
     pub(crate) metadata: Meta,
     pub(crate) status: String,
     #[serde(default)]

@@ -1,8 +1,9 @@
 //! Runs of several tasks, in all the rows that are about them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hatchet::{Context, Outcome, RunStatus, Task, TaskError, TimeoutKind, Workflow};
+use hatchet::{Context, Outcome, RunFilter, RunStatus, Task, TaskError, TimeoutKind, Workflow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -56,6 +57,13 @@ async fn m3_the_output_of_each_task_of_a_dag(world: World) {
     assert!(details.tasks.iter().all(|task| task.status == RunStatus::Completed && task.attempts.len() == 1));
     assert_eq!((details.input.parse::<Number>().unwrap().n, details.attempt(), details.conflicts.len()), (7, 1, 0));
     assert_eq!(details.workflow_name.as_deref(), Some(flow.name()));
+    // A list of tasks has their names, too.
+    let tasks = world.hatchet.runs(RunFilter::new(world.window()).workflow(flow.name()).tasks());
+    let names = async || {
+        let rows = tasks.page(10).await.unwrap().runs;
+        rows.into_iter().filter_map(|row| row.task_name).collect::<BTreeSet<_>>()
+    };
+    world.eventually(async || names().await.into_iter().eq(["first", "last", "left", "right"])).await;
     worker.shutdown().await;
 }
 

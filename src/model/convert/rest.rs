@@ -23,6 +23,7 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
     Ok(RunSummary {
         id: super::id(&row.workflow_run_external_id)?,
         task: tasks.then(|| super::id(&row.task_external_id)).transpose()?,
+        task_name: tasks.then(|| task_name(&row.display_name)).flatten(),
         parent_task: super::optional_id(row.parent_task_external_id.as_deref())?,
         workflow: super::id(&row.workflow_id)?,
         is_foreign: own.is_none(),
@@ -36,6 +37,12 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
         started_at: row.started_at,
         finished_at: row.finished_at,
     })
+}
+
+/// The server shows a task under its name, a hyphen, and when it was made.
+fn task_name(display: &str) -> Option<String> {
+    let (name, made) = display.rsplit_once('-')?;
+    made.parse::<u64>().ok().map(|_| name.to_owned())
 }
 
 /// A line of a task's log.
@@ -53,6 +60,12 @@ pub(crate) fn log_line(task: TaskId, row: LogRow) -> LogLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_is_shown_under_its_name() {
+        assert_eq!(task_name("work-2-1795442743751").as_deref(), Some("work-2"));
+        assert_eq!((task_name("work-2x"), task_name("work")), (None, None));
+    }
 
     #[test]
     fn s10_a_status_name_that_is_not_known_is_carried() {
