@@ -67,8 +67,8 @@ async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 8 });
     let details = run.details().await.unwrap();
     let late = details.created_at.unwrap() - at;
-    // A loaded engine that misses the time looks again five seconds later.
-    let most = TimeDelta::seconds(if world.engine.is_some() { 2 } else { 7 });
+    // A loaded engine can miss the time, and the next look five seconds later, too.
+    let most = TimeDelta::seconds(if world.engine.is_some() { 2 } else { 15 });
     assert!((TimeDelta::zero()..most).contains(&late), "{late}");
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     let Trigger::Schedule(trigger) = &details.trigger else { panic!("{}", details.trigger) };
