@@ -2,7 +2,8 @@
 //!
 //! No stream alone is believed. The result stream is enough where it cannot mislead: one entry for each task, all with an
 //! output, or one with an error's text that can only be a failure's. Everything else is settled by REST's view of the run,
-//! which is the steady one, and by the tasks' events, which alone know a timeout.
+//! which is the steady one, and by the tasks' events, which alone know a timeout; unless REST has not heard of the last
+//! attempt after all the time that it was given: then gRPC is believed.
 
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use crate::model::convert::grpc::GrpcRun;
@@ -122,10 +123,18 @@ fn has_that_error(task: &TaskEvidence<'_>) -> bool {
 }
 
 /// Whether there was an attempt that REST has not heard of, after the one whose end it shows.
+fn lacks_attempt(task: &TaskEvidence<'_>) -> bool {
+    task.is_to_begin_anew() || !agrees(task) && task.attempts.last().is_some_and(has_failed)
+}
+
+/// The same, if the task ended otherwise than REST shows.
 pub(super) fn is_behind(task: &TaskEvidence<'_>) -> bool {
-    let ended_otherwise =
-        || task.grpc.is_some_and(|task| matches!(task.status, RunStatus::Completed | RunStatus::Cancelled));
-    task.is_to_begin_anew() || !agrees(task) && ended_otherwise()
+    let failed = task.grpc.is_some_and(|task| task.status == RunStatus::Failed);
+    lacks_attempt(task) && !failed
+}
+
+fn has_failed(attempt: &Attempt) -> bool {
+    matches!(attempt.status, RunStatus::Failed | RunStatus::TimedOut)
 }
 
 /// Whether REST's history of a task may not be all there yet: its rows arrive in no order.
@@ -136,11 +145,10 @@ pub(super) fn is_behind(task: &TaskEvidence<'_>) -> bool {
 /// and should say so.
 pub(super) fn may_be_behind(task: &TaskEvidence<'_>) -> bool {
     let Some((last, earlier)) = task.attempts.split_last() else { return true };
-    let failed = matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
     let by_itself = |status: &RunStatus| matches!(status, RunStatus::Completed | RunStatus::Cancelled);
     let unexplained = |attempt: &Attempt| by_itself(&attempt.status) && !task.replayed_after.contains(&attempt.number);
     task.is_to_begin_anew()
-        || failed && i64::from(last.number) <= task.retries
+        || has_failed(last) && i64::from(last.number) <= task.retries
         || task.attempts.iter().any(has_no_beginning)
         || earlier.iter().any(|attempt| !attempt.status.is_final() || unexplained(attempt))
 }
@@ -193,12 +201,12 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
         }
         // The first that failed is why the run did: the others were cancelled after it, or came to clear up.
         (tasks, _) => {
-            let failed = |task: &&TaskEvidence<'_>| {
-                let failed = |last: &Attempt| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut);
-                !is_behind(task) && task.attempts.last().is_some_and(failed)
+            let failed = |task: &&TaskEvidence<'_>| !is_behind(task) && task.attempts.last().is_some_and(has_failed);
+            // Of one that failed once more, unheard of, it is not known when.
+            let ended = |task: &&TaskEvidence<'_>| {
+                (lacks_attempt(task), task.attempts.last().and_then(|last| last.finished_at))
             };
-            let first =
-                tasks.iter().filter(failed).min_by_key(|task| task.attempts.last().and_then(|last| last.finished_at));
+            let first = tasks.iter().filter(failed).min_by_key(ended);
             let text = || evidence.rest.as_ref()?.run.error_message.clone();
             first.map_or_else(|| failed_by(None, text()), failure)
         }
@@ -286,15 +294,24 @@ fn error_text(task: &TaskEvidence<'_>) -> Option<String> {
 }
 
 /// Brings the attempts into line with how the task ended: of one with two ends, the last attempt shows the one that lasts; and
-/// one that REST has not heard of is there without its times.
-pub(super) fn attempts_of(task: &TaskEvidence<'_>, outcome: Option<&Outcome>) -> Vec<Attempt> {
+/// if the run is over, one that REST has not heard of is there without its times.
+pub(super) fn attempts_of(task: &TaskEvidence<'_>, outcome: Option<&Outcome>, is_over: bool) -> Vec<Attempt> {
     let mut attempts = task.attempts.clone();
     let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) else { return attempts };
-    if is_behind(task) {
-        let number = last.number + 1;
-        let (queued_at, started_at, finished_at) = (None, None, None);
-        let unheard_of =
-            Attempt { number, status: outcome.status(), queued_at, started_at, finished_at, worker: None, error: None };
+    if is_over && lacks_attempt(task) {
+        let error = match outcome {
+            Outcome::Failed(failure) => Some(failure.message.clone()),
+            _ => None,
+        };
+        let unheard_of = Attempt {
+            number: last.number + 1,
+            status: outcome.status(),
+            queued_at: None,
+            started_at: None,
+            finished_at: None,
+            worker: None,
+            error,
+        };
         attempts.push(unheard_of);
     } else {
         last.status = outcome.status();
@@ -498,11 +515,35 @@ mod tests {
             // There was another attempt, and REST never got to it.
             let Finding::Ended(outcome, conflicts) = settled(run(), &behind, false) else { panic!("{grpc}") };
             assert_eq!((told(&outcome).as_str(), conflicts.len()), (expected, 0));
-            let attempts = attempts_of(&behind.tasks(run())[0], Some(&outcome));
+            let attempts = attempts_of(&behind.tasks(run())[0], Some(&outcome), true);
             let attempts: Vec<_> =
                 attempts.iter().map(|each| (each.number, each.status.as_str(), each.error.as_deref())).collect();
             assert_eq!(attempts, [(1, "FAILED", Some("first")), (2, grpc, None)]);
         }
+    }
+
+    #[test]
+    fn another_failure_than_the_one_that_rest_knows_is_an_attempt_of_its_own() {
+        let mut behind = evidence("FAILED", "FAILED", &[("FAILED", "first")], &[]);
+        behind.grpc.as_mut().unwrap().tasks.get_mut("work").unwrap().error = Some("second".into());
+        let Finding::Ended(outcome, _) = settled(run(), &behind, false) else { panic!() };
+        assert_eq!(told(&outcome), "failed: second");
+        let attempts = |is_over| {
+            let attempts = attempts_of(&behind.tasks(run())[0], Some(&outcome), is_over).into_iter();
+            attempts.map(|each| (each.number, each.error.unwrap_or_default())).collect::<Vec<_>>()
+        };
+        assert_eq!(attempts(true), [(1, "first".to_owned()), (2, "second".to_owned())]);
+        // While the run goes on, no attempt is made up.
+        assert_eq!(attempts(false), [(1, "first".to_owned())]);
+    }
+
+    #[test]
+    fn a_failure_without_an_attempt_that_failed_is_no_attempt_before_the_last() {
+        // A schedule timeout whose event has not come yet.
+        let early = evidence("CANCELLED", "FAILED", &[("QUEUED", "")], &[]);
+        let Finding::Ended(outcome, conflicts) = settled(run(), &early, false) else { panic!() };
+        assert_eq!((told(&outcome).as_str(), conflicts.len()), ("failed", 1));
+        assert_eq!(attempts_of(&early.tasks(run())[0], Some(&outcome), true).len(), 1);
     }
 
     #[test]

@@ -46,13 +46,14 @@ pub(super) fn details(client: &Client, run: RunId, evidence: &Evidence, finding:
 }
 
 fn task_details(run: RunId, task: &TaskEvidence<'_>, status: &RunStatus, outcome: Option<&Outcome>) -> TaskDetails {
+    let is_over = outcome.is_some();
     let (status, outcome) = if task.id.is_of_its_own(run) {
         // What holds for the run holds for its one task.
         (status.clone(), outcome.cloned())
     } else {
         // Before the run has ended, gRPC says nothing about a task that is to be believed.
-        let by_grpc = || task.grpc.map(|task| task.status.clone()).filter(|_| outcome.is_some());
-        let steady = task.steady().filter(|_| !is_behind(task) || outcome.is_none());
+        let by_grpc = || task.grpc.map(|task| task.status.clone()).filter(|_| is_over);
+        let steady = task.steady().filter(|_| !is_over || !is_behind(task));
         let status = steady.or_else(by_grpc).unwrap_or(RunStatus::Queued);
         match status.is_final().then(|| task_outcome(task, &status)) {
             Some(outcome) => (outcome.status(), Some(outcome)),
@@ -63,7 +64,7 @@ fn task_details(run: RunId, task: &TaskEvidence<'_>, status: &RunStatus, outcome
         id: task.id,
         name: task.name.clone(),
         status,
-        attempts: attempts_of(task, outcome.as_ref()),
+        attempts: attempts_of(task, outcome.as_ref(), is_over),
         replayed_after: task.replayed_after.clone(),
         outcome,
     }
