@@ -78,6 +78,15 @@ fn each_call_of_the_contract_has_a_name_among_the_faults() {
         contract.iter().filter_map(|line| line.strip_prefix("rpc\t")?.split('\t').nth(1)).collect();
     let named: BTreeSet<_> = Faults::calls().filter(|call| !call.contains('/')).collect();
     assert_eq!(named, methods);
+    // And what can be cut is all that answers with a stream.
+    let streams = contract.iter().filter(|line| {
+        line.starts_with("rpc\t") && line.split('\t').nth(4).is_some_and(|answer| answer.starts_with("stream "))
+    });
+    let streams: BTreeSet<_> = streams.filter_map(|line| line.split('\t').nth(2)).collect();
+    assert_eq!(
+        methods.into_iter().filter(|method| Faults::default().cut(method).is_ok()).collect::<BTreeSet<_>>(),
+        streams
+    );
 }
 
 // A comparison that never finds anything would pass as well. These show that it finds each kind of

@@ -285,3 +285,40 @@ async fn an_engine_that_is_gone_is_not_asked_again_and_again() {
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_that_is_written_while_the_run_is_looked_at_is_not_missed() {
+    let (stage, worker) = stage().await;
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    sleep(SECOND).await;
+    // The log is read at once, and what gRPC says of the state comes seconds later.
+    stage.engine.faults().inject("GetRunDetails", Fault::Delay(5 * SECOND), 1).unwrap();
+    let cancelled = async {
+        sleep(SECOND).await;
+        run.cancel().reason("late").send().await.unwrap();
+    };
+    let (details, ()) = tokio::join!(run.details(), cancelled);
+    let details = details.unwrap();
+    assert_eq!(details.status, RunStatus::Cancelled);
+    assert_eq!(details.cancellation().unwrap().reason.as_deref(), Some("late"));
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_get_better_is_not_looked_at_until_the_time_is_over() {
+    let (stage, worker) = stage().await;
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    stage.engine.faults().inject("CancelTasks", Fault::Delay(SECOND), 1).unwrap();
+    let expired = async {
+        // Between the look before the cancel, and the looks after it.
+        sleep(SECOND / 2).await;
+        stage.engine.faults().inject("GetRunDetails", Fault::Refuse(16), 1000).unwrap();
+    };
+    let begun = Instant::now();
+    let (reports, ()) = tokio::join!(stage.hatchet.cancel_runs([run.id()]).send(), expired);
+    let report = reports.unwrap().remove(0);
+    let Seen::Failed(error) = &report.seen else { panic!("{report}") };
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unauthenticated, false), "{error}");
+    assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
+    worker.shutdown().await;
+}

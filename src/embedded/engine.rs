@@ -193,7 +193,7 @@ impl Engine {
     /// Stops it: ends all streams as the real engine does when it shuts down, and waits for its tasks.
     ///
     /// # Panics
-    /// If one of those has, which would be a mistake of this crate.
+    /// If one of those panicked.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let tasks = std::mem::take(&mut self.tasks);

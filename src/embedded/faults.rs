@@ -129,9 +129,9 @@ impl Faults {
                 format_args!("found the status {status}, accepted: {least} to {most}"),
             ));
         }
-        let mut calls = self.lock();
-        calls.faults.entry(call.to_owned()).or_default().push_back((fault, times));
-        self.0.planned.store(calls.planned(), Relaxed);
+        let mut methods = self.lock();
+        methods.faults.entry(call.to_owned()).or_default().push_back((fault, times));
+        self.0.planned.store(methods.planned(), Relaxed);
         Ok(())
     }
 
@@ -142,8 +142,8 @@ impl Faults {
 
     /// Lets all calls be as they are again.
     pub fn clear(&self) {
-        let mut calls = self.lock();
-        calls.faults.clear();
+        let mut methods = self.lock();
+        methods.faults.clear();
         self.0.planned.store(0, Relaxed);
     }
 
@@ -172,9 +172,9 @@ impl Faults {
         if self.planned() == 0 {
             return None;
         }
-        let mut calls = self.lock();
-        let fault = calls.take(&method())?;
-        self.0.planned.store(calls.planned(), Relaxed);
+        let mut methods = self.lock();
+        let fault = methods.take(&method())?;
+        self.0.planned.store(methods.planned(), Relaxed);
         Some(fault)
     }
 

@@ -22,12 +22,17 @@ const PAGE: usize = 200;
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::RunQuery::items).
 ///
 /// Each page costs the same, however far it is, and runs that arrive while it is read do not disturb it: none comes twice,
-/// none is missed that was there when it began. An error ends it. Nothing is asked before the first item is.
+/// none is missed that was there when it began. An error ends it. Nothing is asked before the first item is. In a namespace,
+/// without a workflow's name, pages have runs of others, which are passed over.
 pub struct RunItems(Pin<Box<dyn Stream<Item = Result<RunSummary>> + Send>>);
 
 impl RunItems {
     pub(super) fn new(client: Client, filter: RunFilter) -> Self {
-        let walk = Walk { client, filter, under_way: None, ready: VecDeque::new(), over: false };
+        Self::of_pages(client, filter, PAGE)
+    }
+
+    pub(super) fn of_pages(client: Client, filter: RunFilter, size: usize) -> Self {
+        let walk = Walk { client, filter, size, under_way: None, ready: VecDeque::new(), over: false };
         Self(Box::pin(unfold(walk, |mut walk| async move { Some((walk.next().await?, walk)) })))
     }
 
@@ -57,6 +62,8 @@ impl fmt::Debug for RunItems {
 struct Walk {
     client: Client,
     filter: RunFilter,
+    /// Rows for each question.
+    size: usize,
     /// The filter in the server's words, without an end, and where the walk stands. Made at the first item.
     under_way: Option<(Parameters, Cursor)>,
     ready: VecDeque<RunSummary>,
@@ -89,7 +96,7 @@ impl Walk {
         } else {
             let mut parameters = parameters(&self.client, &self.filter).await?;
             parameters.retain(|(name, _)| *name != "until");
-            self.under_way.insert((parameters, Cursor::new(PAGE, self.filter.window.until())))
+            self.under_way.insert((parameters, Cursor::new(self.size, self.filter.window.until())))
         };
         let Some(question) = cursor.question() else { return Ok(None) };
         let mut all = parameters.clone();

@@ -17,6 +17,8 @@ use crate::run::Directory;
 const MOST_COUNTED: u64 = 20_000;
 /// So many rows cannot all have moved on at the same moment.
 const MANY: usize = 10;
+/// So many rows at least are read at a time where most may be of others.
+const FEWEST: usize = 50;
 /// A page has at most so many rows: the server has no limit, and a huge page holds up everyone.
 const LARGEST_PAGE: usize = 1000;
 
@@ -135,7 +137,8 @@ impl RunQuery {
         &self.filter
     }
 
-    /// The newest runs that match, at most `size` of them, and how many match in all.
+    /// The newest runs that match, at most `size` of them, and how many match in all. In a namespace, without a workflow's
+    /// name, it reads on until it has them, or all that the window has.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a size of 0 or over 1000 and for a filter that the server would
@@ -147,14 +150,14 @@ impl RunQuery {
         check_page(size)?;
         let parameters = parameters(&self.client, &self.filter).await?;
         if self.is_among_others() {
-            let mut items = self.items();
+            let mut items = RunItems::of_pages(self.client.clone(), self.filter.clone(), size.max(FEWEST));
             let mut runs = Vec::new();
             while runs.len() < size
                 && let Some(run) = items.next().await.transpose()?
             {
                 runs.push(run);
             }
-            let whole = runs.len() < size || items.next().await.transpose()?.is_none();
+            let whole = runs.len() < size;
             let exactly = Total::Exactly(runs.len() as u64);
             let total = if whole { exactly } else { total(&self.client, &self.filter, &parameters).await?.at_most() };
             return Ok(Page { runs, total });
@@ -259,7 +262,7 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
     parameters
         .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
-    let tags = filter.metadata.iter().chain(&filter.any_metadata);
+    let tags = filter.metadata.iter().chain(&filter.any_metadata).chain(&filter.own_metadata);
     parameters.extend(tags.map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
     parameters.extend(filter.event.map(|id| ("triggering_event_external_id", id.to_string())));
     parameters.extend(filter.parent.map(|id| ("parent_task_external_id", id.to_string())));

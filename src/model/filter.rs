@@ -1,6 +1,6 @@
 //! Which runs: one value for everything that works on many runs.
 
-use super::metadata::{check_key, is_reserved};
+use super::metadata::check_key;
 use super::{EventId, RunStatus, TaskId, Window, WorkerId};
 use crate::error::{Error, Result};
 
@@ -25,6 +25,8 @@ pub struct RunFilter {
     pub(crate) statuses: Vec<RunStatus>,
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) any_metadata: Vec<(String, String)>,
+    /// A tag of the engine's or of this crate, which users cannot ask for.
+    pub(crate) own_metadata: Option<(String, String)>,
     pub(crate) event: Option<EventId>,
     pub(crate) parent: Option<TaskId>,
     pub(crate) worker: Option<WorkerId>,
@@ -40,6 +42,7 @@ impl RunFilter {
             statuses: Vec::new(),
             metadata: Vec::new(),
             any_metadata: Vec::new(),
+            own_metadata: None,
             event: None,
             parent: None,
             worker: None,
@@ -112,14 +115,12 @@ impl RunFilter {
     /// Whether runs of any workflow are meant. An event, a parent and a tag of the crate's own are of one namespace by
     /// themselves.
     pub(crate) fn is_of_all_workflows(&self) -> bool {
-        let is_own = |(key, _): &(String, String)| is_reserved(key);
-        let narrowed = self.event.is_some() || self.parent.is_some() || self.metadata.iter().any(is_own);
+        let narrowed = self.event.is_some() || self.parent.is_some() || self.own_metadata.is_some();
         self.workflows.is_empty() && !narrowed
     }
 
-    /// Runs with a tag of the engine's or of this crate, which users cannot ask for.
     pub(crate) fn own_metadata(mut self, key: &str, value: &str) -> Self {
-        self.metadata.push((key.to_owned(), value.to_owned()));
+        self.own_metadata = Some((key.to_owned(), value.to_owned()));
         self
     }
 
@@ -128,10 +129,7 @@ impl RunFilter {
         let refuse = |problem: std::fmt::Arguments<'_>| Err(Error::invalid("filter", problem));
         for tags in [&self.metadata, &self.any_metadata] {
             for (at, (key, _)) in tags.iter().enumerate() {
-                // The crate's own are made by itself.
-                if !is_reserved(key) {
-                    check_key(key)?;
-                }
+                check_key(key)?;
                 if tags.iter().take(at).any(|(other, _)| other == key) {
                     return refuse(format_args!("the metadata key {key:?} is given twice, accepted: once"));
                 }
@@ -197,6 +195,7 @@ mod tests {
             (any.clone().metadata("a", "1").any_metadata("b", "2"), "accepted: either"),
             (any.clone().tasks().parent(TaskId::from(run)), "tasks by event or by parent"),
             (any.clone().metadata("a:b", "1"), "without a colon"),
+            (any.clone().metadata("hatchet__cron_name", "nightly"), "hatchet__"),
             (any.clone().status(RunStatus::Unknown("NOPE".into())), "\"NOPE\" is not known"),
             (RunFilter::new(Window::between(day(2), day(1))), "before it starts"),
         ] {

@@ -141,7 +141,7 @@ impl CancelBuilder {
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has ended, which [`run_status`](Error::run_status) says how;
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound); [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name
-    /// that is empty or too long, and for a time that is.
+    /// that is empty or too long, and for a time of over ten years.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open whether the run is cancelled.
@@ -171,8 +171,8 @@ impl CancelManyBuilder {
     /// Cancels the runs, some hundred at a time, and tells for each what was seen to become of it, in their order.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name that is empty or too long, and for a time that
-    /// is. What concerns one run is in its report.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name that is empty or too long, and for a time of
+    /// over ten years. What concerns one run is in its report.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open which runs are cancelled.
@@ -269,10 +269,11 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
             Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
             // Too big to be sent this way: a full look tells.
             Err(error) if error.kind() == crate::error::ErrorKind::TooLarge => {
-                let ended =
-                    look(client, run, None, Patience::Short).await.is_ok_and(|details| details.outcome.is_some());
-                if ended || Instant::now() >= deadline {
-                    break;
+                match look(client, run, None, Patience::Short).await {
+                    Ok(details) if details.outcome.is_some() => break,
+                    Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),
+                    _ if Instant::now() >= deadline => break,
+                    _ => {}
                 }
             }
             Err(error) if Instant::now() >= deadline || !may_recover(&error) => return not_seen(error.after_the_act()),

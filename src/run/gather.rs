@@ -90,7 +90,7 @@ async fn look_until_whole(
 
 /// Whether it is worth it to ask again: a server restarts, or has trouble with its database.
 pub(super) fn may_recover(error: &Error) -> bool {
-    error.is_transient() || error.kind() == ErrorKind::Server
+    error.is_transient() || error.kind() == ErrorKind::Server && !error.forbids_retries()
 }
 
 /// Whether REST has caught up with what was found.

@@ -170,8 +170,9 @@ pub(super) async fn add(client: &Client, details: &mut RunDetails) -> Result<()>
         return Ok(());
     }
     let mut found = last_request(&details.tasks, &details.logs);
-    // Not among the first lines, or written after they were read.
-    if found.is_none() || details.logs.len() >= RunDetails::LOGS {
+    // It may be further down; and that of one task was read along with its state, so it may have been written since.
+    let may_be_late = found.is_none() && details.is_of_one_task();
+    if may_be_late || details.logs.len() >= RunDetails::LOGS {
         let search = [("limit", LARGEST.to_string()), ("search", CANCEL_TEXT.to_owned())];
         let reads = details.tasks.iter().map(|task| read(client, task.id, &search));
         let said = stream::iter(reads.collect::<Vec<_>>()).buffered(AT_ONCE);

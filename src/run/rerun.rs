@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::trigger::RERUN_KEY;
-use crate::model::{Payload, Priority, RunDetails, RunStatus};
+use crate::model::{Priority, RunDetails, RunStatus};
 
 impl<O> RunHandle<O> {
     /// Prepares a new run of the same workflow with the same input, whatever state this one is in. Its details
@@ -103,6 +103,6 @@ fn own_input(details: &RunDetails) -> Option<String> {
     match details.input.as_str().trim() {
         "" if details.status == RunStatus::Queued => None,
         "" | "null" => Some("{}".to_owned()),
-        text => Some(Payload::input(text).as_str().to_owned()),
+        text => Some(text.to_owned()),
     }
 }

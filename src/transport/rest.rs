@@ -220,5 +220,7 @@ mod tests {
         let error = refusal("Get", StatusCode::SERVICE_UNAVAILABLE, b"<html>", None);
         assert!(error.is_transient());
         assert_eq!(error.to_string(), "Get was answered with 503 Service Unavailable");
+        let error = refusal("Get", StatusCode::SERVICE_UNAVAILABLE, b"", Some(Duration::MAX));
+        assert!(!error.is_transient() && error.forbids_retries());
     }
 }

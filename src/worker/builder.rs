@@ -80,8 +80,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long an attempt may go on after it was told that it is cancelled; 1 second by default, ten years at most. Then it is dropped. The next
-    /// attempt at its task, if there is one, does not begin before: a task is never at work twice on one worker.
+    /// How long an attempt may go on after it was told that it is cancelled; 1 second by default, ten years at most. Then it is
+    /// dropped. The next attempt at its task, if there is one, does not begin before: a task is never at work twice on one
+    /// worker.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self

@@ -67,12 +67,12 @@ impl RunningWorker {
 
     /// Drains: takes nothing new, lets what runs end within the grace, and tells what became of everything.
     ///
-    /// # Panics
-    /// If the worker's own task has, which would be a mistake of this crate: a report would be a lie then. Panics of tasks are
-    /// failures of their attempts.
-    ///
     /// It takes 1.75 seconds at least: the engine notices that a worker is paused up to 1.5 seconds later, and what it sends
     /// into a closed stream meanwhile would be a failed attempt. Under a paused clock that is no time.
+    ///
+    /// # Panics
+    /// If this crate's own code panicked in the background; a report would be a lie then. A task that panics is only a failed
+    /// attempt.
     ///
     /// # Cancel safety
     /// Dropping the future stops the worker at once.
@@ -104,7 +104,7 @@ struct Driver {
     link: Link<Action>,
     stop: CancellationToken,
     ready: Option<oneshot::Sender<Result<()>>>,
-    /// Whether the last that was heard of the stream is that it is refused.
+    /// Whether it has been said that the stream is refused, and nothing better was heard since.
     is_refused: bool,
     jobs: JoinSet<Done>,
     /// What each running job is.
@@ -201,7 +201,7 @@ impl Driver {
                 // Full means that it has not yet begun the last row of soon beats: that one will do.
                 let _ = beats.opened.try_send(());
             }
-            LinkEvent::Lost(_) => {}
+            LinkEvent::Lost(_) => self.is_refused = false,
             LinkEvent::Refused(error) => {
                 if std::mem::replace(&mut self.is_refused, true) {
                     tracing::debug!(%error, "the worker's stream is still refused");
@@ -325,6 +325,7 @@ impl Driver {
     fn on_beat(&mut self, beat: Beat) {
         match beat {
             Beat::Accepted => {
+                self.is_refused = false;
                 self.ready.take().map(|ready| ready.send(Ok(())));
             }
             // A beat from before the stream was asked for, or from its first moment, says nothing about it.

@@ -13,6 +13,7 @@ rows! {
     p1_replay_a_completed_run,
     p2_replay_a_failed_run,
     p2_replay_a_failed_dag,
+    p2_a_replay_that_is_under_way_has_no_attempt_too_many,
     p3_with_the_original_input,
     p4_a_rerun_is_a_new_run_with_the_same_input,
     p5_a_rerun_links_to_its_original_both_ways,
@@ -85,6 +86,33 @@ async fn p2_replay_a_failed_dag(world: World) {
     let details = run.details().await.unwrap();
     assert_eq!((details.status.clone(), details.attempt()), (RunStatus::Completed, 2));
     assert_eq!(details.task("last").unwrap().output().unwrap().parse::<u32>().unwrap(), 2);
+    worker.shutdown().await;
+}
+
+async fn p2_a_replay_that_is_under_way_has_no_attempt_too_many(world: World) {
+    let first = Task::new("first", async |_: Number, context: Context| {
+        // Long enough that the others can be looked at meanwhile.
+        tokio::time::sleep(Duration::from_secs(if context.attempt() == 1 { 0 } else { 4 })).await;
+        Ok(context.attempt())
+    });
+    let last = Task::new("last", async |_: Number, context: Context| Ok(context.attempt()));
+    let flow: Workflow<Number> = Workflow::new(world.name("flow")).task(&first).task_after(&last, ["first"]);
+    let worker = world.worker(&flow).await;
+    let run = world.hatchet.run(&flow, &ONE).start().await.unwrap();
+    run.outcome().await.unwrap();
+    let again = run.replay().send().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let details = run.details().await.unwrap();
+    assert_eq!((details.outcome.is_none(), details.task("last").unwrap().attempts.len()), (true, 1), "{details:#?}");
+    let mut last = Vec::new();
+    let mut watch = again.run.watch();
+    while let Some(change) = watch.next().await {
+        let change = change.unwrap();
+        last.extend((change.task.as_deref() == Some("last")).then(|| change.state.to_string()));
+    }
+    let expected =
+        [1, 2].map(|attempt| ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{status} (attempt {attempt})")));
+    assert_eq!(last, expected.concat());
     worker.shutdown().await;
 }
 

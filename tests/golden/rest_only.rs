@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use hatchet::embedded::{Quirk, Quirks};
 use http::Method;
 use serde_json::{Value, json};
@@ -210,4 +211,33 @@ async fn a_workflow_that_is_deleted_takes_what_starts_it_along_and_leaves_its_ru
     assert!(stage.filters_of_runs(None).await.is_empty());
     assert_eq!(stage.look(&format!("stable/workflow-runs/{run}")).await["run"]["status"], json!("QUEUED"));
     assert_eq!(stage.send(Method::DELETE, "workflows/x", None).await, (400, json!({"message": "invalid workflow id"})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_that_say_the_same_are_refused_and_those_of_another_payload_are_not() {
+    let filter = |payload: &str| {
+        let payload = base64::engine::general_purpose::STANDARD.encode(payload);
+        json!({"expression": "true", "scope": "a", "payload": payload})
+    };
+    let definition = |filters: Vec<Value>| {
+        merged(
+            &workflow(&Value::Null, NAME, &Value::Null),
+            &json!({"event_triggers": ["k"], "default_filters": filters}),
+        )
+    };
+    let stage = Stage::set(Quirks::all(), 7).await;
+    let put = async |filters| stage.wire.call("v1.AdminService.PutWorkflow", &definition(filters)).await;
+    assert_eq!(put(vec![filter("{}"), filter("{}")]).await.unwrap_err().message(), "An internal error occurred.");
+    put(vec![filter("{}"), filter("{\"p\":1}")]).await.unwrap();
+    let body = |payload: Value| {
+        let workflow = async || stage.id_of_workflow().await;
+        async move { json!({"workflowId": workflow().await, "scope": "a", "expression": "true", "payload": payload}) }
+    };
+    assert_eq!(stage.send(Method::POST, FILTERS, Some(body(json!({"p": 1})).await)).await, broken());
+    assert_eq!(stage.send(Method::POST, FILTERS, Some(body(json!({"p": 2})).await)).await.0, 200);
+    assert_eq!(stage.filters_of_runs(Some("a")).await.len(), 3);
+    // What REST has made, no new version may say as well; and the same version changes nothing.
+    assert!(put(vec![filter("{\"p\":2}")]).await.is_err());
+    put(vec![filter("{}"), filter("{\"p\":1}")]).await.unwrap();
+    assert_eq!(stage.rows(FILTERS).await.len(), 3);
 }

@@ -55,14 +55,14 @@ impl Core {
         mut definition: Definition,
     ) -> Result<Arc<Version>, Fault> {
         check(&definition)?;
-        let known = self.definitions.find(&definition.name).map(|known| known.id);
-        self.check_filters(known, &definition.rules.filters)?;
-        if let Some(known) = self.definitions.find(&definition.name) {
+        let known = self.definitions.find(&definition.name);
+        if let Some(known) = known {
             definition.rules.keep_filters_of(&known.definition.rules);
             if is_same(&known.definition, &definition) {
                 return Ok(Arc::clone(&known.latest));
             }
         }
+        self.check_filters(known.map(|known| known.id), &definition.rules.filters)?;
         self.definitions.versions += 1;
         let workflow = self.definitions.find(&definition.name).map_or_else(|| turn.uuid(), |known| known.id);
         let latest = Arc::new(Version {

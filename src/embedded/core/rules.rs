@@ -15,7 +15,7 @@ use super::types::{Fault, Label};
 /// What expressions of filters may use.
 const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
 /// What expressions of idempotency keys may use.
-const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum"];
+const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum()"];
 
 /// The rules of a definition, checked.
 #[derive(Debug, Clone, Default, PartialEq)]

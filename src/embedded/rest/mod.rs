@@ -142,12 +142,9 @@ impl Engine {
         }
     }
 
-    /// The tenant of a path, and the token.
-    fn check_tenant(&self, text: &str, authorization: &Authorization) -> Result<(), Refusal> {
-        if id(text, "tenant")? != self.tenant {
-            return Err(Refusal::NOT_FOUND);
-        }
-        self.check(authorization)
+    /// The tenant of a path.
+    fn find_tenant(&self, text: &str) -> Result<(), Refusal> {
+        if id(text, "tenant")? == self.tenant { Ok(()) } else { Err(Refusal::NOT_FOUND) }
     }
 }
 
@@ -289,8 +286,10 @@ async fn pause_worker(
     body: Bytes,
 ) -> Answer {
     let worker = id(&worker, "worker")?;
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let is_there = engine.core.call(move |core, _| core.worker(worker).is_some()).await?;
+    is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let tenant = engine.tenant;
     let found = engine
         .core

@@ -43,12 +43,14 @@ impl FromRequestParts<Engine> for OfTenant {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
         let names = names(parts, engine).await?;
-        engine.check_tenant(names.get("tenant").map_or("", String::as_str), &Authorization::of(parts))?;
+        engine.find_tenant(names.get("tenant").map_or("", String::as_str))?;
+        engine.check(&Authorization::of(parts))?;
         Ok(Self(engine.clone()))
     }
 }
 
-/// A request about one thing that a tenant has. Whether it is there is looked at before the token is.
+/// A request about one thing that a tenant has, whose route has the names of both and no more. The tenant is looked up first,
+/// then the thing, and only then is the token looked at.
 pub(super) struct OfOne {
     pub(super) engine: Engine,
     tenant: String,
@@ -75,9 +77,10 @@ impl OfOne {
         missing: Refusal,
         look: impl FnOnce(&Core, Uuid, At) -> Option<T> + Send + 'static,
     ) -> Result<(Uuid, T), Refusal> {
+        self.engine.find_tenant(&self.tenant)?;
         let id = id(&self.id, what)?;
         let found = self.engine.core.call(move |core, turn| look(core, id, turn.now)).await?.ok_or(missing)?;
-        self.engine.check_tenant(&self.tenant, &self.authorization)?;
+        self.engine.check(&self.authorization)?;
         Ok((id, found))
     }
 }

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Expression, Problem> {
-        Expression::parse(text, &["input", "additional_metadata", "event_key", "checksum"])
+        Expression::parse(text, &["input", "additional_metadata", "event_key", "checksum()"])
     }
 
     fn with<R>(ask: impl FnOnce(&Names<'_>) -> R) -> R {
@@ -220,6 +220,7 @@ mod tests {
         for text in missing {
             assert_eq!(read(text), Err(Problem::Missing), "{text}");
         }
+        assert_eq!(read("checksum == 'x'"), Err(Problem::Broken), "it is no variable");
         // The engine's own function is CEL only where it may be called.
         assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(Problem::Broken));
         assert_eq!(read(&"(".repeat(10_000)), Err(Problem::Missing), "deeper than anyone writes");

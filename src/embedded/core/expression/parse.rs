@@ -13,10 +13,11 @@ enum Token {
 }
 
 /// Signs of CEL, the longer ones first; those that the subset has, and the others.
-/// A function of the engine's own, which is among the names of those that may call it.
-const CHECKSUM: &str = "checksum";
 const SIGNS: [&str; 14] = ["&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "+", "-", "(", ")", "."];
 const MISSING: &str = "[]{}?:,*/%";
+
+/// A function of the engine's own, which is among the names of those that may call it.
+const CHECKSUM: &str = "checksum()";
 
 pub(super) fn parse(text: &str, names: &[&str]) -> Result<Node, Problem> {
     let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0 };
@@ -211,7 +212,9 @@ impl Parser<'_> {
             return match path.as_slice() {
                 [name] if name == "has" => self.has(),
                 // The engine's own function is not for all expressions.
-                [name] if name == CHECKSUM && !self.names.contains(&CHECKSUM) => Err(Problem::Broken),
+                [name] if CHECKSUM.strip_suffix("()") == Some(name) && !self.names.contains(&CHECKSUM) => {
+                    Err(Problem::Broken)
+                }
                 _ => Err(Problem::Missing),
             };
         }
