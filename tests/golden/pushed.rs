@@ -150,3 +150,21 @@ async fn triggers_can_be_blank_or_long() {
         assert_eq!(stage.listed(EVER).await.len(), count, "{key:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn its_runs_are_in_no_order() {
+    let stage = stage(&["k:*", "k:o*", "*"]).await;
+    let (_, heard) = stage.worker(&merged(&registration(NAME), &json!({"slot_config": {"default": 100}}))).await;
+    sleep(Duration::from_secs(1)).await;
+    let mut in_order = 0;
+    for number in 0..10 {
+        let id = stage.push(&json!({"key": "k:o", "payload": "{}"})).await;
+        let shown = stage.event(&id).await["triggeredRuns"].as_array().unwrap().clone();
+        let shown: Vec<_> = shown.iter().map(|run| run["workflowRunId"].clone()).collect();
+        let started = heard.messages().into_iter().skip(number * 3);
+        let started: Vec<_> = started.map(|(_, action)| action["workflow_run_id"].clone()).collect();
+        assert!(shown.len() == 3 && started.iter().all(|run| shown.contains(run)), "{shown:?} {started:?}");
+        in_order += u32::from(shown == started);
+    }
+    assert!(in_order < 10, "some are listed otherwise than they were started");
+}
