@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{EventId, RunId, TaskId};
+use super::{EventId, Payload, RunId, TaskId};
 
 /// The key under which this crate notes which schedule a run is of: the engine links nothing.
 ///
@@ -45,6 +45,11 @@ pub struct EventTrigger {
     pub id: EventId,
     /// Its key, as the server has it: with the namespace.
     pub key: String,
+    /// What it carries, and which filters it had tried. Only [`RunHandle::details`](crate::RunHandle::details) reads this, since
+    /// it is in the history of events; elsewhere, and if that has forgotten the event, it is `None`.
+    pub payload: Option<Payload>,
+    /// As above; also `None` if the event said nothing of it.
+    pub scope: Option<String>,
 }
 
 /// The cron that started a run.
@@ -85,7 +90,8 @@ pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>
         return Trigger::Child(ChildTrigger { parent_task, parent_run });
     }
     if let Some(id) = text("hatchet__event_id").and_then(|id| id.parse().ok()) {
-        return Trigger::Event(EventTrigger { id, key: text("hatchet__event_key").unwrap_or_default().to_owned() });
+        let key = text("hatchet__event_key").unwrap_or_default().to_owned();
+        return Trigger::Event(EventTrigger { id, key, payload: None, scope: None });
     }
     if let Some(expression) = text("hatchet__cron_expression") {
         return Trigger::Cron(CronTrigger {

@@ -2,12 +2,19 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
-use super::gather::{Patience, look, look_with_log};
+use tokio::time::sleep;
+
+use super::gather::{Patience, known, look, look_with_log};
 use super::logs;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{RunDetails, RunId, TaskId};
+use crate::model::{Payload, RunDetails, RunId, TaskId, Trigger};
+use crate::rpc::trigger_types::Event;
+
+/// How long the history of events is waited for between looks.
+const EVENT_LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 
 /// A run, and the type of what it ends with. Cheap to clone; dropping it does nothing to the run.
 ///
@@ -93,7 +100,7 @@ impl<O> RunHandle<O> {
         self.fresh
     }
 
-    /// All that is known about the run now: what started it, input, output, tasks with their attempts and times, metadata,
+    /// All that is known about the run now: what started it (of an event also what that carried), input, output, tasks with their attempts and times, metadata,
     /// log lines, why it was cancelled.
     ///
     /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to ten seconds, until
@@ -107,9 +114,28 @@ impl<O> RunHandle<O> {
     pub async fn details(&self) -> Result<RunDetails> {
         let mut details = look_with_log(&self.client, self.id).await?;
         // Boxed, because it is the smaller part and large.
+        let event = Box::pin(event_of(&self.client, &details.trigger));
+        let (event, trigger) = (event.await?, &mut details.trigger);
+        if let (Some(event), Trigger::Event(trigger)) = (event, trigger) {
+            trigger.payload = Some(Payload::input(event.payload.as_ref().map_or("{}", |payload| payload.get())));
+            trigger.scope = event.scope;
+        }
         Box::pin(logs::add(&self.client, &mut details)).await?;
         Ok(details)
     }
+}
+
+/// The event that started a run, if one did and the server's history has it. It gets there a moment after the run.
+async fn event_of(client: &Client, trigger: &Trigger) -> Result<Option<Event>> {
+    let Trigger::Event(trigger) = trigger else { return Ok(None) };
+    let id = trigger.id.to_string();
+    for pause in EVENT_LOOKS {
+        if let Some(event) = known(client.rpc().rest.event(&id).await)? {
+            return Ok(Some(event));
+        }
+        sleep(pause).await;
+    }
+    known(client.rpc().rest.event(&id).await)
 }
 
 impl<O> Clone for RunHandle<O> {

@@ -115,10 +115,17 @@ async fn c2_many_events_in_order_and_a_bad_one_loses_no_other(world: World) {
 async fn c6_details_tell_the_event_that_started_a_run(world: World) {
     let task = double(world.name("double")).on_event(world.name("k"));
     let worker = world.worker(&task).await;
-    let event = world.hatchet.push_event(world.name("k"), &Number { n: 1 }).send().await.unwrap();
+    let event = world.hatchet.push_event(world.name("k"), &Number { n: 1 }).scope("eu").send().await.unwrap();
     let run = event.runs().await.unwrap().remove(0);
     let Trigger::Event(trigger) = run.details().await.unwrap().trigger else { panic!("it does not say so") };
     assert_eq!((trigger.id, trigger.key), (event.id(), world.name("k")));
+    assert_eq!(trigger.payload.unwrap().parse::<Number>().unwrap(), Number { n: 1 });
+    assert_eq!(trigger.scope.as_deref(), Some("eu"));
+    // A list has its id and its key only.
+    let listed =
+        world.hatchet.runs(RunFilter::new(world.window()).event(event.id())).page(1).await.unwrap().runs.remove(0);
+    let Trigger::Event(listed) = listed.trigger() else { panic!("it does not say so") };
+    assert_eq!((listed.id, listed.payload, listed.scope), (event.id(), None, None));
     let manual = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     assert_eq!(manual.details().await.unwrap().trigger, Trigger::Manual);
     worker.shutdown().await;
