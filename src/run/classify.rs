@@ -5,6 +5,7 @@
 //! which is the steady one, and by the tasks' events, which alone know a timeout; unless REST has not heard of the last
 //! attempt after all the time that it was given: then gRPC is believed.
 
+use super::behind::{agrees, has_failed, has_that_error, is_behind, lacks_attempt};
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use crate::model::convert::grpc::GrpcRun;
 use crate::model::{
@@ -94,75 +95,6 @@ fn by_grpc(run: &GrpcRun) -> RunStatus {
     if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running }
 }
 
-/// Whether REST's failure of a task is the one that gRPC knows, and not that of an earlier attempt.
-fn agrees(task: &TaskEvidence<'_>) -> bool {
-    if task.steady().is_some_and(|status| status != RunStatus::Failed) {
-        return true;
-    }
-    let Some(by_grpc) = task.grpc else { return true };
-    match by_grpc.status {
-        // Of two ends of one attempt, REST would show this one.
-        RunStatus::Completed => task.steady().is_none(),
-        // So does gRPC call a schedule timeout; and an attempt can have been cancelled, and have failed all the same.
-        RunStatus::Cancelled => {
-            let is_known = |kind| last_end(task, kind).is_some();
-            task.steady().is_none() || is_known("SCHEDULING_TIMED_OUT") || is_known("CANCELLED")
-        }
-        _ => has_that_error(task),
-    }
-}
-
-/// Whether the newest attempt failed with the error that gRPC knows, if it knows any.
-fn has_that_error(task: &TaskEvidence<'_>) -> bool {
-    let by_grpc = task.grpc.and_then(|task| task.error.as_deref());
-    let by_rest = task.attempts.last().and_then(|last| last.error.as_deref());
-    match (by_grpc, by_rest) {
-        (Some(grpc), Some(rest)) => grpc.is_empty() || grpc == rest,
-        _ => true,
-    }
-}
-
-/// Whether there was an attempt that REST has not heard of, after the one whose end it shows.
-fn lacks_attempt(task: &TaskEvidence<'_>) -> bool {
-    task.is_to_begin_anew() || !agrees(task) && task.attempts.last().is_some_and(has_failed)
-}
-
-/// The same, if the task ended otherwise than REST shows.
-pub(super) fn is_behind(task: &TaskEvidence<'_>) -> bool {
-    let failed = task.grpc.is_some_and(|task| task.status == RunStatus::Failed);
-    lacks_attempt(task) && !failed
-}
-
-fn has_failed(attempt: &Attempt) -> bool {
-    matches!(attempt.status, RunStatus::Failed | RunStatus::TimedOut)
-}
-
-/// Whether REST's history of a task may not be all there yet: its rows arrive in no order.
-///
-/// An attempt that failed with retries left was either not to be tried again, or its successor is missing. One that ended
-/// by itself without a beginning was ended by a worker that reports none, or its beginning is missing. One that did not
-/// end before the next began has its end missing. One that ended well, or was cancelled, and has a successor was replayed,
-/// and should say so.
-pub(super) fn may_be_behind(task: &TaskEvidence<'_>) -> bool {
-    let Some((last, earlier)) = task.attempts.split_last() else { return true };
-    let by_itself = |status: &RunStatus| matches!(status, RunStatus::Completed | RunStatus::Cancelled);
-    let unexplained = |attempt: &Attempt| by_itself(&attempt.status) && !task.replayed_after.contains(&attempt.number);
-    task.is_to_begin_anew()
-        || has_failed(last) && i64::from(last.number) <= task.retries
-        || task.attempts.iter().any(has_no_beginning)
-        || earlier.iter().any(|attempt| !attempt.status.is_final() || unexplained(attempt))
-}
-
-fn has_no_beginning(attempt: &Attempt) -> bool {
-    let by_itself = match attempt.status {
-        RunStatus::Failed => true,
-        // A task that was skipped, or that waited for a worker until its time was over, had none.
-        RunStatus::Completed | RunStatus::TimedOut => attempt.worker.is_some(),
-        _ => false,
-    };
-    by_itself && attempt.started_at.is_none()
-}
-
 /// Where the surfaces disagree for good, about the run and about the tasks of a run of several.
 ///
 /// A schedule timeout is cancelled to one surface and failed to the other by design: that is no disagreement.
@@ -173,7 +105,7 @@ fn conflicts(
     evidence: &Evidence,
     tasks: &[TaskEvidence<'_>],
 ) -> Vec<Conflict> {
-    let designed = |task: &TaskEvidence<'_>| last_end(task, "SCHEDULING_TIMED_OUT").is_some();
+    let designed = |task: &TaskEvidence<'_>| task.last_end("SCHEDULING_TIMED_OUT").is_some();
     let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task, grpc: grpc.clone(), rest: rest.clone() })
@@ -196,7 +128,7 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
             completed(object(&outputs))
         }
         (tasks, RunStatus::Cancelled) => {
-            let messages = tasks.iter().filter_map(|task| last_end(task, "CANCELLED"));
+            let messages = tasks.iter().filter_map(|task| task.last_end("CANCELLED"));
             cancelled(messages.into_iter().find(|text| !text.is_empty()).unwrap_or_default())
         }
         // The first that failed is why the run did: the others were cancelled after it, or came to clear up.
@@ -217,7 +149,7 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
 pub(super) fn task_outcome(task: &TaskEvidence<'_>, status: &RunStatus) -> Outcome {
     match status {
         RunStatus::Completed => completed(output(task)),
-        RunStatus::Cancelled => cancelled(last_end(task, "CANCELLED").unwrap_or_default()),
+        RunStatus::Cancelled => cancelled(task.last_end("CANCELLED").unwrap_or_default()),
         _ => failure(task),
     }
 }
@@ -230,11 +162,11 @@ fn failure(task: &TaskEvidence<'_>) -> Outcome {
         return failed_by(name, error_text(task));
     }
     for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
-        if let Some(message) = last_end(task, event) {
+        if let Some(message) = task.last_end(event) {
             return Outcome::TimedOut(Timeout { kind, task: name, message });
         }
     }
-    failed_by(name, last_end(task, "FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(task)))
+    failed_by(name, task.last_end("FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(task)))
 }
 
 fn completed(output: Payload) -> Outcome {
@@ -267,14 +199,6 @@ fn object(outputs: &[(&str, &Payload)]) -> Payload {
     }
     text.push('}');
     Payload::output(&text)
-}
-
-/// The text of an event of a kind, if the newest attempt has one.
-fn last_end(task: &TaskEvidence<'_>, kind: &str) -> Option<String> {
-    let newest = task.events.iter().map(|event| event.retry_count).max()?;
-    let event = task.events.iter().find(|event| event.retry_count == newest && event.event_type == kind)?;
-    let error = event.error_message.as_deref().filter(|text| !text.is_empty());
-    Some(error.unwrap_or(&event.message).to_owned())
 }
 
 /// An output outlives an empty error; the result stream has it as it was sent, gRPC too, and REST only if it is an object.

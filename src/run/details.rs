@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::classify::{Finding, attempts_of, is_behind, task_outcome};
+use super::behind::is_behind;
+use super::classify::{Finding, attempts_of, task_outcome};
 use super::evidence::{Evidence, TaskEvidence};
 use crate::client::Client;
 use crate::error::Result;

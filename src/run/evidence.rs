@@ -138,6 +138,14 @@ impl TaskEvidence<'_> {
         replayed.is_some() && replayed == self.attempts.last().map(|last| &last.number)
     }
 
+    /// The text of an event of a kind, if the newest attempt has one.
+    pub(crate) fn last_end(&self, kind: &str) -> Option<String> {
+        let newest = self.events.iter().map(|event| event.retry_count).max()?;
+        let event = self.events.iter().find(|event| event.retry_count == newest && event.event_type == kind)?;
+        let error = event.error_message.as_deref().filter(|text| !text.is_empty());
+        Some(error.unwrap_or(&event.message).to_owned())
+    }
+
     /// The state by REST's run.
     pub(crate) fn steady(&self) -> Option<RunStatus> {
         self.rest.map(|task| rest::status(&task.status))

@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::future::{self, BoxFuture};
 use tokio::time::{Instant, sleep};
 
-use super::classify::{Finding, may_be_behind, settled};
+use super::behind::may_be_behind;
+use super::classify::{Finding, settled};
 use super::details::details;
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use super::history::attempts;

@@ -10,7 +10,8 @@ use super::gather::{Patience, known, look, look_with_log};
 use super::logs;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{Payload, RunDetails, RunId, TaskId, Trigger};
+use crate::model::convert::rest;
+use crate::model::{RunDetails, RunId, TaskId, Trigger};
 use crate::rpc::trigger_types::Event;
 
 /// How long the history of events is waited for between looks.
@@ -117,7 +118,7 @@ impl<O> RunHandle<O> {
         let event = Box::pin(event_of(&self.client, &details.trigger));
         let (event, trigger) = (event.await?, &mut details.trigger);
         if let (Some(event), Trigger::Event(trigger)) = (event, trigger) {
-            trigger.payload = Some(Payload::input(event.payload.as_ref().map_or("{}", |payload| payload.get())));
+            trigger.payload = Some(rest::input(event.payload.as_deref()));
             trigger.scope = event.scope;
         }
         Box::pin(logs::add(&self.client, &mut details)).await?;

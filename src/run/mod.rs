@@ -1,5 +1,6 @@
 //! Starting runs, and finding out about one: handle, outcome, details.
 
+mod behind;
 pub(crate) mod cancel;
 mod chunk;
 mod classify;

@@ -310,7 +310,7 @@ pub(super) fn details(client: &Client, row: CronRow) -> Result<CronDetails> {
         defined: row.method == "DEFAULT",
         workflow: convert::id(&row.workflow_id)?,
         workflow_name: client.unprefixed(&row.workflow_name),
-        input: Payload::input(row.input.as_ref().map_or("{}", |input| input.get())),
+        input: convert::rest::input(row.input.as_deref()),
         metadata: user,
         engine_metadata: engine,
         priority: row.priority.and_then(|number| Priority::try_from(number).ok()),

@@ -151,7 +151,7 @@ fn details(client: &Client, event: trigger_types::Event) -> Result<EventDetails>
     Ok(EventDetails {
         id: convert::id(&event.metadata.id)?,
         key: client.unprefixed(&event.key),
-        payload: Payload::input(event.payload.as_ref().map_or("{}", |payload| payload.get())),
+        payload: convert::rest::input(event.payload.as_deref()),
         metadata: user,
         engine_metadata: engine,
         scope: event.scope,

@@ -278,7 +278,7 @@ pub(super) fn details(client: &Client, row: ScheduleRow) -> Result<ScheduleDetai
         workflow: convert::id(&row.workflow_id)?,
         workflow_name: client.unprefixed(&row.workflow_name),
         at: row.trigger_at,
-        input: Payload::input(row.input.as_ref().map_or("{}", |input| input.get())),
+        input: convert::rest::input(row.input.as_deref()),
         metadata: user,
         engine_metadata: engine,
         priority: row.priority.and_then(|number| Priority::try_from(number).ok()),

@@ -1,12 +1,19 @@
 //! From the server's JSON.
 
+use serde_json::value::RawValue;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{LogLevel, LogLine, RunStatus, RunSummary, TaskId, metadata};
+use crate::model::{LogLevel, LogLine, Payload, RunStatus, RunSummary, TaskId, metadata};
 use crate::rpc::rest_types::{LogRow, Row};
 
 /// A status by its REST name.
 pub(crate) fn status(name: &str) -> RunStatus {
     RunStatus::from_name(name)
+}
+
+/// What a run, or an event, was given; a server that leaves it out means an empty object.
+pub(crate) fn input(raw: Option<&RawValue>) -> Payload {
+    Payload::input(raw.map_or("{}", RawValue::get))
 }
 
 /// A row of a list of runs, or of tasks, for a client that may have a namespace.
