@@ -101,7 +101,7 @@ pub use trigger::{
     ScheduleBuilder, ScheduleDetails, ScheduleHandle, ScheduleQuery,
 };
 pub use watch::{Change, RunWatch};
-pub use worker::{LeftTask, RunningWorker, Worker, WorkerBuilder, WorkerReport};
+pub use worker::{RunningWorker, UnfinishedTask, Worker, WorkerBuilder, WorkerReport};
 pub use workflow::{Context, Definition, Sticky, Task, TaskError, TaskResult, Workflow};
 
 /// The README's code compiles.

@@ -105,7 +105,7 @@ async fn when_the_engine_goes_the_waiting_are_told_in_the_end_and_streams_end_we
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
     assert!(watch.next().await.is_none(), "an error ends a watch");
     let report = worker.shutdown().await;
-    assert_eq!((report.total(), report.left.len()), (1, 1), "what nobody could be told of is left");
+    assert_eq!((report.total(), report.unfinished), (1, 1), "what nobody could be told of is left");
 }
 
 /// Many ended runs, one after the other: each was over before it was asked about, and none waits for the engine's next

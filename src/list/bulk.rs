@@ -1,5 +1,7 @@
-//! Doing something to all runs that match a filter, to the end, in bounded memory.
+//! Doing something to all runs that match a filter, to the end, in bounded memory: but for the ids of the runs, which are
+//! remembered so that nothing is done to one of them twice.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -145,13 +147,15 @@ impl RunReports {
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
     ) -> Self {
         let items = RunItems::new(client.clone(), filter);
-        let walk = (client, items, Box::new(act) as Act);
+        // Whatever the list shows twice, nothing is done to a run twice.
+        let walk = (client, items, HashSet::new(), Box::new(act) as Act);
         let batches = unfold(Some(walk), move |walk| async move {
-            let (client, mut items, act) = walk?;
+            let (client, mut items, mut acted_on, act) = walk?;
             let (mut runs, mut failed) = (Vec::new(), None);
             while runs.len() < batch {
                 match items.next().await {
-                    Some(Ok(run)) => runs.push(run.id),
+                    Some(Ok(run)) if acted_on.insert(run.id) => runs.push(run.id),
+                    Some(Ok(_)) => {}
                     Some(Err(error)) => {
                         failed = Some(error);
                         break;
@@ -165,9 +169,9 @@ impl RunReports {
             }
             let reports = if runs.is_empty() { Vec::new() } else { act(client.clone(), runs).await };
             let reports = reports.into_iter().map(Ok).chain(failed.map(Err)).collect::<Vec<_>>();
-            Some((stream::iter(reports), (!over).then_some((client, items, act))))
+            Some((stream::iter(reports), (!over).then_some((client, items, acted_on, act))))
         });
-        Self(Box::pin(batches.flatten()))
+        Self(Box::pin(batches.flatten().fuse()))
     }
 
     /// The next report, or `None` at the end.

@@ -1,28 +1,38 @@
-//! Where a walk through the list stands. Pure: pages in, the next question and new rows out.
+//! The position of a walk through the list. Pure: pages in, the next question and new rows out.
 //!
-//! Pages by offset shift when runs come and go, and cost more the further they are. So each question begins at the stamp
-//! of the last row, with an offset only among the rows that share it: a bulk of a thousand does. There, a question begins
+//! Pages by offset shift when runs come and go, and cost more the further they are. So each question begins at the creation
+//! time of the last row, with an offset only among the rows that share it: a bulk of a thousand does. There, a question begins
 //! with the last row that was seen. If that is not where it was, rows before it have come, or gone out of the filter, and
-//! the stamp is walked through again.
+//! the rows of that time are walked through again.
+//!
+//! All of this holds only if rows are in order of the creation time that they show. A page that is not is an error, and so are
+//! pages that bring nothing new: a walk that trusts them would go on for ever.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 
 use crate::model::{RunSummary, TaskId};
 
+/// Answers in a row that may bring neither a new row nor an earlier time: rows of one creation time are read again when some of
+/// them come or go, and one call creates at most a thousand of them.
+const MAX_IDLE_ANSWERS: u32 = 100;
+
 /// The walk.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     size: usize,
-    /// The stamp to begin at; at first, the end of the window.
+    /// The creation time to begin at; at first, the end of the window.
     until: Option<DateTime<Utc>>,
-    /// The rows of that stamp that have been handed out.
+    /// The rows of that time that have been handed out.
     seen: HashSet<TaskId>,
-    /// How many rows of that stamp this walk through it has passed.
+    /// How many rows of that time this walk through it has passed.
     offset: usize,
     /// The last of them.
     last: Option<TaskId>,
+    /// How many answers in a row have led nowhere.
+    idle_answers: u32,
     over: bool,
 }
 
@@ -34,9 +44,32 @@ pub(super) struct Question {
     pub(super) offset: usize,
 }
 
+/// Why a walk cannot go on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum WalkError {
+    /// A row is newer than the one before it, or than what was asked for.
+    OutOfOrder { row: TaskId, created_at: DateTime<Utc>, after: DateTime<Utc> },
+    /// Page after page brings nothing new.
+    NoProgress,
+}
+
+impl fmt::Display for WalkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfOrder { row, created_at, after } => write!(
+                f,
+                "the server's list is not in order of creation: {row}, created at {created_at}, came after {after}"
+            ),
+            Self::NoProgress => {
+                write!(f, "{MAX_IDLE_ANSWERS} pages of the server's list in a row brought nothing new")
+            }
+        }
+    }
+}
+
 impl Cursor {
     pub(super) fn new(size: usize, until: Option<DateTime<Utc>>) -> Self {
-        Self { size, until, seen: HashSet::new(), offset: 0, last: None, over: false }
+        Self { size, until, seen: HashSet::new(), offset: 0, last: None, idle_answers: 0, over: false }
     }
 
     /// The next question, or `None` at the end.
@@ -49,8 +82,30 @@ impl Cursor {
         })
     }
 
-    /// Takes the answer, and returns what is new in it.
-    pub(super) fn take(&mut self, mut rows: Vec<RunSummary>) -> Vec<RunSummary> {
+    /// Takes the answer, and returns what is new in it. After an error the walk is over.
+    pub(super) fn take(&mut self, rows: Vec<RunSummary>) -> Result<Vec<RunSummary>, WalkError> {
+        let before = self.until;
+        let new = self.check_order(&rows).map(|()| self.new_rows(rows));
+        let is_idle = new.as_ref().is_ok_and(|new| new.is_empty() && self.until == before && !self.over);
+        self.idle_answers = if is_idle { self.idle_answers + 1 } else { 0 };
+        let new = if self.idle_answers >= MAX_IDLE_ANSWERS { Err(WalkError::NoProgress) } else { new };
+        self.over |= new.is_err();
+        new
+    }
+
+    fn check_order(&self, rows: &[RunSummary]) -> Result<(), WalkError> {
+        let mut after = self.until;
+        for row in rows {
+            let created_at = row.created_at;
+            if let Some(after) = after.filter(|after| created_at > *after) {
+                return Err(WalkError::OutOfOrder { row: row.key(), created_at, after });
+            }
+            after = Some(created_at);
+        }
+        Ok(())
+    }
+
+    fn new_rows(&mut self, mut rows: Vec<RunSummary>) -> Vec<RunSummary> {
         let full = rows.len() >= self.size + usize::from(self.last.is_some());
         if let Some(last) = self.last.take() {
             if rows.first().is_none_or(|row| row.key() != last) {
@@ -60,17 +115,19 @@ impl Cursor {
             rows.remove(0);
         }
         self.over = !full;
-        let Some((stamp, id)) = rows.last().map(|row| (row.created_at, row.key())) else { return Vec::new() };
-        let passed = rows.iter().filter(|row| row.created_at == stamp).count();
-        rows.retain(|row| !self.seen.contains(&row.key()));
-        if self.until != Some(stamp) {
-            self.until = Some(stamp);
+        let Some((created_at, id)) = rows.last().map(|row| (row.created_at, row.key())) else { return Vec::new() };
+        let passed = rows.iter().filter(|row| row.created_at == created_at).count();
+        // A page can have a row twice, too.
+        let mut in_page = HashSet::new();
+        rows.retain(|row| !self.seen.contains(&row.key()) && in_page.insert(row.key()));
+        if self.until != Some(created_at) {
+            self.until = Some(created_at);
             self.seen.clear();
             self.offset = 0;
         }
         self.offset += passed;
         self.last = Some(id);
-        self.seen.extend(rows.iter().filter(|row| row.created_at == stamp).map(RunSummary::key));
+        self.seen.extend(rows.iter().filter(|row| row.created_at == created_at).map(RunSummary::key));
         rows
     }
 }
@@ -130,7 +187,7 @@ mod tests {
             let mut changes = changes.into_iter().zip(5000..);
             let mut questions = 0;
             while let Some(question) = cursor.question() {
-                seen.extend(cursor.take(ask(&all, &question)));
+                seen.extend(cursor.take(ask(&all, &question)).unwrap());
                 match changes.next() {
                     // They may sort before or after what has been seen of their stamp.
                     Some(((second, _), number)) if second < 5 => {
@@ -160,8 +217,57 @@ mod tests {
         let mut asked = Vec::new();
         while let Some(question) = cursor.question() {
             asked.push((question.until.map(|until| until.timestamp() - 1_800_000_000), question.offset));
-            cursor.take(ask(&all, &question));
+            cursor.take(ask(&all, &question)).unwrap();
         }
         assert_eq!(asked, [(None, 0), (Some(1), 9), (Some(1), 19)]);
+    }
+
+    proptest! {
+        /// A server that answers anything at all: each row comes at most once, and the walk comes to an end.
+        #[test]
+        fn whatever_the_server_answers_nothing_comes_twice_and_the_walk_ends(
+            size in 1usize..6,
+            pages in proptest::collection::vec(proptest::collection::vec((0u32..12, 0u32..4), 0..8), 1..12),
+        ) {
+            let mut cursor = Cursor::new(size, None);
+            let (mut seen, mut answers) = (Vec::new(), pages.iter().cycle());
+            let mut questions = 0;
+            while cursor.question().is_some() {
+                // A run keeps its creation time, whatever page it is on.
+                let page = answers.next().unwrap().iter().map(|(number, second)| row(number * 4 + second, *second));
+                if let Ok(rows) = cursor.take(page.collect()) {
+                    seen.extend(rows.iter().map(|row| row.id));
+                } else {
+                    prop_assert_eq!(cursor.question(), None);
+                }
+                questions += 1;
+                prop_assert!(questions < 1000, "it comes to an end");
+            }
+            let unique: HashSet<_> = seen.iter().copied().collect();
+            prop_assert_eq!(unique.len(), seen.len(), "none twice");
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_newer_than_what_was_asked_for_ends_the_walk() {
+        let mut cursor = Cursor::new(2, None);
+        cursor.take(vec![row(1, 9), row(2, 8)]).unwrap();
+        let error = cursor.take(vec![row(2, 8), row(3, 9), row(4, 9)]).unwrap_err();
+        assert!(error.to_string().starts_with("the server's list is not in order of creation: "), "{error}");
+        assert_eq!(cursor.question(), None);
+    }
+
+    #[test]
+    fn the_same_page_again_and_again_ends_the_walk() {
+        let mut cursor = Cursor::new(2, None);
+        let mut answers = 0;
+        let error = loop {
+            answers += 1;
+            assert!(answers < 1000, "it comes to an end");
+            if let Err(error) = cursor.take(vec![row(1, 9), row(2, 9), row(3, 9)]) {
+                break error;
+            }
+        };
+        assert_eq!(error, WalkError::NoProgress);
     }
 }

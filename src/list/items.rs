@@ -13,7 +13,7 @@ use super::cursor::Cursor;
 use super::derive;
 use super::query::{Parameters, fetch, parameters, stamp};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunFilter, RunSummary};
 
 /// Rows for each question.
@@ -22,7 +22,8 @@ const PAGE: usize = 200;
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::RunQuery::items).
 ///
 /// Each page costs the same, however far it is, and runs that arrive while it is read do not disturb it: none comes twice,
-/// none is missed that was there when it began. An error ends it. Nothing is asked before the first item is. In a namespace,
+/// none is missed that was there when it began. An error ends it; so does a server whose pages lead nowhere, or are not in
+/// order. Nothing is asked before the first item is. In a namespace,
 /// without a workflow's name, pages have runs of others, which are passed over.
 pub struct RunItems(Pin<Box<dyn Stream<Item = Result<RunSummary>> + Send>>);
 
@@ -33,7 +34,7 @@ impl RunItems {
 
     pub(super) fn of_pages(client: Client, filter: RunFilter, size: usize) -> Self {
         let walk = Walk { client, filter, size, under_way: None, ready: VecDeque::new(), over: false };
-        Self(Box::pin(unfold(walk, |mut walk| async move { Some((walk.next().await?, walk)) })))
+        Self(Box::pin(unfold(walk, |mut walk| async move { Some((walk.next().await?, walk)) }).fuse()))
     }
 
     /// The next run, or `None` at the end.
@@ -102,7 +103,7 @@ impl Walk {
         let mut all = parameters.clone();
         all.extend(question.until.map(|until| ("until", stamp(until))));
         let rows = fetch(&self.client, &all, question.limit, question.offset).await?;
-        let mut new = cursor.take(rows);
+        let mut new = cursor.take(rows).map_err(|error| Error::new(ErrorKind::Server, error.to_string()))?;
         if self.filter.is_of_all_workflows() {
             new.retain(|run| !run.is_foreign);
         }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::rest;
 use crate::model::{RunFilter, RunStatus, RunSummary, WorkflowId};
 use crate::rpc::rest_types::Rows;
-use crate::run::Directory;
+use crate::run::WorkflowCache;
 
 /// The server stops to count here.
 const MOST_COUNTED: u64 = 20_000;
@@ -258,7 +258,7 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     ];
     parameters.extend(filter.window.until().map(|until| ("until", stamp(until))));
     let workflows: Vec<WorkflowId> =
-        future::try_join_all(filter.workflows.iter().map(|name| Directory::find(client, name))).await?;
+        future::try_join_all(filter.workflows.iter().map(|name| WorkflowCache::find(client, name))).await?;
     parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
     parameters
         .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));

@@ -90,6 +90,11 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
+/// The number of the attempt that has been retried so often. Both numbers come from outside, so they may be as large as can be.
+pub(crate) fn attempt_number(retry_count: u32) -> u32 {
+    retry_count.saturating_add(1)
+}
+
 /// Two of the server's surfaces that disagree about how a run ended.
 ///
 /// A cancel that reached a run after its end, or a report after a cancel, leaves two final rows in the engine; then one
@@ -133,7 +138,7 @@ impl RunDetails {
     pub fn attempt(&self) -> u32 {
         self.tasks
             .iter()
-            .map(|task| if self.is_of_one_task() { task.attempt() } else { task.replays() + 1 })
+            .map(|task| if self.is_of_one_task() { task.attempt() } else { attempt_number(task.replays()) })
             .max()
             .unwrap_or(1)
     }
@@ -242,7 +247,7 @@ impl Attempt {
     pub fn waiting(&self) -> Option<Duration> {
         let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
         // The queue's stamp can be a moment later than the worker's: then it did not wait.
-        Some((left - queued).to_std().unwrap_or_default())
+        Some(left.signed_duration_since(queued).to_std().unwrap_or_default())
     }
 
     /// How long it was worked on, if it has ended.
@@ -253,7 +258,7 @@ impl Attempt {
 
 /// The sum of what is known; unknown if nothing is.
 fn sum(lengths: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
-    lengths.flatten().reduce(|a, b| a + b)
+    lengths.flatten().reduce(Duration::saturating_add)
 }
 
 #[cfg(test)]

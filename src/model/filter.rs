@@ -25,8 +25,8 @@ pub struct RunFilter {
     pub(crate) statuses: Vec<RunStatus>,
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) any_metadata: Vec<(String, String)>,
-    /// A tag of the engine's or of this crate, which users cannot ask for.
-    pub(crate) own_metadata: Option<(String, String)>,
+    /// Keys of the engine's or of this crate, which users cannot ask for: runs with all of them.
+    pub(crate) own_metadata: Vec<(String, String)>,
     pub(crate) event: Option<EventId>,
     pub(crate) parent: Option<TaskId>,
     pub(crate) worker: Option<WorkerId>,
@@ -42,7 +42,7 @@ impl RunFilter {
             statuses: Vec::new(),
             metadata: Vec::new(),
             any_metadata: Vec::new(),
-            own_metadata: None,
+            own_metadata: Vec::new(),
             event: None,
             parent: None,
             worker: None,
@@ -115,12 +115,12 @@ impl RunFilter {
     /// Whether runs of any workflow are meant. An event, a parent and a tag of the crate's own are of one namespace by
     /// themselves.
     pub(crate) fn is_of_all_workflows(&self) -> bool {
-        let narrowed = self.event.is_some() || self.parent.is_some() || self.own_metadata.is_some();
+        let narrowed = self.event.is_some() || self.parent.is_some() || !self.own_metadata.is_empty();
         self.workflows.is_empty() && !narrowed
     }
 
     pub(crate) fn own_metadata(mut self, key: &str, value: &str) -> Self {
-        self.own_metadata = Some((key.to_owned(), value.to_owned()));
+        self.own_metadata.push((key.to_owned(), value.to_owned()));
         self
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::payload::has_nul;
+use super::strict::{Integers, Strict};
 use crate::error::{Error, Result};
 
 /// Keys of this crate, so that it finds its own runs on the event stream; never shown as the user's.
@@ -42,17 +42,13 @@ impl Metadata {
     }
 
     pub(crate) fn encode(&self) -> Result<String> {
-        let text = serde_json::to_string(&self.0).map_err(|error| Error::invalid("metadata", error))?;
+        // Users give strings. Other values are those of another run, as the engine keeps them.
+        let text = serde_json::to_string(&Strict::new(&self.0, Integers::Any))
+            .map_err(|error| Error::invalid("metadata", error))?;
         if text.len() > MAX_BYTES {
             return Err(Error::invalid(
                 "metadata",
                 format_args!("found {} bytes, accepted: at most {MAX_BYTES}", text.len()),
-            ));
-        }
-        if has_nul(&text) {
-            return Err(Error::invalid(
-                "metadata",
-                "it has a text with the character U+0000, which the engine cannot store",
             ));
         }
         Ok(text)

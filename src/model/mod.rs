@@ -16,10 +16,12 @@ pub(crate) mod payload;
 mod priority;
 mod report;
 mod status;
+pub(crate) mod strict;
 mod summary;
 pub(crate) mod trigger;
 mod window;
 
+pub(crate) use details::attempt_number;
 pub use details::{Attempt, Conflict, RunDetails, TaskDetails};
 pub use filter::RunFilter;
 pub use id::{CronId, EventId, RunId, ScheduleId, TaskId, TenantId, WorkerId, WorkflowId, WorkflowVersionId};

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::strict::{Integers, Strict};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where an output that is not an object travels.
@@ -130,7 +131,7 @@ impl fmt::Display for Payload {
 
 /// Writes what a run is started with: a JSON object. Nothing (`()`, `None`) is an empty one.
 pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
-    let text = encode(field, value)?;
+    let text = encode(field, value, Integers::Exact)?;
     match text.as_bytes().first() {
         Some(b'{') => Ok(text),
         _ if text == "null" => Ok("{}".into()),
@@ -138,25 +139,27 @@ pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Res
     }
 }
 
-/// Writes what a task ended with; what is not a JSON object is wrapped.
-pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T) -> Result<String> {
-    let text = encode("output", value)?;
+/// Writes what a task ended with; what is not a JSON object is wrapped. The run's result keeps all integers, and what later
+/// tasks get of it does not.
+pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T, has_followers: bool) -> Result<String> {
+    let text = encode("output", value, if has_followers { Integers::Exact } else { Integers::Any })?;
     // An object that looks as if it were wrapped is wrapped, too, so that it comes back as it is.
     let whole = text.starts_with('{') && unwrapped(&text).is_none();
     Ok(if whole { text } else { format!("{{\"{WRAPPER}\":{text}}}") })
 }
 
-fn encode<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
-    let text = serde_json::to_string(value).map_err(|error| {
+fn encode<T: Serialize + ?Sized>(field: &str, value: &T, integers: Integers) -> Result<String> {
+    serde_json::to_string(&Strict::new(value, integers)).map_err(|error| {
+        // What is refused by the checks could be written otherwise; what the type itself cannot write, could not.
+        if serde_json::to_writer(std::io::sink(), value).is_ok() {
+            return Error::invalid(field, error);
+        }
         Error::new(ErrorKind::Encode, format!("cannot write the {field} as JSON")).with_source(error).unsent()
-    })?;
-    if has_nul(&text) {
-        return Err(Error::invalid(field, "it has a text with the character U+0000, which the engine cannot store"));
-    }
-    Ok(text)
+    })
 }
 
 /// Whether JSON text has a NUL inside a string: `\u0000` after an even number of backslashes.
+#[cfg(feature = "embedded")]
 pub(crate) fn has_nul(json: &str) -> bool {
     json.match_indices("\\u0000")
         .any(|(at, _)| json.as_bytes().iter().take(at).rev().take_while(|&&byte| byte == b'\\').count() % 2 == 0)
@@ -177,7 +180,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn there_and_back(value: &Value) -> Value {
-        Payload::output(&encode_output(value).unwrap()).parse().unwrap()
+        Payload::output(&encode_output(value, false).unwrap()).parse().unwrap()
     }
 
     #[test]
@@ -193,9 +196,9 @@ mod tests {
         ] {
             assert_eq!(there_and_back(&value), value);
         }
-        assert_eq!(encode_output(&7).unwrap(), r#"{"_value":7}"#);
-        assert_eq!(encode_output(&json!({"_value": 7})).unwrap(), r#"{"_value":{"_value":7}}"#);
-        Payload::output(&encode_output(&()).unwrap()).parse::<()>().unwrap();
+        assert_eq!(encode_output(&7, false).unwrap(), r#"{"_value":7}"#);
+        assert_eq!(encode_output(&json!({"_value": 7}), false).unwrap(), r#"{"_value":{"_value":7}}"#);
+        Payload::output(&encode_output(&(), false).unwrap()).parse::<()>().unwrap();
     }
 
     #[test]
@@ -227,13 +230,33 @@ mod tests {
     }
 
     #[test]
-    fn a_written_backslash_is_not_a_nul() {
-        assert!(has_nul(r#""\u0000""#));
-        assert!(!has_nul(r#""\\u0000""#));
-        assert!(has_nul(r#""\\\u0000""#));
+    fn what_the_engine_would_change_is_refused_by_name() {
+        let refused = |value: Value| encode_input("input", &value).unwrap_err();
+        let error = refused(json!({"id": u64::MAX}));
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().starts_with("invalid input: id: found the integer 18446744073709551615"), "{error}");
+        let error = encode_input("input", &std::collections::BTreeMap::from([("x", f64::NAN)])).unwrap_err();
+        assert!(error.to_string().starts_with("invalid input: x: found the number NaN"), "{error}");
+        // A run's own result keeps them.
+        assert_eq!(encode_output(&u64::MAX, false).unwrap(), r#"{"_value":18446744073709551615}"#);
+        assert!(encode_output(&u64::MAX, true).unwrap_err().to_string().contains("write it as a string"));
+        assert_eq!(encode_output(&Some(f64::NAN), false).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_to_be_so() {
+        let map = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert_eq!(encode_input("input", &map).unwrap_err().kind(), ErrorKind::Encode);
     }
 
     proptest! {
+        #[test]
+        fn every_float_comes_back_with_the_same_bits(value in any::<f64>().prop_filter("JSON has it", |value| value.is_finite())) {
+            let back: f64 = Payload::output(&encode_output(&value, true).unwrap()).parse().unwrap();
+            prop_assert_eq!(back.to_bits(), value.to_bits());
+        }
+
+        #[cfg(feature = "embedded")]
         #[test]
         fn a_nul_is_found_exactly_where_there_is_one(text in "[a\\\\\\x00u0]{0,12}") {
             let json = serde_json::to_string(&text).unwrap();

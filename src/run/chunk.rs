@@ -1,9 +1,51 @@
 //! Things that go in one call, as many as fit.
+//!
+//! A call that passes its deadline leaves all of its things in doubt. So calls are kept short: they begin small, and grow to as
+//! many things as were done in a fraction of the deadline.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// What one call takes at the most.
-const MOST: usize = 1000;
+const MAX_ITEMS: usize = 1000;
+/// What the first call takes at the most: by then it is not known how long the server takes for each.
+const FIRST_ITEMS: usize = 250;
+/// How long a call should take, as a part of its deadline.
+const DEADLINE_SHARE: u32 = 10;
+
+/// How many things the next call may have. Pure: what the last call took is passed in.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    items: usize,
+    max_items: usize,
+    target: Duration,
+}
+
+impl Pace {
+    /// For calls of at most so many things, with this deadline.
+    pub(crate) fn new(max_items: usize, deadline: Duration) -> Self {
+        Self { items: max_items.min(FIRST_ITEMS), max_items, target: deadline / DEADLINE_SHARE }
+    }
+
+    pub(crate) fn items(&self) -> usize {
+        self.items
+    }
+
+    /// A call with so many things took so long.
+    pub(crate) fn took(&mut self, items: usize, elapsed: Duration) {
+        if items == 0 {
+            return;
+        }
+        let each = elapsed.as_nanos() / items as u128;
+        // As many as would have been done in time; from one call to the next no more than four times as many.
+        let in_time = self.target.as_nanos().checked_div(each).and_then(|items| usize::try_from(items).ok());
+        let growth = items.saturating_mul(4).max(self.items);
+        self.items = in_time.unwrap_or(usize::MAX).min(growth).clamp(1, self.max_items);
+    }
+}
 
 /// Things of one call, with their places among all of them.
 #[derive(Debug)]
@@ -21,8 +63,8 @@ impl<T> Default for Chunk<T> {
 
 impl<T> Chunk<T> {
     /// Whether one more of this size fits.
-    fn takes(&self, size: usize, limit: usize) -> bool {
-        self.items.len() < MOST && self.size + size <= limit
+    fn takes(&self, size: usize, items: usize, limit: usize) -> bool {
+        self.items.len() < items && self.size + size <= limit
     }
 
     fn add(&mut self, place: usize, item: T, size: usize) {
@@ -34,14 +76,16 @@ impl<T> Chunk<T> {
 
 /// Sends things with their sizes, as many in one call as fit, one call after the other: one result for each, in their order.
 ///
-/// What cannot be sent is an error in its place and does not hold up the others. When there is no server to call, what is left
-/// is not tried.
+/// What cannot be sent is an error in its place and does not hold up the others. When there is no server to call, or no such
+/// workflow, what is left is not tried.
 pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
     things: impl IntoIterator<Item = Result<(T, usize)>>,
     limit: usize,
+    deadline: Duration,
     call: impl Fn(Vec<T>) -> F,
 ) -> Vec<Result<R>> {
     let things = things.into_iter();
+    let mut calls = Pace::new(MAX_ITEMS, deadline);
     let mut results = Vec::with_capacity(things.size_hint().0);
     let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
     for thing in things {
@@ -50,8 +94,8 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
             (Err(error), _) => Some(Err(error)),
             (Ok(_), Some(gone)) => Some(Err(gone.clone())),
             (Ok((thing, size)), None) => {
-                if !chunk.takes(size, limit) {
-                    gone = send(std::mem::take(&mut chunk), &call, &mut results).await;
+                if !chunk.takes(size, calls.items(), limit) {
+                    gone = send(std::mem::take(&mut chunk), &mut calls, &call, &mut results).await;
                 }
                 chunk.add(place, thing, size);
                 None
@@ -60,7 +104,7 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
         results.push(result);
     }
     match gone {
-        None => drop(send(chunk, &call, &mut results).await),
+        None => drop(send(chunk, &mut calls, &call, &mut results).await),
         Some(gone) => fill(&chunk.places, std::iter::repeat_with(|| Err(gone.clone())), &mut results),
     }
     let missing = || Err(Error::new(ErrorKind::Server, "the server's answer says nothing about this one"));
@@ -70,14 +114,18 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
 /// Makes the call. Returns the error if there is no server to make the next one to.
 async fn send<T, R, F: Future<Output = Vec<Result<R>>>>(
     chunk: Chunk<T>,
+    pace: &mut Pace,
     call: &impl Fn(Vec<T>) -> F,
     results: &mut [Option<Result<R>>],
 ) -> Option<Error> {
     if chunk.items.is_empty() {
         return None;
     }
+    let (count, begun) = (chunk.items.len(), Instant::now());
     let answers = call(chunk.items).await;
-    let gone = |error: &&Error| error.kind() == ErrorKind::Unavailable && error.never_reached_server();
+    pace.took(count, begun.elapsed());
+    let is_of_all = |kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::WorkflowNotFound);
+    let gone = |error: &&Error| is_of_all(error.kind()) && error.never_reached_server();
     let last = answers.last().and_then(|answer| answer.as_ref().err()).filter(gone).cloned();
     fill(&chunk.places, answers, results);
     last
@@ -114,12 +162,57 @@ mod tests {
 
     use super::*;
 
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A server that takes so long for each thing: the sizes of the calls for `total` of them, and the longest call.
+    async fn calls_at(each: Duration, total: usize) -> (Vec<usize>, Duration) {
+        let (calls, longest) = (RefCell::new(Vec::new()), Cell::new(Duration::ZERO));
+        let results = in_chunks((0..total).map(|at| Ok((at, 1))), usize::MAX, DEADLINE, async |things: Vec<usize>| {
+            let took = each * u32::try_from(things.len()).unwrap();
+            calls.borrow_mut().push(things.len());
+            longest.set(longest.get().max(took));
+            tokio::time::sleep(took).await;
+            things.into_iter().map(Ok).collect()
+        });
+        assert_eq!(results.await.len(), total);
+        (calls.into_inner(), longest.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_as_large_as_the_deadline_allows_with_room_to_spare() {
+        let (calls, _) = calls_at(Duration::ZERO, 3000).await;
+        assert_eq!(calls, [250, 1000, 1000, 750]);
+        let (calls, longest) = calls_at(Duration::from_millis(1), 3000).await;
+        assert_eq!((calls, longest), (vec![250, 1000, 1000, 750], Duration::from_secs(1)));
+        // As slow as a loaded engine with a workflow that listens: a thousand at once would take half of the deadline.
+        let (calls, longest) = calls_at(Duration::from_millis(14), 1000).await;
+        assert_eq!((calls, longest), (vec![250, 214, 214, 214, 108], Duration::from_millis(3500)));
+        let (calls, longest) = calls_at(Duration::from_millis(100), 400).await;
+        assert_eq!((calls, longest), (vec![250, 30, 30, 30, 30, 30], Duration::from_secs(25)));
+    }
+
+    #[test]
+    fn calls_shrink_at_once_and_grow_by_steps() {
+        let mut pace = Pace::new(MAX_ITEMS, DEADLINE);
+        pace.took(250, Duration::from_secs(60));
+        assert_eq!(pace.items(), 12);
+        for expected in [48, 192, 768, 1000, 1000] {
+            pace.took(pace.items(), Duration::from_millis(1));
+            assert_eq!(pace.items(), expected);
+        }
+        // A call that was small by chance says little.
+        pace.took(1, Duration::ZERO);
+        assert_eq!(pace.items(), 1000);
+        pace.took(1, Duration::from_secs(60));
+        assert_eq!(pace.items(), 1, "never none");
+    }
+
     fn gone() -> Error {
         Error::new(ErrorKind::Unavailable, "nobody is there").unsent()
     }
 
     proptest! {
-        /// However the sizes fall, no call is over either limit, nothing is left out, and all is answered in its place.
+        /// However the sizes fall and however long calls take, no call is over either limit, nothing is left out, and all is answered in its place.
         #[test]
         fn calls_keep_both_limits(sizes in proptest::collection::vec(0usize..400, 0..3000), limit in 400usize..600_000) {
             let calls = RefCell::new(Vec::new());
@@ -128,16 +221,18 @@ mod tests {
                 0 => Err(Error::invalid("thing", at)),
                 size => Ok(((at, *size), *size)),
             });
-            let results = in_chunks(things, limit, async |things: Vec<(usize, usize)>| {
+            let results = in_chunks(things, limit, DEADLINE, async |things: Vec<(usize, usize)>| {
                 calls.borrow_mut().push(things.clone());
                 things.into_iter().map(|(at, _)| Ok(at)).collect()
             });
             let results = results.now_or_never().unwrap();
             let calls = calls.into_inner();
             let size = |call: &[(usize, usize)]| call.iter().map(|(_, size)| size).sum::<usize>();
-            prop_assert!(calls.iter().all(|call| !call.is_empty() && call.len() <= MOST && size(call) <= limit));
-            for (call, next) in calls.iter().zip(calls.iter().skip(1)) {
-                prop_assert!(call.len() == MOST || size(call) + next[0].1 > limit, "one more would have fitted");
+            prop_assert!(calls.iter().all(|call| !call.is_empty() && call.len() <= MAX_ITEMS && size(call) <= limit));
+            for (number, (call, next)) in calls.iter().zip(calls.iter().skip(1)).enumerate() {
+                let full = call.len() == if number == 0 { FIRST_ITEMS } else { MAX_ITEMS };
+                let grows = call.len() >= FIRST_ITEMS;
+                prop_assert!(full || grows || size(call) + next[0].1 > limit, "one more would have fitted");
             }
             prop_assert_eq!(results.len(), sizes.len());
             for (at, (result, size)) in results.iter().zip(&sizes).enumerate() {
@@ -150,7 +245,7 @@ mod tests {
     fn what_is_left_is_not_tried_when_nobody_is_there() {
         let calls = Cell::new(0);
         let things = (0..2500).map(|at| if at == 2400 { Err(Error::invalid("thing", at)) } else { Ok((at, 1)) });
-        let results = in_chunks(things, usize::MAX, async |things: Vec<usize>| {
+        let results = in_chunks(things, usize::MAX, DEADLINE, async |things: Vec<usize>| {
             calls.set(calls.get() + 1);
             if calls.get() == 1 { things.into_iter().map(Ok).collect() } else { all_failed(things.len(), &gone()) }
         });
@@ -158,7 +253,7 @@ mod tests {
         assert_eq!((calls.get(), results.len()), (2, 2500));
         for (at, result) in results.into_iter().enumerate() {
             let expected = match at {
-                0..1000 => Ok(at),
+                0..250 => Ok(at),
                 2400 => Err(ErrorKind::InvalidInput),
                 _ => Err(ErrorKind::Unavailable),
             };
@@ -168,7 +263,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_too_short_is_no_success() {
-        let results = in_chunks((0..3).map(|at| Ok((at, 1))), 9, async |_: Vec<usize>| vec![Ok(0)]).now_or_never();
+        let results =
+            in_chunks((0..3).map(|at| Ok((at, 1))), 9, DEADLINE, async |_: Vec<usize>| vec![Ok(0)]).now_or_never();
         let kinds: Vec<_> = results.unwrap().into_iter().map(|result| result.map_err(|error| error.kind())).collect();
         assert_eq!(kinds, [Ok(0), Err(ErrorKind::Server), Err(ErrorKind::Server)]);
     }

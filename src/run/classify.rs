@@ -228,7 +228,7 @@ pub(super) fn attempts_of(task: &TaskEvidence<'_>, outcome: Option<&Outcome>, is
             _ => None,
         };
         let unheard_of = Attempt {
-            number: last.number + 1,
+            number: last.number.saturating_add(1),
             status: outcome.status(),
             queued_at: None,
             started_at: None,

@@ -14,7 +14,7 @@ use super::logs;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::grpc;
-use crate::model::{Attempt, RunDetails, RunId, RunSummary};
+use crate::model::{Attempt, RunDetails, RunId, RunSummary, attempt_number};
 use crate::transport::retry_delay;
 
 /// How long the surfaces are waited for, when they do not agree yet or do not answer.
@@ -111,7 +111,7 @@ fn is_whole(run: RunId, evidence: &Evidence, finding: &Finding, still: &mut Stil
 
 /// Whether the history of a task has its end: that of the attempt that the run shows, and not of one before.
 fn has_ended(task: &TaskEvidence<'_>) -> bool {
-    let newest = task.rest.map_or(0, |task| task.retry_count + 1);
+    let newest = task.rest.map_or(0, |task| attempt_number(task.retry_count));
     task.attempts.last().is_some_and(|last| last.status.is_final() && last.number >= newest)
 }
 

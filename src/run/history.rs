@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::model::{Attempt, RunStatus, convert};
+use crate::model::{Attempt, RunStatus, attempt_number, convert};
 use crate::rpc::rest_types::TaskEvent;
 
 /// What an event says about its attempt. Kinds that are not listed say nothing about its state.
@@ -47,7 +47,7 @@ enum Meaning {
 pub(crate) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<Attempt> {
     let mut attempts: BTreeMap<u32, Attempt> = BTreeMap::new();
     for event in events {
-        let number = event.retry_count.unwrap_or(0) + 1;
+        let number = attempt_number(event.retry_count.unwrap_or(0));
         let attempt = attempts.entry(number).or_insert_with(|| Attempt {
             number,
             status: RunStatus::Queued,
@@ -67,7 +67,7 @@ pub(crate) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
 /// The numbers of the attempts after which a task was replayed, in order. The event is one of the attempt before.
 pub(crate) fn replayed_after<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<u32> {
     let replays = events.into_iter().filter(|event| event.event_type == REPLAYED);
-    let mut numbers: Vec<_> = replays.map(|event| event.retry_count.unwrap_or(0) + 1).collect();
+    let mut numbers: Vec<_> = replays.map(|event| attempt_number(event.retry_count.unwrap_or(0))).collect();
     numbers.sort_unstable();
     numbers
 }

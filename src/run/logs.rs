@@ -36,13 +36,14 @@ impl<O> RunHandle<O> {
     pub fn logs(&self) -> LogItems {
         let walk =
             Walk { client: self.client().clone(), run: self.id(), tasks: None, since: None, ready: VecDeque::new() };
-        LogItems(Box::pin(unfold(Some(walk), |walk| async move {
+        let lines = unfold(Some(walk), |walk| async move {
             let mut walk = walk?;
             match walk.next().await {
                 Ok(line) => Some((Ok(line?), Some(walk))),
                 Err(error) => Some((Err(error), None)),
             }
-        })))
+        });
+        LogItems(Box::pin(lines.fuse()))
     }
 }
 

@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::chunk::{all_failed, fits, in_chunks};
-use super::directory::Directory;
 use super::handle::RunHandle;
 use super::placement::{Placement, placement_options};
 use super::settle::settle;
-use super::start::{Parent, Runnable, common};
+use super::start::{Parent, Runnable, common, of_workflow};
+use super::workflow_cache::WorkflowCache;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
@@ -78,8 +78,8 @@ impl<O> RunManyBuilder<O> {
     }
 
     /// Tags all of them; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into().into());
         self
     }
 
@@ -93,7 +93,8 @@ impl<O> RunManyBuilder<O> {
 
     /// Starts the runs. One result for each input, in their order.
     ///
-    /// Sent in calls of at most 1000 runs and as many bytes as a message may have, one after the other. An input that
+    /// Sent in calls of at most 1000 runs and as many bytes as a message may have, one after the other; of fewer where the
+    /// server is slow, so that a call takes a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). An input that
     /// cannot be sent is an error in its place and does not hold up the others. Where a call fails, all its runs have
     /// that error; ask [`never_reached_server`](crate::Error::never_reached_server) whether they may have been started.
     ///
@@ -117,7 +118,6 @@ impl<O> RunManyBuilder<O> {
     async fn start_from(self, first: i32) -> Result<Vec<Result<RunHandle<O>>>> {
         let common = common(&self.client, &self.workflow, &self.metadata, Metadata::default(), self.priority)?;
         let common = self.placement.apply(common)?;
-        Directory::find(&self.client, &self.workflow).await?;
         let limit = self.client.rpc().workflows.max_send();
         let run = |at: usize, input| match &self.parent {
             None => common.with_input(input),
@@ -133,18 +133,38 @@ impl<O> RunManyBuilder<O> {
         });
         // In one call with others, the engine would start a child a second time that is there already.
         let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);
-        let client = &self.client;
-        let call = |runs| async move { if one_by_one { each(client, runs).await } else { all(client, runs).await } };
-        Ok(in_chunks(runs, limit, call).await)
+        let (client, workflow) = (&self.client, self.workflow.as_str());
+        let call = |runs| async move {
+            if one_by_one { each(client, workflow, runs).await } else { all(client, workflow, runs).await }
+        };
+        let results = in_chunks(runs, limit, client.config().rpc_timeout(), call).await;
+        // That concerns all of them.
+        let missing = |error: &&Error| error.kind() == ErrorKind::WorkflowNotFound;
+        match results.iter().filter_map(|result| result.as_ref().err()).find(missing) {
+            Some(error) => Err(error.clone()),
+            None => Ok(results),
+        }
     }
 }
 
 /// Starts runs with one call. They share its fate, but for those whose idempotency keys others have.
-async fn all<O>(client: &Client, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+async fn all<O>(client: &Client, workflow: &str, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
     let count = runs.len();
-    let error = match client.rpc().workflows.bulk_trigger(runs).await {
+    let error = match client.rpc().workflows.bulk_trigger(runs).await.map_err(of_workflow) {
         Ok(TriggeredMany::Runs(ids)) if ids.len() == count => {
-            return ids.into_iter().map(|id| started(client, &id)).collect();
+            let confirmed = match ids.first() {
+                Some(first) => WorkflowCache::confirm(client, workflow, first).await,
+                None => Ok(()),
+            };
+            match confirmed {
+                Ok(()) => return ids.into_iter().map(|id| started(client, &id)).collect(),
+                // Without a workflow there is no run; without a key for the first, there may be others.
+                Err(error) if error.kind() == ErrorKind::Rejected => {
+                    let first = std::iter::once(Err(error));
+                    return first.chain(ids.iter().skip(1).map(|id| started(client, id))).collect();
+                }
+                Err(error) => error,
+            }
         }
         Ok(TriggeredMany::Runs(ids)) => {
             let text = format!("BulkTriggerWorkflow was asked for {count} runs and answered {} ids", ids.len());
@@ -158,10 +178,13 @@ async fn all<O>(client: &Client, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>>
 }
 
 /// Starts runs with a call for each.
-async fn each<O>(client: &Client, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+async fn each<O>(client: &Client, workflow: &str, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
     let start = |run: NewRun| async move {
-        match client.rpc().workflows.trigger(&run).await? {
-            Triggered::Run(id) => started(client, &id),
+        match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
+            Triggered::Run(id) => {
+                WorkflowCache::confirm(client, workflow, &id).await?;
+                started(client, &id)
+            }
             Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
         }
     };

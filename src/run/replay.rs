@@ -124,9 +124,10 @@ impl<O> ReplayBuilder<O> {
             Some(seen) => return Err(Error::new(ErrorKind::Server, format!("the replay of run {id} is {seen}"))),
         }
         let Before { attempt, counts, names } = before.remove(&id).unwrap_or_default();
+        let attempt = attempt.saturating_add(1);
         let again = begun_anew(&client, id, &counts).await.unwrap_or_default();
         let tasks = again.iter().filter_map(|id| names.get(id).cloned()).collect();
-        Ok(Replayed { run: self.run.at_attempt(attempt + 1), attempt: attempt + 1, tasks })
+        Ok(Replayed { run: self.run.at_attempt(attempt), attempt, tasks })
     }
 }
 
@@ -173,7 +174,7 @@ impl Before {
     fn of(details: &RunDetails) -> Self {
         Self {
             attempt: details.attempt(),
-            counts: details.tasks.iter().map(|task| (task.id.to_string(), task.attempt() - 1)).collect(),
+            counts: details.tasks.iter().map(|task| (task.id.to_string(), task.attempt().saturating_sub(1))).collect(),
             names: details.tasks.iter().map(|task| (task.id.to_string(), task.name.clone())).collect(),
         }
     }

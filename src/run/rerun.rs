@@ -55,8 +55,8 @@ impl<O> RerunBuilder<O> {
     }
 
     /// Tags the new run. The original's tags are its too; one of the same key takes their place.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into().into());
         self
     }
 

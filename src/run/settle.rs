@@ -11,8 +11,9 @@ use futures_util::stream;
 use serde_json::Value;
 
 use super::handle::RunHandle;
+use super::workflow_cache::no_key;
 use crate::client::Client;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::{RunId, convert};
 use crate::rpc::grpc_types::{NewRun, Triggered};
 
@@ -84,10 +85,7 @@ async fn again<O>(client: &Client, run: &NewRun, left: &mut Vec<RunId>) -> Resul
         }
         Triggered::Run(id) => {
             match client.rpc().admin.run_details(&id).await {
-                Err(error) if error.is_not_found() => {
-                    let text = "nothing was started: the idempotency key of the run cannot be evaluated";
-                    return Err(Error::new(ErrorKind::Rejected, text).unsent());
-                }
+                Err(error) if error.is_not_found() => return Err(no_key()),
                 _ => {}
             }
             convert::id(&id)?

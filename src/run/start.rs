@@ -8,16 +8,21 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::directory::Directory;
 use super::handle::RunHandle;
 use super::placement::{Placement, placement_options};
+use super::workflow_cache::WorkflowCache;
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::{Metadata, OWN_PREFIX};
 use crate::model::payload::encode_input;
 use crate::model::{Priority, RunId, TaskId, convert};
 use crate::rpc::grpc_types::{NewRun, Triggered};
 
+#[diagnostic::on_unimplemented(
+    message = "no run of `{Self}` can be started",
+    note = "a `Task<I, O>` or a `Workflow<I, O>` can be started if `I: Serialize` and `O: DeserializeOwned`; an output that borrows, \
+            such as `&str`, cannot be read back: use `String`"
+)]
 /// Something that can be run: a [`Task`](crate::Task), a [`Workflow`](crate::Workflow), or a [`WorkflowRef`] to one that is
 /// defined elsewhere.
 pub trait Runnable {
@@ -160,12 +165,12 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Tags the run. Tags are what runs are found by; only text values can be found.
+    /// Tags the run. Tags are what runs are found by: strings, since the engine compares nothing else.
     ///
     /// Keys must not be empty, have no colon, and not begin with `hatchet__`, `hatchet_rs__` or be `traceparent`. All tags
     /// together may have 64 KiB as JSON.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into().into());
         self
     }
 
@@ -179,8 +184,9 @@ impl<O> RunBuilder<O> {
 
     /// Starts the run and returns at once, without waiting for it.
     ///
-    /// The workflow is looked up first if this client has not met it yet: the server would answer an unknown name with
-    /// the id of a run that never exists.
+    /// The server answers an unknown workflow with the id of a run that it never creates. So the first run of a workflow, and
+    /// one a minute after that, is looked up by its id before this returns. A workflow that is deleted in between is noticed
+    /// by whoever waits for the run: that ends with [`RunNotFound`](crate::ErrorKind::RunNotFound). Needs gRPC only.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound); [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if
@@ -217,11 +223,21 @@ impl<O> RunBuilder<O> {
             }
             (None, None) => {}
         }
-        Directory::find(&self.client, &self.workflow).await?;
-        match self.client.rpc().workflows.trigger(&run).await? {
-            Triggered::Run(id) => Ok(RunHandle::started(self.client, convert::id(&id)?)),
+        match self.client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
+            Triggered::Run(id) => {
+                WorkflowCache::confirm(&self.client, &self.workflow, &id).await?;
+                Ok(RunHandle::started(self.client, convert::id(&id)?))
+            }
             Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
         }
+    }
+}
+
+/// What a trigger does not find is its workflow.
+pub(super) fn of_workflow(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).unsent(),
+        _ => error,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::{encode_input, excerpt};
 use crate::model::{CronId, Payload, Priority, Window, WorkflowId, convert, metadata};
 use crate::rpc::trigger_types::{CronRow, NewCron};
-use crate::run::{Directory, Runnable};
+use crate::run::Runnable;
 
 /// The server accepts a cron that it cannot read, and drops it within a fraction of a second.
 const LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
@@ -82,8 +82,8 @@ pub struct CronBuilder<O> {
 
 impl<O> CronBuilder<O> {
     /// Tags the cron and its runs; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into().into());
         self
     }
 
@@ -112,7 +112,6 @@ impl<O> CronBuilder<O> {
         check(&self.name, &self.expression)?;
         let mark = mark::fresh();
         let (input, metadata) = (self.input?, mark::encode(&self.metadata, mark::CRON, &mark)?);
-        Directory::find(&self.client, &self.workflow).await?;
         let raw = |text: String| RawValue::from_string(text).map_err(|error| Error::invalid("cron", error));
         let cron = NewCron {
             cron_name: self.name,

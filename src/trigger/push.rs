@@ -98,8 +98,8 @@ macro_rules! event_options {
     () => {
         /// Tags the event and the runs that it starts. Keys must not be empty, have no colon, and not begin with `hatchet__`,
         /// `hatchet_rs__` or be `traceparent`.
-        pub fn metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-            self.common.metadata.insert(key.into(), value.into());
+        pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+            self.common.metadata.insert(key.into(), value.into().into());
             self
         }
 
@@ -158,7 +158,8 @@ impl EventsBuilder {
 
     /// Sends the events. One result for each payload, in their order.
     ///
-    /// Sent in calls of at most 1000 events and as many bytes as a message may have, one after the other. A payload that
+    /// Sent in calls of at most 1000 events and as many bytes as a message may have, one after the other; of fewer where the
+    /// server is slow, so that a call takes a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). A payload that
     /// cannot be sent is an error in its place and does not hold up the others. Where a call fails, all its events have that
     /// error; ask [`never_reached_server`](Error::never_reached_server) whether they may have been taken in.
     ///
@@ -191,6 +192,6 @@ impl EventsBuilder {
                 }
             }
         };
-        Ok(in_chunks(events, limit, call).await)
+        Ok(in_chunks(events, limit, common.client.config().rpc_timeout(), call).await)
     }
 }

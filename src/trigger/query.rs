@@ -5,7 +5,7 @@ use super::schedule::{self, ScheduleDetails};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::model::metadata::check_key;
-use crate::run::Directory;
+use crate::run::WorkflowCache;
 
 impl Client {
     /// Asks for the schedules that are still to come.
@@ -63,7 +63,7 @@ impl Asked {
         let mut all: Vec<_> =
             self.metadata.iter().map(|(key, value)| ("additionalMetadata", format!("{key}:{value}"))).collect();
         if let Some(workflow) = &self.workflow {
-            all.push(("workflowId", Directory::find(&self.client, workflow).await?.to_string()));
+            all.push(("workflowId", WorkflowCache::find(&self.client, workflow).await?.to_string()));
         }
         Ok(all)
     }

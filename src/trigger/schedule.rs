@@ -16,7 +16,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Payload, Priority, ScheduleId, WorkflowId, convert, metadata};
 use crate::rpc::trigger_types::ScheduleRow;
-use crate::run::{Directory, RunHandle, Runnable};
+use crate::run::{RunHandle, Runnable};
 use crate::time::is_sane;
 
 /// How long the run of a schedule that is gone is waited for.
@@ -75,8 +75,8 @@ pub struct ScheduleBuilder<O> {
 
 impl<O> ScheduleBuilder<O> {
     /// Tags the schedule and its run; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into().into());
         self
     }
 
@@ -103,7 +103,6 @@ impl<O> ScheduleBuilder<O> {
         check(self.at)?;
         let mark = mark::fresh();
         let (input, metadata) = (self.input?, mark::encode(&self.metadata, mark::SCHEDULE, &mark)?);
-        Directory::find(&self.client, &self.workflow).await?;
         let (name, now) = (self.client.prefixed(&self.workflow), self.client.clock().now());
         let priority = self.priority.map(Priority::number);
         let made = self.client.rpc().workflows.schedule(name, self.at, input, metadata, priority).await;

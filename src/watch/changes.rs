@@ -98,7 +98,8 @@ impl RunWatch {
         let changes = unfold((client, run, fresh), |(client, run, mut state)| async move {
             let item = state.next(&client, run).await?;
             Some((item, (client, run, state)))
-        });
+        })
+        .fuse();
         Self { changes: Box::pin(changes), stale }
     }
 

@@ -5,24 +5,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use super::driver::RunningWorker;
+use super::registered::{self, Actions};
 use super::report::WorkerReport;
 use crate::client::Client;
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
 use crate::model::label::check_key;
 use crate::model::name::{ACCEPTED, is_name};
 use crate::model::{LabelValue, WorkerId, convert};
 use crate::rpc::grpc_types::NewWorker;
-use crate::run::Directory;
 use crate::time::LONGEST;
-use crate::transport::retry_delay;
-use crate::workflow::{Definition, TaskDefinition};
+use crate::workflow::Definition;
 
 const MOST_SLOTS: u32 = 100_000;
-/// The engine answers INTERNAL to all but one of those who put the same new workflow at the same moment.
-const PUTS: u32 = 5;
 
 impl Client {
     /// Prepares a worker.
@@ -125,8 +122,7 @@ impl WorkerBuilder {
                     definition.name
                 ));
             }
-            let tasks = definition.all_tasks().map(|task| (definition.action(&self.client, task), Arc::clone(task)));
-            actions.extend(tasks);
+            actions.extend(registered::tasks(&self.client, definition));
         }
         if problems.is_empty() {
             return Ok(Worker {
@@ -137,15 +133,11 @@ impl WorkerBuilder {
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
                 actions: Arc::new(actions),
-                definitions: self.definitions,
             });
         }
         Err(Error::invalid("worker", problems.join("; ")))
     }
 }
-
-/// What a worker can do, by action.
-pub(super) type Actions = Arc<HashMap<String, Arc<TaskDefinition>>>;
 
 /// A worker, ready to start.
 #[derive(Debug)]
@@ -158,7 +150,6 @@ pub struct Worker {
     pub(super) grace: Duration,
     pub(super) cancel_grace: Duration,
     pub(super) actions: Actions,
-    definitions: Vec<Definition>,
 }
 
 impl Worker {
@@ -167,14 +158,19 @@ impl Worker {
     /// # Errors
     /// Whatever kept it from being known: [`Unauthenticated`](ErrorKind::Unauthenticated),
     /// [`Unavailable`](ErrorKind::Unavailable), [`Rejected`](ErrorKind::Rejected).
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs only in case: the engine
+    /// would give each worker the other's tasks.
     ///
     /// # Cancel safety
     /// Dropping the future stops the worker.
     pub async fn start(self) -> Result<RunningWorker> {
         // Boxed, because it is over soon, and whoever awaits this would carry its size along.
         let id = Box::pin(async {
-            for definition in &self.definitions {
-                Box::pin(put(&self.client, definition)).await?;
+            let workflows: BTreeMap<_, _> =
+                self.actions.values().map(|task| (Arc::as_ptr(&task.workflow), &task.workflow)).collect();
+            for workflow in workflows.values() {
+                workflow.check_name(&self.client).await?;
+                workflow.put(&self.client).await?;
             }
             self.registration().await
         });
@@ -210,24 +206,5 @@ impl Worker {
         };
         let rpc = self.client.rpc().clone();
         async move { convert::id(&rpc.dispatcher.register(worker).await?) }
-    }
-}
-
-/// Stores a definition, and remembers that the server has it.
-async fn put(client: &Client, definition: &Definition) -> Result<()> {
-    let workflow = definition.to_server(client);
-    let mut tries = 0;
-    loop {
-        match client.rpc().admin.put_workflow(workflow.clone()).await {
-            Ok(id) => {
-                Directory::of(client).learn(workflow.name, convert::id(&id)?);
-                return Ok(());
-            }
-            Err(error) if error.kind() == ErrorKind::Server && tries < PUTS => {
-                tries += 1;
-                sleep(retry_delay(tries, fastrand::f64())).await;
-            }
-            Err(error) => return Err(error),
-        }
     }
 }

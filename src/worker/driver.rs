@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::beats::{Beat, beat};
 use super::builder::Worker;
 use super::job::{Done, Job, Key, Stop};
-use super::report::{LeftTask, WorkerReport};
+use super::report::{UnfinishedTask, WorkerReport};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{TaskId, WorkerId};
+use crate::model::{TaskId, WorkerId, attempt_number};
 use crate::rpc::grpc_types::{Action, ActionKind};
 use crate::watch::{Link, LinkEvent};
 
@@ -222,7 +222,13 @@ impl Driver {
     fn on_action(&mut self, action: Action) {
         let key = match Key::read(&action) {
             Ok(key) => key,
-            Err(error) => return tracing::error!(%error, "an assignment cannot be read"),
+            Err(error) => {
+                tracing::error!(%error, "an assignment cannot be read");
+                if action.kind() == ActionKind::Start {
+                    self.report.add_unfinished(None);
+                }
+                return;
+            }
         };
         match action.kind() {
             ActionKind::Start => self.on_start(key, action),
@@ -236,8 +242,11 @@ impl Driver {
     fn on_start(&mut self, key: Key, action: Action) {
         // A half-dead connection can bring the same attempt twice; it runs once.
         let known = self.stop_of(key).is_some() || self.waiting.iter().any(|other| other.key == key);
-        if known || !self.accepting {
+        if known {
             return;
+        }
+        if !self.accepting {
+            return self.leave(key, false);
         }
         // With two streams for a moment, the cancellation can overtake what it cancels.
         if let Some(at) = self.cancelled.iter().position(|other| *other == key) {
@@ -289,7 +298,7 @@ impl Driver {
             client: self.worker.client.clone(),
             worker,
             key,
-            definition: self.worker.actions.get(action.name()).cloned(),
+            task: self.worker.actions.get(action.name()).cloned(),
             action: Arc::new(action),
             stop: stop.clone(),
             cancel_grace: self.worker.cancel_grace,
@@ -319,7 +328,8 @@ impl Driver {
 
     fn leave(&mut self, key: Key, finished: bool) {
         let Key { run, task, retry_count } = key;
-        self.report.left.push(LeftTask { run, task, attempt: retry_count + 1, finished });
+        let attempt = attempt_number(retry_count);
+        self.report.add_unfinished(Some(UnfinishedTask { run, task, attempt, finished }));
     }
 
     fn on_beat(&mut self, beat: Beat) {

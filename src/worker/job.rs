@@ -1,25 +1,28 @@
 //! One attempt, from its assignment to its report.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::join;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::guard::Guarded;
+use super::registered::RegisteredTask;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::payload::excerpt;
-use crate::model::{RunId, TaskId, WorkerId, convert};
+use crate::model::{RunId, TaskId, WorkerId, attempt_number, convert};
 use crate::rpc::grpc_types::{Action, Report, ReportKind};
 use crate::transport::retry_delay;
-use crate::workflow::{Context, TaskDefinition, TaskError, TaskResult};
+use crate::workflow::{Context, TaskError, TaskResult};
 
 /// How long a report is tried. By then the engine has given the attempt to another worker anyway.
 const REPORTING: Duration = Duration::from_secs(120);
+
+/// Error texts are kept up to this many bytes. What is longer does not fit beside the rest of a message, or is of no use to
+/// anyone who reads it.
+const MAX_ERROR_BYTES: usize = 1 << 20;
 
 /// How long a report is tried when the worker's grace is over.
 const LAST_REPORT: Duration = Duration::from_secs(5);
@@ -71,7 +74,7 @@ pub(super) struct Job {
     pub(super) key: Key,
     pub(super) action: Arc<Action>,
     /// `None` if the worker has no such task.
-    pub(super) definition: Option<Arc<TaskDefinition>>,
+    pub(super) task: Option<RegisteredTask>,
     pub(super) stop: Stop,
     pub(super) cancel_grace: Duration,
 }
@@ -101,7 +104,10 @@ impl Job {
 
     /// Runs the code, until it ends or is no longer wanted.
     async fn work(&self) -> Option<TaskResult<String>> {
-        let Some(definition) = &self.definition else {
+        // Whatever has just been woken gets this thread first: code that blocks its thread must not hold up what other threads
+        // cannot take over.
+        yield_now().await;
+        let Some(task) = &self.task else {
             let text = format!("this worker has no task for the action {}", self.action.name());
             return Some(Err(TaskError::new(text)));
         };
@@ -109,8 +115,12 @@ impl Job {
         let action = Arc::clone(&self.action);
         let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), told.clone());
         // Both halves can panic: making the future reads the input.
-        let code = async { definition.handler.run(self.action.payload(), context).await };
-        let code = AssertUnwindSafe(code).catch_unwind();
+        let code = Guarded::new(async {
+            if let Err(text) = task.workflow.check(&self.client, self.action.workflow()).await {
+                return Err(TaskError::new(text));
+            }
+            task.definition.handler.run(self.action.payload(), context, task.has_followers).await
+        });
         let unwanted = async {
             tokio::select! {
                 () = self.stop.cancelled.cancelled() => {}
@@ -121,7 +131,7 @@ impl Job {
         };
         tokio::select! {
             biased;
-            ended = code => Some(ended.unwrap_or_else(|panic| Err(TaskError::new(panic_text(panic.as_ref()))))),
+            ended = code => Some(ended.unwrap_or_else(|panic| Err(TaskError::new(panic)))),
             () = unwanted => None,
         }
     }
@@ -132,7 +142,7 @@ impl Job {
             Err(error) => {
                 // A NUL cannot be stored, and the failure would be lost with it.
                 let text = error.message().replace('\0', "\u{fffd}");
-                (Done::Failed, ReportKind::Failed, text, !error.is_retryable())
+                (Done::Failed, ReportKind::Failed, cut(text), !error.is_retryable())
             }
         };
         match self.report(kind, text, final_failure).await {
@@ -154,7 +164,7 @@ impl Job {
     }
 
     fn unreported(&self, error: &Error) -> Done {
-        tracing::error!(run = %self.key.run, attempt = self.key.retry_count + 1, %error, "the end of an attempt could not be reported");
+        tracing::error!(run = %self.key.run, attempt = attempt_number(self.key.retry_count), %error, "the end of an attempt could not be reported");
         Done::Unreported
     }
 
@@ -197,15 +207,27 @@ impl Job {
     }
 }
 
-/// What a panic says.
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    match text {
-        Some(text) => format!("the task panicked: {}", excerpt_long(text)),
-        None => "the task panicked".into(),
+/// An error text that is too long is cut, and says so: it must not cost the attempt its retries.
+fn cut(mut text: String) -> String {
+    let length = text.len();
+    if length > MAX_ERROR_BYTES {
+        let end = (0..=MAX_ERROR_BYTES).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+        return format!("{text}… ({length} bytes, cut at {MAX_ERROR_BYTES})");
     }
+    text
 }
 
-fn excerpt_long(text: &str) -> String {
-    if text.len() <= 10_000 { text.to_owned() } else { excerpt(text) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_text_is_cut_between_characters_and_says_so() {
+        assert_eq!(cut("it broke".into()), "it broke");
+        let text = cut("ä".repeat(3_000_000));
+        assert!(text.ends_with("ä… (6000000 bytes, cut at 1048576)"), "{}", &text[text.len() - 60..]);
+        let odd = cut(format!("x{}", "ä".repeat(MAX_ERROR_BYTES)));
+        assert_eq!(odd.find('…'), Some(MAX_ERROR_BYTES - 1));
+    }
 }

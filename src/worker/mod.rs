@@ -3,9 +3,11 @@
 mod beats;
 mod builder;
 mod driver;
+mod guard;
 mod job;
+mod registered;
 mod report;
 
 pub use builder::{Worker, WorkerBuilder};
 pub use driver::RunningWorker;
-pub use report::{LeftTask, WorkerReport};
+pub use report::{UnfinishedTask, WorkerReport};

@@ -4,25 +4,38 @@ use std::fmt;
 
 use crate::model::{RunId, TaskId};
 
-/// What became of the attempts that a worker was given. Every one is in exactly one of the numbers.
+/// What became of the attempts that a worker was given. Every one is in exactly one of the counts.
+///
+/// ```no_run
+/// # async fn example(worker: hatchet::RunningWorker) {
+/// let report = worker.shutdown().await;
+/// println!("{report}"); // 12 completed, 1 failed attempt, 0 cancelled, 2 unfinished
+/// for task in &report.unfinished_tasks {
+///     println!("{} attempt {}", task.run, task.attempt);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct WorkerReport {
-    /// Ended with an output, which the engine has.
+    /// Attempts that ended with an output, which the engine has.
     pub completed: u64,
-    /// Ended with an error, which the engine has.
+    /// Attempts that ended with an error, which the engine has. A run whose task failed twice and then completed is in here
+    /// twice, and once in [`completed`](Self::completed).
     pub failed: u64,
-    /// Were cancelled or timed out while they ran here. The engine had ended them before it told the worker.
+    /// Attempts that were cancelled or timed out while they ran here. The engine had ended them before it told the worker.
     pub cancelled: u64,
-    /// Did not end within the grace, or ended and could not be reported. The engine gives them to another worker half a
-    /// minute after this one's last beat.
-    pub left: Vec<LeftTask>,
+    /// Attempts that did not end within the grace period, that came when the worker accepted no more, or that ended and could
+    /// not be reported. The engine gives them to another worker half a minute after this one's last heartbeat.
+    pub unfinished: u64,
+    /// The first [thousand](Self::MAX_UNFINISHED_TASKS) of the unfinished attempts.
+    pub unfinished_tasks: Vec<UnfinishedTask>,
 }
 
 /// An attempt whose end the engine has not heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct LeftTask {
+pub struct UnfinishedTask {
     /// Its run.
     pub run: RunId,
     /// The task.
@@ -34,15 +47,41 @@ pub struct LeftTask {
 }
 
 impl WorkerReport {
+    /// How many unfinished attempts are listed; the others are only counted.
+    pub const MAX_UNFINISHED_TASKS: usize = 1000;
+
     /// The number of attempts that the worker was given.
     pub fn total(&self) -> u64 {
-        self.completed + self.failed + self.cancelled + self.left.len() as u64
+        self.completed + self.failed + self.cancelled + self.unfinished
+    }
+
+    pub(super) fn add_unfinished(&mut self, task: Option<UnfinishedTask>) {
+        self.unfinished += 1;
+        self.unfinished_tasks.extend(task.filter(|_| self.unfinished_tasks.len() < Self::MAX_UNFINISHED_TASKS));
     }
 }
 
 impl fmt::Display for WorkerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { completed, failed, cancelled, left } = self;
-        write!(f, "{completed} completed, {failed} failed, {cancelled} cancelled, {} left", left.len())
+        let Self { completed, failed, cancelled, unfinished, .. } = self;
+        let attempts = if *failed == 1 { "attempt" } else { "attempts" };
+        write!(f, "{completed} completed, {failed} failed {attempts}, {cancelled} cancelled, {unfinished} unfinished")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unfinished_attempts_are_all_counted_and_a_thousand_are_listed() {
+        let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+        let mut report = WorkerReport { completed: 2, failed: 1, ..WorkerReport::default() };
+        for attempt in 1..=1500 {
+            report.add_unfinished(Some(UnfinishedTask { run, task: run.into(), attempt, finished: false }));
+        }
+        report.add_unfinished(None);
+        assert_eq!((report.total(), report.unfinished_tasks.len()), (1504, WorkerReport::MAX_UNFINISHED_TASKS));
+        assert_eq!(report.to_string(), "2 completed, 1 failed attempt, 0 cancelled, 1501 unfinished");
     }
 }

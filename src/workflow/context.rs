@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Payload, RunId, TaskId, metadata};
+use crate::model::{Payload, RunId, TaskId, attempt_number, metadata};
 use crate::rpc::grpc_types::Action;
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 
@@ -82,7 +82,7 @@ impl Context {
 
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.0.action.retry_count() + 1
+        attempt_number(self.0.action.retry_count())
     }
 
     /// The run's metadata, without the keys that the engine and this crate added. Read anew at each call.

@@ -31,7 +31,7 @@ use crate::run::Runnable;
 /// let doubled = Task::new("doubled", async |_: Text, context: Context| {
 ///     Ok(context.parent_output::<usize>("words")? * 2)
 /// });
-/// let count: Workflow<Text, Counts> = Workflow::new("count").task(&words).task_after(&doubled, ["words"]);
+/// let count = Workflow::new("count").task(&words).task_after(&doubled, ["words"]).typed::<Counts>();
 /// ```
 pub struct Workflow<I, O = serde_json::Value> {
     name: String,
@@ -42,8 +42,9 @@ pub struct Workflow<I, O = serde_json::Value> {
     types: PhantomData<fn(I) -> O>,
 }
 
-impl<I, O> Workflow<I, O> {
-    /// A workflow without tasks. Names are as those of [tasks](Task::new).
+impl<I> Workflow<I> {
+    /// A workflow without tasks. Names are as those of [tasks](Task::new). Its tasks say what its input is, and
+    /// [`typed`](Self::typed) what its runs end with.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -53,6 +54,15 @@ impl<I, O> Workflow<I, O> {
             problems: Vec::new(),
             types: PhantomData,
         }
+    }
+}
+
+impl<I, O> Workflow<I, O> {
+    /// The same workflow, with another type of what its runs end with: an object of what the tasks ended with, by their names.
+    #[must_use]
+    pub fn typed<T>(self) -> Workflow<I, T> {
+        let Self { name, rules, tasks, on_failure, problems, types: _ } = self;
+        Workflow { name, rules, tasks, on_failure, problems, types: PhantomData }
     }
 
     /// Adds a task that begins at once.

@@ -95,6 +95,9 @@ impl TaskDefinition {
                 format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"),
             );
         }
+        if let Some(what) = self.handler.unusable_input() {
+            check(false, format!("its input type reads {what}, accepted: a type that reads a JSON object, or ()"));
+        }
         for error in self.labels.keys().filter_map(|key| check_key(key).err()) {
             check(false, error.to_string());
         }
@@ -121,6 +124,11 @@ impl Definition {
     /// All tasks, the one for failures too.
     pub(crate) fn all_tasks(&self) -> impl Iterator<Item = &Arc<TaskDefinition>> {
         self.tasks.iter().map(|placed| &placed.task).chain(&self.on_failure)
+    }
+
+    /// Whether other tasks follow the one with this name.
+    pub(crate) fn has_followers(&self, task: &str) -> bool {
+        self.tasks.iter().any(|placed| placed.parents.iter().any(|parent| parent == task))
     }
 
     /// Everything that the server would refuse, or answer with an internal error.

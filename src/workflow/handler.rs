@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::context::Context;
+use super::probe::never_an_object;
 use crate::model::Payload;
 use crate::model::payload::encode_output;
 
@@ -88,8 +89,11 @@ type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
 
 /// A task's code: JSON in, JSON out.
 pub(crate) trait Handler: Send + Sync {
-    /// Runs it on the payload of an assignment.
-    fn run(&self, payload: &str, context: Context) -> Running;
+    /// Runs it on the payload of an assignment. `has_followers`: what it ends with is given to other tasks, too.
+    fn run(&self, payload: &str, context: Context, has_followers: bool) -> Running;
+
+    /// What its input type reads, if that is never a JSON object.
+    fn unusable_input(&self) -> Option<&'static str>;
 }
 
 pub(super) struct Typed<F, I, O> {
@@ -110,18 +114,23 @@ where
     I: DeserializeOwned,
     O: Serialize,
 {
-    fn run(&self, payload: &str, context: Context) -> Running {
+    fn run(&self, payload: &str, context: Context, has_followers: bool) -> Running {
         match input(payload) {
             Ok(input) => {
                 let code = (self.code)(input, context);
                 Box::pin(async move {
                     let output = code.await?;
                     // The same code would make the same output again.
-                    encode_output(&output).map_err(|error| TaskError::non_retryable(TaskError::from(error)))
+                    encode_output(&output, has_followers)
+                        .map_err(|error| TaskError::non_retryable(TaskError::from(error)))
                 })
             }
             Err(error) => Box::pin(future::ready(Err(error))),
         }
+    }
+
+    fn unusable_input(&self) -> Option<&'static str> {
+        never_an_object::<I>()
     }
 }
 

@@ -4,6 +4,7 @@ mod context;
 mod dag;
 mod definition;
 mod handler;
+mod probe;
 mod task;
 mod triggers;
 

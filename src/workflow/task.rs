@@ -46,13 +46,17 @@ pub struct Task<I, O> {
 
 impl<I, O> Task<I, O>
 where
-    I: Serialize + DeserializeOwned + 'static,
-    O: Serialize + DeserializeOwned + 'static,
+    I: DeserializeOwned + 'static,
+    O: Serialize + 'static,
 {
     /// A task with this name and this code.
     ///
-    /// The input is a type that is written as a JSON object, or `()`: the engine keeps nothing else, and a run with another
-    /// is refused before it is sent. The output can be anything.
+    /// The input is a type that reads a JSON object, or `()`: the engine keeps nothing else, so a task with another is refused
+    /// when a worker is built with it. The output can be any type that serde writes. To start runs of the task, the input must
+    /// be [`Serialize`] and the output [`DeserializeOwned`], too.
+    ///
+    /// An output must not have NaN, infinities, or U+0000 in it; a task that ends with one fails. If other tasks follow this one
+    /// in a workflow, neither must it have integers beyond ±2^53, since the engine passes numbers on as doubles.
     ///
     /// Names are letters, digits, `.`, `-` and `_`; a name that is not is refused when a worker is built with the task.
     pub fn new<F, R>(name: impl Into<String>, code: F) -> Self

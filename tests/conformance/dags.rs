@@ -41,6 +41,7 @@ fn diamond(name: String) -> Workflow<Number, Outputs> {
         .task_after(&side("left", 2), ["first"])
         .task_after(&side("right", 3), ["first"])
         .task_after(&last, ["left", "right"])
+        .typed()
 }
 
 async fn m3_the_output_of_each_task_of_a_dag(world: World) {

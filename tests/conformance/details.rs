@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use hatchet::raw::pb::v1::TriggerWorkflowRequest;
+use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use hatchet::{Outcome, RunStatus};
 use serde_json::{Value, json};
 
@@ -98,18 +100,31 @@ async fn m4_the_error_of_each_attempt(world: World) {
 async fn m7_custom_metadata(world: World) {
     let task = double(world.name("double"));
     let worker = world.worker(&task).await;
-    let run = world
-        .hatchet
-        .run(&task, &Number { n: 1 })
-        .metadata("tenant", "acme")
-        .metadata("nested", json!({"a": [1, null]}));
+    let run = world.hatchet.run(&task, &Number { n: 1 }).metadata("tenant", "acme").metadata("n", 1.to_string());
     let run = run.start().await.unwrap();
-    run.result().await.unwrap();
-    let given = BTreeMap::from([("tenant".to_owned(), json!("acme")), ("nested".to_owned(), json!({"a": [1, null]}))]);
-    let details = run.details().await.unwrap();
-    assert_eq!(details.metadata, given, "the user's keys, and only those");
-    assert!(!details.engine_metadata.contains_key("tenant"));
-    let page = world.hatchet.runs(hatchet::RunFilter::new(world.window()).workflow(task.name())).page(1).await.unwrap();
-    assert_eq!(page.runs[0].metadata, given);
+    // Other SDKs can give a run any JSON.
+    let other = json!({"tenant": "acme", "nested": {"a": [1, null]}, "n": 1});
+    let request = TriggerWorkflowRequest {
+        name: task.name().to_owned(),
+        input: json!({"n": 1}).to_string(),
+        additional_metadata: Some(other.to_string()),
+        ..Default::default()
+    };
+    let raw = WorkflowServiceClient::new(world.hatchet.raw_channel()).trigger_workflow(request).await.unwrap();
+    let by_other = world.hatchet.run_handle::<Value>(raw.into_inner().workflow_run_id.parse().unwrap());
+    let given = json!({"tenant": "acme", "n": "1"});
+    for (run, given) in [(run.typed(), given), (by_other, other)] {
+        run.result().await.unwrap();
+        let details = run.details().await.unwrap();
+        assert_eq!(json!(details.metadata), given, "the user's keys, and only those");
+        assert!(!details.engine_metadata.contains_key("tenant"));
+        let filter = hatchet::RunFilter::new(world.window()).workflow(task.name());
+        let page = world.hatchet.runs(filter).page(10).await.unwrap();
+        let row = page.runs.iter().find(|row| row.id == run.id()).unwrap();
+        assert_eq!(json!(row.metadata), given);
+    }
+    // Found by what was given as a string; the number of another SDK is found by nothing.
+    let found = world.hatchet.runs(hatchet::RunFilter::new(world.window()).workflow(task.name()).metadata("n", "1"));
+    assert_eq!(found.count().await.unwrap(), hatchet::Total::Exactly(1));
     worker.shutdown().await;
 }

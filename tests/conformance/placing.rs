@@ -41,14 +41,13 @@ async fn c8_metadata_and_priority_reach_the_engine(world: World) {
     });
     world.worker(&task).await.shutdown().await;
     let run = async |n, priority| {
-        let run = world.hatchet.run(&task, &Number { n }).metadata("number", n).metadata("nested", json!({"a": [1]}));
+        let run = world.hatchet.run(&task, &Number { n }).metadata("number", n.to_string());
         run.priority(priority).start().await.unwrap()
     };
     let runs = [run(1, Priority::Low).await, run(2, Priority::Medium).await, run(3, Priority::High).await];
     for (at, run) in runs.iter().enumerate() {
         let details = run.details().await.unwrap();
-        assert_eq!(details.metadata["number"], json!(at + 1));
-        assert_eq!(details.metadata["nested"], json!({"a": [1]}));
+        assert_eq!(details.metadata["number"], json!((at + 1).to_string()));
     }
     // The engine shows a priority nowhere, but a worker with one slot takes the urgent ones first.
     let worker =

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{LogLevel, LogLine, Payload, RunStatus, RunSummary, TaskId, metadata};
+use crate::model::{LogLevel, LogLine, Payload, RunStatus, RunSummary, TaskId, attempt_number, metadata};
 use crate::rpc::rest_types::{LogRow, Row};
 
 /// A status by its REST name.
@@ -21,7 +21,8 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
     let full = row.workflow_name.unwrap_or_default();
     let own = namespace.map_or(Some(full.as_str()), |namespace| full.strip_prefix(namespace));
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
-    let created_at = row.created_at.or(row.metadata.created_at).ok_or_else(|| {
+    // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and cut by this one.
+    let created_at = row.metadata.created_at.or(row.created_at).ok_or_else(|| {
         Error::new(
             ErrorKind::Decode,
             format!("the row of run {} has no time of creation", row.workflow_run_external_id),
@@ -36,7 +37,7 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
         is_foreign: own.is_none(),
         workflow_name: own.unwrap_or(&full).to_owned(),
         status: status(&row.status),
-        attempt: row.attempt.or(row.retry_count.map(|count| count + 1)).unwrap_or(1),
+        attempt: row.attempt.or(row.retry_count.map(attempt_number)).unwrap_or(1),
         error: row.error_message.filter(|text| !text.is_empty()),
         metadata,
         engine_metadata,

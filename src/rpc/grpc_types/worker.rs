@@ -84,6 +84,11 @@ impl Action {
         &self.0.action_id
     }
 
+    /// The workflow that the run is of, if the server says so.
+    pub(crate) fn workflow(&self) -> Option<&str> {
+        self.0.workflow_id.as_deref()
+    }
+
     pub(crate) fn retry_count(&self) -> u32 {
         u32::try_from(self.0.retry_count).unwrap_or(0)
     }

@@ -1,0 +1,123 @@
+//! Running a user's code so that no panic of it gets out: not while it is polled, not while it is dropped, and not from the
+//! value that it panicked with.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::model::payload::excerpt;
+
+/// Panic messages are kept up to this many bytes.
+const MAX_MESSAGE_BYTES: usize = 10_000;
+
+/// A future whose panics are values: the message of the panic.
+pub(super) struct Guarded<F: Future>(Option<Pin<Box<F>>>);
+
+impl<F: Future> Guarded<F> {
+    pub(super) fn new(future: F) -> Self {
+        Self(Some(Box::pin(future)))
+    }
+}
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => {
+                self.drop_future();
+                Poll::Ready(Ok(output))
+            }
+            Err(panic) => {
+                let message = message(panic);
+                self.drop_future();
+                Poll::Ready(Err(message))
+            }
+        }
+    }
+}
+
+impl<F: Future> Guarded<F> {
+    fn drop_future(&mut self) {
+        let future = self.0.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
+            // Not within the macro: where nothing is logged, it would drop the panic as it is.
+            let panic = message(panic);
+            tracing::warn!(panic, "a task's code panicked while it was dropped");
+        }
+    }
+}
+
+impl<F: Future> Drop for Guarded<F> {
+    fn drop(&mut self) {
+        self.drop_future();
+    }
+}
+
+/// What a panic says. The value that it was raised with may itself panic when it is dropped.
+fn message(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let message = match text {
+        Some(text) if text.len() <= MAX_MESSAGE_BYTES => format!("the task panicked: {text}"),
+        Some(text) => format!("the task panicked: {}", excerpt(text)),
+        None => "the task panicked".into(),
+    };
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        // There may be no end to these.
+        std::mem::forget(another);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Panics when it is dropped, with a value that does so too.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                std::panic::panic_any(Bomb);
+            }
+        }
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> Option<Result<T, String>> {
+        Guarded::new(future).now_or_never()
+    }
+
+    #[test]
+    fn panics_are_values() {
+        assert_eq!(run(async { 7 }), Some(Ok(7)));
+        assert_eq!(run(async { panic!("at {}", 1) }), Some(Err::<(), _>("the task panicked: at 1".into())));
+        assert_eq!(run(async { std::panic::panic_any(7) }), Some(Err::<(), _>("the task panicked".into())));
+    }
+
+    #[test]
+    fn a_panic_whose_value_panics_is_a_value_too() {
+        assert_eq!(run(async { std::panic::panic_any(Bomb) }), Some(Err::<(), _>("the task panicked".into())));
+    }
+
+    #[test]
+    fn what_panics_when_it_is_dropped_does_not_get_out() {
+        let bomb = Bomb;
+        let captured = async move {
+            let _bomb = &bomb;
+            7
+        };
+        assert_eq!(run(captured), Some(Err("the task panicked".into())), "it is dropped when the code has ended");
+        let bomb = Bomb;
+        let unfinished = async move {
+            let _bomb = bomb;
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(run(unfinished), None, "it is dropped while it waits");
+    }
+}

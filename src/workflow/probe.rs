@@ -1,0 +1,169 @@
+//! Finding out, without a value, whether a type can be read from a JSON object.
+//!
+//! The engine keeps inputs that are objects and nothing else. A task whose input type reads something else would fail at its
+//! first run, so the type is asked for what it wants to be given.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde::forward_to_deserialize_any;
+
+/// What a type reads, if that is never a JSON object.
+pub(super) fn never_an_object<T: DeserializeOwned>() -> Option<&'static str> {
+    // This is code of the user's: if it panics, it does so again when it is given an input, where it fails the task.
+    match std::panic::catch_unwind(|| T::deserialize(Probe).err()) {
+        Ok(Some(Answer::Never(what))) => Some(what),
+        _ => None,
+    }
+}
+
+/// Why the probe did not give a value.
+#[derive(Debug)]
+enum Answer {
+    /// The type wants this, which no object is.
+    Never(&'static str),
+    /// It may read an object.
+    Maybe,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("there is no value to read")
+    }
+}
+
+impl std::error::Error for Answer {}
+
+impl serde::de::Error for Answer {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self::Maybe
+    }
+}
+
+/// A deserializer without a value.
+struct Probe;
+
+macro_rules! never {
+    ($($method:ident: $what:literal;)*) => {
+        $(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Answer> {
+            Err(Answer::Never($what))
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Probe {
+    type Error = Answer;
+
+    never! {
+        deserialize_bool: "a boolean";
+        deserialize_i8: "a number";
+        deserialize_i16: "a number";
+        deserialize_i32: "a number";
+        deserialize_i64: "a number";
+        deserialize_i128: "a number";
+        deserialize_u8: "a number";
+        deserialize_u16: "a number";
+        deserialize_u32: "a number";
+        deserialize_u64: "a number";
+        deserialize_u128: "a number";
+        deserialize_f32: "a number";
+        deserialize_f64: "a number";
+        deserialize_char: "a string";
+        deserialize_str: "a string";
+        deserialize_string: "a string";
+        deserialize_bytes: "a list";
+        deserialize_byte_buf: "a list";
+        deserialize_seq: "a list";
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Answer> {
+        Err(Answer::Maybe)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Answer> {
+        Err(Answer::Never("a list"))
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, _: V) -> Result<V::Value, Answer> {
+        Err(Answer::Never("a list"))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Answer> {
+        // Raw JSON passes through `serde_json` as a newtype, and can be anything.
+        if name.starts_with("$serde_json::") {
+            return Err(Answer::Maybe);
+        }
+        visitor.visit_newtype_struct(self)
+    }
+
+    // `None` reads an empty object as `()` does, and `Some` what is in it.
+    forward_to_deserialize_any! { option unit unit_struct map struct enum identifier ignored_any }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::Value;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only its shape is looked at")]
+    struct Named {
+        n: u32,
+    }
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only its shape is looked at")]
+    struct Number(u32);
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only its shape is looked at")]
+    struct Around(Named);
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only its shape is looked at")]
+    struct Pair(u32, u32);
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    #[expect(dead_code, reason = "only its shape is looked at")]
+    enum Either {
+        Named(Named),
+        Number(u32),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(tag = "kind")]
+    #[expect(dead_code, reason = "only its shape is looked at")]
+    enum Tagged {
+        Named(Named),
+    }
+
+    #[test]
+    fn what_never_reads_an_object_is_known() {
+        assert_eq!(never_an_object::<u32>(), Some("a number"));
+        assert_eq!(never_an_object::<Number>(), Some("a number"));
+        assert_eq!(never_an_object::<bool>(), Some("a boolean"));
+        assert_eq!(never_an_object::<String>(), Some("a string"));
+        assert_eq!(never_an_object::<Vec<Named>>(), Some("a list"));
+        assert_eq!(never_an_object::<(u32, u32)>(), Some("a list"));
+        assert_eq!(never_an_object::<Pair>(), Some("a list"));
+    }
+
+    #[test]
+    fn what_may_read_an_object_is_left_alone() {
+        assert_eq!(never_an_object::<()>(), None);
+        assert_eq!(never_an_object::<Named>(), None);
+        assert_eq!(never_an_object::<Around>(), None);
+        assert_eq!(never_an_object::<Either>(), None);
+        assert_eq!(never_an_object::<Tagged>(), None);
+        assert_eq!(never_an_object::<Option<Named>>(), None);
+        assert_eq!(never_an_object::<BTreeMap<String, u32>>(), None);
+        assert_eq!(never_an_object::<Value>(), None);
+        assert_eq!(never_an_object::<Box<RawValue>>(), None);
+    }
+}
