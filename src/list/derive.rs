@@ -1,23 +1,28 @@
-//! The state that the server does not have: its list shows timed-out runs as failed ones.
+//! What the server's list files under failed runs: those that timed out, for which it has no state, and those that were cancelled
+//! while they were queued and whose schedule timeout passed afterwards.
 //!
-//! A run that timed out has no error text in the list, unless an earlier attempt left one. So the events of each failed run
-//! without one, and of each that took several attempts, are read; of the others none.
+//! Neither has an error text in the list, unless an earlier attempt left one. So the events of each failed run without one, and
+//! of each that took several attempts, are read; of the others none.
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{RunFilter, RunStatus, RunSummary};
+use crate::model::{Attempt, RunFilter, RunStatus, RunSummary};
 use crate::run::newest_attempts;
 
 /// Events that are read at the same time.
 const AT_ONCE: usize = 8;
 
+/// What the rows are that the server calls failed.
+const AMONG_FAILED: [RunStatus; 3] = [RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
+
 /// The states to ask the server for.
 pub(super) fn asked(statuses: &[RunStatus]) -> Vec<RunStatus> {
     let mut asked = Vec::new();
-    for status in statuses {
-        let status = if *status == RunStatus::TimedOut { RunStatus::Failed } else { status.clone() };
+    let among_failed = |status: &RunStatus| AMONG_FAILED.contains(status).then_some(RunStatus::Failed);
+    let by_name = |status: &RunStatus| Some(status.clone()).filter(|status| *status != RunStatus::TimedOut);
+    for status in statuses.iter().flat_map(|status| [by_name(status), among_failed(status)]).flatten() {
         if !asked.contains(&status) {
             asked.push(status);
         }
@@ -27,10 +32,11 @@ pub(super) fn asked(statuses: &[RunStatus]) -> Vec<RunStatus> {
 
 /// Whether the server's answer has rows that were not asked for.
 pub(super) fn splits(statuses: &[RunStatus]) -> bool {
-    statuses.contains(&RunStatus::Failed) != statuses.contains(&RunStatus::TimedOut)
+    let wanted = AMONG_FAILED.iter().filter(|status| statuses.contains(status)).count();
+    (1..AMONG_FAILED.len()).contains(&wanted)
 }
 
-/// Tells timed-out rows from failed ones, and leaves out what was not asked for.
+/// Tells timed-out and cancelled rows from failed ones, and leaves out what was not asked for.
 pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSummary>) -> Result<Vec<RunSummary>> {
     // Mostly there are none, and a future for each row would be for nothing.
     let rows = if rows.iter().any(is_unclear) {
@@ -50,14 +56,23 @@ fn is_unclear(row: &RunSummary) -> bool {
 async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
     if is_unclear(&row) {
         let attempts = newest_attempts(client, &row).await?;
-        // Of several tasks that failed, the first to do so is why the run did.
-        let failed = attempts.into_iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));
-        let first = failed.min_by_key(|last| last.finished_at);
-        if let Some(first) = first.filter(|first| first.status == RunStatus::TimedOut) {
-            (row.status, row.error) = (RunStatus::TimedOut, first.error);
+        if let Some((status, error)) = really(&attempts) {
+            (row.status, row.error) = (status, error);
         }
     }
     Ok(row)
+}
+
+/// What a run is that the server calls failed, by the newest attempts of its tasks, if it is not that.
+fn really(attempts: &[Attempt]) -> Option<(RunStatus, Option<String>)> {
+    // Of several tasks that failed, the first to do so is why the run did.
+    let failed = attempts.iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));
+    let is_cancelled = || attempts.iter().find(|last| last.status == RunStatus::Cancelled);
+    let all_ended = attempts.iter().all(|last| last.status.is_final());
+    match failed.min_by_key(|last| last.finished_at) {
+        Some(first) => (first.status == RunStatus::TimedOut).then(|| (RunStatus::TimedOut, first.error.clone())),
+        None => is_cancelled().filter(|_| all_ended).map(|last| (RunStatus::Cancelled, last.error.clone())),
+    }
 }
 
 #[cfg(test)]
@@ -65,10 +80,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timed_out_runs_are_asked_for_among_the_failed() {
-        use RunStatus::{Cancelled, Failed, TimedOut};
+    fn timed_out_and_cancelled_runs_are_asked_for_among_the_failed() {
+        use RunStatus::{Cancelled, Completed, Failed, TimedOut};
         assert_eq!(asked(&[TimedOut]), [Failed]);
+        assert_eq!(asked(&[Cancelled]), [Cancelled, Failed]);
         assert_eq!(asked(&[Cancelled, TimedOut, Failed]), [Cancelled, Failed]);
-        assert!(splits(&[TimedOut]) && splits(&[Failed]) && !splits(&[Failed, TimedOut]) && !splits(&[]));
+        assert_eq!(asked(&[Completed]), [Completed]);
+        for split in [&[TimedOut][..], &[Failed], &[Cancelled], &[Failed, TimedOut], &[Completed, Cancelled]] {
+            assert!(splits(split), "{split:?}");
+        }
+        assert!(!splits(&[]) && !splits(&[Completed]) && !splits(&[Failed, Cancelled, TimedOut]));
+    }
+
+    fn attempt(status: RunStatus, second: i64) -> Attempt {
+        Attempt {
+            number: 1,
+            error: Some(status.to_string()),
+            status,
+            queued_at: None,
+            started_at: None,
+            finished_at: chrono::DateTime::from_timestamp(second, 0),
+            worker: None,
+        }
+    }
+
+    #[test]
+    fn what_a_failed_row_really_is() {
+        use RunStatus::{Cancelled, Completed, Failed, Queued, Running, TimedOut};
+        let status = |attempts: &[(RunStatus, i64)]| {
+            let attempts: Vec<_> = attempts.iter().map(|(status, at)| attempt(status.clone(), *at)).collect();
+            really(&attempts).map(|(status, _)| status)
+        };
+        assert_eq!(status(&[(TimedOut, 1)]), Some(TimedOut));
+        assert_eq!(status(&[(Cancelled, 1)]), Some(Cancelled));
+        assert_eq!(status(&[(Failed, 1)]), None);
+        assert_eq!(status(&[(Failed, 1), (TimedOut, 2), (Cancelled, 0)]), None);
+        assert_eq!(status(&[(Completed, 0), (TimedOut, 1), (Failed, 2)]), Some(TimedOut));
+        assert_eq!(status(&[(Completed, 0), (Cancelled, 2)]), Some(Cancelled));
+        // Its history is not all there: what failed may come.
+        for going in [Queued, Running] {
+            assert_eq!(status(&[(Cancelled, 1), (going, 0)]), None);
+        }
+        assert_eq!(status(&[]), None);
     }
 }

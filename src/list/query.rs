@@ -14,13 +14,15 @@ use crate::rpc::rest_types::Rows;
 use crate::run::WorkflowCache;
 
 /// The server stops to count here.
-const MOST_COUNTED: u64 = 20_000;
+const MAX_COUNTED: u64 = 20_000;
+/// Up to here rows are read to be counted, where the server's count has more than what was asked for.
+const MAX_COUNTED_BY_READING: u64 = 1000;
 /// So many rows cannot all have moved on at the same moment.
-const MANY: usize = 10;
-/// So many rows at least are read at a time where most may be of others.
-const FEWEST: usize = 50;
+const MIN_MISFITS: usize = 10;
+/// So many rows at least are read at a time where most may not be wanted.
+const MIN_PAGE_SIZE: usize = 50;
 /// A page has at most so many rows: the server has no limit, and a huge page holds up everyone.
-const LARGEST_PAGE: usize = 1000;
+const MAX_PAGE_SIZE: usize = 1000;
 
 impl Client {
     /// Asks about the runs that a filter, or just a window of time, means: of all the tenant's runs; if the client has a
@@ -71,13 +73,14 @@ pub struct Page {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Total {
-    /// So many.
+    /// Exactly this many.
     Exactly(u64),
-    /// So many or more: the server stops to count at 20 000.
+    /// This many or more: the server stops to count at 20 000.
     AtLeast(u64),
-    /// So many or fewer: the server tells neither failed runs from timed-out ones, nor namespaces from each other.
+    /// This many or fewer: the server counts timed-out runs, and some cancelled ones, as failed, and it does not know namespaces.
+    /// Up to 1 000 such runs are read, and then the number is exact.
     AtMost(u64),
-    /// Both: it can be any number.
+    /// Any number: both of the above.
     Unknown,
 }
 
@@ -103,8 +106,19 @@ impl std::fmt::Display for Total {
     }
 }
 
-/// How many runs are in each state. Timed-out runs are among the failed ones: the server has no number of its own for
-/// them.
+/// How many runs are in each state, as the server counts them: timed-out runs are among the failed ones, and so are runs that were
+/// cancelled while they were queued and whose schedule timeout passed afterwards.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::{RunStatus, Window};
+///
+/// let counts = hatchet.runs(Window::all()).counts_by_status().await?;
+/// println!("{counts}"); // 1200 COMPLETED, 3 FAILED, 12 QUEUED
+/// println!("{:?}", counts.get(&RunStatus::Failed)); // Some(3)
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StatusCounts {
@@ -128,6 +142,15 @@ impl StatusCounts {
     }
 }
 
+impl std::fmt::Display for StatusCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut present = self.by_status.iter().filter(|(_, count)| **count > 0);
+        let Some((status, count)) = present.next() else { return f.write_str("none") };
+        write!(f, "{count} {status}")?;
+        present.try_for_each(|(status, count)| write!(f, ", {count} {status}"))
+    }
+}
+
 impl RunQuery {
     pub(super) fn client(&self) -> &Client {
         &self.client
@@ -137,8 +160,9 @@ impl RunQuery {
         &self.filter
     }
 
-    /// The newest runs that match, at most `size` of them, and how many match in all. In a namespace, without a workflow's
-    /// name, it reads on until it has them, or all that the window has.
+    /// The newest runs that match, at most `size` of them, and how many match in all. Where the server's list has other runs among
+    /// them (in a namespace, without a workflow's name; and with some of the states that it takes for failures, see
+    /// [`RunFilter::status`]), it reads on until it has them, or all that the window has.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a size of 0 or over 1000 and for a filter that the server would
@@ -149,8 +173,8 @@ impl RunQuery {
     pub async fn page(&self, size: usize) -> Result<Page> {
         check_page(size)?;
         let parameters = parameters(&self.client, &self.filter).await?;
-        if self.is_among_others() {
-            let mut items = RunItems::of_pages(self.client.clone(), self.filter.clone(), size.max(FEWEST));
+        if self.is_among_others() || derive::splits(&self.filter.statuses) {
+            let mut items = RunItems::of_pages(self.client.clone(), self.filter.clone(), size.max(MIN_PAGE_SIZE));
             let mut runs = Vec::new();
             while runs.len() < size
                 && let Some(run) = items.next().await.transpose()?
@@ -159,7 +183,7 @@ impl RunQuery {
             }
             let whole = runs.len() < size;
             let exactly = Total::Exactly(runs.len() as u64);
-            let total = if whole { exactly } else { total(&self.client, &self.filter, &parameters).await?.at_most() };
+            let total = if whole { exactly } else { self.total(&parameters).await? };
             return Ok(Page { runs, total });
         }
         let rows = async {
@@ -168,7 +192,7 @@ impl RunQuery {
             let whole = rows.len() < size;
             Ok((whole, derive::rows(&self.client, &self.filter, rows).await?))
         };
-        let ((whole, runs), total) = future::try_join(rows, total(&self.client, &self.filter, &parameters)).await?;
+        let ((whole, runs), total) = future::try_join(rows, self.total(&parameters)).await?;
         let total = if whole { Total::Exactly(runs.len() as u64) } else { total };
         Ok(Page { runs, total })
     }
@@ -193,8 +217,24 @@ impl RunQuery {
     /// Dropping the future is safe.
     pub async fn count(&self) -> Result<Total> {
         let parameters = parameters(&self.client, &self.filter).await?;
-        let total = total(&self.client, &self.filter, &parameters).await?;
-        Ok(if self.is_among_others() { total.at_most() } else { total })
+        self.total(&parameters).await
+    }
+
+    /// The server's count, or where that has more than what was asked for, one by reading, if there are few enough.
+    async fn total(&self, parameters: &[(&'static str, String)]) -> Result<Total> {
+        let number = count(&self.client, parameters).await?;
+        let total = if number >= MAX_COUNTED { Total::AtLeast(number) } else { Total::Exactly(number) };
+        if number == 0 || !self.is_among_others() && !derive::splits(&self.filter.statuses) {
+            return Ok(total);
+        }
+        if number > MAX_COUNTED_BY_READING {
+            return Ok(total.at_most());
+        }
+        let (mut items, mut number) = (self.items(), 0);
+        while items.next().await.transpose()?.is_some() {
+            number += 1;
+        }
+        Ok(Total::Exactly(number))
     }
 
     /// Whether the server's answers have runs of other namespaces.
@@ -240,10 +280,10 @@ impl RunQuery {
 }
 
 pub(super) fn check_page(size: usize) -> Result<()> {
-    if (1..=LARGEST_PAGE).contains(&size) {
+    if (1..=MAX_PAGE_SIZE).contains(&size) {
         return Ok(());
     }
-    Err(Error::invalid("page size", format_args!("found {size}, accepted: 1 to {LARGEST_PAGE}")))
+    Err(Error::invalid("page size", format_args!("found {size}, accepted: 1 to {MAX_PAGE_SIZE}")))
 }
 
 pub(super) type Parameters = Vec<(&'static str, String)>;
@@ -289,7 +329,7 @@ pub(super) async fn fetch(
         parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
     // One that has moved on between the engine's two steps is left out later. If none fits, the filter was not followed.
     let fits = |row: &crate::rpc::rest_types::Row| asked.is_empty() || asked.contains(&row.status.as_str());
-    if let Some(row) = rows.first().filter(|_| rows.len() >= MANY && !rows.iter().any(fits)) {
+    if let Some(row) = rows.first().filter(|_| rows.len() >= MIN_MISFITS && !rows.iter().any(fits)) {
         let asked = asked.join(" or ");
         let text = format!("the server was asked for runs that are {asked} and answered ones that are {}", row.status);
         return Err(Error::new(ErrorKind::Server, text));
@@ -297,16 +337,22 @@ pub(super) async fn fetch(
     rows.into_iter().map(|row| rest::summary(row, tasks, client.namespace())).collect()
 }
 
-/// The total: the number of pages, when a page has one row.
-async fn total(client: &Client, filter: &RunFilter, parameters: &[(&'static str, String)]) -> Result<Total> {
+/// How many rows the server counts: the number of pages, when a page has one row.
+async fn count(client: &Client, parameters: &[(&'static str, String)]) -> Result<u64> {
     let mut all = parameters.to_vec();
     all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
     let Rows { pagination, .. } = client.rpc().rest.runs(&all).await?;
-    let number = u64::try_from(pagination.num_pages).unwrap_or(0);
-    Ok(match (number >= MOST_COUNTED, number > 0 && derive::splits(&filter.statuses)) {
-        (false, false) => Total::Exactly(number),
-        (true, false) => Total::AtLeast(number),
-        (false, true) => Total::AtMost(number),
-        (true, true) => Total::Unknown,
-    })
+    Ok(u64::try_from(pagination.num_pages).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_readable() {
+        let counts = [(RunStatus::Completed, 1200), (RunStatus::Failed, 3), (RunStatus::Queued, 0)];
+        assert_eq!(StatusCounts::of(counts).to_string(), "1200 COMPLETED, 3 FAILED");
+        assert_eq!(StatusCounts::default().to_string(), "none");
+    }
 }

@@ -58,9 +58,11 @@ impl RunFilter {
 
     /// Runs in this state; given several times, in any of them.
     ///
-    /// The engine files timed-out runs under failed ones. So for [`RunStatus::TimedOut`] and [`RunStatus::Failed`] the
-    /// events of each failed run without an error text are read, one small request for each such run. A total of only one
-    /// of the two is [`AtMost`](crate::Total::AtMost); of both together it is exact.
+    /// The engine files timed-out runs under failed ones, and so it does with runs that were cancelled while they were queued, once
+    /// their schedule timeout has passed. So for [`RunStatus::TimedOut`], [`RunStatus::Failed`] and [`RunStatus::Cancelled`] all
+    /// failed runs are listed, and the events of each without an error text are read: one small request for each such run. A
+    /// total of one or two of the three is [`AtMost`](crate::Total::AtMost) if there are over 1 000 runs to read; of all three
+    /// together it is the server's.
     pub fn status(mut self, status: RunStatus) -> Self {
         if !self.statuses.contains(&status) {
             self.statuses.push(status);

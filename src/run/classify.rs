@@ -105,7 +105,7 @@ fn conflicts(
     evidence: &Evidence,
     tasks: &[TaskEvidence<'_>],
 ) -> Vec<Conflict> {
-    let designed = |task: &TaskEvidence<'_>| task.last_end("SCHEDULING_TIMED_OUT").is_some();
+    let designed = |task: &TaskEvidence<'_>| has_timed_out(task) && task.last_end("SCHEDULING_TIMED_OUT").is_some();
     let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task, grpc: grpc.clone(), rest: rest.clone() })
@@ -133,6 +133,9 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
         }
         // The first that failed is why the run did: the others were cancelled after it, or came to clear up.
         (tasks, _) => {
+            if let Some(task) = tasks.iter().find(|task| task.was_cancelled()).filter(|_| !tasks.iter().any(may_have_failed)) {
+                return cancelled(task.last_end("CANCELLED").unwrap_or_default());
+            }
             let failed = |task: &&TaskEvidence<'_>| !is_behind(task) && task.attempts.last().is_some_and(has_failed);
             // Of one that failed once more, unheard of, it is not known when.
             let ended = |task: &&TaskEvidence<'_>| {
@@ -143,6 +146,11 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
             first.map_or_else(|| failed_by(None, text()), failure)
         }
     }
+}
+
+/// Whether a task of a failed run may be why the run failed.
+fn may_have_failed(task: &TaskEvidence<'_>) -> bool {
+    is_behind(task) || task.attempts.last().is_none_or(|last| has_failed(last) || !last.status.is_final())
 }
 
 /// How a task ended, when its state is known.
@@ -161,12 +169,20 @@ fn failure(task: &TaskEvidence<'_>) -> Outcome {
     if !has_that_error(task) {
         return failed_by(name, error_text(task));
     }
+    // REST shows a cancelled task as failed when its schedule timeout passes later.
+    if task.was_cancelled() {
+        return cancelled(task.last_end("CANCELLED").unwrap_or_default());
+    }
     for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
         if let Some(message) = task.last_end(event) {
             return Outcome::TimedOut(Timeout { kind, task: name, message });
         }
     }
     failed_by(name, task.last_end("FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(task)))
+}
+
+fn has_timed_out(task: &TaskEvidence<'_>) -> bool {
+    task.attempts.last().is_some_and(|last| last.status == RunStatus::TimedOut)
 }
 
 fn completed(output: Payload) -> Outcome {
@@ -332,7 +348,7 @@ mod tests {
     #[test]
     fn every_ending_that_was_measured() {
         type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [Result<&'a str, &'a str>], &'a str, bool);
-        let rows: [Row<'_>; 12] = [
+        let rows: [Row<'_>; 13] = [
             ("COMPLETED", "COMPLETED", &[("FINISHED", "")], &[Ok(r#"{"a":1}"#)], r#"completed {"a":1}"#, false),
             ("FAILED", "FAILED", &[("FAILED", "it broke")], &[Err("it broke")], "failed: it broke", false),
             (
@@ -354,6 +370,15 @@ mod tests {
             ),
             ("CANCELLED", "FAILED", &[("SCHEDULING_TIMED_OUT", "")], &[Err("")], "timed out Schedule ", false),
             ("CANCELLED", "CANCELLED", &[("CANCELLED", "")], &[Err("")], "was cancelled", false),
+            // Cancelled while it was queued: the schedule timeout passes all the same, and REST turns.
+            (
+                "CANCELLED",
+                "FAILED",
+                &[("SCHEDULING_TIMED_OUT", ""), ("CANCELLED", "")],
+                &[Err("")],
+                "was cancelled",
+                true,
+            ),
             (
                 "CANCELLED",
                 "CANCELLED",

@@ -138,6 +138,11 @@ impl TaskEvidence<'_> {
         replayed.is_some() && replayed == self.attempts.last().map(|last| &last.number)
     }
 
+    /// Whether its newest attempt ended with a cancel.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        self.attempts.last().is_some_and(|last| last.status == RunStatus::Cancelled)
+    }
+
     /// The text of an event of a kind, if the newest attempt has one.
     pub(crate) fn last_end(&self, kind: &str) -> Option<String> {
         let newest = self.events.iter().map(|event| event.retry_count).max()?;

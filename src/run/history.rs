@@ -83,14 +83,27 @@ fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
             earliest(&mut attempt.started_at, event.timestamp);
             raise(attempt, RunStatus::Running);
         }
-        // Of two ends, the one with an output is the one that lasts.
-        Meaning::Ended(_) if attempt.status == RunStatus::Completed => {}
+        Meaning::Ended(status) if !lasts(attempt, status, event.timestamp) => {}
         Meaning::Ended(status) => {
             attempt.status = status.clone();
             attempt.finished_at = Some(event.timestamp);
             let text = event.error_message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&event.message);
             attempt.error = Some(text.to_owned()).filter(|text| !text.is_empty() && *status != RunStatus::Completed);
         }
+    }
+}
+
+/// Whether an end is the one that lasts, of two of one attempt: the one with an output; a failure rather than a cancel before it,
+/// since all of the server turns then; and else the first. The engine lets the schedule timeout of a run pass that was cancelled
+/// while it was queued.
+fn lasts(attempt: &Attempt, status: &RunStatus, at: DateTime<Utc>) -> bool {
+    use RunStatus::{Cancelled, Completed, Failed};
+    let Some(known) = attempt.finished_at.filter(|_| attempt.status.is_final()) else { return true };
+    match (&attempt.status, status) {
+        (Completed, _) | (Failed, Cancelled) => false,
+        (_, Completed) | (Cancelled, Failed) => true,
+        // At the same time a cancel came first, so that the order in which they are read does not matter.
+        (other, new) => (at, *new != Cancelled, new.as_str()) < (known, *other != Cancelled, other.as_str()),
     }
 }
 
@@ -147,7 +160,30 @@ mod tests {
         assert_eq!(attempts(&[b, a])[0].status, RunStatus::Completed);
     }
 
+    #[test]
+    fn a_schedule_timeout_after_a_cancel_changes_nothing() {
+        let (a, b) = (event("CANCELLED", 0, 1), event("SCHEDULING_TIMED_OUT", 0, 5));
+        assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Cancelled);
+        assert_eq!(attempts(&[b.clone(), a])[0].status, RunStatus::Cancelled);
+        // One that was cancelled when its time was over had timed out.
+        let late = event("CANCELLED", 0, 9);
+        assert_eq!(attempts(&[b.clone(), late.clone()])[0].status, RunStatus::TimedOut);
+        assert_eq!(attempts(&[late, b])[0].status, RunStatus::TimedOut);
+    }
+
     proptest! {
+        #[test]
+        fn two_ends_in_either_order_are_one(
+            kinds in proptest::sample::subsequence(
+                vec!["FINISHED", "FAILED", "CANCELLED", "TIMED_OUT", "SCHEDULING_TIMED_OUT"], 2,
+            ),
+            times in (0u32..3, 0u32..3),
+        ) {
+            let (a, b) = (event(kinds[0], 0, times.0), event(kinds[1], 0, times.1));
+            let status = |events: &[TaskEvent]| attempts(events)[0].status.clone();
+            prop_assert_eq!(status(&[a.clone(), b.clone()]), status(&[b, a]));
+        }
+
         #[test]
         fn the_order_of_events_does_not_matter(order in Just((0..9).collect::<Vec<usize>>()).prop_shuffle()) {
             let kinds = ["QUEUED", "ASSIGNED", "SENT_TO_WORKER", "STARTED", "FAILED"];
