@@ -28,11 +28,12 @@ pub(crate) enum Finding {
 }
 
 /// What the result stream alone is enough for.
-pub(crate) fn quick(run: RunId, results: &[TaskEnd]) -> Option<Outcome> {
+pub(crate) fn quick(run: RunId, workflow: Option<&str>, results: &[TaskEnd]) -> Option<Outcome> {
     match results {
         // The one task of a run has the id of the run; of a run of several, one entry is not all.
         [one] if run.is(&one.id) => match &one.end {
-            Ok(output) => Some(completed(output.clone())),
+            // Of an unknown workflow, the shape is not known.
+            Ok(output) => Some(completed(shaped(&one.task, workflow?, output.clone()))),
             Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
             Err(text) => Some(failed(Some(&one.task), text)),
         },
@@ -121,7 +122,13 @@ fn conflicts(
 
 fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvidence<'_>]) -> Outcome {
     match (tasks, status) {
-        ([one], _) if one.id.is_of_its_own(run) => task_outcome(one, status),
+        ([one], _) if one.id.is_of_its_own(run) => match task_outcome(one, status) {
+            Outcome::Completed(Completed { output }) => {
+                let workflow = evidence.workflow.as_deref().unwrap_or(&one.name);
+                completed(shaped(&one.name, workflow, output))
+            }
+            other => other,
+        },
         (tasks, RunStatus::Completed) => {
             let outputs: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), output(task))).collect();
             let outputs: Vec<_> = outputs.iter().map(|(name, output)| (*name, output)).collect();
@@ -199,6 +206,11 @@ fn failed(task: Option<&str>, text: &str) -> Outcome {
 
 fn failed_by(task: Option<String>, text: Option<String>) -> Outcome {
     Outcome::Failed(Failure { task, message: text.unwrap_or_default() })
+}
+
+/// What a run of one task ends with: a task that is a workflow of its own has that one's name.
+fn shaped(task: &str, workflow: &str, output: Payload) -> Payload {
+    if task == workflow { output } else { object(&[(task, &output)]) }
 }
 
 /// The outputs of several tasks as one JSON object, each by its task's name. A task that ended with nothing has `null`.
@@ -300,6 +312,7 @@ mod tests {
                 serde_json::from_str::<RestRun>(&body).unwrap()
             }),
             log: None,
+            workflow: Some("work".into()),
             events: events
                 .iter()
                 .map(|(kind, text)| {
@@ -341,7 +354,7 @@ mod tests {
         ];
         for (results, expected) in rows {
             let results = evidence("", "", &[], results).results.unwrap_or_default();
-            assert_eq!(quick(run(), &results).map(|outcome| told(&outcome)).as_deref(), expected, "{results:?}");
+            assert_eq!(quick(run(), Some("work"), &results).map(|outcome| told(&outcome)).as_deref(), expected, "{results:?}");
         }
     }
 

@@ -7,12 +7,11 @@ use serde_json::Value;
 use super::behind::is_behind;
 use super::classify::{Finding, attempts_of, task_outcome};
 use super::evidence::{Evidence, TaskEvidence};
-use crate::client::Client;
 use crate::error::Result;
 use crate::model::{Outcome, Payload, RunDetails, RunId, RunStatus, TaskDetails, TaskId, convert, metadata, trigger};
 use crate::rpc::rest_types::Envelope;
 
-pub(super) fn details(client: &Client, run: RunId, evidence: &Evidence, finding: &Finding) -> Result<RunDetails> {
+pub(super) fn details(run: RunId, evidence: &Evidence, finding: &Finding) -> Result<RunDetails> {
     let (outcome, conflicts) = match finding {
         Finding::Ended(outcome, conflicts) => (Some(outcome.clone()), conflicts.clone()),
         _ => (None, Vec::new()),
@@ -25,12 +24,11 @@ pub(super) fn details(client: &Client, run: RunId, evidence: &Evidence, finding:
     let tasks = evidence.tasks(run).iter().map(|task| task_details(run, task, &status, outcome.as_ref())).collect();
     let (user, engine) = metadata::split(all_metadata(evidence));
     let rest = evidence.rest.as_ref();
-    let name = rest.and_then(|rest| rest.workflow_config.as_ref()).map(|config| config.name.as_str());
     let body = rest.map(|rest| &rest.run);
     Ok(RunDetails {
         id: run,
         workflow: convert::optional_id(body.map(|body| body.workflow_id.as_str()))?,
-        workflow_name: name.filter(|name| !name.is_empty()).map(|name| client.unprefixed(name)),
+        workflow_name: evidence.workflow.as_deref().map(ToOwned::to_owned),
         workflow_version: convert::optional_id(body.and_then(|body| body.workflow_version_id.as_deref()))?,
         status,
         outcome,
@@ -49,8 +47,12 @@ pub(super) fn details(client: &Client, run: RunId, evidence: &Evidence, finding:
 fn task_details(run: RunId, task: &TaskEvidence<'_>, status: &RunStatus, outcome: Option<&Outcome>) -> TaskDetails {
     let is_over = outcome.is_some();
     let (status, outcome) = if task.id.is_of_its_own(run) {
-        // What holds for the run holds for its one task.
-        (status.clone(), outcome.cloned())
+        // What holds for the run holds for its one task, but for the shape of what it ended with.
+        let own = outcome.map(|outcome| match outcome {
+            Outcome::Completed(_) => task_outcome(task, status),
+            other => other.clone(),
+        });
+        (status.clone(), own)
     } else {
         // Before the run has ended, gRPC says nothing about a task that is to be believed.
         let by_grpc = || task.grpc.map(|task| task.status.clone()).filter(|_| is_over);

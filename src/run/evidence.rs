@@ -1,7 +1,9 @@
 //! What is known about how a run stands, from each of the server's surfaces, before anything is concluded.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::client::Client;
 use crate::model::convert::grpc::{GrpcRun, GrpcTask};
 use crate::model::convert::{self, rest};
 use crate::model::{Attempt, LogLine, Payload, RunId, RunStatus, TaskId};
@@ -40,6 +42,8 @@ impl TaskEnd {
 /// Everything that was gathered about a run.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
+    /// The workflow's name, without the namespace, if that is known.
+    pub(crate) workflow: Option<Arc<str>>,
     /// What the result stream sent, if it was asked.
     pub(crate) results: Option<Vec<TaskEnd>>,
     pub(crate) grpc: Option<GrpcRun>,
@@ -69,6 +73,15 @@ pub(crate) struct TaskEvidence<'a> {
 }
 
 impl Evidence {
+    /// Takes the workflow's name from what REST shows.
+    pub(crate) fn learn_workflow(&mut self, client: &Client) {
+        let config = self.rest.as_ref().and_then(|rest| rest.workflow_config.as_ref());
+        let name = config.map(|config| config.name.as_str()).filter(|name| !name.is_empty());
+        if self.workflow.is_none() {
+            self.workflow = name.map(|name| client.unprefixed(name).into());
+        }
+    }
+
     /// Whether the run is of one task, which then has the id of the run.
     pub(crate) fn is_of_one_task(&self, run: RunId) -> bool {
         let by_grpc = self.grpc.iter().flat_map(|grpc| grpc.tasks.values()).any(|task| task.id.is_of_its_own(run));

@@ -80,7 +80,7 @@ async fn look_until_whole(
             Ok(()) => {
                 let finding = settled(run, &evidence, patient);
                 if !patient || is_whole(run, &evidence, &finding, &mut still) {
-                    return details(client, run, &evidence, &finding).map_err(Error::unsent);
+                    return details(run, &evidence, &finding).map_err(Error::unsent);
                 }
             }
         }
@@ -152,6 +152,7 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
         Err(error) => return Err(error),
     }
     evidence.rest = known(rest)?;
+    evidence.learn_workflow(client);
     evidence.events = known(events)?.unwrap_or_default();
     evidence.log = log?.or(evidence.log.take());
     Ok(())

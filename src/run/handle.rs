@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -18,6 +19,10 @@ use crate::rpc::trigger_types::Event;
 const EVENT_LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 
 /// A run, and the type of what it ends with. Cheap to clone; dropping it does nothing to the run.
+///
+/// A run of a [`Task`](crate::Task) ends with what the task returned. A run of a [`Workflow`](crate::Workflow) ends with an object
+/// of what its tasks returned, by their names, also if it has only one. The server does not tell the two apart: a workflow of one
+/// task that has the workflow's own name counts as a task.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -38,6 +43,8 @@ pub struct RunHandle<O = serde_json::Value> {
     fresh: bool,
     /// The attempt that it is about: an earlier one's end is not its end.
     from_attempt: u32,
+    /// Its workflow's name, without the namespace, if this client started it.
+    workflow: Option<Arc<str>>,
     output: PhantomData<fn() -> O>,
 }
 
@@ -45,13 +52,18 @@ impl Client {
     /// A handle on a run that exists already. No round trip: whether it does, shows when it is asked for something. The type is
     /// that of what it ends with; if that does not matter, `run_handle::<serde_json::Value>(id)`.
     pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
-        RunHandle { client: self.clone(), id, fresh: false, from_attempt: 1, output: PhantomData }
+        RunHandle { client: self.clone(), id, fresh: false, from_attempt: 1, workflow: None, output: PhantomData }
     }
 }
 
 impl<O> RunHandle<O> {
-    pub(super) fn started(client: Client, id: RunId) -> Self {
-        Self { client, id, fresh: true, from_attempt: 1, output: PhantomData }
+    pub(super) fn started(client: Client, workflow: Arc<str>, id: RunId) -> Self {
+        Self { client, id, fresh: true, from_attempt: 1, workflow: Some(workflow), output: PhantomData }
+    }
+
+    /// Its workflow's name, without the namespace, if that is known.
+    pub(crate) fn workflow(&self) -> Option<&Arc<str>> {
+        self.workflow.as_ref()
     }
 
     /// The run's id.
@@ -66,6 +78,7 @@ impl<O> RunHandle<O> {
             id: self.id,
             fresh: self.fresh,
             from_attempt: self.from_attempt,
+            workflow: self.workflow,
             output: PhantomData,
         }
     }
@@ -141,7 +154,14 @@ async fn event_of(client: &Client, trigger: &Trigger) -> Result<Option<Event>> {
 
 impl<O> Clone for RunHandle<O> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), output: PhantomData, ..*self }
+        Self {
+            client: self.client.clone(),
+            id: self.id,
+            fresh: self.fresh,
+            from_attempt: self.from_attempt,
+            workflow: self.workflow.clone(),
+            output: PhantomData,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starting many runs at once.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
 
@@ -133,7 +134,7 @@ impl<O> RunManyBuilder<O> {
         });
         // In one call with others, the engine would start a child a second time that is there already.
         let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);
-        let (client, workflow) = (&self.client, self.workflow.as_str());
+        let (client, workflow) = (&self.client, &Arc::<str>::from(self.workflow));
         let call = |runs| async move {
             if one_by_one { each(client, workflow, runs).await } else { all(client, workflow, runs).await }
         };
@@ -148,7 +149,7 @@ impl<O> RunManyBuilder<O> {
 }
 
 /// Starts runs with one call. They share its fate, but for those whose idempotency keys others have.
-async fn all<O>(client: &Client, workflow: &str, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
     let count = runs.len();
     let error = match client.rpc().workflows.bulk_trigger(runs).await.map_err(of_workflow) {
         Ok(TriggeredMany::Runs(ids)) if ids.len() == count => {
@@ -157,11 +158,11 @@ async fn all<O>(client: &Client, workflow: &str, runs: Vec<NewRun>) -> Vec<Resul
                 None => Ok(()),
             };
             match confirmed {
-                Ok(()) => return ids.into_iter().map(|id| started(client, &id)).collect(),
+                Ok(()) => return ids.into_iter().map(|id| started(client, workflow, &id)).collect(),
                 // Without a workflow there is no run; without a key for the first, there may be others.
                 Err(error) if error.kind() == ErrorKind::Rejected => {
                     let first = std::iter::once(Err(error));
-                    return first.chain(ids.iter().skip(1).map(|id| started(client, id))).collect();
+                    return first.chain(ids.iter().skip(1).map(|id| started(client, workflow, id))).collect();
                 }
                 Err(error) => error,
             }
@@ -171,19 +172,19 @@ async fn all<O>(client: &Client, workflow: &str, runs: Vec<NewRun>) -> Vec<Resul
             Error::new(ErrorKind::Server, text)
         }
         // Boxed, because it is seldom under way.
-        Ok(TriggeredMany::Some { ids, runs }) => return Box::pin(settle(client, runs, ids)).await,
+        Ok(TriggeredMany::Some { ids, runs }) => return Box::pin(settle(client, workflow, runs, ids)).await,
         Err(error) => error,
     };
     all_failed(count, &error)
 }
 
 /// Starts runs with a call for each.
-async fn each<O>(client: &Client, workflow: &str, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
     let start = |run: NewRun| async move {
         match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
             Triggered::Run(id) => {
                 WorkflowCache::confirm(client, workflow, &id).await?;
-                started(client, &id)
+                started(client, workflow, &id)
             }
             Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
         }
@@ -191,6 +192,6 @@ async fn each<O>(client: &Client, workflow: &str, runs: Vec<NewRun>) -> Vec<Resu
     stream::iter(runs).map(start).buffered(AT_ONCE).collect().await
 }
 
-fn started<O>(client: &Client, id: &str) -> Result<RunHandle<O>> {
-    convert::id(id).map(|id| RunHandle::started(client.clone(), id))
+fn started<O>(client: &Client, workflow: &Arc<str>, id: &str) -> Result<RunHandle<O>> {
+    convert::id(id).map(|id| RunHandle::started(client.clone(), Arc::clone(workflow), id))
 }

@@ -5,6 +5,7 @@
 //! once more, one by one: then the answer names the run that has the key.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -21,7 +22,12 @@ use crate::rpc::grpc_types::{NewRun, Triggered};
 const LOOKS: usize = 16;
 
 /// One result for each of the runs, in their order.
-pub(super) async fn settle<O>(client: &Client, runs: Vec<NewRun>, ids: Vec<String>) -> Vec<Result<RunHandle<O>>> {
+pub(super) async fn settle<O>(
+    client: &Client,
+    workflow: &Arc<str>,
+    runs: Vec<NewRun>,
+    ids: Vec<String>,
+) -> Vec<Result<RunHandle<O>>> {
     let mut started = match inputs(client, ids).await {
         Ok(started) => started,
         Err(error) => return runs.iter().map(|_| Err(error.clone().after_the_act())).collect(),
@@ -31,8 +37,8 @@ pub(super) async fn settle<O>(client: &Client, runs: Vec<NewRun>, ids: Vec<Strin
     let mut results = Vec::with_capacity(runs.len());
     for (run, id) in runs.iter().zip(matched) {
         results.push(match id {
-            Some(id) => Ok(RunHandle::started(client.clone(), id)),
-            None => again(client, run, &mut left).await,
+            Some(id) => Ok(RunHandle::started(client.clone(), Arc::clone(workflow), id)),
+            None => again(client, workflow, run, &mut left).await,
         });
     }
     results
@@ -75,7 +81,12 @@ fn is_same(one: &Value, other: &Value) -> bool {
 }
 
 /// Asks for one that was not started. If the key has become free by now, it is started, as was asked for.
-async fn again<O>(client: &Client, run: &NewRun, left: &mut Vec<RunId>) -> Result<RunHandle<O>> {
+async fn again<O>(
+    client: &Client,
+    workflow: &Arc<str>,
+    run: &NewRun,
+    left: &mut Vec<RunId>,
+) -> Result<RunHandle<O>> {
     let id = match client.rpc().workflows.trigger(run).await? {
         Triggered::Taken(existing) => {
             let existing: RunId = convert::id(&existing)?;
@@ -91,7 +102,7 @@ async fn again<O>(client: &Client, run: &NewRun, left: &mut Vec<RunId>) -> Resul
             convert::id(&id)?
         }
     };
-    Ok(RunHandle::started(client.clone(), id))
+    Ok(RunHandle::started(client.clone(), Arc::clone(workflow), id))
 }
 
 #[cfg(test)]

@@ -321,9 +321,11 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn outcome(&self) -> Result<Outcome> {
+        let mut workflow = self.workflow().cloned();
         if !self.is_fresh() {
             // It may have ended long ago, and then a look is quicker than the stream.
             let details = look(self.client(), self.id(), None, Patience::Short).await?;
+            workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
             if let Some(outcome) = self.end(details) {
                 return Ok(outcome);
             }
@@ -331,9 +333,8 @@ impl<O> RunHandle<O> {
         let mut again = 0;
         loop {
             let results = Pool::of(self.client()).wait(self.id(), self.is_fresh()).await?;
-            if let Some(outcome) =
-                results.as_deref().filter(|_| self.is_of_any_attempt()).and_then(|all| quick(self.id(), all))
-            {
+            let all = results.as_deref().filter(|_| self.is_of_any_attempt());
+            if let Some(outcome) = all.and_then(|all| quick(self.id(), workflow.as_deref(), all)) {
                 return Ok(outcome);
             }
             // An end that the details do not confirm was none, or that of an earlier attempt: wait for the next.
