@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Handle;
+
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::TenantId;
@@ -15,7 +17,8 @@ use crate::transport::Wire;
 
 /// A client of one Hatchet server, for one tenant. Cheap to clone; clones share their connections.
 ///
-/// It belongs to the Tokio runtime that it was made on: when that ends, so do its connections and its waits.
+/// It belongs to the Tokio runtime that it was made on: when that ends, so do its connections and its waits. It can be used from
+/// other runtimes as long as that one runs.
 ///
 /// ```no_run
 /// # async fn example() -> hatchet::Result<()> {
@@ -30,6 +33,8 @@ struct Inner {
     config: Config,
     rpc: Rpc,
     clock: Clock,
+    /// Where its connections run, and what its callers share.
+    runtime: Handle,
     shared: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -47,23 +52,21 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a Tokio runtime.
     pub fn new(config: Config) -> Result<Self> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            let text = "a client must be made within a Tokio runtime, on which its connections will run";
-            return Err(Error::new(ErrorKind::Config, text).unsent());
-        }
+        let runtime = runtime()?;
         let rpc = Rpc::connect(&config)?;
-        Ok(Self::with(config, rpc, Clock::Machine))
+        Ok(Self::with(config, rpc, Clock::Machine, runtime))
     }
 
     /// A client of two services in process.
     #[cfg(feature = "embedded")]
     pub(crate) fn over(config: Config, grpc: Wire, rest: Wire, clock: Clock) -> Result<Self> {
+        let runtime = runtime()?;
         let rpc = Rpc::over(&config, grpc, rest)?;
-        Ok(Self::with(config, rpc, clock))
+        Ok(Self::with(config, rpc, clock, runtime))
     }
 
-    fn with(config: Config, rpc: Rpc, clock: Clock) -> Self {
-        Self(Arc::new(Inner { config, rpc, clock, shared: Mutex::default() }))
+    fn with(config: Config, rpc: Rpc, clock: Clock, runtime: Handle) -> Self {
+        Self(Arc::new(Inner { config, rpc, clock, runtime, shared: Mutex::default() }))
     }
 
     /// What this client was set up with.
@@ -86,6 +89,11 @@ impl Client {
 
     pub(crate) fn rpc(&self) -> &Rpc {
         &self.0.rpc
+    }
+
+    /// The runtime that the client belongs to. What its callers share runs here, and not on the runtime of who came first.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.0.runtime
     }
 
     pub(crate) fn clock(&self) -> Clock {
@@ -112,6 +120,13 @@ impl Client {
     pub(crate) fn unprefixed(&self, name: &str) -> String {
         self.namespace().and_then(|namespace| name.strip_prefix(namespace)).unwrap_or(name).to_owned()
     }
+}
+
+fn runtime() -> Result<Handle> {
+    Handle::try_current().map_err(|error| {
+        let text = "a client must be made within a Tokio runtime, on which its connections will run";
+        Error::new(ErrorKind::Config, text).with_source(error).unsent()
+    })
 }
 
 impl fmt::Debug for Client {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::link::{Link, LinkEvent};
 use crate::client::Client;
@@ -17,6 +18,8 @@ use crate::rpc::{EventOf, Rpc};
 use crate::run::watch_tag;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// When a stream that was refused is asked for again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The hints of a client. The stream is open while anyone listens.
 #[derive(Debug, Default)]
@@ -25,8 +28,8 @@ pub(super) struct Hints(Arc<Mutex<Listeners>>);
 #[derive(Debug, Default)]
 struct Listeners {
     by_run: HashMap<RunId, Vec<Arc<Notify>>>,
-    /// Ends the stream's task, which is there while anyone listens.
-    stop: Option<CancellationToken>,
+    /// The stream's task, which is there while anyone listens.
+    task: Option<AbortOnDropHandle<()>>,
 }
 
 /// Hears of one run. Dropping it stops that.
@@ -43,11 +46,10 @@ impl Listener {
         let heard = Arc::new(Notify::new());
         let mut listeners = lock(&hints);
         listeners.by_run.entry(run).or_default().push(Arc::clone(&heard));
-        if listeners.stop.is_none() {
-            let stop = CancellationToken::new();
+        // One that has ended is replaced.
+        if listeners.task.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
             let follow = follow(client.rpc().clone(), watch_tag(client), Arc::clone(&hints));
-            tokio::spawn(stop.clone().run_until_cancelled_owned(follow));
-            listeners.stop = Some(stop);
+            listeners.task = Some(AbortOnDropHandle::new(client.runtime().spawn(follow)));
         }
         drop(listeners);
         Self { run, heard, hints }
@@ -68,10 +70,8 @@ impl Drop for Listener {
                 listeners.by_run.remove(&self.run);
             }
         }
-        if listeners.by_run.is_empty()
-            && let Some(stop) = listeners.stop.take()
-        {
-            stop.cancel();
+        if listeners.by_run.is_empty() {
+            listeners.task = None;
         }
     }
 }
@@ -102,8 +102,12 @@ async fn follow(rpc: Rpc, tag: (String, String), listeners: Arc<Mutex<Listeners>
                     heard.notify_one();
                 }
             }
-            // The looks go on without hints, at their own pace.
-            LinkEvent::Refused(_) => return,
+            // Meanwhile the looks go on without hints, at their own pace.
+            LinkEvent::Refused(error) => {
+                tracing::warn!(%error, retry_after = ?REFUSED_PAUSE, "the stream of run events is refused");
+                sleep(REFUSED_PAUSE).await;
+                link.renew();
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The driver of the pool: one task and one stream for all who wait for results through one client.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::pending;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -44,12 +45,16 @@ const KEEP: Duration = Duration::from_secs(30);
 
 type Answer = Result<Option<Vec<TaskEnd>>>;
 
-/// The pool of a client. Its task lives as long as the client does.
-#[derive(Debug)]
+/// The pool of a client. Its task lives as long as the client does, and is started again should it end before.
 pub(super) struct Pool {
-    commands: mpsc::UnboundedSender<Command>,
+    rpc: Rpc,
+    runtime: Handle,
+    commands: Mutex<Commands>,
     stop: CancellationToken,
 }
+
+/// A waiter sends one command and leaves with another, so there are at most twice as many as waiters.
+type Commands = mpsc::UnboundedSender<Command>;
 
 #[derive(Debug)]
 enum Command {
@@ -66,38 +71,58 @@ impl Drop for Pool {
 impl Pool {
     pub(super) fn of(client: &Client) -> Arc<Self> {
         client.shared(|| {
-            // A waiter sends one command and leaves with another, so there are at most twice as many as waiters.
-            let (commands, inbox) = mpsc::unbounded_channel();
-            let stop = CancellationToken::new();
-            // The task holds the calls and not the client: the client holds the pool.
-            tokio::spawn(stop.clone().run_until_cancelled_owned(Driver::new(client.rpc().clone(), inbox).run()));
-            Self { commands, stop }
+            let (rpc, runtime, stop) = (client.rpc().clone(), client.runtime().clone(), CancellationToken::new());
+            let commands = Mutex::new(start(&rpc, &runtime, &stop));
+            Self { rpc, runtime, commands, stop }
         })
+    }
+
+    /// The way to the pool's task. One that has ended is replaced.
+    fn commands(&self) -> Commands {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        if commands.is_closed() {
+            *commands = start(&self.rpc, &self.runtime, &self.stop);
+        }
+        commands.clone()
     }
 
     /// Waits for a run to end. `None` means that a look has shown it, and the stream has not told how.
     pub(super) async fn wait(&self, run: RunId, fresh: bool) -> Answer {
-        let (sender, receiver) = oneshot::channel();
-        let gone = || Error::closed("the client");
-        self.commands.send(Command::Wait(run, fresh, sender)).map_err(|_| gone())?;
-        let mut left = Leave { pool: self, run, armed: true };
-        let answer = receiver.await;
-        left.armed = false;
-        answer.unwrap_or_else(|_| Err(gone()))
+        // Once more, should the task have ended while it was waited for.
+        for _ in 0..2 {
+            let (commands, (sender, receiver)) = (self.commands(), oneshot::channel());
+            if commands.send(Command::Wait(run, fresh, sender)).is_err() {
+                continue;
+            }
+            let mut left = Leave { commands, run, armed: true };
+            let answer = receiver.await;
+            left.armed = false;
+            if let Ok(answer) = answer {
+                return answer;
+            }
+        }
+        Err(Error::closed("the runtime that the client was made on"))
     }
 }
 
+/// Starts the task. It holds the calls and not the client: the client holds the pool.
+fn start(rpc: &Rpc, runtime: &Handle, stop: &CancellationToken) -> Commands {
+    let (commands, inbox) = mpsc::unbounded_channel();
+    runtime.spawn(stop.clone().run_until_cancelled_owned(Driver::new(rpc.clone(), inbox).run()));
+    commands
+}
+
 /// Tells the pool when a waiter is dropped.
-struct Leave<'a> {
-    pool: &'a Pool,
+struct Leave {
+    commands: Commands,
     run: RunId,
     armed: bool,
 }
 
-impl Drop for Leave<'_> {
+impl Drop for Leave {
     fn drop(&mut self) {
         if self.armed {
-            let _ = self.pool.commands.send(Command::Leave(self.run));
+            let _ = self.commands.send(Command::Leave(self.run));
         }
     }
 }
