@@ -88,7 +88,7 @@ pub use list::{BulkCancel, BulkReplay, Page, RunItems, RunQuery, RunReports, Sta
 pub use model::{
     Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronId,
     CronTrigger, DesiredLabel, EventId, EventTrigger, Failure, Idempotency, InvalidTransition, LabelValue, LogLevel,
-    LogLine, Outcome, Payload, Priority, RunDetails, RunFilter, RunId, RunReport, RunStatus, RunSummary, ScheduleId,
+    LogLine, Outcome, Payload, Priority, RunAction, RunDetails, RunFilter, RunId, RunReport, RunStatus, RunSummary, ScheduleId,
     ScheduleTrigger, Seen, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Trigger, Verdict, Window,
     WorkerId, WorkflowId, WorkflowVersionId, judge,
 };

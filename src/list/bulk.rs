@@ -14,7 +14,7 @@ use super::items::RunItems;
 use super::query::RunQuery;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{BulkReport, RunFilter, RunId, RunReport, RunStatus};
+use crate::model::{BulkReport, RunAction, RunFilter, RunId, RunReport, RunStatus};
 use crate::run::cancel::{self, CancelOptions, cancel_options};
 use crate::run::replay::{self, ReplayOptions, replay_options};
 
@@ -29,7 +29,7 @@ impl RunQuery {
     ///
     /// let hour = RunFilter::new(Window::last(Duration::from_secs(3600))).workflow("greet");
     /// let report = hatchet.runs(hour).cancel().reason("bad deploy").send().await?;
-    /// println!("{report}"); // 1200 done, 3 ended otherwise
+    /// println!("{report}"); // 1200 cancelled, 3 ended otherwise
     /// # Ok(())
     /// # }
     /// ```
@@ -64,7 +64,7 @@ impl BulkCancel {
     /// # Cancel safety
     /// Dropping the future leaves open which runs are cancelled.
     pub async fn send(self) -> Result<BulkReport> {
-        self.reports()?.sum().await
+        self.reports()?.sum(RunAction::Cancel).await
     }
 
     /// Cancels them while it is read: a report of each run. Dropping it stops it.
@@ -102,7 +102,7 @@ impl BulkReplay {
     /// # Cancel safety
     /// Dropping the future leaves open which runs are replayed.
     pub async fn send(self) -> Result<BulkReport> {
-        self.reports()?.sum().await
+        self.reports()?.sum(RunAction::Replay).await
     }
 
     /// Replays them while it is read: a report of each run. Dropping it stops it.
@@ -183,8 +183,8 @@ impl RunReports {
     }
 
     /// Reads it to the end.
-    async fn sum(mut self) -> Result<BulkReport> {
-        let mut all = BulkReport::default();
+    async fn sum(mut self, action: RunAction) -> Result<BulkReport> {
+        let mut all = BulkReport::new(action);
         while let Some(report) = self.next().await {
             match report {
                 Ok(report) => all.add(report),

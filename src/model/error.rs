@@ -22,8 +22,13 @@ impl Error {
         })
     }
 
-    pub(crate) fn run_failed(run: RunId, outcome: Outcome) -> Self {
-        Self::new(ErrorKind::RunFailed, format!("run {run} {outcome}")).with_about(About {
+    /// `workflow`: its name, if that is known.
+    pub(crate) fn run_failed(run: RunId, workflow: Option<&str>, outcome: Outcome) -> Self {
+        let text = match workflow {
+            Some(workflow) => format!("run {run} of {workflow} {outcome}"),
+            None => format!("run {run} {outcome}"),
+        };
+        Self::new(ErrorKind::RunFailed, text).with_about(About {
             run,
             status: Some(outcome.status()),
             outcome: Some(outcome),

@@ -31,7 +31,7 @@ pub use log::{LogLevel, LogLine};
 pub use outcome::{CancelRequest, Cancellation, Completed, Failure, Outcome, Timeout, TimeoutKind};
 pub use payload::Payload;
 pub use priority::Priority;
-pub use report::{BulkReport, RunReport, Seen};
+pub use report::{BulkReport, RunAction, RunReport, Seen};
 pub use status::{AttemptStatus, InvalidTransition, RunStatus, TRANSITIONS, Verdict, judge};
 pub use summary::RunSummary;
 pub use trigger::{ChildTrigger, CronTrigger, EventTrigger, ScheduleTrigger, Trigger};

@@ -5,14 +5,28 @@ use std::fmt;
 use super::{RunId, RunStatus};
 use crate::error::Error;
 
+/// What is done to runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunAction {
+    /// They are cancelled.
+    Cancel,
+    /// They are replayed.
+    Replay,
+}
+
 /// What was seen to become of one run, and not what the server answered: that says yes to everything.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RunReport {
     /// The run.
     pub run: RunId,
+    /// What was to be done to it.
+    pub action: RunAction,
     /// What was seen.
     pub seen: Seen,
+    /// Of a run that was to be replayed: which attempt at it that would be, if that is known.
+    pub attempt: Option<u32>,
 }
 
 /// What was seen to become of a run.
@@ -36,8 +50,12 @@ pub enum Seen {
 }
 
 impl RunReport {
-    pub(crate) fn new(run: RunId, seen: Seen) -> Self {
-        Self { run, seen }
+    pub(crate) fn cancelled(run: RunId, seen: Seen) -> Self {
+        Self { run, action: RunAction::Cancel, seen, attempt: None }
+    }
+
+    pub(crate) fn replayed(run: RunId, seen: Seen, attempt: Option<u32>) -> Self {
+        Self { run, action: RunAction::Replay, seen, attempt }
     }
 
     /// Whether the run is as it was wanted.
@@ -48,7 +66,20 @@ impl RunReport {
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.run, self.seen)
+        match &self.seen {
+            Seen::Done => write!(f, "{}: {}", self.run, self.action),
+            seen => write!(f, "{}: {seen}", self.run),
+        }
+    }
+}
+
+/// As what has been done: `cancelled`, `replayed`.
+impl fmt::Display for RunAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cancel => "cancelled",
+            Self::Replay => "replayed",
+        })
     }
 }
 
@@ -66,20 +97,22 @@ impl fmt::Display for Seen {
 }
 
 /// What became of many runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BulkReport {
-    /// Are as they were wanted.
+    /// What was to be done to them.
+    pub action: RunAction,
+    /// Runs that are as they were wanted.
     pub done: u64,
-    /// Were left alone.
+    /// Runs that were left alone.
     pub refused: u64,
-    /// Ended otherwise in the meantime.
+    /// Runs that ended otherwise in the meantime.
     pub ended_otherwise: u64,
-    /// Were not taken.
+    /// Runs that went on as they were.
     pub not_taken: u64,
-    /// Are not there.
+    /// Runs that do not exist.
     pub not_found: u64,
-    /// Could not be found out.
+    /// Runs of which it could not be found out.
     pub failed: u64,
     /// The first [thousand](Self::EXCEPTIONS) reports of runs that are not as they were wanted.
     pub exceptions: Vec<RunReport>,
@@ -90,6 +123,20 @@ pub struct BulkReport {
 impl BulkReport {
     /// How many reports are kept.
     pub const EXCEPTIONS: usize = 1000;
+
+    pub(crate) fn new(action: RunAction) -> Self {
+        Self {
+            action,
+            done: 0,
+            refused: 0,
+            ended_otherwise: 0,
+            not_taken: 0,
+            not_found: 0,
+            failed: 0,
+            exceptions: Vec::new(),
+            stopped_by: None,
+        }
+    }
 
     pub(crate) fn add(&mut self, report: RunReport) {
         *match report.seen {
@@ -113,7 +160,7 @@ impl BulkReport {
 
 impl fmt::Display for BulkReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} done", self.done)?;
+        write!(f, "{} {}", self.done, self.action)?;
         let others = [
             (self.refused, "left alone"),
             (self.ended_otherwise, "ended otherwise"),
@@ -133,13 +180,13 @@ mod tests {
     #[test]
     fn every_report_is_counted_once_and_few_are_kept() {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-        let mut all = BulkReport::default();
+        let mut all = BulkReport::new(RunAction::Cancel);
         for _ in 0..1500 {
-            all.add(RunReport::new(run, Seen::Done));
-            all.add(RunReport::new(run, Seen::Refused(RunStatus::Completed)));
+            all.add(RunReport::cancelled(run, Seen::Done));
+            all.add(RunReport::cancelled(run, Seen::Refused(RunStatus::Completed)));
         }
-        all.add(RunReport::new(run, Seen::NotFound));
+        all.add(RunReport::cancelled(run, Seen::NotFound));
         assert_eq!((all.total(), all.exceptions.len()), (3001, BulkReport::EXCEPTIONS));
-        assert_eq!(all.to_string(), "1500 done, 1500 left alone, 1 not found");
+        assert_eq!(all.to_string(), "1500 cancelled, 1500 left alone, 1 not found");
     }
 }

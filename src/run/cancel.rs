@@ -4,6 +4,7 @@
 //! that waits for time to pass or for an event does nothing. So what has ended is left alone, and what is reported is what
 //! was seen afterwards. A run that ends between the look and the cancel may still be damaged; that is seen, and told.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -13,7 +14,7 @@ use super::gather::{Patience, look, may_recover};
 use super::handle::RunHandle;
 use super::logs::cancel_line;
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::grpc;
 use crate::model::payload::excerpt;
 use crate::model::{RunDetails, RunId, RunReport, RunStatus, Seen, TaskId};
@@ -26,6 +27,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 pub(super) const AT_ONCE: usize = 16;
 /// Runs that go in one call.
 pub(crate) const BATCH: usize = 100;
+/// Calls for many under way at the same time: a cancel takes seconds to show, and nothing is lost by the next one.
+const BATCHES: usize = 4;
 /// Limits of ours: a line of the log has 10 000 characters.
 const LONGEST_REASON: usize = 4000;
 const LONGEST_NAME: usize = 200;
@@ -36,7 +39,7 @@ impl<O> RunHandle<O> {
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
     /// let seen = run.cancel().reason("the customer asked").by("ada").send().await?;
-    /// println!("{seen}"); // done
+    /// println!("{seen}"); // done: it was seen to be cancelled
     /// # Ok(())
     /// # }
     /// ```
@@ -178,35 +181,63 @@ impl CancelManyBuilder {
     /// Dropping the future leaves open which runs are cancelled.
     pub async fn send(self) -> Result<Vec<RunReport>> {
         self.options.check()?;
-        let mut reports = Vec::with_capacity(self.runs.len());
-        for runs in self.runs.chunks(BATCH) {
-            reports.extend(batch(&self.client, runs, &self.options).await);
-        }
-        Ok(reports)
+        let (client, options) = (&self.client, &self.options);
+        let batches = self.runs.chunks(BATCH).map(|runs| batch(client, runs, options));
+        let reports: Vec<_> = stream::iter(batches.collect::<Vec<_>>()).buffered(BATCHES).collect().await;
+        Ok(reports.into_iter().flatten().collect())
     }
 }
 
 /// Cancels some runs: a report for each, in their order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
-    let looks = stream::iter(runs.to_vec()).map(|run| look(client, run, None, Patience::Short));
-    let looks: Vec<_> = looks.buffered(AT_ONCE).collect().await;
+    // A reason belongs to the attempt that it ends, which only the details tell; without one, whether a run goes on is enough.
+    let explained = options.line().is_some();
+    let states = stream::iter(runs.to_vec()).map(|run| async move {
+        if explained { fetch(client, run).await } else { is_going_on(client, run).await }
+    });
+    let states: Vec<_> = states.buffered(AT_ONCE).collect().await;
     let mut seen: Vec<Option<Seen>> = Vec::with_capacity(runs.len());
     let mut going = Vec::new();
-    for (run, details) in runs.iter().zip(looks) {
-        seen.push(match details {
-            Ok(RunDetails { status, outcome: Some(_), .. }) => Some(Seen::Refused(status)),
-            Ok(details) => {
-                going.push((*run, details));
+    for state in states {
+        seen.push(match state {
+            Ok(state) => {
+                going.push(state);
                 None
             }
-            Err(error) => Some(not_seen(error)),
+            Err(seen) => Some(seen),
         });
     }
     let found = if going.is_empty() { Vec::new() } else { cancel_and_see(client, going, options).await };
     let mut found = found.into_iter();
     let reports =
-        runs.iter().zip(seen).filter_map(|(run, seen)| Some(RunReport::new(*run, seen.or_else(|| found.next())?)));
+        runs.iter().zip(seen).filter_map(|(run, seen)| Some(RunReport::cancelled(*run, seen.or_else(|| found.next())?)));
     reports.collect()
+}
+
+/// A run that goes on, and its tasks with their attempts, if they were asked for.
+struct Going {
+    run: RunId,
+    tasks: Vec<(TaskId, u32)>,
+}
+
+/// A run with its tasks, if it goes on.
+async fn fetch(client: &Client, run: RunId) -> std::result::Result<Going, Seen> {
+    match look(client, run, None, Patience::Short).await {
+        Ok(RunDetails { status, outcome: Some(_), .. }) => Err(Seen::Refused(status)),
+        Ok(details) => Ok(Going { run, tasks: details.tasks.iter().map(|task| (task.id, task.attempt())).collect() }),
+        Err(error) => Err(not_seen(error)),
+    }
+}
+
+/// A run without its tasks, if it goes on, by gRPC alone. Of one that has ended, the details tell how.
+async fn is_going_on(client: &Client, run: RunId) -> std::result::Result<Going, Seen> {
+    match client.rpc().admin.run_details(&run.to_string()).await {
+        Ok(state) if !state.done => Ok(Going { run, tasks: Vec::new() }),
+        Err(error) if error.is_not_found() => Err(Seen::NotFound),
+        Err(error) if error.kind() != ErrorKind::TooLarge => Err(Seen::Failed(error.unsent())),
+        // Too big to be sent this way, or ended.
+        _ => fetch(client, run).await,
+    }
 }
 
 pub(super) fn not_seen(error: Error) -> Seen {
@@ -214,19 +245,30 @@ pub(super) fn not_seen(error: Error) -> Seen {
 }
 
 /// Cancels runs that go on: what is seen of each, in their order.
-async fn cancel_and_see(client: &Client, going: Vec<(RunId, RunDetails)>, options: &CancelOptions) -> Vec<Seen> {
+async fn cancel_and_see(client: &Client, going: Vec<Going>, options: &CancelOptions) -> Vec<Seen> {
+    let (mut over, mut unasked) = (BTreeSet::new(), BTreeMap::new());
     if let Some(line) = options.line() {
-        let tasks = going.iter().flat_map(|(_, details)| details.tasks.iter().map(|task| (task.id, task.attempt())));
-        if let Err(error) = explain(client, tasks.collect(), &line).await {
+        let tasks = going.iter().flat_map(|going| going.tasks.iter().copied()).collect();
+        if let Err(error) = explain(client, tasks, &line).await {
             // Without its reason, nothing is cancelled: it would never be known.
             return going.iter().map(|_| Seen::Failed(error.clone())).collect();
         }
+        // Since it was looked at, a run may have ended, and a cancel would damage it. What cannot be asked may have, too.
+        let asked = stream::iter(going.iter().map(|going| going.run).collect::<Vec<_>>()).map(|run| async move {
+            (run, client.rpc().admin.run_details(&run.to_string()).await.map(|state| state.done))
+        });
+        let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
+        for (run, is_over) in asked {
+            match is_over {
+                Ok(false) => {}
+                Ok(true) => drop(over.insert(run)),
+                Err(error) if error.kind() == ErrorKind::TooLarge => {}
+                Err(error) => drop(unasked.insert(run, not_seen(error.unsent()))),
+            }
+        }
     }
-    // Since the look some may have ended, and a cancel would damage them.
-    let runs: Vec<_> = going.iter().map(|(run, _)| *run).collect();
-    let asked: Vec<_> = stream::iter(runs).map(|run| is_over(client, run)).buffered(AT_ONCE).collect().await;
-    let ids: Vec<_> =
-        going.iter().zip(&asked).filter(|(_, over)| !**over).map(|((run, _), _)| run.to_string()).collect();
+    let goes_on = |run: &RunId| !over.contains(run) && !unasked.contains_key(run);
+    let ids: Vec<_> = going.iter().map(|going| going.run).filter(goes_on).map(|run| run.to_string()).collect();
     if ids.is_empty() {
         // Nothing is left to cancel: what is seen will tell.
     } else if let Err(error) = client.rpc().admin.cancel(ids).await {
@@ -237,12 +279,17 @@ async fn cancel_and_see(client: &Client, going: Vec<(RunId, RunDetails)>, option
         tracing::warn!(%error, "the answer to a cancel is lost");
     }
     let deadline = Instant::now() + options.within;
-    let runs = going.into_iter().map(|(run, _)| run);
-    stream::iter(runs).map(|run| see(client, run, deadline)).buffered(BATCH.min(AT_ONCE * 4)).collect().await
-}
-
-async fn is_over(client: &Client, run: RunId) -> bool {
-    client.rpc().admin.run_details(&run.to_string()).await.is_ok_and(|state| state.done)
+    let seen = going.into_iter().map(|going| {
+        let known = unasked.remove(&going.run);
+        async move {
+            match known {
+                Some(seen) => seen,
+                None => see(client, going.run, deadline).await,
+            }
+        }
+    });
+    // Each has its turn: the last of many must not begin when the time is over.
+    stream::iter(seen.collect::<Vec<_>>()).buffered(BATCH).collect().await
 }
 
 /// Says in the tasks' logs why.
@@ -268,7 +315,7 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
             Ok(state) if state.done && grpc::status(&state.status).is_final() => break,
             Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
             // Too big to be sent this way: a full look tells.
-            Err(error) if error.kind() == crate::error::ErrorKind::TooLarge => {
+            Err(error) if error.kind() == ErrorKind::TooLarge => {
                 match look(client, run, None, Patience::Short).await {
                     Ok(details) if details.outcome.is_some() => break,
                     Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),

@@ -12,7 +12,7 @@ use super::logs;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::convert::rest;
-use crate::model::{RunDetails, RunId, TaskId, Trigger};
+use crate::model::{RunDetails, RunId, RunReport, TaskId, Trigger};
 use crate::rpc::trigger_types::Event;
 
 /// How long the history of events is waited for between looks.
@@ -53,6 +53,26 @@ impl Client {
     /// that of what it ends with; if that does not matter, `run_handle::<serde_json::Value>(id)`.
     pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
         RunHandle { client: self.clone(), id, fresh: false, from_attempt: 1, workflow: None, output: PhantomData }
+    }
+}
+
+impl RunReport {
+    /// A handle on the run, to wait for what was begun: of one that is under way again, for the end of the new attempt.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
+    /// for report in hatchet.replay_runs(ids).send().await? {
+    ///     println!("{}", report.handle(&hatchet).outcome().await?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn handle(&self, client: &Client) -> RunHandle {
+        let run = client.run_handle(self.run);
+        match self.attempt.filter(|_| self.is_done()) {
+            Some(attempt) => run.at_attempt(attempt),
+            None => run,
+        }
     }
 }
 

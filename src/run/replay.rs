@@ -243,7 +243,9 @@ async fn batch_after(
         seen.insert(run, not_taken);
     }
     let seen_of = |run: &RunId| seen.get(run).cloned().unwrap_or(Seen::NotFound);
-    (runs.iter().map(|run| RunReport::new(*run, seen_of(run))).collect(), befores)
+    let attempt_of = |run: &RunId| befores.get(run).map(|before| before.attempt.saturating_add(1));
+    let reports = runs.iter().map(|run| RunReport::replayed(*run, seen_of(run), attempt_of(run)));
+    (reports.collect(), befores)
 }
 
 /// Why a run is not replayed, if it is not.

@@ -9,6 +9,7 @@ mod pool;
 mod reconnect;
 mod results;
 mod tracker;
+mod wait;
 
 pub use changes::{Change, RunWatch};
 pub(crate) use link::{Link, LinkEvent};

@@ -8,7 +8,7 @@ use futures_util::future::pending;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, LinkEvent};
@@ -16,12 +16,11 @@ use super::results::{Seen, Step, Waiting};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::convert::{self, grpc};
-use crate::model::{Outcome, RunDetails, RunId};
+use crate::model::RunId;
 use crate::rpc::Rpc;
 use crate::rpc::grpc_types::RunEnd;
-use crate::run::{Patience, RunHandle, TaskEnd, look, quick};
+use crate::run::TaskEnd;
 use crate::time::at;
-use crate::transport::retry_delay;
 
 /// Questions that wait to be sent.
 const QUEUE: usize = 1024;
@@ -331,66 +330,4 @@ async fn exists(rpc: Rpc, run: RunId) -> (RunId, Seen) {
         Err(_) => Seen::Unknown,
     };
     (run, seen)
-}
-
-impl<O> RunHandle<O> {
-    /// Waits for the run to end, and tells how it ended.
-    ///
-    /// All waits of a client share one stream, which is opened again when it is lost. What the stream cannot tell for
-    /// certain (a cancel, a timeout, an output too big for it) is settled by looking at the run.
-    ///
-    /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be reached for a minute.
-    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) after a quarter of a minute at most, if the engine never shows the run.
-    ///
-    /// # Cancel safety
-    /// Dropping the future is safe.
-    pub async fn outcome(&self) -> Result<Outcome> {
-        let mut workflow = self.workflow().cloned();
-        if !self.is_fresh() {
-            // It may have ended long ago, and then a look is quicker than the stream.
-            let details = look(self.client(), self.id(), None, Patience::Short).await?;
-            workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
-            if let Some(outcome) = self.end(details) {
-                return Ok(outcome);
-            }
-        }
-        let mut again = 0;
-        loop {
-            let results = Pool::of(self.client()).wait(self.id(), self.is_fresh()).await?;
-            let all = results.as_deref().filter(|_| self.is_of_any_attempt());
-            if let Some(outcome) = all.and_then(|all| quick(self.id(), workflow.as_deref(), all)) {
-                return Ok(outcome);
-            }
-            // An end that the details do not confirm was none, or that of an earlier attempt: wait for the next.
-            let details = look(self.client(), self.id(), results, Patience::Long).await?;
-            if let Some(outcome) = self.end(details) {
-                return Ok(outcome);
-            }
-            again += 1;
-            sleep(retry_delay(again, fastrand::f64())).await;
-        }
-    }
-
-    fn end(&self, mut details: RunDetails) -> Option<Outcome> {
-        let has_ended = details.has_ended_since(self.first_attempt());
-        details.outcome.take_if(|_| has_ended)
-    }
-}
-
-impl<O: serde::de::DeserializeOwned> RunHandle<O> {
-    /// Waits for the run to end, and returns what it ended with.
-    ///
-    /// # Errors
-    /// [`RunFailed`](crate::ErrorKind::RunFailed) if it ended otherwise; [`Error::outcome`] has all about it.
-    /// [`Decode`](crate::ErrorKind::Decode) if the output does not fit the type. Else as [`outcome`](Self::outcome).
-    ///
-    /// # Cancel safety
-    /// Dropping the future is safe.
-    pub async fn result(&self) -> Result<O> {
-        match self.outcome().await? {
-            Outcome::Completed(completed) => completed.output.parse().map_err(|error| error.of_run(self.id())),
-            other => Err(Error::run_failed(self.id(), other)),
-        }
-    }
 }
