@@ -4,17 +4,18 @@
 //! cargo run --example cancel_with_reason
 //! ```
 //!
-//! The reason is kept in the log of the run's tasks: the dashboard shows it, and the run's details read it.
+//! The reason is kept in the log of the run's tasks: the dashboard shows it, and the run's details read it. With
+//! `HATCHET_CLIENT_TOKEN` set, on a real Hatchet.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use hatchet::embedded::Engine;
-use hatchet::{Context, ErrorKind, RunFilter, RunStatus, Task, Window};
+use hatchet::{Client, Context, ErrorKind, RunFilter, RunStatus, Task, Window};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let engine = Engine::start().await?;
-    let hatchet = engine.client();
-    let import: Task<(), ()> = Task::new("import", async |(): (), context: Context| {
+    let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
+    let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
+    let import: Task<(), ()> = Task::new("cancel-import", async |(): (), context: Context| {
         context.cancelled().await; // a moment to tidy up
         Ok(())
     });
@@ -39,7 +40,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // All that match a filter, to the end.
     let runs = hatchet.run_many(&import, std::iter::repeat_n((), 250)).start().await?;
     println!("{} more were started", runs.iter().filter(|run| run.is_ok()).count());
-    let all = hatchet.runs(RunFilter::new(Window::all()).workflow("import"));
+    let hour = Window::last(std::time::Duration::from_secs(3600));
+    let all = hatchet.runs(RunFilter::new(hour).workflow("cancel-import"));
     let mut reports = all.cancel().reason("bad deploy").by("ada").reports()?;
     let mut done = 0;
     while let Some(report) = reports.next().await {
@@ -51,6 +53,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{done} cancelled");
 
     println!("{}", worker.shutdown().await);
-    engine.shutdown().await;
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
     Ok(())
 }

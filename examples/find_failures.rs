@@ -1,7 +1,7 @@
 //! Which runs failed in the last seven days? And run them again.
 //!
 //! ```text
-//! cargo run --example find_failures             # a table of them
+//! cargo run --example find_failures             # a table of the newest
 //! cargo run --example find_failures -- replay   # and a replay of all of them
 //! ```
 //!
@@ -38,31 +38,32 @@ async fn play(hatchet: &Client, mended: &Arc<AtomicBool>) -> Result<RunningWorke
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (engine, mended) = (Engine::start().await?, Arc::new(AtomicBool::new(false)));
-    let (hatchet, worker) = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_some() {
-        (Client::from_env()?, None)
-    } else {
-        (engine.client(), Some(play(&engine.client(), &mended).await?))
-    };
+    let mended = Arc::new(AtomicBool::new(false));
+    let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
+    let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
+    let worker = if engine.is_some() { Some(play(&hatchet, &mended).await?) } else { None };
 
     let week = Window::last(Duration::from_secs(7 * 24 * 3600));
     let failed = hatchet.runs(RunFilter::new(week).status(RunStatus::Failed).status(RunStatus::TimedOut));
+    // One page and the number of all: a week can have many. `failed.items()` is a stream of all of them.
+    let page = failed.page(20).await?;
     println!("{:<36}  {:<20}  {:<9}  error", "run", "workflow", "status");
-    let mut runs = failed.items();
-    while let Some(run) = runs.next().await {
-        let run = run?;
+    for run in &page.runs {
         let error = run.error.as_deref().unwrap_or_default();
         println!("{}  {:<20}  {:<9}  {error}", run.id, run.workflow_name, run.status);
     }
+    println!("the newest {} of {}", page.runs.len(), page.total);
 
     if std::env::args().nth(1).as_deref() == Some("replay") {
         mended.store(true, SeqCst);
         let report = failed.replay().send().await?;
-        println!("replayed: {report}");
+        println!("{report}");
     }
     if let Some(worker) = worker {
         worker.shutdown().await;
     }
-    engine.shutdown().await;
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
     Ok(())
 }

@@ -4,13 +4,14 @@
 //! cargo run --example lineage
 //! ```
 //!
-//! An event starts a run, the run starts children, and is run again: from any of them to all of them.
+//! An event starts a run, the run starts children, and is run again: from any of them to all of them. With
+//! `HATCHET_CLIENT_TOKEN` set, on a real Hatchet.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::error::Error;
 
 use hatchet::embedded::Engine;
-use hatchet::{Context, RunHandle, Task};
+use hatchet::{Client, Context, RunHandle, Task};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -20,10 +21,10 @@ struct Album {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let engine = Engine::start().await?;
-    let hatchet = engine.client();
-    let thumbnail = Task::new("thumbnail", async |album: Album, _: Context| Ok(album.photos));
-    let album = Task::new("album", {
+    let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
+    let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
+    let thumbnail = Task::new("lineage-thumbnail", async |album: Album, _: Context| Ok(album.photos));
+    let album = Task::new("lineage-album", {
         let thumbnail = thumbnail.clone();
         move |album: Album, context: Context| {
             let thumbnail = thumbnail.clone();
@@ -38,10 +39,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     })
-    .on_event("album:uploaded");
+    .on_event("lineage:uploaded");
     let worker = hatchet.worker("photos").register(&thumbnail).register(&album).build()?.start().await?;
 
-    let event = hatchet.push_event("album:uploaded", &Album { photos: 3 }).send().await?;
+    let event = hatchet.push_event("lineage:uploaded", &Album { photos: 3 }).send().await?;
     println!("event {}", event.id());
     let started = event.runs().await?.into_iter().next().ok_or("nobody listens to it")?;
     let run: RunHandle<u32> = started.typed();
@@ -52,7 +53,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tell(&again, "rerun").await?;
 
     println!("{}", worker.shutdown().await);
-    engine.shutdown().await;
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
     Ok(())
 }
 

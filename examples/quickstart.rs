@@ -6,27 +6,33 @@
 
 use std::{collections::HashMap, env, error::Error, fs, path::PathBuf, pin::pin, time::Duration};
 
-use futures_util::stream::{StreamExt as _, select_all};
-use hatchet::{Client, Context, Outcome, RunHandle, Task, TaskResult, embedded::Engine};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _, select_all};
+use hatchet::{Client, Context, RunHandle, Task, TaskResult, embedded::Engine};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 #[derive(Serialize, Deserialize)]
 struct File {
     path: PathBuf,
 }
 
+#[derive(Default, Serialize, Deserialize)]
+struct Counts {
+    lines: usize,
+    words: usize,
+    frequent: Vec<String>,
+}
+
 /// Counts the lines and words of a file, and finds the most frequent words.
-async fn count_words(file: File, _: Context) -> TaskResult<Value> {
+async fn count_words(file: File, _: Context) -> TaskResult<Counts> {
     let text = tokio::fs::read_to_string(&file.path).await?;
     let mut counts = HashMap::new();
     for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 3) {
         *counts.entry(word.to_lowercase()).or_insert(0) += 1;
     }
-    let mut frequent: Vec<_> = counts.into_iter().map(|(word, count)| (count, word)).collect();
-    frequent.sort_by(|a, b| b.cmp(a));
-    frequent.truncate(3);
-    Ok(json!({"lines": text.lines().count(), "words": text.split_whitespace().count(), "frequent": frequent}))
+    let mut frequent: Vec<_> = counts.into_iter().collect();
+    frequent.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
+    let frequent = frequent.into_iter().take(3).map(|(word, count)| format!("{word} {count}")).collect();
+    Ok(Counts { lines: text.lines().count(), words: text.split_whitespace().count(), frequent })
 }
 
 #[tokio::main]
@@ -48,16 +54,41 @@ async fn main() -> Result<(), Box<dyn Error>> {
     drop(changes);
     bar.finish_and_clear();
     let report = worker.shutdown().await;
-    println!("{:36}  {:9}  {:>8}  {:>8}  result", "id", "status", "waited", "worked");
-    for run in &runs {
-        let details = run.details().await?;
-        let millis = |length: Option<Duration>| length.unwrap_or_default().as_millis();
-        let (wait, work) = (millis(details.waiting()), millis(details.working()));
-        let text = |outcome: &Outcome| outcome.output().map_or_else(|| outcome.to_string(), ToString::to_string);
-        let result = details.outcome.as_ref().map(text).unwrap_or_default();
-        println!("{}  {:9}  {wait:>5} ms  {work:>5} ms  {result}", run.id(), details.status);
-    }
+    print(&runs).await?;
     println!("worker: {report}");
+    Ok(())
+}
+
+/// A table of the runs, by file, and their sum.
+async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
+    let millis = |length: Option<Duration>| length.unwrap_or_default().as_millis();
+    let all = stream::iter(runs).map(RunHandle::details).buffered(16).try_collect::<Vec<_>>().await?;
+    let mut rows = Vec::with_capacity(all.len());
+    for details in &all {
+        rows.push((details.input.parse::<File>()?.path, details));
+    }
+    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+    println!(
+        "{:>6}  {:>7}  {:>8}  {:>8}  {:9}  {:40}  most frequent words",
+        "lines", "words", "waited", "worked", "status", "file"
+    );
+    let (mut lines, mut words, mut worked) = (0, 0, 0);
+    for (path, details) in rows {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&path).display().to_string();
+        let (wait, work) = (millis(details.queued_for()), millis(details.ran_for()));
+        let counts = details.output().and_then(|output| output.parse::<Counts>().ok());
+        let text = match (&counts, &details.outcome) {
+            (Some(counts), _) => counts.frequent.join(", "),
+            (None, outcome) => outcome.as_ref().map(ToString::to_string).unwrap_or_default(),
+        };
+        let counts = counts.unwrap_or_default();
+        println!(
+            "{:>6}  {:>7}  {wait:>5} ms  {work:>5} ms  {:9}  {path:40}  {text}",
+            counts.lines, counts.words, details.status
+        );
+        (lines, words, worked) = (lines + counts.lines, words + counts.words, worked + work);
+    }
+    println!("{lines:>6}  {words:>7}  {:8}  {worked:>5} ms  {:9}  {} files", "", "in all", runs.len());
     Ok(())
 }
 

@@ -88,9 +88,9 @@ pub use list::{BulkCancel, BulkReplay, Page, RunItems, RunQuery, RunReports, Sta
 pub use model::{
     Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronId,
     CronTrigger, DesiredLabel, EventId, EventTrigger, Failure, Idempotency, InvalidTransition, LabelValue, LogLevel,
-    LogLine, Outcome, Payload, Priority, RunAction, RunDetails, RunFilter, RunId, RunReport, RunStatus, RunSummary, ScheduleId,
-    ScheduleTrigger, Seen, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Trigger, Verdict, Window,
-    WorkerId, WorkflowId, WorkflowVersionId, judge,
+    LogLine, Outcome, Payload, Priority, RunAction, RunDetails, RunFilter, RunId, RunReport, RunStatus, RunSummary,
+    ScheduleId, ScheduleTrigger, Seen, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Trigger,
+    Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
 };
 pub use run::{
     CancelBuilder, CancelManyBuilder, LogItems, ReplayBuilder, ReplayManyBuilder, Replayed, RerunBuilder, RunBuilder,

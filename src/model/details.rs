@@ -196,17 +196,17 @@ impl RunDetails {
     }
 
     /// How long the tasks waited for workers, over all attempts.
-    pub fn waiting(&self) -> Option<Duration> {
-        sum(self.attempts().map(Attempt::waiting))
+    pub fn queued_for(&self) -> Option<Duration> {
+        sum(self.attempts().map(Attempt::queued_for))
     }
 
     /// How long workers were at work, over all attempts and tasks.
-    pub fn working(&self) -> Option<Duration> {
-        sum(self.attempts().map(Attempt::working))
+    pub fn ran_for(&self) -> Option<Duration> {
+        sum(self.attempts().map(Attempt::ran_for))
     }
 
     /// From the creation to the end, if the run has ended.
-    pub fn total(&self) -> Option<Duration> {
+    pub fn elapsed(&self) -> Option<Duration> {
         between(self.created_at, self.finished_at())
     }
 
@@ -232,26 +232,26 @@ impl TaskDetails {
     }
 
     /// How long it waited for workers, over all attempts.
-    pub fn waiting(&self) -> Option<Duration> {
-        sum(self.attempts.iter().map(Attempt::waiting))
+    pub fn queued_for(&self) -> Option<Duration> {
+        sum(self.attempts.iter().map(Attempt::queued_for))
     }
 
     /// How long workers were at work on it, over all attempts.
-    pub fn working(&self) -> Option<Duration> {
-        sum(self.attempts.iter().map(Attempt::working))
+    pub fn ran_for(&self) -> Option<Duration> {
+        sum(self.attempts.iter().map(Attempt::ran_for))
     }
 }
 
 impl Attempt {
     /// How long it waited for a worker, and before that for a back-off to be over; unknown while it waits.
-    pub fn waiting(&self) -> Option<Duration> {
+    pub fn queued_for(&self) -> Option<Duration> {
         let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
         // The queue's stamp can be a moment later than the worker's: then it did not wait.
         Some(left.signed_duration_since(queued).to_std().unwrap_or_default())
     }
 
     /// How long it was worked on, if it has ended.
-    pub fn working(&self) -> Option<Duration> {
+    pub fn ran_for(&self) -> Option<Duration> {
         between(self.started_at, self.finished_at)
     }
 }

@@ -192,9 +192,8 @@ impl CancelManyBuilder {
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
     // A reason belongs to the attempt that it ends, which only the details tell; without one, whether a run goes on is enough.
     let explained = options.line().is_some();
-    let states = stream::iter(runs.to_vec()).map(|run| async move {
-        if explained { fetch(client, run).await } else { is_going_on(client, run).await }
-    });
+    let states = stream::iter(runs.to_vec())
+        .map(|run| async move { if explained { fetch(client, run).await } else { is_going_on(client, run).await } });
     let states: Vec<_> = states.buffered(AT_ONCE).collect().await;
     let mut seen: Vec<Option<Seen>> = Vec::with_capacity(runs.len());
     let mut going = Vec::new();
@@ -209,8 +208,10 @@ pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptio
     }
     let found = if going.is_empty() { Vec::new() } else { cancel_and_see(client, going, options).await };
     let mut found = found.into_iter();
-    let reports =
-        runs.iter().zip(seen).filter_map(|(run, seen)| Some(RunReport::cancelled(*run, seen.or_else(|| found.next())?)));
+    let reports = runs
+        .iter()
+        .zip(seen)
+        .filter_map(|(run, seen)| Some(RunReport::cancelled(*run, seen.or_else(|| found.next())?)));
     reports.collect()
 }
 
@@ -315,14 +316,12 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
             Ok(state) if state.done && grpc::status(&state.status).is_final() => break,
             Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
             // Too big to be sent this way: a full look tells.
-            Err(error) if error.kind() == ErrorKind::TooLarge => {
-                match look(client, run, None, Patience::Short).await {
-                    Ok(details) if details.outcome.is_some() => break,
-                    Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),
-                    _ if Instant::now() >= deadline => break,
-                    _ => {}
-                }
-            }
+            Err(error) if error.kind() == ErrorKind::TooLarge => match look(client, run, None, Patience::Short).await {
+                Ok(details) if details.outcome.is_some() => break,
+                Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),
+                _ if Instant::now() >= deadline => break,
+                _ => {}
+            },
             Err(error) if Instant::now() >= deadline || !may_recover(&error) => return not_seen(error.after_the_act()),
             _ => {}
         }

@@ -140,7 +140,9 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
         }
         // The first that failed is why the run did: the others were cancelled after it, or came to clear up.
         (tasks, _) => {
-            if let Some(task) = tasks.iter().find(|task| task.was_cancelled()).filter(|_| !tasks.iter().any(may_have_failed)) {
+            if let Some(task) =
+                tasks.iter().find(|task| task.was_cancelled()).filter(|_| !tasks.iter().any(may_have_failed))
+            {
                 return cancelled(task.last_end("CANCELLED").unwrap_or_default());
             }
             let failed = |task: &&TaskEvidence<'_>| !is_behind(task) && task.attempts.last().is_some_and(has_failed);
@@ -354,7 +356,11 @@ mod tests {
         ];
         for (results, expected) in rows {
             let results = evidence("", "", &[], results).results.unwrap_or_default();
-            assert_eq!(quick(run(), Some("work"), &results).map(|outcome| told(&outcome)).as_deref(), expected, "{results:?}");
+            assert_eq!(
+                quick(run(), Some("work"), &results).map(|outcome| told(&outcome)).as_deref(),
+                expected,
+                "{results:?}"
+            );
         }
     }
 

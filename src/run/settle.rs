@@ -81,12 +81,7 @@ fn is_same(one: &Value, other: &Value) -> bool {
 }
 
 /// Asks for one that was not started. If the key has become free by now, it is started, as was asked for.
-async fn again<O>(
-    client: &Client,
-    workflow: &Arc<str>,
-    run: &NewRun,
-    left: &mut Vec<RunId>,
-) -> Result<RunHandle<O>> {
+async fn again<O>(client: &Client, workflow: &Arc<str>, run: &NewRun, left: &mut Vec<RunId>) -> Result<RunHandle<O>> {
     let id = match client.rpc().workflows.trigger(run).await? {
         Triggered::Taken(existing) => {
             let existing: RunId = convert::id(&existing)?;

@@ -103,7 +103,7 @@ async fn c10_created_started_and_finished_times(world: World) {
     let (created, started, finished) =
         (details.created_at.unwrap(), details.started_at().unwrap(), details.finished_at().unwrap());
     assert!(created <= started && started < finished, "{created} {started} {finished}");
-    let working = details.working().unwrap();
+    let working = details.ran_for().unwrap();
     assert!((nap..nap + Duration::from_secs(1)).contains(&working), "{working:?}");
     let summary =
         world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name())).page(1).await.unwrap().runs.remove(0);

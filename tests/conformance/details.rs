@@ -32,8 +32,8 @@ async fn m1_details_by_run_id(world: World) {
     assert_eq!((details.tasks[0].name.as_str(), details.tasks[0].id), (task.name(), id.into()));
     assert_eq!(details.tasks[0].attempts.len(), 1);
     assert_eq!(details.tasks[0].attempts[0].worker, Some(worker.id()));
-    assert!(details.total().unwrap() >= details.working().unwrap());
-    assert!(details.waiting().is_some());
+    assert!(details.elapsed().unwrap() >= details.ran_for().unwrap());
+    assert!(details.queued_for().is_some());
     worker.shutdown().await;
 }
 

@@ -94,7 +94,7 @@ async fn s9_stamps_agree_with_what_the_worker_measured(world: World) {
         (attempt.queued_at.unwrap(), attempt.started_at.unwrap(), attempt.finished_at.unwrap());
     assert!(details.created_at.unwrap() <= started && started <= finished);
     assert!((queued - started).num_milliseconds().abs() < 1000);
-    assert_eq!(attempt.working().unwrap().as_millis() / 100, 20, "{attempt:?}");
+    assert_eq!(attempt.ran_for().unwrap().as_millis() / 100, 20, "{attempt:?}");
     // Under a paused clock, the engine's time is not the machine's.
     if world.engine.is_none() {
         assert!(

@@ -1,0 +1,70 @@
+//! How does a worker end without losing anything?
+//!
+//! ```text
+//! cargo run --example graceful_shutdown   # and then Ctrl-C, or kill
+//! ```
+//!
+//! On Ctrl-C or SIGTERM, the worker takes nothing new, lets what runs end within the grace period, and reports what became of
+//! everything. A second signal ends it at once. With `HATCHET_CLIENT_TOKEN` set, on a real Hatchet.
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+use std::error::Error;
+use std::time::Duration;
+
+use hatchet::embedded::Engine;
+use hatchet::{Client, Context, Task};
+use serde::{Deserialize, Serialize};
+use tokio::signal;
+use tokio::time::sleep;
+
+#[derive(Serialize, Deserialize)]
+struct Nap {
+    seconds: u64,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
+    let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
+    let nap = Task::new("graceful-nap", async |nap: Nap, _: Context| {
+        sleep(Duration::from_secs(nap.seconds)).await;
+        Ok(nap.seconds)
+    });
+    let worker = hatchet.worker("napper").register(&nap).grace(Duration::from_secs(10)).build()?.start().await?;
+    hatchet.run_many(&nap, (1..=20).map(|seconds| Nap { seconds })).start().await?;
+
+    println!("20 naps of 1 to 20 seconds have been started; Ctrl-C or SIGTERM drains the worker, a second one ends it");
+    stopped().await;
+    println!("draining for up to 10 seconds");
+    let draining = worker.shutdown();
+    tokio::select! {
+        report = draining => {
+            println!("{report}");
+            for task in &report.unfinished_tasks {
+                println!("  run {} goes on elsewhere", task.run);
+            }
+        }
+        () = stopped() => println!("ended at once: what ran is started again elsewhere"),
+    }
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
+    Ok(())
+}
+
+/// Resolves at Ctrl-C, or at the signal by which systemd, Docker and Kubernetes end a process.
+async fn stopped() {
+    let interrupted = async { signal::ctrl_c().await.unwrap_or(()) };
+    #[cfg(unix)]
+    {
+        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+            Ok(mut terminated) => tokio::select! {
+                () = interrupted => {}
+                _ = terminated.recv() => {}
+            },
+            Err(_) => interrupted.await,
+        }
+    }
+    #[cfg(not(unix))]
+    interrupted.await;
+}
