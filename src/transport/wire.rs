@@ -8,7 +8,8 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::auth::Authorized;
-use super::connect;
+use super::connect::{self, Connector};
+use super::grpc_answer::{AnswerBody, Answering};
 use crate::config::Config;
 use crate::error::{BoxError, Result};
 
@@ -22,7 +23,9 @@ pub(crate) struct GrpcWire(Authorized<Wire>);
 impl GrpcWire {
     /// A wire to the server of a configuration. Nothing is dialled before the first call.
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
-        Ok(Self::over(Wire::new(connect::grpc(config)?.map_err(Into::into)), token))
+        let (channel, connector) = connect::grpc(config)?;
+        let explained = channel.map_err(BoxError::from).then(move |answer| explain(connector.clone(), answer));
+        Ok(Self::over(Wire::new(explained), token))
     }
 
     /// A wire over any service.
@@ -31,16 +34,25 @@ impl GrpcWire {
     }
 }
 
+/// An answer as it is, and an error with its reason.
+pub(super) async fn explain<T>(connector: Connector, answer: Result<T, BoxError>) -> Result<T, BoxError> {
+    match answer {
+        Ok(answer) => Ok(answer),
+        // On the heap, because most calls have no use for it.
+        Err(error) => Err(Box::pin(connector.explain(error)).await),
+    }
+}
+
 impl tower::Service<Request<Body>> for GrpcWire {
-    type Response = Response<Body>;
+    type Response = Response<AnswerBody>;
     type Error = BoxError;
-    type Future = <Wire as tower::Service<Request<Body>>>::Future;
+    type Future = Answering;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request)
+        Answering::new(self.0.call(request))
     }
 }
