@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::model::TenantId;
 use crate::rpc::Rpc;
 use crate::time::Clock;
@@ -37,7 +37,7 @@ impl Client {
     /// A client set up by the environment's `HATCHET_CLIENT_*` variables. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], with all that is wrong with the variables, or if this is not called within a Tokio runtime.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with all that is wrong with the variables, or as [`new`](Self::new).
     pub fn from_env() -> Result<Self> {
         Self::new(Config::from_env()?)
     }
@@ -45,12 +45,9 @@ impl Client {
     /// A client with a configuration of its own. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a Tokio runtime.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a certificate cannot be used, or if this is not called within a
+    /// Tokio runtime that has timers and I/O.
     pub fn new(config: Config) -> Result<Self> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            let text = "a client must be made within a Tokio runtime, on which its connections will run";
-            return Err(Error::new(ErrorKind::Config, text).unsent());
-        }
         let rpc = Rpc::connect(&config)?;
         Ok(Self::with(config, rpc, Clock::Machine))
     }
@@ -74,7 +71,7 @@ impl Client {
     /// The tenant that the token belongs to.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the token names none that is a UUID.
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the token names none that is a UUID.
     pub fn tenant(&self) -> Result<TenantId> {
         crate::model::convert::id(self.0.config.tenant_id())
     }

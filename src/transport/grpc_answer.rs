@@ -62,11 +62,17 @@ enum State {
     Waiting(Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>),
     /// What was answered is not gRPC: its beginning is read, for the error.
     Reading(Pin<Box<dyn Future<Output = HttpAnswer> + Send>>),
+    /// There is no answer to wait for.
+    Failed(Option<BoxError>),
 }
 
 impl Answering {
     pub(super) fn new(answer: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>) -> Self {
         Self(State::Waiting(answer))
+    }
+
+    pub(super) fn failed(error: BoxError) -> Self {
+        Self(State::Failed(Some(error)))
     }
 }
 
@@ -90,6 +96,7 @@ impl Future for Answering {
                     self.0 = State::Reading(Box::pin(read(answer)));
                 }
                 State::Reading(answer) => return Poll::Ready(Err(Box::new(ready!(answer.as_mut().poll(cx))))),
+                State::Failed(error) => return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
             }
         }
     }

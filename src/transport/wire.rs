@@ -17,8 +17,17 @@ use crate::error::{BoxError, Result};
 pub(crate) type Wire = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// The wire under the generated gRPC clients.
-#[derive(Clone)]
-pub(crate) struct GrpcWire(Authorized<Wire>);
+pub(crate) struct GrpcWire {
+    wire: Authorized<Wire>,
+    /// Why it is not ready. The generated clients keep nothing but the text of that, so it is told by the call.
+    not_ready: Option<BoxError>,
+}
+
+impl Clone for GrpcWire {
+    fn clone(&self) -> Self {
+        Self { wire: self.wire.clone(), not_ready: None }
+    }
+}
 
 impl GrpcWire {
     /// A wire to the server of a configuration. Nothing is dialled before the first call.
@@ -30,7 +39,7 @@ impl GrpcWire {
 
     /// A wire over any service.
     pub(crate) fn over(wire: Wire, token: HeaderValue) -> Self {
-        Self(Authorized::new(wire, token))
+        Self { wire: Authorized::new(wire, token), not_ready: None }
     }
 }
 
@@ -49,10 +58,19 @@ impl tower::Service<Request<Body>> for GrpcWire {
     type Future = Answering;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx)
+        match self.wire.poll_ready(cx) {
+            Poll::Ready(Err(error)) => {
+                self.not_ready = Some(error);
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Answering::new(self.0.call(request))
+        match self.not_ready.take() {
+            None => Answering::new(self.wire.call(request)),
+            Some(error) => Answering::failed(error),
+        }
     }
 }
