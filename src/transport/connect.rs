@@ -22,7 +22,7 @@ use super::dial::{Resolve, SystemResolver, dial};
 use super::probe::speaks_tls;
 use super::protocol::{Api, Mismatch, Protocol};
 use super::runtime;
-use super::stream::{LastConnection, Stillborn, Stream};
+use super::stream::{EarlyEnd, LastConnection, Stream};
 #[cfg(feature = "tls")]
 use super::tls::{HandshakeError, TlsLayer};
 use crate::config::Config;
@@ -129,19 +129,19 @@ impl Connector {
     /// the layers above know only that the connection broke.
     pub(super) async fn explain(&self, error: BoxError) -> BoxError {
         let inner = &self.0;
-        let Some(ended) = inner.last.get().filter(|_| is_of_stillborn(error.as_ref())) else { return error };
+        let Some(ended) = inner.last.get().filter(|_| ended_early(error.as_ref())) else { return error };
         match ended {
-            Stillborn::Speaks(seen) => inner.mismatch(inner.api.protocol(), seen).with_source(error).into(),
-            Stillborn::Refused(alert) => {
+            EarlyEnd::Speaks(seen) => inner.mismatch(inner.api.protocol(), seen).with_source(error).into(),
+            EarlyEnd::Refused(alert) => {
                 let text = format!("{} refused the connection after the TLS handshake: {alert}", inner.address());
                 ConnectError::hopeless(text).with_source(error).into()
             }
-            Stillborn::Silent => {
+            EarlyEnd::Silent => {
                 inner.last.set(None);
                 if inner.is_encrypted() || !self.probe().await {
                     return error;
                 }
-                inner.last.set(Some(Stillborn::Speaks(Protocol::Tls)));
+                inner.last.set(Some(EarlyEnd::Speaks(Protocol::Tls)));
                 inner.mismatch(inner.api.protocol(), Protocol::Tls).with_source(error).into()
             }
         }
@@ -160,11 +160,11 @@ impl Connector {
     }
 }
 
-/// Whether a call failed because its connection was stillborn, or was not sent because there was none.
-fn is_of_stillborn(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether a call failed because its connection ended early, or was not sent because there was none.
+fn ended_early(error: &(dyn std::error::Error + 'static)) -> bool {
     causes(error).any(|cause| {
         let io = cause.downcast_ref::<io::Error>().or_else(|| cause.downcast_ref::<h2::Error>()?.get_io());
-        io.is_some_and(Stillborn::is_reason)
+        io.is_some_and(EarlyEnd::is_reason)
             || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
     })
 }
@@ -191,11 +191,8 @@ impl Inner {
 
     async fn tcp(&self, deadline: Instant) -> std::result::Result<TcpStream, ConnectError> {
         let tcp = dial(self.resolver.as_ref(), &self.host, self.port, deadline).await.map_err(|error| {
-            let mut text = format!("failed to connect to {}", self.address());
-            if let Some(detail) = error.detail {
-                text += &format!(" ({detail})");
-            }
-            ConnectError::failed(text, error.source)
+            let detail = error.detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+            ConnectError::failed(format!("failed to connect to {}{detail}", self.address()), error.source)
         })?;
         // Small messages must not wait for company.
         tcp.set_nodelay(true).map_err(|error| {
@@ -250,5 +247,71 @@ impl tower::Service<Uri> for Connector {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::super::dial::Resolving;
+    use super::*;
+    use std::net::SocketAddr;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    /// A name with these addresses.
+    struct Name(Vec<SocketAddr>);
+
+    impl Resolve for Name {
+        fn resolve(&self, _: &str, _: u16) -> Resolving {
+            let addresses = self.0.clone();
+            Box::pin(async move { Ok(addresses) })
+        }
+    }
+
+    fn connector(addresses: Vec<SocketAddr>, timeout: Duration) -> Connector {
+        let config = Config::builder().connect_timeout(timeout).embedded("tenant", "token").unwrap();
+        Connector::new(&config, Api::Grpc, ("engine.example.com", 7077), None, Name(addresses)).unwrap()
+    }
+
+    /// A listener whose queue is full, so that Linux leaves further connections unanswered, and what fills it.
+    async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queued.push(connected.unwrap());
+        }
+        (address, listener, queued)
+    }
+
+    async fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    /// Real time, since a real socket is the subject.
+    #[tokio::test]
+    async fn a_silent_address_does_not_keep_the_next_one_from_being_tried() {
+        let (silent, _listener, _queued) = black_hole().await;
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = vec![silent, refusing().await, good.local_addr().unwrap()];
+        let begun = Instant::now();
+        connector(addresses, Duration::from_secs(5)).0.connect().await.map_err(|error| error.to_string()).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn when_no_address_connects_each_is_in_the_error() {
+        let (silent, _listener, _queued) = black_hole().await;
+        let refusing = refusing().await;
+        let connector = connector(vec![silent, refusing], Duration::from_millis(500));
+        let error = connector.0.connect().await.err().unwrap();
+        let text = error.to_string();
+        assert!(text.starts_with("failed to connect to engine.example.com:7077 (tried "), "{text}");
+        assert!(text.contains(&silent.to_string()) && text.contains(&refusing.to_string()), "{text}");
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<io::Error>().unwrap();
+        assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(error.is_transient());
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 /// When the next address is tried although the one before has not failed yet: what the RFC recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// How a host gets its addresses. The system's resolver, but for tests.
 pub(super) trait Resolve: Send + Sync {

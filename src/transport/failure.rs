@@ -35,7 +35,7 @@ pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
     lost.with_source(error)
 }
 
-/// Whether the server reset the stream with REFUSED_STREAM, and before it answered anything.
+/// Whether the server reset the stream with `REFUSED_STREAM`, and before it answered anything.
 fn is_refused(error: &(dyn StdError + 'static)) -> bool {
     let is_reset =
         |reset: &h2::Error| reset.is_reset() && reset.is_remote() && reset.reason() == Some(h2::Reason::REFUSED_STREAM);

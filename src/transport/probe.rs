@@ -12,7 +12,7 @@ use super::protocol::{Protocol, unexpected};
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A record with a ClientHello that offers the usual ciphers of TLS 1.2 and 1.3. Its random numbers and its key are not
+/// A record with a `ClientHello` that offers the usual ciphers of TLS 1.2 and 1.3. Its random numbers and its key are not
 /// random: no connection is made with them.
 const CLIENT_HELLO: &[u8] = &[
     0x16, 3, 1, 0, 142, // a handshake record

@@ -15,7 +15,7 @@ use super::protocol::{Protocol, unexpected};
 
 /// How a connection ended that never brought a byte of the expected protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stillborn {
+pub(super) enum EarlyEnd {
     /// The server speaks something else.
     Speaks(Protocol),
     /// The server refused the client after the TLS handshake, as it does with TLS 1.3 for want of a client certificate.
@@ -24,31 +24,27 @@ pub(super) enum Stillborn {
     Silent,
 }
 
-/// How the last connection of a connector ended, if it was stillborn.
+/// How the last connection of a connector ended, if it ended early.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastConnection(Arc<Mutex<Option<Stillborn>>>);
+pub(super) struct LastConnection(Arc<Mutex<Option<EarlyEnd>>>);
 
 impl LastConnection {
-    pub(super) fn get(&self) -> Option<Stillborn> {
+    pub(super) fn get(&self) -> Option<EarlyEnd> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set(&self, ended: Option<Stillborn>) {
+    pub(super) fn set(&self, ended: Option<EarlyEnd>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ended;
     }
 }
 
-/// The beginning of the errors of stillborn connections. h2 keeps of an error of the connection only its text.
-const STILLBORN: &str = "the server sent nothing of the expected protocol: ";
+/// The beginning of the errors of such connections. h2 keeps of an error of the connection only its text.
+const EARLY_END: &str = "the server sent nothing of the expected protocol: ";
 
-impl Stillborn {
-    fn error(&self, kind: io::ErrorKind, detail: &str) -> io::Error {
-        io::Error::new(kind, format!("{STILLBORN}{detail}"))
-    }
-
+impl EarlyEnd {
     /// Whether a call failed with the error of such a connection.
     pub(super) fn is_reason(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.to_string().starts_with(STILLBORN))
+        error.get_ref().is_some_and(|inner| inner.to_string().starts_with(EARLY_END))
     }
 }
 
@@ -64,23 +60,22 @@ impl Watch {
     /// Judges the first read that ended. An error stands in its place.
     fn on_read(&self, read: io::Result<&[u8]>) -> io::Result<()> {
         let (ended, kind, detail) = match read {
-            Ok([]) => (Stillborn::Silent, io::ErrorKind::ConnectionReset, "it closed the connection".to_owned()),
+            Ok([]) => (EarlyEnd::Silent, io::ErrorKind::ConnectionReset, "it closed the connection".to_owned()),
             Ok(first) => match unexpected(self.expected, self.is_encrypted, first) {
                 None => {
                     self.last.set(None);
                     return Ok(());
                 }
-                Some(seen) => (Stillborn::Speaks(seen), io::ErrorKind::InvalidData, format!("it speaks {seen:?}")),
+                Some(seen) => (EarlyEnd::Speaks(seen), io::ErrorKind::InvalidData, format!("it speaks {seen:?}")),
             },
             // rustls has read what is no data: an alert.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                (Stillborn::Refused(error.to_string()), error.kind(), error.to_string())
+                (EarlyEnd::Refused(error.to_string()), error.kind(), error.to_string())
             }
-            Err(error) => (Stillborn::Silent, error.kind(), error.to_string()),
+            Err(error) => (EarlyEnd::Silent, error.kind(), error.to_string()),
         };
-        let error = ended.error(kind, &detail);
         self.last.set(Some(ended));
-        Err(error)
+        Err(io::Error::new(kind, format!("{EARLY_END}{detail}")))
     }
 }
 

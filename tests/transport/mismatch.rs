@@ -109,7 +109,8 @@ async fn a_server_that_closes_without_a_word_is_tried_again() {
         by_grpc(grpc_at(&stage, address, TlsStrategy::None).rpc_timeout(short)).await,
         by_rest(rest_at(&stage, "http", address).rpc_timeout(short)).await,
     ] {
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        // Whether the deadline comes during a try or between two is chance.
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
         assert!(error.is_transient(), "{error:?}");
         assert!(!chain(&error).contains("TLS"), "{error:?}");
     }

@@ -36,7 +36,9 @@ pub(crate) enum Act {
     Status { code: u16, in_trailers: bool, details: Option<&'static str> },
     /// Answers with a message that is none of protobuf's.
     Garbage,
-    /// Answers as a proxy does.
+    /// Resets this many streams without processing them, and then does something else.
+    RefuseBefore(usize, Box<Act>),
+    /// Answers as a proxy does that does not want to be asked again for a minute.
     Page { status: u16, content_type: Option<&'static str>, body: &'static str },
 }
 
@@ -67,7 +69,12 @@ async fn serve(tcp: TcpStream, act: Act, requests: Arc<AtomicUsize>) {
                         let data = data.unwrap();
                         body.flow_control().release_capacity(data.len()).unwrap();
                     }
-                    requests.fetch_add(1, SeqCst);
+                    let earlier = requests.fetch_add(1, SeqCst);
+                    let act = match act {
+                        Act::RefuseBefore(refusals, _) if earlier < refusals => Act::Reset(Reason::REFUSED_STREAM),
+                        Act::RefuseBefore(_, act) => *act,
+                        act => act,
+                    };
                     perform(act, answer, &end).await;
                 });
             }
@@ -82,6 +89,7 @@ async fn serve(tcp: TcpStream, act: Act, requests: Arc<AtomicUsize>) {
 async fn perform(act: Act, mut answer: SendResponse<Bytes>, end: &mpsc::Sender<Option<Reason>>) {
     let headers = || Response::builder().header("content-type", "application/grpc");
     match act {
+        Act::RefuseBefore(..) => panic!("it was resolved before"),
         Act::Reset(reason) => answer.send_reset(reason),
         Act::ResetAfterHeaders(reason) => {
             let mut body = answer.send_response(headers().body(()).unwrap(), false).unwrap();
@@ -125,6 +133,7 @@ async fn perform(act: Act, mut answer: SendResponse<Bytes>, end: &mpsc::Sender<O
         }
         Act::Page { status, content_type, body } => {
             let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap());
+            response = response.header("retry-after", "60");
             if let Some(content_type) = content_type {
                 response = response.header("content-type", content_type);
             }
