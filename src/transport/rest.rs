@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::response::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -126,7 +126,12 @@ impl RestWire {
 
     /// The same for any request, whatever the answer: path and query as they are, the answer as it came.
     #[cfg(feature = "unstable-raw")]
-    pub(crate) async fn raw(&self, method: &Method, target: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes)> {
+    pub(crate) async fn raw(
+        &self,
+        method: &Method,
+        target: &str,
+        body: Option<Bytes>,
+    ) -> Result<(http::StatusCode, Bytes)> {
         let (head, body) = self.exchange("the raw call", method, target, body).await?;
         Ok((head.status, body))
     }
@@ -198,6 +203,7 @@ fn is_page(head: &Parts, body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::StatusCode;
 
     #[test]
     fn paths_and_queries_are_encoded() {
