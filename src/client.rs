@@ -42,7 +42,7 @@ impl Client {
     /// A client set up by the environment's `HATCHET_CLIENT_*` variables. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], with all that is wrong with the variables, or if this is not called within a Tokio runtime.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with all that is wrong with the variables, or as [`new`](Self::new).
     pub fn from_env() -> Result<Self> {
         Self::new(Config::from_env()?)
     }
@@ -50,11 +50,11 @@ impl Client {
     /// A client with a configuration of its own. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a Tokio runtime.
+    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a
+    /// Tokio runtime that has timers and I/O.
     pub fn new(config: Config) -> Result<Self> {
-        let runtime = runtime()?;
         let rpc = Rpc::connect(&config)?;
-        Ok(Self::with(config, rpc, Clock::Machine, runtime))
+        Ok(Self::with(config, rpc, Clock::Machine, runtime()?))
     }
 
     /// A client of two services in process.
@@ -77,7 +77,7 @@ impl Client {
     /// The tenant that the token belongs to.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the token names none that is a UUID.
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the token names none that is a UUID.
     pub fn tenant(&self) -> Result<TenantId> {
         crate::model::convert::id(self.0.config.tenant_id())
     }

@@ -233,8 +233,11 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
             write!(f, "{:?}: {self}", self.0.kind)?;
-            let mut causes = std::iter::successors(self.source(), |&cause| cause.source());
-            causes.try_for_each(|cause| write!(f, ": {cause}"))?;
+            let causes = std::iter::successors(self.source(), |&cause| cause.source());
+            causes
+                .map(ToString::to_string)
+                .filter(|cause| !self.0.text.contains(cause))
+                .try_for_each(|cause| write!(f, ": {cause}"))?;
             return match (self.0.answer, self.0.never_reached_server) {
                 (Some(answer), true) => write!(f, " [{answer:?}, nothing was done]"),
                 (Some(answer), false) => write!(f, " [{answer:?}]"),
@@ -282,6 +285,8 @@ mod tests {
         assert_eq!(copy.source().map(ToString::to_string).as_deref(), Some("bad byte"));
         assert_eq!(format!("{copy:?}"), "Decode: cannot read the answer: bad byte");
         assert!(format!("{copy:#?}").starts_with("Error {"));
+        let same = Error::new(ErrorKind::Config, "1 problem").with_source("1 problem");
+        assert_eq!(format!("{same:?}"), "Config: 1 problem", "a cause with the same text is shown once");
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl Service<Request<Body>> for RawChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request)
+        let answer = self.0.call(request);
+        Box::pin(async move { Ok(answer.await?.map(Body::new)) })
     }
 }
 

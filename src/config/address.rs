@@ -1,6 +1,6 @@
 //! `host:port` and base URLs, taken apart by hand.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Why a text is not an address, in words for the user.
 pub(super) type Malformed = &'static str;
@@ -65,9 +65,20 @@ pub(super) fn base_url(text: &str) -> Result<String, Malformed> {
     Ok(format!("{scheme}://{rest}"))
 }
 
+/// The host of a base URL, IPv6 without brackets.
+pub(super) fn url_host(base_url: &str) -> Option<&str> {
+    let (_, rest) = base_url.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    host_and_port(authority).ok().map(|(host, _)| host)
+}
+
 /// Whether a text can be the name in a server's certificate: a host name or an IP address.
 pub(super) fn is_host(text: &str) -> bool {
-    is_name(text) || text.parse::<Ipv6Addr>().is_ok()
+    if is_dotted_number(text) {
+        text.parse::<Ipv4Addr>().is_ok()
+    } else {
+        is_name(text) || text.parse::<Ipv6Addr>().is_ok()
+    }
 }
 
 fn scheme(name: &str) -> Result<Scheme, Malformed> {
@@ -100,9 +111,20 @@ fn host_and_port(text: &str) -> Result<(&str, Option<u16>), Malformed> {
     };
     match host {
         "" => Err("no host"),
+        // The resolver would read it as an IPv4 address: `7077` as 0.0.27.165.
+        number if number.bytes().all(|b| b.is_ascii_digit()) => {
+            Err("a number without a host; a port comes after host:")
+        }
+        number if is_dotted_number(number) && number.parse::<Ipv4Addr>().is_err() => {
+            Err("numbers that are no IPv4 address")
+        }
         name if is_name(name) => Ok((name, port)),
         _ => Err("a host with a character that no host name has"),
     }
+}
+
+fn is_dotted_number(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 fn port(digits: &str) -> Result<u16, Malformed> {
@@ -172,6 +194,11 @@ mod tests {
             ("local host:1", "a host with a character that no host name has"),
             ("münchen.example:1", "a host with a character that no host name has"),
             ("-x:1", "a host with a character that no host name has"),
+            ("7077", "a number without a host; a port comes after host:"),
+            ("http://7077/", "a number without a host; a port comes after host:"),
+            ("7077:7077", "a number without a host; a port comes after host:"),
+            ("127.1:7077", "numbers that are no IPv4 address"),
+            ("10.0.0.256:7077", "numbers that are no IPv4 address"),
         ] {
             assert_eq!(parsed(text), Err(reason), "{text}");
         }
@@ -192,8 +219,21 @@ mod tests {
             ("https://me:word@a", Err("credentials, which have no place in an address")),
             ("https://a:port", Err("a port that is not 1 to 65535")),
             ("https://a/b c", Err("a character that a URL has to escape")),
+            ("http://8080", Err("a number without a host; a port comes after host:")),
+            ("http://1.2.3", Err("numbers that are no IPv4 address")),
         ] {
             assert_eq!(base_url(text), expected.map(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_base_urls() {
+        for (url, host) in [
+            ("http://localhost:8080", "localhost"),
+            ("https://example.com/hatchet", "example.com"),
+            ("https://[::1]:8080", "::1"),
+        ] {
+            assert_eq!(url_host(url), Some(host));
         }
     }
 
@@ -214,7 +254,7 @@ mod tests {
         #[test]
         fn host_and_port_survive_any_scheme_and_slashes(
             scheme in prop::sample::select(vec!["", "http://", "HTTP://", "https://", "grpc://", "grpcs://"]),
-            host in prop_oneof!["[a-z0-9][a-zA-Z0-9_.-]{0,60}", any::<Ipv6Addr>().prop_map(|ip| ip.to_string())],
+            host in prop_oneof!["[a-z][a-zA-Z0-9_.-]{0,60}", any::<Ipv4Addr>().prop_map(|ip| ip.to_string()), any::<Ipv6Addr>().prop_map(|ip| ip.to_string())],
             port in 1..=u16::MAX,
             slashes in "/{0,3}",
         ) {

@@ -24,6 +24,7 @@ pub struct ConfigBuilder {
     pub(super) namespace: Option<String>,
     pub(super) tls_strategy: Option<TlsStrategy>,
     pub(super) tls_server_name: Option<String>,
+    pub(super) tls_rest_server_name: Option<String>,
     pub(super) tls_min_version: Option<TlsVersion>,
     pub(super) tls_root_ca: Option<Pem>,
     pub(super) tls_identity: Option<(Pem, Pem)>,
@@ -75,7 +76,8 @@ impl ConfigBuilder {
     }
 
     /// The base URL of the REST API, `http://…` or `https://…`, a path included if a proxy wants one.
-    /// Default: the token's claim `server_url`.
+    /// Default: the token's claim `server_url`, but an `http://` claim is refused while gRPC uses TLS: whoever issues a
+    /// token cannot make this program send it without encryption.
     pub fn server_url(mut self, server_url: impl Into<String>) -> Self {
         self.server_url = Some(server_url.into());
         self
@@ -100,8 +102,19 @@ impl ConfigBuilder {
     }
 
     /// The name that the server's certificate must have, when it isn't the host that is dialled.
+    ///
+    /// It is for gRPC, and for REST too if the server URL has the same host, unless
+    /// [`tls_rest_server_name`](Self::tls_rest_server_name) says otherwise.
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls_server_name = Some(name.into());
+        self
+    }
+
+    /// The name that the certificate of the REST server must have. Default: the
+    /// [`tls_server_name`](Self::tls_server_name) if the server URL has the same host as gRPC, else the host of the
+    /// server URL.
+    pub fn tls_rest_server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls_rest_server_name = Some(name.into());
         self
     }
 

@@ -30,6 +30,17 @@ use std::fmt;
 ///
 /// Print it and stop: it is about how the program was started, so trying again changes nothing.
 /// It never contains the token or a private key.
+///
+/// An [`Error`](crate::Error) that was made from it has the same text, and this as its source:
+///
+/// ```
+/// use std::error::Error as _;
+/// use hatchet::{Config, ConfigError};
+///
+/// let error = hatchet::Error::from(Config::builder().build().unwrap_err());
+/// let problems = error.source().and_then(|source| source.downcast_ref::<ConfigError>()).unwrap().problems();
+/// assert_eq!(problems[0].name(), "token");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<Problem>,
@@ -59,7 +70,7 @@ impl fmt::Display for ConfigError {
 
 impl From<ConfigError> for crate::Error {
     fn from(error: ConfigError) -> Self {
-        Self::new(crate::ErrorKind::Config, error.to_string()).unsent()
+        Self::new(crate::ErrorKind::Config, error.to_string()).unsent().with_source(error)
     }
 }
 

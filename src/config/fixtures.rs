@@ -15,11 +15,11 @@ pub(super) const CERT: &str = "-----BEGIN CERTIFICATE-----\nQ0VSVA==\n-----END C
 pub(super) const KEY_BODY: &str = "S0VZLU1BVEVSSUFM";
 pub(super) const KEY: &str = "-----BEGIN PRIVATE KEY-----\nS0VZLU1BVEVSSUFM\n-----END PRIVATE KEY-----\n";
 
-/// The claims of a token of a local engine.
+/// The claims of a token of a local engine behind TLS.
 pub(super) fn claims() -> Value {
     json!({
         "aud": "http://localhost:8080", "exp": 1_900_000_000, "grpc_broadcast_address": "localhost:7077",
-        "iat": 1_700_000_000, "iss": "http://localhost:8080", "server_url": "http://localhost:8080",
+        "iat": 1_700_000_000, "iss": "http://localhost:8080", "server_url": "https://localhost:8080",
         "sub": TENANT, "token_id": "0a0a0a0a-0000-4000-8000-000000000001",
     })
 }

@@ -24,8 +24,13 @@ pub(super) fn resolve(built: &ConfigBuilder, world: &dyn World) -> Result<Config
     let given = layers.text(&setting::HOST_PORT, built.host_port.as_deref());
     let given = given.and_then(|found| parse(&mut layers, &setting::HOST_PORT, found, HostPort::parse));
     let server_url = server_url(&mut layers, built, claims);
-    let https = server_url.as_ref().is_ok_and(|url| url.value.starts_with("https:"));
+    let https = server_url.as_ref().is_ok_and(|url| tls_layers::is_https(&url.value));
     let strategy = tls_layers::strategy(&mut layers, built, given.as_ref().ok().and_then(Option::as_ref), https);
+    if let Ok(server_url) = &server_url
+        && !layers.is_reported(&setting::TLS_STRATEGY)
+    {
+        tls_layers::check_server_url(&mut layers, &strategy, server_url);
+    }
     let host_port =
         or_claim(&mut layers, &setting::HOST_PORT, given, claims, "grpc_broadcast_address", HostPort::parse)
             .map(|found| found.map(|address| with_port(address, strategy.value)));
@@ -37,7 +42,8 @@ pub(super) fn resolve(built: &ConfigBuilder, world: &dyn World) -> Result<Config
     }
     let namespace = namespace(&mut layers, built);
     let host = host_port.as_ref().ok().map(|found| found.value.0.as_str());
-    let tls = tls_layers::resolve(&mut layers, built, &strategy, host, https);
+    let url = server_url.as_ref().ok().map(|found| found.value.as_str());
+    let tls = tls_layers::resolve(&mut layers, built, &strategy, host, url);
     let tuning = tuning::resolve(&mut layers, built);
 
     let entries = layers.finish()?;
@@ -238,7 +244,7 @@ mod tests {
             seen(&from(&token).unwrap()),
             (
                 "localhost:7077".to_owned(),
-                "http://localhost:8080".to_owned(),
+                "https://localhost:8080".to_owned(),
                 None,
                 [claim("grpc_broadcast_address"), claim("server_url"), claim("sub"), Source::Default]
             )

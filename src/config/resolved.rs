@@ -47,6 +47,7 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, Secret,
 /// | `NAMESPACE` | [`namespace`](ConfigBuilder::namespace) | | none | letters, digits, `.`, `-`, `_` |
 /// | `TLS_STRATEGY` | [`tls_strategy`](ConfigBuilder::tls_strategy) | | `tls` | `none`, `tls`, `mtls` |
 /// | `TLS_SERVER_NAME` | [`tls_server_name`](ConfigBuilder::tls_server_name) | | the host | a host name or IP address |
+/// | `TLS_REST_SERVER_NAME` (this SDK only) | [`tls_rest_server_name`](ConfigBuilder::tls_rest_server_name) | | see below | a host name or IP address |
 /// | `TLS_MIN_VERSION` | [`tls_min_version`](ConfigBuilder::tls_min_version) | | `1.3` | `1.2`, `1.3` |
 /// | `TLS_ROOT_CA` or `TLS_ROOT_CA_FILE` | [`tls_root_ca`](ConfigBuilder::tls_root_ca), [`…_file`](ConfigBuilder::tls_root_ca_file) | | the usual roots | PEM certificates |
 /// | `TLS_CERT` or `TLS_CERT_FILE` | [`tls_identity`](ConfigBuilder::tls_identity), [`…_files`](ConfigBuilder::tls_identity_files) | | none | a PEM certificate and its chain |
@@ -67,6 +68,11 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, Secret,
 ///   scheme chooses it: `http` and `grpc` mean `none`, `https` and `grpcs` mean `tls`. A scheme in
 ///   the token's address chooses nothing, so that who issues a token cannot switch encryption off.
 ///   Without a port it is 443 with TLS and 7070 (the engine's own default) without.
+/// * A claim `server_url` that begins with `http://` is refused while gRPC uses TLS, because REST
+///   sends the same token. To send it without TLS, set `SERVER_URL`.
+/// * `TLS_SERVER_NAME` counts for REST too if `SERVER_URL` has the host of `HOST_PORT`. When the two
+///   have different hosts, or one host with different certificates, `TLS_REST_SERVER_NAME` sets the
+///   name for REST. (The other SDKs have no name for REST; there it is the host of the URL.)
 /// * PEM stands in the variable itself (lines may be joined by `\n`) or in the file that the other
 ///   variable names; both at once are refused. A certificate needs its key and the other way round.
 /// * Certificates, keys and the version count for REST as well, when the server URL is `https`.
@@ -289,17 +295,19 @@ mod tests {
 
     #[test]
     fn explains_itself_in_a_table() {
-        let world = Fake::with_token().var("NAMESPACE", "Blue").var("TLS_STRATEGY", "none");
+        let world =
+            Fake::with_token().var("NAMESPACE", "Blue").var("TLS_STRATEGY", "none").var("SERVER_URL", "http://a");
         let config = resolve(&ConfigBuilder::from_env().rpc_timeout(Duration::from_secs(3)), &world).unwrap();
         let expected = "\
 token                    (hidden)                              environment variable HATCHET_CLIENT_TOKEN
 token_expires_at         2030-03-17T17:46:40+00:00             token claim exp
 tenant_id                707d0855-80ab-4e1f-a156-f1c4546cbf52  token claim sub
 host_port                localhost:7077                        token claim grpc_broadcast_address
-server_url               http://localhost:8080                 token claim server_url
+server_url               http://a                              environment variable HATCHET_CLIENT_SERVER_URL
 namespace                blue_                                 environment variable HATCHET_CLIENT_NAMESPACE
 tls_strategy             none                                  environment variable HATCHET_CLIENT_TLS_STRATEGY
 tls_server_name          (not used)                            follows from tls_strategy
+tls_rest_server_name     (not used)                            follows from server_url
 tls_min_version          (not used)                            follows from tls_strategy
 tls_root_ca              (not used)                            follows from tls_strategy
 tls_identity             (not used)                            follows from tls_strategy

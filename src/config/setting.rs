@@ -40,6 +40,8 @@ settings! {
     NAMESPACE = "namespace" ["NAMESPACE"] "letters, digits, '.', '-' and '_'";
     TLS_STRATEGY = "tls_strategy" ["TLS_STRATEGY"] "none, tls, mtls";
     TLS_SERVER_NAME = "tls_server_name" ["TLS_SERVER_NAME"] "a host name or an IP address, without a port";
+    TLS_REST_SERVER_NAME = "tls_rest_server_name" ["TLS_REST_SERVER_NAME"]
+        "a host name or an IP address, without a port";
     TLS_MIN_VERSION = "tls_min_version" ["TLS_MIN_VERSION"] "1.2, 1.3";
     TLS_ROOT_CA = "tls_root_ca" ["TLS_ROOT_CA"] "one or more PEM certificates";
     TLS_ROOT_CA_FILE = "tls_root_ca_file" ["TLS_ROOT_CA_FILE"] "a readable file with one or more PEM certificates";

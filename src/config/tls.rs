@@ -82,6 +82,7 @@ pub struct Tls {
     pub(super) root_ca: Option<String>,
     pub(super) identity: Option<Identity>,
     pub(super) server_name: Option<String>,
+    pub(super) rest_server_name: Option<String>,
     pub(super) min_version: TlsVersion,
 }
 
@@ -92,6 +93,7 @@ impl Tls {
             root_ca: None,
             identity: None,
             server_name: None,
+            rest_server_name: None,
             min_version: TlsVersion::Tls13,
         }
     }
@@ -128,6 +130,12 @@ impl Tls {
         self.server_name.as_deref()
     }
 
+    /// The same for REST. Always there when the server URL is `https`, never when it isn't.
+    #[must_use]
+    pub fn rest_server_name(&self) -> Option<&str> {
+        self.rest_server_name.as_deref()
+    }
+
     /// The oldest version of TLS to speak.
     #[must_use]
     pub const fn min_version(&self) -> TlsVersion {
@@ -142,6 +150,7 @@ impl fmt::Debug for Tls {
             .field("root_ca", &self.root_ca.as_ref().map(|_| format_args!("PEM")))
             .field("identity", &self.identity)
             .field("server_name", &self.server_name)
+            .field("rest_server_name", &self.rest_server_name)
             .field("min_version", &self.min_version)
             .finish()
     }

@@ -2,6 +2,7 @@
 
 use super::address::{HostPort, Scheme};
 use super::layers::{Found, Layers, Loaded, Lookup, or_default};
+use super::setting::Setting;
 use super::{ConfigBuilder, Identity, Secret, Source, Tls, TlsStrategy, TlsVersion, address, pem, setting};
 
 /// The strategy: as given, else as the scheme of the given address has it, else TLS.
@@ -46,15 +47,18 @@ pub(super) fn resolve(
     built: &ConfigBuilder,
     strategy: &Found<TlsStrategy>,
     host: Option<&str>,
-    rest_is_https: bool,
+    server_url: Option<&str>,
 ) -> Tls {
+    let rest_is_https = server_url.is_some_and(is_https);
     let encrypted = strategy.value != TlsStrategy::None;
     let mut tls = Tls { strategy: strategy.value, ..Tls::plain() };
     layers.note("tls_strategy", strategy.value.as_str(), strategy.source);
 
-    let name = server_name(layers, built);
+    let given = server_name(layers, &setting::TLS_SERVER_NAME, built.tls_server_name.as_deref());
+    let rest_given = server_name(layers, &setting::TLS_REST_SERVER_NAME, built.tls_rest_server_name.as_deref());
+    let (given, rest_given) = (given.ok().flatten(), rest_given.ok().flatten());
     if encrypted {
-        let name = name.ok().flatten();
+        let name = given.clone();
         let name = name.or_else(|| Some(Found::new(host?.to_owned(), Source::Derived("host_port"))));
         if let Some(Found { value, source }) = name {
             layers.note("tls_server_name", value.as_str(), source);
@@ -62,6 +66,14 @@ pub(super) fn resolve(
         }
     } else {
         not_used(layers, &["tls_server_name"]);
+    }
+    if rest_is_https {
+        if let Some(Found { value, source }) = rest_given.or_else(|| rest_server_name(given, host, server_url)) {
+            layers.note("tls_rest_server_name", value.as_str(), source);
+            tls.rest_server_name = Some(value);
+        }
+    } else {
+        layers.note("tls_rest_server_name", "(not used)", Source::Derived("server_url"));
     }
 
     let min_version = layers.choice(&setting::TLS_MIN_VERSION, built.tls_min_version, TlsVersion::from_name);
@@ -83,11 +95,44 @@ fn not_used(layers: &mut Layers<'_>, names: &[&'static str]) {
     }
 }
 
-fn server_name(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Lookup<String> {
-    match layers.text(&setting::TLS_SERVER_NAME, built.tls_server_name.as_deref())? {
+/// The name for REST, when it is not set by itself.
+fn rest_server_name(
+    given: Option<Found<String>>,
+    grpc_host: Option<&str>,
+    server_url: Option<&str>,
+) -> Option<Found<String>> {
+    let host = address::url_host(server_url?)?;
+    let is_same = grpc_host.is_some_and(|grpc_host| grpc_host.eq_ignore_ascii_case(host));
+    let given = given.filter(|_| is_same).map(|name| Found::new(name.value, Source::Derived("tls_server_name")));
+    Some(given.unwrap_or_else(|| Found::new(host.to_owned(), Source::Derived("server_url"))))
+}
+
+/// Refuses a server URL without TLS that only the token names, while gRPC has TLS: the token would go out in clear, and
+/// nobody who runs this program has said so.
+pub(super) fn check_server_url(layers: &mut Layers<'_>, strategy: &Found<TlsStrategy>, server_url: &Found<String>) {
+    let is_claim = matches!(server_url.source, Source::Claim(_));
+    if strategy.value == TlsStrategy::None || !is_claim || is_https(&server_url.value) {
+        return;
+    }
+    let found = format!(
+        "{} (without TLS, while the TLS strategy of gRPC is {})",
+        layers.quote(&server_url.value),
+        strategy.value
+    );
+    let name = layers.name_to_set(&setting::SERVER_URL);
+    let accepted = format!("https://; to send the token without TLS, set {name} to this URL");
+    layers.report_as(&setting::SERVER_URL, server_url.source, &found, &accepted);
+}
+
+pub(super) fn is_https(url: &str) -> bool {
+    url.starts_with("https:")
+}
+
+fn server_name(layers: &mut Layers<'_>, setting: &Setting, built: Option<&str>) -> Lookup<String> {
+    match layers.text(setting, built)? {
         Some(name) if !address::is_host(&name.value) => {
             let found = layers.quote(&name.value);
-            Err(layers.report(&setting::TLS_SERVER_NAME, name.source, &found))
+            Err(layers.report(setting, name.source, &found))
         }
         other => Ok(other),
     }
@@ -220,6 +265,71 @@ mod tests {
     }
 
     #[test]
+    fn server_name_for_rest_by_variable_or_same_host_or_url() {
+        let names = |name: &str, rest_name: &str, url: &str, strategy: &str| {
+            let world = Fake::with_token()
+                .var("HOST_PORT", "Engine.example.com:443")
+                .var("TLS_SERVER_NAME", name)
+                .var("TLS_REST_SERVER_NAME", rest_name)
+                .var("SERVER_URL", url)
+                .var("TLS_STRATEGY", strategy);
+            let config = from(&world).unwrap();
+            let entry = config.explain().get("tls_rest_server_name").cloned().unwrap();
+            (config.tls().rest_server_name().map(str::to_owned), entry.source())
+        };
+        let own = Source::Environment("HATCHET_CLIENT_TLS_REST_SERVER_NAME");
+        let (same, other) = ("https://engine.example.com:8443/hatchet", "https://api.example.com");
+        for (name, rest_name, url, expected, source) in [
+            ("", "", same, "engine.example.com", Source::Derived("server_url")),
+            ("inner", "", same, "inner", Source::Derived("tls_server_name")),
+            ("inner", "", other, "api.example.com", Source::Derived("server_url")),
+            ("inner", "api", same, "api", own),
+            ("", "api", other, "api", own),
+            ("inner", "", "https://[::1]:1", "::1", Source::Derived("server_url")),
+        ] {
+            let expected = (Some(expected.to_owned()), source);
+            assert_eq!(names(name, rest_name, url, "tls"), expected, "{name:?} {rest_name:?} {url}");
+        }
+        // REST may have TLS where gRPC has none.
+        assert_eq!(names("", "api", other, "none"), (Some("api".to_owned()), own));
+        assert_eq!(names("", "api", "http://a", "none"), (None, Source::Derived("server_url")));
+        let problems = problems(&Fake::with_token().var("TLS_REST_SERVER_NAME", "api:443"));
+        assert!(problems.contains("HATCHET_CLIENT_TLS_REST_SERVER_NAME: found \"api:443\""), "{problems}");
+        let built = ConfigBuilder::from_env().tls_rest_server_name("code");
+        let config = resolve(&built, &secure().var("TLS_REST_SERVER_NAME", "env")).unwrap();
+        assert_eq!(config.tls().rest_server_name(), Some("code"));
+    }
+
+    #[test]
+    fn a_plain_server_url_in_the_token_does_not_send_the_token_in_clear() {
+        let mut claims = claims();
+        claims["server_url"] = "http://api.example.com".into();
+        let world = || Fake::default().var("TOKEN", jwt(&claims));
+        let refused = |strategy: &str| {
+            format!(
+                "1 problem in the configuration\n  token claim server_url: found \"http://api.example.com\" (without TLS, while the TLS strategy of gRPC is {strategy}), accepted: https://; to send the token without TLS, set HATCHET_CLIENT_SERVER_URL to this URL"
+            )
+        };
+        assert_eq!(problems(&world()), refused("tls"));
+        assert_eq!(problems(&world().var("HOST_PORT", "https://a")), refused("tls"));
+        let mtls = world().var("TLS_STRATEGY", "mtls").var("TLS_CERT", CERT).var("TLS_KEY", KEY);
+        assert_eq!(problems(&mtls), refused("mtls"));
+        // Without the environment, what has to be set is the builder's.
+        let built = resolve(&Config::builder().token(jwt(&claims)), &Fake::default()).unwrap_err();
+        assert!(built.to_string().ends_with("set server_url to this URL"), "{built}");
+        // Said in configuration, it is accepted; and where gRPC has no TLS, REST needs none.
+        for world in [
+            world().var("SERVER_URL", "http://api.example.com"),
+            world().var("TLS_STRATEGY", "none"),
+            world().var("HOST_PORT", "http://a"),
+        ] {
+            assert_eq!(from(&world).unwrap().server_url(), "http://api.example.com");
+        }
+        // A strategy that cannot be read is the one problem: what follows from it is not known.
+        assert!(problems(&world().var("TLS_STRATEGY", "nonne")).starts_with("1 problem"));
+    }
+
+    #[test]
     fn min_version() {
         for (text, version) in [("", TlsVersion::Tls13), ("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)] {
             assert_eq!(tls(&Fake::with_token().var("TLS_MIN_VERSION", text)).min_version(), version);
@@ -295,7 +405,7 @@ mod tests {
 
     #[test]
     fn without_tls_certificates_are_not_read_or_refused() {
-        let unread = || Fake::with_token().var("TLS_ROOT_CA_FILE", "missing.pem");
+        let unread = || Fake::with_token().var("TLS_ROOT_CA_FILE", "missing.pem").var("SERVER_URL", "http://a");
         let plain = from(&unread().var("TLS_STRATEGY", "none")).unwrap();
         assert_eq!(plain.tls().root_ca_pem(), None);
         assert_eq!(plain.explain().get("tls_root_ca").map(super::super::Entry::value), Some("(not used)"));

@@ -81,7 +81,7 @@ mod tests {
         let claims = Claims::of(&jwt(&claims())).unwrap();
         assert_eq!(claims.text("sub"), Some(TENANT));
         assert_eq!(claims.text("grpc_broadcast_address"), Some("localhost:7077"));
-        assert_eq!(claims.text("server_url"), Some("http://localhost:8080"));
+        assert_eq!(claims.text("server_url"), Some("https://localhost:8080"));
         assert_eq!(claims.text("no_such_claim"), None);
         assert_eq!(claims.expires_at().unwrap().to_rfc3339(), "2030-03-17T17:46:40+00:00");
     }

@@ -1,6 +1,5 @@
 //! Connections: TCP, with TLS over it if the configuration says so.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -9,15 +8,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+#[cfg(feature = "tls")]
+use tokio::time::timeout_at;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint};
 
+use super::connect_error::{ConnectError, causes};
+use super::dial::{Resolve, SystemResolver, dial};
+use super::probe::speaks_tls;
+use super::protocol::{Api, Mismatch, Protocol};
+use super::runtime;
+use super::stream::{EarlyEnd, LastConnection, Stream};
 #[cfg(feature = "tls")]
-use super::tls::TlsLayer;
+use super::tls::{HandshakeError, TlsLayer};
 use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
@@ -25,16 +32,15 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// The channel to the gRPC address. It dials at the first call, and again whenever it has lost its connection.
-pub(super) fn grpc(config: &Config) -> Result<Channel> {
-    let tls = encrypted(config);
-    let connector = Connector::new(config, tls, config.tls().server_name().map(ToOwned::to_owned), b"h2")?;
+/// The channel to the gRPC address. It connects at the first call, and again whenever it has lost its connection.
+pub(super) fn grpc(config: &Config) -> Result<(Channel, Connector)> {
+    let connector = Connector::grpc(config)?;
     let authority = config.authority();
     let bad = |error: BoxError| {
         Error::new(ErrorKind::Config, format!("{authority} is no address")).with_source(error).unsent()
     };
     // The connector does the TLS; tonic is only told what the requests should say about it.
-    let origin: Uri = format!("{}://{authority}", if tls { "https" } else { "http" })
+    let origin: Uri = format!("{}://{authority}", if config.tls().is_enabled() { "https" } else { "http" })
         .parse()
         .map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
@@ -46,70 +52,177 @@ pub(super) fn grpc(config: &Config) -> Result<Channel> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    Ok(endpoint.connect_with_connector_lazy(connector))
+    Ok((endpoint.connect_with_connector_lazy(connector.clone()), connector))
 }
 
-/// A connector for REST, which takes the address from each request.
-pub(super) fn rest(config: &Config, tls: bool) -> Result<Connector> {
-    Connector::new(config, tls, None, b"http/1.1")
-}
-
-fn encrypted(config: &Config) -> bool {
-    config.tls().is_enabled()
-}
-
-/// Dials the host and port of a URI.
+/// Connects to one address, for one of the two APIs.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(super) struct Connector(Arc<Inner>);
+
+struct Inner {
+    api: Api,
+    host: String,
+    port: u16,
     timeout: Duration,
+    resolver: Box<dyn Resolve>,
+    /// The runtime that the client was made on. Connections live on it, whoever makes the call that needs one.
+    runtime: Handle,
     #[cfg(feature = "tls")]
-    tls: Option<Arc<TlsLayer>>,
-    server_name: Option<Arc<str>>,
+    tls: Option<TlsLayer>,
+    last: LastConnection,
 }
 
 impl Connector {
-    fn new(config: &Config, tls: bool, server_name: Option<String>, alpn: &'static [u8]) -> Result<Self> {
+    fn grpc(config: &Config) -> Result<Self> {
+        let tls = config.tls();
+        let name = tls.server_name().filter(|_| tls.is_enabled());
+        Self::new(config, Api::Grpc, (config.host(), config.port()), name, SystemResolver)
+    }
+
+    /// A connector to the server URL, whose scheme says whether with TLS.
+    pub(super) fn rest(config: &Config, server_url: &Uri) -> Result<Self> {
+        let is_https = server_url.scheme_str() == Some("https");
+        let host = server_url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = server_url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let name = config.tls().rest_server_name().or(Some(host)).filter(|_| is_https);
+        Self::new(config, Api::Rest, (host, port), name, SystemResolver)
+    }
+
+    /// `server_name`: the name that the certificate must have, if there is to be TLS.
+    fn new(
+        config: &Config,
+        api: Api,
+        (host, port): (&str, u16),
+        server_name: Option<&str>,
+        resolver: impl Resolve + 'static,
+    ) -> Result<Self> {
         #[cfg(not(feature = "tls"))]
-        if tls {
-            let _ = alpn;
+        if server_name.is_some() {
             return Err(Error::new(
                 ErrorKind::Config,
                 "the configuration asks for TLS, and the crate was built without it: turn on the feature tls-ring or tls-aws-lc",
             )
             .unsent());
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Inner {
+            api,
+            host: host.to_owned(),
+            port,
             timeout: config.connect_timeout(),
+            resolver: Box::new(resolver),
+            runtime: runtime::current()?,
             #[cfg(feature = "tls")]
-            tls: if tls { Some(Arc::new(TlsLayer::new(config.tls(), alpn)?)) } else { None },
-            server_name: server_name.map(Into::into),
-        })
+            tls: match server_name {
+                Some(name) => Some(TlsLayer::new(config.tls(), name, api.protocol())?),
+                None => None,
+            },
+            last: LastConnection::default(),
+        })))
     }
 
-    async fn dial(self, uri: Uri) -> std::result::Result<TokioIo<Stream>, ConnectError> {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        let open = async {
-            let tcp = TcpStream::connect((host.as_str(), port))
-                .await
-                .map_err(|error| ConnectError::new("connect to", error))?;
-            // Small messages must not wait for company.
-            tcp.set_nodelay(true).map_err(|error| ConnectError::new("set up the connection to", error))?;
-            #[cfg(feature = "tls")]
-            if let Some(tls) = &self.tls {
-                let name = self.server_name.as_deref().unwrap_or(&host);
-                let stream =
-                    tls.handshake(name, tcp).await.map_err(|error| ConnectError::new("agree on TLS with", error))?;
-                return Ok(Stream::new(stream));
+    /// The runtime that connections live on.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.0.runtime
+    }
+
+    /// Puts the reason in the place of a call's error, where the connection shows that it is another one than it seems:
+    /// the layers above know only that the connection broke.
+    pub(super) async fn explain(&self, error: BoxError) -> BoxError {
+        let inner = &self.0;
+        let Some(ended) = inner.last.get().filter(|_| ended_early(error.as_ref())) else { return error };
+        match ended {
+            EarlyEnd::Speaks(seen) => inner.mismatch(inner.api.protocol(), seen).with_source(error).into(),
+            EarlyEnd::Refused(alert) => {
+                let text = format!("{} refused the connection after the TLS handshake: {alert}", inner.address());
+                ConnectError::hopeless(text).with_source(error).into()
             }
-            let _ = &self.server_name;
-            Ok(Stream::new(tcp))
-        };
-        match timeout(self.timeout, open).await {
-            Ok(opened) => opened.map(TokioIo::new),
-            Err(_) => Err(ConnectError::new("connect in time to", io::ErrorKind::TimedOut.into())),
+            EarlyEnd::Silent => {
+                inner.last.set(None);
+                if inner.is_encrypted() || !self.probe().await {
+                    return error;
+                }
+                inner.last.set(Some(EarlyEnd::Speaks(Protocol::Tls)));
+                inner.mismatch(inner.api.protocol(), Protocol::Tls).with_source(error).into()
+            }
         }
-        .map_err(|error| error.with_address(format!("{host}:{port}")))
+    }
+
+    /// Whether the server answers in TLS to a connection of its own.
+    async fn probe(&self) -> bool {
+        let inner = Arc::clone(&self.0);
+        let probe = async move {
+            match inner.tcp(Instant::now() + inner.timeout).await {
+                Ok(tcp) => speaks_tls(tcp).await,
+                Err(_) => false,
+            }
+        };
+        self.0.runtime.spawn(probe).await.unwrap_or(false)
+    }
+}
+
+/// Whether a call failed because its connection ended early, or was not sent because there was none.
+fn ended_early(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().or_else(|| cause.downcast_ref::<h2::Error>()?.get_io());
+        io.is_some_and(EarlyEnd::is_reason)
+            || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+    })
+}
+
+impl Inner {
+    fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    fn mismatch(&self, expected: Protocol, seen: Protocol) -> ConnectError {
+        ConnectError::hopeless(Mismatch { api: self.api, address: &self.address(), expected, seen }.to_string())
+    }
+
+    async fn tcp(&self, deadline: Instant) -> std::result::Result<TcpStream, ConnectError> {
+        let tcp = dial(self.resolver.as_ref(), &self.host, self.port, deadline).await.map_err(|error| {
+            let detail = error.detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+            ConnectError::failed(format!("failed to connect to {}{detail}", self.address()), error.source)
+        })?;
+        // Small messages must not wait for company.
+        tcp.set_nodelay(true).map_err(|error| {
+            ConnectError::failed(format!("failed to set up the connection to {}", self.address()), error)
+        })?;
+        Ok(tcp)
+    }
+
+    async fn connect(&self) -> std::result::Result<Stream, ConnectError> {
+        let deadline = Instant::now() + self.timeout;
+        let tcp = self.tcp(deadline).await?;
+        let (protocol, last) = (self.api.protocol(), self.last.clone());
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let failed = |error: io::Error| {
+                ConnectError::failed(format!("failed to agree on TLS with {}", self.address()), error)
+            };
+            return match timeout_at(deadline, tls.handshake(tcp)).await {
+                Ok(Ok(stream)) => Ok(Stream::new(stream, protocol, true, last)),
+                Ok(Err(HandshakeError::NotTls(error))) => {
+                    Err(self.mismatch(Protocol::Tls, protocol).with_source(error))
+                }
+                Ok(Err(HandshakeError::Config(error))) => {
+                    Err(ConnectError::hopeless(error.to_string()).with_kind(ErrorKind::Config).with_source(error))
+                }
+                Ok(Err(HandshakeError::Failed(error))) => Err(failed(error)),
+                Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+            };
+        }
+        Ok(Stream::new(tcp, protocol, false, last))
     }
 }
 
@@ -122,107 +235,83 @@ impl tower::Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().dial(uri))
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        let connecting = self.0.runtime.spawn(async move { inner.connect().await });
+        Box::pin(async move {
+            match AbortOnDropHandle::new(connecting).await {
+                Ok(connected) => connected.map(TokioIo::new),
+                Err(error) => {
+                    let text = "the Tokio runtime that the client was made on has ended";
+                    Err(ConnectError::hopeless(text).with_kind(ErrorKind::Closed).with_source(error))
+                }
+            }
+        })
     }
 }
 
-/// No connection came about, so nothing was sent over it. Found again in the causes of a call's error.
-#[derive(Debug)]
-pub(super) struct ConnectError {
-    doing: &'static str,
-    address: String,
-    source: io::Error,
-}
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::super::dial::Resolving;
+    use super::*;
+    use std::net::SocketAddr;
+    use tokio::net::{TcpListener, TcpSocket};
 
-impl ConnectError {
-    pub(super) fn new(doing: &'static str, source: io::Error) -> Self {
-        Self { doing, address: String::new(), source }
+    /// A name with these addresses.
+    struct Name(Vec<SocketAddr>);
+
+    impl Resolve for Name {
+        fn resolve(&self, _: &str, _: u16) -> Resolving {
+            let addresses = self.0.clone();
+            Box::pin(async move { Ok(addresses) })
+        }
     }
 
-    fn with_address(mut self, address: String) -> Self {
-        self.address = address;
-        self
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {} {}", self.doing, self.address)
-    }
-}
-
-impl std::error::Error for ConnectError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-/// That no connection came about, if it is among the causes of a call's error.
-pub(super) fn never_left<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a ConnectError> {
-    causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-/// Whether another try cannot end otherwise: both sides were there and did not agree on TLS. With TLS 1.3 a client that
-/// is refused hears of it only after the handshake.
-pub(super) fn is_hopeless(error: &(dyn std::error::Error + 'static)) -> bool {
-    causes(error)
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::InvalidData)
-}
-
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |&cause| cause.source())
-}
-
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
-/// A connection of either kind.
-pub(super) struct Stream(Box<dyn Io>);
-
-impl Stream {
-    fn new(io: impl Io + 'static) -> Self {
-        Self(Box::new(io))
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+    fn connector(addresses: Vec<SocketAddr>, timeout: Duration) -> Connector {
+        let config = Config::builder().connect_timeout(timeout).embedded("tenant", "token").unwrap();
+        Connector::new(&config, Api::Grpc, ("engine.example.com", 7077), None, Name(addresses)).unwrap()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+    /// A listener whose queue is full, so that Linux leaves further connections unanswered, and what fills it.
+    async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queued.push(connected.unwrap());
+        }
+        (address, listener, queued)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+    async fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    /// Real time, since a real socket is the subject.
+    #[tokio::test]
+    async fn a_silent_address_does_not_keep_the_next_one_from_being_tried() {
+        let (silent, _listener, _queued) = black_hole().await;
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = vec![silent, refusing().await, good.local_addr().unwrap()];
+        let begun = Instant::now();
+        connector(addresses, Duration::from_secs(5)).0.connect().await.map_err(|error| error.to_string()).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+    #[tokio::test]
+    async fn when_no_address_connects_each_is_in_the_error() {
+        let (silent, _listener, _queued) = black_hole().await;
+        let refusing = refusing().await;
+        let connector = connector(vec![silent, refusing], Duration::from_millis(500));
+        let error = connector.0.connect().await.err().unwrap();
+        let text = error.to_string();
+        assert!(text.starts_with("failed to connect to engine.example.com:7077 (tried "), "{text}");
+        assert!(text.contains(&silent.to_string()) && text.contains(&refusing.to_string()), "{text}");
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<io::Error>().unwrap();
+        assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(error.is_transient());
     }
 }

@@ -4,9 +4,20 @@
 mod auth;
 mod budget;
 mod connect;
+mod connect_error;
+mod dial;
+mod failure;
+mod grpc_answer;
+mod http_answer;
+mod probe;
+mod protocol;
 mod rest;
 mod retry;
+#[cfg(feature = "tls")]
+mod roots;
+mod runtime;
 mod status;
+mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 mod unary;
@@ -18,6 +29,8 @@ pub(crate) use retry::delay as retry_delay;
 #[cfg(feature = "embedded")]
 pub(crate) use status::PUSHBACK;
 pub(crate) use status::from_status;
+#[cfg(test)]
+pub(crate) use status::sent_by_server;
 pub(crate) use unary::{Call, Caller};
 pub(crate) use wire::GrpcWire;
 #[cfg(feature = "embedded")]

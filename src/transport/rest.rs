@@ -1,23 +1,23 @@
 //! REST over the same kind of wire: JSON out, JSON in, and what the server says when it refuses.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::response::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tonic::body::Body;
 use tower::ServiceExt as _;
 
 use super::auth::Authorized;
-use super::connect;
+use super::connect::Connector;
+use super::failure::no_answer;
+use super::http_answer::{HttpAnswer, meaning};
 use super::status::pushback;
-use super::wire::Wire;
+use super::wire::{Wire, explain};
 use crate::config::Config;
 use crate::error::{Answer, BoxError, Error, ErrorKind, Result};
 
@@ -72,6 +72,20 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
+/// Runs the tasks of connections on the runtime that the client was made on, whoever makes a call.
+#[derive(Clone)]
+struct OnRuntime(Handle);
+
+impl<F> hyper::rt::Executor<F> for OnRuntime
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
 /// The wire under the REST calls.
 #[derive(Clone)]
 pub(crate) struct RestWire {
@@ -87,10 +101,10 @@ impl RestWire {
         let uri: Uri = base.parse().map_err(|error: http::uri::InvalidUri| {
             Error::new(ErrorKind::Config, format!("{base} is no URL")).with_source(error).unsent()
         })?;
-        let connector = connect::rest(config, uri.scheme_str() == Some("https"))?;
-        let client = Client::builder(TokioExecutor::new()).build::<_, Body>(connector);
-        let wire = Wire::new(client.map_response(|answer| answer.map(Body::new)).map_err(BoxError::from));
-        Ok(Self::over(wire, base, token))
+        let connector = Connector::rest(config, &uri)?;
+        let client = Client::builder(OnRuntime(connector.runtime().clone())).build::<_, Body>(connector.clone());
+        let client = client.map_response(|answer| answer.map(Body::new)).map_err(BoxError::from);
+        Ok(Self::over(Wire::new(client.then(move |answer| explain(connector.clone(), answer))), base, token))
     }
 
     /// A wire over any service.
@@ -101,15 +115,23 @@ impl RestWire {
     /// Makes one request, once, and reads the whole answer.
     pub(crate) async fn send(&self, name: &'static str, call: &RestCall) -> Result<Bytes> {
         let (head, body) = self.exchange(name, &call.method, &call.target, call.body.clone()).await?;
-        if head.status.is_success() {
-            return Ok(body);
+        if !head.status.is_success() {
+            return Err(refusal(name, &head, &body));
         }
-        Err(refusal(name, head.status, &body, pushback(&head.headers)))
+        if is_page(&head, &body) {
+            return Err(HttpAnswer::new(head.status, &head.headers, &body).error(name));
+        }
+        Ok(body)
     }
 
     /// The same for any request, whatever the answer: path and query as they are, the answer as it came.
     #[cfg(feature = "unstable-raw")]
-    pub(crate) async fn raw(&self, method: &Method, target: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes)> {
+    pub(crate) async fn raw(
+        &self,
+        method: &Method,
+        target: &str,
+        body: Option<Bytes>,
+    ) -> Result<(http::StatusCode, Bytes)> {
         let (head, body) = self.exchange("the raw call", method, target, body).await?;
         Ok((head.status, body))
     }
@@ -137,17 +159,7 @@ fn lost(name: &str, error: BoxError) -> Error {
     if error.is::<LengthLimitError>() {
         return Error::new(ErrorKind::TooLarge, format!("the answer of {name} has over {MAX_ANSWER} bytes"));
     }
-    let (never_left, hopeless) = (connect::never_left(error.as_ref()), connect::is_hopeless(error.as_ref()));
-    let unsent = never_left.is_some();
-    let text = match never_left {
-        Some(connecting) => format!("{name}: {connecting}"),
-        None => format!("the connection broke while {name}"),
-    };
-    let mut lost = Error::new(ErrorKind::Unavailable, text).with_source(error);
-    if unsent {
-        lost = lost.unsent();
-    }
-    if hopeless { lost } else { lost.transient() }
+    no_answer(name, error)
 }
 
 /// The two shapes in which the server explains itself.
@@ -163,39 +175,35 @@ struct Description {
     description: String,
 }
 
-fn refusal(name: &str, status: StatusCode, body: &[u8], after: Option<Duration>) -> Error {
-    let text = match serde_json::from_slice(body) {
+fn refusal(name: &str, head: &Parts, body: &[u8]) -> Error {
+    let explained = match serde_json::from_slice(body) {
         Ok(Explanation::Message { message }) => message,
         Ok(Explanation::Errors { errors }) => {
             errors.into_iter().map(|error| error.description).collect::<Vec<_>>().join("; ")
         }
+        Err(_) if is_page(head, body) => return HttpAnswer::new(head.status, &head.headers, body).error(name),
         Err(_) => String::new(),
     };
-    let (kind, transient) = match status.as_u16() {
-        // The server has one answer for a missing, a wrong, an expired and a foreign token, and it is 403.
-        401 | 403 => (ErrorKind::Unauthenticated, false),
-        404 => (ErrorKind::NotFound, false),
-        408 => (ErrorKind::Timeout, true),
-        413 => (ErrorKind::TooLarge, false),
-        429 => (ErrorKind::RateLimited, true),
-        501 => (ErrorKind::Unimplemented, false),
-        400..=499 => (ErrorKind::Rejected, false),
-        502..=504 => (ErrorKind::Unavailable, true),
-        _ => (ErrorKind::Server, false),
+    let text = if explained.is_empty() {
+        format!("{name} was answered with {}", head.status)
+    } else {
+        format!("{name} failed: {explained}")
     };
-    let text =
-        if text.is_empty() { format!("{name} was answered with {status}") } else { format!("{name} failed: {text}") };
-    let mut error = Error::new(kind, text).with_answer(Answer::Http(status.as_u16())).with_retry_after(after);
-    // A refusal is an answer: nothing was done.
-    if status.is_client_error() && kind != ErrorKind::Timeout || kind == ErrorKind::Unimplemented {
-        error = error.unsent();
-    }
-    if transient && !error.forbids_retries() { error.transient() } else { error }
+    let error = Error::new(ErrorKind::Server, text).with_answer(Answer::Http(head.status.as_u16()));
+    meaning(head.status).mark(error.with_retry_after(pushback(&head.headers)))
+}
+
+/// Whether an answer is a page for people. The server's own answers are JSON.
+fn is_page(head: &Parts, body: &[u8]) -> bool {
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_json = content_type.is_some_and(|name| name.windows(4).any(|word| word == b"json"));
+    !is_json && !matches!(body.trim_ascii_start().first(), None | Some(b'{' | b'['))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::StatusCode;
 
     #[test]
     fn paths_and_queries_are_encoded() {
@@ -203,24 +211,48 @@ mod tests {
         assert_eq!(call.target, "/api/v1/tenants/a%2Fb?additional_metadata=k%3Av%20w&x=1%2B1");
     }
 
+    fn refused(status: StatusCode, content_type: &str, body: &str) -> Error {
+        let mut answer = http::Response::builder().status(status);
+        if !content_type.is_empty() {
+            answer = answer.header(CONTENT_TYPE, content_type);
+        }
+        refusal("Get", &answer.body(()).unwrap().into_parts().0, body.as_bytes())
+    }
+
     #[test]
     fn both_shapes_of_refusals_are_read() {
-        let error = refusal(
-            "Trigger",
-            StatusCode::BAD_REQUEST,
-            br#"{"errors":[{"description":"a"},{"description":"b"}]}"#,
-            None,
-        );
-        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Trigger failed: a; b".into()));
-        let error = refusal("Get", StatusCode::FORBIDDEN, br#"{"message":"Please provide valid credentials"}"#, None);
-        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
-        assert_eq!(error.answer(), Some(Answer::Http(403)));
-        let error = refusal("Get", StatusCode::NOT_IMPLEMENTED, b"", None);
+        let errors = r#"{"errors":[{"description":"a"},{"description":"b"}]}"#;
+        let error = refused(StatusCode::BAD_REQUEST, "application/json", errors);
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Get failed: a; b".into()));
+        let message = r#"{"message":"Please provide valid credentials"}"#;
+        let error = refused(StatusCode::FORBIDDEN, "application/json", message);
+        assert_eq!((error.kind(), error.answer()), (ErrorKind::Unauthenticated, Some(Answer::Http(403))));
+        let error = refused(StatusCode::NOT_IMPLEMENTED, "", "");
         assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unimplemented, true));
-        let error = refusal("Get", StatusCode::SERVICE_UNAVAILABLE, b"<html>", None);
+        let error = refused(StatusCode::SERVICE_UNAVAILABLE, "", "");
         assert!(error.is_transient());
         assert_eq!(error.to_string(), "Get was answered with 503 Service Unavailable");
-        let error = refusal("Get", StatusCode::SERVICE_UNAVAILABLE, b"", Some(Duration::MAX));
+    }
+
+    #[test]
+    fn what_forbids_retries_is_not_transient() {
+        let mut answer = http::Response::builder().status(503).header("grpc-retry-pushback-ms", "-1");
+        answer = answer.header(CONTENT_TYPE, "application/json");
+        let error = refusal("Get", &answer.body(()).unwrap().into_parts().0, b"");
         assert!(!error.is_transient() && error.forbids_retries());
+    }
+
+    #[test]
+    fn pages_are_told_from_answers() {
+        let error = refused(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<html><title>down</title></html>");
+        let text = "Get was answered with HTTP 503 Service Unavailable (text/html), likely by a proxy: down";
+        assert_eq!((error.to_string().as_str(), error.is_transient()), (text, true));
+        // What a proxy does not find is the API, not what the call is about.
+        let not_found = |content_type, body| refused(StatusCode::NOT_FOUND, content_type, body).kind();
+        assert_eq!(not_found("text/html", "<html>no such page</html>"), ErrorKind::Unimplemented);
+        assert_eq!(not_found("text/plain", "404 page not found"), ErrorKind::Unimplemented);
+        assert_eq!(not_found("application/json", r#"{"errors":[{"description":"not found"}]}"#), ErrorKind::NotFound);
+        assert_eq!(not_found("application/json", "null"), ErrorKind::NotFound);
+        assert_eq!(not_found("", ""), ErrorKind::NotFound);
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-use super::connect;
+use super::failure::{find, no_answer};
+use super::grpc_answer::SentByServer;
+use super::http_answer::HttpAnswer;
 use crate::error::{Answer, Error, ErrorKind};
 
 /// A trailer of gRPC's, and a header of the embedded engine's.
@@ -14,44 +16,63 @@ pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Turns a status into an error about `call`. The status stays as its cause where it has more to say.
 pub(crate) fn from_status(call: &str, status: Status) -> Error {
-    let never_left = connect::never_left(&status);
-    let kind = kind(&status);
-    let text = match (never_left, status.message()) {
-        (Some(connecting), _) => format!("{call}: {connecting}"),
-        (None, "") => format!("{call} was answered with {:?}", status.code()),
-        (None, message) => format!("{call} failed: {message}"),
-    };
-    let mut error = Error::new(kind, text).with_retry_after(pushback(status.metadata().as_ref()));
-    if never_left.is_some() {
-        error = error.unsent();
-    } else {
-        error = error.with_answer(Answer::Grpc(i32::from(status.code())));
+    if let Some(answer) = find::<HttpAnswer>(&status) {
+        return answer.error(call);
     }
-    if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout)
-        && !connect::is_hopeless(&status)
-        && !error.forbids_retries()
-    {
+    match status.source() {
+        Some(source) if source.is::<SentByServer>() => answered(call, status),
+        // What tonic makes out of another error has that as its source.
+        Some(_) => no_answer(call, status.into()),
+        None => unreadable(call, &status),
+    }
+}
+
+/// The server's own answer.
+fn answered(call: &str, mut status: Status) -> Error {
+    let kind = kind(&status);
+    let text = match status.message() {
+        "" => format!("{call} was answered with {:?}", status.code()),
+        message => format!("{call} failed: {message}"),
+    };
+    let mut error = Error::new(kind, text)
+        .with_retry_after(pushback(status.metadata().as_ref()))
+        .with_answer(Answer::Grpc(i32::from(status.code())));
+    let is_transient = matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout);
+    if is_transient && !error.forbids_retries() {
         error = error.transient();
     }
     // A refusal is an answer: nothing was done.
-    if matches!(
+    let is_refusal = matches!(
         kind,
         ErrorKind::Rejected
             | ErrorKind::TooLarge
             | ErrorKind::Unauthenticated
             | ErrorKind::Unimplemented
             | ErrorKind::RateLimited
-    ) && status.code() != Code::OutOfRange
-    {
+    );
+    if is_refusal && !is_answer_too_large(&status) {
         error = error.unsent();
     }
-    if status.source().is_some() || !status.details().is_empty() { error.with_source(status) } else { error }
+    if status.details().is_empty() {
+        return error;
+    }
+    let (code, message, details) = (status.code(), status.message().to_owned(), status.details().to_vec());
+    let metadata = std::mem::take(status.metadata_mut());
+    error.with_source(Status::with_details_and_metadata(code, message, details.into(), metadata))
+}
+
+/// An answer came, and this side cannot read it. What the call does on the server was done.
+fn unreadable(call: &str, status: &Status) -> Error {
+    let kind = match status.code() {
+        // This side's own limits on what it receives, before and after decompression.
+        Code::OutOfRange | Code::ResourceExhausted => ErrorKind::TooLarge,
+        _ => ErrorKind::Decode,
+    };
+    Error::new(kind, format!("cannot read the answer of {call}: {}", status.message()))
 }
 
 fn kind(status: &Status) -> ErrorKind {
     match status.code() {
-        // This side's own limit on what it receives.
-        Code::OutOfRange if status.message().contains("message length too large") => ErrorKind::TooLarge,
         Code::Unauthenticated | Code::PermissionDenied => ErrorKind::Unauthenticated,
         Code::NotFound => ErrorKind::NotFound,
         Code::AlreadyExists => ErrorKind::AlreadyExists,
@@ -62,19 +83,13 @@ fn kind(status: &Status) -> ErrorKind {
         // Two meanings share a code: «too many calls» may be tried again, «too big» may not.
         Code::ResourceExhausted if status.message().contains("larger than max") => ErrorKind::TooLarge,
         Code::ResourceExhausted => ErrorKind::RateLimited,
-        // Streams that break on the way.
-        Code::Internal | Code::Unknown if broken_connection(status) => ErrorKind::Unavailable,
         _ => ErrorKind::Server,
     }
 }
 
-/// Whether the status stands for a connection that broke, rather than for an answer.
-fn broken_connection(status: &Status) -> bool {
-    status.source().is_some()
-        && chain(status).any(|cause| {
-            cause.is::<tonic::transport::Error>() || cause.is::<std::io::Error>() || cause.is::<tonic::TimeoutExpired>()
-        })
-        || status.message().starts_with("h2 protocol error")
+/// Whether the server could not send what it had done the call for.
+fn is_answer_too_large(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted && status.message().contains("trying to send message larger than max")
 }
 
 /// How long the server asks to be left alone. What is negative or no number means: for ever.
@@ -89,13 +104,16 @@ pub(super) fn pushback(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-fn chain(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(status.source(), |&cause| cause.source())
+/// A status as if the server had sent it, for those who test what comes of one.
+#[cfg(test)]
+pub(crate) fn sent_by_server(mut status: Status) -> Status {
+    status.set_source(std::sync::Arc::new(SentByServer));
+    status
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::connect::ConnectError;
+    use super::super::connect_error::ConnectError;
     use super::*;
 
     const CODES: [(Code, ErrorKind, bool); 16] = [
@@ -120,7 +138,7 @@ mod tests {
     #[test]
     fn every_code_has_a_kind() {
         for (code, kind, transient) in CODES {
-            let error = from_status("Trigger", Status::new(code, "text"));
+            let error = from_status("Trigger", sent_by_server(Status::new(code, "text")));
             assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{code:?}");
             assert_eq!(error.answer(), Some(Answer::Grpc(code as i32)));
             assert_eq!(error.to_string(), "Trigger failed: text");
@@ -130,33 +148,58 @@ mod tests {
     #[test]
     fn too_big_is_not_too_many() {
         let big = "grpc: received message larger than max (4194335 vs. 4194304)";
-        let error = from_status("Trigger", Status::resource_exhausted(big));
+        let error = from_status("Trigger", sent_by_server(Status::resource_exhausted(big)));
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::TooLarge, false));
+        assert!(error.never_reached_server());
+        let answer = "grpc: trying to send message larger than max (4194361 vs. 4194304)";
+        let error = from_status("Trigger", sent_by_server(Status::resource_exhausted(answer)));
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::TooLarge, false), "it was done");
     }
 
     #[test]
-    fn an_answer_that_this_side_refuses_was_given_all_the_same() {
-        let status =
-            Status::out_of_range("Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes");
-        let error = from_status("Trigger", status);
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::TooLarge, false));
+    fn an_answer_that_this_side_cannot_read_was_given_all_the_same() {
+        for (status, kind) in [
+            (Status::out_of_range("Error, decoded message length too large"), ErrorKind::TooLarge),
+            (Status::resource_exhausted("Error decompressing: size limit exceeded"), ErrorKind::TooLarge),
+            (Status::unimplemented("Content is compressed with `br` which isn't supported"), ErrorKind::Decode),
+            (Status::internal("invalid wire type"), ErrorKind::Decode),
+            (Status::unknown("anything else"), ErrorKind::Decode),
+        ] {
+            let error = from_status("Trigger", status);
+            let seen = (error.kind(), error.never_reached_server(), error.is_transient(), error.answer());
+            assert_eq!(seen, (kind, false, false, None), "{error}");
+        }
     }
 
     #[test]
     fn the_servers_delay_is_read() {
         let mut status = Status::unavailable("");
         status.metadata_mut().insert("grpc-retry-pushback-ms", "1500".parse().unwrap());
-        assert_eq!(from_status("Push", status.clone()).retry_after(), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            from_status("Push", sent_by_server(status.clone())).retry_after(),
+            Some(Duration::from_millis(1500))
+        );
         status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
-        let error = from_status("Push", status);
+        let error = from_status("Push", sent_by_server(status));
         assert_eq!((error.retry_after(), error.is_transient()), (Some(Duration::MAX), false), "do not try again");
     }
 
     #[test]
     fn a_call_that_never_left_says_so() {
-        let status =
-            Status::from_error(Box::new(ConnectError::new("dial", std::io::ErrorKind::ConnectionRefused.into())));
-        assert!(from_status("Trigger", status).never_reached_server());
-        assert!(!from_status("Trigger", Status::unavailable("gone")).never_reached_server());
+        let refused: std::io::Error = std::io::ErrorKind::ConnectionRefused.into();
+        let status = Status::from_error(Box::new(ConnectError::failed("failed to connect to a:1", refused)));
+        let error = from_status("Trigger", status);
+        assert!(error.never_reached_server() && error.is_transient());
+        assert_eq!(error.to_string(), "Trigger: failed to connect to a:1");
+        assert!(!from_status("Trigger", sent_by_server(Status::unavailable("gone"))).never_reached_server());
+    }
+
+    #[test]
+    fn details_stay_reachable_without_the_mark() {
+        let status = Status::with_details(Code::AlreadyExists, "taken", vec![1, 2].into());
+        let error = from_status("Trigger", sent_by_server(status));
+        let cause = StdError::source(&error).unwrap().downcast_ref::<Status>().unwrap();
+        assert_eq!((cause.details(), cause.source().is_none()), (&[1, 2][..], true));
+        assert!(StdError::source(&from_status("Trigger", sent_by_server(Status::internal("x")))).is_none());
     }
 }

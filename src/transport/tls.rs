@@ -6,76 +6,117 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, version};
+use tokio_rustls::rustls::{self, ClientConfig, InvalidMessage, RootCertStore, SupportedProtocolVersion, version};
 
+use super::protocol::Protocol;
+use super::roots::NATIVE_ROOTS;
 use crate::config::{Tls, TlsVersion};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
-pub(super) struct TlsLayer(TlsConnector);
+const TLS12_OR_NEWER: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+const TLS13_OR_NEWER: &[&SupportedProtocolVersion] = &[&version::TLS13];
+
+/// TLS to one server.
+pub(super) struct TlsLayer {
+    server_name: ServerName<'static>,
+    versions: &'static [&'static SupportedProtocolVersion],
+    /// The client's certificate with its chain, and its key.
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    alpn: &'static [u8],
+    /// Made at the first handshake if it needs the roots of the machine.
+    connector: OnceCell<TlsConnector>,
+}
+
+/// Why there is no TLS.
+pub(super) enum HandshakeError {
+    /// This side is not able to begin.
+    Config(Error),
+    /// The server answered, and not in TLS.
+    NotTls(io::Error),
+    /// Anything else.
+    Failed(io::Error),
+}
 
 impl TlsLayer {
-    pub(super) fn new(tls: &Tls, alpn: &'static [u8]) -> Result<Self> {
-        let versions = match tls.min_version() {
-            TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12][..],
-            _ => &[&version::TLS13][..],
-        };
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .map_err(|error| bad("the TLS versions", error))?
-            .with_root_certificates(roots(tls)?);
-        let mut config = match tls.identity() {
-            None => builder.with_no_client_auth(),
+    /// Checks everything that can be checked without reading a file.
+    pub(super) fn new(tls: &Tls, server_name: &str, protocol: Protocol) -> Result<Self> {
+        let identity = match tls.identity() {
+            None => None,
             Some(identity) => {
                 let chain = certificates("the client certificate", identity.cert_pem())?;
                 let key =
                     PrivateKeyDer::from_pem_slice(identity.key_pem()).map_err(|error| bad("the client key", error))?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| bad("the client certificate", error))?
+                Some((chain, key))
             }
         };
-        config.alpn_protocols = vec![alpn.to_vec()];
-        Ok(Self(Arc::new(config).into()))
+        let layer = Self {
+            server_name: ServerName::try_from(server_name.to_owned())
+                .map_err(|error| bad(&format!("the TLS server name {server_name:?}"), error))?,
+            versions: if tls.min_version() == TlsVersion::Tls12 { TLS12_OR_NEWER } else { TLS13_OR_NEWER },
+            identity,
+            alpn: if protocol == Protocol::Http2 { b"h2" } else { b"http/1.1" },
+            connector: OnceCell::new(),
+        };
+        match tls.root_ca_pem() {
+            Some(pem) => Ok(Self { connector: OnceCell::new_with(Some(layer.connector(given_roots(pem)?)?)), ..layer }),
+            // Only to check the rest.
+            None => layer.connector(RootCertStore::empty()).map(|_| layer),
+        }
     }
 
-    pub(super) async fn handshake(&self, name: &str, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        self.0.connect(name, tcp).await
+    fn connector(&self, roots: impl Into<Arc<RootCertStore>>) -> Result<TlsConnector> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(self.versions)
+            .map_err(|error| bad("the TLS versions", error))?
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain.clone(), key.clone_key())
+                .map_err(|error| bad("the client certificate", error))?,
+        };
+        config.alpn_protocols = vec![self.alpn.to_vec()];
+        Ok(Arc::new(config).into())
+    }
+
+    pub(super) async fn handshake(&self, tcp: TcpStream) -> std::result::Result<TlsStream<TcpStream>, HandshakeError> {
+        let connector = self.connector.get_or_try_init(|| async {
+            let roots =
+                NATIVE_ROOTS.get().await.map_err(|error| bad("the root certificates of this machine", error))?;
+            self.connector(roots)
+        });
+        let connector = connector.await.map_err(HandshakeError::Config)?;
+        connector.connect(self.server_name.clone(), tcp).await.map_err(|error| {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            match cause {
+                Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+                    HandshakeError::NotTls(error)
+                }
+                _ => HandshakeError::Failed(error),
+            }
+        })
     }
 }
 
 fn provider() -> Arc<CryptoProvider> {
     #[cfg(feature = "tls-aws-lc")]
-    return Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    return Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     #[cfg(all(feature = "tls-ring", not(feature = "tls-aws-lc")))]
-    return Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    return Arc::new(rustls::crypto::ring::default_provider());
     #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
     compile_error!("the feature tls has no provider of its own: turn on tls-ring or tls-aws-lc");
 }
 
-/// The certificates to trust: those of the configuration, or else those of the machine.
-fn roots(tls: &Tls) -> Result<RootCertStore> {
+fn given_roots(pem: &[u8]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    if let Some(pem) = tls.root_ca_pem() {
-        for certificate in certificates("the root CA", pem)? {
-            roots.add(certificate).map_err(|error| bad("the root CA", error))?;
-        }
-        return Ok(roots);
-    }
-    let found = rustls_native_certs::load_native_certs();
-    // A machine's store may well have a few that nobody can read: the others still count.
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let why = found
-            .errors
-            .into_iter()
-            .next()
-            .map_or_else(|| "there are none".into(), |error| Box::new(error) as BoxError);
-        return Err(bad("the machine's root certificates", why));
+    for certificate in certificates("the root CA", pem)? {
+        roots.add(certificate).map_err(|error| bad("the root CA", error))?;
     }
     Ok(roots)
 }

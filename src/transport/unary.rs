@@ -4,13 +4,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 use tonic::{Response, Status};
 
 use super::budget::RetryBudget;
-use super::from_status;
 use super::retry::{Verdict, judge};
+use super::{from_status, runtime};
 use crate::error::{Error, ErrorKind, Result};
+
+/// A deadline that no caller will live to see, for those who ask for one beyond what a clock can tell.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What kind of call it is.
 #[derive(Debug, Clone, Copy)]
@@ -71,32 +74,45 @@ impl Caller {
     where
         F: Future<Output = Result<T>>,
     {
-        let deadline = Instant::now() + call.deadline.unwrap_or(self.deadline);
-        let mut failures = 0;
+        let allowed = call.deadline.unwrap_or(self.deadline);
+        let now = Instant::now();
+        let deadline = now.checked_add(allowed).unwrap_or(now + LONGEST);
+        let over = runtime::timer(deadline)?;
+        tokio::pin!(over);
+        let (mut failures, mut last) = (0_u32, None);
         loop {
-            let error = match timeout_at(deadline, attempt()).await {
-                Ok(Ok(answer)) => {
+            let tried = tokio::select! {
+                biased;
+                tried = attempt() => tried,
+                () = &mut over => return Err(timed_out(call.name, allowed, failures, last)),
+            };
+            let error = match tried {
+                Ok(answer) => {
                     self.budget.earn();
                     return Ok(answer);
                 }
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    let text =
-                        format!("{} was not answered within {:?}", call.name, call.deadline.unwrap_or(self.deadline));
-                    return Err(Error::new(ErrorKind::Timeout, text).transient());
-                }
+                Err(error) => error,
             };
-            failures += 1;
+            failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());
             match judge(&error, call.idempotent, failures, left, fastrand::f64()) {
                 Verdict::Again(delay) if self.budget.take() => {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "trying again");
                     sleep(delay).await;
+                    last = Some(error);
                 }
                 _ => return Err(error),
             }
         }
     }
+}
+
+/// The deadline passed during a try, with the error of the try before that as its source.
+fn timed_out(call: &str, allowed: Duration, failures: u32, last: Option<Error>) -> Error {
+    let text = format!("{call} was not answered within {allowed:?}");
+    let Some(last) = last else { return Error::new(ErrorKind::Timeout, text).transient() };
+    let tries = failures.saturating_add(1);
+    Error::new(ErrorKind::Timeout, format!("{text}, in {tries} tries")).with_source(last).transient()
 }
 
 #[cfg(test)]
@@ -162,5 +178,47 @@ mod tests {
         assert!(error.is_timeout() && !error.never_reached_server());
         assert_eq!(error.to_string(), "Get was not answered within 2s");
         assert_eq!(start.elapsed(), 2 * SECOND);
+        assert!(std::error::Error::source(&error).is_none(), "there was no try before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_after_retries_keeps_the_last_real_error() {
+        let (start, tries) = (Instant::now(), Cell::new(0));
+        let call = Call::idempotent("Get").within(2 * SECOND);
+        let result: Result<()> = Caller::new(30 * SECOND)
+            .run(call, || {
+                tries.set(tries.get() + 1);
+                let failed = (tries.get() < 4).then(|| format!("refused, try {}", tries.get()));
+                async {
+                    match failed {
+                        Some(text) => Err(Error::new(ErrorKind::Unavailable, text).transient().unsent()),
+                        None => std::future::pending().await,
+                    }
+                }
+            })
+            .await;
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, 2 * SECOND));
+        assert_eq!(error.to_string(), "Get was not answered within 2s, in 4 tries");
+        let source = std::error::Error::source(&error).unwrap();
+        assert_eq!(source.downcast_ref::<Error>().unwrap().to_string(), "refused, try 3");
+        assert!(!error.never_reached_server(), "the last try may have reached it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_beyond_all_clocks_is_no_panic() {
+        let call = Call::idempotent("Get").within(Duration::MAX);
+        assert!(Caller::new(SECOND).run(call, || async { Ok(()) }).await.is_ok());
+    }
+
+    #[test]
+    fn a_call_without_a_runtime_or_its_timers_is_an_error_and_not_a_panic() {
+        let caller = Caller::new(SECOND);
+        let call = || caller.run(Call::idempotent("Get"), || async { Ok(()) });
+        let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for result in [futures_util::FutureExt::now_or_never(call()).unwrap(), bare.block_on(call())] {
+            let error = result.unwrap_err();
+            assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error}");
+        }
     }
 }

@@ -8,7 +8,8 @@ use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::auth::Authorized;
-use super::connect;
+use super::connect::{self, Connector};
+use super::grpc_answer::{AnswerBody, Answering};
 use crate::config::Config;
 use crate::error::{BoxError, Result};
 
@@ -16,31 +17,60 @@ use crate::error::{BoxError, Result};
 pub(crate) type Wire = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// The wire under the generated gRPC clients.
-#[derive(Clone)]
-pub(crate) struct GrpcWire(Authorized<Wire>);
+pub(crate) struct GrpcWire {
+    wire: Authorized<Wire>,
+    /// Why it is not ready. The generated clients keep nothing but the text of that, so it is told by the call.
+    not_ready: Option<BoxError>,
+}
+
+impl Clone for GrpcWire {
+    fn clone(&self) -> Self {
+        Self { wire: self.wire.clone(), not_ready: None }
+    }
+}
 
 impl GrpcWire {
     /// A wire to the server of a configuration. Nothing is dialled before the first call.
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
-        Ok(Self::over(Wire::new(connect::grpc(config)?.map_err(Into::into)), token))
+        let (channel, connector) = connect::grpc(config)?;
+        let explained = channel.map_err(BoxError::from).then(move |answer| explain(connector.clone(), answer));
+        Ok(Self::over(Wire::new(explained), token))
     }
 
     /// A wire over any service.
     pub(crate) fn over(wire: Wire, token: HeaderValue) -> Self {
-        Self(Authorized::new(wire, token))
+        Self { wire: Authorized::new(wire, token), not_ready: None }
+    }
+}
+
+/// An answer as it is, and an error with its reason.
+pub(super) async fn explain<T>(connector: Connector, answer: Result<T, BoxError>) -> Result<T, BoxError> {
+    match answer {
+        Ok(answer) => Ok(answer),
+        // On the heap, because most calls have no use for it.
+        Err(error) => Err(Box::pin(connector.explain(error)).await),
     }
 }
 
 impl tower::Service<Request<Body>> for GrpcWire {
-    type Response = Response<Body>;
+    type Response = Response<AnswerBody>;
     type Error = BoxError;
-    type Future = <Wire as tower::Service<Request<Body>>>::Future;
+    type Future = Answering;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx)
+        match self.wire.poll_ready(cx) {
+            Poll::Ready(Err(error)) => {
+                self.not_ready = Some(error);
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request)
+        match self.not_ready.take() {
+            None => Answering::new(self.wire.call(request)),
+            Some(error) => Answering::failed(error),
+        }
     }
 }

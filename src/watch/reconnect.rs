@@ -14,11 +14,13 @@ use crate::transport::retry_delay;
 pub(crate) struct Reconnect {
     losses: u32,
     longest: Duration,
+    /// Why the last message that could not be read could not be.
+    unreadable: Option<String>,
 }
 
 impl Reconnect {
     pub(crate) fn new(longest: Duration) -> Self {
-        Self { losses: 0, longest }
+        Self { losses: 0, longest, unreadable: None }
     }
 
     /// Something valid has arrived.
@@ -39,15 +41,27 @@ impl Reconnect {
         })
     }
 
-    /// How a loss is told: the first three aloud, the rest quietly.
-    pub(crate) fn log(&self, stream: &str, error: Option<&Error>) {
+    /// How a loss is told: the first three aloud, the rest quietly. A message that cannot be read is a
+    /// warning once: the server sends it again on the next stream, and its content never arrives.
+    pub(crate) fn log(&mut self, stream: &str, error: Option<&Error>) {
+        let is_new = self.is_new_unreadable(error);
         let error = error.map(ToString::to_string);
         let error = error.as_deref().unwrap_or("the server has ended it");
         match self.losses {
+            _ if is_new => tracing::warn!(stream, error, "a message of a stream cannot be read"),
             0..=1 => tracing::debug!(stream, error, "a stream ended"),
             2..=4 => tracing::warn!(stream, error, losses = self.losses, "a stream is lost"),
             _ => tracing::debug!(stream, error, losses = self.losses, "a stream is still lost"),
         }
+    }
+
+    /// Whether a stream was lost for a message that cannot be read, and not for the same reason as the last time.
+    fn is_new_unreadable(&mut self, error: Option<&Error>) -> bool {
+        let is_unreadable = |error: &&Error| matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Decode);
+        let Some(reason) = error.filter(is_unreadable).map(ToString::to_string) else { return false };
+        let is_new = self.unreadable.as_deref() != Some(&reason);
+        self.unreadable = Some(reason);
+        is_new
     }
 }
 
@@ -68,6 +82,23 @@ mod tests {
         assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 2000]);
         reconnect.delivered();
         assert_eq!(reconnect.lost(None, 1.0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_a_warning_once() {
+        let mut reconnect = Reconnect::new(CAP);
+        let too_large = |size| Error::new(ErrorKind::TooLarge, format!("found {size} bytes"));
+        let lost = Error::new(ErrorKind::Unavailable, "lost").transient();
+        for (error, is_new) in [
+            (Some(&lost), false),
+            (Some(&too_large(5)), true),
+            (None, false),
+            (Some(&too_large(5)), false),
+            (Some(&too_large(6)), true),
+            (Some(&Error::new(ErrorKind::Decode, "bad byte")), true),
+        ] {
+            assert_eq!(reconnect.is_new_unreadable(error), is_new, "{error:?}");
+        }
     }
 
     #[test]

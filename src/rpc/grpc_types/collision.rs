@@ -63,12 +63,12 @@ mod tests {
     use tonic::{Code, Status};
 
     use super::*;
-    use crate::transport::from_status;
+    use crate::transport::{from_status, sent_by_server};
 
     fn refusal(name: &str, detail: &impl prost::Message) -> Error {
         let detail = Any { type_url: format!("type.googleapis.com/{name}"), value: detail.encode_to_vec() };
         let details = Refusal { details: vec![Any::default(), detail] }.encode_to_vec();
-        from_status("Trigger", Status::with_details(Code::AlreadyExists, "collision", details.into()))
+        from_status("Trigger", sent_by_server(Status::with_details(Code::AlreadyExists, "collision", details.into())))
     }
 
     #[test]
@@ -87,9 +87,9 @@ mod tests {
     #[test]
     fn any_other_refusal_stays_one() {
         for error in [
-            from_status("Trigger", Status::already_exists("exists")),
-            from_status("Trigger", Status::internal("broken")),
-            from_status("Trigger", Status::with_details(Code::AlreadyExists, "", b"\xff\xff".to_vec().into())),
+            from_status("Trigger", sent_by_server(Status::already_exists("exists"))),
+            from_status("Trigger", sent_by_server(Status::internal("broken"))),
+            from_status("Trigger", sent_by_server(Status::with_details(Code::AlreadyExists, "", vec![0xff; 2].into()))),
         ] {
             let kind = error.kind();
             assert_eq!(taken(error).unwrap_err().kind(), kind);

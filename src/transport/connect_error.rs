@@ -1,0 +1,81 @@
+//! Why no connection came about.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use crate::error::{BoxError, ErrorKind};
+
+/// No connection came about, so nothing was sent over it. Found again among the causes of a call's error.
+#[derive(Debug)]
+pub(super) struct ConnectError {
+    kind: ErrorKind,
+    transient: bool,
+    text: String,
+    source: Option<BoxError>,
+}
+
+impl ConnectError {
+    /// Another try may succeed, unless the cause says that it cannot.
+    pub(super) fn failed(text: impl Into<String>, source: impl Into<BoxError>) -> Self {
+        let source = source.into();
+        Self {
+            kind: ErrorKind::Unavailable,
+            transient: !is_hopeless(source.as_ref()),
+            text: text.into(),
+            source: Some(source),
+        }
+    }
+
+    /// Another try would end the same way.
+    pub(super) fn hopeless(text: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Unavailable, transient: false, text: text.into(), source: None }
+    }
+
+    pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub(super) fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    pub(super) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub(super) fn is_transient(&self) -> bool {
+        self.transient
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for ConnectError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Whether another try cannot end otherwise: both sides were there and did not agree on TLS. With TLS 1.3 a client that
+/// is refused learns it only after the handshake.
+pub(super) fn is_hopeless(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| io_kind(cause) == Some(io::ErrorKind::InvalidData))
+}
+
+fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    // h2 does not have the error of its connection as a source.
+    let of_h2 = || error.downcast_ref::<h2::Error>()?.get_io();
+    error.downcast_ref::<io::Error>().or_else(of_h2).map(io::Error::kind)
+}
+
+/// An error and its sources.
+pub(super) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+}

@@ -1,0 +1,255 @@
+//! From a host and a port to a TCP connection, over all addresses of the host (RFC 8305, "happy eyeballs").
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+/// When the next address is tried although the one before has not failed yet: what the RFC recommends.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// How a host gets its addresses. The system's resolver, but for tests.
+pub(super) trait Resolve: Send + Sync {
+    fn resolve(&self, host: &str, port: u16) -> Resolving;
+}
+
+pub(super) struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, host: &str, port: u16) -> Resolving {
+        let host = host.to_owned();
+        Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+    }
+}
+
+/// Connects to the first address of a host that accepts.
+pub(super) async fn dial(
+    resolver: &dyn Resolve,
+    host: &str,
+    port: u16,
+    deadline: Instant,
+) -> Result<TcpStream, DialError> {
+    let addresses = match timeout_at(deadline, resolver.resolve(host, port)).await {
+        Ok(Ok(addresses)) => interleaved(addresses),
+        Ok(Err(error)) => return Err(DialError::unresolved(error)),
+        Err(_) => return Err(DialError::unresolved(io::ErrorKind::TimedOut.into())),
+    };
+    race(addresses, deadline, TcpStream::connect).await
+}
+
+/// The addresses with the two families in turns, beginning with the one that the resolver prefers, each address once.
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut ordered = Vec::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return ordered;
+        }
+        for address in pair.into_iter().flatten() {
+            if !ordered.contains(&address) {
+                ordered.push(address);
+            }
+        }
+    }
+}
+
+/// Tries addresses one after the other, without waiting longer than [`ATTEMPT_DELAY`] for one to fail. The first that
+/// connects wins, and the others are dropped.
+async fn race<T, F>(
+    addresses: Vec<SocketAddr>,
+    deadline: Instant,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<T, DialError>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut failures = Vec::new();
+    let (mut waiting, mut trying, mut pending) = (addresses.into_iter(), FuturesUnordered::new(), Vec::new());
+    loop {
+        if let Some(address) = waiting.next() {
+            let attempt = connect(address);
+            trying.push(async move { (address, attempt.await) });
+            pending.push(address);
+        }
+        tokio::select! {
+            biased;
+            tried = trying.next() => match tried {
+                Some((_, Ok(connected))) => return Ok(connected),
+                Some((address, Err(error))) => {
+                    pending.retain(|other| *other != address);
+                    failures.push((address, error));
+                }
+                // All have failed, or there was none.
+                None => return Err(DialError::of(failures)),
+            },
+            () = sleep_until(deadline) => {
+                failures.extend(pending.into_iter().map(|address| (address, io::ErrorKind::TimedOut.into())));
+                return Err(DialError::of(failures));
+            }
+            () = sleep(ATTEMPT_DELAY), if waiting.len() > 0 => {}
+        }
+    }
+}
+
+/// Why no address of a host could be connected to.
+#[derive(Debug)]
+pub(super) struct DialError {
+    /// What was tried, where the source does not say it all.
+    pub(super) detail: Option<String>,
+    pub(super) source: io::Error,
+}
+
+impl DialError {
+    fn unresolved(source: io::Error) -> Self {
+        Self { detail: Some("the name could not be resolved".to_owned()), source }
+    }
+
+    fn of(mut failures: Vec<(SocketAddr, io::Error)>) -> Self {
+        let detail = match &failures[..] {
+            [] => Some("the name has no address".to_owned()),
+            [_] => None,
+            several => {
+                let each = several.iter().map(|(address, error)| format!("{address} ({error})"));
+                Some(format!("tried {}", each.collect::<Vec<_>>().join(", ")))
+            }
+        };
+        failures.sort_by_key(|(_, error)| weight(error));
+        Self { detail, source: failures.pop().map_or(io::ErrorKind::NotFound.into(), |(_, error)| error) }
+    }
+}
+
+/// How much a failure says. A refusal by a server says more than silence, and silence more than a family of addresses
+/// that this machine does not have. Of equals, the last one counts.
+fn weight(error: &io::Error) -> u8 {
+    match error.kind() {
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable => 0,
+        io::ErrorKind::TimedOut => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    const V6: &str = "[2001:db8::1]:7077";
+    const V4: &str = "192.0.2.1:7077";
+    const OTHER_V4: &str = "192.0.2.2:7077";
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// What an address does with a connection.
+    #[derive(Clone, Copy)]
+    enum Does {
+        Accept(u64),
+        Refuse(u64),
+        Nothing,
+    }
+
+    /// The address that won or the error, when each was tried, and how long it took, in milliseconds.
+    async fn outcome(hosts: &[(&str, Does)]) -> (Result<String, DialError>, Vec<(String, u128)>, u128) {
+        let (begin, tried) = (Instant::now(), RefCell::new(Vec::new()));
+        let connect = |address: SocketAddr| {
+            tried.borrow_mut().push((address.to_string(), begin.elapsed().as_millis()));
+            let does = hosts.iter().find(|(host, _)| *host == address.to_string()).unwrap().1;
+            async move {
+                let after = |millis| sleep(Duration::from_millis(millis));
+                match does {
+                    Does::Accept(millis) => after(millis).await,
+                    Does::Refuse(millis) => {
+                        after(millis).await;
+                        return Err(io::ErrorKind::ConnectionRefused.into());
+                    }
+                    Does::Nothing => std::future::pending().await,
+                }
+                Ok(address.to_string())
+            }
+        };
+        let hosts: Vec<_> = hosts.iter().map(|(host, _)| *host).collect();
+        let result = race(interleaved(addresses(&hosts)), begin + LIMIT, connect).await;
+        (result, tried.take(), begin.elapsed().as_millis())
+    }
+
+    fn at(times: &[(&str, u128)]) -> Vec<(String, u128)> {
+        times.iter().map(|(address, millis)| ((*address).to_owned(), *millis)).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_no_address_comes_twice() {
+        for (given, expected) in [
+            (&[V6, "[2001:db8::2]:7077", V4, OTHER_V4][..], &[V6, V4, "[2001:db8::2]:7077", OTHER_V4][..]),
+            (&[V4, OTHER_V4, V6], &[V4, V6, OTHER_V4]),
+            (&[V4, V4, V6, V6], &[V4, V6]),
+            (&[], &[]),
+        ] {
+            assert_eq!(interleaved(addresses(given)), addresses(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_costs_a_quarter_of_a_second() {
+        let (result, tried, took) = outcome(&[(V6, Does::Nothing), (V4, Does::Accept(10))]).await;
+        assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 250)]), 260));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_costs_nothing_and_a_slow_first_address_still_wins() {
+        let (result, tried, took) = outcome(&[(V6, Does::Refuse(3)), (V4, Does::Accept(10))]).await;
+        assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 3)]), 13));
+        let (result, tried, took) = outcome(&[(V6, Does::Accept(400)), (V4, Does::Accept(400))]).await;
+        assert_eq!((result.unwrap().as_str(), tried, took), (V6, at(&[(V6, 0), (V4, 250)]), 400));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_failures_are_in_the_error_and_the_most_telling_is_its_source() {
+        let hosts = [(V6, Does::Nothing), (V4, Does::Refuse(1)), (OTHER_V4, Does::Nothing)];
+        let (result, tried, took) = outcome(&hosts).await;
+        assert_eq!((tried, took), (at(&[(V6, 0), (V4, 250), (OTHER_V4, 251)]), LIMIT.as_millis()));
+        let error = result.unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            error.detail.as_deref(),
+            Some(
+                "tried 192.0.2.1:7077 (connection refused), [2001:db8::1]:7077 (timed out), 192.0.2.2:7077 (timed out)"
+            )
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_has_no_detail_and_none_says_so() {
+        let (result, _, took) = outcome(&[(V4, Does::Refuse(7))]).await;
+        let error = result.unwrap_err();
+        assert_eq!((error.detail, error.source.kind(), took), (None, io::ErrorKind::ConnectionRefused, 7));
+        let (result, ..) = outcome(&[]).await;
+        assert_eq!(result.unwrap_err().detail.as_deref(), Some("the name has no address"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_does_not_answer_ends_at_the_deadline() {
+        struct Silent;
+        impl Resolve for Silent {
+            fn resolve(&self, _: &str, _: u16) -> Resolving {
+                Box::pin(std::future::pending())
+            }
+        }
+        let begin = Instant::now();
+        let error = dial(&Silent, "a", 1, begin + LIMIT).await.unwrap_err();
+        assert_eq!((error.source.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, LIMIT));
+        assert_eq!(error.detail.as_deref(), Some("the name could not be resolved"));
+    }
+}

@@ -1,0 +1,226 @@
+//! Answers of gRPC on their way to tonic: which statuses the server sent, and which it did not.
+//!
+//! tonic makes statuses of its own, out of resets, error pages and messages that it cannot read, with the same codes that
+//! servers send. Only a status that came over the wire is the server's answer, so those are marked here, and what is no
+//! answer of gRPC never reaches tonic.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::http_answer::HttpAnswer;
+use super::runtime;
+use crate::error::BoxError;
+
+/// The source of a status that the server sent.
+#[derive(Debug)]
+pub(super) struct SentByServer;
+
+impl fmt::Display for SentByServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server sent this status")
+    }
+}
+
+impl std::error::Error for SentByServer {}
+
+/// The source of a status that stands for an answer which broke off after it had begun.
+#[derive(Debug)]
+pub(super) struct Interrupted(Option<Status>);
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer broke off")?;
+        if self.0.is_none() { f.write_str(": it ended without a status") } else { Ok(()) }
+    }
+}
+
+impl std::error::Error for Interrupted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.as_ref().map(|status| status as _)
+    }
+}
+
+/// The future of an answer.
+pub(crate) struct Answering(State);
+
+enum State {
+    Waiting(Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>),
+    /// What was answered is not gRPC: its beginning is read, for the error.
+    Reading(Pin<Box<dyn Future<Output = HttpAnswer> + Send>>),
+    /// There is no answer to wait for.
+    Failed(Option<BoxError>),
+}
+
+impl Answering {
+    pub(super) fn new(answer: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>) -> Self {
+        Self(State::Waiting(answer))
+    }
+
+    pub(super) fn failed(error: BoxError) -> Self {
+        Self(State::Failed(Some(error)))
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<AnswerBody>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match &mut self.0 {
+                State::Waiting(answer) => {
+                    let mut answer = ready!(answer.as_mut().poll(cx))?;
+                    let has_status = match sent_status(answer.headers_mut()) {
+                        Sent::Refusal(status) => return Poll::Ready(Err(Box::new(status))),
+                        Sent::Success => true,
+                        Sent::Nothing => false,
+                    };
+                    if has_status || is_grpc(&answer) {
+                        let http = answer.status();
+                        return Poll::Ready(Ok(answer.map(|body| AnswerBody { body, http, has_status })));
+                    }
+                    self.0 = State::Reading(Box::pin(read(answer)));
+                }
+                State::Reading(answer) => return Poll::Ready(Err(Box::new(ready!(answer.as_mut().poll(cx))))),
+                State::Failed(error) => return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+            }
+        }
+    }
+}
+
+/// A server may leave out the type; a proxy that answers by itself sets another one, or another status.
+fn is_grpc<B>(answer: &Response<B>) -> bool {
+    match answer.headers().get(CONTENT_TYPE) {
+        Some(content_type) => content_type.as_bytes().starts_with(b"application/grpc"),
+        None => answer.status() == StatusCode::OK,
+    }
+}
+
+/// Reads the beginning of a body. What does not come at once is left: it is only for the text.
+async fn read(answer: Response<Body>) -> HttpAnswer {
+    const ENOUGH: usize = 4096;
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let (head, mut body) = answer.into_parts();
+    let mut start = Vec::new();
+    if let Ok(over) = runtime::timer(Instant::now() + PATIENCE) {
+        let reading = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                start.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
+                if start.len() >= ENOUGH {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = reading => {}
+            () = over => {}
+        }
+    }
+    HttpAnswer::new(head.status, &head.headers, start.get(..ENOUGH).unwrap_or(&start))
+}
+
+/// The status among headers or trailers.
+enum Sent {
+    Nothing,
+    Success,
+    Refusal(Status),
+}
+
+/// Takes a status that the server sent. What tonic would panic over is removed from the headers.
+fn sent_status(headers: &mut HeaderMap) -> Sent {
+    const DETAILS: &str = "grpc-status-details-bin";
+    const BASE64: GeneralPurpose = GeneralPurpose::new(
+        &STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    let Some(code) = headers.get("grpc-status") else { return Sent::Nothing };
+    let is_success = code == "0";
+    if headers.get(DETAILS).is_some_and(|details| BASE64.decode(details).is_err()) {
+        headers.remove(DETAILS);
+    }
+    if is_success {
+        return Sent::Success;
+    }
+    match Status::from_header_map(headers) {
+        None => Sent::Nothing,
+        Some(mut status) => {
+            status.set_source(Arc::new(SentByServer));
+            Sent::Refusal(status)
+        }
+    }
+}
+
+/// The body of an answer, which ends with the server's status or with an error that says that there is none.
+#[derive(Debug)]
+pub(crate) struct AnswerBody {
+    body: Body,
+    http: StatusCode,
+    /// Whether the status has come.
+    has_status: bool,
+}
+
+impl AnswerBody {
+    /// The end of a body that has no status.
+    fn broken(&self, error: Option<Status>) -> Status {
+        let mut status = Status::unavailable("the answer broke off");
+        match error {
+            None if self.http != StatusCode::OK => {
+                status.set_source(Arc::new(HttpAnswer::new(self.http, &HeaderMap::new(), b"")))
+            }
+            error => status.set_source(Arc::new(Interrupted(error))),
+        };
+        status
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.broken(Some(error))))),
+            None if self.has_status => return Poll::Ready(None),
+            None => {
+                self.has_status = true;
+                return Poll::Ready(Some(Err(self.broken(None))));
+            }
+        };
+        if let Some(trailers) = frame.trailers_mut() {
+            match sent_status(trailers) {
+                Sent::Refusal(status) => {
+                    self.has_status = true;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Sent::Success => self.has_status = true,
+                Sent::Nothing => {}
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Never before [`poll_frame`](Self::poll_frame) has said so: a body without a status has to end with an error.
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

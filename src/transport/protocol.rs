@@ -1,0 +1,145 @@
+//! What a server speaks, by the first bytes that it sends, and what to do when it is not what was expected.
+
+use std::fmt;
+
+/// What travels over a connection, after TLS if there is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Tls,
+    Http1,
+    Http2,
+}
+
+/// What the server speaks when it is not `expected`. `first` is the beginning of what it has sent, inside TLS if the
+/// connection is encrypted.
+pub(super) fn unexpected(expected: Protocol, is_encrypted: bool, first: &[u8]) -> Option<Protocol> {
+    let seen = match first.first()? {
+        // TLS begins with the type of a record: an alert or a handshake.
+        0x15 | 0x16 if !is_encrypted => Protocol::Tls,
+        // Some servers with TLS answer plain text in plain text, and say what they want.
+        b'H' if !is_encrypted && asks_for_tls(first) => Protocol::Tls,
+        b'H' => Protocol::Http1,
+        // A server's HTTP/2 begins with a SETTINGS frame, and that with its length in three bytes.
+        0 => Protocol::Http2,
+        _ => return None,
+    };
+    Some(seen).filter(|seen| *seen != expected)
+}
+
+/// Whether these are the words in which Go, nginx and Apache answer plain text where they expect TLS.
+fn asks_for_tls(answer: &[u8]) -> bool {
+    const ANSWERS: [&[u8]; 3] = [b"to an HTTPS server", b"sent to HTTPS port", b"to an SSL-enabled server port"];
+    let is_bad_request = answer.get(8..12) == Some(b" 400");
+    is_bad_request && ANSWERS.iter().any(|words| answer.windows(words.len()).any(|part| part == *words))
+}
+
+/// Which of the two addresses a connection is for: they are set in different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    Grpc,
+    Rest,
+}
+
+impl Api {
+    pub(super) const fn protocol(self) -> Protocol {
+        match self {
+            Self::Grpc => Protocol::Http2,
+            Self::Rest => Protocol::Http1,
+        }
+    }
+}
+
+/// The server at an address speaks something else than what it was spoken to in: the text for the user.
+pub(super) struct Mismatch<'a> {
+    pub(super) api: Api,
+    pub(super) address: &'a str,
+    /// What the connection was made for, TLS included.
+    pub(super) expected: Protocol,
+    pub(super) seen: Protocol,
+}
+
+impl fmt::Display for Mismatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server at {} ", self.address)?;
+        f.write_str(match (self.api, self.expected, self.seen) {
+            (Api::Grpc, Protocol::Tls, _) => {
+                "does not speak TLS: it answered in plain text; for a server without TLS set \
+                 HATCHET_CLIENT_TLS_STRATEGY=none"
+            }
+            (Api::Rest, Protocol::Tls, _) => {
+                "does not speak TLS: it answered in plain text; for a server without TLS set HATCHET_CLIENT_SERVER_URL \
+                 to an http:// URL"
+            }
+            (Api::Grpc, _, Protocol::Tls) => {
+                "expects TLS, and the configuration has none for gRPC: set HATCHET_CLIENT_TLS_STRATEGY=tls"
+            }
+            (Api::Rest, _, Protocol::Tls) => {
+                "expects TLS, and the server URL has none: set HATCHET_CLIENT_SERVER_URL to an https:// URL"
+            }
+            (Api::Grpc, ..) => {
+                "speaks HTTP/1.1 and not gRPC: set HATCHET_CLIENT_HOST_PORT to the address of gRPC, which is not that of REST"
+            }
+            (Api::Rest, ..) => {
+                "speaks HTTP/2 only, as gRPC does: set HATCHET_CLIENT_SERVER_URL to the address of REST, which is not that of \
+                 gRPC"
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn first_bytes() {
+        use Protocol::{Http1, Http2, Tls};
+        let alert: &[u8] = &[0x15, 3, 1, 0, 2, 2, 40];
+        let settings: &[u8] = &[0, 0, 18, 4, 0, 0, 0, 0, 0];
+        for (first, as_http2, as_http1) in [
+            (alert, Some(Tls), Some(Tls)),
+            (&[0x16, 3, 3], Some(Tls), Some(Tls)),
+            (settings, None, Some(Http2)),
+            (&[0], None, Some(Http2)),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", Some(Http1), None),
+            (b"H", Some(Http1), None),
+            (b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.", Some(Tls), Some(Tls)),
+            // Words of an ordinary answer mean nothing.
+            (b"HTTP/1.1 200 OK\r\n\r\nsent to HTTPS port", Some(Http1), None),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\nan HTTPS URL is needed", Some(Http1), None),
+            (b"SSH-2.0-OpenSSH", None, None),
+            (b"", None, None),
+        ] {
+            let seen = (unexpected(Http2, false, first), unexpected(Http1, false, first));
+            assert_eq!(seen, (as_http2, as_http1), "{first:?}");
+            // There is no TLS in TLS.
+            assert_ne!(unexpected(Http2, true, first), Some(Tls), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn each_mismatch_names_the_setting_to_change() {
+        use Protocol::{Http1, Http2, Tls};
+        for (api, expected, seen, setting) in [
+            (Api::Grpc, Tls, Http2, "HATCHET_CLIENT_TLS_STRATEGY=none"),
+            (Api::Rest, Tls, Http1, "HATCHET_CLIENT_SERVER_URL to an http:// URL"),
+            (Api::Grpc, Http2, Tls, "HATCHET_CLIENT_TLS_STRATEGY=tls"),
+            (Api::Rest, Http1, Tls, "HATCHET_CLIENT_SERVER_URL to an https:// URL"),
+            (Api::Grpc, Http2, Http1, "HATCHET_CLIENT_HOST_PORT to the address of gRPC"),
+            (Api::Rest, Http1, Http2, "HATCHET_CLIENT_SERVER_URL to the address of REST"),
+        ] {
+            let text = Mismatch { api, address: "a:1", expected, seen }.to_string();
+            assert!(text.starts_with("the server at a:1 ") && text.contains(setting), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(first in any::<Vec<u8>>()) {
+            for expected in [Protocol::Http1, Protocol::Http2] {
+                prop_assert_ne!(unexpected(expected, false, &first), Some(expected));
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One connection, encrypted or not, that watches what the server sends first.
+//!
+//! A server that speaks another protocol, or hangs up because it expects another one, breaks the HTTP layers above in ways
+//! that hide why. So the reason is kept here, where the connector finds it after a call has failed.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::protocol::{Protocol, unexpected};
+
+/// How a connection ended that never brought a byte of the expected protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum EarlyEnd {
+    /// The server speaks something else.
+    Speaks(Protocol),
+    /// The server refused the client after the TLS handshake, as it does with TLS 1.3 for want of a client certificate.
+    Refused(String),
+    /// The server closed the connection before it sent anything. It may still have read a call.
+    Silent,
+}
+
+/// How the last connection of a connector ended, if it ended early.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastConnection(Arc<Mutex<Option<EarlyEnd>>>);
+
+impl LastConnection {
+    pub(super) fn get(&self) -> Option<EarlyEnd> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, ended: Option<EarlyEnd>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+    }
+}
+
+/// The beginning of the errors of such connections. h2 keeps of an error of the connection only its text.
+const EARLY_END: &str = "the server sent nothing of the expected protocol: ";
+
+impl EarlyEnd {
+    /// Whether a call failed with the error of such a connection.
+    pub(super) fn is_reason(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.to_string().starts_with(EARLY_END))
+    }
+}
+
+/// What watches for the first bytes of a connection.
+#[derive(Debug)]
+struct Watch {
+    expected: Protocol,
+    is_encrypted: bool,
+    last: LastConnection,
+}
+
+impl Watch {
+    /// Judges the first read that ended. An error stands in its place.
+    fn on_read(&self, read: io::Result<&[u8]>) -> io::Result<()> {
+        let (ended, kind, detail) = match read {
+            Ok([]) => (EarlyEnd::Silent, io::ErrorKind::ConnectionReset, "it closed the connection".to_owned()),
+            Ok(first) => match unexpected(self.expected, self.is_encrypted, first) {
+                None => {
+                    self.last.set(None);
+                    return Ok(());
+                }
+                Some(seen) => (EarlyEnd::Speaks(seen), io::ErrorKind::InvalidData, format!("it speaks {seen:?}")),
+            },
+            // rustls has read what is no data: an alert.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                (EarlyEnd::Refused(error.to_string()), error.kind(), error.to_string())
+            }
+            Err(error) => (EarlyEnd::Silent, error.kind(), error.to_string()),
+        };
+        self.last.set(Some(ended));
+        Err(io::Error::new(kind, format!("{EARLY_END}{detail}")))
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection of either kind.
+pub(super) struct Stream {
+    io: Box<dyn Io>,
+    /// Until the server has sent something of the expected protocol.
+    watch: Option<Watch>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        expected: Protocol,
+        is_encrypted: bool,
+        last: LastConnection,
+    ) -> Self {
+        Self { io: Box::new(io), watch: Some(Watch { expected, is_encrypted, last }) }
+    }
+
+    /// The error of a write. The server may have said why before it hung up, so that is read first.
+    fn write_error(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
+        let Some(watch) = &self.watch else { return error };
+        let mut space = [0; 512];
+        let mut buf = ReadBuf::new(&mut space);
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut buf);
+        let judged = match read {
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => watch.on_read(Ok(buf.filled())),
+            Poll::Ready(Err(refusal)) if refusal.kind() == io::ErrorKind::InvalidData => watch.on_read(Err(refusal)),
+            _ => watch.on_read(Err(io::Error::new(error.kind(), error.to_string()))),
+        };
+        judged.err().unwrap_or(error)
+    }
+
+    fn written<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        polled.map_err(|error| self.write_error(cx, error))
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let (Some(watch), Poll::Ready(read)) = (&self.watch, &polled) else { return polled };
+        if buf.capacity() == before {
+            return polled;
+        }
+        let first = match read {
+            Ok(()) => Ok(buf.filled().get(before..).unwrap_or_default()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        let judged = watch.on_read(first);
+        if judged.is_ok() {
+            self.watch = None;
+        }
+        Poll::Ready(judged)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.written(cx, polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.written(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.written(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

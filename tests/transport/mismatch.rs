@@ -1,0 +1,118 @@
+//! TLS where the server has none, none where it has, and the wrong one of two ports: said at once, with what to change.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use hatchet::{Client, ConfigBuilder, Error, ErrorKind, TlsStrategy, Window};
+use tokio::time::Instant;
+
+use crate::servers::{Plain, Stage, chain, raw_server, stage, tls_server};
+
+/// Nobody waits longer than this for what cannot change.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+async fn by_grpc(config: ConfigBuilder) -> Error {
+    let hatchet = Client::new(config.build().unwrap()).unwrap();
+    let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+    hatchet.run_handle::<()>(nobody).cancel().send().await.map(drop).unwrap_err()
+}
+
+async fn by_rest(config: ConfigBuilder) -> Error {
+    Client::new(config.build().unwrap()).unwrap().runs(Window::all()).count().await.unwrap_err()
+}
+
+fn grpc_at(stage: &Stage, address: SocketAddr, strategy: TlsStrategy) -> ConfigBuilder {
+    stage.config.clone().host_port(format!("localhost:{}", address.port())).tls_strategy(strategy)
+}
+
+fn rest_at(stage: &Stage, scheme: &str, address: SocketAddr) -> ConfigBuilder {
+    stage.config.clone().server_url(format!("{scheme}://localhost:{}", address.port()))
+}
+
+/// An error that came at once, after one connection or the few that it takes to find out.
+fn assert_hopeless(error: &Error, begun: Instant, connections: Option<&Arc<AtomicUsize>>, expected: &str) {
+    assert!(begun.elapsed() < AT_ONCE, "{:?}: {error:?}", begun.elapsed());
+    assert!(error.to_string().contains(expected), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.never_reached_server() && !error.is_transient(), "{error:?}");
+    if let Some(connections) = connections {
+        assert!(connections.load(SeqCst) <= 3, "{} connections", connections.load(SeqCst));
+    }
+}
+
+#[tokio::test]
+async fn tls_where_the_server_has_none() {
+    let stage = stage().await;
+    let (grpc, rest) = stage.engine.addresses().unwrap();
+    let (raw, connections) = raw_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").await;
+    for address in [grpc, rest, raw] {
+        let begun = Instant::now();
+        let error = by_grpc(grpc_at(&stage, address, TlsStrategy::Tls)).await;
+        assert_hopeless(&error, begun, None, "does not speak TLS: it answered in plain text");
+        assert!(error.to_string().contains("HATCHET_CLIENT_TLS_STRATEGY=none"), "{error}");
+        let begun = Instant::now();
+        let error = by_rest(rest_at(&stage, "https", address)).await;
+        assert_hopeless(&error, begun, None, "does not speak TLS: it answered in plain text");
+        assert!(error.to_string().contains("HATCHET_CLIENT_SERVER_URL to an http:// URL"), "{error}");
+    }
+    assert!(connections.load(SeqCst) <= 4, "{connections:?}");
+}
+
+#[tokio::test]
+async fn no_tls_where_the_server_expects_it() {
+    let stage = stage().await;
+    for plain in [Plain::Alert, Plain::Close, Plain::Say] {
+        let (address, connections) = tls_server(plain).await;
+        let begun = Instant::now();
+        let error = by_grpc(grpc_at(&stage, address, TlsStrategy::None)).await;
+        assert_hopeless(&error, begun, Some(&connections), "HATCHET_CLIENT_TLS_STRATEGY=tls");
+        let (address, connections) = tls_server(plain).await;
+        let begun = Instant::now();
+        let error = by_rest(rest_at(&stage, "http", address)).await;
+        assert_hopeless(&error, begun, Some(&connections), "HATCHET_CLIENT_SERVER_URL to an https:// URL");
+    }
+}
+
+#[tokio::test]
+async fn the_port_of_the_other_api() {
+    let stage = stage().await;
+    let (grpc, _) = stage.engine.addresses().unwrap();
+    let (http1, _) = raw_server(b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n\r\n").await;
+    let begun = Instant::now();
+    let error = by_grpc(grpc_at(&stage, http1, TlsStrategy::None)).await;
+    assert_hopeless(&error, begun, None, "speaks HTTP/1.1 and not gRPC");
+    let begun = Instant::now();
+    let error = by_rest(rest_at(&stage, "http", grpc)).await;
+    assert_hopeless(&error, begun, None, "speaks HTTP/2 only, as gRPC does");
+}
+
+/// A worker must not wait for what cannot come.
+#[tokio::test]
+async fn a_worker_does_not_start_where_tls_is_expected() {
+    let stage = stage().await;
+    let (address, _) = tls_server(Plain::Close).await;
+    let hatchet = Client::new(grpc_at(&stage, address, TlsStrategy::None).build().unwrap()).unwrap();
+    let begun = Instant::now();
+    let error = hatchet.worker("worker").register(&stage.task).build().unwrap().start().await.unwrap_err();
+    assert_hopeless(&error, begun, None, "HATCHET_CLIENT_TLS_STRATEGY=tls");
+}
+
+/// A server that is going down also closes connections without a word. That is tried again, and nothing is claimed.
+#[tokio::test]
+async fn a_server_that_closes_without_a_word_is_tried_again() {
+    let stage = stage().await;
+    let (address, connections) = raw_server(b"").await;
+    let short = Duration::from_millis(500);
+    for error in [
+        by_grpc(grpc_at(&stage, address, TlsStrategy::None).rpc_timeout(short)).await,
+        by_rest(rest_at(&stage, "http", address).rpc_timeout(short)).await,
+    ] {
+        // Whether the deadline comes during a try or between two is chance.
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
+        assert!(error.is_transient(), "{error:?}");
+        assert!(!chain(&error).contains("TLS"), "{error:?}");
+    }
+    assert!(connections.load(SeqCst) > 4, "{connections:?}");
+}

@@ -1,0 +1,40 @@
+//! The certificates of the machine: read at the first connection, and not by [`Client::new`].
+
+use std::process::Command;
+
+use hatchet::{Client, ErrorKind, TlsStrategy, Window};
+
+use crate::servers::{Plain, chain, stage, tls_server};
+
+/// Set in the process that has no certificates.
+const CHILD: &str = "HATCHET_TEST_WITHOUT_ROOTS";
+
+#[tokio::test]
+async fn a_machine_without_roots_is_an_error_of_the_first_call() {
+    if std::env::var_os(CHILD).is_none() {
+        let name = "roots::a_machine_without_roots_is_an_error_of_the_first_call";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact"])
+            .env(CHILD, "1")
+            .env("SSL_CERT_FILE", "/nonexistent")
+            .env("SSL_CERT_DIR", "/nonexistent")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
+        return;
+    }
+    let stage = stage().await;
+    let (address, _) = tls_server(Plain::Alert).await;
+    let config = stage.config.clone().host_port(address.to_string()).tls_strategy(TlsStrategy::Tls);
+    let config = config.server_url(format!("https://{address}"));
+    let hatchet = Client::new(config.build().unwrap()).unwrap();
+    let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+    for error in [
+        hatchet.runs(Window::all()).count().await.unwrap_err(),
+        hatchet.run_handle::<()>(nobody).details().await.unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error:?}");
+        assert!(chain(&error).contains("cannot use the root certificates of this machine"), "{error:?}");
+    }
+}

@@ -1,0 +1,66 @@
+//! Clients and calls on runtimes that lack something, outside of all, and on one that has ended.
+
+use hatchet::{Client, ErrorKind, Window};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::servers::{Stage, stage};
+
+fn setup() -> (Runtime, Stage) {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let stage = runtime.block_on(stage());
+    (runtime, stage)
+}
+
+#[test]
+fn a_client_on_a_runtime_that_lacks_something_is_refused_and_not_a_panic() {
+    let (_runtime, stage) = setup();
+    let client = || Client::new(stage.config.clone().build().unwrap());
+    let bare = Builder::new_current_thread().build().unwrap();
+    let timed = Builder::new_current_thread().enable_time().build().unwrap();
+    for (error, lacks) in [
+        (client().unwrap_err(), "a Tokio runtime to run on"),
+        (bare.block_on(async { client().unwrap_err() }), "with timers"),
+        (timed.block_on(async { client().unwrap_err() }), "with I/O"),
+    ] {
+        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error:?}");
+        assert!(error.to_string().contains(lacks), "{error}");
+    }
+}
+
+#[test]
+fn a_call_on_a_runtime_that_lacks_timers_is_refused_and_not_a_panic() {
+    let (runtime, stage) = setup();
+    let hatchet = runtime.block_on(async { Client::new(stage.config.clone().build().unwrap()).unwrap() });
+    let bare = Builder::new_current_thread().build().unwrap();
+    let error = bare.block_on(async { hatchet.runs(Window::all()).count().await.unwrap_err() });
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error:?}");
+}
+
+/// Connections live where the client was made, so a caller's runtime needs no I/O and may end at any time.
+#[test]
+fn calls_may_come_from_any_runtime() {
+    let (runtime, stage) = setup();
+    let hatchet = runtime.block_on(async { Client::new(stage.config.clone().build().unwrap()).unwrap() });
+    for _ in 0..3 {
+        let timed = Builder::new_current_thread().enable_time().build().unwrap();
+        timed.block_on(async { hatchet.runs(Window::all()).count().await }).unwrap();
+        timed.block_on(async { hatchet.run(&stage.task, &()).start().await }).unwrap();
+    }
+    runtime.block_on(async { hatchet.runs(Window::all()).count().await }).unwrap();
+}
+
+#[test]
+fn calls_of_a_client_whose_runtime_has_ended_say_so() {
+    let (runtime, stage) = setup();
+    let ended = Builder::new_current_thread().enable_all().build().unwrap();
+    let hatchet = ended.block_on(async { Client::new(stage.config.clone().build().unwrap()).unwrap() });
+    drop(ended);
+    let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+    for error in [
+        runtime.block_on(async { hatchet.runs(Window::all()).count().await.unwrap_err() }),
+        runtime.block_on(async { hatchet.run_handle::<()>(nobody).details().await.unwrap_err() }),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
+        assert!(error.never_reached_server() && !error.is_transient(), "{error:?}");
+    }
+}
