@@ -76,7 +76,7 @@ impl Dispatcher {
     /// Opens a worker's stream of what it is to do.
     pub(crate) async fn listen(&self, worker: String) -> Result<Messages<Action>> {
         let request = WorkerListenRequest { worker_id: worker };
-        Messages::opened("ListenV2", self.stub.clone().listen_v2(request).await)
+        Messages::opened("ListenV2", self.stub.clone().listen_v2(request).await, self.caller.token())
     }
 
     /// Asks for results of runs, for as long as `runs` goes on.
@@ -85,7 +85,8 @@ impl Dispatcher {
         runs: impl Stream<Item = String> + Send + 'static,
     ) -> Result<Messages<RunEnd>> {
         let questions = runs.map(|workflow_run_id| SubscribeToWorkflowRunsRequest { workflow_run_id });
-        Messages::opened("SubscribeToWorkflowRuns", self.stub.clone().subscribe_to_workflow_runs(questions).await)
+        let answer = self.stub.clone().subscribe_to_workflow_runs(questions).await;
+        Messages::opened("SubscribeToWorkflowRuns", answer, self.caller.token())
     }
 
     /// Asks for the events of all runs that have a tag: the ids of the runs that they are about.
@@ -95,7 +96,8 @@ impl Dispatcher {
             additional_meta_key: Some(key),
             additional_meta_value: Some(value),
         };
-        Messages::opened("SubscribeToWorkflowEvents", self.stub.clone().subscribe_to_workflow_events(request).await)
+        let answer = self.stub.clone().subscribe_to_workflow_events(request).await;
+        Messages::opened("SubscribeToWorkflowEvents", answer, self.caller.token())
     }
 }
 

@@ -73,7 +73,7 @@ impl Rpc {
             workflows: Workflows::new(wire, &limits, caller.clone()),
             dispatcher: Dispatcher::new(wire, &limits, caller.clone()),
             events: Events::new(wire, &limits, caller.clone()),
-            rest: Rest::new(rest, caller, config.tenant_id().to_owned()),
+            rest: Rest::new(rest, caller.for_other_api(), config.tenant_id().to_owned()),
             #[cfg(feature = "unstable-raw")]
             wire: wire.clone(),
         }))

@@ -1,20 +1,49 @@
 //! The REST calls that gRPC has no counterpart for.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::rest_types::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 
+/// How long a REST API that has never answered is tried. Some services reach only the gRPC port: for them, what needs REST is to
+/// fail soon.
+const FIRST_CONTACT: Duration = Duration::from_secs(3);
+/// How long a REST API that has never answered is not tried again.
+const FIRST_CONTACT_PAUSE: Duration = Duration::from_secs(10);
+
 pub(crate) struct Rest {
     wire: RestWire,
     caller: Caller,
     tenant: String,
+    contact: Mutex<Contact>,
+}
+
+/// Whether the REST API has ever answered.
+#[derive(Clone)]
+enum Contact {
+    None,
+    /// It could not be reached, and is not to be tried again before this time.
+    Failed(Error, Instant),
+    Answered,
 }
 
 impl Rest {
     pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
-        Self { wire, caller, tenant }
+        Self { wire, caller, tenant, contact: Mutex::new(Contact::None) }
+    }
+
+    /// Whether an error says that the REST API cannot be reached, and never could be.
+    pub(crate) fn is_out_of_reach(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::Unavailable && matches!(*self.lock(), Contact::Failed(..))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tenant(&self) -> &str {
@@ -83,8 +112,48 @@ impl Rest {
         self.send_as(Call::idempotent(name), call).await
     }
 
-    pub(super) async fn send_as(&self, kind: Call, call: &RestCall) -> Result<bytes::Bytes> {
-        self.caller.run(kind, || self.wire.send(kind.name, call)).await
+    pub(super) async fn send_as(&self, mut kind: Call, call: &RestCall) -> Result<bytes::Bytes> {
+        let contact = self.lock().clone();
+        match contact {
+            Contact::Answered => {}
+            Contact::Failed(error, until) if Instant::now() < until => return Err(error),
+            Contact::None | Contact::Failed(..) => {
+                kind = kind.within(kind.deadline.unwrap_or(FIRST_CONTACT).min(FIRST_CONTACT));
+            }
+        }
+        let answer = self.caller.run(kind, || self.wire.send(kind.name, call)).await;
+        let has_answered = answer.as_ref().map_or_else(|error| error.answer().is_some(), |_| true);
+        if has_answered {
+            *self.lock() = Contact::Answered;
+            return answer;
+        }
+        answer.map_err(|error| self.unanswered(kind.name, error))
+    }
+
+    /// The error of a call that was not answered.
+    fn unanswered(&self, name: &str, error: Error) -> Error {
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) || error.forbids_retries() {
+            return error;
+        }
+        let mut contact = self.lock();
+        // One that has answered before is slow, or restarts.
+        if error.is_timeout() && matches!(*contact, Contact::Answered) {
+            return error;
+        }
+        let never_sent = error.never_reached_server();
+        let is_transient = error.is_transient();
+        let text = format!("{name}: the REST API at {} cannot be reached", self.wire.base());
+        let mut unreachable = Error::new(ErrorKind::Unavailable, text).with_source(error);
+        if never_sent {
+            unreachable = unreachable.unsent();
+        }
+        if is_transient {
+            unreachable = unreachable.transient();
+        }
+        if !matches!(*contact, Contact::Answered) {
+            *contact = Contact::Failed(unreachable.clone(), Instant::now() + FIRST_CONTACT_PAUSE);
+        }
+        unreachable
     }
 }
 

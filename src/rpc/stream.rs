@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -9,23 +10,33 @@ use futures_util::StreamExt as _;
 use tonic::{Status, Streaming};
 
 use crate::error::Result;
-use crate::transport::from_status;
+use crate::transport::{TokenHealth, from_status};
 
 /// The messages that the server sends on one stream. It ends with an error, or when the server ends it well.
 pub(crate) struct Messages<T>(Pin<Box<dyn Stream<Item = Result<T>> + Send>>);
 
 impl<T> Messages<T> {
-    /// Takes a stream in whose name is `call`.
-    pub(super) fn new<M: Into<T> + Send + 'static>(call: &'static str, stream: Streaming<M>) -> Self {
-        Self(Box::pin(stream.map(move |message| message.map(Into::into).map_err(|status| from_status(call, status)))))
+    /// The messages of a stream that `call` has opened.
+    fn new<M: Into<T> + Send + 'static>(call: &'static str, stream: Streaming<M>, token: Arc<TokenHealth>) -> Self {
+        Self(Box::pin(stream.map(move |message| match message {
+            Ok(message) => {
+                token.accepted();
+                Ok(message.into())
+            }
+            Err(status) => Err(token.judge(from_status(call, status))),
+        })))
     }
 
     /// What came when it was opened.
     pub(super) fn opened<M: Into<T> + Send + 'static>(
         call: &'static str,
         answer: Result<tonic::Response<Streaming<M>>, Status>,
+        token: &Arc<TokenHealth>,
     ) -> Result<Self> {
-        answer.map(|stream| Self::new(call, stream.into_inner())).map_err(|status| from_status(call, status))
+        match answer {
+            Ok(stream) => Ok(Self::new(call, stream.into_inner(), Arc::clone(token))),
+            Err(status) => Err(token.judge(from_status(call, status))),
+        }
     }
 
     /// A stream of these, for those who test what reads one.

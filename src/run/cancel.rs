@@ -137,6 +137,8 @@ impl CancelBuilder {
     /// Cancels the run, and waits until that shows. Its running task is told, and has the worker's grace to end; tasks
     /// after it do not begin, and nothing is retried. Its children go on: [`children`](RunHandle::children) finds them.
     ///
+    /// With a [reason](Self::reason) or a [name](Self::by), it needs the REST API; without, gRPC is enough.
+    ///
     /// What was seen is [`Done`](Seen::Done), [`EndedOtherwise`](Seen::EndedOtherwise) or [`NotTaken`](Seen::NotTaken).
     /// A run that ended between the look and the cancel may have two ends now; see
     /// [`RunDetails::conflicts`](crate::RunDetails::conflicts).
@@ -311,15 +313,17 @@ async fn explain(client: &Client, tasks: Vec<(TaskId, u32)>, (message, metadata)
 /// Looks until the run has ended, or it is too late.
 async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
     let mut looks = 0;
-    loop {
+    let by_grpc = loop {
         match client.rpc().admin.run_details(&run.to_string()).await {
-            Ok(state) if state.done && grpc::status(&state.status).is_final() => break,
+            Ok(state) if state.done && grpc::status(&state.status).is_final() => {
+                break Some(grpc::status(&state.status));
+            }
             Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
             // Too big to be sent this way: a full look tells.
             Err(error) if error.kind() == ErrorKind::TooLarge => match look(client, run, None, Patience::Short).await {
-                Ok(details) if details.outcome.is_some() => break,
+                Ok(details) if details.outcome.is_some() => break None,
                 Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),
-                _ if Instant::now() >= deadline => break,
+                _ if Instant::now() >= deadline => break None,
                 _ => {}
             },
             Err(error) if Instant::now() >= deadline || !may_recover(&error) => return not_seen(error.after_the_act()),
@@ -327,11 +331,17 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
         }
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64()).min(Duration::from_secs(1))).await;
-    }
+    };
     match look(client, run, None, Patience::Short).await {
         Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => Seen::Done,
         Ok(RunDetails { outcome: Some(outcome), .. }) => Seen::EndedOtherwise(outcome.status()),
         Ok(details) => Seen::NotTaken(details.status),
+        // Without REST, what gRPC says has to do: the run went on when it was cancelled.
+        Err(error) if client.rpc().rest.is_out_of_reach(&error) => match by_grpc {
+            Some(RunStatus::Cancelled) => Seen::Done,
+            Some(status) => Seen::EndedOtherwise(status),
+            None => not_seen(error.after_the_act()),
+        },
         Err(error) => not_seen(error.after_the_act()),
     }
 }

@@ -7,7 +7,7 @@
 
 use super::behind::{agrees, has_failed, has_that_error, is_behind, lacks_attempt};
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
-use crate::model::convert::grpc::GrpcRun;
+use crate::model::convert::grpc::{GrpcRun, GrpcTask};
 use crate::model::{
     Attempt, Cancellation, Completed, Conflict, Failure, Outcome, Payload, RunId, RunStatus, Timeout, TimeoutKind,
 };
@@ -91,6 +91,26 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
     }
 }
 
+/// What gRPC alone comes to; `None` if only REST can tell.
+///
+/// gRPC tells neither a cancel from a schedule timeout, nor an execution timeout from a failure with the same words.
+pub(crate) fn by_grpc_alone(run: RunId, evidence: &Evidence) -> Option<Finding> {
+    let grpc = evidence.grpc.as_ref()?;
+    let status = by_grpc(grpc);
+    let is_clear = |task: &GrpcTask| {
+        let error = task.error.as_deref().unwrap_or_default();
+        task.status != RunStatus::Failed || !error.is_empty() && !error.starts_with(TIMEOUT_TEXT)
+    };
+    match status {
+        RunStatus::Failed if !grpc.tasks.values().all(is_clear) => None,
+        RunStatus::Completed | RunStatus::Failed => {
+            Some(Finding::Ended(outcome(run, &status, evidence, &evidence.tasks(run)), Vec::new()))
+        }
+        RunStatus::Cancelled => None,
+        going => Some(Finding::Going(going)),
+    }
+}
+
 /// gRPC shows the state of a run before it is done with it.
 fn by_grpc(run: &GrpcRun) -> RunStatus {
     if run.done || !run.status.is_final() { run.status.clone() } else { RunStatus::Running }
@@ -152,7 +172,12 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
             };
             let first = tasks.iter().filter(failed).min_by_key(ended);
             let text = || evidence.rest.as_ref()?.run.error_message.clone();
-            first.map_or_else(|| failed_by(None, text()), failure)
+            let by_grpc = || {
+                let has_failed =
+                    |task: &&TaskEvidence<'_>| task.grpc.is_some_and(|task| task.status == RunStatus::Failed);
+                tasks.iter().find(has_failed).filter(|_| evidence.rest.is_none())
+            };
+            first.or_else(by_grpc).map_or_else(|| failed_by(None, text()), failure)
         }
     }
 }
@@ -278,7 +303,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::convert::grpc::GrpcTask;
     use crate::rpc::rest_types::{Run as RestRun, TaskEvent};
 
     const RUN: &str = "00000000-0000-4000-8001-000000000001";
@@ -314,6 +338,8 @@ mod tests {
                 serde_json::from_str::<RestRun>(&body).unwrap()
             }),
             log: None,
+            grpc_suffices: false,
+            without_rest: None,
             workflow: Some("work".into()),
             events: events
                 .iter()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::client::Client;
+use crate::error::Error;
 use crate::model::convert::grpc::{GrpcRun, GrpcTask};
 use crate::model::convert::{self, rest};
 use crate::model::{Attempt, LogLine, Payload, RunId, RunStatus, TaskId};
@@ -44,6 +45,10 @@ impl TaskEnd {
 pub(crate) struct Evidence {
     /// The workflow's name, without the namespace, if that is known.
     pub(crate) workflow: Option<Arc<str>>,
+    /// Whether gRPC alone will do, if REST is out of reach.
+    pub(crate) grpc_suffices: bool,
+    /// Why there is nothing from REST, if it is out of reach.
+    pub(crate) without_rest: Option<Error>,
     /// What the result stream sent, if it was asked.
     pub(crate) results: Option<Vec<TaskEnd>>,
     pub(crate) grpc: Option<GrpcRun>,

@@ -1,12 +1,13 @@
 //! Looking at a run on all surfaces at the same time, until what they say is of one piece.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture};
 use tokio::time::{Instant, sleep};
 
 use super::behind::may_be_behind;
-use super::classify::{Finding, settled};
+use super::classify::{Finding, by_grpc_alone, settled};
 use super::details::details;
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use super::history::attempts;
@@ -60,6 +61,19 @@ pub(super) fn look_with_log(client: &Client, run: RunId) -> BoxFuture<'_, Result
     Box::pin(look_until_whole(client, run, evidence, Patience::Short))
 }
 
+/// The same for who waits for the end: what is known of the run without its details will do, if REST is out of reach and gRPC
+/// alone can tell how it ended. `workflow`: its name, if that is known.
+pub(crate) fn look_for_end(
+    client: &Client,
+    run: RunId,
+    workflow: Option<Arc<str>>,
+    results: Option<Vec<TaskEnd>>,
+    patience: Patience,
+) -> BoxFuture<'_, Result<RunDetails>> {
+    let evidence = Evidence { results, workflow, grpc_suffices: true, ..Evidence::default() };
+    Box::pin(look_until_whole(client, run, evidence, patience))
+}
+
 async fn look_until_whole(
     client: &Client,
     run: RunId,
@@ -72,11 +86,17 @@ async fn look_until_whole(
         let gathered = gather(client, run, &mut evidence).await;
         let patient = Instant::now() < deadline;
         match gathered {
+            // Neither is waited for: there may be no way to it.
+            Err(error) if client.rpc().rest.is_out_of_reach(&error) => return Err(error.unsent()),
             Err(error) if patient && may_recover(&error) => {
                 tracing::debug!(%run, %error, "a look has failed");
             }
             // A look does nothing.
             Err(error) => return Err(error.unsent()),
+            Ok(()) if evidence.without_rest.is_some() => {
+                let Some(finding) = by_grpc_alone(run, &evidence) else { return Err(undecided(run, &evidence)) };
+                return details(run, &evidence, &finding).map_err(Error::unsent);
+            }
             Ok(()) => {
                 let finding = settled(run, &evidence, patient);
                 if !patient || is_whole(run, &evidence, &finding, &mut still) {
@@ -151,11 +171,28 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
         Err(error) if error.kind() == ErrorKind::TooLarge => evidence.grpc = None,
         Err(error) => return Err(error),
     }
+    let out_of_reach = |error: &&Error| evidence.grpc_suffices && rpc.rest.is_out_of_reach(error);
+    evidence.without_rest = rest.as_ref().err().filter(out_of_reach).cloned();
+    if evidence.without_rest.is_some() {
+        return Ok(());
+    }
     evidence.rest = known(rest)?;
     evidence.learn_workflow(client);
     evidence.events = known(events)?.unwrap_or_default();
     evidence.log = log?.or(evidence.log.take());
     Ok(())
+}
+
+/// The error for a run that has ended, and REST alone can tell how.
+fn undecided(run: RunId, evidence: &Evidence) -> Error {
+    let text = format!(
+        "run {run} has ended without an output; only the REST API can tell whether it was cancelled, timed out or failed"
+    );
+    let error = Error::new(ErrorKind::Unavailable, text).unsent();
+    match &evidence.without_rest {
+        Some(cause) => error.with_kind(cause.kind()).with_source(cause.clone()).transient(),
+        None => error,
+    }
 }
 
 /// What was found, if it is there.

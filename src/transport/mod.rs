@@ -20,6 +20,7 @@ mod status;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
+mod token_health;
 mod unary;
 mod wire;
 
@@ -31,6 +32,7 @@ pub(crate) use status::PUSHBACK;
 pub(crate) use status::from_status;
 #[cfg(test)]
 pub(crate) use status::sent_by_server;
+pub(crate) use token_health::TokenHealth;
 pub(crate) use unary::{Call, Caller};
 pub(crate) use wire::GrpcWire;
 #[cfg(feature = "embedded")]

@@ -112,6 +112,11 @@ impl RestWire {
         Self { wire: Authorized::new(wire, token), base: base.to_owned() }
     }
 
+    /// The server's address, as errors name it.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Makes one request, once, and reads the whole answer.
     pub(crate) async fn send(&self, name: &'static str, call: &RestCall) -> Result<Bytes> {
         let (head, body) = self.exchange(name, &call.method, &call.target, call.body.clone()).await?;

@@ -9,6 +9,7 @@ use tonic::{Response, Status};
 
 use super::budget::RetryBudget;
 use super::retry::{Verdict, judge};
+use super::token_health::TokenHealth;
 use super::{from_status, runtime};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -48,11 +49,22 @@ impl Call {
 pub(crate) struct Caller {
     deadline: Duration,
     budget: Arc<RetryBudget>,
+    token: Arc<TokenHealth>,
 }
 
 impl Caller {
     pub(crate) fn new(deadline: Duration) -> Self {
-        Self { deadline, budget: Arc::default() }
+        Self { deadline, budget: Arc::default(), token: Arc::default() }
+    }
+
+    /// One for another API of the same server: what one makes of a token says nothing about the other.
+    pub(crate) fn for_other_api(&self) -> Self {
+        Self { token: Arc::default(), ..self.clone() }
+    }
+
+    /// What is known of the token.
+    pub(crate) fn token(&self) -> &Arc<TokenHealth> {
+        &self.token
     }
 
     /// Makes a gRPC call.
@@ -89,9 +101,10 @@ impl Caller {
             let error = match tried {
                 Ok(answer) => {
                     self.budget.earn();
+                    self.token.accepted();
                     return Ok(answer);
                 }
-                Err(error) => error,
+                Err(error) => self.token.judge(error),
             };
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());

@@ -65,8 +65,10 @@ impl Reconnect {
     }
 }
 
+/// A token that was accepted before may be so again: then its refusal is transient.
 fn is_hopeless(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Unimplemented | ErrorKind::Config)
+    use ErrorKind::{Closed, Config, Unauthenticated, Unimplemented};
+    matches!(error.kind(), Closed | Config | Unauthenticated | Unimplemented) && !error.is_transient()
 }
 
 #[cfg(test)]
@@ -103,9 +105,11 @@ mod tests {
 
     #[test]
     fn what_cannot_get_better_is_not_tried_again() {
-        for kind in [ErrorKind::Unauthenticated, ErrorKind::Unimplemented] {
+        for kind in [ErrorKind::Unauthenticated, ErrorKind::Unimplemented, ErrorKind::Closed] {
             assert_eq!(Reconnect::new(CAP).lost(Some(&Error::new(kind, "no")), 0.0), None);
         }
+        let refused_for_now = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        assert_eq!(Reconnect::new(CAP).lost(Some(&refused_for_now), 0.0), Some(Duration::ZERO));
         let not_found = Error::new(ErrorKind::NotFound, "no");
         assert_eq!(Reconnect::new(CAP).lost(Some(&not_found), 0.0), Some(Duration::ZERO));
     }

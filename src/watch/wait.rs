@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::model::{Outcome, RunDetails};
-use crate::run::{Patience, RunBuilder, RunHandle, RunManyBuilder, look, quick};
+use crate::run::{Patience, RunBuilder, RunHandle, RunManyBuilder, look_for_end, quick};
 use crate::transport::retry_delay;
 
 impl<O> RunHandle<O> {
@@ -16,8 +16,12 @@ impl<O> RunHandle<O> {
     /// All waits of a client share one stream, which is opened again when it is lost. What the stream cannot tell for
     /// certain (a cancel, a timeout, an output too big for it) is settled by looking at the run.
     ///
+    /// Needs gRPC only, but for a run that ended without an output and without an error of its own: only REST tells whether it was
+    /// cancelled or timed out.
+    ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be reached for a minute.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be reached for a minute; and at once, if only the REST
+    /// API can tell how the run ended, and it has never been reached.
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) after a quarter of a minute at most, if the engine never shows the run.
     ///
     /// # Cancel safety
@@ -26,7 +30,7 @@ impl<O> RunHandle<O> {
         let mut workflow = self.workflow().cloned();
         if !self.is_fresh() {
             // It may have ended long ago, and then a look is quicker than the stream.
-            let details = look(self.client(), self.id(), None, Patience::Short).await?;
+            let details = look_for_end(self.client(), self.id(), workflow.clone(), None, Patience::Short).await?;
             workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
             if let Some(outcome) = self.end(details) {
                 return Ok(outcome);
@@ -40,7 +44,7 @@ impl<O> RunHandle<O> {
                 return Ok(outcome);
             }
             // An end that the details do not confirm was none, or that of an earlier attempt: wait for the next.
-            let details = look(self.client(), self.id(), results, Patience::Long).await?;
+            let details = look_for_end(self.client(), self.id(), workflow.clone(), results, Patience::Long).await?;
             if let Some(outcome) = self.end(details) {
                 return Ok(outcome);
             }

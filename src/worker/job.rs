@@ -116,7 +116,8 @@ impl Job {
         let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), told.clone());
         // Both halves can panic: making the future reads the input.
         let code = Guarded::new(async {
-            if let Err(text) = task.workflow.check(&self.client, self.action.workflow()).await {
+            // Boxed, because it is seldom under way and large.
+            if let Err(text) = Box::pin(task.workflow.check(&self.client, self.action.workflow())).await {
                 return Err(TaskError::new(text));
             }
             task.definition.handler.run(self.action.payload(), context, task.has_followers).await
@@ -192,10 +193,12 @@ impl Job {
             failures += 1;
             let pause = retry_delay(failures, fastrand::f64());
             // Even an internal error may be gone the next time: work that is done must not be lost over it.
-            let refused = matches!(
-                error.kind(),
-                ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented
-            );
+            // So may the refusal of a token that was accepted before.
+            let refused = !error.is_transient()
+                && matches!(
+                    error.kind(),
+                    ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented
+                );
             // What was cancelled meanwhile has its end already: another one beside it would corrupt the run.
             let over = self.stop.cancelled.is_cancelled() || Instant::now() + pause > deadline;
             if refused || error.forbids_retries() || error.is_not_found() || over {

@@ -17,6 +17,7 @@ mod dags;
 mod details;
 mod events;
 mod following;
+mod grpc_only;
 mod lineage;
 mod placing;
 mod promises;

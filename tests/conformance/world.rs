@@ -60,6 +60,20 @@ pub(crate) async fn until<O>(run: &RunHandle<O>, status: RunStatus) {
     while *watch.next().await.expect("it comes to that state").unwrap().status() != status {}
 }
 
+/// Waits until a run is with a worker, by gRPC alone.
+pub(crate) async fn until_started(hatchet: &Client, run: hatchet::RunId) {
+    use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
+    use hatchet::raw::pb::v1::{GetRunDetailsRequest, RunStatus};
+    loop {
+        let request = GetRunDetailsRequest { external_id: run.to_string() };
+        let details = AdminServiceClient::new(hatchet.raw_channel()).get_run_details(request).await.unwrap();
+        if details.into_inner().status() == RunStatus::Running {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 thread_local! {
     static PANICS: Cell<u32> = const { Cell::new(0) };
     static EXPECTED: Cell<u32> = const { Cell::new(0) };

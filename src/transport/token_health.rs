@@ -1,0 +1,82 @@
+//! Whether a token that is refused may be accepted again.
+//!
+//! While its database is away, the engine answers UNAUTHENTICATED "invalid auth token" to tokens that are valid. So a token that
+//! has been accepted before is tried again for a while; one that never was is refused for good.
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+
+/// How long an accepted token may be refused before that is final.
+const MAX_REFUSED: Duration = Duration::from_secs(300);
+
+const UNKNOWN: u8 = 0;
+const ACCEPTED: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// What is known of a token, at one of the server's APIs.
+#[derive(Debug, Default)]
+pub(crate) struct TokenHealth {
+    state: AtomicU8,
+    refused_since: Mutex<Option<Instant>>,
+}
+
+impl TokenHealth {
+    /// The server has answered a call that it would have refused with a wrong token.
+    pub(crate) fn accepted(&self) {
+        // Nearly always it is known already, and only read.
+        if self.state.load(Relaxed) != ACCEPTED {
+            self.state.store(ACCEPTED, Relaxed);
+        }
+    }
+
+    /// Marks the refusal of a token as transient, if it may be accepted again.
+    pub(crate) fn judge(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Unauthenticated && !error.forbids_retries() && self.may_recover(Instant::now()) {
+            return error.transient();
+        }
+        error
+    }
+
+    fn may_recover(&self, now: Instant) -> bool {
+        let mut since = self.refused_since.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.state.load(Relaxed) {
+            UNKNOWN => return false,
+            ACCEPTED => {
+                *since = Some(now);
+                self.state.store(REFUSED, Relaxed);
+            }
+            _ => {}
+        }
+        since.is_some_and(|since| now.saturating_duration_since(since) < MAX_REFUSED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(health: &TokenHealth) -> bool {
+        health.judge(Error::new(ErrorKind::Unauthenticated, "invalid auth token").unsent()).is_transient()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_token_that_was_accepted_is_tried_again_and_not_for_ever() {
+        let health = TokenHealth::default();
+        assert!(!refused(&health), "it never worked");
+        health.accepted();
+        assert!(refused(&health));
+        tokio::time::advance(Duration::from_millis(299_999)).await;
+        assert!(refused(&health));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!refused(&health), "it has been refused for too long");
+        health.accepted();
+        assert!(refused(&health), "the time counts from the last success");
+        let other = health.judge(Error::new(ErrorKind::Rejected, "no"));
+        assert!(!other.is_transient());
+    }
+}
