@@ -254,10 +254,10 @@ async fn what_fails_before_the_act_has_done_nothing_and_says_so() {
     for route in [lookup, look] {
         stage.engine.faults().inject(route, Fault::Refuse(503), 1000).unwrap();
     }
+    let of_workflow = hatchet::RunFilter::new(hatchet::Window::all()).workflow(stage.task.name());
     for error in [
-        fresh.run(&stage.task, &()).start().await.unwrap_err(),
-        fresh.schedule(&stage.task, &(), chrono::DateTime::UNIX_EPOCH).create().await.unwrap_err(),
-        run.cancel().send().await.unwrap_err(),
+        fresh.runs(of_workflow).count().await.unwrap_err(),
+        run.cancel().reason("unknown").send().await.unwrap_err(),
         run.rerun().start().await.unwrap_err(),
     ] {
         assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unavailable, true), "{error}");

@@ -1,0 +1,230 @@
+//! What a client does over its life: other runtimes, workflows that come and go, streams that are read past their end.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hatchet::embedded::{Engine, Fault, Quirks};
+use hatchet::{
+    Client, Context, ErrorKind, Outcome, RunAction, RunFilter, RunStatus, RunningWorker, Seen, Task, Window,
+};
+use http::Method;
+use tokio::time::{Instant, advance, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+const UNAUTHENTICATED: u16 = 16;
+
+async fn stage() -> (Engine, Client, Task<(), u32>, RunningWorker) {
+    let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
+    let hatchet = engine.client();
+    let task = Task::new("quick", async |(): (), context: Context| Ok(context.attempt()));
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    (engine, hatchet, task, worker)
+}
+
+/// Real threads: the runtimes are the subject.
+#[test]
+fn waits_outlive_the_runtime_of_who_waited_first() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (engine, hatchet, task, worker) = runtime.block_on(stage());
+    for _ in 0..3 {
+        let (hatchet, task) = (hatchet.clone(), task.clone());
+        let elsewhere = std::thread::spawn(move || {
+            let short_lived = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            short_lived.block_on(async {
+                let run = hatchet.run(&task, &()).start().await.unwrap();
+                let mut watch = run.watch();
+                while watch.next().await.transpose().unwrap().is_some() {}
+                run.result().await.unwrap()
+            })
+        });
+        assert_eq!(elsewhere.join().unwrap(), 1);
+    }
+    runtime.block_on(async {
+        assert_eq!(hatchet.run(&task, &()).result().await.unwrap(), 1);
+        worker.shutdown().await;
+        engine.shutdown().await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_have_ended_go_on_having_ended() {
+    let (engine, hatchet, task, worker) = stage().await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    sleep(5 * SECOND).await;
+    let all = hatchet.runs(RunFilter::new(Window::all()).workflow("quick"));
+
+    // After their end.
+    let (mut watch, mut items, mut logs, mut reports) =
+        (run.watch(), all.items(), run.logs(), all.cancel().reports().unwrap());
+    while watch.next().await.transpose().unwrap().is_some() {}
+    while items.next().await.transpose().unwrap().is_some() {}
+    while logs.next().await.transpose().unwrap().is_some() {}
+    while reports.next().await.transpose().unwrap().is_some() {}
+    for _ in 0..2 {
+        assert!(watch.next().await.is_none() && items.next().await.is_none());
+        assert!(logs.next().await.is_none() && reports.next().await.is_none());
+    }
+
+    // After an error.
+    for route in [
+        "GET /api/v1/stable/workflow-runs/{run}",
+        "GET /api/v1/stable/tasks/{task}/logs",
+        "GET /api/v1/stable/tenants/{tenant}/workflow-runs",
+    ] {
+        engine.faults().inject(route, Fault::Refuse(400), usize::MAX).unwrap();
+    }
+    let (mut watch, mut items, mut logs, mut reports) =
+        (run.watch(), all.items(), run.logs(), all.replay().reports().unwrap());
+    assert!(watch.next().await.unwrap().is_err() && items.next().await.unwrap().is_err());
+    assert!(logs.next().await.unwrap().is_err() && reports.next().await.unwrap().is_err());
+    for _ in 0..2 {
+        assert!(watch.next().await.is_none() && items.next().await.is_none());
+        assert!(logs.next().await.is_none() && reports.next().await.is_none());
+    }
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_triggers_at_once_share_one_confirmation_and_later_ones_need_none() {
+    let (engine, _, task, worker) = stage().await;
+    let fresh = engine.client_with(hatchet::Config::builder()).unwrap();
+    let faults = engine.faults();
+    let count = |planned| 1000 - planned;
+    faults.inject("GetRunDetails", Fault::Delay(SECOND), 1000).unwrap();
+    let runs = join_all((0..50).map(|_| fresh.run(&task, &()).start())).await;
+    assert!(runs.iter().all(Result::is_ok));
+    assert_eq!(count(faults.planned()), 1, "one for all of them");
+    fresh.run(&task, &()).start().await.unwrap();
+    assert_eq!(count(faults.planned()), 1, "the name is known");
+    advance(61 * SECOND).await;
+    let begun = Instant::now();
+    fresh.run(&task, &()).start().await.unwrap();
+    assert_eq!((count(faults.planned()), begun.elapsed()), (2, SECOND), "it could have been deleted");
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workflow_that_is_deleted_later_is_noticed() {
+    let (_engine, hatchet, task, worker) = stage().await;
+    hatchet.run(&task, &()).result().await.unwrap();
+    worker.shutdown().await;
+    let tenant = hatchet.tenant().unwrap();
+    let (_, body) = hatchet.raw_rest(Method::GET, &format!("/api/v1/tenants/{tenant}/workflows"), None).await.unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let id = listed.pointer("/rows/0/metadata/id").and_then(serde_json::Value::as_str).unwrap().to_owned();
+    let (status, _) = hatchet.raw_rest(Method::DELETE, &format!("/api/v1/workflows/{id}"), None).await.unwrap();
+    assert!(status.is_success(), "{status}");
+    // Until the name is confirmed again, who waits for the run finds out.
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    assert_eq!(run.result().await.unwrap_err().kind(), ErrorKind::RunNotFound);
+    advance(61 * SECOND).await;
+    let error = hatchet.run(&task, &()).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::WorkflowNotFound, true));
+    let error = hatchet.run_many(&task, [(), ()]).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::WorkflowNotFound, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_last_look_nothing_is_cancelled() {
+    let (engine, hatchet, _, worker) = stage().await;
+    let endless: Task<(), ()> = Task::new("endless", async |(): (), _: Context| std::future::pending().await);
+    let other =
+        hatchet.worker("other").grace(Duration::ZERO).register(&endless).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&endless, &()).start().await.unwrap();
+    sleep(SECOND).await;
+    // The first look goes through, the second one does not.
+    engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), 1).unwrap();
+    engine.faults().inject("GetRunDetails", Fault::Refuse(13), 1).unwrap();
+    let error = run.cancel().reason("customer asked").send().await.unwrap_err();
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, true), "{error:?}");
+    sleep(30 * SECOND).await;
+    assert_eq!(run.details().await.unwrap().status, RunStatus::Running);
+    other.shutdown().await;
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_runs_are_cancelled_by_id_in_bounded_time_and_with_few_calls() {
+    let (engine, hatchet, task, worker) = stage().await;
+    worker.shutdown().await;
+    let runs = hatchet.run_many(&task, (0..1000).map(|_| ())).start().await.unwrap();
+    let ids: Vec<_> = runs.iter().map(|run| run.as_ref().unwrap().id()).collect();
+    sleep(5 * SECOND).await;
+    let planned = 1_000_000;
+    engine.faults().inject("GetRunDetails", Fault::Delay(Duration::from_millis(5)), planned).unwrap();
+    let begun = Instant::now();
+    let reports = hatchet.cancel_runs(ids.clone()).send().await.unwrap();
+    let (elapsed, calls) = (begun.elapsed(), planned - engine.faults().planned());
+    engine.faults().clear();
+    assert_eq!(reports.iter().map(|report| report.run).collect::<Vec<_>>(), ids);
+    assert!(reports.iter().all(|report| matches!(report.seen, Seen::Done) && report.action == RunAction::Cancel));
+    assert!(elapsed < 20 * SECOND, "{elapsed:?}");
+    assert!(calls < 12_000, "{calls} calls of GetRunDetails");
+}
+
+#[tokio::test(start_paused = true)]
+async fn finished_work_and_waits_outlive_a_server_that_knows_no_token_for_a_while() {
+    let (engine, hatchet, task, worker) = stage().await;
+    let slow: Task<(), u32> = Task::new("slow", async |(): (), context: Context| {
+        sleep(3 * SECOND).await;
+        Ok(context.attempt())
+    });
+    let other = hatchet.worker("other").register(&slow).build().unwrap().start().await.unwrap();
+    let runs = join_all((0..20).map(|_| hatchet.run(&slow, &()).start())).await;
+    sleep(SECOND).await;
+    // Its database is away: all valid tokens are refused.
+    let calls =
+        ["SendStepActionEvent", "GetRunDetails", "Heartbeat", "ListenV2", "SubscribeToWorkflowRuns", "TriggerWorkflow"];
+    for call in calls {
+        engine.faults().inject(call, Fault::Refuse(UNAUTHENTICATED), usize::MAX).unwrap();
+    }
+    engine.faults().cut("ListenV2").unwrap();
+    engine.faults().cut("SubscribeToWorkflowRuns").unwrap();
+    let waits = join_all(runs.iter().map(|run| run.as_ref().unwrap().result()));
+    let started_meanwhile = hatchet.run(&task, &()).start();
+    let back = async {
+        sleep(12 * SECOND).await;
+        engine.faults().clear();
+    };
+    let (waits, started_meanwhile, ()) = tokio::join!(waits, started_meanwhile, back);
+    for wait in waits {
+        assert_eq!(wait.unwrap(), 1, "the first attempt's work was delivered");
+    }
+    // A trigger has a deadline, and shares what retries there are with all other calls.
+    match started_meanwhile {
+        Ok(run) => assert_eq!(run.result().await.unwrap(), 1),
+        Err(error) => assert!(error.is_transient() && error.never_reached_server(), "{error:?}"),
+    }
+    let report = other.shutdown().await;
+    assert_eq!((report.completed, report.total()), (20, 20), "{report}");
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_never_worked_is_refused_at_once() {
+    let (engine, _, task, worker) = stage().await;
+    let fresh = engine.client_with(hatchet::Config::builder()).unwrap();
+    engine.faults().inject("TriggerWorkflow", Fault::Refuse(UNAUTHENTICATED), usize::MAX).unwrap();
+    let begun = Instant::now();
+    let error = fresh.run(&task, &()).start().await.unwrap_err();
+    assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Unauthenticated, Duration::ZERO));
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_bulk_replay_there_is_a_handle_to_wait_with() {
+    let (_engine, hatchet, task, worker) = stage().await;
+    let runs = join_all((0..5).map(|_| hatchet.run(&task, &()).start())).await;
+    let ids: Vec<_> = runs.iter().map(|run| run.as_ref().unwrap().id()).collect();
+    join_all(runs.iter().map(|run| run.as_ref().unwrap().result())).await;
+    sleep(5 * SECOND).await;
+    for report in hatchet.replay_runs(ids).send().await.unwrap() {
+        assert_eq!((report.attempt, report.to_string()), (Some(2), format!("{}: replayed", report.run)));
+        let Outcome::Completed(done) = report.handle(&hatchet).outcome().await.unwrap() else { panic!() };
+        assert_eq!(done.output.parse::<u32>().unwrap(), 2, "not the old result");
+    }
+    worker.shutdown().await;
+}

@@ -1,0 +1,237 @@
+//! What a worker makes of code that blocks, panics where nobody expects it, or ends with what the engine cannot take.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use hatchet::embedded::{Engine, Quirks};
+use hatchet::{Client, Context, ErrorKind, Outcome, RunningWorker, Task, TaskError, Workflow};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn engine() -> (Engine, Client) {
+    let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
+    let hatchet = engine.client();
+    (engine, hatchet)
+}
+
+async fn worker(hatchet: &Client, what: impl Into<hatchet::Definition>) -> RunningWorker {
+    hatchet.worker("worker").register(what).build().unwrap().start().await.unwrap()
+}
+
+/// Real time, and real threads: a thread that is blocked is the subject. The task blocks its thread until another one has
+/// completed, so that nothing but the worker's own doing decides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_that_blocks_its_thread_at_once_holds_up_no_other_task() {
+    let (engine, hatchet) = engine().await;
+    let (go_on, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let blocks: Task<(), ()> = Task::new("blocks", move |(): (), _: Context| {
+        blocked.lock().unwrap().recv_timeout(60 * SECOND).unwrap();
+        async { Ok(()) }
+    });
+    let other: Task<(), u32> = Task::new("other", async |(): (), _: Context| Ok(7));
+    let worker = hatchet.worker("worker").register(&blocks).register(&other).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&blocks, &()).start().await.unwrap();
+    for _ in 0..20 {
+        let result = timeout(20 * SECOND, hatchet.run(&other, &()).result()).await.expect("it is not held up");
+        assert_eq!(result.unwrap(), 7);
+    }
+    go_on.send(()).unwrap();
+    run.result().await.unwrap();
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.total()), (21, 21));
+    engine.shutdown().await;
+}
+
+/// Panics when it is dropped, with a value that does so, too.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            std::panic::panic_any(Bomb);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panics_that_come_with_panics_are_failures_that_count_once() {
+    let (_engine, hatchet) = engine().await;
+    let value: Task<(), ()> = Task::new("value", async |(): (), _: Context| std::panic::panic_any(Bomb));
+    let local: Task<(), ()> = Task::new("local", async |(): (), _: Context| {
+        let _bomb = Bomb;
+        std::future::pending().await
+    })
+    .timeout(SECOND);
+    let worker = hatchet.worker("worker").register(&value).register(&local).build().unwrap().start().await.unwrap();
+    let outcome = hatchet.run(&value, &()).start().await.unwrap().outcome().await.unwrap();
+    assert_eq!(outcome.to_string(), "failed: the task panicked");
+    let outcome = hatchet.run(&local, &()).start().await.unwrap().outcome().await.unwrap();
+    assert!(matches!(outcome, Outcome::TimedOut(_)), "{outcome}");
+    let report = worker.shutdown().await;
+    assert_eq!((report.failed, report.cancelled, report.unfinished, report.total()), (1, 1, 0, 2), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_text_that_is_too_long_is_cut_and_the_task_is_tried_again() {
+    let (_engine, hatchet) = engine().await;
+    let task: Task<(), u32> = Task::new("verbose", async |(): (), context: Context| match context.attempt() {
+        1 => Err(TaskError::new("x".repeat(5_000_000))),
+        attempt => Ok(attempt),
+    })
+    .retries(1);
+    let worker = worker(&hatchet, &task).await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), 2);
+    let details = run.details().await.unwrap();
+    let error = details.tasks.first().unwrap().attempts.first().unwrap().error.clone().unwrap();
+    assert!(error.starts_with("xxx") && error.ends_with("x… (5000000 bytes, cut at 1048576)"));
+    worker.shutdown().await;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Place {
+    latitude: f64,
+    longitude: f64,
+}
+
+#[tokio::test(start_paused = true)]
+async fn floats_arrive_with_the_bits_that_were_sent() {
+    let (_engine, hatchet) = engine().await;
+    let place = Place { latitude: 123_456_789.123_456_79, longitude: -0.1 + -0.2 };
+    let first = Task::new("first", async |place: Place, _: Context| Ok(place));
+    let second = Task::new("second", async |_: Place, context: Context| {
+        context.parent_output::<Place>("first").map_err(Into::into)
+    });
+    let flow = Workflow::new("flow").task(&first).task_after(&second, ["first"]);
+    let worker = worker(&hatchet, &flow).await;
+    let run = hatchet.run(&flow, &place).start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), json!({"first": place, "second": place}));
+    let details = run.details().await.unwrap();
+    assert_eq!(details.input.parse::<Place>().unwrap(), place);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_engine_would_change_is_refused_and_what_it_keeps_is_kept() {
+    let (_engine, hatchet) = engine().await;
+    let large: Task<(), u64> = Task::new("large", async |(): (), _: Context| Ok(u64::MAX));
+    let nan: Task<(), Option<f64>> = Task::new("nan", async |(): (), _: Context| Ok(Some(f64::NAN)));
+    let after: Task<(), u64> = Task::new("after", async |(): (), context: Context| Ok(context.parent_output("large")?));
+    let flow = Workflow::new("flow").task(&large).task_after(&after, ["large"]);
+    let worker = hatchet.worker("worker").register(&large).register(&nan).register(&flow);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    // Alone, its run's result keeps all digits.
+    assert_eq!(hatchet.run(&large, &()).result().await.unwrap(), u64::MAX);
+    for (outcome, text) in [
+        (hatchet.run(&nan, &()).start().await.unwrap().outcome().await.unwrap(), "found the number NaN"),
+        (
+            hatchet.run(&flow, &()).start().await.unwrap().outcome().await.unwrap(),
+            "found the integer 18446744073709551615",
+        ),
+    ] {
+        let Outcome::Failed(failure) = outcome else { panic!("{outcome}") };
+        assert!(failure.message.contains(text), "{}", failure.message);
+    }
+    let any = hatchet::WorkflowRef::<Value, Value>::new("large");
+    let error = hatchet.run(&any, &json!({"order": {"id": u64::MAX}})).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::InvalidInput, true));
+    assert!(error.to_string().starts_with("invalid input: order: id: found the integer "), "{error}");
+    worker.shutdown().await;
+}
+
+/// A task needs of its types only what the worker needs.
+#[tokio::test(start_paused = true)]
+async fn a_task_can_end_with_what_cannot_be_read_back() {
+    let (_engine, hatchet) = engine().await;
+    let says = Task::new("says", async |(): (), _: Context| Ok("done"));
+    let worker = worker(&hatchet, &says).await;
+    let says = hatchet::WorkflowRef::<(), String>::new("says");
+    assert_eq!(hatchet.run(&says, &()).result().await.unwrap(), "done");
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_no_run_can_have_is_refused_when_the_worker_is_built() {
+    let (_engine, hatchet) = engine().await;
+    let number = Task::new("number", async |n: u32, _: Context| Ok(n));
+    let list = Task::new("list", async |n: Vec<u32>, _: Context| Ok(n));
+    let error = hatchet.worker("worker").register(&number).register(&list).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    for text in [
+        "task \"number\": its input type reads a number, accepted: a type that reads a JSON object, or ()",
+        "task \"list\": its input type reads a list",
+    ] {
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_comes_when_the_worker_accepts_no_more_is_counted_as_unfinished() {
+    use hatchet::embedded::Fault;
+    let (engine, hatchet) = engine().await;
+    let begun = Arc::new(AtomicU32::new(0));
+    let slow: Task<(), ()> = Task::new("slow", {
+        let begun = Arc::clone(&begun);
+        move |(): (), _: Context| {
+            begun.fetch_add(1, SeqCst);
+            async {
+                tokio::time::sleep(20 * SECOND).await;
+                Ok(())
+            }
+        }
+    });
+    let worker = worker(&hatchet, &slow).await;
+    hatchet.run(&slow, &()).start().await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    // A worker that cannot be paused stops its heartbeats, and is given more for some seconds.
+    engine.faults().inject("PATCH /api/v1/workers/{worker}", Fault::Refuse(503), usize::MAX).unwrap();
+    let late = async {
+        tokio::time::sleep(4 * SECOND).await;
+        hatchet.run(&slow, &()).start().await.unwrap().id()
+    };
+    let (report, late) = tokio::join!(worker.shutdown(), late);
+    assert_eq!((report.completed, report.unfinished, report.total()), (1, 1, 2), "{report}");
+    let unfinished = report.unfinished_tasks.first().unwrap();
+    assert_eq!((unfinished.run, unfinished.attempt, unfinished.finished), (late, 1, false));
+    assert_eq!(begun.load(SeqCst), 1, "it was not begun");
+}
+
+#[tokio::test(start_paused = true)]
+async fn workflows_that_differ_only_in_case_are_refused_or_fail_by_name() {
+    use hatchet::embedded::Fault;
+    let (engine, hatchet) = engine().await;
+    let upper: Task<(), String> = Task::new("SendEmail", async |(): (), _: Context| Ok("upper".to_owned()));
+    let lower: Task<(), String> = Task::new("sendemail", async |(): (), _: Context| Ok("lower".to_owned()));
+    let first = worker(&hatchet, &upper).await;
+    let refused = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.never_reached_server()), (ErrorKind::AlreadyExists, true));
+    assert!(refused.to_string().starts_with("the server has a workflow \"SendEmail\": it differs"), "{refused}");
+
+    // Where the list of workflows cannot be had, each run is looked at.
+    engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::Refuse(501), 1).unwrap();
+    let second = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        for task in [&upper, &lower] {
+            told.push((task.name(), hatchet.run(task, &()).start().await.unwrap().outcome().await.unwrap()));
+        }
+    }
+    let wrong = |(name, outcome): &(&str, Outcome)| match outcome {
+        Outcome::Completed(done) => {
+            done.output.parse::<String>().unwrap() != if *name == "SendEmail" { "upper" } else { "lower" }
+        }
+        Outcome::Failed(failure) => !failure.message.contains("whose actions differ only in case"),
+        _ => true,
+    };
+    assert!(!told.iter().any(wrong), "{told:?}");
+    assert!(told.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))), "some came to the wrong worker");
+    first.shutdown().await;
+    second.shutdown().await;
+}
