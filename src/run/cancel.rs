@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-use super::gather::{Patience, look, may_recover};
+use super::gather::{Look, may_recover};
 use super::handle::RunHandle;
 use super::logs::cancel_line;
 use crate::client::Client;
@@ -44,7 +44,8 @@ impl<O> RunHandle<O> {
     /// # }
     /// ```
     pub fn cancel(&self) -> CancelBuilder {
-        CancelBuilder { client: self.client().clone(), run: self.id(), options: CancelOptions::default() }
+        let options = CancelOptions { started_at: self.started_at(), ..CancelOptions::default() };
+        CancelBuilder { client: self.client().clone(), run: self.id(), options }
     }
 }
 
@@ -62,11 +63,13 @@ pub(crate) struct CancelOptions {
     pub(crate) reason: Option<String>,
     pub(crate) by: Option<String>,
     pub(crate) within: Duration,
+    /// When this client started the run, if it did.
+    started_at: Option<Instant>,
 }
 
 impl Default for CancelOptions {
     fn default() -> Self {
-        Self { reason: None, by: None, within: WITHIN }
+        Self { reason: None, by: None, within: WITHIN, started_at: None }
     }
 }
 
@@ -194,8 +197,10 @@ impl CancelManyBuilder {
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
     // A reason belongs to the attempt that it ends, which only the details tell; without one, whether a run goes on is enough.
     let explained = options.line().is_some();
-    let states = stream::iter(runs.to_vec())
-        .map(|run| async move { if explained { fetch(client, run).await } else { is_going_on(client, run).await } });
+    let started_at = options.started_at;
+    let states = stream::iter(runs.to_vec()).map(|run| async move {
+        if explained { fetch(client, run, started_at).await } else { is_going_on(client, run, started_at).await }
+    });
     let states: Vec<_> = states.buffered(AT_ONCE).collect().await;
     let mut seen: Vec<Option<Seen>> = Vec::with_capacity(runs.len());
     let mut going = Vec::new();
@@ -224,8 +229,8 @@ struct Going {
 }
 
 /// A run with its tasks, if it goes on.
-async fn fetch(client: &Client, run: RunId) -> std::result::Result<Going, Seen> {
-    match look(client, run, None, Patience::Short).await {
+async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
+    match Look::at(run).started_at(started_at).fetch(client).await {
         Ok(RunDetails { status, outcome: Some(_), .. }) => Err(Seen::Refused(status)),
         Ok(details) => Ok(Going { run, tasks: details.tasks.iter().map(|task| (task.id, task.attempt())).collect() }),
         Err(error) => Err(not_seen(error)),
@@ -233,13 +238,16 @@ async fn fetch(client: &Client, run: RunId) -> std::result::Result<Going, Seen> 
 }
 
 /// A run without its tasks, if it goes on, by gRPC alone. Of one that has ended, the details tell how.
-async fn is_going_on(client: &Client, run: RunId) -> std::result::Result<Going, Seen> {
+async fn is_going_on(
+    client: &Client,
+    run: RunId,
+    started_at: Option<Instant>,
+) -> std::result::Result<Going, Seen> {
     match client.rpc().admin.run_details(&run.to_string()).await {
         Ok(state) if !state.done => Ok(Going { run, tasks: Vec::new() }),
-        Err(error) if error.is_not_found() => Err(Seen::NotFound),
-        Err(error) if error.kind() != ErrorKind::TooLarge => Err(Seen::Failed(error.unsent())),
-        // Too big to be sent this way, or ended.
-        _ => fetch(client, run).await,
+        Err(error) if error.kind() != ErrorKind::TooLarge && !error.is_not_found() => Err(Seen::Failed(error.unsent())),
+        // Too big to be sent this way, ended, or not there yet.
+        _ => fetch(client, run, started_at).await,
     }
 }
 
@@ -320,7 +328,7 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
             }
             Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
             // Too big to be sent this way: a full look tells.
-            Err(error) if error.kind() == ErrorKind::TooLarge => match look(client, run, None, Patience::Short).await {
+            Err(error) if error.kind() == ErrorKind::TooLarge => match Look::at(run).fetch(client).await {
                 Ok(details) if details.outcome.is_some() => break None,
                 Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),
                 _ if Instant::now() >= deadline => break None,
@@ -332,7 +340,7 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
         looks += 1;
         sleep(retry_delay(looks, fastrand::f64()).min(Duration::from_secs(1))).await;
     };
-    match look(client, run, None, Patience::Short).await {
+    match Look::at(run).fetch(client).await {
         Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => Seen::Done,
         Ok(RunDetails { outcome: Some(outcome), .. }) => Seen::EndedOtherwise(outcome.status()),
         Ok(details) => Seen::NotTaken(details.status),

@@ -40,47 +40,68 @@ impl Patience {
 /// How long REST takes to show the next attempt, with some to spare.
 const MOMENT: Duration = Duration::from_millis(200);
 
-/// Gathers what is known about a run until it is of one piece.
-///
-/// `results` is what the result stream sent, if that is the reason to look.
-///
-/// Boxed, because it is seldom under way and large: who waits for a run should not carry it along.
-pub(crate) fn look(
-    client: &Client,
+/// How long a run may be unknown to the server after its trigger was answered: where many are triggered at once, the engine puts
+/// some into a queue, and creates them when their turn comes.
+const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+/// The same for a run of which only the id is known.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+
+/// What is to be found out about a run, and how long it may take.
+#[derive(Debug)]
+pub(crate) struct Look {
     run: RunId,
-    results: Option<Vec<TaskEnd>>,
+    evidence: Evidence,
     patience: Patience,
-) -> BoxFuture<'_, Result<RunDetails>> {
-    let evidence = Evidence { results, ..Evidence::default() };
-    Box::pin(look_until_whole(client, run, evidence, patience))
+    started_at: Option<Instant>,
 }
 
-/// The same, with the first lines of the log if the run is one of one task.
-pub(super) fn look_with_log(client: &Client, run: RunId) -> BoxFuture<'_, Result<RunDetails>> {
-    let evidence = Evidence { log: Some(Vec::new()), ..Evidence::default() };
-    Box::pin(look_until_whole(client, run, evidence, Patience::Short))
+impl Look {
+    /// How the run stands.
+    pub(crate) fn at(run: RunId) -> Self {
+        Self { run, evidence: Evidence::default(), patience: Patience::Short, started_at: None }
+    }
+
+    /// For who waits for the end.
+    pub(crate) fn patiently(mut self) -> Self {
+        self.patience = Patience::Long;
+        self
+    }
+
+    /// When this client started the run, if it did.
+    pub(crate) fn started_at(mut self, at: Option<Instant>) -> Self {
+        self.started_at = at;
+        self
+    }
+
+    /// With the first lines of the log, if the run is one of one task.
+    pub(super) fn with_log(mut self) -> Self {
+        self.evidence.log = Some(Vec::new());
+        self
+    }
+
+    /// How the run ended: what is known without REST will do, if that is out of reach and gRPC alone can tell. `results` is what
+    /// the result stream sent; `workflow` is the workflow's name, if that is known.
+    pub(crate) fn for_end(mut self, workflow: Option<Arc<str>>, results: Option<Vec<TaskEnd>>) -> Self {
+        self.evidence = Evidence { workflow, results, grpc_suffices: true, ..self.evidence };
+        self
+    }
+
+    /// Gathers what is known about the run until it is consistent.
+    ///
+    /// Boxed, because it is seldom under way and large: who waits for a run should not carry it along.
+    pub(crate) fn fetch(self, client: &Client) -> BoxFuture<'_, Result<RunDetails>> {
+        Box::pin(fetch_until_whole(client, self))
+    }
 }
 
-/// The same for who waits for the end: what is known of the run without its details will do, if REST is out of reach and gRPC
-/// alone can tell how it ended. `workflow`: its name, if that is known.
-pub(crate) fn look_for_end(
-    client: &Client,
-    run: RunId,
-    workflow: Option<Arc<str>>,
-    results: Option<Vec<TaskEnd>>,
-    patience: Patience,
-) -> BoxFuture<'_, Result<RunDetails>> {
-    let evidence = Evidence { results, workflow, grpc_suffices: true, ..Evidence::default() };
-    Box::pin(look_until_whole(client, run, evidence, patience))
+/// Until when a run may be unknown to the server.
+pub(super) fn may_appear_until(started_at: Option<Instant>) -> Instant {
+    started_at.map_or_else(|| Instant::now() + UNKNOWN_FOR, |at| at + APPEARS_WITHIN)
 }
 
-async fn look_until_whole(
-    client: &Client,
-    run: RunId,
-    mut evidence: Evidence,
-    patience: Patience,
-) -> Result<RunDetails> {
-    let deadline = Instant::now() + patience.length(client);
+async fn fetch_until_whole(client: &Client, look: Look) -> Result<RunDetails> {
+    let Look { run, mut evidence, patience, started_at } = look;
+    let (deadline, may_appear_until) = (Instant::now() + patience.length(client), may_appear_until(started_at));
     let (mut looks, mut still) = (0, Still::default());
     loop {
         let gathered = gather(client, run, &mut evidence).await;
@@ -91,6 +112,7 @@ async fn look_until_whole(
             Err(error) if patient && may_recover(&error) => {
                 tracing::debug!(%run, %error, "a look has failed");
             }
+            Err(error) if error.kind() == ErrorKind::RunNotFound && Instant::now() < may_appear_until => {}
             // A look does nothing.
             Err(error) => return Err(error.unsent()),
             Ok(()) if evidence.without_rest.is_some() => {

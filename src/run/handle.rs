@@ -5,9 +5,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::gather::{Patience, known, look, look_with_log};
+use super::gather::{Look, known};
 use super::logs;
 use crate::client::Client;
 use crate::error::Result;
@@ -39,8 +39,8 @@ const EVENT_LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_m
 pub struct RunHandle<O = serde_json::Value> {
     client: Client,
     id: RunId,
-    /// Whether this client started it, just now: then it cannot have ended long ago.
-    fresh: bool,
+    /// When this client started it, if it did: then it cannot have ended long before.
+    started_at: Option<Instant>,
     /// The attempt that it is about: an earlier one's end is not its end.
     from_attempt: u32,
     /// Its workflow's name, without the namespace, if this client started it.
@@ -52,7 +52,7 @@ impl Client {
     /// A handle on a run that exists already. No round trip: whether it does, shows when it is asked for something. The type is
     /// that of what it ends with; if that does not matter, `run_handle::<serde_json::Value>(id)`.
     pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
-        RunHandle { client: self.clone(), id, fresh: false, from_attempt: 1, workflow: None, output: PhantomData }
+        RunHandle { client: self.clone(), id, started_at: None, from_attempt: 1, workflow: None, output: PhantomData }
     }
 }
 
@@ -78,7 +78,7 @@ impl RunReport {
 
 impl<O> RunHandle<O> {
     pub(super) fn started(client: Client, workflow: Arc<str>, id: RunId) -> Self {
-        Self { client, id, fresh: true, from_attempt: 1, workflow: Some(workflow), output: PhantomData }
+        Self { client, id, started_at: Some(Instant::now()), from_attempt: 1, workflow: Some(workflow), output: PhantomData }
     }
 
     /// Its workflow's name, without the namespace, if that is known.
@@ -96,7 +96,7 @@ impl<O> RunHandle<O> {
         RunHandle {
             client: self.client,
             id: self.id,
-            fresh: self.fresh,
+            started_at: self.started_at,
             from_attempt: self.from_attempt,
             workflow: self.workflow,
             output: PhantomData,
@@ -110,7 +110,7 @@ impl<O> RunHandle<O> {
 
     /// The same run, from an attempt on.
     pub(super) fn at_attempt(mut self, attempt: u32) -> Self {
-        (self.fresh, self.from_attempt) = (false, attempt);
+        (self.started_at, self.from_attempt) = (None, attempt);
         self
     }
 
@@ -126,12 +126,13 @@ impl<O> RunHandle<O> {
 
     /// The ids of its tasks.
     pub(crate) async fn tasks(&self) -> Result<Vec<TaskId>> {
-        let details = look(&self.client, self.id, None, Patience::Short).await?;
+        let details = Look::at(self.id).fetch(&self.client).await?;
         Ok(details.tasks.iter().map(|task| task.id).collect())
     }
 
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.fresh
+    /// When this client started it, if it did.
+    pub(crate) fn started_at(&self) -> Option<Instant> {
+        self.started_at
     }
 
     /// All that is known about the run now: what started it (of an event also what that carried), input, output, tasks with their attempts and times, metadata,
@@ -146,7 +147,7 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn details(&self) -> Result<RunDetails> {
-        let mut details = look_with_log(&self.client, self.id).await?;
+        let mut details = Look::at(self.id).started_at(self.started_at).with_log().fetch(&self.client).await?;
         // Boxed, because it is the smaller part and large.
         let event = Box::pin(event_of(&self.client, &details.trigger));
         let (event, trigger) = (event.await?, &mut details.trigger);
@@ -177,7 +178,7 @@ impl<O> Clone for RunHandle<O> {
         Self {
             client: self.client.clone(),
             id: self.id,
-            fresh: self.fresh,
+            started_at: self.started_at,
             from_attempt: self.from_attempt,
             workflow: self.workflow.clone(),
             output: PhantomData,

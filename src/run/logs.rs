@@ -10,7 +10,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, TryStreamExt as _, unfold};
 
-use super::gather::{Patience, known, look};
+use super::gather::{Look, known};
 use super::handle::RunHandle;
 use crate::client::Client;
 use crate::error::Result;
@@ -93,7 +93,7 @@ impl Walk {
             let tasks = if let Some(tasks) = &mut self.tasks {
                 tasks
             } else {
-                let details = look(&self.client, self.run, None, Patience::Short).await?;
+                let details = Look::at(self.run).fetch(&self.client).await?;
                 self.tasks.insert(details.tasks.iter().map(|task| task.id).collect())
             };
             let Some(task) = tasks.front().copied() else { return Ok(None) };

@@ -159,11 +159,6 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Vec<
             };
             match confirmed {
                 Ok(()) => return ids.into_iter().map(|id| started(client, workflow, &id)).collect(),
-                // Without a workflow there is no run; without a key for the first, there may be others.
-                Err(error) if error.kind() == ErrorKind::Rejected => {
-                    let first = std::iter::once(Err(error));
-                    return first.chain(ids.iter().skip(1).map(|id| started(client, workflow, id))).collect();
-                }
                 Err(error) => error,
             }
         }

@@ -22,7 +22,7 @@ pub use cancel::{CancelBuilder, CancelManyBuilder};
 pub(crate) use chunk::{all_failed, fits, in_chunks};
 pub(crate) use classify::quick;
 pub(crate) use evidence::TaskEnd;
-pub(crate) use gather::{Patience, look, look_for_end, newest_attempts};
+pub(crate) use gather::{Look, newest_attempts};
 pub use handle::RunHandle;
 pub use logs::LogItems;
 pub use many::RunManyBuilder;

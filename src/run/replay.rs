@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 use super::cancel::{AT_ONCE, not_seen};
-use super::gather::{Patience, look, may_recover};
+use super::gather::{Look, may_recover};
 use super::handle::RunHandle;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -195,7 +195,7 @@ async fn batch_after(
     let mut seen: BTreeMap<RunId, Seen> = BTreeMap::new();
     let mut waiting: BTreeMap<RunId, Counts> = BTreeMap::new();
     let looks = stream::iter(runs.to_vec()).map(|run| async move {
-        let details = look(client, run, None, Patience::Short).await;
+        let details = Look::at(run).fetch(client).await;
         (run, details)
     });
     let looks: Vec<_> = looks.buffered(AT_ONCE).collect().await;
@@ -238,7 +238,7 @@ async fn batch_after(
         }
     }
     for run in waiting.into_keys() {
-        let status = look(client, run, None, Patience::Short).await.map(|details| details.status);
+        let status = Look::at(run).fetch(client).await.map(|details| details.status);
         let not_taken = status.map_or_else(|error| not_seen(error.after_the_act()), Seen::NotTaken);
         seen.insert(run, not_taken);
     }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use serde::Serialize;
 
-use super::gather::{Patience, look};
+use super::gather::Look;
 use super::handle::RunHandle;
 use super::start::RunBuilder;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,7 +76,7 @@ impl<O> RerunBuilder<O> {
     /// Dropping the future leaves open whether the new run was started.
     pub async fn start(self) -> Result<RunHandle<O>> {
         let (client, original) = (self.run.client(), self.run.id());
-        let details = look(client, original, None, Patience::Short).await?;
+        let details = Look::at(original).fetch(client).await?;
         let missing =
             |what: &str| Error::new(ErrorKind::Server, format!("the server has no {what} of run {original}")).unsent();
         let workflow = details.workflow_name.clone().ok_or_else(|| missing("workflow name"))?;

@@ -186,7 +186,8 @@ impl<O> RunBuilder<O> {
     ///
     /// The server answers an unknown workflow with the id of a run that it never creates. So the first run of a workflow, and
     /// one a minute after that, is looked up by its id before this returns. A workflow that is deleted in between is noticed
-    /// by whoever waits for the run: that ends with [`RunNotFound`](crate::ErrorKind::RunNotFound). Needs gRPC only.
+    /// by whoever waits for the run: that ends with [`RunNotFound`](crate::ErrorKind::RunNotFound). Needs gRPC only; without the
+    /// REST API, an unknown workflow is noticed after ten seconds, and it cannot be ruled out that a run comes to be later.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound); [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if
@@ -235,8 +236,11 @@ impl<O> RunBuilder<O> {
 
 /// What a trigger does not find is its workflow.
 pub(super) fn of_workflow(error: Error) -> Error {
+    // A run that is put into a queue is checked before.
+    let is_unknown = error.kind() == ErrorKind::Rejected && error.to_string().contains("workflow names not found");
     match error.kind() {
         ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).unsent(),
+        _ if is_unknown => error.with_kind(ErrorKind::WorkflowNotFound).unsent(),
         _ => error,
     }
 }

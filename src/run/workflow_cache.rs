@@ -1,8 +1,12 @@
 //! Which workflows the server has, by name.
 //!
-//! The server answers a trigger for an unknown workflow with the id of a run that it never creates. It knows a run that it does
-//! create from the moment its trigger is answered. So the first run of a name is asked for by its id, over gRPC, and then the
-//! name is known for a while: a workflow can be deleted. What this client registers itself is known without asking.
+//! The server answers a trigger for an unknown workflow with the id of a run that it never creates. So the first run of a name is
+//! asked for by its id, over gRPC, and then the name is known for a while: a workflow can be deleted. What this client registers
+//! itself is known without asking.
+//!
+//! Nearly always the server knows a run from the moment its trigger is answered. Where many are triggered at once, it may be put
+//! into a queue, and is created a moment later. So a run that is not found does not mean much yet: then the list of workflows
+//! decides, over REST; and without REST, time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,11 +14,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use super::gather::may_appear_until;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{WorkflowId, convert};
+use crate::transport::retry_delay;
 
 /// Rows for each question. The server finds names by a part of them, so there may be more than the one.
 const PAGE_SIZE: usize = 200;
@@ -36,11 +42,14 @@ struct Known {
     confirmed_at: Instant,
 }
 
-/// Whether a run that a trigger was answered with exists.
+/// Whether a workflow exists, of which a run was triggered.
 #[derive(Debug, Clone)]
 enum Confirmation {
     Exists,
-    Missing,
+    /// It does not, by the list of workflows.
+    Missing(Error),
+    /// The run did not come to be, and nothing else could be asked.
+    NoRun(Error),
     Unknown(Error),
 }
 
@@ -78,11 +87,10 @@ impl WorkflowCache {
         }
     }
 
-    /// Makes sure that a run exists which a trigger of a workflow was answered with, unless the workflow is known.
+    /// Makes sure that a workflow exists of which a trigger was answered with a run, unless it is known.
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), or [`Rejected`](ErrorKind::Rejected) if the workflow is there and its
-    /// idempotency key cannot be evaluated: then there is no run.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound). Without the REST API, that is concluded from the run's not coming to be.
     pub(crate) async fn confirm(client: &Client, name: &str, run: &str) -> Result<()> {
         let full = client.prefixed(name);
         match Self::of(client).get(&full) {
@@ -97,8 +105,8 @@ impl WorkflowCache {
         if let Some(under_way) = confirming.get(name).and_then(WeakShared::upgrade).filter(|one| one.peek().is_none()) {
             return under_way;
         }
-        let (client, run) = (client.clone(), run.to_owned());
-        let confirmation = async move { exists(&client, &run).await }.boxed().shared();
+        let (client, user_name, run) = (client.clone(), client.unprefixed(name), run.to_owned());
+        let confirmation = async move { exists(&client, &user_name, &run).await }.boxed().shared();
         confirming.retain(|_, other| other.upgrade().is_some());
         // Not held here: it holds the client, which holds this.
         confirming.extend(confirmation.downgrade().map(|weak| (name.to_owned(), weak)));
@@ -118,7 +126,7 @@ async fn confirm_run(client: &Client, name: &str, full: String, run: &str) -> Re
     let cache = WorkflowCache::of(client);
     let confirmation = match cache.confirmation(client, &full, run).await {
         // That may have been another run, of a time when there was no such workflow.
-        Confirmation::Missing => exists(client, run).await,
+        Confirmation::Missing(_) | Confirmation::NoRun(_) => exists(client, name, run).await,
         other => other,
     };
     match confirmation {
@@ -126,9 +134,9 @@ async fn confirm_run(client: &Client, name: &str, full: String, run: &str) -> Re
             cache.insert(full, None);
             Ok(())
         }
-        Confirmation::Missing => {
+        Confirmation::Missing(error) | Confirmation::NoRun(error) => {
             cache.forget(&full);
-            Err(why_missing(client, name).await)
+            Err(error)
         }
         // The server has taken the trigger: whoever waits for the run will find out.
         Confirmation::Unknown(error) => {
@@ -138,27 +146,36 @@ async fn confirm_run(client: &Client, name: &str, full: String, run: &str) -> Re
     }
 }
 
-async fn exists(client: &Client, run: &str) -> Confirmation {
-    match client.rpc().admin.run_details(run).await {
-        // A run that is too big to be shown is one.
-        Err(error) if error.kind() == ErrorKind::TooLarge => Confirmation::Exists,
-        Err(error) if error.is_not_found() => Confirmation::Missing,
-        Err(error) => Confirmation::Unknown(error),
-        Ok(_) => Confirmation::Exists,
-    }
-}
-
-/// Why a trigger was answered with a run that does not exist.
-async fn why_missing(client: &Client, name: &str) -> Error {
-    match look_up(client, name).await {
-        Ok(_) => no_key(),
-        Err(error) if error.kind() == ErrorKind::WorkflowNotFound => error,
-        // Only REST could tell.
-        Err(error) => {
-            let text =
-                format!("the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run");
-            Error::new(ErrorKind::WorkflowNotFound, text).with_source(error).unsent()
+/// Whether a workflow exists, by a run of it or by the list of workflows, whichever knows it first.
+async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
+    let deadline = may_appear_until(Some(Instant::now()));
+    let mut tries = 0;
+    let mut lists_workflows = true;
+    loop {
+        match client.rpc().admin.run_details(run).await {
+            Ok(_) => return Confirmation::Exists,
+            // A run that is too big to be shown is one.
+            Err(error) if error.kind() == ErrorKind::TooLarge => return Confirmation::Exists,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Confirmation::Unknown(error),
         }
+        if lists_workflows {
+            match look_up(client, name).await {
+                Ok(_) => return Confirmation::Exists,
+                Err(error) if error.kind() == ErrorKind::WorkflowNotFound => return Confirmation::Missing(error),
+                // Then the run itself has to tell.
+                Err(_) => lists_workflows = false,
+            }
+        }
+        if Instant::now() >= deadline {
+            let text = format!(
+                "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the run that it answered \
+                 with has not come to be"
+            );
+            return Confirmation::NoRun(Error::new(ErrorKind::WorkflowNotFound, text));
+        }
+        tries += 1;
+        sleep(retry_delay(tries, fastrand::f64())).await;
     }
 }
 

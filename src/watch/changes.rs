@@ -23,7 +23,7 @@ use super::tracker::Tracker;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{AttemptStatus, Outcome, RunId, RunStatus};
-use crate::run::{Patience, RunHandle, look};
+use crate::run::{Look, RunHandle};
 
 /// The least distance between two looks: a run that streams gives hints without end.
 const LEAST: Duration = Duration::from_millis(50);
@@ -77,7 +77,7 @@ impl<O> RunHandle<O> {
     /// # }
     /// ```
     pub fn watch(&self) -> RunWatch {
-        RunWatch::new(self.client().clone(), self.id(), self.first_attempt())
+        RunWatch::new(self.client().clone(), self.id(), self.started_at(), self.first_attempt())
     }
 }
 
@@ -91,10 +91,10 @@ pub struct RunWatch {
 }
 
 impl RunWatch {
-    fn new(client: Client, run: RunId, from_attempt: u32) -> Self {
+    fn new(client: Client, run: RunId, started_at: Option<Instant>, from_attempt: u32) -> Self {
         let stale = Arc::new(AtomicU64::new(0));
         let fresh =
-            State { from_attempt, driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
+            State { from_attempt, started_at, driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
         let changes = unfold((client, run, fresh), |(client, run, mut state)| async move {
             let item = state.next(&client, run).await?;
             Some((item, (client, run, state)))
@@ -135,6 +135,8 @@ impl fmt::Debug for RunWatch {
 struct State {
     /// The attempt whose end is the end.
     from_attempt: u32,
+    /// When this client started the run, if it did.
+    started_at: Option<Instant>,
     driver: Option<Driver>,
     ready: VecDeque<Change>,
     over: bool,
@@ -180,7 +182,7 @@ impl State {
             }
             Some(driver) => driver.wait().await,
         }
-        let mut details = look(client, run, None, Patience::Long).await?;
+        let mut details = Look::at(run).patiently().started_at(self.started_at).fetch(client).await?;
         if !details.has_ended_since(self.from_attempt) {
             details.outcome = None;
         }

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::model::{Outcome, RunDetails};
-use crate::run::{Patience, RunBuilder, RunHandle, RunManyBuilder, look_for_end, quick};
+use crate::run::{Look, RunBuilder, RunHandle, RunManyBuilder, quick};
 use crate::transport::retry_delay;
 
 impl<O> RunHandle<O> {
@@ -28,9 +28,9 @@ impl<O> RunHandle<O> {
     /// Dropping the future is safe.
     pub async fn outcome(&self) -> Result<Outcome> {
         let mut workflow = self.workflow().cloned();
-        if !self.is_fresh() {
+        if self.started_at().is_none() {
             // It may have ended long ago, and then a look is quicker than the stream.
-            let details = look_for_end(self.client(), self.id(), workflow.clone(), None, Patience::Short).await?;
+            let details = Look::at(self.id()).for_end(workflow.clone(), None).fetch(self.client()).await?;
             workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
             if let Some(outcome) = self.end(details) {
                 return Ok(outcome);
@@ -38,13 +38,14 @@ impl<O> RunHandle<O> {
         }
         let mut again = 0;
         loop {
-            let results = Pool::of(self.client()).wait(self.id(), self.is_fresh()).await?;
+            let results = Pool::of(self.client()).wait(self.id(), self.started_at().is_some()).await?;
             let all = results.as_deref().filter(|_| self.is_of_any_attempt());
             if let Some(outcome) = all.and_then(|all| quick(self.id(), workflow.as_deref(), all)) {
                 return Ok(outcome);
             }
             // An end that the details do not confirm was none, or that of an earlier attempt: wait for the next.
-            let details = look_for_end(self.client(), self.id(), workflow.clone(), results, Patience::Long).await?;
+            let look = Look::at(self.id()).patiently().started_at(self.started_at());
+            let details = look.for_end(workflow.clone(), results).fetch(self.client()).await?;
             if let Some(outcome) = self.end(details) {
                 return Ok(outcome);
             }

@@ -133,6 +133,7 @@ impl<I, O> From<&Workflow<I, O>> for Definition {
             rules: workflow.rules.clone(),
             tasks: workflow.tasks.clone(),
             on_failure: workflow.on_failure.clone(),
+            is_workflow: true,
             problems: workflow.problems.clone(),
         }
     }

@@ -22,6 +22,8 @@ pub struct Definition {
     pub(crate) tasks: Vec<Placed>,
     /// The task that runs when another has failed.
     pub(crate) on_failure: Option<Arc<TaskDefinition>>,
+    /// Whether it was made as a workflow, and not of a task alone.
+    pub(crate) is_workflow: bool,
     /// What was wrong before it was put together.
     pub(crate) problems: Vec<String>,
 }
@@ -141,6 +143,12 @@ impl Definition {
         self.rules.triggers.problems().into_iter().for_each(&mut add);
         if self.tasks.is_empty() {
             add("it has no tasks".into());
+        }
+        // The server knows no other difference between a task and a workflow of one task.
+        if let ([only], None, true) = (self.tasks.as_slice(), &self.on_failure, self.is_workflow)
+            && only.task.name == self.name
+        {
+            add("its only task has its name: register the task, or give it another name".into());
         }
         let mut names = BTreeSet::new();
         for task in self.all_tasks() {
@@ -264,6 +272,8 @@ mod tests {
             assert!(problems.contains(text), "{text}: {problems}");
         }
         assert!(Definition::from(&Workflow::<()>::new("none")).problems()[0].ends_with("it has no tasks"));
+        let same: Workflow<()> = Workflow::new("same").task(&task("same"));
+        assert!(Definition::from(&same).problems()[0].contains("its only task has its name"));
     }
 
     proptest! {

@@ -147,6 +147,7 @@ impl<I, O> From<&Task<I, O>> for Definition {
             rules: task.rules.clone(),
             tasks: vec![Placed { task: Arc::clone(&task.definition), parents: Vec::new() }],
             on_failure: None,
+            is_workflow: false,
             problems: Vec::new(),
         }
     }
