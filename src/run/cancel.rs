@@ -238,11 +238,7 @@ async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std:
 }
 
 /// A run without its tasks, if it goes on, by gRPC alone. Of one that has ended, the details tell how.
-async fn is_going_on(
-    client: &Client,
-    run: RunId,
-    started_at: Option<Instant>,
-) -> std::result::Result<Going, Seen> {
+async fn is_going_on(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
     match client.rpc().admin.run_details(&run.to_string()).await {
         Ok(state) if !state.done => Ok(Going { run, tasks: Vec::new() }),
         Err(error) if error.kind() != ErrorKind::TooLarge && !error.is_not_found() => Err(Seen::Failed(error.unsent())),

@@ -78,7 +78,14 @@ impl RunReport {
 
 impl<O> RunHandle<O> {
     pub(super) fn started(client: Client, workflow: Arc<str>, id: RunId) -> Self {
-        Self { client, id, started_at: Some(Instant::now()), from_attempt: 1, workflow: Some(workflow), output: PhantomData }
+        Self {
+            client,
+            id,
+            started_at: Some(Instant::now()),
+            from_attempt: 1,
+            workflow: Some(workflow),
+            output: PhantomData,
+        }
     }
 
     /// Its workflow's name, without the namespace, if that is known.

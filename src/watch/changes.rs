@@ -93,8 +93,14 @@ pub struct RunWatch {
 impl RunWatch {
     fn new(client: Client, run: RunId, started_at: Option<Instant>, from_attempt: u32) -> Self {
         let stale = Arc::new(AtomicU64::new(0));
-        let fresh =
-            State { from_attempt, started_at, driver: None, ready: VecDeque::new(), over: false, stale: Arc::clone(&stale) };
+        let fresh = State {
+            from_attempt,
+            started_at,
+            driver: None,
+            ready: VecDeque::new(),
+            over: false,
+            stale: Arc::clone(&stale),
+        };
         let changes = unfold((client, run, fresh), |(client, run, mut state)| async move {
             let item = state.next(&client, run).await?;
             Some((item, (client, run, state)))

@@ -13,6 +13,7 @@
 
 mod cancelling;
 mod creating;
+mod dag_lists;
 mod dags;
 mod details;
 mod events;

@@ -16,6 +16,7 @@ rows! {
     c3_a_schedule_can_be_moved_deleted_and_listed,
     c3_a_cron_starts_runs_until_it_is_paused_or_deleted,
     c3_a_cron_that_the_server_drops_is_noticed,
+    c3_each_cron_of_a_definition_has_its_own_runs,
     c9_schedules_and_crons_have_the_namespace,
     c12_bad_crons_are_refused_before_anything_is_sent,
     w10_a_cron_in_the_definition_starts_runs,
@@ -242,6 +243,29 @@ async fn c12_bad_crons_are_refused_before_anything_is_sent(world: World) {
         assert!(error.to_string().contains(text), "{error}");
         assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::InvalidInput, true));
     }
+}
+
+async fn c3_each_cron_of_a_definition_has_its_own_runs(world: World) {
+    let expressions = ["*/2 * * * * *", "*/3 * * * * *"];
+    let task = double(world.name("double")).cron(expressions[0]).cron(expressions[1]).cron_input(&Number { n: 5 });
+    let worker = world.worker(&task).await;
+    // One that was made by its name is a third, though it has an expression of theirs.
+    let named = world.hatchet.cron(&task, "named", expressions[0], &Number { n: 6 }).create().await.unwrap();
+    let crons = world.hatchet.crons().workflow(task.name()).list().await.unwrap();
+    assert_eq!(crons.len(), 3);
+    for cron in crons {
+        let handle = world.hatchet.cron_handle::<Doubled>(cron.id);
+        world
+            .eventually(async || !handle.runs(world.window()).await.unwrap().page(1).await.unwrap().runs.is_empty())
+            .await;
+        let runs = handle.runs(world.window()).await.unwrap().page(100).await.unwrap().runs;
+        for run in runs {
+            let Trigger::Cron(trigger) = run.trigger() else { panic!("{}", run.trigger()) };
+            assert_eq!((trigger.expression, trigger.name), (cron.expression.clone(), cron.name.clone()));
+        }
+    }
+    named.delete().await.unwrap();
+    worker.shutdown().await;
 }
 
 async fn w10_a_cron_in_the_definition_starts_runs(world: World) {
