@@ -33,6 +33,9 @@ mod quirks;
 mod rest;
 mod token;
 
+/// The version of the engine whose behaviour is modelled.
+const VERSION: &str = "v0.104.7";
+
 pub use engine::{Engine, EngineBuilder};
 pub use faults::{Fault, Faults};
 pub use quirks::{Quirk, Quirks};

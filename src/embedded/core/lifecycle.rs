@@ -167,7 +167,9 @@ impl Core {
         }
         let delay = step.definition.backoff_factor.map(|factor| {
             let most = step.definition.backoff_max_seconds.unwrap_or(86400);
-            Duration::from_secs_f64(f64::from(factor).powi(number).min(f64::from(most)))
+            let length = Duration::from_secs_f64(f64::from(factor).powi(number).min(f64::from(most)));
+            // It counts in milliseconds.
+            length - Duration::from_nanos(u64::from(length.subsec_nanos() % 1_000_000))
         });
         let text = match delay {
             None => format!("This is retry number {number}."),

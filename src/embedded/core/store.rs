@@ -227,6 +227,7 @@ task_event_kinds! {
     Retrying = "RETRYING",
     Cancelled = "CANCELLED",
     TimedOut = "TIMED_OUT",
+    TimeoutRefreshed = "TIMEOUT_REFRESHED",
     ScheduleTimedOut = "SCHEDULING_TIMED_OUT",
     Reassigned = "REASSIGNED",
     Skipped = "SKIPPED",

@@ -1,10 +1,10 @@
 //! Events.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::get;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -26,8 +26,8 @@ const MOST_COUNTED: usize = 20_000;
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
         .route("/api/v1/stable/tenants/{tenant}/events", get(list))
+        .route("/api/v1/stable/tenants/{tenant}/events/keys", get(keys))
         .route("/api/v1/stable/tenants/{tenant}/events/{event}", get(one))
-        .route("/api/v1/tenants/{tenant}/events", post(push))
 }
 
 /// The runs of an event that REST knows by now.
@@ -92,8 +92,14 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(answer(&body))
 }
 
-async fn push(_: OfTenant) -> Answer {
-    Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "EventCreate is deprecated"))
+/// The keys of the last day's events.
+async fn keys(OfTenant(engine): OfTenant) -> Answer {
+    let look = |core: &Core, now: At| {
+        let recent = core.events(now, None).take_while(|event| event.at > now - DAY);
+        let keys: BTreeSet<_> = recent.map(|event| &*event.key).collect();
+        json!({ "rows": keys })
+    };
+    Ok(answer(&engine.core.call(move |core, turn| look(core, turn.now)).await?))
 }
 
 /// A question about events.

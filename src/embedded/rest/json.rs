@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 
 use chrono::SecondsFormat;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dag;
 use crate::embedded::core::shown_by_rest;
 use crate::embedded::core::store::LogLine;
 use crate::embedded::core::store::{End, Run, State, Step, Task, TaskEvent, TaskEventKind};
-use crate::embedded::core::types::{At, Label};
-use crate::embedded::core::workers::Worker;
+use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -378,40 +377,4 @@ pub(super) fn workflow(view: &WorkflowView<'_>) -> Value {
         "isPaused": false,
         "tenantId": "",
     })
-}
-
-/// A worker.
-pub(super) fn worker(tenant: Uuid, id: Uuid, worker: &Worker, now: At) -> Value {
-    let labels: Vec<_> = worker
-        .labels
-        .iter()
-        .map(|(key, label)| match label {
-            Label::Text(text) => json!({"key": key, "value": text}),
-            Label::Number(number) => json!({"key": key, "value": number.to_string()}),
-            Label::Nothing => json!({"key": key}),
-        })
-        .collect();
-    let slots: Map<_, _> = worker
-        .slots
-        .iter()
-        .map(|(kind, limit)| {
-            let available =
-                if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
-            (kind.clone(), json!({"available": available, "limit": limit}))
-        })
-        .collect();
-    let mut row = json!({
-        "metadata": meta(id, worker.created),
-        "actions": worker.actions,
-        "labels": labels,
-        "name": worker.name,
-        "slotConfig": slots,
-        "status": worker.status(now),
-        "tenantId": tenant.to_string(),
-        "type": "SELFHOSTED",
-    });
-    if let Some(beat) = worker.last_beat {
-        extend(&mut row, json!({"lastHeartbeatAt": stamp(beat)}));
-    }
-    row
 }
