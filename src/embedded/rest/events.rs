@@ -19,8 +19,6 @@ use crate::embedded::quirks::Quirk;
 
 /// How far back the server looks if it is not told.
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How long the runs of an event can take to appear.
-const LATER: Duration = Duration::from_millis(250);
 const MOST_COUNTED: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -32,12 +30,11 @@ pub(super) fn routes() -> Router<Engine> {
 
 /// The runs of an event that REST knows by now.
 fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (&'a Run, Option<Uuid>)> {
-    // They have messages of their own, which come a moment after the event's.
-    let early = core.has(Quirk::ScatteredRows) && now < event.at + LATER;
+    let known = core.shows_runs_of(event, now);
     event
         .runs
         .iter()
-        .filter(move |_| !early)
+        .filter(move |_| known)
         .filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
 }
 
