@@ -78,6 +78,10 @@ quirks! {
     /// REST hears a second late of an attempt that follows another, and until then shows how that one ended. Only together with
     /// [`ScatteredRows`](Self::ScatteredRows).
     SlowHistory,
+    /// REST has two creation times of a run, and in its details and in the rows of DAGs the one called `createdAt` is some
+    /// milliseconds later than `metadata.createdAt`, which lists are sorted and cut by: it is the time at which REST heard of
+    /// the run. So are `startedAt` and `finishedAt` there. A task that ends as it is made ends some milliseconds after that.
+    LateCreationTimes,
     /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:
     /// at once.
     LateSchedules,

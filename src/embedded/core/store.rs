@@ -10,6 +10,9 @@ use super::rules::{Rules, Special};
 use super::timers::TimerKey;
 use super::types::{At, EventKind, ParentLink, TaskDefinition};
 
+/// Where numbers begin: in a database of some age, no small number is one of them.
+const FIRST_NUMBER: u32 = 1_001;
+
 /// Names a run by the order of its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RunIx(u32);
@@ -17,7 +20,7 @@ pub(crate) struct RunIx(u32);
 impl RunIx {
     /// A number as a database would give it.
     pub(crate) fn number(self) -> u32 {
-        self.0.saturating_add(1)
+        self.0.saturating_add(FIRST_NUMBER)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Runs, tasks and workers in the server's JSON, with each value where the server has it.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use chrono::SecondsFormat;
 use serde_json::{Value, json};
@@ -12,8 +13,11 @@ use crate::embedded::core::store::LogLine;
 use crate::embedded::core::store::{End, Run, State, Step, Task, TaskEvent, TaskEventKind};
 use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
+use crate::embedded::quirks::Quirk;
 
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
+/// Where numbers of events begin: in a database of some age, no small number is one of them.
+const FIRST_NUMBER: i64 = 1_000;
 /// What the server's subtraction gives when one of the two is never.
 const ENDLESS: i64 = 9_223_372_036_854;
 
@@ -87,17 +91,26 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     })
 }
 
+/// When REST heard of something that happened to a run: later than it happened, by as much for all of the run, and for all
+/// runs of one call.
+pub(super) fn heard(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
+    let late = 14_000 + run.created.timestamp_micros().unsigned_abs() % 26_000;
+    at.map(|at| if core.has(Quirk::LateCreationTimes) { at + Duration::from_micros(late) } else { at })
+}
+
 /// A run of one task.
 fn single(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
     // A run has the times at which the engine knew, its task those that it was told.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
     let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
+    let created = first.and_then(Task::first_heard);
+    let [created, started, finished] = [created, started, finished].map(|at| heard(core, run, at));
     json!({
         "metadata": meta(run.id, run.created),
         "additionalMetadata": object(&run.metadata),
         // What is called the creation here is that of the current attempt.
-        "createdAt": or_never(first.and_then(Task::first_heard)),
+        "createdAt": or_never(created),
         "startedAt": or_never(started),
         "finishedAt": or_never(finished),
         "duration": run_duration(started, finished),
@@ -264,7 +277,7 @@ pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
         "attempt": event.retry_count + 1,
         "errorMessage": error,
         "eventType": event.kind.name(),
-        "id": event.number,
+        "id": FIRST_NUMBER + event.number,
         "message": message,
         "retryCount": event.retry_count,
         "taskDisplayName": name_of(run, task),
