@@ -250,7 +250,9 @@ async fn each_operation_refuses_ids_that_are_none_and_does_not_find_others() {
     let world = World::new().await;
     for operation in operations().iter().filter(|operation| !operation.is_by_name()) {
         let (status, body) = world.ask(operation, None).await;
-        if says_not_yet(operation, status, &body) && operation.id != "workflow:update" || operation.id == "workflow:delete" {
+        if says_not_yet(operation, status, &body) && operation.id != "workflow:update"
+            || operation.id == "workflow:delete"
+        {
             continue;
         }
         for name in operation.parameters() {

@@ -36,6 +36,9 @@ quirks! {
     /// The cancels of one call are done one after the other, all but the first after its answer, which takes seconds for
     /// thousands. What ends in the meantime is damaged as by any cancel that comes too late.
     SlowCancels,
+    /// Of the tasks that are cancelled in their queue, one in five is timed out there all the same when its schedule timeout is
+    /// over. REST then shows the run as failed, in its details and in lists; gRPC still shows it as cancelled.
+    TimedOutCancels,
     /// Of one call's replays only the first 200 are done, one after the other; and of a call that comes before the last
     /// one's are through, none. All are answered as if they were done.
     LostReplays,

@@ -152,7 +152,8 @@ impl Compare {
 
     /// One stamp here must not stand for two there: a client that takes the one for the other would never be found out.
     fn check_apart(&mut self, path: &str, theirs: &Times, ours: &Times) {
-        let pairs = theirs.iter().enumerate().flat_map(|(at, one)| theirs.iter().skip(at + 1).map(move |other| (one, other)));
+        let pairs =
+            theirs.iter().enumerate().flat_map(|(at, one)| theirs.iter().skip(at + 1).map(move |other| (one, other)));
         for ((name, at), (other, later)) in pairs {
             let one = ours.get(name).is_some_and(|our| Some(our) == ours.get(other));
             if at != later && one && !BY_CHANCE.contains(&(name.as_str(), other.as_str())) {

@@ -341,9 +341,7 @@ async fn lists_are_cut_by_one_creation_time_and_show_another() {
             assert!(if late { (14..40).contains(&apart) } else { apart == 0 }, "{apart}: {row}");
         }
         let ids = |rows: &[Value]| rows.iter().map(|row| row["metadata"]["id"].clone()).collect::<Vec<_>>();
-        let cut = |row: &Value, pointer: &str| {
-            time(row, pointer).to_rfc3339_opts(SecondsFormat::Micros, true)
-        };
+        let cut = |row: &Value, pointer: &str| time(row, pointer).to_rfc3339_opts(SecondsFormat::Micros, true);
         let until = stage.listed(&format!("{EVER}&until={}", cut(&rows[1], "/metadata/createdAt"))).await;
         assert_eq!(ids(&until), ids(&rows[1..]));
         // By the time that is shown, nothing is left out.
@@ -368,8 +366,32 @@ async fn a_task_that_ends_as_it_is_made_ends_a_little_later() {
     let shown = stage.shown(&format!("workflow-runs/{run}")).await;
     let time = |value: &Value| value.as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
     let ends = shown["tasks"].as_array().unwrap().iter().filter(|task| task["status"] == "CANCELLED");
-    let ends: Vec<_> =
-        ends.map(|task| (time(&task["finishedAt"]), time(&task["finishedAt"]) - time(&task["taskInsertedAt"]))).collect();
+    let ends: Vec<_> = ends
+        .map(|task| (time(&task["finishedAt"]), time(&task["finishedAt"]) - time(&task["taskInsertedAt"])))
+        .collect();
     assert!(ends.len() == 2 && ends[0].0 != ends[1].0, "{ends:?}");
     assert!(ends.iter().all(|(_, after)| (20..22).contains(&after.num_milliseconds())), "{ends:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_that_were_cancelled_in_their_queue_turn_to_failed_by_rest() {
+    let stage = Stage::set(Quirks::all(), 7).await;
+    let task = json!({"readable_id": "work", "action": "fx:work", "timeout": "60s", "schedule_timeout": "20s"});
+    stage.put(&json!({"name": NAME, "tasks": [task]})).await;
+    let runs = stage.bulk(vec![one(); 400]).await.unwrap();
+    stage.wire.call("v1.AdminService.CancelTasks", &json!({"external_ids": runs})).await.unwrap();
+    let count = async |status: &str| stage.listed(&format!("{EVER}&limit=1000&statuses={status}")).await.len();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((count("CANCELLED").await, count("FAILED").await), (400, 0));
+    sleep(Duration::from_secs(20)).await;
+    let failed = stage.listed(&format!("{EVER}&limit=1000&statuses=FAILED")).await;
+    assert!((60..=100).contains(&failed.len()), "{}", failed.len());
+    assert_eq!(count("CANCELLED").await, 400 - failed.len());
+    let run = failed[0]["metadata"]["id"].as_str().unwrap();
+    assert_eq!(stage.shown(&format!("workflow-runs/{run}")).await["run"]["status"], "FAILED");
+    let details = stage.details(run).await.unwrap();
+    assert_eq!((&details["status"], &details["done"]), (&json!("CANCELLED"), &json!(true)));
+    let events = stage.rows(&format!("stable/tasks/{run}/task-events?limit=100")).await;
+    let kinds: Vec<_> = events.iter().take(2).map(|event| event["eventType"].clone()).collect();
+    assert_eq!(kinds, ["SCHEDULING_TIMED_OUT", "CANCELLED"], "the newest first");
 }

@@ -46,7 +46,8 @@ async fn the_keys_of_events_are_those_of_the_last_day() {
 #[tokio::test(start_paused = true)]
 async fn workers_are_listed_with_all_that_is_known_of_them() {
     let stage = stage().await;
-    let runtime = json!({"sdk_version": "1.2.3", "language": "PYTHON", "language_version": "3.12", "os": "linux", "extra": "x"});
+    let runtime =
+        json!({"sdk_version": "1.2.3", "language": "PYTHON", "language_version": "3.12", "os": "linux", "extra": "x"});
     let more = json!({
         "worker_name": "one", "runtime_info": runtime, "slot_config": {"default": 3, "durable": 2},
         "labels": {"zone": {"str_value": "eu"}, "size": {"int_value": 7}},
@@ -168,7 +169,11 @@ async fn expressions_are_tried_out() {
         ("additional_metadata.m == 'x' && payload.p", true),
         ("has(input.nothing)", false),
     ] {
-        assert_eq!(try_out(asked(expression)).await, (200, json!({"status": "SUCCESS", "output": output})), "{expression}");
+        assert_eq!(
+            try_out(asked(expression)).await,
+            (200, json!({"status": "SUCCESS", "output": output})),
+            "{expression}"
+        );
     }
     for (expression, error) in [
         ("1", "expression did not evaluate to a boolean: got int"),

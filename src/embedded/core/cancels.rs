@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::store::{End, RunIx, State, TaskEventKind, TaskKey, Waits};
+use super::store::{End, Run, RunIx, State, Task, TaskEventKind, TaskKey, Waits};
 use super::timers::Timer;
 use super::types::Turn;
 use super::{Core, Quirk};
 
+/// Of so many that are cancelled in their queue, one is timed out there all the same: of 383 it were 83.
+const ONE_IN: u32 = 5;
 /// How long each of many cancels takes: 2000 take a little over six seconds.
 const EACH: Duration = Duration::from_millis(3);
 
@@ -57,6 +59,25 @@ impl Core {
         self.follow(turn, ix);
         if any || was_ended && self.has(Quirk::TwoFinalRows) {
             self.finish(turn, ix);
+        }
+    }
+
+    /// Some tasks are timed out although they were cancelled while they were queued.
+    pub(super) fn forget_cancel(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+        let Some((_, task)) = self.runs.task(key).filter(|_| self.has(Quirk::TimedOutCancels)) else { return };
+        let State::Queued { timer: Some((at, _)), .. } = task.state else { return };
+        let retry_count = task.retry_count;
+        if turn.below(ONE_IN) == 0 {
+            self.timers.set(at, Timer::TimedOutCancel(key, retry_count));
+        }
+    }
+
+    /// Adds the end that such a task has in the eyes of REST.
+    pub(super) fn time_out_cancelled(&mut self, turn: &mut Turn<'_>, key: TaskKey, retry_count: i32) {
+        let is_it = |(_, task): &(&Run, &Task)| task.retry_count == retry_count && task.state == State::Ended;
+        if self.runs.task(key).filter(is_it).is_some() {
+            self.record(key, TaskEventKind::ScheduleTimedOut, turn.now, None, None);
+            self.add_end(turn, key, End::ScheduleTimedOut);
         }
     }
 

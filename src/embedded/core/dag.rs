@@ -235,7 +235,8 @@ impl Core {
             Fate::Skip => (TaskEventKind::Skipped, End::Skipped),
             Fate::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
         };
-        let at = if self.has(Quirk::LateCreationTimes) && is_new { turn.now + end_as_made(key.place) } else { turn.now };
+        let at =
+            if self.has(Quirk::LateCreationTimes) && is_new { turn.now + end_as_made(key.place) } else { turn.now };
         self.record(key, kind, at, None, None);
         self.settle(turn, key, end);
         if is_new {

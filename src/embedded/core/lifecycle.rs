@@ -103,6 +103,7 @@ impl Core {
             return;
         }
         self.tell_worker(key);
+        self.forget_cancel(turn, key);
         self.release(turn, key);
         self.end(turn, key, End::Cancelled);
     }
@@ -220,10 +221,15 @@ impl Core {
         if !self.has(Quirk::TwoFinalRows) {
             return;
         }
-        let kind = end.kind();
         if let End::Completed(text) | End::Failed(text) = &end {
-            self.task_event(turn, key, kind, Arc::clone(text), quiet);
+            self.task_event(turn, key, end.kind(), Arc::clone(text), quiet);
         }
+        self.add_end(turn, key, end);
+    }
+
+    /// Keeps one more end of a task that is over, and announces what that makes of its run.
+    pub(super) fn add_end(&mut self, turn: &mut Turn<'_>, key: TaskKey, end: End) {
+        let kind = end.kind();
         self.add_final(turn, key, end);
         match self.runs.get(key.run) {
             Some(run) if run.dag.is_none() => self.run_event(turn, key.run, kind),

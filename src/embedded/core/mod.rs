@@ -135,6 +135,7 @@ impl Core {
             match timer {
                 Timer::Execution(task) => self.execution_timeout(turn, task),
                 Timer::Schedule(task) => self.schedule_timeout(turn, task),
+                Timer::TimedOutCancel(task, retry_count) => self.time_out_cancelled(turn, task, retry_count),
                 Timer::Requeue(task) => self.requeue(turn, task),
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),

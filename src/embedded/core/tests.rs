@@ -1,5 +1,6 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
+mod cancels;
 mod children;
 mod conditions;
 mod crons;

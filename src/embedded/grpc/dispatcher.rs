@@ -19,10 +19,11 @@ use crate::rpc::pb::{
     ActionEventResponse, ActionType, AssignedAction, BatchActionEvent, GetVersionRequest, GetVersionResponse,
     GroupKeyActionEvent, HeartbeatRequest, HeartbeatResponse, OverridesData, OverridesDataResponse,
     RefreshTimeoutRequest, RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse, ResourceEventType,
-    ResourceType, RestoreEvictedTaskRequest, RestoreEvictedTaskResponse, RuntimeInfo, Sdks, StepActionEvent, StepActionEventType,
-    StepRunResult, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, UpsertWorkerLabelsRequest,
-    UpsertWorkerLabelsResponse, WorkerLabels, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
-    WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent, WorkflowRunEventType,
+    ResourceType, RestoreEvictedTaskRequest, RestoreEvictedTaskResponse, RuntimeInfo, Sdks, StepActionEvent,
+    StepActionEventType, StepRunResult, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest,
+    UpsertWorkerLabelsRequest, UpsertWorkerLabelsResponse, WorkerLabels, WorkerListenRequest, WorkerRegisterRequest,
+    WorkerRegisterResponse, WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
+    WorkflowRunEventType,
 };
 use crate::time::to_proto;
 
@@ -253,10 +254,8 @@ impl Dispatcher for Engine {
     ) -> Result<Response<RefreshTimeoutResponse>, Status> {
         let request = sized(request)?;
         let task = task_id(&request.task_run_external_id)?;
-        let end = self
-            .core
-            .call(move |core, turn| core.refresh_timeout(turn, task, &request.increment_timeout_by))
-            .await??;
+        let end =
+            self.core.call(move |core, turn| core.refresh_timeout(turn, task, &request.increment_timeout_by)).await??;
         answer(RefreshTimeoutResponse { timeout_at: Some(to_proto(end)) })
     }
 

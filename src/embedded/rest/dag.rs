@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::json::{
-    add_key, add_parent, error, extend, heard, meta, object, or_never, output, run_duration, stamp, task_event, task_row,
+    add_key, add_parent, error, extend, heard, meta, object, or_never, output, run_duration, stamp, task_event,
+    task_row,
 };
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};

@@ -31,11 +31,7 @@ pub(super) fn routes() -> Router<Engine> {
 /// The runs of an event that REST knows by now.
 fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (&'a Run, Option<Uuid>)> {
     let known = core.shows_runs_of(event, now);
-    event
-        .runs
-        .iter()
-        .filter(move |_| known)
-        .filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
+    event.runs.iter().filter(move |_| known).filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
 }
 
 fn render(core: &Core, event: &Event, now: At) -> Value {

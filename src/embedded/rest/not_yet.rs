@@ -83,11 +83,7 @@ const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
     ("v1-webhook:list", GET, "/api/v1/stable/tenants/{tenant}/webhooks"),
     ("v1-webhook:receive", POST, "/api/v1/stable/tenants/{tenant}/webhooks/{v1-webhook}"),
     ("v1-webhook:update", PATCH, "/api/v1/stable/tenants/{tenant}/webhooks/{v1-webhook}"),
-    (
-        "v1-workflow-run:display-names:list",
-        GET,
-        "/api/v1/stable/tenants/{tenant}/workflow-runs/display-names",
-    ),
+    ("v1-workflow-run:display-names:list", GET, "/api/v1/stable/tenants/{tenant}/workflow-runs/display-names"),
     ("v1-workflow-run:external-ids:list", GET, "/api/v1/stable/tenants/{tenant}/workflow-runs/external-ids"),
     ("workflow-version:get", GET, "/api/v1/workflows/{workflow}/versions"),
 ];
