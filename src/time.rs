@@ -1,5 +1,10 @@
 //! Time: the clock that stamps what this side sends, and the server's way of saying "never".
 
+#[cfg(any(test, feature = "embedded"))]
+mod idle;
+
+#[cfg(any(test, feature = "embedded"))]
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
@@ -7,36 +12,100 @@ use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
 /// The clock of a client.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Clock {
     /// The machine's.
+    #[default]
     Machine,
-    /// The machine's at one moment, carried forward by tokio's: under a paused clock all stamps of a process stay
-    /// consistent with the timers, and hours pass in no time.
+    /// One time at one moment, carried forward by tokio's clock: under a paused one all stamps of a process stay consistent
+    /// with the timers, and hours pass in no time.
     #[cfg(any(test, feature = "embedded"))]
-    Tokio { wall: DateTime<Utc>, origin: Instant },
+    Tokio(Arc<Virtual>),
+}
+
+/// A clock that goes by tokio's, and what those who go by it share.
+#[cfg(any(test, feature = "embedded"))]
+#[derive(Debug)]
+pub(crate) struct Virtual {
+    wall: DateTime<Utc>,
+    origin: Instant,
+    beats: idle::IdleBeats,
+}
+
+#[cfg(any(test, feature = "embedded"))]
+impl Virtual {
+    /// What the clock shows at a moment. The engine keeps microseconds: what is finer would come back as another time.
+    fn at(&self, moment: Instant) -> DateTime<Utc> {
+        (self.wall + moment.saturating_duration_since(self.origin)).trunc_subsecs(6)
+    }
 }
 
 impl Clock {
+    /// One that shows a time now, or else the machine's.
     #[cfg(any(test, feature = "embedded"))]
-    pub(crate) fn tokio() -> Self {
-        Self::Tokio { wall: machine(), origin: Instant::now() }
+    pub(crate) fn tokio(wall: Option<DateTime<Utc>>) -> Self {
+        let wall = wall.unwrap_or_else(machine);
+        Self::Tokio(Arc::new(Virtual { wall, origin: Instant::now(), beats: idle::IdleBeats::default() }))
     }
 
-    pub(crate) fn now(self) -> DateTime<Utc> {
+    pub(crate) fn now(&self) -> DateTime<Utc> {
         match self {
             Self::Machine => machine(),
             #[cfg(any(test, feature = "embedded"))]
-            // The engine keeps microseconds: what is finer would come back as another time.
-            Self::Tokio { wall, origin } => (wall + origin.elapsed()).trunc_subsecs(6),
+            Self::Tokio(clock) => clock.at(Instant::now()),
         }
     }
 
     /// When tokio's clock will show this time. One that has passed is now.
     #[cfg(feature = "embedded")]
-    pub(crate) fn instant(self, at: DateTime<Utc>) -> Instant {
+    pub(crate) fn instant(&self, at: DateTime<Utc>) -> Instant {
         Instant::now() + (at - self.now()).to_std().unwrap_or_default()
     }
+
+    /// Resolves when a worker's beat is to be sent, to the time at which it was due. On virtual time, the beats of a worker
+    /// that is `idle` are counted and not sent, until something happens. Cancel safe.
+    pub(crate) async fn next_beat(&self, worker: uuid::Uuid, due: Instant, period: Duration, idle: bool) -> Instant {
+        #[cfg(not(any(test, feature = "embedded")))]
+        let _ = (worker, period, idle);
+        let due = match self {
+            #[cfg(any(test, feature = "embedded"))]
+            Self::Tokio(clock) if idle && is_ahead() => clock.beats.count(worker, due, period).await,
+            _ => due,
+        };
+        tokio::time::sleep_until(due).await;
+        due
+    }
+}
+
+/// What the engine does about the beats that are not sent.
+#[cfg(feature = "embedded")]
+impl Clock {
+    /// The times of the last of them, by worker.
+    pub(crate) fn counted_beats(&self) -> Vec<(uuid::Uuid, DateTime<Utc>)> {
+        let Self::Tokio(clock) = self else { return Vec::new() };
+        clock.beats.take(Instant::now()).into_iter().map(|(worker, at)| (worker, clock.at(at))).collect()
+    }
+
+    /// Something has happened: they are to be sent again.
+    pub(crate) fn wake_idle(&self) {
+        if let Self::Tokio(clock) = self {
+            clock.beats.wake();
+        }
+    }
+
+    /// Whether each of them is to be sent.
+    pub(crate) fn suspend_idle(&self, suspended: bool) {
+        if let Self::Tokio(clock) = self {
+            clock.beats.suspend(suspended);
+        }
+    }
+}
+
+/// Whether tokio's clock is virtual: only one that was paused can be ahead of the machine's.
+#[cfg(any(test, feature = "embedded"))]
+#[expect(clippy::disallowed_methods, reason = "the two clocks are compared")]
+fn is_ahead() -> bool {
+    Instant::now().into_std() > std::time::Instant::now() + Duration::from_secs(1)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
@@ -130,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_follows_a_paused_runtime() {
-        let clock = Clock::tokio();
+        let clock = Clock::tokio(None);
         let before = clock.now();
         tokio::time::sleep(Duration::from_secs(3600)).await;
         assert_eq!(clock.now() - before, chrono::TimeDelta::hours(1));

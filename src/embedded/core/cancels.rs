@@ -74,8 +74,8 @@ impl Core {
 
     /// Adds the end that such a task has in the eyes of REST.
     pub(super) fn time_out_cancelled(&mut self, turn: &mut Turn<'_>, key: TaskKey, retry_count: i32) {
-        let is_it = |(_, task): &(&Run, &Task)| task.retry_count == retry_count && task.state == State::Ended;
-        if self.runs.task(key).filter(is_it).is_some() {
+        let is_it = |(_, task): (&Run, &Task)| task.retry_count == retry_count && task.state == State::Ended;
+        if self.runs.task(key).is_some_and(is_it) {
             self.record(key, TaskEventKind::ScheduleTimedOut, turn.now, None, None);
             self.add_end(turn, key, End::ScheduleTimedOut);
         }

@@ -13,8 +13,8 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
 
 /// How the engine writes a length: `2s`, `1m30s`, `1h0m1.5s`, `500ms`.
 pub(super) fn text(length: Duration) -> String {
-    let (minutes, seconds) = (length.as_secs() / 60, length - Duration::from_secs(length.as_secs() / 60 * 60));
-    let seconds = format!("{}s", seconds.as_secs_f64());
+    let minutes = length.as_secs() / 60;
+    let seconds = format!("{}s", Duration::new(length.as_secs() % 60, length.subsec_nanos()).as_secs_f64());
     match (minutes / 60, minutes % 60) {
         (0, 0) if length.is_zero() => "0s".into(),
         (0, 0) if length < Duration::from_millis(1) => format!("{}µs", length.as_secs_f64() * 1e6),

@@ -170,7 +170,7 @@ impl Core {
             let most = step.definition.backoff_max_seconds.unwrap_or(86400);
             let length = Duration::from_secs_f64(f64::from(factor).powi(number).min(f64::from(most)));
             // It counts in milliseconds.
-            length - Duration::from_nanos(u64::from(length.subsec_nanos() % 1_000_000))
+            Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
         });
         let text = match delay {
             None => format!("This is retry number {number}."),

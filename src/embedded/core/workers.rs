@@ -152,6 +152,15 @@ impl Core {
         Ok(())
     }
 
+    /// A beat that came before, and that nobody was told of. Returns whether it was accepted.
+    pub(crate) fn count_beat(&mut self, worker: Uuid, at: At) -> bool {
+        let Some(holder) = self.workers.get_mut(&worker).filter(|holder| holder.link == Link::Live) else {
+            return false;
+        };
+        holder.last_beat = holder.last_beat.max(Some(at));
+        true
+    }
+
     pub(crate) fn unsubscribe(&mut self, worker: Uuid) -> Result<(), Fault> {
         let holder = self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?;
         // The stream stays open and hears nothing more.

@@ -80,7 +80,7 @@ impl Dispatcher for Engine {
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let worker = worker_id(&sized(request)?.worker_id)?;
-        self.core.call(move |core, turn| core.heartbeat(turn, worker)).await??;
+        self.core.beat(move |core, turn| core.heartbeat(turn, worker)).await??;
         answer(HeartbeatResponse {})
     }
 
