@@ -17,35 +17,35 @@ pub(crate) enum Clock {
     /// The machine's.
     #[default]
     Machine,
-    /// One time at one moment, carried forward by tokio's clock: under a paused one all stamps of a process stay consistent
+    /// A time at a moment, carried forward by tokio's clock: under a paused clock all timestamps of a process stay consistent
     /// with the timers, and hours pass in no time.
     #[cfg(any(test, feature = "embedded"))]
     Tokio(Arc<Virtual>),
 }
 
-/// A clock that goes by tokio's, and what those who go by it share.
+/// A clock that follows tokio's, and what its users share.
 #[cfg(any(test, feature = "embedded"))]
 #[derive(Debug)]
 pub(crate) struct Virtual {
     wall: DateTime<Utc>,
     origin: Instant,
-    beats: idle::IdleBeats,
+    heartbeats: idle::IdleHeartbeats,
 }
 
 #[cfg(any(test, feature = "embedded"))]
 impl Virtual {
-    /// What the clock shows at a moment. The engine keeps microseconds: what is finer would come back as another time.
+    /// The time at a moment. The engine stores microseconds: a finer time would come back as another one.
     fn at(&self, moment: Instant) -> DateTime<Utc> {
         (self.wall + moment.saturating_duration_since(self.origin)).trunc_subsecs(6)
     }
 }
 
 impl Clock {
-    /// One that shows a time now, or else the machine's.
+    /// A clock that starts at this time, by default the machine's.
     #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn tokio(wall: Option<DateTime<Utc>>) -> Self {
         let wall = wall.unwrap_or_else(machine);
-        Self::Tokio(Arc::new(Virtual { wall, origin: Instant::now(), beats: idle::IdleBeats::default() }))
+        Self::Tokio(Arc::new(Virtual { wall, origin: Instant::now(), heartbeats: idle::IdleHeartbeats::default() }))
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -62,14 +62,20 @@ impl Clock {
         Instant::now() + (at - self.now()).to_std().unwrap_or_default()
     }
 
-    /// Resolves when a worker's beat is to be sent, to the time at which it was due. On virtual time, the beats of a worker
-    /// that is `idle` are counted and not sent, until something happens. Cancel safe.
-    pub(crate) async fn next_beat(&self, worker: uuid::Uuid, due: Instant, period: Duration, idle: bool) -> Instant {
+    /// Resolves when a heartbeat of a worker must be sent, with the time at which it was due. On virtual time, the heartbeats of
+    /// an `idle` worker are counted instead of sent until something happens. Cancel safe.
+    pub(crate) async fn next_heartbeat(
+        &self,
+        worker: uuid::Uuid,
+        due: Instant,
+        period: Duration,
+        idle: bool,
+    ) -> Instant {
         #[cfg(not(any(test, feature = "embedded")))]
         let _ = (worker, period, idle);
         let due = match self {
             #[cfg(any(test, feature = "embedded"))]
-            Self::Tokio(clock) if idle && is_ahead() => clock.beats.count(worker, due, period).await,
+            Self::Tokio(clock) if idle && is_ahead() => clock.heartbeats.count(worker, due, period).await,
             _ => due,
         };
         tokio::time::sleep_until(due).await;
@@ -77,26 +83,26 @@ impl Clock {
     }
 }
 
-/// What the engine does about the beats that are not sent.
+/// The engine's side of heartbeats that are counted.
 #[cfg(feature = "embedded")]
 impl Clock {
-    /// The times of the last of them, by worker.
-    pub(crate) fn counted_beats(&self) -> Vec<(uuid::Uuid, DateTime<Utc>)> {
+    /// The last counted heartbeat of each worker.
+    pub(crate) fn counted_heartbeats(&self) -> Vec<(uuid::Uuid, DateTime<Utc>)> {
         let Self::Tokio(clock) = self else { return Vec::new() };
-        clock.beats.take(Instant::now()).into_iter().map(|(worker, at)| (worker, clock.at(at))).collect()
+        clock.heartbeats.take(Instant::now()).into_iter().map(|(worker, at)| (worker, clock.at(at))).collect()
     }
 
-    /// Something has happened: they are to be sent again.
+    /// Makes idle workers send their heartbeats again.
     pub(crate) fn wake_idle(&self) {
         if let Self::Tokio(clock) = self {
-            clock.beats.wake();
+            clock.heartbeats.wake();
         }
     }
 
-    /// Whether each of them is to be sent.
+    /// Sets whether workers must send every heartbeat.
     pub(crate) fn suspend_idle(&self, suspended: bool) {
         if let Self::Tokio(clock) = self {
-            clock.beats.suspend(suspended);
+            clock.heartbeats.suspend(suspended);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! All that the server can be asked, asked of the embedded engine: each operation of REST and each rpc answers as the server
-//! does, or says by its name that it is yet to come. None looks as if it did not exist.
+//! Calls each REST operation and each rpc of the contracts on the embedded engine. Each must answer as the server does, or
+//! report by its name that it is not implemented. None may look like a missing route or method.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,11 +21,11 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 
-/// The operations of REST, each with the statuses that its contract names.
+/// The REST operations with their documented statuses.
 const REST: &str = include_str!("data/rest.tsv");
 const GRPC: &str = include_str!("data/wire.tsv");
 
-/// Refused by the server's second version, some only after it has looked for what they are about.
+/// Operations of v0, which the server refuses.
 const DEPRECATED: &[&str] = &[
     "event-key:list",
     "event:create",
@@ -54,7 +54,7 @@ const DEPRECATED: &[&str] = &[
     "workflow-run:list:step-run-events",
     "workflow-run:update:replay",
 ];
-/// The server breaks over these.
+/// The server answers 500.
 const BROKEN: &[&str] = &["workflow:get:metrics", "workflow:get:workers-count"];
 
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Operation {
         self.path.split('{').skip(1).map(|rest| rest.split_once('}').unwrap().0)
     }
 
-    /// Whether the workflow of the path is named and not identified.
+    /// Whether the path has the name of a workflow and not its id.
     fn is_by_name(&self) -> bool {
         self.path.ends_with("/{workflow}/crons") || self.path.ends_with("/{workflow}/scheduled")
     }
@@ -127,7 +127,7 @@ impl Operation {
     }
 }
 
-/// An engine with one of each thing that a path can name.
+/// An engine with one of each resource.
 struct World {
     client: Client,
     workflow: String,
@@ -171,7 +171,7 @@ impl World {
         self.client.raw_rest(method.clone(), path, body).await.unwrap()
     }
 
-    /// Makes something that operations use up, and returns its id.
+    /// Creates a resource that an operation may delete, and returns its id.
     async fn make(&self, what: &str, body: Value) -> String {
         let path = format!("/api/v1/{}", what.replace("{t}", &self.ids["tenant"]));
         let (status, body) = self.send(&Method::POST, &path, Some(&body)).await;
@@ -179,7 +179,7 @@ impl World {
         made["metadata"]["id"].as_str().unwrap_or_else(|| panic!("{path}: {status} {made}")).to_owned()
     }
 
-    /// The path of an operation, about things that are there; but one of them can be another.
+    /// The path of an operation with ids of existing resources, except for `other`.
     async fn path(&self, operation: &Operation, other: Option<(&str, &str)>) -> String {
         let mut path = operation.path.to_owned();
         for name in operation.parameters() {
@@ -214,70 +214,70 @@ impl World {
     }
 }
 
-fn says_not_yet(operation: &Operation, status: u16, body: &Value) -> bool {
+fn is_not_implemented(operation: &Operation, status: u16, body: &Value) -> bool {
     status == 501 && body["message"] == format!("the embedded engine does not implement {} yet", operation.id)
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_operation_of_rest_answers_as_the_server_does_or_says_that_it_is_yet_to_come() {
+async fn each_rest_operation_answers_or_reports_that_it_is_not_implemented() {
     let world = World::new().await;
     let mut operations = operations();
     assert_eq!(operations.len(), 148);
-    // What is there is deleted last.
+    // Deletions come last.
     operations.sort_by_key(|operation| operation.method == Method::DELETE);
-    let (mut works, mut yet_to_come) = (0, 0);
+    let (mut works, mut missing) = (0, 0);
     for operation in &operations {
         let (status, body) = world.ask(operation, None).await;
-        let told = format!("{}: {status} {body}", operation.id);
+        let context = format!("{}: {status} {body}", operation.id);
         if DEPRECATED.contains(&operation.id) {
             let text = if body.is_object() { body.to_string() } else { String::new() };
-            assert!(status == 400 && text.contains(" is deprecated"), "{told}");
+            assert!(status == 400 && text.contains(" is deprecated"), "{context}");
         } else if BROKEN.contains(&operation.id) {
-            assert_eq!((status, &body), (500, &json!({"message": "Internal Server Error"})), "{told}");
-        } else if says_not_yet(operation, status, &body) {
-            yet_to_come += 1;
+            assert_eq!((status, &body), (500, &json!({"message": "Internal Server Error"})), "{context}");
+        } else if is_not_implemented(operation, status, &body) {
+            missing += 1;
         } else {
             works += 1;
-            assert!((200..300).contains(&status) && operation.statuses.contains(&status), "{told}");
+            assert!((200..300).contains(&status) && operation.statuses.contains(&status), "{context}");
         }
     }
-    assert_eq!(works + yet_to_come + DEPRECATED.len() + BROKEN.len(), operations.len());
-    assert!(works >= 46, "{works} operations work, and {yet_to_come} are yet to come: some did before");
+    assert_eq!(works + missing + DEPRECATED.len() + BROKEN.len(), operations.len());
+    assert!(works >= 46, "only {works} operations work, {missing} are not implemented");
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_operation_refuses_ids_that_are_none_and_does_not_find_others() {
+async fn each_rest_operation_refuses_malformed_and_unknown_ids() {
     let world = World::new().await;
     for operation in operations().iter().filter(|operation| !operation.is_by_name()) {
         let (status, body) = world.ask(operation, None).await;
-        if says_not_yet(operation, status, &body) && operation.id != "workflow:update"
+        if is_not_implemented(operation, status, &body) && operation.id != "workflow:update"
             || operation.id == "workflow:delete"
         {
             continue;
         }
         for name in operation.parameters() {
             if ["step-run", "webhook", "workflow-run"].contains(&name) {
-                // Those are not looked for.
+                // The server refuses these without a lookup.
                 continue;
             }
             let (status, body) = world.ask(operation, Some((name, "zz"))).await;
             let message = body["message"].as_str().unwrap_or_default();
-            let told = format!("{} with {name} zz: {status} {body}", operation.id);
-            assert!(status == 400 && message.starts_with("invalid ") && message.ends_with(" id"), "{told}");
+            let context = format!("{} with {name} zz: {status} {body}", operation.id);
+            assert!(status == 400 && message.starts_with("invalid ") && message.ends_with(" id"), "{context}");
 
             let unknown = "1c2d3e4f-0000-4000-8000-00000000000f";
             let (status, body) = world.ask(operation, Some((name, unknown))).await;
             let message = body["message"].as_str().unwrap_or_default();
-            let told = format!("{} with an unknown {name}: {status} {body}", operation.id);
-            // The server stumbles over a cron that it does not find.
+            let context = format!("{} with an unknown {name}: {status} {body}", operation.id);
+            // For an unknown cron, the server answers 500.
             let expected = if name == "cron-workflow" { (500, "Internal Server Error") } else { (404, "not found") };
-            assert!(status == expected.0 && message.ends_with(expected.1), "{told}");
+            assert!(status == expected.0 && message.ends_with(expected.1), "{context}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_contract_does_not_have_is_refused_as_the_server_does_it() {
+async fn routes_and_methods_outside_the_contract_are_403() {
     let world = World::new().await;
     let run = &world.ids["v1-workflow-run"];
     for (method, path) in [
@@ -285,7 +285,7 @@ async fn what_the_contract_does_not_have_is_refused_as_the_server_does_it() {
         (Method::GET, "/somewhere/else".to_owned()),
         (Method::DELETE, format!("/api/v1/stable/workflow-runs/{run}")),
         (Method::PUT, format!("/api/v1/workers/{run}")),
-        // A route that is there only to say that it is yet to come.
+        // A route whose operation is not implemented.
         (Method::PUT, "/api/v1/users/login".to_owned()),
     ] {
         let (status, body) = world.send(&method, &path, None).await;
@@ -293,7 +293,7 @@ async fn what_the_contract_does_not_have_is_refused_as_the_server_does_it() {
     }
 }
 
-/// Messages without a single field, of any type.
+/// A codec for messages without any field set, of any type.
 #[derive(Clone, Copy)]
 struct Empty;
 
@@ -333,9 +333,9 @@ impl Decoder for Empty {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_rpc_answers_or_says_by_its_name_that_it_is_yet_to_come() {
+async fn each_rpc_answers_or_reports_that_it_is_not_implemented() {
     let world = World::new().await;
-    let mut yet_to_come = Vec::new();
+    let mut missing = Vec::new();
     let rpcs: Vec<_> = GRPC.lines().filter_map(|line| line.strip_prefix("rpc\t")).collect();
     assert_eq!(rpcs.len(), 36);
     for rpc in rpcs {
@@ -343,25 +343,25 @@ async fn each_rpc_answers_or_says_by_its_name_that_it_is_yet_to_come() {
         let path = format!("/{service}/{method}").parse().unwrap();
         let mut grpc = Grpc::new(world.client.raw_channel());
         grpc.ready().await.unwrap();
-        // On the wire, a single message is a stream of one.
+        // On the wire, a unary request is a stream of one message.
         let asked = Request::new(futures_util::stream::iter([()]));
         let answer = async {
             let mut answers = grpc.streaming(asked, path, Empty).await?.into_inner();
             answers.message().await
         };
-        // A stream that has nothing to say says nothing.
+        // A stream without messages stays open.
         let Ok(Err(refusal)) = tokio::time::timeout(Duration::from_secs(60), answer).await else { continue };
         assert!(!refusal.message().is_empty(), "{service}.{method}: {refusal:?}");
         if refusal.code() == Code::Unimplemented {
             assert!(refusal.message().contains(method), "{service}.{method}: {refusal:?}");
-            yet_to_come.push(format!("{service}.{method}"));
+            missing.push(format!("{service}.{method}"));
         }
     }
     let expected = [
         "Dispatcher.Listen",
         "Dispatcher.ReleaseSlot",
         "Dispatcher.RestoreEvictedTask",
-        // The server does not have these three either.
+        // The server does not implement these three either.
         "Dispatcher.SendGroupKeyActionEvent",
         "EventsService.ReplaySingleEvent",
         "WorkflowService.PauseRateLimit",
@@ -372,5 +372,5 @@ async fn each_rpc_answers_or_says_by_its_name_that_it_is_yet_to_come() {
         "v1.V1Dispatcher.ListenForDurableEvent",
         "v1.V1Dispatcher.RegisterDurableEvent",
     ];
-    assert_eq!(yet_to_come, expected);
+    assert_eq!(missing, expected);
 }

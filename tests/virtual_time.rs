@@ -1,5 +1,4 @@
-//! Days of virtual time: from a date that a test chooses, at no cost while nothing happens, and with workers that are there
-//! when something does.
+//! Virtual time: it starts at a chosen date, idle days are cheap, and workers are still available after them.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +30,7 @@ fn seconds(count: u64) -> Seconds {
     Seconds { count }
 }
 
-/// Takes as long as its input says.
+/// A task that takes as long as its input.
 fn work() -> Task<Seconds, u32> {
     Task::new("work", async |Seconds { count }, context: Context| {
         sleep(Duration::from_secs(count)).await;
@@ -58,7 +57,7 @@ async fn real_time(virtual_time: impl Future) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_goes_by_the_date_that_the_engine_starts_at() {
+async fn the_engine_starts_at_the_date_that_is_set() {
     let start: DateTime<Utc> = "2028-02-28T23:59:50Z".parse().unwrap();
     let engine = Engine::builder().now(start).quirks(Quirks::all()).start().await.unwrap();
     assert_eq!(engine.now(), start);
@@ -90,7 +89,7 @@ async fn everything_goes_by_the_date_that_the_engine_starts_at() {
 }
 
 #[tokio::test]
-async fn a_date_that_no_sum_may_leave_the_calendar_from_is_refused() {
+async fn a_date_outside_the_supported_years_is_refused() {
     for date in ["1969-12-31T23:59:59Z", "9001-01-01T00:00:00Z", "-0500-01-01T00:00:00Z"] {
         let error = Engine::builder().now(date.parse().unwrap()).start().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{date}: {error}");
@@ -98,14 +97,14 @@ async fn a_date_that_no_sum_may_leave_the_calendar_from_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_days_cost_nothing() {
+async fn idle_days_are_cheap() {
     let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
     let running = worker(&hatchet, &task).await;
-    // With all heartbeats sent, five days took minutes.
+    // Sending all heartbeats took minutes.
     let cost = real_time(sleep(5 * DAY)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
-    // The worker is there all the same, and has work as soon as there is some.
+    // The worker is active and gets work at once.
     let row = shown(&hatchet, &running).await;
     let beat: DateTime<Utc> = row["lastHeartbeatAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(row["status"], "ACTIVE");
@@ -118,19 +117,19 @@ async fn idle_days_cost_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_takes_days_stays_with_its_worker() {
+async fn a_task_that_takes_days_is_not_reassigned() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
     let running = worker(&hatchet, &task).await;
     let run = hatchet.run(&task, &seconds(3 * DAY.as_secs())).start().await.unwrap();
     let cost = real_time(sleep(3 * DAY + SECOND)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
-    assert_eq!(run.result().await.unwrap(), 1, "it was never given away");
+    assert_eq!(run.result().await.unwrap(), 1, "it was not reassigned");
     assert_eq!(running.shutdown().await.completed, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn crons_of_idle_days_find_their_worker() {
+async fn crons_of_idle_days_run() {
     let engine = Engine::builder().now("2027-06-01T00:00:00Z".parse().unwrap()).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work().cron("0 * * * *").cron_input(&seconds(60)));
     let running = worker(&hatchet, &task).await;
@@ -140,7 +139,7 @@ async fn crons_of_idle_days_find_their_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_worker_that_goes_away_has_beaten_up_to_then() {
+async fn heartbeats_of_a_dropped_idle_worker_end_with_it() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
     let running = worker(&hatchet, &task).await;
@@ -154,15 +153,15 @@ async fn an_idle_worker_that_goes_away_has_beaten_up_to_then() {
     let beat: DateTime<Utc> = row["lastHeartbeatAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(row["status"], "INACTIVE");
     assert!((TimeDelta::zero()..=TimeDelta::seconds(2)).contains(&(end - beat)), "{beat} {end}");
-    // And nothing is given to it.
+    // It gets no more work.
     let run = hatchet.run(&task, &seconds(0)).start().await.unwrap();
     sleep(SECOND).await;
     assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
 }
 
-/// Its heartbeats are looked at as soon as anything can happen to them, and its stream is as open to accidents as any.
+/// Planned faults apply to its heartbeats and its stream.
 #[tokio::test(start_paused = true)]
-async fn accidents_of_an_idle_worker_are_noticed() {
+async fn faults_apply_to_an_idle_worker() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
     let running = worker(&hatchet, &task).await;
@@ -175,7 +174,7 @@ async fn accidents_of_an_idle_worker_are_noticed() {
     sleep(HOUR).await;
     let calls = 20;
     engine.faults().inject("Heartbeat", Fault::Refuse(14), calls).unwrap();
-    // One each two seconds: after five of them the worker counts as gone, after half a minute it has lost the task.
+    // A heartbeat every two seconds. The worker is inactive after 5 s, and loses the task after 30 s.
     sleep(12 * SECOND).await;
     assert!((5..=7).contains(&(calls - engine.faults().planned())), "{}", engine.faults().planned());
     assert_eq!(shown(&hatchet, &running).await["status"], "INACTIVE");
@@ -183,12 +182,12 @@ async fn accidents_of_an_idle_worker_are_noticed() {
     assert_eq!(engine.faults().planned(), 0);
     sleep(10 * SECOND).await;
     assert_eq!(shown(&hatchet, &running).await["status"], "ACTIVE");
-    assert_eq!(run.result().await.unwrap(), 2, "the first attempt was given up");
+    assert_eq!(run.result().await.unwrap(), 2, "the first attempt was reassigned");
     running.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_idle_workers_share_the_work_as_ever() {
+async fn two_idle_workers_share_the_work() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
     let other = engine.client_with(hatchet::Config::builder()).unwrap();
@@ -204,6 +203,6 @@ async fn two_idle_workers_share_the_work_as_ever() {
     for run in runs {
         assert_eq!(run.result().await.unwrap(), 1);
     }
-    assert!(begun.elapsed() < 11 * SECOND, "side by side: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < 11 * SECOND, "in parallel: {:?}", begun.elapsed());
     assert_eq!((one.shutdown().await.completed, two.shutdown().await.completed), (1, 1));
 }

@@ -23,8 +23,8 @@ type Sink = mpsc::Sender<Result<Message, Fault>>;
 
 enum Command {
     Do(Do),
-    /// A heartbeat: nothing that would interest an idle worker.
-    Beat(Do),
+    /// A heartbeat, which does not wake idle workers.
+    Heartbeat(Do),
     Open(StreamId, Sink, Do),
 }
 
@@ -62,12 +62,12 @@ impl Handle {
         self.send(Command::Do, command).await
     }
 
-    /// The same for a heartbeat, which leaves idle workers alone.
-    pub(crate) async fn beat<R: Send + 'static>(
+    /// Runs a command that does not wake idle workers.
+    pub(crate) async fn heartbeat<R: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
     ) -> Result<R, Fault> {
-        self.send(Command::Beat, command).await
+        self.send(Command::Heartbeat, command).await
     }
 
     async fn send<R: Send + 'static>(
@@ -172,7 +172,7 @@ impl Actor {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Beat(run) => self.turn(run),
+            Command::Heartbeat(run) => self.turn(run),
             Command::Do(run) => {
                 self.clock.wake_idle();
                 self.turn(run);
@@ -189,9 +189,9 @@ impl Actor {
     fn turn(&mut self, run: impl FnOnce(&mut Core, &mut Turn<'_>)) {
         let random = &mut self.random;
         let mut turn = Turn { now: self.clock.now(), random: &mut || random.next(), round: self.round };
-        // Beats that were not sent have come all the same, unless they would have been refused: then the worker must hear of it.
-        for (worker, at) in self.clock.counted_beats() {
-            if !self.core.count_beat(worker, at) {
+        // Heartbeats of idle workers arrive here. A worker whose heartbeat would be refused must send it to get the refusal.
+        for (worker, at) in self.clock.counted_heartbeats() {
+            if !self.core.count_heartbeat(worker, at) {
                 self.clock.wake_idle();
             }
         }

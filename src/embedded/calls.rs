@@ -111,8 +111,8 @@ mod tests {
     use super::*;
     use crate::embedded::Engine;
 
-    /// The calls in the text of a file: after each `.route(` its path, and then what answers to which method. The paths of
-    /// operations that are always refused come from tables, and no faults are needed there.
+    /// The calls in the source of a file: after each `.route(` its path, and then what answers to which method. Operations that
+    /// are always refused have their paths in tables, and need no faults.
     fn routes(text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for route in text.split(".route(").skip(1) {

@@ -76,8 +76,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets its clock: the time at which it starts, by default the machine's. From there on it goes by Tokio's clock, and with
-    /// it everything that has a time: runs, crons and schedules.
+    /// Sets the time at which the engine's clock starts, by default the machine's time. From then on it follows Tokio's clock. All
+    /// timestamps, crons and schedules of the engine follow it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -99,7 +99,7 @@ impl EngineBuilder {
     /// Starts it.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a time before the year 1970 or after 9000.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is taken; [`Config`](crate::ErrorKind::Config) for a
     /// client configuration that is wrong.
     pub async fn start(self) -> Result<Engine> {
@@ -137,7 +137,7 @@ impl EngineBuilder {
     }
 }
 
-/// The years that both sides can count on from: with all lengths of time that they know, no sum leaves the calendar.
+/// Within these years, no timeout or schedule leads to a time that cannot be represented.
 fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
     match now.filter(|now| !(1970..=9000).contains(&now.year())) {
         Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),

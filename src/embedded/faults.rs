@@ -70,7 +70,7 @@ struct Inner {
     /// How many calls are to go wrong: none in nearly every run, so calls look no further.
     planned: AtomicUsize,
     by_method: Mutex<Methods>,
-    /// Of the engine: while calls are to go wrong, idle workers send all their heartbeats.
+    /// The engine's clock: idle workers send every heartbeat while faults are planned.
     clock: Clock,
 }
 
@@ -97,7 +97,7 @@ impl Methods {
 }
 
 impl Faults {
-    /// None yet, of the engine with this clock.
+    /// No faults yet, for the engine with this clock.
     pub(super) fn of(clock: Clock) -> Self {
         Self(Arc::new(Inner { clock, ..Inner::default() }))
     }

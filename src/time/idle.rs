@@ -1,8 +1,8 @@
-//! Heartbeats that are counted and not sent.
+//! Heartbeats that are counted instead of sent.
 //!
-//! On virtual time a day goes by in a moment, but for the forty thousand heartbeats of each worker. As long as nothing else
-//! happens nobody looks at them, so a worker need not send them: it hands them in as a series, and the engine counts how many
-//! of them are over before it does anything else.
+//! On virtual time, the only cost of an idle day is the 43 200 heartbeats of each worker. They have no effect as long as
+//! nothing else happens. So an idle worker registers a series of heartbeats here instead of sending them, and the engine
+//! applies those that are due before each of its turns.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// What an engine in process shares with the workers of its clients.
+/// The series of all idle workers of one embedded engine. The engine and its clients share it.
 #[derive(Debug, Default)]
-pub(super) struct IdleBeats {
+pub(super) struct IdleHeartbeats {
     series: Mutex<AllSeries>,
     /// Ends all series.
     woken: Notify,
@@ -23,13 +23,13 @@ pub(super) struct IdleBeats {
 #[derive(Debug, Default)]
 struct AllSeries {
     running: BTreeMap<Uuid, Series>,
-    /// The last beats of series that have ended since anyone counted.
+    /// The last heartbeat of each series that has ended since the last `take`.
     ended: Vec<(Uuid, Instant)>,
-    /// Whether each beat is to be sent.
+    /// Whether workers must send every heartbeat.
     suspended: bool,
 }
 
-/// Beats at equal distances.
+/// Heartbeats at equal intervals.
 #[derive(Debug, Clone, Copy)]
 struct Series {
     first: Instant,
@@ -37,43 +37,44 @@ struct Series {
 }
 
 impl Series {
-    /// The last that is over by now, if one is.
+    /// The last one at or before a time.
     fn last(self, now: Instant) -> Option<Instant> {
         let elapsed = now.checked_duration_since(self.first)?.as_nanos();
         let over = elapsed.checked_rem(self.period.as_nanos()).unwrap_or_default();
         Some(now - Duration::from_nanos(u64::try_from(over).unwrap_or_default()))
     }
 
-    /// The first that is not over.
+    /// The first one after a time.
     fn next(self, now: Instant) -> Instant {
         self.last(now).map_or(self.first, |last| last + self.period)
     }
 }
 
-/// A series that runs for as long as this is there.
+/// Removes a series on drop.
 struct Running<'a> {
-    beats: &'a IdleBeats,
+    heartbeats: &'a IdleHeartbeats,
     worker: Uuid,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut all = self.beats.lock();
+        let mut all = self.heartbeats.lock();
         if let Some(last) = all.running.remove(&self.worker).and_then(|series| series.last(Instant::now())) {
             all.ended.push((self.worker, last));
         }
     }
 }
 
-impl IdleBeats {
-    /// Counts a worker's beats from the first on, until something happens. Returns when the next one is due.
+impl IdleHeartbeats {
+    /// Counts the heartbeats of a worker, starting with the one at `first`, until `wake` is called. Returns when the next one is
+    /// due.
     ///
     /// # Cancel safety
-    /// The beats that are over when it is dropped have been counted.
+    /// Heartbeats that were due before it is dropped are counted.
     pub(super) async fn count(&self, worker: Uuid, first: Instant, period: Duration) -> Instant {
         let woken = self.woken.notified();
         tokio::pin!(woken);
-        // Whatever happens from here on ends it.
+        // Registered before the series starts: a wake in between is not missed.
         woken.as_mut().enable();
         let series = Series { first, period };
         {
@@ -83,13 +84,13 @@ impl IdleBeats {
             }
             all.running.insert(worker, series);
         }
-        let running = Running { beats: self, worker };
+        let running = Running { heartbeats: self, worker };
         woken.await;
         drop(running);
         series.next(Instant::now())
     }
 
-    /// The last beat of each series that has had one since it was asked before, or has one still.
+    /// The last heartbeat of each running series, and of each series that has ended since the last call.
     pub(super) fn take(&self, now: Instant) -> Vec<(Uuid, Instant)> {
         let mut all = self.lock();
         let ended = std::mem::take(&mut all.ended);
@@ -97,12 +98,12 @@ impl IdleBeats {
         ended.into_iter().chain(running).collect()
     }
 
-    /// Something has happened: from here on, workers send their beats again.
+    /// Ends all series: the workers send their heartbeats again.
     pub(super) fn wake(&self) {
         self.woken.notify_waiters();
     }
 
-    /// Whether each beat is to be sent, because what becomes of it is not decided by the engine alone.
+    /// Sets whether workers must send every heartbeat. Planned faults apply only to calls that are made.
     pub(super) fn suspend(&self, suspended: bool) {
         self.lock().suspended = suspended;
         self.wake();
@@ -125,56 +126,56 @@ mod tests {
     const WORKER: Uuid = Uuid::from_u128(1);
     const PERIOD: Duration = Duration::from_secs(2);
 
-    fn counting(beats: &Arc<IdleBeats>, first: Instant) -> tokio::task::JoinHandle<Instant> {
-        let beats = Arc::clone(beats);
-        tokio::spawn(async move { beats.count(WORKER, first, PERIOD).await })
+    fn counting(heartbeats: &Arc<IdleHeartbeats>, first: Instant) -> tokio::task::JoinHandle<Instant> {
+        let heartbeats = Arc::clone(heartbeats);
+        tokio::spawn(async move { heartbeats.count(WORKER, first, PERIOD).await })
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beats_are_counted_until_something_happens() {
-        let (beats, start) = (Arc::new(IdleBeats::default()), Instant::now());
-        let series = counting(&beats, start + PERIOD);
+    async fn heartbeats_are_counted_until_the_wake() {
+        let (heartbeats, start) = (Arc::new(IdleHeartbeats::default()), Instant::now());
+        let series = counting(&heartbeats, start + PERIOD);
         sleep(Duration::from_millis(1999)).await;
-        assert_eq!(beats.take(Instant::now()), []);
+        assert_eq!(heartbeats.take(Instant::now()), []);
         sleep(Duration::from_millis(1)).await;
-        assert_eq!(beats.take(Instant::now()), [(WORKER, start + PERIOD)]);
+        assert_eq!(heartbeats.take(Instant::now()), [(WORKER, start + PERIOD)]);
         sleep(Duration::from_secs(86_401)).await;
-        assert_eq!(beats.take(Instant::now()), [(WORKER, start + Duration::from_secs(86_402))]);
-        beats.wake();
+        assert_eq!(heartbeats.take(Instant::now()), [(WORKER, start + Duration::from_secs(86_402))]);
+        heartbeats.wake();
         assert_eq!(series.await.unwrap(), start + Duration::from_secs(86_404));
-        // What has ended is told once more, and then no longer.
-        assert_eq!(beats.take(Instant::now()), [(WORKER, start + Duration::from_secs(86_402))]);
-        assert_eq!(beats.take(Instant::now()), []);
+        // A series that has ended is returned once more.
+        assert_eq!(heartbeats.take(Instant::now()), [(WORKER, start + Duration::from_secs(86_402))]);
+        assert_eq!(heartbeats.take(Instant::now()), []);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_that_is_gone_has_beaten_up_to_then() {
-        let (beats, start) = (Arc::new(IdleBeats::default()), Instant::now());
-        let series = counting(&beats, start + PERIOD);
+    async fn a_dropped_series_counts_up_to_its_drop() {
+        let (heartbeats, start) = (Arc::new(IdleHeartbeats::default()), Instant::now());
+        let series = counting(&heartbeats, start + PERIOD);
         sleep(Duration::from_secs(7)).await;
         series.abort();
         assert!(series.await.unwrap_err().is_cancelled());
         advance(Duration::from_secs(3600)).await;
-        assert_eq!(beats.take(Instant::now()), [(WORKER, start + Duration::from_secs(6))]);
+        assert_eq!(heartbeats.take(Instant::now()), [(WORKER, start + Duration::from_secs(6))]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beats_that_are_all_to_be_sent_are_not_counted() {
-        let (beats, start) = (Arc::new(IdleBeats::default()), Instant::now());
-        let series = counting(&beats, start + PERIOD);
+    async fn nothing_is_counted_while_suspended() {
+        let (heartbeats, start) = (Arc::new(IdleHeartbeats::default()), Instant::now());
+        let series = counting(&heartbeats, start + PERIOD);
         sleep(Duration::from_secs(3)).await;
-        beats.suspend(true);
+        heartbeats.suspend(true);
         assert_eq!(series.await.unwrap(), start + 2 * PERIOD);
-        assert_eq!(counting(&beats, start + 2 * PERIOD).await.unwrap(), start + 2 * PERIOD);
-        beats.suspend(false);
-        let series = counting(&beats, start + 2 * PERIOD);
+        assert_eq!(counting(&heartbeats, start + 2 * PERIOD).await.unwrap(), start + 2 * PERIOD);
+        heartbeats.suspend(false);
+        let series = counting(&heartbeats, start + 2 * PERIOD);
         sleep(Duration::from_secs(3600)).await;
         assert!(!series.is_finished());
     }
 
     proptest! {
         #[test]
-        fn the_next_beat_is_the_first_after_now(millis in 0_u64..10_000_000, period in 1_u64..10_000, behind in 0_u64..5_000) {
+        fn the_next_heartbeat_is_the_first_after_a_time(millis in 0_u64..10_000_000, period in 1_u64..10_000, behind in 0_u64..5_000) {
             let first = Instant::now() + Duration::from_secs(3600);
             let series = Series { first, period: Duration::from_millis(period) };
             let before = first - Duration::from_millis(behind + 1);

@@ -47,7 +47,7 @@ pub(super) async fn beat(client: Client, worker: WorkerId, mut opened: mpsc::Rec
                 next = Instant::now();
                 continue;
             }
-            due = clock.next_beat(worker.as_uuid(), next, PERIOD, idle) => next = due,
+            due = clock.next_heartbeat(worker.as_uuid(), next, PERIOD, idle) => next = due,
         }
         let asked = Instant::now();
         let beat = match client.rpc().dispatcher.heartbeat(&worker.to_string(), clock.now()).await {

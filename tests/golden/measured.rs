@@ -211,7 +211,7 @@ async fn a_run_has_the_engines_times_and_its_task_the_workers() {
     assert_eq!(times(&shown["tasks"][0]), [json!(begun), json!(ended), json!(9000)]);
     let [started, finished, duration] = times(&shown["run"]);
     assert_eq!(duration, 1000);
-    // The two clocks are a moment apart, and REST hears of it later.
+    // The two clocks differ by a moment, and REST's store is late.
     for (at, expected) in [(started, assigned), (finished, now)] {
         let off = at.as_str().unwrap().parse::<DateTime<Utc>>().unwrap() - expected;
         assert!(off.abs() < TimeDelta::milliseconds(50), "{off}");
@@ -321,7 +321,7 @@ async fn a_cancel_by_filter_names_all_that_match_and_a_replay_the_newest_thousan
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_are_cut_by_one_creation_time_and_show_another() {
+async fn lists_are_paged_by_another_creation_time_than_they_show() {
     let dag = super::recording::workflow(&Value::Null, NAME, &json!({"parents": {"a": [], "b": ["a"]}}));
     for late in [true, false] {
         let quirks = if late { Quirks::all() } else { Quirks::all().without(Quirk::LateCreationTimes) };
@@ -344,7 +344,7 @@ async fn lists_are_cut_by_one_creation_time_and_show_another() {
         let cut = |row: &Value, pointer: &str| time(row, pointer).to_rfc3339_opts(SecondsFormat::Micros, true);
         let until = stage.listed(&format!("{EVER}&until={}", cut(&rows[1], "/metadata/createdAt"))).await;
         assert_eq!(ids(&until), ids(&rows[1..]));
-        // By the time that is shown, nothing is left out.
+        // By the time that is shown, no row is cut off.
         let until = stage.listed(&format!("{EVER}&until={}", cut(&rows[1], "/createdAt"))).await;
         assert_eq!(until.len(), if late { 3 } else { 2 });
         let run = stage.shown(&format!("workflow-runs/{}", rows[0]["metadata"]["id"].as_str().unwrap())).await;
@@ -353,7 +353,7 @@ async fn lists_are_cut_by_one_creation_time_and_show_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_ends_as_it_is_made_ends_a_little_later() {
+async fn a_task_that_is_cancelled_when_it_is_created_ends_later() {
     let dag = super::recording::workflow(&Value::Null, NAME, &json!({"parents": {"a": [], "b": ["a"], "c": ["a"]}}));
     let stage = Stage::set(Quirks::all(), 7).await;
     stage.put(&dag).await;
@@ -374,7 +374,7 @@ async fn a_task_that_ends_as_it_is_made_ends_a_little_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn some_that_were_cancelled_in_their_queue_turn_to_failed_by_rest() {
+async fn some_runs_that_were_cancelled_while_queued_become_failed_in_rest() {
     let stage = Stage::set(Quirks::all(), 7).await;
     let task = json!({"readable_id": "work", "action": "fx:work", "timeout": "60s", "schedule_timeout": "20s"});
     stage.put(&json!({"name": NAME, "tasks": [task]})).await;

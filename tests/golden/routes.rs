@@ -1,4 +1,4 @@
-//! Routes that are in no recording: what their answers are made of.
+//! Routes that are in no recording: the content of their answers.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn the_keys_of_events_are_those_of_the_last_day() {
     for key in ["b:2", "a:1", "b:2"] {
         push(key).await;
     }
-    // As long as an event is not shown, neither is its key.
+    // A key appears with its event.
     assert_eq!(keys().await, Vec::<Value>::new());
     sleep(Duration::from_secs(1)).await;
     assert_eq!(keys().await, ["a:1", "b:2"]);
@@ -44,7 +44,7 @@ async fn the_keys_of_events_are_those_of_the_last_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_are_listed_with_all_that_is_known_of_them() {
+async fn workers_are_listed_with_their_details() {
     let stage = stage().await;
     let runtime =
         json!({"sdk_version": "1.2.3", "language": "PYTHON", "language_version": "3.12", "os": "linux", "extra": "x"});
@@ -60,7 +60,7 @@ async fn workers_are_listed_with_all_that_is_known_of_them() {
     stage.trigger(NAME, &json!({})).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(heard.messages().len(), 1);
-    // One that has never beaten is not there.
+    // A worker without a heartbeat is not listed.
     let listed = stage.look("tenants/{t}/worker").await;
     assert_eq!(listed["pagination"], json!({"current_page": 1, "next_page": 1, "num_pages": 1}));
     let rows = listed["rows"].as_array().unwrap();
@@ -87,7 +87,7 @@ async fn workers_are_listed_with_all_that_is_known_of_them() {
     });
     assert_eq!(*row, expected);
 
-    // By itself, a worker has its workflows, too; one that was paused shows neither labels nor actions.
+    // One worker has its workflows, too. The answer to a pause has neither labels nor actions.
     let path = format!("workers/{}", one["worker_id"].as_str().unwrap());
     let alone = stage.look(&path).await;
     assert_eq!(alone["registeredWorkflows"][0]["name"], NAME);
@@ -96,9 +96,9 @@ async fn workers_are_listed_with_all_that_is_known_of_them() {
     assert_eq!((status, &paused["status"], &paused["actions"]), (200, &json!("PAUSED"), &Value::Null));
     assert!(paused.get("labels").is_none());
 
-    // The second one beats once: newest first.
-    let beat = json!({"worker_id": two["worker_id"]});
-    stage.wire.call("Dispatcher.Heartbeat", &beat).await.unwrap();
+    // The second one sends a heartbeat: newest first.
+    let heartbeat = json!({"worker_id": two["worker_id"]});
+    stage.wire.call("Dispatcher.Heartbeat", &heartbeat).await.unwrap();
     let names = async |query: &str| {
         let rows = stage.rows(&format!("tenants/{{t}}/worker{query}")).await;
         rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -113,7 +113,7 @@ async fn workers_are_listed_with_all_that_is_known_of_them() {
     let (status, body) = stage.send(Method::GET, "tenants/{t}/worker?labels=zone:", None).await;
     let text = "invalid label filter format: zone:, expected key:value";
     assert_eq!((status, body), (400, json!({"errors": [{"description": text}]})));
-    // Silence counts more than a pause, and a day of it for ever.
+    // INACTIVE wins over PAUSED. After a day without a heartbeat a worker is not listed.
     sleep(Duration::from_secs(6)).await;
     assert_eq!(names("?statuses=INACTIVE").await, ["two"]);
     sleep(Duration::from_secs(24 * 3600)).await;
@@ -121,7 +121,7 @@ async fn workers_are_listed_with_all_that_is_known_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_can_do_nothing_is_too_much_for_the_server() {
+async fn a_worker_without_actions_is_500() {
     let stage = stage().await;
     let worker = stage.wire.call("Dispatcher.Register", &json!({"worker_name": "idle"})).await.unwrap();
     let path = format!("workers/{}", worker["worker_id"].as_str().unwrap());
@@ -129,7 +129,7 @@ async fn a_worker_that_can_do_nothing_is_too_much_for_the_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tenant_is_of_the_second_version() {
+async fn the_tenant_has_version_v1() {
     let stage = stage().await;
     let tenant = stage.look("tenants/{t}").await;
     assert_eq!((&tenant["metadata"]["id"], &tenant["version"]), (&json!(stage.tenant), &json!("V1")));
@@ -140,7 +140,7 @@ async fn the_tenant_is_of_the_second_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_workflow_cannot_be_paused_yet_and_that_is_told_only_of_one_that_is_there() {
+async fn pausing_a_workflow_is_not_implemented_and_unknown_ones_are_404() {
     let stage = stage().await;
     let id = stage.rows("tenants/{t}/workflows").await[0]["metadata"]["id"].as_str().unwrap().to_owned();
     let pause = async |id: &str| {
@@ -154,9 +154,9 @@ async fn a_workflow_cannot_be_paused_yet_and_that_is_told_only_of_one_that_is_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn expressions_are_tried_out() {
+async fn cel_expressions_are_evaluated() {
     let stage = stage().await;
-    let try_out = async |body: Value| stage.send(Method::POST, "stable/tenants/{t}/cel/debug", Some(body)).await;
+    let evaluate = async |body: Value| stage.send(Method::POST, "stable/tenants/{t}/cel/debug", Some(body)).await;
     let asked = |expression: &str| {
         json!({
             "expression": expression, "input": {"n": 1, "list": []}, "additionalMetadata": {"m": "x"},
@@ -170,7 +170,7 @@ async fn expressions_are_tried_out() {
         ("has(input.nothing)", false),
     ] {
         assert_eq!(
-            try_out(asked(expression)).await,
+            evaluate(asked(expression)).await,
             (200, json!({"status": "SUCCESS", "output": output})),
             "{expression}"
         );
@@ -183,28 +183,32 @@ async fn expressions_are_tried_out() {
         ("input", "expression did not evaluate to a boolean: got map"),
         ("input.list", "expression did not evaluate to a boolean: got list"),
     ] {
-        assert_eq!(try_out(asked(expression)).await, (200, json!({"status": "ERROR", "error": error})), "{expression}");
+        assert_eq!(
+            evaluate(asked(expression)).await,
+            (200, json!({"status": "ERROR", "error": error})),
+            "{expression}"
+        );
     }
-    // The rest of the text is the library's that the server uses.
+    // The rest of the message comes from the server's CEL library.
     for (expression, start) in [
         ("input.v >", "failed to compile expression: "),
         ("", "failed to compile expression: "),
         ("nobody.x", "failed to compile expression: "),
         ("input.nothing == 1", "failed to evaluate expression: "),
-        // They are declared, and nothing is known of them.
+        // They are declared and have no value.
         ("event_key == 'x'", "failed to evaluate expression: "),
         ("event_id == 'x'", "failed to evaluate expression: "),
     ] {
-        let (status, body) = try_out(asked(expression)).await;
+        let (status, body) = evaluate(asked(expression)).await;
         assert_eq!((status, &body["status"], body.get("output")), (200, &json!("ERROR"), None), "{expression}");
         assert!(body["error"].as_str().unwrap().starts_with(start), "{expression}: {body}");
     }
-    let (status, body) = try_out(asked("input.n * 2 == 2")).await;
+    let (status, body) = evaluate(asked("input.n * 2 == 2")).await;
     let text = "the embedded engine does not implement the CEL expression `input.n * 2 == 2` yet";
     assert_eq!((status, body), (501, json!({"message": text})));
-    // What is left out is empty.
-    assert_eq!(try_out(json!({"expression": "has(input.n) || has(payload.p)"})).await.1["output"], false);
-    let (status, body) = try_out(json!({"expression": 1, "input": {}})).await;
+    // Absent objects are empty.
+    assert_eq!(evaluate(json!({"expression": "has(input.n) || has(payload.p)"})).await.1["output"], false);
+    let (status, body) = evaluate(json!({"expression": 1, "input": {}})).await;
     assert_eq!(status, 400, "{body}");
     assert!(body["message"].as_str().unwrap().starts_with("Unmarshal type error: expected=string, got=number"));
 }

@@ -9,8 +9,8 @@ use super::timers::Timer;
 use super::types::Turn;
 use super::{Core, Quirk};
 
-/// Of so many that are cancelled in their queue, one is timed out there all the same: of 383 it were 83.
-const ONE_IN: u32 = 5;
+/// One in this many tasks that are cancelled while queued gets a scheduling timeout later (measured: 83 of 383).
+const TIMED_OUT_ONE_IN: u32 = 5;
 /// How long each of many cancels takes: 2000 take a little over six seconds.
 const EACH: Duration = Duration::from_millis(3);
 
@@ -62,17 +62,17 @@ impl Core {
         }
     }
 
-    /// Some tasks are timed out although they were cancelled while they were queued.
-    pub(super) fn forget_cancel(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
+    /// Keeps the schedule timeout of some tasks that are cancelled while queued.
+    pub(super) fn keep_schedule_timeout(&mut self, turn: &mut Turn<'_>, key: TaskKey) {
         let Some((_, task)) = self.runs.task(key).filter(|_| self.has(Quirk::TimedOutCancels)) else { return };
         let State::Queued { timer: Some((at, _)), .. } = task.state else { return };
         let retry_count = task.retry_count;
-        if turn.below(ONE_IN) == 0 {
+        if turn.below(TIMED_OUT_ONE_IN) == 0 {
             self.timers.set(at, Timer::TimedOutCancel(key, retry_count));
         }
     }
 
-    /// Adds the end that such a task has in the eyes of REST.
+    /// Adds a scheduling timeout to a task that was cancelled, if it is still in the same attempt.
     pub(super) fn time_out_cancelled(&mut self, turn: &mut Turn<'_>, key: TaskKey, retry_count: i32) {
         let is_it = |(_, task): (&Run, &Task)| task.retry_count == retry_count && task.state == State::Ended;
         if self.runs.task(key).is_some_and(is_it) {

@@ -164,8 +164,8 @@ impl Run {
 /// How long what follows in a DAG lies in its queue before anyone looks.
 const LATE: Duration = Duration::from_millis(20);
 
-/// How long after it is made a task ends that ends as it is made. Several of them are not stamped alike.
-fn end_as_made(place: u16) -> Duration {
+/// The time between the creation and the end of a task that is skipped or cancelled when it is created. It differs by task.
+fn end_delay(place: u16) -> Duration {
     Duration::from_millis(20) + Duration::from_micros(70) * u32::from(place)
 }
 
@@ -235,8 +235,7 @@ impl Core {
             Fate::Skip => (TaskEventKind::Skipped, End::Skipped),
             Fate::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
         };
-        let at =
-            if self.has(Quirk::LateCreationTimes) && is_new { turn.now + end_as_made(key.place) } else { turn.now };
+        let at = if self.has(Quirk::LateCreationTimes) && is_new { turn.now + end_delay(key.place) } else { turn.now };
         self.record(key, kind, at, None, None);
         self.settle(turn, key, end);
         if is_new {

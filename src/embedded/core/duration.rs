@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_written_as_go_writes_them() {
+    fn durations_are_formatted_as_in_go() {
         for (millis, text) in [
             (0, "0s"),
             (500, "500ms"),

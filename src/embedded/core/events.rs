@@ -17,7 +17,7 @@ use super::{Core, Quirk};
 const KEPT: [&str; 2] = ["hatchet__source_workflow_run_id", "hatchet__source_step_run_id"];
 /// How long REST takes to show an event.
 const LAG: Duration = Duration::from_millis(120);
-/// How long its runs take after that, at the most.
+/// The longest delay of its runs after that.
 const RUNS_LAG_MICROS: u128 = 80_000;
 
 /// An event as it comes, its texts checked.
@@ -132,14 +132,13 @@ impl Core {
         if self.has(Quirk::RestLag) { event.at + LAG } else { event.at }
     }
 
-    /// Whether REST knows by now which runs an event has started: they have a message of their own, which comes after the
-    /// event's.
+    /// Whether REST already shows which runs an event has started. It gets them in a separate message, after the event.
     pub(crate) fn shows_runs_of(&self, event: &Event, now: At) -> bool {
         !self.has(Quirk::ScatteredRows) || now >= self.shown_from(event) + runs_lag(event.id)
     }
 }
 
-/// How long the runs of an event take to appear after it: mostly some twenty milliseconds, and never more than eighty.
+/// The delay between an event and its runs in REST: 20 ms in the median, at most 80 ms.
 fn runs_lag(event: Uuid) -> Duration {
     let share = event.as_u128() % 1000;
     Duration::from_micros(u64::try_from(RUNS_LAG_MICROS * share * share / 1_000_000).unwrap_or_default())

@@ -103,7 +103,7 @@ impl Core {
             return;
         }
         self.tell_worker(key);
-        self.forget_cancel(turn, key);
+        self.keep_schedule_timeout(turn, key);
         self.release(turn, key);
         self.end(turn, key, End::Cancelled);
     }
@@ -169,7 +169,7 @@ impl Core {
         let delay = step.definition.backoff_factor.map(|factor| {
             let most = step.definition.backoff_max_seconds.unwrap_or(86400);
             let length = Duration::from_secs_f64(f64::from(factor).powi(number).min(f64::from(most)));
-            // It counts in milliseconds.
+            // The engine cuts it to milliseconds.
             Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
         });
         let text = match delay {
@@ -227,7 +227,7 @@ impl Core {
         self.add_end(turn, key, end);
     }
 
-    /// Keeps one more end of a task that is over, and announces what that makes of its run.
+    /// Adds another final row to a task that has ended, and publishes the run's status.
     pub(super) fn add_end(&mut self, turn: &mut Turn<'_>, key: TaskKey, end: End) {
         let kind = end.kind();
         self.add_final(turn, key, end);

@@ -131,7 +131,7 @@ impl Core {
         }
     }
 
-    /// How long an attempt at a task may take.
+    /// The execution timeout of a task.
     fn timeout(&self, key: TaskKey) -> Duration {
         let text = self.runs.task(key).and_then(|(run, task)| run.step(task)).map(|step| &*step.definition.timeout);
         duration::parse(text.filter(|text| !text.is_empty()).unwrap_or(TIMEOUT)).unwrap_or_default()

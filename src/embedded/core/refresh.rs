@@ -1,4 +1,4 @@
-//! Giving an attempt that runs more time.
+//! `RefreshTimeout`: more time for a running attempt.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use super::{Core, duration};
 use crate::time::is_sane;
 
 impl Core {
-    /// Moves the end of a running attempt's time. Returns when that is now. Of several moves, only the first leaves an event.
+    /// Extends the execution timeout of a running attempt, and returns its new end. Only the first extension of an attempt is
+    /// recorded as an event.
     pub(crate) fn refresh_timeout(&mut self, turn: &mut Turn<'_>, task: Uuid, by: &str) -> Result<At, Fault> {
         let by = increment(by)?;
         let key = self.known_task(task)?;
@@ -38,7 +39,7 @@ impl Core {
     }
 }
 
-/// How much more time is asked for.
+/// Parses the requested extension.
 fn increment(text: &str) -> Result<Duration, Fault> {
     duration::parse(text).ok_or_else(|| {
         let mut problems = Problems::default();

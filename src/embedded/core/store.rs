@@ -10,7 +10,7 @@ use super::rules::{Rules, Special};
 use super::timers::TimerKey;
 use super::types::{At, EventKind, ParentLink, TaskDefinition};
 
-/// Where numbers begin: in a database of some age, no small number is one of them.
+/// The first number: high enough not to be taken for an attempt or a count.
 const FIRST_NUMBER: u32 = 1_001;
 
 /// Names a run by the order of its creation.

@@ -14,7 +14,7 @@ pub(super) enum Timer {
     Execution(TaskKey),
     /// A queued task has waited for too long.
     Schedule(TaskKey),
-    /// A task that was cancelled in its queue, in this attempt, has waited there for too long.
+    /// The schedule timeout of a task that was cancelled while queued, in this attempt.
     TimedOutCancel(TaskKey, i32),
     /// A task that waits for its next attempt is to be queued.
     Requeue(TaskKey),

@@ -147,7 +147,7 @@ pub(crate) struct Registration {
     pub(crate) runtime: Runtime,
 }
 
-/// The program that a worker is in, by its own words.
+/// What a worker reports about its program.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Runtime {
     /// In REST's spelling.

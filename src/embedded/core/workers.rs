@@ -32,7 +32,7 @@ pub(crate) struct Worker {
     paused: Option<At>,
     /// Open streams, oldest first: work goes to the first, cancellations to all.
     pub(super) streams: Vec<StreamId>,
-    /// What it runs, and until when each may take.
+    /// Running tasks, with the end of each one's execution timeout.
     pub(super) running: BTreeMap<TaskKey, At>,
     link: Link,
     /// Whether there is a timer that looks for its silence.
@@ -152,8 +152,8 @@ impl Core {
         Ok(())
     }
 
-    /// A beat that came before, and that nobody was told of. Returns whether it was accepted.
-    pub(crate) fn count_beat(&mut self, worker: Uuid, at: At) -> bool {
+    /// Records a heartbeat that was due earlier. Returns false if it would have been refused.
+    pub(crate) fn count_heartbeat(&mut self, worker: Uuid, at: At) -> bool {
         let Some(holder) = self.workers.get_mut(&worker).filter(|holder| holder.link == Link::Live) else {
             return false;
         };
@@ -193,7 +193,7 @@ impl Core {
         self.workers.iter().map(|(id, worker)| (*id, worker))
     }
 
-    /// The workflows of which a worker can do a task, with their names.
+    /// The workflows that have a task which the worker can run, with their names.
     pub(crate) fn workflows_of(&self, worker: &Worker) -> impl Iterator<Item = (Uuid, &str)> {
         let is_of = |view: &WorkflowView<'_>| {
             view.workflow.latest.steps.iter().any(|step| worker.actions.contains(&*step.action))

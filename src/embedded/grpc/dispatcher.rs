@@ -80,7 +80,7 @@ impl Dispatcher for Engine {
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let worker = worker_id(&sized(request)?.worker_id)?;
-        self.core.beat(move |core, turn| core.heartbeat(turn, worker)).await??;
+        self.core.heartbeat(move |core, turn| core.heartbeat(turn, worker)).await??;
         answer(HeartbeatResponse {})
     }
 
@@ -325,8 +325,7 @@ fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {
     labels.into_iter().map(|(key, value)| (key, label(value))).collect()
 }
 
-/// What a worker says of the program that it is in. A language that it names must be one of four; the first number stands for
-/// none.
+/// Reads what a worker reports about its program. The language must be one of the four that the contract names.
 fn runtime(info: RuntimeInfo) -> Result<Runtime, Fault> {
     let language = info.language.map(|number| match Sdks::try_from(number) {
         Ok(Sdks::Go) => Ok("GOLANG"),

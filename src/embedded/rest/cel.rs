@@ -1,4 +1,4 @@
-//! Trying an expression out.
+//! Evaluation of CEL expressions for debugging.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -29,7 +29,7 @@ async fn debug(_: OfTenant, bytes: Bytes) -> Answer {
             return Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, text));
         }
     };
-    // An event's id and key may be named, and here they are not there.
+    // `event_id` and `event_key` are declared and have no value here.
     let names = [("input", &input), ("additional_metadata", &metadata), ("payload", &payload)];
     Ok(match expression.truth(&Names(&names)) {
         Some(Truth::Known(output)) => answer(&json!({"status": "SUCCESS", "output": output})),

@@ -4,21 +4,20 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::json::{
-    add_key, add_parent, error, extend, heard, meta, object, or_never, output, run_duration, stamp, task_event,
+    add_key, add_parent, error, extend, meta, object, or_never, output, recorded, run_duration, stamp, task_event,
     task_row,
 };
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
 use crate::embedded::core::types::At;
 
-/// When the first was heard of a run's current attempts, when the first of them began, and when the last one ended so far: as
-/// REST heard of it.
+/// The creation, start and end of a run's current attempts, as REST's store recorded them.
 fn times(core: &Core, run: &Run) -> [Option<At>; 3] {
     let first = run.present().filter_map(Task::first_heard).min();
     let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();
     let ended = run.present().filter(|task| task.state == State::Ended);
     let finished = ended.filter_map(Task::last_final).map(|row| row.at).max();
-    [first, started, finished].map(|at| heard(core, run, at))
+    [first, started, finished].map(|at| recorded(core, run, at))
 }
 
 fn name(run: &Run) -> String {

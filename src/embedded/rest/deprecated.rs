@@ -1,4 +1,4 @@
-//! Operations of the server's first version. Its second one still has their routes, and refuses each of them.
+//! Operations of Hatchet v0. The server still has their routes and refuses all of them.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-/// Those that are refused once the tenant and the token are known to be right, each with its text.
+/// Refused after the tenant and the token were checked, with these messages.
 const OF_TENANT: &[(MethodFilter, &str, &str)] = &[
     (GET, "/api/v1/tenants/{tenant}/events", "EventList is deprecated"),
     (POST, "/api/v1/tenants/{tenant}/events", "EventCreate is deprecated"),
@@ -53,7 +53,7 @@ const OF_TENANT: &[(MethodFilter, &str, &str)] = &[
     (GET, "/api/v1/tenants/{tenant}/workflows/runs/metrics", "WorkflowRunGetMetrics is deprecated"),
 ];
 
-/// Those about runs, steps and webhooks of the first version, which are not even looked for, nor is the token looked at.
+/// About runs, steps and webhooks of v0: refused without a lookup, and before the token is checked.
 const OF_NOTHING: &[(MethodFilter, &str)] = &[
     (GET, "/api/v1/step-runs/{step-run}/archives"),
     (GET, "/api/v1/step-runs/{step-run}/events"),
@@ -68,7 +68,7 @@ const OF_NOTHING: &[(MethodFilter, &str)] = &[
     (GET, "/api/v1/webhook-workers/{webhook}/requests"),
 ];
 
-/// Those about a workflow, which is looked for first. The server has no words for two of them.
+/// Refused after the workflow was found. Without a message, the server answers 500.
 const OF_WORKFLOW: &[(MethodFilter, &str, Option<&str>)] = &[
     (GET, "/api/v1/tenants/{tenant}/workflows/{workflow}/worker-count", None),
     (GET, "/api/v1/workflows/{workflow}/metrics", None),

@@ -85,7 +85,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(answer(&body))
 }
 
-/// The keys of the last day's events.
+/// The keys of all events of the last day.
 async fn keys(OfTenant(engine): OfTenant) -> Answer {
     let look = |core: &Core, now: At| {
         let recent = core.events(now, None).take_while(|event| event.at > now - DAY);

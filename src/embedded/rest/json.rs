@@ -16,7 +16,7 @@ use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
-/// Where numbers of events begin: in a database of some age, no small number is one of them.
+/// The first number of an event: high enough not to be taken for an attempt or a count.
 const FIRST_NUMBER: i64 = 1_000;
 /// What the server's subtraction gives when one of the two is never.
 const ENDLESS: i64 = 9_223_372_036_854;
@@ -91,9 +91,9 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     })
 }
 
-/// When REST heard of something that happened to a run: later than it happened, by as much for all of the run, and for all
-/// runs of one call.
-pub(super) fn heard(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
+/// The time at which REST's store recorded something about a run. The delay is the same for the whole run, and for all runs of
+/// one call.
+pub(super) fn recorded(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
     let late = 14_000 + run.created.timestamp_micros().unsigned_abs() % 26_000;
     at.map(|at| if core.has(Quirk::LateCreationTimes) { at + Duration::from_micros(late) } else { at })
 }
@@ -105,7 +105,7 @@ fn single(core: &Core, run: &Run, now: At) -> Value {
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
     let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
     let created = first.and_then(Task::first_heard);
-    let [created, started, finished] = [created, started, finished].map(|at| heard(core, run, at));
+    let [created, started, finished] = [created, started, finished].map(|at| recorded(core, run, at));
     json!({
         "metadata": meta(run.id, run.created),
         "additionalMetadata": object(&run.metadata),

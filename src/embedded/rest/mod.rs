@@ -282,7 +282,7 @@ async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(answer(&body))
 }
 
-/// The server's answer to a route that its contract does not have, and to a method that a route does not have.
+/// The server's answer to a route or a method that is not in its contract.
 async fn unknown() -> Response {
     (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "application/json")], "null").into_response()
 }

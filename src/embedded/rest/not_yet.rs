@@ -1,5 +1,5 @@
-//! The operations of the server's REST API that this engine does not have yet. Each answers 501 and names itself, so that a
-//! client never takes a missing feature for a missing route.
+//! Operations of the REST contract that are not implemented. Each answers 501 with its operation id, so that a missing feature
+//! does not look like a missing route.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -12,7 +12,7 @@ const GET: MethodFilter = MethodFilter::GET;
 const PATCH: MethodFilter = MethodFilter::PATCH;
 const POST: MethodFilter = MethodFilter::POST;
 
-/// Each with the name that the server's contract gives it.
+/// By the operation ids of the contract.
 const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
     ("alert-email-group:create", POST, "/api/v1/tenants/{tenant}/alerting-email-groups"),
     ("alert-email-group:delete", DELETE, "/api/v1/alerting-email-groups/{alert-email-group}"),
@@ -94,7 +94,7 @@ pub(super) fn routes() -> Router<Engine> {
     })
 }
 
-/// What an operation answers that there is no engine for yet.
+/// The answer of an operation that is not implemented.
 pub(super) fn refusal(operation: &str) -> Refusal {
     let text = format!("the embedded engine does not implement {operation} yet");
     Refusal::Text(StatusCode::NOT_IMPLEMENTED, text)

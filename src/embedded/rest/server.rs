@@ -1,4 +1,4 @@
-//! What the server says about itself, and about its one tenant.
+//! Health, version and settings of the server, and its tenant.
 
 use axum::Router;
 use axum::extract::State;
@@ -22,18 +22,18 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/version", get(version))
 }
 
-/// As long as anyone can be asked, all is well.
+/// Healthy as long as the core answers.
 async fn alive(State(engine): State<Engine>) -> Answer {
     engine.core.call(|_, _| ()).await?;
     Ok(StatusCode::OK.into_response())
 }
 
-/// A server of one's own says so in the form of an error, and with the status of a success.
+/// A self-hosted server answers with an error body and status 200.
 async fn cloud() -> Response {
     answer(&json!({"errors": [{"description": "oss"}]}))
 }
 
-/// The settings of a server that nobody has changed.
+/// The default settings of a server.
 async fn meta() -> Response {
     answer(&json!({
         "allowChangePassword": true,

@@ -65,7 +65,7 @@ fn refusal(fault: Fault) -> Refusal {
 fn nothing_but(id: Uuid, now: At) -> Value {
     let nobody = Uuid::nil().to_string();
     let mut metadata = render::meta(id, now);
-    // The server looks at its clock twice.
+    // The server reads its clock twice.
     render::extend(&mut metadata, json!({"updatedAt": render::stamp(now + Duration::from_micros(1))}));
     json!({
         "run": {

@@ -19,11 +19,11 @@ use crate::embedded::core::Core;
 use crate::embedded::core::types::{At, Label};
 use crate::embedded::core::workers::Worker;
 
-/// Who has the workers' streams: there is one of it.
+/// The id of the only dispatcher.
 const DISPATCHER: Uuid = uuid::uuid!("6f1c8a52-3d0b-4a57-9c2e-41d8b7e05f13");
-/// A worker that has been silent for longer is not listed.
+/// Workers without a heartbeat for this long are not listed.
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The most in a list whose length is not said.
+/// The default limit of a list.
 const MOST_LISTED: usize = 10_000;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -32,7 +32,7 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/workers/{worker}", get(one).patch(pause))
 }
 
-/// What all answers have of a worker.
+/// The fields that all answers have.
 fn summary(id: Uuid, worker: &Worker, now: At) -> Value {
     let slots: Map<_, _> = worker
         .slots
@@ -70,7 +70,7 @@ fn summary(id: Uuid, worker: &Worker, now: At) -> Value {
     row
 }
 
-/// The same, with what it can do and what is said about it.
+/// The same with actions and labels.
 fn row(id: Uuid, worker: &Worker, now: At) -> Value {
     let created = millis(worker.created);
     let labels = worker.labels.iter().map(|(key, label)| {
@@ -89,7 +89,7 @@ fn row(id: Uuid, worker: &Worker, now: At) -> Value {
     row
 }
 
-/// The value of a label, as a text whatever it is.
+/// The value of a label as a string.
 fn text(label: &Label) -> Option<String> {
     match label {
         Label::Text(text) => Some(text.clone()),
@@ -98,7 +98,7 @@ fn text(label: &Label) -> Option<String> {
     }
 }
 
-/// Which workers are wanted.
+/// The parameters of a list.
 struct Asked {
     statuses: Vec<String>,
     labels: Vec<(String, String)>,
@@ -133,7 +133,6 @@ impl Asked {
         all.sort_by_key(|(id, worker)| Reverse((worker.created, *id)));
         let rows: Vec<_> =
             all.iter().skip(self.offset).take(self.limit).map(|(id, worker)| row(*id, worker, now)).collect();
-        // Without room for a single row there are no pages to count.
         let (page, pages) = match self.limit {
             0 => (1, 0),
             limit => (1 + self.offset.div_ceil(limit), all.len().div_ceil(limit)),
@@ -148,7 +147,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(answer(&engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?))
 }
 
-/// The server cannot cope with a worker that can do nothing.
+/// The server fails with 500 for a worker without actions.
 async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
     let id = id(&worker, "worker")?;
     let look = move |core: &Core, now| {

@@ -19,8 +19,8 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/workflows/{workflow}", get(one).patch(update).delete(delete))
 }
 
-/// A request about a workflow that is there, from someone who may ask. The route names the workflow, and perhaps its tenant:
-/// that one is looked up first, then the workflow, and only then is the token looked at.
+/// An authorized request about an existing workflow. The checks are in the server's order: the tenant if the route names it,
+/// the workflow, the token.
 pub(super) struct KnownWorkflow {
     engine: Engine,
     id: Uuid,
@@ -77,7 +77,7 @@ async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authori
         .await
 }
 
-/// Pausing a workflow, which there is no engine for yet.
+/// Pausing is not implemented. An unknown workflow is still reported as such.
 async fn update(_: KnownWorkflow) -> Answer {
     Err(not_yet::refusal("workflow:update"))
 }

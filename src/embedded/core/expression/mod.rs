@@ -73,7 +73,7 @@ impl Expression {
         }
     }
 
-    /// Whether it is true, or of which type it is instead. Nothing if there is an error in it.
+    /// Its value as a boolean, or its type if it is none. `None` if the evaluation fails.
     pub(crate) fn truth(&self, names: &Names<'_>) -> Option<Truth> {
         Some(match eval::eval(&self.0, names)? {
             eval::Found::Bool(known) => Truth::Known(known),
@@ -92,11 +92,11 @@ impl Expression {
     }
 }
 
-/// What an expression comes to that should be true or false.
+/// The value of an expression that should be a boolean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Truth {
     Known(bool),
-    /// It is of another type, with the name that CEL has for it.
+    /// It has another type, by CEL's name for it.
     OfType(&'static str),
 }
 

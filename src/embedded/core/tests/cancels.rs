@@ -1,4 +1,4 @@
-//! Tasks that are cancelled in their queue, and are timed out there all the same.
+//! Scheduling timeouts of tasks that were cancelled while queued.
 
 use super::*;
 use crate::embedded::quirks::Quirk;
@@ -13,7 +13,7 @@ fn queued(quirks: impl Into<Quirks>) -> (Bench, Vec<Uuid>) {
     (bench, runs)
 }
 
-/// How many REST shows as failed. gRPC shows none.
+/// The number of runs that REST shows as failed. gRPC shows all as cancelled.
 fn failed(bench: &Bench, runs: &[Uuid]) -> usize {
     assert!(runs.iter().all(|run| bench.grpc(*run) == RestStatus::Cancelled));
     let of = |status| runs.iter().filter(|run| bench.rest(**run) == status).count();
@@ -23,7 +23,7 @@ fn failed(bench: &Bench, runs: &[Uuid]) -> usize {
 }
 
 #[test]
-fn one_in_five_that_are_cancelled_in_their_queue_is_timed_out_all_the_same() {
+fn one_in_five_tasks_cancelled_while_queued_gets_a_scheduling_timeout() {
     let (mut bench, runs) = queued(Quirk::TimedOutCancels);
     bench.turn(|core, turn| core.cancel(turn, &runs));
     assert_eq!(failed(&bench, &runs), 0);
@@ -39,11 +39,11 @@ fn one_in_five_that_are_cancelled_in_their_queue_is_timed_out_all_the_same() {
         assert_eq!(kinds, if timed_out { vec!["CANCELLED", "SCHEDULING_TIMED_OUT"] } else { vec!["CANCELLED"] });
     }
     bench.pass(seconds(3600));
-    assert_eq!(failed(&bench, &runs), count, "for good");
+    assert_eq!(failed(&bench, &runs), count);
 }
 
 #[test]
-fn it_makes_no_difference_whether_they_are_cancelled_in_one_call() {
+fn single_cancels_are_affected_too() {
     let (mut bench, runs) = queued(Quirk::TimedOutCancels);
     for run in &runs {
         bench.turn(|core, turn| core.cancel(turn, &[*run]));
@@ -54,7 +54,7 @@ fn it_makes_no_difference_whether_they_are_cancelled_in_one_call() {
 }
 
 #[test]
-fn it_is_a_quirk() {
+fn without_the_quirk_none_is_affected() {
     let (mut bench, runs) = queued(Quirks::none());
     bench.turn(|core, turn| core.cancel(turn, &runs));
     bench.pass(seconds(3600));
@@ -62,7 +62,7 @@ fn it_is_a_quirk() {
 }
 
 #[test]
-fn those_that_run_when_they_are_cancelled_are_left_alone() {
+fn running_tasks_are_not_affected() {
     let (mut bench, runs) = queued(Quirk::TimedOutCancels);
     bench.worker(i32::try_from(COUNT).unwrap());
     bench.turn(|core, turn| core.cancel(turn, &runs));
@@ -71,18 +71,21 @@ fn those_that_run_when_they_are_cancelled_are_left_alone() {
 }
 
 #[test]
-fn those_that_are_replayed_before_are_left_alone() {
+fn tasks_that_are_replayed_before_the_timeout_are_not_affected() {
     let (mut bench, runs) = queued(Quirk::TimedOutCancels);
     bench.turn(|core, turn| core.cancel(turn, &runs));
     bench.turn(|core, turn| core.replay(turn, &runs));
     bench.pass(Duration::from_millis(9999));
-    assert!(runs.iter().all(|run| bench.rest(*run) == RestStatus::Queued), "the time of their first attempt is over");
+    assert!(
+        runs.iter().all(|run| bench.rest(*run) == RestStatus::Queued),
+        "the timeout of the first attempt has passed"
+    );
     bench.pass(Duration::from_millis(1));
     assert!(runs.iter().all(|run| bench.kinds(*run).last() == Some(&("SCHEDULING_TIMED_OUT", 1))));
 }
 
 #[test]
-fn a_replay_after_it_is_an_attempt_like_any_other() {
+fn a_replay_after_the_timeout_can_complete() {
     let (mut bench, runs) = queued(Quirk::TimedOutCancels);
     bench.turn(|core, turn| core.cancel(turn, &runs));
     bench.pass(seconds(7));

@@ -1,4 +1,4 @@
-//! Giving an attempt more time.
+//! `RefreshTimeout`.
 
 use super::*;
 use crate::embedded::core::types::Code;
@@ -9,7 +9,7 @@ fn refresh(bench: &mut Bench, task: Uuid, by: &str) -> Result<At, Fault> {
 }
 
 #[test]
-fn each_refresh_adds_to_the_time_that_an_attempt_has() {
+fn each_refresh_extends_the_timeout() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, _) = bench.worker(1);
     let id = bench.started(TaskDefinition { timeout: "4s".into(), ..task() });
@@ -17,7 +17,7 @@ fn each_refresh_adds_to_the_time_that_an_attempt_has() {
     bench.pass_beating(worker, seconds(1));
     let ends: Vec<_> = ["3s", "1s", "0s", "1.5s"].map(|by| refresh(&mut bench, id, by).unwrap() - start).into();
     assert_eq!(ends, [7000, 8000, 8000, 9500].map(TimeDelta::milliseconds));
-    // Only the first leaves a trace.
+    // Only the first is recorded.
     assert_eq!(bench.text(id, TaskEventKind::TimeoutRefreshed), "Timeout refreshed by 3s");
     assert_eq!(bench.kinds(id).iter().filter(|(kind, _)| *kind == "TIMEOUT_REFRESHED").count(), 1);
     assert_eq!(bench.rest(id), RestStatus::Running);
@@ -30,7 +30,7 @@ fn each_refresh_adds_to_the_time_that_an_attempt_has() {
 }
 
 #[test]
-fn the_next_attempt_has_the_time_of_its_definition() {
+fn the_next_attempt_has_the_timeout_of_its_definition() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, _) = bench.worker(1);
     let id = bench.started(TaskDefinition { timeout: "4s".into(), retries: 1, ..task() });
@@ -42,7 +42,7 @@ fn the_next_attempt_has_the_time_of_its_definition() {
 }
 
 #[test]
-fn the_end_that_is_told_is_exact_even_if_it_is_noticed_late() {
+fn the_returned_end_is_exact_even_if_timeouts_are_noticed_late() {
     for number in 0..20 {
         let mut bench = Bench::new(Quirk::LateTimeouts.into());
         bench.numbers = number;
@@ -57,7 +57,7 @@ fn the_end_that_is_told_is_exact_even_if_it_is_noticed_late() {
 }
 
 #[test]
-fn what_does_not_run_has_no_time_to_add_to() {
+fn a_task_that_does_not_run_is_not_found() {
     let mut bench = Bench::new(Quirks::none());
     let id = bench.started(task());
     let missing = |id: Uuid| Fault::not_found(format!("task run not found: {id}"));
@@ -71,7 +71,7 @@ fn what_does_not_run_has_no_time_to_add_to() {
 }
 
 #[test]
-fn an_increment_that_is_no_length_is_refused_before_the_task_is_looked_for() {
+fn a_malformed_increment_is_refused_before_the_lookup() {
     let mut bench = Bench::new(Quirks::none());
     let start = "Invalid request: Validation failed with the following errors:\n0: validation failed on field 'RefreshTimeoutBy.IncrementTimeoutBy': ";
     let refusal = |text: &str| Err(Fault::invalid(format!("{start}{text}\n")));
@@ -82,7 +82,7 @@ fn an_increment_that_is_no_length_is_refused_before_the_task_is_looked_for() {
 }
 
 #[test]
-fn an_end_that_no_calendar_has_is_refused_and_changes_nothing() {
+fn an_end_that_cannot_be_represented_is_refused() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, _) = bench.worker(1);
     let id = bench.started(TaskDefinition { timeout: "4s".into(), ..task() });
