@@ -97,7 +97,7 @@ impl Client {
     }
 
     pub(crate) fn clock(&self) -> Clock {
-        self.0.clock
+        self.0.clock.clone()
     }
 
     /// The one value of a type that all clones of this client share, made when it is first asked for.

@@ -1,5 +1,10 @@
 //! Time: the clock that stamps what this side sends, and the server's way of saying "never".
 
+#[cfg(any(test, feature = "embedded"))]
+mod idle;
+
+#[cfg(any(test, feature = "embedded"))]
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
@@ -7,36 +12,106 @@ use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
 /// The clock of a client.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Clock {
     /// The machine's.
+    #[default]
     Machine,
-    /// The machine's at one moment, carried forward by tokio's: under a paused clock all stamps of a process stay
-    /// consistent with the timers, and hours pass in no time.
+    /// A time at a moment, carried forward by tokio's clock: under a paused clock all timestamps of a process stay consistent
+    /// with the timers, and hours pass in no time.
     #[cfg(any(test, feature = "embedded"))]
-    Tokio { wall: DateTime<Utc>, origin: Instant },
+    Tokio(Arc<Virtual>),
+}
+
+/// A clock that follows tokio's, and what its users share.
+#[cfg(any(test, feature = "embedded"))]
+#[derive(Debug)]
+pub(crate) struct Virtual {
+    wall: DateTime<Utc>,
+    origin: Instant,
+    heartbeats: idle::IdleHeartbeats,
+}
+
+#[cfg(any(test, feature = "embedded"))]
+impl Virtual {
+    /// The time at a moment. The engine stores microseconds: a finer time would come back as another one.
+    fn at(&self, moment: Instant) -> DateTime<Utc> {
+        (self.wall + moment.saturating_duration_since(self.origin)).trunc_subsecs(6)
+    }
 }
 
 impl Clock {
+    /// A clock that starts at this time, by default the machine's.
     #[cfg(any(test, feature = "embedded"))]
-    pub(crate) fn tokio() -> Self {
-        Self::Tokio { wall: machine(), origin: Instant::now() }
+    pub(crate) fn tokio(wall: Option<DateTime<Utc>>) -> Self {
+        let wall = wall.unwrap_or_else(machine);
+        Self::Tokio(Arc::new(Virtual { wall, origin: Instant::now(), heartbeats: idle::IdleHeartbeats::default() }))
     }
 
-    pub(crate) fn now(self) -> DateTime<Utc> {
+    pub(crate) fn now(&self) -> DateTime<Utc> {
         match self {
             Self::Machine => machine(),
             #[cfg(any(test, feature = "embedded"))]
-            // The engine keeps microseconds: what is finer would come back as another time.
-            Self::Tokio { wall, origin } => (wall + origin.elapsed()).trunc_subsecs(6),
+            Self::Tokio(clock) => clock.at(Instant::now()),
         }
     }
 
     /// When tokio's clock will show this time. One that has passed is now.
     #[cfg(feature = "embedded")]
-    pub(crate) fn instant(self, at: DateTime<Utc>) -> Instant {
+    pub(crate) fn instant(&self, at: DateTime<Utc>) -> Instant {
         Instant::now() + (at - self.now()).to_std().unwrap_or_default()
     }
+
+    /// Resolves when a heartbeat of a worker must be sent, with the time at which it was due. On virtual time, the heartbeats of
+    /// an `idle` worker are counted instead of sent until something happens. Cancel safe.
+    pub(crate) async fn next_heartbeat(
+        &self,
+        worker: uuid::Uuid,
+        due: Instant,
+        period: Duration,
+        idle: bool,
+    ) -> Instant {
+        #[cfg(not(any(test, feature = "embedded")))]
+        let _ = (worker, period, idle);
+        let due = match self {
+            #[cfg(any(test, feature = "embedded"))]
+            Self::Tokio(clock) if idle && is_ahead() => clock.heartbeats.count(worker, due, period).await,
+            _ => due,
+        };
+        tokio::time::sleep_until(due).await;
+        due
+    }
+}
+
+/// The engine's side of heartbeats that are counted.
+#[cfg(feature = "embedded")]
+impl Clock {
+    /// The last counted heartbeat of each worker.
+    pub(crate) fn counted_heartbeats(&self) -> Vec<(uuid::Uuid, DateTime<Utc>)> {
+        let Self::Tokio(clock) = self else { return Vec::new() };
+        clock.heartbeats.take(Instant::now()).into_iter().map(|(worker, at)| (worker, clock.at(at))).collect()
+    }
+
+    /// Makes idle workers send their heartbeats again.
+    pub(crate) fn wake_idle(&self) {
+        if let Self::Tokio(clock) = self {
+            clock.heartbeats.wake();
+        }
+    }
+
+    /// Sets whether workers must send every heartbeat.
+    pub(crate) fn suspend_idle(&self, suspended: bool) {
+        if let Self::Tokio(clock) = self {
+            clock.heartbeats.suspend(suspended);
+        }
+    }
+}
+
+/// Whether tokio's clock is virtual: only one that was paused can be ahead of the machine's.
+#[cfg(any(test, feature = "embedded"))]
+#[expect(clippy::disallowed_methods, reason = "the two clocks are compared")]
+fn is_ahead() -> bool {
+    Instant::now().into_std() > std::time::Instant::now() + Duration::from_secs(1)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
@@ -130,7 +205,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_follows_a_paused_runtime() {
-        let clock = Clock::tokio();
+        let clock = Clock::tokio(None);
         let before = clock.now();
         tokio::time::sleep(Duration::from_secs(3600)).await;
         assert_eq!(clock.now() - before, chrono::TimeDelta::hours(1));

@@ -23,6 +23,8 @@ type Sink = mpsc::Sender<Result<Message, Fault>>;
 
 enum Command {
     Do(Do),
+    /// A heartbeat, which does not wake idle workers.
+    Heartbeat(Do),
     Open(StreamId, Sink, Do),
 }
 
@@ -42,7 +44,7 @@ pub(crate) struct Handle {
 pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken) -> (Handle, JoinHandle<()>) {
     let (commands, inbox) = mpsc::unbounded_channel();
     let (closed, closing) = mpsc::unbounded_channel();
-    let actor = Actor { core, sinks: HashMap::new(), clock, random: Random(seed), round: 0 };
+    let actor = Actor { core, sinks: HashMap::new(), clock: clock.clone(), random: Random(seed), round: 0 };
     let task = tokio::spawn(actor.run(inbox, closing, stop));
     (Handle { commands, closed, streams: Arc::default(), clock }, task)
 }
@@ -57,9 +59,25 @@ impl Handle {
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
     ) -> Result<R, Fault> {
+        self.send(Command::Do, command).await
+    }
+
+    /// Runs a command that does not wake idle workers.
+    pub(crate) async fn heartbeat<R: Send + 'static>(
+        &self,
+        command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
+    ) -> Result<R, Fault> {
+        self.send(Command::Heartbeat, command).await
+    }
+
+    async fn send<R: Send + 'static>(
+        &self,
+        kind: fn(Do) -> Command,
+        command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
+    ) -> Result<R, Fault> {
         let (answer, answered) = oneshot::channel();
         let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn))));
-        self.commands.send(Command::Do(run)).map_err(|_| stopped())?;
+        self.commands.send(kind(run)).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())
     }
 
@@ -132,6 +150,7 @@ impl Actor {
                 () = stop.cancelled() => break,
                 // A stream that is gone must be gone before the next command counts on it.
                 Some(stream) = closing.recv() => {
+                    self.clock.wake_idle();
                     self.sinks.remove(&stream);
                     self.turn(|core, turn| core.close_stream(turn, stream));
                 }
@@ -153,8 +172,13 @@ impl Actor {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Do(run) => self.turn(run),
+            Command::Heartbeat(run) => self.turn(run),
+            Command::Do(run) => {
+                self.clock.wake_idle();
+                self.turn(run);
+            }
             Command::Open(stream, sink, run) => {
+                self.clock.wake_idle();
                 self.sinks.insert(stream, sink);
                 self.turn(run);
             }
@@ -165,6 +189,12 @@ impl Actor {
     fn turn(&mut self, run: impl FnOnce(&mut Core, &mut Turn<'_>)) {
         let random = &mut self.random;
         let mut turn = Turn { now: self.clock.now(), random: &mut || random.next(), round: self.round };
+        // Heartbeats of idle workers arrive here. A worker whose heartbeat would be refused must send it to get the refusal.
+        for (worker, at) in self.clock.counted_heartbeats() {
+            if !self.core.count_heartbeat(worker, at) {
+                self.clock.wake_idle();
+            }
+        }
         self.core.advance(&mut turn);
         run(&mut self.core, &mut turn);
         self.deliver();

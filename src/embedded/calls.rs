@@ -51,10 +51,16 @@ pub(super) const STREAMS: [&str; 6] = [
 
 /// The routes of REST.
 pub(super) const REST: &[&str] = &[
+    "GET /api/live",
+    "GET /api/ready",
+    "GET /api/v1/cloud/metadata",
+    "GET /api/v1/meta",
     "GET /api/v1/stable/tasks/{task}",
     "GET /api/v1/stable/tasks/{task}/logs",
     "GET /api/v1/stable/tasks/{task}/task-events",
+    "POST /api/v1/stable/tenants/{tenant}/cel/debug",
     "GET /api/v1/stable/tenants/{tenant}/events",
+    "GET /api/v1/stable/tenants/{tenant}/events/keys",
     "GET /api/v1/stable/tenants/{tenant}/events/{event}",
     "GET /api/v1/stable/tenants/{tenant}/filters",
     "POST /api/v1/stable/tenants/{tenant}/filters",
@@ -70,7 +76,8 @@ pub(super) const REST: &[&str] = &[
     "GET /api/v1/stable/workflow-runs/{run}/status",
     "GET /api/v1/stable/workflow-runs/{run}/task-events",
     "GET /api/v1/stable/workflow-runs/{run}/task-timings",
-    "POST /api/v1/tenants/{tenant}/events",
+    "GET /api/v1/tenants/{tenant}",
+    "GET /api/v1/tenants/{tenant}/worker",
     "GET /api/v1/tenants/{tenant}/workflows",
     "GET /api/v1/tenants/{tenant}/workflows/crons",
     "DELETE /api/v1/tenants/{tenant}/workflows/crons/{cron}",
@@ -78,18 +85,20 @@ pub(super) const REST: &[&str] = &[
     "PATCH /api/v1/tenants/{tenant}/workflows/crons/{cron}",
     "POST /api/v1/tenants/{tenant}/workflows/crons/{cron}",
     "GET /api/v1/tenants/{tenant}/workflows/scheduled",
+    "POST /api/v1/tenants/{tenant}/workflows/scheduled/bulk-delete",
+    "POST /api/v1/tenants/{tenant}/workflows/scheduled/bulk-update",
     "DELETE /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
     "GET /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
     "PATCH /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
     "POST /api/v1/tenants/{tenant}/workflows/scheduled/{schedule}",
-    "POST /api/v1/tenants/{tenant}/workflows/scheduled/bulk-delete",
-    "POST /api/v1/tenants/{tenant}/workflows/scheduled/bulk-update",
     "POST /api/v1/tenants/{tenant}/workflows/{workflow}/crons",
     "POST /api/v1/tenants/{tenant}/workflows/{workflow}/scheduled",
+    "GET /api/v1/version",
     "GET /api/v1/workers/{worker}",
     "PATCH /api/v1/workers/{worker}",
     "DELETE /api/v1/workflows/{workflow}",
     "GET /api/v1/workflows/{workflow}",
+    "PATCH /api/v1/workflows/{workflow}",
 ];
 
 #[cfg(test)]
@@ -102,11 +111,12 @@ mod tests {
     use super::*;
     use crate::embedded::Engine;
 
-    /// The calls in the text of a file: after each `.route(` its path, and then what answers to which method.
+    /// The calls in the source of a file: after each `.route(` its path, and then what answers to which method. Operations that
+    /// are always refused have their paths in tables, and need no faults.
     fn routes(text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for route in text.split(".route(").skip(1) {
-            let (_, rest) = route.split_once('"').unwrap();
+            let Some(rest) = route.trim_start().strip_prefix('"') else { continue };
             let (path, rest) = rest.split_once('"').unwrap();
             let handlers = rest.split_once(")\n").map_or(rest, |(handlers, _)| handlers);
             for method in ["get", "post", "patch", "delete"] {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use chrono::{DateTime, Datelike as _, Utc};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use super::quirks::Quirks;
 use super::{listen, rest, token};
 use crate::client::Client;
 use crate::config::{Config, ConfigBuilder};
-use crate::error::{BoxError, Result};
+use crate::error::{BoxError, Error, Result};
 use crate::model::TenantId;
 use crate::time::Clock;
 use crate::transport::Wire;
@@ -47,6 +48,7 @@ pub struct EngineBuilder {
     seed: Option<u64>,
     config: Option<ConfigBuilder>,
     listen: Option<(u16, u16)>,
+    now: Option<DateTime<Utc>>,
 }
 
 impl EngineBuilder {
@@ -74,12 +76,34 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets the time at which the engine's clock starts, by default the machine's time. From then on it follows Tokio's clock. All
+    /// timestamps, crons and schedules of the engine follow it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hatchet::Result<()> {
+    /// use hatchet::embedded::Engine;
+    ///
+    /// let leap_day = "2028-02-29T12:00:00Z".parse().expect("a time");
+    /// let engine = Engine::builder().now(leap_day).start().await?;
+    /// assert!(engine.now() >= leap_day);
+    /// # engine.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn now(mut self, now: DateTime<Utc>) -> Self {
+        self.now = Some(now);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is taken; [`Config`](crate::ErrorKind::Config) for a
     /// client configuration that is wrong.
     pub async fn start(self) -> Result<Engine> {
+        check_time(self.now)?;
         let sockets = match self.listen {
             None => None,
             Some((grpc, rest)) => {
@@ -97,9 +121,9 @@ impl EngineBuilder {
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let token: Arc<str> = token::issue(TENANT, &grpc, &server, u128::from(seed) << 64 | u128::from(!seed)).into();
-        let (stop, clock) = (CancellationToken::new(), Clock::tokio());
-        let (handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock, stop.clone());
-        let faults = Faults::default();
+        let (stop, clock) = (CancellationToken::new(), Clock::tokio(self.now));
+        let (handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock.clone(), stop.clone());
+        let faults = Faults::of(clock.clone());
         let services = Services::new(handle.clone(), TENANT, Arc::clone(&token), faults.clone());
         let router = rest::router(handle.clone(), TENANT, Arc::clone(&token), faults);
         let config = self.config.unwrap_or_else(Config::builder).embedded(&TENANT.to_string(), token.to_string())?;
@@ -110,6 +134,14 @@ impl EngineBuilder {
             tasks.push(listen::rest(rest, router.clone(), stop.clone()));
         }
         Ok(Engine { client, token, handle, services, router, addresses, stop, tasks })
+    }
+}
+
+/// Within these years, no timeout or schedule leads to a time that cannot be represented.
+fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
+    match now.filter(|now| !(1970..=9000).contains(&now.year())) {
+        Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),
+        None => Ok(()),
     }
 }
 
@@ -149,7 +181,7 @@ impl Engine {
     /// [`Config`](crate::ErrorKind::Config) for a configuration that is wrong.
     pub fn client_with(&self, config: ConfigBuilder) -> Result<Client> {
         let config = config.embedded(&TENANT.to_string(), self.token.to_string())?;
-        connect(config, &self.services, &self.router, self.handle.clock)
+        connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 
     /// The tenant that everything belongs to.

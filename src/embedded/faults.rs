@@ -24,6 +24,7 @@ use super::calls;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
+use crate::time::Clock;
 
 /// What happens to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,8 @@ struct Inner {
     /// How many calls are to go wrong: none in nearly every run, so calls look no further.
     planned: AtomicUsize,
     by_method: Mutex<Methods>,
+    /// The engine's clock: idle workers send every heartbeat while faults are planned.
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +97,16 @@ impl Methods {
 }
 
 impl Faults {
+    /// No faults yet, for the engine with this clock.
+    pub(super) fn of(clock: Clock) -> Self {
+        Self(Arc::new(Inner { clock, ..Inner::default() }))
+    }
+
+    fn set_planned(&self, planned: usize) {
+        self.0.planned.store(planned, Relaxed);
+        self.0.clock.suspend_idle(planned > 0);
+    }
+
     /// Makes the next `times` calls go wrong that have this name, after those that are to go wrong already. The names are those
     /// of [`calls`](Self::calls): of gRPC the methods of the contract, such as `TriggerWorkflow`, of REST the method and the
     /// route, such as `GET /api/v1/stable/workflow-runs/{run}`.
@@ -131,7 +144,7 @@ impl Faults {
         }
         let mut methods = self.lock();
         methods.faults.entry(call.to_owned()).or_default().push_back((fault, times));
-        self.0.planned.store(methods.planned(), Relaxed);
+        self.set_planned(methods.planned());
         Ok(())
     }
 
@@ -144,7 +157,7 @@ impl Faults {
     pub fn clear(&self) {
         let mut methods = self.lock();
         methods.faults.clear();
-        self.0.planned.store(0, Relaxed);
+        self.set_planned(0);
     }
 
     /// Cuts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New ones can be opened.
@@ -174,7 +187,7 @@ impl Faults {
         }
         let mut methods = self.lock();
         let fault = methods.take(&method())?;
-        self.0.planned.store(methods.planned(), Relaxed);
+        self.set_planned(methods.planned());
         Some(fault)
     }
 

@@ -1,9 +1,9 @@
 //! An engine in process: the same services, the same answers, no server.
 //!
 //! For tests, examples and development. It keeps everything in memory and nothing on disk. Time is Tokio's: under a paused
-//! clock, hours pass in moments, and [`Engine::now`] tells its time. A worker beats every two seconds of it, so a day costs
-//! seconds while one is at work; where days are to pass, shut it down before. `tokio::time::advance` takes them in one
-//! step, and then all that was due meanwhile is late: a cron fires once, however often its time has come.
+//! clock, hours pass in moments, and [`Engine::now`] returns its time, which starts at [a date of yours](EngineBuilder::now) or
+//! at the machine's. Days with an idle worker cost a fraction of a second. `tokio::time::advance` takes them in one step, and
+//! then all that was due meanwhile is late: a cron fires once, however often its time has come.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -32,6 +32,9 @@ mod listen;
 mod quirks;
 mod rest;
 mod token;
+
+/// The version of the engine whose behaviour is modelled.
+const VERSION: &str = "v0.104.7";
 
 pub use engine::{Engine, EngineBuilder};
 pub use faults::{Fault, Faults};

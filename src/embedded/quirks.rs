@@ -36,6 +36,9 @@ quirks! {
     /// The cancels of one call are done one after the other, all but the first after its answer, which takes seconds for
     /// thousands. What ends in the meantime is damaged as by any cancel that comes too late.
     SlowCancels,
+    /// One in five of the tasks that are cancelled while queued still gets a scheduling timeout when its schedule timeout passes.
+    /// Then REST shows the run as failed, in its details and in lists; gRPC still shows it as cancelled.
+    TimedOutCancels,
     /// Of one call's replays only the first 200 are done, one after the other; and of a call that comes before the last
     /// one's are through, none. All are answered as if they were done.
     LostReplays,
@@ -78,6 +81,10 @@ quirks! {
     /// REST hears a second late of an attempt that follows another, and until then shows how that one ended. Only together with
     /// [`ScatteredRows`](Self::ScatteredRows).
     SlowHistory,
+    /// REST has two creation times of a run. In run details and in list rows of DAGs, `createdAt` is 14 to 40 ms later than
+    /// `metadata.createdAt`, by which lists are sorted and paged. `startedAt` and `finishedAt` are equally late there. A task
+    /// that is cancelled or skipped when it is created ends 20 ms after its creation.
+    LateCreationTimes,
     /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:
     /// at once.
     LateSchedules,

@@ -80,6 +80,12 @@ macro_rules! compared {
 
 compared!(RunId, TaskId);
 
+impl WorkerId {
+    pub(crate) const fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
 #[cfg(feature = "embedded")]
 impl TenantId {
     pub(crate) const fn from_uuid(uuid: Uuid) -> Self {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
@@ -33,10 +33,13 @@ pub(super) async fn beat(client: Client, worker: WorkerId, mut opened: mpsc::Rec
     if opened.recv().await.is_none() {
         return;
     }
+    let (clock, mut idle) = (client.clock(), false);
     let mut soon = SOON.into_iter();
     let mut next = Instant::now();
     loop {
-        next += soon.next().unwrap_or(PERIOD);
+        let early = soon.next();
+        idle &= early.is_none();
+        next += early.unwrap_or(PERIOD);
         tokio::select! {
             biased;
             Some(()) = opened.recv() => {
@@ -44,15 +47,16 @@ pub(super) async fn beat(client: Client, worker: WorkerId, mut opened: mpsc::Rec
                 next = Instant::now();
                 continue;
             }
-            () = sleep_until(next) => {}
+            due = clock.next_heartbeat(worker.as_uuid(), next, PERIOD, idle) => next = due,
         }
         let asked = Instant::now();
-        let beat = match client.rpc().dispatcher.heartbeat(&worker.to_string(), client.clock().now()).await {
+        let beat = match client.rpc().dispatcher.heartbeat(&worker.to_string(), clock.now()).await {
             Ok(()) => Beat::Accepted,
             Err(error) if error.kind() == ErrorKind::Rejected => Beat::Refused(asked),
             Err(error) if error.is_not_found() => Beat::Unknown,
             Err(error) => Beat::Lost(error),
         };
+        idle = matches!(beat, Beat::Accepted);
         // After a slow beat the next one is due from now, not at once.
         next = next.max(Instant::now() - PERIOD / 2);
         // A driver that is behind must not hold up the beats: it hears of the next one.

@@ -4,14 +4,14 @@
 //! must be the same distance from the start, give or take, and what was stamped once must show the same stamp everywhere.
 //! All else must be equal, to the blank.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::tokens::{Token, replace, split};
 
@@ -26,6 +26,8 @@ pub(crate) struct Compare {
     names: Pairs<String>,
     numbers: Pairs<(String, i64)>,
     stamps: HashMap<DateTime<Utc>, DateTime<Utc>>,
+    /// Whether times of one row that differ in the recording must differ here.
+    pub(crate) apart: bool,
     pub(crate) differences: Vec<String>,
 }
 
@@ -46,6 +48,20 @@ impl<K: Hash + Eq + Clone + Debug> Pairs<K> {
     }
 }
 
+/// Times of one row that are equal or not by chance.
+const BY_CHANCE: [(&str, &str); 3] =
+    [("createdAt", "startedAt"), ("metadata.createdAt", "queuedAt"), ("queuedAt", "taskInsertedAt")];
+
+/// The times of a row, by their names.
+type Times = BTreeMap<String, DateTime<Utc>>;
+
+fn times(row: &Map<String, Value>) -> Times {
+    let own = row.iter().map(|(name, value)| (name.clone(), value));
+    let created = row.get("metadata").and_then(|metadata| metadata.get("createdAt"));
+    let all = own.chain(created.map(|value| ("metadata.createdAt".to_owned(), value)));
+    all.filter_map(|(name, value)| Some((name, value.as_str()?.parse().ok()?))).collect()
+}
+
 /// Whether we may say more than the recording has. Recordings are trimmed, so in general we may.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Extra {
@@ -56,7 +72,7 @@ pub(crate) enum Extra {
 impl Compare {
     pub(crate) fn new(theirs: DateTime<Utc>, ours: DateTime<Utc>, slack: TimeDelta) -> Self {
         let (names, numbers) = (Pairs::new(), Pairs::new());
-        Self { theirs, ours, slack, names, numbers, stamps: HashMap::new(), differences: Vec::new() }
+        Self { theirs, ours, slack, names, numbers, stamps: HashMap::new(), apart: false, differences: Vec::new() }
     }
 
     /// The moment here that a moment there stands for.
@@ -93,6 +109,9 @@ impl Compare {
     pub(crate) fn check(&mut self, path: &str, extra: Extra, theirs: &Value, ours: &Value) {
         match (theirs, ours) {
             (Value::Object(theirs), Value::Object(ours)) => {
+                if self.apart {
+                    self.check_apart(path, &times(theirs), &times(ours));
+                }
                 for (key, value) in theirs {
                     match ours.get(key) {
                         Some(our) => self.check(&format!("{path}.{key}"), extra, value, our),
@@ -128,6 +147,18 @@ impl Compare {
             }
             _ if theirs == ours => {}
             _ => self.differ(path, format!("recorded {theirs}, here {ours}")),
+        }
+    }
+
+    /// Two times that differ in the recording must differ here: otherwise a client that confuses them passes all tests.
+    fn check_apart(&mut self, path: &str, theirs: &Times, ours: &Times) {
+        let pairs =
+            theirs.iter().enumerate().flat_map(|(at, one)| theirs.iter().skip(at + 1).map(move |other| (one, other)));
+        for ((name, at), (other, later)) in pairs {
+            let one = ours.get(name).is_some_and(|our| Some(our) == ours.get(other));
+            if at != later && one && !BY_CHANCE.contains(&(name.as_str(), other.as_str())) {
+                self.differ(path, format!("{name} and {other} differ in the recording and are equal here"));
+            }
         }
     }
 
@@ -203,4 +234,21 @@ impl Compare {
             self.differ(path, format!("not recorded, here {row}"));
         }
     }
+}
+
+#[test]
+fn times_that_differ_in_a_recording_must_differ_here() {
+    use serde_json::json;
+    let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+    let row = |created: &str, shown: &str| json!({"metadata": {"createdAt": created}, "createdAt": shown, "startedAt": shown});
+    let differences = |theirs: &Value, ours: &Value| {
+        let mut compare = Compare::new(start, start, TimeDelta::seconds(1));
+        compare.apart = true;
+        compare.check("row", Extra::Forbidden, theirs, ours);
+        compare.differences.len()
+    };
+    let (one, other) = ("2026-01-01T00:00:00.000001Z", "2026-01-01T00:00:00.03Z");
+    assert_eq!(differences(&row(one, other), &row(one, other)), 0);
+    assert_eq!(differences(&row(one, other), &row(one, one)), 2, "of both other times");
+    assert_eq!(differences(&row(one, one), &row(one, other)), 0, "the reverse is allowed");
 }

@@ -18,16 +18,10 @@ use super::wire::query;
 const WORKFLOW: &str = "fx-error-bodies";
 
 /// What the embedded engine does not have yet, and says so.
-const NOT_YET_GRPC: &[&str] = &[
-    "refresh timeout of an unknown task",
-    "refresh timeout of an ended task",
-    "refresh timeout by nonsense",
-    "release slot of an unknown task",
-];
+const NOT_YET_GRPC: &[&str] = &["release slot of an unknown task"];
 
-/// The same of REST. A route that the server does not have either, it cannot tell from one that is yet to come.
-const NOT_YET_REST: &[&str] =
-    &["display-names without ids", "external-ids without since", "unknown route", "metadata of the server"];
+/// The same of REST.
+const NOT_YET_REST: &[&str] = &["display-names without ids", "external-ids without since"];
 
 /// Rows about the token are played over sockets: the client's own wires put the right one on.
 pub(crate) fn is_about_token(row: &Value) -> bool {

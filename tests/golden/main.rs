@@ -23,6 +23,7 @@ mod recording;
 mod replay;
 mod rest_only;
 mod restarted;
+mod routes;
 mod scheduled;
 mod settled;
 mod stage;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use hatchet::embedded::Quirks;
+use hatchet::embedded::{Quirk, Quirks};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -69,6 +69,7 @@ pub(crate) async fn replay(scenario: &Scenario, quirks: Quirks, seed: u64) -> Ve
     let stage = Stage::set(quirks, seed).await;
     let name = format!("fx-{}", scenario.name);
     let mut compare = Compare::new(created(&recording), stage.now(), TimeDelta::milliseconds(scenario.slack_ms));
+    compare.apart = quirks.has(Quirk::LateCreationTimes);
     let recorded = list(&recording, "/workflow");
     let definitions = match recorded {
         [] => vec![workflow(&recording, &name, &scenario.task)],

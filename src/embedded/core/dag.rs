@@ -164,6 +164,11 @@ impl Run {
 /// How long what follows in a DAG lies in its queue before anyone looks.
 const LATE: Duration = Duration::from_millis(20);
 
+/// The time between the creation and the end of a task that is skipped or cancelled when it is created. It differs by task.
+fn end_delay(place: u16) -> Duration {
+    Duration::from_millis(20) + Duration::from_micros(70) * u32::from(place)
+}
+
 /// The text of an object of outputs.
 pub(super) fn outputs_text(outputs: &BTreeMap<&str, Value>) -> String {
     go_text(&outputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
@@ -230,7 +235,8 @@ impl Core {
             Fate::Skip => (TaskEventKind::Skipped, End::Skipped),
             Fate::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
         };
-        self.record(key, kind, turn.now, None, None);
+        let at = if self.has(Quirk::LateCreationTimes) && is_new { turn.now + end_delay(key.place) } else { turn.now };
+        self.record(key, kind, at, None, None);
         self.settle(turn, key, end);
         if is_new {
             self.announce_creation(key);

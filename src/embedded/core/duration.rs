@@ -11,9 +11,18 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     parse_length(text, &[("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)])
 }
 
-/// How the engine writes a delay: `2s`, `1.5s`.
+/// How the engine writes a length: `2s`, `1m30s`, `1h0m1.5s`, `500ms`.
 pub(super) fn text(length: Duration) -> String {
-    format!("{}s", length.as_secs_f64())
+    let minutes = length.as_secs() / 60;
+    let seconds = format!("{}s", Duration::new(length.as_secs() % 60, length.subsec_nanos()).as_secs_f64());
+    match (minutes / 60, minutes % 60) {
+        (0, 0) if length.is_zero() => "0s".into(),
+        (0, 0) if length < Duration::from_millis(1) => format!("{}µs", length.as_secs_f64() * 1e6),
+        (0, 0) if length < Duration::from_secs(1) => format!("{}ms", length.as_secs_f64() * 1e3),
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
 }
 
 #[cfg(test)]
@@ -38,8 +47,23 @@ mod tests {
         for text in ["", "60", "1d", "-5s", "1 s", "1S", "1us", "5s ", " 5s", "abc", "9999999h", ".s", "1.2.3s"] {
             assert_eq!(parse(text), None, "{text}");
         }
-        assert_eq!(super::text(Duration::from_millis(2250)), "2.25s");
-        assert_eq!(super::text(Duration::from_secs(2)), "2s");
+    }
+
+    #[test]
+    fn durations_are_formatted_as_in_go() {
+        for (millis, text) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (2_000, "2s"),
+            (2_250, "2.25s"),
+            (60_000, "1m0s"),
+            (90_500, "1m30.5s"),
+            (3_600_000, "1h0m0s"),
+            (86_400_000, "24h0m0s"),
+        ] {
+            assert_eq!(super::text(Duration::from_millis(millis)), text);
+        }
+        assert_eq!(super::text(Duration::from_micros(250)), "250µs");
     }
 
     proptest! {

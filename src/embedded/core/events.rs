@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -15,7 +16,9 @@ use super::{Core, Quirk};
 /// What a client may set of the engine's own keys.
 const KEPT: [&str; 2] = ["hatchet__source_workflow_run_id", "hatchet__source_step_run_id"];
 /// How long REST takes to show an event.
-const LAG: std::time::Duration = std::time::Duration::from_millis(120);
+const LAG: Duration = Duration::from_millis(120);
+/// The longest delay of its runs after that.
+const RUNS_LAG_MICROS: u128 = 80_000;
 
 /// An event as it comes, its texts checked.
 #[derive(Debug, Clone)]
@@ -122,8 +125,23 @@ impl Core {
     }
 
     fn shows(&self, event: &Event, now: At) -> bool {
-        !self.has(Quirk::RestLag) || now >= event.at + LAG
+        now >= self.shown_from(event)
     }
+
+    fn shown_from(&self, event: &Event) -> At {
+        if self.has(Quirk::RestLag) { event.at + LAG } else { event.at }
+    }
+
+    /// Whether REST already shows which runs an event has started. It gets them in a separate message, after the event.
+    pub(crate) fn shows_runs_of(&self, event: &Event, now: At) -> bool {
+        !self.has(Quirk::ScatteredRows) || now >= self.shown_from(event) + runs_lag(event.id)
+    }
+}
+
+/// The delay between an event and its runs in REST: 20 ms in the median, at most 80 ms.
+fn runs_lag(event: Uuid) -> Duration {
+    let share = event.as_u128() % 1000;
+    Duration::from_micros(u64::try_from(RUNS_LAG_MICROS * share * share / 1_000_000).unwrap_or_default())
 }
 
 fn metadata(event: &EventRef, pushed: &Pushed) -> Map<String, Value> {

@@ -103,6 +103,7 @@ impl Core {
             return;
         }
         self.tell_worker(key);
+        self.keep_schedule_timeout(turn, key);
         self.release(turn, key);
         self.end(turn, key, End::Cancelled);
     }
@@ -167,7 +168,9 @@ impl Core {
         }
         let delay = step.definition.backoff_factor.map(|factor| {
             let most = step.definition.backoff_max_seconds.unwrap_or(86400);
-            Duration::from_secs_f64(f64::from(factor).powi(number).min(f64::from(most)))
+            let length = Duration::from_secs_f64(f64::from(factor).powi(number).min(f64::from(most)));
+            // The engine cuts it to milliseconds.
+            Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
         });
         let text = match delay {
             None => format!("This is retry number {number}."),
@@ -218,10 +221,15 @@ impl Core {
         if !self.has(Quirk::TwoFinalRows) {
             return;
         }
-        let kind = end.kind();
         if let End::Completed(text) | End::Failed(text) = &end {
-            self.task_event(turn, key, kind, Arc::clone(text), quiet);
+            self.task_event(turn, key, end.kind(), Arc::clone(text), quiet);
         }
+        self.add_end(turn, key, end);
+    }
+
+    /// Adds another final row to a task that has ended, and publishes the run's status.
+    pub(super) fn add_end(&mut self, turn: &mut Turn<'_>, key: TaskKey, end: End) {
+        let kind = end.kind();
         self.add_final(turn, key, end);
         match self.runs.get(key.run) {
             Some(run) if run.dag.is_none() => self.run_event(turn, key.run, kind),

@@ -14,7 +14,7 @@ mod definitions;
 mod duration;
 pub(crate) mod event_filters;
 pub(crate) mod events;
-mod expression;
+pub(crate) mod expression;
 pub(crate) mod filters;
 pub(crate) mod idempotency;
 pub(crate) mod json;
@@ -23,6 +23,7 @@ mod logs;
 mod pattern;
 mod placement;
 mod queue;
+mod refresh;
 mod replays;
 mod reports;
 pub(crate) mod rules;
@@ -134,6 +135,7 @@ impl Core {
             match timer {
                 Timer::Execution(task) => self.execution_timeout(turn, task),
                 Timer::Schedule(task) => self.schedule_timeout(turn, task),
+                Timer::TimedOutCancel(task, retry_count) => self.time_out_cancelled(turn, task, retry_count),
                 Timer::Requeue(task) => self.requeue(turn, task),
                 Timer::Silence(worker) => self.silence(turn, worker),
                 Timer::Poll(stream) => self.poll(turn, stream),

@@ -106,9 +106,10 @@ impl Core {
                 passed = Some(order);
                 continue;
             };
+            let end = turn.now + self.timeout(key);
             let Some(holder) = self.workers.get_mut(&worker) else { break };
             self.queues.remove(action, order);
-            holder.running.insert(key);
+            holder.running.insert(key, end);
             picked.push((key, worker));
         }
         // The most urgent are picked, and then sent in the order of their creation.
@@ -130,6 +131,12 @@ impl Core {
         }
     }
 
+    /// The execution timeout of a task.
+    fn timeout(&self, key: TaskKey) -> Duration {
+        let text = self.runs.task(key).and_then(|(run, task)| run.step(task)).map(|step| &*step.definition.timeout);
+        duration::parse(text.filter(|text| !text.is_empty()).unwrap_or(TIMEOUT)).unwrap_or_default()
+    }
+
     fn is_new(&self, key: TaskKey) -> bool {
         self.runs.task(key).is_some_and(|(_, task)| task.event(TaskEventKind::NoWorker).is_none())
     }
@@ -143,11 +150,7 @@ impl Core {
     }
 
     fn start(&mut self, turn: &mut Turn<'_>, key: TaskKey, worker: uuid::Uuid) {
-        let Some((run, task)) = self.runs.task(key) else { return };
-        let Some(step) = run.step(task) else { return };
-        let text = &step.definition.timeout;
-        let limit = duration::parse(if text.is_empty() { TIMEOUT } else { text }).unwrap_or_default();
-        let at = self.noticed(turn, limit);
+        let at = self.noticed(turn, self.timeout(key));
         let timer = self.timers.set(at, Timer::Execution(key));
         if let Some(task) = self.runs.task_mut(key) {
             if let State::Queued { timer: Some(timer), .. } = task.state {

@@ -13,7 +13,7 @@ use super::expression::{Expression, Problem};
 use super::types::{Fault, Label};
 
 /// What expressions of filters may use.
-const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
+pub(crate) const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
 /// What expressions of idempotency keys may use.
 const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum()"];
 

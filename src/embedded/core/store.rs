@@ -10,6 +10,9 @@ use super::rules::{Rules, Special};
 use super::timers::TimerKey;
 use super::types::{At, EventKind, ParentLink, TaskDefinition};
 
+/// The first number: high enough not to be taken for an attempt or a count.
+const FIRST_NUMBER: u32 = 1_001;
+
 /// Names a run by the order of its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RunIx(u32);
@@ -17,7 +20,7 @@ pub(crate) struct RunIx(u32);
 impl RunIx {
     /// A number as a database would give it.
     pub(crate) fn number(self) -> u32 {
-        self.0.saturating_add(1)
+        self.0.saturating_add(FIRST_NUMBER)
     }
 }
 
@@ -227,6 +230,7 @@ task_event_kinds! {
     Retrying = "RETRYING",
     Cancelled = "CANCELLED",
     TimedOut = "TIMED_OUT",
+    TimeoutRefreshed = "TIMEOUT_REFRESHED",
     ScheduleTimedOut = "SCHEDULING_TIMED_OUT",
     Reassigned = "REASSIGNED",
     Skipped = "SKIPPED",

@@ -1,5 +1,6 @@
 //! The state machine by itself: explicit times, counted numbers, no runtime.
 
+mod cancels;
 mod children;
 mod conditions;
 mod crons;
@@ -10,6 +11,7 @@ mod idempotency;
 mod invariants;
 mod lifecycle;
 mod placement;
+mod refresh;
 mod replays;
 mod schedules;
 mod workers;
@@ -245,7 +247,7 @@ fn trigger(priority: Option<i32>) -> Trigger {
 
 fn registration(slots: i32) -> Registration {
     let slots = BTreeMap::from([("default".to_owned(), slots)]);
-    Registration { name: "worker".into(), actions: vec!["w:t".into()], slots, labels: BTreeMap::new() }
+    Registration { name: "worker".into(), actions: vec!["w:t".into()], slots, ..Registration::default() }
 }
 
 fn report(task: Uuid, kind: ReportKind, retry_count: i32, payload: &str) -> Report {

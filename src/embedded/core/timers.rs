@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Execution(TaskKey),
     /// A queued task has waited for too long.
     Schedule(TaskKey),
+    /// The schedule timeout of a task that was cancelled while queued, in this attempt.
+    TimedOutCancel(TaskKey, i32),
     /// A task that waits for its next attempt is to be queued.
     Requeue(TaskKey),
     /// A worker may not have been heard of for half a minute.

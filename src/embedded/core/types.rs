@@ -138,12 +138,24 @@ pub(crate) struct ParentLink {
 }
 
 /// A worker as it registers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Registration {
     pub(crate) name: String,
     pub(crate) actions: Vec<String>,
     pub(crate) slots: BTreeMap<String, i32>,
     pub(crate) labels: BTreeMap<String, Label>,
+    pub(crate) runtime: Runtime,
+}
+
+/// What a worker reports about its program.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Runtime {
+    /// In REST's spelling.
+    pub(crate) language: Option<&'static str>,
+    pub(crate) language_version: String,
+    pub(crate) os: String,
+    pub(crate) extra: String,
+    pub(crate) sdk_version: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::definitions::Problems;
 use super::store::TaskKey;
 use super::timers::Timer;
-use super::types::{At, Code, Effect, Fault, Label, Registration, StreamId, Turn};
-use super::{Core, Quirk};
+use super::types::{At, Code, Effect, Fault, Label, Registration, Runtime, StreamId, Turn};
+use super::{Core, Quirk, WorkflowView};
 use crate::model::name::is_name;
 
 /// Without a beat for this long, a worker is given nothing new.
@@ -26,12 +26,14 @@ pub(crate) struct Worker {
     pub(crate) actions: BTreeSet<String>,
     pub(crate) slots: BTreeMap<String, i32>,
     pub(crate) labels: BTreeMap<String, Label>,
+    pub(crate) runtime: Runtime,
     pub(crate) last_beat: Option<At>,
     /// Since when it is to be given nothing.
     paused: Option<At>,
     /// Open streams, oldest first: work goes to the first, cancellations to all.
     pub(super) streams: Vec<StreamId>,
-    pub(super) running: BTreeSet<TaskKey>,
+    /// Running tasks, with the end of each one's execution timeout.
+    pub(super) running: BTreeMap<TaskKey, At>,
     link: Link,
     /// Whether there is a timer that looks for its silence.
     watched: bool,
@@ -63,10 +65,10 @@ impl Worker {
     }
 
     pub(crate) fn status(&self, now: At) -> &'static str {
-        match (self.paused.is_some(), self.is_fresh(now)) {
-            (true, _) => "PAUSED",
-            (false, true) => "ACTIVE",
-            (false, false) => "INACTIVE",
+        match (self.is_fresh(now), self.paused.is_some()) {
+            (false, _) => "INACTIVE",
+            (true, true) => "PAUSED",
+            (true, false) => "ACTIVE",
         }
     }
 }
@@ -96,10 +98,11 @@ impl Core {
                 actions: registration.actions.iter().map(|action| action.to_lowercase()).collect(),
                 slots: registration.slots,
                 labels: registration.labels,
+                runtime: registration.runtime,
                 last_beat: None,
                 paused: None,
                 streams: Vec::new(),
-                running: BTreeSet::new(),
+                running: BTreeMap::new(),
                 link: Link::Silent,
                 watched: false,
             },
@@ -149,6 +152,15 @@ impl Core {
         Ok(())
     }
 
+    /// Records a heartbeat that was due earlier. Returns false if it would have been refused.
+    pub(crate) fn count_heartbeat(&mut self, worker: Uuid, at: At) -> bool {
+        let Some(holder) = self.workers.get_mut(&worker).filter(|holder| holder.link == Link::Live) else {
+            return false;
+        };
+        holder.last_beat = holder.last_beat.max(Some(at));
+        true
+    }
+
     pub(crate) fn unsubscribe(&mut self, worker: Uuid) -> Result<(), Fault> {
         let holder = self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?;
         // The stream stays open and hears nothing more.
@@ -177,6 +189,18 @@ impl Core {
         self.workers.get(&worker)
     }
 
+    pub(crate) fn workers(&self) -> impl Iterator<Item = (Uuid, &Worker)> {
+        self.workers.iter().map(|(id, worker)| (*id, worker))
+    }
+
+    /// The workflows that have a task which the worker can run, with their names.
+    pub(crate) fn workflows_of(&self, worker: &Worker) -> impl Iterator<Item = (Uuid, &str)> {
+        let is_of = |view: &WorkflowView<'_>| {
+            view.workflow.latest.steps.iter().any(|step| worker.actions.contains(&*step.action))
+        };
+        self.workflows().filter(is_of).map(|view| (view.workflow.id, view.name))
+    }
+
     /// The workers that can take the action and have a slot for it.
     pub(super) fn free_workers(&self, now: At, action: &str) -> impl Iterator<Item = (Uuid, &Worker)> {
         let notice = if self.has(Quirk::LatePause) { NOTICE } else { Duration::ZERO };
@@ -199,7 +223,7 @@ impl Core {
             return;
         }
         holder.watched = false;
-        for task in std::mem::take(&mut holder.running) {
+        for task in std::mem::take(&mut holder.running).into_keys() {
             self.reassign(turn, task, worker);
         }
     }

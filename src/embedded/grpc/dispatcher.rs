@@ -8,25 +8,24 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::{Engine, Stream, answer, not_yet, sized, time, uuid_problem};
+use crate::embedded::VERSION;
 use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
 use crate::embedded::core::types::{
-    Action, EventKind, Fault, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult,
+    Action, EventKind, Fault, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
 };
 use crate::rpc::pb::dispatcher_server::Dispatcher;
 use crate::rpc::pb::{
     ActionEventResponse, ActionType, AssignedAction, BatchActionEvent, GetVersionRequest, GetVersionResponse,
     GroupKeyActionEvent, HeartbeatRequest, HeartbeatResponse, OverridesData, OverridesDataResponse,
     RefreshTimeoutRequest, RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse, ResourceEventType,
-    ResourceType, RestoreEvictedTaskRequest, RestoreEvictedTaskResponse, StepActionEvent, StepActionEventType,
-    StepRunResult, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, UpsertWorkerLabelsRequest,
-    UpsertWorkerLabelsResponse, WorkerLabels, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
-    WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent, WorkflowRunEventType,
+    ResourceType, RestoreEvictedTaskRequest, RestoreEvictedTaskResponse, RuntimeInfo, Sdks, StepActionEvent,
+    StepActionEventType, StepRunResult, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest,
+    UpsertWorkerLabelsRequest, UpsertWorkerLabelsResponse, WorkerLabels, WorkerListenRequest, WorkerRegisterRequest,
+    WorkerRegisterResponse, WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
+    WorkflowRunEventType,
 };
 use crate::time::to_proto;
-
-/// The version whose behaviour is modelled.
-const VERSION: &str = "v0.104.7";
 
 #[tonic::async_trait]
 impl Dispatcher for Engine {
@@ -45,15 +44,7 @@ impl Dispatcher for Engine {
                 "either slot_config or slots (deprecated) must be provided, not both",
             ));
         }
-        // A language that is named must be one of four; the first number stands for none.
-        if request
-            .runtime_info
-            .as_ref()
-            .and_then(|info| info.language)
-            .is_some_and(|language| !(1..=4).contains(&language))
-        {
-            return Err(Fault::internal().into());
-        }
+        let runtime = runtime(request.runtime_info.unwrap_or_default())?;
         Core::check_services(&request.services)?;
         let slots = match request.slots {
             Some(slots) => BTreeMap::from([("default".to_owned(), slots)]),
@@ -61,8 +52,13 @@ impl Dispatcher for Engine {
             None => request.slot_config.into_iter().collect(),
         };
         let worker_name = request.worker_name.clone();
-        let registration =
-            Registration { name: request.worker_name, actions: request.actions, slots, labels: labels(request.labels) };
+        let registration = Registration {
+            name: request.worker_name,
+            actions: request.actions,
+            slots,
+            labels: labels(request.labels),
+            runtime,
+        };
         let id = self.core.call(move |core, turn| core.register(turn, registration)).await??;
         answer(WorkerRegisterResponse { tenant_id: self.tenant.to_string(), worker_id: id.to_string(), worker_name })
     }
@@ -84,7 +80,7 @@ impl Dispatcher for Engine {
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let worker = worker_id(&sized(request)?.worker_id)?;
-        self.core.call(move |core, turn| core.heartbeat(turn, worker)).await??;
+        self.core.heartbeat(move |core, turn| core.heartbeat(turn, worker)).await??;
         answer(HeartbeatResponse {})
     }
 
@@ -254,9 +250,13 @@ impl Dispatcher for Engine {
 
     async fn refresh_timeout(
         &self,
-        _: Request<RefreshTimeoutRequest>,
+        request: Request<RefreshTimeoutRequest>,
     ) -> Result<Response<RefreshTimeoutResponse>, Status> {
-        not_yet("RefreshTimeout")
+        let request = sized(request)?;
+        let task = task_id(&request.task_run_external_id)?;
+        let end =
+            self.core.call(move |core, turn| core.refresh_timeout(turn, task, &request.increment_timeout_by)).await??;
+        answer(RefreshTimeoutResponse { timeout_at: Some(to_proto(end)) })
     }
 
     async fn release_slot(&self, _: Request<ReleaseSlotRequest>) -> Result<Response<ReleaseSlotResponse>, Status> {
@@ -323,6 +323,24 @@ fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {
         (None, None) => Label::Nothing,
     };
     labels.into_iter().map(|(key, value)| (key, label(value))).collect()
+}
+
+/// Reads what a worker reports about its program. The language must be one of the four that the contract names.
+fn runtime(info: RuntimeInfo) -> Result<Runtime, Fault> {
+    let language = info.language.map(|number| match Sdks::try_from(number) {
+        Ok(Sdks::Go) => Ok("GOLANG"),
+        Ok(Sdks::Python) => Ok("PYTHON"),
+        Ok(Sdks::Typescript) => Ok("TYPESCRIPT"),
+        Ok(Sdks::Ruby) => Ok("RUBY"),
+        Ok(Sdks::Unknown) | Err(_) => Err(Fault::internal()),
+    });
+    Ok(Runtime {
+        language: language.transpose()?,
+        language_version: info.language_version.unwrap_or_default(),
+        os: info.os.unwrap_or_default(),
+        extra: info.extra.unwrap_or_default(),
+        sdk_version: info.sdk_version.unwrap_or_default(),
+    })
 }
 
 fn report_kind(number: i32) -> Option<ReportKind> {

@@ -4,18 +4,20 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::json::{
-    add_key, add_parent, error, extend, meta, object, or_never, output, run_duration, stamp, task_event, task_row,
+    add_key, add_parent, error, extend, meta, object, or_never, output, recorded, run_duration, stamp, task_event,
+    task_row,
 };
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
 use crate::embedded::core::types::At;
 
-/// When the first was heard of a run's current attempts, when the first of them began, and when the last one ended so far.
-fn times(run: &Run) -> (Option<At>, Option<At>, Option<At>) {
-    let heard = run.present().filter_map(Task::first_heard).min();
+/// The creation, start and end of a run's current attempts, as REST's store recorded them.
+fn times(core: &Core, run: &Run) -> [Option<At>; 3] {
+    let first = run.present().filter_map(Task::first_heard).min();
     let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();
     let ended = run.present().filter(|task| task.state == State::Ended);
-    (heard, started, ended.filter_map(Task::last_final).map(|row| row.at).max())
+    let finished = ended.filter_map(Task::last_final).map(|row| row.at).max();
+    [first, started, finished].map(|at| recorded(core, run, at))
 }
 
 fn name(run: &Run) -> String {
@@ -36,11 +38,11 @@ fn any_error(run: &Run) -> &str {
 }
 
 pub(super) fn run(core: &Core, run: &Run, now: At) -> Value {
-    let (heard, started, finished) = times(run);
+    let [created, started, finished] = times(core, run);
     let mut row = json!({
         "metadata": meta(run.id, run.created),
         "additionalMetadata": object(&run.metadata),
-        "createdAt": or_never(heard),
+        "createdAt": or_never(created),
         "startedAt": or_never(started),
         "finishedAt": or_never(finished),
         "duration": run_duration(started, finished),
@@ -93,7 +95,7 @@ pub(super) fn events(core: &Core, run: &Run, now: At) -> Vec<Value> {
 
 /// A run as a row of a list, with its tasks.
 pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
-    let (heard, started, finished) = times(run);
+    let [created, started, finished] = times(core, run);
     let children: Vec<_> = run.newest_first().into_iter().map(|task| task_row(core, run, task, payloads)).collect();
     let mut row = json!({
         "metadata": meta(run.id, run.created),
@@ -101,7 +103,7 @@ pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
         "additionalMetadata": object(&run.metadata),
         "attempt": 1,
         "children": children,
-        "createdAt": or_never(heard),
+        "createdAt": or_never(created),
         "displayName": name(run),
         "errorMessage": any_error(run),
         "input": if payloads { object(&run.input) } else { json!({}) },

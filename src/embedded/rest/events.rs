@@ -1,10 +1,10 @@
 //! Events.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::get;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -19,26 +19,19 @@ use crate::embedded::quirks::Quirk;
 
 /// How far back the server looks if it is not told.
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How long the runs of an event can take to appear.
-const LATER: Duration = Duration::from_millis(250);
 const MOST_COUNTED: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
         .route("/api/v1/stable/tenants/{tenant}/events", get(list))
+        .route("/api/v1/stable/tenants/{tenant}/events/keys", get(keys))
         .route("/api/v1/stable/tenants/{tenant}/events/{event}", get(one))
-        .route("/api/v1/tenants/{tenant}/events", post(push))
 }
 
 /// The runs of an event that REST knows by now.
 fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (&'a Run, Option<Uuid>)> {
-    // They have messages of their own, which come a moment after the event's.
-    let early = core.has(Quirk::ScatteredRows) && now < event.at + LATER;
-    event
-        .runs
-        .iter()
-        .filter(move |_| !early)
-        .filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
+    let known = core.shows_runs_of(event, now);
+    event.runs.iter().filter(move |_| known).filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
 }
 
 fn render(core: &Core, event: &Event, now: At) -> Value {
@@ -92,8 +85,14 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(answer(&body))
 }
 
-async fn push(_: OfTenant) -> Answer {
-    Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "EventCreate is deprecated"))
+/// The keys of all events of the last day.
+async fn keys(OfTenant(engine): OfTenant) -> Answer {
+    let look = |core: &Core, now: At| {
+        let recent = core.events(now, None).take_while(|event| event.at > now - DAY);
+        let keys: BTreeSet<_> = recent.map(|event| &*event.key).collect();
+        json!({ "rows": keys })
+    };
+    Ok(answer(&engine.core.call(move |core, turn| look(core, turn.now)).await?))
 }
 
 /// A question about events.

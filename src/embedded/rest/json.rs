@@ -1,20 +1,23 @@
 //! Runs, tasks and workers in the server's JSON, with each value where the server has it.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use chrono::SecondsFormat;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dag;
 use crate::embedded::core::shown_by_rest;
 use crate::embedded::core::store::LogLine;
 use crate::embedded::core::store::{End, Run, State, Step, Task, TaskEvent, TaskEventKind};
-use crate::embedded::core::types::{At, Label};
-use crate::embedded::core::workers::Worker;
+use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
+use crate::embedded::quirks::Quirk;
 
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
+/// The first number of an event: high enough not to be taken for an attempt or a count.
+const FIRST_NUMBER: i64 = 1_000;
 /// What the server's subtraction gives when one of the two is never.
 const ENDLESS: i64 = 9_223_372_036_854;
 
@@ -88,17 +91,26 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     })
 }
 
+/// The time at which REST's store recorded something about a run. The delay is the same for the whole run, and for all runs of
+/// one call.
+pub(super) fn recorded(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
+    let late = 14_000 + run.created.timestamp_micros().unsigned_abs() % 26_000;
+    at.map(|at| if core.has(Quirk::LateCreationTimes) { at + Duration::from_micros(late) } else { at })
+}
+
 /// A run of one task.
 fn single(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
     // A run has the times at which the engine knew, its task those that it was told.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
     let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
+    let created = first.and_then(Task::first_heard);
+    let [created, started, finished] = [created, started, finished].map(|at| recorded(core, run, at));
     json!({
         "metadata": meta(run.id, run.created),
         "additionalMetadata": object(&run.metadata),
         // What is called the creation here is that of the current attempt.
-        "createdAt": or_never(first.and_then(Task::first_heard)),
+        "createdAt": or_never(created),
         "startedAt": or_never(started),
         "finishedAt": or_never(finished),
         "duration": run_duration(started, finished),
@@ -265,7 +277,7 @@ pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
         "attempt": event.retry_count + 1,
         "errorMessage": error,
         "eventType": event.kind.name(),
-        "id": event.number,
+        "id": FIRST_NUMBER + event.number,
         "message": message,
         "retryCount": event.retry_count,
         "taskDisplayName": name_of(run, task),
@@ -378,40 +390,4 @@ pub(super) fn workflow(view: &WorkflowView<'_>) -> Value {
         "isPaused": false,
         "tenantId": "",
     })
-}
-
-/// A worker.
-pub(super) fn worker(tenant: Uuid, id: Uuid, worker: &Worker, now: At) -> Value {
-    let labels: Vec<_> = worker
-        .labels
-        .iter()
-        .map(|(key, label)| match label {
-            Label::Text(text) => json!({"key": key, "value": text}),
-            Label::Number(number) => json!({"key": key, "value": number.to_string()}),
-            Label::Nothing => json!({"key": key}),
-        })
-        .collect();
-    let slots: Map<_, _> = worker
-        .slots
-        .iter()
-        .map(|(kind, limit)| {
-            let available =
-                if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
-            (kind.clone(), json!({"available": available, "limit": limit}))
-        })
-        .collect();
-    let mut row = json!({
-        "metadata": meta(id, worker.created),
-        "actions": worker.actions,
-        "labels": labels,
-        "name": worker.name,
-        "slotConfig": slots,
-        "status": worker.status(now),
-        "tenantId": tenant.to_string(),
-        "type": "SELFHOSTED",
-    });
-    if let Some(beat) = worker.last_beat {
-        extend(&mut row, json!({"lastHeartbeatAt": stamp(beat)}));
-    }
-    row
 }

@@ -2,30 +2,34 @@
 
 mod body;
 mod bulk;
+mod cel;
 mod crons;
 mod dag;
+mod deprecated;
 mod events;
 mod filters;
 mod json;
 mod list;
+mod not_yet;
 mod paging;
 mod query;
 mod request;
 mod schedules;
+mod server;
 mod trigger;
+mod workers;
 mod workflows;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -33,7 +37,7 @@ use self::query::Query;
 use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
-use super::core::types::{Fault, Turn};
+use super::core::types::{At, Fault, Turn};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
@@ -46,10 +50,13 @@ struct Engine {
     core: Handle,
     tenant: Uuid,
     token: Arc<str>,
+    /// When the engine was started.
+    started: At,
 }
 
 /// All routes. The order of checks is the engine's: the path's ids, then whether they exist, and only then the token.
 pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults) -> Router {
+    let started = core.clock.now();
     let tenant_routes = Router::new()
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs", get(runs))
         .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
@@ -63,6 +70,11 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .merge(crons::routes())
         .merge(filters::routes())
         .merge(workflows::routes())
+        .merge(workers::routes())
+        .merge(cel::routes())
+        .merge(server::routes())
+        .merge(deprecated::routes())
+        .merge(not_yet::routes())
         .route("/api/v1/stable/workflow-runs/{run}", get(run))
         .route("/api/v1/stable/workflow-runs/{run}/status", get(run_status))
         .route("/api/v1/stable/workflow-runs/{run}/task-events", get(run_task_events))
@@ -70,12 +82,11 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}", get(task))
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
-        .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
         .route_layer(middleware::from_fn_with_state(faults, faults::over_rest))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .method_not_allowed_fallback(unknown)
-        .fallback(not_yet)
-        .with_state(Engine { core, tenant, token })
+        .fallback(unknown)
+        .with_state(Engine { core, tenant, token, started })
 }
 
 /// A refusal in one of the engine's two shapes: a message, or a list of descriptions.
@@ -271,45 +282,7 @@ async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(answer(&body))
 }
 
-async fn worker(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
-    let worker = id(&worker, "worker")?;
-    let tenant = engine.tenant;
-    engine
-        .find(&authorization, move |core, turn| Some(json::worker(tenant, worker, core.worker(worker)?, turn.now)))
-        .await
-}
-
-async fn pause_worker(
-    State(engine): State<Engine>,
-    Path(worker): Path<String>,
-    authorization: Authorization,
-    body: Bytes,
-) -> Answer {
-    let worker = id(&worker, "worker")?;
-    let is_there = engine.core.call(move |core, _| core.worker(worker).is_some()).await?;
-    is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
-    engine.check(&authorization)?;
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let tenant = engine.tenant;
-    let found = engine
-        .core
-        .call(move |core, turn| {
-            if let Some(paused) = asked.get("isPaused").and_then(Value::as_bool) {
-                core.pause(turn, worker, paused);
-            }
-            Some(json::worker(tenant, worker, core.worker(worker)?, turn.now))
-        })
-        .await?;
-    Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
-}
-
-/// The server's answer to what it does not have.
+/// The server's answer to a route or a method that is not in its contract.
 async fn unknown() -> Response {
     (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "application/json")], "null").into_response()
-}
-
-/// What the server has and this engine does not: said, and never pretended.
-async fn not_yet(request: Request) -> Refusal {
-    let text = format!("the embedded engine does not implement {} {} yet", request.method(), request.uri().path());
-    Refusal::Text(StatusCode::NOT_IMPLEMENTED, text)
 }

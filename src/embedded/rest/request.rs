@@ -16,7 +16,7 @@ use crate::embedded::core::types::At;
 pub(super) struct Authorization(pub(super) Option<String>);
 
 impl Authorization {
-    fn of(parts: &Parts) -> Self {
+    pub(super) fn of(parts: &Parts) -> Self {
         Self(parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(Into::into))
     }
 }
@@ -30,7 +30,7 @@ impl<S: Sync> FromRequestParts<S> for Authorization {
 }
 
 /// What a path names, by the names in its route.
-async fn names(parts: &mut Parts, engine: &Engine) -> Result<BTreeMap<String, String>, Refusal> {
+pub(super) async fn names(parts: &mut Parts, engine: &Engine) -> Result<BTreeMap<String, String>, Refusal> {
     let path = Path::from_request_parts(parts, engine).await;
     path.map(|Path(names)| names).map_err(|_| Refusal::NOT_FOUND)
 }

@@ -73,10 +73,31 @@ impl Expression {
         }
     }
 
+    /// Its value as a boolean, or its type if it is none. `None` if the evaluation fails.
+    pub(crate) fn truth(&self, names: &Names<'_>) -> Option<Truth> {
+        Some(match eval::eval(&self.0, names)? {
+            eval::Found::Bool(known) => Truth::Known(known),
+            eval::Found::Null => Truth::OfType("null_type"),
+            eval::Found::Whole(_) => Truth::OfType("int"),
+            eval::Found::Double(_) => Truth::OfType("double"),
+            eval::Found::Text(_) => Truth::OfType("string"),
+            eval::Found::Other(Value::Array(_)) => Truth::OfType("list"),
+            eval::Found::Other(_) => Truth::OfType("map"),
+        })
+    }
+
     /// Whether it is true. An error in it makes it false.
     pub(crate) fn is_true(&self, names: &Names<'_>) -> bool {
         matches!(eval::eval(&self.0, names), Some(eval::Found::Bool(true)))
     }
+}
+
+/// The value of an expression that should be a boolean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Truth {
+    Known(bool),
+    /// It has another type, by CEL's name for it.
+    OfType(&'static str),
 }
 
 /// An object, for names that are to be one whatever came.

@@ -270,7 +270,7 @@ impl Play {
                     }
                     State::Running { worker, timer } => {
                         running += 1;
-                        assert!(core.workers[worker].running.contains(&key), "unknown to its worker");
+                        assert!(core.workers[worker].running.contains_key(&key), "unknown to its worker");
                         timers.push((*timer, Timer::Execution(key)));
                     }
                     State::Absent | State::Backoff | State::Ended => {}

@@ -1,0 +1,43 @@
+//! Evaluation of CEL expressions for debugging.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::routing::post;
+use serde_json::{Value, json};
+
+use super::body::Typed;
+use super::request::OfTenant;
+use super::{Answer, Engine, Refusal, answer};
+use crate::embedded::core::expression::{Expression, Names, Problem, Truth};
+use crate::embedded::core::rules::FILTER_NAMES;
+
+pub(super) fn routes() -> Router<Engine> {
+    Router::new().route("/api/v1/stable/tenants/{tenant}/cel/debug", post(debug))
+}
+
+async fn debug(_: OfTenant, bytes: Bytes) -> Answer {
+    let body = Typed::parse(&bytes, "gen.V1CELDebugRequest")?;
+    let map = |name: &str| body.object(name).map(|map| Value::Object(map.unwrap_or_default()));
+    let text = body.text("expression")?.unwrap_or_default();
+    let (input, metadata, payload) = (map("input")?, map("additionalMetadata")?, map("filterPayload")?);
+    let expression = match Expression::parse(&text, FILTER_NAMES) {
+        Ok(expression) => expression,
+        Err(Problem::Broken) => return Ok(failed("failed to compile expression: it is not valid CEL")),
+        Err(Problem::Missing) => {
+            let text = format!("the embedded engine does not implement the CEL expression `{text}` yet");
+            return Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, text));
+        }
+    };
+    // `event_id` and `event_key` are declared and have no value here.
+    let names = [("input", &input), ("additional_metadata", &metadata), ("payload", &payload)];
+    Ok(match expression.truth(&Names(&names)) {
+        Some(Truth::Known(output)) => answer(&json!({"status": "SUCCESS", "output": output})),
+        Some(Truth::OfType(kind)) => failed(&format!("expression did not evaluate to a boolean: got {kind}")),
+        None => failed("failed to evaluate expression: no such key, or no such operation on values of these types"),
+    })
+}
+
+fn failed(error: &str) -> axum::response::Response {
+    answer(&json!({"status": "ERROR", "error": error}))
+}

@@ -1,0 +1,65 @@
+//! Health, version and settings of the server, and its tenant.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use super::paging::millis;
+use super::request::OfTenant;
+use super::{Answer, Engine, answer};
+use crate::embedded::VERSION;
+
+pub(super) fn routes() -> Router<Engine> {
+    Router::new()
+        .route("/api/live", get(alive))
+        .route("/api/ready", get(alive))
+        .route("/api/v1/cloud/metadata", get(cloud))
+        .route("/api/v1/meta", get(meta))
+        .route("/api/v1/tenants/{tenant}", get(tenant))
+        .route("/api/v1/version", get(version))
+}
+
+/// Healthy as long as the core answers.
+async fn alive(State(engine): State<Engine>) -> Answer {
+    engine.core.call(|_, _| ()).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// A self-hosted server answers with an error body and status 200.
+async fn cloud() -> Response {
+    answer(&json!({"errors": [{"description": "oss"}]}))
+}
+
+/// The default settings of a server.
+async fn meta() -> Response {
+    answer(&json!({
+        "allowChangePassword": true,
+        "allowCreateTenant": true,
+        "allowInvites": true,
+        "allowSignup": false,
+        "auth": {"schemes": ["basic"]},
+        "authDisabled": false,
+        "observabilityEnabled": false,
+        "prometheusServerEnabled": false,
+        "pylonAppId": "",
+    }))
+}
+
+async fn version() -> Response {
+    answer(&json!({ "version": VERSION }))
+}
+
+async fn tenant(OfTenant(engine): OfTenant) -> Response {
+    let created = millis(engine.started);
+    answer(&json!({
+        "metadata": {"id": engine.tenant.to_string(), "createdAt": created, "updatedAt": created},
+        "alertMemberEmails": true,
+        "analyticsOptOut": false,
+        "name": "Default",
+        "slug": "default",
+        "version": "V1",
+    }))
+}

@@ -1,0 +1,214 @@
+//! Routes that are in no recording: the content of their answers.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use hatchet::embedded::Quirks;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::stage::{Stage, merged, registration};
+
+const NAME: &str = "rt";
+
+async fn stage() -> Stage {
+    Stage::with(Quirks::all(), NAME, &json!({})).await
+}
+
+fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
+    rows.sort_by_key(Value::to_string);
+    rows
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_events_are_those_of_the_last_day() {
+    let stage = stage().await;
+    let keys = async || sorted(stage.rows("stable/tenants/{t}/events/keys").await);
+    assert_eq!(stage.look("stable/tenants/{t}/events/keys").await, json!({"rows": []}));
+    let push = async |key: &str| {
+        let event = json!({"key": key, "payload": "{}"});
+        stage.wire.call("EventsService.Push", &event).await.unwrap();
+    };
+    for key in ["b:2", "a:1", "b:2"] {
+        push(key).await;
+    }
+    // A key appears with its event.
+    assert_eq!(keys().await, Vec::<Value>::new());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(keys().await, ["a:1", "b:2"]);
+    sleep(Duration::from_secs(23 * 3600)).await;
+    push("b:2").await;
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(keys().await, ["b:2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_are_listed_with_their_details() {
+    let stage = stage().await;
+    let runtime =
+        json!({"sdk_version": "1.2.3", "language": "PYTHON", "language_version": "3.12", "os": "linux", "extra": "x"});
+    let more = json!({
+        "worker_name": "one", "runtime_info": runtime, "slot_config": {"default": 3, "durable": 2},
+        "labels": {"zone": {"str_value": "eu"}, "size": {"int_value": 7}},
+    });
+    let (one, heard) = stage.worker(&merged(&registration(NAME), &more)).await;
+    sleep(Duration::from_secs(1)).await;
+    let other = json!({"worker_name": "two", "actions": ["rt:work", "rt:rest"], "slots": 5});
+    let two = stage.wire.call("Dispatcher.Register", &other).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    stage.trigger(NAME, &json!({})).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(heard.messages().len(), 1);
+    // A worker without a heartbeat is not listed.
+    let listed = stage.look("tenants/{t}/worker").await;
+    assert_eq!(listed["pagination"], json!({"current_page": 1, "next_page": 1, "num_pages": 1}));
+    let rows = listed["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "{listed}");
+    let row = &rows[0];
+    let stamp = |pointer: &str| row.pointer(pointer).unwrap().as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    assert!(stamp("/lastHeartbeatAt") > stamp("/metadata/createdAt"), "{row}");
+    let label = |key: &str, value: &str| {
+        let nobody = "00000000-0000-0000-0000-000000000000";
+        let made = &row["metadata"]["createdAt"];
+        json!({"metadata": {"id": nobody, "createdAt": made, "updatedAt": made}, "key": key, "value": value})
+    };
+    let expected = json!({
+        "metadata": {"id": one["worker_id"], "createdAt": row["metadata"]["createdAt"], "updatedAt": row["metadata"]["updatedAt"]},
+        "actions": ["rt:work"],
+        "dispatcherId": row["dispatcherId"],
+        "labels": [label("size", "7"), label("zone", "eu")],
+        "lastHeartbeatAt": row["lastHeartbeatAt"],
+        "name": "one",
+        "runtimeInfo": {"language": "PYTHON", "languageVersion": "3.12", "os": "linux", "runtimeExtra": "x", "sdkVersion": "1.2.3"},
+        "slotConfig": {"default": {"available": 2, "limit": 3}, "durable": {"available": 2, "limit": 2}},
+        "status": "ACTIVE",
+        "type": "SELFHOSTED",
+    });
+    assert_eq!(*row, expected);
+
+    // One worker has its workflows, too. The answer to a pause has neither labels nor actions.
+    let path = format!("workers/{}", one["worker_id"].as_str().unwrap());
+    let alone = stage.look(&path).await;
+    assert_eq!(alone["registeredWorkflows"][0]["name"], NAME);
+    assert_eq!(alone["recentStepRuns"], json!([]));
+    let (status, paused) = stage.send(Method::PATCH, &path, Some(json!({"isPaused": true}))).await;
+    assert_eq!((status, &paused["status"], &paused["actions"]), (200, &json!("PAUSED"), &Value::Null));
+    assert!(paused.get("labels").is_none());
+
+    // The second one sends a heartbeat: newest first.
+    let heartbeat = json!({"worker_id": two["worker_id"]});
+    stage.wire.call("Dispatcher.Heartbeat", &heartbeat).await.unwrap();
+    let names = async |query: &str| {
+        let rows = stage.rows(&format!("tenants/{{t}}/worker{query}")).await;
+        rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("").await, ["two", "one"]);
+    assert_eq!(names("?limit=1").await, ["two"]);
+    assert_eq!(names("?limit=1&offset=1").await, ["one"]);
+    assert_eq!(names("?statuses=PAUSED").await, ["one"]);
+    assert_eq!(names("?statuses=PAUSED&statuses=ACTIVE").await, ["two", "one"]);
+    assert_eq!(names("?labels=zone:eu&labels=size:7").await, ["one"]);
+    assert_eq!(names("?labels=zone:us").await, Vec::<String>::new());
+    let (status, body) = stage.send(Method::GET, "tenants/{t}/worker?labels=zone:", None).await;
+    let text = "invalid label filter format: zone:, expected key:value";
+    assert_eq!((status, body), (400, json!({"errors": [{"description": text}]})));
+    // INACTIVE wins over PAUSED. After a day without a heartbeat a worker is not listed.
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(names("?statuses=INACTIVE").await, ["two"]);
+    sleep(Duration::from_secs(24 * 3600)).await;
+    assert_eq!(names("").await, ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_without_actions_is_500() {
+    let stage = stage().await;
+    let worker = stage.wire.call("Dispatcher.Register", &json!({"worker_name": "idle"})).await.unwrap();
+    let path = format!("workers/{}", worker["worker_id"].as_str().unwrap());
+    assert_eq!(stage.send(Method::GET, &path, None).await, (500, json!({"message": "Internal Server Error"})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tenant_has_version_v1() {
+    let stage = stage().await;
+    let tenant = stage.look("tenants/{t}").await;
+    assert_eq!((&tenant["metadata"]["id"], &tenant["version"]), (&json!(stage.tenant), &json!("V1")));
+    let made: DateTime<Utc> = tenant["metadata"]["createdAt"].as_str().unwrap().parse().unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.look("tenants/{t}").await, tenant);
+    assert!((stage.now() - made).num_seconds() >= 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pausing_a_workflow_is_not_implemented_and_unknown_ones_are_404() {
+    let stage = stage().await;
+    let id = stage.rows("tenants/{t}/workflows").await[0]["metadata"]["id"].as_str().unwrap().to_owned();
+    let pause = async |id: &str| {
+        let body = json!({"pause": {"action": "unpause"}});
+        stage.send(Method::PATCH, &format!("workflows/{id}"), Some(body)).await
+    };
+    assert_eq!(pause("zz").await, (400, json!({"message": "invalid workflow id"})));
+    assert_eq!(pause("1c2d3e4f-0000-4000-8000-000000000001").await, (404, json!({"message": "not found"})));
+    let text = "the embedded engine does not implement workflow:update yet";
+    assert_eq!(pause(&id).await, (501, json!({"message": text})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cel_expressions_are_evaluated() {
+    let stage = stage().await;
+    let evaluate = async |body: Value| stage.send(Method::POST, "stable/tenants/{t}/cel/debug", Some(body)).await;
+    let asked = |expression: &str| {
+        json!({
+            "expression": expression, "input": {"n": 1, "list": []}, "additionalMetadata": {"m": "x"},
+            "filterPayload": {"p": true},
+        })
+    };
+    for (expression, output) in [
+        ("input.n == 1", true),
+        ("input.n > 1", false),
+        ("additional_metadata.m == 'x' && payload.p", true),
+        ("has(input.nothing)", false),
+    ] {
+        assert_eq!(
+            evaluate(asked(expression)).await,
+            (200, json!({"status": "SUCCESS", "output": output})),
+            "{expression}"
+        );
+    }
+    for (expression, error) in [
+        ("1", "expression did not evaluate to a boolean: got int"),
+        ("input.n", "expression did not evaluate to a boolean: got double"),
+        ("'x'", "expression did not evaluate to a boolean: got string"),
+        ("null", "expression did not evaluate to a boolean: got null_type"),
+        ("input", "expression did not evaluate to a boolean: got map"),
+        ("input.list", "expression did not evaluate to a boolean: got list"),
+    ] {
+        assert_eq!(
+            evaluate(asked(expression)).await,
+            (200, json!({"status": "ERROR", "error": error})),
+            "{expression}"
+        );
+    }
+    // The rest of the message comes from the server's CEL library.
+    for (expression, start) in [
+        ("input.v >", "failed to compile expression: "),
+        ("", "failed to compile expression: "),
+        ("nobody.x", "failed to compile expression: "),
+        ("input.nothing == 1", "failed to evaluate expression: "),
+        // They are declared and have no value.
+        ("event_key == 'x'", "failed to evaluate expression: "),
+        ("event_id == 'x'", "failed to evaluate expression: "),
+    ] {
+        let (status, body) = evaluate(asked(expression)).await;
+        assert_eq!((status, &body["status"], body.get("output")), (200, &json!("ERROR"), None), "{expression}");
+        assert!(body["error"].as_str().unwrap().starts_with(start), "{expression}: {body}");
+    }
+    let (status, body) = evaluate(asked("input.n * 2 == 2")).await;
+    let text = "the embedded engine does not implement the CEL expression `input.n * 2 == 2` yet";
+    assert_eq!((status, body), (501, json!({"message": text})));
+    // Absent objects are empty.
+    assert_eq!(evaluate(json!({"expression": "has(input.n) || has(payload.p)"})).await.1["output"], false);
+    let (status, body) = evaluate(json!({"expression": 1, "input": {}})).await;
+    assert_eq!(status, 400, "{body}");
+    assert!(body["message"].as_str().unwrap().starts_with("Unmarshal type error: expected=string, got=number"));
+}
