@@ -6,9 +6,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::model::TenantId;
 use crate::rpc::Rpc;
+use crate::runtime::{self, Needs};
 use crate::time::Clock;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
@@ -37,7 +40,8 @@ impl Client {
     /// A client set up by the environment's `HATCHET_CLIENT_*` variables. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], with all that is wrong with the variables, or if this is not called within a Tokio runtime.
+    /// [`ErrorKind::Config`], with all that is wrong with the variables, or if this is not called within a Tokio runtime that
+    /// has timers and I/O.
     pub fn from_env() -> Result<Self> {
         Self::new(Config::from_env()?)
     }
@@ -45,12 +49,10 @@ impl Client {
     /// A client with a configuration of its own. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a Tokio runtime.
+    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a Tokio runtime that has timers
+    /// and I/O.
     pub fn new(config: Config) -> Result<Self> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            let text = "a client must be made within a Tokio runtime, on which its connections will run";
-            return Err(Error::new(ErrorKind::Config, text).unsent());
-        }
+        runtime::require("a client", Needs::TimersAndSockets)?;
         let rpc = Rpc::connect(&config)?;
         Ok(Self::with(config, rpc, Clock::Machine))
     }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::actor::Handle;
 use super::calls;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -42,6 +43,7 @@ impl Fault {
     /// Makes it happen to a call: what its caller gets.
     pub(super) async fn befall<R>(
         self,
+        core: &Handle,
         call: impl Future<Output = R>,
         refused: impl FnOnce(u16) -> R,
         lost: impl FnOnce() -> R,
@@ -53,7 +55,7 @@ impl Fault {
                 lost()
             }
             Self::Delay(delay) => {
-                tokio::time::sleep(delay).await;
+                core.sleep(delay).await;
                 call.await
             }
         }
@@ -201,7 +203,7 @@ pub(super) fn lost() -> Status {
 
 /// Makes what is to go wrong with a call of REST go wrong.
 pub(super) async fn over_rest(
-    State(faults): State<Faults>,
+    State((faults, core)): State<(Faults, Handle)>,
     route: MatchedPath,
     request: Request,
     next: Next,
@@ -212,6 +214,7 @@ pub(super) async fn over_rest(
     let refused = |code| (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED);
     fault
         .befall(
+            &core,
             next.run(request),
             |code| refused(code).into_response(),
             || (StatusCode::BAD_GATEWAY, INJECTED).into_response(),

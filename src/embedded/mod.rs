@@ -26,6 +26,7 @@ mod actor;
 mod calls;
 mod core;
 mod engine;
+mod failure;
 mod faults;
 mod grpc;
 mod listen;

@@ -11,6 +11,7 @@ use super::budget::RetryBudget;
 use super::from_status;
 use super::retry::{Verdict, judge};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::{self, Needs};
 
 /// What kind of call it is.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,7 @@ impl Caller {
     where
         F: Future<Output = Result<T>>,
     {
+        runtime::require("a call", Needs::Timers)?;
         let deadline = Instant::now() + call.deadline.unwrap_or(self.deadline);
         let mut failures = 0;
         loop {

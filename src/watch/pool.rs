@@ -19,6 +19,7 @@ use crate::model::{Outcome, RunDetails, RunId};
 use crate::rpc::Rpc;
 use crate::rpc::grpc_types::RunEnd;
 use crate::run::{Patience, RunHandle, TaskEnd, look, quick};
+use crate::runtime::{self, Needs};
 use crate::time::at;
 use crate::transport::retry_delay;
 
@@ -321,6 +322,7 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn outcome(&self) -> Result<Outcome> {
+        runtime::require("a wait", Needs::Timers)?;
         if !self.is_fresh() {
             // It may have ended long ago, and then a look is quicker than the stream.
             let details = look(self.client(), self.id(), None, Patience::Short).await?;

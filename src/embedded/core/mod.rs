@@ -60,6 +60,9 @@ use super::quirks::{Quirk, Quirks};
 
 pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest, stored_payload};
 
+/// The most timers that fire in one turn. A core that has more of them due is behind, and must still answer.
+const MAX_TIMERS_PER_TURN: usize = 256;
+
 /// The whole state of one tenant of the engine.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -128,9 +131,11 @@ impl Core {
         self.timers.next()
     }
 
-    /// Does what is due.
+    /// Does what is due, and no more than fits into one turn: if there is more, [`next_timer`](Self::next_timer) is still in
+    /// the past.
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
-        while let Some(timer) = self.timers.due(turn.now) {
+        for _ in 0..MAX_TIMERS_PER_TURN {
+            let Some(timer) = self.timers.due(turn.now) else { return };
             match timer {
                 Timer::Execution(task) => self.execution_timeout(turn, task),
                 Timer::Schedule(task) => self.schedule_timeout(turn, task),

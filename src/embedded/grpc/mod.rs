@@ -55,6 +55,7 @@ type Stream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Se
 #[derive(Clone)]
 pub(crate) struct Services {
     token: Arc<str>,
+    core: Handle,
     faults: Faults,
     admin: AdminServiceServer<Engine>,
     dispatcher: DispatcherServer<Engine>,
@@ -78,6 +79,7 @@ impl Services {
         let engine = Engine { core, tenant, token };
         Self {
             token: Arc::clone(&engine.token),
+            core: engine.core.clone(),
             faults,
             admin: server!(AdminServiceServer, engine),
             dispatcher: server!(DispatcherServer, engine),
@@ -117,7 +119,8 @@ impl Service<Request<Body>> for Services {
                 let (mut this, path) = (self.clone(), path.clone());
                 let call = async move { this.route(&path, request).await };
                 let refused = |code| Ok(faults::status(code).into_http());
-                fault.befall(call, refused, || Ok(faults::lost().into_http())).boxed()
+                let core = self.core.clone();
+                async move { fault.befall(&core, call, refused, || Ok(faults::lost().into_http())).await }.boxed()
             }
         };
         if !STREAMS.contains(&method) {

@@ -71,7 +71,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
-        .route_layer(middleware::from_fn_with_state(faults, faults::over_rest))
+        .route_layer(middleware::from_fn_with_state((faults, core.clone()), faults::over_rest))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .method_not_allowed_fallback(unknown)
         .fallback(not_yet)

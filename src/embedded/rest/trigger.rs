@@ -33,7 +33,7 @@ pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
         if let Some(found) = engine.core.call(move |core, turn| look(core, turn.now)).await? {
             return Ok(answer(&found));
         }
-        tokio::time::sleep(BETWEEN).await;
+        engine.core.sleep(BETWEEN).await;
     }
     Err(Refusal::INTERNAL)
 }

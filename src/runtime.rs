@@ -1,0 +1,76 @@
+//! The Tokio runtime that the crate runs on: refused by a typed error where it lacks something, and not by a panic later.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a caller is going to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Timers,
+    TimersAndSockets,
+}
+
+/// Refuses to go on where there is no Tokio runtime, or one that lacks what is needed.
+///
+/// Tokio has no question for what a runtime has, it panics. Where there are no timers or no sockets, its panic is caught here:
+/// the panic hook runs and prints it, and the caller gets the error.
+pub(crate) fn require(what: &str, needs: Needs) -> Result<()> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(refusal(what, "within a Tokio runtime, on which its tasks will run"));
+    }
+    if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
+        return Err(refusal(what, "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"));
+    }
+    if needs == Needs::TimersAndSockets && !has_sockets() {
+        return Err(refusal(what, "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
+    }
+    Ok(())
+}
+
+fn refusal(what: &str, where_: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("{what} must be made {where_}")).unsent()
+}
+
+/// Whether sockets can be used. A system that gives out none has its own errors for that, later.
+fn has_sockets() -> bool {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    socket.map_or(true, |socket| catch_unwind(|| drop(tokio::net::UdpSocket::from_std(socket))).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_refused_by_what_it_lacks() {
+        let text = |needs| require("it", needs).map_err(|error| (error.kind(), error.to_string()));
+        let refused = |text: &str| Err((ErrorKind::Config, format!("it must be made {text}")));
+        let none = refused("within a Tokio runtime, on which its tasks will run");
+        assert_eq!(text(Needs::TimersAndSockets), none);
+
+        let bare = Builder::new_current_thread().build().unwrap();
+        let _entered = bare.enter();
+        let no_timers = "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+        assert_eq!(text(Needs::TimersAndSockets), refused(no_timers));
+        drop(_entered);
+
+        let timers = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let _entered = timers.enter();
+        let no_io = "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
+        assert_eq!(text(Needs::TimersAndSockets), refused(no_io));
+        assert_eq!(text(Needs::Timers), Ok(()));
+        drop(_entered);
+
+        let all = Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = all.enter();
+        assert_eq!(text(Needs::TimersAndSockets), Ok(()));
+    }
+}
