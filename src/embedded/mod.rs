@@ -25,6 +25,7 @@
 mod actor;
 mod calls;
 mod core;
+mod cut;
 mod engine;
 mod failure;
 mod faults;

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use super::actor::Handle;
 use super::calls::STREAMS;
 use super::core::types::{Code, Fault};
+use super::cut;
 use super::faults::{self, Faults};
 use crate::rpc::pb::dispatcher_server::DispatcherServer;
 use crate::rpc::pb::events_service_server::EventsServiceServer;
@@ -130,8 +131,8 @@ impl Service<Request<Body>> for Services {
         async move {
             tokio::select! {
                 biased;
-                answer = answer => answer.map(|answer| faults::until_cut(answer, open)),
-                () = open.cancelled() => Ok(faults::cut().into_http()),
+                answer = answer => answer.map(|answer| cut::until_cut(answer, open)),
+                () = open.cancelled() => Ok(cut::cut().into_http()),
             }
         }
         .boxed()
