@@ -11,6 +11,7 @@ mod v1_dispatcher;
 mod workflows;
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,8 +40,8 @@ use crate::transport::PUSHBACK;
 
 /// What a message may have at the most, in and out.
 const MAX_MESSAGE: usize = 4 << 20;
-/// Above that, so that the refusal can be in the engine's own words.
-const MAX_DECODED: usize = 64 << 20;
+/// What tonic may send: above that, since what is too large is refused in the engine's own words.
+const MAX_ENCODED: usize = 64 << 20;
 
 /// What all the services share.
 #[derive(Clone)]
@@ -68,8 +69,8 @@ pub(crate) struct Services {
 macro_rules! server {
     ($server:ident, $engine:expr) => {
         $server::new($engine.clone())
-            .max_decoding_message_size(MAX_DECODED)
-            .max_encoding_message_size(MAX_DECODED)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_ENCODED)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip)
     };
@@ -154,7 +155,10 @@ impl Services {
         };
         let unknown = format!("unknown method {method} for service {service}");
         answer
-            .map_ok(|answer| if is_unknown(&answer) { Status::unimplemented(unknown).into_http() } else { answer })
+            .map_ok(|answer| {
+                let refusal = is_unknown(&answer).then(|| Status::unimplemented(unknown));
+                refusal.or_else(|| too_large(&answer)).map_or(answer, Status::into_http)
+            })
             .boxed()
     }
 }
@@ -164,6 +168,27 @@ fn is_unknown(answer: &Response<Body>) -> bool {
     let unimplemented = i32::from(GrpcCode::Unimplemented).to_string();
     answer.headers().get("grpc-status").is_some_and(|code| code.as_bytes() == unimplemented.as_bytes())
         && answer.headers().get("grpc-message").is_none()
+}
+
+/// What the engine says to a message of which tonic has said that it is too large.
+fn too_large(answer: &Response<Body>) -> Option<Status> {
+    let refusal = Status::from_header_map(answer.headers())?;
+    let text = refusal.message();
+    match refusal.code() {
+        GrpcCode::OutOfRange => {
+            let (_, size) = text.split_once("found ")?;
+            let (size, _) = size.split_once(" bytes")?;
+            Some(larger_than_max(size))
+        }
+        GrpcCode::ResourceExhausted if text.starts_with("Error decompressing") => Some(Status::resource_exhausted(
+            format!("grpc: received message after decompression larger than max {MAX_MESSAGE}"),
+        )),
+        _ => None,
+    }
+}
+
+fn larger_than_max(size: impl Display) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"))
 }
 
 fn refuse(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
@@ -195,9 +220,7 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
     let message = request.into_inner();
     let size = message.encoded_len();
     if size > MAX_MESSAGE {
-        return Err(Status::resource_exhausted(format!(
-            "grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"
-        )));
+        return Err(larger_than_max(size));
     }
     Ok(message)
 }

@@ -128,7 +128,8 @@ where
 async fn idle(mut open: watch::Receiver<usize>) {
     let mut limit = HEADER_TIMEOUT;
     loop {
-        let count = *open.borrow_and_update();
+        // Not marked as seen: a request that has come and gone by now is a change, too.
+        let count = *open.borrow();
         let changed = if count > 0 { Ok(open.changed().await) } else { timeout(limit, open.changed()).await };
         match changed {
             Ok(Ok(())) => limit = IDLE_TIMEOUT,

@@ -6,6 +6,8 @@
 mod connection;
 mod request;
 mod stalled;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

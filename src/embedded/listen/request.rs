@@ -4,12 +4,14 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
@@ -47,6 +49,29 @@ impl Drop for OpenRequest {
     }
 }
 
+/// The body of an answer, whose request is open as long as it is there.
+struct AnswerBody {
+    body: Body,
+    _open: OpenRequest,
+}
+
+impl hyper::body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl<S> hyper::service::Service<Request<Incoming>> for Requests<S>
 where
     S: Handler,
@@ -72,12 +97,7 @@ where
                 Err(panic) => panicked(protocol, &failure.record(&*panic)),
             };
             // The request is open until its answer has been sent.
-            Ok(answer.map(|body| {
-                Body::new(body.map_frame(move |frame| {
-                    let _ = &open;
-                    frame
-                }))
-            }))
+            Ok(answer.map(|body| Body::new(AnswerBody { body, _open: open })))
         })
     }
 }

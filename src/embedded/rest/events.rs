@@ -113,7 +113,7 @@ struct Asked {
 impl Asked {
     fn parse(query: &Query) -> Result<Self, Refusal> {
         let texts = |name: &str| query.all(name).map(str::to_owned).collect::<Vec<_>>();
-        let limit = query.number("limit")?.unwrap_or(50);
+        let limit = query.limit()?.unwrap_or(50);
         let tag = |pair: &str| pair.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned()));
         let tags = query.all("additionalMetadata").map(tag).collect::<Option<Vec<_>>>();
         Ok(Self {

@@ -62,7 +62,7 @@ async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
-    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.unwrap_or(MOST_LISTED));
+    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.limit()?.unwrap_or(MOST_LISTED));
     let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
     let tenant = engine.tenant;

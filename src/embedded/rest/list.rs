@@ -49,7 +49,7 @@ impl Runs {
     }
 
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
-        let limit = query.number("limit")?.unwrap_or(50);
+        let limit = query.limit()?.unwrap_or(50);
         if limit == 0 {
             return Err(Refusal::INTERNAL);
         }

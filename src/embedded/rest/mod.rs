@@ -37,8 +37,8 @@ use super::core::types::{Fault, Turn};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
-/// More than any route takes; what is too large for one is refused in its own words.
-const LARGEST_BODY: usize = 64 << 20;
+/// The most that is read of a body: more than any route takes. What is too large for one is refused in its own words.
+const MAX_BODY: usize = 16 << 20;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -56,6 +56,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
         .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(trigger::start));
+    let engine = Engine { core: core.clone(), tenant, token };
     Router::new()
         .merge(tenant_routes)
         .merge(events::routes())
@@ -71,11 +72,13 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route("/api/v1/workers/{worker}", patch(pause_worker).get(worker))
-        .route_layer(middleware::from_fn_with_state((faults, core.clone()), faults::over_rest))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .route_layer(middleware::from_fn_with_state(engine.clone(), request::read_body))
+        .route_layer(middleware::from_fn_with_state((faults, core), faults::over_rest))
+        // They have been read by then.
+        .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(unknown)
         .fallback(not_yet)
-        .with_state(Engine { core, tenant, token })
+        .with_state(engine)
 }
 
 /// A refusal in one of the engine's two shapes: a message, or a list of descriptions.
@@ -237,7 +240,7 @@ async fn task_events(
 ) -> Answer {
     let task = id(&task, "task")?;
     // Nobody who asks for no number of rows gets one.
-    let limit = query.number("limit")?.unwrap_or(0);
+    let limit = query.limit()?.unwrap_or(0);
     let offset = query.number("offset")?.unwrap_or(0);
     engine
         .find(&authorization, move |core, turn| {

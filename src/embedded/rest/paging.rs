@@ -45,7 +45,7 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
-        Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.number("limit")?.unwrap_or(50) })
+        Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.limit()?.unwrap_or(50) })
     }
 
     /// The page, with its place among the others.

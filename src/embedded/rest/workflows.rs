@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<Engine> {
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let name = query.first("name").unwrap_or_default().to_lowercase();
     let (offset, limit) =
-        (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
+        (query.number("offset")?.unwrap_or(0), query.limit()?.filter(|limit| *limit > 0).unwrap_or(50));
     let body = engine
         .core
         .call(move |core, _| {
