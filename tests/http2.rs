@@ -81,7 +81,7 @@ struct Answer {
 impl Answer {
     fn status(&self) -> (String, String) {
         let of = self.trailers.as_ref().unwrap_or(&self.headers);
-        let bytes = |name: &str| of.get(name).map(|value| value.as_bytes()).unwrap_or_default();
+        let bytes = |name: &str| of.get(name).map(http::HeaderValue::as_bytes).unwrap_or_default();
         let text = |name: &str| percent_decode(bytes(name)).decode_utf8().unwrap().into_owned();
         (text("grpc-status"), text("grpc-message"))
     }
@@ -100,6 +100,12 @@ async fn engine() -> (Engine, Peer) {
 impl Peer {
     /// Sends a request of one message, and reads its answer to the end. Calls `meanwhile` when the headers are there.
     async fn ask(&mut self, path: &str, message: &[u8], meanwhile: impl FnOnce()) -> Answer {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        self.send(path, [&[0], &length[..], message].concat(), true, meanwhile).await
+    }
+
+    /// The same with a body that may stay open.
+    async fn send(&mut self, path: &str, sent: Vec<u8>, end: bool, meanwhile: impl FnOnce()) -> Answer {
         let request = Request::post(format!("http://engine/{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -107,8 +113,7 @@ impl Peer {
         let mut requests = self.requests.clone().ready().await.unwrap();
         let (answer, mut body) = requests.send_request(request.body(()).unwrap(), false).unwrap();
         let stream = answer.stream_id().as_u32();
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        body.send_data([&[0], &length[..], message].concat().into(), true).unwrap();
+        body.send_data(sent.into(), end).unwrap();
         let read = async {
             let (headers, mut body) = answer.await.unwrap().into_parts();
             meanwhile();
@@ -209,6 +214,21 @@ async fn a_refusal_is_one_frame() {
         engine.faults().clear();
         assert_eq!(peer.refused(path, &[]).await, status("16", "invalid auth token"), "{path}");
     }
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn no_message_is_read_that_is_refused_anyway() {
+    let (engine, mut peer) = engine().await;
+    // Five bytes say how long a message is. The message itself never comes.
+    let size: u32 = 5_000_000;
+    let announced = [&[0], &size.to_be_bytes()[..]].concat();
+    let answer = peer.send("EventsService/Push", announced.clone(), false, || ()).await;
+    let text = "grpc: received message larger than max (5000000 vs. 4194304)";
+    assert_eq!((answer.status(), answer.frames[0]), (status("8", text), "HEADERS END_STREAM"));
+    peer.token = "wrong".into();
+    let answer = peer.send("EventsService/Push", announced, false, || ()).await;
+    assert_eq!((answer.status(), answer.frames[0]), (status("16", "invalid auth token"), "HEADERS END_STREAM"));
     engine.shutdown().await;
 }
 

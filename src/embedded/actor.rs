@@ -277,6 +277,31 @@ pub(super) fn mixed(number: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
+/// All seeds from which an id can have been made, as one of the first so many numbers. An id lacks six bits of its number.
+#[cfg(test)]
+pub(super) fn seeds_of(id: u128, count: u64) -> impl Iterator<Item = u64> {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    /// Takes back one shift of `mixed`, and the whole of it.
+    fn unshifted(number: u64, shift: u32) -> u64 {
+        (0..64 / shift).fold(number, |found, _| number ^ found >> shift)
+    }
+    /// The number by which a product is multiplied to take back a multiplication.
+    fn inverse(factor: u64) -> u64 {
+        (0..6).fold(factor, |found, _| found.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(found))))
+    }
+    fn unmixed(number: u64) -> u64 {
+        let number = unshifted(number, 31).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
+        unshifted(unshifted(number, 27).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9)), 30)
+    }
+    let (high, low) = ((id >> 64) as u64, id as u64);
+    let version = 0xf000;
+    (0..16).flat_map(move |bits: u64| {
+        let state = unmixed(high & !version | bits << 12);
+        let fits = mixed(state.wrapping_add(STEP)) << 2 == low << 2;
+        (1..=count).filter(move |_| fits).map(move |place| state.wrapping_sub(STEP.wrapping_mul(2 * place - 1)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

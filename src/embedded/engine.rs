@@ -209,6 +209,11 @@ impl Engine {
         self.handle.clock.now()
     }
 
+    #[cfg(test)]
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// How many runs it keeps.
     ///
     /// # Panics

@@ -37,7 +37,7 @@ impl Fault {
     /// Makes it happen to a call: what its caller gets.
     pub(super) async fn befall<R>(
         self,
-        core: &Handle,
+        engine: &Handle,
         call: impl Future<Output = R>,
         refused: impl FnOnce(u16) -> R,
         lost: impl FnOnce() -> R,
@@ -49,7 +49,7 @@ impl Fault {
                 lost()
             }
             Self::Delay(delay) => {
-                core.sleep(delay).await;
+                engine.sleep(delay).await;
                 call.await
             }
         }
@@ -197,7 +197,7 @@ pub(super) fn lost() -> Status {
 
 /// Makes what is to go wrong with a call of REST go wrong.
 pub(super) async fn over_rest(
-    State((faults, core)): State<(Faults, Handle)>,
+    State((faults, engine)): State<(Faults, Handle)>,
     route: MatchedPath,
     request: Request,
     next: Next,
@@ -208,7 +208,7 @@ pub(super) async fn over_rest(
     let refused = |code| (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED);
     fault
         .befall(
-            &core,
+            &engine,
             next.run(request),
             |code| refused(code).into_response(),
             || (StatusCode::BAD_GATEWAY, INJECTED).into_response(),

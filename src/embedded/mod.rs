@@ -31,6 +31,8 @@ mod failure;
 mod faults;
 mod grpc;
 mod listen;
+#[cfg(test)]
+mod panics;
 mod quirks;
 mod rest;
 mod token;

@@ -36,11 +36,7 @@ impl<S: Sync> FromRequestParts<S> for Authorization {
 
 /// Reads the body of a request before its route sees it. What is sent without the right token is not read at all: its route
 /// sees no body, and refuses it when it comes to the token.
-pub(super) async fn read_body(
-    State(engine): State<Engine>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Refusal> {
+pub(super) async fn read_body(State(engine): State<Engine>, request: Request, next: Next) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let body = match engine.check(&Authorization::of(&parts.headers)) {
         Ok(()) => read(body).await?,
