@@ -12,6 +12,7 @@ mod lifecycle;
 mod placement;
 mod replays;
 mod schedules;
+mod turns;
 mod workers;
 
 use std::collections::BTreeMap;
