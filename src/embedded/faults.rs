@@ -84,7 +84,7 @@ impl Methods {
         let faults = self.faults.get_mut(method)?;
         faults.retain(|(_, times)| *times > 0);
         let (fault, times) = faults.front_mut()?;
-        *times -= 1;
+        *times = times.saturating_sub(1);
         Some(fault.clone())
     }
 }

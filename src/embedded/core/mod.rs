@@ -51,7 +51,7 @@ use self::events::Events;
 use self::idempotency::Keys;
 use self::queue::Queues;
 use self::schedules::Schedules;
-use self::store::{LogLine, Runs, TaskEvent, TaskEventKind, TaskKey};
+use self::store::{LogLine, RunIx, Runs, TaskEvent, TaskEventKind, TaskKey};
 use self::streams::Streams;
 use self::timers::{Timer, Timers};
 use self::types::{Action, At, Effect, Turn};
@@ -111,6 +111,11 @@ impl Core {
             replays_until: None,
             event_count: 0,
         }
+    }
+
+    /// A core with some of the runs as they are now and nothing else, to show them outside of the core's task.
+    pub(crate) fn snapshot(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
+        Self { runs: self.runs.shared(runs), ..Self::new(self.tenant, self.quirks) }
     }
 
     pub(crate) fn has(&self, quirk: Quirk) -> bool {

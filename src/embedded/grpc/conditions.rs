@@ -52,7 +52,7 @@ fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, Fault> {
     let known = groups.iter().position(|other| id.is_some() && *other == id);
     let place = known.unwrap_or_else(|| {
         groups.push(id);
-        groups.len() - 1
+        groups.len().saturating_sub(1)
     });
     u16::try_from(place).map_err(|_| Fault::internal())
 }

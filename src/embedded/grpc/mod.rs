@@ -1,5 +1,8 @@
 //! The generated services over the core: they check, convert, and hand on. What is not there yet says so by name.
 
+// Numbers come in here as others have written them.
+#![warn(clippy::arithmetic_side_effects)]
+
 mod admin;
 mod collisions;
 mod conditions;

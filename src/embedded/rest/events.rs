@@ -1,10 +1,9 @@
 //! Events.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,9 +17,9 @@ use crate::embedded::core::{Core, RestStatus};
 use crate::embedded::quirks::Quirk;
 
 /// How far back the server looks if it is not told.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: TimeDelta = TimeDelta::hours(24);
 /// How long the runs of an event can take to appear.
-const LATER: Duration = Duration::from_millis(250);
+const LATER: TimeDelta = TimeDelta::milliseconds(250);
 const MOST_COUNTED: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -33,7 +32,7 @@ pub(super) fn routes() -> Router<Engine> {
 /// The runs of an event that REST knows by now.
 fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (&'a Run, Option<Uuid>)> {
     // They have messages of their own, which come a moment after the event's.
-    let early = core.has(Quirk::ScatteredRows) && now < event.at + LATER;
+    let early = core.has(Quirk::ScatteredRows) && now.signed_duration_since(event.at) < LATER;
     event
         .runs
         .iter()
@@ -150,15 +149,16 @@ impl Asked {
     }
 
     fn answer(&self, core: &Core, now: At) -> Value {
-        let since = self.since.unwrap_or(now - DAY);
+        let since = self.since.or_else(|| now.checked_sub_signed(DAY));
         let found: Vec<_> = core
             .events(now, self.until)
-            .take_while(|event| event.at >= since)
+            .take_while(|event| since.is_none_or(|since| event.at >= since))
             .filter(|event| self.takes(core, event, now))
             .take(MOST_COUNTED)
             .collect();
-        let (page, pages) = (self.offset / self.limit + 1, found.len().div_ceil(self.limit));
-        let next = if page < pages { page + 1 } else { page };
+        let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
+        let pages = found.len().div_ceil(self.limit);
+        let next = if page < pages { page.saturating_add(1) } else { page };
         let rows: Vec<_> =
             found.into_iter().skip(self.offset).take(self.limit).map(|event| render(core, event, now)).collect();
         json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})

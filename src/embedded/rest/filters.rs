@@ -77,7 +77,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             let rows: Vec<_> = all.iter().skip(offset).take(limit).map(|filter| show(tenant, filter)).collect();
             // Its pages are counted from zero, and after the last there is always one more.
             let pagination =
-                json!({"current_page": page, "next_page": page + 1, "num_pages": all.len().div_ceil(limit)});
+                json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": all.len().div_ceil(limit)});
             json!({"pagination": pagination, "rows": rows})
         })
         .await?;

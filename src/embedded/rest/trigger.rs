@@ -46,7 +46,7 @@ fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
     }
     let input = input.map_or(Value::Null, Value::Object);
     let metadata = metadata.unwrap_or_default();
-    let size = workflow.len() + input.to_string().len() + json!(metadata).to_string().len();
+    let size = [workflow.len(), input.to_string().len(), json!(metadata).to_string().len()].into_iter().sum::<usize>();
     if size > LARGEST {
         return Err(bad_request(format!("grpc: received message after decompression larger than max {LARGEST}")));
     }

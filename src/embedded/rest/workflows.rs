@@ -27,7 +27,8 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             let found = || core.workflows().filter(|view| view.name.to_lowercase().contains(&name));
             let rows: Vec<_> = found().skip(offset).take(limit).map(|view| render::workflow(&view)).collect();
             let pages = found().count().div_ceil(limit);
-            json!({"pagination": {"current_page": offset / limit + 1, "next_page": (offset / limit + 2).min(pages), "num_pages": pages}, "rows": rows})
+            let page = offset.checked_div(limit).unwrap_or_default().saturating_add(1);
+            json!({"pagination": {"current_page": page, "next_page": page.saturating_add(1).min(pages), "num_pages": pages}, "rows": rows})
         })
         .await?;
     Ok(answer(&body))
