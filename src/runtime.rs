@@ -57,20 +57,21 @@ mod tests {
         assert_eq!(text(Needs::TimersAndSockets), none);
 
         let bare = Builder::new_current_thread().build().unwrap();
-        let _entered = bare.enter();
+        let entered = bare.enter();
         let no_timers = "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
         assert_eq!(text(Needs::TimersAndSockets), refused(no_timers));
-        drop(_entered);
+        drop(entered);
 
         let timers = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
-        let _entered = timers.enter();
+        let entered = timers.enter();
         let no_io = "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
         assert_eq!(text(Needs::TimersAndSockets), refused(no_io));
         assert_eq!(text(Needs::Timers), Ok(()));
-        drop(_entered);
+        drop(entered);
 
         let all = Builder::new_current_thread().enable_all().build().unwrap();
-        let _entered = all.enter();
+        let entered = all.enter();
         assert_eq!(text(Needs::TimersAndSockets), Ok(()));
+        drop(entered);
     }
 }

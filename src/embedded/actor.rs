@@ -293,7 +293,7 @@ pub(super) fn seeds_of(id: u128, count: u64) -> impl Iterator<Item = u64> {
         let number = unshifted(number, 31).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
         unshifted(unshifted(number, 27).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9)), 30)
     }
-    let (high, low) = ((id >> 64) as u64, id as u64);
+    let [high, low] = [id >> 64, id & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or_default());
     let version = 0xf000;
     (0..16).flat_map(move |bits: u64| {
         let state = unmixed(high & !version | bits << 12);
@@ -307,66 +307,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::embedded::core::types::{Definition, TaskDefinition, Trigger};
-    use crate::embedded::quirks::Quirks;
-
-    fn definition() -> Definition {
-        let task = TaskDefinition {
-            readable_id: "t".into(),
-            action: "w:t".into(),
-            parents: vec![],
-            conditions: vec![],
-            timeout: String::new(),
-            schedule_timeout: None,
-            retries: 0,
-            backoff_factor: None,
-            backoff_max_seconds: None,
-            labels: Default::default(),
-        };
-        Definition {
-            name: "w".into(),
-            description: String::new(),
-            default_priority: None,
-            input_json_schema: None,
-            tasks: vec![task],
-            on_failure: None,
-            rules: Default::default(),
-        }
-    }
-
-    /// How many runs have ended.
-    fn ended(core: &Core) -> usize {
-        core.runs().newest_first(None).filter(|run| run.is_ended()).count()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_core_that_is_behind_still_answers() {
-        const RUNS: usize = 10_000;
-        let stop = CancellationToken::new();
-        let (handle, task) = start(Core::new(uuid::Uuid::nil(), Quirks::none()), 7, Clock::tokio(), stop.clone());
-        let start = |core: &mut Core, turn: &mut Turn<'_>| {
-            core.put_workflow(turn, definition()).unwrap();
-            let trigger = Trigger {
-                workflow: "w".into(),
-                input: serde_json::Value::Null,
-                metadata: Default::default(),
-                priority: None,
-                parent: None,
-                special: None,
-            };
-            core.trigger(turn, vec![trigger; RUNS]).unwrap();
-        };
-        handle.call(start).await.unwrap();
-        // All have waited for too long at the same moment.
-        tokio::time::advance(Duration::from_secs(600)).await;
-        let mut counts = vec![handle.call(|core, _| ended(core)).await.unwrap()];
-        while counts.last() != Some(&RUNS) {
-            counts.push(handle.call(|core, _| ended(core)).await.unwrap());
-        }
-        assert!(counts.len() > 10 && counts.is_sorted(), "{counts:?}");
-        stop.cancel();
-        task.await.unwrap();
-    }
 
     #[test]
     fn c5_the_ids_of_a_million_runs_are_unique() {

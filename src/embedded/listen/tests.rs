@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::connection::{
@@ -21,7 +22,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn shared() -> Shared {
-    Shared { failure: Failure::default(), stop: Default::default(), shutdown_grace_period: GRACE }
+    Shared { failure: Failure::default(), stop: CancellationToken::new(), shutdown_grace_period: GRACE }
 }
 
 /// Reads all of a request, and answers with so many bytes.
@@ -113,7 +114,7 @@ async fn a_body_that_does_not_go_on_is_given_up() {
     let (mut peer, _lasts) = connect(Protocol::Rest, answering(1), shared());
     peer.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").await.unwrap();
     // Each part has its own time.
-    tokio::time::sleep(BODY_TIMEOUT - Duration::from_secs(1)).await;
+    tokio::time::sleep(BODY_TIMEOUT / 2).await;
     peer.write_all(b"12345").await.unwrap();
     let begin = Instant::now();
     let answer = read_some(&mut peer).await;
