@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::model::TenantId;
 use crate::rpc::Rpc;
+use crate::runtime::{self, Needs};
 use crate::time::Clock;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
@@ -42,7 +45,8 @@ impl Client {
     /// A client set up by the environment's `HATCHET_CLIENT_*` variables. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with all that is wrong with the variables, or as [`new`](Self::new).
+    /// [`ErrorKind::Config`], with all that is wrong with the variables, or if this is not called within a Tokio runtime that
+    /// has timers and I/O.
     pub fn from_env() -> Result<Self> {
         Self::new(Config::from_env()?)
     }
@@ -50,17 +54,18 @@ impl Client {
     /// A client with a configuration of its own. Nothing is dialled before the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a
-    /// Tokio runtime that has timers and I/O.
+    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a Tokio runtime that has timers
+    /// and I/O.
     pub fn new(config: Config) -> Result<Self> {
+        let runtime = runtime::current("a client", Needs::TimersAndSockets)?;
         let rpc = Rpc::connect(&config)?;
-        Ok(Self::with(config, rpc, Clock::Machine, runtime()?))
+        Ok(Self::with(config, rpc, Clock::Machine, runtime))
     }
 
     /// A client of two services in process.
     #[cfg(feature = "embedded")]
     pub(crate) fn over(config: Config, grpc: Wire, rest: Wire, clock: Clock) -> Result<Self> {
-        let runtime = runtime()?;
+        let runtime = runtime::current("a client", Needs::Timers)?;
         let rpc = Rpc::over(&config, grpc, rest)?;
         Ok(Self::with(config, rpc, clock, runtime))
     }
@@ -120,13 +125,6 @@ impl Client {
     pub(crate) fn unprefixed(&self, name: &str) -> String {
         self.namespace().and_then(|namespace| name.strip_prefix(namespace)).unwrap_or(name).to_owned()
     }
-}
-
-fn runtime() -> Result<Handle> {
-    Handle::try_current().map_err(|error| {
-        let text = "a client must be made within a Tokio runtime, on which its connections will run";
-        Error::new(ErrorKind::Config, text).with_source(error).unsent()
-    })
 }
 
 impl fmt::Debug for Client {

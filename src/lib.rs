@@ -71,6 +71,7 @@ mod model;
 pub mod raw;
 mod rpc;
 mod run;
+mod runtime;
 mod time;
 mod transport;
 mod trigger;

@@ -312,7 +312,7 @@ async fn what_cannot_get_better_is_not_looked_at_until_the_time_is_over() {
     let expired = async {
         // Between the look before the cancel, and the looks after it.
         sleep(SECOND / 2).await;
-        stage.engine.faults().inject("GetRunDetails", Fault::Refuse(16), 1000).unwrap();
+        stage.engine.faults().inject("GetRunDetails", Fault::Refuse(PERMISSION_DENIED), 1000).unwrap();
     };
     let begun = Instant::now();
     let (reports, ()) = tokio::join!(stage.hatchet.cancel_runs([run.id()]).send(), expired);

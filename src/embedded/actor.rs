@@ -1,19 +1,30 @@
 //! The one task that owns the core: it runs commands, delivers effects, and wakes for timers.
+//!
+//! A panic in the core ends this task, and nobody is to overlook it. The panic hook prints it where it happens; the caller
+//! whose command it was panics with the same message, and so do all later callers, and whoever shuts the engine down. Open
+//! streams end with an error that has the message. Over a socket, where there is no caller to panic, each request is answered
+//! with it.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::stream::{self, Stream};
+use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::core::Core;
 use super::core::types::{Code, Effect, Fault, Message, StreamId, Turn};
+use super::failure::Failure;
 use crate::time::{Clock, at};
 
-/// Commands that one round takes, before it looks at the timers again.
+/// The most commands that one round takes.
 const ROUND: usize = 64;
 /// Messages that a slow reader may be behind; one more, and its stream ends.
 const BEHIND: usize = 65_536;
@@ -37,29 +48,44 @@ pub(crate) struct Handle {
     /// As many as there are streams at the most, so it needs no bound of its own.
     closed: mpsc::UnboundedSender<StreamId>,
     streams: Arc<AtomicU64>,
+    failure: Failure,
+    /// The one that the engine was started on.
+    runtime: runtime::Handle,
     pub(crate) clock: Clock,
 }
 
 /// Starts the engine's task. It runs until `stop`, and then ends all streams.
 pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken) -> (Handle, JoinHandle<()>) {
-    let (commands, inbox) = mpsc::unbounded_channel();
-    let (closed, closing) = mpsc::unbounded_channel();
-    let actor = Actor { core, sinks: HashMap::new(), clock: clock.clone(), random: Random(seed), round: 0 };
-    let task = tokio::spawn(actor.run(inbox, closing, stop));
-    (Handle { commands, closed, streams: Arc::default(), clock }, task)
+    let (commands, mut inbox) = mpsc::unbounded_channel();
+    let (closed, mut closing) = mpsc::unbounded_channel();
+    let failure = Failure::default();
+    let mut actor = Actor { core, sinks: HashMap::new(), clock: clock.clone(), random: Random(seed), round: 0 };
+    let runtime = runtime::Handle::current();
+    let handle = Handle { commands, closed, streams: Arc::default(), failure: failure.clone(), runtime, clock };
+    let task = tokio::spawn(async move {
+        let ended = AssertUnwindSafe(actor.run(&mut inbox, &mut closing, &stop)).catch_unwind().await;
+        if let Err(panic) = ended {
+            actor.fail(&failure.record(&*panic));
+        }
+        // Its callers see that it has ended only now, and then find the failure if there was one.
+        drop(inbox);
+    });
+    (handle, task)
 }
 
-fn stopped() -> Fault {
-    Fault { code: Code::Unavailable, message: "the embedded engine has been stopped".into() }
+fn unavailable(message: impl Into<String>) -> Fault {
+    Fault { code: Code::Unavailable, message: message.into() }
 }
 
 impl Handle {
     /// Runs a command and waits for what it returns.
+    ///
+    /// Panics if the core has panicked, in this command or before.
     pub(crate) async fn call<R: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
     ) -> Result<R, Fault> {
-        self.send(Command::Do, command).await
+        self.run(Command::Do, command).await
     }
 
     /// Runs a command that does not wake idle workers.
@@ -67,21 +93,22 @@ impl Handle {
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
     ) -> Result<R, Fault> {
-        self.send(Command::Heartbeat, command).await
+        self.run(Command::Heartbeat, command).await
     }
 
-    async fn send<R: Send + 'static>(
+    async fn run<R: Send + 'static>(
         &self,
         kind: fn(Do) -> Command,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
     ) -> Result<R, Fault> {
         let (answer, answered) = oneshot::channel();
         let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn))));
-        self.commands.send(kind(run)).map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())
+        self.send(kind(run), answered).await
     }
 
     /// Opens a stream, with a command that makes the core know it.
+    ///
+    /// Panics if the core has panicked, in this command or before.
     pub(crate) async fn open(
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>, StreamId) -> Result<(), Fault> + Send + 'static,
@@ -92,9 +119,31 @@ impl Handle {
         let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn, id))));
         // From here on, going away closes it.
         let guard = Guard { id, closed: self.closed.clone() };
-        self.commands.send(Command::Open(id, sink, run)).map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())??;
+        self.send(Command::Open(id, sink, run), answered).await??;
         Ok(Messages { messages, guard })
+    }
+
+    async fn send<R>(&self, command: Command, answered: oneshot::Receiver<R>) -> Result<R, Fault> {
+        if self.commands.send(command).is_ok()
+            && let Ok(answer) = answered.await
+        {
+            return Ok(answer);
+        }
+        // A command that panics is dropped before its panic is recorded.
+        self.commands.closed().await;
+        self.failure.resume();
+        Err(unavailable("the embedded engine has been stopped"))
+    }
+
+    /// Where panics of the engine are noted.
+    pub(super) fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Sleeps by the engine's timers: callers may be on a runtime that has none, or on no runtime at all.
+    pub(super) fn sleep(&self, length: Duration) -> Sleep {
+        let _entered = self.runtime.enter();
+        tokio::time::sleep(length)
     }
 }
 
@@ -137,10 +186,10 @@ struct Actor {
 
 impl Actor {
     async fn run(
-        mut self,
-        mut inbox: mpsc::UnboundedReceiver<Command>,
-        mut closing: mpsc::UnboundedReceiver<StreamId>,
-        stop: CancellationToken,
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Command>,
+        closing: &mut mpsc::UnboundedReceiver<StreamId>,
+        stop: &CancellationToken,
     ) {
         let mut round = Vec::with_capacity(ROUND);
         loop {
@@ -154,7 +203,7 @@ impl Actor {
                     self.sinks.remove(&stream);
                     self.turn(|core, turn| core.close_stream(turn, stream));
                 }
-                () = at(timer) => self.turn(|_, _| ()),
+                // Before the timers: what is due is done with each command, and a core that is behind still answers.
                 count = inbox.recv_many(&mut round, ROUND) => {
                     if count == 0 {
                         break;
@@ -164,10 +213,24 @@ impl Actor {
                         self.command(command);
                     }
                 }
+                () = at(timer) => {
+                    self.turn(|_, _| ());
+                    if self.core.next_timer().is_some_and(|at| at <= self.clock.now()) {
+                        tokio::task::yield_now().await;
+                    }
+                }
             }
         }
         self.core.end_streams();
         self.deliver();
+    }
+
+    /// Ends all streams after a panic of the core.
+    fn fail(&mut self, message: &str) {
+        tracing::error!(message, "the embedded engine has panicked, and has stopped");
+        for (_, sink) in self.sinks.drain() {
+            let _ = sink.try_send(Err(unavailable(format!("the embedded engine panicked: {message}"))));
+        }
     }
 
     fn command(&mut self, command: Command) {
@@ -185,7 +248,7 @@ impl Actor {
         }
     }
 
-    /// What is due comes first: a command must not find a task that should have timed out before it.
+    /// What is due comes first: a command should not find a task that should have timed out before it.
     fn turn(&mut self, run: impl FnOnce(&mut Core, &mut Turn<'_>)) {
         let random = &mut self.random;
         let mut turn = Turn { now: self.clock.now(), random: &mut || random.next(), round: self.round };
@@ -242,6 +305,31 @@ pub(super) fn mixed(number: u64) -> u64 {
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ mixed >> 31
+}
+
+/// All seeds from which an id can have been made, as one of the first so many numbers. An id lacks six bits of its number.
+#[cfg(test)]
+pub(super) fn seeds_of(id: u128, count: u64) -> impl Iterator<Item = u64> {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    /// Takes back one shift of `mixed`, and the whole of it.
+    fn unshifted(number: u64, shift: u32) -> u64 {
+        (0..64 / shift).fold(number, |found, _| number ^ found >> shift)
+    }
+    /// The number by which a product is multiplied to take back a multiplication.
+    fn inverse(factor: u64) -> u64 {
+        (0..6).fold(factor, |found, _| found.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(found))))
+    }
+    fn unmixed(number: u64) -> u64 {
+        let number = unshifted(number, 31).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
+        unshifted(unshifted(number, 27).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9)), 30)
+    }
+    let [high, low] = [id >> 64, id & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or_default());
+    let version = 0xf000;
+    (0..16).flat_map(move |bits: u64| {
+        let state = unmixed(high & !version | bits << 12);
+        let fits = mixed(state.wrapping_add(STEP)) << 2 == low << 2;
+        (1..=count).filter(move |_| fits).map(move |place| state.wrapping_sub(STEP.wrapping_mul(2 * place - 1)))
+    })
 }
 
 #[cfg(test)]

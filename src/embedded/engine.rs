@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Datelike as _, Utc};
 use futures_util::future::join_all;
@@ -15,12 +16,14 @@ use super::actor::{self, Handle};
 use super::core::Core;
 use super::faults::Faults;
 use super::grpc::Services;
+use super::listen::{self, Protocol, SHUTDOWN_GRACE_PERIOD, Shared};
 use super::quirks::Quirks;
-use super::{listen, rest, token};
+use super::{rest, token};
 use crate::client::Client;
 use crate::config::{Config, ConfigBuilder};
-use crate::error::{BoxError, Error, Result};
+use crate::error::{Error, Result};
 use crate::model::TenantId;
+use crate::runtime::{self, Needs};
 use crate::time::Clock;
 use crate::transport::Wire;
 
@@ -49,6 +52,7 @@ pub struct EngineBuilder {
     config: Option<ConfigBuilder>,
     listen: Option<(u16, u16)>,
     now: Option<DateTime<Utc>>,
+    shutdown_grace_period: Option<Duration>,
 }
 
 impl EngineBuilder {
@@ -58,7 +62,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Makes its ids and its chances the same each time; by default they are not.
+    /// Makes its ids, its token and its chances the same each time; by default they are not. Who knows the seed, or an id,
+    /// then also knows the token.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -96,14 +101,23 @@ impl EngineBuilder {
         self
     }
 
+    /// How long [`Engine::shutdown`] waits for the connections of other processes to end. Those that have not ended by then are
+    /// dropped. Two seconds by default.
+    pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
+        self.shutdown_grace_period = Some(period);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is taken; [`Config`](crate::ErrorKind::Config) for a
-    /// client configuration that is wrong.
+    /// client configuration that is wrong, and outside of a Tokio runtime with timers (and with I/O, for an engine that listens).
     pub async fn start(self) -> Result<Engine> {
         check_time(self.now)?;
+        let needs = if self.listen.is_some() { Needs::TimersAndSockets } else { Needs::Timers };
+        runtime::require("an embedded engine", needs)?;
         let sockets = match self.listen {
             None => None,
             Some((grpc, rest)) => {
@@ -120,7 +134,7 @@ impl EngineBuilder {
             Some((grpc, rest)) => (grpc.to_string(), format!("http://{rest}")),
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        let token: Arc<str> = token::issue(TENANT, &grpc, &server, u128::from(seed) << 64 | u128::from(!seed)).into();
+        let token: Arc<str> = token::issue(TENANT, &grpc, &server, token::random(self.seed)).into();
         let (stop, clock) = (CancellationToken::new(), Clock::tokio(self.now));
         let (handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock.clone(), stop.clone());
         let faults = Faults::of(clock.clone());
@@ -130,8 +144,13 @@ impl EngineBuilder {
         let client = connect(config, &services, &router, clock)?;
         let mut tasks = vec![task];
         if let Some((grpc, rest)) = sockets {
-            tasks.push(listen::grpc(grpc, services.clone(), stop.clone()));
-            tasks.push(listen::rest(rest, router.clone(), stop.clone()));
+            let shared = Shared {
+                failure: handle.failure().clone(),
+                stop: stop.clone(),
+                shutdown_grace_period: self.shutdown_grace_period.unwrap_or(SHUTDOWN_GRACE_PERIOD),
+            };
+            tasks.push(listen::serve(grpc, Protocol::Grpc, services.clone(), shared.clone()));
+            tasks.push(listen::serve(rest, Protocol::Rest, rest_service(&router), shared));
         }
         Ok(Engine { client, token, handle, services, router, addresses, stop, tasks })
     }
@@ -148,12 +167,17 @@ fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
 /// A client that calls the services directly: no socket, no HTTP.
 fn connect(config: Config, services: &Services, router: &axum::Router, clock: Clock) -> Result<Client> {
     let grpc = Wire::new(services.clone().map_err(|never| match never {}));
+    let rest = Wire::new(rest_service(router).map_err(|never| match never {}));
+    Client::over(config, grpc, rest, clock)
+}
+
+/// The routes as a service like that of gRPC.
+fn rest_service(router: &axum::Router) -> impl listen::Handler {
     let router = router.clone();
-    let rest = tower::service_fn(move |request: http::Request<Body>| {
+    tower::service_fn(move |request: http::Request<Body>| {
         let answer = router.clone().oneshot(request);
-        async move { answer.await.map(|answer| answer.map(Body::new)).map_err(|never| -> BoxError { match never {} }) }
-    });
-    Client::over(config, grpc, Wire::new(rest), clock)
+        async move { Ok(answer.await?.map(Body::new)) }
+    })
 }
 
 impl Engine {
@@ -217,20 +241,31 @@ impl Engine {
         self.handle.clock.now()
     }
 
+    #[cfg(test)]
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// How many runs it keeps.
+    ///
+    /// # Panics
+    /// If the engine has panicked before.
     pub async fn run_count(&self) -> usize {
         self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)
     }
 
-    /// Stops it: ends all streams as the real engine does when it shuts down, and waits for its tasks.
+    /// Stops it: ends all streams as the real engine does when it shuts down, and waits for its tasks and for the connections
+    /// of other processes. Those have the [grace period](EngineBuilder::shutdown_grace_period) to end, whatever their peers do,
+    /// and are dropped then.
     ///
     /// # Panics
-    /// If one of those panicked.
+    /// If the engine has panicked before.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let tasks = std::mem::take(&mut self.tasks);
-        let panics = join_all(tasks).await.into_iter().filter_map(|ended| ended.err()?.try_into_panic().ok());
-        if let Some(panic) = panics.into_iter().next() {
+        let mut panics = join_all(tasks).await.into_iter().filter_map(|ended| ended.err()?.try_into_panic().ok());
+        self.handle.failure().resume();
+        if let Some(panic) = panics.next() {
             std::panic::resume_unwind(panic);
         }
     }

@@ -3,7 +3,6 @@
 //! Quirks are how the engine is; faults are accidents, each at the moment that the test chooses.
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,14 +11,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response as HttpResponse};
-use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http::{HeaderMap, Response};
-use http_body_util::{BodyExt as _, BodyStream, Empty, StreamBody};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::actor::Handle;
 use super::calls;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -43,6 +38,7 @@ impl Fault {
     /// Makes it happen to a call: what its caller gets.
     pub(super) async fn befall<R>(
         self,
+        engine: &Handle,
         call: impl Future<Output = R>,
         refused: impl FnOnce(u16) -> R,
         lost: impl FnOnce() -> R,
@@ -54,7 +50,7 @@ impl Fault {
                 lost()
             }
             Self::Delay(delay) => {
-                tokio::time::sleep(delay).await;
+                engine.sleep(delay).await;
                 call.await
             }
         }
@@ -91,7 +87,7 @@ impl Methods {
         let faults = self.faults.get_mut(method)?;
         faults.retain(|(_, times)| *times > 0);
         let (fault, times) = faults.front_mut()?;
-        *times -= 1;
+        *times = times.saturating_sub(1);
         Some(fault.clone())
     }
 }
@@ -214,7 +210,7 @@ pub(super) fn lost() -> Status {
 
 /// Makes what is to go wrong with a call of REST go wrong.
 pub(super) async fn over_rest(
-    State(faults): State<Faults>,
+    State((faults, engine)): State<(Faults, Handle)>,
     route: MatchedPath,
     request: Request,
     next: Next,
@@ -225,35 +221,12 @@ pub(super) async fn over_rest(
     let refused = |code| (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED);
     fault
         .befall(
+            &engine,
             next.run(request),
             |code| refused(code).into_response(),
             || (StatusCode::BAD_GATEWAY, INJECTED).into_response(),
         )
         .await
-}
-
-/// What the reader of a stream that is cut gets.
-pub(super) fn cut() -> Status {
-    Status::unavailable("the stream was cut")
-}
-
-/// An answer that ends when its stream is cut.
-pub(super) fn until_cut(answer: Response<Body>, open: CancellationToken) -> Response<Body> {
-    let cut = open.clone();
-    answer.map(|body| {
-        let ended = stream::once(async move { cut.is_cancelled() })
-            .filter(|cut| std::future::ready(*cut))
-            .flat_map(|_| BodyStream::new(Empty::<Bytes>::new().with_trailers(async { Some(Ok(trailers())) })))
-            .map_err(|never: Infallible| match never {});
-        Body::new(StreamBody::new(BodyStream::new(body).take_until(open.cancelled_owned()).chain(ended)))
-    })
-}
-
-fn trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    // A status whose text is plain can always be written as headers.
-    let _ = cut().add_header(&mut trailers);
-    trailers
 }
 
 #[cfg(test)]

@@ -25,10 +25,14 @@
 mod actor;
 mod calls;
 mod core;
+mod cut;
 mod engine;
+mod failure;
 mod faults;
 mod grpc;
 mod listen;
+#[cfg(test)]
+mod panics;
 mod quirks;
 mod rest;
 mod token;

@@ -21,12 +21,12 @@ use super::connect_error::{ConnectError, causes};
 use super::dial::{Resolve, SystemResolver, dial};
 use super::probe::speaks_tls;
 use super::protocol::{Api, Mismatch, Protocol};
-use super::runtime;
 use super::stream::{EarlyEnd, LastConnection, Stream};
 #[cfg(feature = "tls")]
 use super::tls::{HandshakeError, TlsLayer};
 use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::runtime::{self, Needs};
 
 /// A megabyte: outputs of that size arrive in one piece, and a hundred thousand small messages are not held up.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -110,7 +110,7 @@ impl Connector {
             port,
             timeout: config.connect_timeout(),
             resolver: Box::new(resolver),
-            runtime: runtime::current()?,
+            runtime: runtime::current("a client", Needs::TimersAndSockets)?,
             #[cfg(feature = "tls")]
             tls: match server_name {
                 Some(name) => Some(TlsLayer::new(config.tls(), name, api.protocol())?),

@@ -23,7 +23,6 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::http_answer::HttpAnswer;
-use super::runtime;
 use crate::error::BoxError;
 
 /// The source of a status that the server sent.
@@ -116,7 +115,7 @@ async fn read(answer: Response<Body>) -> HttpAnswer {
     const PATIENCE: Duration = Duration::from_secs(1);
     let (head, mut body) = answer.into_parts();
     let mut start = Vec::new();
-    if let Ok(over) = runtime::timer(Instant::now() + PATIENCE) {
+    if let Ok(over) = crate::runtime::timer("a call", Instant::now() + PATIENCE) {
         let reading = async {
             while let Some(Ok(frame)) = body.frame().await {
                 start.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());

@@ -15,7 +15,6 @@ mod rest;
 mod retry;
 #[cfg(feature = "tls")]
 mod roots;
-mod runtime;
 mod status;
 mod stream;
 #[cfg(feature = "tls")]

@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 use tonic::{Response, Status};
 
 use super::budget::RetryBudget;
+use super::from_status;
 use super::retry::{Verdict, judge};
 use super::token_health::TokenHealth;
-use super::{from_status, runtime};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
 
 /// A deadline that no caller will live to see, for those who ask for one beyond what a clock can tell.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -89,7 +90,7 @@ impl Caller {
         let allowed = call.deadline.unwrap_or(self.deadline);
         let now = Instant::now();
         let deadline = now.checked_add(allowed).unwrap_or(now + LONGEST);
-        let over = runtime::timer(deadline)?;
+        let over = runtime::timer("a call", deadline)?;
         tokio::pin!(over);
         let (mut failures, mut last) = (0_u32, None);
         loop {

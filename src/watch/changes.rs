@@ -24,6 +24,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::model::{AttemptStatus, Outcome, RunId, RunStatus};
 use crate::run::{Look, RunHandle};
+use crate::runtime::{self, Needs};
 
 /// The least distance between two looks: a run that streams gives hints without end.
 const LEAST: Duration = Duration::from_millis(50);
@@ -181,6 +182,7 @@ impl State {
     async fn look(&mut self, client: &Client, run: RunId) -> Result<Vec<Change>> {
         match &mut self.driver {
             None => {
+                runtime::require("a watch", Needs::Timers)?;
                 // Listening begins before the look, so nothing falls between the two.
                 let listener = Listener::of(client, run);
                 self.driver =

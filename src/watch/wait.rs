@@ -8,6 +8,7 @@ use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::model::{Outcome, RunDetails};
 use crate::run::{Look, RunBuilder, RunHandle, RunManyBuilder, quick};
+use crate::runtime::{self, Needs};
 use crate::transport::retry_delay;
 
 impl<O> RunHandle<O> {
@@ -27,6 +28,7 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn outcome(&self) -> Result<Outcome> {
+        runtime::require("a wait", Needs::Timers)?;
         let mut workflow = self.workflow().cloned();
         if self.started_at().is_none() {
             // It may have ended long ago, and then a look is quicker than the stream.

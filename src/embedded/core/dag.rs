@@ -1,6 +1,6 @@
 //! Runs of several tasks: what may follow what, and what becomes of a task when its parents have ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ pub(super) const SKIPPED: &str = r#"{"skipped":true}"#;
 /// When the beginning of a DAG is announced as its end.
 const EARLY: Duration = Duration::from_millis(80);
 
+/// The most tasks of a workflow. The engine has no bound that is known; here each look at a run goes over all of its tasks.
+const MAX_TASKS: usize = 1000;
+
 /// What becomes of a task that has waited for its parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -28,9 +31,12 @@ pub(super) enum Fate {
 /// Checks that the tasks of a definition can follow each other.
 pub(super) fn check(definition: &Definition) -> Result<(), Fault> {
     let tasks = &definition.tasks;
-    let is_known = |name: &str| tasks.iter().any(|task| task.readable_id == name);
+    if tasks.len() > MAX_TASKS {
+        return Err(Fault::unimplemented(&format!("workflows of more than {MAX_TASKS} tasks")));
+    }
+    let known: HashSet<_> = tasks.iter().map(|task| task.readable_id.as_str()).collect();
     for task in tasks {
-        if let Some(parent) = task.parents.iter().find(|parent| !is_known(parent)) {
+        if let Some(parent) = task.parents.iter().find(|parent| !known.contains(parent.as_str())) {
             let text =
                 format!("dag parent not found: parent step '{parent}' not found for step '{}'", task.readable_id);
             return Err(Fault::invalid(text));

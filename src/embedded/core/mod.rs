@@ -52,7 +52,7 @@ use self::events::Events;
 use self::idempotency::Keys;
 use self::queue::Queues;
 use self::schedules::Schedules;
-use self::store::{LogLine, Runs, TaskEvent, TaskEventKind, TaskKey};
+use self::store::{LogLine, RunIx, Runs, TaskEvent, TaskEventKind, TaskKey};
 use self::streams::Streams;
 use self::timers::{Timer, Timers};
 use self::types::{Action, At, Effect, Turn};
@@ -60,6 +60,9 @@ use self::workers::Worker;
 use super::quirks::{Quirk, Quirks};
 
 pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest, stored_payload};
+
+/// The most timers that fire in one turn. A core that has more of them due is behind, and must still answer.
+const MAX_TIMERS_PER_TURN: usize = 256;
 
 /// The whole state of one tenant of the engine.
 #[derive(Debug)]
@@ -111,6 +114,11 @@ impl Core {
         }
     }
 
+    /// A core with some of the runs as they are now and nothing else, to show them outside of the core's task.
+    pub(crate) fn snapshot(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
+        Self { runs: self.runs.shared(runs), ..Self::new(self.tenant, self.quirks) }
+    }
+
     pub(crate) fn has(&self, quirk: Quirk) -> bool {
         self.quirks.has(quirk)
     }
@@ -129,9 +137,11 @@ impl Core {
         self.timers.next()
     }
 
-    /// Does what is due.
+    /// Does what is due, and no more than fits into one turn: if there is more, [`next_timer`](Self::next_timer) is still in
+    /// the past.
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
-        while let Some(timer) = self.timers.due(turn.now) {
+        for _ in 0..MAX_TIMERS_PER_TURN {
+            let Some(timer) = self.timers.due(turn.now) else { return };
             match timer {
                 Timer::Execution(task) => self.execution_timeout(turn, task),
                 Timer::Schedule(task) => self.schedule_timeout(turn, task),

@@ -14,6 +14,8 @@ use super::{Core, Quirk, duration};
 /// What holds where a definition says nothing.
 const TIMEOUT: &str = "5m";
 const SCHEDULE_TIMEOUT: &str = "5m";
+/// How often the engine looks for what has timed out.
+const LOOK: Duration = Duration::from_secs(1);
 /// Above what a user can ask for: a retry goes first.
 const RETRY_URGENCY: u8 = 4;
 
@@ -87,8 +89,10 @@ impl Core {
         Some(Arc::clone(&run.step(task)?.action))
     }
 
-    /// When the engine notices that a length of time has passed: it looks about once a second.
+    /// When the engine notices that a length of time has passed: it looks about once a second. No length at all is noticed at
+    /// its next look: a task that may take no time and is retried would keep the engine at one moment for ever.
     pub(super) fn noticed(&self, turn: &mut Turn<'_>, after: Duration) -> At {
+        let after = if after.is_zero() { LOOK } else { after };
         let late = if self.has(Quirk::LateTimeouts) { (turn.random)() % 1000 } else { 0 };
         turn.now + after + Duration::from_millis(u64::try_from(late).unwrap_or_default())
     }

@@ -1,7 +1,7 @@
 //! What a definition says beside its tasks: what starts its runs, which of them are one, and which worker may have them. And
 //! what a run has of it that most runs do not have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -154,7 +154,8 @@ impl Rules {
     /// What the engine stumbles over after it has checked them, and what there is none of here.
     pub(super) fn check_further(&self) -> Result<(), Fault> {
         let doubled = |texts: &[String]| {
-            texts.iter().enumerate().any(|(at, text)| texts.iter().take(at).any(|other| other == text))
+            let mut known = HashSet::new();
+            !texts.iter().all(|text| known.insert(text))
         };
         if doubled(&self.events) || doubled(&self.crons) {
             return Err(Fault::internal());

@@ -14,7 +14,7 @@ use super::types::{At, EventKind, ParentLink, TaskDefinition};
 const FIRST_NUMBER: u32 = 1_001;
 
 /// Names a run by the order of its creation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RunIx(u32);
 
 impl RunIx {
@@ -64,9 +64,11 @@ pub(crate) struct Step {
     pub(crate) on_failure: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) id: Uuid,
+    /// Its place among all runs of the engine.
+    pub(crate) ix: RunIx,
     pub(crate) version: Arc<Version>,
     pub(crate) created: At,
     /// Where it stands among those of its call.
@@ -85,14 +87,14 @@ pub(crate) struct Run {
 }
 
 /// What a child has beside the rest.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Child {
     pub(crate) parent: ParentLink,
     /// What it was started with when it was started once more under the same id.
     pub(crate) restarted: Option<Box<str>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Task {
     pub(crate) id: Uuid,
     pub(crate) step: u16,
@@ -107,13 +109,13 @@ pub(crate) struct Task {
 }
 
 /// What a DAG's run has beside its tasks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dag {
     /// One for each task, in the same order.
     pub(crate) places: Box<[Place]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) created: Option<At>,
     /// What its task waits for before it exists, or before it exists anew.
@@ -123,7 +125,7 @@ pub(crate) struct Place {
 }
 
 /// How far a wait for sleeps and events has come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Wait {
     /// Places of the conditions that are satisfied.
     pub(crate) met: Vec<u16>,
@@ -195,7 +197,7 @@ impl End {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TaskEvent {
     pub(crate) number: i64,
     pub(crate) kind: TaskEventKind,
@@ -250,6 +252,11 @@ pub(crate) struct LogLine {
 impl Run {
     pub(crate) fn is_ended(&self) -> bool {
         self.tasks.iter().all(|task| task.state == State::Ended)
+    }
+
+    /// A number for one of its tasks, as a database would give it one.
+    pub(crate) fn number(&self, task: &Task) -> u64 {
+        u64::from(task.step) << 32 | u64::from(self.ix.number())
     }
 
     /// The task that has started it, for a child.
@@ -357,18 +364,28 @@ impl Task {
     }
 }
 
-/// All runs, in the order of their creation.
+/// All runs, in the order of their creation. Each is shared with those who are showing it outside of the core's task: one that
+/// changes meanwhile is copied.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
-    all: Vec<Run>,
+    all: Vec<Arc<Run>>,
     by_id: HashMap<Uuid, RunIx>,
     /// The tasks of DAGs.
     by_task: HashMap<Uuid, TaskKey>,
 }
 
 impl Runs {
-    pub(crate) fn add(&mut self, run: Run) -> RunIx {
-        let ix = RunIx(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+    pub(crate) fn add(&mut self, mut run: Run) -> RunIx {
+        run.ix = self.next();
+        self.push(Arc::new(run))
+    }
+
+    fn next(&self) -> RunIx {
+        RunIx(u32::try_from(self.all.len()).unwrap_or(u32::MAX))
+    }
+
+    fn push(&mut self, run: Arc<Run>) -> RunIx {
+        let ix = self.next();
         self.by_id.insert(run.id, ix);
         if run.dag.is_some() {
             let keys = run.tasks.iter().map(|task| (task.id, TaskKey { run: ix, place: task.step }));
@@ -378,8 +395,17 @@ impl Runs {
         ix
     }
 
+    /// Some of the runs as they are now.
+    pub(crate) fn shared(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
+        let mut shared = Self::default();
+        for run in runs.into_iter().filter_map(|ix| self.all.get(ix.0 as usize)) {
+            shared.push(Arc::clone(run));
+        }
+        shared
+    }
+
     pub(crate) fn get(&self, ix: RunIx) -> Option<&Run> {
-        self.all.get(ix.0 as usize)
+        self.all.get(ix.0 as usize).map(|run| &**run)
     }
 
     pub(crate) fn find(&self, id: Uuid) -> Option<&Run> {
@@ -400,7 +426,7 @@ impl Runs {
     }
 
     pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
-        self.all.get_mut(ix.0 as usize)
+        self.all.get_mut(ix.0 as usize).map(Arc::make_mut)
     }
 
     pub(crate) fn place_mut(&mut self, key: TaskKey) -> Option<&mut Place> {
@@ -408,7 +434,7 @@ impl Runs {
     }
 
     pub(crate) fn dag_mut(&mut self, ix: RunIx) -> Option<&mut Dag> {
-        self.all.get_mut(ix.0 as usize)?.dag.as_deref_mut()
+        self.run_mut(ix)?.dag.as_deref_mut()
     }
 
     pub(crate) fn task(&self, key: TaskKey) -> Option<(&Run, &Task)> {
@@ -417,13 +443,18 @@ impl Runs {
     }
 
     pub(crate) fn task_mut(&mut self, key: TaskKey) -> Option<&mut Task> {
-        self.all.get_mut(key.run.0 as usize)?.tasks.get_mut(usize::from(key.place))
+        self.run_mut(key.run)?.tasks.get_mut(usize::from(key.place))
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
+        self.all.iter().map(|run| &**run)
     }
 
     /// Those created at or before a moment, newest first.
     pub(crate) fn newest_first(&self, until: Option<At>) -> impl Iterator<Item = &Run> {
         let end = until.map_or(self.all.len(), |until| self.all.partition_point(|run| run.created <= until));
-        self.all.get(..end).unwrap_or_default().iter().rev()
+        self.all.get(..end).unwrap_or_default().iter().rev().map(|run| &**run)
     }
 
     pub(crate) fn len(&self) -> usize {

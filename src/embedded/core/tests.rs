@@ -14,6 +14,7 @@ mod placement;
 mod refresh;
 mod replays;
 mod schedules;
+mod turns;
 mod workers;
 
 use std::collections::BTreeMap;

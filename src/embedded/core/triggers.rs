@@ -149,6 +149,7 @@ impl Core {
         };
         let run = self.runs.add(Run {
             id,
+            ix: RunIx::default(),
             created: stored(turn.now),
             place: u16::try_from(place).unwrap_or(u16::MAX),
             input: input.into(),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::dag::{SKIPPED, outputs_text};
 use super::definitions::Workflow;
 use super::json::{go_text, jsonb_text};
-use super::store::{End, Final, Run, RunIx, State, Task, TaskEvent, TaskEventKind, Version};
+use super::store::{End, Final, Run, State, Task, TaskEvent, TaskEventKind, Version};
 use super::types::At;
 use super::{Core, Quirk};
 
@@ -82,12 +82,6 @@ impl Core {
     /// A task by its own id, if there is one by now.
     pub(crate) fn find_task(&self, id: Uuid) -> Option<(&Run, &Task)> {
         self.runs.task(self.runs.task_key(id)?)
-    }
-
-    /// A number for a task, as a database would give it one.
-    pub(crate) fn number(&self, run: &Run, task: &Task) -> u64 {
-        let number = self.runs.index(run.id).map(RunIx::number).unwrap_or_default();
-        u64::from(task.step) << 32 | u64::from(number)
     }
 
     /// A task that REST knows by now.

@@ -6,6 +6,9 @@ use crate::embedded::core::conditions::{Condition, ConditionAction, On, expressi
 use crate::embedded::core::types::Fault;
 use crate::rpc::pb::v1::{Action, TaskConditions};
 
+/// The most conditions of a task. The engine has no bound that is known; here each event goes over all of them.
+const MAX_CONDITIONS: usize = 1000;
+
 /// Reads them in the engine's order: events, sleeps, parents. What has no base is passed over.
 pub(super) fn conditions(task: &str, asked: TaskConditions) -> Result<Vec<Condition>, Fault> {
     let events = asked.user_event_conditions.into_iter().filter_map(|event| {
@@ -21,6 +24,9 @@ pub(super) fn conditions(task: &str, asked: TaskConditions) -> Result<Vec<Condit
     let mut groups: Vec<Option<Uuid>> = Vec::new();
     let mut found = Vec::new();
     for (on, base) in events.chain(sleeps).chain(parents) {
+        if found.len() >= MAX_CONDITIONS {
+            return Err(Fault::unimplemented(&format!("tasks with more than {MAX_CONDITIONS} conditions")));
+        }
         let action = action(base.action, &format!("{task}.TriggerConditions[{}]", found.len()))?;
         found.push(Condition {
             action,
@@ -52,7 +58,7 @@ fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, Fault> {
     let known = groups.iter().position(|other| id.is_some() && *other == id);
     let place = known.unwrap_or_else(|| {
         groups.push(id);
-        groups.len() - 1
+        groups.len().saturating_sub(1)
     });
     u16::try_from(place).map_err(|_| Fault::internal())
 }

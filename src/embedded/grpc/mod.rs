@@ -1,5 +1,8 @@
 //! The generated services over the core: they check, convert, and hand on. What is not there yet says so by name.
 
+// Numbers come in here as others have written them.
+#![warn(clippy::arithmetic_side_effects)]
+
 mod admin;
 mod collisions;
 mod conditions;
@@ -11,6 +14,7 @@ mod v1_dispatcher;
 mod workflows;
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,6 +32,7 @@ use uuid::Uuid;
 use super::actor::Handle;
 use super::calls::STREAMS;
 use super::core::types::{Code, Fault};
+use super::cut;
 use super::faults::{self, Faults};
 use crate::rpc::pb::dispatcher_server::DispatcherServer;
 use crate::rpc::pb::events_service_server::EventsServiceServer;
@@ -38,8 +43,8 @@ use crate::transport::PUSHBACK;
 
 /// What a message may have at the most, in and out.
 const MAX_MESSAGE: usize = 4 << 20;
-/// Above that, so that the refusal can be in the engine's own words.
-const MAX_DECODED: usize = 64 << 20;
+/// What tonic may send: above that, since what is too large is refused in the engine's own words.
+const MAX_ENCODED: usize = 64 << 20;
 
 /// What all the services share.
 #[derive(Clone)]
@@ -55,6 +60,7 @@ type Stream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Se
 #[derive(Clone)]
 pub(crate) struct Services {
     token: Arc<str>,
+    core: Handle,
     faults: Faults,
     admin: AdminServiceServer<Engine>,
     dispatcher: DispatcherServer<Engine>,
@@ -66,8 +72,8 @@ pub(crate) struct Services {
 macro_rules! server {
     ($server:ident, $engine:expr) => {
         $server::new($engine.clone())
-            .max_decoding_message_size(MAX_DECODED)
-            .max_encoding_message_size(MAX_DECODED)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_ENCODED)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip)
     };
@@ -78,6 +84,7 @@ impl Services {
         let engine = Engine { core, tenant, token };
         Self {
             token: Arc::clone(&engine.token),
+            core: engine.core.clone(),
             faults,
             admin: server!(AdminServiceServer, engine),
             dispatcher: server!(DispatcherServer, engine),
@@ -117,7 +124,8 @@ impl Service<Request<Body>> for Services {
                 let (mut this, path) = (self.clone(), path.clone());
                 let call = async move { this.route(&path, request).await };
                 let refused = |code| Ok(faults::status(code).into_http());
-                fault.befall(call, refused, || Ok(faults::lost().into_http())).boxed()
+                let core = self.core.clone();
+                async move { fault.befall(&core, call, refused, || Ok(faults::lost().into_http())).await }.boxed()
             }
         };
         if !STREAMS.contains(&method) {
@@ -127,8 +135,8 @@ impl Service<Request<Body>> for Services {
         async move {
             tokio::select! {
                 biased;
-                answer = answer => answer.map(|answer| faults::until_cut(answer, open)),
-                () = open.cancelled() => Ok(faults::cut().into_http()),
+                answer = answer => answer.map(|answer| cut::until_cut(answer, open)),
+                () = open.cancelled() => Ok(cut::cut().into_http()),
             }
         }
         .boxed()
@@ -150,7 +158,10 @@ impl Services {
         };
         let unknown = format!("unknown method {method} for service {service}");
         answer
-            .map_ok(|answer| if is_unknown(&answer) { Status::unimplemented(unknown).into_http() } else { answer })
+            .map_ok(|answer| {
+                let refusal = is_unknown(&answer).then(|| Status::unimplemented(unknown));
+                refusal.or_else(|| too_large(&answer)).map_or(answer, Status::into_http)
+            })
             .boxed()
     }
 }
@@ -160,6 +171,27 @@ fn is_unknown(answer: &Response<Body>) -> bool {
     let unimplemented = i32::from(GrpcCode::Unimplemented).to_string();
     answer.headers().get("grpc-status").is_some_and(|code| code.as_bytes() == unimplemented.as_bytes())
         && answer.headers().get("grpc-message").is_none()
+}
+
+/// What the engine says to a message of which tonic has said that it is too large.
+fn too_large(answer: &Response<Body>) -> Option<Status> {
+    let refusal = Status::from_header_map(answer.headers())?;
+    let text = refusal.message();
+    match refusal.code() {
+        GrpcCode::OutOfRange => {
+            let (_, size) = text.split_once("found ")?;
+            let (size, _) = size.split_once(" bytes")?;
+            Some(larger_than_max(size))
+        }
+        GrpcCode::ResourceExhausted if text.starts_with("Error decompressing") => Some(Status::resource_exhausted(
+            format!("grpc: received message after decompression larger than max {MAX_MESSAGE}"),
+        )),
+        _ => None,
+    }
+}
+
+fn larger_than_max(size: impl Display) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"))
 }
 
 fn refuse(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
@@ -191,9 +223,7 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
     let message = request.into_inner();
     let size = message.encoded_len();
     if size > MAX_MESSAGE {
-        return Err(Status::resource_exhausted(format!(
-            "grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"
-        )));
+        return Err(larger_than_max(size));
     }
     Ok(message)
 }

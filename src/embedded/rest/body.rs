@@ -41,7 +41,8 @@ impl<'a> Typed<'a> {
         let fields = fields.map_err(|_| {
             let text = std::str::from_utf8(bytes).unwrap_or_default();
             let (found, length) = shape(&value, text.trim());
-            let offset = text.len() - text.trim_start().len() + length;
+            let blanks = text.len().saturating_sub(text.trim_start().len());
+            let offset = blanks.saturating_add(length);
             bad(format!("Unmarshal type error: expected={kind}, got={found}, field=, offset={offset}"))
         })?;
         Ok(Self { bytes, fields })
@@ -82,7 +83,7 @@ impl<'a> Typed<'a> {
             return Ok(None);
         }
         let (found, length) = shape(&value, raw);
-        let offset = (raw.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize) + length;
+        let offset = (raw.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize).saturating_add(length);
         let problem = || format!("Unmarshal type error: expected={kind}, got={found}, field={name}, offset={offset}");
         read(value).map(Some).ok_or_else(|| bad(problem()))
     }

@@ -96,7 +96,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             if !ascending {
                 all.reverse();
             }
-            page.answer(&all.into_iter().map(|cron| render(core, cron)).collect::<Vec<_>>())
+            page.answer(&all, |cron| render(core, cron))
         })
         .await?;
     Ok(answer(&body))

@@ -1,10 +1,10 @@
 //! Events.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::embedded::core::{Core, RestStatus};
 use crate::embedded::quirks::Quirk;
 
 /// How far back the server looks if it is not told.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: TimeDelta = TimeDelta::hours(24);
 const MOST_COUNTED: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -88,7 +88,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
 /// The keys of all events of the last day.
 async fn keys(OfTenant(engine): OfTenant) -> Answer {
     let look = |core: &Core, now: At| {
-        let recent = core.events(now, None).take_while(|event| event.at > now - DAY);
+        let recent = core.events(now, None).take_while(|event| now.signed_duration_since(event.at) < DAY);
         let keys: BTreeSet<_> = recent.map(|event| &*event.key).collect();
         json!({ "rows": keys })
     };
@@ -112,7 +112,7 @@ struct Asked {
 impl Asked {
     fn parse(query: &Query) -> Result<Self, Refusal> {
         let texts = |name: &str| query.all(name).map(str::to_owned).collect::<Vec<_>>();
-        let limit = query.number("limit")?.unwrap_or(50);
+        let limit = query.limit()?.unwrap_or(50);
         let tag = |pair: &str| pair.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned()));
         let tags = query.all("additionalMetadata").map(tag).collect::<Option<Vec<_>>>();
         Ok(Self {
@@ -149,15 +149,16 @@ impl Asked {
     }
 
     fn answer(&self, core: &Core, now: At) -> Value {
-        let since = self.since.unwrap_or(now - DAY);
+        let since = self.since.or_else(|| now.checked_sub_signed(DAY));
         let found: Vec<_> = core
             .events(now, self.until)
-            .take_while(|event| event.at >= since)
+            .take_while(|event| since.is_none_or(|since| event.at >= since))
             .filter(|event| self.takes(core, event, now))
             .take(MOST_COUNTED)
             .collect();
-        let (page, pages) = (self.offset / self.limit + 1, found.len().div_ceil(self.limit));
-        let next = if page < pages { page + 1 } else { page };
+        let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
+        let pages = found.len().div_ceil(self.limit);
+        let next = if page < pages { page.saturating_add(1) } else { page };
         let rows: Vec<_> =
             found.into_iter().skip(self.offset).take(self.limit).map(|event| render(core, event, now)).collect();
         json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})

@@ -62,7 +62,7 @@ async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
-    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.number("limit")?.unwrap_or(MOST_LISTED));
+    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.limit()?.unwrap_or(MOST_LISTED));
     let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
     let tenant = engine.tenant;
@@ -77,7 +77,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             let rows: Vec<_> = all.iter().skip(offset).take(limit).map(|filter| show(tenant, filter)).collect();
             // Its pages are counted from zero, and after the last there is always one more.
             let pagination =
-                json!({"current_page": page, "next_page": page + 1, "num_pages": all.len().div_ceil(limit)});
+                json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": all.len().div_ceil(limit)});
             json!({"pagination": pagination, "rows": rows})
         })
         .await?;

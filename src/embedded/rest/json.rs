@@ -1,9 +1,8 @@
 //! Runs, tasks and workers in the server's JSON, with each value where the server has it.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -32,6 +31,11 @@ pub(super) fn or_never(at: Option<At>) -> String {
 /// JSON text that is an object, and `{}` for everything else.
 pub(super) fn object(text: &str) -> Value {
     serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
+}
+
+/// The number of an attempt. A report may have any retry count.
+pub(super) fn attempt_of(retry_count: i32) -> i64 {
+    i64::from(retry_count).saturating_add(1)
 }
 
 fn name_of(run: &Run, task: &Task) -> String {
@@ -76,7 +80,7 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
         .map(|task| {
             let mut row = task_of_run(core, run, task);
             if let Some(known) = core.rest_attempt(task, now) {
-                extend(&mut row, json!({"attempt": known + 1, "retryCount": known, "status": "FAILED"}));
+                extend(&mut row, json!({"attempt": attempt_of(known), "retryCount": known, "status": "FAILED"}));
             }
             row
         })
@@ -94,8 +98,11 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
 /// The time at which REST's store recorded something about a run. The delay is the same for the whole run, and for all runs of
 /// one call.
 pub(super) fn recorded(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
-    let late = 14_000 + run.created.timestamp_micros().unsigned_abs() % 26_000;
-    at.map(|at| if core.has(Quirk::LateCreationTimes) { at + Duration::from_micros(late) } else { at })
+    if !core.has(Quirk::LateCreationTimes) {
+        return at;
+    }
+    let late = run.created.timestamp_micros().rem_euclid(26_000).saturating_add(14_000);
+    at?.checked_add_signed(TimeDelta::microseconds(late))
 }
 
 /// A run of one task.
@@ -127,7 +134,7 @@ fn single(core: &Core, run: &Run, now: At) -> Value {
 
 pub(super) fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
     match (started, finished) {
-        (Some(started), Some(finished)) => (finished - started).num_milliseconds(),
+        (Some(started), Some(finished)) => finished.signed_duration_since(started).num_milliseconds(),
         (Some(_), None) => -ENDLESS,
         (None, Some(_)) => ENDLESS,
         (None, None) => 0,
@@ -220,7 +227,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
     let mut row = json!({
         "metadata": meta(task.id, created),
         "additionalMetadata": object(&run.metadata),
-        "attempt": task.retry_count + 1,
+        "attempt": attempt_of(task.retry_count),
         "createdAt": stamp(created),
         "displayName": name_of(run, task),
         "errorMessage": error(task, false),
@@ -229,7 +236,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "status": task.rest_status().name(),
         "stepId": run.step(task).map(|step| step.id.to_string()),
         "taskExternalId": task.id.to_string(),
-        "taskId": core.number(run, task),
+        "taskId": run.number(task),
         "taskInsertedAt": stamp(created),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
@@ -244,7 +251,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         extend(&mut row, json!({"finishedAt": stamp(finished)}));
     }
     if let (Some(started), Some(finished)) = (started, finished) {
-        extend(&mut row, json!({"duration": (finished - started).num_milliseconds()}));
+        extend(&mut row, json!({"duration": finished.signed_duration_since(started).num_milliseconds()}));
     }
     add_parent(&mut row, run);
     row
@@ -263,21 +270,21 @@ pub(super) fn extend(row: &mut Value, more: Value) {
     }
 }
 
-/// What happened to a task, newest first by the stamps, which is not the order in which it happened.
-pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At) -> Vec<Value> {
+/// What happened to a task, newest first by the stamps, which is not the order in which it happened: so many, after so many.
+pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At, offset: usize, limit: usize) -> Vec<Value> {
     let mut events: Vec<_> = core.rest_events(task, now).collect();
     events.sort_by_key(|event| std::cmp::Reverse((event.at, event.number)));
-    events.into_iter().map(|event| task_event(run, task, event)).collect()
+    events.into_iter().skip(offset).take(limit).map(|event| task_event(run, task, event)).collect()
 }
 
 pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
     let text = event.text.as_deref().unwrap_or_default();
     let (message, error) = if event.kind == TaskEventKind::Failed { ("", text) } else { (text, "") };
     let mut row = json!({
-        "attempt": event.retry_count + 1,
+        "attempt": attempt_of(event.retry_count),
         "errorMessage": error,
         "eventType": event.kind.name(),
-        "id": FIRST_NUMBER + event.number,
+        "id": FIRST_NUMBER.saturating_add(event.number),
         "message": message,
         "retryCount": event.retry_count,
         "taskDisplayName": name_of(run, task),
@@ -302,13 +309,13 @@ fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut 
         let created = run.created(task);
         let mut row = json!({
             "metadata": meta(task.id, created),
-            "attempt": task.retry_count + 1,
+            "attempt": attempt_of(task.retry_count),
             "depth": depth,
             "retryCount": task.retry_count,
             "status": task.rest_status().name(),
             "taskDisplayName": name_of(run, task),
             "taskExternalId": task.id.to_string(),
-            "taskId": core.number(run, task),
+            "taskId": run.number(task),
             "taskInsertedAt": stamp(created),
             "tenantId": core.tenant.to_string(),
             "workflowRunId": run.id.to_string(),
@@ -326,7 +333,7 @@ fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut 
             for child in core.children(task.id) {
                 // One that was started twice is there three times.
                 let times = if child.is_restarted() && known.insert(child.id) { 2 } else { 1 };
-                (0..times).for_each(|_| add_timings(core, child, depth + 1, deepest, rows));
+                (0..times).for_each(|_| add_timings(core, child, depth.saturating_add(1), deepest, rows));
             }
         }
     }
@@ -336,7 +343,7 @@ fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut 
 pub(super) fn log_line(run: &Run, task: &Task, line: &LogLine) -> Value {
     let metadata: Value = serde_json::from_str(&line.metadata).unwrap_or_default();
     json!({
-        "attempt": line.retry_count + 1,
+        "attempt": attempt_of(line.retry_count),
         "createdAt": stamp(line.at),
         "level": line.level,
         "message": &*line.message,

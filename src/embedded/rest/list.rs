@@ -3,17 +3,58 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::Refusal;
+use super::json::{self as render, attempt_of};
 use super::query::{self, Query};
-use super::{Refusal, json as render};
 use crate::embedded::Quirk;
 use crate::embedded::core::filters::has_tags;
-use crate::embedded::core::store::{Run, Task};
+use crate::embedded::core::store::{Run, RunIx, Task};
 use crate::embedded::core::types::At;
 use crate::embedded::core::{Core, RestStatus};
 
 /// A total is counted up to here.
 const MOST_COUNTED: usize = 20_000;
 const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
+
+/// How many rows are rendered before others have their turn.
+const ROWS_AT_ONCE: usize = 50;
+
+/// A row that was found: a run, or one of its tasks.
+struct Row {
+    run: RunIx,
+    task: Option<u16>,
+}
+
+/// The rows that were found. They are rendered outside of the core's task, which has others to serve.
+pub(super) struct Page {
+    pagination: Value,
+    /// The run of each row, in their order.
+    core: Core,
+    tasks: Vec<Option<u16>>,
+    payloads: bool,
+}
+
+impl Page {
+    /// The text of the answer. Row by row, since all rows of a page with payloads are large.
+    pub(super) async fn render(&self) -> String {
+        let mut text = format!(r#"{{"pagination":{},"rows":["#, self.pagination);
+        for (at, (run, task)) in self.core.runs().iter().zip(&self.tasks).enumerate() {
+            if at > 0 {
+                text.push(',');
+            }
+            if at % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            let row = match task.and_then(|place| run.tasks.get(usize::from(place))) {
+                Some(task) => render::task_row(&self.core, run, task, self.payloads),
+                None => render::row(&self.core, run, self.payloads),
+            };
+            text.push_str(&row.to_string());
+        }
+        text.push_str("]}");
+        text
+    }
+}
 
 /// A question about runs.
 pub(super) struct Runs {
@@ -49,7 +90,7 @@ impl Runs {
     }
 
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
-        let limit = query.number("limit")?.unwrap_or(50);
+        let limit = query.limit()?.unwrap_or(50);
         if limit == 0 {
             return Err(Refusal::INTERNAL);
         }
@@ -82,38 +123,46 @@ impl Runs {
         })
     }
 
-    pub(super) fn answer(&self, core: &Core, now: At) -> Value {
+    pub(super) fn find(&self, core: &Core, now: At) -> Page {
         if self.tasks {
-            let tasks =
-                self.matching(core, now).flat_map(|run| run.newest_first().into_iter().map(move |task| (run, task)));
-            let tasks = tasks.filter(|(run, task)| {
-                self.has_status(|| task.rest_status())
-                    && self.was_with_worker(core, task)
-                    && self.has_key(run.key_of(task))
+            let tasks = self.matching(core, now).flat_map(|run| {
+                run.newest_first()
+                    .into_iter()
+                    .filter(move |task| {
+                        self.has_status(|| task.rest_status())
+                            && self.was_with_worker(core, task)
+                            && self.has_key(run.key_of(task))
+                    })
+                    .map(|task| Row { run: run.ix, task: Some(task.step) })
             });
-            self.page(tasks, |(run, task)| render::task_row(core, run, task, self.payloads))
+            self.page(core, tasks)
         } else {
             let runs =
                 self.matching(core, now).filter(|run| self.has_status(|| run.rest_status()) && self.has_key(run.key()));
-            self.page(runs, |run| render::row(core, run, self.payloads))
+            self.page(core, runs.map(|run| Row { run: run.ix, task: None }))
         }
     }
 
-    fn page<T>(&self, found: impl Iterator<Item = T>, render: impl Fn(T) -> Value) -> Value {
+    fn page(&self, core: &Core, found: impl Iterator<Item = Row>) -> Page {
         let mut rows = Vec::new();
-        let mut total = 0;
-        for item in found {
+        let mut total: usize = 0;
+        for row in found {
             if total >= self.offset && rows.len() < self.limit {
-                rows.push(render(item));
+                rows.push(row);
             }
-            total += 1;
+            total = total.saturating_add(1);
             if total >= MOST_COUNTED && rows.len() >= self.limit {
                 break;
             }
         }
-        let page = self.offset / self.limit + 1;
+        let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
         let pages = total.min(MOST_COUNTED).div_ceil(self.limit);
-        json!({"pagination": {"current_page": page, "next_page": page + 1, "num_pages": pages}, "rows": rows})
+        Page {
+            pagination: json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": pages}),
+            core: core.snapshot(rows.iter().map(|row| row.run)),
+            tasks: rows.into_iter().map(|row| row.task).collect(),
+            payloads: self.payloads,
+        }
     }
 
     /// The status has to be worked out, and most questions are about any.
@@ -126,7 +175,7 @@ impl Runs {
         let mut counts = [0_u64; RestStatus::ALL.len()];
         for status in self.matching(core, now).map(Run::rest_status).filter(|status| self.has_status(|| *status)) {
             for (count, _) in counts.iter_mut().zip(RestStatus::ALL).filter(|(_, other)| *other == status) {
-                *count += 1;
+                *count = count.saturating_add(1);
             }
         }
         let rows = counts.iter().zip(RestStatus::ALL).map(|(count, status)| match status {
@@ -216,7 +265,9 @@ impl Logs {
             })
             .filter(|line| self.search.as_deref().is_none_or(|text| line.message.to_lowercase().contains(text)))
             .filter(|line| self.levels.is_empty() || self.levels.iter().any(|level| level == line.level))
-            .filter(|line| self.attempt.is_none_or(|attempt| usize::try_from(line.retry_count + 1) == Ok(attempt)))
+            .filter(|line| {
+                self.attempt.is_none_or(|attempt| usize::try_from(attempt_of(line.retry_count)) == Ok(attempt))
+            })
             .collect();
         if self.newest_first {
             lines.reverse();

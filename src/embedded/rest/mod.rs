@@ -1,5 +1,8 @@
 //! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
 
+// Numbers come in here as others have written them.
+#![warn(clippy::arithmetic_side_effects)]
+
 mod body;
 mod bulk;
 mod cel;
@@ -37,12 +40,13 @@ use self::query::Query;
 use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
+use super::core::store::RunIx;
 use super::core::types::{At, Fault, Turn};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
-/// More than any route takes; what is too large for one is refused in its own words.
-const LARGEST_BODY: usize = 64 << 20;
+/// The most that is read of a body: more than any route takes. What is too large for one is refused in its own words.
+const MAX_BODY: usize = 16 << 20;
 
 /// What the routes share.
 #[derive(Clone)]
@@ -63,6 +67,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
         .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(trigger::start));
+    let engine = Engine { core: core.clone(), tenant, token, started };
     Router::new()
         .merge(tenant_routes)
         .merge(events::routes())
@@ -82,11 +87,13 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}", get(task))
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
-        .route_layer(middleware::from_fn_with_state(faults, faults::over_rest))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .route_layer(middleware::from_fn_with_state(engine.clone(), request::read_body))
+        .route_layer(middleware::from_fn_with_state((faults, core), faults::over_rest))
+        // They have been read by then.
+        .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
-        .with_state(Engine { core, tenant, token, started })
+        .with_state(engine)
 }
 
 /// A refusal in one of the engine's two shapes: a message, or a list of descriptions.
@@ -129,7 +136,11 @@ impl From<Fault> for Refusal {
 type Answer = Result<Response, Refusal>;
 
 fn answer(body: &Value) -> Response {
-    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    answer_text(body.to_string())
+}
+
+fn answer_text(body: String) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 impl Engine {
@@ -142,6 +153,19 @@ impl Engine {
         let found = self.core.call(move |core, turn| look(core, turn)).await?.ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
         Ok(answer(&found))
+    }
+
+    /// The same for what is large and is all in one run: it is answered from a copy of the run, outside of the core's task.
+    async fn find_in_run(
+        &self,
+        authorization: &Authorization,
+        run: impl FnOnce(&Core, At) -> Option<RunIx> + Send + 'static,
+        look: impl FnOnce(&Core, At) -> Option<Value>,
+    ) -> Answer {
+        let found = self.core.call(move |core, turn| Some((core.snapshot([run(core, turn.now)?]), turn.now))).await?;
+        let (snapshot, now) = found.ok_or(Refusal::NOT_FOUND)?;
+        self.check(authorization)?;
+        Ok(answer(&look(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
     }
 
     fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
@@ -165,9 +189,8 @@ fn id(text: &str, what: &str) -> Result<Uuid, Refusal> {
 
 async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine
-        .find(&authorization, move |core, turn| Some(json::run_details(core, core.rest_run(run, turn.now)?, turn.now)))
-        .await
+    let details = move |core: &Core, now| Some(json::run_details(core, core.rest_run(run, now)?, now));
+    engine.find_in_run(&authorization, move |core, now| Some(core.rest_run(run, now)?.ix), details).await
 }
 
 async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
@@ -185,14 +208,13 @@ async fn run_task_events(
     authorization: Authorization,
 ) -> Answer {
     let run = id(&run, "workflow run")?;
-    // Always empty for a run of one task.
-    engine
-        .find(&authorization, move |core, turn| {
-            let run = core.rest_run(run, turn.now)?;
-            let rows = if run.dag.is_some() { dag::events(core, run, turn.now) } else { Vec::new() };
-            Some(json!({"pagination": {}, "rows": rows}))
-        })
-        .await
+    let events = move |core: &Core, now| {
+        let run = core.rest_run(run, now)?;
+        // Always empty for a run of one task.
+        let rows = if run.dag.is_some() { dag::events(core, run, now) } else { Vec::new() };
+        Some(json!({"pagination": {}, "rows": rows}))
+    };
+    engine.find_in_run(&authorization, move |core, now| Some(core.rest_run(run, now)?.ix), events).await
 }
 
 async fn task_timings(
@@ -224,7 +246,7 @@ async fn task(
         .core
         .call(move |core, turn| {
             let (run, task) = core.rest_task(task, turn.now)?;
-            let last = usize::try_from(task.retry_count + 1).unwrap_or_default();
+            let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
             Some((json::task_alone(core, run, task), attempt.unwrap_or(last).cmp(&last)))
         })
         .await?;
@@ -248,15 +270,13 @@ async fn task_events(
 ) -> Answer {
     let task = id(&task, "task")?;
     // Nobody who asks for no number of rows gets one.
-    let limit = query.number("limit")?.unwrap_or(0);
+    let limit = query.limit()?.unwrap_or(0);
     let offset = query.number("offset")?.unwrap_or(0);
-    engine
-        .find(&authorization, move |core, turn| {
-            let (run, task) = core.rest_task(task, turn.now)?;
-            let rows: Vec<_> = json::events(core, run, task, turn.now).into_iter().skip(offset).take(limit).collect();
-            Some(json!({"pagination": {}, "rows": rows}))
-        })
-        .await
+    let events = move |core: &Core, now| {
+        let (run, task) = core.rest_task(task, now)?;
+        Some(json!({"pagination": {}, "rows": json::events(core, run, task, now, offset, limit)}))
+    };
+    engine.find_in_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), events).await
 }
 
 async fn logs(
@@ -267,13 +287,14 @@ async fn logs(
 ) -> Answer {
     let task = id(&task, "task")?;
     let asked = list::Logs::parse(&query)?;
-    engine.find(&authorization, move |core, turn| asked.answer(core, core.rest_task(task, turn.now)?)).await
+    let lines = move |core: &Core, now| asked.answer(core, core.rest_task(task, now)?);
+    engine.find_in_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), lines).await
 }
 
 async fn runs(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let asked = list::Runs::parse_list(&query)?;
-    let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
-    Ok(answer(&body))
+    let page = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
+    Ok(answer_text(page.render().await))
 }
 
 async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {

@@ -45,18 +45,18 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
-        Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.number("limit")?.unwrap_or(50) })
+        Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.limit()?.unwrap_or(50) })
     }
 
-    /// The page, with its place among the others.
-    pub(super) fn answer(&self, rows: &[Value]) -> Value {
-        if self.limit == 0 {
+    /// The page, with its place among the others. Only what is on it is rendered.
+    pub(super) fn answer<T>(&self, all: &[T], render: impl Fn(&T) -> Value) -> Value {
+        let Some(before) = self.offset.checked_div(self.limit) else {
             // The server divides by it all the same.
             return json!({"pagination": {"current_page": i64::MIN + 1, "next_page": i64::MIN + 2, "num_pages": i64::MIN}, "rows": []});
-        }
-        let (page, pages) = (self.offset / self.limit + 1, rows.len().div_ceil(self.limit));
-        let next = if page == pages { page } else { page + 1 };
-        let rows: Vec<_> = rows.iter().skip(self.offset).take(self.limit).collect();
+        };
+        let (page, pages) = (before.saturating_add(1), all.len().div_ceil(self.limit));
+        let next = if page == pages { page } else { page.saturating_add(1) };
+        let rows: Vec<_> = all.iter().skip(self.offset).take(self.limit).map(render).collect();
         json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})
     }
 }

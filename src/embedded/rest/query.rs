@@ -12,6 +12,9 @@ use uuid::Uuid;
 use super::Refusal;
 use crate::embedded::core::types::At;
 
+/// The most rows of a page. The real engine has no bound that was found: 5000 are accepted, and of the lines of a log 10 000.
+const MAX_PAGE: usize = 10_000;
+
 /// Parameters, in the order they came; one that is there several times is a list.
 pub(super) struct Query(Vec<(String, String)>);
 
@@ -52,6 +55,18 @@ impl Query {
                 name,
                 &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"),
             )),
+        }
+    }
+
+    /// How many rows are asked for. It is bounded, so that no list takes as much memory and time as all that there is.
+    pub(super) fn limit(&self) -> Result<Option<usize>, Refusal> {
+        let limit = self.number("limit")?;
+        match limit {
+            Some(limit) if limit > MAX_PAGE => Err(Refusal::Description(
+                StatusCode::BAD_REQUEST,
+                format!("a page of the embedded engine has at most {MAX_PAGE} rows, got limit={limit}"),
+            )),
+            _ => Ok(limit),
         }
     }
 

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use uuid::Uuid;
 
-use super::{Engine, Refusal, id};
+use super::{Engine, MAX_BODY, Refusal, id};
 use crate::embedded::core::Core;
 use crate::embedded::core::types::At;
 
@@ -16,8 +21,8 @@ use crate::embedded::core::types::At;
 pub(super) struct Authorization(pub(super) Option<String>);
 
 impl Authorization {
-    pub(super) fn of(parts: &Parts) -> Self {
-        Self(parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(Into::into))
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(Into::into))
     }
 }
 
@@ -25,8 +30,34 @@ impl<S: Sync> FromRequestParts<S> for Authorization {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self::of(parts))
+        Ok(Self::of(&parts.headers))
     }
+}
+
+/// Reads the body of a request before its route sees it. What is sent without the right token is not read at all: its route
+/// sees no body, and refuses it when it comes to the token.
+pub(super) async fn read_body(State(engine): State<Engine>, request: Request, next: Next) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    let body = match engine.check(&Authorization::of(&parts.headers)) {
+        Ok(()) => read(body).await?,
+        Err(_) => Bytes::new(),
+    };
+    Ok(next.run(Request::from_parts(parts, body.into())).await)
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::Text(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes"));
+    // What says so itself is not waited for.
+    if usize::try_from(body.size_hint().lower()).is_ok_and(|size| size <= MAX_BODY) {
+        match Limited::new(body, MAX_BODY).collect().await {
+            Ok(read) => return Ok(read.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => {}
+            Err(error) => {
+                return Err(Refusal::Text(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")));
+            }
+        }
+    }
+    Err(too_large())
 }
 
 /// What a path names, by the names in its route.
@@ -44,7 +75,7 @@ impl FromRequestParts<Engine> for OfTenant {
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
         let names = names(parts, engine).await?;
         engine.find_tenant(names.get("tenant").map_or("", String::as_str))?;
-        engine.check(&Authorization::of(parts))?;
+        engine.check(&Authorization::of(&parts.headers))?;
         Ok(Self(engine.clone()))
     }
 }
@@ -65,7 +96,7 @@ impl FromRequestParts<Engine> for OfOne {
         let mut names = names(parts, engine).await?;
         let tenant = names.remove("tenant").unwrap_or_default();
         let id = names.into_values().next().unwrap_or_default();
-        Ok(Self { engine: engine.clone(), tenant, id, authorization: Authorization::of(parts) })
+        Ok(Self { engine: engine.clone(), tenant, id, authorization: Authorization::of(&parts.headers) })
     }
 }
 

@@ -122,7 +122,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             if ascending {
                 all.reverse();
             }
-            page.answer(&all.into_iter().map(|schedule| render(core, schedule)).collect::<Vec<_>>())
+            page.answer(&all, |schedule| render(core, schedule))
         })
         .await?;
     Ok(answer(&body))

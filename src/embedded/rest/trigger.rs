@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
         if let Some(found) = engine.core.call(move |core, turn| look(core, turn.now)).await? {
             return Ok(answer(&found));
         }
-        tokio::time::sleep(BETWEEN).await;
+        engine.core.sleep(BETWEEN).await;
     }
     Err(Refusal::INTERNAL)
 }
@@ -46,7 +47,7 @@ fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
     }
     let input = input.map_or(Value::Null, Value::Object);
     let metadata = metadata.unwrap_or_default();
-    let size = workflow.len() + input.to_string().len() + json!(metadata).to_string().len();
+    let size = [workflow.len(), input.to_string().len(), json!(metadata).to_string().len()].into_iter().sum::<usize>();
     if size > LARGEST {
         return Err(bad_request(format!("grpc: received message after decompression larger than max {LARGEST}")));
     }
@@ -66,7 +67,8 @@ fn nothing_but(id: Uuid, now: At) -> Value {
     let nobody = Uuid::nil().to_string();
     let mut metadata = render::meta(id, now);
     // The server reads its clock twice.
-    render::extend(&mut metadata, json!({"updatedAt": render::stamp(now + Duration::from_micros(1))}));
+    let updated = now.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(now);
+    render::extend(&mut metadata, json!({"updatedAt": render::stamp(updated)}));
     json!({
         "run": {
             "metadata": metadata,

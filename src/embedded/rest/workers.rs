@@ -1,12 +1,12 @@
 //! Workers.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::routing::get;
+use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::embedded::core::workers::Worker;
 /// The id of the only dispatcher.
 const DISPATCHER: Uuid = uuid::uuid!("6f1c8a52-3d0b-4a57-9c2e-41d8b7e05f13");
 /// Workers without a heartbeat for this long are not listed.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: TimeDelta = TimeDelta::hours(24);
 /// The default limit of a list.
 const MOST_LISTED: usize = 10_000;
 
@@ -123,7 +123,7 @@ impl Asked {
 
     fn takes(&self, worker: &Worker, now: At) -> bool {
         let has = |(key, value): &(String, String)| worker.labels.get(key).and_then(text).as_ref() == Some(value);
-        worker.last_beat.is_some_and(|beat| beat + DAY > now)
+        worker.last_beat.is_some_and(|beat| now.signed_duration_since(beat) < DAY)
             && (self.statuses.is_empty() || self.statuses.iter().any(|status| status == worker.status(now)))
             && self.labels.iter().all(has)
     }
@@ -135,9 +135,9 @@ impl Asked {
             all.iter().skip(self.offset).take(self.limit).map(|(id, worker)| row(*id, worker, now)).collect();
         let (page, pages) = match self.limit {
             0 => (1, 0),
-            limit => (1 + self.offset.div_ceil(limit), all.len().div_ceil(limit)),
+            limit => (self.offset.div_ceil(limit).saturating_add(1), all.len().div_ceil(limit)),
         };
-        let next = if page == pages { page } else { page + 1 };
+        let next = if page == pages { page } else { page.saturating_add(1) };
         json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})
     }
 }

@@ -37,7 +37,7 @@ impl FromRequestParts<Engine> for KnownWorkflow {
         let id = id(names.get("workflow").map_or("", String::as_str), "workflow")?;
         let is_there = engine.core.call(move |core, _| core.find_workflow(id).is_some()).await?;
         is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
-        engine.check(&Authorization::of(parts))?;
+        engine.check(&Authorization::of(&parts.headers))?;
         Ok(Self { engine: engine.clone(), id })
     }
 }
@@ -45,14 +45,15 @@ impl FromRequestParts<Engine> for KnownWorkflow {
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let name = query.first("name").unwrap_or_default().to_lowercase();
     let (offset, limit) =
-        (query.number("offset")?.unwrap_or(0), query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(50));
+        (query.number("offset")?.unwrap_or(0), query.limit()?.filter(|limit| *limit > 0).unwrap_or(50));
     let body = engine
         .core
         .call(move |core, _| {
             let found = || core.workflows().filter(|view| view.name.to_lowercase().contains(&name));
             let rows: Vec<_> = found().skip(offset).take(limit).map(|view| render::workflow(&view)).collect();
             let pages = found().count().div_ceil(limit);
-            json!({"pagination": {"current_page": offset / limit + 1, "next_page": (offset / limit + 2).min(pages), "num_pages": pages}, "rows": rows})
+            let page = offset.checked_div(limit).unwrap_or_default().saturating_add(1);
+            json!({"pagination": {"current_page": page, "next_page": page.saturating_add(1).min(pages), "num_pages": pages}, "rows": rows})
         })
         .await?;
     Ok(answer(&body))

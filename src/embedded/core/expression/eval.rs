@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::{Comparison, Literal, Node};
 
+/// The longest text that a sum makes: what a message may have.
+const MAX_TEXT: usize = 4 << 20;
+
 /// What the names of an expression stand for.
 pub(crate) struct Names<'a>(pub(crate) &'a [(&'a str, &'a Value)]);
 
@@ -43,28 +46,40 @@ pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Option<Found<'a>> {
             _ => Some(Found::Bool(false)),
         },
         Node::Not(inner) => truth(inner, names).map(|flag| Found::Bool(!flag)),
-        // One side can be enough, whatever is wrong with the other.
-        Node::Both(left, right) => decide(left, right, names, false),
-        Node::Either(left, right) => decide(left, right, names, true),
-        Node::Sum(left, right) => match (eval(left, names)?, eval(right, names)?) {
-            (Found::Text(left), Found::Text(right)) => Some(Found::Text(left + right)),
-            (Found::Whole(left), Found::Whole(right)) => left.checked_add(right).map(Found::Whole),
-            (Found::Double(left), Found::Double(right)) => Some(Found::Double(left + right)),
-            _ => None,
-        },
-        Node::Compare(comparison, left, right) => {
-            let (left, right) = (eval(left, names)?, eval(right, names)?);
-            let order = order(&left, &right);
-            Some(Found::Bool(match comparison {
-                Comparison::Equal => is_same(&left, &right),
-                Comparison::Different => !is_same(&left, &right),
-                Comparison::Less => order? == Ordering::Less,
-                Comparison::LessOrEqual => order? != Ordering::Greater,
-                Comparison::Greater => order? == Ordering::Greater,
-                Comparison::GreaterOrEqual => order? != Ordering::Less,
-            }))
+        // One of them can be enough, whatever is wrong with the others.
+        Node::Both(operands) => decide(operands, names, false),
+        Node::Either(operands) => decide(operands, names, true),
+        Node::Sum(operands) => {
+            let (first, others) = operands.split_first()?;
+            others.iter().try_fold(eval(first, names)?, |sum, operand| add(sum, eval(operand, names)?))
         }
+        Node::Compare(first, others) => others.iter().try_fold(eval(first, names)?, |left, (comparison, right)| {
+            compare(*comparison, &left, &eval(right, names)?).map(Found::Bool)
+        }),
     }
+}
+
+fn add<'a>(left: Found<'a>, right: Found<'a>) -> Option<Found<'a>> {
+    match (left, right) {
+        (Found::Text(left), Found::Text(right)) => {
+            (left.len().saturating_add(right.len()) <= MAX_TEXT).then(|| Found::Text(left + right))
+        }
+        (Found::Whole(left), Found::Whole(right)) => left.checked_add(right).map(Found::Whole),
+        (Found::Double(left), Found::Double(right)) => Some(Found::Double(left + right)),
+        _ => None,
+    }
+}
+
+fn compare(comparison: Comparison, left: &Found<'_>, right: &Found<'_>) -> Option<bool> {
+    let order = order(left, right);
+    Some(match comparison {
+        Comparison::Equal => is_same(left, right),
+        Comparison::Different => !is_same(left, right),
+        Comparison::Less => order? == Ordering::Less,
+        Comparison::LessOrEqual => order? != Ordering::Greater,
+        Comparison::Greater => order? == Ordering::Greater,
+        Comparison::GreaterOrEqual => order? != Ordering::Less,
+    })
 }
 
 /// A value of JSON. Its numbers are all doubles, as the engine's are.
@@ -85,12 +100,16 @@ fn truth<'a>(node: &'a Node, names: &Names<'a>) -> Option<bool> {
     }
 }
 
-fn decide<'a>(left: &'a Node, right: &'a Node, names: &Names<'a>, enough: bool) -> Option<Found<'a>> {
-    let (left, right) = (truth(left, names), truth(right, names));
-    if left == Some(enough) || right == Some(enough) {
-        return Some(Found::Bool(enough));
+fn decide<'a>(operands: &'a [Node], names: &Names<'a>, enough: bool) -> Option<Found<'a>> {
+    let mut all_known = true;
+    for operand in operands {
+        match truth(operand, names) {
+            Some(flag) if flag == enough => return Some(Found::Bool(enough)),
+            Some(_) => {}
+            None => all_known = false,
+        }
     }
-    (left.is_some() && right.is_some()).then_some(Found::Bool(!enough))
+    all_known.then_some(Found::Bool(!enough))
 }
 
 fn is_same(left: &Found<'_>, right: &Found<'_>) -> bool {

@@ -3,7 +3,9 @@
 use super::{Comparison, Literal, Node, Problem};
 
 /// Deeper than this nobody writes, and the stack is not without end.
-const DEEPEST: usize = 60;
+pub(super) const DEEPEST: usize = 60;
+/// The most bytes of an expression: what CEL's own parser takes.
+pub(super) const MAX_LENGTH: usize = 100_000;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
@@ -20,6 +22,9 @@ const MISSING: &str = "[]{}?:,*/%";
 const CHECKSUM: &str = "checksum()";
 
 pub(super) fn parse(text: &str, names: &[&str]) -> Result<Node, Problem> {
+    if text.len() > MAX_LENGTH {
+        return Err(Problem::Missing);
+    }
     let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0 };
     let node = parser.either()?;
     if parser.at == parser.tokens.len() { Ok(node) } else { Err(Problem::Broken) }
@@ -118,25 +123,35 @@ impl Parser<'_> {
         is
     }
 
-    fn either(&mut self) -> Result<Node, Problem> {
-        let mut node = self.both()?;
-        while self.takes("||") {
-            node = Node::Either(Box::new(node), Box::new(self.both()?));
+    /// What stands between signs of one kind: one node for all of it.
+    fn chain(
+        &mut self,
+        sign: &str,
+        operand: fn(&mut Self) -> Result<Node, Problem>,
+        node: fn(Vec<Node>) -> Node,
+    ) -> Result<Node, Problem> {
+        let first = operand(self)?;
+        if !self.takes(sign) {
+            return Ok(first);
         }
-        Ok(node)
+        let mut operands = vec![first, operand(self)?];
+        while self.takes(sign) {
+            operands.push(operand(self)?);
+        }
+        Ok(node(operands))
+    }
+
+    fn either(&mut self) -> Result<Node, Problem> {
+        self.chain("||", Self::both, Node::Either)
     }
 
     fn both(&mut self) -> Result<Node, Problem> {
-        let mut node = self.comparison()?;
-        while self.takes("&&") {
-            node = Node::Both(Box::new(node), Box::new(self.comparison()?));
-        }
-        Ok(node)
+        self.chain("&&", Self::comparison, Node::Both)
     }
 
     fn comparison(&mut self) -> Result<Node, Problem> {
         use Comparison::{Different, Equal, Greater, GreaterOrEqual, Less, LessOrEqual};
-        let mut node = self.sum()?;
+        let first = self.sum()?;
         let all = [
             ("==", Equal),
             ("!=", Different),
@@ -145,17 +160,15 @@ impl Parser<'_> {
             ("<", Less),
             (">", Greater),
         ];
+        let mut others = Vec::new();
         while let Some((_, comparison)) = all.into_iter().find(|(sign, _)| self.takes(sign)) {
-            node = Node::Compare(comparison, Box::new(node), Box::new(self.sum()?));
+            others.push((comparison, self.sum()?));
         }
-        Ok(node)
+        Ok(if others.is_empty() { first } else { Node::Compare(Box::new(first), others) })
     }
 
     fn sum(&mut self) -> Result<Node, Problem> {
-        let mut node = self.single()?;
-        while self.takes("+") {
-            node = Node::Sum(Box::new(node), Box::new(self.single()?));
-        }
+        let node = self.chain("+", Self::single, Node::Sum)?;
         if self.takes("-") { Err(Problem::Missing) } else { Ok(node) }
     }
 

@@ -1,0 +1,65 @@
+//! Streams that a test cuts.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use hyper::body::{Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
+use tonic::body::Body;
+
+/// What the reader of a stream that is cut gets.
+pub(super) fn cut() -> Status {
+    Status::unavailable("the stream was cut")
+}
+
+/// An answer that ends when its stream is cut.
+pub(super) fn until_cut(answer: Response<Body>, open: CancellationToken) -> Response<Body> {
+    answer.map(|body| Body::new(UntilCut { body, cut: Box::pin(open.cancelled_owned()), has_ended: false }))
+}
+
+struct UntilCut {
+    body: Body,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    has_ended: bool,
+}
+
+impl hyper::body::Body for UntilCut {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let frame = if self.cut.as_mut().poll(cx).is_ready() {
+            Poll::Ready(Some(Ok(Frame::trailers(trailers()))))
+        } else {
+            Pin::new(&mut self.body).poll_frame(cx)
+        };
+        // Nothing follows trailers.
+        if let Poll::Ready(ended) = &frame {
+            self.has_ended = ended.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers));
+        }
+        frame
+    }
+
+    /// A refusal is all in the headers of its answer and has no body. Its headers must end the stream: clients of other
+    /// languages take a stream that ends otherwise and without trailers for a broken one, and lose the code.
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // A status whose text is plain can always be written as headers.
+    let _ = cut().add_header(&mut trailers);
+    trailers
+}

@@ -1,0 +1,111 @@
+//! The engine on the loopback address, for programs in other processes and other languages.
+//!
+//! Each listener is one task. It owns the tasks of its connections, and each connection owns those of its streams, so nothing
+//! is left when the listener has ended.
+
+mod connection;
+mod request;
+mod stalled;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::Service;
+
+pub(super) use self::connection::{Protocol, SHUTDOWN_GRACE_PERIOD};
+use super::failure::Failure;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most connections that a listener has at once. Others wait in the system's queue until one has ended.
+const MAX_CONNECTIONS: usize = 1000;
+/// How long a listener pauses when the system has no more sockets for it.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that will be listened on.
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Error::new(ErrorKind::Unavailable, format!("cannot listen on {address}")).with_source(error).unsent()
+    })
+}
+
+pub(super) fn address(listener: &TcpListener) -> Result<SocketAddr> {
+    listener
+        .local_addr()
+        .map_err(|error| Error::new(ErrorKind::Unavailable, "the socket has no address").with_source(error))
+}
+
+/// What answers requests.
+pub(super) trait Handler:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Handler for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// What all connections of an engine share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// Where a panic of a request's handler is noted.
+    pub(super) failure: Failure,
+    pub(super) stop: CancellationToken,
+    /// How long connections have to end by themselves after `stop`.
+    pub(super) shutdown_grace_period: Duration,
+}
+
+/// Serves connections until the engine stops and they have ended, or the grace period is over.
+///
+/// The task panics if the one of a connection did.
+pub(super) fn serve(
+    listener: TcpListener,
+    protocol: Protocol,
+    service: impl Handler,
+    shared: Shared,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let has_room = connections.len() < MAX_CONNECTIONS;
+            tokio::select! {
+                () = shared.stop.cancelled() => break,
+                Some(ended) = connections.join_next() => resume(ended),
+                accepted = listener.accept(), if has_room => match accepted {
+                    Ok((stream, _)) => {
+                        // Small messages must not wait for company.
+                        let _ = stream.set_nodelay(true);
+                        connections.spawn(connection::serve(stream, protocol, service.clone(), shared.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        shared.stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
+                    }
+                }
+            }
+        }
+        // From here on, new connections are refused.
+        drop(listener);
+        while let Some(ended) = connections.join_next().await {
+            resume(ended);
+        }
+    })
+}
+
+fn resume(ended: std::result::Result<(), JoinError>) {
+    if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -1,0 +1,150 @@
+//! Connections in memory, on paused time: when each of them ends.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use super::connection::{
+    BODY_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, SHUTDOWN_GRACE_PERIOD as GRACE,
+    WRITE_TIMEOUT, serve,
+};
+use super::{Handler, Protocol, Shared};
+use crate::embedded::failure::Failure;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+fn shared() -> Shared {
+    Shared { failure: Failure::default(), stop: CancellationToken::new(), shutdown_grace_period: GRACE }
+}
+
+/// Reads all of a request, and answers with so many bytes.
+fn answering(length: usize) -> impl Handler {
+    tower::service_fn(move |request: Request<Body>| async move {
+        let status = if request.into_body().collect().await.is_ok() { 200 } else { 408 };
+        let body = http_body_util::Full::from("x".repeat(length));
+        let mut answer = Response::new(Body::new(body));
+        *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        Ok::<_, Infallible>(answer)
+    })
+}
+
+/// A connection, as its peer has it, and how long it lasts.
+fn connect(protocol: Protocol, handler: impl Handler, shared: Shared) -> (DuplexStream, JoinHandle<Duration>) {
+    let (peer, io) = tokio::io::duplex(1 << 16);
+    let lasts = tokio::spawn(async move {
+        let begin = Instant::now();
+        serve(io, protocol, handler, shared).await;
+        begin.elapsed()
+    });
+    (peer, lasts)
+}
+
+/// How long a connection lasts on which this is sent, and no more.
+async fn lasts(protocol: Protocol, sent: &[u8]) -> Duration {
+    let (mut peer, lasts) = connect(protocol, answering(1), shared());
+    peer.write_all(sent).await.unwrap();
+    lasts.await.unwrap()
+}
+
+async fn read_some(peer: &mut DuplexStream) -> String {
+    let mut bytes = vec![0; 4096];
+    let count = peer.read(&mut bytes).await.unwrap();
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_request_ends() {
+    // HTTP/2 says goodbye first, and a peer that has not even said hello has the grace period to take it.
+    for sent in [&b""[..], &PREFACE[..10]] {
+        assert_eq!(lasts(Protocol::Grpc, sent).await, HEADER_TIMEOUT + GRACE, "{sent:?}");
+    }
+    for sent in [&b""[..], &GET[..20]] {
+        assert_eq!(lasts(Protocol::Rest, sent).await, HEADER_TIMEOUT, "{sent:?}");
+    }
+    // The next request of HTTP/1 has as long as the first.
+    assert_eq!(lasts(Protocol::Rest, GET).await, HEADER_TIMEOUT);
+}
+
+type Requests = h2::client::SendRequest<bytes::Bytes>;
+
+async fn hello(peer: DuplexStream) -> (Requests, h2::client::Connection<DuplexStream>) {
+    h2::client::handshake(peer).await.unwrap()
+}
+
+fn request() -> Request<()> {
+    Request::post("http://x/a/B").body(()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_been_used_may_stay_for_longer() {
+    let (peer, lasts) = connect(Protocol::Grpc, answering(1), shared());
+    let (mut requests, connection) = hello(peer).await;
+    tokio::spawn(connection);
+    for _ in 0..2 {
+        tokio::time::sleep(HEADER_TIMEOUT / 2).await;
+        let (answer, _) = requests.send_request(request(), true).unwrap();
+        answer.await.unwrap().into_body().data().await.unwrap().unwrap();
+    }
+    assert_eq!(lasts.await.unwrap(), HEADER_TIMEOUT + IDLE_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_no_ping_is_gone() {
+    let endless = tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> {
+        std::future::pending().await
+    });
+    let (peer, lasts) = connect(Protocol::Grpc, endless, shared());
+    let (mut requests, mut connection) = hello(peer).await;
+    let (_answer, _) = requests.send_request(request(), true).unwrap();
+    // The request goes out, and then nothing is read any more.
+    let _ = tokio::time::timeout(Duration::ZERO, &mut connection).await;
+    assert_eq!(lasts.await.unwrap(), PING_INTERVAL + PING_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_go_on_is_given_up() {
+    let (mut peer, _lasts) = connect(Protocol::Rest, answering(1), shared());
+    peer.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").await.unwrap();
+    // Each part has its own time.
+    tokio::time::sleep(BODY_TIMEOUT / 2).await;
+    peer.write_all(b"12345").await.unwrap();
+    let begin = Instant::now();
+    let answer = read_some(&mut peer).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(begin.elapsed(), BODY_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_nothing_is_gone() {
+    let (mut peer, lasts) = connect(Protocol::Rest, answering(1 << 20), shared());
+    peer.write_all(GET).await.unwrap();
+    assert_eq!(lasts.await.unwrap(), WRITE_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_answered_and_noted() {
+    let handler =
+        || tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> { panic!("ouch") });
+    let shared = shared();
+    let (mut peer, _lasts) = connect(Protocol::Rest, handler(), shared.clone());
+    peer.write_all(GET).await.unwrap();
+    let answer = read_some(&mut peer).await;
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.ends_with(r#"{"message":"the embedded engine panicked: ouch"}"#), "{answer}");
+    assert_eq!(shared.failure.message(), Some("ouch"));
+
+    let (peer, _lasts) = connect(Protocol::Grpc, handler(), shared);
+    let (mut requests, connection) = hello(peer).await;
+    tokio::spawn(connection);
+    let (answer, _) = requests.send_request(request(), true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!((&answer.headers()["grpc-status"], answer.body().is_end_stream()), (&"13".parse().unwrap(), true));
+}

@@ -1,0 +1,81 @@
+//! A panic in the core is noticed by all: tests of the engine as a whole.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+
+use super::Engine;
+use crate::{Client, Config, Context, ErrorKind, Task, TlsStrategy, Window};
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<String>().unwrap()
+}
+
+/// What a future panics with.
+async fn panic_of<T>(future: impl Future<Output = T>) -> String {
+    let panic = AssertUnwindSafe(future).catch_unwind().await.err().unwrap();
+    message(&*panic).to_owned()
+}
+
+async fn break_core(engine: &Engine) -> String {
+    panic_of(engine.handle().call(|_, _| panic!("the core is broken"))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_to_do_with_the_engine_panics_as_its_core_did() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(()));
+    assert_eq!(break_core(&engine).await, "the core is broken");
+    assert_eq!(panic_of(engine.run_count()).await, "the core is broken");
+    assert_eq!(panic_of(hatchet.runs(Window::all()).count()).await, "the core is broken");
+    assert_eq!(panic_of(hatchet.run(&task, &()).start()).await, "the core is broken");
+    assert_eq!(panic_of(engine.shutdown()).await, "the core is broken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_ends_at_once() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
+    let worker = hatchet.worker("worker").register(&stuck).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&stuck, &()).start().await.unwrap();
+    let waits = tokio::spawn({
+        let run = run.clone();
+        async move { run.result().await }
+    });
+    let mut watch = run.watch();
+    let watches = tokio::spawn(async move { while watch.next().await.unwrap().is_ok() {} });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begin = Instant::now();
+    break_core(&engine).await;
+    let error = waits.await.unwrap().unwrap_err();
+    assert!(error.to_string().ends_with("the embedded engine panicked: the core is broken"), "{error:?}");
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    let panic = watches.await.unwrap_err().into_panic();
+    assert_eq!(message(&*panic), "the core is broken");
+    assert_eq!(panic_of(worker.shutdown()).await, "the core is broken");
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn other_processes_are_told() {
+    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+    let (grpc, rest) = engine.addresses().unwrap();
+    let config = Config::builder().tls_strategy(TlsStrategy::None).token(engine.environment()[0].1.clone());
+    let config = config.host_port(grpc.to_string()).server_url(format!("http://{rest}"));
+    let hatchet = Client::new(config.build().unwrap()).unwrap();
+    break_core(&engine).await;
+    let nobody = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+    for error in [
+        hatchet.run_handle::<()>(nobody).details().await.unwrap_err(),
+        hatchet.runs(Window::all()).count().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Server, "{error:?}");
+        assert!(format!("{error:?}").contains("the embedded engine panicked: the core is broken"), "{error:?}");
+    }
+    assert_eq!(panic_of(engine.shutdown()).await, "the core is broken");
+}

@@ -1,0 +1,92 @@
+//! The Tokio runtime that the crate runs on: refused by a typed error where it lacks something, and not by a panic later.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::panic::catch_unwind;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a caller is going to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Timers,
+    TimersAndSockets,
+}
+
+/// Refuses to go on where there is no Tokio runtime, or one that lacks what is needed.
+///
+/// Tokio has no question for what a runtime has, it panics. Where there are no timers or no sockets, its panic is caught here:
+/// the panic hook runs and prints it, and the caller gets the error.
+pub(crate) fn require(what: &str, needs: Needs) -> Result<()> {
+    drop(timer(what, Instant::now())?);
+    if needs == Needs::TimersAndSockets && !has_sockets() {
+        return Err(refusal(what, "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
+    }
+    Ok(())
+}
+
+/// The caller's runtime, if it has what is needed.
+pub(crate) fn current(what: &str, needs: Needs) -> Result<Handle> {
+    require(what, needs)?;
+    handle(what)
+}
+
+/// A timer on the caller's runtime, if that has any.
+pub(crate) fn timer(what: &str, at: Instant) -> Result<Sleep> {
+    handle(what)?;
+    catch_unwind(|| sleep_until(at))
+        .map_err(|_| refusal(what, "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
+}
+
+fn handle(what: &str) -> Result<Handle> {
+    Handle::try_current()
+        .map_err(|error| refusal(what, "within a Tokio runtime, on which its tasks will run").with_source(error))
+}
+
+fn refusal(what: &str, where_: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("{what} must be made {where_}")).unsent()
+}
+
+/// Whether sockets can be used. A system that gives out none has its own errors for that, later.
+fn has_sockets() -> bool {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    socket.map_or(true, |socket| catch_unwind(|| drop(tokio::net::UdpSocket::from_std(socket))).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_refused_by_what_it_lacks() {
+        let text = |needs| require("it", needs).map_err(|error| (error.kind(), error.to_string()));
+        let refused = |text: &str| Err((ErrorKind::Config, format!("it must be made {text}")));
+        let none = refused("within a Tokio runtime, on which its tasks will run");
+        assert_eq!(text(Needs::TimersAndSockets), none);
+
+        let bare = Builder::new_current_thread().build().unwrap();
+        let entered = bare.enter();
+        let no_timers = "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+        assert_eq!(text(Needs::TimersAndSockets), refused(no_timers));
+        drop(entered);
+
+        let timers = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let entered = timers.enter();
+        let no_io = "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
+        assert_eq!(text(Needs::TimersAndSockets), refused(no_io));
+        assert_eq!(text(Needs::Timers), Ok(()));
+        drop(entered);
+
+        let all = Builder::new_current_thread().enable_all().build().unwrap();
+        let entered = all.enter();
+        assert_eq!(text(Needs::TimersAndSockets), Ok(()));
+        drop(entered);
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the embedded engine can be used: which runtimes it needs, and where its clients may be polled.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use hatchet::embedded::{Engine, Fault, Quirk};
+use hatchet::{Context, ErrorKind, Task, Window};
+use http::Method;
+use tokio::runtime::Builder;
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls a future on this thread, without any runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[test]
+fn clients_that_are_polled_outside_of_a_runtime_say_so() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let engine = runtime.block_on(Engine::start()).unwrap();
+    let hatchet = engine.client();
+    let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
+    let worker = hatchet.worker("worker").register(&echo).build().unwrap();
+    let refused = |error: hatchet::Error| {
+        let text = error.to_string();
+        assert!(error.kind() == ErrorKind::Config && error.never_reached_server(), "{error:?}");
+        assert!(text.ends_with("must be made within a Tokio runtime, on which its tasks will run"), "{text}");
+    };
+    refused(block_on(worker.start()).unwrap_err());
+    refused(block_on(hatchet.run(&echo, &()).start()).unwrap_err());
+    refused(block_on(hatchet.runs(Window::all()).count()).unwrap_err());
+
+    let running =
+        runtime.block_on(async { hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap() });
+    let run = runtime.block_on(hatchet.run(&echo, &()).start()).unwrap();
+    refused(block_on(run.details()).unwrap_err());
+    refused(block_on(run.outcome()).unwrap_err());
+    refused(block_on(run.result()).unwrap_err());
+    let mut watch = run.watch();
+    refused(block_on(watch.next()).unwrap().unwrap_err());
+    refused(block_on(run.logs().next()).unwrap().unwrap_err());
+    refused(block_on(hatchet.runs(Window::all()).items().next()).unwrap().unwrap_err());
+    // Nothing of it has broken the client.
+    assert_eq!(runtime.block_on(run.result()).unwrap(), 1);
+    assert_eq!(runtime.block_on(running.shutdown()).completed, 1);
+    assert_eq!(block_on(engine.run_count()), 1, "the engine answers everywhere");
+}
+
+/// What the engine itself waits for, it waits for on its own runtime.
+#[test]
+fn what_the_engine_waits_for_needs_no_timers_of_the_caller() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let engine = runtime.block_on(Engine::builder().quirks(Quirk::RestLag).start()).unwrap();
+    let hatchet = engine.client();
+    let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
+    let running =
+        runtime.block_on(async { hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap() });
+    let trigger = format!("/api/v1/stable/tenants/{}/workflow-runs/trigger", engine.tenant());
+    engine
+        .faults()
+        .inject(
+            "POST /api/v1/stable/tenants/{tenant}/workflow-runs/trigger",
+            Fault::Delay(Duration::from_millis(10)),
+            1,
+        )
+        .unwrap();
+    let body = r#"{"workflowName": "echo", "input": {}}"#;
+    let (status, _) = block_on(hatchet.raw_rest(Method::POST, &trigger, Some(body.into()))).unwrap();
+    assert_eq!(status, 200, "it has waited until REST shows the run");
+    runtime.block_on(running.shutdown());
+}
+
+#[test]
+fn an_engine_is_refused_where_it_could_not_run() {
+    let refusal = |error: hatchet::Error| (error.kind(), error.never_reached_server(), error.to_string());
+    let refused = |text: &str| (ErrorKind::Config, true, format!("an embedded engine must be made {text}"));
+    let error = block_on(Engine::start()).unwrap_err();
+    assert_eq!(refusal(error), refused("within a Tokio runtime, on which its tasks will run"));
+    let bare = Builder::new_current_thread().build().unwrap();
+    let error = bare.block_on(Engine::start()).unwrap_err();
+    let text = "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+    assert_eq!(refusal(error), refused(text));
+    let timers = Builder::new_current_thread().enable_time().build().unwrap();
+    let error = timers.block_on(Engine::builder().listen(0, 0).start()).unwrap_err();
+    let text = "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
+    assert_eq!(refusal(error), refused(text));
+    // It needs no sockets if it does not listen.
+    timers.block_on(async { Engine::start().await.unwrap().shutdown().await });
+}
