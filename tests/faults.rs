@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 const SECOND: Duration = Duration::from_secs(1);
 const UNAVAILABLE: u16 = 14;
 const INTERNAL: u16 = 13;
+const PERMISSION_DENIED: u16 = 7;
 
 struct Stage {
     engine: Engine,

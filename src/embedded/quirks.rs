@@ -23,6 +23,9 @@ quirks! {
     /// Starting a run of a workflow that does not exist, or whose idempotency key cannot be evaluated, is answered with the
     /// id of a run that never exists. Without this: `INVALID_ARGUMENT`.
     PhantomRuns,
+    /// Where more than five calls at once start runs, the runs of the others wait in a queue: they are answered with their ids, and
+    /// gRPC does not know them for a moment.
+    QueuedTriggers,
     /// REST does not know a run for the first tenth of a second of its life, and an event a little longer. The runs of one
     /// call appear one after the other, a millisecond apart.
     RestLag,

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Answer, Error};
 
 /// How long an accepted token may be refused before that is final.
 const MAX_REFUSED: Duration = Duration::from_secs(300);
+
+/// The status code of gRPC.
+const UNAUTHENTICATED: i32 = 16;
 
 const UNKNOWN: u8 = 0;
 const ACCEPTED: u8 = 1;
@@ -36,7 +39,7 @@ impl TokenHealth {
 
     /// Marks the refusal of a token as transient, if it may be accepted again.
     pub(crate) fn judge(&self, error: Error) -> Error {
-        if error.kind() == ErrorKind::Unauthenticated && !error.forbids_retries() && self.may_recover(Instant::now()) {
+        if is_about_token(&error) && !error.forbids_retries() && self.may_recover(Instant::now()) {
             return error.transient();
         }
         error
@@ -56,12 +59,22 @@ impl TokenHealth {
     }
 }
 
+/// Whether the token is refused as such, and not what it is used for. REST has one answer for both.
+fn is_about_token(error: &Error) -> bool {
+    matches!(error.answer(), Some(Answer::Grpc(UNAUTHENTICATED) | Answer::Http(401 | 403)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+
+    fn answered(answer: Answer) -> Error {
+        Error::new(ErrorKind::Unauthenticated, "invalid auth token").with_answer(answer).unsent()
+    }
 
     fn refused(health: &TokenHealth) -> bool {
-        health.judge(Error::new(ErrorKind::Unauthenticated, "invalid auth token").unsent()).is_transient()
+        health.judge(answered(Answer::Grpc(16))).is_transient()
     }
 
     #[tokio::test(start_paused = true)]
@@ -76,7 +89,9 @@ mod tests {
         assert!(!refused(&health), "it has been refused for too long");
         health.accepted();
         assert!(refused(&health), "the time counts from the last success");
-        let other = health.judge(Error::new(ErrorKind::Rejected, "no"));
-        assert!(!other.is_transient());
+        for (answer, is_transient) in [(Answer::Grpc(7), false), (Answer::Http(403), true), (Answer::Http(404), false)]
+        {
+            assert_eq!(health.judge(answered(answer)).is_transient(), is_transient, "{answer:?}");
+        }
     }
 }

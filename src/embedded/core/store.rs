@@ -408,6 +408,11 @@ impl Runs {
         self.all.get(ix.0 as usize).map(|run| &**run)
     }
 
+    /// The runs that were created before one, newest first.
+    pub(crate) fn before(&self, ix: RunIx) -> impl Iterator<Item = &Run> {
+        (0..ix.0).rev().map_while(|earlier| self.get(RunIx(earlier)))
+    }
+
     pub(crate) fn find(&self, id: Uuid) -> Option<&Run> {
         self.get(self.index(id)?)
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -58,6 +59,13 @@ impl RestStatus {
     }
 }
 
+/// How many calls can start runs at once, without one of them waiting.
+const TRIGGER_SLOTS: usize = 5;
+/// Calls within this time are at once.
+const AT_ONCE: TimeDelta = TimeDelta::milliseconds(5);
+/// How long a run waits that was not started at once.
+const TRIGGER_QUEUE: TimeDelta = TimeDelta::milliseconds(150);
+
 /// A workflow as REST lists it.
 #[derive(Debug)]
 pub(crate) struct WorkflowView<'a> {
@@ -77,6 +85,15 @@ impl Core {
 
     pub(crate) fn find_run(&self, id: Uuid) -> Option<&Run> {
         self.runs.find(id)
+    }
+
+    /// Whether a run is to be created later than its trigger was answered.
+    pub(crate) fn is_queued_trigger(&self, run: &Run, now: At) -> bool {
+        let at_once = |other: &&Run| run.created.signed_duration_since(other.created) < AT_ONCE;
+        let is_call = |other: &&Run| other.place == 0;
+        self.has(Quirk::QueuedTriggers)
+            && now.signed_duration_since(run.created) < TRIGGER_QUEUE
+            && self.runs.before(run.ix).take_while(at_once).filter(is_call).nth(TRIGGER_SLOTS).is_some()
     }
 
     /// A task by its own id, if there is one by now.

@@ -156,6 +156,9 @@ impl Asked {
 /// A run with its tasks; or one task of a DAG, as if it were a run.
 fn details_of(core: &Core, id: Uuid, now: At) -> Option<GetRunDetailsResponse> {
     if let Some(run) = core.find_run(id) {
+        if core.is_queued_trigger(run, now) {
+            return None;
+        }
         return Some(details(run, run.grpc_views(now), run.is_ended()));
     }
     let (run, task) = core.find_task(id)?;
