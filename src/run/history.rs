@@ -161,6 +161,15 @@ mod tests {
     }
 
     #[test]
+    fn retry_counts_from_outside_can_be_as_large_as_can_be() {
+        for (retry_count, number) in [(0, 1), (2_147_483_647, 2_147_483_648), (u32::MAX, u32::MAX)] {
+            let events = [event("STARTED", retry_count, 1), event("RETRIED_BY_USER", retry_count, 2)];
+            assert_eq!(attempts(&events).first().map(|attempt| attempt.number), Some(number));
+            assert_eq!(replayed_after(&events), [number]);
+        }
+    }
+
+    #[test]
     fn a_schedule_timeout_after_a_cancel_changes_nothing() {
         let (a, b) = (event("CANCELLED", 0, 1), event("SCHEDULING_TIMED_OUT", 0, 5));
         assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Cancelled);

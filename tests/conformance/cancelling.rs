@@ -12,10 +12,11 @@ use hatchet::{Context, ErrorKind, LogLevel, Outcome, RunFilter, RunId, RunStatus
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::tasks::{Number, double, endless};
+use crate::tasks::{Doubled, Number, double, endless};
 use crate::world::{World, rows, until};
 
 rows! {
+    x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_schedule_timeout_passes,
     x1_a_queued_run,
     x2_a_running_run,
     x3_the_task_is_told_has_its_grace_and_is_dropped,
@@ -279,4 +280,48 @@ async fn x11_a_cancel_that_is_not_taken_is_told(world: World) {
     assert!(matches!(seen, Seen::NotTaken(_)), "{seen}");
     let Outcome::Completed(_) = run.outcome().await.unwrap() else { panic!("it goes on to its end") };
     worker.shutdown().await;
+}
+
+/// The engine writes a schedule timeout after the cancel of some of them, and REST then shows those as failed.
+async fn x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_schedule_timeout_passes(world: World) {
+    let task = double(world.name("double")).schedule_timeout(Duration::from_secs(4));
+    world.worker(&task).await.shutdown().await;
+    let runs = world.hatchet.run_many(&task, (0..60).map(|n| Number { n })).start().await.unwrap();
+    let ids: std::collections::BTreeSet<_> = runs.into_iter().map(|run| run.unwrap().id()).collect();
+    for report in world.hatchet.cancel_runs(ids.iter().copied()).send().await.unwrap() {
+        assert!(report.is_done(), "{report}");
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let all = RunFilter::new(world.window()).workflow(task.name());
+    let by_status = async |status| {
+        let (mut items, mut found) = (world.hatchet.runs(all.clone().status(status)).items(), std::collections::BTreeSet::new());
+        while let Some(run) = items.next().await {
+            let run = run.unwrap();
+            assert!(found.insert(run.id), "each once");
+        }
+        found
+    };
+    assert_eq!(by_status(RunStatus::Cancelled).await, ids);
+    assert!(by_status(RunStatus::Failed).await.is_empty() && by_status(RunStatus::TimedOut).await.is_empty());
+    let cancelled = world.hatchet.runs(all.clone().status(RunStatus::Cancelled));
+    assert_eq!(cancelled.count().await.unwrap(), hatchet::Total::Exactly(60));
+    let page = cancelled.page(50).await.unwrap();
+    assert_eq!((page.runs.len(), page.total), (50, hatchet::Total::Exactly(60)));
+    for id in &ids {
+        let run = world.hatchet.run_handle::<Doubled>(*id);
+        let details = run.details().await.unwrap();
+        assert_eq!(details.status, RunStatus::Cancelled);
+        // Where REST says otherwise, that is told.
+        assert!(details.conflicts.iter().all(|conflict| {
+            (&conflict.grpc, &conflict.rest) == (&RunStatus::Cancelled, &RunStatus::Failed)
+        }));
+        assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
+    }
+    if world.engine.is_some() {
+        let counts = world.hatchet.runs(all.clone()).counts_by_status().await.unwrap();
+        assert!(counts.get(&RunStatus::Failed) > Some(0), "the embedded engine shows some as failed: {counts}");
+    }
+    // They are not replayed with the failed ones.
+    let report = world.hatchet.runs(all.status(RunStatus::Failed).status(RunStatus::TimedOut)).replay().send().await.unwrap();
+    assert_eq!(report.total(), 0, "{report}");
 }

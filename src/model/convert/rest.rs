@@ -75,6 +75,29 @@ mod tests {
         assert_eq!((task_name("work-2x"), task_name("work")), (None, None));
     }
 
+    fn row(more: &str) -> RunSummary {
+        let id = "00000000-0000-4000-8001-000000000001";
+        let body = format!(
+            r#"{{"metadata":{{"id":"{id}","createdAt":"2026-11-24T10:00:00.123456Z"}},"status":"COMPLETED","workflowId":"{id}",
+                "workflowRunExternalId":"{id}"{more}}}"#
+        );
+        summary(serde_json::from_str(&body).unwrap(), false, None).unwrap()
+    }
+
+    #[test]
+    fn a_row_is_created_when_lists_are_sorted_by_and_not_at_its_first_event() {
+        let created = row(r#","createdAt":"2026-11-24T10:00:01Z""#).created_at;
+        assert_eq!(created.to_rfc3339(), "2026-11-24T10:00:00.123456+00:00");
+    }
+
+    #[test]
+    fn attempts_from_outside_can_be_as_large_as_can_be() {
+        assert_eq!(row("").attempt, 1);
+        assert_eq!(row(r#","retryCount":2147483647"#).attempt, 2_147_483_648);
+        assert_eq!(row(r#","retryCount":4294967295"#).attempt, u32::MAX);
+        assert_eq!(row(r#","attempt":4294967295,"retryCount":1"#).attempt, u32::MAX);
+    }
+
     #[test]
     fn s10_a_status_name_that_is_not_known_is_carried() {
         assert_eq!(status("PAUSED"), RunStatus::Unknown("PAUSED".into()));
