@@ -247,7 +247,7 @@ mod tests {
                 (" == ", "true", true),
                 (" && ", "!(input.nil == 1)", true),
             ] {
-                let text = [operand; 4000].join(operator);
+                let text = vec![operand; 4000].join(operator);
                 let expression = read(&text).unwrap();
                 assert_eq!(with(|names| expression.is_true(names)), value, "{operator}");
                 assert!(expression.clone() == expression);
