@@ -6,15 +6,22 @@
 //! ```
 //!
 //! It prints what to export, and serves on 127.0.0.1 until Ctrl-C. Everything is in memory: what it knew is gone with it.
+//! Clients have two seconds to end their connections; who does not want to wait that long presses Ctrl-C again.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use hatchet::embedded::{Engine, Quirks};
 
 const USAGE: &str = "usage: dev_server [GRPC_PORT REST_PORT] [--quirks]";
+/// What shells show of a program that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (flags, ports): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    run(std::env::args().skip(1)).await
+}
+
+pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
+    let (flags, ports): (Vec<_>, Vec<_>) = arguments.partition(|argument| argument.starts_with("--"));
     let ports = ports.iter().map(|port| port.parse()).collect::<Result<Vec<u16>, _>>().map_err(|_| USAGE)?;
     let (grpc, rest) = match ports.as_slice() {
         [] => (7070, 8080),
@@ -27,6 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => return Err(USAGE.into()),
     };
 
+    let mut signals = Signals::new()?;
     let engine = Engine::builder().listen(grpc, rest).quirks(quirks).start().await?;
     for (name, value) in engine.environment() {
         println!("export {name}={value}");
@@ -34,8 +42,51 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Comments, so that the output as a whole can be read by a shell.
     println!("# {quirks:?}");
     println!("# serving until Ctrl-C");
-    tokio::signal::ctrl_c().await?;
-    println!("# {} runs, all forgotten now", engine.run_count().await);
-    engine.shutdown().await;
-    Ok(())
+    signals.next().await?;
+
+    let end = async {
+        println!("# {} runs, all forgotten now", engine.run_count().await);
+        engine.shutdown().await;
+    };
+    tokio::select! {
+        () = end => Ok(()),
+        signal = signals.next() => {
+            signal?;
+            std::process::exit(INTERRUPTED)
+        }
+    }
+}
+
+/// What asks a program to end: Ctrl-C, and where there is such a thing, `SIGTERM`.
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) -> std::io::Result<()> {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> std::io::Result<()> {
+        tokio::signal::ctrl_c().await
+    }
 }

@@ -8,8 +8,10 @@
 )]
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use hatchet::Client;
 use hatchet::embedded::{Engine, Quirks};
 use hatchet::raw::RawChannel;
@@ -314,5 +316,32 @@ async fn as_many_as_fit_into_a_message() {
     let events = (0..MANY).map(|at| at.to_string()).collect();
     let triggers = CreateWorkflowVersionRequest { event_triggers: events, ..workflow("events", vec![task("t")]) };
     bed.put(triggers).await.unwrap();
+    bed.end().await;
+}
+
+/// The page is rendered where it is asked for, and others have their turn meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_large_page_holds_up_nobody() {
+    let bed = Bed::new().await;
+    bed.put(workflow("w", vec![task("t")])).await.unwrap();
+    let input = format!(r#"{{"text": "{}"}}"#, "x".repeat(1000));
+    let trigger = TriggerWorkflowRequest { name: "w".into(), input, ..Default::default() };
+    let bulk = BulkTriggerWorkflowRequest { workflows: vec![trigger; 2000] };
+    bed.workflows().bulk_trigger_workflow(bulk).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let list = "/api/v1/stable/tenants/{t}/workflow-runs?only_tasks=false&since=2000-01-01&limit=2000";
+    let list = format!("{list}&include_payloads=true");
+    let (status, body) = {
+        let (mut page, count) = (pin!(bed.get(&list)), pin!(bed.engine.run_count()));
+        // The page is asked for first, and polled first whenever both are ready.
+        let Either::Right((count, page)) = select(&mut page, count).await else {
+            panic!("the page held up the other call")
+        };
+        assert_eq!(count, 2000);
+        page.await
+    };
+    let rows = body["rows"].as_array().unwrap();
+    assert_eq!((status, rows.len()), (200, 2000));
+    assert!(rows.iter().all(|row| row["input"]["input"]["text"].as_str().is_some_and(|text| text.len() == 1000)));
     bed.end().await;
 }

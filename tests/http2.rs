@@ -159,18 +159,18 @@ fn frames(mut bytes: &[u8], stream: u32) -> Vec<&'static str> {
     while let Some((head, rest)) = bytes.split_at_checked(9) {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
-        if id == stream {
+        bytes = &rest[length..];
+        // Not those that only let the client send more.
+        if id == stream && head[3] != 8 {
             found.push(match (head[3], head[4] & 1 == 1) {
                 (0, false) => "DATA",
                 (0, true) => "DATA END_STREAM",
                 (1, false) => "HEADERS",
                 (1, true) => "HEADERS END_STREAM",
                 (3, _) => "RST_STREAM",
-                (8, _) => continue,
                 (other, _) => panic!("frame {other}"),
             });
         }
-        bytes = &rest[length..];
     }
     found
 }
@@ -229,6 +229,20 @@ async fn no_message_is_read_that_is_refused_anyway() {
     peer.token = "wrong".into();
     let answer = peer.send("EventsService/Push", announced, false, || ()).await;
     assert_eq!((answer.status(), answer.frames[0]), (status("16", "invalid auth token"), "HEADERS END_STREAM"));
+    engine.shutdown().await;
+}
+
+/// A refusal that repeats what was sent must not lose its code by it.
+#[tokio::test]
+async fn a_long_text_is_cut() {
+    let (engine, mut peer) = engine().await;
+    for name in ["x", "€"] {
+        let worker = WorkerListenRequest { worker_id: name.repeat(100_000) };
+        let (code, text) = peer.refused("Dispatcher/ListenV2", &worker.encode_to_vec()).await;
+        assert_eq!(code, "3");
+        assert!(text.starts_with(&format!("invalid worker ID format: {name}{name}")), "{text}");
+        assert!(text.ends_with(&format!("{name}… (cut)")) && text.len() < 4096, "{text}");
+    }
     engine.shutdown().await;
 }
 

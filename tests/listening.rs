@@ -85,10 +85,10 @@ async fn open_body(bed: &Bed) -> h2::client::Connection<TcpStream> {
 
 /// Asks for more than the sockets between the two can hold, and reads nothing.
 async fn frozen_reader(bed: &Bed) -> TcpStream {
-    let task: Task<String, ()> = Task::new("task", async |_, _: Context| Ok(()));
+    let task: Task<Value, ()> = Task::new("task", async |_, _: Context| Ok(()));
     let hatchet = bed.engine.client();
     let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
-    hatchet.run_many(&task, vec!["x".repeat(100_000); 20]).start().await.unwrap();
+    hatchet.run_many(&task, vec![json!({"text": "x".repeat(100_000)}); 20]).start().await.unwrap();
     worker.shutdown().await;
     let mut stream = TcpStream::connect(bed.rest).await.unwrap();
     let target = bed.list("since=2000-01-01&include_payloads=true");

@@ -31,6 +31,9 @@ use crate::transport::Wire;
 const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
 
 /// An engine in process. Dropping it stops it: its clients then get [`Unavailable`](crate::ErrorKind::Unavailable).
+///
+/// # Panics
+/// Dropping it panics if the engine has panicked before, unless the thread panics anyway.
 #[must_use = "dropping it stops the engine"]
 pub struct Engine {
     client: Client,
@@ -76,6 +79,19 @@ impl EngineBuilder {
     }
 
     /// Lets programs in other processes use it too, on 127.0.0.1 at these ports for gRPC and REST; 0 takes a free one.
+    ///
+    /// What a client may use is bounded, since a program that hangs must not take the engine along:
+    ///
+    /// | of | at most |
+    /// |---|---|
+    /// | a listener | 1000 connections; others wait |
+    /// | a connection of gRPC | 10 000 calls and streams at once; others wait |
+    /// | the first request of a connection, and the headers of each request of REST | 30 seconds |
+    /// | a connection of gRPC without a call or a stream | 5 minutes |
+    /// | a client that answers no ping of HTTP/2 (one after 30 idle seconds), or that reads nothing | 20 seconds, 60 seconds |
+    /// | the next part of a body | 30 seconds |
+    /// | a message of gRPC, a body of REST | 4 MiB, 16 MiB; read only from those with the right token |
+    /// | a page of REST | 10 000 rows |
     pub fn listen(mut self, grpc_port: u16, rest_port: u16) -> Self {
         self.listen = Some((grpc_port, rest_port));
         self
@@ -280,5 +296,9 @@ impl fmt::Debug for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop.cancel();
+        // A test that met a panic of the engine must not pass, even if it asks the engine nothing more.
+        if !std::thread::panicking() {
+            self.handle.failure().resume();
+        }
     }
 }

@@ -21,6 +21,11 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # A panic in the engine
+//! is a defect of it, and fails the test that met it at once: the caller whose call it was panics with the same message, and so
+//! do all later calls, and [`Engine::shutdown`]. Streams that are open end with an error that has the message. Programs in other
+//! processes get it as the text of each answer (of gRPC `INTERNAL`, of REST 500).
 
 mod actor;
 mod calls;

@@ -37,6 +37,13 @@ async fn whoever_has_to_do_with_the_engine_panics_as_its_core_did() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_engine_that_is_dropped_says_so_too() {
+    let engine = Engine::start().await.unwrap();
+    break_core(&engine).await;
+    assert_eq!(panic_of(async { drop(engine) }).await, "the core is broken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_waits_ends_at_once() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
@@ -59,6 +66,7 @@ async fn what_waits_ends_at_once() {
     assert_eq!(message(&*panic), "the core is broken");
     assert_eq!(panic_of(worker.shutdown()).await, "the core is broken");
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(panic_of(engine.shutdown()).await, "the core is broken");
 }
 
 #[tokio::test]

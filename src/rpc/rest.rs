@@ -132,7 +132,8 @@ impl Rest {
 
     /// The error of a call that was not answered.
     fn unanswered(&self, name: &str, error: Error) -> Error {
-        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) || error.forbids_retries() {
+        // What another try would not change says itself what is wrong.
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) || !error.is_transient() {
             return error;
         }
         let mut contact = self.lock();
@@ -141,14 +142,10 @@ impl Rest {
             return error;
         }
         let never_sent = error.never_reached_server();
-        let is_transient = error.is_transient();
         let text = format!("{name}: the REST API at {} cannot be reached", self.wire.base());
-        let mut unreachable = Error::new(ErrorKind::Unavailable, text).with_source(error);
+        let mut unreachable = Error::new(ErrorKind::Unavailable, text).with_source(error).transient();
         if never_sent {
             unreachable = unreachable.unsent();
-        }
-        if is_transient {
-            unreachable = unreachable.transient();
         }
         if !matches!(*contact, Contact::Answered) {
             *contact = Contact::Failed(unreachable.clone(), Instant::now() + FIRST_CONTACT_PAUSE);

@@ -294,7 +294,8 @@ async fn x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_sc
     tokio::time::sleep(Duration::from_secs(10)).await;
     let all = RunFilter::new(world.window()).workflow(task.name());
     let by_status = async |status| {
-        let (mut items, mut found) = (world.hatchet.runs(all.clone().status(status)).items(), std::collections::BTreeSet::new());
+        let (mut items, mut found) =
+            (world.hatchet.runs(all.clone().status(status)).items(), std::collections::BTreeSet::new());
         while let Some(run) = items.next().await {
             let run = run.unwrap();
             assert!(found.insert(run.id), "each once");
@@ -312,9 +313,12 @@ async fn x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_sc
         let details = run.details().await.unwrap();
         assert_eq!(details.status, RunStatus::Cancelled);
         // Where REST says otherwise, that is told.
-        assert!(details.conflicts.iter().all(|conflict| {
-            (&conflict.grpc, &conflict.rest) == (&RunStatus::Cancelled, &RunStatus::Failed)
-        }));
+        assert!(
+            details
+                .conflicts
+                .iter()
+                .all(|conflict| { (&conflict.grpc, &conflict.rest) == (&RunStatus::Cancelled, &RunStatus::Failed) })
+        );
         assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     }
     if world.engine.is_some() {
@@ -322,6 +326,7 @@ async fn x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_sc
         assert!(counts.get(&RunStatus::Failed) > Some(0), "the embedded engine shows some as failed: {counts}");
     }
     // They are not replayed with the failed ones.
-    let report = world.hatchet.runs(all.status(RunStatus::Failed).status(RunStatus::TimedOut)).replay().send().await.unwrap();
+    let report =
+        world.hatchet.runs(all.status(RunStatus::Failed).status(RunStatus::TimedOut)).replay().send().await.unwrap();
     assert_eq!(report.total(), 0, "{report}");
 }

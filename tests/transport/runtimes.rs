@@ -18,7 +18,7 @@ fn a_client_on_a_runtime_that_lacks_something_is_refused_and_not_a_panic() {
     let bare = Builder::new_current_thread().build().unwrap();
     let timed = Builder::new_current_thread().enable_time().build().unwrap();
     for (error, lacks) in [
-        (client().unwrap_err(), "a Tokio runtime to run on"),
+        (client().unwrap_err(), "within a Tokio runtime"),
         (bare.block_on(async { client().unwrap_err() }), "with timers"),
         (timed.block_on(async { client().unwrap_err() }), "with I/O"),
     ] {

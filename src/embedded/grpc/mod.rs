@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::future::{self, FutureExt as _, TryFutureExt as _};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
@@ -45,6 +46,10 @@ use crate::transport::PUSHBACK;
 const MAX_MESSAGE: usize = 4 << 20;
 /// What tonic may send: above that, since what is too large is refused in the engine's own words.
 const MAX_ENCODED: usize = 64 << 20;
+
+/// The longest text of a refusal, as it is written into its headers. Clients take 8 KiB of headers and more, and lose the code if
+/// there is no room for the text.
+const MAX_STATUS_TEXT: usize = 4096;
 
 /// What all the services share.
 #[derive(Clone)]
@@ -160,7 +165,8 @@ impl Services {
         answer
             .map_ok(|answer| {
                 let refusal = is_unknown(&answer).then(|| Status::unimplemented(unknown));
-                refusal.or_else(|| too_large(&answer)).map_or(answer, Status::into_http)
+                let refusal = refusal.or_else(|| too_large(&answer)).or_else(|| too_wordy(&answer));
+                refusal.map_or(answer, Status::into_http)
             })
             .boxed()
     }
@@ -188,6 +194,17 @@ fn too_large(answer: &Response<Body>) -> Option<Status> {
         )),
         _ => None,
     }
+}
+
+/// A refusal whose text is cut, if it is longer than clients have room for. Some texts repeat what was sent, whatever that was.
+fn too_wordy(answer: &Response<Body>) -> Option<Status> {
+    answer.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT)?;
+    let refusal = Status::from_header_map(answer.headers())?;
+    let text = refusal.message();
+    let end = (0..=MAX_STATUS_TEXT / 4).rev().find(|end| text.is_char_boundary(*end))?;
+    let text = format!("{}… (cut)", text.get(..end)?);
+    let (details, metadata) = (Bytes::copy_from_slice(refusal.details()), refusal.metadata().clone());
+    Some(Status::with_details_and_metadata(refusal.code(), text, details, metadata))
 }
 
 fn larger_than_max(size: impl Display) -> Status {

@@ -53,3 +53,24 @@ async fn a_core_that_is_behind_still_answers() {
     stop.cancel();
     running.await.unwrap();
 }
+
+#[test]
+fn a_snapshot_shows_a_run_as_it_was() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.worker(1);
+    bench.put(task());
+    let others = bench.turn(|core, turn| core.trigger(turn, vec![trigger(None); 3])).unwrap();
+    let run = bench.run(others[0]).ix;
+    let number = |core: &Core| {
+        let run = core.find_run(others[0]).unwrap();
+        run.number(&run.tasks[0])
+    };
+    let (before, snapshot) = (number(&bench.core), bench.core.snapshot([run]));
+    bench.report(others[0], ReportKind::Completed, 0, "{}");
+    assert_eq!(bench.rest(others[0]), RestStatus::Completed);
+    let status = |core: &Core| core.rest_run(others[0], bench.now).unwrap().rest_status();
+    assert_eq!((status(&bench.core), status(&snapshot)), (RestStatus::Completed, RestStatus::Running));
+    // It is the same run, and there is no other.
+    assert_eq!((number(&snapshot), before), (before, number(&bench.core)));
+    assert_eq!(snapshot.runs().iter().map(|run| run.id).collect::<Vec<_>>(), others[..1]);
+}

@@ -1,0 +1,108 @@
+//! The example that other languages use: it ends when it is asked to, whatever its clients do. The program is this one again.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+
+#[path = "../examples/dev_server.rs"]
+#[expect(dead_code, reason = "the program has its own main")]
+mod dev_server;
+
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+
+/// Set for the copy of this program that is the server.
+const SERVER: &str = "HATCHET_TEST_DEV_SERVER";
+/// What the engine gives connections, and what a loaded machine may add.
+const GRACE: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The server itself, in its own process. Nothing to do in this one.
+#[tokio::test]
+async fn server() {
+    if std::env::var_os(SERVER).is_some() {
+        dev_server::run(["0", "0"].map(str::to_owned).into_iter()).await.unwrap();
+    }
+}
+
+/// Starts it, and waits until it serves: gRPC and REST.
+async fn start() -> (Child, SocketAddr, SocketAddr) {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "server", "--nocapture"])
+        .env(SERVER, "1")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let (mut grpc, mut rest) = (None, None);
+    loop {
+        let line = timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        if let Some((_, address)) = line.split_once("HATCHET_CLIENT_HOST_PORT=") {
+            grpc = address.parse().ok();
+        } else if let Some((_, address)) = line.split_once("HATCHET_CLIENT_SERVER_URL=http://") {
+            rest = address.parse().ok();
+        } else if line.contains("serving until Ctrl-C") {
+            // What else it says must not be held up.
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return (server, grpc.unwrap(), rest.unwrap());
+        }
+    }
+}
+
+async fn signal(server: &Child, signal: &str) {
+    let id = server.id().unwrap().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
+}
+
+async fn end(server: &mut Child) -> ExitStatus {
+    timeout(LIMIT, server.wait()).await.unwrap().unwrap()
+}
+
+/// Clients that never go on and never go away.
+async fn stuck(grpc: SocketAddr, rest: SocketAddr) -> [TcpStream; 3] {
+    let connect = async |address: SocketAddr, sent: &[u8]| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        stream
+    };
+    [
+        connect(grpc, b"").await,
+        connect(grpc, b"PRI * HTTP/2.0\r\n").await,
+        connect(rest, b"GET / HTTP/1.1\r\nhost: x\r\n").await,
+    ]
+}
+
+#[tokio::test]
+async fn it_ends_at_the_first_signal() {
+    for name in ["-INT", "-TERM"] {
+        let (mut server, grpc, rest) = start().await;
+        let clients = stuck(grpc, rest).await;
+        let begin = Instant::now();
+        signal(&server, name).await;
+        assert!(end(&mut server).await.success(), "{name}");
+        assert!(begin.elapsed() < LIMIT / 2, "{name}: {:?}", begin.elapsed());
+        drop(clients);
+    }
+}
+
+#[tokio::test]
+async fn it_ends_at_once_at_the_second() {
+    let (mut server, grpc, rest) = start().await;
+    let clients = stuck(grpc, rest).await;
+    signal(&server, "-INT").await;
+    let begin = Instant::now();
+    // It has seen the first when it listens no more.
+    while TcpStream::connect(grpc).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    signal(&server, "-INT").await;
+    assert_eq!(end(&mut server).await.code(), Some(130));
+    assert!(begin.elapsed() < GRACE, "{:?}", begin.elapsed());
+    drop(clients);
+}
