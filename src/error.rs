@@ -42,6 +42,8 @@ struct Inner {
     /// Set when it is known that the call did nothing on the server.
     never_reached_server: bool,
     transient: bool,
+    /// Set when the REST API could not be reached, and never has been.
+    rest_unreached: bool,
     retry_after: Option<Duration>,
     answer: Option<Answer>,
     /// What a later room has to say about it, in that room's types.
@@ -113,6 +115,7 @@ impl Error {
             text: text.into(),
             never_reached_server: false,
             transient: false,
+            rest_unreached: false,
             retry_after: None,
             answer: None,
             about: None,
@@ -179,6 +182,23 @@ impl Error {
     pub(crate) fn transient(mut self) -> Self {
         self.0.transient = true;
         self
+    }
+
+    /// Marks that another try is of no use.
+    pub(crate) fn permanent(mut self) -> Self {
+        self.0.transient = false;
+        self
+    }
+
+    /// Marks that the REST API could not be reached, and never has been.
+    pub(crate) fn rest_unreached(mut self) -> Self {
+        self.0.rest_unreached = true;
+        self
+    }
+
+    /// Whether the REST API could not be reached, and never has been: some services reach only gRPC.
+    pub(crate) fn is_rest_unreached(&self) -> bool {
+        self.0.rest_unreached
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {

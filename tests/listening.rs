@@ -200,13 +200,13 @@ async fn calls_that_are_given_up_at_once_break_nothing() {
     let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&echo, &()).start().await.unwrap();
     run.result().await.unwrap();
-    let id = worker.id();
+    bed.engine.faults().inject("Register", hatchet::embedded::Fault::Delay(Duration::ZERO), 1000).unwrap();
     let reads = join_all((0..2000).map(|_| async { run.details().await.is_ok() }));
     // Long enough to send them, too short for all answers.
     let _ = timeout(Duration::from_millis(20), reads).await;
     run.details().await.unwrap();
     hatchet.run(&echo, &()).start().await.unwrap().result().await.unwrap();
-    assert_eq!(worker.id(), id);
+    assert_eq!(bed.engine.faults().planned(), 1000, "the worker did not have to register again");
     assert_eq!(worker.shutdown().await.completed, 2);
 }
 

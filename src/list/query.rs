@@ -182,8 +182,8 @@ impl RunQuery {
                 runs.push(run);
             }
             let whole = runs.len() < size;
-            let exactly = Total::Exactly(runs.len() as u64);
-            let total = if whole { exactly } else { self.total(&parameters).await? };
+            let read = runs.len() as u64;
+            let total = if whole { Total::Exactly(read) } else { self.total_after(&parameters, items, read).await? };
             return Ok(Page { runs, total });
         }
         let rows = async {
@@ -222,6 +222,16 @@ impl RunQuery {
 
     /// The server's count, or where that has more than what was asked for, one by reading, if there are few enough.
     async fn total(&self, parameters: &[(&'static str, String)]) -> Result<Total> {
+        self.total_after(parameters, self.items(), 0).await
+    }
+
+    /// The same, when so many of the items have been read.
+    async fn total_after(
+        &self,
+        parameters: &[(&'static str, String)],
+        mut items: RunItems,
+        mut read: u64,
+    ) -> Result<Total> {
         let number = count(&self.client, parameters).await?;
         let total = if number >= MAX_COUNTED { Total::AtLeast(number) } else { Total::Exactly(number) };
         if number == 0 || !self.is_among_others() && !derive::splits(&self.filter.statuses) {
@@ -230,11 +240,10 @@ impl RunQuery {
         if number > MAX_COUNTED_BY_READING {
             return Ok(total.at_most());
         }
-        let (mut items, mut number) = (self.items(), 0);
         while items.next().await.transpose()?.is_some() {
-            number += 1;
+            read = read.saturating_add(1);
         }
-        Ok(Total::Exactly(number))
+        Ok(Total::Exactly(read))
     }
 
     /// Whether the server's answers have runs of other namespaces.
@@ -252,7 +261,8 @@ impl RunQuery {
     /// # Cancel safety
     /// Dropping the future is safe.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        if self.filter.metadata.len() > 1 {
+        let tags = [self.filter.metadata.len(), self.filter.any_metadata.len(), self.filter.own_metadata.len()];
+        if tags.iter().sum::<usize>() > 1 {
             return Err(Error::invalid("filter", "counts by status can be had for one tag, and it has more"));
         }
         if self.is_among_others() {

@@ -165,6 +165,17 @@ pub(crate) fn has_nul(json: &str) -> bool {
         .any(|(at, _)| json.as_bytes().iter().take(at).rev().take_while(|&&byte| byte == b'\\').count() % 2 == 0)
 }
 
+/// A text that is cut if it has more than this many bytes, and then says so.
+pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
+    let length = text.len();
+    if length <= max_bytes {
+        return text;
+    }
+    let end = (0..=max_bytes).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or_default());
+    format!("{text}… ({length} bytes, cut at {max_bytes})")
+}
+
 /// The start of a text that may be long, for a message.
 pub(crate) fn excerpt(text: &str) -> String {
     match text.char_indices().nth(60) {

@@ -4,7 +4,7 @@
 //! of inputs, metadata and parents' outputs as doubles, so that integers beyond 2^53 lose their last digits. All of these are
 //! refused here, with the path to the value.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 
 use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -80,10 +80,20 @@ fn check_float<E: serde::ser::Error>(value: impl Display, is_finite: bool) -> Re
 }
 
 fn check_text<E: serde::ser::Error>(text: &str) -> Result<(), E> {
-    if text.contains('\0') {
-        return Err(E::custom("found a string with the character U+0000, which the engine cannot store"));
+    if text.contains('\0') { Err(nul()) } else { Ok(()) }
+}
+
+fn nul<E: serde::ser::Error>() -> E {
+    E::custom("found a string with the character U+0000, which the engine cannot store")
+}
+
+/// Takes everything but U+0000.
+struct NoNul;
+
+impl Write for NoNul {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        if text.contains('\0') { Err(std::fmt::Error) } else { Ok(()) }
     }
-    Ok(())
 }
 
 /// The path to where an error happened, from the outside in.
@@ -237,7 +247,9 @@ impl<S: Serializer> Serializer for Checked<S> {
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.serialize_str(&value.to_string())
+        // What it writes is looked at without being kept: identifiers and times are written this way, and are many.
+        write!(NoNul, "{value}").map_err(|_| nul())?;
+        self.inner.collect_str(value)
     }
 
     fn is_human_readable(&self) -> bool {

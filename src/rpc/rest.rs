@@ -1,5 +1,6 @@
 //! The REST calls that gRPC has no counterpart for.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use super::rest_types::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, Workflow
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 
-/// How long a REST API that has never answered is tried. Some services reach only the gRPC port: for them, what needs REST is to
-/// fail soon.
-const FIRST_CONTACT: Duration = Duration::from_secs(3);
-/// How long a REST API that has never answered is not tried again.
-const FIRST_CONTACT_PAUSE: Duration = Duration::from_secs(10);
+/// How long it is tried to connect to a REST API that has never answered. Some services reach only the gRPC port: for them, what
+/// needs REST is to fail soon.
+const FIRST_CONNECT: Duration = Duration::from_secs(3);
+/// How long a REST API that could not be connected to, and has never answered, is not tried again.
+const FIRST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Rest {
     wire: RestWire,
@@ -27,7 +28,7 @@ pub(crate) struct Rest {
 #[derive(Clone)]
 enum Contact {
     None,
-    /// It could not be reached, and is not to be tried again before this time.
+    /// It could not be connected to, and is not to be tried again before this time.
     Failed(Error, Instant),
     Answered,
 }
@@ -35,11 +36,6 @@ enum Contact {
 impl Rest {
     pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
         Self { wire, caller, tenant, contact: Mutex::new(Contact::None) }
-    }
-
-    /// Whether an error says that the REST API cannot be reached, and never could be.
-    pub(crate) fn is_out_of_reach(&self, error: &Error) -> bool {
-        error.kind() == ErrorKind::Unavailable && matches!(*self.lock(), Contact::Failed(..))
     }
 
     fn lock(&self) -> MutexGuard<'_, Contact> {
@@ -93,6 +89,11 @@ impl Rest {
         Ok(self.read::<Rows<WorkflowRow>>("looking up the workflow", call).await?.rows.unwrap_or_default())
     }
 
+    /// A workflow by its id.
+    pub(crate) async fn workflow(&self, workflow: &str) -> Result<WorkflowRow> {
+        self.read("reading the workflow", RestCall::get(&["workflows", workflow])).await
+    }
+
     /// Stops the server from giving a worker new tasks.
     pub(crate) async fn pause_worker(&self, worker: &str) -> Result<()> {
         let call = RestCall::patch(&["workers", worker], r#"{"isPaused":true}"#.into());
@@ -112,45 +113,65 @@ impl Rest {
         self.send_as(Call::idempotent(name), call).await
     }
 
-    pub(super) async fn send_as(&self, mut kind: Call, call: &RestCall) -> Result<bytes::Bytes> {
+    pub(super) async fn send_as(&self, kind: Call, call: &RestCall) -> Result<bytes::Bytes> {
         let contact = self.lock().clone();
-        match contact {
-            Contact::Answered => {}
-            Contact::Failed(error, until) if Instant::now() < until => return Err(error),
-            Contact::None | Contact::Failed(..) => {
-                kind = kind.within(kind.deadline.unwrap_or(FIRST_CONTACT).min(FIRST_CONTACT));
+        if let Contact::Failed(cause, until) = &contact
+            && Instant::now() < *until
+        {
+            return Err(self.unreachable(kind.name, cause.clone()).rest_unreached());
+        }
+        let (begun, has_answered) = (Instant::now(), matches!(contact, Contact::Answered));
+        let gave_up = AtomicBool::new(false);
+        let answer = self
+            .caller
+            .run(kind, || async {
+                let answer = self.wire.send(kind.name, call).await;
+                answer.map_err(|error| {
+                    // Nothing was sent: there is no connection, and there may never be one.
+                    let is_lost = error.is_transient() && error.never_reached_server();
+                    if has_answered || !is_lost || begun.elapsed() < FIRST_CONNECT {
+                        return error;
+                    }
+                    gave_up.store(true, Relaxed);
+                    error.permanent()
+                })
+            })
+            .await;
+        match answer {
+            Err(error) if error.answer().is_none() => {
+                // What is wrong with the configuration says so itself.
+                let is_final = !error.is_transient() && !gave_up.load(Relaxed);
+                Err(if is_final { error } else { self.unanswered(kind.name, error) })
+            }
+            answer => {
+                if !has_answered {
+                    *self.lock() = Contact::Answered;
+                }
+                answer
             }
         }
-        let answer = self.caller.run(kind, || self.wire.send(kind.name, call)).await;
-        let has_answered = answer.as_ref().map_or_else(|error| error.answer().is_some(), |_| true);
-        if has_answered {
-            *self.lock() = Contact::Answered;
-            return answer;
-        }
-        answer.map_err(|error| self.unanswered(kind.name, error))
     }
 
     /// The error of a call that was not answered.
     fn unanswered(&self, name: &str, error: Error) -> Error {
-        // What another try would not change says itself what is wrong.
-        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) || !error.is_transient() {
-            return error;
-        }
-        let mut contact = self.lock();
-        // One that has answered before is slow, or restarts.
-        if error.is_timeout() && matches!(*contact, Contact::Answered) {
+        // A slow answer is not a missing one.
+        if error.kind() != ErrorKind::Unavailable {
             return error;
         }
         let never_sent = error.never_reached_server();
+        let mut contact = self.lock();
+        if never_sent && !matches!(*contact, Contact::Answered) {
+            *contact = Contact::Failed(error.clone(), Instant::now() + FIRST_CONNECT_PAUSE);
+            return self.unreachable(name, error).rest_unreached();
+        }
+        self.unreachable(name, error)
+    }
+
+    fn unreachable(&self, name: &str, cause: Error) -> Error {
         let text = format!("{name}: the REST API at {} cannot be reached", self.wire.base());
-        let mut unreachable = Error::new(ErrorKind::Unavailable, text).with_source(error).transient();
-        if never_sent {
-            unreachable = unreachable.unsent();
-        }
-        if !matches!(*contact, Contact::Answered) {
-            *contact = Contact::Failed(unreachable.clone(), Instant::now() + FIRST_CONTACT_PAUSE);
-        }
-        unreachable
+        let never_sent = cause.never_reached_server();
+        let error = Error::new(ErrorKind::Unavailable, text).with_source(cause).transient();
+        if never_sent { error.unsent() } else { error }
     }
 }
 

@@ -18,9 +18,13 @@ pub(crate) struct Messages<T>(Pin<Box<dyn Stream<Item = Result<T>> + Send>>);
 impl<T> Messages<T> {
     /// The messages of a stream that `call` has opened.
     fn new<M: Into<T> + Send + 'static>(call: &'static str, stream: Streaming<M>, token: Arc<TokenHealth>) -> Self {
+        let mut is_first = true;
         Self(Box::pin(stream.map(move |message| match message {
             Ok(message) => {
-                token.accepted();
+                // A stream that is open goes on after its token has expired.
+                if std::mem::take(&mut is_first) {
+                    token.accepted();
+                }
                 Ok(message.into())
             }
             Err(status) => Err(token.judge(from_status(call, status))),

@@ -4,7 +4,7 @@
 //! that waits for time to pass or for an event does nothing. So what has ended is left alone, and what is reported is what
 //! was seen afterwards. A run that ends between the look and the cancel may still be damaged; that is seen, and told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -27,6 +27,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 pub(super) const AT_ONCE: usize = 16;
 /// Runs that go in one call.
 pub(crate) const BATCH: usize = 100;
+/// How long what was seen of a run is relied on when it is cancelled.
+const STATE_VALID_FOR: Duration = Duration::from_millis(50);
 /// Calls for many under way at the same time: a cancel takes seconds to show, and nothing is lost by the next one.
 const BATCHES: usize = 4;
 /// Limits of ours: a line of the log has 10 000 characters.
@@ -187,10 +189,18 @@ impl CancelManyBuilder {
     pub async fn send(self) -> Result<Vec<RunReport>> {
         self.options.check()?;
         let (client, options) = (&self.client, &self.options);
-        let batches = self.runs.chunks(BATCH).map(|runs| batch(client, runs, options));
+        let distinct = distinct(&self.runs);
+        let batches = distinct.chunks(BATCH).map(|runs| batch(client, runs, options));
         let reports: Vec<_> = stream::iter(batches.collect::<Vec<_>>()).buffered(BATCHES).collect().await;
-        Ok(reports.into_iter().flatten().collect())
+        let reports: HashMap<_, _> = reports.into_iter().flatten().map(|report| (report.run, report)).collect();
+        Ok(self.runs.iter().filter_map(|run| reports.get(run).cloned()).collect())
     }
+}
+
+/// Each of the runs once, in their order.
+pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
+    let mut known = HashSet::new();
+    runs.iter().copied().filter(|run| known.insert(*run)).collect()
 }
 
 /// Cancels some runs: a report for each, in their order.
@@ -226,13 +236,18 @@ pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptio
 struct Going {
     run: RunId,
     tasks: Vec<(TaskId, u32)>,
+    /// When that was asked.
+    asked_at: Instant,
 }
 
 /// A run with its tasks, if it goes on.
 async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
     match Look::at(run).started_at(started_at).fetch(client).await {
         Ok(RunDetails { status, outcome: Some(_), .. }) => Err(Seen::Refused(status)),
-        Ok(details) => Ok(Going { run, tasks: details.tasks.iter().map(|task| (task.id, task.attempt())).collect() }),
+        Ok(details) => {
+            let tasks = details.tasks.iter().map(|task| (task.id, task.attempt())).collect();
+            Ok(Going { run, tasks, asked_at: Instant::now() })
+        }
         Err(error) => Err(not_seen(error)),
     }
 }
@@ -240,7 +255,7 @@ async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std:
 /// A run without its tasks, if it goes on, by gRPC alone. Of one that has ended, the details tell how.
 async fn is_going_on(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
     match client.rpc().admin.run_details(&run.to_string()).await {
-        Ok(state) if !state.done => Ok(Going { run, tasks: Vec::new() }),
+        Ok(state) if !state.done => Ok(Going { run, tasks: Vec::new(), asked_at: Instant::now() }),
         Err(error) if error.kind() != ErrorKind::TooLarge && !error.is_not_found() => Err(Seen::Failed(error.unsent())),
         // Too big to be sent this way, ended, or not there yet.
         _ => fetch(client, run, started_at).await,
@@ -253,25 +268,28 @@ pub(super) fn not_seen(error: Error) -> Seen {
 
 /// Cancels runs that go on: what is seen of each, in their order.
 async fn cancel_and_see(client: &Client, going: Vec<Going>, options: &CancelOptions) -> Vec<Seen> {
-    let (mut over, mut unasked) = (BTreeSet::new(), BTreeMap::new());
     if let Some(line) = options.line() {
         let tasks = going.iter().flat_map(|going| going.tasks.iter().copied()).collect();
         if let Err(error) = explain(client, tasks, &line).await {
             // Without its reason, nothing is cancelled: it would never be known.
             return going.iter().map(|_| Seen::Failed(error.clone())).collect();
         }
-        // Since it was looked at, a run may have ended, and a cancel would damage it. What cannot be asked may have, too.
-        let asked = stream::iter(going.iter().map(|going| going.run).collect::<Vec<_>>()).map(|run| async move {
-            (run, client.rpc().admin.run_details(&run.to_string()).await.map(|state| state.done))
-        });
-        let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
-        for (run, is_over) in asked {
-            match is_over {
-                Ok(false) => {}
-                Ok(true) => drop(over.insert(run)),
-                Err(error) if error.kind() == ErrorKind::TooLarge => {}
-                Err(error) => drop(unasked.insert(run, not_seen(error.unsent()))),
-            }
+    }
+    // A run may have ended since it was looked at, and a cancel would damage it. What cannot be asked may have, too.
+    let (mut over, mut unasked) = (BTreeSet::new(), BTreeMap::new());
+    let old = going.iter().filter(|going| going.asked_at.elapsed() > STATE_VALID_FOR).map(|going| going.run);
+    let asked = stream::iter(old.collect::<Vec<_>>()).map(|run| async move {
+        (run, client.rpc().admin.run_details(&run.to_string()).await.map(|state| state.done))
+    });
+    let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
+    for (run, is_over) in asked {
+        match is_over {
+            Ok(false) => {}
+            Ok(true) => drop(over.insert(run)),
+            Err(error) if error.kind() == ErrorKind::TooLarge => {}
+            // Its reason may be in its log already.
+            Err(error) if options.line().is_some() => drop(unasked.insert(run, not_seen(error.after_the_act()))),
+            Err(error) => drop(unasked.insert(run, not_seen(error.unsent()))),
         }
     }
     let goes_on = |run: &RunId| !over.contains(run) && !unasked.contains_key(run);
@@ -341,7 +359,7 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
         Ok(RunDetails { outcome: Some(outcome), .. }) => Seen::EndedOtherwise(outcome.status()),
         Ok(details) => Seen::NotTaken(details.status),
         // Without REST, what gRPC says has to do: the run went on when it was cancelled.
-        Err(error) if client.rpc().rest.is_out_of_reach(&error) => match by_grpc {
+        Err(error) if error.is_rest_unreached() => match by_grpc {
             Some(RunStatus::Cancelled) => Seen::Done,
             Some(status) => Seen::EndedOtherwise(status),
             None => not_seen(error.after_the_act()),

@@ -47,6 +47,27 @@ impl Pace {
     }
 }
 
+/// How long a call took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Took(Duration);
+
+impl Took {
+    pub(crate) fn since(begun: Instant) -> Self {
+        Self(begun.elapsed())
+    }
+
+    pub(crate) fn answered<R>(self, results: Vec<Result<R>>) -> Answers<R> {
+        Answers { results, took: self }
+    }
+}
+
+/// What came of a call: one result for each of its things.
+#[derive(Debug)]
+pub(crate) struct Answers<R> {
+    results: Vec<Result<R>>,
+    took: Took,
+}
+
 /// Things of one call, with their places among all of them.
 #[derive(Debug)]
 struct Chunk<T> {
@@ -78,7 +99,7 @@ impl<T> Chunk<T> {
 ///
 /// What cannot be sent is an error in its place and does not hold up the others. When there is no server to call, or no such
 /// workflow, what is left is not tried.
-pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
+pub(crate) async fn in_chunks<T, R, F: Future<Output = Answers<R>>>(
     things: impl IntoIterator<Item = Result<(T, usize)>>,
     limit: usize,
     deadline: Duration,
@@ -112,7 +133,7 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
 }
 
 /// Makes the call. Returns the error if there is no server to make the next one to.
-async fn send<T, R, F: Future<Output = Vec<Result<R>>>>(
+async fn send<T, R, F: Future<Output = Answers<R>>>(
     chunk: Chunk<T>,
     pace: &mut Pace,
     call: &impl Fn(Vec<T>) -> F,
@@ -121,14 +142,18 @@ async fn send<T, R, F: Future<Output = Vec<Result<R>>>>(
     if chunk.items.is_empty() {
         return None;
     }
-    let (count, begun) = (chunk.items.len(), Instant::now());
-    let answers = call(chunk.items).await;
-    pace.took(count, begun.elapsed());
-    let is_of_all = |kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::WorkflowNotFound);
-    let gone = |error: &&Error| is_of_all(error.kind()) && error.never_reached_server();
+    let count = chunk.items.len();
+    let Answers { results: answers, took: Took(elapsed) } = call(chunk.items).await;
+    pace.took(count, elapsed);
+    let gone = |error: &&Error| match error.kind() {
+        ErrorKind::WorkflowNotFound => true,
+        ErrorKind::Unavailable => error.never_reached_server(),
+        _ => false,
+    };
     let last = answers.last().and_then(|answer| answer.as_ref().err()).filter(gone).cloned();
     fill(&chunk.places, answers, results);
-    last
+    // What is left is not sent.
+    last.map(Error::unsent)
 }
 
 fn fill<R>(places: &[usize], answers: impl IntoIterator<Item = Result<R>>, results: &mut [Option<Result<R>>]) {
@@ -163,6 +188,7 @@ mod tests {
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(30);
+    const AT_ONCE: Took = Took(Duration::ZERO);
 
     /// A server that takes so long for each thing: the sizes of the calls for `total` of them, and the longest call.
     async fn calls_at(each: Duration, total: usize) -> (Vec<usize>, Duration) {
@@ -171,8 +197,7 @@ mod tests {
             let took = each * u32::try_from(things.len()).unwrap();
             calls.borrow_mut().push(things.len());
             longest.set(longest.get().max(took));
-            tokio::time::sleep(took).await;
-            things.into_iter().map(Ok).collect()
+            Took(took).answered(things.into_iter().map(Ok).collect())
         });
         assert_eq!(results.await.len(), total);
         (calls.into_inner(), longest.get())
@@ -223,7 +248,7 @@ mod tests {
             });
             let results = in_chunks(things, limit, DEADLINE, async |things: Vec<(usize, usize)>| {
                 calls.borrow_mut().push(things.clone());
-                things.into_iter().map(|(at, _)| Ok(at)).collect()
+                AT_ONCE.answered(things.into_iter().map(|(at, _)| Ok(at)).collect())
             });
             let results = results.now_or_never().unwrap();
             let calls = calls.into_inner();
@@ -247,7 +272,8 @@ mod tests {
         let things = (0..2500).map(|at| if at == 2400 { Err(Error::invalid("thing", at)) } else { Ok((at, 1)) });
         let results = in_chunks(things, usize::MAX, DEADLINE, async |things: Vec<usize>| {
             calls.set(calls.get() + 1);
-            if calls.get() == 1 { things.into_iter().map(Ok).collect() } else { all_failed(things.len(), &gone()) }
+            let gone = || all_failed(things.len(), &gone());
+            AT_ONCE.answered(if calls.get() == 1 { things.iter().copied().map(Ok).collect() } else { gone() })
         });
         let results = results.now_or_never().unwrap();
         assert_eq!((calls.get(), results.len()), (2, 2500));
@@ -264,7 +290,8 @@ mod tests {
     #[test]
     fn an_answer_that_is_too_short_is_no_success() {
         let results =
-            in_chunks((0..3).map(|at| Ok((at, 1))), 9, DEADLINE, async |_: Vec<usize>| vec![Ok(0)]).now_or_never();
+            in_chunks((0..3).map(|at| Ok((at, 1))), 9, DEADLINE, async |_: Vec<usize>| AT_ONCE.answered(vec![Ok(0)]))
+                .now_or_never();
         let kinds: Vec<_> = results.unwrap().into_iter().map(|result| result.map_err(|error| error.kind())).collect();
         assert_eq!(kinds, [Ok(0), Err(ErrorKind::Server), Err(ErrorKind::Server)]);
     }

@@ -175,7 +175,9 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
             let by_grpc = || {
                 let has_failed =
                     |task: &&TaskEvidence<'_>| task.grpc.is_some_and(|task| task.status == RunStatus::Failed);
-                tasks.iter().find(has_failed).filter(|_| evidence.rest.is_none())
+                let mut failed = tasks.iter().filter(has_failed).filter(|_| evidence.rest.is_none());
+                // Of several, gRPC does not show which was the first.
+                failed.next().filter(|_| failed.next().is_none())
             };
             first.or_else(by_grpc).map_or_else(|| failed_by(None, text()), failure)
         }

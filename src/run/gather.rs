@@ -108,7 +108,7 @@ async fn fetch_until_whole(client: &Client, look: Look) -> Result<RunDetails> {
         let patient = Instant::now() < deadline;
         match gathered {
             // Neither is waited for: there may be no way to it.
-            Err(error) if client.rpc().rest.is_out_of_reach(&error) => return Err(error.unsent()),
+            Err(error) if error.is_rest_unreached() => return Err(error.unsent()),
             Err(error) if patient && may_recover(&error) => {
                 tracing::debug!(%run, %error, "a look has failed");
             }
@@ -193,7 +193,7 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
         Err(error) if error.kind() == ErrorKind::TooLarge => evidence.grpc = None,
         Err(error) => return Err(error),
     }
-    let out_of_reach = |error: &&Error| evidence.grpc_suffices && rpc.rest.is_out_of_reach(error);
+    let out_of_reach = |error: &&Error| evidence.grpc_suffices && error.is_rest_unreached();
     evidence.without_rest = rest.as_ref().err().filter(out_of_reach).cloned();
     if evidence.without_rest.is_some() {
         return Ok(());

@@ -43,25 +43,56 @@ enum Meaning {
     Ended(RunStatus),
 }
 
+/// The ends that an attempt has.
+type Ends<'a> = Vec<(RunStatus, &'a TaskEvent)>;
+
 /// The attempts, oldest first.
 pub(crate) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<Attempt> {
-    let mut attempts: BTreeMap<u32, Attempt> = BTreeMap::new();
+    let mut attempts: BTreeMap<u32, (Attempt, Ends<'_>)> = BTreeMap::new();
     for event in events {
         let number = attempt_number(event.retry_count.unwrap_or(0));
-        let attempt = attempts.entry(number).or_insert_with(|| Attempt {
-            number,
-            status: RunStatus::Queued,
-            queued_at: None,
-            started_at: None,
-            finished_at: None,
-            worker: None,
-            error: None,
+        let (attempt, ends) = attempts.entry(number).or_insert_with(|| {
+            let attempt = Attempt {
+                number,
+                status: RunStatus::Queued,
+                queued_at: None,
+                started_at: None,
+                finished_at: None,
+                worker: None,
+                error: None,
+            };
+            (attempt, Vec::new())
         });
         if let Some((_, meaning)) = MEANINGS.iter().find(|(kind, _)| *kind == event.event_type) {
             take(attempt, event, meaning);
+            if let Meaning::Ended(status) = meaning {
+                ends.push((status.clone(), event));
+            }
         }
     }
-    attempts.into_values().collect()
+    let with_end = |(mut attempt, ends): (Attempt, Ends<'_>)| {
+        if let Some((status, event)) = last_end(ends) {
+            attempt.finished_at = Some(event.timestamp);
+            let text = event.error_message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&event.message);
+            attempt.error = Some(text.to_owned()).filter(|text| !text.is_empty() && status != RunStatus::Completed);
+            attempt.status = status;
+        }
+        attempt
+    };
+    attempts.into_values().map(with_end).collect()
+}
+
+/// The end that lasts, of all that an attempt has: one with an output; else, as all of the server turns when a task fails after its
+/// cancel, no cancel beside a failure; and of what is left the first, since the engine lets the schedule timeout of a run pass that
+/// was cancelled while it was queued.
+fn last_end(ends: Ends<'_>) -> Option<(RunStatus, &TaskEvent)> {
+    let has_failed = ends.iter().any(|(status, _)| *status == RunStatus::Failed);
+    let counts = |(status, _): &(RunStatus, &TaskEvent)| !has_failed || *status != RunStatus::Cancelled;
+    // At the same time a cancel came first, so that the order in which they are read does not matter.
+    ends.into_iter().filter(counts).min_by_key(|(status, event)| {
+        let rank = (*status != RunStatus::Cancelled, event.event_type.as_str());
+        (*status != RunStatus::Completed, event.timestamp, rank)
+    })
 }
 
 /// The numbers of the attempts after which a task was replayed, in order. The event is one of the attempt before.
@@ -83,27 +114,8 @@ fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
             earliest(&mut attempt.started_at, event.timestamp);
             raise(attempt, RunStatus::Running);
         }
-        Meaning::Ended(status) if !lasts(attempt, status, event.timestamp) => {}
-        Meaning::Ended(status) => {
-            attempt.status = status.clone();
-            attempt.finished_at = Some(event.timestamp);
-            let text = event.error_message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&event.message);
-            attempt.error = Some(text.to_owned()).filter(|text| !text.is_empty() && *status != RunStatus::Completed);
-        }
-    }
-}
-
-/// Whether an end is the one that lasts, of two of one attempt: the one with an output; a failure rather than a cancel before it,
-/// since all of the server turns then; and else the first. The engine lets the schedule timeout of a run pass that was cancelled
-/// while it was queued.
-fn lasts(attempt: &Attempt, status: &RunStatus, at: DateTime<Utc>) -> bool {
-    use RunStatus::{Cancelled, Completed, Failed};
-    let Some(known) = attempt.finished_at.filter(|_| attempt.status.is_final()) else { return true };
-    match (&attempt.status, status) {
-        (Completed, _) | (Failed, Cancelled) => false,
-        (_, Completed) | (Cancelled, Failed) => true,
-        // At the same time a cancel came first, so that the order in which they are read does not matter.
-        (other, new) => (at, *new != Cancelled, new.as_str()) < (known, *other != Cancelled, other.as_str()),
+        // Which of several ends lasts is decided when all are known.
+        Meaning::Ended(_) => {}
     }
 }
 
@@ -182,15 +194,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_ends_in_either_order_are_one(
-            kinds in proptest::sample::subsequence(
-                vec!["FINISHED", "FAILED", "CANCELLED", "TIMED_OUT", "SCHEDULING_TIMED_OUT"], 2,
-            ),
-            times in (0u32..3, 0u32..3),
+        fn ends_in_any_order_are_one(
+            (ends, shuffled) in proptest::collection::vec(
+                (proptest::sample::select(vec!["FINISHED", "FAILED", "CANCELLED", "TIMED_OUT", "SCHEDULING_TIMED_OUT"]), 0u32..4),
+                2..6,
+            ).prop_flat_map(|ends| (Just(ends.clone()), Just(ends).prop_shuffle())),
         ) {
-            let (a, b) = (event(kinds[0], 0, times.0), event(kinds[1], 0, times.1));
-            let status = |events: &[TaskEvent]| attempts(events)[0].status.clone();
-            prop_assert_eq!(status(&[a.clone(), b.clone()]), status(&[b, a]));
+            let status = |ends: &[(&str, u32)]| {
+                let events: Vec<_> = ends.iter().map(|(kind, at)| event(kind, 0, *at)).collect();
+                let attempt = attempts(&events).remove(0);
+                (attempt.status, attempt.finished_at)
+            };
+            prop_assert_eq!(status(&ends), status(&shuffled));
         }
 
         #[test]

@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
+use tokio::time::Instant;
 
-use super::chunk::{all_failed, fits, in_chunks};
+use super::chunk::{Answers, Took, all_failed, fits, in_chunks};
 use super::handle::RunHandle;
 use super::placement::{Placement, placement_options};
 use super::settle::settle;
@@ -139,9 +140,10 @@ impl<O> RunManyBuilder<O> {
             if one_by_one { each(client, workflow, runs).await } else { all(client, workflow, runs).await }
         };
         let results = in_chunks(runs, limit, client.config().rpc_timeout(), call).await;
-        // That concerns all of them.
+        // Without the workflow, that concerns all of them; but none that was started before it was gone is given up.
         let missing = |error: &&Error| error.kind() == ErrorKind::WorkflowNotFound;
-        match results.iter().filter_map(|result| result.as_ref().err()).find(missing) {
+        let none_started = !results.iter().any(Result::is_ok);
+        match results.iter().filter_map(|result| result.as_ref().err()).find(missing).filter(|_| none_started) {
             Some(error) => Err(error.clone()),
             None => Ok(results),
         }
@@ -149,16 +151,16 @@ impl<O> RunManyBuilder<O> {
 }
 
 /// Starts runs with one call. They share its fate, but for those whose idempotency keys others have.
-async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Answers<RunHandle<O>> {
     let count = runs.len();
-    let error = match client.rpc().workflows.bulk_trigger(runs).await.map_err(of_workflow) {
+    let begun = Instant::now();
+    let answer = client.rpc().workflows.bulk_trigger(runs).await.map_err(of_workflow);
+    // What follows is no part of the call.
+    let took = Took::since(begun);
+    let error = match answer {
         Ok(TriggeredMany::Runs(ids)) if ids.len() == count => {
-            let confirmed = match ids.first() {
-                Some(first) => WorkflowCache::confirm(client, workflow, first).await,
-                None => Ok(()),
-            };
-            match confirmed {
-                Ok(()) => return ids.into_iter().map(|id| started(client, workflow, &id)).collect(),
+            match WorkflowCache::confirm(client, workflow, &ids).await {
+                Ok(()) => return took.answered(ids.into_iter().map(|id| started(client, workflow, &id)).collect()),
                 Err(error) => error,
             }
         }
@@ -167,24 +169,28 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Vec<
             Error::new(ErrorKind::Server, text)
         }
         // Boxed, because it is seldom under way.
-        Ok(TriggeredMany::Some { ids, runs }) => return Box::pin(settle(client, workflow, runs, ids)).await,
+        Ok(TriggeredMany::Some { ids, runs }) => {
+            return took.answered(Box::pin(settle(client, workflow, runs, ids)).await);
+        }
         Err(error) => error,
     };
-    all_failed(count, &error)
+    took.answered(all_failed(count, &error))
 }
 
 /// Starts runs with a call for each.
-async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Vec<Result<RunHandle<O>>> {
+async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Answers<RunHandle<O>> {
+    let begun = Instant::now();
     let start = |run: NewRun| async move {
         match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
             Triggered::Run(id) => {
-                WorkflowCache::confirm(client, workflow, &id).await?;
+                WorkflowCache::confirm(client, workflow, std::slice::from_ref(&id)).await?;
                 started(client, workflow, &id)
             }
             Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
         }
     };
-    stream::iter(runs).map(start).buffered(AT_ONCE).collect().await
+    let results = stream::iter(runs).map(start).buffered(AT_ONCE).collect().await;
+    Took::since(begun).answered(results)
 }
 
 fn started<O>(client: &Client, workflow: &Arc<str>, id: &str) -> Result<RunHandle<O>> {

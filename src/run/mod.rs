@@ -19,7 +19,7 @@ mod start;
 mod workflow_cache;
 
 pub use cancel::{CancelBuilder, CancelManyBuilder};
-pub(crate) use chunk::{all_failed, fits, in_chunks};
+pub(crate) use chunk::{Took, all_failed, fits, in_chunks};
 pub(crate) use classify::quick;
 pub(crate) use evidence::TaskEnd;
 pub(crate) use gather::{Look, newest_attempts};

@@ -4,14 +4,14 @@
 //! So they are sent a batch at a time, each run is counted home by the retry count of its tasks, and what is lost is sent
 //! again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
-use super::cancel::{AT_ONCE, not_seen};
+use super::cancel::{AT_ONCE, distinct, not_seen};
 use super::gather::{Look, may_recover};
 use super::handle::RunHandle;
 use crate::client::Client;
@@ -142,7 +142,8 @@ pub struct ReplayManyBuilder {
 replay_options!(ReplayManyBuilder);
 
 impl ReplayManyBuilder {
-    /// Replays the runs, a hundred at a time, and tells for each what was seen to become of it, in their order.
+    /// Replays the runs, a hundred at a time, and tells for each what was seen to become of it, in their order. A run that is
+    /// named twice is replayed once.
     ///
     /// # Errors
     /// None for now. What concerns one run is in its report.
@@ -150,11 +151,12 @@ impl ReplayManyBuilder {
     /// # Cancel safety
     /// Dropping the future leaves open which runs are replayed.
     pub async fn send(self) -> Result<Vec<RunReport>> {
-        let mut reports = Vec::with_capacity(self.runs.len());
-        for runs in self.runs.chunks(BATCH) {
-            reports.extend(batch(&self.client, runs, self.options).await);
+        let mut reports = HashMap::new();
+        for runs in distinct(&self.runs).chunks(BATCH) {
+            reports
+                .extend(batch(&self.client, runs, self.options).await.into_iter().map(|report| (report.run, report)));
         }
-        Ok(reports)
+        Ok(self.runs.iter().filter_map(|run| reports.get(run).cloned()).collect())
     }
 }
 

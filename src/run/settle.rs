@@ -49,7 +49,7 @@ async fn inputs(client: &Client, ids: Vec<String>) -> Result<VecDeque<(RunId, Va
     let looks = stream::iter(ids.into_iter().map(|id| async move {
         match client.rpc().admin.run_details(&id).await {
             Ok(state) => Ok(Some((convert::id(&id)?, serde_json::from_str(&state.input).unwrap_or_default()))),
-            // A phantom: its key could not be evaluated.
+            // A phantom: its key could not be evaluated. Runs with keys are never put into a queue, so they are there at once.
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

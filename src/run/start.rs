@@ -226,7 +226,7 @@ impl<O> RunBuilder<O> {
         }
         match self.client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
             Triggered::Run(id) => {
-                WorkflowCache::confirm(&self.client, &self.workflow, &id).await?;
+                WorkflowCache::confirm(&self.client, &self.workflow, std::slice::from_ref(&id)).await?;
                 Ok(RunHandle::started(self.client, self.workflow.into(), convert::id(&id)?))
             }
             Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),

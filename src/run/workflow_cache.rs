@@ -24,6 +24,8 @@ use crate::transport::retry_delay;
 
 /// Rows for each question. The server finds names by a part of them, so there may be more than the one.
 const PAGE_SIZE: usize = 200;
+/// How many runs of one call are asked for.
+const MAX_RUNS_ASKED: usize = 3;
 /// How long a name counts as known after it was confirmed.
 const CONFIRMED_FOR: Duration = Duration::from_secs(60);
 
@@ -35,21 +37,27 @@ pub(crate) struct WorkflowCache {
     confirming: Mutex<HashMap<String, WeakShared<BoxFuture<'static, Confirmation>>>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Known {
-    /// A workflow that is known by one of its runs has none here.
-    id: Option<WorkflowId>,
-    confirmed_at: Instant,
+    /// When it was last known that there is such a workflow.
+    exists_at: Option<Instant>,
+    /// Its id, and since when that is known: one that is deleted and stored again has another.
+    id: Option<(WorkflowId, Instant)>,
+}
+
+fn is_recent(at: Instant) -> bool {
+    at.elapsed() < CONFIRMED_FOR
 }
 
 /// Whether a workflow exists, of which a run was triggered.
 #[derive(Debug, Clone)]
 enum Confirmation {
     Exists,
-    /// It does not, by the list of workflows.
-    Missing(Error),
-    /// The run did not come to be, and nothing else could be asked.
-    NoRun(Error),
+    /// It does not, as far as that was seen with this run.
+    Missing {
+        run: String,
+        error: Error,
+    },
     Unknown(Error),
 }
 
@@ -60,55 +68,59 @@ impl WorkflowCache {
 
     /// Remembers a workflow that is known to be there, by its name on the server.
     pub(crate) fn learn(&self, name: String, id: WorkflowId) {
-        self.insert(name, Some(id));
+        let now = Instant::now();
+        let known = Known { exists_at: Some(now), id: Some((id, now)) };
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(name, known);
     }
 
-    fn insert(&self, name: String, id: Option<WorkflowId>) {
+    /// Remembers that there is such a workflow: a run of it was seen.
+    fn confirmed(&self, name: String) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let id = id.or_else(|| known.get(&name)?.id);
-        known.insert(name, Known { id, confirmed_at: Instant::now() });
+        known.entry(name).or_default().exists_at = Some(Instant::now());
     }
 
     fn forget(&self, name: &str) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    fn get(&self, name: &str) -> Option<Known> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
-        known.filter(|known| known.confirmed_at.elapsed() < CONFIRMED_FOR)
+    fn get(&self, name: &str) -> Known {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
     }
 
     /// The id of a workflow, by the name that the user knows. Asks REST if it is not known.
     pub(crate) async fn find(client: &Client, name: &str) -> Result<WorkflowId> {
-        match Self::of(client).get(&client.prefixed(name)).and_then(|known| known.id) {
-            Some(id) => Ok(id),
+        match Self::of(client).get(&client.prefixed(name)).id.filter(|(_, at)| is_recent(*at)) {
+            Some((id, _)) => Ok(id),
             // Boxed, because it is seldom under way and large.
             None => Box::pin(look_up(client, name)).await,
         }
     }
 
-    /// Makes sure that a workflow exists of which a trigger was answered with a run, unless it is known.
+    /// Makes sure that a workflow exists of which a trigger was answered with these runs, unless it is known.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound). Without the REST API, that is concluded from the run's not coming to be.
-    pub(crate) async fn confirm(client: &Client, name: &str, run: &str) -> Result<()> {
+    pub(crate) async fn confirm(client: &Client, name: &str, runs: &[String]) -> Result<()> {
         let full = client.prefixed(name);
-        match Self::of(client).get(&full) {
+        match Self::of(client).get(&full).exists_at.filter(|at| is_recent(*at)) {
             Some(_) => Ok(()),
-            None => Box::pin(confirm_run(client, name, full, run)).await,
+            None => Box::pin(confirm_runs(client, name, full, runs)).await,
         }
     }
 
-    /// The confirmation of a name that is under way, or a new one by this run.
-    fn confirmation(&self, client: &Client, name: &str, run: &str) -> Shared<BoxFuture<'static, Confirmation>> {
+    /// The confirmation of a name that is under way, or a new one by these runs. It goes on where the client lives, whoever
+    /// waits for it.
+    fn confirmation(&self, client: &Client, name: &str, runs: &[String]) -> Shared<BoxFuture<'static, Confirmation>> {
         let mut confirming = self.confirming.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(under_way) = confirming.get(name).and_then(WeakShared::upgrade).filter(|one| one.peek().is_none()) {
             return under_way;
         }
-        let (client, user_name, run) = (client.clone(), client.unprefixed(name), run.to_owned());
-        let confirmation = async move { exists(&client, &user_name, &run).await }.boxed().shared();
+        let (client, user_name, runs) = (client.clone(), client.unprefixed(name), some_of(runs));
+        let task = client.runtime().clone().spawn(async move { exists(&client, &user_name, &runs).await });
+        let ended = || Confirmation::Unknown(Error::closed("the runtime that the client was made on"));
+        let confirmation = task.map(move |confirmation| confirmation.unwrap_or_else(|_| ended())).boxed().shared();
         confirming.retain(|_, other| other.upgrade().is_some());
-        // Not held here: it holds the client, which holds this.
+        // Whoever waits for it holds it.
         confirming.extend(confirmation.downgrade().map(|weak| (name.to_owned(), weak)));
         confirmation
     }
@@ -122,36 +134,43 @@ impl WorkflowCache {
     }
 }
 
-async fn confirm_run(client: &Client, name: &str, full: String, run: &str) -> Result<()> {
+/// Enough of the runs of one call to tell whether any of them comes to be.
+fn some_of(runs: &[String]) -> Vec<String> {
+    runs.iter().take(MAX_RUNS_ASKED).cloned().collect()
+}
+
+async fn confirm_runs(client: &Client, name: &str, full: String, runs: &[String]) -> Result<()> {
     let cache = WorkflowCache::of(client);
-    let confirmation = match cache.confirmation(client, &full, run).await {
+    let confirmation = match cache.confirmation(client, &full, runs).await {
         // That may have been another run, of a time when there was no such workflow.
-        Confirmation::Missing(_) | Confirmation::NoRun(_) => exists(client, name, run).await,
+        Confirmation::Missing { run, .. } if !runs.contains(&run) => exists(client, name, &some_of(runs)).await,
         other => other,
     };
     match confirmation {
         Confirmation::Exists => {
-            cache.insert(full, None);
+            cache.confirmed(full);
             Ok(())
         }
-        Confirmation::Missing(error) | Confirmation::NoRun(error) => {
+        Confirmation::Missing { error, .. } => {
             cache.forget(&full);
             Err(error)
         }
         // The server has taken the trigger: whoever waits for the run will find out.
         Confirmation::Unknown(error) => {
-            tracing::warn!(workflow = name, run, %error, "cannot confirm that a run was started");
+            tracing::warn!(workflow = name, %error, "cannot confirm that a run was started");
             Ok(())
         }
     }
 }
 
-/// Whether a workflow exists, by a run of it or by the list of workflows, whichever knows it first.
-async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
+/// Whether a workflow exists, by runs of it or by the list of workflows, whichever knows it first.
+async fn exists(client: &Client, name: &str, runs: &[String]) -> Confirmation {
     let deadline = may_appear_until(Some(Instant::now()));
     let mut tries = 0;
     let mut lists_workflows = true;
-    loop {
+    // One of several may be one that is never created, so each has its turn.
+    for run in runs.iter().cycle() {
+        let missing = |error| Confirmation::Missing { run: run.clone(), error };
         match client.rpc().admin.run_details(run).await {
             Ok(_) => return Confirmation::Exists,
             // A run that is too big to be shown is one.
@@ -162,7 +181,7 @@ async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
         if lists_workflows {
             match look_up(client, name).await {
                 Ok(_) => return Confirmation::Exists,
-                Err(error) if error.kind() == ErrorKind::WorkflowNotFound => return Confirmation::Missing(error),
+                Err(error) if error.kind() == ErrorKind::WorkflowNotFound => return missing(error),
                 // Then the run itself has to tell.
                 Err(_) => lists_workflows = false,
             }
@@ -172,11 +191,12 @@ async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
                 "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the run that it answered \
                  with has not come to be"
             );
-            return Confirmation::NoRun(Error::new(ErrorKind::WorkflowNotFound, text));
+            return missing(Error::new(ErrorKind::WorkflowNotFound, text));
         }
         tries += 1;
         sleep(retry_delay(tries, fastrand::f64())).await;
     }
+    Confirmation::Exists
 }
 
 /// The error of a run whose idempotency key cannot be evaluated.

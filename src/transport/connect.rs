@@ -142,7 +142,7 @@ impl Connector {
                     return error;
                 }
                 inner.last.set(Some(EarlyEnd::Speaks(Protocol::Tls)));
-                inner.mismatch(inner.api.protocol(), Protocol::Tls).with_source(error).into()
+                inner.mismatch(inner.api.protocol(), Protocol::Tls).with_source(error).maybe_sent().into()
             }
         }
     }
@@ -208,12 +208,14 @@ impl Inner {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let failed = |error: io::Error| {
-                ConnectError::failed(format!("failed to agree on TLS with {}", self.address()), error)
+                let text = format!("failed to agree on TLS with {}", self.address());
+                ConnectError::failed(text, error).transient_if(self.last.has_worked())
             };
             return match timeout_at(deadline, tls.handshake(tcp)).await {
                 Ok(Ok(stream)) => Ok(Stream::new(stream, protocol, true, last)),
                 Ok(Err(HandshakeError::NotTls(error))) => {
-                    Err(self.mismatch(Protocol::Tls, protocol).with_source(error))
+                    let mismatch = self.mismatch(Protocol::Tls, protocol).with_source(error);
+                    Err(mismatch.transient_if(self.last.has_worked()))
                 }
                 Ok(Err(HandshakeError::Config(error))) => {
                     Err(ConnectError::hopeless(error.to_string()).with_kind(ErrorKind::Config).with_source(error))

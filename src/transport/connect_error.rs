@@ -11,6 +11,7 @@ use crate::error::{BoxError, ErrorKind};
 pub(super) struct ConnectError {
     kind: ErrorKind,
     transient: bool,
+    may_be_sent: bool,
     text: String,
     source: Option<BoxError>,
 }
@@ -22,6 +23,7 @@ impl ConnectError {
         Self {
             kind: ErrorKind::Unavailable,
             transient: !is_hopeless(source.as_ref()),
+            may_be_sent: false,
             text: text.into(),
             source: Some(source),
         }
@@ -29,12 +31,28 @@ impl ConnectError {
 
     /// Another try would end the same way.
     pub(super) fn hopeless(text: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Unavailable, transient: false, text: text.into(), source: None }
+        Self { kind: ErrorKind::Unavailable, transient: false, may_be_sent: false, text: text.into(), source: None }
     }
 
     pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Another try may succeed, if the connector has worked before.
+    pub(super) fn transient_if(mut self, has_worked: bool) -> Self {
+        self.transient |= has_worked;
+        self
+    }
+
+    /// The server may have read a call before it closed the connection.
+    pub(super) fn maybe_sent(mut self) -> Self {
+        self.may_be_sent = true;
+        self
+    }
+
+    pub(super) fn may_be_sent(&self) -> bool {
+        self.may_be_sent
     }
 
     pub(super) fn with_kind(mut self, kind: ErrorKind) -> Self {

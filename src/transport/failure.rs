@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use crate::error::{BoxError, Error, ErrorKind};
 
-use super::connect_error::{ConnectError, causes, is_hopeless};
+use super::connect_error::{ConnectError, causes};
 use super::grpc_answer::Interrupted;
 
 /// Turns the end of a call without an answer into an error about `call`.
@@ -16,7 +16,8 @@ pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
     let lost = |what: &str| Error::new(ErrorKind::Unavailable, format!("{call}: {what}"));
     let cause: &(dyn StdError + 'static) = error.as_ref();
     if let Some(connecting) = find::<ConnectError>(cause) {
-        let lost = Error::new(connecting.kind(), format!("{call}: {connecting}")).unsent();
+        let lost = Error::new(connecting.kind(), format!("{call}: {connecting}"));
+        let lost = if connecting.may_be_sent() { lost } else { lost.unsent() };
         let lost = if connecting.is_transient() { lost.transient() } else { lost };
         return lost.with_source(error);
     }
@@ -27,8 +28,6 @@ pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
         lost("the connection was closed before the call was sent").unsent().transient()
     } else if is_refused(cause) {
         lost("the server refused the stream without processing it").unsent().transient()
-    } else if is_hopeless(cause) {
-        lost("the connection broke")
     } else {
         lost("the connection broke before the answer was complete").transient()
     };

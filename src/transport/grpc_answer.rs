@@ -208,7 +208,12 @@ impl HttpBody for AnswerBody {
                     return Poll::Ready(Some(Err(status)));
                 }
                 Sent::Success => self.has_status = true,
-                Sent::Nothing => {}
+                Sent::Nothing if self.has_status => {}
+                // Something in between has written its own trailers under an answer that was cut off.
+                Sent::Nothing => {
+                    self.has_status = true;
+                    return Poll::Ready(Some(Err(self.broken(None))));
+                }
             }
         }
         Poll::Ready(Some(Ok(frame)))

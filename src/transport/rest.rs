@@ -1,11 +1,14 @@
 //! REST over the same kind of wire: JSON out, JSON in, and what the server says when it refuses.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioTimer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::runtime::Handle;
@@ -20,6 +23,10 @@ use super::status::pushback;
 use super::wire::{Wire, explain};
 use crate::config::Config;
 use crate::error::{Answer, BoxError, Error, ErrorKind, Result};
+
+/// How long a connection is kept that nobody uses, and how many of them.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_IDLE_CONNECTIONS: usize = 32;
 
 /// An answer is read up to here. The largest that is of use, a page of runs with payloads, is far below.
 const MAX_ANSWER: usize = 256 << 20;
@@ -102,7 +109,11 @@ impl RestWire {
             Error::new(ErrorKind::Config, format!("{base} is no URL")).with_source(error).unsent()
         })?;
         let connector = Connector::rest(config, &uri)?;
-        let client = Client::builder(OnRuntime(connector.runtime().clone())).build::<_, Body>(connector.clone());
+        let client = Client::builder(OnRuntime(connector.runtime().clone()))
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .build::<_, Body>(connector.clone());
         let client = client.map_response(|answer| answer.map(Body::new)).map_err(BoxError::from);
         Ok(Self::over(Wire::new(client.then(move |answer| explain(connector.clone(), answer))), base, token))
     }

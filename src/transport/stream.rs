@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -24,17 +25,36 @@ pub(super) enum EarlyEnd {
     Silent,
 }
 
-/// How the last connection of a connector ended, if it ended early.
+/// How the last connection of a connector ended, if it ended early. Of a connector that has worked before, that says nothing about
+/// its configuration: a server restarts, or something is in between.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastConnection(Arc<Mutex<Option<EarlyEnd>>>);
+pub(super) struct LastConnection(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    ended: Mutex<Option<EarlyEnd>>,
+    has_worked: AtomicBool,
+}
 
 impl LastConnection {
     pub(super) fn get(&self) -> Option<EarlyEnd> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        if self.has_worked() {
+            return None;
+        }
+        self.0.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set(&self, ended: Option<EarlyEnd>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+    }
+
+    /// Whether the server has ever sent something of the expected protocol.
+    pub(super) fn has_worked(&self) -> bool {
+        self.0.has_worked.load(Relaxed)
+    }
+
+    fn works(&self) {
+        self.0.has_worked.store(true, Relaxed);
     }
 }
 
@@ -46,6 +66,35 @@ impl EarlyEnd {
     pub(super) fn is_reason(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.to_string().starts_with(EARLY_END))
     }
+}
+
+/// Whether the server refuses the client for its certificate, or for having none. Any other alert may come after it has read a call.
+#[cfg(feature = "tls")]
+fn refuses_certificate(error: &io::Error) -> bool {
+    use tokio_rustls::rustls::{AlertDescription as Alert, Error};
+    let alert = error.get_ref().and_then(|error| match error.downcast_ref() {
+        Some(Error::AlertReceived(alert)) => Some(*alert),
+        _ => None,
+    });
+    alert.is_some_and(|alert| {
+        matches!(
+            alert,
+            Alert::CertificateRequired
+                | Alert::NoCertificate
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+        )
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+fn refuses_certificate(_: &io::Error) -> bool {
+    false
 }
 
 /// What watches for the first bytes of a connection.
@@ -63,13 +112,12 @@ impl Watch {
             Ok([]) => (EarlyEnd::Silent, io::ErrorKind::ConnectionReset, "it closed the connection".to_owned()),
             Ok(first) => match unexpected(self.expected, self.is_encrypted, first) {
                 None => {
-                    self.last.set(None);
+                    self.last.works();
                     return Ok(());
                 }
                 Some(seen) => (EarlyEnd::Speaks(seen), io::ErrorKind::InvalidData, format!("it speaks {seen:?}")),
             },
-            // rustls has read what is no data: an alert.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(error) if refuses_certificate(&error) => {
                 (EarlyEnd::Refused(error.to_string()), error.kind(), error.to_string())
             }
             Err(error) => (EarlyEnd::Silent, error.kind(), error.to_string()),

@@ -14,6 +14,8 @@ use crate::error::{Answer, Error};
 /// How long an accepted token may be refused before that is final.
 const MAX_REFUSED: Duration = Duration::from_secs(300);
 
+/// What REST says of a token that it does not accept.
+const REST_REFUSAL: &str = "Please provide valid credentials";
 /// The status code of gRPC.
 const UNAUTHENTICATED: i32 = 16;
 
@@ -59,9 +61,13 @@ impl TokenHealth {
     }
 }
 
-/// Whether the token is refused as such, and not what it is used for. REST has one answer for both.
+/// Whether the token is refused as such, and not what it is used for: REST has the same status for both.
 fn is_about_token(error: &Error) -> bool {
-    matches!(error.answer(), Some(Answer::Grpc(UNAUTHENTICATED) | Answer::Http(401 | 403)))
+    match error.answer() {
+        Some(Answer::Grpc(code)) => code == UNAUTHENTICATED,
+        Some(Answer::Http(status)) => matches!(status, 401 | 403) && error.to_string().contains(REST_REFUSAL),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -89,9 +95,10 @@ mod tests {
         assert!(!refused(&health), "it has been refused for too long");
         health.accepted();
         assert!(refused(&health), "the time counts from the last success");
-        for (answer, is_transient) in [(Answer::Grpc(7), false), (Answer::Http(403), true), (Answer::Http(404), false)]
-        {
-            assert_eq!(health.judge(answered(answer)).is_transient(), is_transient, "{answer:?}");
+        for other in [Answer::Grpc(7), Answer::Http(403), Answer::Http(404)] {
+            assert!(!health.judge(answered(other)).is_transient(), "{other:?}");
         }
+        let by_rest = Error::new(ErrorKind::Unauthenticated, format!("listing failed: {REST_REFUSAL}"));
+        assert!(health.judge(by_rest.with_answer(Answer::Http(403))).is_transient());
     }
 }

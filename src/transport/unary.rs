@@ -92,7 +92,7 @@ impl Caller {
         let deadline = now.checked_add(allowed).unwrap_or(now + LONGEST);
         let over = runtime::timer("a call", deadline)?;
         tokio::pin!(over);
-        let (mut failures, mut last) = (0_u32, None);
+        let (mut failures, mut last, mut may_have_happened) = (0_u32, None, false);
         loop {
             let tried = tokio::select! {
                 biased;
@@ -113,9 +113,11 @@ impl Caller {
                 Verdict::Again(delay) if self.budget.take() => {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "trying again");
                     sleep(delay).await;
+                    may_have_happened |= !error.never_reached_server();
                     last = Some(error);
                 }
-                _ => return Err(error),
+                // That the last try did nothing says nothing about those before it.
+                _ => return Err(if may_have_happened { error.after_the_act() } else { error }),
             }
         }
     }
@@ -157,6 +159,20 @@ mod tests {
         let (tries, result) = count(Call::idempotent("Get"), lost, 5).await;
         assert!(result.is_ok());
         assert_eq!(tries, 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_one_try_may_have_done_may_have_been_done() {
+        let tries = Cell::new(0);
+        let result: Result<()> = Caller::new(30 * SECOND)
+            .run(Call::idempotent("Put"), || {
+                tries.set(tries.get() + 1);
+                let error = if tries.get() == 1 { lost() } else { lost().unsent() };
+                async { Err(error) }
+            })
+            .await;
+        let error = result.unwrap_err();
+        assert!(tries.get() > 2 && !error.never_reached_server(), "{error:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Pushing events.
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::event::EventHandle;
 use crate::client::Client;
@@ -9,7 +10,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
 use crate::rpc::grpc_types::NewEvent;
-use crate::run::{all_failed, fits, in_chunks, watch_tag};
+use crate::run::{Took, all_failed, fits, in_chunks, watch_tag};
 
 impl Client {
     /// Prepares an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to its key starts a run with the
@@ -179,8 +180,10 @@ impl EventsBuilder {
         });
         let common = &common;
         let call = |events: Vec<NewEvent>| async move {
-            let count = events.len();
-            match common.client.rpc().events.bulk_push(events).await {
+            let (count, begun) = (events.len(), Instant::now());
+            let answer = common.client.rpc().events.bulk_push(events).await;
+            let took = Took::since(begun);
+            took.answered(match answer {
                 Err(error) => all_failed(count, &error),
                 Ok(ids) if ids.len() != count => {
                     let text = format!("BulkPush was sent {count} events and answered {} ids", ids.len());
@@ -190,7 +193,7 @@ impl EventsBuilder {
                     let handle = |id| EventHandle::pushed(common.client.clone(), id, common.key.clone());
                     ids.iter().map(|id| convert::id(id).map(handle)).collect()
                 }
-            }
+            })
         };
         Ok(in_chunks(events, limit, common.client.config().rpc_timeout(), call).await)
     }

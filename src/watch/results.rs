@@ -11,7 +11,10 @@ use tokio::time::Instant;
 use crate::model::RunId;
 
 /// When a run is looked for, counted from the look before. When the first is due, the driver says.
-const LOOKS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+///
+/// The last of them comes 14 seconds after the first: where many are triggered at once, a run appears some seconds later.
+const LOOKS: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
 /// When a run that exists is looked at again, in case the stream has lost it.
 const AGAIN: Duration = Duration::from_secs(300);

@@ -95,7 +95,9 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves open whether the run was started; one that was goes on.
     pub async fn result(self) -> Result<O> {
-        self.start().await?.result().await
+        let run = self.start().await?;
+        // What fails from here on fails after the run was started.
+        run.result().await.map_err(Error::after_the_act)
     }
 }
 
@@ -118,6 +120,7 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
     /// Dropping the future leaves open which runs were started; those that were go on.
     pub async fn results(self) -> Result<Vec<Result<O>>> {
         let runs = self.start().await?;
-        Ok(join_all(runs.into_iter().map(|run| async { run?.result().await })).await)
+        let results = runs.into_iter().map(|run| async { run?.result().await.map_err(Error::after_the_act) });
+        Ok(join_all(results).await)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::driver::RunningWorker;
-use super::registered::{self, Actions};
+use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
 use crate::client::Client;
 #[cfg(doc)]
@@ -113,7 +113,7 @@ impl WorkerBuilder {
         if self.definitions.is_empty() {
             problems.push("it has no tasks: register at least one".into());
         }
-        let mut actions = HashMap::new();
+        let (mut actions, mut workflows) = (HashMap::new(), Vec::new());
         let mut names = HashSet::new();
         for definition in &self.definitions {
             if !names.insert(definition.name.to_lowercase()) {
@@ -122,7 +122,9 @@ impl WorkerBuilder {
                     definition.name
                 ));
             }
-            actions.extend(registered::tasks(&self.client, definition));
+            let (workflow, tasks) = registered::tasks(&self.client, definition);
+            workflows.push(workflow);
+            actions.extend(tasks);
         }
         if problems.is_empty() {
             return Ok(Worker {
@@ -133,6 +135,7 @@ impl WorkerBuilder {
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
                 actions: Arc::new(actions),
+                workflows,
             });
         }
         Err(Error::invalid("worker", problems.join("; ")))
@@ -150,6 +153,8 @@ pub struct Worker {
     pub(super) grace: Duration,
     pub(super) cancel_grace: Duration,
     pub(super) actions: Actions,
+    /// In the order in which they were registered.
+    workflows: Vec<Arc<RegisteredWorkflow>>,
 }
 
 impl Worker {
@@ -166,10 +171,8 @@ impl Worker {
     pub async fn start(self) -> Result<RunningWorker> {
         // Boxed, because it is over soon, and whoever awaits this would carry its size along.
         let id = Box::pin(async {
-            let workflows: BTreeMap<_, _> =
-                self.actions.values().map(|task| (Arc::as_ptr(&task.workflow), &task.workflow)).collect();
-            for workflow in workflows.values() {
-                workflow.check_name(&self.client).await?;
+            registered::check_names(&self.client, &self.workflows).await?;
+            for workflow in &self.workflows {
                 workflow.put(&self.client).await?;
             }
             self.registration().await

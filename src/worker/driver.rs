@@ -26,6 +26,8 @@ const FIRST_MOMENT: Duration = Duration::from_millis(500);
 /// For so long after it was paused, a worker may still be given something: the engine's scheduler looks at its workers
 /// every 1 to 1.5 s. A stream that closed earlier would lose what is still sent into it.
 const LAST_ASSIGNMENTS: Duration = Duration::from_millis(1750);
+/// The same for one that could not be paused: it is given work up to five seconds after its last heartbeat.
+const LAST_ASSIGNMENTS_UNPAUSED: Duration = Duration::from_millis(5500);
 /// The calls of a shutdown must not hold it up.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Without beats, the engine gives away what still runs here after half a minute: by then it should be over.
@@ -384,14 +386,15 @@ impl Driver {
         }
         let mut beats = Some(beats).filter(|_| paused);
         let now = Instant::now();
-        let quiet = now + LAST_ASSIGNMENTS;
+        let quiet = now + if paused { LAST_ASSIGNMENTS } else { LAST_ASSIGNMENTS_UNPAUSED };
         let grace = now + if paused { self.worker.grace } else { self.worker.grace.min(UNHEARD) };
         let mut over = false;
         while !self.jobs.is_empty() || !self.waiting.is_empty() || Instant::now() < quiet {
             tokio::select! {
                 biased;
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                event = self.link.next(), if !over => match event {
+                // What still comes is counted, though it is not begun any more.
+                event = self.link.next() => match event {
                     LinkEvent::Message(action) => self.on_action(action),
                     LinkEvent::Due => self.listen(),
                     _ => {}
@@ -399,6 +402,7 @@ impl Driver {
                 Some(beat) = told(&mut beats) => self.on_beat(beat),
                 () = sleep_until(grace), if !over => {
                     over = true;
+                    self.accepting = false;
                     self.running.values().for_each(|(_, stop)| stop.dropped.cancel());
                     for Assigned { key, .. } in std::mem::take(&mut self.waiting) {
                         self.leave(key, false);

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::model::payload::excerpt;
+use crate::model::payload::cut;
 
 /// Panic messages are kept up to this many bytes.
 const MAX_MESSAGE_BYTES: usize = 10_000;
@@ -61,8 +61,7 @@ impl<F: Future> Drop for Guarded<F> {
 fn message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let message = match text {
-        Some(text) if text.len() <= MAX_MESSAGE_BYTES => format!("the task panicked: {text}"),
-        Some(text) => format!("the task panicked: {}", excerpt(text)),
+        Some(text) => format!("the task panicked: {}", cut(text.to_owned(), MAX_MESSAGE_BYTES)),
         None => "the task panicked".into(),
     };
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {

@@ -12,6 +12,7 @@ use super::guard::Guarded;
 use super::registered::RegisteredTask;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::payload::cut;
 use crate::model::{RunId, TaskId, WorkerId, attempt_number, convert};
 use crate::rpc::grpc_types::{Action, Report, ReportKind};
 use crate::transport::retry_delay;
@@ -116,9 +117,15 @@ impl Job {
         let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), told.clone());
         // Both halves can panic: making the future reads the input.
         let code = Guarded::new(async {
-            // Boxed, because it is seldom under way and large.
-            if let Err(text) = Box::pin(task.workflow.check(&self.client, self.action.workflow())).await {
-                return Err(TaskError::new(text));
+            if let Some(id) = self.action.workflow().and_then(|id| convert::id(id).ok()) {
+                let is_own = match task.workflow.is_known(id) {
+                    Some(is_own) => is_own,
+                    // Boxed, because it is seldom under way and large.
+                    None => Box::pin(task.workflow.is_own(&self.client, id)).await,
+                };
+                if !is_own {
+                    return Err(TaskError::new(task.workflow.foreign(id)));
+                }
             }
             task.definition.handler.run(self.action.payload(), context, task.has_followers).await
         });
@@ -143,7 +150,7 @@ impl Job {
             Err(error) => {
                 // A NUL cannot be stored, and the failure would be lost with it.
                 let text = error.message().replace('\0', "\u{fffd}");
-                (Done::Failed, ReportKind::Failed, cut(text), !error.is_retryable())
+                (Done::Failed, ReportKind::Failed, cut(text, MAX_ERROR_BYTES), !error.is_retryable())
             }
         };
         match self.report(kind, text, final_failure).await {
@@ -210,23 +217,13 @@ impl Job {
     }
 }
 
-/// An error text that is too long is cut, and says so: it must not cost the attempt its retries.
-fn cut(mut text: String) -> String {
-    let length = text.len();
-    if length > MAX_ERROR_BYTES {
-        let end = (0..=MAX_ERROR_BYTES).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or_default());
-        return format!("{text}… ({length} bytes, cut at {MAX_ERROR_BYTES})");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_long_error_text_is_cut_between_characters_and_says_so() {
+        let cut = |text: String| cut(text, MAX_ERROR_BYTES);
         assert_eq!(cut("it broke".into()), "it broke");
         let text = cut("ä".repeat(3_000_000));
         assert!(text.ends_with("ä… (6000000 bytes, cut at 1048576)"), "{}", &text[text.len() - 60..]);

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use tokio::time::sleep;
+use futures_util::future::try_join_all;
+use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +16,11 @@ use crate::workflow::{Definition, TaskDefinition};
 
 /// The engine answers INTERNAL to all but one of those who put the same new workflow at the same moment.
 const MAX_PUT_RETRIES: u32 = 5;
+
+/// How long all names together may take to be checked: the worker starts without it.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many ids of workflows are remembered.
+const MAX_KNOWN_IDS: usize = 1000;
 
 /// The tasks of a worker, by action.
 pub(super) type Actions = Arc<HashMap<String, RegisteredTask>>;
@@ -31,13 +38,22 @@ pub(super) struct RegisteredTask {
 #[derive(Debug)]
 pub(super) struct RegisteredWorkflow {
     definition: Definition,
-    /// Its id on the server, once it is stored.
-    id: RwLock<Option<WorkflowId>>,
+    /// Its name on the server.
+    name: String,
+    /// Ids of workflows of which it is known whether they are this one. A workflow that is deleted and stored again has another.
+    ids: RwLock<HashMap<WorkflowId, bool>>,
 }
 
-/// The tasks of a definition, by action.
-pub(super) fn tasks(client: &Client, definition: &Definition) -> Vec<(String, RegisteredTask)> {
-    let workflow = Arc::new(RegisteredWorkflow { definition: definition.clone(), id: RwLock::default() });
+/// The workflow of a definition, and its tasks by action.
+pub(super) fn tasks(
+    client: &Client,
+    definition: &Definition,
+) -> (Arc<RegisteredWorkflow>, Vec<(String, RegisteredTask)>) {
+    let workflow = Arc::new(RegisteredWorkflow {
+        definition: definition.clone(),
+        name: client.prefixed(&definition.name),
+        ids: RwLock::default(),
+    });
     let task = |task: &Arc<TaskDefinition>| {
         let registered = RegisteredTask {
             definition: Arc::clone(task),
@@ -46,15 +62,26 @@ pub(super) fn tasks(client: &Client, definition: &Definition) -> Vec<(String, Re
         };
         (definition.action(client, task), registered)
     };
-    definition.all_tasks().map(task).collect()
+    let tasks = definition.all_tasks().map(task).collect();
+    (workflow, tasks)
+}
+
+/// Refuses to run beside a workflow whose actions would be the same: the engine lowers them, so that each worker would be given the
+/// other's tasks. Only REST lists workflows, and a worker must be able to start without it: then
+/// [`is_own`](RegisteredWorkflow::is_own) finds out when such a task comes.
+pub(super) async fn check_names(client: &Client, workflows: &[Arc<RegisteredWorkflow>]) -> Result<()> {
+    let checks = try_join_all(workflows.iter().map(|workflow| workflow.check_name(client)));
+    if let Ok(checked) = timeout(NAMES_TIMEOUT, checks).await {
+        return checked.map(drop);
+    }
+    tracing::warn!(timeout = ?NAMES_TIMEOUT, "could not look for workflows whose names differ only in case");
+    Ok(())
 }
 
 impl RegisteredWorkflow {
-    /// Refuses to run beside a workflow whose actions would be the same: the engine lowers them, so that each worker would be
-    /// given the other's tasks. Only REST lists workflows; without it, [`check`](Self::check) finds out at the first such task.
-    pub(super) async fn check_name(&self, client: &Client) -> Result<()> {
-        let name = client.prefixed(&self.definition.name);
-        match WorkflowCache::same_but_for_case(client, &name).await {
+    async fn check_name(&self, client: &Client) -> Result<()> {
+        let name = &self.name;
+        match WorkflowCache::same_but_for_case(client, name).await {
             Ok(None) => Ok(()),
             Ok(Some(other)) => {
                 let text = format!(
@@ -64,7 +91,7 @@ impl RegisteredWorkflow {
                 Err(Error::new(ErrorKind::AlreadyExists, text).unsent())
             }
             Err(error) => {
-                tracing::warn!(workflow = name, %error, "cannot look for workflows whose name differs only in case");
+                tracing::warn!(workflow = name, %error, "could not look for workflows whose names differ only in case");
                 Ok(())
             }
         }
@@ -79,7 +106,7 @@ impl RegisteredWorkflow {
                 Ok(id) => {
                     let id = convert::id(&id)?;
                     WorkflowCache::of(client).learn(workflow.name, id);
-                    *self.id.write().unwrap_or_else(PoisonError::into_inner) = Some(id);
+                    self.learn(id, true);
                     return Ok(id);
                 }
                 Err(error) if error.kind() == ErrorKind::Server && retries < MAX_PUT_RETRIES => {
@@ -91,27 +118,39 @@ impl RegisteredWorkflow {
         }
     }
 
-    /// Whether a task of the workflow with this id is this workflow's.
-    ///
-    /// # Errors
-    /// The text for the task's failure if it is not.
-    pub(super) async fn check(&self, client: &Client, id: Option<&str>) -> std::result::Result<(), String> {
-        let Some(id) = id.and_then(|id| convert::id::<WorkflowId>(id).ok()) else { return Ok(()) };
-        let known = *self.id.read().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none_or(|known| known == id) {
-            return Ok(());
-        }
-        // It may have been deleted and stored anew since this worker started.
-        match self.put(client).await {
-            Ok(current) if current != id => Err(format!(
-                "the task is of workflow {id}, whose actions differ only in case from those of workflow {:?} ({current}), which \
-                 this worker has",
-                self.definition.name
-            )),
-            Ok(_) => Ok(()),
+    /// Whether a task of the workflow with this id is known to be this workflow's, or another's.
+    pub(super) fn is_known(&self, id: WorkflowId) -> Option<bool> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
+
+    /// Finds out whether a task of the workflow with this id is this workflow's: by its name, which REST knows. Where that cannot
+    /// be asked, it is taken for this one's.
+    pub(super) async fn is_own(&self, client: &Client, id: WorkflowId) -> bool {
+        let is_own = match client.rpc().rest.workflow(&id.to_string()).await {
+            Ok(workflow) => workflow.name == self.name,
+            // Its runs outlive a workflow that was deleted.
+            Err(error) if error.is_not_found() => true,
             Err(error) => {
-                Err(format!("cannot find out whether the task is of workflow {:?}: {error}", self.definition.name))
+                tracing::warn!(workflow = self.name, %id, %error, "could not find out whether a task is of this workflow");
+                return true;
             }
+        };
+        self.learn(id, is_own);
+        is_own
+    }
+
+    fn learn(&self, id: WorkflowId, is_own: bool) {
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        if ids.len() < MAX_KNOWN_IDS {
+            ids.insert(id, is_own);
         }
+    }
+
+    /// The error text of a task that is another workflow's.
+    pub(super) fn foreign(&self, id: WorkflowId) -> String {
+        format!(
+            "the task is of workflow {id}, whose actions differ only in case from those of workflow {:?}, which this worker has",
+            self.definition.name
+        )
     }
 }
