@@ -135,7 +135,8 @@ async fn without_the_last_look_nothing_is_cancelled() {
         hatchet.worker("other").grace(Duration::ZERO).register(&endless).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&endless, &()).start().await.unwrap();
     sleep(SECOND).await;
-    // The first look goes through, the second one does not.
+    // The first look goes through, the second one does not: a moment has passed, and the run may have ended.
+    engine.faults().inject("PutLog", Fault::Delay(SECOND), 1).unwrap();
     engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), 1).unwrap();
     engine.faults().inject("GetRunDetails", Fault::Refuse(13), 1).unwrap();
     let error = run.cancel().reason("customer asked").send().await.unwrap_err();
@@ -228,4 +229,74 @@ async fn after_a_bulk_replay_there_is_a_handle_to_wait_with() {
         assert_eq!(done.output.parse::<u32>().unwrap(), 2, "not the old result");
     }
     worker.shutdown().await;
+}
+
+/// Futures, handles and streams can be spawned and shared. This compiles or it does not.
+#[tokio::test(start_paused = true)]
+async fn futures_and_handles_are_send() {
+    fn is_send<T: Send>(_: T) {}
+    fn is_shared<T: Send + Sync + 'static>(_: &T) {}
+    let (engine, hatchet, task, worker) = stage().await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    is_shared(&engine);
+    is_shared(&hatchet);
+    is_shared(&task);
+    is_shared(&worker);
+    is_shared(&run);
+    is_send(hatchet.run(&task, &()).start());
+    is_send(hatchet.run(&task, &()).result());
+    is_send(hatchet.run_many(&task, [(), ()]).start());
+    is_send(hatchet.run_many(&task, [(), ()]).results());
+    is_send(run.outcome());
+    is_send(run.result());
+    is_send(run.details());
+    is_send(run.watch());
+    is_send(run.logs());
+    is_send(run.children());
+    is_send(run.cancel().reason("why").send());
+    is_send(run.replay().send());
+    is_send(run.rerun().start());
+    is_send(hatchet.cancel_runs([run.id()]).send());
+    is_send(hatchet.replay_runs([run.id()]).send());
+    let all = hatchet.runs(Window::all());
+    is_send(all.page(1));
+    is_send(all.count());
+    is_send(all.counts_by_status());
+    is_send(all.items());
+    is_send(all.cancel().send());
+    is_send(all.replay().reports());
+    is_send(hatchet.push_event("key", &serde_json::json!({})).send());
+    is_send(hatchet.push_events("key", [serde_json::json!({})]).send());
+    is_send(hatchet.schedule(&task, &(), chrono::DateTime::UNIX_EPOCH).create());
+    is_send(hatchet.cron(&task, "name", "* * * * *", &()).create());
+    is_send(hatchet.schedules().list());
+    is_send(hatchet.crons().list());
+    let build = || hatchet.worker("other").register(&task).build().unwrap();
+    is_send(build().start());
+    is_send(build().run_until(std::future::pending::<()>()));
+    is_send(worker.shutdown());
+    is_send(engine.shutdown());
+}
+
+/// What was started before its wait failed was started.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_wait_fails_may_have_happened() {
+    let (engine, hatchet, task, worker) = stage().await;
+    let slow: Task<(), ()> = Task::new("slow", async |(): (), _: Context| {
+        sleep(3600 * SECOND).await;
+        Ok(())
+    });
+    let other = hatchet.worker("other").grace(Duration::ZERO).register(&slow).build().unwrap().start().await.unwrap();
+    let (one, many) = (hatchet.run(&slow, &()).result(), hatchet.run_many(&slow, [(), ()]).results());
+    let stop = async {
+        sleep(5 * SECOND).await;
+        drop((worker, other));
+        engine.shutdown().await;
+    };
+    let (one, many, ()) = tokio::join!(one, many, stop);
+    let errors = many.unwrap().into_iter().map(Result::unwrap_err).chain([one.unwrap_err()]);
+    for error in errors {
+        assert!(!error.never_reached_server(), "{error:?}");
+    }
+    drop(task);
 }

@@ -2,8 +2,8 @@
 //!
 //! Pages by offset shift when runs come and go, and cost more the further they are. So each question begins at the creation
 //! time of the last row, with an offset only among the rows that share it: a bulk of a thousand does. There, a question begins
-//! with the last row that was seen. If that is not where it was, rows before it have come, or gone out of the filter, and
-//! the rows of that time are walked through again.
+//! some rows before the last one that was seen. Rows keep their order, so if any row of the page was seen before, none that was
+//! not is before the page. If none was, too many rows have left the filter, and the rows of that time are read again.
 //!
 //! All of this holds only if rows are in order of the creation time that they show. A page that is not is an error, and so are
 //! pages that bring nothing new: a walk that trusts them would go on for ever.
@@ -19,6 +19,9 @@ use crate::model::{RunSummary, TaskId};
 /// them come or go, and one call creates at most a thousand of them.
 const MAX_IDLE_ANSWERS: u32 = 100;
 
+/// How many rows at most are read again with each page.
+const MAX_OVERLAP: usize = 20;
+
 /// The walk.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
@@ -29,8 +32,6 @@ pub(super) struct Cursor {
     seen: HashSet<TaskId>,
     /// How many rows of that time this walk through it has passed.
     offset: usize,
-    /// The last of them.
-    last: Option<TaskId>,
     /// How many answers in a row have led nowhere.
     idle_answers: u32,
     over: bool,
@@ -69,17 +70,22 @@ impl fmt::Display for WalkError {
 
 impl Cursor {
     pub(super) fn new(size: usize, until: Option<DateTime<Utc>>) -> Self {
-        Self { size, until, seen: HashSet::new(), offset: 0, last: None, idle_answers: 0, over: false }
+        Self { size, until, seen: HashSet::new(), offset: 0, idle_answers: 0, over: false }
     }
 
     /// The next question, or `None` at the end.
     pub(super) fn question(&self) -> Option<Question> {
-        let known = usize::from(self.last.is_some());
+        let overlap = self.overlap();
         (!self.over).then(|| Question {
             until: self.until,
-            limit: self.size + known,
-            offset: self.offset.saturating_sub(known),
+            limit: self.size + overlap,
+            offset: self.offset.saturating_sub(overlap),
         })
+    }
+
+    /// How many rows that were seen the next page begins with, if none of them leaves.
+    fn overlap(&self) -> usize {
+        (self.size / 10).clamp(1, MAX_OVERLAP).min(self.offset)
     }
 
     /// Takes the answer, and returns what is new in it. After an error the walk is over.
@@ -106,27 +112,26 @@ impl Cursor {
     }
 
     fn new_rows(&mut self, mut rows: Vec<RunSummary>) -> Vec<RunSummary> {
-        let full = rows.len() >= self.size + usize::from(self.last.is_some());
-        if let Some(last) = self.last.take() {
-            if rows.first().is_none_or(|row| row.key() != last) {
-                self.offset = 0;
-                return Vec::new();
-            }
-            rows.remove(0);
+        let overlap = self.overlap();
+        let begins_at = self.offset.saturating_sub(overlap);
+        let full = rows.len() >= self.size + overlap;
+        if begins_at > 0 && !rows.iter().any(|row| self.seen.contains(&row.key())) {
+            self.offset = 0;
+            return Vec::new();
         }
         self.over = !full;
-        let Some((created_at, id)) = rows.last().map(|row| (row.created_at, row.key())) else { return Vec::new() };
+        let Some(created_at) = rows.last().map(|row| row.created_at) else { return Vec::new() };
         let passed = rows.iter().filter(|row| row.created_at == created_at).count();
         // A page can have a row twice, too.
         let mut in_page = HashSet::new();
         rows.retain(|row| !self.seen.contains(&row.key()) && in_page.insert(row.key()));
-        if self.until != Some(created_at) {
+        if self.until == Some(created_at) {
+            self.offset = begins_at.saturating_add(passed);
+        } else {
             self.until = Some(created_at);
             self.seen.clear();
-            self.offset = 0;
+            self.offset = passed;
         }
-        self.offset += passed;
-        self.last = Some(id);
         self.seen.extend(rows.iter().filter(|row| row.created_at == created_at).map(RunSummary::key));
         rows
     }
@@ -219,7 +224,7 @@ mod tests {
             asked.push((question.until.map(|until| until.timestamp() - 1_800_000_000), question.offset));
             cursor.take(ask(&all, &question)).unwrap();
         }
-        assert_eq!(asked, [(None, 0), (Some(1), 9), (Some(1), 19)]);
+        assert_eq!(asked, [(None, 0), (Some(1), 9), (Some(1), 19)], "a tenth of a page is read again");
     }
 
     proptest! {

@@ -408,7 +408,7 @@ impl Driver {
                         self.leave(key, false);
                     }
                 }
-                () = sleep_until(quiet), if self.accepting => self.accepting = false,
+                () = sleep_until(quiet), if Instant::now() < quiet => self.accepting = false,
             }
         }
         let goodbye = client.rpc().dispatcher.unsubscribe(&id);
