@@ -22,7 +22,7 @@ pub(crate) enum Needs {
 pub(crate) fn require(what: &str, needs: Needs) -> Result<()> {
     drop(timer(what, Instant::now())?);
     if needs == Needs::TimersAndSockets && !has_sockets() {
-        return Err(refusal(what, "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
+        return Err(refusal(what, "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
     }
     Ok(())
 }
@@ -37,16 +37,16 @@ pub(crate) fn current(what: &str, needs: Needs) -> Result<Handle> {
 pub(crate) fn timer(what: &str, at: Instant) -> Result<Sleep> {
     handle(what)?;
     catch_unwind(|| sleep_until(at))
-        .map_err(|_| refusal(what, "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
+        .map_err(|_| refusal(what, "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
 }
 
 fn handle(what: &str) -> Result<Handle> {
     Handle::try_current()
-        .map_err(|error| refusal(what, "within a Tokio runtime, on which its tasks will run").with_source(error))
+        .map_err(|error| refusal(what, "a Tokio runtime: call it from within one").with_source(error))
 }
 
-fn refusal(what: &str, where_: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("{what} must be made {where_}")).unsent()
+fn refusal(what: &str, needed: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("{what} needs {needed}")).unsent()
 }
 
 /// Whether sockets can be used. A system that gives out none has its own errors for that, later.
@@ -67,19 +67,19 @@ mod tests {
     #[test]
     fn a_runtime_is_refused_by_what_it_lacks() {
         let text = |needs| require("it", needs).map_err(|error| (error.kind(), error.to_string()));
-        let refused = |text: &str| Err((ErrorKind::Config, format!("it must be made {text}")));
-        let none = refused("within a Tokio runtime, on which its tasks will run");
+        let refused = |text: &str| Err((ErrorKind::Config, format!("it needs {text}")));
+        let none = refused("a Tokio runtime: call it from within one");
         assert_eq!(text(Needs::TimersAndSockets), none);
 
         let bare = Builder::new_current_thread().build().unwrap();
         let entered = bare.enter();
-        let no_timers = "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+        let no_timers = "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
         assert_eq!(text(Needs::TimersAndSockets), refused(no_timers));
         drop(entered);
 
         let timers = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let entered = timers.enter();
-        let no_io = "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
+        let no_io = "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
         assert_eq!(text(Needs::TimersAndSockets), refused(no_io));
         assert_eq!(text(Needs::Timers), Ok(()));
         drop(entered);

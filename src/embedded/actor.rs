@@ -227,7 +227,7 @@ impl Actor {
 
     /// Ends all streams after a panic of the core.
     fn fail(&mut self, message: &str) {
-        tracing::error!(message, "the embedded engine has panicked, and has stopped");
+        tracing::error!(message, "embedded engine panicked and stopped");
         for (_, sink) in self.sinks.drain() {
             let _ = sink.try_send(Err(unavailable(format!("the embedded engine panicked: {message}"))));
         }

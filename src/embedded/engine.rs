@@ -175,7 +175,7 @@ impl EngineBuilder {
 /// Within these years, no timeout or schedule leads to a time that cannot be represented.
 fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
     match now.filter(|now| !(1970..=9000).contains(&now.year())) {
-        Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),
+        Some(now) => Err(Error::invalid("time", format_args!("found the year {}, accepted: 1970 to 9000", now.year()))),
         None => Ok(()),
     }
 }

@@ -37,7 +37,7 @@ mod faults;
 mod grpc;
 mod listen;
 #[cfg(test)]
-mod panics;
+mod panic_tests;
 mod quirks;
 mod rest;
 mod token;

@@ -56,7 +56,7 @@ fn is_unclear(row: &RunSummary) -> bool {
 async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
     if is_unclear(&row) {
         let attempts = newest_attempts(client, &row).await?;
-        if let Some((status, error)) = really(&attempts) {
+        if let Some((status, error)) = actual_status(&attempts) {
             (row.status, row.error) = (status, error);
         }
     }
@@ -64,7 +64,7 @@ async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
 }
 
 /// What a run is that the server calls failed, by the newest attempts of its tasks, if it is not that.
-fn really(attempts: &[Attempt]) -> Option<(RunStatus, Option<String>)> {
+fn actual_status(attempts: &[Attempt]) -> Option<(RunStatus, Option<String>)> {
     // Of several tasks that failed, the first to do so is why the run did.
     let failed = attempts.iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));
     let is_cancelled = || attempts.iter().find(|last| last.status == RunStatus::Cancelled);
@@ -109,7 +109,7 @@ mod tests {
         use RunStatus::{Cancelled, Completed, Failed, Queued, Running, TimedOut};
         let status = |attempts: &[(RunStatus, i64)]| {
             let attempts: Vec<_> = attempts.iter().map(|(status, at)| attempt(status.clone(), *at)).collect();
-            really(&attempts).map(|(status, _)| status)
+            actual_status(&attempts).map(|(status, _)| status)
         };
         assert_eq!(status(&[(TimedOut, 1)]), Some(TimedOut));
         assert_eq!(status(&[(Cancelled, 1)]), Some(Cancelled));

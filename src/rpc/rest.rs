@@ -12,20 +12,20 @@ use crate::transport::{Call, Caller, RestCall, RestWire};
 
 /// How long a REST API that has never answered is tried. Some services reach only the gRPC port: for them, what needs REST is to
 /// fail soon.
-const FIRST_CONTACT: Duration = Duration::from_secs(3);
+const UNREACHED_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a REST API that has never answered is not tried again.
-const FIRST_CONTACT_PAUSE: Duration = Duration::from_secs(10);
+const UNREACHED_RETRY_PAUSE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Rest {
     wire: RestWire,
     caller: Caller,
     tenant: String,
-    contact: Mutex<Contact>,
+    reachability: Mutex<Reachability>,
 }
 
 /// Whether the REST API has ever answered.
 #[derive(Clone)]
-enum Contact {
+enum Reachability {
     None,
     /// It could not be reached, and is not to be tried again before this time.
     Failed(Error, Instant),
@@ -34,16 +34,16 @@ enum Contact {
 
 impl Rest {
     pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
-        Self { wire, caller, tenant, contact: Mutex::new(Contact::None) }
+        Self { wire, caller, tenant, reachability: Mutex::new(Reachability::None) }
     }
 
     /// Whether an error says that the REST API cannot be reached, and never could be.
-    pub(crate) fn is_out_of_reach(&self, error: &Error) -> bool {
-        error.kind() == ErrorKind::Unavailable && matches!(*self.lock(), Contact::Failed(..))
+    pub(crate) fn is_unreachable(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::Unavailable && matches!(*self.lock(), Reachability::Failed(..))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Contact> {
-        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Reachability> {
+        self.reachability.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tenant(&self) -> &str {
@@ -113,18 +113,18 @@ impl Rest {
     }
 
     pub(super) async fn send_as(&self, mut kind: Call, call: &RestCall) -> Result<bytes::Bytes> {
-        let contact = self.lock().clone();
-        match contact {
-            Contact::Answered => {}
-            Contact::Failed(error, until) if Instant::now() < until => return Err(error),
-            Contact::None | Contact::Failed(..) => {
-                kind = kind.within(kind.deadline.unwrap_or(FIRST_CONTACT).min(FIRST_CONTACT));
+        let reachability = self.lock().clone();
+        match reachability {
+            Reachability::Answered => {}
+            Reachability::Failed(error, until) if Instant::now() < until => return Err(error),
+            Reachability::None | Reachability::Failed(..) => {
+                kind = kind.within(kind.deadline.unwrap_or(UNREACHED_TIMEOUT).min(UNREACHED_TIMEOUT));
             }
         }
         let answer = self.caller.run(kind, || self.wire.send(kind.name, call)).await;
         let has_answered = answer.as_ref().map_or_else(|error| error.answer().is_some(), |_| true);
         if has_answered {
-            *self.lock() = Contact::Answered;
+            *self.lock() = Reachability::Answered;
             return answer;
         }
         answer.map_err(|error| self.unanswered(kind.name, error))
@@ -136,9 +136,9 @@ impl Rest {
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) || !error.is_transient() {
             return error;
         }
-        let mut contact = self.lock();
+        let mut reachability = self.lock();
         // One that has answered before is slow, or restarts.
-        if error.is_timeout() && matches!(*contact, Contact::Answered) {
+        if error.is_timeout() && matches!(*reachability, Reachability::Answered) {
             return error;
         }
         let never_sent = error.never_reached_server();
@@ -147,8 +147,8 @@ impl Rest {
         if never_sent {
             unreachable = unreachable.unsent();
         }
-        if !matches!(*contact, Contact::Answered) {
-            *contact = Contact::Failed(unreachable.clone(), Instant::now() + FIRST_CONTACT_PAUSE);
+        if !matches!(*reachability, Reachability::Answered) {
+            *reachability = Reachability::Failed(unreachable.clone(), Instant::now() + UNREACHED_RETRY_PAUSE);
         }
         unreachable
     }

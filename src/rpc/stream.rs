@@ -23,7 +23,7 @@ impl<T> Messages<T> {
                 token.accepted();
                 Ok(message.into())
             }
-            Err(status) => Err(token.judge(from_status(call, status))),
+            Err(status) => Err(token.mark_if_recoverable(from_status(call, status))),
         })))
     }
 
@@ -35,7 +35,7 @@ impl<T> Messages<T> {
     ) -> Result<Self> {
         match answer {
             Ok(stream) => Ok(Self::new(call, stream.into_inner(), Arc::clone(token))),
-            Err(status) => Err(token.judge(from_status(call, status))),
+            Err(status) => Err(token.mark_if_recoverable(from_status(call, status))),
         }
     }
 

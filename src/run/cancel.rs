@@ -341,7 +341,7 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
         Ok(RunDetails { outcome: Some(outcome), .. }) => Seen::EndedOtherwise(outcome.status()),
         Ok(details) => Seen::NotTaken(details.status),
         // Without REST, what gRPC says has to do: the run went on when it was cancelled.
-        Err(error) if client.rpc().rest.is_out_of_reach(&error) => match by_grpc {
+        Err(error) if client.rpc().rest.is_unreachable(&error) => match by_grpc {
             Some(RunStatus::Cancelled) => Seen::Done,
             Some(status) => Seen::EndedOtherwise(status),
             None => not_seen(error.after_the_act()),

@@ -18,13 +18,13 @@ const DEADLINE_SHARE: u32 = 10;
 
 /// How many things the next call may have. Pure: what the last call took is passed in.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct BatchSizer {
     items: usize,
     max_items: usize,
     target: Duration,
 }
 
-impl Pace {
+impl BatchSizer {
     /// For calls of at most so many things, with this deadline.
     pub(crate) fn new(max_items: usize, deadline: Duration) -> Self {
         Self { items: max_items.min(FIRST_ITEMS), max_items, target: deadline / DEADLINE_SHARE }
@@ -35,7 +35,7 @@ impl Pace {
     }
 
     /// A call with so many things took so long.
-    pub(crate) fn took(&mut self, items: usize, elapsed: Duration) {
+    pub(crate) fn record(&mut self, items: usize, elapsed: Duration) {
         if items == 0 {
             return;
         }
@@ -85,7 +85,7 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
     call: impl Fn(Vec<T>) -> F,
 ) -> Vec<Result<R>> {
     let things = things.into_iter();
-    let mut calls = Pace::new(MAX_ITEMS, deadline);
+    let mut calls = BatchSizer::new(MAX_ITEMS, deadline);
     let mut results = Vec::with_capacity(things.size_hint().0);
     let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
     for thing in things {
@@ -114,7 +114,7 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
 /// Makes the call. Returns the error if there is no server to make the next one to.
 async fn send<T, R, F: Future<Output = Vec<Result<R>>>>(
     chunk: Chunk<T>,
-    pace: &mut Pace,
+    sizer: &mut BatchSizer,
     call: &impl Fn(Vec<T>) -> F,
     results: &mut [Option<Result<R>>],
 ) -> Option<Error> {
@@ -123,7 +123,7 @@ async fn send<T, R, F: Future<Output = Vec<Result<R>>>>(
     }
     let (count, begun) = (chunk.items.len(), Instant::now());
     let answers = call(chunk.items).await;
-    pace.took(count, begun.elapsed());
+    sizer.record(count, begun.elapsed());
     let is_of_all = |kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::WorkflowNotFound);
     let gone = |error: &&Error| is_of_all(error.kind()) && error.never_reached_server();
     let last = answers.last().and_then(|answer| answer.as_ref().err()).filter(gone).cloned();
@@ -193,18 +193,18 @@ mod tests {
 
     #[test]
     fn calls_shrink_at_once_and_grow_by_steps() {
-        let mut pace = Pace::new(MAX_ITEMS, DEADLINE);
-        pace.took(250, Duration::from_secs(60));
-        assert_eq!(pace.items(), 12);
+        let mut sizer = BatchSizer::new(MAX_ITEMS, DEADLINE);
+        sizer.record(250, Duration::from_secs(60));
+        assert_eq!(sizer.items(), 12);
         for expected in [48, 192, 768, 1000, 1000] {
-            pace.took(pace.items(), Duration::from_millis(1));
-            assert_eq!(pace.items(), expected);
+            sizer.record(sizer.items(), Duration::from_millis(1));
+            assert_eq!(sizer.items(), expected);
         }
         // A call that was small by chance says little.
-        pace.took(1, Duration::ZERO);
-        assert_eq!(pace.items(), 1000);
-        pace.took(1, Duration::from_secs(60));
-        assert_eq!(pace.items(), 1, "never none");
+        sizer.record(1, Duration::ZERO);
+        assert_eq!(sizer.items(), 1000);
+        sizer.record(1, Duration::from_secs(60));
+        assert_eq!(sizer.items(), 1, "never none");
     }
 
     fn gone() -> Error {

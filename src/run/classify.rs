@@ -33,7 +33,7 @@ pub(crate) fn quick(run: RunId, workflow: Option<&str>, results: &[TaskEnd]) -> 
         // The one task of a run has the id of the run; of a run of several, one entry is not all.
         [one] if run.is(&one.id) => match &one.end {
             // Of an unknown workflow, the shape is not known.
-            Ok(output) => Some(completed(shaped(&one.task, workflow?, output.clone()))),
+            Ok(output) => Some(completed(wrap_output(&one.task, workflow?, output.clone()))),
             Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
             Err(text) => Some(failed(Some(&one.task), text)),
         },
@@ -94,7 +94,7 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
 /// What gRPC alone comes to; `None` if only REST can tell.
 ///
 /// gRPC tells neither a cancel from a schedule timeout, nor an execution timeout from a failure with the same words.
-pub(crate) fn by_grpc_alone(run: RunId, evidence: &Evidence) -> Option<Finding> {
+pub(crate) fn resolve_from_grpc(run: RunId, evidence: &Evidence) -> Option<Finding> {
     let grpc = evidence.grpc.as_ref()?;
     let status = by_grpc(grpc);
     let is_clear = |task: &GrpcTask| {
@@ -126,16 +126,16 @@ fn conflicts(
     evidence: &Evidence,
     tasks: &[TaskEvidence<'_>],
 ) -> Vec<Conflict> {
-    let designed = |task: &TaskEvidence<'_>| has_timed_out(task) && task.last_end("SCHEDULING_TIMED_OUT").is_some();
+    let is_expected_mismatch = |task: &TaskEvidence<'_>| has_timed_out(task) && task.last_end("SCHEDULING_TIMED_OUT").is_some();
     let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task, grpc: grpc.clone(), rest: rest.clone() })
     };
-    let of_run = differ(None, grpc, steady).filter(|_| !tasks.iter().any(designed));
+    let of_run = differ(None, grpc, steady).filter(|_| !tasks.iter().any(is_expected_mismatch));
     let done = evidence.grpc.as_ref().is_some_and(|run| run.done) && !evidence.is_of_one_task(run);
     let of_tasks = tasks
         .iter()
-        .filter(|task| done && !designed(task) && !is_behind(task))
+        .filter(|task| done && !is_expected_mismatch(task) && !is_behind(task))
         .filter_map(|task| differ(Some(task.name.clone()), task.grpc.map(|task| &task.status), &task.steady()?));
     of_run.into_iter().chain(of_tasks).collect()
 }
@@ -145,7 +145,7 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
         ([one], _) if one.id.is_of_its_own(run) => match task_outcome(one, status) {
             Outcome::Completed(Completed { output }) => {
                 let workflow = evidence.workflow.as_deref().unwrap_or(&one.name);
-                completed(shaped(&one.name, workflow, output))
+                completed(wrap_output(&one.name, workflow, output))
             }
             other => other,
         },
@@ -236,7 +236,7 @@ fn failed_by(task: Option<String>, text: Option<String>) -> Outcome {
 }
 
 /// What a run of one task ends with: a task that is a workflow of its own has that one's name.
-fn shaped(task: &str, workflow: &str, output: Payload) -> Payload {
+fn wrap_output(task: &str, workflow: &str, output: Payload) -> Payload {
     if task == workflow { output } else { object(&[(task, &output)]) }
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::{self, BoxFuture};
 use tokio::time::{Instant, sleep};
 
 use super::behind::may_be_behind;
-use super::classify::{Finding, by_grpc_alone, settled};
+use super::classify::{Finding, resolve_from_grpc, settled};
 use super::details::details;
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use super::history::attempts;
@@ -108,7 +108,7 @@ async fn fetch_until_whole(client: &Client, look: Look) -> Result<RunDetails> {
         let patient = Instant::now() < deadline;
         match gathered {
             // Neither is waited for: there may be no way to it.
-            Err(error) if client.rpc().rest.is_out_of_reach(&error) => return Err(error.unsent()),
+            Err(error) if client.rpc().rest.is_unreachable(&error) => return Err(error.unsent()),
             Err(error) if patient && may_recover(&error) => {
                 tracing::debug!(%run, %error, "a look has failed");
             }
@@ -116,7 +116,7 @@ async fn fetch_until_whole(client: &Client, look: Look) -> Result<RunDetails> {
             // A look does nothing.
             Err(error) => return Err(error.unsent()),
             Ok(()) if evidence.without_rest.is_some() => {
-                let Some(finding) = by_grpc_alone(run, &evidence) else { return Err(undecided(run, &evidence)) };
+                let Some(finding) = resolve_from_grpc(run, &evidence) else { return Err(undecided(run, &evidence)) };
                 return details(run, &evidence, &finding).map_err(Error::unsent);
             }
             Ok(()) => {
@@ -193,7 +193,7 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
         Err(error) if error.kind() == ErrorKind::TooLarge => evidence.grpc = None,
         Err(error) => return Err(error),
     }
-    let out_of_reach = |error: &&Error| evidence.grpc_suffices && rpc.rest.is_out_of_reach(error);
+    let out_of_reach = |error: &&Error| evidence.grpc_suffices && rpc.rest.is_unreachable(error);
     evidence.without_rest = rest.as_ref().err().filter(out_of_reach).cloned();
     if evidence.without_rest.is_some() {
         return Ok(());

@@ -83,7 +83,7 @@ fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
             earliest(&mut attempt.started_at, event.timestamp);
             raise(attempt, RunStatus::Running);
         }
-        Meaning::Ended(status) if !lasts(attempt, status, event.timestamp) => {}
+        Meaning::Ended(status) if !supersedes(attempt, status, event.timestamp) => {}
         Meaning::Ended(status) => {
             attempt.status = status.clone();
             attempt.finished_at = Some(event.timestamp);
@@ -93,10 +93,10 @@ fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
     }
 }
 
-/// Whether an end is the one that lasts, of two of one attempt: the one with an output; a failure rather than a cancel before it,
+/// Whether an end is the one that supersedes, of two of one attempt: the one with an output; a failure rather than a cancel before it,
 /// since all of the server turns then; and else the first. The engine lets the schedule timeout of a run pass that was cancelled
 /// while it was queued.
-fn lasts(attempt: &Attempt, status: &RunStatus, at: DateTime<Utc>) -> bool {
+fn supersedes(attempt: &Attempt, status: &RunStatus, at: DateTime<Utc>) -> bool {
     use RunStatus::{Cancelled, Completed, Failed};
     let Some(known) = attempt.finished_at.filter(|_| attempt.status.is_final()) else { return true };
     match (&attempt.status, status) {

@@ -210,7 +210,7 @@ impl<O> RunBuilder<O> {
         let mut run = self.placement.apply(common.with_input(self.input?))?;
         match (self.parent, self.child_key) {
             (Some(_), Some(key)) if key.is_empty() || key.parse::<i64>().is_ok() => {
-                let problem = format!("found {key:?}, accepted: a text that is no number, as children have those");
+                let problem = format!("found {key:?}, accepted: a string that is not a number");
                 return Err(Error::invalid("child key", problem));
             }
             (Some(parent), key) => {

@@ -116,7 +116,7 @@ impl WorkflowCache {
     /// The name of a workflow that differs from this one only in case, if the server has one. Both are names on the server.
     pub(crate) async fn same_but_for_case(client: &Client, name: &str) -> Result<Option<String>> {
         let lowered = name.to_lowercase();
-        rows_of(client, name, |found| found != name && found.to_lowercase() == lowered)
+        find_workflow(client, name, |found| found != name && found.to_lowercase() == lowered)
             .await
             .map(|found| found.map(|(name, _)| name))
     }
@@ -180,7 +180,7 @@ async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
 }
 
 /// The error of a run whose idempotency key cannot be evaluated.
-pub(super) fn no_key() -> Error {
+pub(super) fn invalid_idempotency_key() -> Error {
     let text = "nothing was started: the idempotency key of the run cannot be evaluated";
     Error::new(ErrorKind::Rejected, text).unsent()
 }
@@ -188,7 +188,7 @@ pub(super) fn no_key() -> Error {
 async fn look_up(client: &Client, name: &str) -> Result<WorkflowId> {
     let full = client.prefixed(name);
     let cache = WorkflowCache::of(client);
-    if let Some((full, id)) = rows_of(client, &full, |found| found == full).await? {
+    if let Some((full, id)) = find_workflow(client, &full, |found| found == full).await? {
         cache.learn(full, id);
         return Ok(id);
     }
@@ -197,7 +197,7 @@ async fn look_up(client: &Client, name: &str) -> Result<WorkflowId> {
 }
 
 /// The first workflow with such a name, among those that have `name` in theirs, whatever its case.
-async fn rows_of(
+async fn find_workflow(
     client: &Client,
     name: &str,
     is_wanted: impl Fn(&str) -> bool,

@@ -242,7 +242,7 @@ impl tower::Service<Uri> for Connector {
             match AbortOnDropHandle::new(connecting).await {
                 Ok(connected) => connected.map(TokioIo::new),
                 Err(error) => {
-                    let text = "the Tokio runtime that the client was made on has ended";
+                    let text = "the Tokio runtime that the client was created on has shut down";
                     Err(ConnectError::hopeless(text).with_kind(ErrorKind::Closed).with_source(error))
                 }
             }

@@ -112,12 +112,12 @@ pub(super) struct DialError {
 
 impl DialError {
     fn unresolved(source: io::Error) -> Self {
-        Self { detail: Some("the name could not be resolved".to_owned()), source }
+        Self { detail: Some("failed to resolve the host name".to_owned()), source }
     }
 
     fn of(mut failures: Vec<(SocketAddr, io::Error)>) -> Self {
         let detail = match &failures[..] {
-            [] => Some("the name has no address".to_owned()),
+            [] => Some("the host name has no addresses".to_owned()),
             [_] => None,
             several => {
                 let each = several.iter().map(|(address, error)| format!("{address} ({error})"));
@@ -236,7 +236,7 @@ mod tests {
         let error = result.unwrap_err();
         assert_eq!((error.detail, error.source.kind(), took), (None, io::ErrorKind::ConnectionRefused, 7));
         let (result, ..) = outcome(&[]).await;
-        assert_eq!(result.unwrap_err().detail.as_deref(), Some("the name has no address"));
+        assert_eq!(result.unwrap_err().detail.as_deref(), Some("the host name has no addresses"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -250,6 +250,6 @@ mod tests {
         let begin = Instant::now();
         let error = dial(&Silent, "a", 1, begin + LIMIT).await.unwrap_err();
         assert_eq!((error.source.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, LIMIT));
-        assert_eq!(error.detail.as_deref(), Some("the name could not be resolved"));
+        assert_eq!(error.detail.as_deref(), Some("failed to resolve the host name"));
     }
 }

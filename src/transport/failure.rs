@@ -22,15 +22,15 @@ pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
     }
     let lost = if find::<tower::buffer::error::Closed>(cause).is_some() {
         // The task that owns the channel is gone, and it took this call from nobody.
-        lost("the Tokio runtime that the client was made on has ended").with_kind(ErrorKind::Closed).unsent()
+        lost("the Tokio runtime that the client was created on has shut down").with_kind(ErrorKind::Closed).unsent()
     } else if find::<hyper::Error>(cause).is_some_and(hyper::Error::is_canceled) {
         lost("the connection was closed before the call was sent").unsent().transient()
     } else if is_refused(cause) {
         lost("the server refused the stream without processing it").unsent().transient()
     } else if is_hopeless(cause) {
-        lost("the connection broke")
+        lost("the connection was lost")
     } else {
-        lost("the connection broke before the answer was complete").transient()
+        lost("the connection was lost before the response was complete").transient()
     };
     lost.with_source(error)
 }

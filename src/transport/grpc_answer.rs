@@ -43,7 +43,7 @@ pub(super) struct Interrupted(Option<Status>);
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the answer broke off")?;
+        f.write_str("the response was interrupted")?;
         if self.0.is_none() { f.write_str(": it ended without a status") } else { Ok(()) }
     }
 }
@@ -111,15 +111,15 @@ fn is_grpc<B>(answer: &Response<B>) -> bool {
 
 /// Reads the beginning of a body. What does not come at once is left: it is only for the text.
 async fn read(answer: Response<Body>) -> HttpAnswer {
-    const ENOUGH: usize = 4096;
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const MAX_EXCERPT_BYTES: usize = 4096;
+    const EXCERPT_READ_TIMEOUT: Duration = Duration::from_secs(1);
     let (head, mut body) = answer.into_parts();
     let mut start = Vec::new();
-    if let Ok(over) = crate::runtime::timer("a call", Instant::now() + PATIENCE) {
+    if let Ok(over) = crate::runtime::timer("a call", Instant::now() + EXCERPT_READ_TIMEOUT) {
         let reading = async {
             while let Some(Ok(frame)) = body.frame().await {
                 start.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
-                if start.len() >= ENOUGH {
+                if start.len() >= MAX_EXCERPT_BYTES {
                     break;
                 }
             }
@@ -130,7 +130,7 @@ async fn read(answer: Response<Body>) -> HttpAnswer {
             () = over => {}
         }
     }
-    HttpAnswer::new(head.status, &head.headers, start.get(..ENOUGH).unwrap_or(&start))
+    HttpAnswer::new(head.status, &head.headers, start.get(..MAX_EXCERPT_BYTES).unwrap_or(&start))
 }
 
 /// The status among headers or trailers.
@@ -176,7 +176,7 @@ pub(crate) struct AnswerBody {
 impl AnswerBody {
     /// The end of a body that has no status.
     fn broken(&self, error: Option<Status>) -> Status {
-        let mut status = Status::unavailable("the answer broke off");
+        let mut status = Status::unavailable("the response was interrupted");
         match error {
             None if self.http != StatusCode::OK => {
                 status.set_source(Arc::new(HttpAnswer::new(self.http, &HeaderMap::new(), b"")))

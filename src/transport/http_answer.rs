@@ -54,7 +54,7 @@ impl fmt::Display for HttpAnswer {
             write!(f, " ({content_type})")?;
         }
         let likely = if self.status.is_success() { "another server or a proxy" } else { "a proxy" };
-        write!(f, ", likely by {likely}")?;
+        write!(f, ", probably from {likely}")?;
         if let Some(server) = &self.server {
             write!(f, " ({server})")?;
         }
@@ -123,10 +123,10 @@ fn without_tags(html: &str) -> String {
 }
 
 fn shortened(text: &str) -> String {
-    const LONGEST: usize = 120;
+    const MAX_HEADER_CHARS: usize = 120;
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let mut short: String = text.chars().take(LONGEST).map(printable).collect();
-    if text.chars().nth(LONGEST).is_some() {
+    let mut short: String = text.chars().take(MAX_HEADER_CHARS).map(printable).collect();
+    if text.chars().nth(MAX_HEADER_CHARS).is_some() {
         short.push('…');
     }
     short
@@ -186,16 +186,16 @@ mod tests {
         };
         assert_eq!(
             shown(StatusCode::SERVICE_UNAVAILABLE, &headers, BODIES[1]),
-            "Trigger was answered with HTTP 503 Service Unavailable (text/html), likely by a proxy (nginx/1.25): an error page"
+            "Trigger was answered with HTTP 503 Service Unavailable (text/html), probably from a proxy (nginx/1.25): an error page"
         );
         headers.insert(LOCATION, "https://a/".parse().unwrap());
         assert_eq!(
             shown(StatusCode::FOUND, &headers, b""),
-            "Trigger was answered with HTTP 302 Found (text/html), likely by a proxy (nginx/1.25), which redirects to https://a/"
+            "Trigger was answered with HTTP 302 Found (text/html), probably from a proxy (nginx/1.25), which redirects to https://a/"
         );
         assert_eq!(
             shown(StatusCode::BAD_GATEWAY, &HeaderMap::new(), BODIES[3]),
-            "Trigger was answered with HTTP 502 Bad Gateway, likely by a proxy: no healthy upstream"
+            "Trigger was answered with HTTP 502 Bad Gateway, probably from a proxy: no healthy upstream"
         );
     }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::protocol::{Protocol, unexpected};
 
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A record with a `ClientHello` that offers the usual ciphers of TLS 1.2 and 1.3. Its random numbers and its key are not
 /// random: no connection is made with them.
@@ -40,5 +40,5 @@ pub(super) async fn speaks_tls(mut connection: impl AsyncRead + AsyncWrite + Unp
         connection.read_exact(&mut first).await.ok()?;
         unexpected(Protocol::Http2, false, &first)
     };
-    matches!(timeout(PATIENCE, asked).await, Ok(Some(Protocol::Tls)))
+    matches!(timeout(PROBE_TIMEOUT, asked).await, Ok(Some(Protocol::Tls)))
 }

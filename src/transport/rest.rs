@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn pages_are_told_from_answers() {
         let error = refused(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<html><title>down</title></html>");
-        let text = "Get was answered with HTTP 503 Service Unavailable (text/html), likely by a proxy: down";
+        let text = "Get was answered with HTTP 503 Service Unavailable (text/html), probably from a proxy: down";
         assert_eq!((error.to_string().as_str(), error.is_transient()), (text, true));
         // What a proxy does not find is the API, not what the call is about.
         let not_found = |content_type, body| refused(StatusCode::NOT_FOUND, content_type, body).kind();

@@ -38,7 +38,7 @@ impl TokenHealth {
     }
 
     /// Marks the refusal of a token as transient, if it may be accepted again.
-    pub(crate) fn judge(&self, error: Error) -> Error {
+    pub(crate) fn mark_if_recoverable(&self, error: Error) -> Error {
         if is_about_token(&error) && !error.forbids_retries() && self.may_recover(Instant::now()) {
             return error.transient();
         }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     fn refused(health: &TokenHealth) -> bool {
-        health.judge(answered(Answer::Grpc(16))).is_transient()
+        health.mark_if_recoverable(answered(Answer::Grpc(16))).is_transient()
     }
 
     #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ mod tests {
         assert!(refused(&health), "the time counts from the last success");
         for (answer, is_transient) in [(Answer::Grpc(7), false), (Answer::Http(403), true), (Answer::Http(404), false)]
         {
-            assert_eq!(health.judge(answered(answer)).is_transient(), is_transient, "{answer:?}");
+            assert_eq!(health.mark_if_recoverable(answered(answer)).is_transient(), is_transient, "{answer:?}");
         }
     }
 }

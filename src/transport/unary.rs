@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
 /// A deadline that no caller will live to see, for those who ask for one beyond what a clock can tell.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What kind of call it is.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +89,7 @@ impl Caller {
     {
         let allowed = call.deadline.unwrap_or(self.deadline);
         let now = Instant::now();
-        let deadline = now.checked_add(allowed).unwrap_or(now + LONGEST);
+        let deadline = now.checked_add(allowed).unwrap_or(now + MAX_DEADLINE);
         let over = runtime::timer("a call", deadline)?;
         tokio::pin!(over);
         let (mut failures, mut last) = (0_u32, None);
@@ -105,7 +105,7 @@ impl Caller {
                     self.token.accepted();
                     return Ok(answer);
                 }
-                Err(error) => self.token.judge(error),
+                Err(error) => self.token.mark_if_recoverable(error),
             };
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());

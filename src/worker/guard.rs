@@ -12,15 +12,15 @@ use crate::model::payload::excerpt;
 const MAX_MESSAGE_BYTES: usize = 10_000;
 
 /// A future whose panics are values: the message of the panic.
-pub(super) struct Guarded<F: Future>(Option<Pin<Box<F>>>);
+pub(super) struct CatchPanic<F: Future>(Option<Pin<Box<F>>>);
 
-impl<F: Future> Guarded<F> {
+impl<F: Future> CatchPanic<F> {
     pub(super) fn new(future: F) -> Self {
         Self(Some(Box::pin(future)))
     }
 }
 
-impl<F: Future> Future for Guarded<F> {
+impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -40,7 +40,7 @@ impl<F: Future> Future for Guarded<F> {
     }
 }
 
-impl<F: Future> Guarded<F> {
+impl<F: Future> CatchPanic<F> {
     fn drop_future(&mut self) {
         let future = self.0.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
@@ -51,7 +51,7 @@ impl<F: Future> Guarded<F> {
     }
 }
 
-impl<F: Future> Drop for Guarded<F> {
+impl<F: Future> Drop for CatchPanic<F> {
     fn drop(&mut self) {
         self.drop_future();
     }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn run<T>(future: impl Future<Output = T>) -> Option<Result<T, String>> {
-        Guarded::new(future).now_or_never()
+        CatchPanic::new(future).now_or_never()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::guard::Guarded;
+use super::guard::CatchPanic;
 use super::registered::RegisteredTask;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -115,7 +115,7 @@ impl Job {
         let action = Arc::clone(&self.action);
         let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), told.clone());
         // Both halves can panic: making the future reads the input.
-        let code = Guarded::new(async {
+        let code = CatchPanic::new(async {
             // Boxed, because it is seldom under way and large.
             if let Err(text) = Box::pin(task.workflow.check(&self.client, self.action.workflow())).await {
                 return Err(TaskError::new(text));

@@ -97,7 +97,7 @@ impl TaskDefinition {
                 format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"),
             );
         }
-        if let Some(what) = self.handler.unusable_input() {
+        if let Some(what) = self.handler.non_object_input() {
             check(false, format!("its input type reads {what}, accepted: a type that reads a JSON object, or ()"));
         }
         for error in self.labels.keys().filter_map(|key| check_key(key).err()) {

@@ -93,7 +93,7 @@ pub(crate) trait Handler: Send + Sync {
     fn run(&self, payload: &str, context: Context, has_followers: bool) -> Running;
 
     /// What its input type reads, if that is never a JSON object.
-    fn unusable_input(&self) -> Option<&'static str>;
+    fn non_object_input(&self) -> Option<&'static str>;
 }
 
 pub(super) struct Typed<F, I, O> {
@@ -129,7 +129,7 @@ where
         }
     }
 
-    fn unusable_input(&self) -> Option<&'static str> {
+    fn non_object_input(&self) -> Option<&'static str> {
         never_an_object::<I>()
     }
 }

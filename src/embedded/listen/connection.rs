@@ -116,8 +116,8 @@ where
     };
     match ended {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(error = &*error, "a connection broke"),
-        Err(_) => tracing::debug!(?protocol, "a connection is dropped that did not end within the grace period"),
+        Ok(Err(error)) => tracing::debug!(error = &*error, "connection failed"),
+        Err(_) => tracing::debug!(?protocol, "dropped connection that did not close within the grace period"),
     }
     streams.end.cancel();
     streams.tasks.close();

@@ -90,7 +90,7 @@ pub(super) fn serve(
                         connections.spawn(connection::serve(stream, protocol, service.clone(), shared.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        tracing::warn!(%error, "failed to accept connection");
                         shared.stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
                     }
                 }

@@ -64,7 +64,7 @@ impl Query {
         match limit {
             Some(limit) if limit > MAX_PAGE => Err(Refusal::Description(
                 StatusCode::BAD_REQUEST,
-                format!("a page of the embedded engine has at most {MAX_PAGE} rows, got limit={limit}"),
+                format!("found limit={limit}, accepted: at most {MAX_PAGE} rows in a page of the embedded engine"),
             )),
             _ => Ok(limit),
         }
