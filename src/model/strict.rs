@@ -1,8 +1,8 @@
-//! Writing JSON without losing anything in silence.
+//! Serializing JSON without losing data silently.
 //!
-//! JSON has no NaN and no infinity, which `serde_json` writes as `null`. The engine cannot store U+0000, and keeps the numbers
-//! of inputs, metadata and parents' outputs as doubles, so that integers beyond 2^53 lose their last digits. All of these are
-//! refused here, with the path to the value.
+//! JSON has no NaN and no infinities; `serde_json` writes them as `null`. The engine cannot store U+0000, and stores the numbers
+//! of inputs, metadata and parents' outputs as doubles, so integers beyond ±2^53 lose their last digits. This serializer refuses
+//! all of these with the path to the value.
 
 use std::fmt::Display;
 
@@ -11,22 +11,22 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// The largest integer up to which a double has every integer.
+/// The largest integer up to which a double represents every integer.
 pub(crate) const MAX_EXACT_INTEGER: u64 = 1 << 53;
 
-/// How `serde_json` passes on JSON text that is written as it is.
+/// The name under which `serde_json` serializes raw JSON.
 const RAW_JSON: &str = "$serde_json::private::RawValue";
 
-/// What becomes of integers that a double does not hold.
+/// What to do with integers that a double cannot represent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Integers {
-    /// They are refused: the engine would change them.
+    /// Refuse them, because the engine would change them.
     Exact,
-    /// They stay as they are.
+    /// Keep them.
     Any,
 }
 
-/// A value that is checked while it is written.
+/// A value that is checked while it is serialized.
 pub(crate) struct Strict<'a, T: ?Sized> {
     value: &'a T,
     integers: Integers,
@@ -44,11 +44,11 @@ impl<T: Serialize + ?Sized> Serialize for Strict<'_, T> {
     }
 }
 
-/// A serializer, or a part of one, that refuses what would be changed on its way.
+/// A serializer, or a part of one, that refuses values that JSON or the engine would change.
 struct Checked<S> {
     inner: S,
     integers: Integers,
-    /// Whether it writes the text of raw JSON.
+    /// Whether the value is the text of raw JSON.
     is_raw: bool,
 }
 
@@ -81,12 +81,12 @@ fn check_float<E: serde::ser::Error>(value: impl Display, is_finite: bool) -> Re
 
 fn check_text<E: serde::ser::Error>(text: &str) -> Result<(), E> {
     if text.contains('\0') {
-        return Err(E::custom("found a string with the character U+0000, which the engine cannot store"));
+        return Err(E::custom("found a string with U+0000, accepted: strings without it, as the engine cannot store it"));
     }
     Ok(())
 }
 
-/// The path to where an error happened, from the outside in.
+/// Adds a path segment to an error, from the inside out.
 fn at<E: serde::ser::Error>(place: impl Display) -> impl FnOnce(E) -> E {
     move |error| E::custom(format_args!("{place}: {error}"))
 }
@@ -245,7 +245,7 @@ impl<S: Serializer> Serializer for Checked<S> {
     }
 }
 
-/// A sequence that knows where it is.
+/// A sequence that tracks its index for error texts.
 struct Counted<S> {
     inner: S,
     index: usize,
@@ -329,7 +329,7 @@ impl<S: SerializeMap> SerializeMap for Checked<S> {
     type Error = S::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        // Integers become strings as keys, and strings are kept.
+        // Integer keys become strings, and strings are kept.
         self.inner.serialize_key(&Strict::new(key, Integers::Any))
     }
 
@@ -356,7 +356,7 @@ impl<S: SerializeMap> SerializeMap for Checked<S> {
     }
 }
 
-/// Raw JSON is written as it is, so what is in it is read.
+/// Raw JSON is written unchanged, so its content is parsed and checked.
 fn check_raw<T: Serialize + ?Sized, E: serde::ser::Error>(text: &T, integers: Integers) -> Result<(), E> {
     let text = serde_json::to_value(text).map_err(E::custom)?;
     let json: serde_json::Value = serde_json::from_str(text.as_str().unwrap_or_default()).map_err(E::custom)?;
