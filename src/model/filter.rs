@@ -191,10 +191,10 @@ mod tests {
         let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         assert!(any.clone().metadata("a", "1").metadata("b", "2").check().is_ok());
         for (filter, text) in [
-            (any.clone().metadata("a", "1").metadata("a", "2"), "given twice"),
-            (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "given twice"),
-            (any.clone().metadata("a", "1").any_metadata("b", "2"), "accepted: either"),
-            (any.clone().tasks().parent(TaskId::from(run)), "tasks by event or by parent"),
+            (any.clone().metadata("a", "1").metadata("a", "2"), "twice, accepted: once"),
+            (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "twice, accepted: once"),
+            (any.clone().metadata("a", "1").any_metadata("b", "2"), "accepted: one of them"),
+            (any.clone().tasks().parent(TaskId::from(run)), "tasks with event or parent"),
             (any.clone().metadata("a:b", "1"), "without a colon"),
             (any.clone().metadata("hatchet__cron_name", "nightly"), "hatchet__"),
             (any.clone().status(RunStatus::Unknown("NOPE".into())), "\"NOPE\" is not known"),

@@ -1,5 +1,4 @@
-//! Running a user's code so that no panic of it gets out: not while it is polled, not while it is dropped, and not from the
-//! value that it panicked with.
+//! Runs user code and catches its panics: while it is polled, while it is dropped, and while the panic payload is dropped.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,10 +7,10 @@ use std::task::{Context, Poll};
 
 use crate::model::payload::excerpt;
 
-/// Panic messages are kept up to this many bytes.
+/// The maximum size of a panic message in bytes.
 const MAX_MESSAGE_BYTES: usize = 10_000;
 
-/// A future whose panics are values: the message of the panic.
+/// A future that resolves to an error with the panic message if the inner future panics.
 pub(super) struct CatchPanic<F: Future>(Option<Pin<Box<F>>>);
 
 impl<F: Future> CatchPanic<F> {
@@ -44,9 +43,9 @@ impl<F: Future> CatchPanic<F> {
     fn drop_future(&mut self) {
         let future = self.0.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
-            // Not within the macro: where nothing is logged, it would drop the panic as it is.
+            // Not evaluated within the macro: if logging is off, the macro would drop the panic payload unguarded.
             let panic = message(panic);
-            tracing::warn!(panic, "a task's code panicked while it was dropped");
+            tracing::warn!(panic, "task panicked while it was dropped");
         }
     }
 }
@@ -57,7 +56,7 @@ impl<F: Future> Drop for CatchPanic<F> {
     }
 }
 
-/// What a panic says. The value that it was raised with may itself panic when it is dropped.
+/// The message of a panic. Its payload may panic when it is dropped.
 fn message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let message = match text {
@@ -66,7 +65,7 @@ fn message(panic: Box<dyn Any + Send>) -> String {
         None => "the task panicked".into(),
     };
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        // There may be no end to these.
+        // Each payload may panic with another one, without end.
         std::mem::forget(another);
     }
     message

@@ -1,4 +1,4 @@
-//! What a worker can do: its workflows, as they are stored on the server, and the task for each action.
+//! The registered workflows of a worker, as they are stored on the server, and the task for each action.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,7 +12,7 @@ use crate::run::WorkflowCache;
 use crate::transport::retry_delay;
 use crate::workflow::{Definition, TaskDefinition};
 
-/// The engine answers INTERNAL to all but one of those who put the same new workflow at the same moment.
+/// If several clients store the same new workflow at the same moment, the engine answers all but one of them with INTERNAL.
 const MAX_PUT_RETRIES: u32 = 5;
 
 /// The tasks of a worker, by action.
@@ -23,7 +23,7 @@ pub(super) type Actions = Arc<HashMap<String, RegisteredTask>>;
 pub(super) struct RegisteredTask {
     pub(super) definition: Arc<TaskDefinition>,
     pub(super) workflow: Arc<RegisteredWorkflow>,
-    /// Whether other tasks get what it ends with.
+    /// Whether other tasks receive its output.
     pub(super) has_followers: bool,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct RegisteredTask {
 #[derive(Debug)]
 pub(super) struct RegisteredWorkflow {
     definition: Definition,
-    /// Its id on the server, once it is stored.
+    /// The id on the server, once the workflow is stored.
     id: RwLock<Option<WorkflowId>>,
 }
 
@@ -50,21 +50,22 @@ pub(super) fn tasks(client: &Client, definition: &Definition) -> Vec<(String, Re
 }
 
 impl RegisteredWorkflow {
-    /// Refuses to run beside a workflow whose actions would be the same: the engine lowers them, so that each worker would be
-    /// given the other's tasks. Only REST lists workflows; without it, [`check`](Self::check) finds out at the first such task.
+    /// Refuses a workflow whose actions collide with those of another one. The engine converts actions to lower case, and would assign
+    /// the tasks of each workflow to the workers of both. Only REST lists workflows; without it, [`check`](Self::check) detects the
+    /// collision at the first such task.
     pub(super) async fn check_name(&self, client: &Client) -> Result<()> {
         let name = client.prefixed(&self.definition.name);
         match WorkflowCache::same_but_for_case(client, &name).await {
             Ok(None) => Ok(()),
             Ok(Some(other)) => {
                 let text = format!(
-                    "the server has a workflow {other:?}: it differs from {name:?} only in case, so that their workers would \
-                     run each other's tasks; rename one of them, or delete the other"
+                    "found {name:?}, accepted: a name that differs from the server's workflow {other:?} in more than case; their \
+                    workers would run each other's tasks"
                 );
                 Err(Error::new(ErrorKind::AlreadyExists, text).unsent())
             }
             Err(error) => {
-                tracing::warn!(workflow = name, %error, "cannot look for workflows whose name differs only in case");
+                tracing::warn!(workflow = name, %error, "failed to list workflows whose name differs only in case");
                 Ok(())
             }
         }
@@ -91,26 +92,26 @@ impl RegisteredWorkflow {
         }
     }
 
-    /// Whether a task of the workflow with this id is this workflow's.
+    /// Checks that a task of the workflow with this id belongs to this workflow.
     ///
     /// # Errors
-    /// The text for the task's failure if it is not.
+    /// The text for the task's failure if it does not.
     pub(super) async fn check(&self, client: &Client, id: Option<&str>) -> std::result::Result<(), String> {
         let Some(id) = id.and_then(|id| convert::id::<WorkflowId>(id).ok()) else { return Ok(()) };
         let known = *self.id.read().unwrap_or_else(PoisonError::into_inner);
         if known.is_none_or(|known| known == id) {
             return Ok(());
         }
-        // It may have been deleted and stored anew since this worker started.
+        // The workflow may have been deleted and stored again since this worker started.
         match self.put(client).await {
             Ok(current) if current != id => Err(format!(
-                "the task is of workflow {id}, whose actions differ only in case from those of workflow {:?} ({current}), which \
-                 this worker has",
+                "the task belongs to workflow {id}, whose actions differ only in case from those of workflow {:?} ({current}), \
+                which this worker has registered",
                 self.definition.name
             )),
             Ok(_) => Ok(()),
             Err(error) => {
-                Err(format!("cannot find out whether the task is of workflow {:?}: {error}", self.definition.name))
+                Err(format!("failed to verify that the task belongs to workflow {:?}: {error}", self.definition.name))
             }
         }
     }
