@@ -1,4 +1,4 @@
-//! The Tokio runtime that the crate runs on: refused by a typed error where it lacks something, and not by a panic later.
+//! Checks of the current Tokio runtime: a missing feature is a typed error instead of a panic later.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::panic::catch_unwind;
@@ -8,17 +8,17 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a caller is going to use.
+/// The features of a runtime that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Timers,
     TimersAndSockets,
 }
 
-/// Refuses to go on where there is no Tokio runtime, or one that lacks what is needed.
+/// Returns an error if there is no current Tokio runtime, or if it lacks a required feature.
 ///
-/// Tokio has no question for what a runtime has, it panics. Where there are no timers or no sockets, its panic is caught here:
-/// the panic hook runs and prints it, and the caller gets the error.
+/// Tokio has no API to query the features of a runtime; it panics. This function catches that panic: the panic hook still runs
+/// and prints it, and the caller gets the error.
 pub(crate) fn require(what: &str, needs: Needs) -> Result<()> {
     drop(timer(what, Instant::now())?);
     if needs == Needs::TimersAndSockets && !has_sockets() {
@@ -27,13 +27,13 @@ pub(crate) fn require(what: &str, needs: Needs) -> Result<()> {
     Ok(())
 }
 
-/// The caller's runtime, if it has what is needed.
+/// The caller's runtime, if it has the required features.
 pub(crate) fn current(what: &str, needs: Needs) -> Result<Handle> {
     require(what, needs)?;
     handle(what)
 }
 
-/// A timer on the caller's runtime, if that has any.
+/// A timer on the caller's runtime, if it has timers.
 pub(crate) fn timer(what: &str, at: Instant) -> Result<Sleep> {
     handle(what)?;
     catch_unwind(|| sleep_until(at))
@@ -41,15 +41,14 @@ pub(crate) fn timer(what: &str, at: Instant) -> Result<Sleep> {
 }
 
 fn handle(what: &str) -> Result<Handle> {
-    Handle::try_current()
-        .map_err(|error| refusal(what, "a Tokio runtime: call it from within one").with_source(error))
+    Handle::try_current().map_err(|error| refusal(what, "a Tokio runtime: call it from within one").with_source(error))
 }
 
 fn refusal(what: &str, needed: &str) -> Error {
     Error::new(ErrorKind::Config, format!("{what} needs {needed}")).unsent()
 }
 
-/// Whether sockets can be used. A system that gives out none has its own errors for that, later.
+/// Whether the runtime has I/O enabled. If the system refuses a socket, later calls report that error.
 fn has_sockets() -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
         socket.set_nonblocking(true)?;

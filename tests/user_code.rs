@@ -165,8 +165,8 @@ async fn an_input_that_no_run_can_have_is_refused_when_the_worker_is_built() {
     let error = hatchet.worker("worker").register(&number).register(&list).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     for text in [
-        "task \"number\": its input type reads a number, accepted: a type that reads a JSON object, or ()",
-        "task \"list\": its input type reads a list",
+        "task \"number\": input type: found a type that deserializes from a number, accepted: one that deserializes from a JSON object, or ()",
+        "task \"list\": input type: found a type that deserializes from a list",
     ] {
         assert!(error.to_string().contains(text), "{error}");
     }
@@ -212,7 +212,7 @@ async fn workflows_that_differ_only_in_case_are_refused_or_fail_by_name() {
     let first = worker(&hatchet, &upper).await;
     let refused = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
     assert_eq!((refused.kind(), refused.never_reached_server()), (ErrorKind::AlreadyExists, true));
-    assert!(refused.to_string().starts_with("the server has a workflow \"SendEmail\": it differs"), "{refused}");
+    assert!(refused.to_string().contains("the server's workflow \"SendEmail\" in more than case"), "{refused}");
 
     // Where the list of workflows cannot be had, each run is looked at.
     engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::Refuse(501), 1).unwrap();

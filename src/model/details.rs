@@ -90,7 +90,7 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
-/// The number of the attempt that has been retried so often. Both numbers come from outside, so they may be as large as can be.
+/// The attempt number for a retry count. Both come from outside the process and may have any value.
 pub(crate) fn attempt_number(retry_count: u32) -> u32 {
     retry_count.saturating_add(1)
 }

@@ -81,7 +81,9 @@ fn check_float<E: serde::ser::Error>(value: impl Display, is_finite: bool) -> Re
 
 fn check_text<E: serde::ser::Error>(text: &str) -> Result<(), E> {
     if text.contains('\0') {
-        return Err(E::custom("found a string with U+0000, accepted: strings without it, as the engine cannot store it"));
+        return Err(E::custom(
+            "found a string with U+0000, accepted: strings without it, as the engine cannot store it",
+        ));
     }
     Ok(())
 }

@@ -10,10 +10,10 @@ use super::rest_types::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, Workflow
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 
-/// How long a REST API that has never answered is tried. Some services reach only the gRPC port: for them, what needs REST is to
-/// fail soon.
+/// The deadline of a call while the REST API has never answered. Some services can reach the gRPC port only; their calls that
+/// need REST should fail soon.
 const UNREACHED_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a REST API that has never answered is not tried again.
+/// How long calls fail immediately after a REST API that has never answered could not be reached.
 const UNREACHED_RETRY_PAUSE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Rest {
@@ -27,7 +27,7 @@ pub(crate) struct Rest {
 #[derive(Clone)]
 enum Reachability {
     None,
-    /// It could not be reached, and is not to be tried again before this time.
+    /// It could not be reached. Calls fail with this error until this time.
     Failed(Error, Instant),
     Answered,
 }
@@ -37,7 +37,7 @@ impl Rest {
         Self { wire, caller, tenant, reachability: Mutex::new(Reachability::None) }
     }
 
-    /// Whether an error says that the REST API cannot be reached, and never could be.
+    /// Whether an error means that the REST API cannot be reached and has never answered.
     pub(crate) fn is_unreachable(&self, error: &Error) -> bool {
         error.kind() == ErrorKind::Unavailable && matches!(*self.lock(), Reachability::Failed(..))
     }
@@ -132,12 +132,12 @@ impl Rest {
 
     /// The error of a call that was not answered.
     fn unanswered(&self, name: &str, error: Error) -> Error {
-        // What another try would not change says itself what is wrong.
+        // A permanent error already has the reason.
         if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) || !error.is_transient() {
             return error;
         }
         let mut reachability = self.lock();
-        // One that has answered before is slow, or restarts.
+        // An API that has answered before is slow or restarting.
         if error.is_timeout() && matches!(*reachability, Reachability::Answered) {
             return error;
         }
@@ -156,7 +156,7 @@ impl Rest {
 
 pub(super) fn decode<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
-        Error::new(ErrorKind::Decode, format!("cannot read the answer while {name}")).with_source(error)
+        Error::new(ErrorKind::Decode, format!("failed to decode the response while {name}")).with_source(error)
     })
 }
 

@@ -88,7 +88,10 @@ impl CancelOptions {
                 return Err(Error::invalid(field, found));
             }
             if text.contains('\0') {
-                return Err(Error::invalid(field, "found the character U+0000, accepted: all other characters, as the engine cannot store it"));
+                return Err(Error::invalid(
+                    field,
+                    "found the character U+0000, accepted: all other characters, as the engine cannot store it",
+                ));
             }
         }
         Ok(())

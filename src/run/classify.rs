@@ -126,7 +126,8 @@ fn conflicts(
     evidence: &Evidence,
     tasks: &[TaskEvidence<'_>],
 ) -> Vec<Conflict> {
-    let is_expected_mismatch = |task: &TaskEvidence<'_>| has_timed_out(task) && task.last_end("SCHEDULING_TIMED_OUT").is_some();
+    let is_expected_mismatch =
+        |task: &TaskEvidence<'_>| has_timed_out(task) && task.last_end("SCHEDULING_TIMED_OUT").is_some();
     let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task, grpc: grpc.clone(), rest: rest.clone() })

@@ -1,4 +1,4 @@
-//! From a host and a port to a TCP connection, over all addresses of the host (RFC 8305, "happy eyeballs").
+//! Connects to a host and port over TCP, trying all addresses of the host (RFC 8305, "Happy Eyeballs").
 
 use std::future::Future;
 use std::io;
@@ -11,12 +11,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-/// When the next address is tried although the one before has not failed yet: what the RFC recommends.
+/// The delay after which the next address is tried even if the previous one has not failed yet, as the RFC recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// How a host gets its addresses. The system's resolver, but for tests.
+/// Resolves a host to its addresses: the system's resolver, except in tests.
 pub(super) trait Resolve: Send + Sync {
     fn resolve(&self, host: &str, port: u16) -> Resolving;
 }
@@ -30,7 +30,7 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Connects to the first address of a host that accepts.
+/// Connects to the first address of a host that accepts the connection.
 pub(super) async fn dial(
     resolver: &dyn Resolve,
     host: &str,
@@ -45,7 +45,7 @@ pub(super) async fn dial(
     race(addresses, deadline, TcpStream::connect).await
 }
 
-/// The addresses with the two families in turns, beginning with the one that the resolver prefers, each address once.
+/// The addresses with alternating families, starting with the family that the resolver prefers, without duplicates.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
@@ -64,8 +64,8 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Tries addresses one after the other, without waiting longer than [`ATTEMPT_DELAY`] for one to fail. The first that
-/// connects wins, and the others are dropped.
+/// Tries the addresses in order, and starts the next one after [`ATTEMPT_DELAY`] at the latest. The first established connection
+/// is returned, and the others are dropped.
 async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     deadline: Instant,
@@ -90,7 +90,7 @@ where
                     pending.retain(|other| *other != address);
                     failures.push((address, error));
                 }
-                // All have failed, or there was none.
+                // All addresses have failed, or there was none.
                 None => return Err(DialError::of(failures)),
             },
             () = sleep_until(deadline) => {
@@ -102,10 +102,10 @@ where
     }
 }
 
-/// Why no address of a host could be connected to.
+/// The error if no address of a host could be connected to.
 #[derive(Debug)]
 pub(super) struct DialError {
-    /// What was tried, where the source does not say it all.
+    /// The addresses that were tried, if there were several, or the failed step.
     pub(super) detail: Option<String>,
     pub(super) source: io::Error,
 }
@@ -129,8 +129,8 @@ impl DialError {
     }
 }
 
-/// How much a failure says. A refusal by a server says more than silence, and silence more than a family of addresses
-/// that this machine does not have. Of equals, the last one counts.
+/// The rank of a failure; the highest one is reported, and the last one among equals. A refusal by the server ranks over a
+/// timeout, and a timeout over an address family that this machine does not support.
 fn weight(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable => 0,

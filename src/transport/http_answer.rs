@@ -1,4 +1,4 @@
-//! Answers of HTTP that are not the server's own: what their status means, and who has likely sent them.
+//! HTTP responses that do not come from the server: the meaning of their status, and their probable sender.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::status::pushback;
 use crate::error::{Answer, Error, ErrorKind};
 
-/// An error page, most likely of a proxy, where gRPC or JSON was expected.
+/// An error page, probably from a proxy, instead of gRPC or JSON.
 #[derive(Debug)]
 pub(super) struct HttpAnswer {
     status: StatusCode,
@@ -21,7 +21,7 @@ pub(super) struct HttpAnswer {
 }
 
 impl HttpAnswer {
-    /// `start` is the beginning of the body.
+    /// `start`: the start of the body.
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, start: &[u8]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(shortened);
         Self {
@@ -34,13 +34,13 @@ impl HttpAnswer {
         }
     }
 
-    /// The error about a call that was answered so.
+    /// The error of a call with this response.
     pub(super) fn error(&self, call: &str) -> Error {
         let error = Error::new(ErrorKind::Server, format!("{call} was answered with {self}"));
         let error = error.with_answer(Answer::Http(self.status.as_u16())).with_retry_after(self.retry_after);
         match meaning(self.status) {
             _ if self.status.is_success() => error.with_kind(ErrorKind::Decode),
-            // Whoever has answered does not know of such things as runs: it is the call that it did not find.
+            // The sender does not know about runs: 404 means that the route does not exist.
             Meaning { kind: ErrorKind::NotFound, .. } => error.with_kind(ErrorKind::Unimplemented).unsent(),
             meaning => meaning.mark(error),
         }
@@ -70,16 +70,16 @@ impl fmt::Display for HttpAnswer {
 
 impl std::error::Error for HttpAnswer {}
 
-/// What an HTTP status means for the call that it answers.
+/// The meaning of an HTTP status for its call.
 pub(super) struct Meaning {
     kind: ErrorKind,
     transient: bool,
-    /// Nothing was done: the request was refused or sent elsewhere.
+    /// The call was not processed: the request was refused or redirected.
     unsent: bool,
 }
 
 impl Meaning {
-    /// Marks an error of a call that was answered so. What forbids retries is already in it.
+    /// Marks the error of a call with this status. A retry pushback is already in the error.
     pub(super) fn mark(&self, error: Error) -> Error {
         let error = error.with_kind(self.kind);
         let error = if self.unsent { error.unsent() } else { error };
@@ -87,11 +87,11 @@ impl Meaning {
     }
 }
 
-/// The one table of HTTP statuses, for gRPC and for REST.
+/// The table of HTTP statuses for gRPC and REST.
 pub(super) fn meaning(status: StatusCode) -> Meaning {
     let (kind, transient, unsent) = match status.as_u16() {
         300..=399 => (ErrorKind::Server, false, true),
-        // The server has one answer for a missing, a wrong, an expired and a foreign token, and it is 403.
+        // The server answers 403 to a missing, invalid, expired or foreign token.
         401 | 403 => (ErrorKind::Unauthenticated, false, true),
         404 => (ErrorKind::NotFound, false, true),
         408 => (ErrorKind::Timeout, true, false),
@@ -105,7 +105,7 @@ pub(super) fn meaning(status: StatusCode) -> Meaning {
     Meaning { kind, transient, unsent }
 }
 
-/// The first line of a body that has text in it, without tags if it is HTML.
+/// The first line of a body with text, without tags if it is HTML.
 fn excerpt(start: &[u8]) -> Option<String> {
     let body = String::from_utf8_lossy(start);
     let body = body.trim_start();

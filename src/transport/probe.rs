@@ -1,7 +1,7 @@
-//! Finding out whether a server speaks TLS, without speaking it.
+//! Detects whether a server expects TLS, without a TLS implementation.
 //!
-//! Some servers with TLS, those written in Go among them, answer plain text with nothing but the end of the connection,
-//! as a server that is shutting down does. What they answer to the first message of TLS tells the two apart.
+//! Some TLS servers, such as those written in Go, answer plain text by closing the connection, like a server that is shutting
+//! down. Their response to a TLS `ClientHello` distinguishes the two.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const CLIENT_HELLO: &[u8] = &[
     9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
 
-/// Whether what is at the other end of a new connection answers in TLS.
+/// Whether the peer of a new connection answers in TLS.
 pub(super) async fn speaks_tls(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> bool {
     let asked = async {
         let mut first = [0; 1];

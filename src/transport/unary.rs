@@ -14,7 +14,7 @@ use super::token_health::TokenHealth;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
-/// A deadline that no caller will live to see, for those who ask for one beyond what a clock can tell.
+/// The deadline (100 years) for calls whose deadline is beyond the range of the clock.
 const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What kind of call it is.
@@ -58,12 +58,12 @@ impl Caller {
         Self { deadline, budget: Arc::default(), token: Arc::default() }
     }
 
-    /// One for another API of the same server: what one makes of a token says nothing about the other.
+    /// A caller for another API of the same server, with its own token state: each API checks the token by itself.
     pub(crate) fn for_other_api(&self) -> Self {
         Self { token: Arc::default(), ..self.clone() }
     }
 
-    /// What is known of the token.
+    /// Whether the token was accepted or refused.
     pub(crate) fn token(&self) -> &Arc<TokenHealth> {
         &self.token
     }
@@ -121,7 +121,7 @@ impl Caller {
     }
 }
 
-/// The deadline passed during a try, with the error of the try before that as its source.
+/// The error if the deadline passed during a try, with the error of the previous try as its source.
 fn timed_out(call: &str, allowed: Duration, failures: u32, last: Option<Error>) -> Error {
     let text = format!("{call} was not answered within {allowed:?}");
     let Some(last) = last else { return Error::new(ErrorKind::Timeout, text).transient() };

@@ -85,7 +85,10 @@ impl Common {
 fn check(key: &str, scope: Option<&str>) -> Result<()> {
     for (field, text) in [("event key", Some(key)), ("event scope", scope)] {
         if text.is_some_and(|text| text.contains('\0')) {
-            return Err(Error::invalid(field, "found the character U+0000, accepted: all other characters, as the engine cannot store it"));
+            return Err(Error::invalid(
+                field,
+                "found the character U+0000, accepted: all other characters, as the engine cannot store it",
+            ));
         }
     }
     if key.is_empty() {

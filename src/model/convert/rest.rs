@@ -21,7 +21,7 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
     let full = row.workflow_name.unwrap_or_default();
     let own = namespace.map_or(Some(full.as_str()), |namespace| full.strip_prefix(namespace));
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
-    // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and cut by this one.
+    // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and paged by `metadata.createdAt`.
     let created_at = row.metadata.created_at.or(row.created_at).ok_or_else(|| {
         Error::new(
             ErrorKind::Decode,
