@@ -93,7 +93,7 @@ impl Methods {
 }
 
 impl Faults {
-    /// No faults yet, for the engine with this clock.
+    /// An empty set of faults, for the engine with this clock.
     pub(super) fn of(clock: Clock) -> Self {
         Self(Arc::new(Inner { clock, ..Inner::default() }))
     }

@@ -1,4 +1,4 @@
-//! A panic in the core is noticed by all: tests of the engine as a whole.
+//! Tests that a panic in the core is reported to all callers.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -14,7 +14,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<String>().unwrap()
 }
 
-/// What a future panics with.
+/// The panic message of a future.
 async fn panic_of<T>(future: impl Future<Output = T>) -> String {
     let panic = AssertUnwindSafe(future).catch_unwind().await.err().unwrap();
     message(&*panic).to_owned()

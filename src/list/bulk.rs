@@ -1,5 +1,5 @@
-//! Doing something to all runs that match a filter, to the end, in bounded memory: but for the ids of the runs, which are
-//! remembered so that nothing is done to one of them twice.
+//! Actions on all runs that match a filter. Memory is bounded, except for the ids of the runs, which are kept so that no run is
+//! acted on twice.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -147,7 +147,7 @@ impl RunReports {
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
     ) -> Self {
         let items = RunItems::new(client.clone(), filter);
-        // Whatever the list shows twice, nothing is done to a run twice.
+        // The list may contain a run twice. No run is acted on twice.
         let walk = (client, items, HashSet::new(), Box::new(act) as Act);
         let batches = unfold(Some(walk), move |walk| async move {
             let (client, mut items, mut acted_on, act) = walk?;

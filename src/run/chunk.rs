@@ -1,7 +1,7 @@
 //! Things that go in one call, as many as fit.
 //!
-//! A call that passes its deadline leaves all of its things in doubt. So calls are kept short: they begin small, and grow to as
-//! many things as were done in a fraction of the deadline.
+//! If a call exceeds its deadline, the result of all of its items is unknown. So calls are kept short: the first one is small, and
+//! later ones have as many items as the server processes in a fraction of the deadline.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What one call takes at the most.
 const MAX_ITEMS: usize = 1000;
-/// What the first call takes at the most: by then it is not known how long the server takes for each.
+/// The maximum number of items in the first call, when the speed of the server is not known yet.
 const FIRST_ITEMS: usize = 250;
-/// How long a call should take, as a part of its deadline.
+/// The target duration of a call, as a fraction of its deadline.
 const DEADLINE_SHARE: u32 = 10;
 
-/// How many things the next call may have. Pure: what the last call took is passed in.
+/// Computes the size of the next call. Pure: the durations of calls are passed in.
 #[derive(Debug)]
 pub(crate) struct BatchSizer {
     items: usize,
@@ -25,7 +25,7 @@ pub(crate) struct BatchSizer {
 }
 
 impl BatchSizer {
-    /// For calls of at most so many things, with this deadline.
+    /// For calls of at most `max_items` with this deadline.
     pub(crate) fn new(max_items: usize, deadline: Duration) -> Self {
         Self { items: max_items.min(FIRST_ITEMS), max_items, target: deadline / DEADLINE_SHARE }
     }
@@ -34,13 +34,13 @@ impl BatchSizer {
         self.items
     }
 
-    /// A call with so many things took so long.
+    /// Records the duration of a call.
     pub(crate) fn record(&mut self, items: usize, elapsed: Duration) {
         if items == 0 {
             return;
         }
         let each = elapsed.as_nanos() / items as u128;
-        // As many as would have been done in time; from one call to the next no more than four times as many.
+        // As many as would have been processed in the target duration, but at most four times the size of this call.
         let in_time = self.target.as_nanos().checked_div(each).and_then(|items| usize::try_from(items).ok());
         let growth = items.saturating_mul(4).max(self.items);
         self.items = in_time.unwrap_or(usize::MAX).min(growth).clamp(1, self.max_items);
@@ -76,8 +76,8 @@ impl<T> Chunk<T> {
 
 /// Sends things with their sizes, as many in one call as fit, one call after the other: one result for each, in their order.
 ///
-/// What cannot be sent is an error in its place and does not hold up the others. When there is no server to call, or no such
-/// workflow, what is left is not tried.
+/// An item that cannot be sent is an error in its result and does not affect the others. If the server cannot be reached or the
+/// workflow does not exist, the remaining items are not tried.
 pub(crate) async fn in_chunks<T, R, F: Future<Output = Vec<Result<R>>>>(
     things: impl IntoIterator<Item = Result<(T, usize)>>,
     limit: usize,
@@ -164,7 +164,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// A server that takes so long for each thing: the sizes of the calls for `total` of them, and the longest call.
+    /// Calls a server that takes `each` for every item: the sizes of the calls for `total` items, and the longest call.
     async fn calls_at(each: Duration, total: usize) -> (Vec<usize>, Duration) {
         let (calls, longest) = (RefCell::new(Vec::new()), Cell::new(Duration::ZERO));
         let results = in_chunks((0..total).map(|at| Ok((at, 1))), usize::MAX, DEADLINE, async |things: Vec<usize>| {
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(calls, [250, 1000, 1000, 750]);
         let (calls, longest) = calls_at(Duration::from_millis(1), 3000).await;
         assert_eq!((calls, longest), (vec![250, 1000, 1000, 750], Duration::from_secs(1)));
-        // As slow as a loaded engine with a workflow that listens: a thousand at once would take half of the deadline.
+        // As slow as a loaded engine: a call with 1000 items would take half of the deadline.
         let (calls, longest) = calls_at(Duration::from_millis(14), 1000).await;
         assert_eq!((calls, longest), (vec![250, 214, 214, 214, 108], Duration::from_millis(3500)));
         let (calls, longest) = calls_at(Duration::from_millis(100), 400).await;
@@ -200,7 +200,7 @@ mod tests {
             sizer.record(sizer.items(), Duration::from_millis(1));
             assert_eq!(sizer.items(), expected);
         }
-        // A call that was small by chance says little.
+        // The duration of a small call is not representative.
         sizer.record(1, Duration::ZERO);
         assert_eq!(sizer.items(), 1000);
         sizer.record(1, Duration::from_secs(60));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the sizes fall and however long calls take, no call is over either limit, nothing is left out, and all is answered in its place.
+        /// For all sizes and durations, no call exceeds either limit, no item is omitted, and results are in the order of the items.
         #[test]
         fn calls_keep_both_limits(sizes in proptest::collection::vec(0usize..400, 0..3000), limit in 400usize..600_000) {
             let calls = RefCell::new(Vec::new());

@@ -32,7 +32,7 @@ pub(crate) fn quick(run: RunId, workflow: Option<&str>, results: &[TaskEnd]) -> 
     match results {
         // The one task of a run has the id of the run; of a run of several, one entry is not all.
         [one] if run.is(&one.id) => match &one.end {
-            // Of an unknown workflow, the shape is not known.
+            // If the workflow is unknown, so is the shape of its output.
             Ok(output) => Some(completed(wrap_output(&one.task, workflow?, output.clone()))),
             Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
             Err(text) => Some(failed(Some(&one.task), text)),
@@ -91,9 +91,9 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
     }
 }
 
-/// What gRPC alone comes to; `None` if only REST can tell.
+/// Resolves the run from gRPC alone. `None` if REST is needed.
 ///
-/// gRPC tells neither a cancel from a schedule timeout, nor an execution timeout from a failure with the same words.
+/// gRPC does not distinguish a cancel from a schedule timeout, nor an execution timeout from a failure with the same error text.
 pub(crate) fn resolve_from_grpc(run: RunId, evidence: &Evidence) -> Option<Finding> {
     let grpc = evidence.grpc.as_ref()?;
     let status = by_grpc(grpc);
@@ -183,7 +183,7 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
     }
 }
 
-/// Whether a task of a failed run may be why the run failed.
+/// Whether a task of a failed run may be the reason for the failure.
 fn may_have_failed(task: &TaskEvidence<'_>) -> bool {
     is_behind(task) || task.attempts.last().is_none_or(|last| has_failed(last) || !last.status.is_final())
 }
@@ -204,7 +204,7 @@ fn failure(task: &TaskEvidence<'_>) -> Outcome {
     if !has_that_error(task) {
         return failed_by(name, error_text(task));
     }
-    // REST shows a cancelled task as failed when its schedule timeout passes later.
+    // REST shows a cancelled task as failed after its schedule timeout has passed.
     if task.was_cancelled() {
         return cancelled(task.last_end("CANCELLED").unwrap_or_default());
     }
@@ -236,7 +236,7 @@ fn failed_by(task: Option<String>, text: Option<String>) -> Outcome {
     Outcome::Failed(Failure { task, message: text.unwrap_or_default() })
 }
 
-/// What a run of one task ends with: a task that is a workflow of its own has that one's name.
+/// The output of a single-task run. A task that was registered by itself has the name of its workflow; other outputs are wrapped.
 fn wrap_output(task: &str, workflow: &str, output: Payload) -> Payload {
     if task == workflow { output } else { object(&[(task, &output)]) }
 }
@@ -416,7 +416,7 @@ mod tests {
             ),
             ("CANCELLED", "FAILED", &[("SCHEDULING_TIMED_OUT", "")], &[Err("")], "timed out Schedule ", false),
             ("CANCELLED", "CANCELLED", &[("CANCELLED", "")], &[Err("")], "was cancelled", false),
-            // Cancelled while it was queued: the schedule timeout passes all the same, and REST turns.
+            // Cancelled while it was queued: the schedule timeout still passes, and REST shows the run as failed.
             (
                 "CANCELLED",
                 "FAILED",

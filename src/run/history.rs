@@ -93,16 +93,16 @@ fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
     }
 }
 
-/// Whether an end is the one that supersedes, of two of one attempt: the one with an output; a failure rather than a cancel before it,
-/// since all of the server turns then; and else the first. The engine lets the schedule timeout of a run pass that was cancelled
-/// while it was queued.
+/// Whether a new end supersedes the recorded end of an attempt. A completion supersedes everything, and a failure supersedes an
+/// earlier cancel, as in all parts of the server. Otherwise the first end counts: the engine also records the schedule timeout of a
+/// run that was cancelled while it was queued.
 fn supersedes(attempt: &Attempt, status: &RunStatus, at: DateTime<Utc>) -> bool {
     use RunStatus::{Cancelled, Completed, Failed};
     let Some(known) = attempt.finished_at.filter(|_| attempt.status.is_final()) else { return true };
     match (&attempt.status, status) {
         (Completed, _) | (Failed, Cancelled) => false,
         (_, Completed) | (Cancelled, Failed) => true,
-        // At the same time a cancel came first, so that the order in which they are read does not matter.
+        // With equal timestamps, a cancel counts as the first, so that the result does not depend on the order of the events.
         (other, new) => (at, *new != Cancelled, new.as_str()) < (known, *other != Cancelled, other.as_str()),
     }
 }
@@ -174,7 +174,7 @@ mod tests {
         let (a, b) = (event("CANCELLED", 0, 1), event("SCHEDULING_TIMED_OUT", 0, 5));
         assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Cancelled);
         assert_eq!(attempts(&[b.clone(), a])[0].status, RunStatus::Cancelled);
-        // One that was cancelled when its time was over had timed out.
+        // A run that was cancelled after its timeout had timed out.
         let late = event("CANCELLED", 0, 9);
         assert_eq!(attempts(&[b.clone(), late.clone()])[0].status, RunStatus::TimedOut);
         assert_eq!(attempts(&[late, b])[0].status, RunStatus::TimedOut);

@@ -1,12 +1,12 @@
-//! Which workflows the server has, by name.
+//! A cache of the workflows that the server has, by name.
 //!
-//! The server answers a trigger for an unknown workflow with the id of a run that it never creates. So the first run of a name is
-//! asked for by its id, over gRPC, and then the name is known for a while: a workflow can be deleted. What this client registers
-//! itself is known without asking.
+//! The server answers a trigger for an unknown workflow with the id of a run that it never creates. So the first run of a workflow
+//! is fetched over gRPC, and then the name counts as known for a while, because a workflow can be deleted. Workflows that this
+//! client registers are known without a request.
 //!
-//! Nearly always the server knows a run from the moment its trigger is answered. Where many are triggered at once, it may be put
-//! into a queue, and is created a moment later. So a run that is not found does not mean much yet: then the list of workflows
-//! decides, over REST; and without REST, time.
+//! Usually the server has created a run when it answers the trigger. If many runs are triggered at once, it may queue some and
+//! create them later. So a missing run is not conclusive: then the list of workflows decides, over REST; and without REST, a
+//! timeout.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -22,33 +22,33 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{WorkflowId, convert};
 use crate::transport::retry_delay;
 
-/// Rows for each question. The server finds names by a part of them, so there may be more than the one.
+/// The number of rows in one request. The server matches substrings of names, so there may be several rows.
 const PAGE_SIZE: usize = 200;
 /// How long a name counts as known after it was confirmed.
 const CONFIRMED_FOR: Duration = Duration::from_secs(60);
 
-/// What the server was seen to have, by the workflows' names on the server.
+/// The known workflows, by their names on the server.
 #[derive(Debug, Default)]
 pub(crate) struct WorkflowCache {
     known: RwLock<HashMap<String, Known>>,
-    /// Confirmations under way: whoever needs the same one waits for it.
+    /// Running confirmations, shared by all callers that need the same one.
     confirming: Mutex<HashMap<String, WeakShared<BoxFuture<'static, Confirmation>>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// A workflow that is known by one of its runs has none here.
+    /// `None` for a workflow that is known by one of its runs.
     id: Option<WorkflowId>,
     confirmed_at: Instant,
 }
 
-/// Whether a workflow exists, of which a run was triggered.
+/// Whether the workflow of a triggered run exists.
 #[derive(Debug, Clone)]
 enum Confirmation {
     Exists,
-    /// It does not, by the list of workflows.
+    /// It does not exist, according to the list of workflows.
     Missing(Error),
-    /// The run did not come to be, and nothing else could be asked.
+    /// The run was not created within the time limit, and the list of workflows was not available.
     NoRun(Error),
     Unknown(Error),
 }
@@ -58,7 +58,7 @@ impl WorkflowCache {
         client.shared(Self::default)
     }
 
-    /// Remembers a workflow that is known to be there, by its name on the server.
+    /// Adds a workflow that exists, by its name on the server.
     pub(crate) fn learn(&self, name: String, id: WorkflowId) {
         self.insert(name, Some(id));
     }
@@ -78,19 +78,19 @@ impl WorkflowCache {
         known.filter(|known| known.confirmed_at.elapsed() < CONFIRMED_FOR)
     }
 
-    /// The id of a workflow, by the name that the user knows. Asks REST if it is not known.
+    /// The id of a workflow, by its name without the namespace. Fetched over REST if it is not known.
     pub(crate) async fn find(client: &Client, name: &str) -> Result<WorkflowId> {
         match Self::of(client).get(&client.prefixed(name)).and_then(|known| known.id) {
             Some(id) => Ok(id),
-            // Boxed, because it is seldom under way and large.
+            // Boxed, because it is large and rarely needed.
             None => Box::pin(look_up(client, name)).await,
         }
     }
 
-    /// Makes sure that a workflow exists of which a trigger was answered with a run, unless it is known.
+    /// Confirms that the workflow of a triggered run exists, unless it is known.
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound). Without the REST API, that is concluded from the run's not coming to be.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound). Without the REST API, this is concluded if the run is not created in time.
     pub(crate) async fn confirm(client: &Client, name: &str, run: &str) -> Result<()> {
         let full = client.prefixed(name);
         match Self::of(client).get(&full) {
@@ -99,7 +99,7 @@ impl WorkflowCache {
         }
     }
 
-    /// The confirmation of a name that is under way, or a new one by this run.
+    /// The running confirmation of a name, or a new one with this run.
     fn confirmation(&self, client: &Client, name: &str, run: &str) -> Shared<BoxFuture<'static, Confirmation>> {
         let mut confirming = self.confirming.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(under_way) = confirming.get(name).and_then(WeakShared::upgrade).filter(|one| one.peek().is_none()) {
@@ -108,12 +108,12 @@ impl WorkflowCache {
         let (client, user_name, run) = (client.clone(), client.unprefixed(name), run.to_owned());
         let confirmation = async move { exists(&client, &user_name, &run).await }.boxed().shared();
         confirming.retain(|_, other| other.upgrade().is_some());
-        // Not held here: it holds the client, which holds this.
+        // Not stored strongly: the future holds the client, which holds this cache.
         confirming.extend(confirmation.downgrade().map(|weak| (name.to_owned(), weak)));
         confirmation
     }
 
-    /// The name of a workflow that differs from this one only in case, if the server has one. Both are names on the server.
+    /// The name of a workflow on the server that differs from `name` only in case, if there is one. Both include the namespace.
     pub(crate) async fn same_but_for_case(client: &Client, name: &str) -> Result<Option<String>> {
         let lowered = name.to_lowercase();
         find_workflow(client, name, |found| found != name && found.to_lowercase() == lowered)
@@ -125,7 +125,7 @@ impl WorkflowCache {
 async fn confirm_run(client: &Client, name: &str, full: String, run: &str) -> Result<()> {
     let cache = WorkflowCache::of(client);
     let confirmation = match cache.confirmation(client, &full, run).await {
-        // That may have been another run, of a time when there was no such workflow.
+        // The shared confirmation may have been for an earlier run, when the workflow did not exist.
         Confirmation::Missing(_) | Confirmation::NoRun(_) => exists(client, name, run).await,
         other => other,
     };
@@ -138,15 +138,15 @@ async fn confirm_run(client: &Client, name: &str, full: String, run: &str) -> Re
             cache.forget(&full);
             Err(error)
         }
-        // The server has taken the trigger: whoever waits for the run will find out.
+        // The server has accepted the trigger. A wait for the run reports whether it exists.
         Confirmation::Unknown(error) => {
-            tracing::warn!(workflow = name, run, %error, "cannot confirm that a run was started");
+            tracing::warn!(workflow = name, run, %error, "failed to confirm that a run was started");
             Ok(())
         }
     }
 }
 
-/// Whether a workflow exists, by a run of it or by the list of workflows, whichever knows it first.
+/// Whether a workflow exists, by one of its runs or by the list of workflows, whichever responds first.
 async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
     let deadline = may_appear_until(Some(Instant::now()));
     let mut tries = 0;
@@ -154,7 +154,7 @@ async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
     loop {
         match client.rpc().admin.run_details(run).await {
             Ok(_) => return Confirmation::Exists,
-            // A run that is too big to be shown is one.
+            // A run that is too large for the response exists.
             Err(error) if error.kind() == ErrorKind::TooLarge => return Confirmation::Exists,
             Err(error) if error.is_not_found() => {}
             Err(error) => return Confirmation::Unknown(error),
@@ -163,14 +163,14 @@ async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
             match look_up(client, name).await {
                 Ok(_) => return Confirmation::Exists,
                 Err(error) if error.kind() == ErrorKind::WorkflowNotFound => return Confirmation::Missing(error),
-                // Then the run itself has to tell.
+                // Then only the run itself is conclusive.
                 Err(_) => lists_workflows = false,
             }
         }
         if Instant::now() >= deadline {
             let text = format!(
-                "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the run that it answered \
-                 with has not come to be"
+                "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the triggered run was not \
+                created"
             );
             return Confirmation::NoRun(Error::new(ErrorKind::WorkflowNotFound, text));
         }
@@ -179,7 +179,7 @@ async fn exists(client: &Client, name: &str, run: &str) -> Confirmation {
     }
 }
 
-/// The error of a run whose idempotency key cannot be evaluated.
+/// The error for a run whose idempotency key cannot be evaluated.
 pub(super) fn invalid_idempotency_key() -> Error {
     let text = "nothing was started: the idempotency key of the run cannot be evaluated";
     Error::new(ErrorKind::Rejected, text).unsent()
@@ -196,7 +196,7 @@ async fn look_up(client: &Client, name: &str) -> Result<WorkflowId> {
     Err(Error::new(ErrorKind::WorkflowNotFound, format!("the server has no workflow {name:?}")).unsent())
 }
 
-/// The first workflow with such a name, among those that have `name` in theirs, whatever its case.
+/// The first workflow whose name is wanted, among those whose names contain `name` in any case.
 async fn find_workflow(
     client: &Client,
     name: &str,
@@ -204,7 +204,7 @@ async fn find_workflow(
 ) -> Result<Option<(String, WorkflowId)>> {
     let mut offset = 0;
     loop {
-        // A question does nothing, whatever it is asked for.
+        // A read has no effect, so its errors do not mean that something was started.
         let rows = client.rpc().rest.workflows(name, offset, PAGE_SIZE).await.map_err(Error::unsent)?;
         let (count, found) = (rows.len(), rows.into_iter().find(|row| is_wanted(&row.name)));
         if let Some(row) = found {

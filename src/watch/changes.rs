@@ -142,7 +142,7 @@ impl fmt::Debug for RunWatch {
 struct State {
     /// The attempt whose end is the end.
     from_attempt: u32,
-    /// When this client started the run, if it did.
+    /// When this client started the run, if it did start it.
     started_at: Option<Instant>,
     driver: Option<Driver>,
     ready: VecDeque<Change>,

@@ -325,7 +325,7 @@ fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {
     labels.into_iter().map(|(key, value)| (key, label(value))).collect()
 }
 
-/// Reads what a worker reports about its program. The language must be one of the four that the contract names.
+/// Parses the runtime information of a worker. The language must be one of the four in the contract.
 fn runtime(info: RuntimeInfo) -> Result<Runtime, Fault> {
     let language = info.language.map(|number| match Sdks::try_from(number) {
         Ok(Sdks::Go) => Ok("GOLANG"),
