@@ -1,4 +1,4 @@
-//! Where the embedded engine can be used: which runtimes it needs, and where its clients may be polled.
+//! The runtimes that the embedded engine and its clients need.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
@@ -35,7 +35,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn clients_that_are_polled_outside_of_a_runtime_say_so() {
+fn clients_without_a_runtime_return_errors() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let engine = runtime.block_on(Engine::start()).unwrap();
     let hatchet = engine.client();
@@ -60,15 +60,15 @@ fn clients_that_are_polled_outside_of_a_runtime_say_so() {
     refused(block_on(watch.next()).unwrap().unwrap_err());
     refused(block_on(run.logs().next()).unwrap().unwrap_err());
     refused(block_on(hatchet.runs(Window::all()).items().next()).unwrap().unwrap_err());
-    // Nothing of it has broken the client.
+    // The client still works.
     assert_eq!(runtime.block_on(run.result()).unwrap(), 1);
     assert_eq!(runtime.block_on(running.shutdown()).completed, 1);
     assert_eq!(block_on(engine.run_count()), 1, "the engine answers everywhere");
 }
 
-/// What the engine itself waits for, it waits for on its own runtime.
+/// The engine uses the timers of its own runtime.
 #[test]
-fn what_the_engine_waits_for_needs_no_timers_of_the_caller() {
+fn the_engine_does_not_need_the_callers_timers() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let engine = runtime.block_on(Engine::builder().quirks(Quirk::RestLag).start()).unwrap();
     let hatchet = engine.client();
@@ -91,7 +91,7 @@ fn what_the_engine_waits_for_needs_no_timers_of_the_caller() {
 }
 
 #[test]
-fn an_engine_is_refused_where_it_could_not_run() {
+fn engines_need_a_runtime_with_timers_and_io() {
     let refusal = |error: hatchet::Error| (error.kind(), error.never_reached_server(), error.to_string());
     let refused = |text: &str| (ErrorKind::Config, true, format!("an embedded engine needs {text}"));
     let error = block_on(Engine::start()).unwrap_err();

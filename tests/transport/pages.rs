@@ -1,4 +1,4 @@
-//! Error pages of proxies, where gRPC or JSON was expected.
+//! Error pages from proxies instead of gRPC or JSON.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -14,7 +14,7 @@ const BODIES: [(Option<&str>, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn a_page_where_grpc_was_asked_for_is_classed_by_its_status() {
+async fn error_pages_instead_of_grpc_are_classified_by_status() {
     let stage = stage().await;
     for (status, kind, transient, unsent) in [
         (401, ErrorKind::Unauthenticated, false, true),
@@ -41,7 +41,7 @@ async fn a_page_where_grpc_was_asked_for_is_classed_by_its_status() {
 }
 
 #[tokio::test]
-async fn a_page_with_status_200_is_no_answer() {
+async fn pages_with_status_200_are_errors() {
     let stage = stage().await;
     let act = Act::Page { status: 200, content_type: Some("text/html"), body: "<title>Sign in</title>" };
     let error = stage.trigger(grpc_server(act).await.0).await;
@@ -53,7 +53,7 @@ async fn a_page_with_status_200_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_page_where_json_was_asked_for_is_no_answer() {
+async fn pages_instead_of_json_are_errors() {
     let stage = stage().await;
     for (page, kind, text) in [
         (
