@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_is_refused_by_what_it_lacks() {
+    fn missing_runtime_features_are_named() {
         let text = |needs| require("it", needs).map_err(|error| (error.kind(), error.to_string()));
         let refused = |text: &str| Err((ErrorKind::Config, format!("it needs {text}")));
         let none = refused("a Tokio runtime: call it from within one");

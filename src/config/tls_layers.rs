@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_server_url_in_the_token_does_not_send_the_token_in_clear() {
+    fn a_plain_text_server_url_in_the_token_is_refused() {
         let mut claims = claims();
         claims["server_url"] = "http://api.example.com".into();
         let world = || Fake::default().var("TOKEN", jwt(&claims));

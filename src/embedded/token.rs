@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_seed_makes_the_same_token_and_none_another() {
+    async fn only_seeded_tokens_are_reproducible() {
         let token = async |seed: Option<u64>| {
             let builder = Engine::builder();
             let engine = seed.map_or(builder.clone(), |seed| builder.seed(seed)).start().await.unwrap();

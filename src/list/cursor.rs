@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_newer_than_what_was_asked_for_ends_the_walk() {
+    fn pages_newer_than_requested_end_the_iteration() {
         let mut cursor = Cursor::new(2, None);
         cursor.take(vec![row(1, 9), row(2, 8)]).unwrap();
         let error = cursor.take(vec![row(2, 8), row(3, 9), row(4, 9)]).unwrap_err();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_page_again_and_again_ends_the_walk() {
+    fn repeated_pages_end_the_iteration() {
         let mut cursor = Cursor::new(2, None);
         let mut answers = 0;
         let error = loop {

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timed_out_and_cancelled_runs_are_asked_for_among_the_failed() {
+    fn timed_out_and_cancelled_runs_are_requested_as_failed() {
         use RunStatus::{Cancelled, Completed, Failed, TimedOut};
         assert_eq!(asked(&[TimedOut]), [Failed]);
         assert_eq!(asked(&[Cancelled]), [Cancelled, Failed]);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_row_really_is() {
+    fn actual_status_of_failed_rows() {
         use RunStatus::{Cancelled, Completed, Failed, Queued, Running, TimedOut};
         let status = |attempts: &[(RunStatus, i64)]| {
             let attempts: Vec<_> = attempts.iter().map(|(status, at)| attempt(status.clone(), *at)).collect();

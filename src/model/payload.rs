@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_would_change_is_refused_by_name() {
+    fn values_that_the_engine_would_change_are_refused() {
         let refused = |value: Value| encode_input("input", &value).unwrap_err();
         let error = refused(json!({"id": u64::MAX}));
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_said_to_be_so() {
+    fn values_that_cannot_be_serialized_are_encode_errors() {
         let map = std::collections::BTreeMap::from([((1, 2), 3)]);
         assert_eq!(encode_input("input", &map).unwrap_err().kind(), ErrorKind::Encode);
     }

@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_changed_is_refused_with_its_path() {
+    fn changed_values_are_refused_with_their_path() {
         #[derive(Serialize)]
         struct Order {
             id: u64,
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_is_looked_into() {
+    fn all_shapes_are_checked() {
         let nan = f64::NAN;
         for shape in [Shape::New(nan), Shape::Tuple(0, nan), Shape::Struct { at: Some(nan) }] {
             assert!(write(&shape, Integers::Any).unwrap_err().contains("found the number NaN"));
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_that_a_double_holds_are_kept() {
+    fn integers_that_a_double_represents_are_kept() {
         let edge = i64::try_from(MAX_EXACT_INTEGER).unwrap();
         for fine in [0, 1, -1, edge, -edge] {
             assert_eq!(write(&fine, Integers::Exact).unwrap(), fine.to_string());
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_json_is_looked_into_and_written_as_it_is() {
+    fn raw_json_is_checked_and_written_unchanged() {
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         assert_eq!(write(&raw(r#"{ "a" : 1.0 }"#), Integers::Exact).unwrap(), r#"{ "a" : 1.0 }"#);
         assert!(write(&raw(r#"{"a":"\u0000"}"#), Integers::Any).unwrap_err().contains("U+0000"));

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_are_as_large_as_the_deadline_allows_with_room_to_spare() {
+    async fn calls_take_a_fraction_of_the_deadline() {
         let (calls, _) = calls_at(Duration::ZERO, 3000).await;
         assert_eq!(calls, [250, 1000, 1000, 750]);
         let (calls, longest) = calls_at(Duration::from_millis(1), 3000).await;
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_shrink_at_once_and_grow_by_steps() {
+    fn calls_shrink_immediately_and_grow_in_steps() {
         let mut sizer = BatchSizer::new(MAX_ITEMS, DEADLINE);
         sizer.record(250, Duration::from_secs(60));
         assert_eq!(sizer.items(), 12);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_counts_from_outside_can_be_as_large_as_can_be() {
+    fn retry_counts_saturate() {
         for (retry_count, number) in [(0, 1), (2_147_483_647, 2_147_483_648), (u32::MAX, u32::MAX)] {
             let events = [event("STARTED", retry_count, 1), event("RETRIED_BY_USER", retry_count, 2)];
             assert_eq!(attempts(&events).first().map(|attempt| attempt.number), Some(number));

@@ -291,7 +291,7 @@ mod tests {
 
     /// Real time, since a real socket is the subject.
     #[tokio::test]
-    async fn a_silent_address_does_not_keep_the_next_one_from_being_tried() {
+    async fn unresponsive_addresses_do_not_delay_the_next_one() {
         let (silent, _listener, _queued) = black_hole().await;
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = vec![silent, refusing().await, good.local_addr().unwrap()];
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_no_address_connects_each_is_in_the_error() {
+    async fn the_error_names_all_addresses() {
         let (silent, _listener, _queued) = black_hole().await;
         let refusing = refusing().await;
         let connector = connector(vec![silent, refusing], Duration::from_millis(500));

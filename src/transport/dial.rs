@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_no_address_comes_twice() {
+    fn families_alternate_without_duplicates() {
         for (given, expected) in [
             (&[V6, "[2001:db8::2]:7077", V4, OTHER_V4][..], &[V6, V4, "[2001:db8::2]:7077", OTHER_V4][..]),
             (&[V4, OTHER_V4, V6], &[V4, V6, OTHER_V4]),
@@ -202,13 +202,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_address_costs_a_quarter_of_a_second() {
+    async fn unresponsive_addresses_cost_250_ms() {
         let (result, tried, took) = outcome(&[(V6, Does::Nothing), (V4, Does::Accept(10))]).await;
         assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 250)]), 260));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_costs_nothing_and_a_slow_first_address_still_wins() {
+    async fn refusals_cost_nothing_and_slow_first_addresses_still_win() {
         let (result, tried, took) = outcome(&[(V6, Does::Refuse(3)), (V4, Does::Accept(10))]).await;
         assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 3)]), 13));
         let (result, tried, took) = outcome(&[(V6, Does::Accept(400)), (V4, Does::Accept(400))]).await;
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_failures_are_in_the_error_and_the_most_telling_is_its_source() {
+    async fn the_error_has_all_failures_and_the_most_specific_source() {
         let hosts = [(V6, Does::Nothing), (V4, Does::Refuse(1)), (OTHER_V4, Does::Nothing)];
         let (result, tried, took) = outcome(&hosts).await;
         assert_eq!((tried, took), (at(&[(V6, 0), (V4, 250), (OTHER_V4, 251)]), LIMIT.as_millis()));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_address_has_no_detail_and_none_says_so() {
+    async fn error_details_of_one_and_of_no_address() {
         let (result, _, took) = outcome(&[(V4, Does::Refuse(7))]).await;
         let error = result.unwrap_err();
         assert_eq!((error.detail, error.source.kind(), took), (None, io::ErrorKind::ConnectionRefused, 7));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_does_not_answer_ends_at_the_deadline() {
+    async fn resolvers_that_do_not_answer_time_out() {
         struct Silent;
         impl Resolve for Silent {
             fn resolve(&self, _: &str, _: u16) -> Resolving {

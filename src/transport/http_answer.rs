@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_decides_and_not_the_body() {
+    fn only_the_status_determines_the_kind() {
         for (status, kind, transient, unsent) in [
             (200, ErrorKind::Decode, false, false),
             (302, ErrorKind::Server, false, true),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_what_was_answered_and_likely_by_what() {
+    fn error_texts_name_the_response_and_its_probable_sender() {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "text/html".parse().unwrap());
         headers.insert(SERVER, "nginx/1.25".parse().unwrap());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_wait_as_long_as_they_are_asked_to() {
+    fn retries_honour_retry_after() {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
         let error = HttpAnswer::new(StatusCode::SERVICE_UNAVAILABLE, &headers, b"").error("Trigger");

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_forbids_retries_is_not_transient() {
+    fn pushbacks_that_forbid_retries_are_permanent() {
         let mut answer = http::Response::builder().status(503).header("grpc-retry-pushback-ms", "-1");
         answer = answer.header(CONTENT_TYPE, "application/json");
         let error = refusal("Get", &answer.body(()).unwrap().into_parts().0, b"");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_told_from_answers() {
+    fn pages_are_distinguished_from_responses() {
         let error = refused(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<html><title>down</title></html>");
         let text = "Get was answered with HTTP 503 Service Unavailable (text/html), probably from a proxy: down";
         assert_eq!((error.to_string().as_str(), error.is_transient()), (text, true));

@@ -48,7 +48,7 @@ mod tests {
     use std::thread;
 
     #[tokio::test]
-    async fn read_once_for_all_and_not_on_a_thread_of_the_runtime() {
+    async fn roots_are_read_once_on_a_blocking_thread() {
         static READS: AtomicUsize = AtomicUsize::new(0);
         static RUNTIME: std::sync::OnceLock<thread::ThreadId> = std::sync::OnceLock::new();
         fn read() -> Result<RootCertStore, BoxError> {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_is_not_kept() {
+    async fn errors_are_not_cached() {
         static READS: AtomicUsize = AtomicUsize::new(0);
         fn read() -> Result<RootCertStore, BoxError> {
             if READS.fetch_add(1, SeqCst) == 0 { Err("not now".into()) } else { Ok(RootCertStore::empty()) }

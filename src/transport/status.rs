@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_this_side_cannot_read_was_given_all_the_same() {
+    fn undecodable_responses_count_as_processed() {
         for (status, kind) in [
             (Status::out_of_range("Error, decoded message length too large"), ErrorKind::TooLarge),
             (Status::resource_exhausted("Error decompressing: size limit exceeded"), ErrorKind::TooLarge),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn details_stay_reachable_without_the_mark() {
+    fn details_are_kept_without_the_marker() {
         let status = Status::with_details(Code::AlreadyExists, "taken", vec![1, 2].into());
         let error = from_status("Trigger", sent_by_server(status));
         let cause = StdError::source(&error).unwrap().downcast_ref::<Status>().unwrap();

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_token_that_was_accepted_is_tried_again_and_not_for_ever() {
+    async fn only_accepted_tokens_are_retried_for_a_limited_time() {
         let health = TokenHealth::default();
         assert!(!refused(&health), "it never worked");
         health.accepted();

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_after_retries_keeps_the_last_real_error() {
+    async fn deadlines_keep_the_error_of_the_previous_try() {
         let (start, tries) = (Instant::now(), Cell::new(0));
         let call = Call::idempotent("Get").within(2 * SECOND);
         let result: Result<()> = Caller::new(30 * SECOND)
@@ -220,13 +220,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_beyond_all_clocks_is_no_panic() {
+    async fn deadlines_beyond_the_clock_do_not_panic() {
         let call = Call::idempotent("Get").within(Duration::MAX);
         assert!(Caller::new(SECOND).run(call, || async { Ok(()) }).await.is_ok());
     }
 
     #[test]
-    fn a_call_without_a_runtime_or_its_timers_is_an_error_and_not_a_panic() {
+    fn calls_without_a_runtime_or_timers_return_errors() {
         let caller = Caller::new(SECOND);
         let call = || caller.run(Call::idempotent("Get"), || async { Ok(()) });
         let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();

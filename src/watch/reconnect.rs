@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_cannot_be_read_is_a_warning_once() {
+    fn undecodable_messages_are_one_warning() {
         let mut reconnect = Reconnect::new(CAP);
         let too_large = |size| Error::new(ErrorKind::TooLarge, format!("found {size} bytes"));
         let lost = Error::new(ErrorKind::Unavailable, "lost").transient();

@@ -93,19 +93,19 @@ mod tests {
     }
 
     #[test]
-    fn panics_are_values() {
+    fn panics_are_errors() {
         assert_eq!(run(async { 7 }), Some(Ok(7)));
         assert_eq!(run(async { panic!("at {}", 1) }), Some(Err::<(), _>("the task panicked: at 1".into())));
         assert_eq!(run(async { std::panic::panic_any(7) }), Some(Err::<(), _>("the task panicked".into())));
     }
 
     #[test]
-    fn a_panic_whose_value_panics_is_a_value_too() {
+    fn panics_of_the_payload_are_caught() {
         assert_eq!(run(async { std::panic::panic_any(Bomb) }), Some(Err::<(), _>("the task panicked".into())));
     }
 
     #[test]
-    fn what_panics_when_it_is_dropped_does_not_get_out() {
+    fn panics_while_dropping_are_caught() {
         let bomb = Bomb;
         let captured = async move {
             let _bomb = &bomb;

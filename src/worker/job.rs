@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_error_text_is_cut_between_characters_and_says_so() {
+    fn long_error_texts_are_truncated_between_characters() {
         assert_eq!(cut("it broke".into()), "it broke");
         let text = cut("ä".repeat(3_000_000));
         assert!(text.ends_with("ä… (6000000 bytes, cut at 1048576)"), "{}", &text[text.len() - 60..]);

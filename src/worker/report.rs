@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unfinished_attempts_are_all_counted_and_a_thousand_are_listed() {
+    fn all_unfinished_attempts_are_counted_and_1000_are_listed() {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let mut report = WorkerReport { completed: 2, failed: 1, ..WorkerReport::default() };
         for attempt in 1..=1500 {

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_reads_an_object_is_known() {
+    fn types_that_never_accept_objects_are_detected() {
         assert_eq!(never_an_object::<u32>(), Some("a number"));
         assert_eq!(never_an_object::<Number>(), Some("a number"));
         assert_eq!(never_an_object::<bool>(), Some("a boolean"));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_read_an_object_is_left_alone() {
+    fn types_that_may_accept_objects_are_allowed() {
         assert_eq!(never_an_object::<()>(), None);
         assert_eq!(never_an_object::<Named>(), None);
         assert_eq!(never_an_object::<Around>(), None);

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_expression_takes_no_stack() {
+    fn long_expressions_use_no_stack() {
         with_little_stack(|| {
             for (operator, operand, value) in [
                 (" || ", "input.n == 1", false),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_expression_takes_little_stack() {
+    fn deep_expressions_use_little_stack() {
         with_little_stack(|| {
             for (open, close) in [("(true || ", ")"), ("!(true && 1 == ", ")"), ("(1 + ", ")"), ("!", "")] {
                 for depth in [10, parse::DEEPEST - 3, parse::DEEPEST * 1000] {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused() {
+    fn long_expressions_are_refused() {
         let longest = format!("'{}' != ''", "x".repeat(parse::MAX_LENGTH - 8));
         assert!(is_true(&longest));
         assert_eq!(read(&format!("{longest} ")), Err(Problem::Missing));
