@@ -54,7 +54,7 @@ impl LogItems {
     /// The next line, or `None` at the end.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing.
+    /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<LogLine>> {
         self.0.next().await
     }

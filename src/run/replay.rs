@@ -112,7 +112,7 @@ impl<O> ReplayBuilder<O> {
     /// is run again.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the run is replayed.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may be replayed.
     pub async fn send(self) -> Result<Replayed<O>> {
         let (client, id) = (self.run.client().clone(), self.run.id());
         let (mut reports, mut before) = batch_after(&client, &[id], self.options).await;
@@ -148,7 +148,7 @@ impl ReplayManyBuilder {
     /// None for now. What concerns one run is in its report.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open which runs are replayed.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.
     pub async fn send(self) -> Result<Vec<RunReport>> {
         let mut reports = Vec::with_capacity(self.runs.len());
         for runs in self.runs.chunks(BATCH) {

@@ -73,7 +73,7 @@ impl<O> RerunBuilder<O> {
     /// name or its input is not known; else as [`RunBuilder::start`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the new run was started.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.
     pub async fn start(self) -> Result<RunHandle<O>> {
         let (client, original) = (self.run.client(), self.run.id());
         let details = Look::at(original).fetch(client).await?;

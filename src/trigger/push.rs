@@ -140,7 +140,7 @@ impl EventBuilder {
     /// sent again by itself.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether the event was sent.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.
     pub async fn send(self) -> Result<EventHandle> {
         let event = self.common.event()?.with_payload(self.payload?);
         let id = self.common.client.rpc().events.push(event).await?;

@@ -119,7 +119,7 @@ impl RunWatch {
     /// The next change, or `None` after the end.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing.
+    /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<Change>> {
         self.changes.next().await
     }

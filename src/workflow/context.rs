@@ -162,7 +162,7 @@ impl Context {
     /// and its grace is over. A task that goes on is dropped shortly afterwards, at its next await.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it can be called again.
     pub async fn cancelled(&self) {
         self.0.cancelled.cancelled().await;
     }
