@@ -270,7 +270,7 @@ impl Actor {
                         matches!(sink.try_send(Ok(message)), Err(mpsc::error::TrySendError::Full(_)))
                     });
                     if full {
-                        tracing::warn!(?stream, "a reader is too far behind: its stream ends");
+                        tracing::warn!(?stream, "ended stream because its reader is too slow");
                         self.sinks.remove(&stream);
                     }
                 }

@@ -123,18 +123,18 @@ impl RunDetails {
     /// The maximum number of log lines in the details.
     pub const LOGS: usize = 1000;
 
-    /// The output, if the run completed. Of a run of several tasks: an object with the output of each, by its name.
+    /// Returns the output, if the run completed. For a DAG run, it is an object with the outputs of the tasks by task name.
     pub fn output(&self) -> Option<&Payload> {
         self.outcome.as_ref()?.output()
     }
 
-    /// A task by its name.
+    /// Returns the task with this name.
     pub fn task(&self, name: &str) -> Option<&TaskDetails> {
         self.tasks.iter().find(|task| task.name == name)
     }
 
-    /// Which attempt at the run this is, from 1. Of a run of one task, each retry and each replay is one; of a run of
-    /// several, each replay.
+    /// Returns the number of the run's current attempt, starting at 1. Retries and replays count for a single-task run, and only
+    /// replays for a DAG run.
     pub fn attempt(&self) -> u32 {
         self.tasks
             .iter()
@@ -151,12 +151,12 @@ impl RunDetails {
         }
     }
 
-    /// What it is a rerun of, if it is one.
+    /// Returns the original run, if this is a rerun.
     pub fn rerun_of(&self) -> Option<RunId> {
         trigger::rerun_of(&self.engine_metadata)
     }
 
-    /// The run whose task started it as a child, if that is known.
+    /// Returns the run whose task started this run as a child, if it is known.
     pub fn parent(&self) -> Option<RunId> {
         match &self.trigger {
             Trigger::Child(child) => child.parent_run,
@@ -169,23 +169,23 @@ impl RunDetails {
         self.outcome.is_some() && self.attempt() >= attempt
     }
 
-    /// Whether the run is of one task, which then has the id of the run.
+    /// Whether the run has a single task, which then has the id of the run.
     pub(crate) fn is_of_one_task(&self) -> bool {
         self.tasks.iter().any(|task| task.id.is_of_its_own(self.id))
     }
 
-    /// When work first began.
+    /// Returns when the first attempt started.
     pub fn started_at(&self) -> Option<DateTime<Utc>> {
         self.attempts().filter_map(|attempt| attempt.started_at).min()
     }
 
-    /// When the run ended, if it has.
+    /// Returns when the run ended, if it has ended.
     pub fn finished_at(&self) -> Option<DateTime<Utc>> {
         self.outcome.as_ref()?;
         self.tasks.iter().filter_map(|task| task.attempts.last()?.finished_at).max()
     }
 
-    /// The highest retry count of the run's tasks. Failures and replays both count.
+    /// Returns the highest retry count of the run's tasks. Failures and replays both count.
     pub fn retry_count(&self) -> u32 {
         self.tasks
             .iter()
@@ -221,12 +221,12 @@ impl TaskDetails {
         self.outcome.as_ref()?.output()
     }
 
-    /// The number of its newest attempt, from 1.
+    /// Returns the number of the newest attempt, starting at 1.
     pub fn attempt(&self) -> u32 {
         self.attempts.last().map_or(1, |attempt| attempt.number)
     }
 
-    /// How often it was replayed.
+    /// Returns how often the task was replayed.
     pub fn replays(&self) -> u32 {
         u32::try_from(self.replayed_after.len()).unwrap_or(u32::MAX)
     }

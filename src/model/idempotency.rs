@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// key in [`Error::existing_run`](crate::Error::existing_run). So a trigger that may or may not have happened can be made
 /// again. Keys are the tenant's: two workflows whose expressions give the same text share it, so put the workflow's name
 /// into the expression where that is not wanted. An event or a schedule that would start a second run starts none, and
-/// nobody is told.
+/// no error is reported.
 ///
 /// Expressions are CEL over `input` and `additional_metadata`, and must give a text. The engine answers a trigger whose
 /// key is missing, or is no text, with the id of a run that never exists: waiting for it ends with

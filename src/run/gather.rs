@@ -110,7 +110,7 @@ async fn fetch_until_whole(client: &Client, look: Look) -> Result<RunDetails> {
             // Neither is waited for, because it may be unreachable.
             Err(error) if client.rpc().rest.is_unreachable(&error) => return Err(error.unsent()),
             Err(error) if patient && may_recover(&error) => {
-                tracing::debug!(%run, %error, "a look has failed");
+                tracing::debug!(%run, %error, "fetch failed");
             }
             Err(error) if error.kind() == ErrorKind::RunNotFound && Instant::now() < may_appear_until => {}
             // A look does nothing.

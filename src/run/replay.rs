@@ -224,7 +224,7 @@ async fn batch_after(
                 break;
             }
             // It may have happened: what is seen will tell.
-            tracing::warn!(%error, "the answer to a replay is lost");
+            tracing::warn!(%error, "response to replay was lost");
         }
         // What cannot be asked may be under way: it must not be sent again.
         for (run, is_home) in count_home(client, &waiting).await {

@@ -111,7 +111,7 @@ impl Caller {
             let left = deadline.saturating_duration_since(Instant::now());
             match judge(&error, call.idempotent, failures, left, fastrand::f64()) {
                 Verdict::Again(delay) if self.budget.take() => {
-                    tracing::debug!(call = call.name, failures, ?delay, %error, "trying again");
+                    tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     sleep(delay).await;
                     last = Some(error);
                 }

@@ -104,7 +104,7 @@ impl<O> CronBuilder<O> {
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound); [`AlreadyExists`](ErrorKind::AlreadyExists) for a name and
     /// expression that the workflow has a cron of; [`InvalidInput`](ErrorKind::InvalidInput) for what can be seen to be wrong
     /// before anything is sent; [`Rejected`](ErrorKind::Rejected) for an expression that the server has dropped. For any other,
-    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the cron may have been made.
+    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the cron may have been created.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been created.
@@ -184,7 +184,7 @@ pub struct CronDetails {
     pub expression: String,
     /// Whether it does so at present.
     pub enabled: bool,
-    /// Whether it belongs to a definition: then each version of that makes it anew, under another id.
+    /// Whether it belongs to a definition: then each version creates it again, with another id.
     pub defined: bool,
     /// Its workflow.
     pub workflow: WorkflowId,

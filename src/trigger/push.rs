@@ -136,7 +136,7 @@ impl EventBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other,
-    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the event may have been taken in. It is not
+    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the event may have been accepted. It is not
     /// sent again by itself.
     ///
     /// # Cancel safety

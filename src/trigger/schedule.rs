@@ -95,7 +95,7 @@ impl<O> ScheduleBuilder<O> {
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound); [`InvalidInput`](ErrorKind::InvalidInput) and
     /// [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other, ask
-    /// [`never_reached_server`](Error::never_reached_server): if it is `false`, the schedule may have been made.
+    /// [`never_reached_server`](Error::never_reached_server): if it is `false`, the schedule may have been created.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been created.
@@ -202,7 +202,7 @@ impl<O> ScheduleHandle<O> {
         details(&self.client, moved.map_err(|error| self.gone(error))?)
     }
 
-    /// Deletes it. One that is gone already is as good as deleted; whether it has started its run, [`run`](Self::run) tells.
+    /// Deletes the schedule. Succeeds if it is already gone; [`run`](Self::run) reports whether it has started its run.
     ///
     /// # Errors
     /// Those of the connection.

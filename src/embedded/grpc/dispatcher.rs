@@ -121,7 +121,7 @@ impl Dispatcher for Engine {
         let questions = asked.filter_map(move |question| {
             let core = core.clone();
             async move {
-                // A text that is no id is passed over in silence.
+                // A text that is no id is ignored.
                 let run: Uuid = question.ok()?.workflow_run_id.parse().ok()?;
                 core.call(move |core, turn| core.ask_result(turn, id, run))
                     .await
@@ -225,7 +225,7 @@ impl Dispatcher for Engine {
         self.core
             .call(move |core, turn| {
                 for report in reports {
-                    // Tasks that do not exist are passed over in silence.
+                    // Tasks that do not exist are ignored.
                     let _ = core.report(turn, report);
                 }
             })
