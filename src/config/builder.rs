@@ -183,8 +183,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// The largest message to send, in bytes: by default 4 MiB, which is what the engine accepts
-    /// unless it was told otherwise (`SERVER_GRPC_MAX_MSG_SIZE`).
+    /// Sets the maximum size of a sent message in bytes. The default is 4 MiB, which is the engine's default limit
+    /// (`SERVER_GRPC_MAX_MSG_SIZE`).
     pub const fn max_send_message_length(mut self, bytes: usize) -> Self {
         self.max_send_message_length = Some(bytes);
         self

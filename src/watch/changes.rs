@@ -57,7 +57,7 @@ impl Change {
         &self.state.status
     }
 
-    /// Whether the run has ended with this.
+    /// Whether the run has ended with this change.
     pub fn is_final(&self) -> bool {
         self.outcome.is_some()
     }
