@@ -1,4 +1,4 @@
-//! The engine as its user holds it.
+//! The public handle of the engine.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -183,7 +183,7 @@ fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
     }
 }
 
-/// A client that calls the services directly: no socket, no HTTP.
+/// A client that calls the services directly, without sockets and HTTP.
 fn connect(config: Config, services: &Services, router: &axum::Router, clock: Clock) -> Result<Client> {
     let grpc = Wire::new(services.clone().map_err(|never| match never {}));
     let rest = Wire::new(rest_service(router).map_err(|never| match never {}));
@@ -200,44 +200,44 @@ fn rest_service(router: &axum::Router) -> impl listen::Handler {
 }
 
 impl Engine {
-    /// Starts an engine as it should be: without quirks, without sockets.
+    /// Starts an engine without quirks and without sockets.
     ///
     /// # Errors
-    /// None that is expected.
+    /// [`Config`](crate::ErrorKind::Config) if the caller is not within a Tokio runtime with timers.
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }
 
-    /// Sets one up.
+    /// Returns a builder for an engine.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// A client of this engine. All that this returns are one client.
+    /// Returns the default client of this engine. All clients that this method returns are clones of one client.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// A client of its own, with another namespace or other limits. Addresses, tenant, token and TLS are the engine's.
+    /// Creates a separate client, for example with another namespace. The engine sets the addresses, tenant, token and TLS.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) for a configuration that is wrong.
+    /// [`Config`](crate::ErrorKind::Config) if the configuration is invalid.
     pub fn client_with(&self, config: ConfigBuilder) -> Result<Client> {
         let config = config.embedded(&TENANT.to_string(), self.token.to_string())?;
         connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 
-    /// The tenant that everything belongs to.
+    /// Returns the only tenant of the engine.
     pub fn tenant(&self) -> TenantId {
         TenantId::from_uuid(TENANT)
     }
 
-    /// Where it listens, for gRPC and for REST, if it does.
+    /// Returns the addresses for gRPC and REST, if the engine listens.
     pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.addresses
     }
 
-    /// What to export so that any Hatchet SDK in another process uses this engine; nothing if it does not listen.
+    /// Returns the environment variables with which Hatchet SDKs in other processes use this engine. Empty if it does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let Some((grpc, rest)) = self.addresses else { return Vec::new() };
         vec![
@@ -249,13 +249,13 @@ impl Engine {
         ]
     }
 
-    /// The accidents that are to happen: none, until a test wants some.
+    /// Returns the planned faults. Initially, there are none.
     pub fn faults(&self) -> &Faults {
         self.services.faults()
     }
 
-    /// Its time. It begins with the machine's, and goes on with Tokio's: after `tokio::time::advance`, a test that makes
-    /// windows or schedules must count from here and not from the machine's clock.
+    /// Returns the engine's time. After `tokio::time::advance`, tests must compute windows and schedules from this time and not from the
+    /// machine's clock.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.handle.clock.now()
     }
@@ -265,7 +265,7 @@ impl Engine {
         &self.handle
     }
 
-    /// How many runs it keeps.
+    /// Returns the number of runs in the engine.
     ///
     /// # Panics
     /// Panics if the engine has panicked before.
