@@ -18,7 +18,7 @@ fn clients_need_a_runtime_with_timers_and_io() {
     let bare = Builder::new_current_thread().build().unwrap();
     let timed = Builder::new_current_thread().enable_time().build().unwrap();
     for (error, lacks) in [
-        (client().unwrap_err(), "within a Tokio runtime"),
+        (client().unwrap_err(), "needs a Tokio runtime: call it from within one"),
         (bare.block_on(async { client().unwrap_err() }), "with timers"),
         (timed.block_on(async { client().unwrap_err() }), "with I/O"),
     ] {
