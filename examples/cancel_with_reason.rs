@@ -1,11 +1,11 @@
-//! How is a run cancelled so that everyone knows why?
+//! Cancels runs with a reason.
 //!
 //! ```text
 //! cargo run --example cancel_with_reason
 //! ```
 //!
-//! The reason is kept in the log of the run's tasks: the dashboard shows it, and the run's details read it. With
-//! `HATCHET_CLIENT_TOKEN` set, on a real Hatchet.
+//! The reason is written to the log of the run's tasks: the dashboard shows it, and the run's details contain it. If
+//! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use hatchet::embedded::Engine;
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
     let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
     let import: Task<(), ()> = Task::new("cancel-import", async |(): (), context: Context| {
-        context.cancelled().await; // a moment to tidy up
+        context.cancelled().await; // clean up here
         Ok(())
     });
     let worker = hatchet.worker("imports").register(&import).build()?.start().await?;
@@ -31,13 +31,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("  why: {:?}, who: {:?}, when: {}", request.reason, request.by, request.at);
     }
 
-    // One that has ended is left alone.
+    // A run that has ended is not cancelled.
     match run.cancel().send().await {
         Err(error) if error.kind() == ErrorKind::RunState => println!("  again: {error}"),
         other => println!("  again: {other:?}"),
     }
 
-    // All that match a filter, to the end.
+    // All runs that match a filter.
     let runs = hatchet.run_many(&import, std::iter::repeat_n((), 250)).start().await?;
     println!("{} more were started", runs.iter().filter(|run| run.is_ok()).count());
     let hour = Window::last(std::time::Duration::from_secs(3600));

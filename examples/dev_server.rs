@@ -5,14 +5,14 @@
 //! cargo run --example dev_server -- 0 0 --quirks   # free ports, and the real engine's defects
 //! ```
 //!
-//! It prints what to export, and serves on 127.0.0.1 until Ctrl-C. Everything is in memory: what it knew is gone with it.
-//! Clients have two seconds to end their connections; who does not want to wait that long presses Ctrl-C again.
+//! It prints the variables to export, and serves on 127.0.0.1 until Ctrl-C. All data is in memory and is lost when it stops.
+//! Clients have 2 seconds to close their connections; a second Ctrl-C ends the program immediately.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use hatchet::embedded::{Engine, Quirks};
 
 const USAGE: &str = "usage: dev_server [GRPC_PORT REST_PORT] [--quirks]";
-/// What shells show of a program that Ctrl-C has ended.
+/// The exit code that shells report for a program that was ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
 #[tokio::main]
@@ -39,7 +39,7 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), B
     for (name, value) in engine.environment() {
         println!("export {name}={value}");
     }
-    // Comments, so that the output as a whole can be read by a shell.
+    // Printed as comments, so that a shell can evaluate the output.
     println!("# {quirks:?}");
     println!("# serving until Ctrl-C");
     signals.next().await?;
@@ -57,7 +57,7 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), B
     }
 }
 
-/// What asks a program to end: Ctrl-C, and where there is such a thing, `SIGTERM`.
+/// Resolves at Ctrl-C or, on Unix, at `SIGTERM`.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,

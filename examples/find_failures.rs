@@ -1,11 +1,11 @@
-//! Which runs failed in the last seven days? And run them again.
+//! Lists the runs that failed in the last seven days, and replays them.
 //!
 //! ```text
-//! cargo run --example find_failures             # a table of the newest
-//! cargo run --example find_failures -- replay   # and a replay of all of them
+//! cargo run --example find_failures             # prints a table of the newest
+//! cargo run --example find_failures -- replay   # also replays all of them
 //! ```
 //!
-//! Without `HATCHET_CLIENT_TOKEN`, an engine in process plays a week in which half of the runs failed.
+//! Without `HATCHET_CLIENT_TOKEN`, it uses an in-process engine in which half of the runs have failed.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::error::Error;
@@ -22,7 +22,7 @@ struct Order {
     number: u32,
 }
 
-/// A worker whose task fails for odd numbers until it is mended, and some runs of it.
+/// A worker whose task fails for odd numbers until it is fixed, and some runs of it.
 async fn play(hatchet: &Client, mended: &Arc<AtomicBool>) -> Result<RunningWorker, Box<dyn Error>> {
     let mended = Arc::clone(mended);
     let ship: Task<Order, u32> = Task::new("ship", move |order: Order, _: Context| {
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let week = Window::last(Duration::from_secs(7 * 24 * 3600));
     let failed = hatchet.runs(RunFilter::new(week).status(RunStatus::Failed).status(RunStatus::TimedOut));
-    // One page and the number of all: a week can have many. `failed.items()` is a stream of all of them.
+    // One page and the total number: a week can have many runs. `failed.items()` is a stream of all of them.
     let page = failed.page(20).await?;
     println!("{:<36}  {:<20}  {:<9}  error", "run", "workflow", "status");
     for run in &page.runs {

@@ -1,11 +1,11 @@
-//! How does a worker end without losing anything?
+//! Shuts a worker down without losing work.
 //!
 //! ```text
 //! cargo run --example graceful_shutdown   # and then Ctrl-C, or kill
 //! ```
 //!
-//! On Ctrl-C or SIGTERM, the worker takes nothing new, lets what runs end within the grace period, and reports what became of
-//! everything. A second signal ends it at once. With `HATCHET_CLIENT_TOKEN` set, on a real Hatchet.
+//! On Ctrl-C or SIGTERM, the worker accepts no new attempts, waits for running attempts until the grace period is over, and prints a
+//! report. A second signal ends it immediately. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::error::Error;
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Resolves at Ctrl-C, or at the signal by which systemd, Docker and Kubernetes end a process.
+/// Resolves at Ctrl-C or at SIGTERM, which systemd, Docker and Kubernetes send.
 async fn stopped() {
     let interrupted = async { signal::ctrl_c().await.unwrap_or(()) };
     #[cfg(unix)]

@@ -1,11 +1,11 @@
-//! Where does a run come from, and what came of it?
+//! Finds the event, the children and the reruns of a run.
 //!
 //! ```text
 //! cargo run --example lineage
 //! ```
 //!
-//! An event starts a run, the run starts children, and is run again: from any of them to all of them. With
-//! `HATCHET_CLIENT_TOKEN` set, on a real Hatchet.
+//! An event starts a run, the run starts children, and is rerun. All of them can be found from each one. If
+//! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::error::Error;
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         move |album: Album, context: Context| {
             let thumbnail = thumbnail.clone();
             async move {
-                // Children know their parent by themselves; a retry of this task would not start them again.
+                // Children are linked to their parent; a retry of this task does not start them again.
                 let runs =
                     context.run_many(&thumbnail, (0..album.photos).map(|photos| Album { photos })).start().await?;
                 for run in runs {

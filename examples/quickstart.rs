@@ -1,6 +1,6 @@
-//! From nothing to finished runs: an engine in process, a worker, and one run for each file.
+//! Starts an in-process engine and a worker, and runs a task for each file.
 //!
-//! `cargo run --example quickstart [FILE…]`. With `HATCHET_CLIENT_TOKEN` set, the same against a real Hatchet.
+//! `cargo run --example quickstart [FILE…]`. If `HATCHET_CLIENT_TOKEN` is set, it runs against a real Hatchet.
 
 #![allow(clippy::print_stdout, clippy::allow_attributes, reason = "a program for the terminal")]
 
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A table of the runs, by file, and their sum.
+/// Prints a table of the runs by file, and their sum.
 async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
     let millis = |length: Option<Duration>| length.unwrap_or_default().as_millis();
     let all = stream::iter(runs).map(RunHandle::details).buffered(16).try_collect::<Vec<_>>().await?;
@@ -92,7 +92,7 @@ async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The files of the command line, or this project's own Markdown and sources.
+/// The files on the command line, or this project's Markdown and source files.
 fn files() -> std::io::Result<Vec<PathBuf>> {
     let mut files: Vec<_> = env::args_os().skip(1).map(PathBuf::from).collect();
     let mut folders = if files.is_empty() { vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))] } else { Vec::new() };

@@ -1,4 +1,4 @@
-//! The client: a configuration, the calls, and what the later rooms share through it.
+//! The client: a configuration, the calls, and the state that later modules share through it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -18,14 +18,14 @@ use crate::time::Clock;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
 
-/// A client of one Hatchet server, for one tenant. Cheap to clone; clones share their connections.
+/// A client for one tenant of a Hatchet server. It is cheap to clone; clones share their connections.
 ///
-/// It belongs to the Tokio runtime that it was made on: when that ends, so do its connections and its waits. It can be used from
-/// other runtimes as long as that one runs.
+/// A client belongs to the Tokio runtime on which it was created. Its connections and waits end when that runtime shuts down. Until
+/// then, it can be used from other runtimes, too.
 ///
 /// ```no_run
 /// # async fn example() -> hatchet::Result<()> {
-/// let hatchet = hatchet::Client::from_env()?; // nothing is dialled yet
+/// let hatchet = hatchet::Client::from_env()?; // does not connect yet
 /// # Ok(())
 /// # }
 /// ```
@@ -36,33 +36,31 @@ struct Inner {
     config: Config,
     rpc: Rpc,
     clock: Clock,
-    /// Where its connections run, and what its callers share.
+    /// The runtime of its connections and of the tasks that its callers share.
     runtime: Handle,
     shared: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Client {
-    /// A client set up by the environment's `HATCHET_CLIENT_*` variables. Nothing is dialled before the first call.
+    /// Creates a client from the `HATCHET_CLIENT_*` environment variables. It connects at the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], with all that is wrong with the variables, or if this is not called within a Tokio runtime that
-    /// has timers and I/O.
+    /// [`ErrorKind::Config`] with all problems of the variables, or if the caller is not within a Tokio runtime with timers and I/O.
     pub fn from_env() -> Result<Self> {
         Self::new(Config::from_env()?)
     }
 
-    /// A client with a configuration of its own. Nothing is dialled before the first call.
+    /// Creates a client with this configuration. It connects at the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a certificate cannot be used, or if this is not called within a Tokio runtime that has timers
-    /// and I/O.
+    /// [`ErrorKind::Config`] if a certificate cannot be used, or if the caller is not within a Tokio runtime with timers and I/O.
     pub fn new(config: Config) -> Result<Self> {
         let runtime = runtime::current("a client", Needs::TimersAndSockets)?;
         let rpc = Rpc::connect(&config)?;
         Ok(Self::with(config, rpc, Clock::Machine, runtime))
     }
 
-    /// A client of two services in process.
+    /// Creates a client for two in-process services.
     #[cfg(feature = "embedded")]
     pub(crate) fn over(config: Config, grpc: Wire, rest: Wire, clock: Clock) -> Result<Self> {
         let runtime = runtime::current("a client", Needs::Timers)?;
@@ -74,20 +72,20 @@ impl Client {
         Self(Arc::new(Inner { config, rpc, clock, runtime, shared: Mutex::default() }))
     }
 
-    /// What this client was set up with.
+    /// Returns the configuration of this client.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// The tenant that the token belongs to.
+    /// Returns the tenant that the token belongs to.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the token names none that is a UUID.
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the tenant in the token is not a UUID.
     pub fn tenant(&self) -> Result<TenantId> {
         crate::model::convert::id(self.0.config.tenant_id())
     }
 
-    /// The namespace, with its underscore, that names of workflows, events and actions get on their way out.
+    /// Returns the namespace, with its trailing underscore. It is the prefix of the names of workflows, events and actions on the server.
     pub fn namespace(&self) -> Option<&str> {
         self.0.config.namespace()
     }
@@ -96,7 +94,7 @@ impl Client {
         &self.0.rpc
     }
 
-    /// The runtime that the client belongs to. What its callers share runs here, and not on the runtime of who came first.
+    /// The runtime on which the client was created. Shared tasks run on it, and not on the runtime of the first caller.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.0.runtime
     }
@@ -105,7 +103,7 @@ impl Client {
         self.0.clock.clone()
     }
 
-    /// The one value of a type that all clones of this client share, made when it is first asked for.
+    /// The value of a type that all clones of this client share, created at the first call.
     pub(crate) fn shared<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let known = shared.get(&TypeId::of::<T>()).and_then(|value| Arc::clone(value).downcast().ok());

@@ -12,7 +12,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> hatchet::Result<()> {
-//! // An engine in process; for a real one: `let hatchet = hatchet::Client::from_env()?;`
+//! // An in-process engine. For a real one: `let hatchet = hatchet::Client::from_env()?;`
 //! let engine = Engine::start().await?;
 //! let hatchet = engine.client();
 //!
@@ -29,36 +29,35 @@
 //! # }
 //! ```
 //!
-//! # What is where
+//! # Overview
 //!
-//! | to | look at |
+//! | task | API |
 //! |---|---|
 //! | connect | [`Client`], [`Config`] |
-//! | define what can be run | [`Task`], [`Workflow`], [`Context`], [`TaskError`] |
+//! | define tasks and workflows | [`Task`], [`Workflow`], [`Context`], [`TaskError`] |
 //! | start runs | [`Client::run`], [`Client::run_many`]; from inside a task, [`Context::run`] |
-//! | follow a run | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
+//! | wait for a run and watch it | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
 //! | find runs | [`Client::runs`], [`RunFilter`], [`RunHandle::children`], [`RunHandle::reruns`] |
 //! | change runs | [`RunHandle::cancel`], [`RunHandle::replay`], [`RunHandle::rerun`], [`RunQuery::cancel`], [`RunQuery::replay`] |
-//! | start them by events, at times, again and again | [`Client::push_event`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
-//! | start only one for a key | [`Idempotency`], [`Error::existing_run`] |
+//! | start runs by events, schedules and crons | [`Client::push_event`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
+//! | start only one run per key | [`Idempotency`], [`Error::existing_run`] |
 //! | execute tasks | [`Client::worker`], [`WorkerReport`] |
 //! | test without a server | the module `embedded` (a feature) |
 //!
-//! # Words
+//! # Terms
 //!
 //! A *run* is one execution of a *workflow*, which is a definition of *tasks*. A task may take several *attempts*, counted
-//! from 1. An *outcome* is how a run ended; a run that failed is data, not an error. A *worker* executes tasks, as many at
-//! a time as it has *slots*. A *replay* is the same run again, as its next attempt; a *rerun* is a new run with the same
-//! input.
+//! from 1. An *outcome* is the result of a run that has ended; a failed run is data, not an error. A *worker* executes tasks, as many
+//! at a time as it has *slots*. A *replay* is a new attempt of the same run; a *rerun* is a new run with the same input.
 //!
 //! # Features
 //!
-//! | feature | what for |
+//! | feature | purpose |
 //! |---|---|
 //! | `tls-ring` (default) | TLS, with ring |
 //! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring when both are on |
-//! | `embedded` | the module `embedded`: an engine in process |
-//! | `unstable-raw` | the generated stubs, for calls that this crate does not have; no promise of stability |
+//! | `embedded` | the module `embedded`: an in-process engine |
+//! | `unstable-raw` | the generated stubs, for calls that this crate does not support yet, without a stability guarantee |
 
 mod client;
 mod config;

@@ -1,4 +1,4 @@
-//! The Tokio runtime that the crate runs on: refused by a typed error where it lacks something, and not by a panic later.
+//! Checks of the current Tokio runtime: a missing feature is a typed error instead of a panic later.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::panic::catch_unwind;
@@ -8,48 +8,47 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a caller is going to use.
+/// The features of a runtime that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Timers,
     TimersAndSockets,
 }
 
-/// Refuses to go on where there is no Tokio runtime, or one that lacks what is needed.
+/// Returns an error if there is no current Tokio runtime, or if it lacks a required feature.
 ///
-/// Tokio has no question for what a runtime has, it panics. Where there are no timers or no sockets, its panic is caught here:
-/// the panic hook runs and prints it, and the caller gets the error.
+/// Tokio has no API to query the features of a runtime; it panics. This function catches that panic: the panic hook still runs
+/// and prints it, and the caller gets the error.
 pub(crate) fn require(what: &str, needs: Needs) -> Result<()> {
     drop(timer(what, Instant::now())?);
     if needs == Needs::TimersAndSockets && !has_sockets() {
-        return Err(refusal(what, "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
+        return Err(refusal(what, "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
     }
     Ok(())
 }
 
-/// The caller's runtime, if it has what is needed.
+/// The caller's runtime, if it has the required features.
 pub(crate) fn current(what: &str, needs: Needs) -> Result<Handle> {
     require(what, needs)?;
     handle(what)
 }
 
-/// A timer on the caller's runtime, if that has any.
+/// A timer on the caller's runtime, if it has timers.
 pub(crate) fn timer(what: &str, at: Instant) -> Result<Sleep> {
     handle(what)?;
     catch_unwind(|| sleep_until(at))
-        .map_err(|_| refusal(what, "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
+        .map_err(|_| refusal(what, "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
 }
 
 fn handle(what: &str) -> Result<Handle> {
-    Handle::try_current()
-        .map_err(|error| refusal(what, "within a Tokio runtime, on which its tasks will run").with_source(error))
+    Handle::try_current().map_err(|error| refusal(what, "a Tokio runtime: call it from within one").with_source(error))
 }
 
-fn refusal(what: &str, where_: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("{what} must be made {where_}")).unsent()
+fn refusal(what: &str, needed: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("{what} needs {needed}")).unsent()
 }
 
-/// Whether sockets can be used. A system that gives out none has its own errors for that, later.
+/// Whether the runtime has I/O enabled. If the system refuses a socket, later calls report that error.
 fn has_sockets() -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
         socket.set_nonblocking(true)?;
@@ -65,21 +64,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_is_refused_by_what_it_lacks() {
+    fn missing_runtime_features_are_named() {
         let text = |needs| require("it", needs).map_err(|error| (error.kind(), error.to_string()));
-        let refused = |text: &str| Err((ErrorKind::Config, format!("it must be made {text}")));
-        let none = refused("within a Tokio runtime, on which its tasks will run");
+        let refused = |text: &str| Err((ErrorKind::Config, format!("it needs {text}")));
+        let none = refused("a Tokio runtime: call it from within one");
         assert_eq!(text(Needs::TimersAndSockets), none);
 
         let bare = Builder::new_current_thread().build().unwrap();
         let entered = bare.enter();
-        let no_timers = "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+        let no_timers = "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
         assert_eq!(text(Needs::TimersAndSockets), refused(no_timers));
         drop(entered);
 
         let timers = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let entered = timers.enter();
-        let no_io = "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
+        let no_io = "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
         assert_eq!(text(Needs::TimersAndSockets), refused(no_io));
         assert_eq!(text(Needs::Timers), Ok(()));
         drop(entered);

@@ -17,13 +17,12 @@ pub(crate) enum Clock {
     /// The machine's.
     #[default]
     Machine,
-    /// A time at a moment, carried forward by tokio's clock: under a paused clock all timestamps of a process stay consistent
-    /// with the timers, and hours pass in no time.
+    /// A timestamp that is advanced by tokio's clock: with a paused clock, all timestamps of a process are consistent with its timers.
     #[cfg(any(test, feature = "embedded"))]
     Tokio(Arc<Virtual>),
 }
 
-/// A clock that follows tokio's, and what its users share.
+/// A clock that follows tokio's, with the state that its users share.
 #[cfg(any(test, feature = "embedded"))]
 #[derive(Debug)]
 pub(crate) struct Virtual {
@@ -34,14 +33,14 @@ pub(crate) struct Virtual {
 
 #[cfg(any(test, feature = "embedded"))]
 impl Virtual {
-    /// The time at a moment. The engine stores microseconds: a finer time would come back as another one.
+    /// The time at an instant, truncated to microseconds, because the engine stores no finer times.
     fn at(&self, moment: Instant) -> DateTime<Utc> {
         (self.wall + moment.saturating_duration_since(self.origin)).trunc_subsecs(6)
     }
 }
 
 impl Clock {
-    /// A clock that starts at this time, by default the machine's.
+    /// A clock that starts at this time. The default is the machine's time.
     #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn tokio(wall: Option<DateTime<Utc>>) -> Self {
         let wall = wall.unwrap_or_else(machine);

@@ -1,4 +1,4 @@
-//! What a client does over its life: other runtimes, workflows that come and go, streams that are read past their end.
+//! Clients over their lifetime: other runtimes, deleted workflows, fused streams, refused tokens.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
@@ -23,9 +23,9 @@ async fn stage() -> (Engine, Client, Task<(), u32>, RunningWorker) {
     (engine, hatchet, task, worker)
 }
 
-/// Real threads: the runtimes are the subject.
+/// Uses real threads, because runtimes are the subject.
 #[test]
-fn waits_outlive_the_runtime_of_who_waited_first() {
+fn waits_survive_the_shutdown_of_another_callers_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (engine, hatchet, task, worker) = runtime.block_on(stage());
     for _ in 0..3 {
@@ -49,7 +49,7 @@ fn waits_outlive_the_runtime_of_who_waited_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_that_have_ended_go_on_having_ended() {
+async fn streams_are_fused() {
     let (engine, hatchet, task, worker) = stage().await;
     let run = hatchet.run(&task, &()).start().await.unwrap();
     run.result().await.unwrap();
@@ -88,7 +88,7 @@ async fn streams_that_have_ended_go_on_having_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_triggers_at_once_share_one_confirmation_and_later_ones_need_none() {
+async fn concurrent_first_triggers_share_one_confirmation() {
     let (engine, _, task, worker) = stage().await;
     let fresh = engine.client_with(hatchet::Config::builder()).unwrap();
     let faults = engine.faults();
@@ -107,7 +107,7 @@ async fn first_triggers_at_once_share_one_confirmation_and_later_ones_need_none(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_workflow_that_is_deleted_later_is_noticed() {
+async fn deleted_workflows_are_reported() {
     let (_engine, hatchet, task, worker) = stage().await;
     hatchet.run(&task, &()).result().await.unwrap();
     worker.shutdown().await;
@@ -117,7 +117,7 @@ async fn a_workflow_that_is_deleted_later_is_noticed() {
     let id = listed.pointer("/rows/0/metadata/id").and_then(serde_json::Value::as_str).unwrap().to_owned();
     let (status, _) = hatchet.raw_rest(Method::DELETE, &format!("/api/v1/workflows/{id}"), None).await.unwrap();
     assert!(status.is_success(), "{status}");
-    // Until the name is confirmed again, who waits for the run finds out.
+    // Until the name is confirmed again, only a wait for the run reports it.
     let run = hatchet.run(&task, &()).start().await.unwrap();
     assert_eq!(run.result().await.unwrap_err().kind(), ErrorKind::RunNotFound);
     advance(61 * SECOND).await;
@@ -128,7 +128,7 @@ async fn a_workflow_that_is_deleted_later_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_last_look_nothing_is_cancelled() {
+async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
     let (engine, hatchet, _, worker) = stage().await;
     let endless: Task<(), ()> = Task::new("endless", async |(): (), _: Context| std::future::pending().await);
     let other =
@@ -149,7 +149,7 @@ async fn without_the_last_look_nothing_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_runs_are_cancelled_by_id_in_bounded_time_and_with_few_calls() {
+async fn a_thousand_runs_are_cancelled_by_id_in_bounded_time_with_few_calls() {
     let (engine, hatchet, task, worker) = stage().await;
     worker.shutdown().await;
     let runs = hatchet.run_many(&task, (0..1000).map(|_| ())).start().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_thousand_runs_are_cancelled_by_id_in_bounded_time_and_with_few_calls(
 }
 
 #[tokio::test(start_paused = true)]
-async fn finished_work_and_waits_outlive_a_server_that_knows_no_token_for_a_while() {
+async fn reports_and_waits_survive_a_server_that_refuses_tokens_temporarily() {
     let (engine, hatchet, task, worker) = stage().await;
     let slow: Task<(), u32> = Task::new("slow", async |(): (), context: Context| {
         sleep(3 * SECOND).await;
@@ -177,7 +177,7 @@ async fn finished_work_and_waits_outlive_a_server_that_knows_no_token_for_a_whil
     let other = hatchet.worker("other").register(&slow).build().unwrap().start().await.unwrap();
     let runs = join_all((0..20).map(|_| hatchet.run(&slow, &()).start())).await;
     sleep(SECOND).await;
-    // Its database is away: all valid tokens are refused.
+    // The engine's database is unavailable: all valid tokens are refused.
     let calls =
         ["SendStepActionEvent", "GetRunDetails", "Heartbeat", "ListenV2", "SubscribeToWorkflowRuns", "TriggerWorkflow"];
     for call in calls {
@@ -195,7 +195,7 @@ async fn finished_work_and_waits_outlive_a_server_that_knows_no_token_for_a_whil
     for wait in waits {
         assert_eq!(wait.unwrap(), 1, "the first attempt's work was delivered");
     }
-    // A trigger has a deadline, and shares what retries there are with all other calls.
+    // A trigger has a deadline, and shares the retry budget with all other calls.
     match started_meanwhile {
         Ok(run) => assert_eq!(run.result().await.unwrap(), 1),
         Err(error) => assert!(error.is_transient() && error.never_reached_server(), "{error:?}"),
@@ -206,7 +206,7 @@ async fn finished_work_and_waits_outlive_a_server_that_knows_no_token_for_a_whil
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_never_worked_is_refused_at_once() {
+async fn never_accepted_tokens_fail_immediately() {
     let (engine, _, task, worker) = stage().await;
     let fresh = engine.client_with(hatchet::Config::builder()).unwrap();
     engine.faults().inject("TriggerWorkflow", Fault::Refuse(UNAUTHENTICATED), usize::MAX).unwrap();
@@ -217,7 +217,7 @@ async fn a_token_that_never_worked_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_bulk_replay_there_is_a_handle_to_wait_with() {
+async fn bulk_replays_return_handles_to_wait_with() {
     let (_engine, hatchet, task, worker) = stage().await;
     let runs = join_all((0..5).map(|_| hatchet.run(&task, &()).start())).await;
     let ids: Vec<_> = runs.iter().map(|run| run.as_ref().unwrap().id()).collect();

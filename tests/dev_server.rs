@@ -1,4 +1,4 @@
-//! The example that other languages use: it ends when it is asked to, whatever its clients do. The program is this one again.
+//! The `dev_server` example ends at a signal, independent of its clients. This test binary starts itself as the server.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
@@ -16,13 +16,13 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-/// Set for the copy of this program that is the server.
+/// Set in the process that runs the server.
 const SERVER: &str = "HATCHET_TEST_DEV_SERVER";
-/// What the engine gives connections, and what a loaded machine may add.
+/// The grace period of connections, and the tolerance for a loaded machine.
 const GRACE: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The server itself, in its own process. Nothing to do in this one.
+/// The server, in its own process. Does nothing in the test process.
 #[tokio::test]
 async fn server() {
     if std::env::var_os(SERVER).is_some() {
@@ -30,7 +30,7 @@ async fn server() {
     }
 }
 
-/// Starts it, and waits until it serves: gRPC and REST.
+/// Starts the server, and waits until gRPC and REST are available.
 async fn start() -> (Child, SocketAddr, SocketAddr) {
     let mut server = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "server", "--nocapture"])
@@ -48,7 +48,7 @@ async fn start() -> (Child, SocketAddr, SocketAddr) {
         } else if let Some((_, address)) = line.split_once("HATCHET_CLIENT_SERVER_URL=http://") {
             rest = address.parse().ok();
         } else if line.contains("serving until Ctrl-C") {
-            // What else it says must not be held up.
+            // Further output must not block the server.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return (server, grpc.unwrap(), rest.unwrap());
         }
@@ -64,7 +64,7 @@ async fn end(server: &mut Child) -> ExitStatus {
     timeout(LIMIT, server.wait()).await.unwrap().unwrap()
 }
 
-/// Clients that never go on and never go away.
+/// Clients that make no progress and do not disconnect.
 async fn stuck(grpc: SocketAddr, rest: SocketAddr) -> [TcpStream; 3] {
     let connect = async |address: SocketAddr, sent: &[u8]| {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -79,7 +79,7 @@ async fn stuck(grpc: SocketAddr, rest: SocketAddr) -> [TcpStream; 3] {
 }
 
 #[tokio::test]
-async fn it_ends_at_the_first_signal() {
+async fn the_first_signal_ends_it_gracefully() {
     for name in ["-INT", "-TERM"] {
         let (mut server, grpc, rest) = start().await;
         let clients = stuck(grpc, rest).await;
@@ -92,12 +92,12 @@ async fn it_ends_at_the_first_signal() {
 }
 
 #[tokio::test]
-async fn it_ends_at_once_at_the_second() {
+async fn the_second_signal_ends_it_immediately() {
     let (mut server, grpc, rest) = start().await;
     let clients = stuck(grpc, rest).await;
     signal(&server, "-INT").await;
     let begin = Instant::now();
-    // It has seen the first when it listens no more.
+    // The server has handled the first signal when it no longer listens.
     while TcpStream::connect(grpc).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

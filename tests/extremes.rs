@@ -1,4 +1,4 @@
-//! The embedded engine takes any number: it carries it, clamps it or refuses it, and goes on.
+//! The embedded engine handles any number in a request: it stores, clamps or refuses it, and keeps running.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ const NUMBERS: [i32; 5] = [i32::MIN, -1, 0, i32::MAX - 1, i32::MAX];
 const TIMES: [Timestamp; 5] = [
     Timestamp { seconds: i64::MIN, nanos: i32::MIN },
     Timestamp { seconds: i64::MAX, nanos: i32::MAX },
-    // The first and the last that a timestamp can be, and a moment before the year 1.
+    // The smallest and the largest timestamp, and a time before the year 1.
     Timestamp { seconds: -62_135_596_800, nanos: 0 },
     Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 },
     Timestamp { seconds: -62_135_596_801, nanos: 0 },
@@ -83,8 +83,8 @@ impl Bed {
         (status.as_u16(), serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    /// Looks at a run from all sides.
-    async fn look_at(&self, run: &str) {
+    /// Reads a run in all API views.
+    async fn read_everywhere(&self, run: &str) {
         for path in ["", "/status", "/task-events", "/task-timings?depth=10"] {
             let (status, _) = self.get(&format!("/api/v1/stable/workflow-runs/{run}{path}")).await;
             assert_eq!(status, 200, "{path}");
@@ -102,7 +102,7 @@ impl Bed {
         self.admin().get_run_details(details).await.unwrap();
     }
 
-    /// It goes on, and nothing in it has panicked.
+    /// Checks that the engine still runs and that nothing in it has panicked.
     async fn end(self) {
         let (status, _) = self.get("/api/v1/stable/tenants/{t}/workflow-runs?only_tasks=false").await;
         assert_eq!(status, 200);
@@ -119,7 +119,7 @@ fn workflow(name: &str, tasks: Vec<CreateTaskOpts>) -> CreateWorkflowVersionRequ
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_and_lines_of_any_attempt_and_time() {
+async fn reports_and_log_lines_with_any_attempt_and_time() {
     let bed = Bed::new().await;
     bed.put(workflow("w", vec![task("t")])).await.unwrap();
     for event_type in 1..=5 {
@@ -152,10 +152,10 @@ async fn reports_and_lines_of_any_attempt_and_time() {
             EventsServiceClient::new(bed.client.raw_channel()).put_stream_event(chunk).await.unwrap();
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
-        bed.look_at(&run).await;
+        bed.read_everywhere(&run).await;
         let (_, body) = bed.get(&format!("/api/v1/stable/tasks/{run}/logs?limit=100")).await;
         let attempts: Vec<_> = body["rows"].as_array().unwrap().iter().map(|row| row["attempt"].as_i64()).collect();
-        // What a worker said is carried, though no attempt has such a number.
+        // The numbers of a report are stored, although no attempt has them.
         assert_eq!(attempts, NUMBERS.map(|number| Some(i64::from(number) + 1)));
         for attempt in ["2147483648", "9223372036854775807"] {
             let (status, _) = bed.get(&format!("/api/v1/stable/tasks/{run}/logs?attempt={attempt}")).await;
@@ -205,7 +205,7 @@ async fn definitions_with_any_number() {
     }
     for factor in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE] {
         let task = CreateTaskOpts { backoff_factor: Some(factor), retries: 3, ..task("t") };
-        // Whatever is said to it, it is no panic.
+        // No request makes it panic.
         let _ = bed.put(workflow("factor", vec![task])).await;
     }
     for ttl_ms in [i64::MIN, -1, 0, i64::MAX] {
@@ -224,7 +224,7 @@ async fn definitions_with_any_number() {
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     for run in &started {
-        bed.look_at(run).await;
+        bed.read_everywhere(run).await;
     }
     for index in NUMBERS {
         let child = TriggerWorkflowRequest {
@@ -259,7 +259,7 @@ async fn definitions_with_any_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn questions_with_any_number() {
+async fn queries_with_any_number() {
     let bed = Bed::new().await;
     bed.put(workflow("w", vec![task("a"), task("b")])).await.unwrap();
     let run = bed.start("w").await;
@@ -298,7 +298,7 @@ async fn questions_with_any_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_as_fit_into_a_message() {
+async fn as_many_items_as_fit_into_a_message() {
     const MANY: usize = 70_000;
     let bed = Bed::new().await;
     bed.put(workflow("w", vec![task("t")])).await.unwrap();
@@ -319,9 +319,9 @@ async fn as_many_as_fit_into_a_message() {
     bed.end().await;
 }
 
-/// The page is rendered where it is asked for, and others have their turn meanwhile.
+/// The page is rendered outside of the core's task, which serves other requests meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_large_page_holds_up_nobody() {
+async fn large_pages_do_not_delay_other_requests() {
     let bed = Bed::new().await;
     bed.put(workflow("w", vec![task("t")])).await.unwrap();
     let input = format!(r#"{{"text": "{}"}}"#, "x".repeat(1000));
@@ -333,7 +333,7 @@ async fn a_large_page_holds_up_nobody() {
     let list = format!("{list}&include_payloads=true");
     let (status, body) = {
         let (mut page, count) = (pin!(bed.get(&list)), pin!(bed.engine.run_count()));
-        // The page is asked for first, and polled first whenever both are ready.
+        // The page is requested first, and polled first whenever both are ready.
         let Either::Right((count, page)) = select(&mut page, count).await else {
             panic!("the page held up the other call")
         };

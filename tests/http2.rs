@@ -1,5 +1,5 @@
-//! What clients of other languages meet: the frames of HTTP/2 that the embedded engine answers with. The client here is by hand,
-//! since this crate's own takes more than others do.
+//! The HTTP/2 frames that the embedded engine sends to clients of other languages. The client here is a minimal one, because this
+//! crate's own client accepts more than others do.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Keeps a copy of all that is read.
+/// Keeps a copy of all bytes that are read.
 struct Recorded {
     io: TcpStream,
     read: Arc<Mutex<Vec<u8>>>,
@@ -68,13 +68,13 @@ struct Peer {
     token: String,
 }
 
-/// What came of one request.
+/// The response to one request.
 #[derive(Debug)]
 struct Answer {
     headers: HeaderMap,
     data: Vec<u8>,
     trailers: Option<HeaderMap>,
-    /// The frames of its stream.
+    /// The frames of the stream.
     frames: Vec<&'static str>,
 }
 
@@ -98,7 +98,7 @@ async fn engine() -> (Engine, Peer) {
 }
 
 impl Peer {
-    /// Sends a request of one message, and reads its answer to the end. Calls `meanwhile` when the headers are there.
+    /// Sends a request with one message, and reads the response to its end. Calls `meanwhile` when the headers have arrived.
     async fn ask(&mut self, path: &str, message: &[u8], meanwhile: impl FnOnce()) -> Answer {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         self.send(path, [&[0], &length[..], message].concat(), true, meanwhile).await
@@ -131,7 +131,7 @@ impl Peer {
 
     async fn refused(&mut self, path: &str, message: &[u8]) -> (String, String) {
         let answer = self.ask(path, message, || ()).await;
-        // Anything else is UNKNOWN to other clients.
+        // Other clients map anything else to UNKNOWN.
         assert_eq!(answer.frames, ["HEADERS END_STREAM"], "{path}: {answer:?}");
         assert_eq!(answer.headers["content-type"], "application/grpc", "{path}");
         assert!(answer.trailers.is_none() && answer.data.is_empty(), "{path}: {answer:?}");
@@ -160,7 +160,7 @@ fn frames(mut bytes: &[u8], stream: u32) -> Vec<&'static str> {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
         bytes = &rest[length..];
-        // Not those that only let the client send more.
+        // Without WINDOW_UPDATE frames.
         if id == stream && head[3] != 8 {
             found.push(match (head[3], head[4] & 1 == 1) {
                 (0, false) => "DATA",
@@ -185,7 +185,7 @@ const STREAMS: [&str; 6] = [
 ];
 
 #[tokio::test]
-async fn a_refusal_is_one_frame() {
+async fn refusals_are_one_frame() {
     let (engine, mut peer) = engine().await;
     let nobody = "00000000-0000-4000-8000-000000000001";
     let listen = |worker: &str| WorkerListenRequest { worker_id: worker.into() }.encode_to_vec();
@@ -218,9 +218,9 @@ async fn a_refusal_is_one_frame() {
 }
 
 #[tokio::test]
-async fn no_message_is_read_that_is_refused_anyway() {
+async fn unauthenticated_request_messages_are_not_read() {
     let (engine, mut peer) = engine().await;
-    // Five bytes say how long a message is. The message itself never comes.
+    // Five bytes declare the length of the message. The message itself is never sent.
     let size: u32 = 5_000_000;
     let announced = [&[0], &size.to_be_bytes()[..]].concat();
     let answer = peer.send("EventsService/Push", announced.clone(), false, || ()).await;
@@ -232,9 +232,9 @@ async fn no_message_is_read_that_is_refused_anyway() {
     engine.shutdown().await;
 }
 
-/// A refusal that repeats what was sent must not lose its code by it.
+/// A refusal that repeats parts of the request must not lose its code.
 #[tokio::test]
-async fn a_long_text_is_cut() {
+async fn long_status_texts_are_truncated() {
     let (engine, mut peer) = engine().await;
     for name in ["x", "€"] {
         let worker = WorkerListenRequest { worker_id: name.repeat(100_000) };
@@ -247,11 +247,11 @@ async fn a_long_text_is_cut() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_cut_before_its_first_message_is_one_frame() {
+async fn streams_that_are_interrupted_before_their_first_message_are_one_frame() {
     let (engine, mut peer) = engine().await;
     let worker = peer.register().await;
     let cut = tokio::spawn(async move { peer.refused("Dispatcher/ListenV2", &worker).await });
-    // Nobody can see when the stream is open: its headers come with its first message.
+    // The client cannot observe when the stream is open: its headers are sent with its first message.
     while !cut.is_finished() {
         engine.faults().cut("ListenV2").unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -260,7 +260,7 @@ async fn a_stream_that_is_cut_before_its_first_message_is_one_frame() {
     engine.shutdown().await;
 }
 
-/// An engine with a stream that has had a message, and its answer when it will have ended.
+/// An engine with a stream that has sent a message, and the task that returns the response when it has ended.
 async fn opened() -> (Engine, JoinHandle<Answer>) {
     let (engine, mut peer) = engine().await;
     let hatchet = engine.client();
@@ -285,7 +285,7 @@ async fn opened() -> (Engine, JoinHandle<Answer>) {
 }
 
 #[tokio::test]
-async fn an_open_stream_ends_with_trailers() {
+async fn open_streams_end_with_trailers() {
     for (is_cut, expected) in [(true, status("14", "the stream was cut")), (false, status("0", ""))] {
         let (engine, answer) = opened().await;
         if is_cut {

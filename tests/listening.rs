@@ -1,4 +1,5 @@
-//! A listening engine among peers of all kinds: what it bears, and how it ends. Real time, since real sockets are the subject.
+//! A listening engine with well-behaved and misbehaving peers: its limits, and its shutdown. Uses real time, because real sockets
+//! are the subject.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
@@ -20,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 const GRACE: Duration = Duration::from_millis(500);
-/// What a loaded machine may add.
+/// The tolerance for a loaded machine.
 const SLACK: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -42,7 +43,7 @@ impl Bed {
         Self { engine, grpc, rest, token }
     }
 
-    /// A client that comes over the sockets.
+    /// A client that connects over the sockets.
     fn client(&self) -> Client {
         let config = Config::builder()
             .tls_strategy(TlsStrategy::None)
@@ -67,7 +68,7 @@ async fn connect(address: SocketAddr, sent: &[u8]) -> TcpStream {
     stream
 }
 
-/// A connection of HTTP/2 whose request to register has headers, and a body that never comes.
+/// An HTTP/2 connection with a `Register` request whose body is never sent.
 async fn open_body(bed: &Bed) -> h2::client::Connection<TcpStream> {
     let io = TcpStream::connect(bed.grpc).await.unwrap();
     let (requests, mut connection) = h2::client::handshake(io).await.unwrap();
@@ -77,13 +78,13 @@ async fn open_body(bed: &Bed) -> h2::client::Connection<TcpStream> {
         .header("authorization", format!("Bearer {}", bed.token));
     let mut requests = requests.ready().await.unwrap();
     let sent = requests.send_request(request.body(()).unwrap(), false).unwrap();
-    // The request goes out, and the connection is kept.
+    // The request is sent, and the connection is kept open.
     let _ = timeout(Duration::from_millis(100), poll_fn(|cx| Pin::new(&mut connection).poll(cx))).await;
     std::mem::forget((sent, requests));
     connection
 }
 
-/// Asks for more than the sockets between the two can hold, and reads nothing.
+/// Requests more than the socket buffers can hold, and reads nothing.
 async fn frozen_reader(bed: &Bed) -> TcpStream {
     let task: Task<Value, ()> = Task::new("task", async |_, _: Context| Ok(()));
     let hatchet = bed.engine.client();
@@ -101,19 +102,19 @@ async fn frozen_reader(bed: &Bed) -> TcpStream {
 async fn shut_down<P>(what: &str, peers: impl AsyncFnOnce(&Bed) -> P) {
     let bed = Bed::new(GRACE).await;
     let peers = timeout(LIMIT, peers(&bed)).await.unwrap_or_else(|_| panic!("{what}: not set up"));
-    // What was sent should be there.
+    // The requests should have arrived.
     tokio::time::sleep(Duration::from_millis(50)).await;
     let begin = Instant::now();
     timeout(LIMIT, bed.engine.shutdown()).await.unwrap_or_else(|_| panic!("{what}: no end"));
     let took = begin.elapsed();
     assert!(took < GRACE + SLACK, "{what}: {took:?}");
-    // Nothing is left that could answer.
+    // Nothing answers any more.
     assert!(TcpStream::connect(bed.grpc).await.is_err() && TcpStream::connect(bed.rest).await.is_err(), "{what}");
     drop(peers);
 }
 
 #[tokio::test]
-async fn shutdown_keeps_its_grace_period_whatever_peers_do() {
+async fn shutdown_keeps_its_grace_period() {
     let half_headers = [PREFACE, SETTINGS, &[0, 0, 100, 1, 4, 0, 0, 0, 1, 0x82, 0x86]].concat();
     shut_down("nothing", async |_| ()).await;
     shut_down("TCP only", async |bed| (connect(bed.grpc, b"").await, connect(bed.rest, b"").await)).await;
@@ -132,7 +133,7 @@ async fn shutdown_keeps_its_grace_period_whatever_peers_do() {
 }
 
 #[tokio::test]
-async fn shutdown_does_not_wait_for_clients_that_are_well() {
+async fn shutdown_does_not_wait_for_responsive_clients() {
     let bed = Bed::new(LIMIT).await;
     let hatchet = bed.client();
     let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
@@ -148,10 +149,10 @@ async fn shutdown_does_not_wait_for_clients_that_are_well() {
     drop(worker);
 }
 
-/// On two threads, so that the engine reads requests faster than it answers them. Each that waits is a small frame, and h2
-/// ends a connection that holds too many of those.
+/// Uses two threads, so that the engine reads requests faster than it answers them. Each waiting request is a small frame, and h2
+/// closes a connection that buffers too many of those.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_starts_at_once_all_succeed() {
+async fn ten_thousand_concurrent_starts_succeed() {
     let bed = Bed::new(GRACE).await;
     let hatchet = bed.client();
     let echo: Task<Value, Value> = Task::new("echo", async |input, _: Context| Ok(input));
@@ -167,9 +168,9 @@ async fn ten_thousand_starts_at_once_all_succeed() {
     assert_eq!(bed.engine.run_count().await, 10_000);
 }
 
-/// The same on one stream: each question is a small frame.
+/// The same on one stream: each message is a small frame.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_questions_at_once_are_all_taken() {
+async fn ten_thousand_messages_on_one_stream_are_accepted() {
     let bed = Bed::new(GRACE).await;
     let hatchet = bed.client();
     let echo: Task<(), ()> = Task::new("echo", async |(): (), _: Context| Ok(()));
@@ -179,7 +180,7 @@ async fn ten_thousand_questions_at_once_are_all_taken() {
     let nobody = |number: u128| SubscribeToWorkflowRunsRequest { workflow_run_id: Uuid::from_u128(number).to_string() };
     let last = SubscribeToWorkflowRunsRequest { workflow_run_id: run.id().to_string() };
     let questions = (1..10_000).map(nobody).chain([last]);
-    // Each by itself, so that they are not sent as one frame; and then the stream stays open.
+    // Each message is sent separately, so that they are not combined into one frame. Then the stream stays open.
     let questions = stream::iter(questions).then(|question| async {
         tokio::task::yield_now().await;
         question
@@ -193,7 +194,7 @@ async fn ten_thousand_questions_at_once_are_all_taken() {
 }
 
 #[tokio::test]
-async fn calls_that_are_given_up_at_once_break_nothing() {
+async fn dropped_calls_do_not_affect_others() {
     let bed = Bed::new(GRACE).await;
     let hatchet = bed.client();
     let echo: Task<(), ()> = Task::new("echo", async |(): (), _: Context| Ok(()));
@@ -202,7 +203,7 @@ async fn calls_that_are_given_up_at_once_break_nothing() {
     run.result().await.unwrap();
     bed.engine.faults().inject("Register", hatchet::embedded::Fault::Delay(Duration::ZERO), 1000).unwrap();
     let reads = join_all((0..2000).map(|_| async { run.details().await.is_ok() }));
-    // Long enough to send them, too short for all answers.
+    // Long enough to send the requests, too short for all responses.
     let _ = timeout(Duration::from_millis(20), reads).await;
     run.details().await.unwrap();
     hatchet.run(&echo, &()).start().await.unwrap().result().await.unwrap();
@@ -210,7 +211,7 @@ async fn calls_that_are_given_up_at_once_break_nothing() {
     assert_eq!(worker.shutdown().await.completed, 2);
 }
 
-/// What has been answered so far, once there is something.
+/// The response so far, once there is some.
 async fn answer(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     timeout(LIMIT, stream.read_buf(&mut bytes)).await.unwrap().unwrap();
@@ -218,7 +219,7 @@ async fn answer(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn no_body_is_read_from_whom_the_token_does_not_know() {
+async fn unauthenticated_request_bodies_are_not_read() {
     let bed = Bed::new(GRACE).await;
     let tenant = format!("/api/v1/tenants/{}", bed.engine.tenant());
     let stable = tenant.replace("/v1/", "/v1/stable/");
@@ -227,7 +228,7 @@ async fn no_body_is_read_from_whom_the_token_does_not_know() {
         (format!("POST {stable}/workflow-runs/trigger"), 403),
         (format!("POST {stable}/tasks/cancel"), 403),
         (format!("POST {tenant}/workflows/scheduled/bulk-update"), 403),
-        // The engine's order: what is not there is said to everyone.
+        // The engine checks the resource first, so anyone learns that it does not exist.
         (format!("PATCH /api/v1/workers/{nobody}"), 404),
         (format!("PATCH {tenant}/workflows/scheduled/{nobody}"), 404),
     ] {
@@ -238,7 +239,7 @@ async fn no_body_is_read_from_whom_the_token_does_not_know() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn large_messages_and_bodies_are_refused() {
     let bed = Bed::new(GRACE).await;
     let line = format!("POST {}/trigger", bed.list("").split('?').next().unwrap());
     let request = bed.request(&line, "content-length: 100000000\r\n\r\n");

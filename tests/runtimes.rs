@@ -1,4 +1,4 @@
-//! Where the embedded engine can be used: which runtimes it needs, and where its clients may be polled.
+//! The runtimes that the embedded engine and its clients need.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
@@ -35,7 +35,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn clients_that_are_polled_outside_of_a_runtime_say_so() {
+fn clients_without_a_runtime_return_errors() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let engine = runtime.block_on(Engine::start()).unwrap();
     let hatchet = engine.client();
@@ -44,7 +44,7 @@ fn clients_that_are_polled_outside_of_a_runtime_say_so() {
     let refused = |error: hatchet::Error| {
         let text = error.to_string();
         assert!(error.kind() == ErrorKind::Config && error.never_reached_server(), "{error:?}");
-        assert!(text.ends_with("must be made within a Tokio runtime, on which its tasks will run"), "{text}");
+        assert!(text.ends_with("needs a Tokio runtime: call it from within one"), "{text}");
     };
     refused(block_on(worker.start()).unwrap_err());
     refused(block_on(hatchet.run(&echo, &()).start()).unwrap_err());
@@ -60,15 +60,15 @@ fn clients_that_are_polled_outside_of_a_runtime_say_so() {
     refused(block_on(watch.next()).unwrap().unwrap_err());
     refused(block_on(run.logs().next()).unwrap().unwrap_err());
     refused(block_on(hatchet.runs(Window::all()).items().next()).unwrap().unwrap_err());
-    // Nothing of it has broken the client.
+    // The client still works.
     assert_eq!(runtime.block_on(run.result()).unwrap(), 1);
     assert_eq!(runtime.block_on(running.shutdown()).completed, 1);
     assert_eq!(block_on(engine.run_count()), 1, "the engine answers everywhere");
 }
 
-/// What the engine itself waits for, it waits for on its own runtime.
+/// The engine uses the timers of its own runtime.
 #[test]
-fn what_the_engine_waits_for_needs_no_timers_of_the_caller() {
+fn the_engine_does_not_need_the_callers_timers() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let engine = runtime.block_on(Engine::builder().quirks(Quirk::RestLag).start()).unwrap();
     let hatchet = engine.client();
@@ -91,18 +91,18 @@ fn what_the_engine_waits_for_needs_no_timers_of_the_caller() {
 }
 
 #[test]
-fn an_engine_is_refused_where_it_could_not_run() {
+fn engines_need_a_runtime_with_timers_and_io() {
     let refusal = |error: hatchet::Error| (error.kind(), error.never_reached_server(), error.to_string());
-    let refused = |text: &str| (ErrorKind::Config, true, format!("an embedded engine must be made {text}"));
+    let refused = |text: &str| (ErrorKind::Config, true, format!("an embedded engine needs {text}"));
     let error = block_on(Engine::start()).unwrap_err();
-    assert_eq!(refusal(error), refused("within a Tokio runtime, on which its tasks will run"));
+    assert_eq!(refusal(error), refused("a Tokio runtime: call it from within one"));
     let bare = Builder::new_current_thread().build().unwrap();
     let error = bare.block_on(Engine::start()).unwrap_err();
-    let text = "on a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+    let text = "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
     assert_eq!(refusal(error), refused(text));
     let timers = Builder::new_current_thread().enable_time().build().unwrap();
     let error = timers.block_on(Engine::builder().listen(0, 0).start()).unwrap_err();
-    let text = "on a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
+    let text = "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
     assert_eq!(refusal(error), refused(text));
     // It needs no sockets if it does not listen.
     timers.block_on(async { Engine::start().await.unwrap().shutdown().await });

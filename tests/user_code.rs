@@ -1,4 +1,4 @@
-//! What a worker makes of code that blocks, panics where nobody expects it, or ends with what the engine cannot take.
+//! Workers with user code that blocks, panics in unusual places, or returns values that the engine cannot store.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
@@ -24,10 +24,10 @@ async fn worker(hatchet: &Client, what: impl Into<hatchet::Definition>) -> Runni
     hatchet.worker("worker").register(what).build().unwrap().start().await.unwrap()
 }
 
-/// Real time, and real threads: a thread that is blocked is the subject. The task blocks its thread until another one has
-/// completed, so that nothing but the worker's own doing decides.
+/// Uses real time and real threads, because a blocked thread is the subject. The task blocks its thread until another task has
+/// completed, so the result depends only on the worker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn code_that_blocks_its_thread_at_once_holds_up_no_other_task() {
+async fn blocking_code_does_not_delay_other_tasks() {
     let (engine, hatchet) = engine().await;
     let (go_on, blocked) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
@@ -49,7 +49,7 @@ async fn code_that_blocks_its_thread_at_once_holds_up_no_other_task() {
     engine.shutdown().await;
 }
 
-/// Panics when it is dropped, with a value that does so, too.
+/// Panics when it is dropped, with a payload that panics when it is dropped, too.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -61,7 +61,7 @@ impl Drop for Bomb {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panics_that_come_with_panics_are_failures_that_count_once() {
+async fn nested_panics_count_as_one_failure() {
     let (_engine, hatchet) = engine().await;
     let value: Task<(), ()> = Task::new("value", async |(): (), _: Context| std::panic::panic_any(Bomb));
     let local: Task<(), ()> = Task::new("local", async |(): (), _: Context| {
@@ -79,7 +79,7 @@ async fn panics_that_come_with_panics_are_failures_that_count_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_text_that_is_too_long_is_cut_and_the_task_is_tried_again() {
+async fn long_error_texts_are_truncated_and_the_task_is_retried() {
     let (_engine, hatchet) = engine().await;
     let task: Task<(), u32> = Task::new("verbose", async |(): (), context: Context| match context.attempt() {
         1 => Err(TaskError::new("x".repeat(5_000_000))),
@@ -102,7 +102,7 @@ struct Place {
 }
 
 #[tokio::test(start_paused = true)]
-async fn floats_arrive_with_the_bits_that_were_sent() {
+async fn floats_keep_their_bits() {
     let (_engine, hatchet) = engine().await;
     let place = Place { latitude: 123_456_789.123_456_79, longitude: -0.1 + -0.2 };
     let first = Task::new("first", async |place: Place, _: Context| Ok(place));
@@ -119,7 +119,7 @@ async fn floats_arrive_with_the_bits_that_were_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_engine_would_change_is_refused_and_what_it_keeps_is_kept() {
+async fn values_that_the_engine_would_change_are_refused() {
     let (_engine, hatchet) = engine().await;
     let large: Task<(), u64> = Task::new("large", async |(): (), _: Context| Ok(u64::MAX));
     let nan: Task<(), Option<f64>> = Task::new("nan", async |(): (), _: Context| Ok(Some(f64::NAN)));
@@ -127,7 +127,7 @@ async fn what_the_engine_would_change_is_refused_and_what_it_keeps_is_kept() {
     let flow = Workflow::new("flow").task(&large).task_after(&after, ["large"]);
     let worker = hatchet.worker("worker").register(&large).register(&nan).register(&flow);
     let worker = worker.build().unwrap().start().await.unwrap();
-    // Alone, its run's result keeps all digits.
+    // Without followers, the result of the run keeps all digits.
     assert_eq!(hatchet.run(&large, &()).result().await.unwrap(), u64::MAX);
     for (outcome, text) in [
         (hatchet.run(&nan, &()).start().await.unwrap().outcome().await.unwrap(), "found the number NaN"),
@@ -146,9 +146,9 @@ async fn what_the_engine_would_change_is_refused_and_what_it_keeps_is_kept() {
     worker.shutdown().await;
 }
 
-/// A task needs of its types only what the worker needs.
+/// A task's types need only the traits that the worker needs.
 #[tokio::test(start_paused = true)]
-async fn a_task_can_end_with_what_cannot_be_read_back() {
+async fn task_outputs_need_not_be_deserializable() {
     let (_engine, hatchet) = engine().await;
     let says = Task::new("says", async |(): (), _: Context| Ok("done"));
     let worker = worker(&hatchet, &says).await;
@@ -158,22 +158,22 @@ async fn a_task_can_end_with_what_cannot_be_read_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_input_that_no_run_can_have_is_refused_when_the_worker_is_built() {
+async fn non_object_input_types_are_refused_when_the_worker_is_built() {
     let (_engine, hatchet) = engine().await;
     let number = Task::new("number", async |n: u32, _: Context| Ok(n));
     let list = Task::new("list", async |n: Vec<u32>, _: Context| Ok(n));
     let error = hatchet.worker("worker").register(&number).register(&list).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     for text in [
-        "task \"number\": its input type reads a number, accepted: a type that reads a JSON object, or ()",
-        "task \"list\": its input type reads a list",
+        "task \"number\": input type: found a type that deserializes from a number, accepted: one that deserializes from a JSON object, or ()",
+        "task \"list\": input type: found a type that deserializes from a list",
     ] {
         assert!(error.to_string().contains(text), "{error}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_comes_when_the_worker_accepts_no_more_is_counted_as_unfinished() {
+async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     use hatchet::embedded::Fault;
     let (engine, hatchet) = engine().await;
     let begun = Arc::new(AtomicU32::new(0));
@@ -190,7 +190,7 @@ async fn an_attempt_that_comes_when_the_worker_accepts_no_more_is_counted_as_unf
     let worker = hatchet.worker("worker").grace(3 * SECOND).register(&slow).build().unwrap().start().await.unwrap();
     let first = hatchet.run(&slow, &()).start().await.unwrap().id();
     tokio::time::sleep(SECOND).await;
-    // A worker that cannot be paused stops its heartbeats, and is given more for some seconds.
+    // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
     engine.faults().inject("PATCH /api/v1/workers/{worker}", Fault::Refuse(503), usize::MAX).unwrap();
     let late = async {
         tokio::time::sleep(4 * SECOND).await;
@@ -205,7 +205,7 @@ async fn an_attempt_that_comes_when_the_worker_accepts_no_more_is_counted_as_unf
 }
 
 #[tokio::test(start_paused = true)]
-async fn workflows_that_differ_only_in_case_are_refused_or_fail_by_name() {
+async fn workflows_that_differ_only_in_case_are_refused() {
     use hatchet::embedded::Fault;
     let (engine, hatchet) = engine().await;
     let upper: Task<(), String> = Task::new("SendEmail", async |(): (), _: Context| Ok("upper".to_owned()));
@@ -213,9 +213,9 @@ async fn workflows_that_differ_only_in_case_are_refused_or_fail_by_name() {
     let first = worker(&hatchet, &upper).await;
     let refused = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
     assert_eq!((refused.kind(), refused.never_reached_server()), (ErrorKind::AlreadyExists, true));
-    assert!(refused.to_string().starts_with("the server has a workflow \"SendEmail\": it differs"), "{refused}");
+    assert!(refused.to_string().contains("the server's workflow \"SendEmail\" in more than case"), "{refused}");
 
-    // Where the list of workflows cannot be had, each run is looked at.
+    // If the list of workflows is not available, each run is checked.
     engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::Refuse(501), 1).unwrap();
     let second = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap();
     let mut told = Vec::new();

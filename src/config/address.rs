@@ -65,7 +65,7 @@ pub(super) fn base_url(text: &str) -> Result<String, Malformed> {
     Ok(format!("{scheme}://{rest}"))
 }
 
-/// The host of a base URL, IPv6 without brackets.
+/// The host of a base URL, without the brackets of IPv6 addresses.
 pub(super) fn url_host(base_url: &str) -> Option<&str> {
     let (_, rest) = base_url.split_once("://")?;
     let authority = rest.split('/').next()?;
@@ -111,12 +111,10 @@ fn host_and_port(text: &str) -> Result<(&str, Option<u16>), Malformed> {
     };
     match host {
         "" => Err("no host"),
-        // The resolver would read it as an IPv4 address: `7077` as 0.0.27.165.
-        number if number.bytes().all(|b| b.is_ascii_digit()) => {
-            Err("a number without a host; a port comes after host:")
-        }
+        // The resolver would parse it as an IPv4 address: `7077` as 0.0.27.165.
+        number if number.bytes().all(|b| b.is_ascii_digit()) => Err("a number without a host; a port follows `host:`"),
         number if is_dotted_number(number) && number.parse::<Ipv4Addr>().is_err() => {
-            Err("numbers that are no IPv4 address")
+            Err("numbers that are not an IPv4 address")
         }
         name if is_name(name) => Ok((name, port)),
         _ => Err("a host with a character that no host name has"),
@@ -194,11 +192,11 @@ mod tests {
             ("local host:1", "a host with a character that no host name has"),
             ("münchen.example:1", "a host with a character that no host name has"),
             ("-x:1", "a host with a character that no host name has"),
-            ("7077", "a number without a host; a port comes after host:"),
-            ("http://7077/", "a number without a host; a port comes after host:"),
-            ("7077:7077", "a number without a host; a port comes after host:"),
-            ("127.1:7077", "numbers that are no IPv4 address"),
-            ("10.0.0.256:7077", "numbers that are no IPv4 address"),
+            ("7077", "a number without a host; a port follows `host:`"),
+            ("http://7077/", "a number without a host; a port follows `host:`"),
+            ("7077:7077", "a number without a host; a port follows `host:`"),
+            ("127.1:7077", "numbers that are not an IPv4 address"),
+            ("10.0.0.256:7077", "numbers that are not an IPv4 address"),
         ] {
             assert_eq!(parsed(text), Err(reason), "{text}");
         }
@@ -219,8 +217,8 @@ mod tests {
             ("https://me:word@a", Err("credentials, which have no place in an address")),
             ("https://a:port", Err("a port that is not 1 to 65535")),
             ("https://a/b c", Err("a character that a URL has to escape")),
-            ("http://8080", Err("a number without a host; a port comes after host:")),
-            ("http://1.2.3", Err("numbers that are no IPv4 address")),
+            ("http://8080", Err("a number without a host; a port follows `host:`")),
+            ("http://1.2.3", Err("numbers that are not an IPv4 address")),
         ] {
             assert_eq!(base_url(text), expected.map(str::to_owned), "{text}");
         }

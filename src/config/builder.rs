@@ -76,8 +76,8 @@ impl ConfigBuilder {
     }
 
     /// The base URL of the REST API, `http://…` or `https://…`, a path included if a proxy wants one.
-    /// Default: the token's claim `server_url`, but an `http://` claim is refused while gRPC uses TLS: whoever issues a
-    /// token cannot make this program send it without encryption.
+    /// Default: the token's claim `server_url`. An `http://` claim is refused if gRPC uses TLS, so that the issuer of a token
+    /// cannot make this program send it without encryption.
     pub fn server_url(mut self, server_url: impl Into<String>) -> Self {
         self.server_url = Some(server_url.into());
         self
@@ -103,8 +103,8 @@ impl ConfigBuilder {
 
     /// The name that the server's certificate must have, when it isn't the host that is dialled.
     ///
-    /// It is for gRPC, and for REST too if the server URL has the same host, unless
-    /// [`tls_rest_server_name`](Self::tls_rest_server_name) says otherwise.
+    /// It applies to gRPC, and also to REST if the server URL has the same host and
+    /// [`tls_rest_server_name`](Self::tls_rest_server_name) is not set.
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls_server_name = Some(name.into());
         self
@@ -183,8 +183,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// The largest message to send, in bytes: by default 4 MiB, which is what the engine accepts
-    /// unless it was told otherwise (`SERVER_GRPC_MAX_MSG_SIZE`).
+    /// Sets the maximum size of a sent message in bytes. The default is 4 MiB, which is the engine's default limit
+    /// (`SERVER_GRPC_MAX_MSG_SIZE`).
     pub const fn max_send_message_length(mut self, bytes: usize) -> Self {
         self.max_send_message_length = Some(bytes);
         self

@@ -31,7 +31,7 @@ use std::fmt;
 /// Print it and stop: it is about how the program was started, so trying again changes nothing.
 /// It never contains the token or a private key.
 ///
-/// An [`Error`](crate::Error) that was made from it has the same text, and this as its source:
+/// An [`Error`](crate::Error) that is converted from it has the same text, and this error as its source:
 ///
 /// ```
 /// use std::error::Error as _;

@@ -171,13 +171,12 @@ impl<'a> Layers<'a> {
         self.report(setting, source, found)
     }
 
-    /// The name by which this user would set a setting: the variable if the environment is read, else the builder's
-    /// method.
+    /// The name for a setting in error texts: the environment variable if the environment is read, otherwise the builder's method.
     pub(super) fn name_to_set(&self, setting: &Setting) -> &'static str {
         if self.environment { setting.official() } else { setting.field }
     }
 
-    /// Whether a bad value of this setting has been noted.
+    /// Whether an invalid value of this setting has been reported.
     pub(super) fn is_reported(&self, setting: &Setting) -> bool {
         let is_of = |name: &str| name == setting.field || setting.variables.contains(&name);
         self.problems.iter().any(|problem| is_of(problem.name()))

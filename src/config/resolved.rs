@@ -68,11 +68,11 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, Secret,
 ///   scheme chooses it: `http` and `grpc` mean `none`, `https` and `grpcs` mean `tls`. A scheme in
 ///   the token's address chooses nothing, so that who issues a token cannot switch encryption off.
 ///   Without a port it is 443 with TLS and 7070 (the engine's own default) without.
-/// * A claim `server_url` that begins with `http://` is refused while gRPC uses TLS, because REST
-///   sends the same token. To send it without TLS, set `SERVER_URL`.
-/// * `TLS_SERVER_NAME` counts for REST too if `SERVER_URL` has the host of `HOST_PORT`. When the two
-///   have different hosts, or one host with different certificates, `TLS_REST_SERVER_NAME` sets the
-///   name for REST. (The other SDKs have no name for REST; there it is the host of the URL.)
+/// * A claim `server_url` that begins with `http://` is refused if gRPC uses TLS, because REST sends
+///   the same token. To send it without TLS, set `SERVER_URL`.
+/// * `TLS_SERVER_NAME` also applies to REST if `SERVER_URL` has the same host as `HOST_PORT`. If the
+///   hosts or their certificates differ, set the name for REST with `TLS_REST_SERVER_NAME`. (The other
+///   SDKs have no such setting and use the host of the URL.)
 /// * PEM stands in the variable itself (lines may be joined by `\n`) or in the file that the other
 ///   variable names; both at once are refused. A certificate needs its key and the other way round.
 /// * Certificates, keys and the version count for REST as well, when the server URL is `https`.

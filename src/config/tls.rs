@@ -130,7 +130,7 @@ impl Tls {
         self.server_name.as_deref()
     }
 
-    /// The same for REST. Always there when the server URL is `https`, never when it isn't.
+    /// Returns the server name for REST. It is `Some` if and only if the server URL is `https`.
     #[must_use]
     pub fn rest_server_name(&self) -> Option<&str> {
         self.rest_server_name.as_deref()

@@ -95,7 +95,7 @@ fn not_used(layers: &mut Layers<'_>, names: &[&'static str]) {
     }
 }
 
-/// The name for REST, when it is not set by itself.
+/// The server name for REST if it is not set explicitly.
 fn rest_server_name(
     given: Option<Found<String>>,
     grpc_host: Option<&str>,
@@ -107,8 +107,8 @@ fn rest_server_name(
     Some(given.unwrap_or_else(|| Found::new(host.to_owned(), Source::Derived("server_url"))))
 }
 
-/// Refuses a server URL without TLS that only the token names, while gRPC has TLS: the token would go out in clear, and
-/// nobody who runs this program has said so.
+/// Refuses a server URL without TLS that comes only from the token while gRPC uses TLS: the token would be sent in clear text
+/// without an explicit setting.
 pub(super) fn check_server_url(layers: &mut Layers<'_>, strategy: &Found<TlsStrategy>, server_url: &Found<String>) {
     let is_claim = matches!(server_url.source, Source::Claim(_));
     if strategy.value == TlsStrategy::None || !is_claim || is_https(&server_url.value) {
@@ -290,7 +290,7 @@ mod tests {
             let expected = (Some(expected.to_owned()), source);
             assert_eq!(names(name, rest_name, url, "tls"), expected, "{name:?} {rest_name:?} {url}");
         }
-        // REST may have TLS where gRPC has none.
+        // REST can use TLS even if gRPC does not.
         assert_eq!(names("", "api", other, "none"), (Some("api".to_owned()), own));
         assert_eq!(names("", "api", "http://a", "none"), (None, Source::Derived("server_url")));
         let problems = problems(&Fake::with_token().var("TLS_REST_SERVER_NAME", "api:443"));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_server_url_in_the_token_does_not_send_the_token_in_clear() {
+    fn a_plain_text_server_url_in_the_token_is_refused() {
         let mut claims = claims();
         claims["server_url"] = "http://api.example.com".into();
         let world = || Fake::default().var("TOKEN", jwt(&claims));
@@ -314,10 +314,10 @@ mod tests {
         assert_eq!(problems(&world().var("HOST_PORT", "https://a")), refused("tls"));
         let mtls = world().var("TLS_STRATEGY", "mtls").var("TLS_CERT", CERT).var("TLS_KEY", KEY);
         assert_eq!(problems(&mtls), refused("mtls"));
-        // Without the environment, what has to be set is the builder's.
+        // Without the environment, the error names the builder's method.
         let built = resolve(&Config::builder().token(jwt(&claims)), &Fake::default()).unwrap_err();
         assert!(built.to_string().ends_with("set server_url to this URL"), "{built}");
-        // Said in configuration, it is accepted; and where gRPC has no TLS, REST needs none.
+        // An explicit setting is accepted. If gRPC has no TLS, REST needs none.
         for world in [
             world().var("SERVER_URL", "http://api.example.com"),
             world().var("TLS_STRATEGY", "none"),
@@ -325,7 +325,7 @@ mod tests {
         ] {
             assert_eq!(from(&world).unwrap().server_url(), "http://api.example.com");
         }
-        // A strategy that cannot be read is the one problem: what follows from it is not known.
+        // An invalid strategy is the only problem: its consequences are unknown.
         assert!(problems(&world().var("TLS_STRATEGY", "nonne")).starts_with("1 problem"));
     }
 

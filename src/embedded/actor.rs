@@ -1,9 +1,8 @@
 //! The one task that owns the core: it runs commands, delivers effects, and wakes for timers.
 //!
-//! A panic in the core ends this task, and nobody is to overlook it. The panic hook prints it where it happens; the caller
-//! whose command it was panics with the same message, and so do all later callers, and whoever shuts the engine down. Open
-//! streams end with an error that has the message. Over a socket, where there is no caller to panic, each request is answered
-//! with it.
+//! A panic in the core ends this task and must not go unnoticed. The panic hook prints it. The caller of the command, all later
+//! callers, and [`Engine::shutdown`](super::Engine::shutdown) panic with the same message. Open streams end with an error that
+//! contains the message. Requests over a socket are answered with it.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -24,7 +23,7 @@ use super::core::types::{Code, Effect, Fault, Message, StreamId, Turn};
 use super::failure::Failure;
 use crate::time::{Clock, at};
 
-/// The most commands that one round takes.
+/// The maximum number of commands in one round.
 const ROUND: usize = 64;
 /// Messages that a slow reader may be behind; one more, and its stream ends.
 const BEHIND: usize = 65_536;
@@ -49,7 +48,7 @@ pub(crate) struct Handle {
     closed: mpsc::UnboundedSender<StreamId>,
     streams: Arc<AtomicU64>,
     failure: Failure,
-    /// The one that the engine was started on.
+    /// The runtime on which the engine was started.
     runtime: runtime::Handle,
     pub(crate) clock: Clock,
 }
@@ -67,7 +66,7 @@ pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken
         if let Err(panic) = ended {
             actor.fail(&failure.record(&*panic));
         }
-        // Its callers see that it has ended only now, and then find the failure if there was one.
+        // Callers see the end of the task only now, after a failure has been recorded.
         drop(inbox);
     });
     (handle, task)
@@ -132,15 +131,15 @@ impl Handle {
         // A command that panics is dropped before its panic is recorded.
         self.commands.closed().await;
         self.failure.resume();
-        Err(unavailable("the embedded engine has been stopped"))
+        Err(unavailable("the embedded engine was stopped"))
     }
 
-    /// Where panics of the engine are noted.
+    /// The record of the first panic of the engine.
     pub(super) fn failure(&self) -> &Failure {
         &self.failure
     }
 
-    /// Sleeps by the engine's timers: callers may be on a runtime that has none, or on no runtime at all.
+    /// Sleeps with the timers of the engine's runtime: callers may be on a runtime without timers, or on none.
     pub(super) fn sleep(&self, length: Duration) -> Sleep {
         let _entered = self.runtime.enter();
         tokio::time::sleep(length)
@@ -203,7 +202,7 @@ impl Actor {
                     self.sinks.remove(&stream);
                     self.turn(|core, turn| core.close_stream(turn, stream));
                 }
-                // Before the timers: what is due is done with each command, and a core that is behind still answers.
+                // Before the timers: each command also runs the due timers, and a core that is behind still answers.
                 count = inbox.recv_many(&mut round, ROUND) => {
                     if count == 0 {
                         break;
@@ -227,7 +226,7 @@ impl Actor {
 
     /// Ends all streams after a panic of the core.
     fn fail(&mut self, message: &str) {
-        tracing::error!(message, "the embedded engine has panicked, and has stopped");
+        tracing::error!(message, "embedded engine panicked and stopped");
         for (_, sink) in self.sinks.drain() {
             let _ = sink.try_send(Err(unavailable(format!("the embedded engine panicked: {message}"))));
         }
@@ -248,7 +247,7 @@ impl Actor {
         }
     }
 
-    /// What is due comes first: a command should not find a task that should have timed out before it.
+    /// Due timers run first: a command must not see a task that should have timed out before it.
     fn turn(&mut self, run: impl FnOnce(&mut Core, &mut Turn<'_>)) {
         let random = &mut self.random;
         let mut turn = Turn { now: self.clock.now(), random: &mut || random.next(), round: self.round };
@@ -271,7 +270,7 @@ impl Actor {
                         matches!(sink.try_send(Ok(message)), Err(mpsc::error::TrySendError::Full(_)))
                     });
                     if full {
-                        tracing::warn!(?stream, "a reader is too far behind: its stream ends");
+                        tracing::warn!(?stream, "ended stream because its reader is too slow");
                         self.sinks.remove(&stream);
                     }
                 }
@@ -307,15 +306,15 @@ pub(super) fn mixed(number: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// All seeds from which an id can have been made, as one of the first so many numbers. An id lacks six bits of its number.
+/// All seeds that can have produced an id as one of the first `count` numbers. An id lacks six bits of its number.
 #[cfg(test)]
 pub(super) fn seeds_of(id: u128, count: u64) -> impl Iterator<Item = u64> {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-    /// Takes back one shift of `mixed`, and the whole of it.
+    /// Inverts one shift of `mixed`, and all of it.
     fn unshifted(number: u64, shift: u32) -> u64 {
         (0..64 / shift).fold(number, |found, _| number ^ found >> shift)
     }
-    /// The number by which a product is multiplied to take back a multiplication.
+    /// The factor that inverts a multiplication.
     fn inverse(factor: u64) -> u64 {
         (0..6).fold(factor, |found, _| found.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(found))))
     }

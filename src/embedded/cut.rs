@@ -1,4 +1,4 @@
-//! Streams that a test cuts.
+//! Streams that a test interrupts.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,12 +10,12 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 
-/// What the reader of a stream that is cut gets.
+/// The status that the reader of an interrupted stream gets.
 pub(super) fn cut() -> Status {
     Status::unavailable("the stream was cut")
 }
 
-/// An answer that ends when its stream is cut.
+/// A response that ends when its stream is interrupted.
 pub(super) fn until_cut(answer: Response<Body>, open: CancellationToken) -> Response<Body> {
     answer.map(|body| Body::new(UntilCut { body, cut: Box::pin(open.cancelled_owned()), has_ended: false }))
 }
@@ -46,8 +46,8 @@ impl hyper::body::Body for UntilCut {
         frame
     }
 
-    /// A refusal is all in the headers of its answer and has no body. Its headers must end the stream: clients of other
-    /// languages take a stream that ends otherwise and without trailers for a broken one, and lose the code.
+    /// A refusal is a response with headers only. The headers must end the stream: clients of other languages treat a stream that ends
+    /// later and without trailers as broken, and lose the code.
     fn is_end_stream(&self) -> bool {
         self.has_ended || self.body.is_end_stream()
     }
@@ -59,7 +59,7 @@ impl hyper::body::Body for UntilCut {
 
 fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    // A status whose text is plain can always be written as headers.
+    // A status with a plain text can always be converted to headers.
     let _ = cut().add_header(&mut trailers);
     trailers
 }

@@ -1,4 +1,4 @@
-//! The first panic inside the engine, kept so that nobody can overlook it.
+//! The record of the first panic inside the engine, which all later callers report.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Failure(Arc<OnceLock<String>>);
 
 impl Failure {
-    /// Notes a panic, unless there was one before, and returns its message.
+    /// Records a panic, unless there was an earlier one, and returns its message.
     pub(crate) fn record(&self, panic: &(dyn Any + Send)) -> String {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
@@ -20,9 +20,9 @@ impl Failure {
         self.0.get().map(String::as_str)
     }
 
-    /// Panics in the caller if there was a panic before, with the same message.
+    /// Panics with the same message if a panic was recorded.
     ///
-    /// The panic hook does not run again: it has printed the message and the place at the first panic.
+    /// The panic hook does not run again: it printed the message and the location at the first panic.
     pub(crate) fn resume(&self) {
         if let Some(message) = self.message() {
             std::panic::resume_unwind(Box::new(message.to_owned()));

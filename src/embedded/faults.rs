@@ -1,6 +1,6 @@
-//! What a test makes happen: calls that are refused, late, or answered to nobody, and streams that are cut.
+//! Fault injection: calls that are refused or delayed, or whose response is lost, and interrupted streams.
 //!
-//! Quirks are how the engine is; faults are accidents, each at the moment that the test chooses.
+//! Quirks are permanent properties of the engine. Faults are single events, at moments that the test chooses.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -21,21 +21,21 @@ use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::time::Clock;
 
-/// What happens to one call.
+/// A fault of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It does not reach the engine: the caller gets this status, by its number (of gRPC, 14 is `UNAVAILABLE`; of REST, 503),
-    /// as if the engine had answered so. Whether it had an effect, the caller can then not know.
+    /// The call does not reach the engine. The caller gets this numeric status (for `UNAVAILABLE`: 14 in gRPC, 503 in REST), as if the
+    /// engine had sent it. The caller cannot know whether the call had an effect.
     Refuse(u16),
-    /// The engine does what it was asked, and the caller gets another answer: `UNAVAILABLE`, or of REST 502, as from a proxy.
+    /// The engine processes the call, but the caller gets `UNAVAILABLE`, or 502 in REST, as from a proxy.
     LoseAnswer,
-    /// It reaches the engine so much later.
+    /// The call reaches the engine after this delay.
     Delay(Duration),
 }
 
 impl Fault {
-    /// Makes it happen to a call: what its caller gets.
+    /// Applies the fault to a call, and returns what its caller gets.
     pub(super) async fn befall<R>(
         self,
         engine: &Handle,
@@ -57,13 +57,13 @@ impl Fault {
     }
 }
 
-/// The accidents that are to happen. See [`Engine::faults`](crate::embedded::Engine::faults).
+/// The planned faults. See [`Engine::faults`](crate::embedded::Engine::faults).
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// How many calls are to go wrong: none in nearly every run, so calls look no further.
+    /// The number of planned faults. Usually it is 0, and calls need no further check.
     planned: AtomicUsize,
     by_method: Mutex<Methods>,
     /// The engine's clock: idle workers send every heartbeat while faults are planned.
@@ -72,9 +72,9 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Methods {
-    /// Each with how often it is to happen.
+    /// Each fault with its remaining count.
     faults: HashMap<String, VecDeque<(Fault, usize)>>,
-    /// Ends the streams of a method that are open.
+    /// Interrupts the open streams of a method.
     open: HashMap<String, CancellationToken>,
 }
 
@@ -93,7 +93,7 @@ impl Methods {
 }
 
 impl Faults {
-    /// No faults yet, for the engine with this clock.
+    /// An empty set of faults, for the engine with this clock.
     pub(super) fn of(clock: Clock) -> Self {
         Self(Arc::new(Inner { clock, ..Inner::default() }))
     }
@@ -103,12 +103,12 @@ impl Faults {
         self.0.clock.suspend_idle(planned > 0);
     }
 
-    /// Makes the next `times` calls go wrong that have this name, after those that are to go wrong already. The names are those
-    /// of [`calls`](Self::calls): of gRPC the methods of the contract, such as `TriggerWorkflow`, of REST the method and the
+    /// Applies a fault to the next `times` calls with this name, after the faults that are already planned for it. The names are those
+    /// of [`calls`](Self::calls): for gRPC the methods of the contract, such as `TriggerWorkflow`, and for REST the method and the
     /// route, such as `GET /api/v1/stable/workflow-runs/{run}`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a name that is none, and for a status that does not fit it.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no such call, or if the status does not belong to its API.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -144,22 +144,22 @@ impl Faults {
         Ok(())
     }
 
-    /// The names of all calls.
+    /// Returns the names of all calls.
     pub fn calls() -> impl Iterator<Item = &'static str> {
         calls::GRPC.iter().chain(calls::REST).copied()
     }
 
-    /// Lets all calls be as they are again.
+    /// Removes all planned faults.
     pub fn clear(&self) {
         let mut methods = self.lock();
         methods.faults.clear();
         self.set_planned(0);
     }
 
-    /// Cuts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New ones can be opened.
+    /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New streams can be opened.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a name that is none of a stream.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no stream with this name.
     pub fn cut(&self, method: &str) -> Result<()> {
         if !calls::STREAMS.contains(&method) {
             let known = calls::STREAMS.join(", ");
@@ -171,12 +171,12 @@ impl Faults {
         Ok(())
     }
 
-    /// How many calls are still to go wrong.
+    /// Returns the number of faults that have not been applied yet.
     pub fn planned(&self) -> usize {
         self.0.planned.load(Relaxed)
     }
 
-    /// What is to happen to this call.
+    /// Takes the next fault of this call.
     pub(super) fn next(&self, method: impl FnOnce() -> String) -> Option<Fault> {
         if self.planned() == 0 {
             return None;
@@ -187,7 +187,7 @@ impl Faults {
         Some(fault)
     }
 
-    /// Resolves when the streams of a method are cut that are open now.
+    /// Resolves when the currently open streams of a method are interrupted.
     pub(super) fn opened(&self, method: &str) -> CancellationToken {
         self.lock().open.entry(method.to_owned()).or_default().clone()
     }
@@ -203,12 +203,12 @@ pub(super) fn status(code: u16) -> Status {
     Status::new(Code::from_i32(code.into()), INJECTED)
 }
 
-/// What the caller gets instead of the answer.
+/// What the caller gets instead of the response.
 pub(super) fn lost() -> Status {
     Status::unavailable(INJECTED)
 }
 
-/// Makes what is to go wrong with a call of REST go wrong.
+/// Applies the planned faults of a REST call.
 pub(super) async fn over_rest(
     State((faults, engine)): State<(Faults, Handle)>,
     route: MatchedPath,

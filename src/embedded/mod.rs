@@ -1,9 +1,9 @@
 //! An engine in process: the same services, the same answers, no server.
 //!
 //! For tests, examples and development. It keeps everything in memory and nothing on disk. Time is Tokio's: under a paused
-//! clock, hours pass in moments, and [`Engine::now`] returns its time, which starts at [a date of yours](EngineBuilder::now) or
-//! at the machine's. Days with an idle worker cost a fraction of a second. `tokio::time::advance` takes them in one step, and
-//! then all that was due meanwhile is late: a cron fires once, however often its time has come.
+//! clock, hours pass in milliseconds. [`Engine::now`] returns the engine's time, which starts at [a chosen date](EngineBuilder::now)
+//! or at the machine's time. A day with an idle worker takes a fraction of a second. `tokio::time::advance` skips days in one step.
+//! Then all timers that were due in between are late, and a cron fires once instead of several times.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -22,10 +22,10 @@
 //! # }
 //! ```
 //!
-//! # A panic in the engine
-//! is a defect of it, and fails the test that met it at once: the caller whose call it was panics with the same message, and so
-//! do all later calls, and [`Engine::shutdown`]. Streams that are open end with an error that has the message. Programs in other
-//! processes get it as the text of each answer (of gRPC `INTERNAL`, of REST 500).
+//! # Panics of the engine
+//! A panic of the engine is a defect of it, and fails the test in which it happens: the call panics with the same message, and so
+//! do all later calls and [`Engine::shutdown`]. Open streams end with an error that contains the message. Programs in other
+//! processes get the message in each response (gRPC `INTERNAL`, REST 500).
 
 mod actor;
 mod calls;
@@ -37,7 +37,7 @@ mod faults;
 mod grpc;
 mod listen;
 #[cfg(test)]
-mod panics;
+mod panic_tests;
 mod quirks;
 mod rest;
 mod token;

@@ -23,8 +23,8 @@ quirks! {
     /// Starting a run of a workflow that does not exist, or whose idempotency key cannot be evaluated, is answered with the
     /// id of a run that never exists. Without this: `INVALID_ARGUMENT`.
     PhantomRuns,
-    /// Where more than five calls at once start runs, the runs of the others wait in a queue: they are answered with their ids, and
-    /// gRPC does not know them for a moment.
+    /// If more than five calls start runs at the same time, the runs of the others are queued: the calls return ids, and gRPC does not
+    /// know these runs for a moment.
     QueuedTriggers,
     /// REST does not know a run for the first tenth of a second of its life, and an event a little longer. The runs of one
     /// call appear one after the other, a millisecond apart.
@@ -39,8 +39,8 @@ quirks! {
     /// The cancels of one call are done one after the other, all but the first after its answer, which takes seconds for
     /// thousands. What ends in the meantime is damaged as by any cancel that comes too late.
     SlowCancels,
-    /// One in five of the tasks that are cancelled while queued still gets a scheduling timeout when its schedule timeout passes.
-    /// Then REST shows the run as failed, in its details and in lists; gRPC still shows it as cancelled.
+    /// One in five tasks that are cancelled while queued still gets a scheduling timeout when its schedule timeout passes. Then REST
+    /// shows the run as failed, in its details and in lists. gRPC still shows it as cancelled.
     TimedOutCancels,
     /// Of one call's replays only the first 200 are done, one after the other; and of a call that comes before the last
     /// one's are through, none. All are answered as if they were done.
@@ -85,7 +85,7 @@ quirks! {
     /// [`ScatteredRows`](Self::ScatteredRows).
     SlowHistory,
     /// REST has two creation times of a run. In run details and in list rows of DAGs, `createdAt` is 14 to 40 ms later than
-    /// `metadata.createdAt`, by which lists are sorted and paged. `startedAt` and `finishedAt` are equally late there. A task
+    /// `metadata.createdAt`, by which lists are sorted and paged. `startedAt` and `finishedAt` are late by the same amount. A task
     /// that is cancelled or skipped when it is created ends 20 ms after its creation.
     LateCreationTimes,
     /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:

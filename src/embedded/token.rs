@@ -8,15 +8,15 @@ use uuid::Uuid;
 /// A century from 2026, in seconds since 1970.
 const EXPIRES: i64 = 4_922_380_800;
 
-/// The random part of a token: two numbers that nobody can guess, unless there is a seed for the engine's ids, which are known to
-/// whoever starts a run.
+/// The random part of a token: two unpredictable numbers, unless the engine has a seed. With a seed, they can be computed from any
+/// of its ids.
 pub(super) fn random(seed: Option<u64>) -> [u128; 2] {
     match seed {
         Some(seed) => {
             let random = u128::from(seed) << 64 | u128::from(!seed);
             [random, random.rotate_left(64)]
         }
-        // From the system's source of randomness.
+        // From the random number generator of the operating system.
         None => [Uuid::new_v4().as_u128(), Uuid::new_v4().as_u128()],
     }
 }
@@ -25,7 +25,7 @@ pub(super) fn random(seed: Option<u64>) -> [u128; 2] {
 pub(super) fn issue(tenant: Uuid, grpc: &str, rest: &str, random: [u128; 2]) -> String {
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(json!({"alg": "ES256", "kid": "embedded"}));
-    // A token's id may be shown to others, so it says nothing of the signature.
+    // A token's id may be public, so it must not reveal the signature.
     let [id, signature] = random;
     let token_id = uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid().to_string();
     let claims = part(json!({
@@ -61,7 +61,7 @@ mod tests {
         (hatchet.config().token().expose().to_owned(), run.to_string().parse().unwrap())
     }
 
-    /// All tokens that would come of a seed that could have made an id.
+    /// All tokens of the seeds that can have produced an id.
     fn guesses(tenant: Uuid, id: Uuid) -> impl Iterator<Item = String> {
         seeds_of(id.as_u128(), 1000).map(move |seed| issue(tenant, GRPC, REST, random(Some(seed))))
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_seed_makes_the_same_token_and_none_another() {
+    async fn only_seeded_tokens_are_reproducible() {
         let token = async |seed: Option<u64>| {
             let builder = Engine::builder();
             let engine = seed.map_or(builder.clone(), |seed| builder.seed(seed)).start().await.unwrap();

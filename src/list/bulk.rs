@@ -1,5 +1,5 @@
-//! Doing something to all runs that match a filter, to the end, in bounded memory: but for the ids of the runs, which are
-//! remembered so that nothing is done to one of them twice.
+//! Actions on all runs that match a filter. Memory is bounded, except for the ids of the runs, which are kept so that no run is
+//! acted on twice.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -54,20 +54,19 @@ pub struct BulkCancel {
 cancel_options!(BulkCancel);
 
 impl BulkCancel {
-    /// Cancels them, and tells in numbers what was seen to become of them. [`reports`](Self::reports) tells of each as it
-    /// goes.
+    /// Cancels the runs, and returns the numbers of their results. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason or the name; and whatever keeps the list
-    /// from being read at all. What stops it later is in [`BulkReport::stopped_by`].
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason or the name, and the errors of the first page of
+    /// the list. A later error is in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open which runs are cancelled.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.
     pub async fn send(self) -> Result<BulkReport> {
         self.reports()?.sum(RunAction::Cancel).await
     }
 
-    /// Cancels them while it is read: a report of each run. Dropping it stops it.
+    /// Returns a stream with a report for each run, which cancels the runs while it is polled. Dropping the stream stops it.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason, the name, or a filter of tasks.
@@ -92,20 +91,20 @@ pub struct BulkReplay {
 replay_options!(BulkReplay);
 
 impl BulkReplay {
-    /// Replays them, and tells in numbers what was seen to become of them. [`reports`](Self::reports) tells of each as it
-    /// goes. A hundred at a time, the next when all of the last are under way.
+    /// Replays the runs in batches of 100, and returns the numbers of their results. The next batch starts when all runs of the last
+    /// one run again. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; and whatever keeps the list from being read at
-    /// all. What stops it later is in [`BulkReport::stopped_by`].
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, and the errors of the first page of the list. A later error is
+    /// in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open which runs are replayed.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.
     pub async fn send(self) -> Result<BulkReport> {
         self.reports()?.sum(RunAction::Replay).await
     }
 
-    /// Replays them while it is read: a report of each run. Dropping it stops it.
+    /// Returns a stream with a report for each run, which replays the runs while it is polled. Dropping the stream stops it.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter of tasks.
@@ -147,7 +146,7 @@ impl RunReports {
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
     ) -> Self {
         let items = RunItems::new(client.clone(), filter);
-        // Whatever the list shows twice, nothing is done to a run twice.
+        // The list may contain a run twice. No run is acted on twice.
         let walk = (client, items, HashSet::new(), Box::new(act) as Act);
         let batches = unfold(Some(walk), move |walk| async move {
             let (client, mut items, mut acted_on, act) = walk?;
@@ -177,7 +176,7 @@ impl RunReports {
     /// The next report, or `None` at the end.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: what is under way goes on with the next call.
+    /// This method is cancel safe: if the future is dropped, the next call continues.
     pub async fn next(&mut self) -> Option<Result<RunReport>> {
         self.0.next().await
     }
@@ -188,7 +187,7 @@ impl RunReports {
         while let Some(report) = self.next().await {
             match report {
                 Ok(report) => all.add(report),
-                // What was done by then stays done, and must be told.
+                // The results so far must be reported.
                 Err(error) if all.total() > 0 => all.stopped_by = Some(error),
                 Err(error) => return Err(error),
             }

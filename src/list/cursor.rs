@@ -1,12 +1,12 @@
-//! The position of a walk through the list. Pure: pages in, the next question and new rows out.
+//! The position of an iteration over the list. Pure: it takes pages, and returns new rows and the next request.
 //!
 //! Pages by offset shift when runs come and go, and cost more the further they are. So each question begins at the creation
 //! time of the last row, with an offset only among the rows that share it: a bulk of a thousand does. There, a question begins
 //! some rows before the last one that was seen. Rows keep their order, so if any row of the page was seen before, none that was
 //! not is before the page. If none was, too many rows have left the filter, and the rows of that time are read again.
 //!
-//! All of this holds only if rows are in order of the creation time that they show. A page that is not is an error, and so are
-//! pages that bring nothing new: a walk that trusts them would go on for ever.
+//! This requires that rows are in order of the creation time that they show. A page that is not in order is an error, and so is a
+//! sequence of pages without new rows: the iteration would never end.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,8 +15,8 @@ use chrono::{DateTime, Utc};
 
 use crate::model::{RunSummary, TaskId};
 
-/// Answers in a row that may bring neither a new row nor an earlier time: rows of one creation time are read again when some of
-/// them come or go, and one call creates at most a thousand of them.
+/// The maximum number of consecutive pages with neither a new row nor an earlier time. Rows of one creation time are read again when
+/// some of them are added or removed, and one call creates at most 1000 of them.
 const MAX_IDLE_ANSWERS: u32 = 100;
 
 /// How many rows at most are read again with each page.
@@ -26,18 +26,18 @@ const MAX_OVERLAP: usize = 20;
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     size: usize,
-    /// The creation time to begin at; at first, the end of the window.
+    /// The creation time to start at; initially the end of the window.
     until: Option<DateTime<Utc>>,
-    /// The rows of that time that have been handed out.
+    /// The rows of that time that have been returned.
     seen: HashSet<TaskId>,
-    /// How many rows of that time this walk through it has passed.
+    /// The number of rows of that time that have been passed.
     offset: usize,
     /// How many answers in a row have led nowhere.
     idle_answers: u32,
     over: bool,
 }
 
-/// What to ask the server for.
+/// The next request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) until: Option<DateTime<Utc>>,
@@ -45,12 +45,12 @@ pub(super) struct Question {
     pub(super) offset: usize,
 }
 
-/// Why a walk cannot go on.
+/// Why an iteration cannot continue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WalkError {
-    /// A row is newer than the one before it, or than what was asked for.
+    /// A row is newer than the row before it, or newer than the requested time.
     OutOfOrder { row: TaskId, created_at: DateTime<Utc>, after: DateTime<Utc> },
-    /// Page after page brings nothing new.
+    /// Too many consecutive pages without new rows.
     NoProgress,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for WalkError {
                 "the server's list is not in order of creation: {row}, created at {created_at}, came after {after}"
             ),
             Self::NoProgress => {
-                write!(f, "{MAX_IDLE_ANSWERS} pages of the server's list in a row brought nothing new")
+                write!(f, "{MAX_IDLE_ANSWERS} consecutive pages of the server's list had no new rows")
             }
         }
     }
@@ -73,7 +73,7 @@ impl Cursor {
         Self { size, until, seen: HashSet::new(), offset: 0, idle_answers: 0, over: false }
     }
 
-    /// The next question, or `None` at the end.
+    /// The next request, or `None` at the end.
     pub(super) fn question(&self) -> Option<Question> {
         let overlap = self.overlap();
         (!self.over).then(|| Question {
@@ -122,7 +122,7 @@ impl Cursor {
         self.over = !full;
         let Some(created_at) = rows.last().map(|row| row.created_at) else { return Vec::new() };
         let passed = rows.iter().filter(|row| row.created_at == created_at).count();
-        // A page can have a row twice, too.
+        // A page can also contain a row twice.
         let mut in_page = HashSet::new();
         rows.retain(|row| !self.seen.contains(&row.key()) && in_page.insert(row.key()));
         if self.until == Some(created_at) {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_newer_than_what_was_asked_for_ends_the_walk() {
+    fn pages_newer_than_requested_end_the_iteration() {
         let mut cursor = Cursor::new(2, None);
         cursor.take(vec![row(1, 9), row(2, 8)]).unwrap();
         let error = cursor.take(vec![row(2, 8), row(3, 9), row(4, 9)]).unwrap_err();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_page_again_and_again_ends_the_walk() {
+    fn repeated_pages_end_the_iteration() {
         let mut cursor = Cursor::new(2, None);
         let mut answers = 0;
         let error = loop {

@@ -1,8 +1,8 @@
-//! What the server's list files under failed runs: those that timed out, for which it has no state, and those that were cancelled
-//! while they were queued and whose schedule timeout passed afterwards.
+//! Distinguishes runs that the server's list shows as failed: timed-out runs, for which it has no status, and runs that were
+//! cancelled while they were queued and whose schedule timeout passed afterwards.
 //!
-//! Neither has an error text in the list, unless an earlier attempt left one. So the events of each failed run without one, and
-//! of each that took several attempts, are read; of the others none.
+//! Neither has an error text in the list, unless an earlier attempt left one. So the events are fetched for each failed run without
+//! an error text, and for each failed run with several attempts.
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -11,13 +11,13 @@ use crate::error::Result;
 use crate::model::{Attempt, RunFilter, RunStatus, RunSummary};
 use crate::run::newest_attempts;
 
-/// Events that are read at the same time.
+/// The number of concurrent requests for events.
 const AT_ONCE: usize = 8;
 
-/// What the rows are that the server calls failed.
+/// The possible statuses of rows that the server lists as failed.
 const AMONG_FAILED: [RunStatus; 3] = [RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
 
-/// The states to ask the server for.
+/// The statuses to request from the server.
 pub(super) fn asked(statuses: &[RunStatus]) -> Vec<RunStatus> {
     let mut asked = Vec::new();
     let among_failed = |status: &RunStatus| AMONG_FAILED.contains(status).then_some(RunStatus::Failed);
@@ -30,15 +30,15 @@ pub(super) fn asked(statuses: &[RunStatus]) -> Vec<RunStatus> {
     asked
 }
 
-/// Whether the server's answer has rows that were not asked for.
+/// Whether the server's response includes rows with other statuses.
 pub(super) fn splits(statuses: &[RunStatus]) -> bool {
     let wanted = AMONG_FAILED.iter().filter(|status| statuses.contains(status)).count();
     (1..AMONG_FAILED.len()).contains(&wanted)
 }
 
-/// Tells timed-out and cancelled rows from failed ones, and leaves out what was not asked for.
+/// Corrects the status of timed-out and cancelled rows, and removes rows that do not match the filter.
 pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSummary>) -> Result<Vec<RunSummary>> {
-    // Mostly there are none, and a future for each row would be for nothing.
+    // Usually there are none. This avoids a future for each row.
     let rows = if rows.iter().any(is_unclear) {
         stream::iter(rows).map(|row| derived(client, row)).buffered(AT_ONCE).try_collect().await?
     } else {
@@ -48,7 +48,7 @@ pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSumma
     Ok(rows.into_iter().filter(wanted).collect())
 }
 
-/// Whether the row alone does not tell how the run failed.
+/// Whether the row alone does not determine the status.
 fn is_unclear(row: &RunSummary) -> bool {
     row.status == RunStatus::Failed && (row.error.is_none() || row.attempt > 1)
 }
@@ -56,16 +56,16 @@ fn is_unclear(row: &RunSummary) -> bool {
 async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
     if is_unclear(&row) {
         let attempts = newest_attempts(client, &row).await?;
-        if let Some((status, error)) = really(&attempts) {
+        if let Some((status, error)) = actual_status(&attempts) {
             (row.status, row.error) = (status, error);
         }
     }
     Ok(row)
 }
 
-/// What a run is that the server calls failed, by the newest attempts of its tasks, if it is not that.
-fn really(attempts: &[Attempt]) -> Option<(RunStatus, Option<String>)> {
-    // Of several tasks that failed, the first to do so is why the run did.
+/// The status and error text of a run that the server lists as failed, by the newest attempts of its tasks. `None` if it failed.
+fn actual_status(attempts: &[Attempt]) -> Option<(RunStatus, Option<String>)> {
+    // If several tasks failed, the run failed because of the first.
     let failed = attempts.iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));
     let is_cancelled = || attempts.iter().find(|last| last.status == RunStatus::Cancelled);
     let all_ended = attempts.iter().all(|last| last.status.is_final());
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timed_out_and_cancelled_runs_are_asked_for_among_the_failed() {
+    fn timed_out_and_cancelled_runs_are_requested_as_failed() {
         use RunStatus::{Cancelled, Completed, Failed, TimedOut};
         assert_eq!(asked(&[TimedOut]), [Failed]);
         assert_eq!(asked(&[Cancelled]), [Cancelled, Failed]);
@@ -105,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_row_really_is() {
+    fn actual_status_of_failed_rows() {
         use RunStatus::{Cancelled, Completed, Failed, Queued, Running, TimedOut};
         let status = |attempts: &[(RunStatus, i64)]| {
             let attempts: Vec<_> = attempts.iter().map(|(status, at)| attempt(status.clone(), *at)).collect();
-            really(&attempts).map(|(status, _)| status)
+            actual_status(&attempts).map(|(status, _)| status)
         };
         assert_eq!(status(&[(TimedOut, 1)]), Some(TimedOut));
         assert_eq!(status(&[(Cancelled, 1)]), Some(Cancelled));

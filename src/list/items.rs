@@ -1,4 +1,4 @@
-//! All runs that match, as a stream.
+//! A stream of all matching runs.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,15 +16,15 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunFilter, RunSummary};
 
-/// Rows for each question.
+/// The number of rows in one request.
 const PAGE: usize = 200;
 
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::RunQuery::items).
 ///
-/// Each page costs the same, however far it is, and runs that arrive while it is read do not disturb it: none comes twice,
-/// none is missed that was there when it began. An error ends it; so does a server whose pages lead nowhere, or are not in
-/// order. Nothing is asked before the first item is. In a namespace,
-/// without a workflow's name, pages have runs of others, which are passed over.
+/// Every page has the same cost. Runs that are created during the iteration do not disturb it: no run is returned twice, and no run
+/// that existed at the start is missed. The stream ends after an error. It also returns an error if the server's pages are not in
+/// order or make no progress. Nothing is sent before the first item is requested. In a namespace without a workflow name, the
+/// runs of other namespaces are read and skipped.
 pub struct RunItems(Pin<Box<dyn Stream<Item = Result<RunSummary>> + Send>>);
 
 impl RunItems {
@@ -37,10 +37,10 @@ impl RunItems {
         Self(Box::pin(unfold(walk, |mut walk| async move { Some((walk.next().await?, walk)) }).fuse()))
     }
 
-    /// The next run, or `None` at the end.
+    /// Returns the next run, or `None` at the end.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing.
+    /// This method is cancel safe: if the future is dropped, no run is lost.
     pub async fn next(&mut self) -> Option<Result<RunSummary>> {
         self.0.next().await
     }
@@ -63,9 +63,9 @@ impl fmt::Debug for RunItems {
 struct Walk {
     client: Client,
     filter: RunFilter,
-    /// Rows for each question.
+    /// The number of rows in one request.
     size: usize,
-    /// The filter in the server's words, without an end, and where the walk stands. Made at the first item.
+    /// The query parameters without the end of the window, and the position. Created for the first item.
     under_way: Option<(Parameters, Cursor)>,
     ready: VecDeque<RunSummary>,
     over: bool,

@@ -25,7 +25,7 @@ impl<O> RunHandle<O> {
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn children(&self) -> Result<Vec<crate::model::RunSummary>> {
         let mut all = Vec::new();
         for task in self.tasks().await? {

@@ -13,23 +13,23 @@ use crate::model::{RunFilter, RunStatus, RunSummary, WorkflowId};
 use crate::rpc::rest_types::Rows;
 use crate::run::WorkflowCache;
 
-/// The server stops to count here.
+/// The number of runs at which the server stops counting.
 const MAX_COUNTED: u64 = 20_000;
-/// Up to here rows are read to be counted, where the server's count has more than what was asked for.
+/// If the server's count includes other runs, up to this many rows are read and counted instead.
 const MAX_COUNTED_BY_READING: u64 = 1000;
-/// So many rows cannot all have moved on at the same moment.
+/// This many rows cannot all have changed their status at the same moment.
 const MIN_MISFITS: usize = 10;
-/// So many rows at least are read at a time where most may not be wanted.
+/// The minimum page size if most rows may not match.
 const MIN_PAGE_SIZE: usize = 50;
-/// A page has at most so many rows: the server has no limit, and a huge page holds up everyone.
+/// The maximum page size. The server has no limit, and a huge page delays all other requests.
 const MAX_PAGE_SIZE: usize = 1000;
 
 impl Client {
-    /// Asks about the runs that a filter, or just a window of time, means: of all the tenant's runs; if the client has a
-    /// [namespace](crate::ConfigBuilder::namespace), of those whose workflow's name begins with it.
+    /// Prepares a query for the runs that match a filter, or that were created in a time window. If the client has a
+    /// [namespace](crate::ConfigBuilder::namespace), only runs of workflows in that namespace match.
     ///
-    /// The server knows nothing of namespaces. So without a [`workflow`](RunFilter::workflow), a client with a namespace reads
-    /// the runs of others, too, and passes over them; what the server counts, it can only take for the most there can be.
+    /// The server does not support namespaces in queries. Without a [`workflow`](RunFilter::workflow), a client with a namespace reads
+    /// the runs of all namespaces and skips the others. The server's count is then an upper bound.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -51,41 +51,41 @@ impl Client {
     }
 }
 
-/// A question about runs, with several endings.
+/// A query for runs. It can be read as a page, as a stream, or as counts.
 #[derive(Debug, Clone)]
-#[must_use = "nothing is asked before `page`, `items` or `count`"]
+#[must_use = "nothing is sent before `page`, `items` or `count`"]
 pub struct RunQuery {
     client: Client,
     filter: RunFilter,
 }
 
-/// Some of the runs that were asked for, and how many there are.
+/// The newest matching runs, and the number of all matching runs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Page {
-    /// The newest of them, newest first.
+    /// The newest matching runs, newest first.
     pub runs: Vec<RunSummary>,
-    /// How many there are in all.
+    /// The number of all matching runs.
     pub total: Total,
 }
 
-/// How many runs there are.
+/// A number of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Total {
     /// Exactly this many.
     Exactly(u64),
-    /// This many or more: the server stops to count at 20 000.
+    /// This many or more: the server stops counting at 20 000.
     AtLeast(u64),
-    /// This many or fewer: the server counts timed-out runs, and some cancelled ones, as failed, and it does not know namespaces.
-    /// Up to 1 000 such runs are read, and then the number is exact.
+    /// This many or fewer: the server counts timed-out runs and some cancelled runs as failed, and ignores namespaces. Up to 1000
+    /// runs are read to make the number exact.
     AtMost(u64),
-    /// Any number: both of the above.
+    /// Unknown: both of the above apply.
     Unknown,
 }
 
 impl Total {
-    /// The same, if what was counted has more than what was asked for.
+    /// The same number as an upper bound, if other runs were counted, too.
     fn at_most(self) -> Self {
         match self {
             Self::Exactly(0) => self,
@@ -106,8 +106,8 @@ impl std::fmt::Display for Total {
     }
 }
 
-/// How many runs are in each state, as the server counts them: timed-out runs are among the failed ones, and so are runs that were
-/// cancelled while they were queued and whose schedule timeout passed afterwards.
+/// The number of runs with each status, as the server counts them. Failed runs include timed-out runs, and runs that were cancelled
+/// while they were queued and whose schedule timeout passed afterwards.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -130,13 +130,13 @@ impl StatusCounts {
         Self { by_status: counts.into_iter().map(|(status, count)| (status.as_str().to_owned(), count)).collect() }
     }
 
-    /// The number of runs in a state; of failed ones, with the timed-out ones. `None` for [`RunStatus::TimedOut`], which
-    /// the server has no number for.
+    /// Returns the number of runs with a status. Failed runs include timed-out runs. Returns `None` for [`RunStatus::TimedOut`],
+    /// because the server does not count timed-out runs separately.
     pub fn get(&self, status: &RunStatus) -> Option<u64> {
         (*status != RunStatus::TimedOut).then(|| self.by_status.get(status.as_str()).copied().unwrap_or(0))
     }
 
-    /// The number of all runs.
+    /// Returns the number of all runs.
     pub fn total(&self) -> u64 {
         self.by_status.values().sum()
     }
@@ -160,16 +160,16 @@ impl RunQuery {
         &self.filter
     }
 
-    /// The newest runs that match, at most `size` of them, and how many match in all. Where the server's list has other runs among
-    /// them (in a namespace, without a workflow's name; and with some of the states that it takes for failures, see
-    /// [`RunFilter::status`]), it reads on until it has them, or all that the window has.
+    /// Returns the newest matching runs, at most `size`, and the number of all matching runs. If the server's list includes other runs
+    /// (in a namespace without a workflow name, and for some of the statuses that it lists as failed, see [`RunFilter::status`]), this
+    /// method reads more pages until the result is full or the time window is exhausted.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a size of 0 or over 1000 and for a filter that the server would
-    /// misunderstand; [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) for a workflow that the server does not have.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the size is 0 or over 1000, or if the server would misinterpret the filter.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no workflow with the filter's name.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn page(&self, size: usize) -> Result<Page> {
         check_page(size)?;
         let parameters = parameters(&self.client, &self.filter).await?;
@@ -188,7 +188,7 @@ impl RunQuery {
         }
         let rows = async {
             let rows = fetch(&self.client, &parameters, size, 0).await?;
-            // If there is room left, these are all, and there is no doubt how many.
+            // A page that is not full has all matching runs, so their number is exact.
             let whole = rows.len() < size;
             Ok((whole, derive::rows(&self.client, &self.filter, rows).await?))
         };
@@ -197,30 +197,30 @@ impl RunQuery {
         Ok(Page { runs, total })
     }
 
-    /// The newest run that matches, whatever its state.
+    /// The newest matching run with any status.
     pub(crate) async fn newest(&self) -> Result<Option<RunSummary>> {
         let parameters = parameters(&self.client, &self.filter).await?;
         Ok(fetch(&self.client, &parameters, 1, 0).await?.into_iter().next())
     }
 
-    /// All runs that match, newest first, as a stream; see [`RunItems`].
+    /// Returns a stream of all matching runs, newest first; see [`RunItems`].
     pub fn items(&self) -> RunItems {
         RunItems::new(self.client.clone(), self.filter.clone())
     }
 
-    /// How many runs match.
+    /// Returns the number of matching runs.
     ///
     /// # Errors
-    /// As [`page`](Self::page).
+    /// The errors of [`page`](Self::page).
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn count(&self) -> Result<Total> {
         let parameters = parameters(&self.client, &self.filter).await?;
         self.total(&parameters).await
     }
 
-    /// The server's count, or where that has more than what was asked for, one by reading, if there are few enough.
+    /// The server's count. If that includes other runs and is small enough, the rows are read and counted.
     async fn total(&self, parameters: &[(&'static str, String)]) -> Result<Total> {
         self.total_after(parameters, self.items(), 0).await
     }
@@ -246,20 +246,21 @@ impl RunQuery {
         Ok(Total::Exactly(read))
     }
 
-    /// Whether the server's answers have runs of other namespaces.
+    /// Whether the server's responses include runs of other namespaces.
     fn is_among_others(&self) -> bool {
         self.client.namespace().is_some() && self.filter.is_of_all_workflows()
     }
 
-    /// How many runs match, by their state, without reading a row. The filter's own states are not looked at.
+    /// Returns the number of matching runs by status, with one request and without reading rows. The statuses of the filter are
+    /// ignored.
     ///
     /// # Errors
-    /// As [`page`](Self::page). Also [`InvalidInput`](ErrorKind::InvalidInput) for a filter with more than one tag, which
-    /// the server would count by any of them; and for one that names no workflow if the client has a namespace, of which
-    /// the server knows nothing.
+    /// The errors of [`page`](Self::page). Also [`InvalidInput`](ErrorKind::InvalidInput) for a filter with more than one tag, because
+    /// the server would count runs with any of them, for a filter without a workflow if the client has a namespace, and for a filter
+    /// for tasks.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
         let tags = [self.filter.metadata.len(), self.filter.any_metadata.len(), self.filter.own_metadata.len()];
         if tags.iter().sum::<usize>() > 1 {
@@ -268,12 +269,12 @@ impl RunQuery {
         if self.is_among_others() {
             return Err(Error::invalid(
                 "filter",
-                "in a namespace, counts by status can be had of workflows by their names",
+                "found a namespace and no workflow, accepted: workflow names for counts by status",
             ));
         }
         let parameters = parameters(&self.client, &self.filter).await?;
         if self.filter.tasks {
-            return Err(Error::invalid("filter", "counts by status cannot be had of tasks"));
+            return Err(Error::invalid("filter", "found tasks, accepted: runs for counts by status"));
         }
         let known = [
             "since",
@@ -298,7 +299,7 @@ pub(super) fn check_page(size: usize) -> Result<()> {
 
 pub(super) type Parameters = Vec<(&'static str, String)>;
 
-/// The filter in the server's words.
+/// The filter as query parameters.
 pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Parameters> {
     filter.check()?;
     let mut parameters = vec![
@@ -324,7 +325,7 @@ pub(super) fn stamp(at: chrono::DateTime<chrono::Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
-/// Rows, and a check that they are what was asked for: a server that does not know a filter leaves it out.
+/// Fetches rows, and checks that they match the query: a server that does not support a filter ignores it.
 pub(super) async fn fetch(
     client: &Client,
     parameters: &[(&'static str, String)],
@@ -337,17 +338,17 @@ pub(super) async fn fetch(
     let tasks = parameters.iter().any(|(name, value)| *name == "only_tasks" && value == "true");
     let asked: Vec<_> =
         parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
-    // One that has moved on between the engine's two steps is left out later. If none fits, the filter was not followed.
+    // A row whose status has changed meanwhile is skipped later. If no row matches, the server ignored the filter.
     let fits = |row: &crate::rpc::rest_types::Row| asked.is_empty() || asked.contains(&row.status.as_str());
     if let Some(row) = rows.first().filter(|_| rows.len() >= MIN_MISFITS && !rows.iter().any(fits)) {
         let asked = asked.join(" or ");
-        let text = format!("the server was asked for runs that are {asked} and answered ones that are {}", row.status);
+        let text = format!("the server was asked for runs that are {asked}, and returned runs that are {}", row.status);
         return Err(Error::new(ErrorKind::Server, text));
     }
     rows.into_iter().map(|row| rest::summary(row, tasks, client.namespace())).collect()
 }
 
-/// How many rows the server counts: the number of pages, when a page has one row.
+/// The server's count of the rows: the number of pages if a page has one row.
 async fn count(client: &Client, parameters: &[(&'static str, String)]) -> Result<u64> {
     let mut all = parameters.to_vec();
     all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);

@@ -14,41 +14,41 @@ use super::{
 };
 use crate::time::between;
 
-/// All that is known about one run, from all of the server's surfaces, at one moment.
+/// The details of one run at one moment, from all of the server's API views.
 ///
-/// It can be serialized, for example as JSON for other programs: the fields under their names, states as the server writes
-/// them, payloads as the values that they stand for.
+/// It can be serialized, for example as JSON for other programs. Statuses are serialized as the server writes them, and payloads as
+/// JSON values.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct RunDetails {
     /// The run.
     pub id: RunId,
-    /// Its workflow, if the server's history had the run already (it lags by a moment).
+    /// The workflow, if the server's history already contains the run (it lags behind).
     pub workflow: Option<WorkflowId>,
-    /// The workflow's name, without the namespace; as above.
+    /// The workflow's name without the namespace, if the history already contains the run.
     pub workflow_name: Option<String>,
-    /// The version of the definition that it runs by; as above.
+    /// The version of the definition, if the history already contains the run.
     pub workflow_version: Option<WorkflowVersionId>,
-    /// Its state.
+    /// The status.
     pub status: RunStatus,
-    /// How it ended, if it has.
+    /// The outcome, if it has ended.
     pub outcome: Option<Outcome>,
     /// What started it.
     pub trigger: Trigger,
-    /// What it was started with.
+    /// The input.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
     /// The keys that the engine and this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// When it was created, by the engine's clock; unknown for the first moment of a run's life.
+    /// When it was created, by the engine's clock. It is unknown just after the creation.
     pub created_at: Option<DateTime<Utc>>,
-    /// Its tasks, in the order of the definition. A task that the engine has not created yet is missing.
+    /// The tasks, in the order of the definition. Tasks that the engine has not created yet are missing.
     pub tasks: Vec<TaskDetails>,
-    /// The first [thousand](Self::LOGS) lines of its tasks' logs, oldest first; [`RunHandle::logs`](crate::RunHandle::logs)
-    /// has all of them. Only [`RunHandle::details`](crate::RunHandle::details) reads them.
+    /// The first [1000](Self::LOGS) log lines of the tasks, oldest first; [`RunHandle::logs`](crate::RunHandle::logs) returns all of
+    /// them. Only [`RunHandle::details`](crate::RunHandle::details) fetches them.
     pub logs: Vec<LogLine>,
-    /// Where the server's surfaces disagree for good. Empty for nearly every run.
+    /// Permanent conflicts between the server's API views. Empty for nearly every run.
     pub conflicts: Vec<Conflict>,
 }
 
@@ -60,9 +60,9 @@ pub struct TaskDetails {
     pub id: TaskId,
     /// Its name in the workflow.
     pub name: String,
-    /// Its state.
+    /// The status.
     pub status: RunStatus,
-    /// How it ended, if it has.
+    /// The outcome, if it has ended.
     pub outcome: Option<Outcome>,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
@@ -76,37 +76,37 @@ pub struct TaskDetails {
 pub struct Attempt {
     /// Its number, from 1.
     pub number: u32,
-    /// How far it came.
+    /// The status of the attempt.
     pub status: RunStatus,
     /// When it was put into the queue, by the engine's clock.
     pub queued_at: Option<DateTime<Utc>>,
-    /// When its work began, by the clock of the worker that reported it.
+    /// When it started, by the clock of the worker that reported it.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended, by the clock of who reported it.
+    /// When it ended, by the clock of the worker or the engine that reported it.
     pub finished_at: Option<DateTime<Utc>>,
-    /// The worker that had it.
+    /// The worker that ran it.
     pub worker: Option<WorkerId>,
-    /// Why it failed, if it did.
+    /// The error text, if it failed.
     pub error: Option<String>,
 }
 
-/// The number of the attempt that has been retried so often. Both numbers come from outside, so they may be as large as can be.
+/// The attempt number for a retry count. Both come from outside the process and may have any value.
 pub(crate) fn attempt_number(retry_count: u32) -> u32 {
     retry_count.saturating_add(1)
 }
 
-/// Two of the server's surfaces that disagree about how a run ended.
+/// A conflict between two of the server's API views about the end of a run.
 ///
-/// A cancel that reached a run after its end, or a report after a cancel, leaves two final rows in the engine; then one
-/// surface shows the one and another the other, and gRPC may change its mind.
+/// A cancel that arrives after the end of a run, or a report that arrives after a cancel, leaves two final rows in the engine. Then
+/// gRPC and REST may show different rows, and the status in gRPC may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Conflict {
-    /// The task that they disagree about, in a run of several; without one it is the run.
+    /// The affected task of a DAG run. `None` if the run itself is affected.
     pub task: Option<String>,
-    /// The state by gRPC.
+    /// The status in gRPC.
     pub grpc: RunStatus,
-    /// The state by REST, which is steady and therefore taken.
+    /// The status in REST, which is stable and therefore used.
     pub rest: RunStatus,
 }
 
@@ -120,21 +120,21 @@ impl fmt::Display for Conflict {
 }
 
 impl RunDetails {
-    /// How many lines of the logs are read along with the details.
+    /// The maximum number of log lines in the details.
     pub const LOGS: usize = 1000;
 
-    /// The output, if the run completed. Of a run of several tasks: an object with the output of each, by its name.
+    /// Returns the output, if the run completed. For a DAG run, it is an object with the outputs of the tasks by task name.
     pub fn output(&self) -> Option<&Payload> {
         self.outcome.as_ref()?.output()
     }
 
-    /// A task by its name.
+    /// Returns the task with this name.
     pub fn task(&self, name: &str) -> Option<&TaskDetails> {
         self.tasks.iter().find(|task| task.name == name)
     }
 
-    /// Which attempt at the run this is, from 1. Of a run of one task, each retry and each replay is one; of a run of
-    /// several, each replay.
+    /// Returns the number of the run's current attempt, starting at 1. Retries and replays count for a single-task run, and only
+    /// replays for a DAG run.
     pub fn attempt(&self) -> u32 {
         self.tasks
             .iter()
@@ -143,7 +143,7 @@ impl RunDetails {
             .unwrap_or(1)
     }
 
-    /// What was said when the run was cancelled, if it was, with this crate.
+    /// The reason and the author of the cancel, if the run was cancelled with this crate.
     pub fn cancellation(&self) -> Option<&CancelRequest> {
         match self.outcome.as_ref()? {
             Outcome::Cancelled(cancellation) => cancellation.request.as_ref(),
@@ -151,12 +151,12 @@ impl RunDetails {
         }
     }
 
-    /// What it is a rerun of, if it is one.
+    /// Returns the original run, if this is a rerun.
     pub fn rerun_of(&self) -> Option<RunId> {
         trigger::rerun_of(&self.engine_metadata)
     }
 
-    /// The run whose task started it as a child, if that is known.
+    /// Returns the run whose task started this run as a child, if it is known.
     pub fn parent(&self) -> Option<RunId> {
         match &self.trigger {
             Trigger::Child(child) => child.parent_run,
@@ -169,23 +169,23 @@ impl RunDetails {
         self.outcome.is_some() && self.attempt() >= attempt
     }
 
-    /// Whether the run is of one task, which then has the id of the run.
+    /// Whether the run has a single task, which then has the id of the run.
     pub(crate) fn is_of_one_task(&self) -> bool {
         self.tasks.iter().any(|task| task.id.is_of_its_own(self.id))
     }
 
-    /// When work first began.
+    /// Returns when the first attempt started.
     pub fn started_at(&self) -> Option<DateTime<Utc>> {
         self.attempts().filter_map(|attempt| attempt.started_at).min()
     }
 
-    /// When the run ended, if it has.
+    /// Returns when the run ended, if it has ended.
     pub fn finished_at(&self) -> Option<DateTime<Utc>> {
         self.outcome.as_ref()?;
         self.tasks.iter().filter_map(|task| task.attempts.last()?.finished_at).max()
     }
 
-    /// The highest retry count of the run's tasks. Failures and replays both count.
+    /// Returns the highest retry count of the run's tasks. Failures and replays both count.
     pub fn retry_count(&self) -> u32 {
         self.tasks
             .iter()
@@ -195,17 +195,17 @@ impl RunDetails {
             .unwrap_or(0)
     }
 
-    /// How long the tasks waited for workers, over all attempts.
+    /// Returns the sum of the queue times of all attempts of all tasks.
     pub fn queued_for(&self) -> Option<Duration> {
         sum(self.attempts().map(Attempt::queued_for))
     }
 
-    /// How long workers were at work, over all attempts and tasks.
+    /// Returns the sum of the execution times of all attempts of all tasks.
     pub fn ran_for(&self) -> Option<Duration> {
         sum(self.attempts().map(Attempt::ran_for))
     }
 
-    /// From the creation to the end, if the run has ended.
+    /// Returns the time from the creation to the end, if the run has ended.
     pub fn elapsed(&self) -> Option<Duration> {
         between(self.created_at, self.finished_at())
     }
@@ -216,47 +216,47 @@ impl RunDetails {
 }
 
 impl TaskDetails {
-    /// What it ended with, if it completed.
+    /// Returns the output, if the task completed.
     pub fn output(&self) -> Option<&Payload> {
         self.outcome.as_ref()?.output()
     }
 
-    /// The number of its newest attempt, from 1.
+    /// Returns the number of the newest attempt, starting at 1.
     pub fn attempt(&self) -> u32 {
         self.attempts.last().map_or(1, |attempt| attempt.number)
     }
 
-    /// How often it was replayed.
+    /// Returns how often the task was replayed.
     pub fn replays(&self) -> u32 {
         u32::try_from(self.replayed_after.len()).unwrap_or(u32::MAX)
     }
 
-    /// How long it waited for workers, over all attempts.
+    /// Returns the sum of the queue times of all attempts.
     pub fn queued_for(&self) -> Option<Duration> {
         sum(self.attempts.iter().map(Attempt::queued_for))
     }
 
-    /// How long workers were at work on it, over all attempts.
+    /// Returns the sum of the execution times of all attempts.
     pub fn ran_for(&self) -> Option<Duration> {
         sum(self.attempts.iter().map(Attempt::ran_for))
     }
 }
 
 impl Attempt {
-    /// How long it waited for a worker, and before that for a back-off to be over; unknown while it waits.
+    /// Returns how long it waited for a worker, including the backoff. `None` while it waits.
     pub fn queued_for(&self) -> Option<Duration> {
         let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
         // The queue's stamp can be a moment later than the worker's: then it did not wait.
         Some(left.signed_duration_since(queued).to_std().unwrap_or_default())
     }
 
-    /// How long it was worked on, if it has ended.
+    /// Returns the execution time, if it has ended.
     pub fn ran_for(&self) -> Option<Duration> {
         between(self.started_at, self.finished_at)
     }
 }
 
-/// The sum of what is known; unknown if nothing is.
+/// The sum of the known durations. `None` if none is known.
 fn sum(lengths: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
     lengths.flatten().reduce(Duration::saturating_add)
 }

@@ -22,7 +22,7 @@ impl Error {
         })
     }
 
-    /// `workflow`: its name, if that is known.
+    /// `workflow`: the name of the workflow, if it is known.
     pub(crate) fn run_failed(run: RunId, workflow: Option<&str>, outcome: Outcome) -> Self {
         let text = match workflow {
             Some(workflow) => format!("run {run} of {workflow} {outcome}"),

@@ -1,12 +1,12 @@
-//! Which runs: one value for everything that works on many runs.
+//! The filter for everything that works on many runs.
 
 use super::metadata::check_key;
 use super::{EventId, RunStatus, TaskId, Window, WorkerId};
 use crate::error::{Error, Result};
 
-/// Which runs are meant: by time, workflow, status, metadata, and what they have to do with. What is not said is not asked.
+/// A filter for runs by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match all runs.
 ///
-/// The window of time is part of making a filter, so that none is ever assumed:
+/// A filter cannot be created without a time window, so there is no implicit default:
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct RunFilter {
     pub(crate) statuses: Vec<RunStatus>,
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) any_metadata: Vec<(String, String)>,
-    /// Keys of the engine's or of this crate, which users cannot ask for: runs with all of them.
+    /// Tags with keys of the engine or of this crate, which users cannot set: runs that have all of them.
     pub(crate) own_metadata: Vec<(String, String)>,
     pub(crate) event: Option<EventId>,
     pub(crate) parent: Option<TaskId>,
@@ -34,7 +34,7 @@ pub struct RunFilter {
 }
 
 impl RunFilter {
-    /// All runs that were created in a window of time.
+    /// Creates a filter for all runs that were created in a time window.
     pub fn new(window: Window) -> Self {
         Self {
             window,
@@ -50,19 +50,19 @@ impl RunFilter {
         }
     }
 
-    /// Runs of this workflow; given several times, of any of them.
+    /// Matches runs of this workflow. If it is called several times, runs of any of the workflows match.
     pub fn workflow(mut self, name: impl Into<String>) -> Self {
         self.workflows.push(name.into());
         self
     }
 
-    /// Runs in this state; given several times, in any of them.
+    /// Matches runs with this status. If it is called several times, runs with any of the statuses match.
     ///
-    /// The engine files timed-out runs under failed ones, and so it does with runs that were cancelled while they were queued, once
-    /// their schedule timeout has passed. So for [`RunStatus::TimedOut`], [`RunStatus::Failed`] and [`RunStatus::Cancelled`] all
-    /// failed runs are listed, and the events of each without an error text are read: one small request for each such run. A
-    /// total of one or two of the three is [`AtMost`](crate::Total::AtMost) if there are over 1 000 runs to read; of all three
-    /// together it is the server's.
+    /// The engine lists timed-out runs as failed, and also runs that were cancelled while they were queued, once their schedule
+    /// timeout has passed. Therefore, a query for [`RunStatus::TimedOut`], [`RunStatus::Failed`] or [`RunStatus::Cancelled`] lists
+    /// all failed runs, and fetches the events of each run without an error text, with one small request per run. The total for one
+    /// or two of the three is [`AtMost`](crate::Total::AtMost) if there are more than 1000 such runs. The total for all three is the
+    /// server's count.
     pub fn status(mut self, status: RunStatus) -> Self {
         if !self.statuses.contains(&status) {
             self.statuses.push(status);
@@ -70,52 +70,51 @@ impl RunFilter {
         self
     }
 
-    /// Runs with this tag; given several times, runs with all of them.
+    /// Matches runs with this tag. If it is called several times, runs with all of the tags match.
     ///
-    /// Only text values can be found: the engine compares as text.
+    /// Only string values can be found, because the engine compares tags as strings.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((key.into(), value.into()));
         self
     }
 
-    /// Runs with this tag; given several times, runs with any of them. Not together with [`metadata`](Self::metadata): the
-    /// engine asks for all or for any.
+    /// Matches runs with this tag. If it is called several times, runs with any of the tags match. It cannot be combined with
+    /// [`metadata`](Self::metadata): the engine supports only "all" or "any" for the whole filter.
     pub fn any_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.any_metadata.push((key.into(), value.into()));
         self
     }
 
-    /// Runs that this event has started.
+    /// Matches runs that this event has started.
     pub fn event(mut self, event: EventId) -> Self {
         self.event = Some(event);
         self
     }
 
-    /// The children of this task: the runs that it has started through its [`Context`](crate::Context::run). The task of a
-    /// one-task run has the id of its run.
+    /// Matches the children of this task: the runs that it has started through its [`Context`](crate::Context::run). The task of a
+    /// single-task run has the id of its run.
     pub fn parent(mut self, task: impl Into<TaskId>) -> Self {
         self.parent = Some(task.into());
         self
     }
 
-    /// Tasks that this worker has, or had last. Only together with [`tasks`](Self::tasks): a run may be with many workers,
-    /// and the engine does not look at it then.
+    /// Matches tasks that this worker runs, or was the last to run. It requires [`tasks`](Self::tasks): several workers may be
+    /// involved in one run, and the engine ignores the criterion for runs.
     ///
-    /// The engine may miss a task that failed within milliseconds of its assignment: of failures it keeps no worker.
+    /// The engine may omit a task that failed within milliseconds of its assignment, because it does not store the worker of a failure.
     pub fn worker(mut self, worker: WorkerId) -> Self {
         self.worker = Some(worker);
         self
     }
 
-    /// Tasks rather than runs: of a run of several, each by itself. Not together with [`event`](Self::event) and
-    /// [`parent`](Self::parent), which the engine does not follow then.
+    /// Lists tasks instead of runs: each task of a DAG run is an item of its own. It cannot be combined with [`event`](Self::event)
+    /// or [`parent`](Self::parent), which the engine ignores for tasks.
     pub fn tasks(mut self) -> Self {
         self.tasks = true;
         self
     }
 
-    /// Whether runs of any workflow are meant. An event, a parent and a tag of the crate's own are of one namespace by
-    /// themselves.
+    /// Whether the filter matches runs of any workflow. Events, parents and tags of this crate belong to one namespace already.
     pub(crate) fn is_of_all_workflows(&self) -> bool {
         let narrowed = self.event.is_some() || self.parent.is_some() || !self.own_metadata.is_empty();
         self.workflows.is_empty() && !narrowed
@@ -126,30 +125,30 @@ impl RunFilter {
         self
     }
 
-    /// Checks what the server would silently understand otherwise.
+    /// Refuses filters that the server would silently interpret differently.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |problem: std::fmt::Arguments<'_>| Err(Error::invalid("filter", problem));
         for tags in [&self.metadata, &self.any_metadata] {
             for (at, (key, _)) in tags.iter().enumerate() {
                 check_key(key)?;
                 if tags.iter().take(at).any(|(other, _)| other == key) {
-                    return refuse(format_args!("the metadata key {key:?} is given twice, accepted: once"));
+                    return refuse(format_args!("found the metadata key {key:?} twice, accepted: once"));
                 }
             }
         }
         if !self.metadata.is_empty() && !self.any_metadata.is_empty() {
-            return refuse(format_args!("metadata of which all, and of which any are to match, accepted: either"));
+            return refuse(format_args!("found metadata and any_metadata, accepted: one of them"));
         }
         if self.tasks && (self.event.is_some() || self.parent.is_some()) {
-            return refuse(format_args!("tasks by event or by parent, accepted: runs by event or by parent"));
+            return refuse(format_args!("found tasks with event or parent, accepted: runs with event or parent"));
         }
         if self.worker.is_some() && !self.tasks {
-            return refuse(format_args!("runs by worker, accepted: tasks by worker"));
+            return refuse(format_args!("found runs with worker, accepted: tasks with worker"));
         }
         if let Some(RunStatus::Unknown(name)) =
             self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_)))
         {
-            // The engine drops what it does not know and then returns everything.
+            // The engine ignores unknown statuses and then returns all runs.
             return refuse(format_args!("the status {name:?} is not known, so it cannot be asked for"));
         }
         self.window.check()
@@ -192,10 +191,10 @@ mod tests {
         let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         assert!(any.clone().metadata("a", "1").metadata("b", "2").check().is_ok());
         for (filter, text) in [
-            (any.clone().metadata("a", "1").metadata("a", "2"), "given twice"),
-            (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "given twice"),
-            (any.clone().metadata("a", "1").any_metadata("b", "2"), "accepted: either"),
-            (any.clone().tasks().parent(TaskId::from(run)), "tasks by event or by parent"),
+            (any.clone().metadata("a", "1").metadata("a", "2"), "twice, accepted: once"),
+            (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "twice, accepted: once"),
+            (any.clone().metadata("a", "1").any_metadata("b", "2"), "accepted: one of them"),
+            (any.clone().tasks().parent(TaskId::from(run)), "tasks with event or parent"),
             (any.clone().metadata("a:b", "1"), "without a colon"),
             (any.clone().metadata("hatchet__cron_name", "nightly"), "hatchet__"),
             (any.clone().status(RunStatus::Unknown("NOPE".into())), "\"NOPE\" is not known"),

@@ -7,16 +7,15 @@ use crate::rpc::grpc_types::NewIdempotency;
 /// The engine counts milliseconds, and dates end somewhere.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Lets only one run of a workflow be started for a key, which an expression takes out of the input.
+/// Allows only one run of a workflow per key. An expression computes the key from the input.
 ///
-/// A second one is not started: [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), with the run that has the
-/// key in [`Error::existing_run`](crate::Error::existing_run). So a trigger that may or may not have happened can be made
-/// again. Keys are the tenant's: two workflows whose expressions give the same text share it, so put the workflow's name
-/// into the expression where that is not wanted. An event or a schedule that would start a second run starts none, and
-/// nobody is told.
+/// A second run is not started. The error is [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and
+/// [`Error::existing_run`](crate::Error::existing_run) returns the run that has the key. So a trigger whose result is unknown can be
+/// retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if its values may collide. An
+/// event or a schedule that would start a second run starts none, and no error is reported.
 ///
-/// Expressions are CEL over `input` and `additional_metadata`, and must give a text. The engine answers a trigger whose
-/// key is missing, or is no text, with the id of a run that never exists: waiting for it ends with
+/// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the
+/// engine answers the trigger with the id of a run that it never creates; waiting for it returns
 /// [`RunNotFound`](crate::ErrorKind::RunNotFound).
 ///
 /// ```

@@ -42,7 +42,7 @@ impl Metadata {
     }
 
     pub(crate) fn encode(&self) -> Result<String> {
-        // Users give strings. Other values are those of another run, as the engine keeps them.
+        // Users can only set strings. Other values come from another run, as the engine stores them.
         let text = serde_json::to_string(&Strict::new(&self.0, Integers::Any))
             .map_err(|error| Error::invalid("metadata", error))?;
         if text.len() > MAX_BYTES {

@@ -41,7 +41,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Completed {
-    /// What it ended with. Of a run of several tasks: an object with the output of each, by its name.
+    /// The output. For a DAG run, it is an object with the outputs of the tasks by task name.
     pub output: Payload,
 }
 

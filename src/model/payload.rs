@@ -1,8 +1,8 @@
-//! Inputs and outputs: JSON text, turned into values when they are asked for.
+//! Inputs and outputs: JSON text that is parsed on demand.
 //!
-//! The engine keeps JSON objects well and nothing else: any other input reaches the worker as `null`, and any other
-//! output shows as `{}` in half of the places. So inputs must be objects, and an output that is not an object travels as
-//! `{"_value": …}`, which every other SDK can read, and comes back as it was given.
+//! The engine stores only JSON objects reliably: any other input reaches the worker as `null`, and parts of the REST API show any
+//! other output as `{}`. So inputs must be objects. An output that is not an object is sent as `{"_value": …}`, which every other
+//! SDK can read, and is unwrapped when it is read.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -15,40 +15,40 @@ use serde_json::value::RawValue;
 use super::strict::{Integers, Strict};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where an output that is not an object travels.
+/// The key that wraps an output that is not an object.
 const WRAPPER: &str = "_value";
 
-/// A JSON value as its text. Cheap to clone.
+/// A JSON value as text. It is cheap to clone.
 #[derive(Clone)]
 pub struct Payload {
     text: Arc<str>,
-    /// Whether it may travel in a wrapper: inputs and payloads of events never do.
+    /// Whether the value may be wrapped. Inputs and event payloads never are.
     is_output: bool,
 }
 
 impl Payload {
-    /// What a task ended with.
+    /// The output of a task.
     pub(crate) fn output(text: &str) -> Self {
         Self { text: text.into(), is_output: true }
     }
 
-    /// What a run or an event was made with.
+    /// The input of a run, or the payload of an event.
     pub(crate) fn input(text: &str) -> Self {
         Self { text: text.into(), is_output: false }
     }
 
-    /// The JSON text, as it travelled. May be empty: a worker of another SDK can end a task with no output at all.
+    /// Returns the JSON text as it was received. It may be empty, because workers of other SDKs can complete a task without an output.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Reads the value.
+    /// Deserializes the value.
     ///
-    /// An output that was not a JSON object is unwrapped first. An empty one reads as `null`, and if that does not fit, as
-    /// `{}`.
+    /// An output that was not a JSON object is unwrapped first. An empty output is deserialized from `null`, or from `{}` if the type
+    /// does not accept `null`.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the JSON does not fit the type; the cause says where.
+    /// [`ErrorKind::Decode`] if the JSON does not match the type; the source has the position.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         read(self.unwrapped()).map_err(|error| {
             Error::new(ErrorKind::Decode, format!("cannot read the payload as {}", std::any::type_name::<T>()))
@@ -56,13 +56,13 @@ impl Payload {
         })
     }
 
-    /// The value's own text, without what it was wrapped in on its way.
+    /// The text of the value without its wrapper.
     pub(crate) fn unwrapped(&self) -> &str {
         if self.is_output { unwrapped(&self.text).unwrap_or(&self.text) } else { &self.text }
     }
 }
 
-/// Two are the same if their texts are.
+/// Payloads are equal if their texts are equal.
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -77,9 +77,9 @@ impl Hash for Payload {
     }
 }
 
-/// What is wrapped in a text, if anything is.
+/// The wrapped value in a text, if there is one.
 fn unwrapped(text: &str) -> Option<&str> {
-    // Only a text with the wrapper's name in it is worth a second look.
+    // Only text that contains the wrapper's key needs to be parsed.
     let wrapped: Wrapped<'_> = text.contains(WRAPPER).then(|| serde_json::from_str(text).ok())??;
     Some(wrapped.value.get())
 }
@@ -96,7 +96,7 @@ fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
         Err(error) if text.is_empty() => {
             serde_json::from_str("null").or_else(|_| serde_json::from_str("{}")).map_err(|_| error)
         }
-        // `()` and `Option` as an input: there was nothing to say.
+        // `()` and `Option` as an input are sent as an empty object.
         Err(error) if is_empty_object(text) => serde_json::from_str("null").map_err(|_| error),
         other => other,
     }
@@ -106,8 +106,8 @@ fn is_empty_object(text: &str) -> bool {
     text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).is_some_and(|inner| inner.trim().is_empty())
 }
 
-/// As the value that it stands for; one that is no JSON as a text. Numbers are those of [`serde_json::Value`]: what has more
-/// digits than they hold is rounded.
+/// Serializes the JSON value, or a string if the text is not JSON. Numbers are those of [`serde_json::Value`]: numbers with more
+/// digits than it can represent are rounded.
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self.parse::<serde_json::Value>() {
@@ -129,7 +129,7 @@ impl fmt::Display for Payload {
     }
 }
 
-/// Writes what a run is started with: a JSON object. Nothing (`()`, `None`) is an empty one.
+/// Serializes the input of a run to a JSON object. `()` and `None` become an empty object.
 pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
     let text = encode(field, value, Integers::Exact)?;
     match text.as_bytes().first() {
@@ -139,18 +139,18 @@ pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Res
     }
 }
 
-/// Writes what a task ended with; what is not a JSON object is wrapped. The run's result keeps all integers, and what later
-/// tasks get of it does not.
+/// Serializes the output of a task, wrapped unless it is a JSON object. The run's result keeps all integers; the outputs that later
+/// tasks receive do not.
 pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T, has_followers: bool) -> Result<String> {
     let text = encode("output", value, if has_followers { Integers::Exact } else { Integers::Any })?;
-    // An object that looks as if it were wrapped is wrapped, too, so that it comes back as it is.
+    // An object that looks like a wrapper is wrapped, too, so that it is unwrapped to itself.
     let whole = text.starts_with('{') && unwrapped(&text).is_none();
     Ok(if whole { text } else { format!("{{\"{WRAPPER}\":{text}}}") })
 }
 
 fn encode<T: Serialize + ?Sized>(field: &str, value: &T, integers: Integers) -> Result<String> {
     serde_json::to_string(&Strict::new(value, integers)).map_err(|error| {
-        // What is refused by the checks could be written otherwise; what the type itself cannot write, could not.
+        // If plain `serde_json` can serialize the value, the checks refused it; otherwise the type itself failed.
         if serde_json::to_writer(std::io::sink(), value).is_ok() {
             return Error::invalid(field, error);
         }
@@ -158,7 +158,7 @@ fn encode<T: Serialize + ?Sized>(field: &str, value: &T, integers: Integers) -> 
     })
 }
 
-/// Whether JSON text has a NUL inside a string: `\u0000` after an even number of backslashes.
+/// Whether JSON text contains a NUL inside a string: `\u0000` after an even number of backslashes.
 #[cfg(feature = "embedded")]
 pub(crate) fn has_nul(json: &str) -> bool {
     json.match_indices("\\u0000")
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_would_change_is_refused_by_name() {
+    fn values_that_the_engine_would_change_are_refused() {
         let refused = |value: Value| encode_input("input", &value).unwrap_err();
         let error = refused(json!({"id": u64::MAX}));
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_said_to_be_so() {
+    fn values_that_cannot_be_serialized_are_encode_errors() {
         let map = std::collections::BTreeMap::from([((1, 2), 3)]);
         assert_eq!(encode_input("input", &map).unwrap_err().kind(), ErrorKind::Encode);
     }

@@ -1,51 +1,52 @@
-//! What became of runs that something was to be done to.
+//! The results of cancels and replays.
 
 use std::fmt;
 
 use super::{RunId, RunStatus};
 use crate::error::Error;
 
-/// What is done to runs.
+/// An action on runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunAction {
-    /// They are cancelled.
+    /// A cancel.
     Cancel,
-    /// They are replayed.
+    /// A replay.
     Replay,
 }
 
-/// What was seen to become of one run, and not what the server answered: that says yes to everything.
+/// The effect of an action on one run. It is the state that was fetched after the action and not the server's response, because the
+/// server accepts every action.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RunReport {
     /// The run.
     pub run: RunId,
-    /// What was to be done to it.
+    /// The action.
     pub action: RunAction,
-    /// What was seen.
+    /// The effect.
     pub seen: Seen,
-    /// Of a run that was to be replayed: which attempt at it that would be, if that is known.
+    /// For a replay: the number of the new attempt, if it is known.
     pub attempt: Option<u32>,
 }
 
-/// What was seen to become of a run.
+/// The effect of an action on a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Seen {
-    /// It is as it was wanted: cancelled, or under way again.
+    /// The action was applied: the run is cancelled, or runs again.
     Done,
-    /// It was left alone, as it is in this state: one that has ended is not cancelled, one that goes on is not replayed,
-    /// and a cancelled one is not replayed unless that was wanted.
+    /// The run was skipped because of its status: a run that has ended is not cancelled, a run that has not ended is not replayed, and
+    /// a cancelled run is replayed only on request.
     Refused(RunStatus),
-    /// It ended in this way just when it was to be cancelled.
+    /// The run ended with this status before the cancel was applied.
     EndedOtherwise(RunStatus),
-    /// The server took the call, and nothing came of it in the time given: the run is in this state. A run of several
-    /// tasks that waits for time to pass or for an event goes on after a cancel, and replays get lost when there are many.
+    /// The server accepted the action, but it had no effect within the time limit: the run has this status. A cancel has no effect on
+    /// a DAG run that waits for a sleep or an event, and the engine may lose replays when there are many.
     NotTaken(RunStatus),
-    /// There is no such run.
+    /// The run does not exist.
     NotFound,
-    /// It could not be found out.
+    /// The effect is unknown because of this error.
     Failed(Error),
 }
 
@@ -58,7 +59,7 @@ impl RunReport {
         Self { run, action: RunAction::Replay, seen, attempt }
     }
 
-    /// Whether the run is as it was wanted.
+    /// Returns whether the action was applied.
     pub fn is_done(&self) -> bool {
         matches!(self.seen, Seen::Done)
     }
@@ -73,7 +74,7 @@ impl fmt::Display for RunReport {
     }
 }
 
-/// As what has been done: `cancelled`, `replayed`.
+/// The past participle: `cancelled`, `replayed`.
 impl fmt::Display for RunAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -96,32 +97,32 @@ impl fmt::Display for Seen {
     }
 }
 
-/// What became of many runs.
+/// The effects of an action on many runs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BulkReport {
-    /// What was to be done to them.
+    /// The action.
     pub action: RunAction,
-    /// Runs that are as they were wanted.
+    /// The number of runs to which the action was applied.
     pub done: u64,
-    /// Runs that were left alone.
+    /// The number of runs that were skipped because of their status.
     pub refused: u64,
-    /// Runs that ended otherwise in the meantime.
+    /// The number of runs that ended before the action was applied.
     pub ended_otherwise: u64,
-    /// Runs that went on as they were.
+    /// The number of runs on which the action had no effect.
     pub not_taken: u64,
-    /// Runs that do not exist.
+    /// The number of runs that do not exist.
     pub not_found: u64,
-    /// Runs of which it could not be found out.
+    /// The number of runs for which the effect is unknown.
     pub failed: u64,
-    /// The first [thousand](Self::EXCEPTIONS) reports of runs that are not as they were wanted.
+    /// The first [1000](Self::EXCEPTIONS) reports of runs to which the action was not applied.
     pub exceptions: Vec<RunReport>,
-    /// What kept the list of runs from being read to its end, if anything did: then there may be more runs than these.
+    /// The error that ended the list of runs early, if any. Then there may be more matching runs.
     pub stopped_by: Option<Error>,
 }
 
 impl BulkReport {
-    /// How many reports are kept.
+    /// The maximum number of [`exceptions`](Self::exceptions).
     pub const EXCEPTIONS: usize = 1000;
 
     pub(crate) fn new(action: RunAction) -> Self {
@@ -152,7 +153,7 @@ impl BulkReport {
         }
     }
 
-    /// The number of runs that there is a report on.
+    /// Returns the number of runs that the report covers.
     pub fn total(&self) -> u64 {
         self.done + self.refused + self.ended_otherwise + self.not_taken + self.not_found + self.failed
     }

@@ -1,8 +1,8 @@
-//! Writing JSON without losing anything in silence.
+//! Serializing JSON without losing data silently.
 //!
-//! JSON has no NaN and no infinity, which `serde_json` writes as `null`. The engine cannot store U+0000, and keeps the numbers
-//! of inputs, metadata and parents' outputs as doubles, so that integers beyond 2^53 lose their last digits. All of these are
-//! refused here, with the path to the value.
+//! JSON has no NaN and no infinities; `serde_json` writes them as `null`. The engine cannot store U+0000, and stores the numbers
+//! of inputs, metadata and parents' outputs as doubles, so integers beyond ±2^53 lose their last digits. This serializer refuses
+//! all of these with the path to the value.
 
 use std::fmt::{Display, Write};
 
@@ -11,22 +11,22 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// The largest integer up to which a double has every integer.
+/// The largest integer up to which a double represents every integer.
 pub(crate) const MAX_EXACT_INTEGER: u64 = 1 << 53;
 
-/// How `serde_json` passes on JSON text that is written as it is.
+/// The name under which `serde_json` serializes raw JSON.
 const RAW_JSON: &str = "$serde_json::private::RawValue";
 
-/// What becomes of integers that a double does not hold.
+/// What to do with integers that a double cannot represent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Integers {
-    /// They are refused: the engine would change them.
+    /// Refuse them, because the engine would change them.
     Exact,
-    /// They stay as they are.
+    /// Keep them.
     Any,
 }
 
-/// A value that is checked while it is written.
+/// A value that is checked while it is serialized.
 pub(crate) struct Strict<'a, T: ?Sized> {
     value: &'a T,
     integers: Integers,
@@ -44,11 +44,11 @@ impl<T: Serialize + ?Sized> Serialize for Strict<'_, T> {
     }
 }
 
-/// A serializer, or a part of one, that refuses what would be changed on its way.
+/// A serializer, or a part of one, that refuses values that JSON or the engine would change.
 struct Checked<S> {
     inner: S,
     integers: Integers,
-    /// Whether it writes the text of raw JSON.
+    /// Whether the value is the text of raw JSON.
     is_raw: bool,
 }
 
@@ -96,7 +96,7 @@ impl Write for NoNul {
     }
 }
 
-/// The path to where an error happened, from the outside in.
+/// Adds a path segment to an error, from the inside out.
 fn at<E: serde::ser::Error>(place: impl Display) -> impl FnOnce(E) -> E {
     move |error| E::custom(format_args!("{place}: {error}"))
 }
@@ -257,7 +257,7 @@ impl<S: Serializer> Serializer for Checked<S> {
     }
 }
 
-/// A sequence that knows where it is.
+/// A sequence that tracks its index for error texts.
 struct Counted<S> {
     inner: S,
     index: usize,
@@ -341,7 +341,7 @@ impl<S: SerializeMap> SerializeMap for Checked<S> {
     type Error = S::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        // Integers become strings as keys, and strings are kept.
+        // Integer keys become strings, and strings are kept.
         self.inner.serialize_key(&Strict::new(key, Integers::Any))
     }
 
@@ -368,7 +368,7 @@ impl<S: SerializeMap> SerializeMap for Checked<S> {
     }
 }
 
-/// Raw JSON is written as it is, so what is in it is read.
+/// Raw JSON is written unchanged, so its content is parsed and checked.
 fn check_raw<T: Serialize + ?Sized, E: serde::ser::Error>(text: &T, integers: Integers) -> Result<(), E> {
     let text = serde_json::to_value(text).map_err(E::custom)?;
     let json: serde_json::Value = serde_json::from_str(text.as_str().unwrap_or_default()).map_err(E::custom)?;
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_changed_is_refused_with_its_path() {
+    fn changed_values_are_refused_with_their_path() {
         #[derive(Serialize)]
         struct Order {
             id: u64,
@@ -419,14 +419,14 @@ mod tests {
         }
         assert_eq!(
             write(&json!({"a": {"b": "x\0"}}), Integers::Any).unwrap_err(),
-            "a: b: found a string with the character U+0000, which the engine cannot store"
+            "a: b: found a string with U+0000, accepted: strings without it, as the engine cannot store it"
         );
         assert!(write(&BTreeMap::from([("\0", 1)]), Integers::Any).unwrap_err().contains("U+0000"));
         assert!(write(&'\0', Integers::Any).unwrap_err().contains("U+0000"));
     }
 
     #[test]
-    fn every_shape_is_looked_into() {
+    fn all_shapes_are_checked() {
         let nan = f64::NAN;
         for shape in [Shape::New(nan), Shape::Tuple(0, nan), Shape::Struct { at: Some(nan) }] {
             assert!(write(&shape, Integers::Any).unwrap_err().contains("found the number NaN"));
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_that_a_double_holds_are_kept() {
+    fn integers_that_a_double_represents_are_kept() {
         let edge = i64::try_from(MAX_EXACT_INTEGER).unwrap();
         for fine in [0, 1, -1, edge, -edge] {
             assert_eq!(write(&fine, Integers::Exact).unwrap(), fine.to_string());
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_json_is_looked_into_and_written_as_it_is() {
+    fn raw_json_is_checked_and_written_unchanged() {
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         assert_eq!(write(&raw(r#"{ "a" : 1.0 }"#), Integers::Exact).unwrap(), r#"{ "a" : 1.0 }"#);
         assert!(write(&raw(r#"{"a":"\u0000"}"#), Integers::Any).unwrap_err().contains("U+0000"));

@@ -46,12 +46,12 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    /// What tells it from all other rows. The task of a one-task run has the id of its run.
+    /// The unique id of the row. The task of a single-task run has the id of its run.
     pub(crate) fn key(&self) -> TaskId {
         self.task.unwrap_or_else(|| self.id.into())
     }
 
-    /// What started it, as far as a list tells it.
+    /// What started it, as far as the list reports it.
     pub fn trigger(&self) -> Trigger {
         trigger::read(&self.engine_metadata, self.parent_task)
     }

@@ -21,12 +21,12 @@ pub(crate) struct Rest {
     wire: RestWire,
     caller: Caller,
     tenant: String,
-    contact: Mutex<Contact>,
+    reachability: Mutex<Reachability>,
 }
 
 /// Whether the REST API has ever answered.
 #[derive(Clone)]
-enum Contact {
+enum Reachability {
     None,
     /// It could not be connected to, and is not to be tried again before this time.
     Failed(Error, Instant),
@@ -35,7 +35,7 @@ enum Contact {
 
 impl Rest {
     pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
-        Self { wire, caller, tenant, contact: Mutex::new(Contact::None) }
+        Self { wire, caller, tenant, reachability: Mutex::new(Reachability::None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Contact> {
@@ -177,7 +177,7 @@ impl Rest {
 
 pub(super) fn decode<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
-        Error::new(ErrorKind::Decode, format!("cannot read the answer while {name}")).with_source(error)
+        Error::new(ErrorKind::Decode, format!("failed to decode the response while {name}")).with_source(error)
     })
 }
 

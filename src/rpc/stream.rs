@@ -27,7 +27,7 @@ impl<T> Messages<T> {
                 }
                 Ok(message.into())
             }
-            Err(status) => Err(token.judge(from_status(call, status))),
+            Err(status) => Err(token.mark_if_recoverable(from_status(call, status))),
         })))
     }
 
@@ -39,7 +39,7 @@ impl<T> Messages<T> {
     ) -> Result<Self> {
         match answer {
             Ok(stream) => Ok(Self::new(call, stream.into_inner(), Arc::clone(token))),
-            Err(status) => Err(token.judge(from_status(call, status))),
+            Err(status) => Err(token.mark_if_recoverable(from_status(call, status))),
         }
     }
 

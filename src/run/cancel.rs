@@ -1,8 +1,8 @@
-//! Cancelling runs: look, cancel, and look again.
+//! Cancelling runs: fetch, cancel, and fetch again.
 //!
-//! The server says yes to every cancel. One of a run that has ended leaves a second end beside the first, and one of a run
-//! that waits for time to pass or for an event does nothing. So what has ended is left alone, and what is reported is what
-//! was seen afterwards. A run that ends between the look and the cancel may still be damaged; that is seen, and told.
+//! The server accepts every cancel. For a run that has ended, it records a second end; for a run that waits for a sleep or an
+//! event, it does nothing. So a run that has ended is not cancelled, and the report contains the state that was fetched
+//! afterwards. A run that ends between the first fetch and the cancel may still get a second end; the report shows this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -21,27 +21,27 @@ use crate::model::{RunDetails, RunId, RunReport, RunStatus, Seen, TaskId};
 use crate::time::LONGEST;
 use crate::transport::retry_delay;
 
-/// How long a cancel may take to show.
+/// How long a cancel may take to have an effect.
 const WITHIN: Duration = Duration::from_secs(10);
-/// Calls at the same time, where each run has its own.
+/// The number of concurrent calls if each run has a call of its own.
 pub(super) const AT_ONCE: usize = 16;
-/// Runs that go in one call.
+/// The number of runs in one call.
 pub(crate) const BATCH: usize = 100;
 /// How long what was seen of a run is relied on when it is cancelled.
 const STATE_VALID_FOR: Duration = Duration::from_millis(50);
 /// Calls for many under way at the same time: a cancel takes seconds to show, and nothing is lost by the next one.
 const BATCHES: usize = 4;
-/// Limits of ours: a line of the log has 10 000 characters.
+/// Limits of this crate: a log line has at most 10 000 characters.
 const LONGEST_REASON: usize = 4000;
 const LONGEST_NAME: usize = 200;
 
 impl<O> RunHandle<O> {
-    /// Prepares a cancel; [`send`](CancelBuilder::send) does it.
+    /// Prepares a cancel; [`send`](CancelBuilder::send) sends it.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
     /// let seen = run.cancel().reason("the customer asked").by("ada").send().await?;
-    /// println!("{seen}"); // done: it was seen to be cancelled
+    /// println!("{seen}"); // done
     /// # Ok(())
     /// # }
     /// ```
@@ -52,14 +52,14 @@ impl<O> RunHandle<O> {
 }
 
 impl Client {
-    /// Prepares a cancel of many runs by their ids; [`send`](CancelManyBuilder::send) does it. By a filter:
-    /// [`RunQuery::cancel`](crate::RunQuery::cancel).
+    /// Prepares a cancel of many runs by their ids; [`send`](CancelManyBuilder::send) sends it. To cancel all runs that match a
+    /// filter, use [`RunQuery::cancel`](crate::RunQuery::cancel).
     pub fn cancel_runs(&self, runs: impl IntoIterator<Item = RunId>) -> CancelManyBuilder {
         CancelManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: CancelOptions::default() }
     }
 }
 
-/// What is said about a cancel, and how long it may take to show.
+/// The options of a cancel.
 #[derive(Debug, Clone)]
 pub(crate) struct CancelOptions {
     pub(crate) reason: Option<String>,
@@ -90,7 +90,10 @@ impl CancelOptions {
                 return Err(Error::invalid(field, found));
             }
             if text.contains('\0') {
-                return Err(Error::invalid(field, "it has the character U+0000, which the engine cannot store"));
+                return Err(Error::invalid(
+                    field,
+                    "found the character U+0000, accepted: all other characters, as the engine cannot store it",
+                ));
             }
         }
         Ok(())
@@ -101,24 +104,25 @@ impl CancelOptions {
     }
 }
 
-/// The options that all ways to cancel have in common.
+/// The options that all kinds of cancels have in common.
 macro_rules! cancel_options {
     ($builder:ident $(<$type:ident>)?) => {
         impl $(<$type>)? $builder $(<$type>)? {
-            /// Why: kept in the log of the runs' tasks, where the dashboard shows it and
-            /// [`RunDetails::cancellation`](crate::RunDetails::cancellation) reads it. 1 to 4000 characters.
+            /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
+            /// [`RunDetails::cancellation`](crate::RunDetails::cancellation) contains it. By default there is no reason.
             pub fn reason(mut self, reason: impl Into<String>) -> Self {
                 self.options.reason = Some(reason.into());
                 self
             }
 
-            /// Who wants it; kept with the reason. 1 to 200 characters.
+            /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
             pub fn by(mut self, who: impl Into<String>) -> Self {
                 self.options.by = Some(who.into());
                 self
             }
 
-            /// How long it may take to show, before it counts as not taken; 10 seconds by default, ten years at most.
+            /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
+            /// ten years.
             pub fn within(mut self, time: std::time::Duration) -> Self {
                 self.options.within = time;
                 self
@@ -139,22 +143,23 @@ pub struct CancelBuilder {
 cancel_options!(CancelBuilder);
 
 impl CancelBuilder {
-    /// Cancels the run, and waits until that shows. Its running task is told, and has the worker's grace to end; tasks
-    /// after it do not begin, and nothing is retried. Its children go on: [`children`](RunHandle::children) finds them.
+    /// Cancels the run, and waits until the cancel has an effect. The running task is notified and has the worker's
+    /// [`cancel_grace`](crate::WorkerBuilder::cancel_grace) to end. Later tasks do not start, and nothing is retried. The children of
+    /// the run continue; [`children`](RunHandle::children) lists them.
     ///
-    /// With a [reason](Self::reason) or a [name](Self::by), it needs the REST API; without, gRPC is enough.
+    /// With a [reason](Self::reason) or a [name](Self::by), the method needs the REST API; without them, it needs gRPC only.
     ///
-    /// What was seen is [`Done`](Seen::Done), [`EndedOtherwise`](Seen::EndedOtherwise) or [`NotTaken`](Seen::NotTaken).
-    /// A run that ended between the look and the cancel may have two ends now; see
-    /// [`RunDetails::conflicts`](crate::RunDetails::conflicts).
+    /// It returns [`Done`](Seen::Done), [`EndedOtherwise`](Seen::EndedOtherwise) or [`NotTaken`](Seen::NotTaken). A run that ended
+    /// just before the cancel arrived may have two ends; see [`RunDetails::conflicts`](crate::RunDetails::conflicts).
     ///
     /// # Errors
-    /// [`RunState`](crate::ErrorKind::RunState) if the run has ended, which [`run_status`](Error::run_status) says how;
-    /// [`RunNotFound`](crate::ErrorKind::RunNotFound); [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name
-    /// that is empty or too long, and for a time of over ten years.
+    /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the name is empty or too long, or if the time is over ten
+    /// years.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the run is cancelled.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may be cancelled.
     pub async fn send(self) -> Result<Seen> {
         self.options.check()?;
         let report = batch(&self.client, &[self.run], &self.options).await.pop();
@@ -178,14 +183,14 @@ pub struct CancelManyBuilder {
 cancel_options!(CancelManyBuilder);
 
 impl CancelManyBuilder {
-    /// Cancels the runs, some hundred at a time, and tells for each what was seen to become of it, in their order.
+    /// Cancels the runs in batches of 100, and returns a report for each run, in the order of the ids.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a reason or a name that is empty or too long, and for a time of
-    /// over ten years. What concerns one run is in its report.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the name is empty or too long, or if the time is over ten
+    /// years. Errors of single runs are in their reports.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open which runs are cancelled.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.
     pub async fn send(self) -> Result<Vec<RunReport>> {
         self.options.check()?;
         let (client, options) = (&self.client, &self.options);
@@ -205,7 +210,7 @@ pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
 
 /// Cancels some runs: a report for each, in their order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
-    // A reason belongs to the attempt that it ends, which only the details tell; without one, whether a run goes on is enough.
+    // A reason belongs to the attempt that it ends, which only the details contain. Without a reason, the run's status is enough.
     let explained = options.line().is_some();
     let started_at = options.started_at;
     let states = stream::iter(runs.to_vec()).map(|run| async move {
@@ -232,7 +237,7 @@ pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptio
     reports.collect()
 }
 
-/// A run that goes on, and its tasks with their attempts, if they were asked for.
+/// A run that has not ended, and its tasks with their attempts, if they were fetched.
 struct Going {
     run: RunId,
     tasks: Vec<(TaskId, u32)>,
@@ -240,7 +245,7 @@ struct Going {
     asked_at: Instant,
 }
 
-/// A run with its tasks, if it goes on.
+/// A run with its tasks, if it has not ended.
 async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
     match Look::at(run).started_at(started_at).fetch(client).await {
         Ok(RunDetails { status, outcome: Some(_), .. }) => Err(Seen::Refused(status)),
@@ -252,12 +257,12 @@ async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std:
     }
 }
 
-/// A run without its tasks, if it goes on, by gRPC alone. Of one that has ended, the details tell how.
+/// A run without its tasks, if it has not ended, over gRPC alone. If it has ended, the details report how.
 async fn is_going_on(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
     match client.rpc().admin.run_details(&run.to_string()).await {
         Ok(state) if !state.done => Ok(Going { run, tasks: Vec::new(), asked_at: Instant::now() }),
         Err(error) if error.kind() != ErrorKind::TooLarge && !error.is_not_found() => Err(Seen::Failed(error.unsent())),
-        // Too big to be sent this way, ended, or not there yet.
+        // The run is too large for this call, has ended, or does not exist yet.
         _ => fetch(client, run, started_at).await,
     }
 }
@@ -266,12 +271,12 @@ pub(super) fn not_seen(error: Error) -> Seen {
     if error.is_not_found() { Seen::NotFound } else { Seen::Failed(error) }
 }
 
-/// Cancels runs that go on: what is seen of each, in their order.
+/// Cancels runs that have not ended, and returns the result of each, in their order.
 async fn cancel_and_see(client: &Client, going: Vec<Going>, options: &CancelOptions) -> Vec<Seen> {
     if let Some(line) = options.line() {
         let tasks = going.iter().flat_map(|going| going.tasks.iter().copied()).collect();
         if let Err(error) = explain(client, tasks, &line).await {
-            // Without its reason, nothing is cancelled: it would never be known.
+            // If the reason cannot be written, the run is not cancelled: the reason would never be known.
             return going.iter().map(|_| Seen::Failed(error.clone())).collect();
         }
     }
@@ -295,13 +300,13 @@ async fn cancel_and_see(client: &Client, going: Vec<Going>, options: &CancelOpti
     let goes_on = |run: &RunId| !over.contains(run) && !unasked.contains_key(run);
     let ids: Vec<_> = going.iter().map(|going| going.run).filter(goes_on).map(|run| run.to_string()).collect();
     if ids.is_empty() {
-        // Nothing is left to cancel: what is seen will tell.
+        // Nothing is left to cancel. The final fetch reports the state.
     } else if let Err(error) = client.rpc().admin.cancel(ids).await {
         if error.never_reached_server() {
             return going.iter().map(|_| Seen::Failed(error.clone())).collect();
         }
-        // It may have happened: what is seen will tell.
-        tracing::warn!(%error, "the answer to a cancel is lost");
+        // The cancel may have been applied. The final fetch reports the state.
+        tracing::warn!(%error, "response to cancel was lost");
     }
     let deadline = Instant::now() + options.within;
     let seen = going.into_iter().map(|going| {
@@ -313,17 +318,17 @@ async fn cancel_and_see(client: &Client, going: Vec<Going>, options: &CancelOpti
             }
         }
     });
-    // Each has its turn: the last of many must not begin when the time is over.
+    // All runs are polled in turn: the last of many must not start when the time is over.
     stream::iter(seen.collect::<Vec<_>>()).buffered(BATCH).collect().await
 }
 
-/// Says in the tasks' logs why.
+/// Writes the reason to the tasks' logs.
 async fn explain(client: &Client, tasks: Vec<(TaskId, u32)>, (message, metadata): &(String, String)) -> Result<()> {
     let lines = tasks.into_iter().map(|(task, attempt)| {
         let line = client.rpc().events.put_log(task.into(), "INFO", message.clone(), metadata.clone(), attempt);
         async move {
             match line.await {
-                // A task that the engine has forgotten meanwhile needs no reason.
+                // A task that the engine no longer has needs no reason.
                 Err(error) if !error.is_not_found() => Err(error),
                 _ => Ok(()),
             }
@@ -332,7 +337,7 @@ async fn explain(client: &Client, tasks: Vec<(TaskId, u32)>, (message, metadata)
     stream::iter(lines).buffered(AT_ONCE).fold(Ok(()), |all, one| std::future::ready(all.and(one))).await
 }
 
-/// Looks until the run has ended, or it is too late.
+/// Fetches the run until it has ended or the deadline has passed.
 async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
     let mut looks = 0;
     let by_grpc = loop {
@@ -341,7 +346,7 @@ async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
                 break Some(grpc::status(&state.status));
             }
             Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
-            // Too big to be sent this way: a full look tells.
+            // The run is too large for this call: fetch its details.
             Err(error) if error.kind() == ErrorKind::TooLarge => match Look::at(run).fetch(client).await {
                 Ok(details) if details.outcome.is_some() => break None,
                 Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),

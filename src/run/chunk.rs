@@ -1,7 +1,7 @@
 //! Things that go in one call, as many as fit.
 //!
-//! A call that passes its deadline leaves all of its things in doubt. So calls are kept short: they begin small, and grow to as
-//! many things as were done in a fraction of the deadline.
+//! If a call exceeds its deadline, the result of all of its items is unknown. So calls are kept short: the first one is small, and
+//! later ones have as many items as the server processes in a fraction of the deadline.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What one call takes at the most.
 const MAX_ITEMS: usize = 1000;
-/// What the first call takes at the most: by then it is not known how long the server takes for each.
+/// The maximum number of items in the first call, when the speed of the server is not known yet.
 const FIRST_ITEMS: usize = 250;
-/// How long a call should take, as a part of its deadline.
+/// The target duration of a call, as a fraction of its deadline.
 const DEADLINE_SHARE: u32 = 10;
 
-/// How many things the next call may have. Pure: what the last call took is passed in.
+/// Computes the size of the next call. Pure: the durations of calls are passed in.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct BatchSizer {
     items: usize,
     max_items: usize,
     target: Duration,
 }
 
-impl Pace {
-    /// For calls of at most so many things, with this deadline.
+impl BatchSizer {
+    /// For calls of at most `max_items` with this deadline.
     pub(crate) fn new(max_items: usize, deadline: Duration) -> Self {
         Self { items: max_items.min(FIRST_ITEMS), max_items, target: deadline / DEADLINE_SHARE }
     }
@@ -34,13 +34,13 @@ impl Pace {
         self.items
     }
 
-    /// A call with so many things took so long.
-    pub(crate) fn took(&mut self, items: usize, elapsed: Duration) {
+    /// Records the duration of a call.
+    pub(crate) fn record(&mut self, items: usize, elapsed: Duration) {
         if items == 0 {
             return;
         }
         let each = elapsed.as_nanos() / items as u128;
-        // As many as would have been done in time; from one call to the next no more than four times as many.
+        // As many as would have been processed in the target duration, but at most four times the size of this call.
         let in_time = self.target.as_nanos().checked_div(each).and_then(|items| usize::try_from(items).ok());
         let growth = items.saturating_mul(4).max(self.items);
         self.items = in_time.unwrap_or(usize::MAX).min(growth).clamp(1, self.max_items);
@@ -106,7 +106,7 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Answers<R>>>(
     call: impl Fn(Vec<T>) -> F,
 ) -> Vec<Result<R>> {
     let things = things.into_iter();
-    let mut calls = Pace::new(MAX_ITEMS, deadline);
+    let mut calls = BatchSizer::new(MAX_ITEMS, deadline);
     let mut results = Vec::with_capacity(things.size_hint().0);
     let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
     for thing in things {
@@ -135,7 +135,7 @@ pub(crate) async fn in_chunks<T, R, F: Future<Output = Answers<R>>>(
 /// Makes the call. Returns the error if there is no server to make the next one to.
 async fn send<T, R, F: Future<Output = Answers<R>>>(
     chunk: Chunk<T>,
-    pace: &mut Pace,
+    sizer: &mut BatchSizer,
     call: &impl Fn(Vec<T>) -> F,
     results: &mut [Option<Result<R>>],
 ) -> Option<Error> {
@@ -190,7 +190,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(30);
     const AT_ONCE: Took = Took(Duration::ZERO);
 
-    /// A server that takes so long for each thing: the sizes of the calls for `total` of them, and the longest call.
+    /// Calls a server that takes `each` for every item: the sizes of the calls for `total` items, and the longest call.
     async fn calls_at(each: Duration, total: usize) -> (Vec<usize>, Duration) {
         let (calls, longest) = (RefCell::new(Vec::new()), Cell::new(Duration::ZERO));
         let results = in_chunks((0..total).map(|at| Ok((at, 1))), usize::MAX, DEADLINE, async |things: Vec<usize>| {
@@ -204,12 +204,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_are_as_large_as_the_deadline_allows_with_room_to_spare() {
+    async fn calls_take_a_fraction_of_the_deadline() {
         let (calls, _) = calls_at(Duration::ZERO, 3000).await;
         assert_eq!(calls, [250, 1000, 1000, 750]);
         let (calls, longest) = calls_at(Duration::from_millis(1), 3000).await;
         assert_eq!((calls, longest), (vec![250, 1000, 1000, 750], Duration::from_secs(1)));
-        // As slow as a loaded engine with a workflow that listens: a thousand at once would take half of the deadline.
+        // As slow as a loaded engine: a call with 1000 items would take half of the deadline.
         let (calls, longest) = calls_at(Duration::from_millis(14), 1000).await;
         assert_eq!((calls, longest), (vec![250, 214, 214, 214, 108], Duration::from_millis(3500)));
         let (calls, longest) = calls_at(Duration::from_millis(100), 400).await;
@@ -217,19 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn calls_shrink_at_once_and_grow_by_steps() {
-        let mut pace = Pace::new(MAX_ITEMS, DEADLINE);
-        pace.took(250, Duration::from_secs(60));
-        assert_eq!(pace.items(), 12);
+    fn calls_shrink_immediately_and_grow_in_steps() {
+        let mut sizer = BatchSizer::new(MAX_ITEMS, DEADLINE);
+        sizer.record(250, Duration::from_secs(60));
+        assert_eq!(sizer.items(), 12);
         for expected in [48, 192, 768, 1000, 1000] {
-            pace.took(pace.items(), Duration::from_millis(1));
-            assert_eq!(pace.items(), expected);
+            sizer.record(sizer.items(), Duration::from_millis(1));
+            assert_eq!(sizer.items(), expected);
         }
-        // A call that was small by chance says little.
-        pace.took(1, Duration::ZERO);
-        assert_eq!(pace.items(), 1000);
-        pace.took(1, Duration::from_secs(60));
-        assert_eq!(pace.items(), 1, "never none");
+        // The duration of a small call is not representative.
+        sizer.record(1, Duration::ZERO);
+        assert_eq!(sizer.items(), 1000);
+        sizer.record(1, Duration::from_secs(60));
+        assert_eq!(sizer.items(), 1, "never none");
     }
 
     fn gone() -> Error {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the sizes fall and however long calls take, no call is over either limit, nothing is left out, and all is answered in its place.
+        /// For all sizes and durations, no call exceeds either limit, no item is omitted, and results are in the order of the items.
         #[test]
         fn calls_keep_both_limits(sizes in proptest::collection::vec(0usize..400, 0..3000), limit in 400usize..600_000) {
             let calls = RefCell::new(Vec::new());

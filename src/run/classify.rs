@@ -32,8 +32,8 @@ pub(crate) fn quick(run: RunId, workflow: Option<&str>, results: &[TaskEnd]) -> 
     match results {
         // The one task of a run has the id of the run; of a run of several, one entry is not all.
         [one] if run.is(&one.id) => match &one.end {
-            // Of an unknown workflow, the shape is not known.
-            Ok(output) => Some(completed(shaped(&one.task, workflow?, output.clone()))),
+            // If the workflow is unknown, so is the shape of its output.
+            Ok(output) => Some(completed(wrap_output(&one.task, workflow?, output.clone()))),
             Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
             Err(text) => Some(failed(Some(&one.task), text)),
         },
@@ -91,10 +91,10 @@ pub(crate) fn settled(run: RunId, evidence: &Evidence, patient: bool) -> Finding
     }
 }
 
-/// What gRPC alone comes to; `None` if only REST can tell.
+/// Resolves the run from gRPC alone. `None` if REST is needed.
 ///
-/// gRPC tells neither a cancel from a schedule timeout, nor an execution timeout from a failure with the same words.
-pub(crate) fn by_grpc_alone(run: RunId, evidence: &Evidence) -> Option<Finding> {
+/// gRPC does not distinguish a cancel from a schedule timeout, nor an execution timeout from a failure with the same error text.
+pub(crate) fn resolve_from_grpc(run: RunId, evidence: &Evidence) -> Option<Finding> {
     let grpc = evidence.grpc.as_ref()?;
     let status = by_grpc(grpc);
     let is_clear = |task: &GrpcTask| {
@@ -126,16 +126,17 @@ fn conflicts(
     evidence: &Evidence,
     tasks: &[TaskEvidence<'_>],
 ) -> Vec<Conflict> {
-    let designed = |task: &TaskEvidence<'_>| has_timed_out(task) && task.last_end("SCHEDULING_TIMED_OUT").is_some();
+    let is_expected_mismatch =
+        |task: &TaskEvidence<'_>| has_timed_out(task) && task.last_end("SCHEDULING_TIMED_OUT").is_some();
     let differ = |task: Option<String>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task, grpc: grpc.clone(), rest: rest.clone() })
     };
-    let of_run = differ(None, grpc, steady).filter(|_| !tasks.iter().any(designed));
+    let of_run = differ(None, grpc, steady).filter(|_| !tasks.iter().any(is_expected_mismatch));
     let done = evidence.grpc.as_ref().is_some_and(|run| run.done) && !evidence.is_of_one_task(run);
     let of_tasks = tasks
         .iter()
-        .filter(|task| done && !designed(task) && !is_behind(task))
+        .filter(|task| done && !is_expected_mismatch(task) && !is_behind(task))
         .filter_map(|task| differ(Some(task.name.clone()), task.grpc.map(|task| &task.status), &task.steady()?));
     of_run.into_iter().chain(of_tasks).collect()
 }
@@ -145,7 +146,7 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
         ([one], _) if one.id.is_of_its_own(run) => match task_outcome(one, status) {
             Outcome::Completed(Completed { output }) => {
                 let workflow = evidence.workflow.as_deref().unwrap_or(&one.name);
-                completed(shaped(&one.name, workflow, output))
+                completed(wrap_output(&one.name, workflow, output))
             }
             other => other,
         },
@@ -184,7 +185,7 @@ fn outcome(run: RunId, status: &RunStatus, evidence: &Evidence, tasks: &[TaskEvi
     }
 }
 
-/// Whether a task of a failed run may be why the run failed.
+/// Whether a task of a failed run may be the reason for the failure.
 fn may_have_failed(task: &TaskEvidence<'_>) -> bool {
     is_behind(task) || task.attempts.last().is_none_or(|last| has_failed(last) || !last.status.is_final())
 }
@@ -205,7 +206,7 @@ fn failure(task: &TaskEvidence<'_>) -> Outcome {
     if !has_that_error(task) {
         return failed_by(name, error_text(task));
     }
-    // REST shows a cancelled task as failed when its schedule timeout passes later.
+    // REST shows a cancelled task as failed after its schedule timeout has passed.
     if task.was_cancelled() {
         return cancelled(task.last_end("CANCELLED").unwrap_or_default());
     }
@@ -237,8 +238,8 @@ fn failed_by(task: Option<String>, text: Option<String>) -> Outcome {
     Outcome::Failed(Failure { task, message: text.unwrap_or_default() })
 }
 
-/// What a run of one task ends with: a task that is a workflow of its own has that one's name.
-fn shaped(task: &str, workflow: &str, output: Payload) -> Payload {
+/// The output of a single-task run. A task that was registered by itself has the name of its workflow; other outputs are wrapped.
+fn wrap_output(task: &str, workflow: &str, output: Payload) -> Payload {
     if task == workflow { output } else { object(&[(task, &output)]) }
 }
 
@@ -417,7 +418,7 @@ mod tests {
             ),
             ("CANCELLED", "FAILED", &[("SCHEDULING_TIMED_OUT", "")], &[Err("")], "timed out Schedule ", false),
             ("CANCELLED", "CANCELLED", &[("CANCELLED", "")], &[Err("")], "was cancelled", false),
-            // Cancelled while it was queued: the schedule timeout passes all the same, and REST turns.
+            // Cancelled while it was queued: the schedule timeout still passes, and REST shows the run as failed.
             (
                 "CANCELLED",
                 "FAILED",

@@ -47,7 +47,7 @@ pub(super) fn details(run: RunId, evidence: &Evidence, finding: &Finding) -> Res
 fn task_details(run: RunId, task: &TaskEvidence<'_>, status: &RunStatus, outcome: Option<&Outcome>) -> TaskDetails {
     let is_over = outcome.is_some();
     let (status, outcome) = if task.id.is_of_its_own(run) {
-        // What holds for the run holds for its one task, but for the shape of what it ended with.
+        // The outcome of the run is that of its only task, except for the shape of the output.
         let own = outcome.map(|outcome| match outcome {
             Outcome::Completed(_) => task_outcome(task, status),
             other => other.clone(),

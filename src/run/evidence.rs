@@ -43,11 +43,11 @@ impl TaskEnd {
 /// Everything that was gathered about a run.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
-    /// The workflow's name, without the namespace, if that is known.
+    /// The workflow's name, without the namespace, if it is known.
     pub(crate) workflow: Option<Arc<str>>,
-    /// Whether gRPC alone will do, if REST is out of reach.
+    /// Whether gRPC alone is sufficient if REST cannot be reached.
     pub(crate) grpc_suffices: bool,
-    /// Why there is nothing from REST, if it is out of reach.
+    /// The error of REST if it cannot be reached.
     pub(crate) without_rest: Option<Error>,
     /// What the result stream sent, if it was asked.
     pub(crate) results: Option<Vec<TaskEnd>>,
@@ -78,7 +78,7 @@ pub(crate) struct TaskEvidence<'a> {
 }
 
 impl Evidence {
-    /// Takes the workflow's name from what REST shows.
+    /// Sets the workflow's name from the REST response.
     pub(crate) fn learn_workflow(&mut self, client: &Client) {
         let config = self.rest.as_ref().and_then(|rest| rest.workflow_config.as_ref());
         let name = config.map(|config| config.name.as_str()).filter(|name| !name.is_empty());
@@ -156,7 +156,7 @@ impl TaskEvidence<'_> {
         replayed.is_some() && replayed == self.attempts.last().map(|last| &last.number)
     }
 
-    /// Whether its newest attempt ended with a cancel.
+    /// Whether the newest attempt was cancelled.
     pub(crate) fn was_cancelled(&self) -> bool {
         self.attempts.last().is_some_and(|last| last.status == RunStatus::Cancelled)
     }

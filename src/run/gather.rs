@@ -7,7 +7,7 @@ use futures_util::future::{self, BoxFuture};
 use tokio::time::{Instant, sleep};
 
 use super::behind::may_be_behind;
-use super::classify::{Finding, by_grpc_alone, settled};
+use super::classify::{Finding, resolve_from_grpc, settled};
 use super::details::details;
 use super::evidence::{Evidence, TaskEnd, TaskEvidence};
 use super::history::attempts;
@@ -40,13 +40,13 @@ impl Patience {
 /// How long REST takes to show the next attempt, with some to spare.
 const MOMENT: Duration = Duration::from_millis(200);
 
-/// How long a run may be unknown to the server after its trigger was answered: where many are triggered at once, the engine puts
-/// some into a queue, and creates them when their turn comes.
+/// How long a run may be unknown to the server after its trigger was accepted. If many runs are triggered at once, the engine
+/// queues some of them, and creates them later.
 const APPEARS_WITHIN: Duration = Duration::from_secs(10);
 /// The same for a run of which only the id is known.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 
-/// What is to be found out about a run, and how long it may take.
+/// Which parts of a run to fetch, and for how long to retry.
 #[derive(Debug)]
 pub(crate) struct Look {
     run: RunId,
@@ -56,12 +56,12 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// How the run stands.
+    /// The status of the run.
     pub(crate) fn at(run: RunId) -> Self {
         Self { run, evidence: Evidence::default(), patience: Patience::Short, started_at: None }
     }
 
-    /// For who waits for the end.
+    /// For a wait for the end.
     pub(crate) fn patiently(mut self) -> Self {
         self.patience = Patience::Long;
         self
@@ -73,28 +73,28 @@ impl Look {
         self
     }
 
-    /// With the first lines of the log, if the run is one of one task.
+    /// Also fetches the first lines of the log if the run has a single task.
     pub(super) fn with_log(mut self) -> Self {
         self.evidence.log = Some(Vec::new());
         self
     }
 
-    /// How the run ended: what is known without REST will do, if that is out of reach and gRPC alone can tell. `results` is what
-    /// the result stream sent; `workflow` is the workflow's name, if that is known.
+    /// For the outcome of the run: if REST cannot be reached, gRPC is sufficient if it determines the outcome. `results`: the message of
+    /// the result stream. `workflow`: the name of the workflow, if it is known.
     pub(crate) fn for_end(mut self, workflow: Option<Arc<str>>, results: Option<Vec<TaskEnd>>) -> Self {
         self.evidence = Evidence { workflow, results, grpc_suffices: true, ..self.evidence };
         self
     }
 
-    /// Gathers what is known about the run until it is consistent.
+    /// Fetches the run until the responses are consistent.
     ///
-    /// Boxed, because it is seldom under way and large: who waits for a run should not carry it along.
+    /// Boxed, because it is large and rarely runs: it should not add to the size of a future that waits for a run.
     pub(crate) fn fetch(self, client: &Client) -> BoxFuture<'_, Result<RunDetails>> {
         Box::pin(fetch_until_whole(client, self))
     }
 }
 
-/// Until when a run may be unknown to the server.
+/// The time until which a run may be unknown to the server.
 pub(super) fn may_appear_until(started_at: Option<Instant>) -> Instant {
     started_at.map_or_else(|| Instant::now() + UNKNOWN_FOR, |at| at + APPEARS_WITHIN)
 }
@@ -110,13 +110,13 @@ async fn fetch_until_whole(client: &Client, look: Look) -> Result<RunDetails> {
             // Neither is waited for: there may be no way to it.
             Err(error) if error.is_rest_unreached() => return Err(error.unsent()),
             Err(error) if patient && may_recover(&error) => {
-                tracing::debug!(%run, %error, "a look has failed");
+                tracing::debug!(%run, %error, "fetch failed");
             }
             Err(error) if error.kind() == ErrorKind::RunNotFound && Instant::now() < may_appear_until => {}
             // A look does nothing.
             Err(error) => return Err(error.unsent()),
             Ok(()) if evidence.without_rest.is_some() => {
-                let Some(finding) = by_grpc_alone(run, &evidence) else { return Err(undecided(run, &evidence)) };
+                let Some(finding) = resolve_from_grpc(run, &evidence) else { return Err(undecided(run, &evidence)) };
                 return details(run, &evidence, &finding).map_err(Error::unsent);
             }
             Ok(()) => {
@@ -205,10 +205,10 @@ async fn gather(client: &Client, run: RunId, evidence: &mut Evidence) -> Result<
     Ok(())
 }
 
-/// The error for a run that has ended, and REST alone can tell how.
+/// The error for a run whose outcome only REST can report.
 fn undecided(run: RunId, evidence: &Evidence) -> Error {
     let text = format!(
-        "run {run} has ended without an output; only the REST API can tell whether it was cancelled, timed out or failed"
+        "run {run} ended without an output; only the REST API can report whether it was cancelled, timed out or failed"
     );
     let error = Error::new(ErrorKind::Unavailable, text).unsent();
     match &evidence.without_rest {

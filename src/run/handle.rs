@@ -1,4 +1,4 @@
-//! A run that someone holds on to.
+//! A handle to a run.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,21 +15,21 @@ use crate::model::convert::rest;
 use crate::model::{RunDetails, RunId, RunReport, TaskId, Trigger};
 use crate::rpc::trigger_types::Event;
 
-/// How long the history of events is waited for between looks.
+/// The delays between fetches of the event history.
 const EVENT_LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 
-/// A run, and the type of what it ends with. Cheap to clone; dropping it does nothing to the run.
+/// A handle to a run, with the type of its output. It is cheap to clone. Dropping it does not affect the run.
 ///
-/// A run of a [`Task`](crate::Task) ends with what the task returned. A run of a [`Workflow`](crate::Workflow) ends with an object
-/// of what its tasks returned, by their names, also if it has only one. The server does not tell the two apart: a workflow of one
-/// task that has the workflow's own name counts as a task.
+/// The output of a run of a [`Task`](crate::Task) is the task's output. The output of a run of a [`Workflow`](crate::Workflow) is
+/// an object with the outputs of its tasks by task name, even if the workflow has one task only. The server does not distinguish
+/// the two: a workflow with one task of the same name counts as a task.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
 /// let run = hatchet.run(&greet, &()).start().await?;
 /// let text = run.result().await?; // the output, or an error
-/// let outcome = run.outcome().await?; // how it ended, whatever that was
-/// let details = run.details().await?; // all that is known
+/// let outcome = run.outcome().await?; // completed, failed, cancelled or timed out
+/// let details = run.details().await?; // its tasks, attempts, times and log lines
 ///
 /// // Later, elsewhere, by its id alone:
 /// let same = hatchet.run_handle::<String>(run.id());
@@ -39,25 +39,25 @@ const EVENT_LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_m
 pub struct RunHandle<O = serde_json::Value> {
     client: Client,
     id: RunId,
-    /// When this client started it, if it did: then it cannot have ended long before.
+    /// When this client started the run, if it did. Then the run cannot have ended long ago.
     started_at: Option<Instant>,
-    /// The attempt that it is about: an earlier one's end is not its end.
+    /// The first attempt that counts: the end of an earlier attempt is not the end of the run.
     from_attempt: u32,
-    /// Its workflow's name, without the namespace, if this client started it.
+    /// The workflow's name, without the namespace, if this client started the run.
     workflow: Option<Arc<str>>,
     output: PhantomData<fn() -> O>,
 }
 
 impl Client {
-    /// A handle on a run that exists already. No round trip: whether it does, shows when it is asked for something. The type is
-    /// that of what it ends with; if that does not matter, `run_handle::<serde_json::Value>(id)`.
+    /// Returns a handle to an existing run. Nothing is sent, so the run is not verified to exist: the methods of the handle report
+    /// a missing run. `O` is the type of the output; if it does not matter, use `run_handle::<serde_json::Value>(id)`.
     pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
         RunHandle { client: self.clone(), id, started_at: None, from_attempt: 1, workflow: None, output: PhantomData }
     }
 }
 
 impl RunReport {
-    /// A handle on the run, to wait for what was begun: of one that is under way again, for the end of the new attempt.
+    /// Returns a handle to the run. For a replayed run, the handle waits for the end of the new attempt.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -88,17 +88,17 @@ impl<O> RunHandle<O> {
         }
     }
 
-    /// Its workflow's name, without the namespace, if that is known.
+    /// The workflow's name, without the namespace, if it is known.
     pub(crate) fn workflow(&self) -> Option<&Arc<str>> {
         self.workflow.as_ref()
     }
 
-    /// The run's id.
+    /// The id of the run.
     pub fn id(&self) -> RunId {
         self.id
     }
 
-    /// The same run, with another type of what it ends with: for a handle that came without one, as from an event.
+    /// Returns a handle to the same run with another output type, for handles without one, such as those of an event's runs.
     pub fn typed<T>(self) -> RunHandle<T> {
         RunHandle {
             client: self.client,
@@ -110,23 +110,23 @@ impl<O> RunHandle<O> {
         }
     }
 
-    /// The client that it is asked through.
+    /// The client that this handle uses.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The same run, from an attempt on.
+    /// The same run, starting at an attempt.
     pub(super) fn at_attempt(mut self, attempt: u32) -> Self {
         (self.started_at, self.from_attempt) = (None, attempt);
         self
     }
 
-    /// The attempt that it is about: an earlier one's end is not its end.
+    /// The first attempt that counts: the end of an earlier attempt is not the end of the run.
     pub(crate) fn first_attempt(&self) -> u32 {
         self.from_attempt
     }
 
-    /// Whether the end of whichever attempt comes first is the end.
+    /// Whether the end of any attempt is the end of the run.
     pub(crate) fn is_of_any_attempt(&self) -> bool {
         self.from_attempt <= 1
     }
@@ -142,20 +142,20 @@ impl<O> RunHandle<O> {
         self.started_at
     }
 
-    /// All that is known about the run now: what started it (of an event also what that carried), input, output, tasks with their attempts and times, metadata,
-    /// log lines, why it was cancelled.
+    /// Fetches the current details of the run: its trigger (for an event, with the event's payload), input, output, metadata, log
+    /// lines, the reason of its cancellation, and its tasks with their attempts and times.
     ///
-    /// Gathered from gRPC and REST at the same time. REST is a little behind; it is waited for, up to ten seconds, until
-    /// both agree on whether the run has ended.
+    /// The details are fetched over gRPC and REST at the same time. The REST API lags behind. The method waits for up to 10 seconds
+    /// until both agree on whether the run has ended.
     ///
     /// # Errors
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn details(&self) -> Result<RunDetails> {
         let mut details = Look::at(self.id).started_at(self.started_at).with_log().fetch(&self.client).await?;
-        // Boxed, because it is the smaller part and large.
+        // Boxed, because the future is large and rarely needed.
         let event = Box::pin(event_of(&self.client, &details.trigger));
         let (event, trigger) = (event.await?, &mut details.trigger);
         if let (Some(event), Trigger::Event(trigger)) = (event, trigger) {
@@ -167,7 +167,7 @@ impl<O> RunHandle<O> {
     }
 }
 
-/// The event that started a run, if one did and the server's history has it. It gets there a moment after the run.
+/// The event that started a run, if there is one and the server's history contains it. The event appears there after the run.
 async fn event_of(client: &Client, trigger: &Trigger) -> Result<Option<Event>> {
     let Trigger::Event(trigger) = trigger else { return Ok(None) };
     let id = trigger.id.to_string();

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_counts_from_outside_can_be_as_large_as_can_be() {
+    fn retry_counts_saturate() {
         for (retry_count, number) in [(0, 1), (2_147_483_647, 2_147_483_648), (u32::MAX, u32::MAX)] {
             let events = [event("STARTED", retry_count, 1), event("RETRIED_BY_USER", retry_count, 2)];
             assert_eq!(attempts(&events).first().map(|attempt| attempt.number), Some(number));
@@ -186,7 +186,7 @@ mod tests {
         let (a, b) = (event("CANCELLED", 0, 1), event("SCHEDULING_TIMED_OUT", 0, 5));
         assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Cancelled);
         assert_eq!(attempts(&[b.clone(), a])[0].status, RunStatus::Cancelled);
-        // One that was cancelled when its time was over had timed out.
+        // A run that was cancelled after its timeout had timed out.
         let late = event("CANCELLED", 0, 9);
         assert_eq!(attempts(&[b.clone(), late.clone()])[0].status, RunStatus::TimedOut);
         assert_eq!(attempts(&[late, b])[0].status, RunStatus::TimedOut);

@@ -29,10 +29,10 @@ const CANCEL_TEXT: &str = "Cancellation requested";
 const CANCEL_KEY: &str = "hatchet_rs__cancel";
 
 impl<O> RunHandle<O> {
-    /// All log lines of the run's tasks, as a stream: task by task, each task's oldest first.
+    /// Returns a stream of all log lines of the run's tasks: task by task, the oldest line of each task first.
     ///
-    /// The engine cuts lines at 10 000 characters, and stamps them when they reach it. Lines that are written while they
-    /// are read come along.
+    /// The engine truncates lines at 10 000 characters, and sets their timestamps when it receives them. Lines that are written during
+    /// the iteration are included.
     pub fn logs(&self) -> LogItems {
         let walk =
             Walk { client: self.client().clone(), run: self.id(), tasks: None, since: None, ready: VecDeque::new() };
@@ -47,14 +47,14 @@ impl<O> RunHandle<O> {
     }
 }
 
-/// A stream of a run's log lines; see [`RunHandle::logs`]. An error ends it. Nothing is asked before the first item is.
+/// A stream of a run's log lines; see [`RunHandle::logs`]. It ends after an error. Nothing is sent before the first item is requested.
 pub struct LogItems(Pin<Box<dyn Stream<Item = Result<LogLine>> + Send>>);
 
 impl LogItems {
-    /// The next line, or `None` at the end.
+    /// Returns the next line, or `None` at the end.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing.
+    /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<LogLine>> {
         self.0.next().await
     }

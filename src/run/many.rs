@@ -19,7 +19,7 @@ use crate::model::payload::encode_input;
 use crate::model::{Priority, convert};
 use crate::rpc::grpc_types::{NewRun, Triggered, TriggeredMany};
 
-/// Calls at the same time, where each run has its own.
+/// The number of concurrent calls if each run has a call of its own.
 const AT_ONCE: usize = 16;
 
 impl Client {
@@ -79,13 +79,13 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    /// Tags all of them; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
+    /// Adds a tag to all runs; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// How urgent they are.
+    /// Sets the priority of all runs. The default is the workflow's default priority.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
@@ -93,24 +93,25 @@ impl<O> RunManyBuilder<O> {
 
     placement_options!();
 
-    /// Starts the runs. One result for each input, in their order.
+    /// Starts the runs, and returns one result for each input, in the order of the inputs.
     ///
-    /// Sent in calls of at most 1000 runs and as many bytes as a message may have, one after the other; of fewer where the
-    /// server is slow, so that a call takes a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). An input that
-    /// cannot be sent is an error in its place and does not hold up the others. Where a call fails, all its runs have
-    /// that error; ask [`never_reached_server`](crate::Error::never_reached_server) whether they may have been started.
+    /// The runs are sent in sequential calls of at most 1000 runs and at most the maximum message size. If the server is slow, the
+    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). An input that
+    /// cannot be sent is an error in its result and does not affect the other runs. If a call fails, all of its runs have that
+    /// error; [`never_reached_server`](crate::Error::never_reached_server) reports whether they may have been started.
     ///
-    /// Where another run has the [idempotency key](crate::Idempotency) of one, that one alone is an error
-    /// ([`AlreadyExists`](ErrorKind::AlreadyExists)), with the run that has it. The engine does not say which of a call those
-    /// are; then all runs of that call are looked up, and those that were not started are asked for once more, one by one.
+    /// If another run has the same [idempotency key](crate::Idempotency), only that result is an error
+    /// ([`AlreadyExists`](ErrorKind::AlreadyExists)), which names the existing run. The engine does not report which runs of a call
+    /// are affected. In that case all runs of the call are fetched, and those that were not started are triggered once more, one by
+    /// one.
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and [`InvalidInput`](ErrorKind::InvalidInput) for the metadata:
-    /// what concerns all of them.
+    /// Errors that concern all runs: [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the metadata.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the calls that were made made. The numbers of [children](crate::Context::run_many) are taken
-    /// by the call itself, even if the future is dropped.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may have been started.
+    /// The call itself takes the numbers of [children](crate::Context::run_many), even if the future is never polled.
     pub fn start(self) -> impl Future<Output = Result<Vec<Result<RunHandle<O>>>>> {
         // As for one run, the numbers of children are taken now.
         let first = self.parent.as_ref().map(|parent| parent.take(self.inputs.len()));
@@ -133,7 +134,7 @@ impl<O> RunManyBuilder<O> {
             let size = run.size();
             fits("input", at, size, limit).map(|()| (run, size))
         });
-        // In one call with others, the engine would start a child a second time that is there already.
+        // In a call with several runs, the engine would start a child again that already exists.
         let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);
         let (client, workflow) = (&self.client, &Arc::<str>::from(self.workflow));
         let call = |runs| async move {

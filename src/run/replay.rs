@@ -27,7 +27,7 @@ const WITHIN: Duration = Duration::from_secs(15);
 const TRIES: u32 = 3;
 
 impl<O> RunHandle<O> {
-    /// Prepares a replay: the same run with the same input again, as its next attempt. For a new run with the same input:
+    /// Prepares a replay: a new attempt of the same run with the same input. For a new run with the same input, use
     /// [`rerun`](Self::rerun).
     ///
     /// ```no_run
@@ -43,8 +43,8 @@ impl<O> RunHandle<O> {
 }
 
 impl Client {
-    /// Prepares a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) does it. By a filter:
-    /// [`RunQuery::replay`](crate::RunQuery::replay).
+    /// Prepares a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) sends it. To replay all runs that match a filter,
+    /// use [`RunQuery::replay`](crate::RunQuery::replay).
     pub fn replay_runs(&self, runs: impl IntoIterator<Item = RunId>) -> ReplayManyBuilder {
         ReplayManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: ReplayOptions::default() }
     }
@@ -55,12 +55,12 @@ pub(crate) struct ReplayOptions {
     pub(crate) even_if_cancelled: bool,
 }
 
-/// The option that all ways to replay have in common.
+/// The option that all kinds of replays have in common.
 macro_rules! replay_options {
     ($builder:ident $(<$type:ident>)?) => {
         impl $(<$type>)? $builder $(<$type>)? {
-            /// Replays runs that were cancelled, too. Without it they are refused, and a replay by a filter that names no
-            /// status passes over them: someone wanted them to end.
+            /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
+            /// because they were cancelled on purpose.
             pub fn even_if_cancelled(mut self) -> Self {
                 self.options.even_if_cancelled = true;
                 self
@@ -79,14 +79,14 @@ pub struct ReplayBuilder<O> {
 }
 replay_options!(ReplayBuilder<O>);
 
-/// A run that is under way again.
+/// A replayed run.
 #[non_exhaustive]
 pub struct Replayed<O> {
-    /// The run. Waiting for it waits for the new attempt, and not for the end of an earlier one.
+    /// The run. Its handle waits for the end of the new attempt, and not for that of an earlier one.
     pub run: RunHandle<O>,
-    /// Which attempt at the run it is; see [`RunDetails::attempt`](crate::RunDetails::attempt).
+    /// The number of the new attempt; see [`RunDetails::attempt`](crate::RunDetails::attempt).
     pub attempt: u32,
-    /// The names of the tasks that were seen to be run again. Of a run of several, those that come later may be missing.
+    /// The names of the tasks that were confirmed to run again. Later tasks of a DAG run may be missing.
     pub tasks: Vec<String>,
 }
 
@@ -104,15 +104,15 @@ impl<O> fmt::Debug for Replayed<O> {
 }
 
 impl<O> ReplayBuilder<O> {
-    /// Replays the run, and waits until that shows. Of a run of several tasks, all are run again.
+    /// Replays the run, and waits until the replay has an effect. All tasks of a DAG run are replayed.
     ///
     /// # Errors
-    /// [`RunState`](ErrorKind::RunState) if the run goes on, or was cancelled; [`run_status`](Error::run_status) says which.
-    /// [`RunNotFound`](ErrorKind::RunNotFound). [`Server`](ErrorKind::Server) if the server says yes each time, and nothing
-    /// is run again.
+    /// [`RunState`](ErrorKind::RunState) if the run has not ended or was cancelled; [`run_status`](Error::run_status) returns its status.
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if the engine has no such run. [`Server`](ErrorKind::Server) if the server accepts the
+    /// replay three times without an effect.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the run is replayed.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may be replayed.
     pub async fn send(self) -> Result<Replayed<O>> {
         let (client, id) = (self.run.client().clone(), self.run.id());
         let (mut reports, mut before) = batch_after(&client, &[id], self.options).await;
@@ -146,10 +146,10 @@ impl ReplayManyBuilder {
     /// named twice is replayed once.
     ///
     /// # Errors
-    /// None for now. What concerns one run is in its report.
+    /// Currently none. Errors of single runs are in their reports.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open which runs are replayed.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.
     pub async fn send(self) -> Result<Vec<RunReport>> {
         let mut reports = HashMap::new();
         for runs in distinct(&self.runs).chunks(BATCH) {
@@ -226,7 +226,7 @@ async fn batch_after(
                 break;
             }
             // It may have happened: what is seen will tell.
-            tracing::warn!(%error, "the answer to a replay is lost");
+            tracing::warn!(%error, "response to replay was lost");
         }
         // What cannot be asked may be under way: it must not be sent again.
         for (run, is_home) in count_home(client, &waiting).await {

@@ -14,8 +14,8 @@ use crate::model::trigger::RERUN_KEY;
 use crate::model::{Priority, RunDetails, RunStatus};
 
 impl<O> RunHandle<O> {
-    /// Prepares a new run of the same workflow with the same input, whatever state this one is in. Its details
-    /// [link](RunDetails::rerun_of) to this one, and [`reruns`](Self::reruns) finds it from here. For the same run again:
+    /// Prepares a new run of the same workflow with the same input, independent of the status of this run. Its details
+    /// [link](RunDetails::rerun_of) to this run, and [`reruns`](Self::reruns) lists it. For a new attempt of the same run, use
     /// [`replay`](Self::replay).
     ///
     /// ```no_run
@@ -48,19 +48,19 @@ pub struct RerunBuilder<O> {
 }
 
 impl<O> RerunBuilder<O> {
-    /// Takes another input instead of the original's: as that, written as a JSON object.
+    /// Sets another input instead of the original one. It must serialize to a JSON object.
     pub fn input<I: Serialize + ?Sized>(mut self, input: &I) -> Self {
         self.input = Some(encode_input("input", input));
         self
     }
 
-    /// Tags the new run. The original's tags are its too; one of the same key takes their place.
+    /// Adds a tag to the new run. It inherits the tags of the original; a tag with the same key replaces the original one.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// How urgent it is. The original's priority is not known to any surface of the server.
+    /// Sets the priority. It is not copied from the original, because the server does not report it.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
@@ -69,11 +69,11 @@ impl<O> RerunBuilder<O> {
     /// Starts the new run.
     ///
     /// # Errors
-    /// [`RunNotFound`](ErrorKind::RunNotFound) if there is no original; [`Server`](ErrorKind::Server) if its workflow's
-    /// name or its input is not known; else as [`RunBuilder::start`].
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the name of its workflow
+    /// or its input is unknown. All other errors are those of [`RunBuilder::start`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the new run was started.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.
     pub async fn start(self) -> Result<RunHandle<O>> {
         let (client, original) = (self.run.client(), self.run.id());
         let details = Look::at(original).fetch(client).await?;

@@ -12,7 +12,7 @@ use futures_util::stream;
 use serde_json::Value;
 
 use super::handle::RunHandle;
-use super::workflow_cache::no_key;
+use super::workflow_cache::invalid_idempotency_key;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::model::{RunId, convert};
@@ -91,7 +91,7 @@ async fn again<O>(client: &Client, workflow: &Arc<str>, run: &NewRun, left: &mut
         }
         Triggered::Run(id) => {
             match client.rpc().admin.run_details(&id).await {
-                Err(error) if error.is_not_found() => return Err(no_key()),
+                Err(error) if error.is_not_found() => return Err(invalid_idempotency_key()),
                 _ => {}
             }
             convert::id(&id)?

@@ -26,9 +26,9 @@ use crate::rpc::grpc_types::{NewRun, Triggered};
 /// Something that can be run: a [`Task`](crate::Task), a [`Workflow`](crate::Workflow), or a [`WorkflowRef`] to one that is
 /// defined elsewhere.
 pub trait Runnable {
-    /// What a run of it is started with.
+    /// The input of a run.
     type Input: Serialize;
-    /// What a run of it ends with.
+    /// The output of a run.
     type Output: DeserializeOwned;
 
     /// The workflow's name, without the namespace.
@@ -44,7 +44,7 @@ impl<T: Runnable> Runnable for &T {
     }
 }
 
-/// A workflow that is defined elsewhere, by its name and the types that this program knows it by.
+/// A reference to a workflow that is defined elsewhere, by name, with the input and output types that this program uses.
 ///
 /// ```
 /// use hatchet::WorkflowRef;
@@ -87,7 +87,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for WorkflowRef<I, O> {
 impl Client {
     /// Prepares a run; [`start`](RunBuilder::start) starts it.
     ///
-    /// The input is turned into JSON here, which must be an object; if that fails, `start` says so.
+    /// The input is serialized here and must be a JSON object. If that fails, `start` returns the error.
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
         let input = encode_input("input", input);
         RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, Metadata::default())
@@ -155,26 +155,26 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// What makes a child run the same one, in whichever order a task starts its children: a second child with the same
-    /// key is the first one, and nothing of it is run again. Without a key it is the child's number.
+    /// Sets the key that identifies a child run, independent of the order in which a task starts its children. If a child with the
+    /// same key already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its number.
     ///
-    /// Keys and numbers share one space for the engine, so a key must not be a number. Only for runs that are started through a
-    /// task's [`Context`](crate::Context::run).
+    /// The engine does not distinguish keys from numbers, so a key must not be a number. A key is accepted only for runs that are
+    /// started through a task's [`Context`](crate::Context::run).
     pub fn child_key(mut self, key: impl Into<String>) -> Self {
         self.child_key = Some(key.into());
         self
     }
 
-    /// Tags the run. Tags are what runs are found by: strings, since the engine compares nothing else.
+    /// Adds a tag to the run. Runs can be found by their tags. Values are strings, because the engine compares tags as strings.
     ///
-    /// Keys must not be empty, have no colon, and not begin with `hatchet__`, `hatchet_rs__` or be `traceparent`. All tags
-    /// together may have 64 KiB as JSON.
+    /// Keys must not be empty, must not contain a colon, must not begin with `hatchet__` or `hatchet_rs__`, and must not be
+    /// `traceparent`. All tags of a run together are limited to 64 KiB of JSON.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// How urgent it is. Without it, the workflow's default priority holds.
+    /// Sets the priority of the run. The default is the workflow's default priority.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
@@ -182,25 +182,25 @@ impl<O> RunBuilder<O> {
 
     placement_options!();
 
-    /// Starts the run and returns at once, without waiting for it.
+    /// Starts the run, and returns a handle without waiting for the run to end.
     ///
-    /// The server answers an unknown workflow with the id of a run that it never creates. So the first run of a workflow, and
-    /// one a minute after that, is looked up by its id before this returns. A workflow that is deleted in between is noticed
-    /// by whoever waits for the run: that ends with [`RunNotFound`](crate::ErrorKind::RunNotFound). Needs gRPC only; without the
-    /// REST API, an unknown workflow is noticed after ten seconds, and it cannot be ruled out that a run comes to be later.
+    /// The server answers a trigger for an unknown workflow with the id of a run that it never creates. Therefore, this method
+    /// confirms the first run of a workflow, and then one run per minute, by fetching it before it returns. If a workflow is deleted
+    /// in between, a wait for the run returns [`RunNotFound`](crate::ErrorKind::RunNotFound). The method needs gRPC only. Without
+    /// the REST API, it reports an unknown workflow after 10 seconds, and the engine may still create the run later.
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound); [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if
-    /// another run has its [idempotency key](crate::Idempotency); [`InvalidInput`](crate::ErrorKind::InvalidInput) and
-    /// [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For any other, ask
-    /// [`never_reached_server`](crate::Error::never_reached_server): if it is `false`, the run may have been started. It
-    /// is not started again by itself.
+    /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another run has the same [idempotency key](crate::Idempotency).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For all
+    /// other errors, the run may have been started if
+    /// [`never_reached_server`](crate::Error::never_reached_server) returns `false`. The trigger is not retried then.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether the run was started. The number of a
-    /// [child](crate::Context::run) is taken by the call itself, even if the future is dropped.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. The call itself
+    /// takes the number of a [child](crate::Context::run), even if the future is never polled.
     pub fn start(self) -> impl Future<Output = Result<RunHandle<O>>> {
-        // Now, and not when it is polled: the order of calls is the same in each attempt, also of futures that are spawned.
+        // Taken now and not when the future is polled: the order of calls is the same in each attempt, even if the futures are spawned.
         let number = self.parent.as_ref().filter(|_| self.child_key.is_none()).map(|parent| parent.take(1));
         self.start_as(number.unwrap_or_default())
     }
@@ -210,7 +210,7 @@ impl<O> RunBuilder<O> {
         let mut run = self.placement.apply(common.with_input(self.input?))?;
         match (self.parent, self.child_key) {
             (Some(_), Some(key)) if key.is_empty() || key.parse::<i64>().is_ok() => {
-                let problem = format!("found {key:?}, accepted: a text that is no number, as children have those");
+                let problem = format!("found {key:?}, accepted: a string that is not a number");
                 return Err(Error::invalid("child key", problem));
             }
             (Some(parent), key) => {
@@ -219,7 +219,7 @@ impl<O> RunBuilder<O> {
             (None, Some(_)) => {
                 return Err(Error::invalid(
                     "child key",
-                    "it is of use only to runs that are started through a task's context",
+                    "found a run without a parent, accepted: runs that are started through a task's context",
                 ));
             }
             (None, None) => {}
@@ -234,9 +234,9 @@ impl<O> RunBuilder<O> {
     }
 }
 
-/// What a trigger does not find is its workflow.
+/// Maps "not found" errors of a trigger to the workflow.
 pub(super) fn of_workflow(error: Error) -> Error {
-    // A run that is put into a queue is checked before.
+    // The server checks the workflow before it queues a run.
     let is_unknown = error.kind() == ErrorKind::Rejected && error.to_string().contains("workflow names not found");
     match error.kind() {
         ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).unsent(),
@@ -262,7 +262,7 @@ pub(super) fn common(
     Ok(NewRun::new(client.prefixed(workflow), all.encode()?, priority.map(Priority::number)))
 }
 
-/// The tag that this client gives its runs, so that one stream tells it of all of them.
+/// The tag that this client adds to its runs, so that one stream reports on all of them.
 pub(crate) fn watch_tag(client: &Client) -> (String, String) {
     struct ClientId(String);
     let id = client.shared(|| ClientId(format!("{:016x}", fastrand::u64(..))));

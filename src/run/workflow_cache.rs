@@ -1,12 +1,12 @@
-//! Which workflows the server has, by name.
+//! A cache of the workflows that the server has, by name.
 //!
-//! The server answers a trigger for an unknown workflow with the id of a run that it never creates. So the first run of a name is
-//! asked for by its id, over gRPC, and then the name is known for a while: a workflow can be deleted. What this client registers
-//! itself is known without asking.
+//! The server answers a trigger for an unknown workflow with the id of a run that it never creates. So the first run of a workflow
+//! is fetched over gRPC, and then the name counts as known for a while, because a workflow can be deleted. Workflows that this
+//! client registers are known without a request.
 //!
-//! Nearly always the server knows a run from the moment its trigger is answered. Where many are triggered at once, it may be put
-//! into a queue, and is created a moment later. So a run that is not found does not mean much yet: then the list of workflows
-//! decides, over REST; and without REST, time.
+//! Usually the server has created a run when it answers the trigger. If many runs are triggered at once, it may queue some and
+//! create them later. So a missing run is not conclusive: then the list of workflows decides, over REST; and without REST, a
+//! timeout.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -22,18 +22,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{WorkflowId, convert};
 use crate::transport::retry_delay;
 
-/// Rows for each question. The server finds names by a part of them, so there may be more than the one.
+/// The number of rows in one request. The server matches substrings of names, so there may be several rows.
 const PAGE_SIZE: usize = 200;
 /// How many runs of one call are asked for.
 const MAX_RUNS_ASKED: usize = 3;
 /// How long a name counts as known after it was confirmed.
 const CONFIRMED_FOR: Duration = Duration::from_secs(60);
 
-/// What the server was seen to have, by the workflows' names on the server.
+/// The known workflows, by their names on the server.
 #[derive(Debug, Default)]
 pub(crate) struct WorkflowCache {
     known: RwLock<HashMap<String, Known>>,
-    /// Confirmations under way: whoever needs the same one waits for it.
+    /// Running confirmations, shared by all callers that need the same one.
     confirming: Mutex<HashMap<String, WeakShared<BoxFuture<'static, Confirmation>>>>,
 }
 
@@ -49,7 +49,7 @@ fn is_recent(at: Instant) -> bool {
     at.elapsed() < CONFIRMED_FOR
 }
 
-/// Whether a workflow exists, of which a run was triggered.
+/// Whether the workflow of a triggered run exists.
 #[derive(Debug, Clone)]
 enum Confirmation {
     Exists,
@@ -66,7 +66,7 @@ impl WorkflowCache {
         client.shared(Self::default)
     }
 
-    /// Remembers a workflow that is known to be there, by its name on the server.
+    /// Adds a workflow that exists, by its name on the server.
     pub(crate) fn learn(&self, name: String, id: WorkflowId) {
         let now = Instant::now();
         let known = Known { exists_at: Some(now), id: Some((id, now)) };
@@ -87,7 +87,7 @@ impl WorkflowCache {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
     }
 
-    /// The id of a workflow, by the name that the user knows. Asks REST if it is not known.
+    /// The id of a workflow, by its name without the namespace. Fetched over REST if it is not known.
     pub(crate) async fn find(client: &Client, name: &str) -> Result<WorkflowId> {
         match Self::of(client).get(&client.prefixed(name)).id.filter(|(_, at)| is_recent(*at)) {
             Some((id, _)) => Ok(id),
@@ -125,10 +125,10 @@ impl WorkflowCache {
         confirmation
     }
 
-    /// The name of a workflow that differs from this one only in case, if the server has one. Both are names on the server.
+    /// The name of a workflow on the server that differs from `name` only in case, if there is one. Both include the namespace.
     pub(crate) async fn same_but_for_case(client: &Client, name: &str) -> Result<Option<String>> {
         let lowered = name.to_lowercase();
-        rows_of(client, name, |found| found != name && found.to_lowercase() == lowered)
+        find_workflow(client, name, |found| found != name && found.to_lowercase() == lowered)
             .await
             .map(|found| found.map(|(name, _)| name))
     }
@@ -155,7 +155,7 @@ async fn confirm_runs(client: &Client, name: &str, full: String, runs: &[String]
             cache.forget(&full);
             Err(error)
         }
-        // The server has taken the trigger: whoever waits for the run will find out.
+        // The server has accepted the trigger. A wait for the run reports whether it exists.
         Confirmation::Unknown(error) => {
             tracing::warn!(workflow = name, %error, "cannot confirm that a run was started");
             Ok(())
@@ -173,7 +173,7 @@ async fn exists(client: &Client, name: &str, runs: &[String]) -> Confirmation {
         let missing = |error| Confirmation::Missing { run: run.clone(), error };
         match client.rpc().admin.run_details(run).await {
             Ok(_) => return Confirmation::Exists,
-            // A run that is too big to be shown is one.
+            // A run that is too large for the response exists.
             Err(error) if error.kind() == ErrorKind::TooLarge => return Confirmation::Exists,
             Err(error) if error.is_not_found() => {}
             Err(error) => return Confirmation::Unknown(error),
@@ -188,8 +188,8 @@ async fn exists(client: &Client, name: &str, runs: &[String]) -> Confirmation {
         }
         if Instant::now() >= deadline {
             let text = format!(
-                "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the run that it answered \
-                 with has not come to be"
+                "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the triggered run was not \
+                created"
             );
             return missing(Error::new(ErrorKind::WorkflowNotFound, text));
         }
@@ -199,8 +199,8 @@ async fn exists(client: &Client, name: &str, runs: &[String]) -> Confirmation {
     Confirmation::Exists
 }
 
-/// The error of a run whose idempotency key cannot be evaluated.
-pub(super) fn no_key() -> Error {
+/// The error for a run whose idempotency key cannot be evaluated.
+pub(super) fn invalid_idempotency_key() -> Error {
     let text = "nothing was started: the idempotency key of the run cannot be evaluated";
     Error::new(ErrorKind::Rejected, text).unsent()
 }
@@ -208,7 +208,7 @@ pub(super) fn no_key() -> Error {
 async fn look_up(client: &Client, name: &str) -> Result<WorkflowId> {
     let full = client.prefixed(name);
     let cache = WorkflowCache::of(client);
-    if let Some((full, id)) = rows_of(client, &full, |found| found == full).await? {
+    if let Some((full, id)) = find_workflow(client, &full, |found| found == full).await? {
         cache.learn(full, id);
         return Ok(id);
     }
@@ -216,15 +216,15 @@ async fn look_up(client: &Client, name: &str) -> Result<WorkflowId> {
     Err(Error::new(ErrorKind::WorkflowNotFound, format!("the server has no workflow {name:?}")).unsent())
 }
 
-/// The first workflow with such a name, among those that have `name` in theirs, whatever its case.
-async fn rows_of(
+/// The first workflow whose name is wanted, among those whose names contain `name` in any case.
+async fn find_workflow(
     client: &Client,
     name: &str,
     is_wanted: impl Fn(&str) -> bool,
 ) -> Result<Option<(String, WorkflowId)>> {
     let mut offset = 0;
     loop {
-        // A question does nothing, whatever it is asked for.
+        // A read has no effect, so its errors do not mean that something was started.
         let rows = client.rpc().rest.workflows(name, offset, PAGE_SIZE).await.map_err(Error::unsent)?;
         let (count, found) = (rows.len(), rows.into_iter().find(|row| is_wanted(&row.name)));
         if let Some(row) = found {

@@ -32,7 +32,7 @@ use crate::runtime::{self, Needs};
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
-/// The channel to the gRPC address. It connects at the first call, and again whenever it has lost its connection.
+/// The channel to the gRPC address. It connects at the first call, and reconnects after a connection was lost.
 pub(super) fn grpc(config: &Config) -> Result<(Channel, Connector)> {
     let connector = Connector::grpc(config)?;
     let authority = config.authority();
@@ -55,7 +55,7 @@ pub(super) fn grpc(config: &Config) -> Result<(Channel, Connector)> {
     Ok((endpoint.connect_with_connector_lazy(connector.clone()), connector))
 }
 
-/// Connects to one address, for one of the two APIs.
+/// A connector to one address, for one of the two APIs.
 #[derive(Clone)]
 pub(super) struct Connector(Arc<Inner>);
 
@@ -65,7 +65,7 @@ struct Inner {
     port: u16,
     timeout: Duration,
     resolver: Box<dyn Resolve>,
-    /// The runtime that the client was made on. Connections live on it, whoever makes the call that needs one.
+    /// The runtime on which the client was created. Connections live on it, independent of the runtime of the caller.
     runtime: Handle,
     #[cfg(feature = "tls")]
     tls: Option<TlsLayer>,
@@ -79,7 +79,7 @@ impl Connector {
         Self::new(config, Api::Grpc, (config.host(), config.port()), name, SystemResolver)
     }
 
-    /// A connector to the server URL, whose scheme says whether with TLS.
+    /// A connector to the server URL, with TLS if its scheme is `https`.
     pub(super) fn rest(config: &Config, server_url: &Uri) -> Result<Self> {
         let is_https = server_url.scheme_str() == Some("https");
         let host = server_url.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -88,7 +88,7 @@ impl Connector {
         Self::new(config, Api::Rest, (host, port), name, SystemResolver)
     }
 
-    /// `server_name`: the name that the certificate must have, if there is to be TLS.
+    /// `server_name`: the name that the certificate must have, if TLS is used.
     fn new(
         config: &Config,
         api: Api,
@@ -120,13 +120,13 @@ impl Connector {
         })))
     }
 
-    /// The runtime that connections live on.
+    /// The runtime of the connections.
     pub(super) fn runtime(&self) -> &Handle {
         &self.0.runtime
     }
 
-    /// Puts the reason in the place of a call's error, where the connection shows that it is another one than it seems:
-    /// the layers above know only that the connection broke.
+    /// Replaces the error of a call if the connection knows a more precise reason. The layers above know only that the connection
+    /// was lost.
     pub(super) async fn explain(&self, error: BoxError) -> BoxError {
         let inner = &self.0;
         let Some(ended) = inner.last.get().filter(|_| ended_early(error.as_ref())) else { return error };
@@ -147,7 +147,7 @@ impl Connector {
         }
     }
 
-    /// Whether the server answers in TLS to a connection of its own.
+    /// Whether the server answers a separate connection in TLS.
     async fn probe(&self) -> bool {
         let inner = Arc::clone(&self.0);
         let probe = async move {
@@ -160,7 +160,7 @@ impl Connector {
     }
 }
 
-/// Whether a call failed because its connection ended early, or was not sent because there was none.
+/// Whether a call failed because its connection ended early, or because there was no connection.
 fn ended_early(error: &(dyn std::error::Error + 'static)) -> bool {
     causes(error).any(|cause| {
         let io = cause.downcast_ref::<io::Error>().or_else(|| cause.downcast_ref::<h2::Error>()?.get_io());
@@ -194,7 +194,7 @@ impl Inner {
             let detail = error.detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
             ConnectError::failed(format!("failed to connect to {}{detail}", self.address()), error.source)
         })?;
-        // Small messages must not wait for company.
+        // Small messages must be sent immediately.
         tcp.set_nodelay(true).map_err(|error| {
             ConnectError::failed(format!("failed to set up the connection to {}", self.address()), error)
         })?;
@@ -244,7 +244,7 @@ impl tower::Service<Uri> for Connector {
             match AbortOnDropHandle::new(connecting).await {
                 Ok(connected) => connected.map(TokioIo::new),
                 Err(error) => {
-                    let text = "the Tokio runtime that the client was made on has ended";
+                    let text = "the Tokio runtime that the client was created on has shut down";
                     Err(ConnectError::hopeless(text).with_kind(ErrorKind::Closed).with_source(error))
                 }
             }
@@ -260,7 +260,7 @@ mod tests {
     use std::net::SocketAddr;
     use tokio::net::{TcpListener, TcpSocket};
 
-    /// A name with these addresses.
+    /// A host name with these addresses.
     struct Name(Vec<SocketAddr>);
 
     impl Resolve for Name {
@@ -275,7 +275,7 @@ mod tests {
         Connector::new(&config, Api::Grpc, ("engine.example.com", 7077), None, Name(addresses)).unwrap()
     }
 
-    /// A listener whose queue is full, so that Linux leaves further connections unanswered, and what fills it.
+    /// A listener whose backlog is full, so that Linux does not answer further connections, and the connections that fill it.
     async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -294,7 +294,7 @@ mod tests {
 
     /// Real time, since a real socket is the subject.
     #[tokio::test]
-    async fn a_silent_address_does_not_keep_the_next_one_from_being_tried() {
+    async fn unresponsive_addresses_do_not_delay_the_next_one() {
         let (silent, _listener, _queued) = black_hole().await;
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = vec![silent, refusing().await, good.local_addr().unwrap()];
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_no_address_connects_each_is_in_the_error() {
+    async fn the_error_names_all_addresses() {
         let (silent, _listener, _queued) = black_hole().await;
         let refusing = refusing().await;
         let connector = connector(vec![silent, refusing], Duration::from_millis(500));

@@ -1,4 +1,4 @@
-//! Why no connection came about.
+//! Errors of connection attempts.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::io;
 
 use crate::error::{BoxError, ErrorKind};
 
-/// No connection came about, so nothing was sent over it. Found again among the causes of a call's error.
+/// A connection could not be established, so nothing was sent. It is found again among the sources of a call's error.
 #[derive(Debug)]
 pub(super) struct ConnectError {
     kind: ErrorKind,
@@ -17,7 +17,7 @@ pub(super) struct ConnectError {
 }
 
 impl ConnectError {
-    /// Another try may succeed, unless the cause says that it cannot.
+    /// An error after which a retry may succeed, unless the source rules that out.
     pub(super) fn failed(text: impl Into<String>, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         Self {
@@ -29,7 +29,7 @@ impl ConnectError {
         }
     }
 
-    /// Another try would end the same way.
+    /// An error after which a retry would fail the same way.
     pub(super) fn hopeless(text: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Unavailable, transient: false, may_be_sent: false, text: text.into(), source: None }
     }
@@ -81,14 +81,14 @@ impl StdError for ConnectError {
     }
 }
 
-/// Whether another try cannot end otherwise: both sides were there and did not agree on TLS. With TLS 1.3 a client that
-/// is refused learns it only after the handshake.
+/// Whether a retry would fail the same way: the TLS handshake failed on one of the sides. With TLS 1.3, a refused client gets the
+/// alert only after the handshake.
 pub(super) fn is_hopeless(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| io_kind(cause) == Some(io::ErrorKind::InvalidData))
 }
 
 fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
-    // h2 does not have the error of its connection as a source.
+    // h2 does not expose the error of its connection as a source.
     let of_h2 = || error.downcast_ref::<h2::Error>()?.get_io();
     error.downcast_ref::<io::Error>().or_else(of_h2).map(io::Error::kind)
 }

@@ -1,4 +1,4 @@
-//! From a host and a port to a TCP connection, over all addresses of the host (RFC 8305, "happy eyeballs").
+//! Connects to a host and port over TCP, trying all addresses of the host (RFC 8305, "Happy Eyeballs").
 
 use std::future::Future;
 use std::io;
@@ -11,12 +11,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-/// When the next address is tried although the one before has not failed yet: what the RFC recommends.
+/// The delay after which the next address is tried even if the previous one has not failed yet, as the RFC recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// How a host gets its addresses. The system's resolver, but for tests.
+/// Resolves a host to its addresses: the system's resolver, except in tests.
 pub(super) trait Resolve: Send + Sync {
     fn resolve(&self, host: &str, port: u16) -> Resolving;
 }
@@ -30,7 +30,7 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Connects to the first address of a host that accepts.
+/// Connects to the first address of a host that accepts the connection.
 pub(super) async fn dial(
     resolver: &dyn Resolve,
     host: &str,
@@ -45,7 +45,7 @@ pub(super) async fn dial(
     race(addresses, deadline, TcpStream::connect).await
 }
 
-/// The addresses with the two families in turns, beginning with the one that the resolver prefers, each address once.
+/// The addresses with alternating families, starting with the family that the resolver prefers, without duplicates.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
@@ -64,8 +64,8 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Tries addresses one after the other, without waiting longer than [`ATTEMPT_DELAY`] for one to fail. The first that
-/// connects wins, and the others are dropped.
+/// Tries the addresses in order, and starts the next one after [`ATTEMPT_DELAY`] at the latest. The first established connection
+/// is returned, and the others are dropped.
 async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     deadline: Instant,
@@ -90,7 +90,7 @@ where
                     pending.retain(|other| *other != address);
                     failures.push((address, error));
                 }
-                // All have failed, or there was none.
+                // All addresses have failed, or there was none.
                 None => return Err(DialError::of(failures)),
             },
             () = sleep_until(deadline) => {
@@ -102,22 +102,22 @@ where
     }
 }
 
-/// Why no address of a host could be connected to.
+/// The error if no address of a host could be connected to.
 #[derive(Debug)]
 pub(super) struct DialError {
-    /// What was tried, where the source does not say it all.
+    /// The addresses that were tried, if there were several, or the failed step.
     pub(super) detail: Option<String>,
     pub(super) source: io::Error,
 }
 
 impl DialError {
     fn unresolved(source: io::Error) -> Self {
-        Self { detail: Some("the name could not be resolved".to_owned()), source }
+        Self { detail: Some("failed to resolve the host name".to_owned()), source }
     }
 
     fn of(mut failures: Vec<(SocketAddr, io::Error)>) -> Self {
         let detail = match &failures[..] {
-            [] => Some("the name has no address".to_owned()),
+            [] => Some("the host name has no addresses".to_owned()),
             [_] => None,
             several => {
                 let each = several.iter().map(|(address, error)| format!("{address} ({error})"));
@@ -129,8 +129,8 @@ impl DialError {
     }
 }
 
-/// How much a failure says. A refusal by a server says more than silence, and silence more than a family of addresses
-/// that this machine does not have. Of equals, the last one counts.
+/// The rank of a failure; the highest one is reported, and the last one among equals. A refusal by the server ranks over a
+/// timeout, and a timeout over an address family that this machine does not support.
 fn weight(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable => 0,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_no_address_comes_twice() {
+    fn families_alternate_without_duplicates() {
         for (given, expected) in [
             (&[V6, "[2001:db8::2]:7077", V4, OTHER_V4][..], &[V6, V4, "[2001:db8::2]:7077", OTHER_V4][..]),
             (&[V4, OTHER_V4, V6], &[V4, V6, OTHER_V4]),
@@ -202,13 +202,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_address_costs_a_quarter_of_a_second() {
+    async fn unresponsive_addresses_cost_250_ms() {
         let (result, tried, took) = outcome(&[(V6, Does::Nothing), (V4, Does::Accept(10))]).await;
         assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 250)]), 260));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_costs_nothing_and_a_slow_first_address_still_wins() {
+    async fn refusals_cost_nothing_and_slow_first_addresses_still_win() {
         let (result, tried, took) = outcome(&[(V6, Does::Refuse(3)), (V4, Does::Accept(10))]).await;
         assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 3)]), 13));
         let (result, tried, took) = outcome(&[(V6, Does::Accept(400)), (V4, Does::Accept(400))]).await;
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_failures_are_in_the_error_and_the_most_telling_is_its_source() {
+    async fn the_error_has_all_failures_and_the_most_specific_source() {
         let hosts = [(V6, Does::Nothing), (V4, Does::Refuse(1)), (OTHER_V4, Does::Nothing)];
         let (result, tried, took) = outcome(&hosts).await;
         assert_eq!((tried, took), (at(&[(V6, 0), (V4, 250), (OTHER_V4, 251)]), LIMIT.as_millis()));
@@ -231,16 +231,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_address_has_no_detail_and_none_says_so() {
+    async fn error_details_of_one_and_of_no_address() {
         let (result, _, took) = outcome(&[(V4, Does::Refuse(7))]).await;
         let error = result.unwrap_err();
         assert_eq!((error.detail, error.source.kind(), took), (None, io::ErrorKind::ConnectionRefused, 7));
         let (result, ..) = outcome(&[]).await;
-        assert_eq!(result.unwrap_err().detail.as_deref(), Some("the name has no address"));
+        assert_eq!(result.unwrap_err().detail.as_deref(), Some("the host name has no addresses"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_does_not_answer_ends_at_the_deadline() {
+    async fn resolvers_that_do_not_answer_time_out() {
         struct Silent;
         impl Resolve for Silent {
             fn resolve(&self, _: &str, _: u16) -> Resolving {
@@ -250,6 +250,6 @@ mod tests {
         let begin = Instant::now();
         let error = dial(&Silent, "a", 1, begin + LIMIT).await.unwrap_err();
         assert_eq!((error.source.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, LIMIT));
-        assert_eq!(error.detail.as_deref(), Some("the name could not be resolved"));
+        assert_eq!(error.detail.as_deref(), Some("failed to resolve the host name"));
     }
 }

@@ -1,4 +1,4 @@
-//! What is known when a call failed and no answer came.
+//! Errors of calls that failed without a response.
 
 use std::error::Error as StdError;
 
@@ -7,11 +7,11 @@ use crate::error::{BoxError, Error, ErrorKind};
 use super::connect_error::{ConnectError, causes};
 use super::grpc_answer::Interrupted;
 
-/// Turns the end of a call without an answer into an error about `call`.
+/// Converts the failure of a call without a response into an error for `call`.
 ///
-/// Nothing was done if there was no connection, if the call was not handed to it, or if the server refused the stream:
-/// HTTP/2 has a code that says that a stream was not processed, and only that one. All other codes, and all ends of the
-/// connection, may come after the server has done what it was asked for.
+/// The call was not processed if there was no connection, if it was not sent, or if the server refused the stream: HTTP/2 has one
+/// code for a stream that was not processed. With all other codes, and if the connection is lost, the server may have processed
+/// the call.
 pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
     let lost = |what: &str| Error::new(ErrorKind::Unavailable, format!("{call}: {what}"));
     let cause: &(dyn StdError + 'static) = error.as_ref();
@@ -22,26 +22,26 @@ pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
         return lost.with_source(error);
     }
     let lost = if find::<tower::buffer::error::Closed>(cause).is_some() {
-        // The task that owns the channel is gone, and it took this call from nobody.
-        lost("the Tokio runtime that the client was made on has ended").with_kind(ErrorKind::Closed).unsent()
+        // The task that owns the channel has ended without receiving this call.
+        lost("the Tokio runtime that the client was created on has shut down").with_kind(ErrorKind::Closed).unsent()
     } else if find::<hyper::Error>(cause).is_some_and(hyper::Error::is_canceled) {
         lost("the connection was closed before the call was sent").unsent().transient()
     } else if is_refused(cause) {
         lost("the server refused the stream without processing it").unsent().transient()
     } else {
-        lost("the connection broke before the answer was complete").transient()
+        lost("the connection was lost before the response was complete").transient()
     };
     lost.with_source(error)
 }
 
-/// Whether the server reset the stream with `REFUSED_STREAM`, and before it answered anything.
+/// Whether the server reset the stream with `REFUSED_STREAM` before it sent a response.
 fn is_refused(error: &(dyn StdError + 'static)) -> bool {
     let is_reset =
         |reset: &h2::Error| reset.is_reset() && reset.is_remote() && reset.reason() == Some(h2::Reason::REFUSED_STREAM);
     find::<Interrupted>(error).is_none() && find::<h2::Error>(error).is_some_and(is_reset)
 }
 
-/// The first of an error's causes that is a `T`.
+/// The first source of an error that is a `T`.
 pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     causes(error).find_map(|cause| cause.downcast_ref())
 }

@@ -1,8 +1,8 @@
-//! Answers of gRPC on their way to tonic: which statuses the server sent, and which it did not.
+//! Wraps gRPC responses before they reach tonic, to distinguish statuses of the server from statuses of tonic.
 //!
-//! tonic makes statuses of its own, out of resets, error pages and messages that it cannot read, with the same codes that
-//! servers send. Only a status that came over the wire is the server's answer, so those are marked here, and what is no
-//! answer of gRPC never reaches tonic.
+//! tonic creates statuses for resets, error pages and messages that it cannot decode, with the same codes that servers send. Only
+//! a status that was received over the wire is the server's response. This layer marks those statuses, and keeps responses that
+//! are not gRPC away from tonic.
 
 use std::fmt;
 use std::pin::Pin;
@@ -37,13 +37,13 @@ impl fmt::Display for SentByServer {
 
 impl std::error::Error for SentByServer {}
 
-/// The source of a status that stands for an answer which broke off after it had begun.
+/// The source of a status for a response that was interrupted after its headers.
 #[derive(Debug)]
 pub(super) struct Interrupted(Option<Status>);
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the answer broke off")?;
+        f.write_str("the response was interrupted")?;
         if self.0.is_none() { f.write_str(": it ended without a status") } else { Ok(()) }
     }
 }
@@ -54,14 +54,14 @@ impl std::error::Error for Interrupted {
     }
 }
 
-/// The future of an answer.
+/// The future of a response.
 pub(crate) struct Answering(State);
 
 enum State {
     Waiting(Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>),
-    /// What was answered is not gRPC: its beginning is read, for the error.
+    /// The response is not gRPC: the start of its body is read for the error text.
     Reading(Pin<Box<dyn Future<Output = HttpAnswer> + Send>>),
-    /// There is no answer to wait for.
+    /// The call has failed already.
     Failed(Option<BoxError>),
 }
 
@@ -101,7 +101,7 @@ impl Future for Answering {
     }
 }
 
-/// A server may leave out the type; a proxy that answers by itself sets another one, or another status.
+/// Whether a response is gRPC. A server may omit the content type; a proxy's own response has another type or another status.
 fn is_grpc<B>(answer: &Response<B>) -> bool {
     match answer.headers().get(CONTENT_TYPE) {
         Some(content_type) => content_type.as_bytes().starts_with(b"application/grpc"),
@@ -109,17 +109,17 @@ fn is_grpc<B>(answer: &Response<B>) -> bool {
     }
 }
 
-/// Reads the beginning of a body. What does not come at once is left: it is only for the text.
+/// Reads the start of a body for the error text, with a short timeout.
 async fn read(answer: Response<Body>) -> HttpAnswer {
-    const ENOUGH: usize = 4096;
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const MAX_EXCERPT_BYTES: usize = 4096;
+    const EXCERPT_READ_TIMEOUT: Duration = Duration::from_secs(1);
     let (head, mut body) = answer.into_parts();
     let mut start = Vec::new();
-    if let Ok(over) = crate::runtime::timer("a call", Instant::now() + PATIENCE) {
+    if let Ok(over) = crate::runtime::timer("a call", Instant::now() + EXCERPT_READ_TIMEOUT) {
         let reading = async {
             while let Some(Ok(frame)) = body.frame().await {
                 start.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
-                if start.len() >= ENOUGH {
+                if start.len() >= MAX_EXCERPT_BYTES {
                     break;
                 }
             }
@@ -130,17 +130,17 @@ async fn read(answer: Response<Body>) -> HttpAnswer {
             () = over => {}
         }
     }
-    HttpAnswer::new(head.status, &head.headers, start.get(..ENOUGH).unwrap_or(&start))
+    HttpAnswer::new(head.status, &head.headers, start.get(..MAX_EXCERPT_BYTES).unwrap_or(&start))
 }
 
-/// The status among headers or trailers.
+/// The status in headers or trailers.
 enum Sent {
     Nothing,
     Success,
     Refusal(Status),
 }
 
-/// Takes a status that the server sent. What tonic would panic over is removed from the headers.
+/// Takes a status that the server sent. Invalid details, which would make tonic panic, are removed from the headers.
 fn sent_status(headers: &mut HeaderMap) -> Sent {
     const DETAILS: &str = "grpc-status-details-bin";
     const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -164,19 +164,19 @@ fn sent_status(headers: &mut HeaderMap) -> Sent {
     }
 }
 
-/// The body of an answer, which ends with the server's status or with an error that says that there is none.
+/// The body of a response, which ends with the server's status, or with an error if there is none.
 #[derive(Debug)]
 pub(crate) struct AnswerBody {
     body: Body,
     http: StatusCode,
-    /// Whether the status has come.
+    /// Whether the status has been received.
     has_status: bool,
 }
 
 impl AnswerBody {
-    /// The end of a body that has no status.
+    /// The end of a body without a status.
     fn broken(&self, error: Option<Status>) -> Status {
-        let mut status = Status::unavailable("the answer broke off");
+        let mut status = Status::unavailable("the response was interrupted");
         match error {
             None if self.http != StatusCode::OK => {
                 status.set_source(Arc::new(HttpAnswer::new(self.http, &HeaderMap::new(), b"")))
@@ -219,7 +219,7 @@ impl HttpBody for AnswerBody {
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Never before [`poll_frame`](Self::poll_frame) has said so: a body without a status has to end with an error.
+    /// Never before [`poll_frame`](Self::poll_frame) has ended: a body without a status must end with an error.
     fn is_end_stream(&self) -> bool {
         false
     }

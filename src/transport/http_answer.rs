@@ -1,4 +1,4 @@
-//! Answers of HTTP that are not the server's own: what their status means, and who has likely sent them.
+//! HTTP responses that do not come from the server: the meaning of their status, and their probable sender.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::status::pushback;
 use crate::error::{Answer, Error, ErrorKind};
 
-/// An error page, most likely of a proxy, where gRPC or JSON was expected.
+/// An error page, probably from a proxy, instead of gRPC or JSON.
 #[derive(Debug)]
 pub(super) struct HttpAnswer {
     status: StatusCode,
@@ -21,7 +21,7 @@ pub(super) struct HttpAnswer {
 }
 
 impl HttpAnswer {
-    /// `start` is the beginning of the body.
+    /// `start`: the start of the body.
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, start: &[u8]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(shortened);
         Self {
@@ -34,13 +34,13 @@ impl HttpAnswer {
         }
     }
 
-    /// The error about a call that was answered so.
+    /// The error of a call with this response.
     pub(super) fn error(&self, call: &str) -> Error {
         let error = Error::new(ErrorKind::Server, format!("{call} was answered with {self}"));
         let error = error.with_answer(Answer::Http(self.status.as_u16())).with_retry_after(self.retry_after);
         match meaning(self.status) {
             _ if self.status.is_success() => error.with_kind(ErrorKind::Decode),
-            // Whoever has answered does not know of such things as runs: it is the call that it did not find.
+            // The sender does not know about runs: 404 means that the route does not exist.
             Meaning { kind: ErrorKind::NotFound, .. } => error.with_kind(ErrorKind::Unimplemented).unsent(),
             meaning => meaning.mark(error),
         }
@@ -54,7 +54,7 @@ impl fmt::Display for HttpAnswer {
             write!(f, " ({content_type})")?;
         }
         let likely = if self.status.is_success() { "another server or a proxy" } else { "a proxy" };
-        write!(f, ", likely by {likely}")?;
+        write!(f, ", probably from {likely}")?;
         if let Some(server) = &self.server {
             write!(f, " ({server})")?;
         }
@@ -70,16 +70,16 @@ impl fmt::Display for HttpAnswer {
 
 impl std::error::Error for HttpAnswer {}
 
-/// What an HTTP status means for the call that it answers.
+/// The meaning of an HTTP status for its call.
 pub(super) struct Meaning {
     kind: ErrorKind,
     transient: bool,
-    /// Nothing was done: the request was refused or sent elsewhere.
+    /// The call was not processed: the request was refused or redirected.
     unsent: bool,
 }
 
 impl Meaning {
-    /// Marks an error of a call that was answered so. What forbids retries is already in it.
+    /// Marks the error of a call with this status. A retry pushback is already in the error.
     pub(super) fn mark(&self, error: Error) -> Error {
         let error = error.with_kind(self.kind);
         let error = if self.unsent { error.unsent() } else { error };
@@ -87,11 +87,11 @@ impl Meaning {
     }
 }
 
-/// The one table of HTTP statuses, for gRPC and for REST.
+/// The table of HTTP statuses for gRPC and REST.
 pub(super) fn meaning(status: StatusCode) -> Meaning {
     let (kind, transient, unsent) = match status.as_u16() {
         300..=399 => (ErrorKind::Server, false, true),
-        // The server has one answer for a missing, a wrong, an expired and a foreign token, and it is 403.
+        // The server answers 403 to a missing, invalid, expired or foreign token.
         401 | 403 => (ErrorKind::Unauthenticated, false, true),
         404 => (ErrorKind::NotFound, false, true),
         408 => (ErrorKind::Timeout, true, false),
@@ -105,7 +105,7 @@ pub(super) fn meaning(status: StatusCode) -> Meaning {
     Meaning { kind, transient, unsent }
 }
 
-/// The first line of a body that has text in it, without tags if it is HTML.
+/// The first line of a body with text, without tags if it is HTML.
 fn excerpt(start: &[u8]) -> Option<String> {
     let body = String::from_utf8_lossy(start);
     let body = body.trim_start();
@@ -123,10 +123,10 @@ fn without_tags(html: &str) -> String {
 }
 
 fn shortened(text: &str) -> String {
-    const LONGEST: usize = 120;
+    const MAX_HEADER_CHARS: usize = 120;
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let mut short: String = text.chars().take(LONGEST).map(printable).collect();
-    if text.chars().nth(LONGEST).is_some() {
+    let mut short: String = text.chars().take(MAX_HEADER_CHARS).map(printable).collect();
+    if text.chars().nth(MAX_HEADER_CHARS).is_some() {
         short.push('…');
     }
     short
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_decides_and_not_the_body() {
+    fn only_the_status_determines_the_kind() {
         for (status, kind, transient, unsent) in [
             (200, ErrorKind::Decode, false, false),
             (302, ErrorKind::Server, false, true),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_what_was_answered_and_likely_by_what() {
+    fn error_texts_name_the_response_and_its_probable_sender() {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "text/html".parse().unwrap());
         headers.insert(SERVER, "nginx/1.25".parse().unwrap());
@@ -186,21 +186,21 @@ mod tests {
         };
         assert_eq!(
             shown(StatusCode::SERVICE_UNAVAILABLE, &headers, BODIES[1]),
-            "Trigger was answered with HTTP 503 Service Unavailable (text/html), likely by a proxy (nginx/1.25): an error page"
+            "Trigger was answered with HTTP 503 Service Unavailable (text/html), probably from a proxy (nginx/1.25): an error page"
         );
         headers.insert(LOCATION, "https://a/".parse().unwrap());
         assert_eq!(
             shown(StatusCode::FOUND, &headers, b""),
-            "Trigger was answered with HTTP 302 Found (text/html), likely by a proxy (nginx/1.25), which redirects to https://a/"
+            "Trigger was answered with HTTP 302 Found (text/html), probably from a proxy (nginx/1.25), which redirects to https://a/"
         );
         assert_eq!(
             shown(StatusCode::BAD_GATEWAY, &HeaderMap::new(), BODIES[3]),
-            "Trigger was answered with HTTP 502 Bad Gateway, likely by a proxy: no healthy upstream"
+            "Trigger was answered with HTTP 502 Bad Gateway, probably from a proxy: no healthy upstream"
         );
     }
 
     #[test]
-    fn retries_wait_as_long_as_they_are_asked_to() {
+    fn retries_honour_retry_after() {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
         let error = HttpAnswer::new(StatusCode::SERVICE_UNAVAILABLE, &headers, b"").error("Trigger");

@@ -1,7 +1,7 @@
-//! Finding out whether a server speaks TLS, without speaking it.
+//! Detects whether a server expects TLS, without a TLS implementation.
 //!
-//! Some servers with TLS, those written in Go among them, answer plain text with nothing but the end of the connection,
-//! as a server that is shutting down does. What they answer to the first message of TLS tells the two apart.
+//! Some TLS servers, such as those written in Go, answer plain text by closing the connection, like a server that is shutting
+//! down. Their response to a TLS `ClientHello` distinguishes the two.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::protocol::{Protocol, unexpected};
 
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A record with a `ClientHello` that offers the usual ciphers of TLS 1.2 and 1.3. Its random numbers and its key are not
 /// random: no connection is made with them.
@@ -32,7 +32,7 @@ const CLIENT_HELLO: &[u8] = &[
     9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
 
-/// Whether what is at the other end of a new connection answers in TLS.
+/// Whether the peer of a new connection answers in TLS.
 pub(super) async fn speaks_tls(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> bool {
     let asked = async {
         let mut first = [0; 1];
@@ -40,5 +40,5 @@ pub(super) async fn speaks_tls(mut connection: impl AsyncRead + AsyncWrite + Unp
         connection.read_exact(&mut first).await.ok()?;
         unexpected(Protocol::Http2, false, &first)
     };
-    matches!(timeout(PATIENCE, asked).await, Ok(Some(Protocol::Tls)))
+    matches!(timeout(PROBE_TIMEOUT, asked).await, Ok(Some(Protocol::Tls)))
 }

@@ -1,8 +1,8 @@
-//! What a server speaks, by the first bytes that it sends, and what to do when it is not what was expected.
+//! Detects the protocol of a server by its first bytes, and describes a mismatch.
 
 use std::fmt;
 
-/// What travels over a connection, after TLS if there is any.
+/// The protocol of a connection, inside TLS if it is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Tls,
@@ -10,30 +10,30 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// What the server speaks when it is not `expected`. `first` is the beginning of what it has sent, inside TLS if the
-/// connection is encrypted.
+/// The protocol of the server if it is not `expected`. `first`: the first bytes that it sent, inside TLS if the connection is
+/// encrypted.
 pub(super) fn unexpected(expected: Protocol, is_encrypted: bool, first: &[u8]) -> Option<Protocol> {
     let seen = match first.first()? {
-        // TLS begins with the type of a record: an alert or a handshake.
+        // TLS starts with the type of a record: an alert or a handshake.
         0x15 | 0x16 if !is_encrypted => Protocol::Tls,
-        // Some servers with TLS answer plain text in plain text, and say what they want.
+        // Some TLS servers answer plain text with an HTTP error that names TLS.
         b'H' if !is_encrypted && asks_for_tls(first) => Protocol::Tls,
         b'H' => Protocol::Http1,
-        // A server's HTTP/2 begins with a SETTINGS frame, and that with its length in three bytes.
+        // HTTP/2 servers start with a SETTINGS frame, whose first three bytes are its length.
         0 => Protocol::Http2,
         _ => return None,
     };
     Some(seen).filter(|seen| *seen != expected)
 }
 
-/// Whether these are the words in which Go, nginx and Apache answer plain text where they expect TLS.
+/// Whether this is the response of Go, nginx or Apache to plain text on a TLS port.
 fn asks_for_tls(answer: &[u8]) -> bool {
     const ANSWERS: [&[u8]; 3] = [b"to an HTTPS server", b"sent to HTTPS port", b"to an SSL-enabled server port"];
     let is_bad_request = answer.get(8..12) == Some(b" 400");
     is_bad_request && ANSWERS.iter().any(|words| answer.windows(words.len()).any(|part| part == *words))
 }
 
-/// Which of the two addresses a connection is for: they are set in different ways.
+/// The API that a connection is for. The two addresses have different settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
     Grpc,
@@ -49,11 +49,11 @@ impl Api {
     }
 }
 
-/// The server at an address speaks something else than what it was spoken to in: the text for the user.
+/// The error text if the server at an address speaks another protocol.
 pub(super) struct Mismatch<'a> {
     pub(super) api: Api,
     pub(super) address: &'a str,
-    /// What the connection was made for, TLS included.
+    /// The protocol that the connection was opened for, including TLS.
     pub(super) expected: Protocol,
     pub(super) seen: Protocol,
 }
@@ -64,24 +64,24 @@ impl fmt::Display for Mismatch<'_> {
         f.write_str(match (self.api, self.expected, self.seen) {
             (Api::Grpc, Protocol::Tls, _) => {
                 "does not speak TLS: it answered in plain text; for a server without TLS set \
-                 HATCHET_CLIENT_TLS_STRATEGY=none"
+                HATCHET_CLIENT_TLS_STRATEGY=none or ConfigBuilder::tls_strategy"
             }
             (Api::Rest, Protocol::Tls, _) => {
-                "does not speak TLS: it answered in plain text; for a server without TLS set HATCHET_CLIENT_SERVER_URL \
-                 to an http:// URL"
+                "does not speak TLS: it answered in plain text; for a server without TLS set ConfigBuilder::server_url or \
+                HATCHET_CLIENT_SERVER_URL to an http:// URL"
             }
             (Api::Grpc, _, Protocol::Tls) => {
-                "expects TLS, and the configuration has none for gRPC: set HATCHET_CLIENT_TLS_STRATEGY=tls"
+                "expects TLS, but the configuration disables it for gRPC: set HATCHET_CLIENT_TLS_STRATEGY=tls or ConfigBuilder::tls_strategy"
             }
             (Api::Rest, _, Protocol::Tls) => {
-                "expects TLS, and the server URL has none: set HATCHET_CLIENT_SERVER_URL to an https:// URL"
+                "expects TLS, but the server URL is http://: set ConfigBuilder::server_url or HATCHET_CLIENT_SERVER_URL to an https:// URL"
             }
             (Api::Grpc, ..) => {
-                "speaks HTTP/1.1 and not gRPC: set HATCHET_CLIENT_HOST_PORT to the address of gRPC, which is not that of REST"
+                "speaks HTTP/1.1 and not gRPC: set ConfigBuilder::host_port or HATCHET_CLIENT_HOST_PORT to the address of gRPC, not that of REST"
             }
             (Api::Rest, ..) => {
-                "speaks HTTP/2 only, as gRPC does: set HATCHET_CLIENT_SERVER_URL to the address of REST, which is not that of \
-                 gRPC"
+                "speaks HTTP/2 only, as gRPC does: set ConfigBuilder::server_url or HATCHET_CLIENT_SERVER_URL to the address of \
+                REST, not that of gRPC"
             }
         })
     }
@@ -105,7 +105,7 @@ mod tests {
             (b"HTTP/1.1 400 Bad Request\r\n\r\n", Some(Http1), None),
             (b"H", Some(Http1), None),
             (b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.", Some(Tls), Some(Tls)),
-            // Words of an ordinary answer mean nothing.
+            // The phrases have no meaning in a successful response.
             (b"HTTP/1.1 200 OK\r\n\r\nsent to HTTPS port", Some(Http1), None),
             (b"HTTP/1.1 400 Bad Request\r\n\r\nan HTTPS URL is needed", Some(Http1), None),
             (b"SSH-2.0-OpenSSH", None, None),
@@ -113,7 +113,7 @@ mod tests {
         ] {
             let seen = (unexpected(Http2, false, first), unexpected(Http1, false, first));
             assert_eq!(seen, (as_http2, as_http1), "{first:?}");
-            // There is no TLS in TLS.
+            // TLS inside TLS is not detected.
             assert_ne!(unexpected(Http2, true, first), Some(Tls), "{first:?}");
         }
     }

@@ -79,7 +79,7 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// Runs the tasks of connections on the runtime that the client was made on, whoever makes a call.
+/// Runs the tasks of connections on the runtime on which the client was created, independent of the caller's runtime.
 #[derive(Clone)]
 struct OnRuntime(Handle);
 
@@ -123,7 +123,7 @@ impl RestWire {
         Self { wire: Authorized::new(wire, token), base: base.to_owned() }
     }
 
-    /// The server's address, as errors name it.
+    /// The server's base URL, for error texts.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
@@ -209,7 +209,7 @@ fn refusal(name: &str, head: &Parts, body: &[u8]) -> Error {
     meaning(head.status).mark(error.with_retry_after(pushback(&head.headers)))
 }
 
-/// Whether an answer is a page for people. The server's own answers are JSON.
+/// Whether a response is an error page. The server's own responses are JSON.
 fn is_page(head: &Parts, body: &[u8]) -> bool {
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let is_json = content_type.is_some_and(|name| name.windows(4).any(|word| word == b"json"));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_forbids_retries_is_not_transient() {
+    fn pushbacks_that_forbid_retries_are_permanent() {
         let mut answer = http::Response::builder().status(503).header("grpc-retry-pushback-ms", "-1");
         answer = answer.header(CONTENT_TYPE, "application/json");
         let error = refusal("Get", &answer.body(()).unwrap().into_parts().0, b"");
@@ -259,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_told_from_answers() {
+    fn pages_are_distinguished_from_responses() {
         let error = refused(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<html><title>down</title></html>");
-        let text = "Get was answered with HTTP 503 Service Unavailable (text/html), likely by a proxy: down";
+        let text = "Get was answered with HTTP 503 Service Unavailable (text/html), probably from a proxy: down";
         assert_eq!((error.to_string().as_str(), error.is_transient()), (text, true));
-        // What a proxy does not find is the API, not what the call is about.
+        // A proxy's 404 is about the route, not about the resource.
         let not_found = |content_type, body| refused(StatusCode::NOT_FOUND, content_type, body).kind();
         assert_eq!(not_found("text/html", "<html>no such page</html>"), ErrorKind::Unimplemented);
         assert_eq!(not_found("text/plain", "404 page not found"), ErrorKind::Unimplemented);

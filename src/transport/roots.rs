@@ -1,4 +1,4 @@
-//! The certificates that this machine trusts.
+//! The root certificates that this machine trusts.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use tokio_rustls::rustls::RootCertStore;
 
 use crate::error::BoxError;
 
-/// The roots of this machine, for the whole process.
+/// The root certificates of this machine, for the whole process.
 pub(super) static NATIVE_ROOTS: Roots = Roots::new(native);
 
-/// Roots that are read once, when they are first needed. Reading them takes a directory full of files.
+/// Root certificates that are read once, at their first use. Reading them may open many files.
 pub(super) struct Roots {
     read: fn() -> Result<RootCertStore, BoxError>,
     store: OnceCell<Arc<RootCertStore>>,
@@ -22,7 +22,7 @@ impl Roots {
         Self { read, store: OnceCell::const_new() }
     }
 
-    /// The roots, read on a thread that may block. After an error the next call reads them again.
+    /// Returns the root certificates, read on a blocking thread. After an error, the next call reads them again.
     pub(super) async fn get(&self) -> Result<Arc<RootCertStore>, BoxError> {
         let read = self.read;
         let store = self.store.get_or_try_init(|| async move { spawn_blocking(read).await?.map(Arc::new) });
@@ -33,7 +33,7 @@ impl Roots {
 fn native() -> Result<RootCertStore, BoxError> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
-    // A machine's store may well have a few that nobody can read: the others still count.
+    // A few certificates may be unreadable. The others are still used.
     roots.add_parsable_certificates(found.certs);
     if !roots.is_empty() {
         return Ok(roots);
@@ -48,7 +48,7 @@ mod tests {
     use std::thread;
 
     #[tokio::test]
-    async fn read_once_for_all_and_not_on_a_thread_of_the_runtime() {
+    async fn roots_are_read_once_on_a_blocking_thread() {
         static READS: AtomicUsize = AtomicUsize::new(0);
         static RUNTIME: std::sync::OnceLock<thread::ThreadId> = std::sync::OnceLock::new();
         fn read() -> Result<RootCertStore, BoxError> {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_is_not_kept() {
+    async fn errors_are_not_cached() {
         static READS: AtomicUsize = AtomicUsize::new(0);
         fn read() -> Result<RootCertStore, BoxError> {
             if READS.fetch_add(1, SeqCst) == 0 { Err("not now".into()) } else { Ok(RootCertStore::empty()) }

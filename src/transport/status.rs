@@ -21,13 +21,13 @@ pub(crate) fn from_status(call: &str, status: Status) -> Error {
     }
     match status.source() {
         Some(source) if source.is::<SentByServer>() => answered(call, status),
-        // What tonic makes out of another error has that as its source.
+        // A status that tonic created from another error has that error as its source.
         Some(_) => no_answer(call, status.into()),
         None => unreadable(call, &status),
     }
 }
 
-/// The server's own answer.
+/// A status that the server sent.
 fn answered(call: &str, mut status: Status) -> Error {
     let kind = kind(&status);
     let text = match status.message() {
@@ -61,14 +61,14 @@ fn answered(call: &str, mut status: Status) -> Error {
     error.with_source(Status::with_details_and_metadata(code, message, details.into(), metadata))
 }
 
-/// An answer came, and this side cannot read it. What the call does on the server was done.
+/// A response was received, but cannot be decoded. The server has processed the call.
 fn unreadable(call: &str, status: &Status) -> Error {
     let kind = match status.code() {
-        // This side's own limits on what it receives, before and after decompression.
+        // The limits of this client on received messages, before and after decompression.
         Code::OutOfRange | Code::ResourceExhausted => ErrorKind::TooLarge,
         _ => ErrorKind::Decode,
     };
-    Error::new(kind, format!("cannot read the answer of {call}: {}", status.message()))
+    Error::new(kind, format!("failed to decode the response of {call}: {}", status.message()))
 }
 
 fn kind(status: &Status) -> ErrorKind {
@@ -87,7 +87,7 @@ fn kind(status: &Status) -> ErrorKind {
     }
 }
 
-/// Whether the server could not send what it had done the call for.
+/// Whether the server processed the call, but its response was too large to send.
 fn is_answer_too_large(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted && status.message().contains("trying to send message larger than max")
 }
@@ -104,7 +104,7 @@ pub(super) fn pushback(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// A status as if the server had sent it, for those who test what comes of one.
+/// Marks a status as sent by the server, for tests.
 #[cfg(test)]
 pub(crate) fn sent_by_server(mut status: Status) -> Status {
     status.set_source(std::sync::Arc::new(SentByServer));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_this_side_cannot_read_was_given_all_the_same() {
+    fn undecodable_responses_count_as_processed() {
         for (status, kind) in [
             (Status::out_of_range("Error, decoded message length too large"), ErrorKind::TooLarge),
             (Status::resource_exhausted("Error decompressing: size limit exceeded"), ErrorKind::TooLarge),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn details_stay_reachable_without_the_mark() {
+    fn details_are_kept_without_the_marker() {
         let status = Status::with_details(Code::AlreadyExists, "taken", vec![1, 2].into());
         let error = from_status("Trigger", sent_by_server(status));
         let cause = StdError::source(&error).unwrap().downcast_ref::<Status>().unwrap();

@@ -1,7 +1,7 @@
-//! One connection, encrypted or not, that watches what the server sends first.
+//! A connection, encrypted or not, that checks the first bytes from the server.
 //!
-//! A server that speaks another protocol, or hangs up because it expects another one, breaks the HTTP layers above in ways
-//! that hide why. So the reason is kept here, where the connector finds it after a call has failed.
+//! If a server speaks another protocol, or closes the connection because it expects another one, the HTTP layers above fail
+//! without that reason. So the reason is stored here, and the connector reads it after a call has failed.
 
 use std::io;
 use std::pin::Pin;
@@ -14,14 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::protocol::{Protocol, unexpected};
 
-/// How a connection ended that never brought a byte of the expected protocol.
+/// Why a connection ended without a byte of the expected protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum EarlyEnd {
-    /// The server speaks something else.
+    /// The server speaks another protocol.
     Speaks(Protocol),
-    /// The server refused the client after the TLS handshake, as it does with TLS 1.3 for want of a client certificate.
+    /// The server refused the client after the TLS handshake. With TLS 1.3, this happens if it requires a client certificate.
     Refused(String),
-    /// The server closed the connection before it sent anything. It may still have read a call.
+    /// The server closed the connection before it sent anything. It may have read a call.
     Silent,
 }
 
@@ -58,11 +58,11 @@ impl LastConnection {
     }
 }
 
-/// The beginning of the errors of such connections. h2 keeps of an error of the connection only its text.
-const EARLY_END: &str = "the server sent nothing of the expected protocol: ";
+/// The prefix of these errors. h2 keeps only the text of a connection error.
+const EARLY_END: &str = "the server did not use the expected protocol: ";
 
 impl EarlyEnd {
-    /// Whether a call failed with the error of such a connection.
+    /// Whether a call failed with an error with this prefix.
     pub(super) fn is_reason(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.to_string().starts_with(EARLY_END))
     }
@@ -106,7 +106,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Judges the first read that ended. An error stands in its place.
+    /// Checks the result of the first read, and replaces it with an error if the protocol is not the expected one.
     fn on_read(&self, read: io::Result<&[u8]>) -> io::Result<()> {
         let (ended, kind, detail) = match read {
             Ok([]) => (EarlyEnd::Silent, io::ErrorKind::ConnectionReset, "it closed the connection".to_owned()),
@@ -133,7 +133,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// A connection of either kind.
 pub(super) struct Stream {
     io: Box<dyn Io>,
-    /// Until the server has sent something of the expected protocol.
+    /// `Some` until the server has sent bytes of the expected protocol.
     watch: Option<Watch>,
 }
 
@@ -147,7 +147,7 @@ impl Stream {
         Self { io: Box::new(io), watch: Some(Watch { expected, is_encrypted, last }) }
     }
 
-    /// The error of a write. The server may have said why before it hung up, so that is read first.
+    /// Maps the error of a write. The server may have sent a reason before it closed the connection, so that is read first.
     fn write_error(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
         let Some(watch) = &self.watch else { return error };
         let mut space = [0; 512];

@@ -22,29 +22,29 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 const TLS12_OR_NEWER: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 const TLS13_OR_NEWER: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// TLS to one server.
+/// The TLS settings for one server.
 pub(super) struct TlsLayer {
     server_name: ServerName<'static>,
     versions: &'static [&'static SupportedProtocolVersion],
     /// The client's certificate with its chain, and its key.
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     alpn: &'static [u8],
-    /// Made at the first handshake if it needs the roots of the machine.
+    /// Created at the first handshake if it needs the root certificates of the machine.
     connector: OnceCell<TlsConnector>,
 }
 
-/// Why there is no TLS.
+/// The error of a TLS handshake.
 pub(super) enum HandshakeError {
-    /// This side is not able to begin.
+    /// This side cannot start a handshake.
     Config(Error),
-    /// The server answered, and not in TLS.
+    /// The server did not answer in TLS.
     NotTls(io::Error),
-    /// Anything else.
+    /// Any other failure.
     Failed(io::Error),
 }
 
 impl TlsLayer {
-    /// Checks everything that can be checked without reading a file.
+    /// Checks all settings that can be checked without reading files.
     pub(super) fn new(tls: &Tls, server_name: &str, protocol: Protocol) -> Result<Self> {
         let identity = match tls.identity() {
             None => None,
@@ -65,7 +65,7 @@ impl TlsLayer {
         };
         match tls.root_ca_pem() {
             Some(pem) => Ok(Self { connector: OnceCell::new_with(Some(layer.connector(given_roots(pem)?)?)), ..layer }),
-            // Only to check the rest.
+            // Used only to check the other settings.
             None => layer.connector(RootCertStore::empty()).map(|_| layer),
         }
     }

@@ -1,7 +1,7 @@
-//! Whether a token that is refused may be accepted again.
+//! Decides whether a refused token may be accepted later.
 //!
-//! While its database is away, the engine answers UNAUTHENTICATED "invalid auth token" to tokens that are valid. So a token that
-//! has been accepted before is tried again for a while; one that never was is refused for good.
+//! While its database is unavailable, the engine answers valid tokens with UNAUTHENTICATED "invalid auth token". So a token that was
+//! accepted before is retried for a while. The refusal of any other token is final.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::error::{Answer, Error};
 
-/// How long an accepted token may be refused before that is final.
+/// How long a token that was accepted before may be refused until the refusal is final.
 const MAX_REFUSED: Duration = Duration::from_secs(300);
 
 /// What REST says of a token that it does not accept.
@@ -23,7 +23,7 @@ const UNKNOWN: u8 = 0;
 const ACCEPTED: u8 = 1;
 const REFUSED: u8 = 2;
 
-/// What is known of a token, at one of the server's APIs.
+/// Whether a token was accepted or refused by one of the server's APIs.
 #[derive(Debug, Default)]
 pub(crate) struct TokenHealth {
     state: AtomicU8,
@@ -31,16 +31,16 @@ pub(crate) struct TokenHealth {
 }
 
 impl TokenHealth {
-    /// The server has answered a call that it would have refused with a wrong token.
+    /// Records that the server has accepted the token.
     pub(crate) fn accepted(&self) {
-        // Nearly always it is known already, and only read.
+        // Usually the state is already set. This avoids the write.
         if self.state.load(Relaxed) != ACCEPTED {
             self.state.store(ACCEPTED, Relaxed);
         }
     }
 
-    /// Marks the refusal of a token as transient, if it may be accepted again.
-    pub(crate) fn judge(&self, error: Error) -> Error {
+    /// Marks the refusal of a token as transient if the token may be accepted later.
+    pub(crate) fn mark_if_recoverable(&self, error: Error) -> Error {
         if is_about_token(&error) && !error.forbids_retries() && self.may_recover(Instant::now()) {
             return error.transient();
         }
@@ -80,11 +80,11 @@ mod tests {
     }
 
     fn refused(health: &TokenHealth) -> bool {
-        health.judge(answered(Answer::Grpc(16))).is_transient()
+        health.mark_if_recoverable(answered(Answer::Grpc(16))).is_transient()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_token_that_was_accepted_is_tried_again_and_not_for_ever() {
+    async fn only_accepted_tokens_are_retried_for_a_limited_time() {
         let health = TokenHealth::default();
         assert!(!refused(&health), "it never worked");
         health.accepted();

@@ -14,8 +14,8 @@ use super::token_health::TokenHealth;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
-/// A deadline that no caller will live to see, for those who ask for one beyond what a clock can tell.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The deadline (100 years) for calls whose deadline is beyond the range of the clock.
+const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What kind of call it is.
 #[derive(Debug, Clone, Copy)]
@@ -58,12 +58,12 @@ impl Caller {
         Self { deadline, budget: Arc::default(), token: Arc::default() }
     }
 
-    /// One for another API of the same server: what one makes of a token says nothing about the other.
+    /// A caller for another API of the same server, with its own token state: each API checks the token by itself.
     pub(crate) fn for_other_api(&self) -> Self {
         Self { token: Arc::default(), ..self.clone() }
     }
 
-    /// What is known of the token.
+    /// Whether the token was accepted or refused.
     pub(crate) fn token(&self) -> &Arc<TokenHealth> {
         &self.token
     }
@@ -89,7 +89,7 @@ impl Caller {
     {
         let allowed = call.deadline.unwrap_or(self.deadline);
         let now = Instant::now();
-        let deadline = now.checked_add(allowed).unwrap_or(now + LONGEST);
+        let deadline = now.checked_add(allowed).unwrap_or(now + MAX_DEADLINE);
         let over = runtime::timer("a call", deadline)?;
         tokio::pin!(over);
         let (mut failures, mut last, mut may_have_happened) = (0_u32, None, false);
@@ -105,13 +105,13 @@ impl Caller {
                     self.token.accepted();
                     return Ok(answer);
                 }
-                Err(error) => self.token.judge(error),
+                Err(error) => self.token.mark_if_recoverable(error),
             };
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());
             match judge(&error, call.idempotent, failures, left, fastrand::f64()) {
                 Verdict::Again(delay) if self.budget.take() => {
-                    tracing::debug!(call = call.name, failures, ?delay, %error, "trying again");
+                    tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     sleep(delay).await;
                     may_have_happened |= !error.never_reached_server();
                     last = Some(error);
@@ -123,7 +123,7 @@ impl Caller {
     }
 }
 
-/// The deadline passed during a try, with the error of the try before that as its source.
+/// The error if the deadline passed during a try, with the error of the previous try as its source.
 fn timed_out(call: &str, allowed: Duration, failures: u32, last: Option<Error>) -> Error {
     let text = format!("{call} was not answered within {allowed:?}");
     let Some(last) = last else { return Error::new(ErrorKind::Timeout, text).transient() };
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_after_retries_keeps_the_last_real_error() {
+    async fn deadlines_keep_the_error_of_the_previous_try() {
         let (start, tries) = (Instant::now(), Cell::new(0));
         let call = Call::idempotent("Get").within(2 * SECOND);
         let result: Result<()> = Caller::new(30 * SECOND)
@@ -236,13 +236,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_beyond_all_clocks_is_no_panic() {
+    async fn deadlines_beyond_the_clock_do_not_panic() {
         let call = Call::idempotent("Get").within(Duration::MAX);
         assert!(Caller::new(SECOND).run(call, || async { Ok(()) }).await.is_ok());
     }
 
     #[test]
-    fn a_call_without_a_runtime_or_its_timers_is_an_error_and_not_a_panic() {
+    fn calls_without_a_runtime_or_timers_return_errors() {
         let caller = Caller::new(SECOND);
         let call = || caller.run(Call::idempotent("Get"), || async { Ok(()) });
         let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -19,7 +19,7 @@ pub(crate) type Wire = BoxCloneSyncService<Request<Body>, Response<Body>, BoxErr
 /// The wire under the generated gRPC clients.
 pub(crate) struct GrpcWire {
     wire: Authorized<Wire>,
-    /// Why it is not ready. The generated clients keep nothing but the text of that, so it is told by the call.
+    /// The error of `poll_ready`. The generated clients keep only the text of that error, so the call returns it instead.
     not_ready: Option<BoxError>,
 }
 
@@ -43,11 +43,11 @@ impl GrpcWire {
     }
 }
 
-/// An answer as it is, and an error with its reason.
+/// Returns a response unchanged, and an error with its reason.
 pub(super) async fn explain<T>(connector: Connector, answer: Result<T, BoxError>) -> Result<T, BoxError> {
     match answer {
         Ok(answer) => Ok(answer),
-        // On the heap, because most calls have no use for it.
+        // Boxed, because most calls do not need it.
         Err(error) => Err(Box::pin(connector.explain(error)).await),
     }
 }

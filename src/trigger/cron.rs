@@ -104,10 +104,10 @@ impl<O> CronBuilder<O> {
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound); [`AlreadyExists`](ErrorKind::AlreadyExists) for a name and
     /// expression that the workflow has a cron of; [`InvalidInput`](ErrorKind::InvalidInput) for what can be seen to be wrong
     /// before anything is sent; [`Rejected`](ErrorKind::Rejected) for an expression that the server has dropped. For any other,
-    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the cron may have been made.
+    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the cron may have been created.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether the cron was made.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been created.
     pub async fn create(self) -> Result<CronHandle<O>> {
         check(&self.name, &self.expression)?;
         let mark = mark::fresh();
@@ -184,7 +184,7 @@ pub struct CronDetails {
     pub expression: String,
     /// Whether it does so at present.
     pub enabled: bool,
-    /// Whether it belongs to a definition: then each version of that makes it anew, under another id.
+    /// Whether it belongs to a definition: then each version creates it again, with another id.
     pub defined: bool,
     /// Its workflow.
     pub workflow: WorkflowId,
@@ -219,7 +219,7 @@ impl<O> CronHandle<O> {
     /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn details(&self) -> Result<CronDetails> {
         details(&self.client, self.client.rpc().rest.cron(&self.id.to_string()).await?)
     }
@@ -232,7 +232,7 @@ impl<O> CronHandle<O> {
     /// Of a handle that was made from an id: as [`details`](Self::details).
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn runs(&self, window: Window) -> Result<RunQuery> {
         if let Some(mark) = &self.mark {
             return Ok(mark::runs(&self.client, window, mark::CRON, mark));
@@ -250,7 +250,7 @@ impl<O> CronHandle<O> {
     /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether it was paused.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been paused.
     pub async fn pause(&self) -> Result<()> {
         self.client.rpc().rest.enable_cron(&self.id.to_string(), false).await
     }
@@ -261,7 +261,7 @@ impl<O> CronHandle<O> {
     /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether it was resumed.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been resumed.
     pub async fn resume(&self) -> Result<()> {
         self.client.rpc().rest.enable_cron(&self.id.to_string(), true).await
     }
@@ -272,7 +272,7 @@ impl<O> CronHandle<O> {
     /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether it was deleted.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been deleted.
     pub async fn delete(&self) -> Result<()> {
         self.client.rpc().rest.delete_cron(&self.id.to_string()).await
     }

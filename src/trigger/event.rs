@@ -94,7 +94,7 @@ impl EventHandle {
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn details(&self) -> Result<EventDetails> {
         let patience = if self.key.is_some() { PATIENCE } else { SHORT_PATIENCE };
         let deadline = Instant::now() + patience;
@@ -120,7 +120,7 @@ impl EventHandle {
     /// As [`details`](Self::details).
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn runs(&self) -> Result<Vec<RunHandle>> {
         let mut runs = self.details().await?.runs;
         let mut since = Instant::now();

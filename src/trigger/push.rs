@@ -86,7 +86,10 @@ impl Common {
 fn check(key: &str, scope: Option<&str>) -> Result<()> {
     for (field, text) in [("event key", Some(key)), ("event scope", scope)] {
         if text.is_some_and(|text| text.contains('\0')) {
-            return Err(Error::invalid(field, "it has the character U+0000, which the engine cannot store"));
+            return Err(Error::invalid(
+                field,
+                "found the character U+0000, accepted: all other characters, as the engine cannot store it",
+            ));
         }
     }
     if key.is_empty() {
@@ -134,11 +137,11 @@ impl EventBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other,
-    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the event may have been taken in. It is not
+    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the event may have been accepted. It is not
     /// sent again by itself.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether the event was sent.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.
     pub async fn send(self) -> Result<EventHandle> {
         let event = self.common.event()?.with_payload(self.payload?);
         let id = self.common.client.rpc().events.push(event).await?;
@@ -157,18 +160,18 @@ pub struct EventsBuilder {
 impl EventsBuilder {
     event_options!();
 
-    /// Sends the events. One result for each payload, in their order.
+    /// Sends the events, and returns one result for each payload, in the order of the payloads.
     ///
-    /// Sent in calls of at most 1000 events and as many bytes as a message may have, one after the other; of fewer where the
-    /// server is slow, so that a call takes a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). A payload that
-    /// cannot be sent is an error in its place and does not hold up the others. Where a call fails, all its events have that
-    /// error; ask [`never_reached_server`](Error::never_reached_server) whether they may have been taken in.
+    /// The events are sent in sequential calls of at most 1000 events and at most the maximum message size. If the server is slow, the
+    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). A payload that
+    /// cannot be sent is an error in its result and does not affect the other events. If a call fails, all of its events have that
+    /// error; [`never_reached_server`](Error::never_reached_server) reports whether they may have been accepted.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for key, scope and metadata: what concerns all of them.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the key, the scope and the metadata, which concern all events.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the calls that were made made.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the events may have been sent.
     pub async fn send(self) -> Result<Vec<Result<EventHandle>>> {
         let Self { common, payloads } = self;
         let event = common.event()?;

@@ -96,7 +96,7 @@ macro_rules! query {
             /// tag that the server would misunderstand.
             ///
             /// # Cancel safety
-            /// Dropping the future is safe.
+            /// This method is cancel safe: it only reads.
             pub async fn list(self) -> Result<Vec<$details>> {
                 let parameters = self.0.parameters().await?;
                 let rows = self.0.client.rpc().rest.$call(&parameters).await?;

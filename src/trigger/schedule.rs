@@ -95,10 +95,10 @@ impl<O> ScheduleBuilder<O> {
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound); [`InvalidInput`](ErrorKind::InvalidInput) and
     /// [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other, ask
-    /// [`never_reached_server`](Error::never_reached_server): if it is `false`, the schedule may have been made.
+    /// [`never_reached_server`](Error::never_reached_server): if it is `false`, the schedule may have been created.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether the schedule was made.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been created.
     pub async fn create(self) -> Result<ScheduleHandle<O>> {
         check(self.at)?;
         let mark = mark::fresh();
@@ -179,7 +179,7 @@ impl<O> ScheduleHandle<O> {
     /// [`NotFound`](ErrorKind::NotFound) if it has started its run, or was deleted.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn details(&self) -> Result<ScheduleDetails> {
         details(
             &self.client,
@@ -193,7 +193,7 @@ impl<O> ScheduleHandle<O> {
     /// [`NotFound`](ErrorKind::NotFound) if it has started its run, or was deleted.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether it was moved.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been moved.
     pub async fn reschedule(&self, at: DateTime<Utc>) -> Result<ScheduleDetails> {
         check(at)?;
         // In UTC: of any other zone the server keeps the digits and drops the rest.
@@ -202,13 +202,13 @@ impl<O> ScheduleHandle<O> {
         details(&self.client, moved.map_err(|error| self.gone(error))?)
     }
 
-    /// Deletes it. One that is gone already is as good as deleted; whether it has started its run, [`run`](Self::run) tells.
+    /// Deletes the schedule. Succeeds if it is already gone; [`run`](Self::run) reports whether it has started its run.
     ///
     /// # Errors
     /// Those of the connection.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether it was deleted.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been deleted.
     pub async fn delete(&self) -> Result<()> {
         self.client.rpc().rest.delete_schedule(&self.id.to_string()).await
     }
@@ -222,7 +222,7 @@ impl<O> ScheduleHandle<O> {
     /// to its run. Keep the handle, or look for a metadata tag of your own.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it only reads.
     pub async fn run(&self) -> Result<Option<RunHandle<O>>> {
         let Some((mark, made)) = &self.made else {
             // Only as long as the schedule is there does it tell; and then it has not started its run.

@@ -1,8 +1,8 @@
-//! The states of a run, in order, none left out.
+//! The states of a run, in order and without gaps.
 //!
-//! A state is taken from the run's history, which has them all, whenever it is looked at: so it does not matter when the
-//! watch began, or what a stream has missed. The history is looked at when there is a hint, and at growing distances
-//! without one, since nothing announces that a worker has begun.
+//! States are read from the run's history, which contains all of them, so it does not matter when the watch started, or what a stream
+//! has missed. The history is fetched after a notification, and at growing intervals without one, because no notification announces
+//! that a worker has started an attempt.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,28 +26,28 @@ use crate::model::{AttemptStatus, Outcome, RunId, RunStatus};
 use crate::run::{Look, RunHandle};
 use crate::runtime::{self, Needs};
 
-/// The least distance between two looks: a run that streams gives hints without end.
+/// The minimum interval between two fetches: a run that streams chunks causes many notifications.
 const LEAST: Duration = Duration::from_millis(50);
-/// The distances between looks without a hint.
+/// The intervals between fetches without a notification.
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// A run, or a task of it, has come into a state.
+/// A new state of a run or of one of its tasks.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Change {
     /// The run.
     pub run: RunId,
-    /// The task that has, in a run of several: each of them has states of its own. Without one, it is the run itself.
+    /// The task of a DAG run that has the new state. `None` if the run itself has it.
     pub task: Option<String>,
-    /// Which attempt, and its state. A retry or a replay is an attempt of a task, and of a run of one task; of a run of
-    /// several, only a replay is.
+    /// The attempt and its status. Retries and replays are attempts of a task and of a single-task run. Only replays are attempts of a
+    /// DAG run.
     pub state: AttemptStatus,
-    /// When, as far as it is known: by the engine's clock for a queued attempt, by the worker's for the others.
+    /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for the others.
     pub at: Option<DateTime<Utc>>,
-    /// Why an attempt failed, if it did.
+    /// The error text of a failed attempt.
     pub error: Option<String>,
-    /// How the run ended, on its last change. An attempt that failed and is tried again has none.
+    /// The outcome of the run, in its last change. An attempt that failed and is retried has none.
     pub outcome: Option<Outcome>,
 }
 
@@ -57,14 +57,14 @@ impl Change {
         &self.state.status
     }
 
-    /// Whether the run has ended with this.
+    /// Whether the run has ended with this change.
     pub fn is_final(&self) -> bool {
         self.outcome.is_some()
     }
 }
 
 impl<O> RunHandle<O> {
-    /// Follows the run's states: every one, in order, up to the end, also those from before the watch began.
+    /// Watches the states of the run: all of them, in order, until the end, including those from before the watch started.
     ///
     /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch.
     ///
@@ -84,8 +84,8 @@ impl<O> RunHandle<O> {
 
 /// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
 ///
-/// An error ends it: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or what made the looks
-/// fail until their deadline.
+/// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or the last error of
+/// the fetches when their deadline has passed.
 pub struct RunWatch {
     changes: Pin<Box<dyn Stream<Item = Result<Change>> + Send>>,
     stale: Arc<AtomicU64>,
@@ -110,16 +110,16 @@ impl RunWatch {
         Self { changes: Box::pin(changes), stale }
     }
 
-    /// How many reports were dropped because they were older than what was already known: of an earlier attempt, or an
-    /// earlier state of the same.
+    /// Returns the number of reports that were dropped because they were outdated: of an earlier attempt, or with an earlier status of
+    /// the same attempt.
     pub fn stale_reports(&self) -> u64 {
         self.stale.load(Relaxed)
     }
 
-    /// The next change, or `None` after the end.
+    /// Returns the next change, or `None` after the end.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing.
+    /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<Change>> {
         self.changes.next().await
     }
@@ -142,7 +142,7 @@ impl fmt::Debug for RunWatch {
 struct State {
     /// The attempt whose end is the end.
     from_attempt: u32,
-    /// When this client started the run, if it did.
+    /// When this client started the run, if it did start it.
     started_at: Option<Instant>,
     driver: Option<Driver>,
     ready: VecDeque<Change>,
@@ -178,7 +178,7 @@ impl State {
         }
     }
 
-    /// Waits for a reason to look, and looks. The first look needs none.
+    /// Waits for a reason to fetch, and fetches. The first fetch is immediate.
     async fn look(&mut self, client: &Client, run: RunId) -> Result<Vec<Change>> {
         match &mut self.driver {
             None => {

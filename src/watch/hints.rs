@@ -18,7 +18,7 @@ use crate::rpc::{EventOf, Rpc};
 use crate::run::watch_tag;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// When a stream that was refused is asked for again.
+/// How long to wait before a refused stream is reopened.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The hints of a client. The stream is open while anyone listens.
@@ -28,7 +28,7 @@ pub(super) struct Hints(Arc<Mutex<Listeners>>);
 #[derive(Debug, Default)]
 struct Listeners {
     by_run: HashMap<RunId, Vec<Arc<Notify>>>,
-    /// The stream's task, which is there while anyone listens.
+    /// The stream's task, which runs while there are listeners.
     task: Option<AbortOnDropHandle<()>>,
 }
 
@@ -46,7 +46,7 @@ impl Listener {
         let heard = Arc::new(Notify::new());
         let mut listeners = lock(&hints);
         listeners.by_run.entry(run).or_default().push(Arc::clone(&heard));
-        // One that has ended is replaced.
+        // A task that has ended is replaced.
         if listeners.task.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
             let follow = follow(client.rpc().clone(), watch_tag(client), Arc::clone(&hints));
             listeners.task = Some(AbortOnDropHandle::new(client.runtime().spawn(follow)));
@@ -102,9 +102,9 @@ async fn follow(rpc: Rpc, tag: (String, String), listeners: Arc<Mutex<Listeners>
                     heard.notify_one();
                 }
             }
-            // Meanwhile the looks go on without hints, at their own pace.
+            // Meanwhile, polling continues without notifications.
             LinkEvent::Refused(error) => {
-                tracing::warn!(%error, retry_after = ?REFUSED_PAUSE, "the stream of run events is refused");
+                tracing::warn!(%error, retry_after = ?REFUSED_PAUSE, "stream of run events was refused");
                 sleep(REFUSED_PAUSE).await;
                 link.renew();
             }

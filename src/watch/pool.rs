@@ -44,7 +44,7 @@ const KEEP: Duration = Duration::from_secs(30);
 
 type Answer = Result<Option<Vec<TaskEnd>>>;
 
-/// The pool of a client. Its task lives as long as the client does, and is started again should it end before.
+/// The pool of a client. Its task runs as long as the client exists, and is restarted if it ends earlier.
 pub(super) struct Pool {
     rpc: Rpc,
     runtime: Handle,
@@ -52,7 +52,7 @@ pub(super) struct Pool {
     stop: CancellationToken,
 }
 
-/// A waiter sends one command and leaves with another, so there are at most twice as many as waiters.
+/// A waiter sends one command when it starts and one when it is dropped, so the queue has at most two per waiter.
 type Commands = mpsc::UnboundedSender<Command>;
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Pool {
         })
     }
 
-    /// The way to the pool's task. One that has ended is replaced.
+    /// The channel to the pool's task. A task that has ended is replaced.
     fn commands(&self) -> Commands {
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         if commands.is_closed() {
@@ -87,7 +87,7 @@ impl Pool {
 
     /// Waits for a run to end. `None` means that a look has shown it, and the stream has not told how.
     pub(super) async fn wait(&self, run: RunId, fresh: bool) -> Answer {
-        // Once more, should the task have ended while it was waited for.
+        // Retried once, in case the task ended during the wait.
         for _ in 0..2 {
             let (commands, (sender, receiver)) = (self.commands(), oneshot::channel());
             if commands.send(Command::Wait(run, fresh, sender)).is_err() {
@@ -100,11 +100,11 @@ impl Pool {
                 return answer;
             }
         }
-        Err(Error::closed("the runtime that the client was made on"))
+        Err(Error::closed("the runtime that the client was created on"))
     }
 }
 
-/// Starts the task. It holds the calls and not the client: the client holds the pool.
+/// Starts the task. It holds the stubs and not the client, because the client holds the pool.
 fn start(rpc: &Rpc, runtime: &Handle, stop: &CancellationToken) -> Commands {
     let (commands, inbox) = mpsc::unbounded_channel();
     runtime.spawn(stop.clone().run_until_cancelled_owned(Driver::new(rpc.clone(), inbox).run()));

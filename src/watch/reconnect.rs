@@ -14,7 +14,7 @@ use crate::transport::retry_delay;
 pub(crate) struct Reconnect {
     losses: u32,
     longest: Duration,
-    /// Why the last message that could not be read could not be.
+    /// The error of the last message that could not be decoded.
     unreadable: Option<String>,
 }
 
@@ -41,21 +41,21 @@ impl Reconnect {
         })
     }
 
-    /// How a loss is told: the first three aloud, the rest quietly. A message that cannot be read is a
-    /// warning once: the server sends it again on the next stream, and its content never arrives.
+    /// Logs a loss: the first one as a debug message, the next three as warnings, and further ones as debug messages. A
+    /// message that cannot be decoded is a warning once, because the server sends it again on the next stream.
     pub(crate) fn log(&mut self, stream: &str, error: Option<&Error>) {
         let is_new = self.is_new_unreadable(error);
         let error = error.map(ToString::to_string);
-        let error = error.as_deref().unwrap_or("the server has ended it");
+        let error = error.as_deref().unwrap_or("the server ended the stream");
         match self.losses {
-            _ if is_new => tracing::warn!(stream, error, "a message of a stream cannot be read"),
-            0..=1 => tracing::debug!(stream, error, "a stream ended"),
-            2..=4 => tracing::warn!(stream, error, losses = self.losses, "a stream is lost"),
-            _ => tracing::debug!(stream, error, losses = self.losses, "a stream is still lost"),
+            _ if is_new => tracing::warn!(stream, error, "failed to decode a message of a stream"),
+            0..=1 => tracing::debug!(stream, error, "stream ended"),
+            2..=4 => tracing::warn!(stream, error, losses = self.losses, "stream lost"),
+            _ => tracing::debug!(stream, error, losses = self.losses, "stream still lost"),
         }
     }
 
-    /// Whether a stream was lost for a message that cannot be read, and not for the same reason as the last time.
+    /// Whether a stream was lost because of a message that cannot be decoded, with another error than the last time.
     fn is_new_unreadable(&mut self, error: Option<&Error>) -> bool {
         let is_unreadable = |error: &&Error| matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Decode);
         let Some(reason) = error.filter(is_unreadable).map(ToString::to_string) else { return false };
@@ -65,7 +65,7 @@ impl Reconnect {
     }
 }
 
-/// A token that was accepted before may be so again: then its refusal is transient.
+/// The refusal of a token that was accepted before is transient.
 fn is_hopeless(error: &Error) -> bool {
     use ErrorKind::{Closed, Config, Unauthenticated, Unimplemented};
     matches!(error.kind(), Closed | Config | Unauthenticated | Unimplemented) && !error.is_transient()
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_cannot_be_read_is_a_warning_once() {
+    fn undecodable_messages_are_one_warning() {
         let mut reconnect = Reconnect::new(CAP);
         let too_large = |size| Error::new(ErrorKind::TooLarge, format!("found {size} bytes"));
         let lost = Error::new(ErrorKind::Unavailable, "lost").transient();

@@ -128,7 +128,7 @@ impl Tracker {
     fn judge(&self, known: &AttemptStatus, state: &AttemptStatus) -> Verdict {
         let verdict = judge(known, state);
         if let Verdict::Illegal(transition) = &verdict {
-            tracing::warn!(run = %self.run, %transition, "a report that cannot be is dropped");
+            tracing::warn!(run = %self.run, %transition, "dropped an impossible report");
         }
         verdict
     }

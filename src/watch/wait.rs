@@ -12,26 +12,26 @@ use crate::runtime::{self, Needs};
 use crate::transport::retry_delay;
 
 impl<O> RunHandle<O> {
-    /// Waits for the run to end, and tells how it ended.
+    /// Waits for the run to end, and returns its outcome.
     ///
-    /// All waits of a client share one stream, which is opened again when it is lost. What the stream cannot tell for
-    /// certain (a cancel, a timeout, an output too big for it) is settled by looking at the run.
+    /// All waits of a client share one stream, which is reopened when the connection is lost. If the stream does not determine the
+    /// outcome (a cancellation, a timeout, or an output that is too large for it), the run is fetched.
     ///
-    /// Needs gRPC only, but for a run that ended without an output and without an error of its own: only REST tells whether it was
-    /// cancelled or timed out.
+    /// The method needs gRPC only, except for a run that ended without an output and without an error text: only the REST API
+    /// reports whether such a run was cancelled or timed out.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the server cannot be reached for a minute; and at once, if only the REST
-    /// API can tell how the run ended, and it has never been reached.
-    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) after a quarter of a minute at most, if the engine never shows the run.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached for a minute, or immediately if only the REST
+    /// API can report the outcome and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not
+    /// report the run within 15 seconds.
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
     pub async fn outcome(&self) -> Result<Outcome> {
         runtime::require("a wait", Needs::Timers)?;
         let mut workflow = self.workflow().cloned();
         if self.started_at().is_none() {
-            // It may have ended long ago, and then a look is quicker than the stream.
+            // The run may have ended long ago. Then fetching it is faster than the stream.
             let details = Look::at(self.id()).for_end(workflow.clone(), None).fetch(self.client()).await?;
             workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
             if let Some(outcome) = self.end(details) {
@@ -45,7 +45,7 @@ impl<O> RunHandle<O> {
             if let Some(outcome) = all.and_then(|all| quick(self.id(), workflow.as_deref(), all)) {
                 return Ok(outcome);
             }
-            // An end that the details do not confirm was none, or that of an earlier attempt: wait for the next.
+            // The details do not confirm the end, or it was the end of an earlier attempt: wait for the next one.
             let look = Look::at(self.id()).patiently().started_at(self.started_at());
             let details = look.for_end(workflow.clone(), results).fetch(self.client()).await?;
             if let Some(outcome) = self.end(details) {
@@ -63,14 +63,15 @@ impl<O> RunHandle<O> {
 }
 
 impl<O: DeserializeOwned> RunHandle<O> {
-    /// Waits for the run to end, and returns what it ended with.
+    /// Waits for the run to end, and returns its output.
     ///
     /// # Errors
-    /// [`RunFailed`](crate::ErrorKind::RunFailed) if it ended otherwise; [`Error::outcome`] has all about it.
-    /// [`Decode`](crate::ErrorKind::Decode) if the output does not fit the type. Else as [`outcome`](Self::outcome).
+    /// [`RunFailed`](crate::ErrorKind::RunFailed) if the run did not complete; [`Error::outcome`] returns the outcome.
+    /// [`Decode`](crate::ErrorKind::Decode) if the output does not match the type. All other errors are those of
+    /// [`outcome`](Self::outcome).
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
     pub async fn result(&self) -> Result<O> {
         match self.outcome().await? {
             Outcome::Completed(completed) => completed.output.parse().map_err(|error| error.of_run(self.id())),
@@ -80,7 +81,7 @@ impl<O: DeserializeOwned> RunHandle<O> {
 }
 
 impl<O: DeserializeOwned> RunBuilder<O> {
-    /// Starts the run, waits for it to end, and returns what it ended with.
+    /// Starts the run, waits for it to end, and returns its output.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -90,10 +91,11 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     /// ```
     ///
     /// # Errors
-    /// As [`start`](Self::start) and [`RunHandle::result`].
+    /// The errors of [`start`](Self::start) and [`RunHandle::result`].
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll leaves open whether the run was started; one that was goes on.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
+    /// started continues.
     pub async fn result(self) -> Result<O> {
         let run = self.start().await?;
         // What fails from here on fails after the run was started.
@@ -102,7 +104,7 @@ impl<O: DeserializeOwned> RunBuilder<O> {
 }
 
 impl<O: DeserializeOwned> RunManyBuilder<O> {
-    /// Starts the runs, waits for all of them to end, and returns what they ended with: one result for each input, in their order.
+    /// Starts the runs, waits for all of them to end, and returns one result for each input, in the order of the inputs.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {
@@ -113,11 +115,12 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
     /// ```
     ///
     /// # Errors
-    /// As [`start`](Self::start), for what concerns all of them. What concerns one is in its place: that it could not be started,
-    /// or as [`RunHandle::result`].
+    /// The errors of [`start`](Self::start), which concern all runs. The results contain the errors of single runs: a run that could
+    /// not be started, and the errors of [`RunHandle::result`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open which runs were started; those that were go on.
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may have been started.
+    /// Runs that were started continue.
     pub async fn results(self) -> Result<Vec<Result<O>>> {
         let runs = self.start().await?;
         let results = runs.into_iter().map(|run| async { run?.result().await.map_err(Error::after_the_act) });

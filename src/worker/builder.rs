@@ -22,7 +22,7 @@ use crate::workflow::Definition;
 const MOST_SLOTS: u32 = 100_000;
 
 impl Client {
-    /// Prepares a worker.
+    /// Returns a builder for a worker with this name.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -45,9 +45,9 @@ impl Client {
     }
 }
 
-/// A worker that is being set up.
+/// A builder for a worker.
 #[derive(Debug, Clone)]
-#[must_use = "nothing happens before `build`"]
+#[must_use = "nothing is sent before `Worker::start` or `Worker::run_until`"]
 pub struct WorkerBuilder {
     client: Client,
     name: String,
@@ -59,43 +59,43 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// How many attempts it runs at the same time, 1 to 100 000; 100 by default.
+    /// Sets how many attempts the worker runs at the same time, from 1 to 100 000. The default is 100.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
         self
     }
 
-    /// Says something about it that tasks and runs can ask for; see [`DesiredLabel`](crate::DesiredLabel).
+    /// Adds a label, which tasks and runs can require; see [`DesiredLabel`](crate::DesiredLabel).
     pub fn label(mut self, key: impl Into<String>, value: impl Into<LabelValue>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
-    /// How long running attempts may go on when the worker is told to stop; 30 seconds by default, ten years at most.
+    /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, the maximum ten years.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// How long an attempt may go on after it was told that it is cancelled; 1 second by default, ten years at most. Then it is
-    /// dropped. The next attempt at its task, if there is one, does not begin before: a task is never at work twice on one
-    /// worker.
+    /// Sets how long an attempt may continue after it was notified of its cancellation. Then it is dropped. The default is 1 second,
+    /// the maximum ten years. The next attempt of the same task does not start before that: a worker never runs two attempts of
+    /// one task at the same time.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self
     }
 
-    /// Adds a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow) to what it can do. Its definition is stored on the
-    /// server when the worker starts.
+    /// Registers a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow). Its definition is stored on the server when the worker
+    /// starts.
     pub fn register(mut self, what: impl Into<Definition>) -> Self {
         self.definitions.push(what.into());
         self
     }
 
-    /// Checks everything, and makes the worker. Nothing is sent yet.
+    /// Checks the options and the registered tasks, and returns the worker. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) with all that is wrong with the worker and its tasks.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) with all problems of the worker and its tasks.
     pub fn build(self) -> Result<Worker> {
         let mut problems: Vec<_> = self.definitions.iter().flat_map(Definition::problems).collect();
         if !is_name(&self.name) {
@@ -111,14 +111,14 @@ impl WorkerBuilder {
         }
         problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
         if self.definitions.is_empty() {
-            problems.push("it has no tasks: register at least one".into());
+            problems.push("found no tasks, accepted: at least one".into());
         }
         let (mut actions, mut workflows) = (HashMap::new(), Vec::new());
         let mut names = HashSet::new();
         for definition in &self.definitions {
             if !names.insert(definition.name.to_lowercase()) {
                 problems.push(format!(
-                    "workflow {:?} is registered twice, or under a name that differs only in its case",
+                    "found workflow {:?} twice, accepted: names that differ in more than case",
                     definition.name
                 ));
             }
@@ -142,9 +142,9 @@ impl WorkerBuilder {
     }
 }
 
-/// A worker, ready to start.
+/// A worker that has not been started.
 #[derive(Debug)]
-#[must_use = "nothing happens before `start` or `run_until`"]
+#[must_use = "nothing is sent before `start` or `run_until`"]
 pub struct Worker {
     pub(super) client: Client,
     name: String,
@@ -158,18 +158,18 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Stores the definitions, registers, and begins to work. Returns when the engine knows it to be there.
+    /// Stores the definitions, registers the worker, and starts it. Returns when the engine has accepted the worker's first heartbeat.
     ///
     /// # Errors
-    /// Whatever kept it from being known: [`Unauthenticated`](ErrorKind::Unauthenticated),
-    /// [`Unavailable`](ErrorKind::Unavailable), [`Rejected`](ErrorKind::Rejected).
-    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs only in case: the engine
-    /// would give each worker the other's tasks.
+    /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if
+    /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs
+    /// only in case: the engine would assign the tasks of each to the workers of both.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the worker.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
+    /// stored on the server. The worker is stopped.
     pub async fn start(self) -> Result<RunningWorker> {
-        // Boxed, because it is over soon, and whoever awaits this would carry its size along.
+        // Boxed, because it is short-lived and would add its size to the caller's future.
         let id = Box::pin(async {
             registered::check_names(&self.client, &self.workflows).await?;
             for workflow in &self.workflows {
@@ -181,14 +181,15 @@ impl Worker {
         RunningWorker::start(self, id).await
     }
 
-    /// Works until `stop` resolves, then drains: takes nothing new, lets what runs end within the grace, and tells what
-    /// became of everything.
+    /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully: it accepts no new attempts, waits for
+    /// running attempts until the grace period is over, and returns a report.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     ///
     /// # Cancel safety
-    /// Dropping the future stops the worker without draining: what runs is dropped.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running
+    /// attempts are dropped.
     pub async fn run_until(self, stop: impl Future) -> Result<WorkerReport> {
         let running = self.start().await?;
         stop.await;
@@ -199,7 +200,7 @@ impl Worker {
         self.slots as usize
     }
 
-    /// Makes the engine know the worker, under a new id each time.
+    /// Registers the worker with the engine, under a new id each time.
     pub(super) fn registration(&self) -> impl Future<Output = Result<WorkerId>> + Send + use<> {
         let worker = NewWorker {
             name: self.name.clone(),

@@ -1,4 +1,4 @@
-//! The worker's task: it owns the running attempts, and is the only one to touch them.
+//! The worker's background task, which owns the running attempts.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -19,25 +19,26 @@ use crate::model::{TaskId, WorkerId, attempt_number};
 use crate::rpc::grpc_types::{Action, ActionKind};
 use crate::watch::{Link, LinkEvent};
 
-/// A worker must be back soon: without a stream it is given nothing, and after half a minute it loses what it has.
+/// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// So long a stream may take to be known to the engine.
+/// How long the engine may take to notice a stream.
 const FIRST_MOMENT: Duration = Duration::from_millis(500);
-/// For so long after it was paused, a worker may still be given something: the engine's scheduler looks at its workers
-/// every 1 to 1.5 s. A stream that closed earlier would lose what is still sent into it.
+/// How long a paused worker may still get assignments: the engine's scheduler refreshes its workers every 1 to 1.5 s. If the
+/// stream closed earlier, these assignments would be lost.
 const LAST_ASSIGNMENTS: Duration = Duration::from_millis(1750);
 /// The same for one that could not be paused: it is given work up to five seconds after its last heartbeat.
 const LAST_ASSIGNMENTS_UNPAUSED: Duration = Duration::from_millis(5500);
 /// The calls of a shutdown must not hold it up.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Without beats, the engine gives away what still runs here after half a minute: by then it should be over.
+/// Without heartbeats, the engine reassigns running attempts after 30 seconds. They should have ended by then.
 const UNHEARD: Duration = Duration::from_secs(25);
-/// Cancellations that are remembered before what they cancel has come.
+/// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
 const REMEMBERED: usize = 1024;
-/// How long the first beat may take to be accepted.
+/// How long the first heartbeat may take to be accepted.
 const READY: Duration = Duration::from_secs(30);
 
-/// A worker at work. Dropping it stops it at once, without draining: what runs is dropped.
+/// A running worker. Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it
+/// gracefully.
 #[derive(Debug)]
 #[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {
@@ -55,35 +56,37 @@ impl RunningWorker {
         match tokio::time::timeout(READY, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
-            Err(_) => {
-                Err(Error::new(ErrorKind::Timeout, format!("no beat of worker {id} was accepted within {READY:?}"))
-                    .transient())
-            }
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("no heartbeat of worker {id} was accepted within {READY:?}"),
+            )
+            .transient()),
         }
     }
 
-    /// The id that the engine knows it by, at its start.
+    /// Returns the worker's id at its start. The id changes if the engine loses the worker and it registers again.
     pub fn id(&self) -> WorkerId {
         self.id
     }
 
-    /// Drains: takes nothing new, lets what runs end within the grace, and tells what became of everything.
+    /// Shuts the worker down gracefully: it accepts no new attempts, waits for running attempts until the grace period is over, and
+    /// returns a report.
     ///
-    /// It takes 1.75 seconds at least: the engine notices that a worker is paused up to 1.5 seconds later, and what it sends
-    /// into a closed stream meanwhile would be a failed attempt. Under a paused clock that is no time.
+    /// The shutdown takes at least 1.75 seconds, because the engine may take up to 1.5 seconds to notice that a worker is paused, and
+    /// an assignment to a closed stream would be a failed attempt. With a paused clock it takes no real time.
     ///
     /// # Panics
-    /// If this crate's own code panicked in the background; a report would be a lie then. A task that panics is only a failed
+    /// Panics if this crate's own background code panicked, because the report would be wrong. A task that panics is only a failed
     /// attempt.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the worker at once.
+    /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
     pub async fn shutdown(mut self) -> WorkerReport {
         self.stop.cancel();
         match self.task.as_mut() {
             Some(task) => match task.await {
                 Ok(report) => report,
-                // It does not panic. If it did, a report would be a lie.
+                // The task is not expected to panic. If it did, the report would be wrong.
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => WorkerReport::default(),
             },
@@ -106,33 +109,33 @@ struct Driver {
     link: Link<Action>,
     stop: CancellationToken,
     ready: Option<oneshot::Sender<Result<()>>>,
-    /// Whether it has been said that the stream is refused, and nothing better was heard since.
+    /// Whether the refusal of the stream has been logged, and the stream has not been opened since.
     is_refused: bool,
     jobs: JoinSet<Done>,
-    /// What each running job is.
+    /// The attempt of each running job.
     keys: HashMap<Id, Key>,
-    /// The one running attempt of each task, and how it is told to stop.
+    /// The one running attempt of each task, and the way to stop it.
     running: HashMap<TaskId, (Key, Stop)>,
-    /// Assignments that wait for a slot here, or for an earlier attempt of the same task to be gone. The engine frees a
-    /// slot the moment it ends an attempt, and that attempt may take a moment to notice.
+    /// Assignments that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it
+    /// ends an attempt, but the code of that attempt may end later.
     waiting: VecDeque<Assigned>,
-    /// Cancellations that came before what they cancel, newest last.
+    /// Cancellations that arrived before the attempts that they cancel, newest last.
     cancelled: VecDeque<Key>,
-    /// Whether what comes is still taken.
+    /// Whether new assignments are accepted.
     accepting: bool,
     registering: Option<Registering>,
     report: WorkerReport,
 }
 
-/// An attempt that the engine has given to this worker.
+/// An attempt that the engine has assigned to this worker.
 struct Assigned {
     key: Key,
-    /// What the worker was called then.
+    /// The worker's id at the time of the assignment.
     worker: WorkerId,
     action: Action,
 }
 
-/// The beats of a worker, which end when this is dropped.
+/// The heartbeats of a worker, which end when this is dropped.
 struct Beats {
     opened: mpsc::Sender<()>,
     told: mpsc::Receiver<Beat>,
@@ -174,7 +177,7 @@ impl Driver {
     }
 
     async fn run(mut self) -> WorkerReport {
-        // They begin when the stream is asked for: one that came earlier would not count.
+        // Heartbeats start when the stream is requested: an earlier one would not count.
         let mut beats = Beats::start(&self.worker.client, self.id);
         self.link.renew();
         let stop = self.stop.clone();
@@ -200,15 +203,15 @@ impl Driver {
             }
             LinkEvent::Due => {
                 self.listen();
-                // Full means that it has not yet begun the last row of soon beats: that one will do.
+                // The channel is full if the previous request for early heartbeats has not been handled yet. One is enough.
                 let _ = beats.opened.try_send(());
             }
             LinkEvent::Lost(_) => self.is_refused = false,
             LinkEvent::Refused(error) => {
                 if std::mem::replace(&mut self.is_refused, true) {
-                    tracing::debug!(%error, "the worker's stream is still refused");
+                    tracing::debug!(%error, "worker stream still refused");
                 } else {
-                    tracing::error!(%error, "the worker's stream is refused");
+                    tracing::error!(%error, "worker stream refused");
                 }
                 self.ready.take().map(|ready| ready.send(Err(error)));
                 self.link.give_up();
@@ -225,7 +228,7 @@ impl Driver {
         let key = match Key::read(&action) {
             Ok(key) => key,
             Err(error) => {
-                tracing::error!(%error, "an assignment cannot be read");
+                tracing::error!(%error, "failed to decode assignment");
                 if action.kind() == ActionKind::Start {
                     self.report.add_unfinished(None);
                 }
@@ -236,13 +239,13 @@ impl Driver {
             ActionKind::Start => self.on_start(key, action),
             ActionKind::Cancel => self.on_cancel(key),
             ActionKind::Unknown(number) => {
-                tracing::error!(number, run = %key.run, "this kind of assignment is not known");
+                tracing::error!(number, run = %key.run, "received an assignment of unknown kind");
             }
         }
     }
 
     fn on_start(&mut self, key: Key, action: Action) {
-        // A half-dead connection can bring the same attempt twice; it runs once.
+        // A broken connection can deliver the same attempt twice. It runs once.
         let known = self.stop_of(key).is_some() || self.waiting.iter().any(|other| other.key == key);
         if known {
             return;
@@ -250,13 +253,13 @@ impl Driver {
         if !self.accepting {
             return self.leave(key, false);
         }
-        // With two streams for a moment, the cancellation can overtake what it cancels.
+        // With two streams for a moment, a cancellation can arrive before its attempt.
         if let Some(at) = self.cancelled.iter().position(|other| *other == key) {
             self.cancelled.remove(at);
             self.report.cancelled += 1;
             return;
         }
-        // An earlier attempt is no longer wanted, though nobody has said so: the engine took it for lost.
+        // The engine has given up an earlier attempt without a cancellation.
         if let Some((_, stop)) = self.running.get(&key.task).filter(|(other, _)| other.retry_count < key.retry_count) {
             stop.cancelled.cancel();
         }
@@ -264,7 +267,7 @@ impl Driver {
         self.start_waiting();
     }
 
-    /// How a running attempt is told to stop.
+    /// Stops a running attempt.
     fn stop_of(&self, key: Key) -> Option<&Stop> {
         self.running.get(&key.task).filter(|(running, _)| *running == key).map(|(_, stop)| stop)
     }
@@ -283,7 +286,7 @@ impl Driver {
         }
     }
 
-    /// Starts what waits, as far as there are slots and no attempt runs beside another of its task.
+    /// Starts waiting assignments while there are free slots, at most one attempt of each task at a time.
     fn start_waiting(&mut self) {
         while self.running.len() < self.worker.slots() {
             let free = |next: &Assigned| !self.running.contains_key(&next.key.task);
@@ -313,7 +316,7 @@ impl Driver {
     fn on_done(&mut self, done: Result<(Id, Done), JoinError>) {
         let (id, done) = match done {
             Ok(done) => done,
-            // Neither is expected: panics are caught inside, and nobody aborts. It still must not be lost.
+            // Neither is expected: panics are caught inside, and jobs are not aborted. The attempt still has to be counted.
             Err(error) => (error.id(), Done::Dropped),
         };
         let Some(key) = self.keys.remove(&id) else { return };
@@ -340,19 +343,19 @@ impl Driver {
                 self.is_refused = false;
                 self.ready.take().map(|ready| ready.send(Ok(())));
             }
-            // A beat from before the stream was asked for, or from its first moment, says nothing about it.
+            // A heartbeat from before the stream was requested, or from just after that, does not prove that the stream works.
             Beat::Refused(asked) if asked >= self.link.asked() + FIRST_MOMENT && !self.link.is_lost() => {
                 self.link.give_up();
             }
-            // The engine has forgotten it, and with it whatever it had.
+            // The engine has lost the worker and its attempts.
             Beat::Unknown if self.registering.is_none() && self.accepting => {
                 let register = self.worker.registration();
                 self.registering = Some(Box::pin(register));
             }
             Beat::Refused(_) | Beat::Unknown => {}
             Beat::Lost(error) => {
-                tracing::warn!(%error, "a beat is lost");
-                // What can pass is waited for; what cannot, keeps a worker from ever being ready.
+                tracing::warn!(%error, "heartbeat failed");
+                // Transient errors are waited out. Permanent errors prevent the worker from ever being ready.
                 if !error.is_transient() {
                     self.ready.take().map(|ready| ready.send(Err(error)));
                 }
@@ -364,25 +367,25 @@ impl Driver {
         self.registering = None;
         match id {
             Ok(id) => {
-                tracing::warn!(old = %self.id, new = %id, "the engine did not know the worker: it is registered anew");
+                tracing::warn!(old = %self.id, new = %id, "engine lost the worker; registered it again");
                 self.id = id;
                 self.link.renew();
                 *beats = Beats::start(&self.worker.client, id);
             }
-            // The next beat is refused again, and with it comes the next try.
-            Err(error) => tracing::error!(%error, "the worker cannot be registered anew"),
+            // The next heartbeat is refused again, which triggers the next try.
+            Err(error) => tracing::error!(%error, "failed to register the worker again"),
         }
     }
 
-    /// Beats go on meanwhile: without them the engine would give away what still runs here. But a worker that could not
-    /// be paused must not beat, or it would be given more.
+    /// Heartbeats continue meanwhile: without them the engine would reassign running attempts. But a worker that could not be paused
+    /// must not send heartbeats, or it would get more assignments.
     async fn drain(&mut self, beats: Beats) {
         self.registering = None;
         let client = self.worker.client.clone();
         let id = self.id.to_string();
         let paused = matches!(tokio::time::timeout(GOODBYE, client.rpc().rest.pause_worker(&id)).await, Ok(Ok(())));
         if !paused {
-            tracing::warn!("the worker could not be paused: it stops to beat, so that it is given nothing more");
+            tracing::warn!("failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
         }
         let mut beats = Some(beats).filter(|_| paused);
         let now = Instant::now();

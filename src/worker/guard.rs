@@ -1,5 +1,4 @@
-//! Running a user's code so that no panic of it gets out: not while it is polled, not while it is dropped, and not from the
-//! value that it panicked with.
+//! Runs user code and catches its panics: while it is polled, while it is dropped, and while the panic payload is dropped.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,19 +7,19 @@ use std::task::{Context, Poll};
 
 use crate::model::payload::cut;
 
-/// Panic messages are kept up to this many bytes.
+/// The maximum size of a panic message in bytes.
 const MAX_MESSAGE_BYTES: usize = 10_000;
 
-/// A future whose panics are values: the message of the panic.
-pub(super) struct Guarded<F: Future>(Option<Pin<Box<F>>>);
+/// A future that resolves to an error with the panic message if the inner future panics.
+pub(super) struct CatchPanic<F: Future>(Option<Pin<Box<F>>>);
 
-impl<F: Future> Guarded<F> {
+impl<F: Future> CatchPanic<F> {
     pub(super) fn new(future: F) -> Self {
         Self(Some(Box::pin(future)))
     }
 }
 
-impl<F: Future> Future for Guarded<F> {
+impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -40,24 +39,24 @@ impl<F: Future> Future for Guarded<F> {
     }
 }
 
-impl<F: Future> Guarded<F> {
+impl<F: Future> CatchPanic<F> {
     fn drop_future(&mut self) {
         let future = self.0.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
-            // Not within the macro: where nothing is logged, it would drop the panic as it is.
+            // Not evaluated within the macro: if logging is off, the macro would drop the panic payload unguarded.
             let panic = message(panic);
-            tracing::warn!(panic, "a task's code panicked while it was dropped");
+            tracing::warn!(panic, "task panicked while it was dropped");
         }
     }
 }
 
-impl<F: Future> Drop for Guarded<F> {
+impl<F: Future> Drop for CatchPanic<F> {
     fn drop(&mut self) {
         self.drop_future();
     }
 }
 
-/// What a panic says. The value that it was raised with may itself panic when it is dropped.
+/// The message of a panic. Its payload may panic when it is dropped.
 fn message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let message = match text {
@@ -65,7 +64,7 @@ fn message(panic: Box<dyn Any + Send>) -> String {
         None => "the task panicked".into(),
     };
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        // There may be no end to these.
+        // Each payload may panic with another one, without end.
         std::mem::forget(another);
     }
     message
@@ -89,23 +88,23 @@ mod tests {
     }
 
     fn run<T>(future: impl Future<Output = T>) -> Option<Result<T, String>> {
-        Guarded::new(future).now_or_never()
+        CatchPanic::new(future).now_or_never()
     }
 
     #[test]
-    fn panics_are_values() {
+    fn panics_are_errors() {
         assert_eq!(run(async { 7 }), Some(Ok(7)));
         assert_eq!(run(async { panic!("at {}", 1) }), Some(Err::<(), _>("the task panicked: at 1".into())));
         assert_eq!(run(async { std::panic::panic_any(7) }), Some(Err::<(), _>("the task panicked".into())));
     }
 
     #[test]
-    fn a_panic_whose_value_panics_is_a_value_too() {
+    fn panics_of_the_payload_are_caught() {
         assert_eq!(run(async { std::panic::panic_any(Bomb) }), Some(Err::<(), _>("the task panicked".into())));
     }
 
     #[test]
-    fn what_panics_when_it_is_dropped_does_not_get_out() {
+    fn panics_while_dropping_are_caught() {
         let bomb = Bomb;
         let captured = async move {
             let _bomb = &bomb;

@@ -1,4 +1,4 @@
-//! One attempt, from its assignment to its report.
+//! One attempt, from assignment to report.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::guard::Guarded;
+use super::guard::CatchPanic;
 use super::registered::RegisteredTask;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,17 +18,16 @@ use crate::rpc::grpc_types::{Action, Report, ReportKind};
 use crate::transport::retry_delay;
 use crate::workflow::{Context, TaskError, TaskResult};
 
-/// How long a report is tried. By then the engine has given the attempt to another worker anyway.
+/// How long a report is retried. By then the engine has assigned the attempt to another worker anyway.
 const REPORTING: Duration = Duration::from_secs(120);
 
-/// Error texts are kept up to this many bytes. What is longer does not fit beside the rest of a message, or is of no use to
-/// anyone who reads it.
+/// The maximum size of an error text in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
 
-/// How long a report is tried when the worker's grace is over.
+/// How long a report is retried when the worker's grace period is over.
 const LAST_REPORT: Duration = Duration::from_secs(5);
 
-/// Names one attempt: a result is sent for exactly that one.
+/// Identifies one attempt: a result is sent for exactly that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) run: RunId,
@@ -46,31 +45,31 @@ impl Key {
     }
 }
 
-/// What became of an attempt here.
+/// The result of an attempt on this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Done {
     Completed,
     Failed,
     Cancelled,
-    /// The worker stopped, and it did not end in time.
+    /// The worker stopped, and the attempt did not end in time.
     Dropped,
-    /// It ended, and the engine could not be told.
+    /// The attempt ended, and its end could not be reported.
     Unreported,
 }
 
-/// How an attempt is told to stop.
+/// Why an attempt must stop.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stop {
-    /// The engine has ended it.
+    /// The engine has ended the attempt.
     pub(super) cancelled: CancellationToken,
-    /// The worker goes.
+    /// The worker shuts down.
     pub(super) dropped: CancellationToken,
 }
 
-/// An attempt and all that it needs.
+/// An attempt, and all that it needs to run.
 pub(super) struct Job {
     pub(super) client: Client,
-    /// The worker, as it was named when the attempt came.
+    /// The worker's id when the attempt was assigned.
     pub(super) worker: WorkerId,
     pub(super) key: Key,
     pub(super) action: Arc<Action>,
@@ -88,25 +87,24 @@ impl Job {
                 () = self.stop.cancelled.cancelled() => Ok(()),
             }
         };
-        // The work does not wait for the engine to hear that it has begun; the end is told after the beginning.
+        // The code does not wait until the start is reported. The end is reported after the start.
         let (reported, result) = join(started, self.work()).await;
         if let Err(error) = reported {
-            tracing::debug!(run = %self.key.run, %error, "the engine was not told of a start");
+            tracing::debug!(run = %self.key.run, %error, "failed to report the start of an attempt");
         }
         let Some(result) = result else {
             return if self.stop.cancelled.is_cancelled() { Done::Cancelled } else { Done::Dropped };
         };
-        // The engine has ended a cancelled attempt itself: another end beside that would corrupt the run.
+        // The engine has already ended a cancelled attempt: a second end would corrupt the run.
         if self.stop.cancelled.is_cancelled() {
             return Done::Cancelled;
         }
         self.finish(result).await
     }
 
-    /// Runs the code, until it ends or is no longer wanted.
+    /// Runs the code until it ends or must stop.
     async fn work(&self) -> Option<TaskResult<String>> {
-        // Whatever has just been woken gets this thread first: code that blocks its thread must not hold up what other threads
-        // cannot take over.
+        // Tasks that were just woken on this thread run first: other threads cannot take them over if the code blocks this one.
         yield_now().await;
         let Some(task) = &self.task else {
             let text = format!("this worker has no task for the action {}", self.action.name());
@@ -148,14 +146,14 @@ impl Job {
         let (done, kind, text, final_failure) = match result {
             Ok(output) => (Done::Completed, ReportKind::Completed, output, false),
             Err(error) => {
-                // A NUL cannot be stored, and the failure would be lost with it.
+                // The engine cannot store a NUL, and would lose the failure.
                 let text = error.message().replace('\0', "\u{fffd}");
                 (Done::Failed, ReportKind::Failed, cut(text, MAX_ERROR_BYTES), !error.is_retryable())
             }
         };
         match self.report(kind, text, final_failure).await {
             Ok(()) => done,
-            // What is too big to be sent is a failure of the task, and not silence.
+            // If the result is too large to be sent, the task fails with an error text.
             Err(error) if error.kind() == ErrorKind::TooLarge => {
                 let text = format!(
                     "the task's {} could not be sent: {error}",
@@ -172,11 +170,11 @@ impl Job {
     }
 
     fn unreported(&self, error: &Error) -> Done {
-        tracing::error!(run = %self.key.run, attempt = attempt_number(self.key.retry_count), %error, "the end of an attempt could not be reported");
+        tracing::error!(run = %self.key.run, attempt = attempt_number(self.key.retry_count), %error, "failed to report the end of an attempt");
         Done::Unreported
     }
 
-    /// Tells the engine, for as long as that can be of use: a worker that goes has only a moment left for it.
+    /// Reports to the engine, with retries as long as they are useful. A worker that shuts down has only a few seconds for it.
     async fn report(&self, kind: ReportKind, payload: String, final_failure: bool) -> Result<()> {
         let mut report = Report::new(self.worker.to_string(), &self.action, kind, self.client.clock().now(), payload);
         if final_failure {
@@ -199,19 +197,18 @@ impl Job {
             let Err(error) = self.client.rpc().dispatcher.report(report).await else { return Ok(()) };
             failures += 1;
             let pause = retry_delay(failures, fastrand::f64());
-            // Even an internal error may be gone the next time: work that is done must not be lost over it.
-            // So may the refusal of a token that was accepted before.
+            // Internal errors are retried, too, so that completed work is not lost. So is the refusal of a token that was accepted before.
             let refused = !error.is_transient()
                 && matches!(
                     error.kind(),
                     ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented
                 );
-            // What was cancelled meanwhile has its end already: another one beside it would corrupt the run.
+            // An attempt that was cancelled meanwhile has already ended: a second end would corrupt the run.
             let over = self.stop.cancelled.is_cancelled() || Instant::now() + pause > deadline;
             if refused || error.forbids_retries() || error.is_not_found() || over {
                 return Err(error);
             }
-            tracing::warn!(run = %self.key.run, failures, %error, "a report is tried again");
+            tracing::warn!(run = %self.key.run, failures, %error, "retrying a report");
             sleep(pause).await;
         }
     }

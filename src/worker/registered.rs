@@ -1,4 +1,4 @@
-//! What a worker can do: its workflows, as they are stored on the server, and the task for each action.
+//! The registered workflows of a worker, as they are stored on the server, and the task for each action.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,7 +14,7 @@ use crate::run::WorkflowCache;
 use crate::transport::retry_delay;
 use crate::workflow::{Definition, TaskDefinition};
 
-/// The engine answers INTERNAL to all but one of those who put the same new workflow at the same moment.
+/// If several clients store the same new workflow at the same moment, the engine answers all but one of them with INTERNAL.
 const MAX_PUT_RETRIES: u32 = 5;
 
 /// How long all names together may take to be checked: the worker starts without it.
@@ -30,7 +30,7 @@ pub(super) type Actions = Arc<HashMap<String, RegisteredTask>>;
 pub(super) struct RegisteredTask {
     pub(super) definition: Arc<TaskDefinition>,
     pub(super) workflow: Arc<RegisteredWorkflow>,
-    /// Whether other tasks get what it ends with.
+    /// Whether other tasks receive its output.
     pub(super) has_followers: bool,
 }
 
@@ -85,8 +85,8 @@ impl RegisteredWorkflow {
             Ok(None) => Ok(()),
             Ok(Some(other)) => {
                 let text = format!(
-                    "the server has a workflow {other:?}: it differs from {name:?} only in case, so that their workers would \
-                     run each other's tasks; rename one of them, or delete the other"
+                    "found {name:?}, accepted: a name that differs from the server's workflow {other:?} in more than case; their \
+                    workers would run each other's tasks"
                 );
                 Err(Error::new(ErrorKind::AlreadyExists, text).unsent())
             }

@@ -1,10 +1,10 @@
-//! What a worker has done, when it is over.
+//! The final report of a worker.
 
 use std::fmt;
 
 use crate::model::{RunId, TaskId};
 
-/// What became of the attempts that a worker was given. Every one is in exactly one of the counts.
+/// The results of the attempts that were assigned to a worker. Each attempt is in exactly one of the counts.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::RunningWorker) {
@@ -18,39 +18,39 @@ use crate::model::{RunId, TaskId};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct WorkerReport {
-    /// Attempts that ended with an output, which the engine has.
+    /// The number of attempts that completed and were reported to the engine.
     pub completed: u64,
-    /// Attempts that ended with an error, which the engine has. A run whose task failed twice and then completed is in here
-    /// twice, and once in [`completed`](Self::completed).
+    /// The number of attempts that failed and were reported to the engine. A run whose task failed twice and then completed counts
+    /// twice here, and once in [`completed`](Self::completed).
     pub failed: u64,
-    /// Attempts that were cancelled or timed out while they ran here. The engine had ended them before it told the worker.
+    /// The number of attempts that were cancelled or timed out while they ran. The engine ends them before it notifies the worker.
     pub cancelled: u64,
-    /// Attempts that did not end within the grace period, that came when the worker accepted no more, or that ended and could
-    /// not be reported. The engine gives them to another worker half a minute after this one's last heartbeat.
+    /// The number of attempts that did not end within the grace period, that were assigned when the worker no longer accepted any, or
+    /// that ended and could not be reported. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
     pub unfinished: u64,
-    /// The first [thousand](Self::MAX_UNFINISHED_TASKS) of the unfinished attempts.
+    /// The first [1000](Self::MAX_UNFINISHED_TASKS) unfinished attempts.
     pub unfinished_tasks: Vec<UnfinishedTask>,
 }
 
-/// An attempt whose end the engine has not heard of.
+/// An attempt whose end was not reported to the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnfinishedTask {
-    /// Its run.
+    /// The run.
     pub run: RunId,
     /// The task.
     pub task: TaskId,
-    /// Which attempt, from 1.
+    /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// Whether its work was done, and only the report was lost.
+    /// Whether the task's code has ended, and only the report was lost.
     pub finished: bool,
 }
 
 impl WorkerReport {
-    /// How many unfinished attempts are listed; the others are only counted.
+    /// The maximum number of [`unfinished_tasks`](Self::unfinished_tasks). Further attempts are only counted.
     pub const MAX_UNFINISHED_TASKS: usize = 1000;
 
-    /// The number of attempts that the worker was given.
+    /// Returns the number of attempts that were assigned to the worker.
     pub fn total(&self) -> u64 {
         self.completed + self.failed + self.cancelled + self.unfinished
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unfinished_attempts_are_all_counted_and_a_thousand_are_listed() {
+    fn all_unfinished_attempts_are_counted_and_1000_are_listed() {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let mut report = WorkerReport { completed: 2, failed: 1, ..WorkerReport::default() };
         for attempt in 1..=1500 {

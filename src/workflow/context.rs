@@ -1,4 +1,4 @@
-//! What a task is given beside its input.
+//! The context of a task.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +17,8 @@ use crate::model::{Payload, RunId, TaskId, attempt_number, metadata};
 use crate::rpc::grpc_types::Action;
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 
-/// What a task is given beside its input: who it is, what happened before it, whether it is still wanted, and a way to
-/// start child runs. Cheap to clone.
+/// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs. It is cheap
+/// to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 /// let poll: Task<(), u32> = Task::new("poll", async |(): (), context: Context| {
 ///     tokio::select! {
 ///         () = tokio::time::sleep(Duration::from_secs(60)) => {}
-///         () = context.cancelled() => {} // a moment to tidy up
+///         () = context.cancelled() => {} // clean up here
 ///     }
 ///     Ok(context.attempt())
 /// });
@@ -80,21 +80,21 @@ impl Context {
         self.0.action.task_name()
     }
 
-    /// Which attempt this is, from 1.
+    /// Returns the number of this attempt, starting at 1.
     pub fn attempt(&self) -> u32 {
         attempt_number(self.0.action.retry_count())
     }
 
-    /// The run's metadata, without the keys that the engine and this crate added. Read anew at each call.
+    /// Returns the run's metadata, without the keys that the engine and this crate added. It is parsed at each call.
     pub fn metadata(&self) -> BTreeMap<String, Value> {
         metadata::split(serde_json::from_str(self.0.action.metadata()).unwrap_or_default()).0
     }
 
-    /// What an earlier task of the run ended with, by the task's name. Read anew at each call.
+    /// Returns the output of a parent task by its name. It is parsed at each call.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if no such task has ended before this one;
-    /// [`Decode`](ErrorKind::Decode) if what it ended with does not fit the type.
+    /// [`NotFound`](ErrorKind::NotFound) if no such task has ended before this one.
+    /// [`Decode`](ErrorKind::Decode) if the output does not match the type.
     pub fn parent_output<T: DeserializeOwned>(&self, task: &str) -> Result<T> {
         let others = self.others()?;
         let output = others.parents.as_ref().and_then(|parents| parents.get(task)).ok_or_else(|| {
@@ -103,10 +103,10 @@ impl Context {
         Payload::output(output.get()).parse()
     }
 
-    /// Why other tasks of the run failed, by their names: for the task that runs on a failure.
+    /// Returns the error texts of the failed tasks of the run by task name, for the on-failure task.
     ///
     /// # Errors
-    /// [`Decode`](ErrorKind::Decode) if the engine's text cannot be read.
+    /// [`Decode`](ErrorKind::Decode) if the engine's JSON cannot be parsed.
     pub fn errors(&self) -> Result<BTreeMap<String, String>> {
         Ok(self.others()?.step_run_errors.unwrap_or_default())
     }
@@ -116,12 +116,11 @@ impl Context {
             .map_err(|error| Error::new(ErrorKind::Decode, "cannot read the assignment's payload").with_source(error))
     }
 
-    /// Prepares a child run: it knows this task as its parent, and inherits the run's metadata.
+    /// Prepares a child run, which is linked to this task and inherits the run's metadata.
     ///
-    /// A task that is tried again does not start its children again: the n-th child of a task is the same run in each
-    /// attempt, whatever its input or workflow is. So call [`start`](RunBuilder::start) in the same order each time, or give
-    /// children [keys](RunBuilder::child_key); those are not counted. Clones of the context, in tasks spawned by this one,
-    /// count on together.
+    /// A retry of the task does not start its children again: the n-th child of a task is the same run in each attempt, even if its input
+    /// or workflow differs. So call [`start`](RunBuilder::start) in the same order in each attempt, or set
+    /// [keys](RunBuilder::child_key); children with keys are not numbered. Clones of the context share one counter.
     ///
     /// ```
     /// # use hatchet::{Context, Task};
@@ -152,22 +151,22 @@ impl Context {
         Parent { run: *run, task: *task, next: Arc::clone(next_child), again: self.attempt() > 1 }
     }
 
-    /// The client that the worker works with. Runs that are started through it, and not through the context, are not
-    /// children.
+    /// Returns the client of the worker. Runs that are started through it, and not through the context, are not children.
     pub fn client(&self) -> &Client {
         &self.0.client
     }
 
-    /// Resolves when the attempt is no longer wanted: it was cancelled, it has timed out, or the worker is shutting down
-    /// and its grace is over. A task that goes on is dropped shortly afterwards, at its next await.
+    /// Resolves when the attempt must stop: it was cancelled, it has timed out, or the worker is shutting down and its grace period is
+    /// over. A task that continues is dropped at its next await after the worker's
+    /// [`cancel_grace`](crate::WorkerBuilder::cancel_grace).
     ///
     /// # Cancel safety
-    /// Dropping the future is safe.
+    /// This method is cancel safe: it can be called again.
     pub async fn cancelled(&self) {
         self.0.cancelled.cancelled().await;
     }
 
-    /// Whether the attempt is no longer wanted; for work between awaits.
+    /// Returns whether the attempt must stop, for code between awaits.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.is_cancelled()
     }

@@ -1,4 +1,4 @@
-//! A workflow of several tasks.
+//! A workflow with several tasks (a DAG).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,10 +12,10 @@ use super::task::Task;
 use crate::model::Priority;
 use crate::run::Runnable;
 
-/// A workflow of several tasks, of which each begins when those that it follows have completed. All of them get the run's
-/// input; what an earlier one ended with, a later one finds in its [`Context`](crate::Context::parent_output).
+/// A workflow with several tasks (a DAG). Each task starts when its parents have completed. All tasks receive the input of the run.
+/// A task reads the outputs of its parents with [`Context::parent_output`](crate::Context::parent_output).
 ///
-/// A run of it ends with an object of what its tasks ended with, by their names: that is `O`.
+/// The output of a run, `O`, is an object with the outputs of the tasks by task name.
 ///
 /// ```
 /// use hatchet::{Context, Task, Workflow};
@@ -43,8 +43,8 @@ pub struct Workflow<I, O = serde_json::Value> {
 }
 
 impl<I> Workflow<I> {
-    /// A workflow without tasks. Names are as those of [tasks](Task::new). Its tasks say what its input is, and
-    /// [`typed`](Self::typed) what its runs end with.
+    /// Creates a workflow without tasks. The rules for names are those of [tasks](Task::new). The tasks determine the input type, and
+    /// [`typed`](Self::typed) sets the output type.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -58,20 +58,20 @@ impl<I> Workflow<I> {
 }
 
 impl<I, O> Workflow<I, O> {
-    /// The same workflow, with another type of what its runs end with: an object of what the tasks ended with, by their names.
+    /// Sets the output type of runs: an object with the outputs of the tasks by task name.
     #[must_use]
     pub fn typed<T>(self) -> Workflow<I, T> {
         let Self { name, rules, tasks, on_failure, problems, types: _ } = self;
         Workflow { name, rules, tasks, on_failure, problems, types: PhantomData }
     }
 
-    /// Adds a task that begins at once.
+    /// Adds a task without parents.
     #[must_use]
     pub fn task<TO>(self, task: &Task<I, TO>) -> Self {
         self.task_after(task, std::iter::empty::<String>())
     }
 
-    /// Adds a task that begins when all of these have completed.
+    /// Adds a task that starts when all of its parents have completed.
     #[must_use]
     pub fn task_after<TO>(mut self, task: &Task<I, TO>, parents: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.check(task);
@@ -80,25 +80,26 @@ impl<I, O> Workflow<I, O> {
         self
     }
 
-    /// The task that runs when another has failed. It finds out why in its [`Context`](crate::Context::errors). Tasks after
-    /// the one that failed read as cancelled; where none has failed, this one reads as completed, with `{"skipped":true}`.
+    /// Sets the task that runs when another task has failed. [`Context::errors`](crate::Context::errors) returns the errors of the
+    /// failed tasks. The engine shows tasks after a failed task as cancelled. If no task has failed, it shows this task as completed
+    /// with the output `{"skipped":true}`.
     #[must_use]
     pub fn on_failure<TO>(mut self, task: &Task<I, TO>) -> Self {
         self.check(task);
         if self.on_failure.replace(Arc::clone(task.definition())).is_some() {
-            self.problems.push(format!("workflow {:?}: it has two tasks for failures, accepted: one", self.name));
+            self.problems.push(format!("workflow {:?}: found two on_failure tasks, accepted: one", self.name));
         }
         self
     }
 
-    /// The priority of runs that are started without one.
+    /// Sets the priority of runs that are started without one.
     #[must_use]
     pub fn default_priority(mut self, priority: Priority) -> Self {
         self.rules.default_priority = Some(priority);
         self
     }
 
-    /// What the dashboard says about it.
+    /// Sets the description that the dashboard shows.
     #[must_use]
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.rules.description = text.into();
@@ -110,16 +111,16 @@ impl<I, O> Workflow<I, O> {
         self
     }
 
-    /// The workflow's name.
+    /// Returns the name of the workflow.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What a task says about itself as a workflow would be lost here, in silence.
+    /// Records a problem if a task has options that apply to workflows only: they would be ignored silently.
     fn check<TO>(&mut self, task: &Task<I, TO>) {
         if *task.rules() != Rules::default() {
             self.problems.push(format!(
-                "task {:?}: description, priority and what starts runs are the workflow's, not a task's",
+                "task {:?}: found a description, a priority or a trigger, accepted: these on the workflow",
                 task.name()
             ));
         }

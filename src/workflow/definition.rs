@@ -1,4 +1,4 @@
-//! A definition: checked as a whole, and in the server's words.
+//! A definition: its validation, and its conversion for the server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,21 +14,21 @@ use crate::model::name::{ACCEPTED, is_name};
 use crate::rpc::grpc_types::{NewTask, NewWorkflow};
 use crate::time::{LONGEST, duration_text};
 
-/// What a worker can be registered for: made of a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
+/// A definition that a worker can register. It is created from a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
 #[derive(Debug, Clone)]
 pub struct Definition {
     pub(crate) name: String,
     pub(crate) rules: Rules,
     pub(crate) tasks: Vec<Placed>,
-    /// The task that runs when another has failed.
+    /// The task that runs when another task has failed.
     pub(crate) on_failure: Option<Arc<TaskDefinition>>,
-    /// Whether it was made as a workflow, and not of a task alone.
+    /// Whether it was created from a workflow and not from a task.
     pub(crate) is_workflow: bool,
-    /// What was wrong before it was put together.
+    /// Problems that were found before the definition was created.
     pub(crate) problems: Vec<String>,
 }
 
-/// What holds for a workflow as a whole.
+/// The options of a workflow as a whole.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Rules {
     pub(crate) description: String,
@@ -36,15 +36,15 @@ pub(crate) struct Rules {
     pub(crate) triggers: Triggers,
 }
 
-/// A task in its place.
+/// A task and its parents.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed {
     pub(crate) task: Arc<TaskDefinition>,
-    /// The names of the tasks that it follows.
+    /// The names of its parents.
     pub(crate) parents: Vec<String>,
 }
 
-/// One task's rules and code.
+/// The options and the code of one task.
 #[derive(Clone)]
 pub(crate) struct TaskDefinition {
     pub(crate) name: String,
@@ -69,7 +69,7 @@ impl TaskDefinition {
         }
     }
 
-    /// Everything that the server would refuse, or answer with an internal error.
+    /// All problems that the server would refuse, or answer with an internal error.
     fn problems(&self) -> Vec<String> {
         let name = &self.name;
         let mut problems = Vec::new();
@@ -78,7 +78,7 @@ impl TaskDefinition {
                 problems.push(format!("task {name:?}: {problem}"));
             }
         };
-        check(is_name(name), format!("its name must be {ACCEPTED}"));
+        check(is_name(name), format!("name: found {name:?}, accepted: {ACCEPTED}"));
         check(
             i32::try_from(self.retries).is_ok(),
             format!("retries: found {}, accepted: at most {}", self.retries, i32::MAX),
@@ -97,8 +97,13 @@ impl TaskDefinition {
                 format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"),
             );
         }
-        if let Some(what) = self.handler.unusable_input() {
-            check(false, format!("its input type reads {what}, accepted: a type that reads a JSON object, or ()"));
+        if let Some(what) = self.handler.non_object_input() {
+            check(
+                false,
+                format!(
+                    "input type: found a type that deserializes from {what}, accepted: one that deserializes from a JSON object, or ()"
+                ),
+            );
         }
         for error in self.labels.keys().filter_map(|key| check_key(key).err()) {
             check(false, error.to_string());
@@ -123,57 +128,63 @@ impl TaskDefinition {
 }
 
 impl Definition {
-    /// All tasks, the one for failures too.
+    /// All tasks, including the on-failure task.
     pub(crate) fn all_tasks(&self) -> impl Iterator<Item = &Arc<TaskDefinition>> {
         self.tasks.iter().map(|placed| &placed.task).chain(&self.on_failure)
     }
 
-    /// Whether other tasks follow the one with this name.
+    /// Whether the task with this name is a parent of other tasks.
     pub(crate) fn has_followers(&self, task: &str) -> bool {
         self.tasks.iter().any(|placed| placed.parents.iter().any(|parent| parent == task))
     }
 
-    /// Everything that the server would refuse, or answer with an internal error.
+    /// All problems that the server would refuse, or answer with an internal error.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
         let mut add = |problem: String| problems.push(format!("workflow {:?}: {problem}", self.name));
         if !is_name(&self.name) && !self.all_tasks().any(|task| task.name == self.name) {
-            add(format!("its name must be {ACCEPTED}"));
+            add(format!("name: found {:?}, accepted: {ACCEPTED}", self.name));
         }
         self.rules.triggers.problems().into_iter().for_each(&mut add);
         if self.tasks.is_empty() {
-            add("it has no tasks".into());
+            add("found no tasks, accepted: at least one".into());
         }
-        // The server knows no other difference between a task and a workflow of one task.
+        // The server distinguishes a task from a workflow with one task by the name only.
         if let ([only], None, true) = (self.tasks.as_slice(), &self.on_failure, self.is_workflow)
             && only.task.name == self.name
         {
-            add("its only task has its name: register the task, or give it another name".into());
+            add(
+                "found one task with the workflow's own name, accepted: another name, or the task registered by itself"
+                    .into(),
+            );
         }
         let mut names = BTreeSet::new();
         for task in self.all_tasks() {
             if !names.insert(task.name.to_lowercase()) {
-                add(format!("two tasks are called {:?}, or differ only in case", task.name));
+                add(format!(
+                    "found two tasks with the name {:?}, accepted: names that differ in more than case",
+                    task.name
+                ));
             }
         }
         for Placed { task, parents } in &self.tasks {
             for (at, parent) in parents.iter().enumerate() {
                 if !self.tasks.iter().any(|other| other.task.name == *parent) {
-                    add(format!("task {:?} follows {parent:?}, which is not one of its tasks", task.name));
+                    add(format!("task {:?}: found the parent {parent:?}, accepted: tasks of the workflow", task.name));
                 }
                 if parents.iter().take(at).any(|other| other == parent) {
-                    add(format!("task {:?} follows {parent:?} twice", task.name));
+                    add(format!("task {:?}: found the parent {parent:?} twice, accepted: once", task.name));
                 }
             }
         }
         if let Some(name) = self.in_a_circle() {
-            add(format!("task {name:?} follows itself, directly or through others"));
+            add(format!("task {name:?}: found a cycle of parents, accepted: an acyclic graph"));
         }
         problems.extend(self.all_tasks().flat_map(|task| task.problems()));
         problems
     }
 
-    /// A task that can never begin.
+    /// A task that can never start.
     fn in_a_circle(&self) -> Option<&str> {
         let known = |name: &str| self.tasks.iter().any(|placed| placed.task.name == name);
         let mut waiting: BTreeMap<&str, Vec<&str>> = self
@@ -199,7 +210,7 @@ impl Definition {
         }
     }
 
-    /// The name by which workers are found for a task. The server lowers it, and chokes on some capitals.
+    /// The action name of a task. The server converts it to lower case, and fails on some upper-case letters.
     pub(crate) fn action(&self, client: &Client, task: &TaskDefinition) -> String {
         format!("{}:{}", client.prefixed(&self.name), task.name).to_lowercase()
     }
@@ -261,19 +272,22 @@ mod tests {
             .on_failure(&task("b"));
         let problems = Definition::from(&bad).problems().join("\n");
         for text in [
-            "its name must be",
-            "two tasks are called \"A\"",
-            "two tasks are called \"b\"",
-            "task \"b\" follows \"a\" twice",
-            "follows \"nobody\"",
-            "task \"a\" follows itself",
-            "task \"urgent\": description, priority and what starts runs are the workflow's",
+            "name: found \"b d\", accepted: letters",
+            "found two tasks with the name \"A\"",
+            "found two tasks with the name \"b\"",
+            "task \"b\": found the parent \"a\" twice",
+            "found the parent \"nobody\"",
+            "task \"a\": found a cycle",
+            "task \"urgent\": found a description, a priority or a trigger",
         ] {
             assert!(problems.contains(text), "{text}: {problems}");
         }
-        assert!(Definition::from(&Workflow::<()>::new("none")).problems()[0].ends_with("it has no tasks"));
+        assert!(
+            Definition::from(&Workflow::<()>::new("none")).problems()[0]
+                .ends_with("found no tasks, accepted: at least one")
+        );
         let same: Workflow<()> = Workflow::new("same").task(&task("same"));
-        assert!(Definition::from(&same).problems()[0].contains("its only task has its name"));
+        assert!(Definition::from(&same).problems()[0].contains("found one task with the workflow's own name"));
     }
 
     proptest! {

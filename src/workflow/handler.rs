@@ -89,11 +89,11 @@ type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
 
 /// A task's code: JSON in, JSON out.
 pub(crate) trait Handler: Send + Sync {
-    /// Runs it on the payload of an assignment. `has_followers`: what it ends with is given to other tasks, too.
+    /// Runs the code on the payload of an assignment. `has_followers`: whether other tasks receive its output.
     fn run(&self, payload: &str, context: Context, has_followers: bool) -> Running;
 
-    /// What its input type reads, if that is never a JSON object.
-    fn unusable_input(&self) -> Option<&'static str>;
+    /// What the input type deserializes from, if that is never a JSON object.
+    fn non_object_input(&self) -> Option<&'static str>;
 }
 
 pub(super) struct Typed<F, I, O> {
@@ -129,7 +129,7 @@ where
         }
     }
 
-    fn unusable_input(&self) -> Option<&'static str> {
+    fn non_object_input(&self) -> Option<&'static str> {
         never_an_object::<I>()
     }
 }

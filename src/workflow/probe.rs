@@ -1,34 +1,34 @@
-//! Finding out, without a value, whether a type can be read from a JSON object.
+//! Determines, without a value, whether a type can be deserialized from a JSON object.
 //!
-//! The engine keeps inputs that are objects and nothing else. A task whose input type reads something else would fail at its
-//! first run, so the type is asked for what it wants to be given.
+//! The engine stores no inputs other than objects. A task with another input type would fail at its first run, so the
+//! probe checks which kind of value the type requests from its deserializer.
 
 use std::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// What a type reads, if that is never a JSON object.
+/// What a type deserializes from, if that is never a JSON object.
 pub(super) fn never_an_object<T: DeserializeOwned>() -> Option<&'static str> {
-    // This is code of the user's: if it panics, it does so again when it is given an input, where it fails the task.
+    // This is user code. If it panics, it panics again when it deserializes an input, where it fails the task.
     match std::panic::catch_unwind(|| T::deserialize(Probe).err()) {
         Ok(Some(Answer::Never(what))) => Some(what),
         _ => None,
     }
 }
 
-/// Why the probe did not give a value.
+/// The error of the probe.
 #[derive(Debug)]
 enum Answer {
-    /// The type wants this, which no object is.
+    /// The type requests this, which is never an object.
     Never(&'static str),
-    /// It may read an object.
+    /// The type may accept an object.
     Maybe,
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is no value to read")
+        f.write_str("the probe has no value")
     }
 }
 
@@ -89,14 +89,14 @@ impl<'de> Deserializer<'de> for Probe {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Answer> {
-        // Raw JSON passes through `serde_json` as a newtype, and can be anything.
+        // `serde_json` represents raw JSON as a newtype, which can be any value.
         if name.starts_with("$serde_json::") {
             return Err(Answer::Maybe);
         }
         visitor.visit_newtype_struct(self)
     }
 
-    // `None` reads an empty object as `()` does, and `Some` what is in it.
+    // `None` deserializes from an empty object as `()` does, and `Some` from the inner type.
     forward_to_deserialize_any! { option unit unit_struct map struct enum identifier ignored_any }
 }
 
@@ -111,26 +111,26 @@ mod tests {
     use super::*;
 
     #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only its shape is looked at")]
+    #[expect(dead_code, reason = "only its shape matters")]
     struct Named {
         n: u32,
     }
 
     #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only its shape is looked at")]
+    #[expect(dead_code, reason = "only its shape matters")]
     struct Number(u32);
 
     #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only its shape is looked at")]
+    #[expect(dead_code, reason = "only its shape matters")]
     struct Around(Named);
 
     #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only its shape is looked at")]
+    #[expect(dead_code, reason = "only its shape matters")]
     struct Pair(u32, u32);
 
     #[derive(Deserialize)]
     #[serde(untagged)]
-    #[expect(dead_code, reason = "only its shape is looked at")]
+    #[expect(dead_code, reason = "only its shape matters")]
     enum Either {
         Named(Named),
         Number(u32),
@@ -138,13 +138,13 @@ mod tests {
 
     #[derive(Deserialize)]
     #[serde(tag = "kind")]
-    #[expect(dead_code, reason = "only its shape is looked at")]
+    #[expect(dead_code, reason = "only its shape matters")]
     enum Tagged {
         Named(Named),
     }
 
     #[test]
-    fn what_never_reads_an_object_is_known() {
+    fn types_that_never_accept_objects_are_detected() {
         assert_eq!(never_an_object::<u32>(), Some("a number"));
         assert_eq!(never_an_object::<Number>(), Some("a number"));
         assert_eq!(never_an_object::<bool>(), Some("a boolean"));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_read_an_object_is_left_alone() {
+    fn types_that_may_accept_objects_are_allowed() {
         assert_eq!(never_an_object::<()>(), None);
         assert_eq!(never_an_object::<Named>(), None);
         assert_eq!(never_an_object::<Around>(), None);

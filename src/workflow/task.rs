@@ -1,4 +1,4 @@
-//! A task, which is also a workflow of one task.
+//! A task, which is also a workflow with one task.
 
 use std::fmt;
 use std::future::Future;
@@ -15,8 +15,8 @@ use super::handler::{TaskResult, Typed};
 use crate::model::Priority;
 use crate::run::Runnable;
 
-/// A task: its code, and the rules it runs by. It is a workflow of its own, by the same name, or one of several in a
-/// [`Workflow`](crate::Workflow). Cheap to clone.
+/// A task: its code and its options. It is registered as a workflow of the same name, or added to a
+/// [`Workflow`](crate::Workflow). It is cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,7 +36,7 @@ use crate::run::Runnable;
 /// .timeout(Duration::from_secs(30));
 /// ```
 ///
-/// A closure that uses something from around it owns a clone for each call:
+/// A closure that captures variables clones them for each call:
 /// `move |input: Greeting, _: Context| { let pool = pool.clone(); async move { .. } }`.
 pub struct Task<I, O> {
     definition: Arc<TaskDefinition>,
@@ -49,16 +49,16 @@ where
     I: DeserializeOwned + 'static,
     O: Serialize + 'static,
 {
-    /// A task with this name and this code.
+    /// Creates a task with this name and this code.
     ///
-    /// The input is a type that reads a JSON object, or `()`: the engine keeps nothing else, so a task with another is refused
-    /// when a worker is built with it. The output can be any type that serde writes. To start runs of the task, the input must
-    /// be [`Serialize`] and the output [`DeserializeOwned`], too.
+    /// The input type must deserialize from a JSON object, or be `()`, because the engine stores no other inputs.
+    /// [`WorkerBuilder::build`](crate::WorkerBuilder::build) refuses a task with another input type. The output can be any type that
+    /// serde serializes. To start runs of the task, the input must also be [`Serialize`] and the output [`DeserializeOwned`].
     ///
-    /// An output must not have NaN, infinities, or U+0000 in it; a task that ends with one fails. If other tasks follow this one
-    /// in a workflow, neither must it have integers beyond ±2^53, since the engine passes numbers on as doubles.
+    /// An output must not contain NaN, infinities or U+0000; otherwise the task fails. If other tasks of a workflow receive the output,
+    /// it must not contain integers beyond ±2^53 either, because the engine passes numbers on as doubles.
     ///
-    /// Names are letters, digits, `.`, `-` and `_`; a name that is not is refused when a worker is built with the task.
+    /// A name consists of letters, digits, `.`, `-` and `_`. [`WorkerBuilder::build`](crate::WorkerBuilder::build) refuses other names.
     pub fn new<F, R>(name: impl Into<String>, code: F) -> Self
     where
         F: Fn(I, Context) -> R + Send + Sync + 'static,
@@ -75,53 +75,54 @@ impl<I, O> Task<I, O> {
         self
     }
 
-    /// How often it is tried again after a failure or a timeout; 0 by default.
+    /// Sets how often the task is retried after a failure or a timeout. The default is 0.
     #[must_use]
     pub fn retries(self, retries: u32) -> Self {
         self.with(|definition| definition.retries = retries)
     }
 
-    /// How long one attempt may take, from when a worker has it; 60 seconds by default, as in the other SDKs.
+    /// Sets the execution timeout of one attempt, from its assignment to a worker. The default is 60 seconds, as in the other SDKs. It
+    /// must be over 0 and at most ten years.
     ///
-    /// The engine looks about once a second, so an attempt may have a second more. When it is over, and there is a retry, that
-    /// begins as soon as the code of this attempt has ended: it is told, and dropped when the worker's
-    /// [`cancel_grace`](crate::WorkerBuilder::cancel_grace) is over. The next attempt's time runs meanwhile, so code that
-    /// heeds [`Context::cancelled`](crate::Context::cancelled) leaves it more.
+    /// The engine checks timeouts about once per second, so an attempt may run up to a second longer. After a timeout, the attempt is
+    /// cancelled, and dropped when the worker's [`cancel_grace`](crate::WorkerBuilder::cancel_grace) is over. A retry starts when the
+    /// code of this attempt has ended. The timeout of the retry already runs in the meantime, so code that reacts to
+    /// [`Context::cancelled`](crate::Context::cancelled) leaves the retry more time.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|definition| definition.timeout = timeout)
     }
 
-    /// How long it may wait for a worker, each attempt anew; 5 minutes by default.
+    /// Sets how long each attempt may wait for a worker. The default is 5 minutes. It must be over 0 and at most ten years.
     #[must_use]
     pub fn schedule_timeout(self, timeout: Duration) -> Self {
         self.with(|definition| definition.schedule_timeout = timeout)
     }
 
-    /// How long to wait before a retry: `factor` seconds before the first, and for each further one `factor` times as
-    /// long, up to `longest`. By default there is no pause. The factor is 1 to 1000, the longest pause 1 second to a day.
+    /// Sets the exponential backoff: the engine waits `factor` seconds before the first retry, and `factor` times as long before each
+    /// further one, up to `longest`. By default, it retries immediately. The factor must be 1 to 1000, and `longest` 1 second to 1 day.
     ///
-    /// The engine looks at the queue of a task that waited now and then: half a minute may pass on top.
+    /// The engine checks the queue of waiting tasks only from time to time, which may add up to 30 seconds.
     #[must_use]
     pub fn backoff(self, factor: f32, longest: Duration) -> Self {
         self.with(|definition| definition.backoff = Some((factor, longest)))
     }
 
-    /// The priority of runs that are started without one.
+    /// Sets the priority of runs that are started without one.
     #[must_use]
     pub fn default_priority(mut self, priority: Priority) -> Self {
         self.rules.default_priority = Some(priority);
         self
     }
 
-    /// What the dashboard says about it.
+    /// Sets the description that the dashboard shows.
     #[must_use]
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.rules.description = text.into();
         self
     }
 
-    /// The task's name.
+    /// Returns the name of the task.
     pub fn name(&self) -> &str {
         &self.definition.name
     }

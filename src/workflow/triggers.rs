@@ -39,7 +39,7 @@ impl Triggers {
                 problems.push(format!("event: found the key {key:?}, accepted: a text without U+0000"));
             }
             if self.events.iter().take(at).any(|other| other == key) {
-                problems.push(format!("event: the key {key:?} is given twice, accepted: once"));
+                problems.push(format!("event: found the key {key:?} twice, accepted: once"));
             }
         }
         for (at, cron) in self.crons.iter().enumerate() {
@@ -48,7 +48,7 @@ impl Triggers {
                 problems.push(format!("cron: {problem} (in {cron:?})"));
             }
             if self.crons.iter().take(at).any(|other| other == cron) {
-                problems.push(format!("cron: {cron:?} is given twice, accepted: once"));
+                problems.push(format!("cron: found {cron:?} twice, accepted: once"));
             }
         }
         if let Some(Err(problem)) = &self.cron_input {
@@ -179,10 +179,10 @@ mod tests {
         let problems = Definition::from(&bad).problems();
         for text in [
             "event: found the key \"\"",
-            "\"a\" is given twice",
+            "\"a\" twice",
             "found 1 fields, accepted: 5, or 6 with seconds first (in \"@daily\")",
             "found \"7\" as its weekday, accepted: 0 to 6, *, lists, ranges and steps (in \"0 9 * * 7\")",
-            "\"* * * * *\" is given twice",
+            "\"* * * * *\" twice",
             "cron: invalid input: found 1, accepted: a JSON object",
             "idempotency: found 0ns",
             "invalid label",

@@ -169,7 +169,7 @@ async fn c12_bad_events_are_refused_before_anything_is_sent(world: World) {
     let (key, fine) = (world.name("k"), json!({}));
     let refusals = [
         (hatchet.push_event("", &fine).send().await.unwrap_err(), "invalid event key: found an empty text"),
-        (hatchet.push_event("a\0", &fine).send().await.unwrap_err(), "invalid event key: it has the character U+0000"),
+        (hatchet.push_event("a\0", &fine).send().await.unwrap_err(), "invalid event key: found the character U+0000"),
         (hatchet.push_event(&key, &fine).scope("\0").send().await.unwrap_err(), "invalid event scope"),
         (
             hatchet.push_event(&key, &[1]).send().await.unwrap_err(),

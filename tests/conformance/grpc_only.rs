@@ -100,6 +100,6 @@ async fn c13_what_needs_rest_fails_soon_and_says_so(world: World) {
     assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
     let error = run.outcome().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("only the REST API can tell whether it was cancelled"), "{error}");
+    assert!(error.to_string().contains("only the REST API can report whether it was cancelled"), "{error}");
     worker.shutdown().await;
 }

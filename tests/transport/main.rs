@@ -1,4 +1,4 @@
-//! What the client makes of servers that do not answer as they should. Real time, since real sockets are the subject.
+//! Clients with misbehaving servers. Uses real time, because real sockets are the subject.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! TLS where the server has none, none where it has, and the wrong one of two ports: said at once, with what to change.
+//! TLS to a plain-text server, plain text to a TLS server, and swapped ports are reported immediately, with the setting to change.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::servers::{Plain, Stage, chain, raw_server, stage, tls_server};
 
-/// Nobody waits longer than this for what cannot change.
+/// The maximum duration of a permanent failure.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 async fn by_grpc(config: ConfigBuilder) -> Error {
@@ -31,7 +31,7 @@ fn rest_at(stage: &Stage, scheme: &str, address: SocketAddr) -> ConfigBuilder {
     stage.config.clone().server_url(format!("{scheme}://localhost:{}", address.port()))
 }
 
-/// An error that came at once, after one connection or the few that it takes to find out.
+/// Checks that an error was returned immediately, after one connection or the few that the detection needs.
 fn assert_hopeless(error: &Error, begun: Instant, connections: Option<&Arc<AtomicUsize>>, expected: &str) {
     assert!(begun.elapsed() < AT_ONCE, "{:?}: {error:?}", begun.elapsed());
     assert!(error.to_string().contains(expected), "{error:?}");
@@ -43,7 +43,7 @@ fn assert_hopeless(error: &Error, begun: Instant, connections: Option<&Arc<Atomi
 }
 
 #[tokio::test]
-async fn tls_where_the_server_has_none() {
+async fn tls_to_a_plain_text_server() {
     let stage = stage().await;
     let (grpc, rest) = stage.engine.addresses().unwrap();
     let (raw, connections) = raw_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").await;
@@ -61,7 +61,7 @@ async fn tls_where_the_server_has_none() {
 }
 
 #[tokio::test]
-async fn no_tls_where_the_server_expects_it() {
+async fn plain_text_to_a_tls_server() {
     let stage = stage().await;
     for plain in [Plain::Alert, Plain::Close, Plain::Say] {
         let (address, connections) = tls_server(plain).await;
@@ -88,9 +88,9 @@ async fn the_port_of_the_other_api() {
     assert_hopeless(&error, begun, None, "speaks HTTP/2 only, as gRPC does");
 }
 
-/// A worker must not wait for what cannot come.
+/// A worker must not retry a permanent failure.
 #[tokio::test]
-async fn a_worker_does_not_start_where_tls_is_expected() {
+async fn workers_do_not_start_if_the_server_expects_tls() {
     let stage = stage().await;
     let (address, _) = tls_server(Plain::Close).await;
     let hatchet = Client::new(grpc_at(&stage, address, TlsStrategy::None).build().unwrap()).unwrap();
@@ -99,9 +99,9 @@ async fn a_worker_does_not_start_where_tls_is_expected() {
     assert_hopeless(&error, begun, None, "HATCHET_CLIENT_TLS_STRATEGY=tls");
 }
 
-/// A server that is going down also closes connections without a word. That is tried again, and nothing is claimed.
+/// A server that shuts down also closes connections silently. Such calls are retried, and the error does not mention TLS.
 #[tokio::test]
-async fn a_server_that_closes_without_a_word_is_tried_again() {
+async fn silently_closed_connections_are_retried() {
     let stage = stage().await;
     let (address, connections) = raw_server(b"").await;
     let short = Duration::from_millis(500);
@@ -109,7 +109,7 @@ async fn a_server_that_closes_without_a_word_is_tried_again() {
         by_grpc(grpc_at(&stage, address, TlsStrategy::None).rpc_timeout(short)).await,
         by_rest(rest_at(&stage, "http", address).rpc_timeout(short)).await,
     ] {
-        // Whether the deadline comes during a try or between two is chance.
+        // The deadline may pass during a try or between two.
         assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
         assert!(error.is_transient(), "{error:?}");
         assert!(!chain(&error).contains("TLS"), "{error:?}");

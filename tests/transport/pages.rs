@@ -1,4 +1,4 @@
-//! Error pages of proxies, where gRPC or JSON was expected.
+//! Error pages from proxies instead of gRPC or JSON.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -14,7 +14,7 @@ const BODIES: [(Option<&str>, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn a_page_where_grpc_was_asked_for_is_classed_by_its_status() {
+async fn error_pages_instead_of_grpc_are_classified_by_status() {
     let stage = stage().await;
     for (status, kind, transient, unsent) in [
         (401, ErrorKind::Unauthenticated, false, true),
@@ -33,7 +33,7 @@ async fn a_page_where_grpc_was_asked_for_is_classed_by_its_status() {
             let seen = (error.kind(), error.is_transient(), error.never_reached_server());
             assert_eq!(seen, (kind, transient, unsent), "{status} {body:?} {error:?}");
             assert_eq!(error.answer(), Some(Answer::Http(status)), "{error:?}");
-            assert!(error.to_string().contains("likely by a proxy"), "{error}");
+            assert!(error.to_string().contains("probably from a proxy"), "{error}");
             assert_eq!(error.to_string().contains("an error page"), !body.is_empty(), "{error}");
             assert_eq!(requests.load(SeqCst), 1, "{status}: it is not to be asked again for a minute");
         }
@@ -41,35 +41,35 @@ async fn a_page_where_grpc_was_asked_for_is_classed_by_its_status() {
 }
 
 #[tokio::test]
-async fn a_page_with_status_200_is_no_answer() {
+async fn pages_with_status_200_are_errors() {
     let stage = stage().await;
     let act = Act::Page { status: 200, content_type: Some("text/html"), body: "<title>Sign in</title>" };
     let error = stage.trigger(grpc_server(act).await.0).await;
     assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Decode, false), "{error:?}");
     assert!(
-        error.to_string().ends_with("HTTP 200 OK (text/html), likely by another server or a proxy: Sign in"),
+        error.to_string().ends_with("HTTP 200 OK (text/html), probably from another server or a proxy: Sign in"),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn a_page_where_json_was_asked_for_is_no_answer() {
+async fn pages_instead_of_json_are_errors() {
     let stage = stage().await;
     for (page, kind, text) in [
         (
             &b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/html\r\nserver: nginx\r\nretry-after: 60\r\nconnection: close\r\n\r\n<h1>503 Busy</h1>"[..],
             ErrorKind::Unavailable,
-            "HTTP 503 Service Unavailable (text/html), likely by a proxy (nginx): 503 Busy",
+            "HTTP 503 Service Unavailable (text/html), probably from a proxy (nginx): 503 Busy",
         ),
         (
             b"HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<h1>no such page</h1>",
             ErrorKind::Unimplemented,
-            "HTTP 404 Not Found (text/html), likely by a proxy: no such page",
+            "HTTP 404 Not Found (text/html), probably from a proxy: no such page",
         ),
         (
             b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<!doctype html><title>Dashboard</title>",
             ErrorKind::Decode,
-            "HTTP 200 OK (text/html), likely by another server or a proxy: Dashboard",
+            "HTTP 200 OK (text/html), probably from another server or a proxy: Dashboard",
         ),
     ] {
         let (address, _) = raw_server(page).await;

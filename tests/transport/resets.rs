@@ -1,4 +1,4 @@
-//! Calls that were read by the server and not answered.
+//! Calls that the server has read but not answered.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -24,9 +24,9 @@ const REASONS: [Reason; 14] = [
     Reason::HTTP_1_1_REQUIRED,
 ];
 
-/// A trigger that the server has read, and then broken off in any way but one, is sent once and may have happened.
+/// A trigger that the server has read and then interrupted, in any way but one, is not retried and may have been processed.
 #[tokio::test]
-async fn a_trigger_that_is_reset_is_sent_once_and_may_have_happened() {
+async fn triggers_are_not_retried_after_a_reset() {
     let stage = stage().await;
     let resets = REASONS.into_iter().filter(|reason| *reason != Reason::REFUSED_STREAM).map(Act::Reset);
     let late = REASONS.into_iter().map(Act::ResetAfterHeaders);
@@ -41,9 +41,9 @@ async fn a_trigger_that_is_reset_is_sent_once_and_may_have_happened() {
     }
 }
 
-/// `REFUSED_STREAM` says that nothing was done, so the trigger is sent again.
+/// `REFUSED_STREAM` means that the call was not processed, so the trigger is retried.
 #[tokio::test]
-async fn a_trigger_that_is_refused_unprocessed_is_sent_again() {
+async fn triggers_are_retried_after_refused_stream() {
     let stage = stage().await;
     let rejected = Act::Status { code: 3, in_trailers: false, details: None };
     let (address, requests) = grpc_server(Act::RefuseBefore(2, Box::new(rejected))).await;
@@ -51,9 +51,9 @@ async fn a_trigger_that_is_refused_unprocessed_is_sent_again() {
     assert_eq!((error.kind(), requests.load(SeqCst)), (ErrorKind::Rejected, 3), "{error:?}");
 }
 
-/// A status over the wire is an answer, wherever it is.
+/// A status over the wire is a response, in headers or in trailers.
 #[tokio::test]
-async fn a_status_over_the_wire_is_the_servers_answer() {
+async fn statuses_over_the_wire_are_the_servers() {
     let stage = stage().await;
     for in_trailers in [false, true] {
         for (code, kind, unsent) in [
@@ -72,9 +72,9 @@ async fn a_status_over_the_wire_is_the_servers_answer() {
     }
 }
 
-/// Details that are no base64 would be a panic of tonic's.
+/// tonic panics if the details are not base64.
 #[tokio::test]
-async fn details_that_cannot_be_read_are_left_out() {
+async fn invalid_status_details_are_dropped() {
     let stage = stage().await;
     for in_trailers in [false, true] {
         let act = Act::Status { code: 13, in_trailers, details: Some("%%%") };
@@ -84,7 +84,7 @@ async fn details_that_cannot_be_read_are_left_out() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_was_given() {
+async fn undecodable_responses_count_as_processed() {
     let stage = stage().await;
     let (address, requests) = grpc_server(Act::Garbage).await;
     let error = stage.trigger(address).await;

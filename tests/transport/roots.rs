@@ -1,4 +1,4 @@
-//! The certificates of the machine: read at the first connection, and not by [`Client::new`].
+//! The root certificates of the machine are read at the first connection, and not by [`Client::new`].
 
 use std::process::Command;
 
@@ -6,13 +6,13 @@ use hatchet::{Client, ErrorKind, TlsStrategy, Window};
 
 use crate::servers::{Plain, chain, stage, tls_server};
 
-/// Set in the process that has no certificates.
+/// Set in the process without certificates.
 const CHILD: &str = "HATCHET_TEST_WITHOUT_ROOTS";
 
 #[tokio::test]
-async fn a_machine_without_roots_is_an_error_of_the_first_call() {
+async fn missing_root_certificates_fail_the_first_call() {
     if std::env::var_os(CHILD).is_none() {
-        let name = "roots::a_machine_without_roots_is_an_error_of_the_first_call";
+        let name = "roots::missing_root_certificates_fail_the_first_call";
         let child = Command::new(std::env::current_exe().unwrap())
             .args([name, "--exact"])
             .env(CHILD, "1")

@@ -1,4 +1,4 @@
-//! Clients and calls on runtimes that lack something, outside of all, and on one that has ended.
+//! Clients and calls without a runtime, on runtimes without timers or I/O, and after the runtime has shut down.
 
 use hatchet::{Client, ErrorKind, Window};
 use tokio::runtime::{Builder, Runtime};
@@ -12,13 +12,13 @@ fn setup() -> (Runtime, Stage) {
 }
 
 #[test]
-fn a_client_on_a_runtime_that_lacks_something_is_refused_and_not_a_panic() {
+fn clients_need_a_runtime_with_timers_and_io() {
     let (_runtime, stage) = setup();
     let client = || Client::new(stage.config.clone().build().unwrap());
     let bare = Builder::new_current_thread().build().unwrap();
     let timed = Builder::new_current_thread().enable_time().build().unwrap();
     for (error, lacks) in [
-        (client().unwrap_err(), "within a Tokio runtime"),
+        (client().unwrap_err(), "needs a Tokio runtime: call it from within one"),
         (bare.block_on(async { client().unwrap_err() }), "with timers"),
         (timed.block_on(async { client().unwrap_err() }), "with I/O"),
     ] {
@@ -28,7 +28,7 @@ fn a_client_on_a_runtime_that_lacks_something_is_refused_and_not_a_panic() {
 }
 
 #[test]
-fn a_call_on_a_runtime_that_lacks_timers_is_refused_and_not_a_panic() {
+fn calls_need_a_runtime_with_timers() {
     let (runtime, stage) = setup();
     let hatchet = runtime.block_on(async { Client::new(stage.config.clone().build().unwrap()).unwrap() });
     let bare = Builder::new_current_thread().build().unwrap();
@@ -36,7 +36,8 @@ fn a_call_on_a_runtime_that_lacks_timers_is_refused_and_not_a_panic() {
     assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error:?}");
 }
 
-/// Connections live where the client was made, so a caller's runtime needs no I/O and may end at any time.
+/// Connections live on the runtime on which the client was created, so a caller's runtime needs no I/O and may shut down at any
+/// time.
 #[test]
 fn calls_may_come_from_any_runtime() {
     let (runtime, stage) = setup();
@@ -50,7 +51,7 @@ fn calls_may_come_from_any_runtime() {
 }
 
 #[test]
-fn calls_of_a_client_whose_runtime_has_ended_say_so() {
+fn calls_after_the_shutdown_of_the_clients_runtime_return_errors() {
     let (runtime, stage) = setup();
     let ended = Builder::new_current_thread().enable_all().build().unwrap();
     let hatchet = ended.block_on(async { Client::new(stage.config.clone().build().unwrap()).unwrap() });

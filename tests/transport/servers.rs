@@ -1,4 +1,4 @@
-//! Servers that a test tells what to do, and a client of them.
+//! Servers with scripted behaviour, and a client for them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// What a gRPC server does with a request, once it has read all of it.
+/// The action of a gRPC server after it has read a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
     /// Resets the stream.
     Reset(Reason),
-    /// Sends the headers of an answer, and then resets the stream.
+    /// Sends the headers of a response, and then resets the stream.
     ResetAfterHeaders(Reason),
     /// Sends GOAWAY with this code and closes the connection.
     GoAway(Reason),
     /// Closes the connection.
     Close,
-    /// Ends the answer without a status.
+    /// Ends the response without a status.
     EndWithoutStatus,
     /// Answers with a gRPC status, in the headers or in trailers.
     Status { code: u16, in_trailers: bool, details: Option<&'static str> },
-    /// Answers with a message that is none of protobuf's.
+    /// Answers with a message that is not valid protobuf.
     Garbage,
-    /// Resets this many streams without processing them, and then does something else.
+    /// Resets this many streams without processing them, and then performs another action.
     RefuseBefore(usize, Box<Act>),
-    /// Answers as a proxy does that does not want to be asked again for a minute.
+    /// Answers like a proxy with a `retry-after` of one minute.
     Page { status: u16, content_type: Option<&'static str>, body: &'static str },
 }
 
-/// A gRPC server that does the same with every request, and counts them.
+/// A gRPC server that performs the same action for every request, and counts the requests.
 pub(crate) async fn grpc_server(act: Act) -> (SocketAddr, Arc<AtomicUsize>) {
     let (listener, address) = listen().await;
     let requests = Arc::new(AtomicUsize::new(0));
@@ -93,13 +93,13 @@ async fn perform(act: Act, mut answer: SendResponse<Bytes>, end: &mpsc::Sender<O
         Act::Reset(reason) => answer.send_reset(reason),
         Act::ResetAfterHeaders(reason) => {
             let mut body = answer.send_response(headers().body(()).unwrap(), false).unwrap();
-            // The two have to be two frames.
+            // These must be two frames.
             tokio::time::sleep(Duration::from_millis(20)).await;
             body.send_reset(reason);
         }
         Act::GoAway(reason) => {
             end.send(Some(reason)).await.unwrap();
-            // The stream must not end before the connection does.
+            // The stream must not end before the connection.
             std::future::pending::<()>().await;
         }
         Act::Close => {
@@ -145,7 +145,7 @@ async fn perform(act: Act, mut answer: SendResponse<Bytes>, end: &mpsc::Sender<O
     }
 }
 
-/// A server that reads something from each connection and then sends these bytes and closes it, counting connections.
+/// A server that reads from each connection, sends these bytes, and closes it. Counts connections.
 pub(crate) async fn raw_server(answer: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
     let (listener, address) = listen().await;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -166,18 +166,18 @@ async fn answer_raw(mut connection: impl AsyncRead + AsyncWrite + Unpin, answer:
     let _ = connection.shutdown().await;
 }
 
-/// What a server with TLS does with a connection that begins otherwise.
+/// The reaction of a TLS server to plain text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Plain {
     /// Sends an alert, as rustls and OpenSSL do.
     Alert,
     /// Closes the connection, as servers written in Go do.
     Close,
-    /// Says what it expects, as nginx does.
+    /// Answers with an HTTP error, as nginx does.
     Say,
 }
 
-/// A server with TLS, with a certificate that nobody knows. Counts connections.
+/// A TLS server with an untrusted certificate. Counts connections.
 pub(crate) async fn tls_server(plain: Plain) -> (SocketAddr, Arc<AtomicUsize>) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -219,7 +219,7 @@ pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An engine that knows a task, and its addresses and token.
+/// An engine with a registered task, and its addresses and token.
 pub(crate) struct Stage {
     pub(crate) engine: Engine,
     pub(crate) task: Task<(), ()>,
@@ -244,12 +244,12 @@ pub(crate) async fn stage() -> Stage {
 }
 
 impl Stage {
-    /// A client whose gRPC is at another address.
+    /// A client with another gRPC address.
     pub(crate) fn client(&self, grpc: SocketAddr) -> Client {
         Client::new(self.config.clone().host_port(grpc.to_string()).build().unwrap()).unwrap()
     }
 
-    /// The error of a call that starts something.
+    /// The error of a trigger.
     pub(crate) async fn trigger(&self, grpc: SocketAddr) -> hatchet::Error {
         self.client(grpc).run(&self.task, &()).start().await.unwrap_err()
     }

@@ -15,7 +15,7 @@ const TIMED_OUT_ONE_IN: u32 = 5;
 const EACH: Duration = Duration::from_millis(3);
 
 impl Core {
-    /// Cancels runs or tasks. Ids that do not exist are passed over in silence.
+    /// Cancels runs or tasks. Ids that do not exist are ignored.
     pub(crate) fn cancel(&mut self, turn: &mut Turn<'_>, ids: &[Uuid]) {
         let slow = self.has(Quirk::SlowCancels);
         for (id, place) in ids.iter().zip(0..) {

@@ -17,7 +17,7 @@ pub(super) const SKIPPED: &str = r#"{"skipped":true}"#;
 /// When the beginning of a DAG is announced as its end.
 const EARLY: Duration = Duration::from_millis(80);
 
-/// The most tasks of a workflow. The engine has no bound that is known; here each look at a run goes over all of its tasks.
+/// The maximum number of tasks of a workflow. The engine has no known limit; here each read of a run visits all of its tasks.
 const MAX_TASKS: usize = 1000;
 
 /// What becomes of a task that has waited for its parents.

@@ -61,7 +61,7 @@ use super::quirks::{Quirk, Quirks};
 
 pub(crate) use self::views::{RestStatus, TaskView, WorkflowView, shown_by_rest, stored_payload};
 
-/// The most timers that fire in one turn. A core that has more of them due is behind, and must still answer.
+/// The maximum number of timers that fire in one turn. A core with more due timers is behind, and must still answer.
 const MAX_TIMERS_PER_TURN: usize = 256;
 
 /// The whole state of one tenant of the engine.
@@ -114,7 +114,7 @@ impl Core {
         }
     }
 
-    /// A core with some of the runs as they are now and nothing else, to show them outside of the core's task.
+    /// A core with the current state of some runs only, to render them outside of the core's task.
     pub(crate) fn snapshot(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
         Self { runs: self.runs.shared(runs), ..Self::new(self.tenant, self.quirks) }
     }
@@ -137,8 +137,7 @@ impl Core {
         self.timers.next()
     }
 
-    /// Does what is due, and no more than fits into one turn: if there is more, [`next_timer`](Self::next_timer) is still in
-    /// the past.
+    /// Runs due timers, but no more than fit into one turn. If there are more, [`next_timer`](Self::next_timer) is still in the past.
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..MAX_TIMERS_PER_TURN {
             let Some(timer) = self.timers.due(turn.now) else { return };

@@ -14,7 +14,7 @@ use super::{Core, Quirk, duration};
 /// What holds where a definition says nothing.
 const TIMEOUT: &str = "5m";
 const SCHEDULE_TIMEOUT: &str = "5m";
-/// How often the engine looks for what has timed out.
+/// The interval at which the engine checks timeouts.
 const LOOK: Duration = Duration::from_secs(1);
 /// Above what a user can ask for: a retry goes first.
 const RETRY_URGENCY: u8 = 4;
@@ -89,8 +89,8 @@ impl Core {
         Some(Arc::clone(&run.step(task)?.action))
     }
 
-    /// When the engine notices that a length of time has passed: it looks about once a second. No length at all is noticed at
-    /// its next look: a task that may take no time and is retried would keep the engine at one moment for ever.
+    /// When the engine notices that a duration has passed: it checks about once per second. A duration of zero is noticed at the next
+    /// check, because a retried task with a zero timeout would otherwise keep the clock at one instant forever.
     pub(super) fn noticed(&self, turn: &mut Turn<'_>, after: Duration) -> At {
         let after = if after.is_zero() { LOOK } else { after };
         let late = if self.has(Quirk::LateTimeouts) { (turn.random)() % 1000 } else { 0 };

@@ -67,7 +67,7 @@ pub(crate) struct Step {
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) id: Uuid,
-    /// Its place among all runs of the engine.
+    /// Its index among all runs of the engine.
     pub(crate) ix: RunIx,
     pub(crate) version: Arc<Version>,
     pub(crate) created: At,
@@ -254,7 +254,7 @@ impl Run {
         self.tasks.iter().all(|task| task.state == State::Ended)
     }
 
-    /// A number for one of its tasks, as a database would give it one.
+    /// The number of one of its tasks, like a database id.
     pub(crate) fn number(&self, task: &Task) -> u64 {
         u64::from(task.step) << 32 | u64::from(self.ix.number())
     }
@@ -364,8 +364,8 @@ impl Task {
     }
 }
 
-/// All runs, in the order of their creation. Each is shared with those who are showing it outside of the core's task: one that
-/// changes meanwhile is copied.
+/// All runs, in the order of their creation. Runs are shared with the code that renders them outside of the core's task. A shared
+/// run is copied when it changes.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     all: Vec<Arc<Run>>,
@@ -395,7 +395,7 @@ impl Runs {
         ix
     }
 
-    /// Some of the runs as they are now.
+    /// The current state of some runs.
     pub(crate) fn shared(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
         let mut shared = Self::default();
         for run in runs.into_iter().filter_map(|ix| self.all.get(ix.0 as usize)) {

@@ -18,7 +18,7 @@ pub(super) enum Timer {
     TimedOutCancel(TaskKey, i32),
     /// A task that waits for its next attempt is to be queued.
     Requeue(TaskKey),
-    /// A worker may not have been heard of for half a minute.
+    /// A worker may not have been heard of for 30 seconds.
     Silence(Uuid),
     /// A stream looks for results of runs that had ended before they were asked for.
     Poll(StreamId),

@@ -6,7 +6,7 @@ use crate::embedded::core::conditions::{Condition, ConditionAction, On, expressi
 use crate::embedded::core::types::Fault;
 use crate::rpc::pb::v1::{Action, TaskConditions};
 
-/// The most conditions of a task. The engine has no bound that is known; here each event goes over all of them.
+/// The maximum number of conditions of a task. The engine has no known limit; here each event checks all of them.
 const MAX_CONDITIONS: usize = 1000;
 
 /// Reads them in the engine's order: events, sleeps, parents. What has no base is passed over.

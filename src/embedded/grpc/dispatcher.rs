@@ -121,7 +121,7 @@ impl Dispatcher for Engine {
         let questions = asked.filter_map(move |question| {
             let core = core.clone();
             async move {
-                // A text that is no id is passed over in silence.
+                // A text that is no id is ignored.
                 let run: Uuid = question.ok()?.workflow_run_id.parse().ok()?;
                 core.call(move |core, turn| core.ask_result(turn, id, run))
                     .await
@@ -225,7 +225,7 @@ impl Dispatcher for Engine {
         self.core
             .call(move |core, turn| {
                 for report in reports {
-                    // Tasks that do not exist are passed over in silence.
+                    // Tasks that do not exist are ignored.
                     let _ = core.report(turn, report);
                 }
             })
@@ -325,7 +325,7 @@ fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {
     labels.into_iter().map(|(key, value)| (key, label(value))).collect()
 }
 
-/// Reads what a worker reports about its program. The language must be one of the four that the contract names.
+/// Parses the runtime information of a worker. The language must be one of the four in the contract.
 fn runtime(info: RuntimeInfo) -> Result<Runtime, Fault> {
     let language = info.language.map(|number| match Sdks::try_from(number) {
         Ok(Sdks::Go) => Ok("GOLANG"),

@@ -1,6 +1,6 @@
 //! The generated services over the core: they check, convert, and hand on. What is not there yet says so by name.
 
-// Numbers come in here as others have written them.
+// Numbers in requests are untrusted.
 #![warn(clippy::arithmetic_side_effects)]
 
 mod admin;
@@ -44,11 +44,11 @@ use crate::transport::PUSHBACK;
 
 /// What a message may have at the most, in and out.
 const MAX_MESSAGE: usize = 4 << 20;
-/// What tonic may send: above that, since what is too large is refused in the engine's own words.
+/// The limit of tonic. It is above the engine's own limit, so that the engine's error text is used.
 const MAX_ENCODED: usize = 64 << 20;
 
-/// The longest text of a refusal, as it is written into its headers. Clients take 8 KiB of headers and more, and lose the code if
-/// there is no room for the text.
+/// The maximum length of a status text, as encoded in headers. Clients accept at least 8 KiB of headers, and lose the code if the
+/// text does not fit.
 const MAX_STATUS_TEXT: usize = 4096;
 
 /// What all the services share.
@@ -179,7 +179,7 @@ fn is_unknown(answer: &Response<Body>) -> bool {
         && answer.headers().get("grpc-message").is_none()
 }
 
-/// What the engine says to a message of which tonic has said that it is too large.
+/// Converts tonic's status for a message that is too large to the engine's.
 fn too_large(answer: &Response<Body>) -> Option<Status> {
     let refusal = Status::from_header_map(answer.headers())?;
     let text = refusal.message();
@@ -196,7 +196,7 @@ fn too_large(answer: &Response<Body>) -> Option<Status> {
     }
 }
 
-/// A refusal whose text is cut, if it is longer than clients have room for. Some texts repeat what was sent, whatever that was.
+/// A refusal with a truncated text, if the text is too long for clients. Some texts repeat parts of the request.
 fn too_wordy(answer: &Response<Body>) -> Option<Status> {
     answer.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT)?;
     let refusal = Status::from_header_map(answer.headers())?;

@@ -95,7 +95,7 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
     Ok(Trigger {
         workflow: request.name,
         input,
-        // Anything but an object is dropped in silence.
+        // Anything but an object is ignored.
         metadata: match metadata {
             serde_json::Value::Object(metadata) => metadata,
             _ => serde_json::Map::new(),

@@ -1,4 +1,4 @@
-//! One connection: what it may use, and when it ends.
+//! One connection: its limits and its end.
 
 use std::future::{Future, pending};
 use std::pin::pin;
@@ -17,31 +17,31 @@ use super::request::Requests;
 use super::stalled::WriteTimeout;
 use super::{Handler, Shared};
 
-/// How long connections have to end when the engine is shut down, unless it is said otherwise.
+/// How long connections have to close when the engine is shut down, by default.
 pub(in crate::embedded) const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(2);
-/// How long the first request of a connection, and the headers of each request of HTTP/1, may take to come.
+/// The timeout for the first request of a connection, and for the headers of each HTTP/1 request.
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may be open without a request.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long the next part of a request's body may take to come.
+/// The timeout for the next part of a request body.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a peer may take to read anything of what is written to it.
+/// How long a peer may go without reading.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a peer is asked whether it is still there, and how long it may take to answer: as the real engine asks.
+/// The interval and the timeout of HTTP/2 pings, as in the real engine.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The most requests that a connection of HTTP/2 has at once. A client keeps others to itself until one has ended.
+/// The maximum number of concurrent requests of an HTTP/2 connection. The client queues further ones.
 pub(super) const MAX_CONCURRENT_STREAMS: u32 = 10_000;
-/// What may be under way to the engine on one stream.
+/// The flow-control window of a stream.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// The same on one connection. h2 derives from it how many small frames it holds before it takes them for an attack and ends the
-/// connection with `too_many_data_frames`: half of the window, of which a small message uses up to 256 bytes. With each
-/// possible stream a small message can wait, with room to spare.
+/// The flow-control window of a connection. h2 derives from it how many small frames it buffers before it closes the connection
+/// with `too_many_data_frames`: half of the window, at up to 256 bytes per small message. This is enough for a small message on
+/// each possible stream.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const _: () = assert!(CONNECTION_WINDOW / 2 > 2 * 256 * MAX_CONCURRENT_STREAMS);
 
-/// What is spoken on a listener's connections.
+/// The protocol of a listener's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::embedded) enum Protocol {
     /// gRPC on HTTP/2.
@@ -69,7 +69,7 @@ impl Protocol {
                     .initial_stream_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(CONNECTION_WINDOW)
                     .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-                    // A client may give up all that it has begun at once.
+                    // A client may reset all of its requests at once.
                     .max_pending_accept_reset_streams(MAX_CONCURRENT_STREAMS as usize);
                 builder
             }
@@ -77,7 +77,7 @@ impl Protocol {
     }
 }
 
-/// The tasks of a connection's streams. They end with it.
+/// The tasks of a connection's streams. They end with the connection.
 #[derive(Clone, Default)]
 struct StreamTasks {
     tasks: TaskTracker,
@@ -93,7 +93,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
     }
 }
 
-/// Serves a connection until its peer ends it, it is of no more use, or the engine stops.
+/// Serves a connection until the peer closes it, a limit is exceeded, or the engine stops.
 pub(super) async fn serve<I>(io: I, protocol: Protocol, service: impl Handler, shared: Shared)
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -109,15 +109,15 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => Ok(ended),
         () = async { tokio::select! { () = idle => (), () = shared.stop.cancelled() => () } } => {
-            // What is open may still be answered. What has not ended by then is dropped.
+            // Open requests may still be answered within the grace period. Then they are dropped.
             connection.as_mut().graceful_shutdown();
             timeout(shared.shutdown_grace_period, connection).await
         }
     };
     match ended {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(error = &*error, "a connection broke"),
-        Err(_) => tracing::debug!(?protocol, "a connection is dropped that did not end within the grace period"),
+        Ok(Err(error)) => tracing::debug!(error = &*error, "connection failed"),
+        Err(_) => tracing::debug!(?protocol, "dropped connection that did not close within the grace period"),
     }
     streams.end.cancel();
     streams.tasks.close();
@@ -128,12 +128,12 @@ where
 async fn idle(mut open: watch::Receiver<usize>) {
     let mut limit = HEADER_TIMEOUT;
     loop {
-        // Not marked as seen: a request that has come and gone by now is a change, too.
+        // Not marked as seen: a request that has started and ended since then is a change, too.
         let count = *open.borrow();
         let changed = if count > 0 { Ok(open.changed().await) } else { timeout(limit, open.changed()).await };
         match changed {
             Ok(Ok(())) => limit = IDLE_TIMEOUT,
-            // The connection itself has ended.
+            // The connection has ended.
             Ok(Err(_)) => pending().await,
             Err(_) => return,
         }

@@ -1,6 +1,6 @@
-//! The engine on the loopback address, for programs in other processes and other languages.
+//! Listeners on the loopback address, for programs in other processes and other languages.
 //!
-//! Each listener is one task. It owns the tasks of its connections, and each connection owns those of its streams, so nothing
+//! Each listener is one task. It owns the tasks of its connections, and each connection owns the tasks of its streams, so no task
 //! is left when the listener has ended.
 
 mod connection;
@@ -24,15 +24,15 @@ pub(super) use self::connection::{Protocol, SHUTDOWN_GRACE_PERIOD};
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The most connections that a listener has at once. Others wait in the system's queue until one has ended.
+/// The maximum number of connections of a listener. Further ones wait in the backlog of the system.
 const MAX_CONNECTIONS: usize = 1000;
-/// How long a listener pauses when the system has no more sockets for it.
+/// How long a listener pauses if the system has no free sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket that will be listened on.
+/// A bound socket.
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        Error::new(ErrorKind::Unavailable, format!("cannot listen on {address}")).with_source(error).unsent()
+        Error::new(ErrorKind::Unavailable, format!("failed to listen on {address}")).with_source(error).unsent()
     })
 }
 
@@ -42,7 +42,7 @@ pub(super) fn address(listener: &TcpListener) -> Result<SocketAddr> {
         .map_err(|error| Error::new(ErrorKind::Unavailable, "the socket has no address").with_source(error))
 }
 
-/// What answers requests.
+/// The handler of requests.
 pub(super) trait Handler:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -57,19 +57,19 @@ impl<S> Handler for S where
 {
 }
 
-/// What all connections of an engine share.
+/// The state that all connections of an engine share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    /// Where a panic of a request's handler is noted.
+    /// The record of a panic in a request handler.
     pub(super) failure: Failure,
     pub(super) stop: CancellationToken,
-    /// How long connections have to end by themselves after `stop`.
+    /// How long connections have to close after `stop`.
     pub(super) shutdown_grace_period: Duration,
 }
 
 /// Serves connections until the engine stops and they have ended, or the grace period is over.
 ///
-/// The task panics if the one of a connection did.
+/// The task panics if the task of a connection panicked.
 pub(super) fn serve(
     listener: TcpListener,
     protocol: Protocol,
@@ -85,12 +85,12 @@ pub(super) fn serve(
                 Some(ended) = connections.join_next() => resume(ended),
                 accepted = listener.accept(), if has_room => match accepted {
                     Ok((stream, _)) => {
-                        // Small messages must not wait for company.
+                        // Small messages must be sent immediately.
                         let _ = stream.set_nodelay(true);
                         connections.spawn(connection::serve(stream, protocol, service.clone(), shared.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        tracing::warn!(%error, "failed to accept connection");
                         shared.stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
                     }
                 }

@@ -1,4 +1,4 @@
-//! One request of a connection: it is counted while it is open, its body must come in time, and a panic is answered.
+//! One request of a connection: the count of open requests, the timeout of its body, and the response to a panic.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -29,7 +29,7 @@ pub(super) struct Requests<S> {
     pub(super) protocol: Protocol,
     pub(super) service: S,
     pub(super) failure: Failure,
-    /// How many requests are open.
+    /// The number of open requests.
     pub(super) open: watch::Sender<usize>,
 }
 
@@ -49,7 +49,7 @@ impl Drop for OpenRequest {
     }
 }
 
-/// The body of an answer, whose request is open as long as it is there.
+/// The body of a response. Its request counts as open until the body is dropped.
 struct AnswerBody {
     body: Body,
     _open: OpenRequest,
@@ -84,7 +84,7 @@ where
         let open = OpenRequest::new(&self.open);
         let (protocol, failure, service) = (self.protocol, self.failure.clone(), self.service.clone());
         let request = if protocol == Protocol::Grpc && is_stream(request.uri().path()) {
-            // Its client may have nothing to say for as long as it likes.
+            // The client of a stream may be idle.
             request.map(Body::new)
         } else {
             request.map(|body| Body::new(ReadTimeout::new(body, BODY_TIMEOUT)))
@@ -106,7 +106,7 @@ fn is_stream(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|method| STREAMS.contains(&method))
 }
 
-/// The answer to a request whose handler panicked. The client is told not to try again.
+/// The response to a request whose handler panicked. It forbids retries.
 fn panicked(protocol: Protocol, message: &str) -> Response<Body> {
     let text = format!("the embedded engine panicked: {message}");
     let mut answer = match protocol {

@@ -1,4 +1,4 @@
-//! Peers that neither go on nor go away: what they hold up ends in an error.
+//! Timeouts for peers that make no progress.
 
 use std::future::Future as _;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::error::BoxError;
 
-/// Measures for how long there has been no progress.
+/// Measures the time without progress.
 struct StallTimer {
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
@@ -24,7 +24,7 @@ impl StallTimer {
         Self { limit, waiting: None }
     }
 
-    /// Passes on what was polled. What has been pending for longer than the limit is an error instead.
+    /// Returns the polled value, or an error if it has been pending for longer than the limit.
     fn check<T>(&mut self, polled: Poll<T>, cx: &mut Context<'_>, stalled: impl FnOnce() -> T) -> Poll<T> {
         if polled.is_ready() {
             self.waiting = None;
@@ -36,7 +36,7 @@ impl StallTimer {
     }
 }
 
-/// A connection whose peer must take what is written to it.
+/// A connection that fails if the peer does not read what is written to it.
 pub(super) struct WriteTimeout<I> {
     io: I,
     writing: StallTimer,
@@ -49,7 +49,7 @@ impl<I> WriteTimeout<I> {
 }
 
 fn unread<T>() -> io::Result<T> {
-    Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing"))
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the peer did not read in time"))
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for WriteTimeout<I> {
@@ -77,7 +77,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<I> {
         self.io.is_write_vectored()
     }
 
-    // A socket has nothing to flush. That it succeeds is no progress of the peer.
+    // A socket has nothing to flush, so a successful flush is not progress of the peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
@@ -87,7 +87,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<I> {
     }
 }
 
-/// A body whose parts must come in time.
+/// A body that fails if its next part does not arrive in time.
 pub(super) struct ReadTimeout<B> {
     body: B,
     reading: StallTimer,
@@ -109,7 +109,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for ReadTimeout<
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into);
         let limit = self.reading.limit;
-        self.reading.check(frame, cx, || Some(Err(format!("no part of the body came for {limit:?}").into())))
+        self.reading.check(frame, cx, || Some(Err(format!("no part of the body arrived within {limit:?}").into())))
     }
 
     fn is_end_stream(&self) -> bool {

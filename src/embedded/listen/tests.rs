@@ -61,7 +61,7 @@ async fn read_some(peer: &mut DuplexStream) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_a_request_ends() {
+async fn connections_without_a_request_are_closed() {
     // HTTP/2 says goodbye first, and a peer that has not even said hello has the grace period to take it.
     for sent in [&b""[..], &PREFACE[..10]] {
         assert_eq!(lasts(Protocol::Grpc, sent).await, HEADER_TIMEOUT + GRACE, "{sent:?}");
@@ -84,7 +84,7 @@ fn request() -> Request<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_has_been_used_may_stay_for_longer() {
+async fn used_connections_have_a_longer_idle_timeout() {
     let (peer, lasts) = connect(Protocol::Grpc, answering(1), shared());
     let (mut requests, connection) = hello(peer).await;
     tokio::spawn(connection);
@@ -97,7 +97,7 @@ async fn a_connection_that_has_been_used_may_stay_for_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_answers_no_ping_is_gone() {
+async fn peers_that_do_not_answer_pings_are_disconnected() {
     let endless = tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> {
         std::future::pending().await
     });
@@ -110,7 +110,7 @@ async fn a_peer_that_answers_no_ping_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_go_on_is_given_up() {
+async fn stalled_bodies_time_out() {
     let (mut peer, _lasts) = connect(Protocol::Rest, answering(1), shared());
     peer.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").await.unwrap();
     // Each part has its own time.
@@ -123,14 +123,14 @@ async fn a_body_that_does_not_go_on_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_reads_nothing_is_gone() {
+async fn peers_that_do_not_read_are_disconnected() {
     let (mut peer, lasts) = connect(Protocol::Rest, answering(1 << 20), shared());
     peer.write_all(GET).await.unwrap();
     assert_eq!(lasts.await.unwrap(), WRITE_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_answered_and_noted() {
+async fn panics_are_answered_and_recorded() {
     let handler =
         || tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> { panic!("ouch") });
     let shared = shared();

@@ -29,7 +29,7 @@ async fn debug(_: OfTenant, bytes: Bytes) -> Answer {
             return Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, text));
         }
     };
-    // `event_id` and `event_key` are declared and have no value here.
+    // `event_id` and `event_key` are declared, but have no value here.
     let names = [("input", &input), ("additional_metadata", &metadata), ("payload", &payload)];
     Ok(match expression.truth(&Names(&names)) {
         Some(Truth::Known(output)) => answer(&json!({"status": "SUCCESS", "output": output})),

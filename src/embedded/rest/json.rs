@@ -33,7 +33,7 @@ pub(super) fn object(text: &str) -> Value {
     serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
 }
 
-/// The number of an attempt. A report may have any retry count.
+/// The attempt number. A report may have any retry count.
 pub(super) fn attempt_of(retry_count: i32) -> i64 {
     i64::from(retry_count).saturating_add(1)
 }
@@ -270,7 +270,7 @@ pub(super) fn extend(row: &mut Value, more: Value) {
     }
 }
 
-/// What happened to a task, newest first by the stamps, which is not the order in which it happened: so many, after so many.
+/// A page of the events of a task, newest first by their timestamps, which is not the order in which they happened.
 pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At, offset: usize, limit: usize) -> Vec<Value> {
     let mut events: Vec<_> = core.rest_events(task, now).collect();
     events.sort_by_key(|event| std::cmp::Reverse((event.at, event.number)));

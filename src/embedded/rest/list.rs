@@ -16,26 +16,26 @@ use crate::embedded::core::{Core, RestStatus};
 const MOST_COUNTED: usize = 20_000;
 const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
 
-/// How many rows are rendered before others have their turn.
+/// How many rows are rendered before the task yields.
 const ROWS_AT_ONCE: usize = 50;
 
-/// A row that was found: a run, or one of its tasks.
+/// A matching row: a run, or one of its tasks.
 struct Row {
     run: RunIx,
     task: Option<u16>,
 }
 
-/// The rows that were found. They are rendered outside of the core's task, which has others to serve.
+/// The matching rows. They are rendered outside of the core's task, which serves other requests meanwhile.
 pub(super) struct Page {
     pagination: Value,
-    /// The run of each row, in their order.
+    /// The run of each row, in the order of the rows.
     core: Core,
     tasks: Vec<Option<u16>>,
     payloads: bool,
 }
 
 impl Page {
-    /// The text of the answer. Row by row, since all rows of a page with payloads are large.
+    /// The response body, rendered row by row, because a page with payloads is large.
     pub(super) async fn render(&self) -> String {
         let mut text = format!(r#"{{"pagination":{},"rows":["#, self.pagination);
         for (at, (run, task)) in self.core.runs().iter().zip(&self.tasks).enumerate() {

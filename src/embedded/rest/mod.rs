@@ -1,6 +1,6 @@
 //! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
 
-// Numbers come in here as others have written them.
+// Numbers in requests are untrusted.
 #![warn(clippy::arithmetic_side_effects)]
 
 mod body;
@@ -45,7 +45,7 @@ use super::core::types::{At, Fault, Turn};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
-/// The most that is read of a body: more than any route takes. What is too large for one is refused in its own words.
+/// The maximum number of bytes that are read of a body. It is above the limits of the routes, which have error texts of their own.
 const MAX_BODY: usize = 16 << 20;
 
 /// What the routes share.
@@ -89,7 +89,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route_layer(middleware::from_fn_with_state(engine.clone(), request::read_body))
         .route_layer(middleware::from_fn_with_state((faults, core), faults::over_rest))
-        // They have been read by then.
+        // The body has been read by then.
         .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
@@ -155,7 +155,7 @@ impl Engine {
         Ok(answer(&found))
     }
 
-    /// The same for what is large and is all in one run: it is answered from a copy of the run, outside of the core's task.
+    /// The same for large responses about one run: they are rendered from a snapshot of the run, outside of the core's task.
     async fn find_in_run(
         &self,
         authorization: &Authorization,

@@ -48,7 +48,7 @@ impl Page {
         Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.limit()?.unwrap_or(50) })
     }
 
-    /// The page, with its place among the others. Only what is on it is rendered.
+    /// Renders one page and its pagination. Items on other pages are not rendered.
     pub(super) fn answer<T>(&self, all: &[T], render: impl Fn(&T) -> Value) -> Value {
         let Some(before) = self.offset.checked_div(self.limit) else {
             // The server divides by it all the same.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Refusal;
 use crate::embedded::core::types::At;
 
-/// The most rows of a page. The real engine has no bound that was found: 5000 are accepted, and of the lines of a log 10 000.
+/// The maximum number of rows of a page. The real engine has no known limit: it accepts 5000, and 10 000 for log lines.
 const MAX_PAGE: usize = 10_000;
 
 /// Parameters, in the order they came; one that is there several times is a list.
@@ -58,13 +58,13 @@ impl Query {
         }
     }
 
-    /// How many rows are asked for. It is bounded, so that no list takes as much memory and time as all that there is.
+    /// The requested number of rows. It is limited, so that a list cannot use unlimited memory and time.
     pub(super) fn limit(&self) -> Result<Option<usize>, Refusal> {
         let limit = self.number("limit")?;
         match limit {
             Some(limit) if limit > MAX_PAGE => Err(Refusal::Description(
                 StatusCode::BAD_REQUEST,
-                format!("a page of the embedded engine has at most {MAX_PAGE} rows, got limit={limit}"),
+                format!("found limit={limit}, accepted: at most {MAX_PAGE} rows in a page of the embedded engine"),
             )),
             _ => Ok(limit),
         }

@@ -34,8 +34,8 @@ impl<S: Sync> FromRequestParts<S> for Authorization {
     }
 }
 
-/// Reads the body of a request before its route sees it. What is sent without the right token is not read at all: its route
-/// sees no body, and refuses it when it comes to the token.
+/// Reads the body of a request before its route runs. Without a valid token the body is not read: the route gets an empty body, and
+/// refuses the request when it checks the token.
 pub(super) async fn read_body(State(engine): State<Engine>, request: Request, next: Next) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let body = match engine.check(&Authorization::of(&parts.headers)) {
@@ -46,14 +46,16 @@ pub(super) async fn read_body(State(engine): State<Engine>, request: Request, ne
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
-    let too_large = || Refusal::Text(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes"));
-    // What says so itself is not waited for.
+    let too_large = || {
+        Refusal::Text(StatusCode::PAYLOAD_TOO_LARGE, format!("found a larger body, accepted: at most {MAX_BODY} bytes"))
+    };
+    // A body that declares a larger size is refused immediately.
     if usize::try_from(body.size_hint().lower()).is_ok_and(|size| size <= MAX_BODY) {
         match Limited::new(body, MAX_BODY).collect().await {
             Ok(read) => return Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {}
             Err(error) => {
-                return Err(Refusal::Text(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")));
+                return Err(Refusal::Text(StatusCode::BAD_REQUEST, format!("failed to read the body: {error}")));
             }
         }
     }

@@ -21,7 +21,7 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
     let full = row.workflow_name.unwrap_or_default();
     let own = namespace.map_or(Some(full.as_str()), |namespace| full.strip_prefix(namespace));
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
-    // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and cut by this one.
+    // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and paged by `metadata.createdAt`.
     let created_at = row.metadata.created_at.or(row.created_at).ok_or_else(|| {
         Error::new(
             ErrorKind::Decode,
@@ -85,13 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_created_when_lists_are_sorted_by_and_not_at_its_first_event() {
+    fn created_at_is_the_time_by_which_lists_are_sorted() {
         let created = row(r#","createdAt":"2026-11-24T10:00:01Z""#).created_at;
         assert_eq!(created.to_rfc3339(), "2026-11-24T10:00:00.123456+00:00");
     }
 
     #[test]
-    fn attempts_from_outside_can_be_as_large_as_can_be() {
+    fn attempt_numbers_saturate() {
         assert_eq!(row("").attempt, 1);
         assert_eq!(row(r#","retryCount":2147483647"#).attempt, 2_147_483_648);
         assert_eq!(row(r#","retryCount":4294967295"#).attempt, u32::MAX);

@@ -84,7 +84,7 @@ impl Action {
         &self.0.action_id
     }
 
-    /// The workflow that the run is of, if the server says so.
+    /// The workflow of the run, if the server sends it.
     pub(crate) fn workflow(&self) -> Option<&str> {
         self.0.workflow_id.as_deref()
     }

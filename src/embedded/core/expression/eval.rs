@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Comparison, Literal, Node};
 
-/// The longest text that a sum makes: what a message may have.
+/// The maximum size in bytes of a concatenated string: the maximum size of a message.
 const MAX_TEXT: usize = 4 << 20;
 
 /// What the names of an expression stand for.
@@ -46,7 +46,7 @@ pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Option<Found<'a>> {
             _ => Some(Found::Bool(false)),
         },
         Node::Not(inner) => truth(inner, names).map(|flag| Found::Bool(!flag)),
-        // One of them can be enough, whatever is wrong with the others.
+        // One operand can decide the result, even if others fail.
         Node::Both(operands) => decide(operands, names, false),
         Node::Either(operands) => decide(operands, names, true),
         Node::Sum(operands) => {

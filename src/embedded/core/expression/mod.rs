@@ -2,8 +2,8 @@
 //!
 //! What is CEL but not of the subset is told apart from what is no CEL at all: the one is yet to come, the other is wrong.
 //!
-//! Texts come from outside, so everything about them is bounded: how long they are, how deep they are nested, and how long a text
-//! is that they make. A chain of operators is one node, so that only nesting takes stack.
+//! Expressions are untrusted, so their length, their nesting and the size of concatenated strings are limited. A chain of operators
+//! is one node, so that only nesting uses the stack.
 
 mod eval;
 mod parse;
@@ -35,7 +35,7 @@ enum Node {
     Both(Vec<Node>),
     Either(Vec<Node>),
     Sum(Vec<Node>),
-    /// From left to right: what was found so far is compared with the next.
+    /// From left to right: each intermediate result is compared with the next operand.
     Compare(Box<Node>, Vec<(Comparison, Node)>),
 }
 
@@ -77,7 +77,7 @@ impl Expression {
         }
     }
 
-    /// Its value as a boolean, or its type if it is none. `None` if the evaluation fails.
+    /// The value as a boolean, or its type if it is not a boolean. `None` if the evaluation fails.
     pub(crate) fn truth(&self, names: &Names<'_>) -> Option<Truth> {
         Some(match eval::eval(&self.0, names)? {
             eval::Found::Bool(known) => Truth::Known(known),
@@ -253,13 +253,13 @@ mod tests {
         assert_eq!(read(&"has(".repeat(10_000)), Err(Problem::Missing));
     }
 
-    /// Runs on a stack of a quarter of what a thread has that nobody says otherwise of.
+    /// Runs on a quarter of the default stack of a thread.
     fn with_little_stack(test: impl FnOnce() + Send + 'static) {
         std::thread::Builder::new().stack_size(512 << 10).spawn(test).unwrap().join().unwrap();
     }
 
     #[test]
-    fn a_long_expression_takes_no_stack() {
+    fn long_expressions_use_no_stack() {
         with_little_stack(|| {
             for (operator, operand, value) in [
                 (" || ", "input.n == 1", false),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_expression_takes_little_stack() {
+    fn deep_expressions_use_little_stack() {
         with_little_stack(|| {
             for (open, close) in [("(true || ", ")"), ("!(true && 1 == ", ")"), ("(1 + ", ")"), ("!", "")] {
                 for depth in [10, parse::DEEPEST - 3, parse::DEEPEST * 1000] {
@@ -295,11 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused() {
+    fn long_expressions_are_refused() {
         let longest = format!("'{}' != ''", "x".repeat(parse::MAX_LENGTH - 8));
         assert!(is_true(&longest));
         assert_eq!(read(&format!("{longest} ")), Err(Problem::Missing));
-        // Short ones can make long texts.
+        // Short expressions can produce long strings.
         let names = json!("x".repeat(1 << 20));
         let text = |terms: usize| {
             let expression = Expression::parse(&vec!["input"; terms].join("+"), &["input"]).unwrap();

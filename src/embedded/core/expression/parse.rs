@@ -4,7 +4,7 @@ use super::{Comparison, Literal, Node, Problem};
 
 /// Deeper than this nobody writes, and the stack is not without end.
 pub(super) const DEEPEST: usize = 60;
-/// The most bytes of an expression: what CEL's own parser takes.
+/// The maximum size of an expression in bytes, as in CEL's own parser.
 pub(super) const MAX_LENGTH: usize = 100_000;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -123,7 +123,7 @@ impl Parser<'_> {
         is
     }
 
-    /// What stands between signs of one kind: one node for all of it.
+    /// Parses the operands of a chain of one operator into one node.
     fn chain(
         &mut self,
         sign: &str,

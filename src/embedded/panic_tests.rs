@@ -1,4 +1,4 @@
-//! A panic in the core is noticed by all: tests of the engine as a whole.
+//! Tests that a panic in the core is reported to all callers.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -14,7 +14,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<String>().unwrap()
 }
 
-/// What a future panics with.
+/// The panic message of a future.
 async fn panic_of<T>(future: impl Future<Output = T>) -> String {
     let panic = AssertUnwindSafe(future).catch_unwind().await.err().unwrap();
     message(&*panic).to_owned()
@@ -25,7 +25,7 @@ async fn break_core(engine: &Engine) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_to_do_with_the_engine_panics_as_its_core_did() {
+async fn all_callers_panic_with_the_message_of_the_core() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(()));
@@ -37,14 +37,14 @@ async fn whoever_has_to_do_with_the_engine_panics_as_its_core_did() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_is_dropped_says_so_too() {
+async fn dropping_a_panicked_engine_panics() {
     let engine = Engine::start().await.unwrap();
     break_core(&engine).await;
     assert_eq!(panic_of(async { drop(engine) }).await, "the core is broken");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_ends_at_once() {
+async fn waits_end_immediately() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
@@ -70,7 +70,7 @@ async fn what_waits_ends_at_once() {
 }
 
 #[tokio::test]
-async fn other_processes_are_told() {
+async fn other_processes_get_the_message() {
     let engine = Engine::builder().listen(0, 0).start().await.unwrap();
     let (grpc, rest) = engine.addresses().unwrap();
     let config = Config::builder().tls_strategy(TlsStrategy::None).token(engine.environment()[0].1.clone());
