@@ -38,8 +38,8 @@ impl Rest {
         Self { wire, caller, tenant, reachability: Mutex::new(Reachability::None) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Contact> {
-        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Reachability> {
+        self.reachability.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tenant(&self) -> &str {
@@ -114,13 +114,13 @@ impl Rest {
     }
 
     pub(super) async fn send_as(&self, kind: Call, call: &RestCall) -> Result<bytes::Bytes> {
-        let contact = self.lock().clone();
-        if let Contact::Failed(cause, until) = &contact
+        let reachability = self.lock().clone();
+        if let Reachability::Failed(cause, until) = &reachability
             && Instant::now() < *until
         {
             return Err(self.unreachable(kind.name, cause.clone()).rest_unreached());
         }
-        let (begun, has_answered) = (Instant::now(), matches!(contact, Contact::Answered));
+        let (begun, has_answered) = (Instant::now(), matches!(reachability, Reachability::Answered));
         let gave_up = AtomicBool::new(false);
         let answer = self
             .caller
@@ -145,7 +145,7 @@ impl Rest {
             }
             answer => {
                 if !has_answered {
-                    *self.lock() = Contact::Answered;
+                    *self.lock() = Reachability::Answered;
                 }
                 answer
             }
@@ -159,9 +159,9 @@ impl Rest {
             return error;
         }
         let never_sent = error.never_reached_server();
-        let mut contact = self.lock();
-        if never_sent && !matches!(*contact, Contact::Answered) {
-            *contact = Contact::Failed(error.clone(), Instant::now() + FIRST_CONNECT_PAUSE);
+        let mut reachability = self.lock();
+        if never_sent && !matches!(*reachability, Reachability::Answered) {
+            *reachability = Reachability::Failed(error.clone(), Instant::now() + FIRST_CONNECT_PAUSE);
             return self.unreachable(name, error).rest_unreached();
         }
         self.unreachable(name, error)

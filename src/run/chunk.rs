@@ -144,7 +144,7 @@ async fn send<T, R, F: Future<Output = Answers<R>>>(
     }
     let count = chunk.items.len();
     let Answers { results: answers, took: Took(elapsed) } = call(chunk.items).await;
-    pace.took(count, elapsed);
+    sizer.record(count, elapsed);
     let gone = |error: &&Error| match error.kind() {
         ErrorKind::WorkflowNotFound => true,
         ErrorKind::Unavailable => error.never_reached_server(),

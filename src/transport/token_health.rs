@@ -96,9 +96,9 @@ mod tests {
         health.accepted();
         assert!(refused(&health), "the time counts from the last success");
         for other in [Answer::Grpc(7), Answer::Http(403), Answer::Http(404)] {
-            assert!(!health.judge(answered(other)).is_transient(), "{other:?}");
+            assert!(!health.mark_if_recoverable(answered(other)).is_transient(), "{other:?}");
         }
         let by_rest = Error::new(ErrorKind::Unauthenticated, format!("listing failed: {REST_REFUSAL}"));
-        assert!(health.judge(by_rest.with_answer(Answer::Http(403))).is_transient());
+        assert!(health.mark_if_recoverable(by_rest.with_answer(Answer::Http(403))).is_transient());
     }
 }

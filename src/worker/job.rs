@@ -114,7 +114,7 @@ impl Job {
         let action = Arc::clone(&self.action);
         let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), told.clone());
         // Both halves can panic: making the future reads the input.
-        let code = Guarded::new(async {
+        let code = CatchPanic::new(async {
             if let Some(id) = self.action.workflow().and_then(|id| convert::id(id).ok()) {
                 let is_own = match task.workflow.is_known(id) {
                     Some(is_own) => is_own,
