@@ -17,8 +17,11 @@ mod not_yet;
 mod paging;
 mod query;
 mod request;
+mod rows;
 mod schedules;
 mod server;
+#[cfg(test)]
+mod tests;
 mod trigger;
 mod workers;
 mod workflows;
@@ -136,11 +139,7 @@ impl From<Fault> for Refusal {
 type Answer = Result<Response, Refusal>;
 
 fn answer(body: &Value) -> Response {
-    answer_text(body.to_string())
-}
-
-fn answer_text(body: String) -> Response {
-    ([(CONTENT_TYPE, "application/json")], body).into_response()
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 impl Engine {
@@ -245,15 +244,16 @@ async fn task(
     let found = engine
         .core
         .call(move |core, turn| {
-            let (run, task) = core.rest_task(task, turn.now)?;
-            let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
-            Some((json::task_alone(core, run, task), attempt.unwrap_or(last).cmp(&last)))
+            let (run, _) = core.rest_task(task, turn.now)?;
+            Some((core.snapshot([run.ix]), core.children(task).count(), turn.now))
         })
         .await?;
-    let (found, attempt) = found.ok_or(Refusal::NOT_FOUND)?;
+    let (snapshot, children, now) = found.ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
-    match attempt {
-        Ordering::Equal => Ok(answer(&found)),
+    let (run, task) = snapshot.rest_task(task, now).ok_or(Refusal::NOT_FOUND)?;
+    let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
+    match attempt.unwrap_or(last).cmp(&last) {
+        Ordering::Equal => Ok(answer(&json::task_alone(&snapshot, run, task, children))),
         Ordering::Greater => Err(Refusal::INTERNAL),
         Ordering::Less => Err(Refusal::Message(
             StatusCode::NOT_IMPLEMENTED,
@@ -294,7 +294,7 @@ async fn logs(
 async fn runs(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let asked = list::Runs::parse_list(&query)?;
     let page = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
-    Ok(answer_text(page.render().await))
+    Ok(page.render())
 }
 
 async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {
