@@ -28,7 +28,7 @@ use crate::time::Clock;
 use crate::transport::Wire;
 
 /// The tenant that a fresh Hatchet has, too.
-const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
+pub(super) const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
 
 /// An engine in process. Dropping it stops it: its clients then get [`Unavailable`](crate::ErrorKind::Unavailable).
 ///
