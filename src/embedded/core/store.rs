@@ -457,6 +457,7 @@ impl Runs {
     }
 
     /// All of them, oldest first.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
         self.all.iter().map(|run| &**run)
     }
