@@ -44,7 +44,7 @@ use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
 use super::core::store::RunIx;
-use super::core::types::{At, Fault, Turn};
+use super::core::types::{At, Fault};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
@@ -143,15 +143,18 @@ fn answer(body: &Value) -> Response {
 }
 
 impl Engine {
-    /// Looks at the core, then at the token, and answers what was found.
+    /// Looks whether there is what is asked for, then at the token, and only then answers what it looks like.
     async fn find(
         &self,
         authorization: &Authorization,
-        look: impl FnOnce(&Core, &Turn<'_>) -> Option<Value> + Send + 'static,
+        exists: impl FnOnce(&Core, At) -> bool + Send + 'static,
+        look: impl FnOnce(&Core, At) -> Option<Value> + Send + 'static,
     ) -> Answer {
-        let found = self.core.call(move |core, turn| look(core, turn)).await?.ok_or(Refusal::NOT_FOUND)?;
+        let exists = self.core.call(move |core, turn| exists(core, turn.now)).await?;
+        exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
-        Ok(answer(&found))
+        let found = self.core.call(move |core, turn| look(core, turn.now)).await?;
+        Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
     }
 
     /// The same for what is large and is all in one run: it is answered from a copy of the run, outside of the core's task.
@@ -194,11 +197,9 @@ async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorizatio
 
 async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine
-        .find(&authorization, move |core, turn| {
-            Some(core.rest_run_status(core.rest_run(run, turn.now)?, turn.now).name().into())
-        })
-        .await
+    let exists = move |core: &Core, now| core.rest_run(run, now).is_some();
+    let status = move |core: &Core, now| Some(core.rest_run_status(core.rest_run(run, now)?, now).name().into());
+    engine.find(&authorization, exists, status).await
 }
 
 async fn run_task_events(
@@ -227,7 +228,9 @@ async fn task_timings(
     if depth > 10 {
         return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
-    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?, depth))).await
+    let exists = move |core: &Core, now| core.rest_run(run, now).is_some();
+    let timings = move |core: &Core, now| Some(json::timings(core, core.rest_run(run, now)?, depth));
+    engine.find(&authorization, exists, timings).await
 }
 
 async fn task(
