@@ -1,4 +1,4 @@
-//! The public handle of the engine.
+//! The engine as its user holds it.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,13 +27,13 @@ use crate::runtime::{self, Needs};
 use crate::time::Clock;
 use crate::transport::Wire;
 
-/// The default tenant of a new Hatchet installation.
-const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
+/// The tenant that a fresh Hatchet has, too.
+pub(super) const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
 
-/// An in-process engine. Dropping it stops it: its clients then get [`Unavailable`](crate::ErrorKind::Unavailable).
+/// An engine in process. Dropping it stops it: its clients then get [`Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// # Panics
-/// Panics when it is dropped if the engine has panicked before, unless the thread is already panicking.
+/// Dropping it panics if the engine has panicked before, unless the thread panics anyway.
 #[must_use = "dropping it stops the engine"]
 pub struct Engine {
     client: Client,
@@ -46,9 +46,9 @@ pub struct Engine {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// A builder for an engine.
+/// An engine that is being set up.
 #[derive(Debug, Clone, Default)]
-#[must_use = "the engine does not run before `start`"]
+#[must_use = "nothing happens before `start`"]
 pub struct EngineBuilder {
     quirks: Quirks,
     seed: Option<u64>,
@@ -59,49 +59,46 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Enables defects of the real engine. By default, none is enabled.
+    /// Makes it misbehave as the real engine does; by default it does not.
     pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
         self.quirks = quirks.into();
         self
     }
 
-    /// Makes the ids, the token and all random decisions of the engine reproducible. By default, they are random.
-    ///
-    /// Use it only in tests: anyone who knows the seed, or an id that the engine generated with it, can compute the token.
+    /// Makes its ids, its token and its chances the same each time; by default they are not. Who knows the seed, or an id,
+    /// then also knows the token.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Sets the configuration of the engine's clients, such as a namespace. The engine sets the addresses, tenant, token and TLS.
+    /// What its clients are set up with, such as a namespace. Addresses, tenant, token and TLS are the engine's.
     pub fn client_config(mut self, config: ConfigBuilder) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// Listens for programs in other processes on 127.0.0.1, on these ports for gRPC and REST. Port 0 selects a free port.
+    /// Lets programs in other processes use it too, on 127.0.0.1 at these ports for gRPC and REST; 0 takes a free one.
     ///
-    /// The resources of a client are limited, so that a program that hangs does not block the engine:
+    /// What a client may use is bounded, since a program that hangs must not take the engine along:
     ///
-    /// | resource | limit |
+    /// | of | at most |
     /// |---|---|
-    /// | connections of a listener | 1000; further ones wait |
-    /// | concurrent calls and streams of a gRPC connection | 10 000; further ones wait |
-    /// | time until the first request of a connection, and for the headers of each REST request | 30 seconds |
-    /// | time that a gRPC connection may be without a call or a stream | 5 minutes |
-    /// | time to answer an HTTP/2 ping, which is sent after 30 idle seconds | 20 seconds |
-    /// | time without reading what the engine sends | 60 seconds |
-    /// | time until the next part of a request body | 30 seconds |
-    /// | size of a gRPC message; read only after the token was checked | 4 MiB |
-    /// | size of a REST request body; read only after the token was checked | 16 MiB |
-    /// | rows of a REST page | 10 000 |
+    /// | a listener | 1000 connections; others wait |
+    /// | a connection of gRPC | 10 000 calls and streams at once; others wait |
+    /// | the first request of a connection, and the headers of each request of REST | 30 seconds |
+    /// | a connection of gRPC without a call or a stream | 5 minutes |
+    /// | a client that answers no ping of HTTP/2 (one after 30 idle seconds), or that reads nothing | 20 seconds, 60 seconds |
+    /// | the next part of a body | 30 seconds |
+    /// | a message of gRPC, a body of REST | 4 MiB, 16 MiB; read only from those with the right token |
+    /// | a page of REST | 10 000 rows |
     pub fn listen(mut self, grpc_port: u16, rest_port: u16) -> Self {
         self.listen = Some((grpc_port, rest_port));
         self
     }
 
-    /// Sets the time at which the engine's clock starts. The default is the machine's time. The clock is advanced by Tokio's clock. All
-    /// timestamps, crons and schedules of the engine use it.
+    /// Sets the time at which the engine's clock starts, by default the machine's time. From then on it follows Tokio's clock. All
+    /// timestamps, crons and schedules of the engine follow it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -120,19 +117,19 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets how long [`Engine::shutdown`] waits for the connections of other processes to close. Then they are dropped. The default is
-    /// 2 seconds.
+    /// How long [`Engine::shutdown`] waits for the connections of other processes to end. Those that have not ended by then are
+    /// dropped. Two seconds by default.
     pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
         self.shutdown_grace_period = Some(period);
         self
     }
 
-    /// Starts the engine.
+    /// Starts it.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000.
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is in use. [`Config`](crate::ErrorKind::Config) if the client
-    /// configuration is invalid, or if the caller is not within a Tokio runtime with timers, and with I/O if the engine listens.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is taken; [`Config`](crate::ErrorKind::Config) for a
+    /// client configuration that is wrong, and outside of a Tokio runtime with timers (and with I/O, for an engine that listens).
     pub async fn start(self) -> Result<Engine> {
         check_time(self.now)?;
         let needs = if self.listen.is_some() { Needs::TimersAndSockets } else { Needs::Timers };
@@ -175,22 +172,22 @@ impl EngineBuilder {
     }
 }
 
-/// Within these years, timeouts and schedules cannot lead to a time that is not representable.
+/// Within these years, no timeout or schedule leads to a time that cannot be represented.
 fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
     match now.filter(|now| !(1970..=9000).contains(&now.year())) {
-        Some(now) => Err(Error::invalid("time", format_args!("found the year {}, accepted: 1970 to 9000", now.year()))),
+        Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),
         None => Ok(()),
     }
 }
 
-/// A client that calls the services directly, without sockets and HTTP.
+/// A client that calls the services directly: no socket, no HTTP.
 fn connect(config: Config, services: &Services, router: &axum::Router, clock: Clock) -> Result<Client> {
     let grpc = Wire::new(services.clone().map_err(|never| match never {}));
     let rest = Wire::new(rest_service(router).map_err(|never| match never {}));
     Client::over(config, grpc, rest, clock)
 }
 
-/// The REST routes as a service of the same type as gRPC.
+/// The routes as a service like that of gRPC.
 fn rest_service(router: &axum::Router) -> impl listen::Handler {
     let router = router.clone();
     tower::service_fn(move |request: http::Request<Body>| {
@@ -200,44 +197,44 @@ fn rest_service(router: &axum::Router) -> impl listen::Handler {
 }
 
 impl Engine {
-    /// Starts an engine without quirks and without sockets.
+    /// Starts an engine as it should be: without quirks, without sockets.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if the caller is not within a Tokio runtime with timers.
+    /// None that is expected.
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }
 
-    /// Returns a builder for an engine.
+    /// Sets one up.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// Returns the default client of this engine. All clients that this method returns are clones of one client.
+    /// A client of this engine. All that this returns are one client.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// Creates a separate client, for example with another namespace. The engine sets the addresses, tenant, token and TLS.
+    /// A client of its own, with another namespace or other limits. Addresses, tenant, token and TLS are the engine's.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if the configuration is invalid.
+    /// [`Config`](crate::ErrorKind::Config) for a configuration that is wrong.
     pub fn client_with(&self, config: ConfigBuilder) -> Result<Client> {
         let config = config.embedded(&TENANT.to_string(), self.token.to_string())?;
         connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 
-    /// Returns the only tenant of the engine.
+    /// The tenant that everything belongs to.
     pub fn tenant(&self) -> TenantId {
         TenantId::from_uuid(TENANT)
     }
 
-    /// Returns the addresses for gRPC and REST, if the engine listens.
+    /// Where it listens, for gRPC and for REST, if it does.
     pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.addresses
     }
 
-    /// Returns the environment variables with which Hatchet SDKs in other processes use this engine. Empty if it does not listen.
+    /// What to export so that any Hatchet SDK in another process uses this engine; nothing if it does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let Some((grpc, rest)) = self.addresses else { return Vec::new() };
         vec![
@@ -249,13 +246,13 @@ impl Engine {
         ]
     }
 
-    /// Returns the planned faults. Initially, there are none.
+    /// The accidents that are to happen: none, until a test wants some.
     pub fn faults(&self) -> &Faults {
         self.services.faults()
     }
 
-    /// Returns the engine's time. After `tokio::time::advance`, tests must compute windows and schedules from this time and not from the
-    /// machine's clock.
+    /// Its time. It begins with the machine's, and goes on with Tokio's: after `tokio::time::advance`, a test that makes
+    /// windows or schedules must count from here and not from the machine's clock.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.handle.clock.now()
     }
@@ -265,20 +262,20 @@ impl Engine {
         &self.handle
     }
 
-    /// Returns the number of runs in the engine.
+    /// How many runs it keeps.
     ///
     /// # Panics
-    /// Panics if the engine has panicked before.
+    /// If the engine has panicked before.
     pub async fn run_count(&self) -> usize {
         self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)
     }
 
-    /// Stops the engine: it ends all streams as the real engine does when it shuts down, and waits for its tasks and for the
-    /// connections of other processes. Connections that do not close within the
-    /// [grace period](EngineBuilder::shutdown_grace_period) are dropped.
+    /// Stops it: ends all streams as the real engine does when it shuts down, and waits for its tasks and for the connections
+    /// of other processes. Those have the [grace period](EngineBuilder::shutdown_grace_period) to end, whatever their peers do,
+    /// and are dropped then.
     ///
     /// # Panics
-    /// Panics if the engine has panicked before.
+    /// If the engine has panicked before.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let tasks = std::mem::take(&mut self.tasks);
@@ -299,7 +296,7 @@ impl fmt::Debug for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop.cancel();
-        // A test in which the engine panicked must not pass, even if it makes no further calls.
+        // A test that met a panic of the engine must not pass, even if it asks the engine nothing more.
         if !std::thread::panicking() {
             self.handle.failure().resume();
         }

@@ -1,6 +1,7 @@
 //! Crons: runs that are started again and again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::SecondsFormat;
@@ -31,7 +32,8 @@ pub(crate) struct CronSpec {
 pub(crate) struct Cron {
     pub(crate) id: Uuid,
     pub(crate) created: At,
-    pub(crate) what: CronSpec,
+    /// Shared with lists that are rendered outside of the core's task.
+    pub(crate) what: Arc<CronSpec>,
     /// Whether it is of a definition, and not of REST.
     pub(crate) defined: bool,
     pub(crate) enabled: bool,
@@ -59,7 +61,7 @@ impl Core {
     /// Puts the crons of a definition in the place of those of the version before.
     pub(super) fn define_crons(&mut self, turn: &mut Turn<'_>, workflow: &str) {
         let Some(known) = self.definitions.find(workflow) else { return };
-        let version = std::sync::Arc::clone(&known.latest);
+        let version = Arc::clone(&known.latest);
         let is_old = |cron: &&Cron| cron.defined && !cron.dropped && cron.what.workflow == workflow;
         for id in self.crons.all.values().filter(is_old).map(|cron| cron.id).collect::<Vec<_>>() {
             if !self.lingers(turn, id, &version.rules.crons) {
@@ -113,6 +115,7 @@ impl Core {
         let id = turn.uuid();
         self.crons.count += 1;
         let (created, number) = (stored(turn.now), self.crons.count);
+        let what = Arc::new(what);
         let cron = Cron { id, created, what, defined, enabled: true, clockwork, number, next: None, dropped: false };
         self.crons.all.insert(id, cron);
         self.set_next(turn, id);
@@ -184,7 +187,7 @@ impl Core {
 
     /// Starts the run that a cron would start at a time.
     pub(crate) fn start_cron(&mut self, turn: &mut Turn<'_>, id: Uuid, at: At) -> Option<Uuid> {
-        let what = self.crons.all.get(&id)?.what.clone();
+        let what = CronSpec::clone(&self.crons.all.get(&id)?.what);
         let mut metadata = object(what.metadata);
         metadata.insert("hatchet__cron_expression".into(), what.text.into());
         metadata.insert("hatchet__cron_name".into(), what.name.into());

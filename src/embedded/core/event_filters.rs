@@ -1,6 +1,8 @@
 //! Filters: what decides which events start a run of a workflow. Those of a definition come and go with its versions, those
 //! of REST stay until they are deleted.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -10,7 +12,7 @@ use super::expression::{Names, object};
 use super::rules::{EventRef, Filter};
 use super::types::{At, Fault, Turn, stored};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct EventFilter {
     pub(crate) id: Uuid,
     pub(crate) created: At,
@@ -18,7 +20,8 @@ pub(crate) struct EventFilter {
     pub(crate) workflow: Uuid,
     /// Whether it is of a definition, and not of REST.
     pub(crate) defined: bool,
-    pub(crate) what: Filter,
+    /// Shared with lists that are rendered outside of the core's task.
+    pub(crate) what: Arc<Filter>,
 }
 
 /// In the order of their creation.
@@ -33,12 +36,12 @@ impl EventFilters {
     /// Whether there is another of the same workflow that says the same.
     fn has_like(&self, id: Option<Uuid>, workflow: Uuid, what: &Filter) -> bool {
         let mut others = self.of(workflow).filter(|other| Some(other.id) != id);
-        others.any(|other| other.what == *what)
+        others.any(|other| *other.what == *what)
     }
 
     fn add(&mut self, turn: &mut Turn<'_>, workflow: Uuid, defined: bool, what: Filter) -> Uuid {
         let (id, created) = (turn.uuid(), stored(turn.now));
-        self.0.push(EventFilter { id, created, updated: created, workflow, defined, what });
+        self.0.push(EventFilter { id, created, updated: created, workflow, defined, what: Arc::new(what) });
         id
     }
 
@@ -69,7 +72,7 @@ impl Core {
     /// Puts the filters of a definition in the place of those of the version before, unless they are the same.
     pub(super) fn define_filters(&mut self, turn: &mut Turn<'_>, workflow: Uuid, filters: &[Filter]) {
         let all = &mut self.event_filters;
-        if all.of(workflow).filter(|filter| filter.defined).map(|filter| &filter.what).eq(filters) {
+        if all.of(workflow).filter(|filter| filter.defined).map(|filter| &*filter.what).eq(filters) {
             return;
         }
         all.0.retain(|filter| filter.workflow != workflow || !filter.defined);
@@ -81,7 +84,7 @@ impl Core {
     /// Refuses those of a definition that say the same as each other, or as one of REST.
     pub(super) fn check_filters(&self, workflow: Option<Uuid>, filters: &[Filter]) -> Result<(), Fault> {
         let of_rest = workflow.into_iter().flat_map(|workflow| self.event_filters.of(workflow));
-        let others: Vec<_> = of_rest.filter(|filter| !filter.defined).map(|filter| &filter.what).collect();
+        let others: Vec<_> = of_rest.filter(|filter| !filter.defined).map(|filter| &*filter.what).collect();
         let doubled = |(at, filter): (usize, &Filter)| {
             others.contains(&filter) || filters.iter().take(at).any(|other| other == filter)
         };
@@ -121,7 +124,7 @@ impl Core {
         change: impl FnOnce(Filter) -> Result<Filter, Fault>,
     ) -> Option<Result<&EventFilter, Fault>> {
         let EventFilter { workflow, what, .. } = self.find_filter(id)?;
-        let (workflow, what) = match change(what.clone()) {
+        let (workflow, what) = match change(Filter::clone(what)) {
             Ok(what) => (*workflow, what),
             Err(fault) => return Some(Err(fault)),
         };
@@ -129,7 +132,7 @@ impl Core {
             return Some(Err(Fault::internal()));
         }
         let filter = self.event_filters.0.iter_mut().find(|filter| filter.id == id)?;
-        (filter.what, filter.updated) = (what, stored(turn.now));
+        (filter.what, filter.updated) = (Arc::new(what), stored(turn.now));
         Some(Ok(filter))
     }
 

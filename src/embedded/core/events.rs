@@ -46,17 +46,18 @@ pub(crate) struct Event {
 /// All events, in the order they came.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    all: Vec<Event>,
+    /// Shared with lists that are rendered outside of the core's task.
+    all: Vec<Arc<Event>>,
     by_id: HashMap<Uuid, usize>,
 }
 
 impl Events {
     fn add(&mut self, event: Event) {
         self.by_id.insert(event.id, self.all.len());
-        self.all.push(event);
+        self.all.push(Arc::new(event));
     }
 
-    fn find(&self, id: Uuid) -> Option<&Event> {
+    fn find(&self, id: Uuid) -> Option<&Arc<Event>> {
         self.all.get(*self.by_id.get(&id)?)
     }
 }
@@ -113,12 +114,12 @@ impl Core {
     }
 
     /// An event that REST knows by now.
-    pub(crate) fn event(&self, id: Uuid, now: At) -> Option<&Event> {
+    pub(crate) fn event(&self, id: Uuid, now: At) -> Option<&Arc<Event>> {
         self.events.find(id).filter(|event| self.shows(event, now))
     }
 
     /// Those that came at or before a moment, newest first.
-    pub(crate) fn events(&self, now: At, until: Option<At>) -> impl Iterator<Item = &Event> {
+    pub(crate) fn events(&self, now: At, until: Option<At>) -> impl Iterator<Item = &Arc<Event>> {
         let all = &self.events.all;
         let end = until.map_or(all.len(), |until| all.partition_point(|event| event.at <= until));
         all.get(..end).unwrap_or_default().iter().rev().filter(move |event| self.shows(event, now))

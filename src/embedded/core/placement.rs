@@ -75,7 +75,7 @@ fn wanted<'a>(
 /// How good a worker is, or nothing if it is out of the question.
 fn weight(wanted: &BTreeMap<&str, &Wanted>, worker: &Worker) -> Option<i64> {
     wanted.iter().try_fold(0, |sum, (key, wanted)| {
-        let is = worker.labels.get(*key).is_some_and(|label| fits(wanted, label));
+        let is = worker.profile.labels.get(*key).is_some_and(|label| fits(wanted, label));
         match (is, wanted.required) {
             (true, _) => Some(sum + i64::from(wanted.weight)),
             (false, false) => Some(sum),

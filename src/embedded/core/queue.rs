@@ -147,9 +147,9 @@ impl Core {
 
     /// All queues that a worker can take from, when it has become free or has come back.
     pub(super) fn assign_all(&mut self, turn: &mut Turn<'_>, worker: uuid::Uuid) {
-        let Some(actions) = self.workers.get(&worker).map(|worker| worker.actions.clone()) else { return };
-        for action in actions.iter().filter(|action| self.queues.holds(action)).cloned().collect::<Vec<_>>() {
-            self.assign(turn, &action);
+        let Some(profile) = self.workers.get(&worker).map(|worker| Arc::clone(&worker.profile)) else { return };
+        for action in profile.actions.iter().filter(|action| self.queues.holds(action)).collect::<Vec<_>>() {
+            self.assign(turn, action);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Schedules: runs that are to be started at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::SubsecRound as _;
@@ -24,7 +25,7 @@ pub(crate) struct Scheduled {
     pub(crate) priority: Option<i32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     pub(crate) id: Uuid,
     pub(crate) created: At,
@@ -37,7 +38,8 @@ pub(crate) struct Schedule {
 
 #[derive(Debug, Default)]
 pub(super) struct Schedules {
-    all: BTreeMap<Uuid, Schedule>,
+    /// Shared with lists that are rendered outside of the core's task.
+    all: BTreeMap<Uuid, Arc<Schedule>>,
     count: u64,
 }
 
@@ -58,7 +60,8 @@ impl Core {
             let start = self.set_start(turn, id, at);
             self.schedules.count += 1;
             let (created, number) = (stored(turn.now), self.schedules.count);
-            self.schedules.all.insert(id, Schedule { id, created, at, what: what.clone(), number, timer: start });
+            let schedule = Schedule { id, created, at, what: what.clone(), number, timer: start };
+            self.schedules.all.insert(id, Arc::new(schedule));
             made.push((id, at));
         }
         Ok(made)
@@ -70,12 +73,12 @@ impl Core {
         self.timers.set(at, Timer::Scheduled(id))
     }
 
-    pub(crate) fn find_schedule(&self, id: Uuid) -> Option<&Schedule> {
+    pub(crate) fn find_schedule(&self, id: Uuid) -> Option<&Arc<Schedule>> {
         self.schedules.all.get(&id)
     }
 
     /// All that are still to come, in the order of their creation.
-    pub(crate) fn all_schedules(&self) -> Vec<&Schedule> {
+    pub(crate) fn all_schedules(&self) -> Vec<&Arc<Schedule>> {
         let mut all: Vec<_> = self.schedules.all.values().collect();
         all.sort_by_key(|schedule| schedule.number);
         all
@@ -87,7 +90,7 @@ impl Core {
         self.timers.clear(old);
         let at = at.round_subsecs(3);
         let timer = self.set_start(turn, id, at);
-        if let Some(schedule) = self.schedules.all.get_mut(&id) {
+        if let Some(schedule) = self.schedules.all.get_mut(&id).map(Arc::make_mut) {
             (schedule.at, schedule.timer) = (at, timer);
         }
         true
@@ -109,7 +112,7 @@ impl Core {
 
     /// Starts the run of a schedule, which is then gone. Nothing leads from the one to the other.
     pub(crate) fn start_scheduled(&mut self, turn: &mut Turn<'_>, id: Uuid) -> Option<Uuid> {
-        let Schedule { timer, what, .. } = self.schedules.all.remove(&id)?;
+        let Schedule { timer, what, .. } = Arc::unwrap_or_clone(self.schedules.all.remove(&id)?);
         self.timers.clear(timer);
         let metadata = object(what.metadata);
         self.start_stored(turn, what.workflow, what.input, metadata, what.priority)

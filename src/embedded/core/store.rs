@@ -408,6 +408,11 @@ impl Runs {
         self.all.get(ix.0 as usize).map(|run| &**run)
     }
 
+    /// One by its place in a snapshot.
+    pub(crate) fn at(&self, place: usize) -> Option<&Run> {
+        self.all.get(place).map(|run| &**run)
+    }
+
     /// The runs that were created before one, newest first.
     pub(crate) fn before(&self, ix: RunIx) -> impl Iterator<Item = &Run> {
         (0..ix.0).rev().map_while(|earlier| self.get(RunIx(earlier)))
@@ -452,6 +457,7 @@ impl Runs {
     }
 
     /// All of them, oldest first.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
         self.all.iter().map(|run| &**run)
     }

@@ -1,6 +1,7 @@
 //! Workers: their registration, their streams, their beats, and their silence.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -19,14 +20,20 @@ const NOTICE: Duration = Duration::from_millis(1500);
 /// Without one for this long, what it has is given to others.
 const SILENT: Duration = Duration::from_secs(30);
 
-#[derive(Debug)]
-pub(crate) struct Worker {
+/// What a worker says about itself. Shared with lists that are rendered outside of the core's task.
+#[derive(Debug, Clone)]
+pub(crate) struct Profile {
     pub(crate) name: String,
-    pub(crate) created: At,
     pub(crate) actions: BTreeSet<String>,
     pub(crate) slots: BTreeMap<String, i32>,
     pub(crate) labels: BTreeMap<String, Label>,
     pub(crate) runtime: Runtime,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) created: At,
+    pub(crate) profile: Arc<Profile>,
     pub(crate) last_beat: Option<At>,
     /// Since when it is to be given nothing.
     paused: Option<At>,
@@ -60,7 +67,7 @@ impl Worker {
     }
 
     pub(crate) fn free(&self) -> usize {
-        let slots = self.slots.get("default").copied().unwrap_or(0);
+        let slots = self.profile.slots.get("default").copied().unwrap_or(0);
         usize::try_from(slots).unwrap_or(0).saturating_sub(self.running.len())
     }
 
@@ -93,12 +100,14 @@ impl Core {
         self.workers.insert(
             id,
             Worker {
-                name: registration.name,
                 created: turn.now,
-                actions: registration.actions.iter().map(|action| action.to_lowercase()).collect(),
-                slots: registration.slots,
-                labels: registration.labels,
-                runtime: registration.runtime,
+                profile: Arc::new(Profile {
+                    name: registration.name,
+                    actions: registration.actions.iter().map(|action| action.to_lowercase()).collect(),
+                    slots: registration.slots,
+                    labels: registration.labels,
+                    runtime: registration.runtime,
+                }),
                 last_beat: None,
                 paused: None,
                 streams: Vec::new(),
@@ -172,7 +181,8 @@ impl Core {
     }
 
     pub(crate) fn upsert_labels(&mut self, worker: Uuid, labels: BTreeMap<String, Label>) -> Result<(), Fault> {
-        self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?.labels.extend(labels);
+        let holder = self.workers.get_mut(&worker).ok_or_else(|| unknown(worker))?;
+        Arc::make_mut(&mut holder.profile).labels.extend(labels);
         Ok(())
     }
 
@@ -196,7 +206,7 @@ impl Core {
     /// The workflows that have a task which the worker can run, with their names.
     pub(crate) fn workflows_of(&self, worker: &Worker) -> impl Iterator<Item = (Uuid, &str)> {
         let is_of = |view: &WorkflowView<'_>| {
-            view.workflow.latest.steps.iter().any(|step| worker.actions.contains(&*step.action))
+            view.workflow.latest.steps.iter().any(|step| worker.profile.actions.contains(&*step.action))
         };
         self.workflows().filter(is_of).map(|view| (view.workflow.id, view.name))
     }
@@ -207,7 +217,7 @@ impl Core {
         self.workers
             .iter()
             .filter(move |(_, worker)| {
-                !worker.is_paused(now, notice) && worker.is_fresh(now) && worker.actions.contains(action)
+                !worker.is_paused(now, notice) && worker.is_fresh(now) && worker.profile.actions.contains(action)
             })
             .filter(|(_, worker)| worker.free() > 0)
             .map(|(id, worker)| (*id, worker))

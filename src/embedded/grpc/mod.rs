@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::{self, FutureExt as _, TryFutureExt as _};
 use http::header::AUTHORIZATION;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Uri};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataValue;
@@ -121,13 +121,14 @@ impl Service<Request<Body>> for Services {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path = request.uri().path().to_owned();
-        let method = path.rsplit('/').next().unwrap_or_default();
+        // A clone of it shares its text.
+        let uri = request.uri().clone();
+        let method = uri.path().rsplit('/').next().unwrap_or_default();
         let answer: Self::Future = match self.faults.next(|| method.to_owned()) {
-            None => self.route(&path, request),
+            None => self.route(request),
             Some(fault) => {
-                let (mut this, path) = (self.clone(), path.clone());
-                let call = async move { this.route(&path, request).await };
+                let mut this = self.clone();
+                let call = async move { this.route(request).await };
                 let refused = |code| Ok(faults::status(code).into_http());
                 let core = self.core.clone();
                 async move { fault.befall(&core, call, refused, || Ok(faults::lost().into_http())).await }.boxed()
@@ -150,8 +151,9 @@ impl Service<Request<Body>> for Services {
 
 impl Services {
     /// Hands a request to its service, if its token is right.
-    fn route(&mut self, path: &str, request: Request<Body>) -> <Self as Service<Request<Body>>>::Future {
-        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    fn route(&mut self, request: Request<Body>) -> <Self as Service<Request<Body>>>::Future {
+        let uri = request.uri().clone();
+        let (service, _) = names(&uri);
         let answer = match service {
             _ if !self.is_authorized(&request) => refuse(Status::unauthenticated("invalid auth token")),
             "v1.AdminService" => self.admin.call(request),
@@ -161,10 +163,12 @@ impl Services {
             "WorkflowService" => self.workflows.call(request),
             other => refuse(Status::unimplemented(format!("unknown service {other}"))),
         };
-        let unknown = format!("unknown method {method} for service {service}");
         answer
-            .map_ok(|answer| {
-                let refusal = is_unknown(&answer).then(|| Status::unimplemented(unknown));
+            .map_ok(move |answer| {
+                let refusal = is_unknown(&answer).then(|| {
+                    let (service, method) = names(&uri);
+                    Status::unimplemented(format!("unknown method {method} for service {service}"))
+                });
                 let refusal = refusal.or_else(|| too_large(&answer)).or_else(|| too_wordy(&answer));
                 refusal.map_or(answer, Status::into_http)
             })
@@ -172,11 +176,15 @@ impl Services {
     }
 }
 
+/// The service and the method that a path names.
+fn names(uri: &Uri) -> (&str, &str) {
+    uri.path().trim_start_matches('/').split_once('/').unwrap_or_default()
+}
+
 /// The generated code answers to a method that it does not know, and only to that, without a word.
 fn is_unknown(answer: &Response<Body>) -> bool {
-    let unimplemented = i32::from(GrpcCode::Unimplemented).to_string();
-    answer.headers().get("grpc-status").is_some_and(|code| code.as_bytes() == unimplemented.as_bytes())
-        && answer.headers().get("grpc-message").is_none()
+    let is_unimplemented = |code: &HeaderValue| GrpcCode::from_bytes(code.as_bytes()) == GrpcCode::Unimplemented;
+    answer.headers().get("grpc-status").is_some_and(is_unimplemented) && answer.headers().get("grpc-message").is_none()
 }
 
 /// Converts tonic's status for a message that is too large to the engine's.

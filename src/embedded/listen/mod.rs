@@ -10,6 +10,7 @@ mod stalled;
 mod tests;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -89,6 +90,9 @@ pub(super) fn serve(
                         let _ = stream.set_nodelay(true);
                         connections.spawn(connection::serve(stream, protocol, service.clone(), shared.clone()));
                     }
+                    Err(error) if is_of_one_connection(&error) => {
+                        tracing::debug!(%error, "a connection ended before it was accepted");
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "failed to accept connection");
                         shared.stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
@@ -102,6 +106,19 @@ pub(super) fn serve(
             resume(ended);
         }
     })
+}
+
+/// Whether an error of `accept` concerns the connection that was to be accepted, and not the ones after it.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::TimedOut
+    )
 }
 
 fn resume(ended: std::result::Result<(), JoinError>) {

@@ -1,8 +1,8 @@
-//! One request of a connection: the count of open requests, the timeout of its body, and the response to a panic.
+//! One request of a connection: it is counted while it is open, its body must come in time, and a panic is answered.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -29,7 +29,7 @@ pub(super) struct Requests<S> {
     pub(super) protocol: Protocol,
     pub(super) service: S,
     pub(super) failure: Failure,
-    /// The number of open requests.
+    /// How many requests are open.
     pub(super) open: watch::Sender<usize>,
 }
 
@@ -49,10 +49,28 @@ impl Drop for OpenRequest {
     }
 }
 
-/// The body of a response. Its request counts as open until the body is dropped.
+/// The body of an answer, whose request is open as long as it is there. A panic while it is produced is noted, and ends it.
 struct AnswerBody {
     body: Body,
+    protocol: Protocol,
+    failure: Failure,
     _open: OpenRequest,
+}
+
+impl AnswerBody {
+    /// The end of a body that cannot go on. The headers are sent by then: gRPC has its status after the body, and REST can only
+    /// break the connection off.
+    fn fail(&mut self, message: &str) -> Result<Frame<Bytes>, Status> {
+        self.body = Body::empty();
+        match self.protocol {
+            Protocol::Grpc => {
+                let mut trailers = panicked(Protocol::Grpc, message).into_parts().0.headers;
+                trailers.remove(CONTENT_TYPE);
+                Ok(Frame::trailers(trailers))
+            }
+            Protocol::Rest => Err(Status::internal(panic_text(message))),
+        }
+    }
 }
 
 impl hyper::body::Body for AnswerBody {
@@ -60,7 +78,11 @@ impl hyper::body::Body for AnswerBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.body).poll_frame(cx)));
+        polled.unwrap_or_else(|panic| {
+            let message = self.failure.record(&*panic);
+            Poll::Ready(Some(self.fail(&message)))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -84,7 +106,7 @@ where
         let open = OpenRequest::new(&self.open);
         let (protocol, failure, service) = (self.protocol, self.failure.clone(), self.service.clone());
         let request = if protocol == Protocol::Grpc && is_stream(request.uri().path()) {
-            // The client of a stream may be idle.
+            // Its client may have nothing to say for as long as it likes.
             request.map(Body::new)
         } else {
             request.map(|body| Body::new(ReadTimeout::new(body, BODY_TIMEOUT)))
@@ -97,7 +119,7 @@ where
                 Err(panic) => panicked(protocol, &failure.record(&*panic)),
             };
             // The request is open until its answer has been sent.
-            Ok(answer.map(|body| Body::new(AnswerBody { body, _open: open })))
+            Ok(answer.map(|body| Body::new(AnswerBody { body, protocol, failure, _open: open })))
         })
     }
 }
@@ -106,9 +128,13 @@ fn is_stream(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|method| STREAMS.contains(&method))
 }
 
-/// The response to a request whose handler panicked. It forbids retries.
+fn panic_text(message: &str) -> String {
+    format!("the embedded engine panicked: {message}")
+}
+
+/// The answer to a request whose handler panicked. The client is told not to try again.
 fn panicked(protocol: Protocol, message: &str) -> Response<Body> {
-    let text = format!("the embedded engine panicked: {message}");
+    let text = panic_text(message);
     let mut answer = match protocol {
         Protocol::Grpc => Status::internal(text).into_http(),
         Protocol::Rest => {

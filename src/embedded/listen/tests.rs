@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -20,6 +21,17 @@ use crate::embedded::failure::Failure;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Answers with a body that panics after its first part.
+fn panicking() -> impl Handler {
+    tower::service_fn(async |_: Request<Body>| {
+        let parts = futures_util::stream::iter([true, false]).map(|is_first| {
+            assert!(is_first, "ouch");
+            Ok::<_, Infallible>(hyper::body::Frame::data(bytes::Bytes::from_static(b"first")))
+        });
+        Ok::<_, Infallible>(Response::new(Body::new(http_body_util::StreamBody::new(parts))))
+    })
+}
 
 fn shared() -> Shared {
     Shared { failure: Failure::default(), stop: CancellationToken::new(), shutdown_grace_period: GRACE }
@@ -147,4 +159,39 @@ async fn panics_are_answered_and_recorded() {
     let (answer, _) = requests.send_request(request(), true).unwrap();
     let answer = answer.await.unwrap();
     assert_eq!((&answer.headers()["grpc-status"], answer.body().is_end_stream()), (&"13".parse().unwrap(), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_body_is_noted_and_ends_it() {
+    let shared_rest = shared();
+    let (mut peer, lasts) = connect(Protocol::Rest, panicking(), shared_rest.clone());
+    peer.write_all(GET).await.unwrap();
+    let mut answer = Vec::new();
+    peer.read_to_end(&mut answer).await.unwrap();
+    // The last part of a body that is complete is empty.
+    assert!(!answer.ends_with(b"0\r\n\r\n"), "{answer:?}");
+    assert_eq!((shared_rest.failure.message(), lasts.await.unwrap()), (Some("ouch"), Duration::ZERO));
+
+    let shared_grpc = shared();
+    let (peer, _lasts) = connect(Protocol::Grpc, panicking(), shared_grpc.clone());
+    let (mut requests, connection) = hello(peer).await;
+    tokio::spawn(connection);
+    let (answer, _) = requests.send_request(request(), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "first");
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!((&trailers["grpc-status"], shared_grpc.failure.message()), (&"13".parse().unwrap(), Some("ouch")));
+}
+
+#[test]
+fn only_errors_of_the_listener_make_it_pause() {
+    use std::io::{Error, ErrorKind};
+
+    for kind in [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::HostUnreachable] {
+        assert!(super::is_of_one_connection(&kind.into()), "{kind}");
+    }
+    // EMFILE, ENFILE, and ENOMEM.
+    for number in [24, 23, 12] {
+        assert!(!super::is_of_one_connection(&Error::from_raw_os_error(number)), "{number}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Crons.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Path;
@@ -16,7 +18,7 @@ use super::request::{OfOne, OfTenant};
 use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
 use crate::embedded::core::crons::{Cron, CronSpec};
-use crate::embedded::core::types::Code;
+use crate::embedded::core::types::{At, Code};
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
@@ -25,22 +27,42 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/tenants/{tenant}/workflows/crons/{cron}", get(one).patch(enable).delete(delete).post(start))
 }
 
-fn render(core: &Core, cron: &Cron) -> Value {
-    let version = core.latest(&cron.what.workflow);
-    json!({
-        "metadata": {"id": cron.id.to_string(), "createdAt": millis(cron.created), "updatedAt": millis(cron.created)},
-        "additionalMetadata": cron.what.metadata,
-        "cron": cron.what.text,
-        "enabled": cron.enabled,
-        "input": cron.what.input.clone().filter(Value::is_object).unwrap_or_else(|| json!({})),
-        "method": if cron.defined { "DEFAULT" } else { "API" },
-        "name": cron.what.name,
-        "priority": cron.what.priority.unwrap_or(1),
-        "tenantId": core.tenant.to_string(),
-        "workflowId": version.map(|version| version.workflow.to_string()),
-        "workflowName": cron.what.workflow,
-        "workflowVersionId": version.map(|version| version.id.to_string()),
-    })
+/// What is shown of a cron.
+struct Row {
+    tenant: Uuid,
+    id: Uuid,
+    created: At,
+    what: Arc<CronSpec>,
+    defined: bool,
+    enabled: bool,
+    /// Its workflow, and the latest version of that.
+    version: Option<(Uuid, Uuid)>,
+}
+
+impl Row {
+    fn new(core: &Core, cron: &Cron) -> Self {
+        let Cron { id, created, defined, enabled, .. } = *cron;
+        let version = core.latest(&cron.what.workflow).map(|version| (version.workflow, version.id));
+        Self { tenant: core.tenant, id, created, what: Arc::clone(&cron.what), defined, enabled, version }
+    }
+
+    fn render(&self) -> Value {
+        let Self { tenant, id, created, what, defined, enabled, version } = self;
+        json!({
+            "metadata": {"id": id.to_string(), "createdAt": millis(*created), "updatedAt": millis(*created)},
+            "additionalMetadata": what.metadata,
+            "cron": what.text,
+            "enabled": enabled,
+            "input": what.input.clone().filter(Value::is_object).unwrap_or_else(|| json!({})),
+            "method": if *defined { "DEFAULT" } else { "API" },
+            "name": what.name,
+            "priority": what.priority.unwrap_or(1),
+            "tenantId": tenant.to_string(),
+            "workflowId": version.map(|(workflow, _)| workflow.to_string()),
+            "workflowName": what.workflow,
+            "workflowVersionId": version.map(|(_, version)| version.to_string()),
+        })
+    }
 }
 
 async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> Answer {
@@ -63,13 +85,13 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
                 return Err(bad_request("error creating cron trigger"));
             }
             match core.create_cron(turn, what) {
-                Ok(id) => Ok(core.find_cron(id).map(|cron| render(core, cron))),
+                Ok(id) => Ok(core.find_cron(id).map(|cron| Row::new(core, cron))),
                 Err(fault) if fault.code == Code::InvalidArgument => Err(bad_request(fault.message)),
                 Err(fault) => Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, fault.message)),
             }
         })
         .await?;
-    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?))
+    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?.render()))
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
@@ -79,7 +101,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let (workflow_name, name) = (text("workflowName"), text("cronName"));
     let by_name = query.first("orderByField") == Some("name");
     let ascending = query.first("orderByDirection") == Some("ASC");
-    let body = engine
+    let found = engine
         .core
         .call(move |core, _| {
             let mut all = core.all_crons();
@@ -96,21 +118,21 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             if !ascending {
                 all.reverse();
             }
-            page.answer(&all, |cron| render(core, cron))
+            page.of(&all, |cron| Row::new(core, cron))
         })
         .await?;
-    Ok(answer(&body))
+    Ok(found.render(|row| row.render()))
 }
 
 /// A cron that is not there the server cannot cope with.
-async fn find(asked: &OfOne) -> Result<(Uuid, Value), Refusal> {
+async fn find(asked: &OfOne) -> Result<(Uuid, Row), Refusal> {
     asked
-        .find("cron workflow", Refusal::INTERNAL, |core, id, _| core.find_cron(id).map(|found| render(core, found)))
+        .find("cron workflow", Refusal::INTERNAL, |core, id, _| core.find_cron(id).map(|found| Row::new(core, found)))
         .await
 }
 
 async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1))
+    Ok(answer(&find(&asked).await?.1.render()))
 }
 
 async fn enable(asked: OfOne, bytes: Bytes) -> Answer {

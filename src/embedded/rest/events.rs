@@ -1,6 +1,7 @@
 //! Events.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
+use super::rows::Found;
 use super::{Answer, Engine, Refusal, answer, json as render};
 use crate::embedded::core::events::Event;
 use crate::embedded::core::store::Run;
@@ -34,55 +36,68 @@ fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (
     event.runs.iter().filter(move |_| known).filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
 }
 
-fn render(core: &Core, event: &Event, now: At) -> Value {
-    let mut started: Vec<_> = runs(core, event, now).collect();
-    if core.has(Quirk::ScatteredRows) {
-        started.sort_by_key(|(run, _)| run.id);
+/// What is shown of an event.
+struct Row {
+    event: Arc<Event>,
+    /// The runs that it started, with their filters and how they are.
+    runs: Vec<(Uuid, Option<Uuid>, RestStatus)>,
+}
+
+impl Row {
+    fn new(core: &Core, event: &Arc<Event>, now: At) -> Self {
+        let mut runs: Vec<_> =
+            runs(core, event, now).map(|(run, filter)| (run.id, filter, run.rest_status())).collect();
+        if core.has(Quirk::ScatteredRows) {
+            runs.sort_by_key(|(run, ..)| *run);
+        }
+        Self { event: Arc::clone(event), runs }
     }
-    let triggered: Vec<_> = started
-        .into_iter()
-        .map(|(run, filter)| match filter {
-            Some(filter) => json!({"workflowRunId": run.id.to_string(), "filterId": filter.to_string()}),
-            None => json!({"workflowRunId": run.id.to_string()}),
-        })
-        .collect();
-    let count = |status: RestStatus| runs(core, event, now).filter(|(run, _)| run.rest_status() == status).count();
-    let mut row = json!({
-        "metadata": render::meta(event.id, event.at),
-        "additionalMetadata": render::object(&event.metadata),
-        "key": &*event.key,
-        "payload": render::object(&event.payload),
-        "seenAt": render::stamp(event.at),
-        "tenantId": "",
-        // None at all is null, and not an empty list.
-        "triggeredRuns": if triggered.is_empty() { Value::Null } else { triggered.into() },
-        "workflowRunSummary": {
-            "queued": count(RestStatus::Queued),
-            "running": count(RestStatus::Running),
-            "succeeded": count(RestStatus::Completed),
-            "failed": count(RestStatus::Failed),
-            "cancelled": count(RestStatus::Cancelled),
-        },
-    });
-    if let Some(scope) = &event.scope {
-        render::extend(&mut row, json!({"scope": &**scope}));
+
+    fn render(&self) -> Value {
+        let Self { event, runs } = self;
+        let triggered: Vec<_> = runs
+            .iter()
+            .map(|(run, filter, _)| match filter {
+                Some(filter) => json!({"workflowRunId": run.to_string(), "filterId": filter.to_string()}),
+                None => json!({"workflowRunId": run.to_string()}),
+            })
+            .collect();
+        let count = |status: RestStatus| runs.iter().filter(|(.., other)| *other == status).count();
+        let mut row = json!({
+            "metadata": render::meta(event.id, event.at),
+            "additionalMetadata": render::object(&event.metadata),
+            "key": &*event.key,
+            "payload": render::object(&event.payload),
+            "seenAt": render::stamp(event.at),
+            "tenantId": "",
+            // None at all is null, and not an empty list.
+            "triggeredRuns": if triggered.is_empty() { Value::Null } else { triggered.into() },
+            "workflowRunSummary": {
+                "queued": count(RestStatus::Queued),
+                "running": count(RestStatus::Running),
+                "succeeded": count(RestStatus::Completed),
+                "failed": count(RestStatus::Failed),
+                "cancelled": count(RestStatus::Cancelled),
+            },
+        });
+        if let Some(scope) = &event.scope {
+            render::extend(&mut row, json!({"scope": &**scope}));
+        }
+        row
     }
-    row
 }
 
 async fn one(asked: OfOne) -> Answer {
-    let look = |core: &Core, id, now| {
-        let mut row = render(core, core.event(id, now)?, now);
-        render::extend(&mut row, json!({"triggeringWebhookName": ""}));
-        Some(row)
-    };
-    Ok(answer(&asked.find("event", Refusal::NOT_FOUND, look).await?.1))
+    let look = |core: &Core, id, now| Some(Row::new(core, core.event(id, now)?, now));
+    let mut row = asked.find("event", Refusal::NOT_FOUND, look).await?.1.render();
+    render::extend(&mut row, json!({"triggeringWebhookName": ""}));
+    Ok(answer(&row))
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let asked = Asked::parse(&query)?;
-    let body = engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?;
-    Ok(answer(&body))
+    let found = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
+    Ok(found.render(|row| row.render()))
 }
 
 /// The keys of all events of the last day.
@@ -148,7 +163,7 @@ impl Asked {
         self.tags.iter().all(|(key, value)| metadata.get(key).and_then(Value::as_str) == Some(value))
     }
 
-    fn answer(&self, core: &Core, now: At) -> Value {
+    fn find(&self, core: &Core, now: At) -> Found<Row> {
         let since = self.since.or_else(|| now.checked_sub_signed(DAY));
         let found: Vec<_> = core
             .events(now, self.until)
@@ -159,8 +174,10 @@ impl Asked {
         let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
         let pages = found.len().div_ceil(self.limit);
         let next = if page < pages { page.saturating_add(1) } else { page };
-        let rows: Vec<_> =
-            found.into_iter().skip(self.offset).take(self.limit).map(|event| render(core, event, now)).collect();
-        json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})
+        let found = found.into_iter().skip(self.offset).take(self.limit);
+        Found {
+            pagination: json!({"current_page": page, "next_page": next, "num_pages": pages}),
+            rows: found.map(|event| Row::new(core, event, now)).collect(),
+        }
     }
 }

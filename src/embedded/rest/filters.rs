@@ -11,6 +11,7 @@ use super::body::Typed;
 use super::paging::bad_request;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
+use super::rows::Found;
 use super::{Answer, Engine, Refusal, answer, json as render};
 use crate::embedded::core::event_filters::EventFilter;
 use crate::embedded::core::rules::Filter;
@@ -66,7 +67,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
     let tenant = engine.tenant;
-    let body = engine
+    let found = engine
         .core
         .call(move |core, _| {
             let mut all = core.all_filters();
@@ -74,24 +75,22 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
                 (workflows.is_empty() || workflows.contains(&filter.workflow))
                     && (scopes.is_empty() || scopes.contains(&filter.what.scope))
             });
-            let rows: Vec<_> = all.iter().skip(offset).take(limit).map(|filter| show(tenant, filter)).collect();
             // Its pages are counted from zero, and after the last there is always one more.
             let pagination =
                 json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": all.len().div_ceil(limit)});
-            json!({"pagination": pagination, "rows": rows})
+            Found { pagination, rows: all.into_iter().skip(offset).take(limit).cloned().collect() }
         })
         .await?;
-    Ok(answer(&body))
+    Ok(found.render(move |filter| show(tenant, &filter)))
 }
 
 /// A filter that is there, and then the token.
-async fn find(asked: &OfOne) -> Result<(Uuid, Value), Refusal> {
-    let tenant = asked.engine.tenant;
-    asked.find("filter", Refusal::NOT_FOUND, move |core, id, _| Some(show(tenant, core.find_filter(id)?))).await
+async fn find(asked: &OfOne) -> Result<(Uuid, EventFilter), Refusal> {
+    asked.find("filter", Refusal::NOT_FOUND, |core, id, _| core.find_filter(id).cloned()).await
 }
 
 async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1))
+    Ok(answer(&show(asked.engine.tenant, &find(&asked).await?.1)))
 }
 
 async fn update(asked: OfOne, bytes: Bytes) -> Answer {

@@ -165,13 +165,13 @@ fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
 }
 
 /// A task by itself.
-pub(super) fn task_alone(core: &Core, run: &Run, task: &Task) -> Value {
+pub(super) fn task_alone(core: &Core, run: &Run, task: &Task, children: usize) -> Value {
     let mut row = task_of_run(core, run, task);
     extend(
         &mut row,
         json!({
             "input": object(run.last_input()),
-            "numSpawnedChildren": core.children(task.id).count(),
+            "numSpawnedChildren": children,
             "workflowConfig": workflow_config(run),
         }),
     );

@@ -1,11 +1,13 @@
 //! Lists: what can be asked, and what comes of it.
 
+use axum::response::Response;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Refusal;
 use super::json::{self as render, attempt_of};
 use super::query::{self, Query};
+use super::rows::Found;
 use crate::embedded::Quirk;
 use crate::embedded::core::filters::has_tags;
 use crate::embedded::core::store::{Run, RunIx, Task};
@@ -16,43 +18,31 @@ use crate::embedded::core::{Core, RestStatus};
 const MOST_COUNTED: usize = 20_000;
 const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
 
-/// How many rows are rendered before the task yields.
-const ROWS_AT_ONCE: usize = 50;
-
-/// A matching row: a run, or one of its tasks.
+/// A row that was found: a run, or one of its tasks.
 struct Row {
     run: RunIx,
     task: Option<u16>,
 }
 
-/// The matching rows. They are rendered outside of the core's task, which serves other requests meanwhile.
+/// The rows that were found. They are rendered outside of the core's task, which has others to serve.
 pub(super) struct Page {
-    pagination: Value,
-    /// The run of each row, in the order of the rows.
+    found: Found<Option<u16>>,
+    /// The run of each row, in their order.
     core: Core,
-    tasks: Vec<Option<u16>>,
     payloads: bool,
 }
 
 impl Page {
-    /// The response body, rendered row by row, because a page with payloads is large.
-    pub(super) async fn render(&self) -> String {
-        let mut text = format!(r#"{{"pagination":{},"rows":["#, self.pagination);
-        for (at, (run, task)) in self.core.runs().iter().zip(&self.tasks).enumerate() {
-            if at > 0 {
-                text.push(',');
+    pub(super) fn render(self) -> Response {
+        let Self { found, core, payloads } = self;
+        let mut at = 0..found.rows.len();
+        found.render(move |task| {
+            let Some(run) = at.next().and_then(|at| core.runs().at(at)) else { return Value::Null };
+            match task.and_then(|place| run.tasks.get(usize::from(place))) {
+                Some(task) => render::task_row(&core, run, task, payloads),
+                None => render::row(&core, run, payloads),
             }
-            if at % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
-                tokio::task::yield_now().await;
-            }
-            let row = match task.and_then(|place| run.tasks.get(usize::from(place))) {
-                Some(task) => render::task_row(&self.core, run, task, self.payloads),
-                None => render::row(&self.core, run, self.payloads),
-            };
-            text.push_str(&row.to_string());
-        }
-        text.push_str("]}");
-        text
+        })
     }
 }
 
@@ -158,9 +148,11 @@ impl Runs {
         let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
         let pages = total.min(MOST_COUNTED).div_ceil(self.limit);
         Page {
-            pagination: json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": pages}),
             core: core.snapshot(rows.iter().map(|row| row.run)),
-            tasks: rows.into_iter().map(|row| row.task).collect(),
+            found: Found {
+                pagination: json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": pages}),
+                rows: rows.into_iter().map(|row| row.task).collect(),
+            },
             payloads: self.payloads,
         }
     }

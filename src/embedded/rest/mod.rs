@@ -17,8 +17,11 @@ mod not_yet;
 mod paging;
 mod query;
 mod request;
+mod rows;
 mod schedules;
 mod server;
+#[cfg(test)]
+mod tests;
 mod trigger;
 mod workers;
 mod workflows;
@@ -41,7 +44,7 @@ use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
 use super::core::store::RunIx;
-use super::core::types::{At, Fault, Turn};
+use super::core::types::{At, Fault};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
@@ -136,23 +139,22 @@ impl From<Fault> for Refusal {
 type Answer = Result<Response, Refusal>;
 
 fn answer(body: &Value) -> Response {
-    answer_text(body.to_string())
-}
-
-fn answer_text(body: String) -> Response {
-    ([(CONTENT_TYPE, "application/json")], body).into_response()
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 impl Engine {
-    /// Looks at the core, then at the token, and answers what was found.
+    /// Looks whether there is what is asked for, then at the token, and only then answers what it looks like.
     async fn find(
         &self,
         authorization: &Authorization,
-        look: impl FnOnce(&Core, &Turn<'_>) -> Option<Value> + Send + 'static,
+        exists: impl FnOnce(&Core, At) -> bool + Send + 'static,
+        look: impl FnOnce(&Core, At) -> Option<Value> + Send + 'static,
     ) -> Answer {
-        let found = self.core.call(move |core, turn| look(core, turn)).await?.ok_or(Refusal::NOT_FOUND)?;
+        let exists = self.core.call(move |core, turn| exists(core, turn.now)).await?;
+        exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
-        Ok(answer(&found))
+        let found = self.core.call(move |core, turn| look(core, turn.now)).await?;
+        Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
     }
 
     /// The same for large responses about one run: they are rendered from a snapshot of the run, outside of the core's task.
@@ -195,11 +197,9 @@ async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorizatio
 
 async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
     let run = id(&run, "workflow run")?;
-    engine
-        .find(&authorization, move |core, turn| {
-            Some(core.rest_run_status(core.rest_run(run, turn.now)?, turn.now).name().into())
-        })
-        .await
+    let exists = move |core: &Core, now| core.rest_run(run, now).is_some();
+    let status = move |core: &Core, now| Some(core.rest_run_status(core.rest_run(run, now)?, now).name().into());
+    engine.find(&authorization, exists, status).await
 }
 
 async fn run_task_events(
@@ -228,7 +228,9 @@ async fn task_timings(
     if depth > 10 {
         return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
-    engine.find(&authorization, move |core, turn| Some(json::timings(core, core.rest_run(run, turn.now)?, depth))).await
+    let exists = move |core: &Core, now| core.rest_run(run, now).is_some();
+    let timings = move |core: &Core, now| Some(json::timings(core, core.rest_run(run, now)?, depth));
+    engine.find(&authorization, exists, timings).await
 }
 
 async fn task(
@@ -245,15 +247,16 @@ async fn task(
     let found = engine
         .core
         .call(move |core, turn| {
-            let (run, task) = core.rest_task(task, turn.now)?;
-            let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
-            Some((json::task_alone(core, run, task), attempt.unwrap_or(last).cmp(&last)))
+            let (run, _) = core.rest_task(task, turn.now)?;
+            Some((core.snapshot([run.ix]), core.children(task).count(), turn.now))
         })
         .await?;
-    let (found, attempt) = found.ok_or(Refusal::NOT_FOUND)?;
+    let (snapshot, children, now) = found.ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
-    match attempt {
-        Ordering::Equal => Ok(answer(&found)),
+    let (run, task) = snapshot.rest_task(task, now).ok_or(Refusal::NOT_FOUND)?;
+    let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
+    match attempt.unwrap_or(last).cmp(&last) {
+        Ordering::Equal => Ok(answer(&json::task_alone(&snapshot, run, task, children))),
         Ordering::Greater => Err(Refusal::INTERNAL),
         Ordering::Less => Err(Refusal::Message(
             StatusCode::NOT_IMPLEMENTED,
@@ -294,7 +297,7 @@ async fn logs(
 async fn runs(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let asked = list::Runs::parse_list(&query)?;
     let page = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
-    Ok(answer_text(page.render().await))
+    Ok(page.render())
 }
 
 async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {

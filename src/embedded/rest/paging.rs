@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Refusal;
 use super::query::Query;
+use super::rows::Found;
 use crate::embedded::core::types::At;
 
 pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
@@ -48,15 +49,18 @@ impl Page {
         Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.limit()?.unwrap_or(50) })
     }
 
-    /// Renders one page and its pagination. Items on other pages are not rendered.
-    pub(super) fn answer<T>(&self, all: &[T], render: impl Fn(&T) -> Value) -> Value {
+    /// The page, with its place among the others. Only what is on it is taken.
+    pub(super) fn of<T, R>(&self, all: &[T], take: impl Fn(&T) -> R) -> Found<R> {
         let Some(before) = self.offset.checked_div(self.limit) else {
             // The server divides by it all the same.
-            return json!({"pagination": {"current_page": i64::MIN + 1, "next_page": i64::MIN + 2, "num_pages": i64::MIN}, "rows": []});
+            let pagination = json!({"current_page": i64::MIN + 1, "next_page": i64::MIN + 2, "num_pages": i64::MIN});
+            return Found { pagination, rows: Vec::new() };
         };
         let (page, pages) = (before.saturating_add(1), all.len().div_ceil(self.limit));
         let next = if page == pages { page } else { page.saturating_add(1) };
-        let rows: Vec<_> = all.iter().skip(self.offset).take(self.limit).map(render).collect();
-        json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})
+        Found {
+            pagination: json!({"current_page": page, "next_page": next, "num_pages": pages}),
+            rows: all.iter().skip(self.offset).take(self.limit).map(take).collect(),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Schedules.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -35,22 +36,37 @@ pub(super) fn routes() -> Router<Engine> {
         )
 }
 
-fn render(core: &Core, schedule: &Schedule) -> Value {
-    let version = core.latest(&schedule.what.workflow);
-    json!({
-        "metadata": {"id": schedule.id.to_string(), "createdAt": millis(schedule.created), "updatedAt": millis(schedule.created)},
-        "additionalMetadata": schedule.what.metadata,
-        "input": if schedule.what.input.is_object() { schedule.what.input.clone() } else { json!({}) },
-        "method": "API",
-        "priority": schedule.what.priority.unwrap_or(1),
-        "tenantId": core.tenant.to_string(),
-        "triggerAt": millis(schedule.at),
-        "workflowId": version.map(|version| version.workflow.to_string()),
-        "workflowName": schedule.what.workflow,
-        "workflowRunCreatedAt": "0001-01-01T00:00:00Z",
-        "workflowRunName": "",
-        "workflowVersionId": version.map(|version| version.id.to_string()),
-    })
+/// What is shown of a schedule.
+struct Row {
+    tenant: Uuid,
+    schedule: Arc<Schedule>,
+    /// Its workflow, and the latest version of that.
+    version: Option<(Uuid, Uuid)>,
+}
+
+impl Row {
+    fn new(core: &Core, schedule: &Arc<Schedule>) -> Self {
+        let version = core.latest(&schedule.what.workflow).map(|version| (version.workflow, version.id));
+        Self { tenant: core.tenant, schedule: Arc::clone(schedule), version }
+    }
+
+    fn render(&self) -> Value {
+        let Self { tenant, schedule, version } = self;
+        json!({
+            "metadata": {"id": schedule.id.to_string(), "createdAt": millis(schedule.created), "updatedAt": millis(schedule.created)},
+            "additionalMetadata": schedule.what.metadata,
+            "input": if schedule.what.input.is_object() { schedule.what.input.clone() } else { json!({}) },
+            "method": "API",
+            "priority": schedule.what.priority.unwrap_or(1),
+            "tenantId": tenant.to_string(),
+            "triggerAt": millis(schedule.at),
+            "workflowId": version.map(|(workflow, _)| workflow.to_string()),
+            "workflowName": schedule.what.workflow,
+            "workflowRunCreatedAt": "0001-01-01T00:00:00Z",
+            "workflowRunName": "",
+            "workflowVersionId": version.map(|(_, version)| version.to_string()),
+        })
+    }
 }
 
 /// The time in a body, or nothing if there is none.
@@ -87,10 +103,10 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
             check_priority(priority)?;
             let made = core.schedule(turn, &what, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
             let made = made.first().and_then(|(id, _)| core.find_schedule(*id));
-            Ok(made.map(|schedule| render(core, schedule)))
+            Ok(made.map(|schedule| Row::new(core, schedule)))
         })
         .await?;
-    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?))
+    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?.render()))
 }
 
 fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
@@ -112,7 +128,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let statuses: Vec<_> = query.all("statuses").map(str::to_owned).collect();
     let by_creation = query.first("orderByField") == Some("createdAt");
     let ascending = query.first("orderByDirection") == Some("ASC");
-    let body = engine
+    let found = engine
         .core
         .call(move |core, _| {
             let mut all = matching(core, workflow, &tags);
@@ -122,13 +138,13 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             if ascending {
                 all.reverse();
             }
-            page.answer(&all, |schedule| render(core, schedule))
+            page.of(&all, |schedule| Row::new(core, schedule))
         })
         .await?;
-    Ok(answer(&body))
+    Ok(found.render(|row| row.render()))
 }
 
-fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a Schedule> {
+fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a Arc<Schedule>> {
     let mut all = core.all_schedules();
     all.retain(|schedule| {
         let own = core.latest(&schedule.what.workflow).map(|version| version.workflow);
@@ -138,16 +154,16 @@ fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a 
 }
 
 /// The tenant, the id, and whether there is such a schedule: in the server's order.
-async fn find(asked: &OfOne) -> Result<(Uuid, Value), Refusal> {
+async fn find(asked: &OfOne) -> Result<(Uuid, Row), Refusal> {
     asked
         .find("scheduled workflow run", NOT_FOUND, |core, id, _| {
-            core.find_schedule(id).map(|found| render(core, found))
+            core.find_schedule(id).map(|found| Row::new(core, found))
         })
         .await
 }
 
 async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1))
+    Ok(answer(&find(&asked).await?.1.render()))
 }
 
 async fn reschedule(asked: OfOne, bytes: Bytes) -> Answer {
@@ -158,10 +174,10 @@ async fn reschedule(asked: OfOne, bytes: Bytes) -> Answer {
         .core
         .call(move |core, turn| {
             core.reschedule(turn, schedule, at);
-            core.find_schedule(schedule).map(|found| render(core, found))
+            core.find_schedule(schedule).map(|found| Row::new(core, found))
         })
         .await?;
-    Ok(answer(&moved.ok_or(NOT_FOUND)?))
+    Ok(answer(&moved.ok_or(NOT_FOUND)?.render()))
 }
 
 async fn delete(asked: OfOne) -> Answer {

@@ -1,6 +1,7 @@
 //! Workers.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,10 +15,11 @@ use super::json::extend;
 use super::paging::{bad_request, millis};
 use super::query::Query;
 use super::request::OfTenant;
+use super::rows::Found;
 use super::{Answer, Authorization, Engine, Refusal, answer, id};
 use crate::embedded::core::Core;
 use crate::embedded::core::types::{At, Label};
-use crate::embedded::core::workers::Worker;
+use crate::embedded::core::workers::{Profile, Worker};
 
 /// The id of the only dispatcher.
 const DISPATCHER: Uuid = uuid::uuid!("6f1c8a52-3d0b-4a57-9c2e-41d8b7e05f13");
@@ -32,61 +34,83 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/workers/{worker}", get(one).patch(pause))
 }
 
-/// The fields that all answers have.
-fn summary(id: Uuid, worker: &Worker, now: At) -> Value {
-    let slots: Map<_, _> = worker
-        .slots
-        .iter()
-        .map(|(kind, limit)| {
-            let available =
-                if kind == "default" { i64::try_from(worker.free()).unwrap_or_default() } else { i64::from(*limit) };
-            (kind.clone(), json!({"available": available, "limit": limit}))
-        })
-        .collect();
-    let created = millis(worker.created);
-    let runtime = &worker.runtime;
-    let mut info = json!({
-        "languageVersion": runtime.language_version,
-        "os": runtime.os,
-        "runtimeExtra": runtime.extra,
-        "sdkVersion": runtime.sdk_version,
-    });
-    if let Some(language) = runtime.language {
-        extend(&mut info, json!({ "language": language }));
-    }
-    let mut row = json!({
-        "metadata": {"id": id.to_string(), "createdAt": created, "updatedAt": created},
-        "actions": Value::Null,
-        "dispatcherId": DISPATCHER.to_string(),
-        "name": worker.name,
-        "runtimeInfo": info,
-        "slotConfig": slots,
-        "status": worker.status(now),
-        "type": "SELFHOSTED",
-    });
-    if let Some(beat) = worker.last_beat {
-        extend(&mut row, json!({"lastHeartbeatAt": millis(beat)}));
-    }
-    row
+/// What is shown of a worker.
+struct Row {
+    id: Uuid,
+    profile: Arc<Profile>,
+    created: At,
+    last_beat: Option<At>,
+    free: usize,
+    status: &'static str,
 }
 
-/// The same with actions and labels.
-fn row(id: Uuid, worker: &Worker, now: At) -> Value {
-    let created = millis(worker.created);
-    let labels = worker.labels.iter().map(|(key, label)| {
-        let mut shown = json!({
-            "metadata": {"id": Uuid::nil().to_string(), "createdAt": created, "updatedAt": created},
-            "key": key,
-        });
-        if let Some(value) = text(label) {
-            extend(&mut shown, json!({ "value": value }));
+impl Row {
+    fn new(id: Uuid, worker: &Worker, now: At) -> Self {
+        Self {
+            id,
+            profile: Arc::clone(&worker.profile),
+            created: worker.created,
+            last_beat: worker.last_beat,
+            free: worker.free(),
+            status: worker.status(now),
         }
-        shown
-    });
-    let labels: Vec<_> = labels.collect();
-    let mut row = summary(id, worker, now);
-    extend(&mut row, json!({"actions": worker.actions, "labels": labels}));
-    row
+    }
+
+    /// The fields that all answers have.
+    fn summary(&self) -> Value {
+        let Profile { name, slots, runtime, .. } = &*self.profile;
+        let slots: Map<_, _> = slots
+            .iter()
+            .map(|(kind, limit)| {
+                let available =
+                    if kind == "default" { i64::try_from(self.free).unwrap_or_default() } else { i64::from(*limit) };
+                (kind.clone(), json!({"available": available, "limit": limit}))
+            })
+            .collect();
+        let created = millis(self.created);
+        let mut info = json!({
+            "languageVersion": runtime.language_version,
+            "os": runtime.os,
+            "runtimeExtra": runtime.extra,
+            "sdkVersion": runtime.sdk_version,
+        });
+        if let Some(language) = runtime.language {
+            extend(&mut info, json!({ "language": language }));
+        }
+        let mut row = json!({
+            "metadata": {"id": self.id.to_string(), "createdAt": created, "updatedAt": created},
+            "actions": Value::Null,
+            "dispatcherId": DISPATCHER.to_string(),
+            "name": name,
+            "runtimeInfo": info,
+            "slotConfig": slots,
+            "status": self.status,
+            "type": "SELFHOSTED",
+        });
+        if let Some(beat) = self.last_beat {
+            extend(&mut row, json!({"lastHeartbeatAt": millis(beat)}));
+        }
+        row
+    }
+
+    /// The same with actions and labels.
+    fn render(&self) -> Value {
+        let created = millis(self.created);
+        let labels = self.profile.labels.iter().map(|(key, label)| {
+            let mut shown = json!({
+                "metadata": {"id": Uuid::nil().to_string(), "createdAt": created, "updatedAt": created},
+                "key": key,
+            });
+            if let Some(value) = text(label) {
+                extend(&mut shown, json!({ "value": value }));
+            }
+            shown
+        });
+        let labels: Vec<_> = labels.collect();
+        let mut row = self.summary();
+        extend(&mut row, json!({"actions": self.profile.actions, "labels": labels}));
+        row
+    }
 }
 
 /// The value of a label as a string.
@@ -117,34 +141,38 @@ impl Asked {
             statuses: query.all("statuses").map(str::to_owned).collect(),
             labels: query.all("labels").map(label).collect::<Result<_, _>>()?,
             offset: query.number("offset")?.unwrap_or(0),
-            limit: query.number("limit")?.unwrap_or(MOST_LISTED),
+            limit: query.limit()?.unwrap_or(MOST_LISTED),
         })
     }
 
     fn takes(&self, worker: &Worker, now: At) -> bool {
-        let has = |(key, value): &(String, String)| worker.labels.get(key).and_then(text).as_ref() == Some(value);
+        let has =
+            |(key, value): &(String, String)| worker.profile.labels.get(key).and_then(text).as_ref() == Some(value);
         worker.last_beat.is_some_and(|beat| now.signed_duration_since(beat) < DAY)
             && (self.statuses.is_empty() || self.statuses.iter().any(|status| status == worker.status(now)))
             && self.labels.iter().all(has)
     }
 
-    fn answer(&self, core: &Core, now: At) -> Value {
+    fn find(&self, core: &Core, now: At) -> Found<Row> {
         let mut all: Vec<_> = core.workers().filter(|(_, worker)| self.takes(worker, now)).collect();
         all.sort_by_key(|(id, worker)| Reverse((worker.created, *id)));
-        let rows: Vec<_> =
-            all.iter().skip(self.offset).take(self.limit).map(|(id, worker)| row(*id, worker, now)).collect();
         let (page, pages) = match self.limit {
             0 => (1, 0),
             limit => (self.offset.div_ceil(limit).saturating_add(1), all.len().div_ceil(limit)),
         };
         let next = if page == pages { page } else { page.saturating_add(1) };
-        json!({"pagination": {"current_page": page, "next_page": next, "num_pages": pages}, "rows": rows})
+        let found = all.iter().skip(self.offset).take(self.limit);
+        Found {
+            pagination: json!({"current_page": page, "next_page": next, "num_pages": pages}),
+            rows: found.map(|(id, worker)| Row::new(*id, worker, now)).collect(),
+        }
     }
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let asked = Asked::parse(&query)?;
-    Ok(answer(&engine.core.call(move |core, turn| asked.answer(core, turn.now)).await?))
+    let found = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
+    Ok(found.render(|row| row.render()))
 }
 
 /// The server fails with 500 for a worker without actions.
@@ -152,16 +180,20 @@ async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authoriza
     let id = id(&worker, "worker")?;
     let look = move |core: &Core, now| {
         let worker = core.worker(id)?;
-        let workflows = core.workflows_of(worker).map(|(id, name)| json!({"id": id.to_string(), "name": name}));
-        let more = json!({"recentStepRuns": [], "registeredWorkflows": workflows.collect::<Vec<_>>()});
-        let mut row = row(id, worker, now);
-        extend(&mut row, more);
-        Some((row, worker.actions.is_empty()))
+        let workflows: Vec<_> = core.workflows_of(worker).map(|(id, name)| (id, name.to_owned())).collect();
+        Some((Row::new(id, worker, now), workflows))
     };
     let found = engine.core.call(move |core, turn| look(core, turn.now)).await?;
-    let (row, is_idle) = found.ok_or(Refusal::NOT_FOUND)?;
+    let (row, workflows) = found.ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
-    if is_idle { Err(Refusal::INTERNAL) } else { Ok(answer(&row)) }
+    if row.profile.actions.is_empty() {
+        return Err(Refusal::INTERNAL);
+    }
+    let workflows: Vec<_> =
+        workflows.into_iter().map(|(id, name)| json!({"id": id.to_string(), "name": name})).collect();
+    let mut shown = row.render();
+    extend(&mut shown, json!({"recentStepRuns": [], "registeredWorkflows": workflows}));
+    Ok(answer(&shown))
 }
 
 async fn pause(
@@ -181,8 +213,8 @@ async fn pause(
             if let Some(paused) = asked.get("isPaused").and_then(Value::as_bool) {
                 core.pause(turn, worker, paused);
             }
-            Some(summary(worker, core.worker(worker)?, turn.now))
+            Some(Row::new(worker, core.worker(worker)?, turn.now))
         })
         .await?;
-    Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
+    Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?.summary()))
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::query::Query;
 use super::request::{OfTenant, names};
 use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render, not_yet};
+use crate::embedded::core::Core;
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
@@ -61,8 +62,9 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
 
 async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> Answer {
     let workflow = id(&workflow, "workflow")?;
+    let exists = move |core: &Core, _| core.find_workflow(workflow).is_some();
     engine
-        .find(&authorization, move |core, _| {
+        .find(&authorization, exists, move |core, _| {
             let found = core.find_workflow(workflow)?;
             let latest = &found.workflow.latest;
             let version = json!({

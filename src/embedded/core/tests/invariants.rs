@@ -242,7 +242,7 @@ impl Play {
         self.hear();
         let core = &self.bench.core;
         for worker in core.workers.values() {
-            let slots = usize::try_from(worker.slots["default"]).unwrap_or(0);
+            let slots = usize::try_from(worker.profile.slots["default"]).unwrap_or(0);
             assert!(worker.running.len() <= slots, "more tasks than slots");
         }
         let (mut queued, mut running, mut timers) = (0, 0, Vec::new());

@@ -1,0 +1,69 @@
+//! The routes without a client: how a body comes, part by part.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::embedded::Engine;
+use crate::embedded::core::events::Pushed;
+use crate::embedded::engine::TENANT;
+use crate::embedded::faults::Faults;
+
+fn router(engine: &Engine) -> Router {
+    let handle = engine.handle().clone();
+    let faults = Faults::of(handle.clock.clone());
+    super::router(handle, TENANT, "token".into(), faults)
+}
+
+/// The status of an answer, and the parts of its body.
+async fn get(engine: &Engine, path: &str) -> (u16, Vec<Vec<u8>>) {
+    let request = Request::get(format!("/api/v1/{path}")).header("authorization", "Bearer token");
+    let answer = router(engine).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = answer.status().as_u16();
+    let (mut body, mut parts) = (answer.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        parts.push(frame.unwrap().into_data().unwrap().to_vec());
+    }
+    (status, parts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_large_payloads_comes_in_parts() {
+    const SIZE: usize = 150_000;
+    let engine = Engine::start().await.unwrap();
+    for _ in 0..20 {
+        let payload = json!({"text": "x".repeat(SIZE)});
+        let pushed = Pushed { key: "key".into(), payload, metadata: Value::Null, priority: None, scope: None };
+        engine.handle().call(|core, turn| core.push(turn, pushed)).await.unwrap();
+    }
+    let (status, parts) = get(&engine, &format!("stable/tenants/{TENANT}/events")).await;
+    assert_eq!(status, 200);
+    let longest = parts.iter().map(Vec::len).max().unwrap();
+    assert!(parts.len() >= 20 && longest < 2 * SIZE, "{} parts, the longest of {longest} bytes", parts.len());
+    let body: Value = serde_json::from_slice(&parts.concat()).unwrap();
+    assert_eq!(body["rows"].as_array().unwrap().len(), 20);
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rows_of_each_list_are_bounded() {
+    let engine = Engine::start().await.unwrap();
+    for list in [
+        format!("stable/tenants/{TENANT}/events"),
+        format!("stable/tenants/{TENANT}/filters"),
+        format!("stable/tenants/{TENANT}/workflow-runs"),
+        format!("tenants/{TENANT}/worker"),
+        format!("tenants/{TENANT}/workflows"),
+        format!("tenants/{TENANT}/workflows/crons"),
+        format!("tenants/{TENANT}/workflows/scheduled"),
+    ] {
+        for (limit, expected) in [(10_000, 200), (10_001, 400)] {
+            let (status, _) = get(&engine, &format!("{list}?limit={limit}&only_tasks=false")).await;
+            assert_eq!(status, expected, "{list}: {limit}");
+        }
+    }
+    engine.shutdown().await;
+}
