@@ -193,7 +193,8 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
     engine.faults().inject("PATCH /api/v1/workers/{worker}", Fault::Refuse(503), usize::MAX).unwrap();
     let late = async {
-        tokio::time::sleep(4 * SECOND).await;
+        // After the two seconds that the pause may take, and the grace period; before the engine notices.
+        tokio::time::sleep(Duration::from_millis(5500)).await;
         hatchet.run(&slow, &()).start().await.unwrap().id()
     };
     let (report, late) = tokio::join!(worker.shutdown(), late);

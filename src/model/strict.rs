@@ -84,7 +84,7 @@ fn check_text<E: serde::ser::Error>(text: &str) -> Result<(), E> {
 }
 
 fn nul<E: serde::ser::Error>() -> E {
-    E::custom("found a string with the character U+0000, which the engine cannot store")
+    E::custom("found a string with U+0000, accepted: strings without it, as the engine cannot store it")
 }
 
 /// Takes everything but U+0000.

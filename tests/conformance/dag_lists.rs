@@ -145,7 +145,7 @@ async fn q11_a_walk_that_makes_no_progress_ends_in_an_error(world: World) {
         }
     };
     assert_eq!((error.kind(), seen.len()), (ErrorKind::Server, 400), "{error}");
-    assert!(error.to_string().ends_with("pages of the server's list in a row brought nothing new"), "{error}");
+    assert!(error.to_string().ends_with("consecutive pages of the server's list had no new rows"), "{error}");
     serving.abort();
 }
 

@@ -36,7 +36,7 @@ fn assert_hopeless(error: &Error, begun: Instant, connections: Option<&Arc<Atomi
     assert!(begun.elapsed() < AT_ONCE, "{:?}: {error:?}", begun.elapsed());
     assert!(error.to_string().contains(expected), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    assert!(error.never_reached_server() && !error.is_transient(), "{error:?}");
+    assert!(!error.is_transient(), "{error:?}");
     if let Some(connections) = connections {
         assert!(connections.load(SeqCst) <= 3, "{} connections", connections.load(SeqCst));
     }
@@ -51,6 +51,7 @@ async fn tls_to_a_plain_text_server() {
         let begun = Instant::now();
         let error = by_grpc(grpc_at(&stage, address, TlsStrategy::Tls)).await;
         assert_hopeless(&error, begun, None, "does not speak TLS: it answered in plain text");
+        assert!(error.never_reached_server(), "{error:?}");
         assert!(error.to_string().contains("HATCHET_CLIENT_TLS_STRATEGY=none"), "{error}");
         let begun = Instant::now();
         let error = by_rest(rest_at(&stage, "https", address)).await;
@@ -72,6 +73,8 @@ async fn plain_text_to_a_tls_server() {
         let begun = Instant::now();
         let error = by_rest(rest_at(&stage, "http", address)).await;
         assert_hopeless(&error, begun, Some(&connections), "HATCHET_CLIENT_SERVER_URL to an https:// URL");
+        // A server that closes without a byte may have read the call.
+        assert_eq!(error.never_reached_server(), !matches!(plain, Plain::Close), "{error:?}");
     }
 }
 
