@@ -178,10 +178,14 @@ impl Inner {
         }
     }
 
+    #[cfg(feature = "tls")]
     fn is_encrypted(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
+        self.tls.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, reason = "with TLS, it depends on the configuration")]
+    fn is_encrypted(&self) -> bool {
         false
     }
 

@@ -68,33 +68,28 @@ impl EarlyEnd {
     }
 }
 
-/// Whether the server refuses the client for its certificate, or for having none. Any other alert may come after it has read a call.
-#[cfg(feature = "tls")]
-fn refuses_certificate(error: &io::Error) -> bool {
-    use tokio_rustls::rustls::{AlertDescription as Alert, Error};
-    let alert = error.get_ref().and_then(|error| match error.downcast_ref() {
-        Some(Error::AlertReceived(alert)) => Some(*alert),
-        _ => None,
-    });
-    alert.is_some_and(|alert| {
-        matches!(
-            alert,
-            Alert::CertificateRequired
-                | Alert::NoCertificate
-                | Alert::BadCertificate
-                | Alert::UnsupportedCertificate
-                | Alert::CertificateRevoked
-                | Alert::CertificateExpired
-                | Alert::CertificateUnknown
-                | Alert::UnknownCA
-                | Alert::AccessDenied
-        )
-    })
-}
+/// The alerts by which a server rejects the client for its certificate, or for having none. Any other may come after the server has
+/// read a call.
+const CERTIFICATE_ALERTS: [&str; 11] = [
+    "DecryptError",
+    "HandshakeFailure",
+    "CertificateRequired",
+    "NoCertificate",
+    "BadCertificate",
+    "UnsupportedCertificate",
+    "CertificateRevoked",
+    "CertificateExpired",
+    "CertificateUnknown",
+    "UnknownCA",
+    "AccessDenied",
+];
 
-#[cfg(not(feature = "tls"))]
-fn refuses_certificate(_: &io::Error) -> bool {
-    false
+/// Whether the server rejects the client's certificate. rustls reports an alert as an error of the next read, whose type differs by
+/// who reads; its text does not.
+fn refuses_certificate(error: &io::Error) -> bool {
+    let text = error.to_string();
+    let alert = text.strip_prefix("received fatal alert: ");
+    alert.is_some_and(|alert| CERTIFICATE_ALERTS.contains(&alert))
 }
 
 /// What watches for the first bytes of a connection.

@@ -16,6 +16,7 @@ use crate::model::label::check_key;
 use crate::model::name::{ACCEPTED, is_name};
 use crate::model::{LabelValue, WorkerId, convert};
 use crate::rpc::grpc_types::NewWorker;
+use crate::runtime::{self, Needs};
 use crate::time::LONGEST;
 use crate::workflow::Definition;
 
@@ -169,6 +170,7 @@ impl Worker {
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
     /// stored on the server. The worker is stopped.
     pub async fn start(self) -> Result<RunningWorker> {
+        runtime::require("a worker", Needs::Timers)?;
         // Boxed, because it is short-lived and would add its size to the caller's future.
         let id = Box::pin(async {
             registered::check_names(&self.client, &self.workflows).await?;
