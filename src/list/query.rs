@@ -164,6 +164,8 @@ impl RunQuery {
     /// (in a namespace without a workflow name, and for some of the statuses that it lists as failed, see [`RunFilter::status`]), this
     /// method reads more pages until the result is full or the time window is exhausted.
     ///
+    /// There is no second page: [`items`](Self::items) streams all matching runs.
+    ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the size is 0 or over 1000, or if the server would misinterpret the filter.
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no workflow with the filter's name.
