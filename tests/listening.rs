@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use hatchet::embedded::Engine;
 use hatchet::raw::pb::SubscribeToWorkflowRunsRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
-use hatchet::{Client, Config, Context, RunFilter, Task, TlsStrategy, Window};
+use hatchet::{Client, Config, Context, RunFilter, RunHandle, RunningWorker, Task, TlsStrategy, Window};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -168,15 +168,21 @@ async fn ten_thousand_concurrent_starts_succeed() {
     assert_eq!(bed.engine.run_count().await, 10_000);
 }
 
+/// A task with its worker, and a run of it that has completed.
+async fn completed(hatchet: &Client) -> (Task<(), ()>, RunningWorker, RunHandle<()>) {
+    let echo: Task<(), ()> = Task::new("echo", async |(): (), _: Context| Ok(()));
+    let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&echo, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    (echo, worker, run)
+}
+
 /// The same on one stream: each message is a small frame.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_messages_on_one_stream_are_accepted() {
     let bed = Bed::new(GRACE).await;
     let hatchet = bed.client();
-    let echo: Task<(), ()> = Task::new("echo", async |(): (), _: Context| Ok(()));
-    let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
-    let run = hatchet.run(&echo, &()).start().await.unwrap();
-    run.result().await.unwrap();
+    let (_, worker, run) = completed(&hatchet).await;
     let nobody = |number: u128| SubscribeToWorkflowRunsRequest { workflow_run_id: Uuid::from_u128(number).to_string() };
     let last = SubscribeToWorkflowRunsRequest { workflow_run_id: run.id().to_string() };
     let questions = (1..10_000).map(nobody).chain([last]);
@@ -197,10 +203,7 @@ async fn ten_thousand_messages_on_one_stream_are_accepted() {
 async fn dropped_calls_do_not_affect_others() {
     let bed = Bed::new(GRACE).await;
     let hatchet = bed.client();
-    let echo: Task<(), ()> = Task::new("echo", async |(): (), _: Context| Ok(()));
-    let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
-    let run = hatchet.run(&echo, &()).start().await.unwrap();
-    run.result().await.unwrap();
+    let (echo, worker, run) = completed(&hatchet).await;
     bed.engine.faults().inject("Register", hatchet::embedded::Fault::Delay(Duration::ZERO), 1000).unwrap();
     let reads = join_all((0..2000).map(|_| async { run.details().await.is_ok() }));
     // Long enough to send the requests, too short for all responses.
