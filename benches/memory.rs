@@ -23,9 +23,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
 use hatchet::embedded::Engine;
+use hatchet::model::Window;
 use hatchet::raw::pb::SubscribeToWorkflowRunsRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
-use hatchet::{Client, Context, RunHandle, RunStatus, RunningWorker, Task, Window};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, RunHandle, RunStatus, Task};
 use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -226,7 +228,7 @@ async fn waits(count: usize) {
         "at the most, before the waits had settled, both sides: {joined_peak} in one task, {spawned_peak} in a task each"
     );
     let (engine, client) = engine().await;
-    let handle = client.run_handle::<Output>("00000000-0000-4000-8000-000000000000".parse().unwrap());
+    let handle = client.run_handle("00000000-0000-4000-8000-000000000000".parse().unwrap()).typed::<Output>();
     println!(
         "of these, the future itself: {}; beside them, the RunHandle: {}",
         size_of_val(&handle.outcome()),

@@ -35,7 +35,9 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::future::try_join;
+use hatchet::config::TlsStrategy;
 use hatchet::embedded::Engine;
+use hatchet::model::Window;
 use hatchet::raw::RawChannel;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
@@ -47,7 +49,8 @@ use hatchet::raw::pb::{
     ActionType, AssignedAction, BulkTriggerWorkflowRequest, HeartbeatRequest, StepActionEvent, StepActionEventType,
     WorkerListenRequest, WorkerRegisterRequest,
 };
-use hatchet::{Client, Config, Context, RunFilter, RunStatus, Task, TlsStrategy, Window, WorkflowRef};
+use hatchet::workflow::WorkflowRef;
+use hatchet::{Client, Config, Context, RunFilter, RunStatus, Task};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -234,7 +237,7 @@ async fn tasks(side: Side, mut count: u64) -> Duration {
 
 enum Working {
     Raw(tokio::task::JoinHandle<()>),
-    Sdk { _running: hatchet::RunningWorker },
+    Sdk { _running: hatchet::worker::RunningWorker },
 }
 
 /// Triggers runs and waits for the last one. Not by a stream of results: it is slow to tell of what had ended before it

@@ -9,7 +9,8 @@
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use hatchet::embedded::Engine;
-use hatchet::{Client, Context, ErrorKind, RunFilter, RunStatus, Task, Window};
+use hatchet::model::Window;
+use hatchet::{Client, Context, ErrorKind, RunFilter, RunStatus, Task};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seen = run.cancel().reason("the customer asked").by("ada").send().await?;
     println!("run {}: {seen}", run.id());
     if let Some(request) = run.details().await?.cancellation() {
-        println!("  why: {:?}, who: {:?}, when: {}", request.reason, request.by, request.at);
+        println!("  why: {:?}, who: {:?}, when: {}", request.reason, request.by, request.requested_at);
     }
 
     // A run that has ended is not cancelled.
@@ -45,7 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut reports = all.cancel().reason("bad deploy").by("ada").reports()?;
     let mut done = 0;
     while let Some(report) = reports.next().await {
-        done += u32::from(report?.is_done());
+        done += u32::from(report?.is_applied());
         if done % 100 == 0 {
             println!("  {done} cancelled so far");
         }

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use hatchet::embedded::Engine;
-use hatchet::{Client, Context, RunFilter, RunStatus, RunningWorker, Task, TaskError, Window};
+use hatchet::model::Window;
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, RunFilter, RunStatus, Task, TaskError};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]

@@ -30,7 +30,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         sleep(Duration::from_secs(nap.seconds)).await;
         Ok(nap.seconds)
     });
-    let worker = hatchet.worker("napper").register(&nap).grace(Duration::from_secs(10)).build()?.start().await?;
+    let worker =
+        hatchet.worker("napper").register(&nap).shutdown_grace_period(Duration::from_secs(10)).build()?.start().await?;
     hatchet.run_many(&nap, (1..=20).map(|seconds| Nap { seconds })).start().await?;
 
     println!("20 naps of 1 to 20 seconds have been started; Ctrl-C or SIGTERM drains the worker, a second one ends it");
@@ -41,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         report = draining => {
             println!("{report}");
             for task in &report.unfinished_tasks {
-                println!("  run {} goes on elsewhere", task.run);
+                println!("  run {} goes on elsewhere", task.run_id);
             }
         }
         () = stopped() => println!("ended at once: what ran is started again elsewhere"),

@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .on_event("lineage:uploaded");
     let worker = hatchet.worker("photos").register(&thumbnail).register(&album).build()?.start().await?;
 
-    let event = hatchet.push_event("lineage:uploaded", &Album { photos: 3 }).send().await?;
+    let event = hatchet.push("lineage:uploaded", &Album { photos: 3 }).send().await?;
     println!("event {}", event.id());
     let started = event.runs().await?.into_iter().next().ok_or("nobody listens to it")?;
     let run: RunHandle<u32> = started.typed();

@@ -7,7 +7,9 @@
 use std::{collections::HashMap, env, error::Error, fs, path::PathBuf, pin::pin, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _, select_all};
-use hatchet::{Client, Context, RunHandle, Task, TaskResult, embedded::Engine};
+use hatchet::embedded::Engine;
+use hatchet::workflow::TaskResult;
+use hatchet::{Client, Context, RunHandle, Task};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -62,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// Prints a table of the runs by file, and their sum.
 async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
     let millis = |length: Option<Duration>| length.unwrap_or_default().as_millis();
-    let all = stream::iter(runs).map(RunHandle::details).buffered(16).try_collect::<Vec<_>>().await?;
+    let all = stream::iter(runs).map(|run| run.details().into_future()).buffered(16).try_collect::<Vec<_>>().await?;
     let mut rows = Vec::with_capacity(all.len());
     for details in &all {
         rows.push((details.input.parse::<File>()?.path, details));

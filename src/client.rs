@@ -1,9 +1,7 @@
-//! The client: a configuration, the calls, and the state that later modules share through it.
+//! The client: a configuration, the calls, and what all of its callers share.
 
-use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
@@ -11,7 +9,8 @@ use crate::config::Config;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::model::TenantId;
+use crate::feed::Feed;
+use crate::model::{TenantId, parse_id};
 use crate::rpc::Rpc;
 use crate::runtime::{self, Needs};
 use crate::time::Clock;
@@ -36,9 +35,7 @@ struct Inner {
     config: Config,
     rpc: Rpc,
     clock: Clock,
-    /// The runtime of its connections and of the tasks that its callers share.
-    runtime: Handle,
-    shared: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    feed: Feed,
 }
 
 impl Client {
@@ -69,7 +66,8 @@ impl Client {
     }
 
     fn with(config: Config, rpc: Rpc, clock: Clock, runtime: Handle) -> Self {
-        Self(Arc::new(Inner { config, rpc, clock, runtime, shared: Mutex::default() }))
+        let feed = Feed::new(&rpc, runtime, config.namespace());
+        Self(Arc::new(Inner { config, rpc, clock, feed }))
     }
 
     /// Returns the configuration of this client.
@@ -82,7 +80,7 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the tenant in the token is not a UUID.
     pub fn tenant(&self) -> Result<TenantId> {
-        crate::model::convert::id(self.0.config.tenant_id())
+        parse_id(self.0.config.tenant_id())
     }
 
     /// Returns the namespace, with its trailing underscore. It is the prefix of the names of workflows, events and actions on the server.
@@ -90,36 +88,46 @@ impl Client {
         self.0.config.namespace()
     }
 
+    /// Closes this client and all of its clones, and waits until the streams and tasks that they share have ended.
+    ///
+    /// Waits and watches that are running, and all later calls, return [`ErrorKind::Closed`]. Calls that have been sent still
+    /// complete. Shut down the workers of the client first: they could not report their results anymore. A client that is dropped
+    /// closes without waiting.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// let run = hatchet.run_handle("7c0b6d4e-9a43-4f6e-8a3b-0c6f0a3a5f11".parse()?);
+    /// println!("{}", run.outcome().await?);
+    /// hatchet.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped after its first poll, the client is closed.
+    pub async fn close(&self) {
+        self.0.rpc.close();
+        self.0.feed.close().await;
+    }
+
     pub(crate) fn rpc(&self) -> &Rpc {
         &self.0.rpc
     }
 
-    /// The runtime on which the client was created. Shared tasks run on it, and not on the runtime of the first caller.
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.0.runtime
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.0.feed
     }
 
     pub(crate) fn clock(&self) -> Clock {
         self.0.clock.clone()
     }
 
-    /// The value of a type that all clones of this client share, created at the first call.
-    pub(crate) fn shared<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = shared.get(&TypeId::of::<T>()).and_then(|value| Arc::clone(value).downcast().ok());
-        known.unwrap_or_else(|| {
-            let value = Arc::new(make());
-            shared.insert(TypeId::of::<T>(), Arc::clone(&value) as _);
-            value
-        })
-    }
-
-    /// A name as the server knows it.
+    /// The name on the server.
     pub(crate) fn prefixed(&self, name: &str) -> String {
         format!("{}{name}", self.namespace().unwrap_or_default())
     }
 
-    /// A name as the user knows it.
+    /// The name without the namespace.
     pub(crate) fn unprefixed(&self, name: &str) -> String {
         self.namespace().and_then(|namespace| name.strip_prefix(namespace)).unwrap_or(name).to_owned()
     }

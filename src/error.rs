@@ -1,23 +1,24 @@
-//! One error for the whole crate: a kind to match on, questions to ask, and the cause in `source()`.
+//! The error type of the crate: a kind, predicates, and the cause as its source.
 //!
-//! A run that failed is not an error: it is an [`Outcome`](crate::Outcome). An `Err` means that something could not be
-//! done or could not be found out. The one exception is [`RunHandle::result`](crate::RunHandle::result), which is for
-//! callers who only want the output; its error then carries the outcome.
+//! A run that failed is not an error, but an [`Outcome`](crate::Outcome). An error means that something could not be done or could not be
+//! found out. The only exception is [`RunHandle::result`](crate::RunHandle::result), which returns only outputs. Its error contains the
+//! outcome.
 
-use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the crate's fallible functions return.
+use crate::value::{Outcome, RunId, RunStatus};
+
+/// The result of fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why something could not be done, or could not be found out.
+/// Why something could not be done, or could not be found out. It is cheap to clone.
 ///
-/// The text does not repeat its cause, which is in [`source`](StdError::source). Cheap to clone.
+/// The text does not contain its cause, which is the [`source`](StdError::source). The [`Debug`](fmt::Debug) output has both.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -25,9 +26,9 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// match hatchet.run(&greet, &()).start().await {
 ///     Ok(run) => println!("{}", run.id()),
-///     Err(error) if error.kind() == ErrorKind::WorkflowNotFound => println!("is its worker there?"),
-///     Err(error) if error.never_reached_server() => println!("nothing was started: {error}"),
-///     Err(error) => return Err(error), // it may have been started
+///     Err(error) if error.kind() == ErrorKind::WorkflowNotFound => println!("does a worker register it?"),
+///     Err(error) if error.has_no_side_effects() => println!("nothing was started: {error}"),
+///     Err(error) => return Err(error), // a run may have been started
 /// }
 /// # Ok(())
 /// # }
@@ -39,70 +40,105 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     text: String,
-    /// Set when it is known that the call did nothing on the server.
-    never_reached_server: bool,
+    /// Whether it is certain that the call had no effect on the server.
+    has_no_side_effects: bool,
     transient: bool,
-    /// Set when the REST API could not be reached, and never has been.
+    /// Whether the REST API has never been reached.
     rest_unreached: bool,
-    retry_after: Option<Duration>,
+    /// The delay that the server requests before a retry. `Duration::MAX` if it forbids retries.
+    pushback: Option<Duration>,
     answer: Option<Answer>,
-    /// What a later room has to say about it, in that room's types.
-    about: Option<Arc<dyn Any + Send + Sync>>,
+    run: Option<RunDetail>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// The classes of errors. More may come.
+/// What an error contains about runs.
+#[derive(Debug, Clone)]
+pub(crate) enum RunDetail {
+    /// The run that the error is about.
+    Of(RunId),
+    /// A run that has a status which the request does not allow.
+    InStatus(RunId, RunStatus),
+    /// A run that ended without an output.
+    Ended(RunId, Arc<Outcome>, RunStatus),
+    /// The run that has the idempotency key of a run that was not started.
+    Existing(RunId),
+}
+
+/// The kind of an [`Error`].
+///
+/// ```
+/// use hatchet::{ErrorKind, RunId};
+///
+/// let error = "not an id".parse::<RunId>().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration is wrong; the text lists all that is wrong with it.
+    /// The configuration is invalid. The text lists all problems.
     Config,
-    /// What was asked for breaks a rule, so nothing was sent. The text names the field and the limit.
+    /// The request is invalid, and was not sent. The text names the field and the limit.
     InvalidInput,
-    /// A message or a payload is over a size limit, here or at the server.
+    /// A message or a payload exceeds a size limit of the client or the server.
     TooLarge,
-    /// A value could not be turned into JSON.
+    /// A value cannot be serialized.
     Encode,
-    /// An answer or a payload could not be read.
+    /// A response or a payload cannot be deserialized.
     Decode,
-    /// No connection, or it broke.
+    /// The server cannot be reached, or the connection was lost.
     Unavailable,
-    /// The deadline passed first.
+    /// The deadline has passed.
     Timeout,
-    /// The token is missing, wrong, expired, or of another tenant.
+    /// The token is missing, invalid, expired, or belongs to another tenant.
     Unauthenticated,
-    /// The server asks for fewer calls.
+    /// The server limits the rate of calls.
     RateLimited,
-    /// No run has this id. The engine hands out ids of runs that it then never creates, so this is also what waiting
-    /// for such a run ends with.
+    /// The run does not exist. The engine also returns ids of runs that it never creates.
     RunNotFound,
-    /// No workflow has this name.
+    /// The workflow does not exist.
     WorkflowNotFound,
-    /// Something else that was named does not exist.
+    /// Something else does not exist.
     NotFound,
-    /// Something with this key exists already: a run with the same idempotency key
-    /// ([`Error::existing_run`](crate::Error::existing_run)), a cron with the same name and expression.
+    /// Something with the same key exists: a run with the same idempotency key ([`Error::existing_run`](crate::Error::existing_run)),
+    /// a cron with the same name and expression.
     AlreadyExists,
-    /// The server refused the request as it is: trying again is of no use.
+    /// The server refuses the request. A retry has the same result.
     Rejected,
-    /// The server does not know this call.
+    /// The server does not implement the call.
     Unimplemented,
-    /// The server failed, or answered what it should not.
+    /// The server has an internal error, or its response is invalid.
     Server,
-    /// The run ended otherwise than with an output; see [`Error::outcome`](crate::Error::outcome). Only from
-    /// [`RunHandle::result`](crate::RunHandle::result).
+    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only [`result`](crate::RunHandle::result) returns it.
     RunFailed,
-    /// The run is in a state in which this cannot be done to it; see [`Error::run_status`](crate::Error::run_status).
+    /// The status of the run does not allow the action; see [`Error::run_status`](crate::Error::run_status).
     RunState,
-    /// This side was shut down.
+    /// The client, the worker or the runtime is shut down.
     Closed,
 }
 
-/// What the server answered, in its own terms.
+/// When the server allows a retry; see [`Error::retry_after`].
+///
+/// ```
+/// use hatchet::Error;
+/// use hatchet::error::RetryAfter;
+///
+/// fn may_retry(error: &Error) -> bool {
+///     error.is_transient() && error.retry_after() != Some(RetryAfter::Never)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Answer {
-    /// A gRPC status code, by its number (5 is `NOT_FOUND`).
+pub enum RetryAfter {
+    /// After this delay.
+    Delay(Duration),
+    /// The server asks not to retry.
+    Never,
+}
+
+/// The status of a response of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A gRPC status code.
     Grpc(i32),
     /// An HTTP status.
     Http(u16),
@@ -113,19 +149,19 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             text: text.into(),
-            never_reached_server: false,
+            has_no_side_effects: false,
             transient: false,
             rest_unreached: false,
-            retry_after: None,
+            pushback: None,
             answer: None,
-            about: None,
+            run: None,
             source: None,
         }))
     }
 
-    /// A refusal before anything was sent.
+    /// The error for a request that is not sent.
     pub(crate) fn invalid(field: &str, problem: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::InvalidInput, format!("invalid {field}: {problem}")).unsent()
+        Self::new(ErrorKind::InvalidInput, format!("invalid {field}: {problem}")).without_side_effects()
     }
 
     pub(crate) fn closed(what: &str) -> Self {
@@ -143,22 +179,22 @@ impl Error {
     }
 
     pub(crate) fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
-        self.0.retry_after = delay;
+        self.0.pushback = delay;
         self
     }
 
-    pub(crate) fn with_about<T: Any + Send + Sync>(mut self, about: T) -> Self {
-        self.0.about = Some(Arc::new(about));
+    pub(crate) fn with_run(mut self, run: RunDetail) -> Self {
+        self.0.run = Some(run);
         self
     }
 
-    pub(crate) fn about<T: Any>(&self) -> Option<&T> {
-        self.0.about.as_deref()?.downcast_ref()
+    pub(crate) fn run_detail(&self) -> Option<&RunDetail> {
+        self.0.run.as_ref()
     }
 
-    /// Says where, before the rest of the text.
-    pub(crate) fn within(mut self, place: &str) -> Self {
-        self.0.text = format!("{place}: {}", self.0.text);
+    /// Prepends a context to the text.
+    pub(crate) fn within(mut self, context: &str) -> Self {
+        self.0.text = format!("{context}: {}", self.0.text);
         self
     }
 
@@ -167,15 +203,15 @@ impl Error {
         self
     }
 
-    /// Marks that the call cannot have had an effect.
-    pub(crate) fn unsent(mut self) -> Self {
-        self.0.never_reached_server = true;
+    /// Marks that the call had no effect on the server.
+    pub(crate) fn without_side_effects(mut self) -> Self {
+        self.0.has_no_side_effects = true;
         self
     }
 
-    /// Marks that this is about a look after something was done: what was done may have had its effect.
-    pub(crate) fn after_the_act(mut self) -> Self {
-        self.0.never_reached_server = false;
+    /// Marks that an earlier call may have had an effect on the server.
+    pub(crate) fn with_possible_side_effects(mut self) -> Self {
+        self.0.has_no_side_effects = false;
         self
     }
 
@@ -184,71 +220,100 @@ impl Error {
         self
     }
 
-    /// Marks that another try is of no use.
     pub(crate) fn permanent(mut self) -> Self {
         self.0.transient = false;
         self
     }
 
-    /// Marks that the REST API could not be reached, and never has been.
+    /// Marks that the REST API has never been reached.
     pub(crate) fn rest_unreached(mut self) -> Self {
         self.0.rest_unreached = true;
         self
     }
 
-    /// Whether the REST API could not be reached, and never has been: some services reach only gRPC.
+    /// Whether the REST API has never been reached: some services can reach only gRPC.
     pub(crate) fn is_rest_unreached(&self) -> bool {
         self.0.rest_unreached
     }
 
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        self.0.retry_after
+    /// The delay that the server requests before a retry. `Duration::MAX` if it forbids retries.
+    pub(crate) fn pushback(&self) -> Option<Duration> {
+        self.0.pushback
     }
 
-    /// Whether the server does not want to be asked again, though it may seem to be worth it.
     pub(crate) fn forbids_retries(&self) -> bool {
-        self.0.retry_after == Some(Duration::MAX)
+        self.0.pushback == Some(Duration::MAX)
     }
 
-    /// The class of this error.
+    pub(crate) fn answer(&self) -> Option<Answer> {
+        self.0.answer
+    }
+
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may well succeed later: no connection, a deadline, a server that asks for fewer calls.
+    /// Returns whether a later retry of the same call may succeed: the server could not be reached, a deadline has passed, or the server
+    /// limits the rate of calls.
     ///
-    /// What to do: the crate has already tried again where that was safe. Try again after a pause, and for calls that
-    /// start something, ask [`never_reached_server`](Self::never_reached_server) first.
+    /// *What to do:* This crate has already retried the call where that was safe. Retry it after a pause. If the call has side effects,
+    /// check [`has_no_side_effects`](Self::has_no_side_effects) first.
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
-    /// Whether it is certain that the call had no effect on the server.
+    /// Returns whether it is certain that the call had no effect on the server, because it was not processed or because the server
+    /// refused it.
     ///
-    /// What to do: if this is `false` and the call starts something, it **may have happened**; look for it (for a run:
-    /// by a metadata tag of your own) before you call again.
-    pub fn never_reached_server(&self) -> bool {
-        self.0.never_reached_server
+    /// *What to do:* If it returns `true`, the call can be made again. If it returns `false`, the call may have been processed: search
+    /// for its effect before you make the call again, for example for a run by a metadata tag.
+    pub fn has_no_side_effects(&self) -> bool {
+        self.0.has_no_side_effects
     }
 
-    /// Whether a deadline passed. What was asked for may or may not have happened.
+    /// Returns when the server allows a retry. `None` if it did not specify that.
+    ///
+    /// *What to do:* Wait for at least this delay before you retry the call.
+    pub fn retry_after(&self) -> Option<RetryAfter> {
+        self.0.pushback.map(|delay| if self.forbids_retries() { RetryAfter::Never } else { RetryAfter::Delay(delay) })
+    }
+
+    /// Returns whether a deadline has passed. The [`source`](StdError::source) is the error of the last try, if there were several.
+    ///
+    /// *What to do:* The call may have been processed; see [`has_no_side_effects`](Self::has_no_side_effects). If calls are often slow,
+    /// set a longer [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn is_timeout(&self) -> bool {
         self.0.kind == ErrorKind::Timeout
     }
 
-    /// Whether something that was named does not exist: a run, a workflow, or anything else.
+    /// Returns whether something does not exist: a run, a workflow, or anything else.
+    ///
+    /// *What to do:* For a workflow, check that a worker has registered it. For a run, check whether the server's retention has deleted
+    /// it.
     pub fn is_not_found(&self) -> bool {
         matches!(self.0.kind, ErrorKind::NotFound | ErrorKind::RunNotFound | ErrorKind::WorkflowNotFound)
     }
 
-    /// The status that the server answered with, if it answered.
-    pub fn answer(&self) -> Option<Answer> {
-        self.0.answer
+    /// Returns the gRPC status code of the response, if the server sent one: 5 is `NOT_FOUND`.
+    pub fn grpc_code(&self) -> Option<i32> {
+        match self.0.answer {
+            Some(Answer::Grpc(code)) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Returns the HTTP status of the response, if the server sent one.
+    pub fn http_status(&self) -> Option<u16> {
+        match self.0.answer {
+            Some(Answer::Http(status)) => Some(status),
+            _ => None,
+        }
     }
 }
 
-/// For who lets `main` return it or unwraps it: the kind, the text, its causes, and what is known of the call. With `{:#?}` as
-/// a struct.
+/// The kind, the text, the causes, and what is known of the call, for programs that return the error from `main` or unwrap it. `{:#?}`
+/// prints a struct.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
@@ -258,10 +323,10 @@ impl fmt::Debug for Error {
                 .map(ToString::to_string)
                 .filter(|cause| !self.0.text.contains(cause))
                 .try_for_each(|cause| write!(f, ": {cause}"))?;
-            return match (self.0.answer, self.0.never_reached_server) {
-                (Some(answer), true) => write!(f, " [{answer:?}, nothing was done]"),
+            return match (self.0.answer, self.0.has_no_side_effects) {
+                (Some(answer), true) => write!(f, " [{answer:?}, no side effects]"),
                 (Some(answer), false) => write!(f, " [{answer:?}]"),
-                (None, true) => f.write_str(" [nothing was done]"),
+                (None, true) => f.write_str(" [no side effects]"),
                 (None, false) => Ok(()),
             };
         }
@@ -270,8 +335,8 @@ impl fmt::Debug for Error {
         if let Some(answer) = &self.0.answer {
             shown.field("answer", answer);
         }
-        if self.0.never_reached_server {
-            shown.field("never_reached_server", &true);
+        if self.0.has_no_side_effects {
+            shown.field("has_no_side_effects", &true);
         }
         if let Some(source) = &self.0.source {
             shown.field("source", source);
@@ -310,11 +375,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_field_and_was_never_sent() {
-        let error = Error::invalid("priority", "found 9, accepted 1 to 3");
+    fn an_invalid_input_names_the_field_and_has_no_side_effects() {
+        let error = Error::invalid("priority", "expected 1 to 3, got 9");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert_eq!(error.to_string(), "invalid priority: found 9, accepted 1 to 3");
-        assert!(error.never_reached_server());
-        assert!(format!("{error:?}").ends_with("accepted 1 to 3 [nothing was done]"));
+        assert_eq!(error.to_string(), "invalid priority: expected 1 to 3, got 9");
+        assert!(error.has_no_side_effects());
+        assert!(format!("{error:?}").ends_with("got 9 [no side effects]"));
     }
 }

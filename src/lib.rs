@@ -1,7 +1,8 @@
 //! A Rust SDK for [Hatchet](https://hatchet.run).
 //!
 //! ```
-//! use hatchet::{Context, Task, embedded::Engine};
+//! use hatchet::{Context, Task};
+//! use hatchet::embedded::Engine;
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -60,12 +61,14 @@
 //! | `unstable-raw` | the generated stubs, for calls that this crate does not support yet, without a stability guarantee |
 
 mod client;
-mod config;
+pub mod config;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-mod error;
+pub mod error;
+mod feed;
 mod list;
-mod model;
+pub mod model;
+mod observe;
 #[cfg(feature = "unstable-raw")]
 pub mod raw;
 mod rpc;
@@ -74,35 +77,41 @@ mod runtime;
 mod time;
 mod transport;
 mod trigger;
+mod value;
 mod watch;
-mod worker;
-mod workflow;
+pub mod worker;
+pub mod workflow;
+
+/// Builders of requests, and queries.
+pub mod builder {
+    pub use crate::list::{BulkCancel, BulkReplay, RunQuery};
+    pub use crate::observe::DetailsBuilder;
+    pub use crate::run::{
+        CancelBuilder, CancelManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder,
+    };
+    pub use crate::trigger::{CronBuilder, CronQuery, EventBuilder, EventManyBuilder, ScheduleBuilder, ScheduleQuery};
+}
+
+/// Handles to what exists on the server.
+pub mod handle {
+    pub use crate::run::{Replayed, RunHandle};
+    pub use crate::trigger::{CronHandle, EventHandle, ScheduleHandle};
+}
+
+/// Streams of runs, changes, log lines and reports.
+pub mod stream {
+    pub use crate::list::{RunItems, RunReports};
+    pub use crate::observe::LogItems;
+    pub use crate::watch::RunWatch;
+}
 
 pub use client::Client;
-pub use config::{
-    Compression, Config, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, Secret, Source, Tls,
-    TlsStrategy, TlsVersion,
-};
-pub use error::{Answer, Error, ErrorKind, Result};
-pub use list::{BulkCancel, BulkReplay, Page, RunItems, RunQuery, RunReports, StatusCounts, Total};
-pub use model::{
-    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, ChildTrigger, Completed, Conflict, CronId,
-    CronTrigger, DesiredLabel, EventId, EventTrigger, Failure, Idempotency, InvalidTransition, LabelValue, LogLevel,
-    LogLine, Outcome, Payload, Priority, RunAction, RunDetails, RunFilter, RunId, RunReport, RunStatus, RunSummary,
-    ScheduleId, ScheduleTrigger, Seen, TRANSITIONS, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind, Trigger,
-    Verdict, Window, WorkerId, WorkflowId, WorkflowVersionId, judge,
-};
-pub use run::{
-    CancelBuilder, CancelManyBuilder, LogItems, ReplayBuilder, ReplayManyBuilder, Replayed, RerunBuilder, RunBuilder,
-    RunHandle, RunManyBuilder, Runnable, WorkflowRef,
-};
-pub use trigger::{
-    CronBuilder, CronDetails, CronHandle, CronQuery, EventBuilder, EventDetails, EventHandle, EventsBuilder,
-    ScheduleBuilder, ScheduleDetails, ScheduleHandle, ScheduleQuery,
-};
-pub use watch::{Change, RunWatch};
-pub use worker::{RunningWorker, UnfinishedTask, Worker, WorkerBuilder, WorkerReport};
-pub use workflow::{Context, Definition, Sticky, Task, TaskError, TaskResult, Workflow};
+pub use config::Config;
+pub use error::{Error, ErrorKind, Result};
+pub use model::{Outcome, Priority, RunFilter, RunId, RunStatus};
+pub use run::RunHandle;
+pub use worker::Worker;
+pub use workflow::{Context, Task, TaskError, Workflow};
 
 /// The README's code compiles.
 #[cfg(doctest)]

@@ -45,7 +45,7 @@ fn handle(what: &str) -> Result<Handle> {
 }
 
 fn refusal(what: &str, needed: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("{what} needs {needed}")).unsent()
+    Error::new(ErrorKind::Config, format!("{what} needs {needed}")).without_side_effects()
 }
 
 /// Whether the runtime has I/O enabled. If the system refuses a socket, later calls report that error.

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use hatchet::embedded::Engine;
-use hatchet::{Client, Context, RunningWorker, Task};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, Task};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tonic::client::Grpc;
@@ -144,7 +145,7 @@ impl World {
         let worker = client.worker("worker").register(&work).build().unwrap().start().await.unwrap();
         let run = client.run(&work, &json!({})).start().await.unwrap();
         run.result().await.unwrap();
-        client.push_event("key", &json!({})).send().await.unwrap();
+        client.push("key", &json!({})).send().await.unwrap();
         let tenant = engine.tenant().to_string();
         let first = async |path: &str| {
             let path = format!("/api/v1/{}", path.replace("{t}", &tenant));

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hatchet::embedded::{Engine, Fault, Quirks};
-use hatchet::{
-    Client, Context, ErrorKind, Outcome, RunAction, RunFilter, RunStatus, RunningWorker, Seen, Task, Window,
-};
+use hatchet::model::{CronSpec, Effect, RunAction, Window};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, ErrorKind, Outcome, RunFilter, RunStatus, Task};
 use http::Method;
 use tokio::time::{Instant, advance, sleep};
 
@@ -122,17 +122,24 @@ async fn deleted_workflows_are_reported() {
     assert_eq!(run.result().await.unwrap_err().kind(), ErrorKind::RunNotFound);
     advance(61 * SECOND).await;
     let error = hatchet.run(&task, &()).start().await.unwrap_err();
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::WorkflowNotFound, true));
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::WorkflowNotFound, true));
     let error = hatchet.run_many(&task, [(), ()]).start().await.unwrap_err();
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::WorkflowNotFound, true));
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::WorkflowNotFound, true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
     let (engine, hatchet, _, worker) = stage().await;
     let endless: Task<(), ()> = Task::new("endless", async |(): (), _: Context| std::future::pending().await);
-    let other =
-        hatchet.worker("other").grace(Duration::ZERO).register(&endless).build().unwrap().start().await.unwrap();
+    let other = hatchet
+        .worker("other")
+        .shutdown_grace_period(Duration::ZERO)
+        .register(&endless)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
     let run = hatchet.run(&endless, &()).start().await.unwrap();
     sleep(SECOND).await;
     // The first look goes through, the second one does not: a moment has passed, and the run may have ended.
@@ -141,7 +148,7 @@ async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
     engine.faults().inject("GetRunDetails", Fault::Refuse(13), 1).unwrap();
     let error = run.cancel().reason("customer asked").send().await.unwrap_err();
     // The reason is in the run's log by then.
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, false), "{error:?}");
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error:?}");
     sleep(30 * SECOND).await;
     assert_eq!(run.details().await.unwrap().status, RunStatus::Running);
     other.shutdown().await;
@@ -158,11 +165,13 @@ async fn a_thousand_runs_are_cancelled_by_id_in_bounded_time_with_few_calls() {
     let planned = 1_000_000;
     engine.faults().inject("GetRunDetails", Fault::Delay(Duration::from_millis(5)), planned).unwrap();
     let begun = Instant::now();
-    let reports = hatchet.cancel_runs(ids.clone()).send().await.unwrap();
+    let reports = hatchet.cancel_many(ids.clone()).send().await.unwrap();
     let (elapsed, calls) = (begun.elapsed(), planned - engine.faults().planned());
     engine.faults().clear();
-    assert_eq!(reports.iter().map(|report| report.run).collect::<Vec<_>>(), ids);
-    assert!(reports.iter().all(|report| matches!(report.seen, Seen::Done) && report.action == RunAction::Cancel));
+    assert_eq!(reports.iter().map(|report| report.run_id).collect::<Vec<_>>(), ids);
+    assert!(
+        reports.iter().all(|report| matches!(report.effect, Effect::Applied) && report.action == RunAction::Cancel)
+    );
     assert!(elapsed < 20 * SECOND, "{elapsed:?}");
     assert!(calls < 12_000, "{calls} calls of GetRunDetails");
 }
@@ -198,7 +207,7 @@ async fn reports_and_waits_survive_a_server_that_refuses_tokens_temporarily() {
     // A trigger has a deadline, and shares the retry budget with all other calls.
     match started_meanwhile {
         Ok(run) => assert_eq!(run.result().await.unwrap(), 1),
-        Err(error) => assert!(error.is_transient() && error.never_reached_server(), "{error:?}"),
+        Err(error) => assert!(error.is_transient() && error.has_no_side_effects(), "{error:?}"),
     }
     let report = other.shutdown().await;
     assert_eq!((report.completed, report.total()), (20, 20), "{report}");
@@ -223,8 +232,8 @@ async fn bulk_replays_return_handles_to_wait_with() {
     let ids: Vec<_> = runs.iter().map(|run| run.as_ref().unwrap().id()).collect();
     join_all(runs.iter().map(|run| run.as_ref().unwrap().result())).await;
     sleep(5 * SECOND).await;
-    for report in hatchet.replay_runs(ids).send().await.unwrap() {
-        assert_eq!((report.attempt, report.to_string()), (Some(2), format!("{}: replayed", report.run)));
+    for report in hatchet.replay_many(ids).send().await.unwrap() {
+        assert_eq!((report.attempt, report.to_string()), (Some(2), format!("{}: replayed", report.run_id)));
         let Outcome::Completed(done) = report.handle(&hatchet).outcome().await.unwrap() else { panic!() };
         assert_eq!(done.output.parse::<u32>().unwrap(), 2, "not the old result");
     }
@@ -256,8 +265,8 @@ async fn futures_and_handles_are_send() {
     is_send(run.cancel().reason("why").send());
     is_send(run.replay().send());
     is_send(run.rerun().start());
-    is_send(hatchet.cancel_runs([run.id()]).send());
-    is_send(hatchet.replay_runs([run.id()]).send());
+    is_send(hatchet.cancel_many([run.id()]).send());
+    is_send(hatchet.replay_many([run.id()]).send());
     let all = hatchet.runs(Window::all());
     is_send(all.page(1));
     is_send(all.count());
@@ -265,12 +274,12 @@ async fn futures_and_handles_are_send() {
     is_send(all.items());
     is_send(all.cancel().send());
     is_send(all.replay().reports());
-    is_send(hatchet.push_event("key", &serde_json::json!({})).send());
-    is_send(hatchet.push_events("key", [serde_json::json!({})]).send());
-    is_send(hatchet.schedule(&task, &(), chrono::DateTime::UNIX_EPOCH).create());
-    is_send(hatchet.cron(&task, "name", "* * * * *", &()).create());
-    is_send(hatchet.schedules().list());
-    is_send(hatchet.crons().list());
+    is_send(hatchet.push("key", &serde_json::json!({})).send());
+    is_send(hatchet.push_many("key", [serde_json::json!({})]).send());
+    is_send(hatchet.schedule(&task, &(), chrono::DateTime::UNIX_EPOCH).send());
+    is_send(hatchet.cron(&task, &(), CronSpec::new("name", "* * * * *")).send());
+    is_send(hatchet.schedules().get());
+    is_send(hatchet.crons().get());
     let build = || hatchet.worker("other").register(&task).build().unwrap();
     is_send(build().start());
     is_send(build().run_until(std::future::pending::<()>()));
@@ -286,7 +295,15 @@ async fn a_run_whose_wait_fails_may_have_happened() {
         sleep(3600 * SECOND).await;
         Ok(())
     });
-    let other = hatchet.worker("other").grace(Duration::ZERO).register(&slow).build().unwrap().start().await.unwrap();
+    let other = hatchet
+        .worker("other")
+        .shutdown_grace_period(Duration::ZERO)
+        .register(&slow)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
     let (one, many) = (hatchet.run(&slow, &()).result(), hatchet.run_many(&slow, [(), ()]).results());
     let stop = async {
         sleep(5 * SECOND).await;
@@ -296,7 +313,7 @@ async fn a_run_whose_wait_fails_may_have_happened() {
     let (one, many, ()) = tokio::join!(one, many, stop);
     let errors = many.unwrap().into_iter().map(Result::unwrap_err).chain([one.unwrap_err()]);
     for error in errors {
-        assert!(!error.never_reached_server(), "{error:?}");
+        assert!(!error.has_no_side_effects(), "{error:?}");
     }
     drop(task);
 }

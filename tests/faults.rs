@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Fault, Quirks};
-use hatchet::{Client, Context, ErrorKind, RunStatus, RunningWorker, Seen, Task};
+use hatchet::model::{CronSpec, Effect};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, ErrorKind, RunStatus, Task};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -95,7 +97,7 @@ async fn a_trigger_whose_answer_is_lost_may_have_happened_and_is_not_made_again(
     let (stage, worker) = stage().await;
     stage.engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1).unwrap();
     let error = stage.hatchet.run(&stage.task, &()).start().await.unwrap_err();
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unavailable, false));
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unavailable, false));
     assert_eq!(stage.engine.run_count().await, 1, "it has happened, once");
     worker.shutdown().await;
 }
@@ -124,7 +126,7 @@ async fn a_call_that_comes_too_late_is_a_timeout_that_says_so() {
     stage.engine.faults().inject("TriggerWorkflow", Fault::Delay(3600 * SECOND), 1).unwrap();
     let begun = Instant::now();
     let error = stage.hatchet.run(&stage.task, &()).start().await.unwrap_err();
-    assert!(error.is_timeout() && !error.never_reached_server(), "{error}");
+    assert!(error.is_timeout() && !error.has_no_side_effects(), "{error}");
     assert_eq!(begun.elapsed(), 30 * SECOND);
     worker.shutdown().await;
 }
@@ -134,13 +136,13 @@ async fn a_cancel_is_told_by_what_is_seen_and_not_by_its_answer() {
     let (stage, worker) = stage().await;
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     stage.engine.faults().inject("CancelTasks", Fault::LoseAnswer, 1).unwrap();
-    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+    assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
 
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     sleep(SECOND).await;
     stage.engine.faults().inject("CancelTasks", Fault::Refuse(INTERNAL), 1).unwrap();
-    let seen = run.cancel().within(3 * SECOND).send().await.unwrap();
-    assert!(matches!(seen, Seen::NotTaken(RunStatus::Running)), "{seen}");
+    let effect = run.cancel().within(3 * SECOND).send().await.unwrap().effect;
+    assert!(matches!(effect, Effect::NoEffect(RunStatus::Running)), "{effect}");
     assert_eq!(run.result().await.unwrap(), 1);
     worker.shutdown().await;
 }
@@ -151,8 +153,8 @@ async fn a_run_that_ends_before_its_cancel_comes_is_told_with_its_end() {
     let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
     sleep(8 * SECOND).await;
     stage.engine.faults().inject("CancelTasks", Fault::Delay(5 * SECOND), 1).unwrap();
-    let seen = run.cancel().send().await.unwrap();
-    assert!(matches!(seen, Seen::EndedOtherwise(RunStatus::Completed)), "{seen}");
+    let effect = run.cancel().send().await.unwrap().effect;
+    assert!(matches!(effect, Effect::FinishedFirst(RunStatus::Completed)), "{effect}");
     sleep(SECOND).await;
     assert_eq!(run.result().await.unwrap(), 1, "the end stays, whatever the late cancel wrote beside it");
     worker.shutdown().await;
@@ -178,18 +180,18 @@ async fn a_replay_that_is_lost_is_sent_again_and_after_three_times_not_taken() {
     for run in &runs {
         run.result().await.unwrap();
     }
-    let both = || stage.hatchet.replay_runs(runs.iter().map(hatchet::RunHandle::id));
+    let both = || stage.hatchet.replay_many(runs.iter().map(hatchet::RunHandle::id));
     stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 3).unwrap();
     let begun = Instant::now();
     for report in both().send().await.unwrap() {
-        assert!(matches!(report.seen, Seen::NotTaken(RunStatus::Completed)), "{}", report.seen);
+        assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Completed)), "{}", report.effect);
     }
     let waited = begun.elapsed();
     assert!(waited > 45 * SECOND && waited < 50 * SECOND, "{waited:?}: three times a quarter of a minute");
     assert_eq!(stage.engine.faults().planned(), 0);
 
     stage.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 2).unwrap();
-    assert!(both().send().await.unwrap().iter().all(hatchet::RunReport::is_done));
+    assert!(both().send().await.unwrap().iter().all(hatchet::model::RunReport::is_applied));
     assert_eq!(stage.engine.faults().planned(), 0);
     assert_eq!(stage.started.load(SeqCst), 4, "each once more");
     worker.shutdown().await;
@@ -206,10 +208,10 @@ async fn a_replay_that_cannot_be_asked_about_is_unknown_and_not_sent_again() {
         sleep(SECOND / 2).await;
         stage.engine.faults().inject("GET /api/v1/stable/workflow-runs/{run}", Fault::Refuse(500), 1000).unwrap();
     };
-    let (reports, ()) = tokio::join!(stage.hatchet.replay_runs([run.id()]).send(), unwell);
+    let (reports, ()) = tokio::join!(stage.hatchet.replay_many([run.id()]).send(), unwell);
     let report = reports.unwrap().remove(0);
-    let Seen::Failed(error) = &report.seen else { panic!("{}", report.seen) };
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, false), "{error}");
+    let Effect::Unknown(error) = &report.effect else { panic!("{}", report.effect) };
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error}");
     sleep(60 * SECOND).await;
     assert_eq!(stage.started.load(SeqCst), 2, "it was sent once");
     worker.shutdown().await;
@@ -218,13 +220,13 @@ async fn a_replay_that_cannot_be_asked_about_is_unknown_and_not_sent_again() {
 #[tokio::test(start_paused = true)]
 async fn a_cron_is_gone_when_the_list_says_so_and_not_when_the_server_is_unwell() {
     let (stage, worker) = stage().await;
-    let cron = stage.hatchet.cron(&stage.task, "daily", "0 9 * * *", &()).create().await.unwrap();
+    let cron = stage.hatchet.cron(&stage.task, &(), CronSpec::new("daily", "0 9 * * *")).send().await.unwrap();
     let route = "/api/v1/tenants/{tenant}/workflows/crons/{cron}";
     for method in ["PATCH", "DELETE"] {
         stage.engine.faults().inject(&format!("{method} {route}"), Fault::Refuse(500), 1).unwrap();
     }
     for error in [cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()] {
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Server, false), "{error}");
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error}");
     }
     assert_eq!(stage.engine.faults().planned(), 0);
     // It is there by the list, which then tells all about it; if that fails too, the first error stands.
@@ -238,9 +240,9 @@ async fn a_cron_is_gone_when_the_list_says_so_and_not_when_the_server_is_unwell(
 
     cron.delete().await.unwrap();
     let error = cron.details().await.unwrap_err();
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::NotFound, true), "{error}");
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::NotFound, true), "{error}");
     for error in [cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()] {
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::NotFound, false), "{error}");
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::NotFound, false), "{error}");
     }
     worker.shutdown().await;
 }
@@ -255,13 +257,13 @@ async fn what_fails_before_the_act_has_done_nothing_and_says_so() {
     for route in [lookup, look] {
         stage.engine.faults().inject(route, Fault::Refuse(503), 1000).unwrap();
     }
-    let of_workflow = hatchet::RunFilter::new(hatchet::Window::all()).workflow(stage.task.name());
+    let of_workflow = hatchet::RunFilter::new(hatchet::model::Window::all()).workflow(stage.task.name());
     for error in [
         fresh.runs(of_workflow).count().await.unwrap_err(),
         run.cancel().reason("unknown").send().await.unwrap_err(),
         run.rerun().start().await.unwrap_err(),
     ] {
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unavailable, true), "{error}");
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unavailable, true), "{error}");
     }
     stage.engine.faults().clear();
     assert_eq!(run.result().await.unwrap(), 1, "it was not cancelled");
@@ -277,7 +279,7 @@ async fn an_engine_that_is_gone_is_not_asked_again_and_again() {
     engine.shutdown().await;
     let begun = Instant::now();
     for error in [
-        hatchet.runs(hatchet::Window::all()).count().await.unwrap_err(),
+        hatchet.runs(hatchet::model::Window::all()).count().await.unwrap_err(),
         run.details().await.unwrap_err(),
         hatchet.run(&task, &()).start().await.unwrap_err(),
         run.outcome().await.unwrap_err(),
@@ -316,10 +318,10 @@ async fn what_cannot_get_better_is_not_looked_at_until_the_time_is_over() {
         stage.engine.faults().inject("GetRunDetails", Fault::Refuse(PERMISSION_DENIED), 1000).unwrap();
     };
     let begun = Instant::now();
-    let (reports, ()) = tokio::join!(stage.hatchet.cancel_runs([run.id()]).send(), expired);
+    let (reports, ()) = tokio::join!(stage.hatchet.cancel_many([run.id()]).send(), expired);
     let report = reports.unwrap().remove(0);
-    let Seen::Failed(error) = &report.seen else { panic!("{report}") };
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unauthenticated, false), "{error}");
+    let Effect::Unknown(error) = &report.effect else { panic!("{report}") };
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unauthenticated, false), "{error}");
     assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
     worker.shutdown().await;
 }

@@ -265,7 +265,7 @@ async fn opened() -> (Engine, JoinHandle<Answer>) {
     let (engine, mut peer) = engine().await;
     let hatchet = engine.client();
     let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
-    let worker = hatchet.worker("worker").grace(Duration::ZERO).register(&stuck).build().unwrap();
+    let worker = hatchet.worker("worker").shutdown_grace_period(Duration::ZERO).register(&stuck).build().unwrap();
     let worker = worker.start().await.unwrap();
     let request = SubscribeToWorkflowEventsRequest {
         additional_meta_key: Some("tag".into()),

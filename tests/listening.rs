@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use futures_util::{StreamExt as _, stream};
+use hatchet::config::TlsStrategy;
 use hatchet::embedded::Engine;
+use hatchet::model::Window;
 use hatchet::raw::pb::SubscribeToWorkflowRunsRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
-use hatchet::{Client, Config, Context, RunFilter, RunHandle, RunningWorker, Task, TlsStrategy, Window};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Config, Context, RunFilter, RunHandle, Task};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -137,7 +140,7 @@ async fn shutdown_does_not_wait_for_responsive_clients() {
     let bed = Bed::new(LIMIT).await;
     let hatchet = bed.client();
     let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
-    let worker = hatchet.worker("worker").grace(Duration::ZERO).register(&stuck).build().unwrap();
+    let worker = hatchet.worker("worker").shutdown_grace_period(Duration::ZERO).register(&stuck).build().unwrap();
     let worker = worker.start().await.unwrap();
     let run = hatchet.run(&stuck, &()).start().await.unwrap();
     let mut watch = run.watch();

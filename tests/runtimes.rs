@@ -10,7 +10,8 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Fault, Quirk};
-use hatchet::{Context, ErrorKind, Task, Window};
+use hatchet::model::Window;
+use hatchet::{Context, ErrorKind, Task};
 use http::Method;
 use tokio::runtime::Builder;
 
@@ -43,7 +44,7 @@ fn clients_without_a_runtime_return_errors() {
     let worker = hatchet.worker("worker").register(&echo).build().unwrap();
     let refused = |error: hatchet::Error| {
         let text = error.to_string();
-        assert!(error.kind() == ErrorKind::Config && error.never_reached_server(), "{error:?}");
+        assert!(error.kind() == ErrorKind::Config && error.has_no_side_effects(), "{error:?}");
         assert!(text.ends_with("needs a Tokio runtime: call it from within one"), "{text}");
     };
     refused(block_on(worker.start()).unwrap_err());
@@ -53,7 +54,7 @@ fn clients_without_a_runtime_return_errors() {
     let running =
         runtime.block_on(async { hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap() });
     let run = runtime.block_on(hatchet.run(&echo, &()).start()).unwrap();
-    refused(block_on(run.details()).unwrap_err());
+    refused(block_on(run.details().into_future()).unwrap_err());
     refused(block_on(run.outcome()).unwrap_err());
     refused(block_on(run.result()).unwrap_err());
     let mut watch = run.watch();
@@ -92,7 +93,7 @@ fn the_engine_does_not_need_the_callers_timers() {
 
 #[test]
 fn engines_need_a_runtime_with_timers_and_io() {
-    let refusal = |error: hatchet::Error| (error.kind(), error.never_reached_server(), error.to_string());
+    let refusal = |error: hatchet::Error| (error.kind(), error.has_no_side_effects(), error.to_string());
     let refused = |text: &str| (ErrorKind::Config, true, format!("an embedded engine needs {text}"));
     let error = block_on(Engine::start()).unwrap_err();
     assert_eq!(refusal(error), refused("a Tokio runtime: call it from within one"));

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
+use hatchet::config::{Compression, ConfigBuilder, TlsStrategy};
 use hatchet::embedded::Engine;
-use hatchet::{
-    Answer, Client, Compression, Config, ConfigBuilder, Context, ErrorKind, RunFilter, Task, TlsStrategy, Window,
-};
+use hatchet::model::Window;
+use hatchet::{Client, Config, Context, ErrorKind, RunFilter, Task};
 use tokio::time::Instant;
 
 async fn listening() -> (Engine, ConfigBuilder) {
@@ -65,10 +65,10 @@ async fn a_token_of_another_engine_is_refused_by_both_protocols() {
     let token = foreign.build().unwrap().token().expose().to_owned();
     let hatchet = connect(config.token(token));
     let rest = hatchet.runs(Window::all()).count().await.unwrap_err();
-    assert_eq!((rest.kind(), rest.answer()), (ErrorKind::Unauthenticated, Some(Answer::Http(403))));
+    assert_eq!((rest.kind(), rest.http_status()), (ErrorKind::Unauthenticated, Some(403)));
     let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-    let grpc = hatchet.run_handle::<()>(nobody).details().await.unwrap_err();
-    assert_eq!((grpc.kind(), grpc.answer()), (ErrorKind::Unauthenticated, Some(Answer::Grpc(16))));
+    let grpc = hatchet.run_handle(nobody).details().await.unwrap_err();
+    assert_eq!((grpc.kind(), grpc.grpc_code()), (ErrorKind::Unauthenticated, Some(16)));
     // A worker must not wait for ever for something that cannot come.
     let task: Task<(), ()> = Task::new("work", async |(): (), _: Context| Ok(()));
     let error = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap_err();
@@ -83,10 +83,10 @@ async fn where_nobody_listens_nothing_was_sent() {
     let begin = Instant::now();
     let error = hatchet.runs(Window::all()).count().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    assert!(error.never_reached_server() && error.is_transient());
+    assert!(error.has_no_side_effects() && error.is_transient());
     let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-    let error = hatchet.run_handle::<()>(nobody).details().await.unwrap_err();
-    assert!(error.never_reached_server(), "{error:?}");
+    let error = hatchet.run_handle(nobody).details().await.unwrap_err();
+    assert!(error.has_no_side_effects(), "{error:?}");
     assert!(begin.elapsed() < Duration::from_secs(10), "and within the deadline of each call");
 }
 
@@ -95,8 +95,15 @@ async fn when_the_engine_goes_the_waiting_are_told_in_the_end_and_streams_end_we
     let (engine, config) = listening().await;
     let hatchet = connect(config.rpc_timeout(Duration::from_secs(1)));
     let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
-    let worker =
-        hatchet.worker("worker").grace(Duration::ZERO).register(&stuck).build().unwrap().start().await.unwrap();
+    let worker = hatchet
+        .worker("worker")
+        .shutdown_grace_period(Duration::ZERO)
+        .register(&stuck)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
     let run = hatchet.run(&stuck, &()).start().await.unwrap();
     let mut watch = run.watch();
     while *watch.next().await.unwrap().unwrap().status() != hatchet::RunStatus::Running {}
@@ -150,8 +157,15 @@ async fn waits_end_when_the_engine_is_gone() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
-    let worker =
-        hatchet.worker("worker").grace(Duration::ZERO).register(&stuck).build().unwrap().start().await.unwrap();
+    let worker = hatchet
+        .worker("worker")
+        .shutdown_grace_period(Duration::ZERO)
+        .register(&stuck)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
     let run = hatchet.run(&stuck, &()).start().await.unwrap();
     let wait = tokio::spawn(async move { run.outcome().await });
     tokio::time::sleep(Duration::from_secs(1)).await;

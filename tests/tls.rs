@@ -5,8 +5,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hatchet::config::{ConfigBuilder, TlsStrategy, TlsVersion};
 use hatchet::embedded::Engine;
-use hatchet::{Client, Config, ConfigBuilder, ErrorKind, RunFilter, TlsStrategy, TlsVersion, Window};
+use hatchet::model::Window;
+use hatchet::{Client, Config, ErrorKind, RunFilter};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -112,7 +114,7 @@ async fn call(config: ConfigBuilder) -> [hatchet::Result<()>; 2] {
     let hatchet = Client::new(config.build().unwrap()).unwrap();
     let rest = hatchet.runs(RunFilter::new(Window::all())).count().await.map(drop);
     let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-    let grpc = match hatchet.run_handle::<()>(nobody).details().await {
+    let grpc = match hatchet.run_handle(nobody).details().await {
         Err(error) if error.kind() == ErrorKind::RunNotFound => Ok(()),
         other => other.map(drop),
     };
@@ -130,7 +132,7 @@ async fn assert_refused(config: ConfigBuilder, why: &str) {
     for result in call(config).await {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-        assert!(error.never_reached_server(), "{error:?}");
+        assert!(error.has_no_side_effects(), "{error:?}");
         let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
         let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         assert!(text.contains(why), "{text:?} has no {why:?}");
@@ -152,7 +154,7 @@ async fn the_right_authority_is_trusted_and_another_is_not() {
             ErrorKind::Unavailable => assert!(causes.contains("invalid peer certificate"), "{error:?}"),
             kind => assert_eq!(kind, ErrorKind::Config, "{error:?}"),
         }
-        assert!(error.never_reached_server() && !error.is_transient(), "{error:?}");
+        assert!(error.has_no_side_effects() && !error.is_transient(), "{error:?}");
     }
 }
 
@@ -186,11 +188,11 @@ async fn a_server_may_go_by_another_name() {
     let config = config.tls_server_name("engine.internal");
     assert_reached(config.clone()).await;
     let [rest, grpc] = call(config.clone().tls_rest_server_name("localhost")).await;
-    assert!(rest.unwrap_err().never_reached_server());
+    assert!(rest.unwrap_err().has_no_side_effects());
     grpc.unwrap();
     let [rest, grpc] = call(config.tls_server_name("localhost").tls_rest_server_name("engine.internal")).await;
     rest.unwrap();
-    assert!(grpc.unwrap_err().never_reached_server());
+    assert!(grpc.unwrap_err().has_no_side_effects());
 }
 
 #[tokio::test]
@@ -212,7 +214,7 @@ async fn an_old_version_must_be_allowed() {
     let (_engine, config) = setup(&server).await;
     let config = config.tls_root_ca(authority.pem());
     for result in call(config.clone()).await {
-        assert!(result.unwrap_err().never_reached_server());
+        assert!(result.unwrap_err().has_no_side_effects());
     }
     assert_reached(config.tls_min_version(TlsVersion::Tls12)).await;
 }

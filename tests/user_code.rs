@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Quirks};
-use hatchet::{Client, Context, ErrorKind, Outcome, RunningWorker, Task, TaskError, Workflow};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, ErrorKind, Outcome, Task, TaskError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ async fn engine() -> (Engine, Client) {
     (engine, hatchet)
 }
 
-async fn worker(hatchet: &Client, what: impl Into<hatchet::Definition>) -> RunningWorker {
+async fn worker(hatchet: &Client, what: impl Into<hatchet::workflow::Definition>) -> RunningWorker {
     hatchet.worker("worker").register(what).build().unwrap().start().await.unwrap()
 }
 
@@ -139,9 +140,9 @@ async fn values_that_the_engine_would_change_are_refused() {
         let Outcome::Failed(failure) = outcome else { panic!("{outcome}") };
         assert!(failure.message.contains(text), "{}", failure.message);
     }
-    let any = hatchet::WorkflowRef::<Value, Value>::new("large");
+    let any = hatchet::workflow::WorkflowRef::<Value, Value>::new("large");
     let error = hatchet.run(&any, &json!({"order": {"id": u64::MAX}})).start().await.unwrap_err();
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::InvalidInput, true));
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::InvalidInput, true));
     assert!(error.to_string().starts_with("invalid input: order: id: found the integer "), "{error}");
     worker.shutdown().await;
 }
@@ -152,7 +153,7 @@ async fn task_outputs_need_not_be_deserializable() {
     let (_engine, hatchet) = engine().await;
     let says = Task::new("says", async |(): (), _: Context| Ok("done"));
     let worker = worker(&hatchet, &says).await;
-    let says = hatchet::WorkflowRef::<(), String>::new("says");
+    let says = hatchet::workflow::WorkflowRef::<(), String>::new("says");
     assert_eq!(hatchet.run(&says, &()).result().await.unwrap(), "done");
     worker.shutdown().await;
 }
@@ -165,7 +166,7 @@ async fn non_object_input_types_are_refused_when_the_worker_is_built() {
     let error = hatchet.worker("worker").register(&number).register(&list).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     for text in [
-        "task \"number\": input type: found a type that deserializes from a number, accepted: one that deserializes from a JSON object, or ()",
+        "task \"number\": input type: expected one that deserializes from a JSON object, or (), got a type that deserializes from a number",
         "task \"list\": input type: found a type that deserializes from a list",
     ] {
         assert!(error.to_string().contains(text), "{error}");
@@ -187,7 +188,15 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
             }
         }
     });
-    let worker = hatchet.worker("worker").grace(3 * SECOND).register(&slow).build().unwrap().start().await.unwrap();
+    let worker = hatchet
+        .worker("worker")
+        .shutdown_grace_period(3 * SECOND)
+        .register(&slow)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
     let first = hatchet.run(&slow, &()).start().await.unwrap().id();
     tokio::time::sleep(SECOND).await;
     // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
@@ -199,7 +208,8 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     };
     let (report, late) = tokio::join!(worker.shutdown(), late);
     assert_eq!((report.unfinished, report.total()), (2, 2), "{report}");
-    let unfinished: Vec<_> = report.unfinished_tasks.iter().map(|one| (one.run, one.attempt, one.finished)).collect();
+    let unfinished: Vec<_> =
+        report.unfinished_tasks.iter().map(|one| (one.run_id, one.attempt, one.finished)).collect();
     assert_eq!(unfinished.len(), 2);
     assert!(unfinished.contains(&(first, 1, false)) && unfinished.contains(&(late, 1, false)), "{unfinished:?}");
     assert_eq!(begun.load(SeqCst), 1, "it was not begun");
@@ -213,7 +223,7 @@ async fn workflows_that_differ_only_in_case_are_refused() {
     let lower: Task<(), String> = Task::new("sendemail", async |(): (), _: Context| Ok("lower".to_owned()));
     let first = worker(&hatchet, &upper).await;
     let refused = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
-    assert_eq!((refused.kind(), refused.never_reached_server()), (ErrorKind::AlreadyExists, true));
+    assert_eq!((refused.kind(), refused.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
     assert!(refused.to_string().contains("the server's workflow \"SendEmail\" in more than case"), "{refused}");
 
     // If the list of workflows is not available, each run is checked.

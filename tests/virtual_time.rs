@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hatchet::embedded::{Engine, Fault, Quirks};
-use hatchet::{Client, Context, ErrorKind, RunFilter, RunStatus, RunningWorker, Task, Window};
+use hatchet::model::Window;
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, ErrorKind, RunFilter, RunStatus, Task};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,7 +75,7 @@ async fn the_engine_starts_at_the_date_that_is_set() {
     }
     // In a leap year, midnight begins the 29th.
     let at = "2028-02-29T06:30:00Z".parse().unwrap();
-    hatchet.schedule(&task, &seconds(2), at).create().await.unwrap();
+    hatchet.schedule(&task, &seconds(2), at).send().await.unwrap();
     sleep(DAY).await;
     let filter = RunFilter::new(Window::all()).workflow("work");
     let mut created: Vec<_> =

@@ -47,8 +47,15 @@ async fn a_cancelled_task_is_told_and_then_dropped() {
             }
         }
     });
-    let worker =
-        hatchet.worker("worker").cancel_grace(2 * SECOND).register(&stubborn).build().unwrap().start().await.unwrap();
+    let worker = hatchet
+        .worker("worker")
+        .cancel_grace_period(2 * SECOND)
+        .register(&stubborn)
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
     let run = hatchet.run(&stubborn, &()).start().await.unwrap();
     until_running(&run).await;
     cancel(&run).await;

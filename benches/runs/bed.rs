@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hatchet::embedded::Engine;
-use hatchet::{Client, Context, RunStatus, RunningWorker, Task, Window, Workflow};
+use hatchet::model::Window;
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, RunStatus, Task, Workflow};
 use http::Method;
 use serde::{Deserialize, Serialize};
 

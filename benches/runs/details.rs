@@ -3,11 +3,13 @@
 use std::hint::black_box;
 
 use futures_util::future::{join, join_all, join3};
+use hatchet::RunHandle;
+use hatchet::model::RunDetails;
+use hatchet::model::TaskId;
 use hatchet::raw::pb::PutLogRequest;
 use hatchet::raw::pb::events_service_client::EventsServiceClient;
 use hatchet::raw::pb::v1::GetRunDetailsRequest;
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
-use hatchet::{RunHandle, TaskId};
 
 use crate::Sizes;
 use crate::bed::{Bed, diamond, inputs, task};
@@ -48,7 +50,7 @@ async fn print<O>(bed: &Bed, sizes: Sizes, what: &str, run: &RunHandle<O>) {
         async || timed(LOOKS, async || raw(bed, &run.id().to_string(), &tasks).await).await,
         async || {
             timed(LOOKS, async || {
-                let details = black_box(run.details().await.unwrap());
+                let details = black_box(run.details().logs(RunDetails::MAX_LOGS).await.unwrap());
                 assert_eq!(details.logs.len(), LINES * tasks.len());
             })
             .await

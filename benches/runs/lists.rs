@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use futures_util::future::join;
-use hatchet::{RunFilter, RunStatus, Total, Window};
+use hatchet::model::{Total, Window};
+use hatchet::{RunFilter, RunStatus};
 use stats_alloc::{Region, Stats};
 use tokio::time::Instant;
 
@@ -129,7 +130,7 @@ pub(crate) async fn query(bed: &Bed, sizes: Sizes) {
     let filter =
         RunFilter::new(Window::all()).workflow("noop").status(RunStatus::Completed).metadata("customer", "acme");
     let query = bed.client.runs(filter);
-    let workflow = query.page(1).await.unwrap().runs[0].workflow;
+    let workflow = query.page(1).await.unwrap().runs[0].workflow_id;
     let asked = format!("&workflow_ids={workflow}&statuses=COMPLETED&additional_metadata=customer%3Aacme");
     let pairs = Pairs::measure(
         sizes.rounds,

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use hatchet::{Client, Outcome, RunFilter, Window};
+use hatchet::model::Window;
+use hatchet::{Client, Outcome, RunFilter};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};

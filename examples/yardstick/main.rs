@@ -20,7 +20,8 @@ mod worker;
 use std::error::Error;
 use std::time::Duration;
 
-use hatchet::{Client, WorkflowRef};
+use hatchet::Client;
+use hatchet::workflow::WorkflowRef;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -69,5 +70,5 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
         .filter(|number| *number > 0)
-        .ok_or_else(|| format!("found {text:?}, accepted: a number from 1; {USAGE}"))
+        .ok_or_else(|| format!("expected a number from 1, got {text:?}; {USAGE}"))
 }

@@ -42,11 +42,11 @@ impl ConfigBuilder {
     /// `HATCHET_CLIENT_*`, which are read by [`build`](Self::build).
     ///
     /// ```no_run
-    /// use hatchet::ConfigBuilder;
+    /// use hatchet::config::ConfigBuilder;
     ///
     /// // Everything as the environment has it, but for this program's own namespace.
     /// let config = ConfigBuilder::from_env().namespace("nightly").build()?;
-    /// # Ok::<(), hatchet::ConfigError>(())
+    /// # Ok::<(), hatchet::config::ConfigError>(())
     /// ```
     pub fn from_env() -> Self {
         Self { environment: true, ..Self::default() }

@@ -7,7 +7,8 @@ use std::fmt;
 /// The text is one line that counts them, then a line for each:
 ///
 /// ```
-/// use hatchet::{Config, TlsStrategy};
+/// use hatchet::Config;
+/// use hatchet::config::TlsStrategy;
 /// use std::time::Duration;
 ///
 /// let error = Config::builder()
@@ -20,10 +21,10 @@ use std::fmt;
 /// assert_eq!(error.problems().len(), 3);
 /// assert_eq!(error.to_string(), "\
 /// 3 problems in the configuration
-///   token: found nothing, accepted: an API token (a JWT: three base64url parts joined by dots)
-///   host_port: found \"localhost:70700\" (a port that is not 1 to 65535), accepted: host:port, \
-/// plain or after http://, https://, grpc:// or grpcs://, an IPv6 host in brackets
-///   rpc_timeout: found 0ns, accepted: 1ms to 24h");
+///   token: expected an API token (a JWT: three base64url parts joined by dots), got nothing
+///   host_port: expected host:port, plain or after http://, https://, grpc:// or grpcs://, an IPv6 host in \
+/// brackets, got \"localhost:70700\" (a port that is not 1 to 65535)
+///   rpc_timeout: expected 1ms to 24h, got 0ns");
 /// ```
 ///
 /// # What to do
@@ -35,7 +36,8 @@ use std::fmt;
 ///
 /// ```
 /// use std::error::Error as _;
-/// use hatchet::{Config, ConfigError};
+/// use hatchet::Config;
+/// use hatchet::config::ConfigError;
 ///
 /// let error = hatchet::Error::from(Config::builder().build().unwrap_err());
 /// let problems = error.source().and_then(|source| source.downcast_ref::<ConfigError>()).unwrap().problems();
@@ -51,7 +53,7 @@ impl ConfigError {
         Self { problems }
     }
 
-    /// Every problem that was found, in the order of the settings. Never empty.
+    /// Every problem that was got, in the order of the settings. Never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -68,9 +70,23 @@ impl fmt::Display for ConfigError {
     }
 }
 
+impl crate::Error {
+    /// Returns the problems of the configuration, if the kind is [`ErrorKind::Config`](crate::ErrorKind::Config).
+    ///
+    /// ```
+    /// use hatchet::{Config, Error};
+    ///
+    /// let error: Error = Config::builder().host_port("localhost").build().unwrap_err().into();
+    /// assert!(error.config_error().is_some());
+    /// ```
+    pub fn config_error(&self) -> Option<&ConfigError> {
+        std::error::Error::source(self)?.downcast_ref()
+    }
+}
+
 impl From<ConfigError> for crate::Error {
     fn from(error: ConfigError) -> Self {
-        Self::new(crate::ErrorKind::Config, error.to_string()).unsent().with_source(error)
+        Self::new(crate::ErrorKind::Config, error.to_string()).without_side_effects().with_source(error)
     }
 }
 
@@ -78,43 +94,41 @@ impl std::error::Error for ConfigError {}
 
 /// One bad or missing value, as part of a [`ConfigError`].
 ///
-/// Reads `NAME: found "tsl", accepted: none, tls, mtls`.
+/// `NAME: expected none, tls, mtls, got "tsl"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     name: String,
-    found: String,
-    accepted: String,
+    got: String,
+    expected: String,
 }
 
 impl Problem {
-    pub(super) const fn new(name: String, found: String, accepted: String) -> Self {
-        Self { name, found, accepted }
+    pub(super) const fn new(name: String, got: String, expected: String) -> Self {
+        Self { name, got, expected }
     }
 
-    /// Where the value came from, or where it is missing: the environment variable, else the
-    /// builder's field, else `token claim NAME`.
+    /// Returns the environment variable, the field of the builder, or the claim of the token (`token claim NAME`) with the value.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What was found: in quotes when it is the value itself, else a description of it.
-    /// Never the token or a private key.
+    /// Returns the value in quotes, or a description of it. It is never the token or a private key.
     #[must_use]
-    pub fn found(&self) -> &str {
-        &self.found
+    pub fn got(&self) -> &str {
+        &self.got
     }
 
-    /// What would have been accepted.
+    /// Returns a description of the expected values.
     #[must_use]
-    pub fn accepted(&self) -> &str {
-        &self.accepted
+    pub fn expected(&self) -> &str {
+        &self.expected
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: found {}, accepted: {}", self.name, self.found, self.accepted)
+        write!(f, "{}: expected {}, got {}", self.name, self.expected, self.got)
     }
 }
 
@@ -127,12 +141,12 @@ mod tests {
         let problem = |name: &str| Problem::new(name.to_owned(), "\"tsl\"".to_owned(), "none, tls, mtls".to_owned());
         assert_eq!(
             ConfigError::new(vec![problem("A")]).to_string(),
-            "1 problem in the configuration\n  A: found \"tsl\", accepted: none, tls, mtls"
+            "1 problem in the configuration\n  A: expected none, tls, mtls, got \"tsl\""
         );
         let two = ConfigError::new(vec![problem("A"), problem("B")]);
         assert_eq!(
             two.to_string(),
-            "2 problems in the configuration\n  A: found \"tsl\", accepted: none, tls, mtls\n  B: found \"tsl\", accepted: none, tls, mtls"
+            "2 problems in the configuration\n  A: expected none, tls, mtls, got \"tsl\"\n  B: expected none, tls, mtls, got \"tsl\""
         );
         assert_eq!(two.problems().iter().map(Problem::name).collect::<Vec<_>>(), ["A", "B"]);
     }

@@ -306,35 +306,37 @@ mod tests {
             format!(
                 "\
 10 problems in the configuration
-  HATCHET_CLIENT_TENANT_ID: found \"00000000-0000-4000-8000-000000000000\", while the token's tenant is \"{TENANT}\", accepted: the tenant of the token (letters, digits, '-', '_'), or nothing
-  HATCHET_CLIENT_HOST_PORT: found \"local host\" (a host with a character that no host name has), accepted: host:port, plain or after http://, https://, grpc:// or grpcs://, an IPv6 host in brackets
-  HATCHET_CLIENT_SERVER_URL: found \"localhost\" (no http:// or https://), accepted: http:// or https://, a host, and if need be a port and a path
-  HATCHET_CLIENT_TLS_STRATEGY: found \"tsl\", accepted: none, tls, mtls
-  HATCHET_CLIENT_NAMESPACE: found \"two words\", accepted: letters, digits, '.', '-' and '_'
-  HATCHET_CLIENT_TLS_SERVER_NAME: found \"a:1\", accepted: a host name or an IP address, without a port
-  HATCHET_CLIENT_TLS_MIN_VERSION: found \"1.1\", accepted: 1.2, 1.3
-  HATCHET_CLIENT_GRPC_MAX_SEND_MESSAGE_LENGTH: found \"4MB\", accepted: a whole number of bytes, 1 to 4294967295
-  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: found \"0\", accepted: a whole number of bytes, 1 to 4294967295
-  HATCHET_CLIENT_GRPC_COMPRESSION: found \"zstd\", accepted: none, gzip"
+  HATCHET_CLIENT_TENANT_ID: expected the tenant of the token (letters, digits, '-', '_'), or nothing, got \"00000000-0000-4000-8000-000000000000\", while the token's tenant is \"{TENANT}\"
+  HATCHET_CLIENT_HOST_PORT: expected host:port, plain or after http://, https://, grpc:// or grpcs://, an IPv6 host in brackets, got \"local host\" (a host with a character that no host name has)
+  HATCHET_CLIENT_SERVER_URL: expected http:// or https://, a host, and if need be a port and a path, got \"localhost\" (no http:// or https://)
+  HATCHET_CLIENT_TLS_STRATEGY: expected none, tls, mtls, got \"tsl\"
+  HATCHET_CLIENT_NAMESPACE: expected letters, digits, '.', '-' and '_', got \"two words\"
+  HATCHET_CLIENT_TLS_SERVER_NAME: expected a host name or an IP address, without a port, got \"a:1\"
+  HATCHET_CLIENT_TLS_MIN_VERSION: expected 1.2, 1.3, got \"1.1\"
+  HATCHET_CLIENT_GRPC_MAX_SEND_MESSAGE_LENGTH: expected a whole number of bytes, 1 to 4294967295, got \"4MB\"
+  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: expected a whole number of bytes, 1 to 4294967295, got \"0\"
+  HATCHET_CLIENT_GRPC_COMPRESSION: expected none, gzip, got \"zstd\""
             )
         );
     }
 
     #[test]
     fn a_bad_token_is_the_only_problem() {
-        let accepted = "accepted: an API token (a JWT: three base64url parts joined by dots)";
+        let expected_token = "an API token (a JWT: three base64url parts joined by dots)";
         for (world, found) in [
             (Fake::default(), "nothing"),
             (Fake::default().var("TOKEN", " \n"), "nothing"),
             (Fake::default().var("TOKEN", "hello"), "a value without dots"),
         ] {
-            let expected = format!("1 problem in the configuration\n  HATCHET_CLIENT_TOKEN: found {found}, {accepted}");
+            let expected = format!(
+                "1 problem in the configuration\n  HATCHET_CLIENT_TOKEN: expected {expected_token}, got {found}"
+            );
             assert_eq!(problems(&world), expected);
         }
         let built = resolve(&Config::builder().token(""), &Fake::with_token()).unwrap_err();
         assert_eq!(
             built.to_string(),
-            format!("1 problem in the configuration\n  token: found an empty value, {accepted}")
+            format!("1 problem in the configuration\n  token: expected {expected_token}, got an empty value")
         );
     }
 
@@ -342,7 +344,7 @@ mod tests {
     fn what_the_token_does_not_say_has_to_be_said() {
         let bare = || Fake::default().var("TOKEN", jwt(&json!({"exp": 1})));
         let found = from(&bare()).unwrap_err();
-        let lines: Vec<_> = found.problems().iter().map(|p| format!("{}: {}", p.name(), p.found())).collect();
+        let lines: Vec<_> = found.problems().iter().map(|p| format!("{}: {}", p.name(), p.got())).collect();
         assert_eq!(
             lines,
             [
@@ -397,7 +399,7 @@ mod tests {
         }
         assert_eq!(
             problems(&Fake::with_token().var("SERVER_URL", "http://a").var("API_URL", "http://b")),
-            "1 problem in the configuration\n  HATCHET_CLIENT_API_URL: found \"http://b\", beside \"http://a\", accepted: the same as in HATCHET_CLIENT_SERVER_URL, or only one of the two"
+            "1 problem in the configuration\n  HATCHET_CLIENT_API_URL: expected the same as in HATCHET_CLIENT_SERVER_URL, or only one of the two, got \"http://b\", beside \"http://a\""
         );
     }
 
@@ -420,9 +422,7 @@ mod tests {
     fn bytes_that_are_no_text() {
         use std::os::unix::ffi::OsStringExt;
         let world = Fake::with_token().var("HOST_PORT", std::ffi::OsString::from_vec(vec![b'a', 0xff]));
-        assert!(
-            problems(&world).contains("HATCHET_CLIENT_HOST_PORT: found bytes that are not UTF-8, accepted: host:port")
-        );
+        assert!(problems(&world).contains("got bytes that are not UTF-8"));
     }
 
     #[cfg(unix)]

@@ -21,7 +21,8 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, Secret,
 /// and only the one that is taken is looked at: a bad variable under a builder's value is no error.
 ///
 /// ```
-/// use hatchet::{Config, TlsStrategy};
+/// use hatchet::Config;
+/// use hatchet::config::TlsStrategy;
 ///
 /// # const TOKEN: &str = concat!("eyJhbGciOiJFUzI1NiJ9.", "eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJzZXJ2ZXJfdXJsIjoiaHR0cDovL2xvY2FsaG9zdDo4MDgwIiwiZ3JwY19icm9hZGNhc3RfYWRkcmVzcyI6ImxvY2FsaG9zdDo3MDc3IiwiZXhwIjoxOTAwMDAwMDAwfQ", ".c2ln");
 /// let config = Config::builder()
@@ -33,7 +34,7 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, Secret,
 /// assert_eq!(config.authority(), "localhost:7077"); // the token says so
 /// assert_eq!(config.namespace(), Some("staging_"));
 /// println!("{}", config.explain()); // a table of all values and where they come from
-/// # Ok::<(), hatchet::ConfigError>(())
+/// # Ok::<(), hatchet::config::ConfigError>(())
 /// ```
 ///
 /// # Settings

@@ -120,7 +120,7 @@ pub(super) fn check_server_url(layers: &mut Layers<'_>, strategy: &Found<TlsStra
         strategy.value
     );
     let name = layers.name_to_set(&setting::SERVER_URL);
-    let accepted = format!("https://; to send the token without TLS, set {name} to this URL");
+    let accepted = format!("https://, or to send the token without TLS, set {name} to this URL");
     layers.report_as(&setting::SERVER_URL, server_url.source, &found, &accepted);
 }
 
@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(
                 problems,
                 format!(
-                    "1 problem in the configuration\n  HATCHET_CLIENT_TLS_SERVER_NAME: found {bad:?}, accepted: a host name or an IP address, without a port"
+                    "1 problem in the configuration\n  HATCHET_CLIENT_TLS_SERVER_NAME: expected a host name or an IP address, without a port, got {bad:?}"
                 )
             );
         }
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(names("", "api", other, "none"), (Some("api".to_owned()), own));
         assert_eq!(names("", "api", "http://a", "none"), (None, Source::Derived("server_url")));
         let problems = problems(&Fake::with_token().var("TLS_REST_SERVER_NAME", "api:443"));
-        assert!(problems.contains("HATCHET_CLIENT_TLS_REST_SERVER_NAME: found \"api:443\""), "{problems}");
+        assert!(problems.contains("got \"api:443\""), "{problems}");
         let built = ConfigBuilder::from_env().tls_rest_server_name("code");
         let config = resolve(&built, &secure().var("TLS_REST_SERVER_NAME", "env")).unwrap();
         assert_eq!(config.tls().rest_server_name(), Some("code"));
@@ -307,7 +307,7 @@ mod tests {
         let world = || Fake::default().var("TOKEN", jwt(&claims));
         let refused = |strategy: &str| {
             format!(
-                "1 problem in the configuration\n  token claim server_url: found \"http://api.example.com\" (without TLS, while the TLS strategy of gRPC is {strategy}), accepted: https://; to send the token without TLS, set HATCHET_CLIENT_SERVER_URL to this URL"
+                "1 problem in the configuration\n  token claim server_url: expected https://, or to send the token without TLS, set HATCHET_CLIENT_SERVER_URL to this URL, got \"http://api.example.com\" (without TLS, while the TLS strategy of gRPC is {strategy})"
             )
         };
         assert_eq!(problems(&world()), refused("tls"));
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(problems(&mtls), refused("mtls"));
         // Without the environment, the error names the builder's method.
         let built = resolve(&Config::builder().token(jwt(&claims)), &Fake::default()).unwrap_err();
-        assert!(built.to_string().ends_with("set server_url to this URL"), "{built}");
+        assert!(built.to_string().contains("set server_url to this URL, got"), "{built}");
         // An explicit setting is accepted. If gRPC has no TLS, REST needs none.
         for world in [
             world().var("SERVER_URL", "http://api.example.com"),
@@ -335,7 +335,7 @@ mod tests {
             assert_eq!(tls(&Fake::with_token().var("TLS_MIN_VERSION", text)).min_version(), version);
         }
         let problems = problems(&Fake::with_token().var("TLS_MIN_VERSION", "1.1"));
-        assert!(problems.ends_with("HATCHET_CLIENT_TLS_MIN_VERSION: found \"1.1\", accepted: 1.2, 1.3"), "{problems}");
+        assert!(problems.ends_with("HATCHET_CLIENT_TLS_MIN_VERSION: expected 1.2, 1.3, got \"1.1\""), "{problems}");
     }
 
     #[test]
@@ -371,14 +371,14 @@ mod tests {
         assert_eq!(
             problems(&world),
             "3 problems in the configuration\n  \
-             HATCHET_CLIENT_TLS_ROOT_CA_FILE: found \"der.pem\" (not text; DER has to be made PEM), accepted: a readable file with one or more PEM certificates\n  \
-             HATCHET_CLIENT_TLS_CERT_FILE: found \"missing.pem\" (entity not found), accepted: a readable file with a PEM certificate and its chain\n  \
-             HATCHET_CLIENT_TLS_KEY: found PEM without a private key, accepted: a PEM private key without a passphrase"
+             HATCHET_CLIENT_TLS_ROOT_CA_FILE: expected a readable file with one or more PEM certificates, got \"der.pem\" (not text; DER has to be made PEM)\n  \
+             HATCHET_CLIENT_TLS_CERT_FILE: expected a readable file with a PEM certificate and its chain, got \"missing.pem\" (entity not found)\n  \
+             HATCHET_CLIENT_TLS_KEY: expected a PEM private key without a passphrase, got PEM without a private key"
         );
         let both = secure().var("TLS_ROOT_CA", CERT).var("TLS_ROOT_CA_FILE", "ca.pem");
         assert_eq!(
             problems(&both),
-            "1 problem in the configuration\n  HATCHET_CLIENT_TLS_ROOT_CA_FILE: found \"ca.pem\", beside HATCHET_CLIENT_TLS_ROOT_CA, accepted: only one of the two"
+            "1 problem in the configuration\n  HATCHET_CLIENT_TLS_ROOT_CA_FILE: expected only one of the two, got \"ca.pem\", beside HATCHET_CLIENT_TLS_ROOT_CA"
         );
     }
 
@@ -386,7 +386,7 @@ mod tests {
     fn halves_of_an_identity() {
         let missing = |world: Fake| {
             let error = from(&world).unwrap_err();
-            error.problems().iter().map(|p| (p.name().to_owned(), p.found().to_owned())).collect::<Vec<_>>()
+            error.problems().iter().map(|p| (p.name().to_owned(), p.got().to_owned())).collect::<Vec<_>>()
         };
         let (cert, key) = ("HATCHET_CLIENT_TLS_CERT".to_owned(), "HATCHET_CLIENT_TLS_KEY".to_owned());
         let mtls = || Fake::with_token().var("TLS_STRATEGY", "mtls");
@@ -411,10 +411,7 @@ mod tests {
         assert_eq!(plain.explain().get("tls_root_ca").map(super::super::Entry::value), Some("(not used)"));
 
         let refused = problems(&unread().var("HOST_PORT", "http://a:1"));
-        assert!(
-            refused.contains("HATCHET_CLIENT_HOST_PORT: found a scheme without TLS, beside certificates"),
-            "{refused}"
-        );
+        assert!(refused.contains("got a scheme without TLS, beside certificates"), "{refused}");
 
         // REST may be encrypted where gRPC isn't.
         let rest = secure().var("TLS_ROOT_CA", CERT).var("HOST_PORT", "http://a:1");

@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "1 problem in the configuration\n  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: found {bad:?}, accepted: a whole number of bytes, 1 to 4294967295"
+                    "1 problem in the configuration\n  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: expected a whole number of bytes, 1 to 4294967295, got {bad:?}"
                 )
             );
         }
@@ -222,7 +222,7 @@ mod tests {
                     Err(error) => {
                         assert!(!good, "{name} {length:?}");
                         assert_eq!(error.problems()[0].name(), name);
-                        assert_eq!(error.problems()[0].found(), format!("{length:?}"));
+                        assert_eq!(error.problems()[0].got(), format!("{length:?}"));
                     }
                 }
             }

@@ -226,7 +226,7 @@ impl Engine {
 
     /// The tenant that everything belongs to.
     pub fn tenant(&self) -> TenantId {
-        TenantId::from_uuid(TENANT)
+        TENANT.into()
     }
 
     /// Where it listens, for gRPC and for REST, if it does.

@@ -8,7 +8,8 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> hatchet::Result<()> {
-//! use hatchet::{Context, Task, embedded::Engine};
+//! use hatchet::{Context, Task};
+//! use hatchet::embedded::Engine;
 //!
 //! let engine = Engine::start().await?;
 //! let hatchet = engine.client();

@@ -8,7 +8,9 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::Engine;
-use crate::{Client, Config, Context, ErrorKind, Task, TlsStrategy, Window};
+use crate::config::TlsStrategy;
+use crate::model::Window;
+use crate::{Client, Config, Context, ErrorKind, Task};
 
 fn message(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<String>().unwrap()
@@ -79,7 +81,7 @@ async fn other_processes_get_the_message() {
     break_core(&engine).await;
     let nobody = "00000000-0000-4000-8000-000000000001".parse().unwrap();
     for error in [
-        hatchet.run_handle::<()>(nobody).details().await.unwrap_err(),
+        hatchet.run_handle(nobody).details().await.unwrap_err(),
         hatchet.runs(Window::all()).count().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Server, "{error:?}");

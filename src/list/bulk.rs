@@ -15,21 +15,22 @@ use super::query::RunQuery;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{BulkReport, RunAction, RunFilter, RunId, RunReport, RunStatus};
-use crate::run::cancel::{self, CancelOptions, cancel_options};
-use crate::run::replay::{self, ReplayOptions, replay_options};
+use crate::run::cancel::{self, CancelOptions};
+use crate::run::replay::{self, ReplayOptions};
 
 impl RunQuery {
-    /// Prepares a cancel of all runs that match. If the filter names no status, those that have ended are passed over and
-    /// are in no report; if it does, they are left alone and reported. In a namespace, only runs of its workflows are meant.
+    /// Prepares a cancel of all matching runs. If the filter has no status, runs that have ended are omitted, also from the report. If it
+    /// has, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
     /// use std::time::Duration;
-    /// use hatchet::{RunFilter, Window};
+    /// use hatchet::RunFilter;
+    /// use hatchet::model::Window;
     ///
     /// let hour = RunFilter::new(Window::last(Duration::from_secs(3600))).workflow("greet");
     /// let report = hatchet.runs(hour).cancel().reason("bad deploy").send().await?;
-    /// println!("{report}"); // 1200 cancelled, 3 ended otherwise
+    /// println!("{report}"); // 1200 cancelled, 3 finished first
     /// # Ok(())
     /// # }
     /// ```
@@ -37,23 +38,52 @@ impl RunQuery {
         BulkCancel { query: self.clone(), options: CancelOptions::default() }
     }
 
-    /// Prepares a replay of all runs that match. If the filter names no status, those that go on are passed over, and
-    /// cancelled ones too unless that is wanted; they are in no report. If it does, they are left alone and reported.
+    /// Prepares a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, also from the report,
+    /// and so are cancelled runs unless they are [requested](BulkReplay::even_if_cancelled). If it has, they are reported as skipped.
     pub fn replay(&self) -> BulkReplay {
         BulkReplay { query: self.clone(), options: ReplayOptions::default() }
     }
 }
 
-/// A cancel of all runs that match a filter, about to be sent.
+/// A cancel of all matching runs that is about to be sent; see [`RunQuery::cancel`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let report = hatchet.runs(Window::all()).cancel().reason("end of the season").by("ada").send().await?;
+/// println!("{}", report.applied);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is cancelled before `send` or `reports`"]
 pub struct BulkCancel {
     query: RunQuery,
     options: CancelOptions,
 }
-cancel_options!(BulkCancel);
 
 impl BulkCancel {
+    /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.options.reason = Some(reason.into());
+        self
+    }
+
+    /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
+    pub fn by(mut self, who: impl Into<String>) -> Self {
+        self.options.by = Some(who.into());
+        self
+    }
+
+    /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
+    /// ten years.
+    pub fn within(mut self, time: std::time::Duration) -> Self {
+        self.options.within = time;
+        self
+    }
+
     /// Cancels the runs, and returns the numbers of their results. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
@@ -81,16 +111,33 @@ impl BulkCancel {
     }
 }
 
-/// A replay of all runs that match a filter, about to be sent.
+/// A replay of all matching runs that is about to be sent; see [`RunQuery::replay`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+/// use hatchet::{RunFilter, RunStatus};
+///
+/// let failed = RunFilter::new(Window::all()).status(RunStatus::Failed);
+/// println!("{}", hatchet.runs(failed).replay().send().await?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is replayed before `send` or `reports`"]
 pub struct BulkReplay {
     query: RunQuery,
     options: ReplayOptions,
 }
-replay_options!(BulkReplay);
 
 impl BulkReplay {
+    /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
+    /// because they were cancelled on purpose.
+    pub fn even_if_cancelled(mut self) -> Self {
+        self.options.even_if_cancelled = true;
+        self
+    }
+
     /// Replays the runs in batches of 100, and returns the numbers of their results. The next batch starts when all runs of the last
     /// one run again. [`reports`](Self::reports) returns a report for each run.
     ///
@@ -121,11 +168,11 @@ impl BulkReplay {
     }
 }
 
-/// The filter, for runs in these states if it names none itself.
+/// The filter, for runs with these statuses if it has none itself.
 fn of_runs(query: &RunQuery, statuses: &[RunStatus]) -> Result<RunFilter> {
     let mut filter = query.filter().clone();
     if filter.tasks {
-        return Err(crate::error::Error::invalid("filter", "found one of tasks, accepted: one of runs"));
+        return Err(crate::error::Error::invalid("filter", "expected a filter of runs, got a filter of tasks"));
     }
     if filter.statuses.is_empty() {
         filter.statuses = statuses.to_vec();
@@ -135,7 +182,19 @@ fn of_runs(query: &RunQuery, statuses: &[RunStatus]) -> Result<RunFilter> {
 
 type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send>;
 
-/// What becomes of runs, one after the other, while it is read. An error ends it.
+/// A stream with a report for each run; see [`BulkCancel::reports`] and [`BulkReplay::reports`]. It ends after an error.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let mut reports = hatchet.runs(Window::all()).cancel().reports()?;
+/// while let Some(report) = reports.next().await {
+///     println!("{}", report?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct RunReports(Pin<Box<dyn Stream<Item = Result<RunReport>> + Send>>);
 
 impl RunReports {
@@ -147,9 +206,9 @@ impl RunReports {
     ) -> Self {
         let items = RunItems::new(client.clone(), filter);
         // The list may contain a run twice. No run is acted on twice.
-        let walk = (client, items, HashSet::new(), Box::new(act) as Act);
-        let batches = unfold(Some(walk), move |walk| async move {
-            let (client, mut items, mut acted_on, act) = walk?;
+        let state = (client, items, HashSet::new(), Box::new(act) as Act);
+        let batches = unfold(Some(state), move |state| async move {
+            let (client, mut items, mut acted_on, act) = state?;
             let (mut runs, mut failed) = (Vec::new(), None);
             while runs.len() < batch {
                 match items.next().await {
@@ -162,18 +221,18 @@ impl RunReports {
                     None => break,
                 }
             }
-            let (over, empty) = (failed.is_some() || runs.len() < batch, runs.is_empty() && failed.is_none());
-            if empty {
+            let (is_last, is_empty) = (failed.is_some() || runs.len() < batch, runs.is_empty() && failed.is_none());
+            if is_empty {
                 return None;
             }
             let reports = if runs.is_empty() { Vec::new() } else { act(client.clone(), runs).await };
             let reports = reports.into_iter().map(Ok).chain(failed.map(Err)).collect::<Vec<_>>();
-            Some((stream::iter(reports), (!over).then_some((client, items, acted_on, act))))
+            Some((stream::iter(reports), (!is_last).then_some((client, items, acted_on, act))))
         });
         Self(Box::pin(batches.flatten().fuse()))
     }
 
-    /// The next report, or `None` at the end.
+    /// Returns the next report, or `None` at the end.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, the next call continues.
@@ -181,7 +240,7 @@ impl RunReports {
         self.0.next().await
     }
 
-    /// Reads it to the end.
+    /// Reads the stream to its end.
     async fn sum(mut self, action: RunAction) -> Result<BulkReport> {
         let mut all = BulkReport::new(action);
         while let Some(report) = self.next().await {

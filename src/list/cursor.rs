@@ -148,10 +148,10 @@ mod tests {
     fn row(number: u32, second: u32) -> RunSummary {
         RunSummary {
             id: format!("00000000-0000-4000-8001-{number:012}").parse().unwrap(),
-            task: None,
+            task_id: None,
             task_name: None,
-            parent_task: None,
-            workflow: "00000000-0000-4000-8004-000000000001".parse().unwrap(),
+            parent_task_id: None,
+            workflow_id: "00000000-0000-4000-8004-000000000001".parse().unwrap(),
             workflow_name: "w".into(),
             status: RunStatus::Completed,
             attempt: 1,
@@ -161,6 +161,7 @@ mod tests {
             created_at: DateTime::from_timestamp(1_800_000_000 + i64::from(second), 0).unwrap(),
             started_at: None,
             finished_at: None,
+            is_dag: false,
             is_foreign: false,
         }
     }

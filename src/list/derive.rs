@@ -9,10 +9,10 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{Attempt, RunFilter, RunStatus, RunSummary};
-use crate::run::newest_attempts;
+use crate::observe::newest_attempts;
 
 /// The number of concurrent requests for events.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_READS: usize = 8;
 
 /// The possible statuses of rows that the server lists as failed.
 const AMONG_FAILED: [RunStatus; 3] = [RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
@@ -40,7 +40,7 @@ pub(super) fn splits(statuses: &[RunStatus]) -> bool {
 pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSummary>) -> Result<Vec<RunSummary>> {
     // Usually there are none. This avoids a future for each row.
     let rows = if rows.iter().any(is_unclear) {
-        stream::iter(rows).map(|row| derived(client, row)).buffered(AT_ONCE).try_collect().await?
+        stream::iter(rows).map(|row| derived(client, row)).buffered(MAX_CONCURRENT_READS).try_collect().await?
     } else {
         rows
     };
@@ -100,7 +100,7 @@ mod tests {
             queued_at: None,
             started_at: None,
             finished_at: chrono::DateTime::from_timestamp(second, 0),
-            worker: None,
+            worker_id: None,
         }
     }
 

@@ -11,15 +11,15 @@ use futures_util::stream::unfold;
 
 use super::cursor::Cursor;
 use super::derive;
-use super::query::{Parameters, fetch, parameters, stamp};
+use super::query::{Parameters, fetch, format_time, parameters};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunFilter, RunSummary};
 
 /// The number of rows in one request.
-const PAGE: usize = 200;
+const PAGE_SIZE: usize = 200;
 
-/// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::RunQuery::items).
+/// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::builder::RunQuery::items).
 ///
 /// Every page has the same cost. Runs that are created during the iteration do not disturb it: no run is returned twice, and no run
 /// that existed at the start is missed. The stream ends after an error. It also returns an error if the server's pages are not in
@@ -29,12 +29,12 @@ pub struct RunItems(Pin<Box<dyn Stream<Item = Result<RunSummary>> + Send>>);
 
 impl RunItems {
     pub(super) fn new(client: Client, filter: RunFilter) -> Self {
-        Self::of_pages(client, filter, PAGE)
+        Self::of_pages(client, filter, PAGE_SIZE)
     }
 
     pub(super) fn of_pages(client: Client, filter: RunFilter, size: usize) -> Self {
-        let walk = Walk { client, filter, size, under_way: None, ready: VecDeque::new(), over: false };
-        Self(Box::pin(unfold(walk, |mut walk| async move { Some((walk.next().await?, walk)) }).fuse()))
+        let reader = Reader { client, filter, size, position: None, ready: VecDeque::new(), has_ended: false };
+        Self(Box::pin(unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }).fuse()))
     }
 
     /// Returns the next run, or `None` at the end.
@@ -60,31 +60,31 @@ impl fmt::Debug for RunItems {
     }
 }
 
-struct Walk {
+struct Reader {
     client: Client,
     filter: RunFilter,
     /// The number of rows in one request.
     size: usize,
     /// The query parameters without the end of the window, and the position. Created for the first item.
-    under_way: Option<(Parameters, Cursor)>,
+    position: Option<(Parameters, Cursor)>,
     ready: VecDeque<RunSummary>,
-    over: bool,
+    has_ended: bool,
 }
 
-impl Walk {
+impl Reader {
     async fn next(&mut self) -> Option<Result<RunSummary>> {
         loop {
             if let Some(run) = self.ready.pop_front() {
                 return Some(Ok(run));
             }
-            if self.over {
+            if self.has_ended {
                 return None;
             }
             match self.page().await {
                 Ok(Some(runs)) => self.ready.extend(runs),
-                Ok(None) => self.over = true,
+                Ok(None) => self.has_ended = true,
                 Err(error) => {
-                    self.over = true;
+                    self.has_ended = true;
                     return Some(Err(error));
                 }
             }
@@ -92,16 +92,16 @@ impl Walk {
     }
 
     async fn page(&mut self) -> Result<Option<Vec<RunSummary>>> {
-        let (parameters, cursor) = if let Some(under_way) = &mut self.under_way {
-            under_way
+        let (parameters, cursor) = if let Some(position) = &mut self.position {
+            position
         } else {
             let mut parameters = parameters(&self.client, &self.filter).await?;
             parameters.retain(|(name, _)| *name != "until");
-            self.under_way.insert((parameters, Cursor::new(self.size, self.filter.window.until())))
+            self.position.insert((parameters, Cursor::new(self.size, self.filter.window.until())))
         };
         let Some(question) = cursor.question() else { return Ok(None) };
         let mut all = parameters.clone();
-        all.extend(question.until.map(|until| ("until", stamp(until))));
+        all.extend(question.until.map(|until| ("until", format_time(until))));
         let rows = fetch(&self.client, &all, question.limit, question.offset).await?;
         let mut new = cursor.take(rows).map_err(|error| Error::new(ErrorKind::Server, error.to_string()))?;
         if self.filter.is_of_all_workflows() {

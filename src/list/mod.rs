@@ -1,4 +1,4 @@
-//! Many runs: a filter to pages, to one stream, to numbers.
+//! Queries for runs: pages, streams and counts, and commands for all matching runs.
 
 mod bulk;
 mod cursor;
@@ -9,4 +9,4 @@ mod query;
 
 pub use bulk::{BulkCancel, BulkReplay, RunReports};
 pub use items::RunItems;
-pub use query::{Page, RunQuery, StatusCounts, Total};
+pub use query::RunQuery;

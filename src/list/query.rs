@@ -1,17 +1,14 @@
 //! One page with its total, and counts.
 
-use std::collections::BTreeMap;
-
 use futures_util::future;
 
 use super::derive;
 use super::items::RunItems;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::convert::rest;
-use crate::model::{RunFilter, RunStatus, RunSummary, WorkflowId};
-use crate::rpc::rest_types::Rows;
-use crate::run::WorkflowCache;
+use crate::model::{Page, RunFilter, RunStatus, RunSummary, StatusCounts, Total, WorkflowId};
+use crate::rpc::convert::rest_run::{Row, Rows};
+use crate::rpc::convert::summary;
 
 /// The number of runs at which the server stops counting.
 const MAX_COUNTED: u64 = 20_000;
@@ -26,7 +23,7 @@ const MAX_PAGE_SIZE: usize = 1000;
 
 impl Client {
     /// Prepares a query for the runs that match a filter, or that were created in a time window. If the client has a
-    /// [namespace](crate::ConfigBuilder::namespace), only runs of workflows in that namespace match.
+    /// [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace match.
     ///
     /// The server does not support namespaces in queries. Without a [`workflow`](RunFilter::workflow), a client with a namespace reads
     /// the runs of all namespaces and skips the others. The server's count is then an upper bound.
@@ -34,7 +31,8 @@ impl Client {
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
     /// use std::time::Duration;
-    /// use hatchet::{RunFilter, RunStatus, Window};
+    /// use hatchet::{RunFilter, RunStatus};
+    /// use hatchet::model::Window;
     ///
     /// let week = Window::last(Duration::from_secs(7 * 24 * 3600));
     /// let failed = hatchet.runs(RunFilter::new(week).workflow("greet").status(RunStatus::Failed));
@@ -57,98 +55,6 @@ impl Client {
 pub struct RunQuery {
     client: Client,
     filter: RunFilter,
-}
-
-/// The newest matching runs, and the number of all matching runs.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Page {
-    /// The newest matching runs, newest first.
-    pub runs: Vec<RunSummary>,
-    /// The number of all matching runs.
-    pub total: Total,
-}
-
-/// A number of runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Total {
-    /// Exactly this many.
-    Exactly(u64),
-    /// This many or more: the server stops counting at 20 000.
-    AtLeast(u64),
-    /// This many or fewer: the server counts timed-out runs and some cancelled runs as failed, and ignores namespaces. Up to 1000
-    /// runs are read to make the number exact.
-    AtMost(u64),
-    /// Unknown: both of the above apply.
-    Unknown,
-}
-
-impl Total {
-    /// The same number as an upper bound, if other runs were counted, too.
-    fn at_most(self) -> Self {
-        match self {
-            Self::Exactly(0) => self,
-            Self::Exactly(number) | Self::AtMost(number) => Self::AtMost(number),
-            Self::AtLeast(_) | Self::Unknown => Self::Unknown,
-        }
-    }
-}
-
-impl std::fmt::Display for Total {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exactly(number) => write!(f, "{number}"),
-            Self::AtLeast(number) => write!(f, "at least {number}"),
-            Self::AtMost(number) => write!(f, "at most {number}"),
-            Self::Unknown => f.write_str("unknown"),
-        }
-    }
-}
-
-/// The number of runs with each status, as the server counts them. Failed runs include timed-out runs, and runs that were cancelled
-/// while they were queued and whose schedule timeout passed afterwards.
-///
-/// ```no_run
-/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
-/// use hatchet::{RunStatus, Window};
-///
-/// let counts = hatchet.runs(Window::all()).counts_by_status().await?;
-/// println!("{counts}"); // 1200 COMPLETED, 3 FAILED, 12 QUEUED
-/// println!("{:?}", counts.get(&RunStatus::Failed)); // Some(3)
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct StatusCounts {
-    by_status: BTreeMap<String, u64>,
-}
-
-impl StatusCounts {
-    pub(crate) fn of<const N: usize>(counts: [(RunStatus, u64); N]) -> Self {
-        Self { by_status: counts.into_iter().map(|(status, count)| (status.as_str().to_owned(), count)).collect() }
-    }
-
-    /// Returns the number of runs with a status. Failed runs include timed-out runs. Returns `None` for [`RunStatus::TimedOut`],
-    /// because the server does not count timed-out runs separately.
-    pub fn get(&self, status: &RunStatus) -> Option<u64> {
-        (*status != RunStatus::TimedOut).then(|| self.by_status.get(status.as_str()).copied().unwrap_or(0))
-    }
-
-    /// Returns the number of all runs.
-    pub fn total(&self) -> u64 {
-        self.by_status.values().sum()
-    }
-}
-
-impl std::fmt::Display for StatusCounts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut present = self.by_status.iter().filter(|(_, count)| **count > 0);
-        let Some((status, count)) = present.next() else { return f.write_str("none") };
-        write!(f, "{count} {status}")?;
-        present.try_for_each(|(status, count)| write!(f, ", {count} {status}"))
-    }
 }
 
 impl RunQuery {
@@ -266,17 +172,20 @@ impl RunQuery {
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
         let tags = [self.filter.metadata.len(), self.filter.any_metadata.len(), self.filter.own_metadata.len()];
         if tags.iter().sum::<usize>() > 1 {
-            return Err(Error::invalid("filter", "counts by status can be had for one tag, and it has more"));
+            return Err(Error::invalid("filter", "expected at most one tag for counts by status, got more"));
         }
         if self.is_among_others() {
             return Err(Error::invalid(
                 "filter",
-                "found a namespace and no workflow, accepted: workflow names for counts by status",
+                "expected a workflow name for counts by status, because the client has a namespace, got none",
             ));
         }
         let parameters = parameters(&self.client, &self.filter).await?;
         if self.filter.tasks {
-            return Err(Error::invalid("filter", "found tasks, accepted: runs for counts by status"));
+            return Err(Error::invalid(
+                "filter",
+                "expected a filter of runs for counts by status, got a filter of tasks",
+            ));
         }
         let known = [
             "since",
@@ -288,7 +197,7 @@ impl RunQuery {
         ];
         let parameters: Vec<_> = parameters.into_iter().filter(|(name, _)| known.contains(name)).collect();
         let counts = self.client.rpc().rest.counts(&parameters).await?;
-        Ok(StatusCounts { by_status: counts.into_iter().map(|count| (count.status, count.count)).collect() })
+        Ok(StatusCounts::new(counts.into_iter().map(|count| (RunStatus::from_name(&count.status), count.count))))
     }
 }
 
@@ -296,7 +205,7 @@ pub(super) fn check_page(size: usize) -> Result<()> {
     if (1..=MAX_PAGE_SIZE).contains(&size) {
         return Ok(());
     }
-    Err(Error::invalid("page size", format_args!("found {size}, accepted: 1 to {MAX_PAGE_SIZE}")))
+    Err(Error::invalid("page size", format_args!("expected 1 to {MAX_PAGE_SIZE}, got {size}")))
 }
 
 pub(super) type Parameters = Vec<(&'static str, String)>;
@@ -305,13 +214,13 @@ pub(super) type Parameters = Vec<(&'static str, String)>;
 pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Parameters> {
     filter.check()?;
     let mut parameters = vec![
-        ("since", stamp(filter.window.start(client.clock().now()))),
+        ("since", format_time(filter.window.start(client.clock().now()))),
         ("only_tasks", filter.tasks.to_string()),
         ("additional_metadata_operator", if filter.any_metadata.is_empty() { "AND" } else { "OR" }.to_owned()),
     ];
-    parameters.extend(filter.window.until().map(|until| ("until", stamp(until))));
+    parameters.extend(filter.window.until().map(|until| ("until", format_time(until))));
     let workflows: Vec<WorkflowId> =
-        future::try_join_all(filter.workflows.iter().map(|name| WorkflowCache::find(client, name))).await?;
+        future::try_join_all(filter.workflows.iter().map(|name| client.feed().workflows.id_of(name))).await?;
     parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
     parameters
         .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
@@ -323,7 +232,7 @@ pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Pa
     Ok(parameters)
 }
 
-pub(super) fn stamp(at: chrono::DateTime<chrono::Utc>) -> String {
+pub(super) fn format_time(at: chrono::DateTime<chrono::Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
@@ -341,13 +250,13 @@ pub(super) async fn fetch(
     let asked: Vec<_> =
         parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
     // A row whose status has changed meanwhile is skipped later. If no row matches, the server ignored the filter.
-    let fits = |row: &crate::rpc::rest_types::Row| asked.is_empty() || asked.contains(&row.status.as_str());
+    let fits = |row: &Row| asked.is_empty() || asked.contains(&row.status.as_str());
     if let Some(row) = rows.first().filter(|_| rows.len() >= MIN_MISFITS && !rows.iter().any(fits)) {
         let asked = asked.join(" or ");
         let text = format!("the server was asked for runs that are {asked}, and returned runs that are {}", row.status);
         return Err(Error::new(ErrorKind::Server, text));
     }
-    rows.into_iter().map(|row| rest::summary(row, tasks, client.namespace())).collect()
+    rows.into_iter().map(|row| summary(row, tasks, client.namespace())).collect()
 }
 
 /// The server's count of the rows: the number of pages if a page has one row.
@@ -365,7 +274,7 @@ mod tests {
     #[test]
     fn counts_are_readable() {
         let counts = [(RunStatus::Completed, 1200), (RunStatus::Failed, 3), (RunStatus::Queued, 0)];
-        assert_eq!(StatusCounts::of(counts).to_string(), "1200 COMPLETED, 3 FAILED");
+        assert_eq!(StatusCounts::new(counts).to_string(), "1200 COMPLETED, 3 FAILED");
         assert_eq!(StatusCounts::default().to_string(), "none");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::time::parse_length;
+use crate::time::parse_duration;
 
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -76,9 +76,9 @@ impl Schedule {
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let (zone, text) = split_zone(text);
         if let Some(length) = text.strip_prefix("@every ") {
-            let length = parse_length(length, &UNITS);
+            let length = parse_duration(length, &UNITS);
             let accepted = "@every and a length like 90s or 1h30m";
-            let length = length.ok_or_else(|| Problem(format!("found {text:?}, accepted: {accepted}")))?;
+            let length = length.ok_or_else(|| Problem(format!("expected {accepted}, got {text:?}")))?;
             return Ok(Self::Every(Duration::from_secs(length.as_secs().max(1))));
         }
         let known = SHORTHANDS.into_iter().find(|(name, _)| *name == text);
@@ -100,13 +100,13 @@ fn fields(zone: &str, text: &str) -> Result<Expression, Problem> {
         [seconds, minutes, hours, days, months, weekdays] => [seconds, minutes, hours, days, months, weekdays],
         _ => {
             let count = words.len();
-            return Err(Problem(format!("found {count} fields, accepted: 5, or 6 with seconds first")));
+            return Err(Problem(format!("expected 5 fields, or 6 with seconds first, got {count}")));
         }
     };
     let read = |text: &str, (name, least, most, names): Kind| {
         let accepted = format_args!("{least} to {most}, *, lists, ranges and steps");
         field(text, least, most, names)
-            .ok_or_else(|| Problem(format!("found {text:?} as its {name}, accepted: {accepted}")))
+            .ok_or_else(|| Problem(format!("expected {accepted} as the {name}, got {text:?}")))
     };
     Ok(Expression {
         zone: zone.into(),
@@ -226,10 +226,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (text, problem) in [
-            ("0 9 * * 7", "found \"7\" as its weekday, accepted: 0 to 6, "),
-            ("60 * * * *", "found \"60\" as its minute, accepted: 0 to 59, "),
-            ("61 0 9 * * *", "found \"61\" as its second, accepted: 0 to 59, "),
-            ("not a cron", "found 3 fields, accepted: 5, or 6 with seconds first"),
+            ("0 9 * * 7", "expected 0 to 6, *, lists, ranges and steps as the weekday, got \"7\""),
+            ("60 * * * *", "expected 0 to 59, *, lists, ranges and steps as the minute, got \"60\""),
+            ("61 0 9 * * *", "expected 0 to 59, *, lists, ranges and steps as the second, got \"61\""),
+            ("not a cron", "expected 5 fields, or 6 with seconds first, got 3"),
         ] {
             let Err(Problem(found)) = Expression::parse(text) else { panic!("{text}") };
             assert!(found.starts_with(problem), "{found}");

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -18,75 +18,94 @@ use crate::time::between;
 ///
 /// It can be serialized, for example as JSON for other programs. Statuses are serialized as the server writes them, and payloads as
 /// JSON values.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunDetails {
-    /// The run.
+    /// The id of the run.
     pub id: RunId,
-    /// The workflow, if the server's history already contains the run (it lags behind).
-    pub workflow: Option<WorkflowId>,
-    /// The workflow's name without the namespace, if the history already contains the run.
+    /// The id of the workflow. `None` if the server's history, which lags behind, does not contain the run yet.
+    pub workflow_id: Option<WorkflowId>,
+    /// The name of the workflow, without the namespace. `None` if the history does not contain the run yet.
     pub workflow_name: Option<String>,
-    /// The version of the definition, if the history already contains the run.
-    pub workflow_version: Option<WorkflowVersionId>,
-    /// The status.
+    /// The id of the version of the definition. `None` if the history does not contain the run yet.
+    pub workflow_version_id: Option<WorkflowVersionId>,
+    /// The status of the run.
     pub status: RunStatus,
-    /// The outcome, if it has ended.
+    /// The outcome, if the run has ended.
     pub outcome: Option<Outcome>,
-    /// What started it.
+    /// What started the run.
     pub trigger: Trigger,
-    /// The input.
+    /// The input of the run.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The keys that the engine and this crate added.
+    /// The metadata keys that the engine and this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// When it was created, by the engine's clock. It is unknown just after the creation.
+    /// When the run was created, by the engine's clock. `None` if the history does not contain the run yet.
     pub created_at: Option<DateTime<Utc>>,
     /// The tasks, in the order of the definition. Tasks that the engine has not created yet are missing.
     pub tasks: Vec<TaskDetails>,
-    /// The first [1000](Self::LOGS) log lines of the tasks, oldest first; [`RunHandle::logs`](crate::RunHandle::logs) returns all of
-    /// them. Only [`RunHandle::details`](crate::RunHandle::details) fetches them.
+    /// The first log lines of the tasks, oldest first, as many as were [requested](crate::run::DetailsBuilder::logs).
+    /// [`RunHandle::logs`](crate::RunHandle::logs) returns all of them.
     pub logs: Vec<LogLine>,
     /// Permanent conflicts between the server's API views. Empty for nearly every run.
     pub conflicts: Vec<Conflict>,
 }
 
-/// One task of a run.
-#[derive(Debug, Clone, Serialize)]
+/// The details of one task of a run.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// for task in run.details().await?.tasks {
+///     println!("{} {} after {:?}", task.name, task.status, task.ran_for());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskDetails {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// Its name in the workflow.
+    /// The name of the task in its workflow.
     pub name: String,
-    /// The status.
+    /// The status of the task.
     pub status: RunStatus,
-    /// The outcome, if it has ended.
+    /// The outcome, if the task has ended.
     pub outcome: Option<Outcome>,
-    /// Its attempts, oldest first.
+    /// The attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// The numbers of the attempts after which it was replayed.
+    /// The numbers of the attempts after which the task was replayed.
     pub replayed_after: Vec<u32>,
 }
 
-/// One attempt at a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One attempt of a task.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let details = run.details().await?;
+/// for attempt in details.tasks.iter().flat_map(|task| &task.attempts) {
+///     println!("attempt {}: {}, queued for {:?}", attempt.number, attempt.status, attempt.queued_for());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// Its number, from 1.
+    /// The number of the attempt, starting at 1.
     pub number: u32,
     /// The status of the attempt.
     pub status: RunStatus,
-    /// When it was put into the queue, by the engine's clock.
+    /// When the attempt was queued, by the engine's clock.
     pub queued_at: Option<DateTime<Utc>>,
-    /// When it started, by the clock of the worker that reported it.
+    /// When the attempt started, by the clock of the worker that reported it.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended, by the clock of the worker or the engine that reported it.
+    /// When the attempt ended, by the clock of the worker or the engine that reported it.
     pub finished_at: Option<DateTime<Utc>>,
-    /// The worker that ran it.
-    pub worker: Option<WorkerId>,
-    /// The error text, if it failed.
+    /// The id of the worker that ran the attempt.
+    pub worker_id: Option<WorkerId>,
+    /// The error text, if the attempt failed.
     pub error: Option<String>,
 }
 
@@ -99,11 +118,20 @@ pub(crate) fn attempt_number(retry_count: u32) -> u32 {
 ///
 /// A cancel that arrives after the end of a run, or a report that arrives after a cancel, leaves two final rows in the engine. Then
 /// gRPC and REST may show different rows, and the status in gRPC may change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// for conflict in run.details().await?.conflicts {
+///     println!("{conflict}"); // gRPC reports CANCELLED, REST reports COMPLETED
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Conflict {
-    /// The affected task of a DAG run. `None` if the run itself is affected.
-    pub task: Option<String>,
+    /// The name of the affected task of a DAG run. `None` if the run itself is affected.
+    pub task_name: Option<String>,
     /// The status in gRPC.
     pub grpc: RunStatus,
     /// The status in REST, which is stable and therefore used.
@@ -112,16 +140,16 @@ pub struct Conflict {
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(task) = &self.task {
+        if let Some(task) = &self.task_name {
             write!(f, "task {task}: ")?;
         }
-        write!(f, "gRPC says {}, REST says {}", self.grpc, self.rest)
+        write!(f, "gRPC reports {}, REST reports {}", self.grpc, self.rest)
     }
 }
 
 impl RunDetails {
     /// The maximum number of log lines in the details.
-    pub const LOGS: usize = 1000;
+    pub const MAX_LOGS: usize = 1000;
 
     /// Returns the output, if the run completed. For a DAG run, it is an object with the outputs of the tasks by task name.
     pub fn output(&self) -> Option<&Payload> {
@@ -138,12 +166,12 @@ impl RunDetails {
     pub fn attempt(&self) -> u32 {
         self.tasks
             .iter()
-            .map(|task| if self.is_of_one_task() { task.attempt() } else { attempt_number(task.replays()) })
+            .map(|task| if self.is_single_task() { task.attempt() } else { attempt_number(task.replays()) })
             .max()
             .unwrap_or(1)
     }
 
-    /// The reason and the author of the cancel, if the run was cancelled with this crate.
+    /// Returns the reason and the author of the cancel, if the run was cancelled with this crate.
     pub fn cancellation(&self) -> Option<&CancelRequest> {
         match self.outcome.as_ref()? {
             Outcome::Cancelled(cancellation) => cancellation.request.as_ref(),
@@ -157,9 +185,9 @@ impl RunDetails {
     }
 
     /// Returns the run whose task started this run as a child, if it is known.
-    pub fn parent(&self) -> Option<RunId> {
+    pub fn parent_run_id(&self) -> Option<RunId> {
         match &self.trigger {
-            Trigger::Child(child) => child.parent_run,
+            Trigger::Child(child) => child.parent_run_id,
             _ => None,
         }
     }
@@ -170,8 +198,8 @@ impl RunDetails {
     }
 
     /// Whether the run has a single task, which then has the id of the run.
-    pub(crate) fn is_of_one_task(&self) -> bool {
-        self.tasks.iter().any(|task| task.id.is_of_its_own(self.id))
+    pub(crate) fn is_single_task(&self) -> bool {
+        self.tasks.iter().any(|task| task.id.is_single_task_of(self.id))
     }
 
     /// Returns when the first attempt started.
@@ -243,14 +271,14 @@ impl TaskDetails {
 }
 
 impl Attempt {
-    /// Returns how long it waited for a worker, including the backoff. `None` while it waits.
+    /// Returns how long the attempt waited for a worker, including the backoff. `None` while it waits.
     pub fn queued_for(&self) -> Option<Duration> {
         let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
-        // The queue's stamp can be a moment later than the worker's: then it did not wait.
+        // The engine's timestamp can be a moment later than the worker's. Then the attempt did not wait.
         Some(left.signed_duration_since(queued).to_std().unwrap_or_default())
     }
 
-    /// Returns the execution time, if it has ended.
+    /// Returns the execution time, if the attempt has ended.
     pub fn ran_for(&self) -> Option<Duration> {
         between(self.started_at, self.finished_at)
     }
@@ -267,14 +295,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn it_can_be_written_as_json() {
+    fn details_are_serialized_and_deserialized() {
         let id = "00000000-0000-4000-8001-000000000001";
         let outcome = Outcome::Completed(crate::model::Completed { output: Payload::output(r#"{"_value":7}"#) });
         let details = RunDetails {
             id: id.parse().unwrap(),
-            workflow: None,
+            workflow_id: None,
             workflow_name: Some("w".into()),
-            workflow_version: None,
+            workflow_version_id: None,
             status: RunStatus::Completed,
             outcome: Some(outcome),
             trigger: Trigger::Manual,
@@ -286,10 +314,15 @@ mod tests {
             logs: Vec::new(),
             conflicts: Vec::new(),
         };
+        let json = serde_json::to_value(&details).unwrap();
         assert_eq!(
-            serde_json::to_value(details).unwrap(),
+            serde_json::from_value::<RunDetails>(json.clone()).unwrap().outcome.unwrap().status(),
+            RunStatus::Completed
+        );
+        assert_eq!(
+            json,
             json!({
-                "id": id, "workflow": null, "workflow_name": "w", "workflow_version": null, "status": "COMPLETED",
+                "id": id, "workflow_id": null, "workflow_name": "w", "workflow_version_id": null, "status": "COMPLETED",
                 "outcome": {"status": "COMPLETED", "output": 7}, "trigger": {"kind": "manual"}, "input": {"n": 1},
                 "metadata": {"k": "v"}, "engine_metadata": {}, "created_at": "1970-01-01T00:00:00Z", "tasks": [],
                 "logs": [], "conflicts": [],

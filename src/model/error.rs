@@ -1,25 +1,13 @@
-//! What errors have to say about runs.
+//! Errors about runs.
+
+use std::sync::Arc;
 
 use super::{Outcome, RunId, RunStatus};
-use crate::error::{Error, ErrorKind};
-
-/// Which run an error is about, and what is known of it.
-struct About {
-    run: RunId,
-    status: Option<RunStatus>,
-    outcome: Option<Outcome>,
-}
-
-/// The run that has the key which another one should have had.
-struct Existing(RunId);
+use crate::error::{Error, ErrorKind, RunDetail};
 
 impl Error {
     pub(crate) fn run_not_found(run: RunId) -> Self {
-        Self::new(ErrorKind::RunNotFound, format!("the engine has no run {run}")).with_about(About {
-            run,
-            status: None,
-            outcome: None,
-        })
+        Self::new(ErrorKind::RunNotFound, format!("the engine has no run {run}")).with_run(RunDetail::Of(run))
     }
 
     /// `workflow`: the name of the workflow, if it is known.
@@ -28,29 +16,25 @@ impl Error {
             Some(workflow) => format!("run {run} of {workflow} {outcome}"),
             None => format!("run {run} {outcome}"),
         };
-        Self::new(ErrorKind::RunFailed, text).with_about(About {
-            run,
-            status: Some(outcome.status()),
-            outcome: Some(outcome),
-        })
+        let status = outcome.status();
+        Self::new(ErrorKind::RunFailed, text).with_run(RunDetail::Ended(run, Arc::new(outcome), status))
     }
 
-    /// The same, about a run.
+    /// The same error, about a run.
     pub(crate) fn of_run(self, run: RunId) -> Self {
-        self.within(&format!("run {run}")).with_about(About { run, status: None, outcome: None })
+        self.within(&format!("run {run}")).with_run(RunDetail::Of(run))
     }
 
-    /// A refusal to do something to a run that is in this state.
+    /// The error for an action that the status of the run does not allow.
     pub(crate) fn run_state(run: RunId, what: &str, status: RunStatus) -> Self {
-        Self::new(ErrorKind::RunState, format!("run {run} cannot be {what}: it is {status}"))
-            .with_about(About { run, status: Some(status), outcome: None })
-            .unsent()
+        let text = format!("run {run} cannot be {what}: it is {status}");
+        Self::new(ErrorKind::RunState, text).with_run(RunDetail::InStatus(run, status)).without_side_effects()
     }
 
-    /// A run that was not started, since another one has its idempotency key.
+    /// The error for a run that was not started because another run has its idempotency key.
     pub(crate) fn collision(existing: RunId) -> Self {
         let text = format!("nothing was started: run {existing} has the same idempotency key");
-        Self::new(ErrorKind::AlreadyExists, text).with_about(Existing(existing)).unsent()
+        Self::new(ErrorKind::AlreadyExists, text).with_run(RunDetail::Existing(existing)).without_side_effects()
     }
 
     /// The run that has the idempotency key, if that is why another one was not started. Its
@@ -67,22 +51,34 @@ impl Error {
     /// # }
     /// ```
     pub fn existing_run(&self) -> Option<RunId> {
-        self.about::<Existing>().map(|existing| existing.0)
+        match self.run_detail()? {
+            RunDetail::Existing(run) => Some(*run),
+            _ => None,
+        }
     }
 
-    /// How the run ended, if this error is [`ErrorKind::RunFailed`].
+    /// Returns how the run ended, if the kind is [`ErrorKind::RunFailed`].
     pub fn outcome(&self) -> Option<&Outcome> {
-        self.about::<About>()?.outcome.as_ref()
+        match self.run_detail()? {
+            RunDetail::Ended(_, outcome, _) => Some(outcome),
+            _ => None,
+        }
     }
 
-    /// The state of the run, if this error is [`ErrorKind::RunState`] or [`ErrorKind::RunFailed`].
+    /// Returns the status of the run, if the kind is [`ErrorKind::RunState`] or [`ErrorKind::RunFailed`].
     pub fn run_status(&self) -> Option<&RunStatus> {
-        self.about::<About>()?.status.as_ref()
+        match self.run_detail()? {
+            RunDetail::InStatus(_, status) | RunDetail::Ended(_, _, status) => Some(status),
+            RunDetail::Of(_) | RunDetail::Existing(_) => None,
+        }
     }
 
-    /// The run that this error is about: the one that failed, that does not exist, or whose output cannot be read.
+    /// Returns the run that this error is about: the run that failed, that does not exist, or whose output cannot be deserialized.
     pub fn run_id(&self) -> Option<RunId> {
-        self.about::<About>().map(|about| about.run)
+        match self.run_detail()? {
+            RunDetail::Of(run) | RunDetail::InStatus(run, _) | RunDetail::Ended(run, ..) => Some(*run),
+            RunDetail::Existing(_) => None,
+        }
     }
 }
 
@@ -103,6 +99,6 @@ mod tests {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let error = Error::collision(run);
         assert_eq!((error.kind(), error.clone().existing_run()), (ErrorKind::AlreadyExists, Some(run)));
-        assert!(error.never_reached_server() && error.run_id().is_none());
+        assert!(error.has_no_side_effects() && error.run_id().is_none());
     }
 }

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 ///
 /// ```
 /// use std::time::Duration;
-/// use hatchet::{RunFilter, RunStatus, Window};
+/// use hatchet::{RunFilter, RunStatus};
+/// use hatchet::model::Window;
 ///
 /// let failed = RunFilter::new(Window::last(Duration::from_secs(7 * 24 * 3600)))
 ///     .workflow("greet")
@@ -61,7 +62,7 @@ impl RunFilter {
     /// The engine lists timed-out runs as failed, and also runs that were cancelled while they were queued, once their schedule
     /// timeout has passed. Therefore, a query for [`RunStatus::TimedOut`], [`RunStatus::Failed`] or [`RunStatus::Cancelled`] lists
     /// all failed runs, and fetches the events of each run without an error text, with one small request per run. The total for one
-    /// or two of the three is [`AtMost`](crate::Total::AtMost) if there are more than 1000 such runs. The total for all three is the
+    /// or two of the three is [`AtMost`](crate::model::Total::AtMost) if there are more than 1000 such runs. The total for all three is the
     /// server's count.
     pub fn status(mut self, status: RunStatus) -> Self {
         if !self.statuses.contains(&status) {
@@ -132,18 +133,18 @@ impl RunFilter {
             for (at, (key, _)) in tags.iter().enumerate() {
                 check_key(key)?;
                 if tags.iter().take(at).any(|(other, _)| other == key) {
-                    return refuse(format_args!("found the metadata key {key:?} twice, accepted: once"));
+                    return refuse(format_args!("expected each metadata key once, got {key:?} twice"));
                 }
             }
         }
         if !self.metadata.is_empty() && !self.any_metadata.is_empty() {
-            return refuse(format_args!("found metadata and any_metadata, accepted: one of them"));
+            return refuse(format_args!("expected metadata or any_metadata, got both"));
         }
         if self.tasks && (self.event.is_some() || self.parent.is_some()) {
-            return refuse(format_args!("found tasks with event or parent, accepted: runs with event or parent"));
+            return refuse(format_args!("expected runs with event or parent, got tasks with event or parent"));
         }
         if self.worker.is_some() && !self.tasks {
-            return refuse(format_args!("found runs with worker, accepted: tasks with worker"));
+            return refuse(format_args!("expected tasks with worker, got runs with worker"));
         }
         if let Some(RunStatus::Unknown(name)) =
             self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_)))
@@ -191,9 +192,9 @@ mod tests {
         let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         assert!(any.clone().metadata("a", "1").metadata("b", "2").check().is_ok());
         for (filter, text) in [
-            (any.clone().metadata("a", "1").metadata("a", "2"), "twice, accepted: once"),
-            (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "twice, accepted: once"),
-            (any.clone().metadata("a", "1").any_metadata("b", "2"), "accepted: one of them"),
+            (any.clone().metadata("a", "1").metadata("a", "2"), "got \"a\" twice"),
+            (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "got \"a\" twice"),
+            (any.clone().metadata("a", "1").any_metadata("b", "2"), "got both"),
             (any.clone().tasks().parent(TaskId::from(run)), "tasks with event or parent"),
             (any.clone().metadata("a:b", "1"), "without a colon"),
             (any.clone().metadata("hatchet__cron_name", "nightly"), "hatchet__"),

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::rpc::grpc_types::NewIdempotency;
-
 /// The engine counts milliseconds, and dates end somewhere.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -20,7 +18,8 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// ```
 /// use std::time::Duration;
-/// use hatchet::{Context, Idempotency, Task};
+/// use hatchet::{Context, Task};
+/// use hatchet::model::Idempotency;
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Serialize, Deserialize)]
@@ -32,41 +31,30 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    expression: String,
-    length: Duration,
-    ends_with_run: bool,
+    pub(crate) expression: String,
+    pub(crate) ttl: Duration,
+    pub(crate) ends_with_run: bool,
 }
 
 impl Idempotency {
     /// The key is taken for this long from the start of the run, also when the run has ended before.
-    pub fn for_time(expression: impl Into<String>, length: Duration) -> Self {
-        Self { expression: expression.into(), length, ends_with_run: false }
+    pub fn for_time(expression: impl Into<String>, ttl: Duration) -> Self {
+        Self { expression: expression.into(), ttl, ends_with_run: false }
     }
 
     /// The key is taken until the run has ended, and no longer than `at_most`. Of a run of several tasks, the engine was
     /// seen to free it when the first of them has ended.
     pub fn until_ended(expression: impl Into<String>, at_most: Duration) -> Self {
-        Self { expression: expression.into(), length: at_most, ends_with_run: true }
+        Self { expression: expression.into(), ttl: at_most, ends_with_run: true }
     }
 
     /// What the server would refuse.
     pub(crate) fn problem(&self) -> Option<String> {
         if self.expression.trim().is_empty() || self.expression.contains('\0') {
-            return Some(format!(
-                "idempotency: found the expression {:?}, accepted: a CEL expression",
-                self.expression
-            ));
+            return Some(format!("idempotency: expected a CEL expression, got {:?}", self.expression));
         }
-        let fits = (Duration::from_millis(1)..=LONGEST).contains(&self.length);
-        (!fits).then(|| format!("idempotency: found {:?}, accepted: 1 ms to a hundred years", self.length))
-    }
-
-    pub(crate) fn to_server(&self) -> NewIdempotency {
-        NewIdempotency {
-            expression: self.expression.clone(),
-            ttl_ms: i64::try_from(self.length.as_millis()).unwrap_or(i64::MAX),
-            ends_with_run: self.ends_with_run,
-        }
+        let fits = (Duration::from_millis(1)..=LONGEST).contains(&self.ttl);
+        (!fits).then(|| format!("idempotency: expected 1 ms to a hundred years, got {:?}", self.ttl))
     }
 }
 

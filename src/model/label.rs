@@ -1,118 +1,145 @@
-//! Labels of workers, and what tasks and runs want of them.
+//! Labels of workers, and the labels that tasks and runs require.
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Result};
-use crate::rpc::grpc_types;
-use crate::rpc::grpc_types::Comparator;
+use serde::{Deserialize, Serialize};
 
-/// The value of a worker's label: a text or a whole number. The two are never the same, `"1"` is not 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LabelValue(pub(crate) grpc_types::LabelValue);
+use crate::error::{Error, Result};
+
+/// The value of a worker's label. A string is never equal to an integer: `"1"` is not `1`.
+///
+/// ```
+/// use hatchet::model::LabelValue;
+///
+/// assert_eq!(LabelValue::from("large"), LabelValue::String("large".into()));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LabelValue {
+    /// An integer.
+    Integer(i32),
+    /// A string.
+    String(String),
+}
 
 impl From<&str> for LabelValue {
     fn from(text: &str) -> Self {
-        Self(grpc_types::LabelValue::Text(text.to_owned()))
+        Self::String(text.to_owned())
     }
 }
 
 impl From<String> for LabelValue {
     fn from(text: String) -> Self {
-        Self(grpc_types::LabelValue::Text(text))
+        Self::String(text)
     }
 }
 
 impl From<i32> for LabelValue {
     fn from(number: i32) -> Self {
-        Self(grpc_types::LabelValue::Number(number))
+        Self::Integer(number)
     }
 }
 
-/// What is wanted of one label of a worker.
+/// How the value of a worker's label, on the left, is compared with the desired value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comparator {
+    Equal,
+    NotEqual,
+    GreaterThan,
+    GreaterThanOrEqual,
+    LessThan,
+    LessThanOrEqual,
+}
+
+/// The desired value of a worker's label.
 ///
-/// Without [`required`](Self::required) it is a preference: workers that have it come first, and any other will do. With
-/// it, a task for which there is no such worker waits until its schedule timeout.
+/// By default it is a preference: workers with the label are chosen first, and other workers otherwise. If it is
+/// [required](Self::required), a task waits until such a worker has a free slot, or until its schedule timeout.
 ///
 /// ```
-/// use hatchet::DesiredLabel;
+/// use hatchet::model::DesiredLabel;
 ///
 /// let large = DesiredLabel::equal("large").required();
 /// let roomy = DesiredLabel::at_least(64).weight(200);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub struct DesiredLabel(pub(crate) grpc_types::DesiredLabel);
+pub struct DesiredLabel {
+    pub(crate) value: LabelValue,
+    pub(crate) comparator: Comparator,
+    pub(crate) required: bool,
+    pub(crate) weight: Option<i32>,
+}
 
 impl DesiredLabel {
     fn new(value: LabelValue, comparator: Comparator) -> Self {
-        Self(grpc_types::DesiredLabel { value: value.0, comparator, required: false, weight: None })
+        Self { value, comparator, required: false, weight: None }
     }
 
-    /// Just this value.
+    /// Matches workers whose label has this value.
     pub fn equal(value: impl Into<LabelValue>) -> Self {
         Self::new(value.into(), Comparator::Equal)
     }
 
-    /// Another value of the same kind. A worker without the label does not have it.
+    /// Matches workers whose label has another value of the same type. Workers without the label do not match.
     pub fn not_equal(value: impl Into<LabelValue>) -> Self {
         Self::new(value.into(), Comparator::NotEqual)
     }
 
-    /// A larger number.
+    /// Matches workers whose label is greater than this number.
     pub fn more_than(number: i32) -> Self {
-        Self::new(number.into(), Comparator::Greater)
+        Self::new(number.into(), Comparator::GreaterThan)
     }
 
-    /// This number or a larger one.
+    /// Matches workers whose label is at least this number.
     pub fn at_least(number: i32) -> Self {
-        Self::new(number.into(), Comparator::GreaterOrEqual)
+        Self::new(number.into(), Comparator::GreaterThanOrEqual)
     }
 
-    /// A smaller number.
+    /// Matches workers whose label is less than this number.
     pub fn less_than(number: i32) -> Self {
-        Self::new(number.into(), Comparator::Less)
+        Self::new(number.into(), Comparator::LessThan)
     }
 
-    /// This number or a smaller one.
+    /// Matches workers whose label is at most this number.
     pub fn at_most(number: i32) -> Self {
-        Self::new(number.into(), Comparator::LessOrEqual)
+        Self::new(number.into(), Comparator::LessThanOrEqual)
     }
 
-    /// Leaves out workers that do not have it.
+    /// Excludes workers that do not match.
     pub fn required(mut self) -> Self {
-        self.0.required = true;
+        self.required = true;
         self
     }
 
-    /// How much it counts among several preferences; 100 by default.
+    /// Sets the weight among several preferences. The default is 100.
     pub fn weight(mut self, weight: i32) -> Self {
-        self.0.weight = Some(weight);
+        self.weight = Some(weight);
         self
     }
 }
 
 impl<V: Into<LabelValue>> From<V> for DesiredLabel {
-    /// A preference for just this value.
+    /// A preference for this value.
     fn from(value: V) -> Self {
         Self::equal(value)
     }
 }
 
-/// Labels by their keys, checked when they are written.
+/// Labels by key.
 pub(crate) type DesiredLabels = BTreeMap<String, DesiredLabel>;
 
 /// Checks the key of a label.
 pub(crate) fn check_key(key: &str) -> Result<()> {
     if key.is_empty() || key.contains('\0') {
-        return Err(Error::invalid("label", format_args!("found the key {key:?}, accepted: a text without U+0000")));
+        return Err(Error::invalid("label", format_args!("expected a key without U+0000, got {key:?}")));
     }
     Ok(())
 }
 
-/// In the words of the calls.
-pub(crate) fn to_server(labels: &DesiredLabels) -> Result<BTreeMap<String, grpc_types::DesiredLabel>> {
-    labels.keys().try_for_each(|key| check_key(key))?;
-    Ok(labels.iter().map(|(key, label)| (key.clone(), label.0.clone())).collect())
+/// Checks the keys of labels.
+pub(crate) fn check_keys(labels: &DesiredLabels) -> Result<()> {
+    labels.keys().try_for_each(|key| check_key(key))
 }
 
 #[cfg(test)]
@@ -120,11 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_is_made_of_a_value_and_more() {
+    fn a_desired_label_has_a_value_a_comparator_and_a_weight() {
         let plain: DesiredLabel = "large".into();
         assert_eq!(plain, DesiredLabel::equal("large".to_owned()));
-        let DesiredLabel(wish) = DesiredLabel::at_least(3).required().weight(7);
-        assert_eq!((wish.comparator, wish.required, wish.weight), (Comparator::GreaterOrEqual, true, Some(7)));
-        assert!(to_server(&BTreeMap::from([(String::new(), plain)])).is_err());
+        let desired = DesiredLabel::at_least(3).required().weight(7);
+        assert_eq!(
+            (desired.comparator, desired.required, desired.weight),
+            (Comparator::GreaterThanOrEqual, true, Some(7))
+        );
+        assert!(check_keys(&BTreeMap::from([(String::new(), plain)])).is_err());
     }
 }

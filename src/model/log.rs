@@ -1,49 +1,68 @@
-//! Lines of a task's log.
+//! Log lines of tasks.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::TaskId;
 
-/// A line of a task's log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A log line of a task.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let mut lines = run.logs();
+/// while let Some(line) = lines.next().await.transpose()? {
+///     println!("{} {} {}", line.created_at, line.level, line.message);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogLine {
-    /// The task.
-    pub task: TaskId,
-    /// Which attempt at it wrote the line, from 1.
+    /// The id of the task.
+    pub task_id: TaskId,
+    /// The number of the attempt that wrote the line, starting at 1.
     pub attempt: u32,
-    /// When the engine got it, by the engine's clock: the sender's own time is not kept.
-    pub at: DateTime<Utc>,
-    /// How grave it is.
+    /// When the engine received the line, by the engine's clock. The engine does not store the time of the worker.
+    pub created_at: DateTime<Utc>,
+    /// The level.
     pub level: LogLevel,
     /// The text.
     pub message: String,
-    /// What its writer added, mostly an object.
+    /// The metadata of the line, usually an object.
     pub metadata: Value,
 }
 
-/// How grave a line of a log is.
+/// The level of a log line.
+///
+/// ```
+/// use hatchet::model::LogLevel;
+///
+/// assert_eq!("WARN".parse(), Ok(LogLevel::Warn));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LogLevel {
-    /// For who looks for a mistake.
+    /// Details for debugging.
     Debug,
-    /// The usual.
+    /// Normal messages.
     Info,
-    /// Something is odd.
+    /// Unexpected events.
     Warn,
-    /// Something is wrong.
+    /// Errors.
     Error,
     /// A level that this version of the crate does not know, as the server sent it.
     Unknown(String),
 }
 
 impl LogLevel {
-    /// The level's name, in capitals as the server has it.
+    /// Returns the name of the level in capitals, as in the REST API.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Debug => "DEBUG",
@@ -54,11 +73,27 @@ impl LogLevel {
         }
     }
 
-    pub(crate) fn from_name(name: &str) -> Self {
+    /// Returns the level with this name. A name that this version of the crate does not know becomes [`Unknown`](Self::Unknown).
+    pub fn from_name(name: &str) -> Self {
         [Self::Debug, Self::Info, Self::Warn, Self::Error]
             .into_iter()
             .find(|level| level.as_str() == name)
             .unwrap_or_else(|| Self::Unknown(name.to_owned()))
+    }
+}
+
+/// Parses the name of a level; see [`LogLevel::from_name`].
+impl FromStr for LogLevel {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        Ok(Self::from_name(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for LogLevel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<'de, str>::deserialize(deserializer).map(|name| Self::from_name(&name))
     }
 }
 

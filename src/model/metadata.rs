@@ -48,7 +48,7 @@ impl Metadata {
         if text.len() > MAX_BYTES {
             return Err(Error::invalid(
                 "metadata",
-                format_args!("found {} bytes, accepted: at most {MAX_BYTES}", text.len()),
+                format_args!("expected at most {MAX_BYTES} bytes, got {}", text.len()),
             ));
         }
         Ok(text)
@@ -58,11 +58,11 @@ impl Metadata {
 /// Checks a key that a user gives. A colon would make the tag unfindable: filters are cut at the first one.
 pub(crate) fn check_key(key: &str) -> Result<()> {
     let problem = if key.is_empty() {
-        "found an empty key, accepted: one or more characters".to_owned()
+        "expected a key with at least one character, got an empty key".to_owned()
     } else if key.contains(':') {
-        format!("found the key {key:?}, accepted: a key without a colon")
+        format!("expected a key without a colon, got {key:?}")
     } else if is_reserved(key) {
-        format!("found the key {key:?}, which is the engine's or this crate's own")
+        format!("expected a key that is not reserved for the engine or this crate, got {key:?}")
     } else {
         return Ok(());
     };
@@ -91,7 +91,9 @@ mod tests {
         for key in ["", "a:b", "traceparent", "hatchet__event_id", "hatchet_rs__watch"] {
             assert!(one(key, "x").check().unwrap_err().to_string().starts_with("invalid metadata: "), "{key}");
         }
-        assert!(one("big", &"x".repeat(70_000)).encode().unwrap_err().to_string().contains("accepted: at most 65536"));
+        assert!(
+            one("big", &"x".repeat(70_000)).encode().unwrap_err().to_string().contains("expected at most 65536 bytes")
+        );
         assert!(one("nul", "\0").encode().unwrap_err().to_string().contains("U+0000"));
     }
 }

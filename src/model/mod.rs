@@ -1,9 +1,12 @@
-//! What users hold: ids, states, payloads, runs. `convert/` alone sees protobuf and the server's JSON.
+//! What users hold: ids, statuses, payloads, outcomes, details, filters. It does not know the messages of the server.
 
-pub(crate) mod convert;
+mod change;
+mod counts;
 pub(crate) mod cron;
+mod cron_details;
 mod details;
 mod error;
+mod event_details;
 mod filter;
 mod id;
 pub(crate) mod idempotency;
@@ -11,28 +14,37 @@ pub(crate) mod label;
 mod log;
 pub(crate) mod metadata;
 pub(crate) mod name;
-mod outcome;
+mod page;
 pub(crate) mod payload;
 mod priority;
 mod report;
-mod status;
+mod schedule_details;
 pub(crate) mod strict;
 mod summary;
 pub(crate) mod trigger;
 mod window;
 
+pub(crate) use crate::value::Update;
+pub use crate::value::{
+    AttemptStatus, CancelRequest, Cancellation, Completed, CronId, EventId, Failure, Outcome, Payload, RunId,
+    RunStatus, ScheduleId, TaskId, TenantId, Timeout, TimeoutKind, WorkerId, WorkflowId, WorkflowVersionId,
+};
+pub use change::Change;
+pub use counts::{StatusCounts, Total};
+pub use cron_details::{CronDetails, CronSpec};
 pub(crate) use details::attempt_number;
 pub use details::{Attempt, Conflict, RunDetails, TaskDetails};
+pub use event_details::EventDetails;
 pub use filter::RunFilter;
-pub use id::{CronId, EventId, RunId, ScheduleId, TaskId, TenantId, WorkerId, WorkflowId, WorkflowVersionId};
+pub(crate) use id::parse_id;
 pub use idempotency::Idempotency;
+pub(crate) use label::{Comparator, DesiredLabels};
 pub use label::{DesiredLabel, LabelValue};
 pub use log::{LogLevel, LogLine};
-pub use outcome::{CancelRequest, Cancellation, Completed, Failure, Outcome, Timeout, TimeoutKind};
-pub use payload::Payload;
+pub use page::Page;
 pub use priority::Priority;
-pub use report::{BulkReport, RunAction, RunReport, Seen};
-pub use status::{AttemptStatus, InvalidTransition, RunStatus, TRANSITIONS, Verdict, judge};
+pub use report::{BulkReport, Effect, RunAction, RunReport};
+pub use schedule_details::ScheduleDetails;
 pub use summary::RunSummary;
 pub use trigger::{ChildTrigger, CronTrigger, EventTrigger, ScheduleTrigger, Trigger};
 pub use window::Window;

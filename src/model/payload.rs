@@ -1,47 +1,13 @@
-//! Inputs and outputs: JSON text that is parsed on demand.
-//!
-//! The engine stores only JSON objects reliably: any other input reaches the worker as `null`, and parts of the REST API show any
-//! other output as `{}`. So inputs must be objects. An output that is not an object is sent as `{"_value": …}`, which every other
-//! SDK can read, and is unwrapped when it is read.
+//! Parsing payloads, and serializing inputs and outputs.
 
-use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
-
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use super::strict::{Integers, Strict};
 use crate::error::{Error, ErrorKind, Result};
-
-/// The key that wraps an output that is not an object.
-const WRAPPER: &str = "_value";
-
-/// A JSON value as text. It is cheap to clone.
-#[derive(Clone)]
-pub struct Payload {
-    text: Arc<str>,
-    /// Whether the value may be wrapped. Inputs and event payloads never are.
-    is_output: bool,
-}
+use crate::value::{Payload, WRAPPER, read, unwrapped};
 
 impl Payload {
-    /// The output of a task.
-    pub(crate) fn output(text: &str) -> Self {
-        Self { text: text.into(), is_output: true }
-    }
-
-    /// The input of a run, or the payload of an event.
-    pub(crate) fn input(text: &str) -> Self {
-        Self { text: text.into(), is_output: false }
-    }
-
-    /// Returns the JSON text as it was received. It may be empty, because workers of other SDKs can complete a task without an output.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
     /// Deserializes the value.
     ///
     /// An output that was not a JSON object is unwrapped first. An empty output is deserialized from `null`, or from `{}` if the type
@@ -55,78 +21,6 @@ impl Payload {
                 .with_source(error)
         })
     }
-
-    /// The text of the value without its wrapper.
-    pub(crate) fn unwrapped(&self) -> &str {
-        if self.is_output { unwrapped(&self.text).unwrap_or(&self.text) } else { &self.text }
-    }
-}
-
-/// Payloads are equal if their texts are equal.
-impl PartialEq for Payload {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Payload {}
-
-impl Hash for Payload {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
-    }
-}
-
-/// The wrapped value in a text, if there is one.
-fn unwrapped(text: &str) -> Option<&str> {
-    // Only text that contains the wrapper's key needs to be parsed.
-    let wrapped: Wrapped<'_> = text.contains(WRAPPER).then(|| serde_json::from_str(text).ok())??;
-    Some(wrapped.value.get())
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wrapped<'a> {
-    #[serde(rename = "_value", borrow)]
-    value: &'a RawValue,
-}
-
-fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
-    match serde_json::from_str(text) {
-        Err(error) if text.is_empty() => {
-            serde_json::from_str("null").or_else(|_| serde_json::from_str("{}")).map_err(|_| error)
-        }
-        // `()` and `Option` as an input are sent as an empty object.
-        Err(error) if is_empty_object(text) => serde_json::from_str("null").map_err(|_| error),
-        other => other,
-    }
-}
-
-fn is_empty_object(text: &str) -> bool {
-    text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).is_some_and(|inner| inner.trim().is_empty())
-}
-
-/// Serializes the JSON value, or a string if the text is not JSON. Numbers are those of [`serde_json::Value`]: numbers with more
-/// digits than it can represent are rounded.
-impl Serialize for Payload {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        match self.parse::<serde_json::Value>() {
-            Ok(value) => value.serialize(serializer),
-            Err(_) => serializer.serialize_str(&self.text),
-        }
-    }
-}
-
-impl fmt::Debug for Payload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl fmt::Display for Payload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
-    }
 }
 
 /// Serializes the input of a run to a JSON object. `()` and `None` become an empty object.
@@ -135,7 +29,7 @@ pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Res
     match text.as_bytes().first() {
         Some(b'{') => Ok(text),
         _ if text == "null" => Ok("{}".into()),
-        _ => Err(Error::invalid(field, format_args!("found {}, accepted: a JSON object", excerpt(&text)))),
+        _ => Err(Error::invalid(field, format_args!("expected a JSON object, got {}", excerpt(&text)))),
     }
 }
 
@@ -154,7 +48,9 @@ fn encode<T: Serialize + ?Sized>(field: &str, value: &T, integers: Integers) -> 
         if serde_json::to_writer(std::io::sink(), value).is_ok() {
             return Error::invalid(field, error);
         }
-        Error::new(ErrorKind::Encode, format!("cannot write the {field} as JSON")).with_source(error).unsent()
+        Error::new(ErrorKind::Encode, format!("cannot write the {field} as JSON"))
+            .with_source(error)
+            .without_side_effects()
     })
 }
 
@@ -236,7 +132,7 @@ mod tests {
         assert_eq!(encode_input("input", &()).unwrap(), "{}");
         Payload::input("{}").parse::<()>().unwrap();
         let error = encode_input("input", &[1, 2]).unwrap_err();
-        assert_eq!(error.to_string(), "invalid input: found [1,2], accepted: a JSON object");
+        assert_eq!(error.to_string(), "invalid input: expected a JSON object, got [1,2]");
         assert!(encode_input("input", &json!({"a": "\0"})).unwrap_err().to_string().contains("U+0000"));
     }
 
@@ -245,9 +141,9 @@ mod tests {
         let refused = |value: Value| encode_input("input", &value).unwrap_err();
         let error = refused(json!({"id": u64::MAX}));
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().starts_with("invalid input: id: found the integer 18446744073709551615"), "{error}");
+        assert!(error.to_string().starts_with("invalid input: id: expected an integer from -9007199254740992 to 9007199254740992, got 18446744073709551615"), "{error}");
         let error = encode_input("input", &std::collections::BTreeMap::from([("x", f64::NAN)])).unwrap_err();
-        assert!(error.to_string().starts_with("invalid input: x: found the number NaN"), "{error}");
+        assert!(error.to_string().starts_with("invalid input: x: expected a finite number, got NaN"), "{error}");
         // A run's own result keeps them.
         assert_eq!(encode_output(&u64::MAX, false).unwrap(), r#"{"_value":18446744073709551615}"#);
         assert!(encode_output(&u64::MAX, true).unwrap_err().to_string().contains("write it as a string"));

@@ -1,9 +1,12 @@
 //! How urgent a run is.
 
-use crate::Error;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
 
 /// How urgent a run is: among queued tasks, a higher priority is taken first, and within one priority the oldest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// 1, the engine's default.
     #[default]
@@ -35,7 +38,7 @@ impl TryFrom<i32> for Priority {
         [Self::Low, Self::Medium, Self::High]
             .into_iter()
             .find(|priority| priority.number() == number)
-            .ok_or_else(|| Error::invalid("priority", format_args!("found {number}, accepted: 1 to 3")))
+            .ok_or_else(|| Error::invalid("priority", format_args!("expected 1 to 3, got {number}")))
     }
 }
 
@@ -49,7 +52,7 @@ mod tests {
         for number in [i32::MIN, -1, 0, 4, 9] {
             assert_eq!(
                 Priority::try_from(number).unwrap_err().to_string(),
-                format!("invalid priority: found {number}, accepted: 1 to 3")
+                format!("invalid priority: expected 1 to 3, got {number}")
             );
         }
     }

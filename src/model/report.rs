@@ -15,61 +15,74 @@ pub enum RunAction {
     Replay,
 }
 
-/// The effect of an action on one run. It is the state that was fetched after the action and not the server's response, because the
+/// The effect of an action on one run. It is the state that was fetched after the action, and not the server's response, because the
 /// server accepts every action.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
+/// use hatchet::model::Effect;
+///
+/// for report in hatchet.cancel_many(ids).send().await? {
+///     if let Effect::NoEffect(status) = &report.effect {
+///         println!("run {} is still {status}", report.run_id);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// The run.
-    pub run: RunId,
+    /// The id of the run.
+    pub run_id: RunId,
     /// The action.
     pub action: RunAction,
-    /// The effect.
-    pub seen: Seen,
+    /// The effect of the action.
+    pub effect: Effect,
     /// For a replay: the number of the new attempt, if it is known.
     pub attempt: Option<u32>,
 }
 
-/// The effect of an action on a run.
+/// The effect of a cancel or a replay on a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Seen {
+pub enum Effect {
     /// The action was applied: the run is cancelled, or runs again.
-    Done,
+    Applied,
     /// The run was skipped because of its status: a run that has ended is not cancelled, a run that has not ended is not replayed, and
     /// a cancelled run is replayed only on request.
-    Refused(RunStatus),
+    Skipped(RunStatus),
     /// The run ended with this status before the cancel was applied.
-    EndedOtherwise(RunStatus),
+    FinishedFirst(RunStatus),
     /// The server accepted the action, but it had no effect within the time limit: the run has this status. A cancel has no effect on
     /// a DAG run that waits for a sleep or an event, and the engine may lose replays when there are many.
-    NotTaken(RunStatus),
+    NoEffect(RunStatus),
     /// The run does not exist.
     NotFound,
     /// The effect is unknown because of this error.
-    Failed(Error),
+    Unknown(Error),
 }
 
 impl RunReport {
-    pub(crate) fn cancelled(run: RunId, seen: Seen) -> Self {
-        Self { run, action: RunAction::Cancel, seen, attempt: None }
+    pub(crate) fn cancelled(run_id: RunId, effect: Effect) -> Self {
+        Self { run_id, action: RunAction::Cancel, effect, attempt: None }
     }
 
-    pub(crate) fn replayed(run: RunId, seen: Seen, attempt: Option<u32>) -> Self {
-        Self { run, action: RunAction::Replay, seen, attempt }
+    pub(crate) fn replayed(run_id: RunId, effect: Effect, attempt: Option<u32>) -> Self {
+        Self { run_id, action: RunAction::Replay, effect, attempt }
     }
 
     /// Returns whether the action was applied.
-    pub fn is_done(&self) -> bool {
-        matches!(self.seen, Seen::Done)
+    pub fn is_applied(&self) -> bool {
+        matches!(self.effect, Effect::Applied)
     }
 }
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.seen {
-            Seen::Done => write!(f, "{}: {}", self.run, self.action),
-            seen => write!(f, "{}: {seen}", self.run),
+        match &self.effect {
+            Effect::Applied => write!(f, "{}: {}", self.run_id, self.action),
+            effect => write!(f, "{}: {effect}", self.run_id),
         }
     }
 }
@@ -84,15 +97,15 @@ impl fmt::Display for RunAction {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Done => f.write_str("done"),
-            Self::Refused(status) => write!(f, "left alone, as it is {status}"),
-            Self::EndedOtherwise(status) => write!(f, "{status} in the meantime"),
-            Self::NotTaken(status) => write!(f, "not taken, still {status}"),
-            Self::NotFound => f.write_str("there is no such run"),
-            Self::Failed(error) => write!(f, "unknown: {error}"),
+            Self::Applied => f.write_str("applied"),
+            Self::Skipped(status) => write!(f, "skipped, because it is {status}"),
+            Self::FinishedFirst(status) => write!(f, "finished first, as {status}"),
+            Self::NoEffect(status) => write!(f, "no effect, it is still {status}"),
+            Self::NotFound => f.write_str("not found"),
+            Self::Unknown(error) => write!(f, "unknown: {error}"),
         }
     }
 }
@@ -104,18 +117,18 @@ pub struct BulkReport {
     /// The action.
     pub action: RunAction,
     /// The number of runs to which the action was applied.
-    pub done: u64,
+    pub applied: u64,
     /// The number of runs that were skipped because of their status.
-    pub refused: u64,
+    pub skipped: u64,
     /// The number of runs that ended before the action was applied.
-    pub ended_otherwise: u64,
+    pub finished_first: u64,
     /// The number of runs on which the action had no effect.
-    pub not_taken: u64,
+    pub no_effect: u64,
     /// The number of runs that do not exist.
     pub not_found: u64,
     /// The number of runs for which the effect is unknown.
-    pub failed: u64,
-    /// The first [1000](Self::EXCEPTIONS) reports of runs to which the action was not applied.
+    pub unknown: u64,
+    /// The first [1000](Self::MAX_EXCEPTIONS) reports of runs to which the action was not applied.
     pub exceptions: Vec<RunReport>,
     /// The error that ended the list of runs early, if any. Then there may be more matching runs.
     pub stopped_by: Option<Error>,
@@ -123,54 +136,54 @@ pub struct BulkReport {
 
 impl BulkReport {
     /// The maximum number of [`exceptions`](Self::exceptions).
-    pub const EXCEPTIONS: usize = 1000;
+    pub const MAX_EXCEPTIONS: usize = 1000;
 
     pub(crate) fn new(action: RunAction) -> Self {
         Self {
             action,
-            done: 0,
-            refused: 0,
-            ended_otherwise: 0,
-            not_taken: 0,
+            applied: 0,
+            skipped: 0,
+            finished_first: 0,
+            no_effect: 0,
             not_found: 0,
-            failed: 0,
+            unknown: 0,
             exceptions: Vec::new(),
             stopped_by: None,
         }
     }
 
     pub(crate) fn add(&mut self, report: RunReport) {
-        *match report.seen {
-            Seen::Done => &mut self.done,
-            Seen::Refused(_) => &mut self.refused,
-            Seen::EndedOtherwise(_) => &mut self.ended_otherwise,
-            Seen::NotTaken(_) => &mut self.not_taken,
-            Seen::NotFound => &mut self.not_found,
-            Seen::Failed(_) => &mut self.failed,
+        *match report.effect {
+            Effect::Applied => &mut self.applied,
+            Effect::Skipped(_) => &mut self.skipped,
+            Effect::FinishedFirst(_) => &mut self.finished_first,
+            Effect::NoEffect(_) => &mut self.no_effect,
+            Effect::NotFound => &mut self.not_found,
+            Effect::Unknown(_) => &mut self.unknown,
         } += 1;
-        if !report.is_done() && self.exceptions.len() < Self::EXCEPTIONS {
+        if !report.is_applied() && self.exceptions.len() < Self::MAX_EXCEPTIONS {
             self.exceptions.push(report);
         }
     }
 
     /// Returns the number of runs that the report covers.
     pub fn total(&self) -> u64 {
-        self.done + self.refused + self.ended_otherwise + self.not_taken + self.not_found + self.failed
+        self.applied + self.skipped + self.finished_first + self.no_effect + self.not_found + self.unknown
     }
 }
 
 impl fmt::Display for BulkReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.done, self.action)?;
+        write!(f, "{} {}", self.applied, self.action)?;
         let others = [
-            (self.refused, "left alone"),
-            (self.ended_otherwise, "ended otherwise"),
-            (self.not_taken, "not taken"),
+            (self.skipped, "skipped"),
+            (self.finished_first, "finished first"),
+            (self.no_effect, "without an effect"),
             (self.not_found, "not found"),
-            (self.failed, "unknown"),
+            (self.unknown, "unknown"),
         ];
         others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))?;
-        self.stopped_by.as_ref().map_or(Ok(()), |error| write!(f, ", and stopped by an error: {error}"))
+        self.stopped_by.as_ref().map_or(Ok(()), |error| write!(f, "; stopped by an error: {error}"))
     }
 }
 
@@ -183,11 +196,11 @@ mod tests {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let mut all = BulkReport::new(RunAction::Cancel);
         for _ in 0..1500 {
-            all.add(RunReport::cancelled(run, Seen::Done));
-            all.add(RunReport::cancelled(run, Seen::Refused(RunStatus::Completed)));
+            all.add(RunReport::cancelled(run, Effect::Applied));
+            all.add(RunReport::cancelled(run, Effect::Skipped(RunStatus::Completed)));
         }
-        all.add(RunReport::cancelled(run, Seen::NotFound));
-        assert_eq!((all.total(), all.exceptions.len()), (3001, BulkReport::EXCEPTIONS));
-        assert_eq!(all.to_string(), "1500 cancelled, 1500 left alone, 1 not found");
+        all.add(RunReport::cancelled(run, Effect::NotFound));
+        assert_eq!((all.total(), all.exceptions.len()), (3001, BulkReport::MAX_EXCEPTIONS));
+        assert_eq!(all.to_string(), "1500 cancelled, 1500 skipped, 1 not found");
     }
 }

@@ -66,7 +66,7 @@ impl<S> Checked<S> {
             return Ok(());
         }
         Err(E::custom(format_args!(
-            "found the integer {value}, accepted: -{MAX_EXACT_INTEGER} to {MAX_EXACT_INTEGER}, as the engine keeps numbers as \
+            "expected an integer from -{MAX_EXACT_INTEGER} to {MAX_EXACT_INTEGER}, got {value}: the engine stores numbers as \
              doubles; write it as a string"
         )))
     }
@@ -76,7 +76,7 @@ fn check_float<E: serde::ser::Error>(value: impl Display, is_finite: bool) -> Re
     if is_finite {
         return Ok(());
     }
-    Err(E::custom(format_args!("found the number {value}, accepted: finite numbers, as JSON has no others")))
+    Err(E::custom(format_args!("expected a finite number, got {value}: JSON has no others")))
 }
 
 fn check_text<E: serde::ser::Error>(text: &str) -> Result<(), E> {
@@ -84,7 +84,7 @@ fn check_text<E: serde::ser::Error>(text: &str) -> Result<(), E> {
 }
 
 fn nul<E: serde::ser::Error>() -> E {
-    E::custom("found a string with U+0000, accepted: strings without it, as the engine cannot store it")
+    E::custom("expected a string without U+0000, got a string with U+0000: the engine cannot store it")
 }
 
 /// Takes everything but U+0000.
@@ -409,17 +409,19 @@ mod tests {
         assert_eq!(write(&order(1, 0.5), Integers::Exact).unwrap(), r#"{"id":1,"lines":[{},{"price":0.5}]}"#);
         let error = write(&order(u64::MAX, 0.5), Integers::Exact).unwrap_err();
         assert!(
-            error.starts_with("id: found the integer 18446744073709551615, accepted: -9007199254740992"),
+            error.starts_with(
+                "id: expected an integer from -9007199254740992 to 9007199254740992, got 18446744073709551615"
+            ),
             "{error}"
         );
         assert!(write(&order(u64::MAX, 0.5), Integers::Any).is_ok());
         for (price, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (f64::NEG_INFINITY, "-inf")] {
             let error = write(&order(1, price), Integers::Any).unwrap_err();
-            assert!(error.starts_with(&format!("lines: 1: price: found the number {text}, ")), "{error}");
+            assert!(error.starts_with(&format!("lines: 1: price: expected a finite number, got {text}")), "{error}");
         }
         assert_eq!(
             write(&json!({"a": {"b": "x\0"}}), Integers::Any).unwrap_err(),
-            "a: b: found a string with U+0000, accepted: strings without it, as the engine cannot store it"
+            "a: b: expected a string without U+0000, got a string with U+0000: the engine cannot store it"
         );
         assert!(write(&BTreeMap::from([("\0", 1)]), Integers::Any).unwrap_err().contains("U+0000"));
         assert!(write(&'\0', Integers::Any).unwrap_err().contains("U+0000"));
@@ -429,7 +431,7 @@ mod tests {
     fn all_shapes_are_checked() {
         let nan = f64::NAN;
         for shape in [Shape::New(nan), Shape::Tuple(0, nan), Shape::Struct { at: Some(nan) }] {
-            assert!(write(&shape, Integers::Any).unwrap_err().contains("found the number NaN"));
+            assert!(write(&shape, Integers::Any).unwrap_err().contains("got NaN"));
         }
         for (fine, text) in [
             (Shape::Unit, r#""Unit""#),
@@ -461,7 +463,7 @@ mod tests {
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         assert_eq!(write(&raw(r#"{ "a" : 1.0 }"#), Integers::Exact).unwrap(), r#"{ "a" : 1.0 }"#);
         assert!(write(&raw(r#"{"a":"\u0000"}"#), Integers::Any).unwrap_err().contains("U+0000"));
-        assert!(write(&raw("18446744073709551615"), Integers::Exact).unwrap_err().contains("found the integer"));
+        assert!(write(&raw("18446744073709551615"), Integers::Exact).unwrap_err().contains("expected an integer"));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

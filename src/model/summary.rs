@@ -3,44 +3,58 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{RunId, RunStatus, TaskId, Trigger, WorkflowId, trigger};
 
-/// A row of a list: a run, or a task if the filter asked for [tasks](crate::RunFilter::tasks).
-#[derive(Debug, Clone, Serialize)]
+/// A row of a list: a run, or a task if the filter is for [tasks](crate::RunFilter::tasks).
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// for run in hatchet.runs(Window::all()).page(50).await?.runs {
+///     println!("{} {} {}", run.created_at, run.workflow_name, run.status);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunSummary {
-    /// The run.
+    /// The id of the run.
     pub id: RunId,
-    /// The task, in a list of tasks.
-    pub task: Option<TaskId>,
-    /// The task's name in its workflow, in a list of tasks.
+    /// The id of the task, in a list of tasks.
+    pub task_id: Option<TaskId>,
+    /// The name of the task in its workflow, in a list of tasks.
     pub task_name: Option<String>,
-    /// The task that started it as a child.
-    pub parent_task: Option<TaskId>,
-    /// Its workflow.
-    pub workflow: WorkflowId,
-    /// The workflow's name, without the namespace.
+    /// The id of the task that started the run as a child.
+    pub parent_task_id: Option<TaskId>,
+    /// The id of the workflow.
+    pub workflow_id: WorkflowId,
+    /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// Its state.
+    /// The status.
     pub status: RunStatus,
-    /// The number of its newest attempt, from 1.
+    /// The number of the newest attempt, starting at 1.
     pub attempt: u32,
-    /// Why it failed, if it did.
+    /// The error text, if the run failed.
     pub error: Option<String>,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The keys that the engine and this crate added.
+    /// The metadata keys that the engine and this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// When it was created. Runs of one bulk call share this to the microsecond.
+    /// When the run was created. The runs of one bulk call have the same time.
     pub created_at: DateTime<Utc>,
-    /// When work on the newest attempt began.
+    /// When the newest attempt started.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it ended, if it has.
+    /// When the run ended, if it has ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Whether its workflow is of another namespace than the client.
+    /// Whether the row is a DAG run, and not a single-task run or a task.
+    #[serde(skip)]
+    pub(crate) is_dag: bool,
+    /// Whether its workflow is in another namespace than the client.
     #[serde(skip)]
     pub(crate) is_foreign: bool,
 }
@@ -48,15 +62,15 @@ pub struct RunSummary {
 impl RunSummary {
     /// The unique id of the row. The task of a single-task run has the id of its run.
     pub(crate) fn key(&self) -> TaskId {
-        self.task.unwrap_or_else(|| self.id.into())
+        self.task_id.unwrap_or_else(|| self.id.into())
     }
 
-    /// What started it, as far as the list reports it.
+    /// Returns what started the run, as far as the list contains it.
     pub fn trigger(&self) -> Trigger {
-        trigger::read(&self.engine_metadata, self.parent_task)
+        trigger::read(&self.engine_metadata, self.parent_task_id)
     }
 
-    /// What it is a rerun of, if it is one.
+    /// Returns the original run, if this is a rerun.
     pub fn rerun_of(&self) -> Option<RunId> {
         trigger::rerun_of(&self.engine_metadata)
     }

@@ -4,33 +4,42 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{EventId, Payload, RunId, TaskId};
 
-/// The key under which this crate notes which schedule a run is of: the engine links nothing.
+/// The metadata key with the correlation key of the schedule that started a run. The engine does not link the two.
 ///
-/// The engine lets children inherit their parents' metadata, but for keys that begin like its own; this one must not be.
+/// Children inherit the metadata of their parents, except for keys with the engine's prefix. They must not inherit this key.
 pub(crate) const SCHEDULE_KEY: &str = "hatchet__rs_schedule";
-/// The same for the run that another is a rerun of.
+/// The metadata key with the id of the original of a rerun.
 pub(crate) const RERUN_KEY: &str = "hatchet__rs_rerun_of";
 
-/// What started a run.
+/// What started a run. Its serialized form has the variant as `kind` (`manual`, `event`, `cron`, `schedule`, `child`), beside the fields
+/// of the variant.
 ///
-/// Read from where the engine says it: a field for children, and its own metadata keys for the others. Serialized, it has what
-/// it is as `kind` (`manual`, `event`, `cron`, `schedule`, `child`), beside the fields of what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use hatchet::model::Trigger;
+///
+/// if let Trigger::Event(event) = run.details().await?.trigger {
+///     println!("started by {} with {:?}", event.key, event.payload);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Trigger {
-    /// A call, by this SDK, another one, the dashboard or the REST API.
+    /// A call of an SDK, of the dashboard, or of the REST API.
     Manual,
     /// An event that the workflow listens to.
     Event(EventTrigger),
-    /// A cron expression, at one of its times.
+    /// A cron.
     Cron(CronTrigger),
-    /// A one-off schedule of this crate. One that was made by another SDK leaves no trace in its run, which then reads as
+    /// A schedule of this crate. A schedule of another SDK leaves no trace in its run, whose trigger is then
     /// [`Manual`](Self::Manual).
     Schedule(ScheduleTrigger),
     /// A task of another run.
@@ -38,64 +47,91 @@ pub enum Trigger {
 }
 
 /// The event that started a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// ```
+/// fn print(trigger: &hatchet::model::EventTrigger) {
+///     println!("event {} with the key {}", trigger.event_id, trigger.key);
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EventTrigger {
-    /// The event.
-    pub id: EventId,
-    /// Its key, as the server has it: with the namespace.
+    /// The id of the event.
+    pub event_id: EventId,
+    /// The key of the event on the server, including the namespace.
     pub key: String,
-    /// What it carries, and which filters it had tried. Only [`RunHandle::details`](crate::RunHandle::details) reads this, since
-    /// it is in the history of events; elsewhere, and if that has forgotten the event, it is `None`.
+    /// The payload of the event. Only [`RunHandle::details`](crate::RunHandle::details) fetches it, if the server's history still
+    /// contains the event.
     pub payload: Option<Payload>,
-    /// As above; also `None` if the event said nothing of it.
+    /// The scope of the event, if it has one. It is fetched with the payload.
     pub scope: Option<String>,
 }
 
 /// The cron that started a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// ```
+/// fn print(trigger: &hatchet::model::CronTrigger) {
+///     println!("{} at {:?}", trigger.expression, trigger.scheduled_at);
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CronTrigger {
-    /// Its name; empty for a cron of a definition.
-    pub name: String,
-    /// Its expression.
+    /// The name of the cron. `None` if it belongs to a definition.
+    pub name: Option<String>,
+    /// The expression of the cron.
     pub expression: String,
-    /// The time that the run was due at, in whole seconds.
+    /// The time for which the run was scheduled, in whole seconds.
     pub scheduled_at: Option<DateTime<Utc>>,
 }
 
 /// The schedule that started a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// ```
+/// use hatchet::handle::ScheduleHandle;
+/// use hatchet::model::ScheduleTrigger;
+///
+/// fn is_from(trigger: &ScheduleTrigger, schedule: &ScheduleHandle) -> bool {
+///     schedule.key() == Some(&trigger.key)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScheduleTrigger {
-    /// What this crate noted in the schedule's metadata when it was made: [`ScheduleHandle::key`](crate::ScheduleHandle::key).
+    /// The correlation key of the schedule: [`ScheduleHandle::key`](crate::handle::ScheduleHandle::key).
     pub key: String,
 }
 
 /// The task that started a run as its child.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// ```
+/// fn print(trigger: &hatchet::model::ChildTrigger) {
+///     println!("started by task {}", trigger.parent_task_id);
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChildTrigger {
-    /// The parent's task.
-    pub parent_task: TaskId,
-    /// The parent's run, if the run's metadata tell it.
-    pub parent_run: Option<RunId>,
+    /// The id of the parent's task.
+    pub parent_task_id: TaskId,
+    /// The id of the parent's run, if the run's metadata contains it.
+    pub parent_run_id: Option<RunId>,
 }
 
-/// Reads what started a run.
+/// Reads the trigger of a run from its metadata and its parent task.
 pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>) -> Trigger {
     let text = |key: &str| engine.get(key).and_then(Value::as_str);
     if let Some(parent_task) = parent_task {
-        let parent_run = text("hatchet__parent_workflow_run_id").and_then(|id| id.parse().ok());
-        return Trigger::Child(ChildTrigger { parent_task, parent_run });
+        let parent_run_id = text("hatchet__parent_workflow_run_id").and_then(|id| id.parse().ok());
+        return Trigger::Child(ChildTrigger { parent_task_id: parent_task, parent_run_id });
     }
     if let Some(id) = text("hatchet__event_id").and_then(|id| id.parse().ok()) {
         let key = text("hatchet__event_key").unwrap_or_default().to_owned();
-        return Trigger::Event(EventTrigger { id, key, payload: None, scope: None });
+        return Trigger::Event(EventTrigger { event_id: id, key, payload: None, scope: None });
     }
     if let Some(expression) = text("hatchet__cron_expression") {
         return Trigger::Cron(CronTrigger {
-            name: text("hatchet__cron_name").unwrap_or_default().to_owned(),
+            name: text("hatchet__cron_name").filter(|name| !name.is_empty()).map(str::to_owned),
             expression: expression.to_owned(),
             scheduled_at: text("hatchet__cron_scheduled_at").and_then(|at| at.parse().ok()),
         });
@@ -106,7 +142,7 @@ pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>
     }
 }
 
-/// Reads which run another is a rerun of.
+/// Reads the id of the original of a rerun.
 pub(crate) fn rerun_of(engine: &BTreeMap<String, Value>) -> Option<RunId> {
     engine.get(RERUN_KEY)?.as_str()?.parse().ok()
 }
@@ -115,10 +151,10 @@ impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Manual => f.write_str("manual"),
-            Self::Event(event) => write!(f, "event {} ({})", event.key, event.id),
+            Self::Event(event) => write!(f, "event {} ({})", event.key, event.event_id),
             Self::Cron(cron) => write!(f, "cron {}", cron.expression),
             Self::Schedule(_) => f.write_str("schedule"),
-            Self::Child(child) => write!(f, "child of task {}", child.parent_task),
+            Self::Child(child) => write!(f, "child of task {}", child.parent_task_id),
         }
     }
 }
@@ -130,28 +166,28 @@ mod tests {
 
     const ID: &str = "00000000-0000-4000-8001-000000000001";
 
-    fn told(metadata: Value, parent: Option<&str>) -> String {
+    fn text(metadata: Value, parent: Option<&str>) -> String {
         let metadata = serde_json::from_value(metadata).unwrap();
         read(&metadata, parent.map(|id| id.parse().unwrap())).to_string()
     }
 
     #[test]
-    fn each_trigger_is_told_by_what_the_engine_leaves() {
-        assert_eq!(told(json!({"traceparent": "00-1"}), None), "manual");
+    fn each_trigger_is_read_from_the_metadata() {
+        assert_eq!(text(json!({"traceparent": "00-1"}), None), "manual");
         let event = json!({"hatchet__event_id": ID, "hatchet__event_key": "a:b"});
-        assert_eq!(told(event, None), format!("event a:b ({ID})"));
+        assert_eq!(text(event, None), format!("event a:b ({ID})"));
         let cron = json!({"hatchet__cron_expression": "0 9 * * *", "hatchet__cron_name": "", "hatchet__cron_scheduled_at": "2026-11-23T09:00:00Z"});
-        assert_eq!(told(cron.clone(), None), "cron 0 9 * * *");
+        assert_eq!(text(cron.clone(), None), "cron 0 9 * * *");
         let Trigger::Cron(cron) = read(&serde_json::from_value(cron).unwrap(), None) else { panic!() };
         assert_eq!(cron.scheduled_at.unwrap().to_rfc3339(), "2026-11-23T09:00:00+00:00");
-        assert_eq!(told(json!({ SCHEDULE_KEY: "k" }), None), "schedule");
-        assert_eq!(told(json!({"hatchet__parent_workflow_run_id": ID}), Some(ID)), format!("child of task {ID}"));
+        assert_eq!(text(json!({ SCHEDULE_KEY: "k" }), None), "schedule");
+        assert_eq!(text(json!({"hatchet__parent_workflow_run_id": ID}), Some(ID)), format!("child of task {ID}"));
     }
 
     #[test]
-    fn keys_alone_make_no_child() {
+    fn metadata_keys_alone_do_not_make_a_child() {
         assert_eq!(
-            told(json!({"hatchet__parent_workflow_run_id": ID, "hatchet__parent_step_run_id": ID}), None),
+            text(json!({"hatchet__parent_workflow_run_id": ID, "hatchet__parent_step_run_id": ID}), None),
             "manual"
         );
     }

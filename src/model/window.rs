@@ -63,7 +63,7 @@ impl Window {
             Start::Ago(_) => None,
         };
         if let Some(at) = start.into_iter().chain(self.until).find(|at| !is_sane(at)) {
-            return Err(Error::invalid("filter", format_args!("found a window with {at}, accepted: years 1 to 9999")));
+            return Err(Error::invalid("filter", format_args!("expected a window in the years 1 to 9999, got {at}")));
         }
         match (self.start, self.until) {
             (Start::At(start), Some(until)) if until < start => {
@@ -88,7 +88,9 @@ mod tests {
         assert_eq!(Window::last(Duration::MAX).start(day(2)), DateTime::UNIX_EPOCH);
         assert_eq!(Window::since(day(1)).start(day(2)), day(1));
         for at in [DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MIN_UTC] {
-            assert!(Window::since(at).check().unwrap_err().to_string().contains("accepted: years 1 to 9999"));
+            assert!(
+                Window::since(at).check().unwrap_err().to_string().contains("expected a window in the years 1 to 9999")
+            );
         }
         assert!(Window::last(Duration::MAX).check().is_ok());
     }

@@ -2,7 +2,7 @@
 
 use tonic::codec::CompressionEncoding;
 
-use super::grpc_types::{NewWorkflow, RunState};
+use super::convert::{GrpcRun, NewWorkflow};
 use super::pb::v1::admin_service_client::AdminServiceClient;
 use super::pb::v1::{
     CancelTasksRequest, CancelTasksResponse, CreateWorkflowVersionRequest, CreateWorkflowVersionResponse,
@@ -10,6 +10,7 @@ use super::pb::v1::{
 };
 use super::{Limits, stub, unary};
 use crate::error::Result;
+use crate::model::{RunId, WorkflowId, parse_id};
 use crate::transport::{Call, Caller, GrpcWire};
 
 pub(crate) struct Admin {
@@ -24,8 +25,8 @@ impl Admin {
     }
 
     /// Stores a definition, and returns the workflow's id.
-    pub(crate) async fn put_workflow(&self, workflow: NewWorkflow) -> Result<String> {
-        Ok(self.send_put_workflow(&workflow.into()).await?.workflow_id)
+    pub(crate) async fn put_workflow(&self, workflow: NewWorkflow) -> Result<WorkflowId> {
+        parse_id(&self.send_put_workflow(&workflow.into()).await?.workflow_id)
     }
 
     unary! {
@@ -33,15 +34,16 @@ impl Admin {
         send_put_workflow, put_workflow, idempotent, "PutWorkflow", CreateWorkflowVersionRequest => CreateWorkflowVersionResponse
     }
 
-    pub(crate) async fn run_details(&self, run: &str) -> Result<RunState> {
-        Ok(self.get_run_details(&GetRunDetailsRequest { external_id: run.to_owned() }).await?.into())
+    pub(crate) async fn run_details(&self, run: RunId) -> Result<GrpcRun> {
+        self.get_run_details(&GetRunDetailsRequest { external_id: run.into() }).await?.try_into()
     }
 
     unary! { get_run_details, get_run_details, idempotent, "GetRunDetails", GetRunDetailsRequest => GetRunDetailsResponse }
 
-    /// Cancels runs, or tasks. What comes of it must be looked for: the answer lists whatever was asked for.
-    pub(crate) async fn cancel(&self, runs: Vec<String>) -> Result<()> {
-        self.send_cancel(&CancelTasksRequest { external_ids: runs, filter: None }).await.map(drop)
+    /// Cancels runs. The response lists the ids of the request, and says nothing about the effect.
+    pub(crate) async fn cancel(&self, runs: impl IntoIterator<Item = RunId>) -> Result<()> {
+        let external_ids = runs.into_iter().map(Into::into).collect();
+        self.send_cancel(&CancelTasksRequest { external_ids, filter: None }).await.map(drop)
     }
 
     unary! {
@@ -49,9 +51,10 @@ impl Admin {
         send_cancel, cancel_tasks, once, "CancelTasks", CancelTasksRequest => CancelTasksResponse
     }
 
-    /// Runs tasks again. What comes of it must be looked for, too.
-    pub(crate) async fn replay(&self, runs: Vec<String>) -> Result<()> {
-        self.send_replay(&ReplayTasksRequest { external_ids: runs, filter: None }).await.map(drop)
+    /// Replays runs. The response says nothing about the effect, either.
+    pub(crate) async fn replay(&self, runs: impl IntoIterator<Item = RunId>) -> Result<()> {
+        let external_ids = runs.into_iter().map(Into::into).collect();
+        self.send_replay(&ReplayTasksRequest { external_ids, filter: None }).await.map(drop)
     }
 
     unary! {

@@ -7,17 +7,18 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tonic::codec::CompressionEncoding;
 
-use super::grpc_types::{Action, NewWorker, Report, RunEnd};
+use super::convert::{Action, NewWorker, Report, RunResults};
 use super::pb::dispatcher_client::DispatcherClient;
 use super::pb::{
     ActionEventResponse, HeartbeatRequest, StepActionEvent, SubscribeToWorkflowEventsRequest,
     SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
     WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent,
 };
-use super::{Limits, Messages, stub, unary};
-use crate::error::Result;
+use super::{Limits, stub, unary};
+use crate::error::{Error, Result};
+use crate::model::{RunId, WorkerId, parse_id};
 use crate::time::to_proto;
-use crate::transport::{Call, Caller, GrpcWire};
+use crate::transport::{Call, Caller, GrpcWire, Messages};
 
 /// A beat that takes longer than this is as good as lost: the next one is due soon after.
 const BEAT_DEADLINE: Duration = Duration::from_secs(2);
@@ -36,8 +37,8 @@ impl Dispatcher {
     }
 
     /// Makes the engine know a worker, and returns its id.
-    pub(crate) async fn register(&self, worker: NewWorker) -> Result<String> {
-        Ok(self.send_register(&worker.into()).await?.worker_id)
+    pub(crate) async fn register(&self, worker: NewWorker) -> Result<WorkerId> {
+        parse_id(&self.send_register(&worker.into()).await?.worker_id)
     }
 
     unary! {
@@ -54,8 +55,8 @@ impl Dispatcher {
         send_report, send_step_action_event, idempotent, "SendStepActionEvent", StepActionEvent => ActionEventResponse
     }
 
-    pub(crate) async fn unsubscribe(&self, worker: &str) -> Result<()> {
-        self.send_unsubscribe(&WorkerUnsubscribeRequest { worker_id: worker.to_owned() }).await.map(drop)
+    pub(crate) async fn unsubscribe(&self, worker: WorkerId) -> Result<()> {
+        self.send_unsubscribe(&WorkerUnsubscribeRequest { worker_id: worker.into() }).await.map(drop)
     }
 
     unary! {
@@ -63,8 +64,8 @@ impl Dispatcher {
     }
 
     /// Tried once: the next one is due soon.
-    pub(crate) async fn heartbeat(&self, worker: &str, at: DateTime<Utc>) -> Result<()> {
-        let request = HeartbeatRequest { worker_id: worker.to_owned(), heartbeat_at: Some(to_proto(at)) };
+    pub(crate) async fn heartbeat(&self, worker: WorkerId, at: DateTime<Utc>) -> Result<()> {
+        let request = HeartbeatRequest { worker_id: worker.into(), heartbeat_at: Some(to_proto(at)) };
         let call = Call::once("Heartbeat").within(BEAT_DEADLINE);
         let beat = self.caller.grpc(call, || {
             let (mut stub, request) = (self.stub.clone(), request.clone());
@@ -74,23 +75,24 @@ impl Dispatcher {
     }
 
     /// Opens a worker's stream of what it is to do.
-    pub(crate) async fn listen(&self, worker: String) -> Result<Messages<Action>> {
-        let request = WorkerListenRequest { worker_id: worker };
+    pub(crate) async fn listen(&self, worker: WorkerId) -> Result<Messages<Action>> {
+        let request = WorkerListenRequest { worker_id: worker.into() };
         Messages::opened("ListenV2", self.stub.clone().listen_v2(request).await, self.caller.token())
     }
 
     /// Asks for results of runs, for as long as `runs` goes on.
     pub(crate) async fn run_results(
         &self,
-        runs: impl Stream<Item = String> + Send + 'static,
-    ) -> Result<Messages<RunEnd>> {
-        let questions = runs.map(|workflow_run_id| SubscribeToWorkflowRunsRequest { workflow_run_id });
+        runs: impl Stream<Item = RunId> + Send + 'static,
+    ) -> Result<Messages<RunResults>> {
+        let questions = runs.map(|run| SubscribeToWorkflowRunsRequest { workflow_run_id: run.into() });
         let answer = self.stub.clone().subscribe_to_workflow_runs(questions).await;
         Messages::opened("SubscribeToWorkflowRuns", answer, self.caller.token())
     }
 
-    /// Asks for the events of all runs that have a tag: the ids of the runs that they are about.
-    pub(crate) async fn tagged_events(&self, (key, value): (String, String)) -> Result<Messages<EventOf>> {
+    /// Subscribes to the events of all runs with a tag: the ids of the runs that have changed. What the events say about the runs is
+    /// not reliable.
+    pub(crate) async fn tagged_events(&self, (key, value): (String, String)) -> Result<Messages<ChangedRun>> {
         let request = SubscribeToWorkflowEventsRequest {
             workflow_run_id: None,
             additional_meta_key: Some(key),
@@ -101,12 +103,14 @@ impl Dispatcher {
     }
 }
 
-/// Something has happened to this run. What, the stream cannot be believed about.
+/// A run that has changed.
 #[derive(Debug)]
-pub(crate) struct EventOf(pub(crate) String);
+pub(crate) struct ChangedRun(pub(crate) RunId);
 
-impl From<WorkflowEvent> for EventOf {
-    fn from(event: WorkflowEvent) -> Self {
-        Self(event.workflow_run_id)
+impl TryFrom<WorkflowEvent> for ChangedRun {
+    type Error = Error;
+
+    fn try_from(event: WorkflowEvent) -> Result<Self> {
+        parse_id(&event.workflow_run_id).map(Self)
     }
 }

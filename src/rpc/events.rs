@@ -2,11 +2,12 @@
 
 use tonic::codec::CompressionEncoding;
 
-use super::grpc_types::NewEvent;
+use super::convert::NewEvent;
 use super::pb::events_service_client::EventsServiceClient;
 use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest, PutLogRequest, PutLogResponse};
 use super::{Limits, stub, unary};
 use crate::error::Result;
+use crate::model::{EventId, TaskId, parse_id};
 use crate::transport::{Call, Caller, GrpcWire};
 
 pub(crate) struct Events {
@@ -26,17 +27,17 @@ impl Events {
     }
 
     /// Takes an event in, and returns its id.
-    pub(crate) async fn push(&self, event: NewEvent) -> Result<String> {
-        Ok(self.send_push(&event.0).await?.event_id)
+    pub(crate) async fn push(&self, event: NewEvent) -> Result<EventId> {
+        parse_id(&self.send_push(&event.0).await?.event_id)
     }
 
     unary! { send_push, push, once, "Push", PushEventRequest => Event }
 
     /// Takes many events in, all or none, and returns their ids in their order.
-    pub(crate) async fn bulk_push(&self, events: Vec<NewEvent>) -> Result<Vec<String>> {
+    pub(crate) async fn bulk_push(&self, events: Vec<NewEvent>) -> Result<Vec<Result<EventId>>> {
         let request = BulkPushEventRequest { events: events.into_iter().map(|event| event.0).collect() };
         let answer = self.send_bulk_push(&request).await?;
-        Ok(answer.events.into_iter().map(|event| event.event_id).collect())
+        Ok(answer.events.into_iter().map(|event| parse_id(&event.event_id)).collect())
     }
 
     unary! { send_bulk_push, bulk_push, once, "BulkPush", BulkPushEventRequest => ManyEvents }
@@ -44,14 +45,14 @@ impl Events {
     /// Adds a line to a task's log, in whatever state the task is. The metadata is the text of a JSON object.
     pub(crate) async fn put_log(
         &self,
-        task: String,
+        task: TaskId,
         level: &str,
         message: String,
         metadata: String,
         attempt: u32,
     ) -> Result<()> {
         let request = PutLogRequest {
-            task_run_external_id: task,
+            task_run_external_id: task.into(),
             message,
             level: Some(level.to_owned()),
             metadata,

@@ -1,28 +1,23 @@
-//! The calls: one thin struct per service, one function per call, plain values in and out. Nothing above sees protobuf,
-//! and nothing below sees a wire.
+//! The calls: a thin struct for each service, and a function for each call, which takes and returns types of the model.
 
 mod admin;
+pub(crate) mod convert;
 mod dispatcher;
 mod events;
-pub(crate) mod grpc_types;
 #[cfg(not(feature = "unstable-raw"))]
 pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
 pub mod pb;
 mod rest;
-pub(crate) mod rest_types;
-mod stream;
-pub(crate) mod trigger_types;
 mod triggers;
 mod workflows;
 
 use std::sync::Arc;
 
 pub(crate) use admin::Admin;
-pub(crate) use dispatcher::{Dispatcher, EventOf};
+pub(crate) use dispatcher::{ChangedRun, Dispatcher};
 pub(crate) use events::Events;
 pub(crate) use rest::Rest;
-pub(crate) use stream::Messages;
 pub(crate) use workflows::Workflows;
 
 use crate::config::{Compression, Config};
@@ -35,12 +30,19 @@ use crate::transport::{Caller, GrpcWire, RestWire, bearer};
 #[derive(Clone)]
 pub(crate) struct Rpc(Arc<Services>);
 
+impl std::fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rpc")
+    }
+}
+
 pub(crate) struct Services {
     pub(crate) admin: Admin,
     pub(crate) workflows: Workflows,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) events: Events,
     pub(crate) rest: Rest,
+    caller: Caller,
     /// For those who make calls of their own.
     #[cfg(feature = "unstable-raw")]
     pub(crate) wire: GrpcWire,
@@ -74,9 +76,15 @@ impl Rpc {
             dispatcher: Dispatcher::new(wire, &limits, caller.clone()),
             events: Events::new(wire, &limits, caller.clone()),
             rest: Rest::new(rest, caller.for_other_api(), config.tenant_id().to_owned()),
+            caller,
             #[cfg(feature = "unstable-raw")]
             wire: wire.clone(),
         }))
+    }
+
+    /// Fails all later calls.
+    pub(crate) fn close(&self) {
+        self.0.caller.close();
     }
 }
 
@@ -115,8 +123,8 @@ fn check_size(name: &str, message: &impl prost::Message, limit: usize) -> Result
     if size <= limit {
         return Ok(());
     }
-    let text = format!("the message of {name} has {size} bytes, accepted: at most {limit}");
-    Err(Error::new(ErrorKind::TooLarge, text).unsent())
+    let text = format!("the message of {name} is too large: expected at most {limit} bytes, got {size}");
+    Err(Error::new(ErrorKind::TooLarge, text).without_side_effects())
 }
 
 /// One function for a unary call: checks the size, then makes it with deadline and retries.

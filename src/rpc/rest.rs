@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::rest_types::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
+use super::convert::rest_run::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{RunId, TaskId, WorkerId, WorkflowId};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 
 /// How long it is tried to connect to a REST API that has never answered. Some services reach only the gRPC port: for them, what
@@ -53,20 +54,20 @@ impl Rest {
     }
 
     /// A run with its tasks. Not found for about a tenth of a second after its trigger.
-    pub(crate) async fn run(&self, run: &str) -> Result<Run> {
-        self.read("reading the run", RestCall::get(&["stable", "workflow-runs", run])).await
+    pub(crate) async fn run(&self, run: RunId) -> Result<Run> {
+        self.read("reading the run", RestCall::get(&["stable", "workflow-runs", &run.to_string()])).await
     }
 
     /// All events of a task, newest first. The server's own order is not causal.
-    pub(crate) async fn task_events(&self, task: &str) -> Result<Vec<TaskEvent>> {
+    pub(crate) async fn task_events(&self, task: TaskId) -> Result<Vec<TaskEvent>> {
         // Without a limit the server answers no rows at all.
-        let call = RestCall::get(&["stable", "tasks", task, "task-events"]).query("limit", "10000");
+        let call = RestCall::get(&["stable", "tasks", &task.to_string(), "task-events"]).query("limit", "10000");
         Ok(self.read::<Rows<TaskEvent>>("reading the task's events", call).await?.rows.unwrap_or_default())
     }
 
     /// Lines of a task's log, oldest first.
-    pub(crate) async fn logs(&self, task: &str, parameters: &[(&str, String)]) -> Result<Vec<LogRow>> {
-        let call = with(RestCall::get(&["stable", "tasks", task, "logs"]), parameters);
+    pub(crate) async fn logs(&self, task: TaskId, parameters: &[(&str, String)]) -> Result<Vec<LogRow>> {
+        let call = with(RestCall::get(&["stable", "tasks", &task.to_string(), "logs"]), parameters);
         Ok(self.read::<Rows<LogRow>>("reading the task's log", call).await?.rows.unwrap_or_default())
     }
 
@@ -90,13 +91,13 @@ impl Rest {
     }
 
     /// A workflow by its id.
-    pub(crate) async fn workflow(&self, workflow: &str) -> Result<WorkflowRow> {
-        self.read("reading the workflow", RestCall::get(&["workflows", workflow])).await
+    pub(crate) async fn workflow(&self, workflow: WorkflowId) -> Result<WorkflowRow> {
+        self.read("reading the workflow", RestCall::get(&["workflows", &workflow.to_string()])).await
     }
 
     /// Stops the server from giving a worker new tasks.
-    pub(crate) async fn pause_worker(&self, worker: &str) -> Result<()> {
-        let call = RestCall::patch(&["workers", worker], r#"{"isPaused":true}"#.into());
+    pub(crate) async fn pause_worker(&self, worker: WorkerId) -> Result<()> {
+        let call = RestCall::patch(&["workers", &worker.to_string()], r#"{"isPaused":true}"#.into());
         self.send("pausing the worker", &call).await.map(drop)
     }
 
@@ -128,7 +129,7 @@ impl Rest {
                 let answer = self.wire.send(kind.name, call).await;
                 answer.map_err(|error| {
                     // Nothing was sent: there is no connection, and there may never be one.
-                    let is_lost = error.is_transient() && error.never_reached_server();
+                    let is_lost = error.is_transient() && error.has_no_side_effects();
                     if has_answered || !is_lost || begun.elapsed() < FIRST_CONNECT {
                         return error;
                     }
@@ -158,7 +159,7 @@ impl Rest {
         if error.kind() != ErrorKind::Unavailable {
             return error;
         }
-        let never_sent = error.never_reached_server();
+        let never_sent = error.has_no_side_effects();
         let mut reachability = self.lock();
         if never_sent && !matches!(*reachability, Reachability::Answered) {
             *reachability = Reachability::Failed(error.clone(), Instant::now() + FIRST_CONNECT_PAUSE);
@@ -169,9 +170,9 @@ impl Rest {
 
     fn unreachable(&self, name: &str, cause: Error) -> Error {
         let text = format!("{name}: the REST API at {} cannot be reached", self.wire.base());
-        let never_sent = cause.never_reached_server();
+        let never_sent = cause.has_no_side_effects();
         let error = Error::new(ErrorKind::Unavailable, text).with_source(cause).transient();
-        if never_sent { error.unsent() } else { error }
+        if never_sent { error.without_side_effects() } else { error }
     }
 }
 

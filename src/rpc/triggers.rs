@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
+use super::convert::rest_run::Rows;
+use super::convert::rest_trigger::{CronRow, Event, NewCron, Row, ScheduleRow};
 use super::rest::{Rest, with};
-use super::rest_types::Rows;
-use super::trigger_types::{CronRow, Event, NewCron, ScheduleRow};
 use crate::error::{Answer, Error, ErrorKind, Result};
+use crate::model::{CronId, EventId, ScheduleId};
 use crate::transport::{Call, RestCall};
 
 /// Rows for each question.
@@ -17,13 +18,17 @@ const OVERLAP: usize = 10;
 
 impl Rest {
     /// An event with the runs that it started. Not found for about a tenth of a second after it was pushed.
-    pub(crate) async fn event(&self, event: &str) -> Result<Event> {
-        self.read("reading the event", RestCall::get(&["stable", "tenants", self.tenant(), "events", event])).await
+    pub(crate) async fn event(&self, event: EventId) -> Result<Event> {
+        self.read(
+            "reading the event",
+            RestCall::get(&["stable", "tenants", self.tenant(), "events", &event.to_string()]),
+        )
+        .await
     }
 
     /// A schedule. Not found as soon as it has started its run.
-    pub(crate) async fn schedule(&self, schedule: &str) -> Result<ScheduleRow> {
-        self.read("reading the schedule", self.of_workflows(&["scheduled", schedule], RestCall::get)).await
+    pub(crate) async fn schedule(&self, schedule: ScheduleId) -> Result<ScheduleRow> {
+        self.read("reading the schedule", self.of_workflows(&["scheduled", &schedule.to_string()], RestCall::get)).await
     }
 
     /// All schedules that have not started their runs yet, with a tag if one is given.
@@ -31,9 +36,9 @@ impl Rest {
         self.all("listing the schedules", "scheduled", parameters).await
     }
 
-    pub(crate) async fn delete_schedule(&self, schedule: &str) -> Result<()> {
+    pub(crate) async fn delete_schedule(&self, schedule: ScheduleId) -> Result<()> {
         let name = "deleting the schedule";
-        match self.send(name, &self.of_workflows(&["scheduled", schedule], RestCall::delete)).await {
+        match self.send(name, &self.of_workflows(&["scheduled", &schedule.to_string()], RestCall::delete)).await {
             // The second time, it is gone already.
             Err(error) if error.is_not_found() => Ok(()),
             answer => answer.map(drop),
@@ -41,9 +46,9 @@ impl Rest {
     }
 
     /// Moves a schedule to another time.
-    pub(crate) async fn reschedule(&self, schedule: &str, at: &str) -> Result<ScheduleRow> {
+    pub(crate) async fn reschedule(&self, schedule: ScheduleId, at: &str) -> Result<ScheduleRow> {
         let body = serde_json::json!({ "triggerAt": at }).to_string();
-        let call = self.of_workflows(&["scheduled", schedule], |path| RestCall::patch(path, body));
+        let call = self.of_workflows(&["scheduled", &schedule.to_string()], |path| RestCall::patch(path, body));
         self.read("rescheduling", call).await
     }
 
@@ -56,14 +61,17 @@ impl Rest {
         super::rest::decode(name, &answer)
     }
 
-    pub(crate) async fn cron(&self, cron: &str) -> Result<CronRow> {
-        let error = match self.read("reading the cron", self.of_workflows(&["crons", cron], RestCall::get)).await {
+    pub(crate) async fn cron(&self, cron: CronId) -> Result<CronRow> {
+        let error = match self
+            .read("reading the cron", self.of_workflows(&["crons", &cron.to_string()], RestCall::get))
+            .await
+        {
             Err(error) if may_be_unknown(&error) => error,
             answer => return answer,
         };
         match self.find_cron(cron).await {
             Ok(Some(row)) => Ok(row),
-            Ok(None) => Err(no_cron(cron, error).unsent()),
+            Ok(None) => Err(no_cron(cron, error).without_side_effects()),
             Err(_) => Err(error),
         }
     }
@@ -73,19 +81,19 @@ impl Rest {
     }
 
     /// Lets a cron start runs, or no more.
-    pub(crate) async fn enable_cron(&self, cron: &str, enabled: bool) -> Result<()> {
+    pub(crate) async fn enable_cron(&self, cron: CronId, enabled: bool) -> Result<()> {
         let name = if enabled { "resuming the cron" } else { "pausing the cron" };
         let body = serde_json::json!({ "enabled": enabled }).to_string();
-        let call = self.of_workflows(&["crons", cron], |path| RestCall::patch(path, body));
+        let call = self.of_workflows(&["crons", &cron.to_string()], |path| RestCall::patch(path, body));
         self.change_cron(Call::idempotent(name), cron, &call).await
     }
 
-    pub(crate) async fn delete_cron(&self, cron: &str) -> Result<()> {
-        let call = self.of_workflows(&["crons", cron], RestCall::delete);
+    pub(crate) async fn delete_cron(&self, cron: CronId) -> Result<()> {
+        let call = self.of_workflows(&["crons", &cron.to_string()], RestCall::delete);
         self.change_cron(Call::once("deleting the cron"), cron, &call).await
     }
 
-    async fn change_cron(&self, kind: Call, cron: &str, call: &RestCall) -> Result<()> {
+    async fn change_cron(&self, kind: Call, cron: CronId, call: &RestCall) -> Result<()> {
         match self.send_as(kind, call).await {
             Err(error) if may_be_unknown(&error) => match self.find_cron(cron).await {
                 Ok(None) => Err(no_cron(cron, error)),
@@ -96,8 +104,8 @@ impl Rest {
     }
 
     /// A cron by the list, which is what tells whether it is there.
-    async fn find_cron(&self, cron: &str) -> Result<Option<CronRow>> {
-        Ok(self.crons(&[]).await?.into_iter().find(|row| row.as_ref() == cron))
+    async fn find_cron(&self, cron: CronId) -> Result<Option<CronRow>> {
+        Ok(self.crons(&[]).await?.into_iter().find(|row| row.id() == cron))
     }
 
     /// A call below the tenant's workflows.
@@ -106,7 +114,7 @@ impl Rest {
     }
 
     /// All rows of a list, page by page. A row that moves from one page to another while that goes on is there once.
-    async fn all<T: DeserializeOwned + AsRef<str>>(
+    async fn all<T: DeserializeOwned + Row>(
         &self,
         name: &'static str,
         list: &str,
@@ -120,12 +128,12 @@ impl Rest {
                 .query("offset", &offset.to_string());
             let rows = self.read::<Rows<T>>(name, with(call, parameters)).await?.rows.unwrap_or_default();
             // What is deleted meanwhile moves the others up: a page that does not meet the last one has left some out.
-            if offset > 0 && !rows.iter().any(|row| known.contains(row.as_ref())) {
+            if offset > 0 && !rows.iter().any(|row| known.contains(&row.id())) {
                 offset = offset.saturating_sub(PAGE / 2);
                 continue;
             }
             let count = rows.len();
-            all.extend(rows.into_iter().filter(|row| known.insert(row.as_ref().to_owned())));
+            all.extend(rows.into_iter().filter(|row| known.insert(row.id())));
             if count < PAGE {
                 return Ok(all);
             }
@@ -134,7 +142,7 @@ impl Rest {
     }
 }
 
-fn no_cron(cron: &str, error: Error) -> Error {
+fn no_cron(cron: CronId, error: Error) -> Error {
     let text = format!("the server has no cron {cron}");
     let answer = error.answer();
     let told = Error::new(ErrorKind::NotFound, text).with_source(error);

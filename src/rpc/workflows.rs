@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use tonic::codec::CompressionEncoding;
 
-use super::grpc_types::{NewRun, Triggered, TriggeredMany, collision};
+use super::convert::{NewRun, Triggered, TriggeredMany, collision};
 use super::pb::v1::TriggerWorkflowRequest;
 use super::pb::workflow_service_client::WorkflowServiceClient;
 use super::pb::{
@@ -12,6 +12,7 @@ use super::pb::{
 };
 use super::{Limits, stub, unary};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Priority, ScheduleId, parse_id};
 use crate::time::to_proto;
 use crate::transport::{Call, Caller, GrpcWire};
 
@@ -34,7 +35,7 @@ impl Workflows {
     /// Starts a run, and returns its id.
     pub(crate) async fn trigger(&self, run: &NewRun) -> Result<Triggered> {
         match self.send_trigger(&run.0).await {
-            Ok(answer) => Ok(Triggered::Run(answer.workflow_run_id)),
+            Ok(answer) => parse_id(&answer.workflow_run_id).map(Triggered::Run),
             Err(error) => collision::taken(error),
         }
     }
@@ -45,7 +46,7 @@ impl Workflows {
     pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<TriggeredMany> {
         let request = BulkTriggerWorkflowRequest { workflows: runs.into_iter().map(|run| run.0).collect() };
         match self.send_bulk_trigger(&request).await {
-            Ok(answer) => Ok(TriggeredMany::Runs(answer.workflow_run_ids)),
+            Ok(answer) => Ok(TriggeredMany::Runs(answer.workflow_run_ids.iter().map(|id| parse_id(id)).collect())),
             Err(error) => {
                 let ids = collision::some_taken(error)?;
                 Ok(TriggeredMany::Some { ids, runs: request.workflows.into_iter().map(NewRun).collect() })
@@ -62,21 +63,21 @@ impl Workflows {
         at: DateTime<Utc>,
         input: String,
         metadata: String,
-        priority: Option<i32>,
-    ) -> Result<String> {
+        priority: Option<Priority>,
+    ) -> Result<ScheduleId> {
         let request = ScheduleWorkflowRequest {
             name: workflow,
             schedules: vec![to_proto(at)],
             input,
             additional_metadata: Some(metadata),
-            priority,
+            priority: priority.map(Priority::number),
             ..Default::default()
         };
         let made = self.send_schedule(&request).await?.scheduled_workflows;
-        made.into_iter()
-            .next()
-            .map(|schedule| schedule.id)
-            .ok_or_else(|| Error::new(ErrorKind::Server, "ScheduleWorkflow was asked for a schedule and answered none"))
+        match made.first() {
+            Some(schedule) => parse_id(&schedule.id),
+            None => Err(Error::new(ErrorKind::Server, "the response to ScheduleWorkflow has no schedule")),
+        }
     }
 
     unary! { send_schedule, schedule_workflow, once, "ScheduleWorkflow", ScheduleWorkflowRequest => WorkflowVersion }

@@ -8,40 +8,40 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::gather::{Look, may_recover};
 use super::handle::RunHandle;
-use super::logs::cancel_line;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::convert::grpc;
 use crate::model::payload::excerpt;
-use crate::model::{RunDetails, RunId, RunReport, RunStatus, Seen, TaskId};
-use crate::time::LONGEST;
-use crate::transport::retry_delay;
+use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
+use crate::observe::{RunFetch, cancel_line, may_recover};
+use crate::time::MAX_DURATION;
+use crate::transport::Polling;
 
-/// How long a cancel may take to have an effect.
-const WITHIN: Duration = Duration::from_secs(10);
+/// How long a cancel may take to have an effect, by default.
+const EFFECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The number of concurrent calls if each run has a call of its own.
-pub(super) const AT_ONCE: usize = 16;
+pub(super) const MAX_CONCURRENT_CALLS: usize = 16;
 /// The number of runs in one call.
 pub(crate) const BATCH: usize = 100;
-/// How long what was seen of a run is relied on when it is cancelled.
+/// For how long a fetched status is considered current when the run is cancelled.
 const STATE_VALID_FOR: Duration = Duration::from_millis(50);
-/// Calls for many under way at the same time: a cancel takes seconds to show, and nothing is lost by the next one.
-const BATCHES: usize = 4;
+/// The number of concurrent batches. A cancel takes seconds to have an effect, and the next one need not wait for it.
+const MAX_CONCURRENT_BATCHES: usize = 4;
+/// The maximum interval between fetches of a run after its cancel or replay.
+pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Limits of this crate: a log line has at most 10 000 characters.
-const LONGEST_REASON: usize = 4000;
-const LONGEST_NAME: usize = 200;
+const MAX_REASON_LENGTH: usize = 4000;
+const MAX_NAME_LENGTH: usize = 200;
 
 impl<O> RunHandle<O> {
     /// Prepares a cancel; [`send`](CancelBuilder::send) sends it.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
-    /// let seen = run.cancel().reason("the customer asked").by("ada").send().await?;
-    /// println!("{seen}"); // done
+    /// let report = run.cancel().reason("the customer asked").by("ada").send().await?;
+    /// println!("{}", report.effect); // applied
     /// # Ok(())
     /// # }
     /// ```
@@ -53,8 +53,8 @@ impl<O> RunHandle<O> {
 
 impl Client {
     /// Prepares a cancel of many runs by their ids; [`send`](CancelManyBuilder::send) sends it. To cancel all runs that match a
-    /// filter, use [`RunQuery::cancel`](crate::RunQuery::cancel).
-    pub fn cancel_runs(&self, runs: impl IntoIterator<Item = RunId>) -> CancelManyBuilder {
+    /// filter, use [`RunQuery::cancel`](crate::builder::RunQuery::cancel).
+    pub fn cancel_many(&self, runs: impl IntoIterator<Item = RunId>) -> CancelManyBuilder {
         CancelManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: CancelOptions::default() }
     }
 }
@@ -71,28 +71,28 @@ pub(crate) struct CancelOptions {
 
 impl Default for CancelOptions {
     fn default() -> Self {
-        Self { reason: None, by: None, within: WITHIN, started_at: None }
+        Self { reason: None, by: None, within: EFFECT_TIMEOUT, started_at: None }
     }
 }
 
 impl CancelOptions {
     pub(crate) fn check(&self) -> Result<()> {
-        if self.within > LONGEST {
-            let found = format_args!("found {:?}, accepted: at most ten years", self.within);
+        if self.within > MAX_DURATION {
+            let found = format_args!("expected at most ten years, got {:?}", self.within);
             return Err(Error::invalid("within", found));
         }
-        let limits = [("reason", &self.reason, LONGEST_REASON), ("by", &self.by, LONGEST_NAME)];
+        let limits = [("reason", &self.reason, MAX_REASON_LENGTH), ("by", &self.by, MAX_NAME_LENGTH)];
         for (field, text, longest) in limits {
             let Some(text) = text else { continue };
             let length = text.chars().count();
             if text.trim().is_empty() || length > longest {
-                let found = format!("found {length} characters ({:?}), accepted: 1 to {longest}", excerpt(text));
+                let found = format!("expected 1 to {longest} characters, got {length} ({:?})", excerpt(text));
                 return Err(Error::invalid(field, found));
             }
             if text.contains('\0') {
                 return Err(Error::invalid(
                     field,
-                    "found the character U+0000, accepted: all other characters, as the engine cannot store it",
+                    "expected a string without U+0000, got one with it: the engine cannot store it",
                 ));
             }
         }
@@ -104,34 +104,6 @@ impl CancelOptions {
     }
 }
 
-/// The options that all kinds of cancels have in common.
-macro_rules! cancel_options {
-    ($builder:ident $(<$type:ident>)?) => {
-        impl $(<$type>)? $builder $(<$type>)? {
-            /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
-            /// [`RunDetails::cancellation`](crate::RunDetails::cancellation) contains it. By default there is no reason.
-            pub fn reason(mut self, reason: impl Into<String>) -> Self {
-                self.options.reason = Some(reason.into());
-                self
-            }
-
-            /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
-            pub fn by(mut self, who: impl Into<String>) -> Self {
-                self.options.by = Some(who.into());
-                self
-            }
-
-            /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
-            /// ten years.
-            pub fn within(mut self, time: std::time::Duration) -> Self {
-                self.options.within = time;
-                self
-            }
-        }
-    };
-}
-pub(crate) use cancel_options;
-
 /// A cancel that is about to be sent.
 #[derive(Debug)]
 #[must_use = "nothing is cancelled before `send`"]
@@ -140,17 +112,36 @@ pub struct CancelBuilder {
     run: RunId,
     options: CancelOptions,
 }
-cancel_options!(CancelBuilder);
 
 impl CancelBuilder {
+    /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.options.reason = Some(reason.into());
+        self
+    }
+
+    /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
+    pub fn by(mut self, who: impl Into<String>) -> Self {
+        self.options.by = Some(who.into());
+        self
+    }
+
+    /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
+    /// ten years.
+    pub fn within(mut self, time: std::time::Duration) -> Self {
+        self.options.within = time;
+        self
+    }
+
     /// Cancels the run, and waits until the cancel has an effect. The running task is notified and has the worker's
-    /// [`cancel_grace`](crate::WorkerBuilder::cancel_grace) to end. Later tasks do not start, and nothing is retried. The children of
+    /// [`cancel_grace`](crate::worker::WorkerBuilder::cancel_grace) to end. Later tasks do not start, and nothing is retried. The children of
     /// the run continue; [`children`](RunHandle::children) lists them.
     ///
     /// With a [reason](Self::reason) or a [name](Self::by), the method needs the REST API; without them, it needs gRPC only.
     ///
-    /// It returns [`Done`](Seen::Done), [`EndedOtherwise`](Seen::EndedOtherwise) or [`NotTaken`](Seen::NotTaken). A run that ended
-    /// just before the cancel arrived may have two ends; see [`RunDetails::conflicts`](crate::RunDetails::conflicts).
+    /// The effect is [`Applied`](Effect::Applied), [`FinishedFirst`](Effect::FinishedFirst) or [`NoEffect`](Effect::NoEffect). A run that
+    /// ended just before the cancel arrived may have two ends; see [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
     ///
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
@@ -160,14 +151,16 @@ impl CancelBuilder {
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be cancelled.
-    pub async fn send(self) -> Result<Seen> {
+    pub async fn send(self) -> Result<RunReport> {
         self.options.check()?;
-        let report = batch(&self.client, &[self.run], &self.options).await.pop();
-        match report.map(|report| report.seen) {
-            Some(Seen::Refused(status)) => Err(Error::run_state(self.run, "cancelled", status)),
-            Some(Seen::NotFound) | None => Err(Error::run_not_found(self.run)),
-            Some(Seen::Failed(error)) => Err(error),
-            Some(seen) => Ok(seen),
+        let Some(report) = batch(&self.client, &[self.run], &self.options).await.pop() else {
+            return Err(Error::run_not_found(self.run));
+        };
+        match report.effect {
+            Effect::Skipped(status) => Err(Error::run_state(self.run, "cancelled", status)),
+            Effect::NotFound => Err(Error::run_not_found(self.run)),
+            Effect::Unknown(error) => Err(error),
+            _ => Ok(report),
         }
     }
 }
@@ -180,9 +173,28 @@ pub struct CancelManyBuilder {
     runs: Vec<RunId>,
     options: CancelOptions,
 }
-cancel_options!(CancelManyBuilder);
 
 impl CancelManyBuilder {
+    /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.options.reason = Some(reason.into());
+        self
+    }
+
+    /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
+    pub fn by(mut self, who: impl Into<String>) -> Self {
+        self.options.by = Some(who.into());
+        self
+    }
+
+    /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
+    /// ten years.
+    pub fn within(mut self, time: std::time::Duration) -> Self {
+        self.options.within = time;
+        self
+    }
+
     /// Cancels the runs in batches of 100, and returns a report for each run, in the order of the ids.
     ///
     /// # Errors
@@ -196,8 +208,9 @@ impl CancelManyBuilder {
         let (client, options) = (&self.client, &self.options);
         let distinct = distinct(&self.runs);
         let batches = distinct.chunks(BATCH).map(|runs| batch(client, runs, options));
-        let reports: Vec<_> = stream::iter(batches.collect::<Vec<_>>()).buffered(BATCHES).collect().await;
-        let reports: HashMap<_, _> = reports.into_iter().flatten().map(|report| (report.run, report)).collect();
+        let reports: Vec<_> =
+            stream::iter(batches.collect::<Vec<_>>()).buffered(MAX_CONCURRENT_BATCHES).collect().await;
+        let reports: HashMap<_, _> = reports.into_iter().flatten().map(|report| (report.run_id, report)).collect();
         Ok(self.runs.iter().filter_map(|run| reports.get(run).cloned()).collect())
     }
 }
@@ -208,124 +221,143 @@ pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
     runs.iter().copied().filter(|run| known.insert(*run)).collect()
 }
 
-/// Cancels some runs: a report for each, in their order.
+/// Cancels runs with one call, and returns a report for each, in their order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
     // A reason belongs to the attempt that it ends, which only the details contain. Without a reason, the run's status is enough.
-    let explained = options.line().is_some();
+    let has_reason = options.line().is_some();
     let started_at = options.started_at;
     let states = stream::iter(runs.to_vec()).map(|run| async move {
-        if explained { fetch(client, run, started_at).await } else { is_going_on(client, run, started_at).await }
+        if has_reason { fetch(client, run, started_at).await } else { fetch_status(client, run, started_at).await }
     });
-    let states: Vec<_> = states.buffered(AT_ONCE).collect().await;
-    let mut seen: Vec<Option<Seen>> = Vec::with_capacity(runs.len());
-    let mut going = Vec::new();
+    let states: Vec<_> = states.buffered(MAX_CONCURRENT_CALLS).collect().await;
+    let mut effects: Vec<Option<Effect>> = Vec::with_capacity(runs.len());
+    let mut active = Vec::new();
     for state in states {
-        seen.push(match state {
+        effects.push(match state {
             Ok(state) => {
-                going.push(state);
+                active.push(state);
                 None
             }
-            Err(seen) => Some(seen),
+            Err(effect) => Some(effect),
         });
     }
-    let found = if going.is_empty() { Vec::new() } else { cancel_and_see(client, going, options).await };
-    let mut found = found.into_iter();
+    let of_active = if active.is_empty() { Vec::new() } else { cancel_active(client, active, options).await };
+    let mut of_active = of_active.into_iter();
     let reports = runs
         .iter()
-        .zip(seen)
-        .filter_map(|(run, seen)| Some(RunReport::cancelled(*run, seen.or_else(|| found.next())?)));
+        .zip(effects)
+        .filter_map(|(run, effect)| Some(RunReport::cancelled(*run, effect.or_else(|| of_active.next())?)));
     reports.collect()
 }
 
 /// A run that has not ended, and its tasks with their attempts, if they were fetched.
-struct Going {
+struct ActiveRun {
     run: RunId,
     tasks: Vec<(TaskId, u32)>,
-    /// When that was asked.
-    asked_at: Instant,
+    fetched_at: Instant,
 }
 
-/// A run with its tasks, if it has not ended.
-async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
-    match Look::at(run).started_at(started_at).fetch(client).await {
-        Ok(RunDetails { status, outcome: Some(_), .. }) => Err(Seen::Refused(status)),
+/// Fetches a run with its tasks. An error is the effect of the cancel: the run has ended, or cannot be fetched.
+async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<ActiveRun, Effect> {
+    match RunFetch::new(run).started_at(started_at).fetch(client).await {
+        Ok(RunDetails { status, outcome: Some(_), .. }) => Err(Effect::Skipped(status)),
         Ok(details) => {
             let tasks = details.tasks.iter().map(|task| (task.id, task.attempt())).collect();
-            Ok(Going { run, tasks, asked_at: Instant::now() })
+            Ok(ActiveRun { run, tasks, fetched_at: Instant::now() })
         }
-        Err(error) => Err(not_seen(error)),
+        Err(error) => Err(no_report(error)),
     }
 }
 
-/// A run without its tasks, if it has not ended, over gRPC alone. If it has ended, the details report how.
-async fn is_going_on(client: &Client, run: RunId, started_at: Option<Instant>) -> std::result::Result<Going, Seen> {
-    match client.rpc().admin.run_details(&run.to_string()).await {
-        Ok(state) if !state.done => Ok(Going { run, tasks: Vec::new(), asked_at: Instant::now() }),
-        Err(error) if error.kind() != ErrorKind::TooLarge && !error.is_not_found() => Err(Seen::Failed(error.unsent())),
+/// Fetches a run without its tasks, over gRPC alone. If it has ended, its details are needed to report how.
+async fn fetch_status(
+    client: &Client,
+    run: RunId,
+    started_at: Option<Instant>,
+) -> std::result::Result<ActiveRun, Effect> {
+    match client.rpc().admin.run_details(run).await {
+        Ok(details) if !details.done => Ok(ActiveRun { run, tasks: Vec::new(), fetched_at: Instant::now() }),
+        Err(error) if error.kind() != ErrorKind::TooLarge && !error.is_not_found() => {
+            Err(Effect::Unknown(error.without_side_effects()))
+        }
         // The run is too large for this call, has ended, or does not exist yet.
         _ => fetch(client, run, started_at).await,
     }
 }
 
-pub(super) fn not_seen(error: Error) -> Seen {
-    if error.is_not_found() { Seen::NotFound } else { Seen::Failed(error) }
+/// The effect on a run that cannot be fetched.
+pub(super) fn no_report(error: Error) -> Effect {
+    if error.is_not_found() { Effect::NotFound } else { Effect::Unknown(error) }
 }
 
-/// Cancels runs that have not ended, and returns the result of each, in their order.
-async fn cancel_and_see(client: &Client, going: Vec<Going>, options: &CancelOptions) -> Vec<Seen> {
+/// Cancels runs that have not ended, and returns the effects, in their order.
+async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &CancelOptions) -> Vec<Effect> {
     if let Some(line) = options.line() {
-        let tasks = going.iter().flat_map(|going| going.tasks.iter().copied()).collect();
-        if let Err(error) = explain(client, tasks, &line).await {
+        let tasks = active.iter().flat_map(|active| active.tasks.iter().copied()).collect();
+        if let Err(error) = write_reason(client, tasks, &line).await {
             // If the reason cannot be written, the run is not cancelled: the reason would never be known.
-            return going.iter().map(|_| Seen::Failed(error.clone())).collect();
+            return active.iter().map(|_| Effect::Unknown(error.clone())).collect();
         }
     }
-    // A run may have ended since it was looked at, and a cancel would damage it. What cannot be asked may have, too.
-    let (mut over, mut unasked) = (BTreeSet::new(), BTreeMap::new());
-    let old = going.iter().filter(|going| going.asked_at.elapsed() > STATE_VALID_FOR).map(|going| going.run);
-    let asked = stream::iter(old.collect::<Vec<_>>()).map(|run| async move {
-        (run, client.rpc().admin.run_details(&run.to_string()).await.map(|state| state.done))
-    });
-    let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
-    for (run, is_over) in asked {
-        match is_over {
-            Ok(false) => {}
-            Ok(true) => drop(over.insert(run)),
-            Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            // Its reason may be in its log already.
-            Err(error) if options.line().is_some() => drop(unasked.insert(run, not_seen(error.after_the_act()))),
-            Err(error) => drop(unasked.insert(run, not_seen(error.unsent()))),
+    let (ended, mut unknown) = check_again(client, &active, options).await;
+    let is_active = |run: &RunId| !ended.contains(run) && !unknown.contains_key(run);
+    let runs: Vec<_> = active.iter().map(|active| active.run).filter(is_active).collect();
+    // If no run is left, the fetch below reports how the others ended.
+    if !runs.is_empty()
+        && let Err(error) = client.rpc().admin.cancel(runs).await
+    {
+        if error.has_no_side_effects() {
+            return active.iter().map(|_| Effect::Unknown(error.clone())).collect();
         }
-    }
-    let goes_on = |run: &RunId| !over.contains(run) && !unasked.contains_key(run);
-    let ids: Vec<_> = going.iter().map(|going| going.run).filter(goes_on).map(|run| run.to_string()).collect();
-    if ids.is_empty() {
-        // Nothing is left to cancel. The final fetch reports the state.
-    } else if let Err(error) = client.rpc().admin.cancel(ids).await {
-        if error.never_reached_server() {
-            return going.iter().map(|_| Seen::Failed(error.clone())).collect();
-        }
-        // The cancel may have been applied. The final fetch reports the state.
+        // The cancel may have been applied. The fetch below reports it.
         tracing::warn!(%error, "response to cancel was lost");
     }
     let deadline = Instant::now() + options.within;
-    let seen = going.into_iter().map(|going| {
-        let known = unasked.remove(&going.run);
+    let effects = active.into_iter().map(|active| {
+        let known = unknown.remove(&active.run);
         async move {
             match known {
-                Some(seen) => seen,
-                None => see(client, going.run, deadline).await,
+                Some(effect) => effect,
+                None => wait_for_effect(client, active.run, deadline).await,
             }
         }
     });
-    // All runs are polled in turn: the last of many must not start when the time is over.
-    stream::iter(seen.collect::<Vec<_>>()).buffered(BATCH).collect().await
+    // All runs are polled concurrently: the last one must not start after the deadline.
+    stream::iter(effects.collect::<Vec<_>>()).buffered(BATCH).collect().await
+}
+
+/// Fetches runs again whose status is not current: a cancel would corrupt a run that has ended meanwhile. Returns the runs that have
+/// ended, and those that cannot be fetched.
+async fn check_again(
+    client: &Client,
+    active: &[ActiveRun],
+    options: &CancelOptions,
+) -> (BTreeSet<RunId>, BTreeMap<RunId, Effect>) {
+    let (mut ended, mut unknown) = (BTreeSet::new(), BTreeMap::new());
+    let outdated =
+        active.iter().filter(|active| active.fetched_at.elapsed() > STATE_VALID_FOR).map(|active| active.run);
+    let fetched = stream::iter(outdated.collect::<Vec<_>>())
+        .map(|run| async move { (run, client.rpc().admin.run_details(run).await.map(|details| details.done)) });
+    let fetched: Vec<_> = fetched.buffered(MAX_CONCURRENT_CALLS).collect().await;
+    for (run, is_done) in fetched {
+        match is_done {
+            Ok(false) => {}
+            Ok(true) => drop(ended.insert(run)),
+            Err(error) if error.kind() == ErrorKind::TooLarge => {}
+            // The reason has already been written to the log.
+            Err(error) if options.line().is_some() => {
+                drop(unknown.insert(run, no_report(error.with_possible_side_effects())))
+            }
+            Err(error) => drop(unknown.insert(run, no_report(error.without_side_effects()))),
+        }
+    }
+    (ended, unknown)
 }
 
 /// Writes the reason to the tasks' logs.
-async fn explain(client: &Client, tasks: Vec<(TaskId, u32)>, (message, metadata): &(String, String)) -> Result<()> {
+async fn write_reason(client: &Client, tasks: Vec<(TaskId, u32)>, (text, metadata): &(String, String)) -> Result<()> {
     let lines = tasks.into_iter().map(|(task, attempt)| {
-        let line = client.rpc().events.put_log(task.into(), "INFO", message.clone(), metadata.clone(), attempt);
+        let line = client.rpc().events.put_log(task, "INFO", text.clone(), metadata.clone(), attempt);
         async move {
             match line.await {
                 // A task that the engine no longer has needs no reason.
@@ -334,41 +366,41 @@ async fn explain(client: &Client, tasks: Vec<(TaskId, u32)>, (message, metadata)
             }
         }
     });
-    stream::iter(lines).buffered(AT_ONCE).fold(Ok(()), |all, one| std::future::ready(all.and(one))).await
+    stream::iter(lines).buffered(MAX_CONCURRENT_CALLS).fold(Ok(()), |all, one| std::future::ready(all.and(one))).await
 }
 
 /// Fetches the run until it has ended or the deadline has passed.
-async fn see(client: &Client, run: RunId, deadline: Instant) -> Seen {
-    let mut looks = 0;
-    let by_grpc = loop {
-        match client.rpc().admin.run_details(&run.to_string()).await {
-            Ok(state) if state.done && grpc::status(&state.status).is_final() => {
-                break Some(grpc::status(&state.status));
-            }
-            Ok(state) if Instant::now() >= deadline => return Seen::NotTaken(grpc::status(&state.status)),
+async fn wait_for_effect(client: &Client, run: RunId, deadline: Instant) -> Effect {
+    let mut polling = Polling::backoff(MAX_POLL_INTERVAL, deadline);
+    // The final status in gRPC. `None` if the run is too large for gRPC.
+    let grpc = loop {
+        let effect = match client.rpc().admin.run_details(run).await {
+            Ok(details) if details.done && details.status.is_final() => break Some(details.status),
+            Ok(details) => Effect::NoEffect(details.status),
             // The run is too large for this call: fetch its details.
-            Err(error) if error.kind() == ErrorKind::TooLarge => match Look::at(run).fetch(client).await {
+            Err(error) if error.kind() == ErrorKind::TooLarge => match RunFetch::new(run).fetch(client).await {
                 Ok(details) if details.outcome.is_some() => break None,
-                Err(error) if !may_recover(&error) => return not_seen(error.after_the_act()),
-                _ if Instant::now() >= deadline => break None,
-                _ => {}
+                Ok(details) => Effect::NoEffect(details.status),
+                Err(error) if may_recover(&error) => no_report(error.with_possible_side_effects()),
+                Err(error) => return no_report(error.with_possible_side_effects()),
             },
-            Err(error) if Instant::now() >= deadline || !may_recover(&error) => return not_seen(error.after_the_act()),
-            _ => {}
+            Err(error) if may_recover(&error) => no_report(error.with_possible_side_effects()),
+            Err(error) => return no_report(error.with_possible_side_effects()),
+        };
+        if !polling.again().await {
+            return effect;
         }
-        looks += 1;
-        sleep(retry_delay(looks, fastrand::f64()).min(Duration::from_secs(1))).await;
     };
-    match Look::at(run).fetch(client).await {
-        Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => Seen::Done,
-        Ok(RunDetails { outcome: Some(outcome), .. }) => Seen::EndedOtherwise(outcome.status()),
-        Ok(details) => Seen::NotTaken(details.status),
-        // Without REST, what gRPC says has to do: the run went on when it was cancelled.
-        Err(error) if error.is_rest_unreached() => match by_grpc {
-            Some(RunStatus::Cancelled) => Seen::Done,
-            Some(status) => Seen::EndedOtherwise(status),
-            None => not_seen(error.after_the_act()),
+    match RunFetch::new(run).fetch(client).await {
+        Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => Effect::Applied,
+        Ok(RunDetails { outcome: Some(outcome), .. }) => Effect::FinishedFirst(outcome.status()),
+        Ok(details) => Effect::NoEffect(details.status),
+        // Without REST, gRPC decides: the run had not ended when it was cancelled.
+        Err(error) if error.is_rest_unreached() => match grpc {
+            Some(RunStatus::Cancelled) => Effect::Applied,
+            Some(status) => Effect::FinishedFirst(status),
+            None => no_report(error.with_possible_side_effects()),
         },
-        Err(error) => not_seen(error.after_the_act()),
+        Err(error) => no_report(error.with_possible_side_effects()),
     }
 }

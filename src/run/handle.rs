@@ -3,20 +3,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::gather::{Look, known};
-use super::logs;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::convert::rest;
-use crate::model::{RunDetails, RunId, RunReport, TaskId, Trigger};
-use crate::rpc::trigger_types::Event;
-
-/// The delays between fetches of the event history.
-const EVENT_LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
+use crate::model::{RunId, RunReport, TaskId};
+use crate::observe::{DetailsBuilder, LogItems, RunFetch};
 
 /// A handle to a run, with the type of its output. It is cheap to clone. Dropping it does not affect the run.
 ///
@@ -32,7 +25,7 @@ const EVENT_LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_m
 /// let details = run.details().await?; // its tasks, attempts, times and log lines
 ///
 /// // Later, elsewhere, by its id alone:
-/// let same = hatchet.run_handle::<String>(run.id());
+/// let same = hatchet.run_handle(run.id()).typed::<String>();
 /// # Ok(())
 /// # }
 /// ```
@@ -50,8 +43,15 @@ pub struct RunHandle<O = serde_json::Value> {
 
 impl Client {
     /// Returns a handle to an existing run. Nothing is sent, so the run is not verified to exist: the methods of the handle report
-    /// a missing run. `O` is the type of the output; if it does not matter, use `run_handle::<serde_json::Value>(id)`.
-    pub fn run_handle<O>(&self, id: RunId) -> RunHandle<O> {
+    /// a missing run. [`RunHandle::typed`] sets the type of the output.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, id: hatchet::RunId) -> hatchet::Result<()> {
+    /// let text = hatchet.run_handle(id).typed::<String>().result().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_handle(&self, id: RunId) -> RunHandle {
         RunHandle { client: self.clone(), id, started_at: None, from_attempt: 1, workflow: None, output: PhantomData }
     }
 }
@@ -68,8 +68,8 @@ impl RunReport {
     /// # }
     /// ```
     pub fn handle(&self, client: &Client) -> RunHandle {
-        let run = client.run_handle(self.run);
-        match self.attempt.filter(|_| self.is_done()) {
+        let run = client.run_handle(self.run_id);
+        match self.attempt.filter(|_| self.is_applied()) {
             Some(attempt) => run.at_attempt(attempt),
             None => run,
         }
@@ -98,7 +98,7 @@ impl<O> RunHandle<O> {
         self.id
     }
 
-    /// Returns a handle to the same run with another output type, for handles without one, such as those of an event's runs.
+    /// Returns a handle to the same run with another output type. Nothing is sent.
     pub fn typed<T>(self) -> RunHandle<T> {
         RunHandle {
             client: self.client,
@@ -133,7 +133,7 @@ impl<O> RunHandle<O> {
 
     /// The ids of its tasks.
     pub(crate) async fn tasks(&self) -> Result<Vec<TaskId>> {
-        let details = Look::at(self.id).fetch(&self.client).await?;
+        let details = RunFetch::new(self.id).fetch(&self.client).await?;
         Ok(details.tasks.iter().map(|task| task.id).collect())
     }
 
@@ -142,42 +142,37 @@ impl<O> RunHandle<O> {
         self.started_at
     }
 
-    /// Fetches the current details of the run: its trigger (for an event, with the event's payload), input, output, metadata, log
-    /// lines, the reason of its cancellation, and its tasks with their attempts and times.
+    /// Fetches the current details of the run: its trigger (for an event, with the event's payload), input, output, metadata, the
+    /// reason of its cancellation, and its tasks with their attempts and times. Log lines are fetched
+    /// [on request](DetailsBuilder::logs).
     ///
-    /// The details are fetched over gRPC and REST at the same time. The REST API lags behind. The method waits for up to 10 seconds
-    /// until both agree on whether the run has ended.
+    /// The request is sent when the builder is awaited. The details are fetched over gRPC and REST at the same time. The REST API lags
+    /// behind, so the request takes up to 10 seconds until both agree on whether the run has ended.
+    ///
+    /// ```no_run
+    /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+    /// let details = run.details().await?;
+    /// println!("{} after {:?}", details.status, details.elapsed());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn details(&self) -> Result<RunDetails> {
-        let mut details = Look::at(self.id).started_at(self.started_at).with_log().fetch(&self.client).await?;
-        // Boxed, because the future is large and rarely needed.
-        let event = Box::pin(event_of(&self.client, &details.trigger));
-        let (event, trigger) = (event.await?, &mut details.trigger);
-        if let (Some(event), Trigger::Event(trigger)) = (event, trigger) {
-            trigger.payload = Some(rest::input(event.payload.as_deref()));
-            trigger.scope = event.scope;
-        }
-        Box::pin(logs::add(&self.client, &mut details)).await?;
-        Ok(details)
+    /// The future is cancel safe: it only reads.
+    pub fn details(&self) -> DetailsBuilder {
+        DetailsBuilder::new(self.client.clone(), self.id, self.started_at)
     }
-}
 
-/// The event that started a run, if there is one and the server's history contains it. The event appears there after the run.
-async fn event_of(client: &Client, trigger: &Trigger) -> Result<Option<Event>> {
-    let Trigger::Event(trigger) = trigger else { return Ok(None) };
-    let id = trigger.id.to_string();
-    for pause in EVENT_LOOKS {
-        if let Some(event) = known(client.rpc().rest.event(&id).await)? {
-            return Ok(Some(event));
-        }
-        sleep(pause).await;
+    /// Returns a stream of all log lines of the run's tasks: task by task, the oldest line of each task first.
+    ///
+    /// The engine truncates lines at 10 000 characters, and sets their timestamps when it receives them. Lines that are written during
+    /// the iteration are included.
+    pub fn logs(&self) -> LogItems {
+        LogItems::new(self.client.clone(), self.id)
     }
-    known(client.rpc().rest.event(&id).await)
 }
 
 impl<O> Clone for RunHandle<O> {

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
-use super::chunk::{Answers, Took, all_failed, fits, in_chunks};
+use super::batch::{Answers, Took, all_failed, batched, fits};
 use super::handle::RunHandle;
-use super::placement::{Placement, placement_options};
-use super::settle::settle;
+use super::placement::Placement;
+use super::reconcile::reconcile;
 use super::start::{Parent, Runnable, common, of_workflow};
-use super::workflow_cache::WorkflowCache;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
-use crate::model::{Priority, convert};
-use crate::rpc::grpc_types::{NewRun, Triggered, TriggeredMany};
+use crate::model::{DesiredLabel, Priority, RunId, WorkerId};
+use crate::rpc::convert::{NewRun, Triggered, TriggeredMany};
 
 /// The number of concurrent calls if each run has a call of its own.
 const AT_ONCE: usize = 16;
@@ -79,7 +78,7 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    /// Adds a tag to all runs; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
+    /// Adds a tag to all runs; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
@@ -91,16 +90,34 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    placement_options!();
+    /// Requests a worker. It has an effect only if the task is [sticky](crate::Task::sticky), which then determines whether the run may
+    /// use another worker.
+    ///
+    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// attempt.
+    pub fn desired_worker(mut self, worker: WorkerId) -> Self {
+        self.placement.worker = Some(worker);
+        self
+    }
+
+    /// Requests workers with a label; see [`DesiredLabel`]. It replaces the task's request for the same label. It has no effect if the
+    /// task is sticky.
+    ///
+    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// attempt.
+    pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
+        self.placement.label(key.into(), label.into());
+        self
+    }
 
     /// Starts the runs, and returns one result for each input, in the order of the inputs.
     ///
     /// The runs are sent in sequential calls of at most 1000 runs and at most the maximum message size. If the server is slow, the
-    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). An input that
+    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::config::ConfigBuilder::rpc_timeout). An input that
     /// cannot be sent is an error in its result and does not affect the other runs. If a call fails, all of its runs have that
-    /// error; [`never_reached_server`](crate::Error::never_reached_server) reports whether they may have been started.
+    /// error; [`has_no_side_effects`](crate::Error::has_no_side_effects) reports whether they may have been started.
     ///
-    /// If another run has the same [idempotency key](crate::Idempotency), only that result is an error
+    /// If another run has the same [idempotency key](crate::model::Idempotency), only that result is an error
     /// ([`AlreadyExists`](ErrorKind::AlreadyExists)), which names the existing run. The engine does not report which runs of a call
     /// are affected. In that case all runs of the call are fetched, and those that were not started are triggered once more, one by
     /// one.
@@ -126,7 +143,7 @@ impl<O> RunManyBuilder<O> {
             None => common.with_input(input),
             Some(parent) => {
                 let index = first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
-                common.with_input(input).child_of(parent.run.into(), parent.task.into(), index, None)
+                common.with_input(input).child_of(parent.run, parent.task, index, None)
             }
         };
         let runs = self.inputs.into_iter().enumerate().map(|(at, input)| {
@@ -140,7 +157,7 @@ impl<O> RunManyBuilder<O> {
         let call = |runs| async move {
             if one_by_one { each(client, workflow, runs).await } else { all(client, workflow, runs).await }
         };
-        let results = in_chunks(runs, limit, client.config().rpc_timeout(), call).await;
+        let results = batched(runs, limit, client.config().rpc_timeout(), call).await;
         // Without the workflow, that concerns all of them; but none that was started before it was gone is given up.
         let missing = |error: &&Error| error.kind() == ErrorKind::WorkflowNotFound;
         let none_started = !results.iter().any(Result::is_ok);
@@ -160,8 +177,9 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Answ
     let took = Took::since(begun);
     let error = match answer {
         Ok(TriggeredMany::Runs(ids)) if ids.len() == count => {
-            match WorkflowCache::confirm(client, workflow, &ids).await {
-                Ok(()) => return took.answered(ids.into_iter().map(|id| started(client, workflow, &id)).collect()),
+            let known: Vec<_> = ids.iter().filter_map(|id| id.as_ref().ok().copied()).collect();
+            match client.feed().workflows.confirm(workflow, &known).await {
+                Ok(()) => return took.answered(ids.into_iter().map(|id| Ok(started(client, workflow, id?))).collect()),
                 Err(error) => error,
             }
         }
@@ -171,7 +189,7 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Answ
         }
         // Boxed, because it is seldom under way.
         Ok(TriggeredMany::Some { ids, runs }) => {
-            return took.answered(Box::pin(settle(client, workflow, runs, ids)).await);
+            return took.answered(Box::pin(reconcile(client, workflow, runs, ids)).await);
         }
         Err(error) => error,
     };
@@ -184,16 +202,16 @@ async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Ans
     let start = |run: NewRun| async move {
         match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
             Triggered::Run(id) => {
-                WorkflowCache::confirm(client, workflow, std::slice::from_ref(&id)).await?;
-                started(client, workflow, &id)
+                client.feed().workflows.confirm(workflow, &[id]).await?;
+                Ok(started(client, workflow, id))
             }
-            Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
+            Triggered::Taken(existing) => Err(Error::collision(existing)),
         }
     };
     let results = stream::iter(runs).map(start).buffered(AT_ONCE).collect().await;
     Took::since(begun).answered(results)
 }
 
-fn started<O>(client: &Client, workflow: &Arc<str>, id: &str) -> Result<RunHandle<O>> {
-    convert::id(id).map(|id| RunHandle::started(client.clone(), Arc::clone(workflow), id))
+fn started<O>(client: &Client, workflow: &Arc<str>, id: RunId) -> RunHandle<O> {
+    RunHandle::started(client.clone(), Arc::clone(workflow), id)
 }

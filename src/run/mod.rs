@@ -1,33 +1,20 @@
-//! Starting runs, and finding out about one: handle, outcome, details.
+//! Commands on runs: starting one and many, cancelling, replaying, rerunning.
 
-mod behind;
+mod batch;
 pub(crate) mod cancel;
-mod chunk;
-mod classify;
-mod details;
-mod evidence;
-mod gather;
 mod handle;
-mod history;
-mod logs;
 mod many;
 mod placement;
+mod reconcile;
 pub(crate) mod replay;
 mod rerun;
-mod settle;
 mod start;
-mod workflow_cache;
 
+pub(crate) use batch::{Took, all_failed, batched, fits};
 pub use cancel::{CancelBuilder, CancelManyBuilder};
-pub(crate) use chunk::{Took, all_failed, fits, in_chunks};
-pub(crate) use classify::quick;
-pub(crate) use evidence::TaskEnd;
-pub(crate) use gather::{Look, newest_attempts};
 pub use handle::RunHandle;
-pub use logs::LogItems;
 pub use many::RunManyBuilder;
 pub use replay::{ReplayBuilder, ReplayManyBuilder, Replayed};
 pub use rerun::RerunBuilder;
-pub(crate) use start::{Parent, watch_tag};
+pub(crate) use start::Parent;
 pub use start::{RunBuilder, Runnable, WorkflowRef};
-pub(crate) use workflow_cache::WorkflowCache;

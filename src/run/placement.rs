@@ -1,11 +1,11 @@
-//! Which workers a run asks for.
+//! The workers that a run requests.
 
 use crate::error::Result;
-use crate::model::label::{self, DesiredLabels};
-use crate::model::{DesiredLabel, WorkerId};
-use crate::rpc::grpc_types::NewRun;
+use crate::model::label::check_keys;
+use crate::model::{DesiredLabel, DesiredLabels, WorkerId};
+use crate::rpc::convert::NewRun;
 
-/// What a run asks for. Empty for most.
+/// The requested worker, and the requested labels. Empty for most runs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Placement {
     pub(super) worker: Option<WorkerId>,
@@ -17,33 +17,9 @@ impl Placement {
         self.labels.insert(key, label);
     }
 
-    /// Puts it into a run.
+    /// Adds them to a run.
     pub(super) fn apply(&self, run: NewRun) -> Result<NewRun> {
-        Ok(run.placed(self.worker.map(Into::into), label::to_server(&self.labels)?))
+        check_keys(&self.labels)?;
+        Ok(run.placed(self.worker, &self.labels))
     }
 }
-
-/// The same two options for one run and for many.
-macro_rules! placement_options {
-    () => {
-        /// Asks for a worker. It has an effect only for a task that is [sticky](crate::Task::sticky), and decides then whether
-        /// the run may go elsewhere.
-        ///
-        /// The engine does not show the wish afterwards; which worker had the run is in its attempts
-        /// ([`Attempt::worker`](crate::Attempt::worker)).
-        pub fn desired_worker(mut self, worker: crate::model::WorkerId) -> Self {
-            self.placement.worker = Some(worker);
-            self
-        }
-
-        /// Asks for workers with a label; see [`DesiredLabel`](crate::DesiredLabel). It takes the place of what the task asks for of the
-        /// same label. A sticky task does not look at labels.
-        ///
-        /// The engine does not show the wish afterwards; which worker had the run is in its attempts.
-        pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<crate::model::DesiredLabel>) -> Self {
-            self.placement.label(key.into(), label.into());
-            self
-        }
-    };
-}
-pub(super) use placement_options;

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 
 use serde::Serialize;
 
-use super::gather::Look;
 use super::handle::RunHandle;
 use super::start::RunBuilder;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +11,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::trigger::RERUN_KEY;
 use crate::model::{Priority, RunDetails, RunStatus};
+use crate::observe::RunFetch;
 
 impl<O> RunHandle<O> {
     /// Prepares a new run of the same workflow with the same input, independent of the status of this run. Its details
@@ -76,9 +76,10 @@ impl<O> RerunBuilder<O> {
     /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.
     pub async fn start(self) -> Result<RunHandle<O>> {
         let (client, original) = (self.run.client(), self.run.id());
-        let details = Look::at(original).fetch(client).await?;
-        let missing =
-            |what: &str| Error::new(ErrorKind::Server, format!("the server has no {what} of run {original}")).unsent();
+        let details = RunFetch::new(original).fetch(client).await?;
+        let missing = |what: &str| {
+            Error::new(ErrorKind::Server, format!("the server has no {what} of run {original}")).without_side_effects()
+        };
         let workflow = details.workflow_name.clone().ok_or_else(|| missing("workflow name"))?;
         let input = match self.input {
             Some(input) => input?,

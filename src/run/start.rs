@@ -9,14 +9,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::handle::RunHandle;
-use super::placement::{Placement, placement_options};
-use super::workflow_cache::WorkflowCache;
+use super::placement::Placement;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::metadata::{Metadata, OWN_PREFIX};
+use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
-use crate::model::{Priority, RunId, TaskId, convert};
-use crate::rpc::grpc_types::{NewRun, Triggered};
+use crate::model::{DesiredLabel, Priority, RunId, TaskId, WorkerId};
+use crate::rpc::convert::{NewRun, Triggered};
 
 #[diagnostic::on_unimplemented(
     message = "no run of `{Self}` can be started",
@@ -47,7 +46,7 @@ impl<T: Runnable> Runnable for &T {
 /// A reference to a workflow that is defined elsewhere, by name, with the input and output types that this program uses.
 ///
 /// ```
-/// use hatchet::WorkflowRef;
+/// use hatchet::workflow::WorkflowRef;
 ///
 /// let greet: WorkflowRef<serde_json::Value, serde_json::Value> = WorkflowRef::new("greet");
 /// ```
@@ -180,7 +179,25 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    placement_options!();
+    /// Requests a worker. It has an effect only if the task is [sticky](crate::Task::sticky), which then determines whether the run may
+    /// use another worker.
+    ///
+    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// attempt.
+    pub fn desired_worker(mut self, worker: WorkerId) -> Self {
+        self.placement.worker = Some(worker);
+        self
+    }
+
+    /// Requests workers with a label; see [`DesiredLabel`]. It replaces the task's request for the same label. It has no effect if the
+    /// task is sticky.
+    ///
+    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// attempt.
+    pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
+        self.placement.label(key.into(), label.into());
+        self
+    }
 
     /// Starts the run, and returns a handle without waiting for the run to end.
     ///
@@ -191,10 +208,10 @@ impl<O> RunBuilder<O> {
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another run has the same [idempotency key](crate::Idempotency).
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another run has the same [idempotency key](crate::model::Idempotency).
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For all
     /// other errors, the run may have been started if
-    /// [`never_reached_server`](crate::Error::never_reached_server) returns `false`. The trigger is not retried then.
+    /// [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`. The trigger is not retried then.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. The call itself
@@ -210,26 +227,26 @@ impl<O> RunBuilder<O> {
         let mut run = self.placement.apply(common.with_input(self.input?))?;
         match (self.parent, self.child_key) {
             (Some(_), Some(key)) if key.is_empty() || key.parse::<i64>().is_ok() => {
-                let problem = format!("found {key:?}, accepted: a string that is not a number");
+                let problem = format!("expected a string that is not a number, got {key:?}");
                 return Err(Error::invalid("child key", problem));
             }
             (Some(parent), key) => {
-                run = run.child_of(parent.run.into(), parent.task.into(), number, key);
+                run = run.child_of(parent.run, parent.task, number, key);
             }
             (None, Some(_)) => {
                 return Err(Error::invalid(
                     "child key",
-                    "found a run without a parent, accepted: runs that are started through a task's context",
+                    "expected a run that is started through a task's context, got a run without a parent",
                 ));
             }
             (None, None) => {}
         }
         match self.client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
             Triggered::Run(id) => {
-                WorkflowCache::confirm(&self.client, &self.workflow, std::slice::from_ref(&id)).await?;
-                Ok(RunHandle::started(self.client, self.workflow.into(), convert::id(&id)?))
+                self.client.feed().workflows.confirm(&self.workflow, &[id]).await?;
+                Ok(RunHandle::started(self.client, self.workflow.into(), id))
             }
-            Triggered::Taken(existing) => Err(Error::collision(convert::id(&existing)?)),
+            Triggered::Taken(existing) => Err(Error::collision(existing)),
         }
     }
 }
@@ -239,8 +256,8 @@ pub(super) fn of_workflow(error: Error) -> Error {
     // The server checks the workflow before it queues a run.
     let is_unknown = error.kind() == ErrorKind::Rejected && error.to_string().contains("workflow names not found");
     match error.kind() {
-        ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).unsent(),
-        _ if is_unknown => error.with_kind(ErrorKind::WorkflowNotFound).unsent(),
+        ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).without_side_effects(),
+        _ if is_unknown => error.with_kind(ErrorKind::WorkflowNotFound).without_side_effects(),
         _ => error,
     }
 }
@@ -257,14 +274,7 @@ pub(super) fn common(
     metadata.check()?;
     let mut all = metadata.clone();
     all.extend(own);
-    let (key, value) = watch_tag(client);
+    let (key, value) = client.feed().tag().clone();
     all.insert(key, value.into());
     Ok(NewRun::new(client.prefixed(workflow), all.encode()?, priority.map(Priority::number)))
-}
-
-/// The tag that this client adds to its runs, so that one stream reports on all of them.
-pub(crate) fn watch_tag(client: &Client) -> (String, String) {
-    struct ClientId(String);
-    let id = client.shared(|| ClientId(format!("{:016x}", fastrand::u64(..))));
-    (format!("{OWN_PREFIX}client"), id.0.clone())
 }

@@ -38,8 +38,9 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Authorized<S> {
 
 /// The header's value, kept out of debug output and of header compression.
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| Error::new(ErrorKind::Config, "the token has characters that no header can carry").unsent())?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
+        Error::new(ErrorKind::Config, "the token has characters that no header can carry").without_side_effects()
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

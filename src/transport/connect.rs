@@ -37,7 +37,7 @@ pub(super) fn grpc(config: &Config) -> Result<(Channel, Connector)> {
     let connector = Connector::grpc(config)?;
     let authority = config.authority();
     let bad = |error: BoxError| {
-        Error::new(ErrorKind::Config, format!("{authority} is no address")).with_source(error).unsent()
+        Error::new(ErrorKind::Config, format!("{authority} is no address")).with_source(error).without_side_effects()
     };
     // The connector does the TLS; tonic is only told what the requests should say about it.
     let origin: Uri = format!("{}://{authority}", if config.tls().is_enabled() { "https" } else { "http" })
@@ -102,7 +102,7 @@ impl Connector {
                 ErrorKind::Config,
                 "the configuration asks for TLS, and the crate was built without it: turn on the feature tls-ring or tls-aws-lc",
             )
-            .unsent());
+            .without_side_effects());
         }
         Ok(Self(Arc::new(Inner {
             api,

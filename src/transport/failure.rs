@@ -17,17 +17,19 @@ pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
     let cause: &(dyn StdError + 'static) = error.as_ref();
     if let Some(connecting) = find::<ConnectError>(cause) {
         let lost = Error::new(connecting.kind(), format!("{call}: {connecting}"));
-        let lost = if connecting.may_be_sent() { lost } else { lost.unsent() };
+        let lost = if connecting.may_be_sent() { lost } else { lost.without_side_effects() };
         let lost = if connecting.is_transient() { lost.transient() } else { lost };
         return lost.with_source(error);
     }
     let lost = if find::<tower::buffer::error::Closed>(cause).is_some() {
         // The task that owns the channel has ended without receiving this call.
-        lost("the Tokio runtime that the client was created on has shut down").with_kind(ErrorKind::Closed).unsent()
+        lost("the Tokio runtime that the client was created on has shut down")
+            .with_kind(ErrorKind::Closed)
+            .without_side_effects()
     } else if find::<hyper::Error>(cause).is_some_and(hyper::Error::is_canceled) {
-        lost("the connection was closed before the call was sent").unsent().transient()
+        lost("the connection was closed before the call was sent").without_side_effects().transient()
     } else if is_refused(cause) {
-        lost("the server refused the stream without processing it").unsent().transient()
+        lost("the server refused the stream without processing it").without_side_effects().transient()
     } else {
         lost("the connection was lost before the response was complete").transient()
     };

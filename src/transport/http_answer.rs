@@ -41,7 +41,9 @@ impl HttpAnswer {
         match meaning(self.status) {
             _ if self.status.is_success() => error.with_kind(ErrorKind::Decode),
             // The sender does not know about runs: 404 means that the route does not exist.
-            Meaning { kind: ErrorKind::NotFound, .. } => error.with_kind(ErrorKind::Unimplemented).unsent(),
+            Meaning { kind: ErrorKind::NotFound, .. } => {
+                error.with_kind(ErrorKind::Unimplemented).without_side_effects()
+            }
             meaning => meaning.mark(error),
         }
     }
@@ -82,7 +84,7 @@ impl Meaning {
     /// Marks the error of a call with this status. A retry pushback is already in the error.
     pub(super) fn mark(&self, error: Error) -> Error {
         let error = error.with_kind(self.kind);
-        let error = if self.unsent { error.unsent() } else { error };
+        let error = if self.unsent { error.without_side_effects() } else { error };
         if self.transient && !error.forbids_retries() { error.transient() } else { error }
     }
 }
@@ -169,7 +171,7 @@ mod tests {
         ] {
             for body in BODIES {
                 let error = answer(status, body);
-                let seen = (error.kind(), error.is_transient(), error.never_reached_server());
+                let seen = (error.kind(), error.is_transient(), error.has_no_side_effects());
                 assert_eq!(seen, (kind, transient, unsent), "{status} {error}");
                 assert_eq!(error.answer(), Some(Answer::Http(status)));
             }
@@ -204,7 +206,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
         let error = HttpAnswer::new(StatusCode::SERVICE_UNAVAILABLE, &headers, b"").error("Trigger");
-        assert_eq!((error.retry_after(), error.is_transient()), (Some(Duration::from_secs(7)), true));
+        assert_eq!((error.pushback(), error.is_transient()), (Some(Duration::from_secs(7)), true));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! How a call gets to the server and back: one erased wire under gRPC and one under REST, the same over TCP, over TLS,
-//! and directly into the embedded engine.
+//! How a call gets to the server and back: a type-erased service for gRPC and one for REST, over TCP, over TLS, or directly into the
+//! embedded engine.
 
 mod auth;
 mod budget;
@@ -9,8 +9,11 @@ mod dial;
 mod failure;
 mod grpc_answer;
 mod http_answer;
+mod messages;
+mod poll;
 mod probe;
 mod protocol;
+mod reconnect;
 mod rest;
 mod retry;
 #[cfg(feature = "tls")]
@@ -24,14 +27,17 @@ mod unary;
 mod wire;
 
 pub(crate) use auth::bearer;
+pub(crate) use messages::Messages;
+pub(crate) use poll::Polling;
+pub(crate) use reconnect::{ReconnectingStream, StreamEvent};
 pub(crate) use rest::{RestCall, RestWire};
 pub(crate) use retry::delay as retry_delay;
 #[cfg(feature = "embedded")]
 pub(crate) use status::PUSHBACK;
+#[cfg(test)]
 pub(crate) use status::from_status;
 #[cfg(test)]
 pub(crate) use status::sent_by_server;
-pub(crate) use token_health::TokenHealth;
 pub(crate) use unary::{Call, Caller};
 pub(crate) use wire::GrpcWire;
 #[cfg(feature = "embedded")]

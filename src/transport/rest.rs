@@ -106,7 +106,7 @@ impl RestWire {
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
         let base = config.server_url();
         let uri: Uri = base.parse().map_err(|error: http::uri::InvalidUri| {
-            Error::new(ErrorKind::Config, format!("{base} is no URL")).with_source(error).unsent()
+            Error::new(ErrorKind::Config, format!("{base} is no URL")).with_source(error).without_side_effects()
         })?;
         let connector = Connector::rest(config, &uri)?;
         let client = Client::builder(OnRuntime(connector.runtime().clone()))
@@ -244,7 +244,7 @@ mod tests {
         let error = refused(StatusCode::FORBIDDEN, "application/json", message);
         assert_eq!((error.kind(), error.answer()), (ErrorKind::Unauthenticated, Some(Answer::Http(403))));
         let error = refused(StatusCode::NOT_IMPLEMENTED, "", "");
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Unimplemented, true));
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unimplemented, true));
         let error = refused(StatusCode::SERVICE_UNAVAILABLE, "", "");
         assert!(error.is_transient());
         assert_eq!(error.to_string(), "Get was answered with 503 Service Unavailable");

@@ -20,11 +20,11 @@ pub(super) enum Verdict {
 ///
 /// `failures` counts the failed tries so far, this one included; `chance` is in 0..1.
 pub(super) fn judge(error: &Error, idempotent: bool, failures: u32, left: Duration, chance: f64) -> Verdict {
-    if !error.is_transient() || !(idempotent || error.never_reached_server()) {
+    if !error.is_transient() || !(idempotent || error.has_no_side_effects()) {
         return Verdict::GiveUp;
     }
     // The server knows best when it can be asked again.
-    let delay = error.retry_after().unwrap_or_else(|| delay(failures, chance));
+    let delay = error.pushback().unwrap_or_else(|| delay(failures, chance));
     if delay >= left { Verdict::GiveUp } else { Verdict::Again(delay) }
 }
 
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn three_yeses() {
         assert!(matches!(judge(&lost(), true, 1, LEFT, 0.0), Verdict::Again(_)));
-        assert!(matches!(judge(&lost().unsent(), false, 1, LEFT, 0.0), Verdict::Again(_)));
+        assert!(matches!(judge(&lost().without_side_effects(), false, 1, LEFT, 0.0), Verdict::Again(_)));
         assert_eq!(judge(&lost(), false, 1, LEFT, 0.0), Verdict::GiveUp, "it may have happened");
         assert_eq!(judge(&Error::new(ErrorKind::Rejected, "no"), true, 1, LEFT, 0.0), Verdict::GiveUp);
     }

@@ -51,7 +51,7 @@ fn answered(call: &str, mut status: Status) -> Error {
             | ErrorKind::RateLimited
     );
     if is_refusal && !is_answer_too_large(&status) {
-        error = error.unsent();
+        error = error.without_side_effects();
     }
     if status.details().is_empty() {
         return error;
@@ -150,10 +150,10 @@ mod tests {
         let big = "grpc: received message larger than max (4194335 vs. 4194304)";
         let error = from_status("Trigger", sent_by_server(Status::resource_exhausted(big)));
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::TooLarge, false));
-        assert!(error.never_reached_server());
+        assert!(error.has_no_side_effects());
         let answer = "grpc: trying to send message larger than max (4194361 vs. 4194304)";
         let error = from_status("Trigger", sent_by_server(Status::resource_exhausted(answer)));
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::TooLarge, false), "it was done");
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::TooLarge, false), "it was done");
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
             (Status::unknown("anything else"), ErrorKind::Decode),
         ] {
             let error = from_status("Trigger", status);
-            let seen = (error.kind(), error.never_reached_server(), error.is_transient(), error.answer());
+            let seen = (error.kind(), error.has_no_side_effects(), error.is_transient(), error.answer());
             assert_eq!(seen, (kind, false, false, None), "{error}");
         }
     }
@@ -175,13 +175,10 @@ mod tests {
     fn the_servers_delay_is_read() {
         let mut status = Status::unavailable("");
         status.metadata_mut().insert("grpc-retry-pushback-ms", "1500".parse().unwrap());
-        assert_eq!(
-            from_status("Push", sent_by_server(status.clone())).retry_after(),
-            Some(Duration::from_millis(1500))
-        );
+        assert_eq!(from_status("Push", sent_by_server(status.clone())).pushback(), Some(Duration::from_millis(1500)));
         status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
         let error = from_status("Push", sent_by_server(status));
-        assert_eq!((error.retry_after(), error.is_transient()), (Some(Duration::MAX), false), "do not try again");
+        assert_eq!((error.pushback(), error.is_transient()), (Some(Duration::MAX), false), "do not try again");
     }
 
     #[test]
@@ -189,9 +186,9 @@ mod tests {
         let refused: std::io::Error = std::io::ErrorKind::ConnectionRefused.into();
         let status = Status::from_error(Box::new(ConnectError::failed("failed to connect to a:1", refused)));
         let error = from_status("Trigger", status);
-        assert!(error.never_reached_server() && error.is_transient());
+        assert!(error.has_no_side_effects() && error.is_transient());
         assert_eq!(error.to_string(), "Trigger: failed to connect to a:1");
-        assert!(!from_status("Trigger", sent_by_server(Status::unavailable("gone"))).never_reached_server());
+        assert!(!from_status("Trigger", sent_by_server(Status::unavailable("gone"))).has_no_side_effects());
     }
 
     #[test]

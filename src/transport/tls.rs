@@ -128,5 +128,5 @@ fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> 
 }
 
 fn bad(what: &str, error: impl Into<BoxError>) -> Error {
-    Error::new(ErrorKind::Config, format!("cannot use {what}")).with_source(error).unsent()
+    Error::new(ErrorKind::Config, format!("cannot use {what}")).with_source(error).without_side_effects()
 }

@@ -76,7 +76,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn answered(answer: Answer) -> Error {
-        Error::new(ErrorKind::Unauthenticated, "invalid auth token").with_answer(answer).unsent()
+        Error::new(ErrorKind::Unauthenticated, "invalid auth token").with_answer(answer).without_side_effects()
     }
 
     fn refused(health: &TokenHealth) -> bool {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 use super::budget::RetryBudget;
-use super::from_status;
 use super::retry::{Verdict, judge};
+use super::status::from_status;
 use super::token_health::TokenHealth;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
@@ -51,11 +52,17 @@ pub(crate) struct Caller {
     deadline: Duration,
     budget: Arc<RetryBudget>,
     token: Arc<TokenHealth>,
+    closed: CancellationToken,
 }
 
 impl Caller {
     pub(crate) fn new(deadline: Duration) -> Self {
-        Self { deadline, budget: Arc::default(), token: Arc::default() }
+        Self { deadline, budget: Arc::default(), token: Arc::default(), closed: CancellationToken::new() }
+    }
+
+    /// Fails all later calls, also of clones.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
     }
 
     /// A caller for another API of the same server, with its own token state: each API checks the token by itself.
@@ -87,6 +94,9 @@ impl Caller {
     where
         F: Future<Output = Result<T>>,
     {
+        if self.closed.is_cancelled() {
+            return Err(Error::closed("the client").without_side_effects());
+        }
         let allowed = call.deadline.unwrap_or(self.deadline);
         let now = Instant::now();
         let deadline = now.checked_add(allowed).unwrap_or(now + MAX_DEADLINE);
@@ -113,11 +123,11 @@ impl Caller {
                 Verdict::Again(delay) if self.budget.take() => {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     sleep(delay).await;
-                    may_have_happened |= !error.never_reached_server();
+                    may_have_happened |= !error.has_no_side_effects();
                     last = Some(error);
                 }
                 // That the last try did nothing says nothing about those before it.
-                _ => return Err(if may_have_happened { error.after_the_act() } else { error }),
+                _ => return Err(if may_have_happened { error.with_possible_side_effects() } else { error }),
             }
         }
     }
@@ -167,19 +177,19 @@ mod tests {
         let result: Result<()> = Caller::new(30 * SECOND)
             .run(Call::idempotent("Put"), || {
                 tries.set(tries.get() + 1);
-                let error = if tries.get() == 1 { lost() } else { lost().unsent() };
+                let error = if tries.get() == 1 { lost() } else { lost().without_side_effects() };
                 async { Err(error) }
             })
             .await;
         let error = result.unwrap_err();
-        assert!(tries.get() > 2 && !error.never_reached_server(), "{error:?}");
+        assert!(tries.get() > 2 && !error.has_no_side_effects(), "{error:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_may_have_happened_is_not_made_again() {
         let (tries, result) = count(Call::once("Trigger"), lost, 1).await;
-        assert_eq!((tries, result.unwrap_err().never_reached_server()), (1, false));
-        let (tries, result) = count(Call::once("Trigger"), || lost().unsent(), 1).await;
+        assert_eq!((tries, result.unwrap_err().has_no_side_effects()), (1, false));
+        let (tries, result) = count(Call::once("Trigger"), || lost().without_side_effects(), 1).await;
         assert_eq!((tries, result.is_ok()), (2, true));
     }
 
@@ -205,7 +215,7 @@ mod tests {
         let call = Call::idempotent("Get").within(2 * SECOND);
         let result: Result<()> = Caller::new(30 * SECOND).run(call, std::future::pending).await;
         let error = result.unwrap_err();
-        assert!(error.is_timeout() && !error.never_reached_server());
+        assert!(error.is_timeout() && !error.has_no_side_effects());
         assert_eq!(error.to_string(), "Get was not answered within 2s");
         assert_eq!(start.elapsed(), 2 * SECOND);
         assert!(std::error::Error::source(&error).is_none(), "there was no try before");
@@ -221,7 +231,7 @@ mod tests {
                 let failed = (tries.get() < 4).then(|| format!("refused, try {}", tries.get()));
                 async {
                     match failed {
-                        Some(text) => Err(Error::new(ErrorKind::Unavailable, text).transient().unsent()),
+                        Some(text) => Err(Error::new(ErrorKind::Unavailable, text).transient().without_side_effects()),
                         None => std::future::pending().await,
                     }
                 }
@@ -232,7 +242,7 @@ mod tests {
         assert_eq!(error.to_string(), "Get was not answered within 2s, in 4 tries");
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(source.downcast_ref::<Error>().unwrap().to_string(), "refused, try 3");
-        assert!(!error.never_reached_server(), "the last try may have reached it");
+        assert!(!error.has_no_side_effects(), "the last try may have reached it");
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,7 +258,7 @@ mod tests {
         let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for result in [futures_util::FutureExt::now_or_never(call()).unwrap(), bare.block_on(call())] {
             let error = result.unwrap_err();
-            assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error}");
+            assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Config, true), "{error}");
         }
     }
 }

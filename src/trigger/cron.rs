@@ -1,58 +1,49 @@
-//! Runs again and again.
+//! Crons: runs at recurring times.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
-use super::mark;
+use super::correlation;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::list::RunQuery;
-use crate::model::cron::{Problem, Schedule};
 use crate::model::metadata::Metadata;
-use crate::model::payload::{encode_input, excerpt};
-use crate::model::{CronId, Payload, Priority, Window, WorkflowId, convert, metadata};
-use crate::rpc::trigger_types::{CronRow, NewCron};
+use crate::model::payload::encode_input;
+use crate::model::{CronDetails, CronId, CronSpec, Priority, RunFilter, Window, metadata};
+use crate::rpc::convert::rest_input;
+use crate::rpc::convert::rest_trigger::{CronRow, NewCron};
 use crate::run::Runnable;
 
-/// The server accepts a cron that it cannot read, and drops it within a fraction of a second.
-const LOOKS: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
+/// When to check that a new cron still exists: the server accepts an expression that it cannot parse, and deletes the cron within a
+/// fraction of a second.
+const CHECK_INTERVALS: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
 impl Client {
-    /// Prepares a cron; [`create`](CronBuilder::create) makes it. Its name and its expression together must be new to the
-    /// workflow.
-    ///
-    /// Expressions have five fields (minute, hour, day, month, weekday, where Sunday is 0), or six with seconds first, or are
-    /// one of `@yearly`, `@monthly`, `@weekly`, `@daily` and `@hourly`, or `@every 90s`. Times are UTC unless the expression
-    /// begins with `TZ=Europe/Oslo ` or the like. Crons that belong to a task's definition are [`Task::cron`](crate::Task::cron).
+    /// Prepares a cron; [`send`](CronBuilder::send) creates it. A workflow can have only one cron with the same name and expression.
+    /// For crons that belong to a definition, use [`Task::cron`](crate::Task::cron).
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {
-    /// let cron = hatchet.cron(&report, "mornings", "0 9 * * MON-FRI", &()).create().await?;
+    /// use hatchet::model::CronSpec;
+    ///
+    /// let cron = hatchet.cron(&report, &(), CronSpec::new("mornings", "0 9 * * MON-FRI")).send().await?;
     /// cron.pause().await?;
     /// cron.resume().await?;
     /// cron.delete().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn cron<R: Runnable>(
-        &self,
-        workflow: &R,
-        name: impl Into<String>,
-        expression: impl Into<String>,
-        input: &R::Input,
-    ) -> CronBuilder<R::Output> {
+    pub fn cron<R: Runnable>(&self, workflow: &R, input: &R::Input, spec: CronSpec) -> CronBuilder<R::Output> {
         CronBuilder {
             client: self.clone(),
             workflow: workflow.workflow_name().to_owned(),
-            name: name.into(),
-            expression: expression.into(),
+            spec,
             input: encode_input("input", input),
             metadata: Metadata::default(),
             priority: None,
@@ -60,20 +51,31 @@ impl Client {
         }
     }
 
-    /// A handle on a cron that was made before. No round trip: whether it exists, shows when it is asked for something.
-    pub fn cron_handle<O>(&self, id: CronId) -> CronHandle<O> {
-        CronHandle { client: self.clone(), id, mark: None, output: PhantomData }
+    /// Returns a handle to an existing cron. Nothing is sent, so the cron is not verified to exist: the methods of the handle report a
+    /// missing cron.
+    pub fn cron_handle(&self, id: CronId) -> CronHandle {
+        CronHandle { client: self.clone(), id, key: None, output: PhantomData }
     }
 }
 
-/// A cron that is about to be made.
+/// A cron that is about to be created; see [`Client::cron`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// use hatchet::Priority;
+/// use hatchet::model::CronSpec;
+///
+/// let spec = CronSpec::new("hourly", "@hourly");
+/// let cron = hatchet.cron(&report, &(), spec).metadata("tenant", "acme").priority(Priority::High).send().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-#[must_use = "there is no cron before `create`"]
+#[must_use = "nothing is created before `send`"]
 pub struct CronBuilder<O> {
     client: Client,
     workflow: String,
-    name: String,
-    expression: String,
+    spec: CronSpec,
     input: Result<String>,
     metadata: Metadata,
     priority: Option<Priority>,
@@ -81,78 +83,65 @@ pub struct CronBuilder<O> {
 }
 
 impl<O> CronBuilder<O> {
-    /// Tags the cron and its runs; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
+    /// Adds a tag to the cron and its runs; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// How urgent the runs are. Without it, the lowest: the engine does not look at the workflow's default here.
+    /// Sets the priority of the runs. The default is the lowest: the engine ignores the workflow's default priority for crons.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Makes the cron, and sees that it stays.
+    /// Creates the cron, and checks that it continues to exist.
     ///
-    /// The server takes an expression that it cannot read, such as one of an unknown time zone, and drops the cron a moment
-    /// later. So it is looked at for a second after it was made.
+    /// The server accepts an expression that it cannot parse, for example with an unknown time zone, and deletes the cron a moment later.
+    /// So this method fetches the cron for one second after its creation.
     ///
-    /// The metadata gets a key of this crate, `hatchet__rs_cron`, by which [`runs`](CronHandle::runs) finds its runs.
+    /// The metadata gets an additional key, `hatchet__rs_cron`, by which [`runs`](CronHandle::runs) finds the runs.
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound); [`AlreadyExists`](ErrorKind::AlreadyExists) for a name and
-    /// expression that the workflow has a cron of; [`InvalidInput`](ErrorKind::InvalidInput) for what can be seen to be wrong
-    /// before anything is sent; [`Rejected`](ErrorKind::Rejected) for an expression that the server has dropped. For any other,
-    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the cron may have been created.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`AlreadyExists`](ErrorKind::AlreadyExists)
+    /// if the workflow has a cron with the same name and expression. [`InvalidInput`](ErrorKind::InvalidInput) before anything is sent.
+    /// [`Rejected`](ErrorKind::Rejected) if the server has deleted the cron. For all other errors, the cron may have been created if
+    /// [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been created.
-    pub async fn create(self) -> Result<CronHandle<O>> {
-        check(&self.name, &self.expression)?;
-        let mark = mark::fresh();
-        let (input, metadata) = (self.input?, mark::encode(&self.metadata, mark::CRON, &mark)?);
+    pub async fn send(self) -> Result<CronHandle<O>> {
+        self.spec.check()?;
+        let key = correlation::new_key();
+        let (input, metadata) = (self.input?, correlation::encode(&self.metadata, correlation::CRON, &key)?);
         let raw = |text: String| RawValue::from_string(text).map_err(|error| Error::invalid("cron", error));
         let cron = NewCron {
-            cron_name: self.name,
-            cron_expression: self.expression,
+            cron_name: self.spec.name,
+            cron_expression: self.spec.expression,
             input: raw(input)?,
             additional_metadata: raw(metadata)?,
             priority: self.priority.map(Priority::number),
         };
         let rest = &self.client.rpc().rest;
-        let made = rest.create_cron(&self.client.prefixed(&self.workflow), &cron).await.map_err(refusal)?;
-        for pause in LOOKS {
-            sleep(pause).await;
-            match rest.cron(&made.metadata.id).await {
+        let created = rest.create_cron(&self.client.prefixed(&self.workflow), &cron).await.map_err(with_kind)?;
+        let id = created.metadata.id;
+        for interval in CHECK_INTERVALS {
+            sleep(interval).await;
+            match rest.cron(id).await {
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {
-                    let text = format!("the server has dropped the cron: it cannot read {:?}", cron.cron_expression);
-                    return Err(Error::new(ErrorKind::Rejected, text).unsent());
+                    let text = format!("the server deleted the cron: it cannot parse {:?}", cron.cron_expression);
+                    return Err(Error::new(ErrorKind::Rejected, text).without_side_effects());
                 }
-                Err(error) => return Err(error.after_the_act()),
+                Err(error) => return Err(error.with_possible_side_effects()),
             }
         }
-        Ok(CronHandle {
-            id: convert::id(&made.metadata.id)?,
-            client: self.client,
-            mark: Some(mark),
-            output: PhantomData,
-        })
+        Ok(CronHandle { id, client: self.client, key: Some(key), output: PhantomData })
     }
 }
 
-fn check(name: &str, expression: &str) -> Result<()> {
-    if name.is_empty() || name.contains('\0') {
-        return Err(Error::invalid("cron name", format_args!("found {name:?}, accepted: a text without U+0000")));
-    }
-    // Which time zones there are, the server knows.
-    Schedule::parse(expression).map(drop).map_err(|Problem(problem)| {
-        Error::invalid("cron expression", format_args!("{problem} (in {:?})", excerpt(expression)))
-    })
-}
-
-fn refusal(error: Error) -> Error {
+/// Sets the kind of an error that the server distinguishes only by its text.
+fn with_kind(error: Error) -> Error {
     let text = error.to_string();
     if text.contains("already exists") {
         error.with_kind(ErrorKind::AlreadyExists)
@@ -163,133 +152,118 @@ fn refusal(error: Error) -> Error {
     }
 }
 
-/// A cron, and the type of what its runs end with. Cheap to clone; dropping it does nothing to the cron.
+/// A handle to a cron, with the type of its runs' outputs. It is cheap to clone. Dropping it does not affect the cron.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, id: hatchet::model::CronId) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let cron = hatchet.cron_handle(id);
+/// println!("{} runs", cron.runs(Window::all()).await?.count().await?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct CronHandle<O = Value> {
     client: Client,
     id: CronId,
-    /// Of one that this handle's client made.
-    mark: Option<String>,
+    /// The correlation key, if this client created the cron.
+    key: Option<String>,
     output: PhantomData<fn() -> O>,
 }
 
-/// All that is known about a cron.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct CronDetails {
-    /// The cron.
-    pub id: CronId,
-    /// Its name; empty for one of a definition.
-    pub name: String,
-    /// When it starts a run.
-    pub expression: String,
-    /// Whether it does so at present.
-    pub enabled: bool,
-    /// Whether it belongs to a definition: then each version creates it again, with another id.
-    pub defined: bool,
-    /// Its workflow.
-    pub workflow: WorkflowId,
-    /// The workflow's name, without the namespace.
-    pub workflow_name: String,
-    /// What its runs are started with.
-    pub input: Payload,
-    /// The user's metadata.
-    pub metadata: BTreeMap<String, Value>,
-    /// The keys that this crate added.
-    pub engine_metadata: BTreeMap<String, Value>,
-    /// How urgent its runs are.
-    pub priority: Option<Priority>,
-    /// When it was made, by the engine's clock.
-    pub created_at: Option<DateTime<Utc>>,
-}
-
 impl<O> CronHandle<O> {
-    /// The cron's id.
+    /// Returns the id of the cron.
     pub fn id(&self) -> CronId {
         self.id
     }
 
-    /// The client that it is asked through.
+    /// Returns the client of this handle.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// When it starts runs, with what, and whether it does at present.
+    /// Returns a handle to the same cron with another output type. Nothing is sent.
+    pub fn typed<T>(self) -> CronHandle<T> {
+        CronHandle { client: self.client, id: self.id, key: self.key, output: PhantomData }
+    }
+
+    /// Fetches the details of the cron.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
+    /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn details(&self) -> Result<CronDetails> {
-        details(&self.client, self.client.rpc().rest.cron(&self.id.to_string()).await?)
+        Ok(details(&self.client, self.client.rpc().rest.cron(self.id).await?))
     }
 
-    /// The runs that it has started, of a window of time.
+    /// Returns a query for the runs that the cron has started and that were created in a time window.
     ///
-    /// Of a cron that this crate did not make, those of its workflow that name its expression and its name.
+    /// For a cron of another SDK, these are the runs of its workflow with the cron's name and expression.
     ///
     /// # Errors
-    /// Of a handle that was made from an id: as [`details`](Self::details).
+    /// If this client did not create the cron, the errors of [`details`](Self::details).
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn runs(&self, window: Window) -> Result<RunQuery> {
-        if let Some(mark) = &self.mark {
-            return Ok(mark::runs(&self.client, window, mark::CRON, mark));
+        if let Some(key) = &self.key {
+            return Ok(correlation::runs(&self.client, window, correlation::CRON, key));
         }
         let details = self.details().await?;
-        Ok(match mark::of(&details.engine_metadata, mark::CRON) {
-            Some(mark) => mark::runs(&self.client, window, mark::CRON, &mark),
-            None => named(&self.client, window, &details),
+        Ok(match correlation::key_of(&details.engine_metadata, correlation::CRON) {
+            Some(key) => correlation::runs(&self.client, window, correlation::CRON, &key),
+            None => runs_by_name(&self.client, window, &details),
         })
     }
 
-    /// Lets it start no more runs until it is resumed.
+    /// Pauses the cron: it starts no runs until it is resumed.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
+    /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been paused.
     pub async fn pause(&self) -> Result<()> {
-        self.client.rpc().rest.enable_cron(&self.id.to_string(), false).await
+        self.client.rpc().rest.enable_cron(self.id, false).await
     }
 
-    /// Lets it start runs again, from the next time on that its expression names.
+    /// Resumes the cron. The next run starts at the next time of the expression.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
+    /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been resumed.
     pub async fn resume(&self) -> Result<()> {
-        self.client.rpc().rest.enable_cron(&self.id.to_string(), true).await
+        self.client.rpc().rest.enable_cron(self.id, true).await
     }
 
-    /// Deletes it. Its runs stay.
+    /// Deletes the cron. Its runs are not deleted.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if it does not exist (any more).
+    /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been deleted.
     pub async fn delete(&self) -> Result<()> {
-        self.client.rpc().rest.delete_cron(&self.id.to_string()).await
+        self.client.rpc().rest.delete_cron(self.id).await
     }
 }
 
-/// The runs that name a cron.
-fn named(client: &Client, window: Window, cron: &CronDetails) -> RunQuery {
-    let filter = crate::model::RunFilter::new(window)
+/// The runs with the name and the expression of a cron.
+fn runs_by_name(client: &Client, window: Window, cron: &CronDetails) -> RunQuery {
+    let filter = RunFilter::new(window)
         .workflow(&cron.workflow_name)
         .own_metadata("hatchet__cron_expression", &cron.expression)
-        .own_metadata("hatchet__cron_name", &cron.name);
+        .own_metadata("hatchet__cron_name", cron.name.as_deref().unwrap_or_default());
     client.runs(filter)
 }
 
 impl<O> Clone for CronHandle<O> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), id: self.id, mark: self.mark.clone(), output: PhantomData }
+        Self { client: self.client.clone(), id: self.id, key: self.key.clone(), output: PhantomData }
     }
 }
 
@@ -299,22 +273,22 @@ impl<O> fmt::Debug for CronHandle<O> {
     }
 }
 
-pub(super) fn details(client: &Client, row: CronRow) -> Result<CronDetails> {
+pub(super) fn details(client: &Client, row: CronRow) -> CronDetails {
     let (user, engine) = metadata::split(row.additional_metadata.unwrap_or_default());
-    Ok(CronDetails {
-        id: convert::id(&row.metadata.id)?,
-        name: row.name,
+    CronDetails {
+        id: row.metadata.id,
+        name: Some(row.name).filter(|name| !name.is_empty()),
         expression: row.cron,
-        enabled: row.enabled,
-        defined: row.method == "DEFAULT",
-        workflow: convert::id(&row.workflow_id)?,
+        is_enabled: row.enabled,
+        from_definition: row.method == "DEFAULT",
+        workflow_id: row.workflow_id,
         workflow_name: client.unprefixed(&row.workflow_name),
-        input: convert::rest::input(row.input.as_deref()),
+        input: rest_input(row.input.as_deref()),
         metadata: user,
         engine_metadata: engine,
         priority: row.priority.and_then(|number| Priority::try_from(number).ok()),
         created_at: row.metadata.created_at,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -322,23 +296,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_seen_to_be_wrong_is_not_sent() {
-        assert!(check("a", "0 9 * * *").is_ok() && check("a", "@hourly").is_ok());
-        assert!(check("a", "TZ=Europe/Oslo 0 9 * * *").is_ok(), "the server knows the zones");
-        for (name, expression, text) in [
-            ("", "* * * * *", "invalid cron name: found \"\""),
-            ("a", "not a cron", "invalid cron expression: found 3 fields, accepted: 5, or 6"),
-            ("a", "", "invalid cron expression: found 0 fields"),
-            ("a", "TZ=Europe/Oslo 0 9 * * 7", "invalid cron expression: found \"7\" as its weekday, accepted: 0 to 6"),
-        ] {
-            let error = check(name, expression).unwrap_err();
-            assert!(error.to_string().starts_with(text) && error.never_reached_server(), "{error}");
-        }
-    }
-
-    #[test]
     fn refusals_have_a_kind() {
-        let kind = |text: &str| refusal(Error::new(ErrorKind::Rejected, text)).kind();
+        let kind = |text: &str| with_kind(Error::new(ErrorKind::Rejected, text)).kind();
         assert_eq!(kind("cron trigger with that name-expression pair already exists"), ErrorKind::AlreadyExists);
         assert_eq!(kind("workflow not found"), ErrorKind::WorkflowNotFound);
         assert_eq!(kind("error creating cron trigger"), ErrorKind::Rejected);

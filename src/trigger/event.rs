@@ -1,65 +1,51 @@
 //! Events that were pushed.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::list::StatusCounts;
-use crate::model::{EventId, Payload, RunId, RunStatus, convert, metadata};
-use crate::rpc::trigger_types;
+use crate::model::{EventDetails, EventId, RunStatus, StatusCounts, metadata};
+use crate::rpc::convert::rest_input;
+use crate::rpc::convert::rest_trigger::Event;
 use crate::run::RunHandle;
+use crate::transport::Polling;
 
-/// How long the server's history is waited for: it lags by a tenth of a second, and under load by up to eight.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The same for an event that this client did not push just now.
-const SHORT_PATIENCE: Duration = Duration::from_secs(1);
-/// An event is shown before its runs are, and those one after the other.
-const QUIET: Duration = Duration::from_millis(300);
-/// How long runs are waited for when there are none.
-const NONE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait for an event that this client pushed. The server's history usually lags by a tenth of a second, under load by up
+/// to eight seconds.
+const PUSHED_EVENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for any other event.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// For how long the number of runs must not change. The server shows an event before its runs, and the runs one after the other.
+const STABLE_FOR: Duration = Duration::from_millis(300);
+/// How long to wait for runs if there are none.
+const NO_RUNS_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// An event, by its id. Cheap to clone.
+/// A handle to an event. It is cheap to clone.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, id: hatchet::model::EventId) -> hatchet::Result<()> {
+/// let event = hatchet.event_handle(id);
+/// for run in event.runs().await? {
+///     println!("{} {}", run.id(), run.outcome().await?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct EventHandle {
     client: Client,
     id: EventId,
-    /// Of one that this client pushed: without the namespace.
+    /// The key without the namespace, if this client pushed the event.
     key: Option<String>,
 }
 
-/// All that is known about an event.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct EventDetails {
-    /// The event.
-    pub id: EventId,
-    /// Its key, without the namespace.
-    pub key: String,
-    /// What it carries.
-    pub payload: Payload,
-    /// The user's metadata.
-    pub metadata: BTreeMap<String, Value>,
-    /// The keys that this crate and others added.
-    pub engine_metadata: BTreeMap<String, Value>,
-    /// Which filters were tried, if it said so.
-    pub scope: Option<String>,
-    /// When the engine took it in, by the engine's clock.
-    pub seen_at: Option<DateTime<Utc>>,
-    /// The runs that it started, in no order.
-    pub runs: Vec<RunId>,
-    /// How many of those are in each state. Timed-out runs are among the failed ones.
-    pub counts: StatusCounts,
-}
-
 impl Client {
-    /// A handle on an event that was pushed before. No round trip: whether it exists, shows when it is asked for something.
+    /// Returns a handle to an existing event. Nothing is sent, so the event is not verified to exist: the methods of the handle report a
+    /// missing event.
     pub fn event_handle(&self, id: EventId) -> EventHandle {
         EventHandle { client: self.clone(), id, key: None }
     }
@@ -70,24 +56,24 @@ impl EventHandle {
         Self { client, id, key: Some(key) }
     }
 
-    /// The event's id.
+    /// Returns the id of the event.
     pub fn id(&self) -> EventId {
         self.id
     }
 
-    /// Its key, without the namespace, if this client pushed it; else it is in the [`details`](Self::details).
+    /// Returns the key without the namespace, if this client pushed the event. Otherwise it is in the [`details`](Self::details).
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// The client that it is asked through.
+    /// Returns the client of this handle.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// All that is known about the event now: key, payload, metadata, runs and how they stand.
+    /// Fetches the details of the event: key, payload, metadata, and its runs with their statuses.
     ///
-    /// The server's history has an event a tenth of a second after it was pushed; that is waited for. Its runs come a moment
+    /// The server's history contains an event about a tenth of a second after it was pushed. The method waits for it. The runs appear
     /// later: [`runs`](Self::runs) waits for them.
     ///
     /// # Errors
@@ -96,28 +82,29 @@ impl EventHandle {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn details(&self) -> Result<EventDetails> {
-        let patience = if self.key.is_some() { PATIENCE } else { SHORT_PATIENCE };
-        let deadline = Instant::now() + patience;
+        let timeout = if self.key.is_some() { PUSHED_EVENT_TIMEOUT } else { EVENT_TIMEOUT };
+        let mut polling = Polling::every(POLL_INTERVAL, Instant::now() + timeout);
         loop {
-            match self.client.rpc().rest.event(&self.id.to_string()).await {
-                Ok(event) => return details(&self.client, event),
-                Err(error) if error.is_not_found() && Instant::now() < deadline => sleep(PAUSE).await,
+            match self.client.rpc().rest.event(self.id).await {
+                Ok(event) => return Ok(details(&self.client, event)),
                 Err(error) if error.is_not_found() => {
-                    let text = format!("the server has no event {}", self.id);
-                    return Err(Error::new(ErrorKind::NotFound, text).with_source(error));
+                    if !polling.again().await {
+                        let text = format!("the server has no event {}", self.id);
+                        return Err(Error::new(ErrorKind::NotFound, text).with_source(error));
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// The runs that the event has started: none if nobody listens to it.
+    /// Returns the runs that the event has started. Empty if no workflow listens to it.
     ///
-    /// Waits until the server's history has the event, and then until no more runs of it appear for a moment. A history that
-    /// is seconds behind can show fewer.
+    /// The method waits until the server's history contains the event, and then until the number of its runs has not changed for a
+    /// moment. If the history lags by seconds, runs may be missing.
     ///
     /// # Errors
-    /// As [`details`](Self::details).
+    /// The errors of [`details`](Self::details).
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -125,11 +112,11 @@ impl EventHandle {
         let mut runs = self.details().await?.runs;
         let mut since = Instant::now();
         loop {
-            let quiet = if runs.is_empty() { NONE } else { QUIET };
-            if since.elapsed() >= quiet {
+            let stable_for = if runs.is_empty() { NO_RUNS_TIMEOUT } else { STABLE_FOR };
+            if since.elapsed() >= stable_for {
                 return Ok(runs.into_iter().map(|run| self.client.run_handle(run)).collect());
             }
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
             let now = self.details().await?.runs;
             if now.len() != runs.len() {
                 (runs, since) = (now, Instant::now());
@@ -144,25 +131,25 @@ impl fmt::Debug for EventHandle {
     }
 }
 
-fn details(client: &Client, event: trigger_types::Event) -> Result<EventDetails> {
+fn details(client: &Client, event: Event) -> EventDetails {
     let (user, engine) = metadata::split(event.additional_metadata.unwrap_or_default());
     let runs = event.triggered_runs.unwrap_or_default();
     let counts = event.workflow_run_summary;
-    Ok(EventDetails {
-        id: convert::id(&event.metadata.id)?,
+    EventDetails {
+        id: event.metadata.id,
         key: client.unprefixed(&event.key),
-        payload: convert::rest::input(event.payload.as_deref()),
+        payload: rest_input(event.payload.as_deref()),
         metadata: user,
         engine_metadata: engine,
         scope: event.scope,
-        seen_at: event.seen_at.or(event.metadata.created_at),
-        runs: runs.iter().map(|run| convert::id(&run.workflow_run_id)).collect::<Result<_>>()?,
-        counts: StatusCounts::of([
+        created_at: event.seen_at.or(event.metadata.created_at),
+        runs: runs.iter().map(|run| run.workflow_run_id).collect(),
+        counts: StatusCounts::new([
             (RunStatus::Queued, counts.queued),
             (RunStatus::Running, counts.running),
             (RunStatus::Completed, counts.succeeded),
             (RunStatus::Failed, counts.failed),
             (RunStatus::Cancelled, counts.cancelled),
         ]),
-    })
+    }
 }

@@ -6,55 +6,55 @@ use tokio::time::Instant;
 use super::event::EventHandle;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Priority;
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
-use crate::model::{Priority, convert};
-use crate::rpc::grpc_types::NewEvent;
-use crate::run::{Took, all_failed, fits, in_chunks, watch_tag};
+use crate::rpc::convert::NewEvent;
+use crate::run::{Took, all_failed, batched, fits};
 
 impl Client {
-    /// Prepares an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to its key starts a run with the
-    /// payload as its input, so it must be written as a JSON object.
+    /// Prepares an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to the key starts a run with the payload as
+    /// its input, so the payload must serialize to a JSON object.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
     /// # #[derive(serde::Serialize)]
     /// # struct Order { id: String }
     /// let order = Order { id: "o-1".into() };
-    /// let event = hatchet.push_event("order:created", &order).metadata("tenant", "acme").send().await?;
+    /// let event = hatchet.push("order:created", &order).metadata("tenant", "acme").send().await?;
     /// for run in event.runs().await? {
-    ///     println!("{} has started {}", event.id(), run.id());
+    ///     println!("event {} started run {}", event.id(), run.id());
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub fn push_event<T: Serialize + ?Sized>(&self, key: impl Into<String>, payload: &T) -> EventBuilder {
+    pub fn push<T: Serialize + ?Sized>(&self, key: impl Into<String>, payload: &T) -> EventBuilder {
         EventBuilder { common: Common::new(self, key.into()), payload: encode_input("payload", payload) }
     }
 
-    /// Prepares many events of one key; [`send`](EventsBuilder::send) sends them.
+    /// Prepares many events of one key; [`send`](EventManyBuilder::send) sends them.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
     /// let readings = (0..5000).map(|n| serde_json::json!({ "reading": n }));
-    /// for event in hatchet.push_events("sensor:reading", readings).send().await? {
+    /// for event in hatchet.push_many("sensor:reading", readings).send().await? {
     ///     println!("{}", event?.id());
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub fn push_events<T: Serialize>(
+    pub fn push_many<T: Serialize>(
         &self,
         key: impl Into<String>,
         payloads: impl IntoIterator<Item = T>,
-    ) -> EventsBuilder {
+    ) -> EventManyBuilder {
         let payloads =
             payloads.into_iter().enumerate().map(|(at, payload)| encode_input(&format!("payload {at}"), &payload));
-        EventsBuilder { common: Common::new(self, key.into()), payloads: payloads.collect() }
+        EventManyBuilder { common: Common::new(self, key.into()), payloads: payloads.collect() }
     }
 }
 
-/// What one event and many of them have in common.
+/// The options that one event and many events have in common.
 #[derive(Debug)]
 struct Common {
     client: Client,
@@ -69,60 +69,44 @@ impl Common {
         Self { client: client.clone(), key, metadata: Metadata::default(), priority: None, scope: None }
     }
 
-    /// The event without a payload, checked.
+    /// Checks the options, and returns the event without its payload.
     fn event(&self) -> Result<NewEvent> {
         check(&self.key, self.scope.as_deref())?;
         self.metadata.check()?;
         let mut metadata = self.metadata.clone();
-        // Its runs inherit it, so that this client's stream tells of them.
-        let (key, value) = watch_tag(&self.client);
+        // The runs inherit the tag, so that this client's subscription reports on them.
+        let (key, value) = self.client.feed().tag().clone();
         metadata.insert(key, value.into());
         let priority = self.priority.map(Priority::number);
         Ok(NewEvent::new(self.client.prefixed(&self.key), metadata.encode()?, priority, self.scope.clone()))
     }
 }
 
-/// An empty key is taken by one call of the server and refused by the other.
+/// One of the server's two calls accepts an empty key, and the other does not.
 fn check(key: &str, scope: Option<&str>) -> Result<()> {
     for (field, text) in [("event key", Some(key)), ("event scope", scope)] {
         if text.is_some_and(|text| text.contains('\0')) {
             return Err(Error::invalid(
                 field,
-                "found the character U+0000, accepted: all other characters, as the engine cannot store it",
+                "expected a string without U+0000, got one with it: the engine cannot store it",
             ));
         }
     }
     if key.is_empty() {
-        return Err(Error::invalid("event key", "found an empty text, accepted: one or more characters"));
+        return Err(Error::invalid("event key", "expected at least one character, got an empty string"));
     }
     Ok(())
 }
 
-macro_rules! event_options {
-    () => {
-        /// Tags the event and the runs that it starts. Keys must not be empty, have no colon, and not begin with `hatchet__`,
-        /// `hatchet_rs__` or be `traceparent`.
-        pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-            self.common.metadata.insert(key.into(), value.into().into());
-            self
-        }
-
-        /// How urgent the runs are. Without it, each workflow's default priority holds.
-        pub fn priority(mut self, priority: Priority) -> Self {
-            self.common.priority = Some(priority);
-            self
-        }
-
-        /// Which filters are tried. A workflow that has filters is started only by events with a scope that one of them has; one
-        /// that has none, by any.
-        pub fn scope(mut self, scope: impl Into<String>) -> Self {
-            self.common.scope = Some(scope.into());
-            self
-        }
-    };
-}
-
-/// An event that is about to be sent.
+/// An event that is about to be sent; see [`Client::push`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// let payload = serde_json::json!({ "id": "o-1" });
+/// let event = hatchet.push("order:created", &payload).scope("oslo").send().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is sent before `send`"]
 pub struct EventBuilder {
@@ -131,41 +115,85 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    event_options!();
+    /// Adds a tag to the event and the runs that it starts. Keys must not be empty, must not contain a colon, must not begin with
+    /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.common.metadata.insert(key.into(), value.into().into());
+        self
+    }
 
-    /// Sends the event. Its runs have often begun before this returns; nobody has to listen to it.
+    /// Sets the priority of the runs. The default is the default priority of each workflow.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.common.priority = Some(priority);
+        self
+    }
+
+    /// Sets the scope, which selects the filters. A workflow with filters starts a run only if one of them has this scope. Workflows
+    /// without filters ignore it.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.common.scope = Some(scope.into());
+        self
+    }
+
+    /// Sends the event. Its runs may start before this method returns. It is not an error if no workflow listens to the key.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other,
-    /// ask [`never_reached_server`](Error::never_reached_server): if it is `false`, the event may have been accepted. It is not
-    /// sent again by itself.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For all other errors,
+    /// the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`. The event is not
+    /// sent again then.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.
     pub async fn send(self) -> Result<EventHandle> {
         let event = self.common.event()?.with_payload(self.payload?);
         let id = self.common.client.rpc().events.push(event).await?;
-        Ok(EventHandle::pushed(self.common.client, convert::id(&id)?, self.common.key))
+        Ok(EventHandle::pushed(self.common.client, id, self.common.key))
     }
 }
 
-/// Many events that are about to be sent.
+/// Many events that are about to be sent; see [`Client::push_many`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// let payloads = [serde_json::json!({ "id": "o-1" }), serde_json::json!({ "id": "o-2" })];
+/// let events = hatchet.push_many("order:created", payloads).metadata("tenant", "acme").send().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is sent before `send`"]
-pub struct EventsBuilder {
+pub struct EventManyBuilder {
     common: Common,
     payloads: Vec<Result<String>>,
 }
 
-impl EventsBuilder {
-    event_options!();
+impl EventManyBuilder {
+    /// Adds a tag to the event and the runs that it starts. Keys must not be empty, must not contain a colon, must not begin with
+    /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.common.metadata.insert(key.into(), value.into().into());
+        self
+    }
+
+    /// Sets the priority of the runs. The default is the default priority of each workflow.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.common.priority = Some(priority);
+        self
+    }
+
+    /// Sets the scope, which selects the filters. A workflow with filters starts a run only if one of them has this scope. Workflows
+    /// without filters ignore it.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.common.scope = Some(scope.into());
+        self
+    }
 
     /// Sends the events, and returns one result for each payload, in the order of the payloads.
     ///
     /// The events are sent in sequential calls of at most 1000 events and at most the maximum message size. If the server is slow, the
-    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::ConfigBuilder::rpc_timeout). A payload that
+    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::config::ConfigBuilder::rpc_timeout). A payload that
     /// cannot be sent is an error in its result and does not affect the other events. If a call fails, all of its events have that
-    /// error; [`never_reached_server`](Error::never_reached_server) reports whether they may have been accepted.
+    /// error; [`has_no_side_effects`](Error::has_no_side_effects) reports whether they may have been accepted.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for the key, the scope and the metadata, which concern all events.
@@ -189,15 +217,15 @@ impl EventsBuilder {
             took.answered(match answer {
                 Err(error) => all_failed(count, &error),
                 Ok(ids) if ids.len() != count => {
-                    let text = format!("BulkPush was sent {count} events and answered {} ids", ids.len());
+                    let text = format!("the response to BulkPush has {} ids for {count} events", ids.len());
                     all_failed(count, &Error::new(ErrorKind::Server, text))
                 }
                 Ok(ids) => {
                     let handle = |id| EventHandle::pushed(common.client.clone(), id, common.key.clone());
-                    ids.iter().map(|id| convert::id(id).map(handle)).collect()
+                    ids.into_iter().map(|id| id.map(handle)).collect()
                 }
             })
         };
-        Ok(in_chunks(events, limit, common.client.config().rpc_timeout(), call).await)
+        Ok(batched(events, limit, common.client.config().rpc_timeout(), call).await)
     }
 }

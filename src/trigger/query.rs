@@ -1,117 +1,148 @@
-//! Which schedules and crons there are.
+//! Queries for schedules and crons.
 
-use super::cron::{self, CronDetails};
-use super::schedule::{self, ScheduleDetails};
+use super::{cron, schedule};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::model::metadata::check_key;
-use crate::run::WorkflowCache;
+use crate::model::{CronDetails, ScheduleDetails};
 
 impl Client {
-    /// Asks for the schedules that are still to come.
+    /// Prepares a query for the schedules that have not started their runs.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
-    /// for schedule in hatchet.schedules().workflow("remind").list().await? {
-    ///     println!("{} at {}", schedule.id, schedule.at);
+    /// for schedule in hatchet.schedules().workflow("remind").get().await? {
+    ///     println!("{} at {}", schedule.id, schedule.scheduled_at);
     /// }
     /// # Ok(())
     /// # }
     /// ```
     pub fn schedules(&self) -> ScheduleQuery {
-        ScheduleQuery(Asked::new(self))
+        ScheduleQuery { client: self.clone(), filter: Filter::default() }
     }
 
-    /// Asks for the crons there are, those of definitions among them.
+    /// Prepares a query for crons, including those of definitions.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
-    /// for cron in hatchet.crons().workflow("report").list().await? {
-    ///     println!("{} {} {}", cron.name, cron.expression, if cron.enabled { "" } else { "(paused)" });
+    /// for cron in hatchet.crons().workflow("report").get().await? {
+    ///     println!("{} {}", cron.expression, if cron.is_enabled { "" } else { "(paused)" });
     /// }
     /// # Ok(())
     /// # }
     /// ```
     pub fn crons(&self) -> CronQuery {
-        CronQuery(Asked::new(self))
+        CronQuery { client: self.clone(), filter: Filter::default() }
     }
 }
 
-#[derive(Debug, Clone)]
-struct Asked {
-    client: Client,
+/// The options that both queries have in common.
+#[derive(Debug, Clone, Default)]
+struct Filter {
     workflow: Option<String>,
     metadata: Vec<(String, String)>,
 }
 
-impl Asked {
-    fn new(client: &Client) -> Self {
-        Self { client: client.clone(), workflow: None, metadata: Vec::new() }
-    }
-
-    async fn parameters(&self) -> Result<Vec<(&'static str, String)>> {
+impl Filter {
+    async fn parameters(&self, client: &Client) -> Result<Vec<(&'static str, String)>> {
         for (key, value) in &self.metadata {
             check_key(key)?;
+            // The server splits at each colon.
             if value.contains(':') {
-                // The server cuts at each.
-                return Err(Error::invalid(
-                    "filter",
-                    format_args!("found {value:?}, accepted: a value without a colon"),
-                ));
+                return Err(Error::invalid("filter", format_args!("expected a value without a colon, got {value:?}")));
             }
         }
         let mut all: Vec<_> =
             self.metadata.iter().map(|(key, value)| ("additionalMetadata", format!("{key}:{value}"))).collect();
         if let Some(workflow) = &self.workflow {
-            all.push(("workflowId", WorkflowCache::find(&self.client, workflow).await?.to_string()));
+            all.push(("workflowId", client.feed().workflows.id_of(workflow).await?.to_string()));
         }
         Ok(all)
     }
 }
 
-macro_rules! query {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $details:ident, $call:ident, $convert:path) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone)]
-        #[must_use = "nothing is asked before `list`"]
-        pub struct $name(Asked);
-
-        impl $name {
-            #[doc = concat!("Only ", $what, " of this workflow.")]
-            pub fn workflow(mut self, name: impl Into<String>) -> Self {
-                self.0.workflow = Some(name.into());
-                self
-            }
-
-            #[doc = concat!("Only ", $what, " with this tag; given several times, with all of them.")]
-            pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-                self.0.metadata.push((key.into(), value.into()));
-                self
-            }
-
-            /// Asks for all of them, page by page.
-            ///
-            /// # Errors
-            /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound); [`InvalidInput`](crate::ErrorKind::InvalidInput) for a
-            /// tag that the server would misunderstand.
-            ///
-            /// # Cancel safety
-            /// This method is cancel safe: it only reads.
-            pub async fn list(self) -> Result<Vec<$details>> {
-                let parameters = self.0.parameters().await?;
-                let rows = self.0.client.rpc().rest.$call(&parameters).await?;
-                rows.into_iter().map(|row| $convert(&self.0.client, row)).collect()
-            }
-        }
-    };
+/// A query for schedules; see [`Client::schedules`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// let of_acme = hatchet.schedules().metadata("tenant", "acme").get().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is sent before `get`"]
+pub struct ScheduleQuery {
+    client: Client,
+    filter: Filter,
 }
 
-query! {
-    /// A question about schedules.
-    ScheduleQuery, "schedules", ScheduleDetails, schedules, schedule::details
+impl ScheduleQuery {
+    /// Only schedules of this workflow.
+    pub fn workflow(mut self, name: impl Into<String>) -> Self {
+        self.filter.workflow = Some(name.into());
+        self
+    }
+
+    /// Only schedules with this tag. With several tags, schedules must have all of them.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.filter.metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// Returns all matching schedules. They are read page by page.
+    ///
+    /// # Errors
+    /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a tag that the server would misinterpret.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn get(self) -> Result<Vec<ScheduleDetails>> {
+        let parameters = self.filter.parameters(&self.client).await?;
+        let rows = self.client.rpc().rest.schedules(&parameters).await?;
+        Ok(rows.into_iter().map(|row| schedule::details(&self.client, row)).collect())
+    }
 }
 
-query! {
-    /// A question about crons.
-    CronQuery, "crons", CronDetails, crons, cron::details
+/// A query for crons; see [`Client::crons`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// let of_acme = hatchet.crons().metadata("tenant", "acme").get().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is sent before `get`"]
+pub struct CronQuery {
+    client: Client,
+    filter: Filter,
+}
+
+impl CronQuery {
+    /// Only crons of this workflow.
+    pub fn workflow(mut self, name: impl Into<String>) -> Self {
+        self.filter.workflow = Some(name.into());
+        self
+    }
+
+    /// Only crons with this tag. With several tags, crons must have all of them.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.filter.metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// Returns all matching crons. They are read page by page.
+    ///
+    /// # Errors
+    /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a tag that the server would misinterpret.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn get(self) -> Result<Vec<CronDetails>> {
+        let parameters = self.filter.parameters(&self.client).await?;
+        let rows = self.client.rpc().rest.crons(&parameters).await?;
+        Ok(rows.into_iter().map(|row| cron::details(&self.client, row)).collect())
+    }
 }

@@ -1,37 +1,40 @@
-//! Runs at a time.
+//! Schedules: single runs at a time in the future.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::mark;
+use super::correlation;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
-use crate::model::{Payload, Priority, ScheduleId, WorkflowId, convert, metadata};
-use crate::rpc::trigger_types::ScheduleRow;
+use crate::model::{Priority, ScheduleDetails, ScheduleId, metadata};
+use crate::observe::if_found;
+use crate::rpc::convert::rest_input;
+use crate::rpc::convert::rest_trigger::ScheduleRow;
 use crate::run::{RunHandle, Runnable};
 use crate::time::is_sane;
+use crate::transport::Polling;
 
-/// How long the run of a schedule that is gone is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait for the run of a schedule that the server has deleted.
+const RUN_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Client {
-    /// Prepares a run at a time; [`create`](ScheduleBuilder::create) makes the schedule.
+    /// Prepares a run at a time in the future; [`send`](ScheduleBuilder::send) creates the schedule.
     ///
-    /// A time that has passed starts it at once; the engine looks every few seconds. Times are kept to the millisecond.
+    /// If the time has passed, the run starts immediately. The engine checks schedules every few seconds. Times are stored in
+    /// milliseconds.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
     /// let morning = "2027-01-01T09:00:00Z".parse().expect("a time");
-    /// let schedule = hatchet.schedule(&remind, &(), morning).metadata("tenant", "acme").create().await?;
+    /// let schedule = hatchet.schedule(&remind, &(), morning).metadata("tenant", "acme").send().await?;
     /// schedule.delete().await?;
     /// # Ok(())
     /// # }
@@ -53,16 +56,26 @@ impl Client {
         }
     }
 
-    /// A handle on a schedule that was made before. No round trip: whether it is still to come, shows when it is asked for
-    /// something.
-    pub fn schedule_handle<O>(&self, id: ScheduleId) -> ScheduleHandle<O> {
-        ScheduleHandle { client: self.clone(), id, made: None, output: PhantomData }
+    /// Returns a handle to an existing schedule. Nothing is sent, so the schedule is not verified to exist: the methods of the handle
+    /// report a missing schedule.
+    pub fn schedule_handle(&self, id: ScheduleId) -> ScheduleHandle {
+        ScheduleHandle { client: self.clone(), id, created: None, output: PhantomData }
     }
 }
 
-/// A schedule that is about to be made.
+/// A schedule that is about to be created; see [`Client::schedule`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// use std::time::{Duration, SystemTime};
+///
+/// let in_an_hour = (SystemTime::now() + Duration::from_secs(3600)).into();
+/// let schedule = hatchet.schedule(&remind, &(), in_an_hour).send().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-#[must_use = "nothing is scheduled before `create`"]
+#[must_use = "nothing is created before `send`"]
 pub struct ScheduleBuilder<O> {
     client: Client,
     workflow: String,
@@ -74,43 +87,42 @@ pub struct ScheduleBuilder<O> {
 }
 
 impl<O> ScheduleBuilder<O> {
-    /// Tags the schedule and its run; see [`RunBuilder::metadata`](crate::RunBuilder::metadata).
+    /// Adds a tag to the schedule and its run; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata).
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// How urgent the run is. Without it, the lowest: the engine does not look at the workflow's default here.
+    /// Sets the priority of the run. The default is the lowest: the engine ignores the workflow's default priority for schedules.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Makes the schedule.
+    /// Creates the schedule.
     ///
-    /// The engine links nothing from a run to its schedule, so the metadata gets a key of this crate, `hatchet__rs_schedule`,
-    /// with a value that no other has. [`run`](ScheduleHandle::run) finds the run by it; it is in the run's
-    /// [`engine_metadata`](crate::RunDetails::engine_metadata).
+    /// The engine does not link the run to its schedule. So the metadata gets an additional key, `hatchet__rs_schedule`, with a unique
+    /// value, by which [`run`](ScheduleHandle::run) finds the run. It is in the run's
+    /// [`engine_metadata`](crate::model::RunDetails::engine_metadata).
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound); [`InvalidInput`](ErrorKind::InvalidInput) and
-    /// [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For any other, ask
-    /// [`never_reached_server`](Error::never_reached_server): if it is `false`, the schedule may have been created.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For all other errors,
+    /// the schedule may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been created.
-    pub async fn create(self) -> Result<ScheduleHandle<O>> {
+    pub async fn send(self) -> Result<ScheduleHandle<O>> {
         check(self.at)?;
-        let mark = mark::fresh();
-        let (input, metadata) = (self.input?, mark::encode(&self.metadata, mark::SCHEDULE, &mark)?);
+        let key = correlation::new_key();
+        let (input, metadata) = (self.input?, correlation::encode(&self.metadata, correlation::SCHEDULE, &key)?);
         let (name, now) = (self.client.prefixed(&self.workflow), self.client.clock().now());
-        let priority = self.priority.map(Priority::number);
-        let made = self.client.rpc().workflows.schedule(name, self.at, input, metadata, priority).await;
-        let id = made.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).unsent(),
+        let created = self.client.rpc().workflows.schedule(name, self.at, input, metadata, self.priority).await;
+        let id = created.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).without_side_effects(),
             _ => error,
         })?;
-        Ok(ScheduleHandle { id: convert::id(&id)?, client: self.client, made: Some((mark, now)), output: PhantomData })
+        Ok(ScheduleHandle { id, client: self.client, created: Some((key, now)), output: PhantomData })
     }
 }
 
@@ -118,149 +130,135 @@ fn check(at: DateTime<Utc>) -> Result<()> {
     if is_sane(&at) {
         return Ok(());
     }
-    Err(Error::invalid("schedule", format_args!("found the time {at}, accepted: years 1 to 9999")))
+    Err(Error::invalid("schedule", format_args!("expected a time in the years 1 to 9999, got {at}")))
 }
 
-/// A schedule, and the type of what its run ends with. Cheap to clone; dropping it does nothing to the schedule.
+/// A handle to a schedule, with the type of its run's output. It is cheap to clone. Dropping it does not affect the schedule.
 ///
-/// As soon as its time has come, the engine forgets the schedule.
+/// The engine deletes a schedule when it starts the run.
+///
+/// ```no_run
+/// # async fn example(schedule: hatchet::handle::ScheduleHandle<String>) -> hatchet::Result<()> {
+/// match schedule.run().await? {
+///     Some(run) => println!("started: {}", run.result().await?),
+///     None => println!("scheduled at {}", schedule.details().await?.scheduled_at),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct ScheduleHandle<O = Value> {
     client: Client,
     id: ScheduleId,
-    /// The mark of one that this handle's client made, and when it did.
-    made: Option<(String, DateTime<Utc>)>,
+    /// The correlation key and the time, if this client created the schedule.
+    created: Option<(String, DateTime<Utc>)>,
     output: PhantomData<fn() -> O>,
 }
 
-/// All that is known about a schedule.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ScheduleDetails {
-    /// The schedule.
-    pub id: ScheduleId,
-    /// Its workflow.
-    pub workflow: WorkflowId,
-    /// The workflow's name, without the namespace.
-    pub workflow_name: String,
-    /// When the run is to be started.
-    pub at: DateTime<Utc>,
-    /// What it is to be started with.
-    pub input: Payload,
-    /// The user's metadata.
-    pub metadata: BTreeMap<String, Value>,
-    /// The keys that this crate added.
-    pub engine_metadata: BTreeMap<String, Value>,
-    /// How urgent the run will be.
-    pub priority: Option<Priority>,
-    /// When the schedule was made, by the engine's clock.
-    pub created_at: Option<DateTime<Utc>>,
-}
-
 impl<O> ScheduleHandle<O> {
-    /// The schedule's id. It is not the id of its run.
+    /// Returns the id of the schedule. The run has another id.
     pub fn id(&self) -> ScheduleId {
         self.id
     }
 
-    /// The client that it is asked through.
+    /// Returns the client of this handle.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// What its run is known by: the [`key`](crate::ScheduleTrigger::key) of the run's trigger. None for a handle that was made
-    /// from an id.
-    pub fn key(&self) -> Option<&str> {
-        self.made.as_ref().map(|(mark, _)| mark.as_str())
+    /// Returns a handle to the same schedule with another output type. Nothing is sent.
+    pub fn typed<T>(self) -> ScheduleHandle<T> {
+        ScheduleHandle { client: self.client, id: self.id, created: self.created, output: PhantomData }
     }
 
-    /// When it is to start its run, with what, and who made it.
+    /// Returns the correlation key of the schedule, which is also the [`key`](crate::model::ScheduleTrigger::key) of the run's trigger. `None`
+    /// for a handle that was created from an id.
+    pub fn key(&self) -> Option<&str> {
+        self.created.as_ref().map(|(key, _)| key.as_str())
+    }
+
+    /// Fetches the details of the schedule.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if it has started its run, or was deleted.
+    /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn details(&self) -> Result<ScheduleDetails> {
-        details(
-            &self.client,
-            self.client.rpc().rest.schedule(&self.id.to_string()).await.map_err(|error| self.gone(error))?,
-        )
+        let row = self.client.rpc().rest.schedule(self.id).await.map_err(|error| self.not_found(error))?;
+        Ok(details(&self.client, row))
     }
 
-    /// Moves it to another time.
+    /// Moves the schedule to another time.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if it has started its run, or was deleted.
+    /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been moved.
     pub async fn reschedule(&self, at: DateTime<Utc>) -> Result<ScheduleDetails> {
         check(at)?;
-        // In UTC: of any other zone the server keeps the digits and drops the rest.
+        // In UTC, because the server ignores other zones.
         let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
-        let moved = self.client.rpc().rest.reschedule(&self.id.to_string(), &at).await;
-        details(&self.client, moved.map_err(|error| self.gone(error))?)
+        let moved = self.client.rpc().rest.reschedule(self.id, &at).await;
+        Ok(details(&self.client, moved.map_err(|error| self.not_found(error))?))
     }
 
-    /// Deletes the schedule. Succeeds if it is already gone; [`run`](Self::run) reports whether it has started its run.
+    /// Deletes the schedule. Succeeds if it does not exist; [`run`](Self::run) reports whether it has started its run.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Only errors of the call.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been deleted.
     pub async fn delete(&self) -> Result<()> {
-        self.client.rpc().rest.delete_schedule(&self.id.to_string()).await
+        self.client.rpc().rest.delete_schedule(self.id).await
     }
 
-    /// The run that it has started; none before its time, and none if it was deleted.
+    /// Returns the run that the schedule has started. `None` if the time has not come, or if the schedule was deleted.
     ///
-    /// A run whose schedule is gone is waited for, up to ten seconds: under load, the server's history lags by up to eight.
+    /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the server's history lags by up to
+    /// eight seconds under load.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) for a handle that was made from an id, when the schedule is gone: then nothing leads
-    /// to its run. Keep the handle, or look for a metadata tag of your own.
+    /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists: then its run cannot
+    /// be found. Keep the handle, or search by a metadata tag.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn run(&self) -> Result<Option<RunHandle<O>>> {
-        let Some((mark, made)) = &self.made else {
-            // Only as long as the schedule is there does it tell; and then it has not started its run.
+        let Some((key, created_at)) = &self.created else {
+            // A schedule that exists has not started its run.
             return self.details().await.map(|_| None);
         };
-        let query = mark::runs(&self.client, mark::since(*made), mark::SCHEDULE, mark);
-        let mut deadline = None;
+        let query = correlation::runs(&self.client, correlation::since(*created_at), correlation::SCHEDULE, key);
+        let mut polling = None;
         loop {
             if let Some(run) = query.newest().await? {
-                return Ok(Some(self.client.run_handle(run.id)));
+                return Ok(Some(self.client.run_handle(run.id).typed()));
             }
-            let deadline = match deadline {
-                Some(deadline) => deadline,
-                None => match self.client.rpc().rest.schedule(&self.id.to_string()).await {
-                    Ok(_) => return Ok(None),
-                    Err(error) if error.is_not_found() => *deadline.insert(Instant::now() + PATIENCE),
-                    Err(error) => return Err(error),
-                },
+            let polling = match &mut polling {
+                Some(polling) => polling,
+                None if if_found(self.client.rpc().rest.schedule(self.id).await)?.is_some() => return Ok(None),
+                none => none.insert(Polling::every(POLL_INTERVAL, Instant::now() + RUN_TIMEOUT)),
             };
-            if Instant::now() >= deadline {
+            if !polling.again().await {
                 return Ok(None);
             }
-            sleep(PAUSE).await;
         }
     }
 
-    fn gone(&self, error: Error) -> Error {
+    fn not_found(&self, error: Error) -> Error {
         if !error.is_not_found() {
             return error;
         }
         let text = format!("the server has no schedule {}: it has started its run, or was deleted", self.id);
-        Error::new(ErrorKind::NotFound, text).with_source(error).unsent()
+        Error::new(ErrorKind::NotFound, text).with_source(error).without_side_effects()
     }
 }
 
 impl<O> Clone for ScheduleHandle<O> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), id: self.id, made: self.made.clone(), output: PhantomData }
+        Self { client: self.client.clone(), id: self.id, created: self.created.clone(), output: PhantomData }
     }
 }
 
@@ -270,17 +268,17 @@ impl<O> fmt::Debug for ScheduleHandle<O> {
     }
 }
 
-pub(super) fn details(client: &Client, row: ScheduleRow) -> Result<ScheduleDetails> {
+pub(super) fn details(client: &Client, row: ScheduleRow) -> ScheduleDetails {
     let (user, engine) = metadata::split(row.additional_metadata.unwrap_or_default());
-    Ok(ScheduleDetails {
-        id: convert::id(&row.metadata.id)?,
-        workflow: convert::id(&row.workflow_id)?,
+    ScheduleDetails {
+        id: row.metadata.id,
+        workflow_id: row.workflow_id,
         workflow_name: client.unprefixed(&row.workflow_name),
-        at: row.trigger_at,
-        input: convert::rest::input(row.input.as_deref()),
+        scheduled_at: row.trigger_at,
+        input: rest_input(row.input.as_deref()),
         metadata: user,
         engine_metadata: engine,
         priority: row.priority.and_then(|number| Priority::try_from(number).ok()),
         created_at: row.metadata.created_at,
-    })
+    }
 }

@@ -1,6 +1,6 @@
-//! The states of a run, in order and without gaps.
+//! The status changes of a run, in order and without gaps.
 //!
-//! States are read from the run's history, which contains all of them, so it does not matter when the watch started, or what a stream
+//! Changes are read from the run's history, which contains all of them, so it does not matter when the watch started, or what a stream
 //! has missed. The history is fetched after a notification, and at growing intervals without one, because no notification announces
 //! that a worker has started an attempt.
 
@@ -12,59 +12,28 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep_until};
 
-use super::hints::Listener;
 use super::tracker::Tracker;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{AttemptStatus, Outcome, RunId, RunStatus};
-use crate::run::{Look, RunHandle};
+use crate::feed::Notifications;
+use crate::model::{Change, RunId};
+use crate::observe::RunFetch;
+use crate::run::RunHandle;
 use crate::runtime::{self, Needs};
 
 /// The minimum interval between two fetches: a run that streams chunks causes many notifications.
-const LEAST: Duration = Duration::from_millis(50);
-/// The intervals between fetches without a notification.
-const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(2);
-
-/// A new state of a run or of one of its tasks.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Change {
-    /// The run.
-    pub run: RunId,
-    /// The task of a DAG run that has the new state. `None` if the run itself has it.
-    pub task: Option<String>,
-    /// The attempt and its status. Retries and replays are attempts of a task and of a single-task run. Only replays are attempts of a
-    /// DAG run.
-    pub state: AttemptStatus,
-    /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for the others.
-    pub at: Option<DateTime<Utc>>,
-    /// The error text of a failed attempt.
-    pub error: Option<String>,
-    /// The outcome of the run, in its last change. An attempt that failed and is retried has none.
-    pub outcome: Option<Outcome>,
-}
-
-impl Change {
-    /// The state.
-    pub fn status(&self) -> &RunStatus {
-        &self.state.status
-    }
-
-    /// Whether the run has ended with this change.
-    pub fn is_final(&self) -> bool {
-        self.outcome.is_some()
-    }
-}
+const MIN_FETCH_INTERVAL: Duration = Duration::from_millis(50);
+/// The intervals between fetches without a notification grow from the first to the last.
+const FIRST_POLL_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 impl<O> RunHandle<O> {
-    /// Watches the states of the run: all of them, in order, until the end, including those from before the watch started.
+    /// Watches the status changes of the run: all of them, in order, until the end, including those from before the watch started.
     ///
     /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch.
     ///
@@ -72,7 +41,7 @@ impl<O> RunHandle<O> {
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
     /// let mut changes = run.watch();
     /// while let Some(change) = changes.next().await {
-    ///     println!("{}", change?.state); // RUNNING (attempt 1)
+    ///     println!("{}", change?); // RUNNING (attempt 1)
     /// }
     /// # Ok(())
     /// # }
@@ -94,15 +63,15 @@ pub struct RunWatch {
 impl RunWatch {
     fn new(client: Client, run: RunId, started_at: Option<Instant>, from_attempt: u32) -> Self {
         let stale = Arc::new(AtomicU64::new(0));
-        let fresh = State {
+        let new = State {
             from_attempt,
             started_at,
-            driver: None,
+            poller: None,
             ready: VecDeque::new(),
-            over: false,
+            has_ended: false,
             stale: Arc::clone(&stale),
         };
-        let changes = unfold((client, run, fresh), |(client, run, mut state)| async move {
+        let changes = unfold((client, run, new), |(client, run, mut state)| async move {
             let item = state.next(&client, run).await?;
             Some((item, (client, run, state)))
         })
@@ -140,20 +109,21 @@ impl fmt::Debug for RunWatch {
 }
 
 struct State {
-    /// The attempt whose end is the end.
+    /// The attempt whose end is the end of the watch.
     from_attempt: u32,
-    /// When this client started the run, if it did start it.
+    /// When this client started the run, if it did.
     started_at: Option<Instant>,
-    driver: Option<Driver>,
+    poller: Option<Poller>,
     ready: VecDeque<Change>,
-    over: bool,
+    has_ended: bool,
     stale: Arc<AtomicU64>,
 }
 
-struct Driver {
-    listener: Listener,
+struct Poller {
+    notifications: Notifications,
     tracker: Tracker,
-    pause: Duration,
+    interval: Duration,
+    is_dag: bool,
 }
 
 impl State {
@@ -162,16 +132,16 @@ impl State {
             if let Some(change) = self.ready.pop_front() {
                 return Some(Ok(change));
             }
-            if self.over {
+            if self.has_ended {
                 return None;
             }
-            match self.look(client, run).await {
+            match self.poll(client, run).await {
                 Ok(changes) => {
-                    self.over = changes.last().is_some_and(Change::is_final);
+                    self.has_ended = changes.last().is_some_and(Change::is_final);
                     self.ready.extend(changes);
                 }
                 Err(error) => {
-                    self.over = true;
+                    self.has_ended = true;
                     return Some(Err(error));
                 }
             }
@@ -179,37 +149,44 @@ impl State {
     }
 
     /// Waits for a reason to fetch, and fetches. The first fetch is immediate.
-    async fn look(&mut self, client: &Client, run: RunId) -> Result<Vec<Change>> {
-        match &mut self.driver {
-            None => {
-                runtime::require("a watch", Needs::Timers)?;
-                // Listening begins before the look, so nothing falls between the two.
-                let listener = Listener::of(client, run);
-                self.driver =
-                    Some(Driver { listener, tracker: Tracker::new(run, Arc::clone(&self.stale)), pause: FIRST });
+    async fn poll(&mut self, client: &Client, run: RunId) -> Result<Vec<Change>> {
+        let poller = match &mut self.poller {
+            Some(poller) => {
+                poller.wait().await;
+                poller
             }
-            Some(driver) => driver.wait().await,
-        }
-        let mut details = Look::at(run).patiently().started_at(self.started_at).fetch(client).await?;
+            none => {
+                runtime::require("a watch", Needs::Timers)?;
+                // The subscription starts before the fetch, so nothing falls between the two.
+                none.insert(Poller {
+                    notifications: client.feed().run_events.subscribe(run),
+                    tracker: Tracker::new(run, Arc::clone(&self.stale)),
+                    interval: FIRST_POLL_INTERVAL,
+                    is_dag: false,
+                })
+            }
+        };
+        let fetch = RunFetch::new(run).for_wait().started_at(self.started_at).known_dag(poller.is_dag);
+        let mut details = fetch.fetch(client).await?;
+        poller.is_dag = !details.tasks.is_empty() && !details.is_single_task();
         if !details.has_ended_since(self.from_attempt) {
             details.outcome = None;
         }
-        let Some(driver) = &mut self.driver else { return Ok(Vec::new()) };
-        let changes = driver.tracker.follow(&details);
+        let changes = poller.tracker.update(&details);
         if !changes.is_empty() {
-            driver.pause = FIRST;
+            poller.interval = FIRST_POLL_INTERVAL;
         }
         Ok(changes)
     }
 }
 
-impl Driver {
+impl Poller {
     async fn wait(&mut self) {
-        let looked = Instant::now();
+        let fetched_at = Instant::now();
         tokio::select! {
-            () = self.listener.heard() => self.pause = FIRST,
-            () = sleep_until(looked + self.pause) => self.pause = (self.pause * 2).min(LONGEST),
+            () = self.notifications.notified() => self.interval = FIRST_POLL_INTERVAL,
+            () = sleep_until(fetched_at + self.interval) => self.interval = (self.interval * 2).min(MAX_POLL_INTERVAL),
         }
-        sleep_until(looked + LEAST).await;
+        sleep_until(fetched_at + MIN_FETCH_INTERVAL).await;
     }
 }

@@ -1,7 +1,7 @@
-//! What has been told of a run. Pure: details in, changes out.
+//! Computes the changes of a run from its details.
 //!
-//! The history is read from its beginning each time: what has been told of it is passed over. What the surfaces say beside
-//! it is a report, and one that is older than the history is counted.
+//! Each time, the whole history is read, and the changes that were returned before are skipped. The status beside the history is a
+//! report, and is counted if it is older than the history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use chrono::{DateTime, Utc};
 
-use super::changes::Change;
-use crate::model::{Attempt, AttemptStatus, RunDetails, RunId, RunStatus, TaskDetails, Verdict, judge};
+use crate::model::{Attempt, AttemptStatus, Change, RunDetails, RunId, RunStatus, TaskDetails, Update};
 
 #[derive(Debug)]
 pub(super) struct Tracker {
     run: RunId,
     known: Option<AttemptStatus>,
-    /// The same of each task, in a run of several.
+    /// The statuses of the tasks of a DAG run.
     tasks: BTreeMap<String, AttemptStatus>,
     stale: Arc<AtomicU64>,
 }
@@ -27,124 +26,138 @@ impl Tracker {
     }
 
     /// The changes that are new in these details, in order.
-    pub(super) fn follow(&mut self, details: &RunDetails) -> Vec<Change> {
+    pub(super) fn update(&mut self, details: &RunDetails) -> Vec<Change> {
         let number = details.attempt();
         let mut changes = Vec::new();
-        if details.is_of_one_task() || details.tasks.is_empty() {
-            self.follow_attempts(details, number, &mut changes);
+        if details.is_single_task() || details.tasks.is_empty() {
+            self.add_attempts(details, number, &mut changes);
         } else {
-            self.follow_tasks(details, number, &mut changes);
+            self.add_tasks(details, number, &mut changes);
         }
         if let Some(outcome) = &details.outcome {
-            let last = details.tasks.first().filter(|_| details.is_of_one_task()).and_then(|task| task.attempts.last());
+            let last = details.tasks.first().filter(|_| details.is_single_task()).and_then(|task| task.attempts.last());
             let error = last.and_then(|attempt| attempt.error.clone());
-            // Told whatever was told before: nothing may keep a watch from its end.
+            // Whatever was returned before, a watch must end.
             let known = self.known.as_ref().map_or(0, |known| known.attempt);
             let state = AttemptStatus::new(number.max(known), outcome.status());
             let at = details.finished_at();
-            changes.push(Change { run: self.run, task: None, state, at, error, outcome: Some(outcome.clone()) });
+            changes.push(Change {
+                run_id: self.run,
+                task_name: None,
+                state,
+                changed_at: at,
+                error,
+                outcome: Some(outcome.clone()),
+            });
             return changes;
         }
-        // Before there is any event, the run is what its surfaces say; and every run has been queued.
+        // Every run is queued at first, even if there are no events yet.
         if self.known.is_none() {
             let first = AttemptStatus::new(1, RunStatus::Queued);
-            changes.extend(self.tell(&first, details.created_at, None).0);
+            changes.extend(self.set_run(&first, details.created_at, None).0);
         }
         if matches!(details.status, RunStatus::Queued | RunStatus::Running) {
-            let (change, verdict) = self.tell(&AttemptStatus::new(number, details.status.clone()), None, None);
+            let (change, update) = self.set_run(&AttemptStatus::new(number, details.status.clone()), None, None);
             changes.extend(change);
-            if verdict == Verdict::Stale {
+            if update == Update::Outdated {
                 self.stale.fetch_add(1, Relaxed);
             }
         }
         changes
     }
 
-    /// A run of one task: its attempts are those of its task.
-    fn follow_attempts(&mut self, details: &RunDetails, number: u32, changes: &mut Vec<Change>) {
+    /// The attempts of a single-task run are those of its task.
+    fn add_attempts(&mut self, details: &RunDetails, number: u32, changes: &mut Vec<Change>) {
         for attempt in details.tasks.iter().flat_map(|task| &task.attempts) {
             for (status, at) in states(attempt) {
-                // The end of the last attempt is the run's: it is told with its outcome.
+                // The end of the last attempt is the end of the run, which is returned with the outcome.
                 if attempt.number < number || !status.is_final() {
                     let state = AttemptStatus::new(attempt.number, status);
-                    changes.extend(self.tell(&state, at, attempt.error.as_deref()).0);
+                    changes.extend(self.set_run(&state, at, attempt.error.as_deref()).0);
                 }
             }
         }
     }
 
-    /// A run of several: its attempts are its replays, and its tasks have attempts of their own.
-    fn follow_tasks(&mut self, details: &RunDetails, number: u32, changes: &mut Vec<Change>) {
+    /// The attempts of a DAG run are its replays. Its tasks have attempts of their own.
+    fn add_tasks(&mut self, details: &RunDetails, number: u32, changes: &mut Vec<Change>) {
         for replay in 1..=number {
             let tasks: Vec<_> = details.tasks.iter().map(|task| (task, attempts_of(task, replay))).collect();
             let all = || tasks.iter().flat_map(|(_, attempts)| attempts.iter().copied());
             let queued =
                 if replay == 1 { details.created_at } else { all().filter_map(|attempt| attempt.queued_at).min() };
-            changes.extend(self.tell(&AttemptStatus::new(replay, RunStatus::Queued), queued, None).0);
+            changes.extend(self.set_run(&AttemptStatus::new(replay, RunStatus::Queued), queued, None).0);
             if all().any(has_run) {
                 let began = all().filter_map(|attempt| attempt.started_at).min();
-                changes.extend(self.tell(&AttemptStatus::new(replay, RunStatus::Running), began, None).0);
+                changes.extend(self.set_run(&AttemptStatus::new(replay, RunStatus::Running), began, None).0);
             }
             for (task, attempts) in &tasks {
                 for attempt in attempts {
-                    self.follow_task(task, attempt, changes);
+                    self.add_task(task, attempt, changes);
                 }
             }
             if replay < number {
                 let ended = all().filter_map(|attempt| attempt.finished_at).max();
                 let status = worst(tasks.iter().filter_map(|(_, attempts)| attempts.last().copied()));
-                changes.extend(self.tell(&AttemptStatus::new(replay, status), ended, None).0);
+                changes.extend(self.set_run(&AttemptStatus::new(replay, status), ended, None).0);
             }
         }
     }
 
-    fn follow_task(&mut self, task: &TaskDetails, attempt: &Attempt, changes: &mut Vec<Change>) {
+    fn add_task(&mut self, task: &TaskDetails, attempt: &Attempt, changes: &mut Vec<Change>) {
         for (status, at) in states(attempt) {
             let state = AttemptStatus::new(attempt.number, status);
             let known = self.tasks.get(&task.name);
-            if known.is_none_or(|known| self.judge(known, &state) == Verdict::Move) {
+            if known.is_none_or(|known| self.compare(known, &state) == Update::New) {
                 let error = attempt.error.clone().filter(|_| state.status.is_final());
                 self.tasks.insert(task.name.clone(), state.clone());
-                changes.push(Change { run: self.run, task: Some(task.name.clone()), state, at, error, outcome: None });
+                changes.push(Change {
+                    run_id: self.run,
+                    task_name: Some(task.name.clone()),
+                    state,
+                    changed_at: at,
+                    error,
+                    outcome: None,
+                });
             }
         }
     }
 
-    fn tell(
+    fn set_run(
         &mut self,
         state: &AttemptStatus,
         at: Option<DateTime<Utc>>,
         error: Option<&str>,
-    ) -> (Option<Change>, Verdict) {
-        let verdict = self.known.as_ref().map_or(Verdict::Move, |known| self.judge(known, state));
-        let change = (verdict == Verdict::Move).then(|| {
+    ) -> (Option<Change>, Update) {
+        let update = self.known.as_ref().map_or(Update::New, |known| self.compare(known, state));
+        let change = (update == Update::New).then(|| {
             self.known = Some(state.clone());
             let error = error.filter(|_| state.status.is_final()).map(str::to_owned);
-            Change { run: self.run, task: None, state: state.clone(), at, error, outcome: None }
+            Change { run_id: self.run, task_name: None, state: state.clone(), changed_at: at, error, outcome: None }
         });
-        (change, verdict)
+        (change, update)
     }
 
-    fn judge(&self, known: &AttemptStatus, state: &AttemptStatus) -> Verdict {
-        let verdict = judge(known, state);
-        if let Verdict::Illegal(transition) = &verdict {
-            tracing::warn!(run = %self.run, %transition, "dropped an impossible report");
+    fn compare(&self, known: &AttemptStatus, report: &AttemptStatus) -> Update {
+        let update = known.compare(report);
+        if update == Update::Invalid {
+            tracing::warn!(run = %self.run, %known, %report, "dropped an invalid transition");
         }
-        verdict
+        update
     }
 }
 
-/// A task's attempts of the n-th attempt at its run.
+/// The attempts of a task that belong to the n-th attempt of its run.
 fn attempts_of(task: &TaskDetails, replay: u32) -> Vec<&Attempt> {
     let after = |nth: u32| task.replayed_after.get(usize::try_from(nth).ok()?).copied();
     let from = replay.checked_sub(2).and_then(after).unwrap_or(0);
     let to = replay.checked_sub(1).and_then(after).unwrap_or(u32::MAX);
-    // A task that was not replayed as often has had its last attempts before.
-    let there = replay == 1 || replay.checked_sub(2).and_then(after).is_some();
-    task.attempts.iter().filter(|attempt| there && attempt.number > from && attempt.number <= to).collect()
+    // A task that was replayed less often has no attempts in later replays.
+    let takes_part = replay == 1 || replay.checked_sub(2).and_then(after).is_some();
+    task.attempts.iter().filter(|attempt| takes_part && attempt.number > from && attempt.number <= to).collect()
 }
 
-/// How a run ended whose tasks ended so.
+/// The final status of a run whose tasks ended with these attempts.
 fn worst<'a>(last: impl Iterator<Item = &'a Attempt>) -> RunStatus {
     let rank = |status: &RunStatus| match status {
         RunStatus::Failed => 3,
@@ -157,7 +170,7 @@ fn worst<'a>(last: impl Iterator<Item = &'a Attempt>) -> RunStatus {
 
 fn has_run(attempt: &Attempt) -> bool {
     // A report of the beginning may be missing; one that a worker had has run all the same.
-    attempt.started_at.is_some() || attempt.worker.is_some() || attempt.status == RunStatus::Running
+    attempt.started_at.is_some() || attempt.worker_id.is_some() || attempt.status == RunStatus::Running
 }
 
 /// The states that an attempt has been in, in order.
@@ -182,16 +195,16 @@ mod tests {
             queued_at: Some(at),
             started_at: started.then_some(at),
             finished_at: status.is_final().then_some(at),
-            worker: None,
+            worker_id: None,
             error: None,
         });
         RunDetails {
             id: run,
-            workflow: None,
+            workflow_id: None,
             workflow_name: None,
             trigger: crate::model::Trigger::Manual,
             logs: Vec::new(),
-            workflow_version: None,
+            workflow_version_id: None,
             status: status.clone(),
             outcome,
             input: Payload::input("{}"),
@@ -214,8 +227,8 @@ mod tests {
         Outcome::Completed(Completed { output: Payload::output("{}") })
     }
 
-    fn told(changes: &[Change]) -> Vec<String> {
-        let task = |change: &Change| change.task.as_ref().map(|task| format!("{task} ")).unwrap_or_default();
+    fn texts(changes: &[Change]) -> Vec<String> {
+        let task = |change: &Change| change.task_name.as_ref().map(|task| format!("{task} ")).unwrap_or_default();
         let end = |change: &Change| if change.is_final() { "!" } else { "" };
         changes.iter().map(|change| format!("{}{}{}", task(change), change.state, end(change))).collect()
     }
@@ -236,7 +249,7 @@ mod tests {
             "RUNNING (attempt 2)",
             "COMPLETED (attempt 2)!",
         ];
-        assert_eq!(told(&tracker.follow(&end)), all);
+        assert_eq!(texts(&tracker.update(&end)), all);
     }
 
     #[test]
@@ -253,7 +266,7 @@ mod tests {
             details(Queued, &[(1, Failed, true), (2, Queued, false)], None),
             details(Completed, &[(1, Failed, true), (2, Completed, true)], Some(done())),
         ];
-        let each: Vec<_> = looks.iter().map(|look| told(&tracker.follow(look)).join(", ")).collect();
+        let each: Vec<_> = looks.iter().map(|look| texts(&tracker.update(look)).join(", ")).collect();
         assert_eq!(
             each,
             [
@@ -273,8 +286,8 @@ mod tests {
     fn a_surface_that_falls_behind_is_passed_over_and_counted() {
         use RunStatus::{Queued, Running};
         let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
-        assert_eq!(told(&tracker.follow(&details(Running, &[], None))), ["QUEUED (attempt 1)", "RUNNING (attempt 1)"]);
-        assert!(tracker.follow(&details(Queued, &[], None)).is_empty());
+        assert_eq!(texts(&tracker.update(&details(Running, &[], None))), ["QUEUED (attempt 1)", "RUNNING (attempt 1)"]);
+        assert!(tracker.update(&details(Queued, &[], None)).is_empty());
         assert_eq!(tracker.stale.load(Relaxed), 1);
     }
 
@@ -286,7 +299,7 @@ mod tests {
             queued_at: one.created_at,
             started_at: (*status != RunStatus::Queued).then_some(one.created_at).flatten(),
             finished_at: status.is_final().then_some(one.created_at).flatten(),
-            worker: None,
+            worker_id: None,
             error: None,
         });
         TaskDetails {
@@ -321,7 +334,7 @@ mod tests {
                 Some(done()),
             ),
         ];
-        let each: Vec<_> = looks.iter().map(|look| told(&tracker.follow(look)).join(", ")).collect();
+        let each: Vec<_> = looks.iter().map(|look| texts(&tracker.update(look)).join(", ")).collect();
         assert_eq!(
             each,
             [
@@ -344,7 +357,7 @@ mod tests {
             task(2, "b", &[(1, Failed), (2, Failed), (3, Completed)], &[2]),
         ];
         let end = RunDetails { tasks, ..details(Completed, &[], Some(done())) };
-        let runs: Vec<_> = told(&tracker.follow(&end))
+        let runs: Vec<_> = texts(&tracker.update(&end))
             .into_iter()
             .filter(|text| text.starts_with(|c: char| c.is_uppercase()))
             .collect();

@@ -4,10 +4,10 @@ use futures_util::future::join_all;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
-use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::model::{Outcome, RunDetails};
-use crate::run::{Look, RunBuilder, RunHandle, RunManyBuilder, quick};
+use crate::observe::{RunFetch, resolve_from_stream};
+use crate::run::{RunBuilder, RunHandle, RunManyBuilder};
 use crate::runtime::{self, Needs};
 use crate::transport::retry_delay;
 
@@ -29,34 +29,35 @@ impl<O> RunHandle<O> {
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
     pub async fn outcome(&self) -> Result<Outcome> {
         runtime::require("a wait", Needs::Timers)?;
+        let (client, is_new) = (self.client(), self.started_at().is_some());
         let mut workflow = self.workflow().cloned();
-        if self.started_at().is_none() {
+        if !is_new {
             // The run may have ended long ago. Then fetching it is faster than the stream.
-            let details = Look::at(self.id()).for_end(workflow.clone(), None).fetch(self.client()).await?;
+            let details = RunFetch::new(self.id()).for_outcome(workflow.clone(), None).fetch(client).await?;
             workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
-            if let Some(outcome) = self.end(details) {
+            if let Some(outcome) = self.outcome_of(details) {
                 return Ok(outcome);
             }
         }
-        let mut again = 0;
+        let mut unconfirmed = 0;
         loop {
-            let results = Pool::of(self.client()).wait(self.id(), self.started_at().is_some()).await?;
-            let all = results.as_deref().filter(|_| self.is_of_any_attempt());
-            if let Some(outcome) = all.and_then(|all| quick(self.id(), workflow.as_deref(), all)) {
+            let results = client.feed().results.wait(self.id(), is_new).await?;
+            let of_run = results.as_deref().filter(|_| self.is_of_any_attempt());
+            if let Some(outcome) = of_run.and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all)) {
+                return Ok(outcome);
+            }
+            let fetch = RunFetch::new(self.id()).for_wait().started_at(self.started_at());
+            let details = fetch.for_outcome(workflow.clone(), results).fetch(client).await?;
+            if let Some(outcome) = self.outcome_of(details) {
                 return Ok(outcome);
             }
             // The details do not confirm the end, or it was the end of an earlier attempt: wait for the next one.
-            let look = Look::at(self.id()).patiently().started_at(self.started_at());
-            let details = look.for_end(workflow.clone(), results).fetch(self.client()).await?;
-            if let Some(outcome) = self.end(details) {
-                return Ok(outcome);
-            }
-            again += 1;
-            sleep(retry_delay(again, fastrand::f64())).await;
+            unconfirmed += 1;
+            sleep(retry_delay(unconfirmed, fastrand::f64())).await;
         }
     }
 
-    fn end(&self, mut details: RunDetails) -> Option<Outcome> {
+    fn outcome_of(&self, mut details: RunDetails) -> Option<Outcome> {
         let has_ended = details.has_ended_since(self.first_attempt());
         details.outcome.take_if(|_| has_ended)
     }
@@ -99,7 +100,7 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     pub async fn result(self) -> Result<O> {
         let run = self.start().await?;
         // What fails from here on fails after the run was started.
-        run.result().await.map_err(Error::after_the_act)
+        run.result().await.map_err(Error::with_possible_side_effects)
     }
 }
 
@@ -107,7 +108,7 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
     /// Starts the runs, waits for all of them to end, and returns one result for each input, in the order of the inputs.
     ///
     /// ```no_run
-    /// # async fn example(hatchet: hatchet::Client, square: hatchet::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {
+    /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {
     /// let inputs = (0..10).map(|n| serde_json::json!({ "n": n }));
     /// let squares: Vec<u64> = hatchet.run_many(&square, inputs).results().await?.into_iter().collect::<Result<_, _>>()?;
     /// # Ok(())
@@ -123,7 +124,8 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
     /// Runs that were started continue.
     pub async fn results(self) -> Result<Vec<Result<O>>> {
         let runs = self.start().await?;
-        let results = runs.into_iter().map(|run| async { run?.result().await.map_err(Error::after_the_act) });
+        let results =
+            runs.into_iter().map(|run| async { run?.result().await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(results).await)
     }
 }

@@ -14,13 +14,13 @@ use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::model::label::check_key;
 use crate::model::name::{ACCEPTED, is_name};
-use crate::model::{LabelValue, WorkerId, convert};
-use crate::rpc::grpc_types::NewWorker;
+use crate::model::{LabelValue, WorkerId};
+use crate::rpc::convert::NewWorker;
 use crate::runtime::{self, Needs};
-use crate::time::LONGEST;
+use crate::time::MAX_DURATION;
 use crate::workflow::Definition;
 
-const MOST_SLOTS: u32 = 100_000;
+const MAX_SLOTS: u32 = 100_000;
 
 impl Client {
     /// Returns a builder for a worker with this name.
@@ -66,14 +66,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// Adds a label, which tasks and runs can require; see [`DesiredLabel`](crate::DesiredLabel).
+    /// Adds a label, which tasks and runs can require; see [`DesiredLabel`](crate::model::DesiredLabel).
     pub fn label(mut self, key: impl Into<String>, value: impl Into<LabelValue>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
     /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, the maximum ten years.
-    pub fn grace(mut self, grace: Duration) -> Self {
+    pub fn shutdown_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
@@ -81,7 +81,7 @@ impl WorkerBuilder {
     /// Sets how long an attempt may continue after it was notified of its cancellation. Then it is dropped. The default is 1 second,
     /// the maximum ten years. The next attempt of the same task does not start before that: a worker never runs two attempts of
     /// one task at the same time.
-    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+    pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self
     }
@@ -100,26 +100,26 @@ impl WorkerBuilder {
     pub fn build(self) -> Result<Worker> {
         let mut problems: Vec<_> = self.definitions.iter().flat_map(Definition::problems).collect();
         if !is_name(&self.name) {
-            problems.push(format!("name: found {:?}, accepted: {ACCEPTED}", self.name));
+            problems.push(format!("name: expected {ACCEPTED}, got {:?}", self.name));
         }
-        if !(1..=MOST_SLOTS).contains(&self.slots) {
-            problems.push(format!("slots: found {}, accepted: 1 to {MOST_SLOTS}", self.slots));
+        if !(1..=MAX_SLOTS).contains(&self.slots) {
+            problems.push(format!("slots: expected 1 to {MAX_SLOTS}, got {}", self.slots));
         }
-        for (field, length) in [("grace", self.grace), ("cancel grace", self.cancel_grace)] {
-            if length > LONGEST {
-                problems.push(format!("{field}: found {length:?}, accepted: at most ten years"));
+        for (field, length) in [("shutdown grace period", self.grace), ("cancel grace period", self.cancel_grace)] {
+            if length > MAX_DURATION {
+                problems.push(format!("{field}: expected at most ten years, got {length:?}"));
             }
         }
         problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
         if self.definitions.is_empty() {
-            problems.push("found no tasks, accepted: at least one".into());
+            problems.push("expected at least one task, got none".into());
         }
         let (mut actions, mut workflows) = (HashMap::new(), Vec::new());
         let mut names = HashSet::new();
         for definition in &self.definitions {
             if !names.insert(definition.name.to_lowercase()) {
                 problems.push(format!(
-                    "found workflow {:?} twice, accepted: names that differ in more than case",
+                    "expected names that differ in more than case, got the workflow {:?} twice",
                     definition.name
                 ));
             }
@@ -208,9 +208,9 @@ impl Worker {
             name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
             slots: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))]),
-            labels: self.labels.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect(),
+            labels: self.labels.clone(),
         };
         let rpc = self.client.rpc().clone();
-        async move { convert::id(&rpc.dispatcher.register(worker).await?) }
+        async move { rpc.dispatcher.register(worker).await }
     }
 }

@@ -4,38 +4,37 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::beats::{Beat, beat};
 use super::builder::Worker;
+use super::heartbeat::{Heartbeat, Heartbeats};
 use super::job::{Done, Job, Key, Stop};
 use super::report::{UnfinishedTask, WorkerReport};
-use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{TaskId, WorkerId, attempt_number};
-use crate::rpc::grpc_types::{Action, ActionKind};
-use crate::watch::{Link, LinkEvent};
+use crate::rpc::convert::{Action, ActionKind};
+use crate::transport::{ReconnectingStream, StreamEvent};
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// How long the engine may take to notice a stream.
-const FIRST_MOMENT: Duration = Duration::from_millis(500);
+const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 /// How long a paused worker may still get assignments: the engine's scheduler refreshes its workers every 1 to 1.5 s. If the
 /// stream closed earlier, these assignments would be lost.
-const LAST_ASSIGNMENTS: Duration = Duration::from_millis(1750);
-/// The same for one that could not be paused: it is given work up to five seconds after its last heartbeat.
-const LAST_ASSIGNMENTS_UNPAUSED: Duration = Duration::from_millis(5500);
-/// The calls of a shutdown must not hold it up.
-const GOODBYE: Duration = Duration::from_secs(2);
+const PAUSED_ASSIGNMENT_DELAY: Duration = Duration::from_millis(1750);
+/// The same for a worker that could not be paused: it may get assignments for five seconds after its last heartbeat.
+const UNPAUSED_ASSIGNMENT_DELAY: Duration = Duration::from_millis(5500);
+/// The timeout of each call of a shutdown.
+const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without heartbeats, the engine reassigns running attempts after 30 seconds. They should have ended by then.
-const UNHEARD: Duration = Duration::from_secs(25);
+const MAX_GRACE_WITHOUT_HEARTBEATS: Duration = Duration::from_secs(25);
 /// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
-const REMEMBERED: usize = 1024;
+const MAX_EARLY_CANCELLATIONS: usize = 1024;
 /// How long the first heartbeat may take to be accepted.
-const READY: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running worker. Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it
 /// gracefully.
@@ -53,12 +52,12 @@ impl RunningWorker {
         let (ready, is_ready) = oneshot::channel();
         let driver = Driver::new(worker, id, stop.clone(), ready);
         let this = Self { id, stop, task: Some(tokio::spawn(driver.run())) };
-        match tokio::time::timeout(READY, is_ready).await {
+        match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("no heartbeat of worker {id} was accepted within {READY:?}"),
+                format!("no heartbeat of worker {id} was accepted within {READY_TIMEOUT:?}"),
             )
             .transient()),
         }
@@ -106,11 +105,11 @@ impl Drop for RunningWorker {
 struct Driver {
     worker: Worker,
     id: WorkerId,
-    link: Link<Action>,
+    stream: ReconnectingStream<Action>,
     stop: CancellationToken,
     ready: Option<oneshot::Sender<Result<()>>>,
-    /// Whether the refusal of the stream has been logged, and the stream has not been opened since.
-    is_refused: bool,
+    /// Whether a permanent error of the stream has been logged, and the stream has not been opened since.
+    is_failed: bool,
     jobs: JoinSet<Done>,
     /// The attempt of each running job.
     keys: HashMap<Id, Key>,
@@ -135,36 +134,15 @@ struct Assigned {
     action: Action,
 }
 
-/// The heartbeats of a worker, which end when this is dropped.
-struct Beats {
-    opened: mpsc::Sender<()>,
-    told: mpsc::Receiver<Beat>,
-    task: JoinHandle<()>,
-}
-
-impl Beats {
-    fn start(client: &Client, worker: WorkerId) -> Self {
-        let (opened, is_opened) = mpsc::channel(1);
-        let (tell, told) = mpsc::channel(16);
-        Self { opened, told, task: tokio::spawn(beat(client.clone(), worker, is_opened, tell)) }
-    }
-}
-
-impl Drop for Beats {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Driver {
     fn new(worker: Worker, id: WorkerId, stop: CancellationToken, ready: oneshot::Sender<Result<()>>) -> Self {
         Self {
-            link: Link::new("assignments", LONGEST_PAUSE),
+            stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
             worker,
             id,
             stop,
             ready: Some(ready),
-            is_refused: false,
+            is_failed: false,
             jobs: JoinSet::new(),
             keys: HashMap::new(),
             running: HashMap::new(),
@@ -178,50 +156,49 @@ impl Driver {
 
     async fn run(mut self) -> WorkerReport {
         // Heartbeats start when the stream is requested: an earlier one would not count.
-        let mut beats = Beats::start(&self.worker.client, self.id);
-        self.link.renew();
+        let mut heartbeats = Heartbeats::start(&self.worker.client, self.id);
+        self.stream.reopen_now();
         let stop = self.stop.clone();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                event = self.link.next() => self.on_link(event, &beats),
+                event = self.stream.next() => self.on_stream(event, &heartbeats),
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                Some(beat) = beats.told.recv() => self.on_beat(beat),
-                id = registered(&mut self.registering) => self.on_registered(id, &mut beats),
+                Some(heartbeat) = heartbeats.next() => self.on_heartbeat(heartbeat),
+                id = registered(&mut self.registering) => self.on_registered(id, &mut heartbeats),
             }
         }
-        self.drain(beats).await;
+        self.drain(heartbeats).await;
         self.report
     }
 
-    fn on_link(&mut self, event: LinkEvent<Action>, beats: &Beats) {
+    fn on_stream(&mut self, event: StreamEvent<Action>, heartbeats: &Heartbeats) {
         match event {
-            LinkEvent::Message(action) => {
-                self.is_refused = false;
+            StreamEvent::Message(action) => {
+                self.is_failed = false;
                 self.on_action(action);
             }
-            LinkEvent::Due => {
+            StreamEvent::NeedsOpen => {
                 self.listen();
-                // The channel is full if the previous request for early heartbeats has not been handled yet. One is enough.
-                let _ = beats.opened.try_send(());
+                heartbeats.stream_opened();
             }
-            LinkEvent::Lost(_) => self.is_refused = false,
-            LinkEvent::Refused(error) => {
-                if std::mem::replace(&mut self.is_refused, true) {
-                    tracing::debug!(%error, "worker stream still refused");
+            StreamEvent::Lost(_) => self.is_failed = false,
+            StreamEvent::Failed(error) => {
+                if std::mem::replace(&mut self.is_failed, true) {
+                    tracing::debug!(%error, "worker stream still failed");
                 } else {
-                    tracing::error!(%error, "worker stream refused");
+                    tracing::error!(%error, "worker stream failed");
                 }
                 self.ready.take().map(|ready| ready.send(Err(error)));
-                self.link.give_up();
+                self.stream.mark_lost();
             }
         }
     }
 
     fn listen(&mut self) {
-        let (rpc, id) = (self.worker.client.rpc().clone(), self.id.to_string());
-        self.link.open(async move { rpc.dispatcher.listen(id).await });
+        let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
+        self.stream.open(async move { rpc.dispatcher.listen(id).await });
     }
 
     fn on_action(&mut self, action: Action) {
@@ -251,7 +228,7 @@ impl Driver {
             return;
         }
         if !self.accepting {
-            return self.leave(key, false);
+            return self.add_unfinished(key, false);
         }
         // With two streams for a moment, a cancellation can arrive before its attempt.
         if let Some(at) = self.cancelled.iter().position(|other| *other == key) {
@@ -279,7 +256,7 @@ impl Driver {
             self.waiting.remove(at);
             self.report.cancelled += 1;
         } else {
-            if self.cancelled.len() >= REMEMBERED {
+            if self.cancelled.len() >= MAX_EARLY_CANCELLATIONS {
                 self.cancelled.pop_front();
             }
             self.cancelled.push_back(key);
@@ -325,35 +302,37 @@ impl Driver {
             Done::Completed => self.report.completed += 1,
             Done::Failed => self.report.failed += 1,
             Done::Cancelled => self.report.cancelled += 1,
-            Done::Dropped => self.leave(key, false),
-            Done::Unreported => self.leave(key, true),
+            Done::Dropped => self.add_unfinished(key, false),
+            Done::Unreported => self.add_unfinished(key, true),
         }
         self.start_waiting();
     }
 
-    fn leave(&mut self, key: Key, finished: bool) {
+    fn add_unfinished(&mut self, key: Key, finished: bool) {
         let Key { run, task, retry_count } = key;
         let attempt = attempt_number(retry_count);
-        self.report.add_unfinished(Some(UnfinishedTask { run, task, attempt, finished }));
+        self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, finished }));
     }
 
-    fn on_beat(&mut self, beat: Beat) {
-        match beat {
-            Beat::Accepted => {
-                self.is_refused = false;
+    fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
+        match heartbeat {
+            Heartbeat::Accepted => {
+                self.is_failed = false;
                 self.ready.take().map(|ready| ready.send(Ok(())));
             }
             // A heartbeat from before the stream was requested, or from just after that, does not prove that the stream works.
-            Beat::Refused(asked) if asked >= self.link.asked() + FIRST_MOMENT && !self.link.is_lost() => {
-                self.link.give_up();
+            Heartbeat::Refused(sent_at)
+                if sent_at >= self.stream.opened_at() + STREAM_NOTICE_DELAY && !self.stream.is_lost() =>
+            {
+                self.stream.mark_lost();
             }
             // The engine has lost the worker and its attempts.
-            Beat::Unknown if self.registering.is_none() && self.accepting => {
+            Heartbeat::UnknownWorker if self.registering.is_none() && self.accepting => {
                 let register = self.worker.registration();
                 self.registering = Some(Box::pin(register));
             }
-            Beat::Refused(_) | Beat::Unknown => {}
-            Beat::Lost(error) => {
+            Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
+            Heartbeat::Failed(error) => {
                 tracing::warn!(%error, "heartbeat failed");
                 // Transient errors are waited out. Permanent errors prevent the worker from ever being ready.
                 if !error.is_transient() {
@@ -363,14 +342,14 @@ impl Driver {
         }
     }
 
-    fn on_registered(&mut self, id: Result<WorkerId>, beats: &mut Beats) {
+    fn on_registered(&mut self, id: Result<WorkerId>, heartbeats: &mut Heartbeats) {
         self.registering = None;
         match id {
             Ok(id) => {
                 tracing::warn!(old = %self.id, new = %id, "engine lost the worker; registered it again");
                 self.id = id;
-                self.link.renew();
-                *beats = Beats::start(&self.worker.client, id);
+                self.stream.reopen_now();
+                *heartbeats = Heartbeats::start(&self.worker.client, id);
             }
             // The next heartbeat is refused again, which triggers the next try.
             Err(error) => tracing::error!(%error, "failed to register the worker again"),
@@ -379,45 +358,46 @@ impl Driver {
 
     /// Heartbeats continue meanwhile: without them the engine would reassign running attempts. But a worker that could not be paused
     /// must not send heartbeats, or it would get more assignments.
-    async fn drain(&mut self, beats: Beats) {
+    async fn drain(&mut self, heartbeats: Heartbeats) {
         self.registering = None;
         let client = self.worker.client.clone();
-        let id = self.id.to_string();
-        let paused = matches!(tokio::time::timeout(GOODBYE, client.rpc().rest.pause_worker(&id)).await, Ok(Ok(())));
+        let id = self.id;
+        let paused =
+            matches!(tokio::time::timeout(SHUTDOWN_CALL_TIMEOUT, client.rpc().rest.pause_worker(id)).await, Ok(Ok(())));
         if !paused {
             tracing::warn!("failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
         }
-        let mut beats = Some(beats).filter(|_| paused);
+        let mut heartbeats = Some(heartbeats).filter(|_| paused);
         let now = Instant::now();
-        let quiet = now + if paused { LAST_ASSIGNMENTS } else { LAST_ASSIGNMENTS_UNPAUSED };
-        let grace = now + if paused { self.worker.grace } else { self.worker.grace.min(UNHEARD) };
-        let mut over = false;
-        while !self.jobs.is_empty() || !self.waiting.is_empty() || Instant::now() < quiet {
+        let assignments_end = now + if paused { PAUSED_ASSIGNMENT_DELAY } else { UNPAUSED_ASSIGNMENT_DELAY };
+        let grace = now + if paused { self.worker.grace } else { self.worker.grace.min(MAX_GRACE_WITHOUT_HEARTBEATS) };
+        let mut grace_over = false;
+        while !self.jobs.is_empty() || !self.waiting.is_empty() || Instant::now() < assignments_end {
             tokio::select! {
                 biased;
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                // What still comes is counted, though it is not begun any more.
-                event = self.link.next() => match event {
-                    LinkEvent::Message(action) => self.on_action(action),
-                    LinkEvent::Due => self.listen(),
+                // Later assignments are counted, but not started.
+                event = self.stream.next() => match event {
+                    StreamEvent::Message(action) => self.on_action(action),
+                    StreamEvent::NeedsOpen => self.listen(),
                     _ => {}
                 },
-                Some(beat) = told(&mut beats) => self.on_beat(beat),
-                () = sleep_until(grace), if !over => {
-                    over = true;
+                Some(heartbeat) = next(&mut heartbeats) => self.on_heartbeat(heartbeat),
+                () = sleep_until(grace), if !grace_over => {
+                    grace_over = true;
                     self.accepting = false;
                     self.running.values().for_each(|(_, stop)| stop.dropped.cancel());
                     for Assigned { key, .. } in std::mem::take(&mut self.waiting) {
-                        self.leave(key, false);
+                        self.add_unfinished(key, false);
                     }
                 }
-                () = sleep_until(quiet), if Instant::now() < quiet => self.accepting = false,
+                () = sleep_until(assignments_end), if Instant::now() < assignments_end => self.accepting = false,
             }
         }
-        let goodbye = client.rpc().dispatcher.unsubscribe(&id);
+        let unsubscribe = client.rpc().dispatcher.unsubscribe(id);
         tokio::select! {
-            _ = goodbye => {}
-            () = sleep(GOODBYE) => {}
+            _ = unsubscribe => {}
+            () = sleep(SHUTDOWN_CALL_TIMEOUT) => {}
         }
     }
 }
@@ -431,9 +411,9 @@ async fn registered(registering: &mut Option<Registering>) -> Result<WorkerId> {
     }
 }
 
-async fn told(beats: &mut Option<Beats>) -> Option<Beat> {
-    match beats {
-        Some(beats) => beats.told.recv().await,
+async fn next(heartbeats: &mut Option<Heartbeats>) -> Option<Heartbeat> {
+    match heartbeats {
+        Some(heartbeats) => heartbeats.next().await,
         None => std::future::pending().await,
     }
 }

@@ -13,19 +13,19 @@ use super::registered::RegisteredTask;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::cut;
-use crate::model::{RunId, TaskId, WorkerId, attempt_number, convert};
-use crate::rpc::grpc_types::{Action, Report, ReportKind};
+use crate::model::{RunId, TaskId, WorkerId, attempt_number, parse_id};
+use crate::rpc::convert::{Action, Report, ReportKind};
 use crate::transport::retry_delay;
 use crate::workflow::{Context, TaskError, TaskResult};
 
 /// How long a report is retried. By then the engine has assigned the attempt to another worker anyway.
-const REPORTING: Duration = Duration::from_secs(120);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The maximum size of an error text in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
 
 /// How long a report is retried when the worker's grace period is over.
-const LAST_REPORT: Duration = Duration::from_secs(5);
+const SHUTDOWN_REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Identifies one attempt: a result is sent for exactly that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,11 +37,7 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn read(action: &Action) -> Result<Self> {
-        Ok(Self {
-            run: convert::id(action.run())?,
-            task: convert::id(action.task())?,
-            retry_count: action.retry_count(),
-        })
+        Ok(Self { run: parse_id(action.run())?, task: parse_id(action.task())?, retry_count: action.retry_count() })
     }
 }
 
@@ -110,12 +106,12 @@ impl Job {
             let text = format!("this worker has no task for the action {}", self.action.name());
             return Some(Err(TaskError::new(text)));
         };
-        let told = CancellationToken::new();
+        let cancelled = CancellationToken::new();
         let action = Arc::clone(&self.action);
-        let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), told.clone());
+        let context = Context::new(self.key.run, self.key.task, action, self.client.clone(), cancelled.clone());
         // Both halves can panic: making the future reads the input.
         let code = CatchPanic::new(async {
-            if let Some(id) = self.action.workflow().and_then(|id| convert::id(id).ok()) {
+            if let Some(id) = self.action.workflow().and_then(|id| parse_id(id).ok()) {
                 let is_own = match task.workflow.is_known(id) {
                     Some(is_own) => is_own,
                     // Boxed, because it is seldom under way and large.
@@ -132,7 +128,7 @@ impl Job {
                 () = self.stop.cancelled.cancelled() => {}
                 () = self.stop.dropped.cancelled() => {}
             }
-            told.cancel();
+            cancelled.cancel();
             sleep(self.cancel_grace).await;
         };
         tokio::select! {
@@ -176,13 +172,13 @@ impl Job {
 
     /// Reports to the engine, with retries as long as they are useful. A worker that shuts down has only a few seconds for it.
     async fn report(&self, kind: ReportKind, payload: String, final_failure: bool) -> Result<()> {
-        let mut report = Report::new(self.worker.to_string(), &self.action, kind, self.client.clock().now(), payload);
+        let mut report = Report::new(self.worker, &self.action, kind, self.client.clock().now(), payload);
         if final_failure {
             report = report.without_retry();
         }
         let out_of_time = async {
             self.stop.dropped.cancelled().await;
-            sleep(LAST_REPORT).await;
+            sleep(SHUTDOWN_REPORT_TIMEOUT).await;
         };
         tokio::select! {
             reported = self.send(&report) => reported,
@@ -191,7 +187,7 @@ impl Job {
     }
 
     async fn send(&self, report: &Report) -> Result<()> {
-        let deadline = Instant::now() + REPORTING;
+        let deadline = Instant::now() + REPORT_TIMEOUT;
         let mut failures = 0;
         loop {
             let Err(error) = self.client.rpc().dispatcher.report(report).await else { return Ok(()) };

@@ -1,9 +1,9 @@
-//! Executing tasks: registration, the stream of assignments, beats, running attempts, draining.
+//! Executing tasks: registration, the stream of assignments, heartbeats, running attempts, graceful shutdown.
 
-mod beats;
 mod builder;
 mod driver;
 mod guard;
+mod heartbeat;
 mod job;
 mod registered;
 mod report;

@@ -9,8 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{WorkflowId, convert};
-use crate::run::WorkflowCache;
+use crate::model::WorkflowId;
 use crate::transport::retry_delay;
 use crate::workflow::{Definition, TaskDefinition};
 
@@ -81,14 +80,14 @@ pub(super) async fn check_names(client: &Client, workflows: &[Arc<RegisteredWork
 impl RegisteredWorkflow {
     async fn check_name(&self, client: &Client) -> Result<()> {
         let name = &self.name;
-        match WorkflowCache::same_but_for_case(client, name).await {
+        match client.feed().workflows.same_except_case(name).await {
             Ok(None) => Ok(()),
             Ok(Some(other)) => {
                 let text = format!(
-                    "found {name:?}, accepted: a name that differs from the server's workflow {other:?} in more than case; their \
-                    workers would run each other's tasks"
+                    "expected a name that differs from the server's workflow {other:?} in more than case, got {name:?}: otherwise \
+                    their workers would run each other's tasks"
                 );
-                Err(Error::new(ErrorKind::AlreadyExists, text).unsent())
+                Err(Error::new(ErrorKind::AlreadyExists, text).without_side_effects())
             }
             Err(error) => {
                 tracing::warn!(workflow = name, %error, "could not look for workflows whose names differ only in case");
@@ -104,9 +103,8 @@ impl RegisteredWorkflow {
         loop {
             match client.rpc().admin.put_workflow(workflow.clone()).await {
                 Ok(id) => {
-                    let id = convert::id(&id)?;
-                    WorkflowCache::of(client).learn(workflow.name, id);
-                    self.learn(id, true);
+                    client.feed().workflows.add(workflow.name, id);
+                    self.add_id(id, true);
                     return Ok(id);
                 }
                 Err(error) if error.kind() == ErrorKind::Server && retries < MAX_PUT_RETRIES => {
@@ -126,7 +124,7 @@ impl RegisteredWorkflow {
     /// Finds out whether a task of the workflow with this id is this workflow's: by its name, which REST knows. Where that cannot
     /// be asked, it is taken for this one's.
     pub(super) async fn is_own(&self, client: &Client, id: WorkflowId) -> bool {
-        let is_own = match client.rpc().rest.workflow(&id.to_string()).await {
+        let is_own = match client.rpc().rest.workflow(id).await {
             Ok(workflow) => workflow.name == self.name,
             // Its runs outlive a workflow that was deleted.
             Err(error) if error.is_not_found() => true,
@@ -135,11 +133,11 @@ impl RegisteredWorkflow {
                 return true;
             }
         };
-        self.learn(id, is_own);
+        self.add_id(id, is_own);
         is_own
     }
 
-    fn learn(&self, id: WorkflowId, is_own: bool) {
+    fn add_id(&self, id: WorkflowId, is_own: bool) {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         if ids.len() < MAX_KNOWN_IDS {
             ids.insert(id, is_own);

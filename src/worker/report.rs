@@ -2,20 +2,22 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{RunId, TaskId};
 
 /// The results of the attempts that were assigned to a worker. Each attempt is in exactly one of the counts.
 ///
 /// ```no_run
-/// # async fn example(worker: hatchet::RunningWorker) {
+/// # async fn example(worker: hatchet::worker::RunningWorker) {
 /// let report = worker.shutdown().await;
 /// println!("{report}"); // 12 completed, 1 failed attempt, 0 cancelled, 2 unfinished
 /// for task in &report.unfinished_tasks {
-///     println!("{} attempt {}", task.run, task.attempt);
+///     println!("{} attempt {}", task.run_id, task.attempt);
 /// }
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerReport {
     /// The number of attempts that completed and were reported to the engine.
@@ -33,13 +35,13 @@ pub struct WorkerReport {
 }
 
 /// An attempt whose end was not reported to the engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UnfinishedTask {
-    /// The run.
-    pub run: RunId,
-    /// The task.
-    pub task: TaskId,
+    /// The id of the run.
+    pub run_id: RunId,
+    /// The id of the task.
+    pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,
     /// Whether the task's code has ended, and only the report was lost.
@@ -78,7 +80,7 @@ mod tests {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let mut report = WorkerReport { completed: 2, failed: 1, ..WorkerReport::default() };
         for attempt in 1..=1500 {
-            report.add_unfinished(Some(UnfinishedTask { run, task: run.into(), attempt, finished: false }));
+            report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: run.into(), attempt, finished: false }));
         }
         report.add_unfinished(None);
         assert_eq!((report.total(), report.unfinished_tasks.len()), (1504, WorkerReport::MAX_UNFINISHED_TASKS));

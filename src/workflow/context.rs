@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Payload, RunId, TaskId, attempt_number, metadata};
-use crate::rpc::grpc_types::Action;
+use crate::rpc::convert::Action;
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 
 /// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs. It is cheap
@@ -158,7 +158,7 @@ impl Context {
 
     /// Resolves when the attempt must stop: it was cancelled, it has timed out, or the worker is shutting down and its grace period is
     /// over. A task that continues is dropped at its next await after the worker's
-    /// [`cancel_grace`](crate::WorkerBuilder::cancel_grace).
+    /// [`cancel_grace`](crate::worker::WorkerBuilder::cancel_grace).
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::definition::{Definition, Placed, Rules};
+use super::definition::{Definition, TaskNode, WorkflowOptions};
 use super::task::Task;
 use crate::model::Priority;
 use crate::run::Runnable;
@@ -35,8 +35,8 @@ use crate::run::Runnable;
 /// ```
 pub struct Workflow<I, O = serde_json::Value> {
     name: String,
-    rules: Rules,
-    tasks: Vec<Placed>,
+    options: WorkflowOptions,
+    tasks: Vec<TaskNode>,
     on_failure: Option<Arc<super::definition::TaskDefinition>>,
     problems: Vec<String>,
     types: PhantomData<fn(I) -> O>,
@@ -48,7 +48,7 @@ impl<I> Workflow<I> {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            rules: Rules::default(),
+            options: WorkflowOptions::default(),
             tasks: Vec::new(),
             on_failure: None,
             problems: Vec::new(),
@@ -61,8 +61,8 @@ impl<I, O> Workflow<I, O> {
     /// Sets the output type of runs: an object with the outputs of the tasks by task name.
     #[must_use]
     pub fn typed<T>(self) -> Workflow<I, T> {
-        let Self { name, rules, tasks, on_failure, problems, types: _ } = self;
-        Workflow { name, rules, tasks, on_failure, problems, types: PhantomData }
+        let Self { name, options, tasks, on_failure, problems, types: _ } = self;
+        Workflow { name, options, tasks, on_failure, problems, types: PhantomData }
     }
 
     /// Adds a task without parents.
@@ -76,7 +76,7 @@ impl<I, O> Workflow<I, O> {
     pub fn task_after<TO>(mut self, task: &Task<I, TO>, parents: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.check(task);
         let parents = parents.into_iter().map(Into::into).collect();
-        self.tasks.push(Placed { task: Arc::clone(task.definition()), parents });
+        self.tasks.push(TaskNode { task: Arc::clone(task.definition()), parents });
         self
     }
 
@@ -87,7 +87,7 @@ impl<I, O> Workflow<I, O> {
     pub fn on_failure<TO>(mut self, task: &Task<I, TO>) -> Self {
         self.check(task);
         if self.on_failure.replace(Arc::clone(task.definition())).is_some() {
-            self.problems.push(format!("workflow {:?}: found two on_failure tasks, accepted: one", self.name));
+            self.problems.push(format!("workflow {:?}: expected one on_failure task, got two", self.name));
         }
         self
     }
@@ -95,19 +95,19 @@ impl<I, O> Workflow<I, O> {
     /// Sets the priority of runs that are started without one.
     #[must_use]
     pub fn default_priority(mut self, priority: Priority) -> Self {
-        self.rules.default_priority = Some(priority);
+        self.options.default_priority = Some(priority);
         self
     }
 
     /// Sets the description that the dashboard shows.
     #[must_use]
     pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.rules.description = text.into();
+        self.options.description = text.into();
         self
     }
 
-    pub(super) fn with_rules(mut self, change: impl FnOnce(&mut Rules)) -> Self {
-        change(&mut self.rules);
+    pub(super) fn with_options(mut self, change: impl FnOnce(&mut WorkflowOptions)) -> Self {
+        change(&mut self.options);
         self
     }
 
@@ -118,9 +118,9 @@ impl<I, O> Workflow<I, O> {
 
     /// Records a problem if a task has options that apply to workflows only: they would be ignored silently.
     fn check<TO>(&mut self, task: &Task<I, TO>) {
-        if *task.rules() != Rules::default() {
+        if *task.options() != WorkflowOptions::default() {
             self.problems.push(format!(
-                "task {:?}: found a description, a priority or a trigger, accepted: these on the workflow",
+                "task {:?}: expected descriptions, priorities and triggers on the workflow, got one on the task",
                 task.name()
             ));
         }
@@ -131,7 +131,7 @@ impl<I, O> From<&Workflow<I, O>> for Definition {
     fn from(workflow: &Workflow<I, O>) -> Self {
         Self {
             name: workflow.name.clone(),
-            rules: workflow.rules.clone(),
+            options: workflow.options.clone(),
             tasks: workflow.tasks.clone(),
             on_failure: workflow.on_failure.clone(),
             is_workflow: true,
@@ -153,7 +153,7 @@ impl<I, O> Clone for Workflow<I, O> {
     fn clone(&self) -> Self {
         Self {
             name: self.name.clone(),
-            rules: self.rules.clone(),
+            options: self.options.clone(),
             tasks: self.tasks.clone(),
             on_failure: self.on_failure.clone(),
             problems: self.problems.clone(),

@@ -8,18 +8,18 @@ use std::time::Duration;
 use super::handler::Handler;
 use super::triggers::Triggers;
 use crate::client::Client;
-use crate::model::Priority;
-use crate::model::label::{DesiredLabels, check_key};
+use crate::model::label::check_key;
 use crate::model::name::{ACCEPTED, is_name};
-use crate::rpc::grpc_types::{NewTask, NewWorkflow};
-use crate::time::{LONGEST, duration_text};
+use crate::model::{DesiredLabels, Priority};
+use crate::rpc::convert::{NewTask, NewWorkflow};
+use crate::time::{MAX_DURATION, format_duration};
 
 /// A definition that a worker can register. It is created from a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
 #[derive(Debug, Clone)]
 pub struct Definition {
     pub(crate) name: String,
-    pub(crate) rules: Rules,
-    pub(crate) tasks: Vec<Placed>,
+    pub(crate) options: WorkflowOptions,
+    pub(crate) tasks: Vec<TaskNode>,
     /// The task that runs when another task has failed.
     pub(crate) on_failure: Option<Arc<TaskDefinition>>,
     /// Whether it was created from a workflow and not from a task.
@@ -30,7 +30,7 @@ pub struct Definition {
 
 /// The options of a workflow as a whole.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Rules {
+pub(crate) struct WorkflowOptions {
     pub(crate) description: String,
     pub(crate) default_priority: Option<Priority>,
     pub(crate) triggers: Triggers,
@@ -38,7 +38,7 @@ pub(crate) struct Rules {
 
 /// A task and its parents.
 #[derive(Debug, Clone)]
-pub(crate) struct Placed {
+pub(crate) struct TaskNode {
     pub(crate) task: Arc<TaskDefinition>,
     /// The names of its parents.
     pub(crate) parents: Vec<String>,
@@ -78,30 +78,30 @@ impl TaskDefinition {
                 problems.push(format!("task {name:?}: {problem}"));
             }
         };
-        check(is_name(name), format!("name: found {name:?}, accepted: {ACCEPTED}"));
+        check(is_name(name), format!("name: expected {ACCEPTED}, got {name:?}"));
         check(
             i32::try_from(self.retries).is_ok(),
-            format!("retries: found {}, accepted: at most {}", self.retries, i32::MAX),
+            format!("retries: expected at most {}, got {}", i32::MAX, self.retries),
         );
         for (field, length) in [("timeout", self.timeout), ("schedule timeout", self.schedule_timeout)] {
             check(
-                !length.is_zero() && length <= LONGEST,
-                format!("{field}: found {length:?}, accepted: over 0 and at most ten years"),
+                !length.is_zero() && length <= MAX_DURATION,
+                format!("{field}: expected over 0 and at most ten years, got {length:?}"),
             );
         }
         if let Some((factor, longest)) = self.backoff {
-            check((1.0..=1000.0).contains(&factor), format!("back-off factor: found {factor}, accepted: 1 to 1000"));
+            check((1.0..=1000.0).contains(&factor), format!("back-off factor: expected 1 to 1000, got {factor}"));
             let seconds = longest.as_secs();
             check(
                 (1..=86400).contains(&seconds),
-                format!("longest back-off: found {longest:?}, accepted: 1 s to 86400 s"),
+                format!("longest back-off: expected 1 s to 86400 s, got {longest:?}"),
             );
         }
         if let Some(what) = self.handler.non_object_input() {
             check(
                 false,
                 format!(
-                    "input type: found a type that deserializes from {what}, accepted: one that deserializes from a JSON object, or ()"
+                    "input type: expected a type that deserializes from a JSON object, or (), got one that deserializes from {what}"
                 ),
             );
         }
@@ -116,13 +116,13 @@ impl TaskDefinition {
         NewTask {
             name: self.name.clone(),
             action,
-            timeout: duration_text(self.timeout),
-            schedule_timeout: duration_text(self.schedule_timeout),
+            timeout: format_duration(self.timeout),
+            schedule_timeout: format_duration(self.schedule_timeout),
             retries: i32::try_from(self.retries).unwrap_or(i32::MAX),
             backoff_factor: factor,
             backoff_max_seconds: longest.map(|longest| i32::try_from(longest.as_secs()).unwrap_or(i32::MAX)),
             parents: parents.to_vec(),
-            labels: self.labels.iter().map(|(key, label)| (key.clone(), label.0.clone())).collect(),
+            labels: self.labels.clone(),
         }
     }
 }
@@ -143,18 +143,18 @@ impl Definition {
         let mut problems = self.problems.clone();
         let mut add = |problem: String| problems.push(format!("workflow {:?}: {problem}", self.name));
         if !is_name(&self.name) && !self.all_tasks().any(|task| task.name == self.name) {
-            add(format!("name: found {:?}, accepted: {ACCEPTED}", self.name));
+            add(format!("name: expected {ACCEPTED}, got {:?}", self.name));
         }
-        self.rules.triggers.problems().into_iter().for_each(&mut add);
+        self.options.triggers.problems().into_iter().for_each(&mut add);
         if self.tasks.is_empty() {
-            add("found no tasks, accepted: at least one".into());
+            add("expected at least one task, got none".into());
         }
         // The server distinguishes a task from a workflow with one task by the name only.
         if let ([only], None, true) = (self.tasks.as_slice(), &self.on_failure, self.is_workflow)
             && only.task.name == self.name
         {
             add(
-                "found one task with the workflow's own name, accepted: another name, or the task registered by itself"
+                "expected a task with another name than the workflow, or the task registered by itself, got a single task with its name"
                     .into(),
             );
         }
@@ -162,30 +162,30 @@ impl Definition {
         for task in self.all_tasks() {
             if !names.insert(task.name.to_lowercase()) {
                 add(format!(
-                    "found two tasks with the name {:?}, accepted: names that differ in more than case",
+                    "expected names that differ in more than case, got two tasks with the name {:?}",
                     task.name
                 ));
             }
         }
-        for Placed { task, parents } in &self.tasks {
+        for TaskNode { task, parents } in &self.tasks {
             for (at, parent) in parents.iter().enumerate() {
                 if !self.tasks.iter().any(|other| other.task.name == *parent) {
-                    add(format!("task {:?}: found the parent {parent:?}, accepted: tasks of the workflow", task.name));
+                    add(format!("task {:?}: expected a task of the workflow as a parent, got {parent:?}", task.name));
                 }
                 if parents.iter().take(at).any(|other| other == parent) {
-                    add(format!("task {:?}: found the parent {parent:?} twice, accepted: once", task.name));
+                    add(format!("task {:?}: expected each parent once, got {parent:?} twice", task.name));
                 }
             }
         }
-        if let Some(name) = self.in_a_circle() {
-            add(format!("task {name:?}: found a cycle of parents, accepted: an acyclic graph"));
+        if let Some(name) = self.find_cycle() {
+            add(format!("task {name:?}: expected parents without a cycle, got a cycle"));
         }
         problems.extend(self.all_tasks().flat_map(|task| task.problems()));
         problems
     }
 
     /// A task that can never start.
-    fn in_a_circle(&self) -> Option<&str> {
+    fn find_cycle(&self) -> Option<&str> {
         let known = |name: &str| self.tasks.iter().any(|placed| placed.task.name == name);
         let mut waiting: BTreeMap<&str, Vec<&str>> = self
             .tasks
@@ -219,13 +219,13 @@ impl Definition {
         let task = |task: &TaskDefinition, parents: &[String]| task.to_server(self.action(client, task), parents);
         let workflow = NewWorkflow {
             name: client.prefixed(&self.name),
-            description: self.rules.description.clone(),
-            default_priority: self.rules.default_priority.map(Priority::number),
+            description: self.options.description.clone(),
+            default_priority: self.options.default_priority.map(Priority::number),
             tasks: self.tasks.iter().map(|placed| task(&placed.task, &placed.parents)).collect(),
             on_failure: self.on_failure.as_deref().map(|on_failure| task(on_failure, &[])),
             ..Default::default()
         };
-        self.rules.triggers.apply(client, workflow)
+        self.options.triggers.apply(client, workflow)
     }
 }
 
@@ -272,22 +272,22 @@ mod tests {
             .on_failure(&task("b"));
         let problems = Definition::from(&bad).problems().join("\n");
         for text in [
-            "name: found \"b d\", accepted: letters",
-            "found two tasks with the name \"A\"",
-            "found two tasks with the name \"b\"",
-            "task \"b\": found the parent \"a\" twice",
-            "found the parent \"nobody\"",
-            "task \"a\": found a cycle",
-            "task \"urgent\": found a description, a priority or a trigger",
+            "got \"b d\"",
+            "got two tasks with the name \"A\"",
+            "got two tasks with the name \"b\"",
+            "task \"b\": expected each parent once, got \"a\" twice",
+            "expected a task of the workflow as a parent, got \"nobody\"",
+            "task \"a\": expected parents without a cycle",
+            "task \"urgent\": expected descriptions, priorities and triggers on the workflow",
         ] {
             assert!(problems.contains(text), "{text}: {problems}");
         }
         assert!(
             Definition::from(&Workflow::<()>::new("none")).problems()[0]
-                .ends_with("found no tasks, accepted: at least one")
+                .ends_with("expected at least one task, got none")
         );
         let same: Workflow<()> = Workflow::new("same").task(&task("same"));
-        assert!(Definition::from(&same).problems()[0].contains("found one task with the workflow's own name"));
+        assert!(Definition::from(&same).problems()[0].contains("expected a task with another name than the workflow"));
     }
 
     proptest! {
@@ -300,11 +300,11 @@ mod tests {
                 flow = flow.task_after(&task(&format!("t{at}")), forward(at).collect::<Vec<_>>());
             }
             let definition = Definition::from(&flow);
-            prop_assert_eq!(definition.in_a_circle(), None);
+            prop_assert_eq!(definition.find_cycle(), None);
             if let Some((a, b)) = edges.iter().find(|(a, b)| a < b) {
                 let mut closed = definition.clone();
                 closed.tasks[*a].parents.push(format!("t{b}"));
-                prop_assert!(closed.in_a_circle().is_some());
+                prop_assert!(closed.find_cycle().is_some());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Definitions: what can be run, by which rules, and what a task is given when it runs.
+//! Definitions of tasks and workflows, and the context of a running task.
 
 mod context;
 mod dag;
@@ -15,3 +15,5 @@ pub(crate) use definition::TaskDefinition;
 pub use handler::{TaskError, TaskResult};
 pub use task::Task;
 pub use triggers::Sticky;
+
+pub use crate::run::{Runnable, WorkflowRef};

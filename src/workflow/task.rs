@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::Context;
-use super::definition::{Definition, Placed, Rules, TaskDefinition};
+use super::definition::{Definition, TaskDefinition, TaskNode, WorkflowOptions};
 use super::handler::{TaskResult, Typed};
 use crate::model::Priority;
 use crate::run::Runnable;
@@ -40,7 +40,7 @@ use crate::run::Runnable;
 /// `move |input: Greeting, _: Context| { let pool = pool.clone(); async move { .. } }`.
 pub struct Task<I, O> {
     definition: Arc<TaskDefinition>,
-    rules: Rules,
+    options: WorkflowOptions,
     types: PhantomData<fn(I) -> O>,
 }
 
@@ -52,20 +52,20 @@ where
     /// Creates a task with this name and this code.
     ///
     /// The input type must deserialize from a JSON object, or be `()`, because the engine stores no other inputs.
-    /// [`WorkerBuilder::build`](crate::WorkerBuilder::build) refuses a task with another input type. The output can be any type that
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task with another input type. The output can be any type that
     /// serde serializes. To start runs of the task, the input must also be [`Serialize`] and the output [`DeserializeOwned`].
     ///
     /// An output must not contain NaN, infinities or U+0000; otherwise the task fails. If other tasks of a workflow receive the output,
     /// it must not contain integers beyond ±2^53 either, because the engine passes numbers on as doubles.
     ///
-    /// A name consists of letters, digits, `.`, `-` and `_`. [`WorkerBuilder::build`](crate::WorkerBuilder::build) refuses other names.
+    /// A name consists of letters, digits, `.`, `-` and `_`. [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses other names.
     pub fn new<F, R>(name: impl Into<String>, code: F) -> Self
     where
         F: Fn(I, Context) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult<O>> + Send + 'static,
     {
         let definition = TaskDefinition::new(name.into(), Arc::new(Typed::<F, I, O>::new(code)));
-        Self { definition: Arc::new(definition), rules: Rules::default(), types: PhantomData }
+        Self { definition: Arc::new(definition), options: WorkflowOptions::default(), types: PhantomData }
     }
 }
 
@@ -85,7 +85,7 @@ impl<I, O> Task<I, O> {
     /// must be over 0 and at most ten years.
     ///
     /// The engine checks timeouts about once per second, so an attempt may run up to a second longer. After a timeout, the attempt is
-    /// cancelled, and dropped when the worker's [`cancel_grace`](crate::WorkerBuilder::cancel_grace) is over. A retry starts when the
+    /// cancelled, and dropped when the worker's [`cancel_grace`](crate::worker::WorkerBuilder::cancel_grace) is over. A retry starts when the
     /// code of this attempt has ended. The timeout of the retry already runs in the meantime, so code that reacts to
     /// [`Context::cancelled`](crate::Context::cancelled) leaves the retry more time.
     #[must_use]
@@ -111,14 +111,14 @@ impl<I, O> Task<I, O> {
     /// Sets the priority of runs that are started without one.
     #[must_use]
     pub fn default_priority(mut self, priority: Priority) -> Self {
-        self.rules.default_priority = Some(priority);
+        self.options.default_priority = Some(priority);
         self
     }
 
     /// Sets the description that the dashboard shows.
     #[must_use]
     pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.rules.description = text.into();
+        self.options.description = text.into();
         self
     }
 
@@ -131,13 +131,13 @@ impl<I, O> Task<I, O> {
         &self.definition
     }
 
-    pub(super) fn with_rules(mut self, change: impl FnOnce(&mut Rules)) -> Self {
-        change(&mut self.rules);
+    pub(super) fn with_options(mut self, change: impl FnOnce(&mut WorkflowOptions)) -> Self {
+        change(&mut self.options);
         self
     }
 
-    pub(super) fn rules(&self) -> &Rules {
-        &self.rules
+    pub(super) fn options(&self) -> &WorkflowOptions {
+        &self.options
     }
 }
 
@@ -145,8 +145,8 @@ impl<I, O> From<&Task<I, O>> for Definition {
     fn from(task: &Task<I, O>) -> Self {
         Self {
             name: task.definition.name.clone(),
-            rules: task.rules.clone(),
-            tasks: vec![Placed { task: Arc::clone(&task.definition), parents: Vec::new() }],
+            options: task.options.clone(),
+            tasks: vec![TaskNode { task: Arc::clone(&task.definition), parents: Vec::new() }],
             on_failure: None,
             is_workflow: false,
             problems: Vec::new(),
@@ -165,7 +165,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Task<I, O> {
 
 impl<I, O> Clone for Task<I, O> {
     fn clone(&self) -> Self {
-        Self { definition: Arc::clone(&self.definition), rules: self.rules.clone(), types: PhantomData }
+        Self { definition: Arc::clone(&self.definition), options: self.options.clone(), types: PhantomData }
     }
 }
 

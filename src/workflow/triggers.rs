@@ -1,4 +1,4 @@
-//! What a definition says beside its code and its limits: what starts its runs, which of them are one, and where they go.
+//! The options of a definition that concern its runs: events, crons, idempotency keys and stickiness.
 
 use serde::Serialize;
 
@@ -8,15 +8,22 @@ use crate::client::Client;
 use crate::model::cron::{Expression, Problem};
 use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Idempotency};
-use crate::rpc::grpc_types::NewWorkflow;
+use crate::rpc::convert::NewWorkflow;
 
 /// Whether the tasks of a run stay on one worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// ```
+/// use hatchet::workflow::Sticky;
+/// use hatchet::{Context, Task};
+///
+/// let render = Task::new("render", async |(): (), _: Context| Ok(())).sticky(Sticky::Soft);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sticky {
-    /// On the same one if that is possible.
+    /// They use the same worker if it has a free slot, and another one otherwise.
     Soft,
-    /// On the same one, or none: a task that cannot have it waits until its schedule timeout.
+    /// They use only the same worker. A task waits for it until the schedule timeout.
     Hard,
 }
 
@@ -24,7 +31,7 @@ pub enum Sticky {
 pub(crate) struct Triggers {
     events: Vec<String>,
     crons: Vec<String>,
-    /// What the runs of crons get, or why that cannot be written.
+    /// The input of the runs of crons, or the error of serializing it.
     cron_input: Option<Result<String, String>>,
     sticky: Option<Sticky>,
     idempotency: Option<Idempotency>,
@@ -36,19 +43,19 @@ impl Triggers {
         let mut problems = Vec::new();
         for (at, key) in self.events.iter().enumerate() {
             if key.is_empty() || key.contains('\0') {
-                problems.push(format!("event: found the key {key:?}, accepted: a text without U+0000"));
+                problems.push(format!("event: expected a key without U+0000, got {key:?}"));
             }
             if self.events.iter().take(at).any(|other| other == key) {
-                problems.push(format!("event: found the key {key:?} twice, accepted: once"));
+                problems.push(format!("event: expected each key once, got {key:?} twice"));
             }
         }
         for (at, cron) in self.crons.iter().enumerate() {
-            // Which time zones there are, the server knows.
+            // Only the server knows which time zones exist.
             if let Err(Problem(problem)) = Expression::parse(cron) {
                 problems.push(format!("cron: {problem} (in {cron:?})"));
             }
             if self.crons.iter().take(at).any(|other| other == cron) {
-                problems.push(format!("cron: found {cron:?} twice, accepted: once"));
+                problems.push(format!("cron: expected each expression once, got {cron:?} twice"));
             }
         }
         if let Some(Err(problem)) = &self.cron_input {
@@ -58,85 +65,133 @@ impl Triggers {
         problems
     }
 
-    /// Puts them into a definition.
+    /// Adds them to a definition.
     pub(super) fn apply(&self, client: &Client, workflow: NewWorkflow) -> NewWorkflow {
-        // Without an input its runs would get null, which is nothing to most tasks.
+        // Without an input, the runs would receive null, which most tasks cannot deserialize.
         let input = self.cron_input.clone().and_then(Result::ok).unwrap_or_else(|| "{}".into());
         NewWorkflow {
             events: self.events.iter().map(|key| client.prefixed(key)).collect(),
             crons: self.crons.clone(),
             cron_input: (!self.crons.is_empty()).then_some(input),
             sticky: self.sticky.map(|sticky| sticky == Sticky::Hard),
-            idempotency: self.idempotency.as_ref().map(Idempotency::to_server),
+            idempotency: self.idempotency.clone(),
             ..workflow
         }
     }
 }
 
-/// The same for a task, which is a workflow of its own, and for a workflow of several.
-macro_rules! triggers {
-    ($name:ident) => {
-        impl<I, O> $name<I, O> {
-            /// Starts a run for each event with this key, which becomes its input; given several times, for any of them.
-            ///
-            /// `*` stands for any text, also for none. The engine reads `_` as any one character and `%` as any text, too: an event
-            /// `orderXmade` starts what listens to `order_made`. An event that two of a task's keys mean starts two runs. A namespace
-            /// is put before the key, as it is before those of pushed events.
-            ///
-            /// ```
-            /// use hatchet::{Context, Task};
-            /// # #[derive(serde::Serialize, serde::Deserialize)]
-            /// # struct Order { id: String }
-            ///
-            /// let ship = Task::new("ship", async |order: Order, _: Context| Ok(order.id)).on_event("order:paid").on_event("order:retry:*");
-            /// ```
-            #[must_use]
-            pub fn on_event(self, key: impl Into<String>) -> Self {
-                self.with_rules(|rules| rules.triggers.events.push(key.into()))
-            }
+impl<I, O> Task<I, O> {
+    /// Starts a run for each event with this key. The payload of the event is the input of the run. With several keys, a run is started
+    /// for an event with any of them.
+    ///
+    /// `*` matches any string, including the empty one. The engine also interprets `_` as any character and `%` as any string: an event
+    /// `orderXmade` starts a workflow that listens to `order_made`. An event that matches two keys starts two runs. The client's
+    /// namespace is prepended to the key, as it is to the keys of pushed events.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Order { id: String }
+    ///
+    /// let ship = Task::new("ship", async |order: Order, _: Context| Ok(order.id));
+    /// let ship = ship.on_event("order:paid").on_event("order:retry:*");
+    /// ```
+    #[must_use]
+    pub fn on_event(self, key: impl Into<String>) -> Self {
+        self.with_options(|options| options.triggers.events.push(key.into()))
+    }
 
-            /// Starts a run at each time that the expression names; given several times, at any of them.
-            ///
-            /// Five fields (minute, hour, day, month, weekday, where Sunday is 0), or six with seconds first; names such as `MON` and
-            /// `JAN`, lists, ranges and steps. Times are UTC unless it begins with `TZ=Europe/Oslo` or the like.
-            ///
-            /// The runs get what [`cron_input`](Self::cron_input) says.
-            #[must_use]
-            pub fn cron(self, expression: impl Into<String>) -> Self {
-                self.with_rules(|rules| rules.triggers.crons.push(expression.into()))
-            }
+    /// Starts a run at each time of a cron expression. With several expressions, a run is started at the times of any of them.
+    ///
+    /// An expression has five fields (minute, hour, day, month, weekday, where Sunday is 0), or six fields with seconds first. Fields can
+    /// contain names such as `MON` and `JAN`, lists, ranges and steps. Times are in UTC, unless the expression begins with a time zone,
+    /// such as `TZ=Europe/Oslo `. The input of the runs is the [`cron_input`](Self::cron_input).
+    #[must_use]
+    pub fn cron(self, expression: impl Into<String>) -> Self {
+        self.with_options(|options| options.triggers.crons.push(expression.into()))
+    }
 
-            /// What the runs of all its [crons](Self::cron) are started with; an empty object without it.
-            #[must_use]
-            pub fn cron_input(self, input: &I) -> Self
-            where
-                I: Serialize,
-            {
-                let input = encode_input("input", input).map_err(|error| error.to_string());
-                self.with_rules(|rules| rules.triggers.cron_input = Some(input))
-            }
+    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object.
+    #[must_use]
+    pub fn cron_input(self, input: &I) -> Self
+    where
+        I: Serialize,
+    {
+        let input = encode_input("input", input).map_err(|error| error.to_string());
+        self.with_options(|options| options.triggers.cron_input = Some(input))
+    }
 
-            /// Lets only one run be started for a key; see [`Idempotency`].
-            #[must_use]
-            pub fn idempotency(self, idempotency: Idempotency) -> Self {
-                self.with_rules(|rules| rules.triggers.idempotency = Some(idempotency))
-            }
+    /// Allows only one run per key; see [`Idempotency`].
+    #[must_use]
+    pub fn idempotency(self, idempotency: Idempotency) -> Self {
+        self.with_options(|options| options.triggers.idempotency = Some(idempotency))
+    }
 
-            /// Keeps the tasks of a run on one worker: the one that the run asks for
-            /// ([`RunBuilder::desired_worker`](crate::RunBuilder::desired_worker)), or the one that had the first of them.
-            #[must_use]
-            pub fn sticky(self, sticky: Sticky) -> Self {
-                self.with_rules(|rules| rules.triggers.sticky = Some(sticky))
-            }
-        }
-    };
+    /// Keeps the tasks of a run on one worker: the [requested](crate::builder::RunBuilder::desired_worker) one, or the one that ran the
+    /// first task.
+    #[must_use]
+    pub fn sticky(self, sticky: Sticky) -> Self {
+        self.with_options(|options| options.triggers.sticky = Some(sticky))
+    }
 }
 
-triggers!(Task);
-triggers!(Workflow);
+impl<I, O> Workflow<I, O> {
+    /// Starts a run for each event with this key. The payload of the event is the input of the run. With several keys, a run is started
+    /// for an event with any of them.
+    ///
+    /// `*` matches any string, including the empty one. The engine also interprets `_` as any character and `%` as any string: an event
+    /// `orderXmade` starts a workflow that listens to `order_made`. An event that matches two keys starts two runs. The client's
+    /// namespace is prepended to the key, as it is to the keys of pushed events.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task, Workflow};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Order { id: String }
+    ///
+    /// let ship = Task::new("ship", async |order: Order, _: Context| Ok(order.id));
+    /// let order = Workflow::<Order>::new("order").task(&ship).on_event("order:paid").on_event("order:retry:*");
+    /// ```
+    #[must_use]
+    pub fn on_event(self, key: impl Into<String>) -> Self {
+        self.with_options(|options| options.triggers.events.push(key.into()))
+    }
+
+    /// Starts a run at each time of a cron expression. With several expressions, a run is started at the times of any of them.
+    ///
+    /// An expression has five fields (minute, hour, day, month, weekday, where Sunday is 0), or six fields with seconds first. Fields can
+    /// contain names such as `MON` and `JAN`, lists, ranges and steps. Times are in UTC, unless the expression begins with a time zone,
+    /// such as `TZ=Europe/Oslo `. The input of the runs is the [`cron_input`](Self::cron_input).
+    #[must_use]
+    pub fn cron(self, expression: impl Into<String>) -> Self {
+        self.with_options(|options| options.triggers.crons.push(expression.into()))
+    }
+
+    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object.
+    #[must_use]
+    pub fn cron_input(self, input: &I) -> Self
+    where
+        I: Serialize,
+    {
+        let input = encode_input("input", input).map_err(|error| error.to_string());
+        self.with_options(|options| options.triggers.cron_input = Some(input))
+    }
+
+    /// Allows only one run per key; see [`Idempotency`].
+    #[must_use]
+    pub fn idempotency(self, idempotency: Idempotency) -> Self {
+        self.with_options(|options| options.triggers.idempotency = Some(idempotency))
+    }
+
+    /// Keeps the tasks of a run on one worker: the [requested](crate::builder::RunBuilder::desired_worker) one, or the one that ran the
+    /// first task.
+    #[must_use]
+    pub fn sticky(self, sticky: Sticky) -> Self {
+        self.with_options(|options| options.triggers.sticky = Some(sticky))
+    }
+}
 
 impl<I, O> Task<I, O> {
-    /// Asks for workers with a label; see [`DesiredLabel`]. A run can ask for others.
+    /// Requests workers with a label; see [`DesiredLabel`]. A run can request another value.
     #[must_use]
     pub fn desired_label(self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
         self.with(|definition| {
@@ -157,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_told() {
+    fn all_problems_are_reported() {
         let fine = task()
             .on_event("a:*")
             .on_event("b")
@@ -178,13 +233,13 @@ mod tests {
             .desired_label("", "x");
         let problems = Definition::from(&bad).problems();
         for text in [
-            "event: found the key \"\"",
+            "event: expected a key without U+0000, got \"\"",
             "\"a\" twice",
-            "found 1 fields, accepted: 5, or 6 with seconds first (in \"@daily\")",
-            "found \"7\" as its weekday, accepted: 0 to 6, *, lists, ranges and steps (in \"0 9 * * 7\")",
+            "expected 5 fields, or 6 with seconds first, got 1 (in \"@daily\")",
+            "expected 0 to 6, *, lists, ranges and steps as the weekday, got \"7\" (in \"0 9 * * 7\")",
             "\"* * * * *\" twice",
-            "cron: invalid input: found 1, accepted: a JSON object",
-            "idempotency: found 0ns",
+            "cron: invalid input: expected a JSON object, got 1",
+            "idempotency: expected 1 ms to a hundred years, got 0ns",
             "invalid label",
         ] {
             assert!(

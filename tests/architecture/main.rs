@@ -17,14 +17,17 @@ use source::{Sources, Target};
 const ORDERS: &[(&[&str], &[&str])] = &[(
     &[],
     &[
+        "value",
         "error",
         "runtime",
         "time",
+        "model",
         "config",
         "transport",
         "rpc",
-        "model",
+        "feed",
         "client",
+        "observe",
         "run",
         "list",
         "trigger",

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
+use hatchet::model::{Effect, LogLevel};
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
 use hatchet::raw::pb::v1::{
     BaseMatchCondition, CreateTaskOpts, CreateWorkflowVersionRequest, SleepMatchCondition, TaskConditions,
 };
-use hatchet::{Context, ErrorKind, LogLevel, Outcome, RunFilter, RunId, RunStatus, Seen, Task, TaskError, Workflow};
+use hatchet::{Context, ErrorKind, Outcome, RunFilter, RunId, RunStatus, Task, TaskError, Workflow};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -36,7 +37,7 @@ async fn x1_a_queued_run(world: World) {
     let task = double(world.name("double"));
     world.worker(&task).await.shutdown().await;
     let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
-    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+    assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
     let details = run.details().await.unwrap();
     assert_eq!((details.status.clone(), details.started_at(), details.attempt()), (RunStatus::Cancelled, None, 1));
 }
@@ -46,7 +47,7 @@ async fn x2_a_running_run(world: World) {
     let worker = world.worker(&task).await;
     let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
     until(&run, RunStatus::Running).await;
-    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+    assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
     assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     assert_eq!(worker.shutdown().await.cancelled, 1);
 }
@@ -73,7 +74,8 @@ async fn x3_the_task_is_told_has_its_grace_and_is_dropped(world: World) {
             std::future::pending().await
         }
     });
-    let worker = world.hatchet.worker(world.name("worker")).cancel_grace(Duration::from_secs(2)).register(&stubborn);
+    let worker =
+        world.hatchet.worker(world.name("worker")).cancel_grace_period(Duration::from_secs(2)).register(&stubborn);
     let worker = worker.build().unwrap().start().await.unwrap();
     let run = world.hatchet.run(&stubborn, &ONE).start().await.unwrap();
     until(&run, RunStatus::Running).await;
@@ -97,7 +99,7 @@ async fn x4_tasks_after_it_do_not_start(world: World) {
     let worker = world.worker(&flow).await;
     let run = world.hatchet.run(&flow, &ONE).start().await.unwrap();
     until(&run, RunStatus::Running).await;
-    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+    assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
     let details = run.details().await.unwrap();
     assert_eq!(details.status, RunStatus::Cancelled);
     assert!(details.tasks.iter().all(|task| task.status == RunStatus::Cancelled), "{:#?}", details.tasks);
@@ -131,18 +133,18 @@ async fn x6_the_reason_and_who_are_readable_afterwards(world: World) {
     let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
     until(&run, RunStatus::Running).await;
     run.cancel().reason("the customer asked").by("ada").send().await.unwrap();
-    let details = world.hatchet.run_handle::<()>(run.id()).details().await.unwrap();
+    let details = world.hatchet.run_handle(run.id()).details().logs(10).await.unwrap();
     let request = details.cancellation().unwrap();
     assert_eq!((request.reason.as_deref(), request.by.as_deref()), (Some("the customer asked"), Some("ada")));
-    assert!(request.at >= details.created_at.unwrap());
+    assert!(request.requested_at >= details.created_at.unwrap());
     // In the log, where the dashboard shows it, too.
     let lines: Vec<_> = details.logs.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
     assert_eq!(lines, [(LogLevel::Info, "Cancellation requested by ada: the customer asked")]);
     // What was said of an earlier end is not said of a later one.
     let again = run.replay().even_if_cancelled().send().await.unwrap();
     until(&again.run, RunStatus::Running).await;
-    let seen = run.cancel().send().await.unwrap();
-    assert!(matches!(seen, Seen::Done), "{seen} {:#?}", run.details().await);
+    let effect = run.cancel().send().await.unwrap().effect;
+    assert!(matches!(effect, Effect::Applied), "{effect} {:#?}", run.details().await);
     assert_eq!(run.details().await.unwrap().cancellation(), None);
     // A run that was cancelled without a word has none.
     let other = world.hatchet.run(&task, &ONE).start().await.unwrap();
@@ -162,8 +164,8 @@ async fn x7_a_run_that_has_ended_is_left_alone(world: World) {
     run.result().await.unwrap();
     let error = run.cancel().reason("too late").send().await.unwrap_err();
     assert_eq!((error.kind(), error.run_status()), (ErrorKind::RunState, Some(&RunStatus::Completed)));
-    assert!(error.never_reached_server());
-    let details = run.details().await.unwrap();
+    assert!(error.has_no_side_effects());
+    let details = run.details().logs(10).await.unwrap();
     assert_eq!((details.conflicts.len(), details.logs.len(), details.status), (0, 0, RunStatus::Completed));
     worker.shutdown().await;
 }
@@ -178,8 +180,8 @@ async fn x8_many_by_id_with_a_report_of_each(world: World) {
     let going: Vec<_> = going.into_iter().map(|run| run.unwrap().id()).collect();
     let nobody: RunId = "00000000-0000-4000-8009-000000000009".parse().unwrap();
     let ids = [going[0], done.id(), going[1], nobody, going[2]];
-    let reports = world.hatchet.cancel_runs(ids).reason("all of them").send().await.unwrap();
-    let seen: Vec<_> = reports.iter().map(|report| (report.run, report.seen.to_string())).collect();
+    let reports = world.hatchet.cancel_many(ids).reason("all of them").send().await.unwrap();
+    let seen: Vec<_> = reports.iter().map(|report| (report.run_id, report.effect.to_string())).collect();
     let expected = ["done", "left alone, as it is COMPLETED", "done", "there is no such run", "done"];
     assert_eq!(seen, ids.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
     worker.shutdown().await;
@@ -197,11 +199,11 @@ async fn x9_all_that_match_a_filter_to_the_end(world: World) {
     // The first while it is read, as progress; the rest in one go.
     let mut reports = query.cancel().reason("bad deploy").reports().unwrap();
     for _ in 0..10 {
-        assert!(reports.next().await.unwrap().unwrap().is_done());
+        assert!(reports.next().await.unwrap().unwrap().is_applied());
     }
     drop(reports);
     let report = query.cancel().reason("bad deploy").send().await.unwrap();
-    assert_eq!(report.total(), report.done, "{report}");
+    assert_eq!(report.total(), report.applied, "{report}");
     let cancelled = async || query.counts_by_status().await.unwrap().get(&RunStatus::Cancelled) == Some(count as u64);
     world.eventually(cancelled).await;
 }
@@ -276,8 +278,8 @@ async fn x11_a_cancel_that_is_not_taken_is_told(world: World) {
             details.task("a").is_some_and(|a| a.status == RunStatus::Completed)
         })
         .await;
-    let seen = run.cancel().within(Duration::from_secs(3)).send().await.unwrap();
-    assert!(matches!(seen, Seen::NotTaken(_)), "{seen}");
+    let effect = run.cancel().within(Duration::from_secs(3)).send().await.unwrap().effect;
+    assert!(matches!(effect, Effect::NoEffect(_)), "{effect}");
     let Outcome::Completed(_) = run.outcome().await.unwrap() else { panic!("it goes on to its end") };
     worker.shutdown().await;
 }
@@ -288,8 +290,8 @@ async fn x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_sc
     world.worker(&task).await.shutdown().await;
     let runs = world.hatchet.run_many(&task, (0..60).map(|n| Number { n })).start().await.unwrap();
     let ids: std::collections::BTreeSet<_> = runs.into_iter().map(|run| run.unwrap().id()).collect();
-    for report in world.hatchet.cancel_runs(ids.iter().copied()).send().await.unwrap() {
-        assert!(report.is_done(), "{report}");
+    for report in world.hatchet.cancel_many(ids.iter().copied()).send().await.unwrap() {
+        assert!(report.is_applied(), "{report}");
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     let all = RunFilter::new(world.window()).workflow(task.name());
@@ -305,11 +307,11 @@ async fn x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_sc
     assert_eq!(by_status(RunStatus::Cancelled).await, ids);
     assert!(by_status(RunStatus::Failed).await.is_empty() && by_status(RunStatus::TimedOut).await.is_empty());
     let cancelled = world.hatchet.runs(all.clone().status(RunStatus::Cancelled));
-    assert_eq!(cancelled.count().await.unwrap(), hatchet::Total::Exactly(60));
+    assert_eq!(cancelled.count().await.unwrap(), hatchet::model::Total::Exactly(60));
     let page = cancelled.page(50).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (50, hatchet::Total::Exactly(60)));
+    assert_eq!((page.runs.len(), page.total), (50, hatchet::model::Total::Exactly(60)));
     for id in &ids {
-        let run = world.hatchet.run_handle::<Doubled>(*id);
+        let run = world.hatchet.run_handle(*id).typed::<Doubled>();
         let details = run.details().await.unwrap();
         assert_eq!(details.status, RunStatus::Cancelled);
         // Where REST says otherwise, that is told.

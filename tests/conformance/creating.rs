@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::{ErrorKind, Outcome, Priority, RunFilter, RunId, RunStatus, WorkflowRef};
+use hatchet::workflow::WorkflowRef;
+use hatchet::{ErrorKind, Outcome, Priority, RunFilter, RunId, RunStatus};
 use serde_json::{Value, json};
 
 use crate::tasks::{Doubled, Number, double, endless};
@@ -28,7 +29,7 @@ async fn c1_a_trigger_creates_a_run_and_returns_its_id_at_once(world: World) {
     let details = run.details().await.unwrap();
     assert_eq!(details.id, run.id());
     assert!(details.outcome.is_none());
-    let again = world.hatchet.run_handle::<Doubled>(run.id());
+    let again = world.hatchet.run_handle(run.id()).typed::<Doubled>();
     assert_eq!(again.details().await.unwrap().input, details.input);
     drop(worker);
 }
@@ -43,7 +44,7 @@ async fn c4_many_at_once_in_order_and_a_bad_one_loses_no_other(world: World) {
     for (at, text) in [(1, "invalid input 1: found [2]"), (3, "U+0000")] {
         let error = runs[at].as_ref().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(text) && error.never_reached_server(), "{error}");
+        assert!(error.to_string().contains(text) && error.has_no_side_effects(), "{error}");
     }
     for (at, doubled) in [(0, 2), (2, 6), (4, 10)] {
         assert_eq!(runs[at].as_ref().unwrap().result().await.unwrap(), Doubled { doubled });
@@ -121,7 +122,7 @@ async fn c11_a_workflow_that_does_not_exist(world: World) {
         world.hatchet.runs(RunFilter::new(world.window()).workflow(world.name("nobody"))).page(1).await.unwrap_err();
     for error in [one, many, list] {
         assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
-        assert!(error.is_not_found() && error.never_reached_server());
+        assert!(error.is_not_found() && error.has_no_side_effects());
     }
 }
 
@@ -132,7 +133,7 @@ async fn c11_a_run_that_does_not_exist(world: World) {
     let request = TriggerWorkflowRequest { name: world.name("nobody"), input: "{}".into(), ..Default::default() };
     let answer = WorkflowServiceClient::new(world.hatchet.raw_channel()).trigger_workflow(request).await.unwrap();
     let phantom: RunId = answer.into_inner().workflow_run_id.parse().unwrap();
-    let run = world.hatchet.run_handle::<Doubled>(phantom);
+    let run = world.hatchet.run_handle(phantom).typed::<Doubled>();
     let limit = Duration::from_secs(20);
     let on_time = |result| tokio::time::timeout(limit, result);
     let errors = [
@@ -157,7 +158,7 @@ async fn c12_bad_input_is_refused_before_anything_is_sent(world: World) {
     let refusals = [
         (
             hatchet.run(&any, &json!(["n"])).start().await.unwrap_err(),
-            "invalid input: found [\"n\"], accepted: a JSON object",
+            "invalid input: expected a JSON object, got [\"n\"]",
         ),
         (hatchet.run(&any, &json!({"n": "\0"})).start().await.unwrap_err(), "U+0000"),
         (
@@ -171,14 +172,14 @@ async fn c12_bad_input_is_refused_before_anything_is_sent(world: World) {
             hatchet.run(&any, &fine).metadata("a", "x".repeat(70_000)).start().await.unwrap_err(),
             "accepted: at most 65536",
         ),
-        (Priority::try_from(4).unwrap_err(), "invalid priority: found 4, accepted: 1 to 3"),
-        (list(0).await.unwrap_err(), "invalid page size: found 0, accepted: 1 to 1000"),
+        (Priority::try_from(4).unwrap_err(), "invalid priority: expected 1 to 3, got 4"),
+        (list(0).await.unwrap_err(), "invalid page size: expected 1 to 1000, got 0"),
         (list(1001).await.unwrap_err(), "invalid page size: found 1001"),
     ];
     for (error, text) in refusals {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");
         assert!(error.to_string().contains(text), "{error} has no {text:?}");
-        assert!(error.never_reached_server(), "{error}");
+        assert!(error.has_no_side_effects(), "{error}");
     }
     // Nothing of it has become a run.
     let there = hatchet.runs(RunFilter::new(world.window()).workflow(task.name())).page(10).await.unwrap();

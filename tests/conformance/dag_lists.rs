@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use hatchet::{Client, Context, ErrorKind, RunFilter, RunId, RunStatus, Task, TaskError, Total, Workflow};
+use hatchet::model::Total;
+use hatchet::{Client, Context, ErrorKind, RunFilter, RunId, RunStatus, Task, TaskError, Workflow};
 
 use crate::tasks::Number;
 use crate::world::{World, rows};
@@ -72,8 +73,8 @@ async fn q11_dag_runs_are_listed_counted_cancelled_and_replayed_each_once(world:
     let mut replayed: HashMap<RunId, u32> = HashMap::new();
     while let Some(report) = reports.next().await {
         let report = report.unwrap();
-        assert!(report.is_done(), "{report}");
-        *replayed.entry(report.run).or_default() += 1;
+        assert!(report.is_applied(), "{report}");
+        *replayed.entry(report.run_id).or_default() += 1;
     }
     assert!(replayed.values().all(|times| *times == 1), "nothing twice");
     assert_eq!(replayed.into_keys().collect::<BTreeSet<_>>(), started);
@@ -92,7 +93,7 @@ async fn q11_dag_runs_are_listed_counted_cancelled_and_replayed_each_once(world:
     let waiting = all.status(RunStatus::Queued);
     world.eventually(async || ids(&world.hatchet, waiting.clone()).await.len() == queued.len()).await;
     let report = world.hatchet.runs(waiting).cancel().send().await.unwrap();
-    assert_eq!((report.done, report.total()), (RUNS.unsigned_abs(), RUNS.unsigned_abs()), "{report}");
+    assert_eq!((report.applied, report.total()), (RUNS.unsigned_abs(), RUNS.unsigned_abs()), "{report}");
 }
 
 /// No server is known to answer so. It is played by a listener of the test's own, which gives the same page again and again.
@@ -134,8 +135,8 @@ async fn q11_a_walk_that_makes_no_progress_ends_in_an_error(world: World) {
         }
     });
     let token = world.engine.as_ref().map(|_| world.hatchet.config().token().expose().to_owned()).unwrap();
-    let config = hatchet::ConfigBuilder::default().token(token).host_port("127.0.0.1:9");
-    let config = config.tls_strategy(hatchet::TlsStrategy::None).server_url(server).build().unwrap();
+    let config = hatchet::config::ConfigBuilder::default().token(token).host_port("127.0.0.1:9");
+    let config = config.tls_strategy(hatchet::config::TlsStrategy::None).server_url(server).build().unwrap();
     let hatchet = Client::new(config).unwrap();
     let (mut items, mut seen) = (hatchet.runs(world.window()).items(), HashSet::new());
     let error = loop {
@@ -160,7 +161,7 @@ async fn m3_a_workflow_of_one_task_ends_with_an_object_by_name(world: World) {
         let run = world.hatchet.run(flow, &Number { n: 4 }).start().await.unwrap();
         assert_eq!(run.result().await.unwrap()["only"], serde_json::json!(8), "{}", flow.name());
         // The same by its id alone, and in its details, where the task has what it returned.
-        let again = world.hatchet.run_handle::<serde_json::Value>(run.id());
+        let again = world.hatchet.run_handle(run.id());
         assert_eq!(again.result().await.unwrap()["only"], serde_json::json!(8));
         let details = run.details().await.unwrap();
         assert_eq!(details.output().unwrap().parse::<serde_json::Value>().unwrap()["only"], serde_json::json!(8));

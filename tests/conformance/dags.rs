@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hatchet::{Context, Outcome, RunFilter, RunStatus, Task, TaskError, TimeoutKind, Workflow};
+use hatchet::model::TimeoutKind;
+use hatchet::{Context, Outcome, RunFilter, RunStatus, Task, TaskError, Workflow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -84,7 +85,7 @@ async fn m4_a_failed_dag_tells_which_task_and_why(world: World) {
     let worker = world.worker(&flow).await;
     let run = world.hatchet.run(&flow, &Number { n: 1 }).start().await.unwrap();
     let Outcome::Failed(failure) = run.outcome().await.unwrap() else { panic!() };
-    assert_eq!((failure.task.as_deref(), failure.message.as_str()), (Some("broken"), "broke at attempt 2"));
+    assert_eq!((failure.task_name.as_deref(), failure.message.as_str()), (Some("broken"), "broke at attempt 2"));
     let details = run.details().await.unwrap();
     assert_eq!(details.outcome, Some(Outcome::Failed(failure)));
     let status = |name: &str| details.task(name).unwrap().status.clone();
@@ -108,7 +109,7 @@ async fn s6_a_task_of_a_dag_that_times_out(world: World) {
     let worker = world.worker(&flow).await;
     let run = world.hatchet.run(&flow, &Number { n: 1 }).start().await.unwrap();
     let Outcome::TimedOut(timeout) = run.outcome().await.unwrap() else { panic!() };
-    assert_eq!((timeout.kind, timeout.task.as_deref()), (TimeoutKind::Execution, Some("slow")));
+    assert_eq!((timeout.kind, timeout.task_name.as_deref()), (TimeoutKind::Execution, Some("slow")));
     let details = run.details().await.unwrap();
     assert_eq!((&details.status, &details.task("slow").unwrap().status), (&RunStatus::TimedOut, &RunStatus::TimedOut));
     worker.shutdown().await;

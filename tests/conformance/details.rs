@@ -25,13 +25,13 @@ async fn m1_details_by_run_id(world: World) {
     run.result().await.unwrap();
     // By nothing but its id.
     let id: hatchet::RunId = run.id().to_string().parse().unwrap();
-    let details = world.hatchet.run_handle::<Doubled>(id).details().await.unwrap();
+    let details = world.hatchet.run_handle(id).typed::<Doubled>().details().await.unwrap();
     assert_eq!((details.id, &details.status), (id, &RunStatus::Completed));
-    assert!(details.workflow.is_some() && details.workflow_version.is_some() && details.conflicts.is_empty());
+    assert!(details.workflow_id.is_some() && details.workflow_version_id.is_some() && details.conflicts.is_empty());
     assert_eq!(details.tasks.len(), 1);
     assert_eq!((details.tasks[0].name.as_str(), details.tasks[0].id), (task.name(), id.into()));
     assert_eq!(details.tasks[0].attempts.len(), 1);
-    assert_eq!(details.tasks[0].attempts[0].worker, Some(worker.id()));
+    assert_eq!(details.tasks[0].attempts[0].worker_id, Some(worker.id()));
     assert!(details.elapsed().unwrap() >= details.ran_for().unwrap());
     assert!(details.queued_for().is_some());
     worker.shutdown().await;
@@ -111,7 +111,7 @@ async fn m7_custom_metadata(world: World) {
         ..Default::default()
     };
     let raw = WorkflowServiceClient::new(world.hatchet.raw_channel()).trigger_workflow(request).await.unwrap();
-    let by_other = world.hatchet.run_handle::<Value>(raw.into_inner().workflow_run_id.parse().unwrap());
+    let by_other = world.hatchet.run_handle(raw.into_inner().workflow_run_id.parse().unwrap());
     let given = json!({"tenant": "acme", "n": "1"});
     for (run, given) in [(run.typed(), given), (by_other, other)] {
         run.result().await.unwrap();
@@ -125,6 +125,6 @@ async fn m7_custom_metadata(world: World) {
     }
     // Found by what was given as a string; the number of another SDK is found by nothing.
     let found = world.hatchet.runs(hatchet::RunFilter::new(world.window()).workflow(task.name()).metadata("n", "1"));
-    assert_eq!(found.count().await.unwrap(), hatchet::Total::Exactly(1));
+    assert_eq!(found.count().await.unwrap(), hatchet::model::Total::Exactly(1));
     worker.shutdown().await;
 }

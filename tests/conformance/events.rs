@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::{ErrorKind, EventId, Priority, RunFilter, RunStatus, Total, Trigger, WorkflowRef};
+use hatchet::model::{EventId, Total, Trigger};
+use hatchet::workflow::WorkflowRef;
+use hatchet::{ErrorKind, Priority, RunFilter, RunStatus};
 use serde_json::{Value, json};
 
 use crate::tasks::{Doubled, Number, double};
@@ -30,13 +32,12 @@ async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(world: World) {
     );
     let worker = world.hatchet.worker(world.name("worker")).register(&one).register(&two).register(&other);
     let worker = worker.build().unwrap().start().await.unwrap();
-    let event =
-        world.hatchet.push_event(&key, &Number { n: 21 }).metadata("tenant", "acme").scope("s").send().await.unwrap();
+    let event = world.hatchet.push(&key, &Number { n: 21 }).metadata("tenant", "acme").scope("s").send().await.unwrap();
     assert_eq!(event.key(), Some(key.as_str()));
     let runs = event.runs().await.unwrap();
     assert_eq!(runs.len(), 2);
     for run in &runs {
-        let run = world.hatchet.run_handle::<Doubled>(run.id());
+        let run = world.hatchet.run_handle(run.id()).typed::<Doubled>();
         assert_eq!(run.result().await.unwrap(), Doubled { doubled: 42 });
         let details = run.details().await.unwrap();
         assert_eq!(details.metadata.get("tenant"), Some(&json!("acme")));
@@ -56,7 +57,7 @@ async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(world: World) {
     assert_eq!((details.id, details.key.as_str(), details.scope.as_deref()), (event.id(), key.as_str(), Some("s")));
     assert_eq!(details.payload.parse::<Number>().unwrap(), Number { n: 21 });
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
-    assert!(details.seen_at.is_some());
+    assert!(details.created_at.is_some());
     let ids: HashSet<_> = runs.iter().map(hatchet::RunHandle::id).collect();
     assert_eq!(details.runs.into_iter().collect::<HashSet<_>>(), ids);
     worker.shutdown().await;
@@ -65,7 +66,7 @@ async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(world: World) {
 async fn c2_from_a_run_back_to_its_event(world: World) {
     let task = double(world.name("double")).on_event(world.name("k"));
     let worker = world.worker(&task).await;
-    let event = world.hatchet.push_event(world.name("k"), &Number { n: 1 }).send().await.unwrap();
+    let event = world.hatchet.push(world.name("k"), &Number { n: 1 }).send().await.unwrap();
     let run = event.runs().await.unwrap().remove(0);
     // A run of an event says so in its metadata, and nowhere else.
     let metadata = run.details().await.unwrap().engine_metadata;
@@ -77,7 +78,7 @@ async fn c2_from_a_run_back_to_its_event(world: World) {
 }
 
 async fn c2_an_event_that_nobody_listens_to(world: World) {
-    let event = world.hatchet.push_event(world.name("nobody"), &json!({})).send().await.unwrap();
+    let event = world.hatchet.push(world.name("nobody"), &json!({})).send().await.unwrap();
     assert!(event.runs().await.unwrap().is_empty());
     assert_eq!(event.details().await.unwrap().counts.total(), 0);
     let unknown = world.hatchet.event_handle("00000000-0000-4000-8000-000000000000".parse().unwrap());
@@ -93,8 +94,8 @@ async fn c2_many_events_in_order_and_a_bad_one_loses_no_other(world: World) {
     let large =
         [900_000, 5_000_000, 900_000, 900_000, 900_000, 900_000].map(|size| json!({"n": 1, "text": "x".repeat(size)}));
     let payloads: Vec<Value> = small.chain(large).chain([json!([1])]).collect();
-    let events = world.hatchet.push_events(&key, payloads).metadata("part", "x").send().await.unwrap();
-    let ids: HashSet<EventId> = events.iter().flatten().map(hatchet::EventHandle::id).collect();
+    let events = world.hatchet.push_many(&key, payloads).metadata("part", "x").send().await.unwrap();
+    let ids: HashSet<EventId> = events.iter().flatten().map(hatchet::handle::EventHandle::id).collect();
     assert_eq!((events.len(), ids.len()), (1012, 1010));
     let errors: Vec<_> = [1006, 1011].map(|at| events[at].as_ref().unwrap_err()).into();
     assert_eq!(
@@ -115,17 +116,17 @@ async fn c2_many_events_in_order_and_a_bad_one_loses_no_other(world: World) {
 async fn c6_details_tell_the_event_that_started_a_run(world: World) {
     let task = double(world.name("double")).on_event(world.name("k"));
     let worker = world.worker(&task).await;
-    let event = world.hatchet.push_event(world.name("k"), &Number { n: 1 }).scope("eu").send().await.unwrap();
+    let event = world.hatchet.push(world.name("k"), &Number { n: 1 }).scope("eu").send().await.unwrap();
     let run = event.runs().await.unwrap().remove(0);
     let Trigger::Event(trigger) = run.details().await.unwrap().trigger else { panic!("it does not say so") };
-    assert_eq!((trigger.id, trigger.key), (event.id(), world.name("k")));
+    assert_eq!((trigger.event_id, trigger.key), (event.id(), world.name("k")));
     assert_eq!(trigger.payload.unwrap().parse::<Number>().unwrap(), Number { n: 1 });
     assert_eq!(trigger.scope.as_deref(), Some("eu"));
     // A list has its id and its key only.
     let listed =
         world.hatchet.runs(RunFilter::new(world.window()).event(event.id())).page(1).await.unwrap().runs.remove(0);
     let Trigger::Event(listed) = listed.trigger() else { panic!("it does not say so") };
-    assert_eq!((listed.id, listed.payload, listed.scope), (event.id(), None, None));
+    assert_eq!((listed.event_id, listed.payload, listed.scope), (event.id(), None, None));
     let manual = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     assert_eq!(manual.details().await.unwrap().trigger, Trigger::Manual);
     worker.shutdown().await;
@@ -136,8 +137,8 @@ async fn q4_runs_that_an_event_has_started(world: World) {
     let (one, two) = (double(world.name("one")).on_event(&key), double(world.name("two")).on_event(&key));
     let worker = world.hatchet.worker(world.name("worker")).register(&one).register(&two).build().unwrap();
     let worker = worker.start().await.unwrap();
-    let event = world.hatchet.push_event(&key, &Number { n: 1 }).send().await.unwrap();
-    let other = world.hatchet.push_event(&key, &Number { n: 1 }).send().await.unwrap();
+    let event = world.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
+    let other = world.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
     for event in [&event, &other] {
         let expected: HashSet<_> = event.runs().await.unwrap().iter().map(hatchet::RunHandle::id).collect();
         let query = world.hatchet.runs(RunFilter::new(world.window()).event(event.id()));
@@ -153,11 +154,11 @@ async fn c9_events_have_the_namespace(world: World) {
     let spaced = world.client_with(|config| config.namespace("Team"));
     let (key, task) = (world.name("k"), double(world.name("double")).on_event(world.name("k")));
     let worker = spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap();
-    let event = spaced.push_event(&key, &Number { n: 1 }).send().await.unwrap();
+    let event = spaced.push(&key, &Number { n: 1 }).send().await.unwrap();
     assert_eq!(event.runs().await.unwrap().len(), 1);
     assert_eq!((event.key(), event.details().await.unwrap().key), (Some(key.as_str()), key.clone()));
     // It is not there without it.
-    let other = world.hatchet.push_event(&key, &Number { n: 1 }).send().await.unwrap();
+    let other = world.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
     assert!(other.runs().await.unwrap().is_empty());
     let same = world.hatchet.event_handle(event.id()).details().await.unwrap();
     assert_eq!(same.key, format!("team_{key}"));
@@ -168,29 +169,23 @@ async fn c12_bad_events_are_refused_before_anything_is_sent(world: World) {
     let hatchet = &world.hatchet;
     let (key, fine) = (world.name("k"), json!({}));
     let refusals = [
-        (hatchet.push_event("", &fine).send().await.unwrap_err(), "invalid event key: found an empty text"),
-        (hatchet.push_event("a\0", &fine).send().await.unwrap_err(), "invalid event key: found the character U+0000"),
-        (hatchet.push_event(&key, &fine).scope("\0").send().await.unwrap_err(), "invalid event scope"),
+        (hatchet.push("", &fine).send().await.unwrap_err(), "invalid event key: found an empty text"),
+        (hatchet.push("a\0", &fine).send().await.unwrap_err(), "invalid event key: found the character U+0000"),
+        (hatchet.push(&key, &fine).scope("\0").send().await.unwrap_err(), "invalid event scope"),
+        (hatchet.push(&key, &[1]).send().await.unwrap_err(), "invalid payload: expected a JSON object, got [1]"),
+        (hatchet.push(&key, &json!({"a": "\0"})).send().await.unwrap_err(), "U+0000"),
         (
-            hatchet.push_event(&key, &[1]).send().await.unwrap_err(),
-            "invalid payload: found [1], accepted: a JSON object",
-        ),
-        (hatchet.push_event(&key, &json!({"a": "\0"})).send().await.unwrap_err(), "U+0000"),
-        (
-            hatchet.push_event(&key, &json!({"a": "x".repeat(5_000_000)})).send().await.unwrap_err(),
+            hatchet.push(&key, &json!({"a": "x".repeat(5_000_000)})).send().await.unwrap_err(),
             "accepted: at most 4194304",
         ),
-        (
-            hatchet.push_event(&key, &fine).metadata("hatchet__event_id", "x").send().await.unwrap_err(),
-            "invalid metadata: ",
-        ),
-        (hatchet.push_events("", [&fine]).send().await.unwrap_err(), "invalid event key"),
+        (hatchet.push(&key, &fine).metadata("hatchet__event_id", "x").send().await.unwrap_err(), "invalid metadata: "),
+        (hatchet.push_many("", [&fine]).send().await.unwrap_err(), "invalid event key"),
     ];
     for (error, text) in refusals {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");
-        assert!(error.to_string().contains(text) && error.never_reached_server(), "{error} has no {text:?}");
+        assert!(error.to_string().contains(text) && error.has_no_side_effects(), "{error} has no {text:?}");
     }
-    let event = hatchet.push_event(&key, &fine).priority(Priority::High).send().await.unwrap();
+    let event = hatchet.push(&key, &fine).priority(Priority::High).send().await.unwrap();
     assert_eq!(event.details().await.unwrap().payload.parse::<Value>().unwrap(), fine);
 }
 
@@ -199,7 +194,7 @@ async fn w10_wildcards_in_the_definition_start_runs(world: World) {
     let task = double(world.name("double")).on_event(key("a:*")).on_event(key("x_y"));
     let worker = world.worker(&task).await;
     for (text, count) in [("a:1", 1), ("a:", 1), ("a", 0), ("x_y", 1), ("xzy", 1), ("X_Y", 0)] {
-        let event = world.hatchet.push_event(key(text), &Number { n: 1 }).send().await.unwrap();
+        let event = world.hatchet.push(key(text), &Number { n: 1 }).send().await.unwrap();
         assert_eq!(event.runs().await.unwrap().len(), count, "{text}");
     }
     let any: WorkflowRef<Number, Doubled> = WorkflowRef::new(task.name());

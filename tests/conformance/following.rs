@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use hatchet::model::{RunDetails, TimeoutKind};
 use hatchet::raw::pb::events_service_client::EventsServiceClient;
 use hatchet::raw::pb::{PutLogRequest, StepActionEventType};
-use hatchet::{Context, Outcome, RunHandle, RunStatus, Task, TimeoutKind, Workflow};
+use hatchet::{Context, Outcome, RunHandle, RunStatus, Task, Workflow};
 
 use crate::status::{cancel, report};
 use crate::tasks::{Doubled, Number, double, endless, shaky};
@@ -33,7 +34,7 @@ async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
     let (mut watch, mut states) = (run.watch(), Vec::new());
     while let Some(change) = watch.next().await {
         let change = change.unwrap();
-        let task = change.task.as_ref().map(|task| format!("{task}: ")).unwrap_or_default();
+        let task = change.task_name.as_ref().map(|task| format!("{task}: ")).unwrap_or_default();
         states.push(format!("{task}{}", change.state));
     }
     states
@@ -261,9 +262,9 @@ async fn m9_log_lines(world: World) {
     // Lines of one moment have no order.
     numbers.sort_unstable();
     assert_eq!(numbers, (0..count as u64).collect::<Vec<_>>(), "none twice and none missed");
-    let first = run.details().await.unwrap().logs;
-    assert_eq!(first.len(), count.min(hatchet::RunDetails::LOGS));
-    assert!(first.iter().all(|line| line.task == run.id().into() && line.message.starts_with("line ")));
+    let first = run.details().logs(RunDetails::MAX_LOGS).await.unwrap().logs;
+    assert_eq!(first.len(), count.min(hatchet::model::RunDetails::MAX_LOGS));
+    assert!(first.iter().all(|line| line.task_id == run.id().into() && line.message.starts_with("line ")));
     worker.shutdown().await;
 }
 
@@ -281,6 +282,6 @@ async fn b1_an_outcome_that_cannot_lie(world: World) {
     let Outcome::Completed(done) = empty.outcome().await.unwrap() else { panic!() };
     assert_eq!(done.output.parse::<Option<u8>>().unwrap(), None);
     // A run that the engine never made.
-    let phantom = world.hatchet.run_handle::<()>("00000000-0000-4000-8009-000000000009".parse().unwrap());
+    let phantom = world.hatchet.run_handle("00000000-0000-4000-8009-000000000009".parse().unwrap());
     assert_eq!(phantom.outcome().await.unwrap_err().kind(), hatchet::ErrorKind::RunNotFound);
 }

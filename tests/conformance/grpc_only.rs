@@ -3,10 +3,11 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use hatchet::config::ConfigBuilder;
 use hatchet::embedded::{Engine, Quirks};
-use hatchet::{
-    Client, ConfigBuilder, Context, ErrorKind, Outcome, RunFilter, Seen, Task, TaskError, Window, WorkflowRef,
-};
+use hatchet::model::{Effect, Window};
+use hatchet::workflow::WorkflowRef;
+use hatchet::{Client, Context, ErrorKind, Outcome, RunFilter, Task, TaskError};
 
 use tokio::time::Instant;
 
@@ -30,8 +31,10 @@ async fn grpc_only(world: &World) -> (Client, Option<Engine>) {
     let engine = Engine::builder().quirks(Quirks::all()).listen(0, 0).start().await.unwrap();
     let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
     let (grpc, _) = engine.addresses().unwrap();
-    let config =
-        ConfigBuilder::default().token(token).host_port(grpc.to_string()).tls_strategy(hatchet::TlsStrategy::None);
+    let config = ConfigBuilder::default()
+        .token(token)
+        .host_port(grpc.to_string())
+        .tls_strategy(hatchet::config::TlsStrategy::None);
     (Client::new(config.server_url(server).build().unwrap()).unwrap(), Some(engine))
 }
 
@@ -56,7 +59,7 @@ async fn c13_grpc_is_enough_to_start_wait_and_work(world: World) {
     // By its id alone, after its end.
     let run = hatchet.run(&task, &Number { n: 5 }).start().await.unwrap();
     run.result().await.unwrap();
-    let again = hatchet.run_handle::<Doubled>(run.id());
+    let again = hatchet.run_handle(run.id()).typed::<Doubled>();
     assert_eq!(again.result().await.unwrap(), Doubled { doubled: 10 });
     assert!(begun.elapsed() < Duration::from_secs(30), "nothing waited for REST: {:?}", begun.elapsed());
     let report = worker.shutdown().await;
@@ -76,7 +79,7 @@ async fn c13_a_workflow_that_does_not_exist_is_noticed_over_grpc(world: World) {
 async fn c13_what_needs_rest_fails_soon_and_says_so(world: World) {
     let (hatchet, _engine) = grpc_only(&world).await;
     let task = endless(world.name("endless"));
-    let worker = hatchet.worker(world.name("worker")).register(&task).grace(Duration::ZERO);
+    let worker = hatchet.worker(world.name("worker")).register(&task).shutdown_grace_period(Duration::ZERO);
     let worker = worker.build().unwrap().start().await.unwrap();
     let run = hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     let begun = Instant::now();
@@ -86,18 +89,18 @@ async fn c13_what_needs_rest_fails_soon_and_says_so(world: World) {
         hatchet.runs(RunFilter::new(Window::all())).page(1).await.map(drop).unwrap_err(),
         run.cancel().reason("no REST").send().await.map(drop).unwrap_err(),
         run.replay().send().await.map(drop).unwrap_err(),
-        hatchet.crons().list().await.map(drop).unwrap_err(),
+        hatchet.crons().get().await.map(drop).unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(error.to_string().contains(": the REST API at http://127.0.0.1:"), "{error}");
         assert!(error.to_string().ends_with(" cannot be reached"), "{error}");
-        assert!(error.never_reached_server(), "{error:?}");
+        assert!(error.has_no_side_effects(), "{error:?}");
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     // A cancel without a reason needs none, and who waits is told what cannot be known.
     until_started(&hatchet, run.id()).await;
-    assert!(matches!(run.cancel().send().await.unwrap(), Seen::Done));
+    assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
     let error = run.outcome().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("only the REST API can report whether it was cancelled"), "{error}");

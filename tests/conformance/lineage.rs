@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use hatchet::{
-    Context, Definition, ErrorKind, RunFilter, RunHandle, RunId, RunningWorker, Task, TaskError, Trigger, Workflow,
-};
+use hatchet::model::Trigger;
+use hatchet::worker::RunningWorker;
+use hatchet::workflow::Definition;
+use hatchet::{Context, ErrorKind, RunFilter, RunHandle, RunId, Task, TaskError, Workflow};
 use serde::{Deserialize, Serialize};
 
 use crate::tasks::{Doubled, Number, double};
@@ -71,7 +72,7 @@ async fn c5_ids_are_unique_and_lists_are_newest_first(world: World) {
     world
         .eventually(async || {
             let (one, two) = (page().await, page().await);
-            let ids = |rows: &[hatchet::RunSummary]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+            let ids = |rows: &[hatchet::model::RunSummary]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
             ids(&one) == ids(&two) && one.is_sorted_by_key(|row| std::cmp::Reverse(row.created_at))
         })
         .await;
@@ -85,15 +86,15 @@ async fn c7_a_child_links_to_its_parent_and_back(world: World) {
     let Children { ids } = run.result().await.unwrap();
     assert_eq!(ids.len(), 4);
     for id in &ids {
-        let details = world.hatchet.run_handle::<Doubled>(*id).details().await.unwrap();
-        assert_eq!(details.parent(), Some(run.id()));
+        let details = world.hatchet.run_handle(*id).typed::<Doubled>().details().await.unwrap();
+        assert_eq!(details.parent_run_id(), Some(run.id()));
         let Trigger::Child(link) = &details.trigger else { panic!("{}", details.trigger) };
-        assert_eq!(link.parent_task, run.id().into());
+        assert_eq!(link.parent_task_id, run.id().into());
         assert_eq!(details.metadata["tenant"], "acme", "inherited");
     }
     let family = async || run.children().await.unwrap().into_iter().map(|child| child.id).collect::<HashSet<_>>();
     world.eventually(async || family().await == ids.iter().copied().collect()).await;
-    assert_eq!(run.details().await.unwrap().parent(), None);
+    assert_eq!(run.details().await.unwrap().parent_run_id(), None);
     worker.shutdown().await;
 }
 
@@ -109,9 +110,9 @@ async fn c7_a_child_of_a_dags_task(world: World) {
         let Children { ids } = task.output().unwrap().parse().unwrap();
         assert_eq!(ids.len(), 2, "each task counts its own");
         for id in ids {
-            let child = world.hatchet.run_handle::<Doubled>(id).details().await.unwrap();
+            let child = world.hatchet.run_handle(id).typed::<Doubled>().details().await.unwrap();
             let Trigger::Child(link) = &child.trigger else { panic!("{}", child.trigger) };
-            assert_eq!((link.parent_task, link.parent_run), (task.id, Some(run.id())));
+            assert_eq!((link.parent_task_id, link.parent_run_id), (task.id, Some(run.id())));
         }
     }
     world.eventually(async || run.children().await.unwrap().len() == 4).await;
@@ -221,7 +222,7 @@ async fn q8_by_parent_and_by_worker(world: World) {
     world.eventually(async || by_parent.count().await.unwrap().to_string() == "3").await;
     let rows = by_parent.page(10).await.unwrap().runs;
     assert_eq!(rows.iter().map(|row| row.id).collect::<HashSet<_>>(), ids.iter().copied().collect());
-    assert!(rows.iter().all(|row| row.parent_task == Some(run.id().into())));
+    assert!(rows.iter().all(|row| row.parent_task_id == Some(run.id().into())));
     assert_eq!(by_parent.counts_by_status().await.unwrap().total(), 3);
     // Tasks know their workers; runs do not.
     let by_worker = world.hatchet.runs(RunFilter::new(world.window()).worker(worker.id()).tasks());
@@ -240,18 +241,18 @@ async fn b7_from_any_of_a_family_to_all_of_them(world: World) {
     let key = world.name("event");
     let parent = parent(&world.name("parent"), &child).on_event(&key);
     let worker = at_work(&world, &child, &parent).await;
-    let event = world.hatchet.push_event(&key, &Number { n: 2 }).send().await.unwrap();
+    let event = world.hatchet.push(&key, &Number { n: 2 }).send().await.unwrap();
     let started = async || event.runs().await.unwrap().first().map(RunHandle::id);
     world.eventually(async || started().await.is_some()).await;
-    let run = world.hatchet.run_handle::<Children>(started().await.unwrap());
+    let run = world.hatchet.run_handle(started().await.unwrap()).typed::<Children>();
     let Children { ids } = run.result().await.unwrap();
     let again = run.rerun().start().await.unwrap();
     again.result().await.unwrap();
     // From the child up to the event and down to the rerun, and back.
-    let of_child = world.hatchet.run_handle::<Doubled>(ids[0]).details().await.unwrap();
-    let up = world.hatchet.run_handle::<Children>(of_child.parent().unwrap());
+    let of_child = world.hatchet.run_handle(ids[0]).typed::<Doubled>().details().await.unwrap();
+    let up = world.hatchet.run_handle(of_child.parent_run_id().unwrap()).typed::<Children>();
     let Trigger::Event(link) = up.details().await.unwrap().trigger else { panic!() };
-    assert_eq!(link.id, event.id());
+    assert_eq!(link.event_id, event.id());
     world.eventually(async || up.reruns().next().await.is_some_and(|rerun| rerun.unwrap().id == again.id())).await;
     let details = again.details().await.unwrap();
     assert_eq!((details.rerun_of(), &details.trigger), (Some(run.id()), &Trigger::Manual));

@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::{
-    Context, DesiredLabel, ErrorKind, Idempotency, Outcome, Priority, RunHandle, RunId, Sticky, Task, TimeoutKind,
-    WorkerId, WorkflowRef,
-};
+use hatchet::model::{DesiredLabel, Idempotency, TimeoutKind, WorkerId};
+use hatchet::workflow::{Sticky, WorkflowRef};
+use hatchet::{Context, ErrorKind, Outcome, Priority, RunHandle, RunId, Task};
 use serde_json::{Value, json};
 
 use crate::tasks::{Doubled, Number, double, endless};
@@ -26,7 +25,7 @@ async fn worker_of(run: &RunHandle<Doubled>) -> WorkerId {
     run.result().await.unwrap();
     // The assignment can be the last that the server's history gets.
     for _ in 0..50 {
-        if let Some(worker) = run.details().await.unwrap().tasks[0].attempts.last().unwrap().worker {
+        if let Some(worker) = run.details().await.unwrap().tasks[0].attempts.last().unwrap().worker_id {
             return worker;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -140,7 +139,7 @@ async fn b8_a_trigger_can_be_made_safe_to_repeat(world: World) {
     // Whoever does not know whether that has happened asks again, and is told.
     let error = world.hatchet.run(&any, &input).start().await.unwrap_err();
     assert_eq!((error.kind(), error.existing_run()), (ErrorKind::AlreadyExists, Some(run.id())));
-    assert!(error.never_reached_server() && error.to_string().contains(&run.id().to_string()), "{error}");
+    assert!(error.has_no_side_effects() && error.to_string().contains(&run.id().to_string()), "{error}");
     // Another key is another run.
     let other = world.hatchet.run(&any, &json!({"n": 1, "id": "b"})).start().await.unwrap();
     assert_ne!(other.id(), run.id());

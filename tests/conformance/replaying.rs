@@ -108,7 +108,7 @@ async fn p2_a_replay_that_is_under_way_has_no_attempt_too_many(world: World) {
     let mut watch = again.run.watch();
     while let Some(change) = watch.next().await {
         let change = change.unwrap();
-        last.extend((change.task.as_deref() == Some("last")).then(|| change.state.to_string()));
+        last.extend((change.task_name.as_deref() == Some("last")).then(|| change.state.to_string()));
     }
     let expected =
         [1, 2].map(|attempt| ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{status} (attempt {attempt})")));
@@ -220,8 +220,8 @@ async fn p8_many_by_id_with_a_report_of_each(world: World) {
     until(&going, RunStatus::Running).await;
     let nobody: RunId = "00000000-0000-4000-8009-000000000009".parse().unwrap();
     let ids = [done[0].id(), going.id(), nobody, done[1].id()];
-    let reports = world.hatchet.replay_runs(ids).send().await.unwrap();
-    let seen: Vec<_> = reports.iter().map(|report| (report.run, report.seen.to_string())).collect();
+    let reports = world.hatchet.replay_many(ids).send().await.unwrap();
+    let seen: Vec<_> = reports.iter().map(|report| (report.run_id, report.effect.to_string())).collect();
     let expected = ["done", "left alone, as it is RUNNING", "there is no such run", "done"];
     assert_eq!(seen, ids.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
     going.cancel().send().await.unwrap();
@@ -244,7 +244,7 @@ async fn p8_all_that_match_a_filter_past_the_engines_limit(world: World) {
         .eventually(async || query.counts_by_status().await.unwrap().get(&RunStatus::Failed) == Some(count.into()))
         .await;
     let report = query.replay().send().await.unwrap();
-    assert_eq!((report.done, report.total()), (count.into(), count.into()), "{report}");
+    assert_eq!((report.applied, report.total()), (count.into(), count.into()), "{report}");
     let all = world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name()));
     let completed = async || all.counts_by_status().await.unwrap().get(&RunStatus::Completed) == Some(count.into());
     world.eventually(completed).await;
@@ -269,9 +269,9 @@ async fn p9_replays_that_were_lost_are_noticed(world: World) {
     for run in &runs {
         run.outcome().await.unwrap();
     }
-    let reports = world.hatchet.replay_runs(runs.iter().map(hatchet::RunHandle::id)).send().await.unwrap();
-    let done = reports.iter().filter(|report| report.is_done()).count();
-    assert_eq!(done, count, "{:?}", reports.iter().find(|report| !report.is_done()));
+    let reports = world.hatchet.replay_many(runs.iter().map(hatchet::RunHandle::id)).send().await.unwrap();
+    let done = reports.iter().filter(|report| report.is_applied()).count();
+    assert_eq!(done, count, "{:?}", reports.iter().find(|report| !report.is_applied()));
     world.eventually(async || begun.load(SeqCst) as usize == 2 * count).await;
     worker.shutdown().await;
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use hatchet::{Client, ErrorKind, Priority, RunSummary, Trigger, Window};
+use hatchet::model::{CronSpec, RunSummary, Trigger, Window};
+use hatchet::{Client, ErrorKind, Priority};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -44,17 +45,17 @@ async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
         .schedule(&task, &Number { n: 4 }, at)
         .metadata("tenant", "acme")
         .priority(Priority::Medium)
-        .create()
+        .send()
         .await
         .unwrap();
     let details = schedule.details().await.unwrap();
     assert_eq!((details.id, details.workflow_name.as_str()), (schedule.id(), task.name()));
-    assert!((details.at - at).abs() <= TimeDelta::milliseconds(1), "{} {at}", details.at);
+    assert!((details.scheduled_at - at).abs() <= TimeDelta::milliseconds(1), "{} {at}", details.scheduled_at);
     assert_eq!((details.input.parse().unwrap(), details.priority), (Number { n: 4 }, Some(Priority::Medium)));
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     assert!(schedule.run().await.unwrap().is_none());
     // By its id alone, as long as it is there.
-    let same = world.hatchet.schedule_handle::<Doubled>(schedule.id());
+    let same = world.hatchet.schedule_handle(schedule.id()).typed::<Doubled>();
     assert!(same.run().await.unwrap().is_none());
 
     let begun = Instant::now();
@@ -86,7 +87,7 @@ async fn c3_a_schedule_of_the_past_starts_its_run_soon(world: World) {
     let task = double(world.name("double"));
     let worker = world.worker(&task).await;
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
-    let schedule = world.hatchet.schedule(&task, &Number { n: 1 }, at).create().await.unwrap();
+    let schedule = world.hatchet.schedule(&task, &Number { n: 1 }, at).send().await.unwrap();
     let begun = Instant::now();
     while schedule.run().await.unwrap().is_none() {
         assert!(begun.elapsed() < Duration::from_secs(15), "it never started its run");
@@ -102,16 +103,16 @@ async fn c3_a_schedule_can_be_moved_deleted_and_listed(world: World) {
     let mut all = Vec::new();
     for (part, at) in [("a", far), ("b", further), ("b", far)] {
         let schedule = world.hatchet.schedule(&task, &Number { n: 1 }, at).metadata("part", part);
-        all.push(schedule.create().await.unwrap());
+        all.push(schedule.send().await.unwrap());
     }
-    let list = async |query: hatchet::ScheduleQuery| {
-        query.list().await.unwrap().into_iter().map(|schedule| schedule.id).collect::<std::collections::HashSet<_>>()
+    let list = async |query: hatchet::builder::ScheduleQuery| {
+        query.get().await.unwrap().into_iter().map(|schedule| schedule.id).collect::<std::collections::HashSet<_>>()
     };
     let of_task = world.hatchet.schedules().workflow(task.name());
-    assert_eq!(list(of_task.clone()).await, all.iter().map(hatchet::ScheduleHandle::id).collect());
+    assert_eq!(list(of_task.clone()).await, all.iter().map(hatchet::handle::ScheduleHandle::id).collect());
     assert_eq!(list(of_task.clone().metadata("part", "b")).await, [all[1].id(), all[2].id()].into());
-    assert_eq!(all[0].reschedule(further).await.unwrap().at, further);
-    assert_eq!(all[0].details().await.unwrap().at, further);
+    assert_eq!(all[0].reschedule(further).await.unwrap().scheduled_at, further);
+    assert_eq!(all[0].details().await.unwrap().scheduled_at, further);
     for schedule in &all {
         schedule.delete().await.unwrap();
         schedule.delete().await.unwrap();
@@ -123,7 +124,12 @@ async fn c3_a_schedule_can_be_moved_deleted_and_listed(world: World) {
 }
 
 /// The runs of a cron, oldest first, when there are so many.
-async fn runs(hatchet: &Client, cron: &hatchet::CronHandle<Doubled>, window: Window, count: usize) -> Vec<RunSummary> {
+async fn runs(
+    hatchet: &Client,
+    cron: &hatchet::handle::CronHandle<Doubled>,
+    window: Window,
+    count: usize,
+) -> Vec<RunSummary> {
     let begun = Instant::now();
     loop {
         let mut found = cron.runs(window).await.unwrap().page(100).await.unwrap().runs;
@@ -140,20 +146,27 @@ async fn runs(hatchet: &Client, cron: &hatchet::CronHandle<Doubled>, window: Win
 async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
     let task = double(world.name("double"));
     let worker = world.worker(&task).await;
-    let cron = world.hatchet.cron(&task, "often", "*/2 * * * * *", &Number { n: 3 }).metadata("tenant", "acme");
-    let cron = cron.create().await.unwrap();
+    let cron =
+        world.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "*/2 * * * * *")).metadata("tenant", "acme");
+    let cron = cron.send().await.unwrap();
     let details = cron.details().await.unwrap();
-    assert_eq!((details.id, details.name.as_str(), details.expression.as_str()), (cron.id(), "often", "*/2 * * * * *"));
-    assert_eq!((details.enabled, details.defined, details.workflow_name.as_str()), (true, false, task.name()));
+    assert_eq!(
+        (details.id, details.name.as_deref(), details.expression.as_str()),
+        (cron.id(), Some("often"), "*/2 * * * * *")
+    );
+    assert_eq!(
+        (details.is_enabled, details.from_definition, details.workflow_name.as_str()),
+        (true, false, task.name())
+    );
     assert_eq!(details.input.parse::<Number>().unwrap(), Number { n: 3 });
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
 
     let found = runs(&world.hatchet, &cron, world.window(), 2).await;
-    let run = world.hatchet.run_handle::<Doubled>(found[0].id);
+    let run = world.hatchet.run_handle(found[0].id).typed::<Doubled>();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 6 });
     let details = run.details().await.unwrap();
     let Trigger::Cron(trigger) = details.trigger else { panic!("it does not say so") };
-    assert_eq!((trigger.name.as_str(), trigger.expression.as_str()), ("often", "*/2 * * * * *"));
+    assert_eq!((trigger.name.as_deref(), trigger.expression.as_str()), (Some("often"), "*/2 * * * * *"));
     assert_eq!(trigger.scheduled_at.unwrap().timestamp() % 2, 0);
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     let seconds = found[1].created_at - found[0].created_at;
@@ -161,11 +174,11 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
     let longest = TimeDelta::seconds(if world.engine.is_some() { 5 } else { 30 });
     assert!((TimeDelta::seconds(1)..longest).contains(&seconds), "{seconds}");
     // By its id alone.
-    let same = world.hatchet.cron_handle::<Doubled>(cron.id());
+    let same = world.hatchet.cron_handle(cron.id()).typed::<Doubled>();
     assert!(runs(&world.hatchet, &same, world.window(), 2).await.iter().any(|run| run.id == found[0].id));
 
     cron.pause().await.unwrap();
-    assert!(!cron.details().await.unwrap().enabled);
+    assert!(!cron.details().await.unwrap().is_enabled);
     sleep(Duration::from_secs(4)).await;
     let paused = runs(&world.hatchet, &cron, world.window(), 0).await.len();
     sleep(Duration::from_secs(5)).await;
@@ -174,13 +187,14 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
     runs(&world.hatchet, &cron, world.window(), paused + 1).await;
 
     // The same again is refused, and the same name with another expression is not.
-    let again = world.hatchet.cron(&task, "often", "*/2 * * * * *", &Number { n: 3 }).create().await.unwrap_err();
-    assert_eq!((again.kind(), again.never_reached_server()), (ErrorKind::AlreadyExists, true));
-    let other = world.hatchet.cron(&task, "often", "@yearly", &Number { n: 3 }).create().await.unwrap();
+    let again =
+        world.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "*/2 * * * * *")).send().await.unwrap_err();
+    assert_eq!((again.kind(), again.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
+    let other = world.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "@yearly")).send().await.unwrap();
     let listed: std::collections::HashSet<_> =
-        world.hatchet.crons().workflow(task.name()).list().await.unwrap().iter().map(|cron| cron.id).collect();
+        world.hatchet.crons().workflow(task.name()).get().await.unwrap().iter().map(|cron| cron.id).collect();
     assert_eq!(listed, [cron.id(), other.id()].into());
-    let tagged = world.hatchet.crons().workflow(task.name()).metadata("tenant", "acme").list().await.unwrap();
+    let tagged = world.hatchet.crons().workflow(task.name()).metadata("tenant", "acme").get().await.unwrap();
     assert_eq!(tagged.iter().map(|cron| cron.id).collect::<Vec<_>>(), [cron.id()]);
     for cron in [&cron, &other] {
         cron.delete().await.unwrap();
@@ -194,11 +208,15 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
 async fn c3_a_cron_that_the_server_drops_is_noticed(world: World) {
     let task = double(world.name("double"));
     world.worker(&task).await.shutdown().await;
-    let error =
-        world.hatchet.cron(&task, "bad", "TZ=Europe/Atlantis 0 9 * * *", &Number { n: 1 }).create().await.unwrap_err();
+    let error = world
+        .hatchet
+        .cron(&task, &Number { n: 1 }, CronSpec::new("bad", "TZ=Europe/Atlantis 0 9 * * *"))
+        .send()
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
-    assert!(error.to_string().contains("it cannot read \"TZ=Europe/Atlantis 0 9 * * *\""), "{error}");
-    assert!(world.hatchet.crons().workflow(task.name()).list().await.unwrap().is_empty());
+    assert!(error.to_string().contains("it cannot parse \"TZ=Europe/Atlantis 0 9 * * *\""), "{error}");
+    assert!(world.hatchet.crons().workflow(task.name()).get().await.unwrap().is_empty());
 }
 
 async fn c9_schedules_and_crons_have_the_namespace(world: World) {
@@ -206,14 +224,14 @@ async fn c9_schedules_and_crons_have_the_namespace(world: World) {
     let task = double(world.name("double"));
     spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap().shutdown().await;
     let at = "2126-01-01T00:00:00Z".parse().unwrap();
-    let schedule = spaced.schedule(&task, &Number { n: 1 }, at).create().await.unwrap();
+    let schedule = spaced.schedule(&task, &Number { n: 1 }, at).send().await.unwrap();
     assert_eq!(schedule.details().await.unwrap().workflow_name, task.name());
-    let cron = spaced.cron(&task, "c", "@yearly", &Number { n: 1 }).create().await.unwrap();
+    let cron = spaced.cron(&task, &Number { n: 1 }, CronSpec::new("c", "@yearly")).send().await.unwrap();
     assert_eq!(cron.details().await.unwrap().workflow_name, task.name());
     for error in [
-        world.hatchet.schedule(&task, &Number { n: 1 }, at).create().await.unwrap_err(),
-        world.hatchet.cron(&task, "c", "@yearly", &Number { n: 1 }).create().await.unwrap_err(),
-        world.hatchet.schedules().workflow(task.name()).list().await.unwrap_err(),
+        world.hatchet.schedule(&task, &Number { n: 1 }, at).send().await.unwrap_err(),
+        world.hatchet.cron(&task, &Number { n: 1 }, CronSpec::new("c", "@yearly")).send().await.unwrap_err(),
+        world.hatchet.schedules().workflow(task.name()).get().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
     }
@@ -225,23 +243,26 @@ async fn c12_bad_crons_are_refused_before_anything_is_sent(world: World) {
     let (hatchet, task) = (&world.hatchet, double(world.name("double")));
     let input = Number { n: 1 };
     for (error, text) in [
-        (hatchet.cron(&task, "", "* * * * *", &input).create().await.unwrap_err(), "invalid cron name"),
+        (hatchet.cron(&task, &input, CronSpec::new("", "* * * * *")).send().await.unwrap_err(), "invalid cron name"),
         (
-            hatchet.cron(&task, "c", "not a cron", &input).create().await.unwrap_err(),
-            "found 3 fields, accepted: 5, or 6 with seconds first (in \"not a cron\")",
+            hatchet.cron(&task, &input, CronSpec::new("c", "not a cron")).send().await.unwrap_err(),
+            "expected 5 fields, or 6 with seconds first, got 3 (in \"not a cron\")",
         ),
         (
-            hatchet.cron(&task, "c", "* * * * *", &input).metadata("", "x").create().await.unwrap_err(),
+            hatchet.cron(&task, &input, CronSpec::new("c", "* * * * *")).metadata("", "x").send().await.unwrap_err(),
             "invalid metadata",
         ),
         (
             hatchet.worker("w").register(&task.clone().cron("0 9 * * 7")).build().unwrap_err(),
-            "found \"7\" as its weekday",
+            "as the weekday, got \"7\"",
         ),
-        (hatchet.worker("w").register(&task.clone().on_event("")).build().unwrap_err(), "event: found the key \"\""),
+        (
+            hatchet.worker("w").register(&task.clone().on_event("")).build().unwrap_err(),
+            "event: expected a key without U+0000, got \"\"",
+        ),
     ] {
         assert!(error.to_string().contains(text), "{error}");
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::InvalidInput, true));
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::InvalidInput, true));
     }
 }
 
@@ -250,11 +271,12 @@ async fn c3_each_cron_of_a_definition_has_its_own_runs(world: World) {
     let task = double(world.name("double")).cron(expressions[0]).cron(expressions[1]).cron_input(&Number { n: 5 });
     let worker = world.worker(&task).await;
     // One that was made by its name is a third, though it has an expression of theirs.
-    let named = world.hatchet.cron(&task, "named", expressions[0], &Number { n: 6 }).create().await.unwrap();
-    let crons = world.hatchet.crons().workflow(task.name()).list().await.unwrap();
+    let named =
+        world.hatchet.cron(&task, &Number { n: 6 }, CronSpec::new("named", expressions[0])).send().await.unwrap();
+    let crons = world.hatchet.crons().workflow(task.name()).get().await.unwrap();
     assert_eq!(crons.len(), 3);
     for cron in crons {
-        let handle = world.hatchet.cron_handle::<Doubled>(cron.id);
+        let handle = world.hatchet.cron_handle(cron.id).typed::<Doubled>();
         world
             .eventually(async || !handle.runs(world.window()).await.unwrap().page(1).await.unwrap().runs.is_empty())
             .await;
@@ -271,18 +293,21 @@ async fn c3_each_cron_of_a_definition_has_its_own_runs(world: World) {
 async fn w10_a_cron_in_the_definition_starts_runs(world: World) {
     let task = double(world.name("double")).cron("*/2 * * * * *").cron_input(&Number { n: 5 });
     let worker = world.worker(&task).await;
-    let crons = world.hatchet.crons().workflow(task.name()).list().await.unwrap();
+    let crons = world.hatchet.crons().workflow(task.name()).get().await.unwrap();
     assert_eq!(crons.len(), 1);
-    assert_eq!((crons[0].defined, crons[0].expression.as_str(), crons[0].name.as_str()), (true, "*/2 * * * * *", ""));
-    let cron = world.hatchet.cron_handle::<Doubled>(crons[0].id);
+    assert_eq!(
+        (crons[0].from_definition, crons[0].expression.as_str(), crons[0].name.as_deref()),
+        (true, "*/2 * * * * *", None)
+    );
+    let cron = world.hatchet.cron_handle(crons[0].id).typed::<Doubled>();
     let found = runs(&world.hatchet, &cron, world.window(), 1).await;
-    let run = world.hatchet.run_handle::<Doubled>(found[0].id);
+    let run = world.hatchet.run_handle(found[0].id).typed::<Doubled>();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 10 });
     // A version without it ends it.
     let plain = double(task.name().to_owned());
     let other = world.worker(&plain).await;
     let begun = Instant::now();
-    while !world.hatchet.crons().workflow(task.name()).list().await.unwrap().is_empty() {
+    while !world.hatchet.crons().workflow(task.name()).get().await.unwrap().is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(10), "the cron is still there");
         sleep(Duration::from_millis(100)).await;
     }

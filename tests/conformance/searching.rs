@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::{Client, ErrorKind, RunFilter, RunId, RunStatus, Total, Window};
+use hatchet::model::{Total, Window};
+use hatchet::{Client, ErrorKind, RunFilter, RunId, RunStatus};
 
 use crate::tasks::{Number, double, endless, shaky};
 use crate::world::{World, rows};
@@ -277,7 +278,7 @@ async fn q10_one_filter_for_everything(world: World) {
     assert_eq!(query.count().await.unwrap(), Total::Exactly(2));
     assert_eq!(query.cancel().send().await.unwrap().total(), 0, "both have ended");
     let report = query.replay().send().await.unwrap();
-    assert_eq!((report.done, report.total()), (2, 2));
+    assert_eq!((report.applied, report.total()), (2, 2));
     let again = async || {
         let page = query.page(10).await.unwrap().runs;
         page.iter().all(|run| run.attempt == 2 && run.status == RunStatus::Completed)
@@ -301,7 +302,7 @@ async fn b14_bulk_reports_say_what_happened(world: World) {
     // The engine would answer that both are cancelled.
     let report = world.hatchet.runs(completed).cancel().reason("all").send().await.unwrap();
     assert_eq!(report.to_string(), "1 cancelled, 1 left alone");
-    assert_eq!(report.exceptions[0].run, done.id());
+    assert_eq!(report.exceptions[0].run_id, done.id());
     assert_eq!(going.details().await.unwrap().cancellation().unwrap().reason.as_deref(), Some("all"));
     assert_eq!(done.details().await.unwrap().conflicts, []);
     worker.shutdown().await;
@@ -337,7 +338,7 @@ async fn q10_a_namespace_is_a_limit_for_all_that_is_asked(world: World) {
         (Total::Exactly(1), 1)
     );
     let report = spaced.runs(world.window()).cancel().send().await.unwrap();
-    assert_eq!((report.done, report.total()), (1, 1), "{report}");
+    assert_eq!((report.applied, report.total()), (1, 1), "{report}");
     assert_eq!(inside.details().await.unwrap().status, RunStatus::Cancelled);
     assert_eq!(outside.details().await.unwrap().status, RunStatus::Queued);
     outside.cancel().send().await.unwrap();

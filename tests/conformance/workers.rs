@@ -53,11 +53,11 @@ async fn w15_a_panic_anywhere_fails_the_task_and_not_the_worker(world: World) {
     let n = Number { n: 1 };
     assert_eq!(failure(hatchet.run(&code, &n).start().await.unwrap()).await, "the task panicked: in the code");
     // Written as an empty object, by another type of the same name.
-    let any = hatchet::WorkflowRef::<Number, Doubled>::new(input.name());
+    let any = hatchet::workflow::WorkflowRef::<Number, Doubled>::new(input.name());
     assert_eq!(failure(hatchet.run(&any, &n).start().await.unwrap()).await, "the task panicked: cannot be read");
     assert_eq!(failure(hatchet.run(&output, &n).start().await.unwrap()).await, "the task panicked: cannot be written");
     // What is merely wrong is a failure, too, with the reason.
-    let any = hatchet::WorkflowRef::<serde_json::Value, Doubled>::new(wrong.name());
+    let any = hatchet::workflow::WorkflowRef::<serde_json::Value, Doubled>::new(wrong.name());
     let text = failure(hatchet.run(&any, &serde_json::json!({"m": 1})).start().await.unwrap()).await;
     assert!(text.starts_with("cannot read the input: ") && text.contains("missing field `n`"), "{text}");
     assert_eq!(hatchet.run(&wrong, &n).start().await.unwrap().result().await.unwrap(), Doubled { doubled: 2 });
@@ -72,7 +72,7 @@ async fn b11_shutting_down_tells_what_became_of_everything(world: World) {
         .worker(world.name("worker"))
         .register(&fine)
         .register(&stuck)
-        .grace(std::time::Duration::from_secs(1));
+        .shutdown_grace_period(std::time::Duration::from_secs(1));
     let worker = worker.build().unwrap().start().await.unwrap();
     world.hatchet.run(&fine, &Number { n: 1 }).start().await.unwrap().result().await.unwrap();
     let left = world.hatchet.run(&stuck, &Number { n: 1 }).start().await.unwrap();
@@ -82,7 +82,7 @@ async fn b11_shutting_down_tells_what_became_of_everything(world: World) {
     assert_eq!((report.completed, report.failed, report.cancelled), (1, 0, 0));
     assert_eq!((report.unfinished, report.unfinished_tasks.len()), (1, 1));
     assert_eq!(
-        (report.unfinished_tasks[0].run, report.unfinished_tasks[0].attempt, report.unfinished_tasks[0].finished),
+        (report.unfinished_tasks[0].run_id, report.unfinished_tasks[0].attempt, report.unfinished_tasks[0].finished),
         (left.id(), 1, false)
     );
     assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 0 cancelled, 1 unfinished");

@@ -6,7 +6,10 @@ use std::sync::Once;
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Quirks};
-use hatchet::{Client, Config, Definition, RunHandle, RunStatus, RunningWorker, Window};
+use hatchet::model::Window;
+use hatchet::worker::RunningWorker;
+use hatchet::workflow::Definition;
+use hatchet::{Client, Config, RunHandle, RunStatus};
 
 /// A row may take so long on a real engine, which lets tasks lie for half a minute when it is idle.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -26,10 +29,13 @@ impl World {
     }
 
     /// A client of the same engine with another configuration.
-    pub(crate) fn client_with(&self, change: impl FnOnce(hatchet::ConfigBuilder) -> hatchet::ConfigBuilder) -> Client {
+    pub(crate) fn client_with(
+        &self,
+        change: impl FnOnce(hatchet::config::ConfigBuilder) -> hatchet::config::ConfigBuilder,
+    ) -> Client {
         match &self.engine {
             Some(engine) => engine.client_with(change(Config::builder())).unwrap(),
-            None => Client::new(change(hatchet::ConfigBuilder::from_env()).build().unwrap()).unwrap(),
+            None => Client::new(change(hatchet::config::ConfigBuilder::from_env()).build().unwrap()).unwrap(),
         }
     }
 

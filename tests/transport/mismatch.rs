@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use hatchet::{Client, ConfigBuilder, Error, ErrorKind, TlsStrategy, Window};
+use hatchet::config::{ConfigBuilder, TlsStrategy};
+use hatchet::model::Window;
+use hatchet::{Client, Error, ErrorKind};
 use tokio::time::Instant;
 
 use crate::servers::{Plain, Stage, chain, raw_server, stage, tls_server};
@@ -16,7 +18,7 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 async fn by_grpc(config: ConfigBuilder) -> Error {
     let hatchet = Client::new(config.build().unwrap()).unwrap();
     let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-    hatchet.run_handle::<()>(nobody).cancel().send().await.map(drop).unwrap_err()
+    hatchet.run_handle(nobody).cancel().send().await.map(drop).unwrap_err()
 }
 
 async fn by_rest(config: ConfigBuilder) -> Error {
@@ -51,7 +53,7 @@ async fn tls_to_a_plain_text_server() {
         let begun = Instant::now();
         let error = by_grpc(grpc_at(&stage, address, TlsStrategy::Tls)).await;
         assert_hopeless(&error, begun, None, "does not speak TLS: it answered in plain text");
-        assert!(error.never_reached_server(), "{error:?}");
+        assert!(error.has_no_side_effects(), "{error:?}");
         assert!(error.to_string().contains("HATCHET_CLIENT_TLS_STRATEGY=none"), "{error}");
         let begun = Instant::now();
         let error = by_rest(rest_at(&stage, "https", address)).await;
@@ -74,7 +76,7 @@ async fn plain_text_to_a_tls_server() {
         let error = by_rest(rest_at(&stage, "http", address)).await;
         assert_hopeless(&error, begun, Some(&connections), "HATCHET_CLIENT_SERVER_URL to an https:// URL");
         // A server that closes without a byte may have read the call.
-        assert_eq!(error.never_reached_server(), !matches!(plain, Plain::Close), "{error:?}");
+        assert_eq!(error.has_no_side_effects(), !matches!(plain, Plain::Close), "{error:?}");
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use hatchet::{Answer, Client, ErrorKind, Window};
+use hatchet::model::Window;
+use hatchet::{Client, ErrorKind};
 
 use crate::servers::{Act, grpc_server, raw_server, stage};
 
@@ -30,9 +31,9 @@ async fn error_pages_instead_of_grpc_are_classified_by_status() {
         for (content_type, body) in BODIES {
             let (address, requests) = grpc_server(Act::Page { status, content_type, body }).await;
             let error = stage.trigger(address).await;
-            let seen = (error.kind(), error.is_transient(), error.never_reached_server());
+            let seen = (error.kind(), error.is_transient(), error.has_no_side_effects());
             assert_eq!(seen, (kind, transient, unsent), "{status} {body:?} {error:?}");
-            assert_eq!(error.answer(), Some(Answer::Http(status)), "{error:?}");
+            assert_eq!(error.http_status(), Some(status), "{error:?}");
             assert!(error.to_string().contains("probably from a proxy"), "{error}");
             assert_eq!(error.to_string().contains("an error page"), !body.is_empty(), "{error}");
             assert_eq!(requests.load(SeqCst), 1, "{status}: it is not to be asked again for a minute");
@@ -45,7 +46,7 @@ async fn pages_with_status_200_are_errors() {
     let stage = stage().await;
     let act = Act::Page { status: 200, content_type: Some("text/html"), body: "<title>Sign in</title>" };
     let error = stage.trigger(grpc_server(act).await.0).await;
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Decode, false), "{error:?}");
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Decode, false), "{error:?}");
     assert!(
         error.to_string().ends_with("HTTP 200 OK (text/html), probably from another server or a proxy: Sign in"),
         "{error}"

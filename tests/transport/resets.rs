@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use h2::Reason;
-use hatchet::{Answer, ErrorKind};
+use hatchet::ErrorKind;
 
 use crate::servers::{Act, grpc_server, stage};
 
@@ -35,8 +35,8 @@ async fn triggers_are_not_retried_after_a_reset() {
         let (address, requests) = grpc_server(act.clone()).await;
         let error = stage.trigger(address).await;
         assert_eq!(requests.load(SeqCst), 1, "{act:?}: {error:?}");
-        assert!(!error.never_reached_server(), "{act:?}: {error:?}");
-        let seen = (error.kind(), error.is_transient(), error.answer());
+        assert!(!error.has_no_side_effects(), "{act:?}: {error:?}");
+        let seen = (error.kind(), error.is_transient(), error.grpc_code());
         assert_eq!(seen, (ErrorKind::Unavailable, true, None), "{act:?}: {error:?}");
     }
 }
@@ -64,8 +64,8 @@ async fn statuses_over_the_wire_are_the_servers() {
         ] {
             let (address, requests) = grpc_server(Act::Status { code, in_trailers, details: None }).await;
             let error = stage.trigger(address).await;
-            assert_eq!((error.kind(), error.never_reached_server()), (kind, unsent), "{error:?}");
-            assert_eq!(error.answer(), Some(Answer::Grpc(code.into())));
+            assert_eq!((error.kind(), error.has_no_side_effects()), (kind, unsent), "{error:?}");
+            assert_eq!(error.grpc_code(), Some(code.into()));
             assert!(error.to_string().ends_with("failed: as told"), "{error}");
             assert_eq!(requests.load(SeqCst), 1, "{error:?}");
         }
@@ -79,7 +79,7 @@ async fn invalid_status_details_are_dropped() {
     for in_trailers in [false, true] {
         let act = Act::Status { code: 13, in_trailers, details: Some("%%%") };
         let error = stage.trigger(grpc_server(act).await.0).await;
-        assert_eq!(error.answer(), Some(Answer::Grpc(13)), "{error:?}");
+        assert_eq!(error.grpc_code(), Some(13), "{error:?}");
     }
 }
 
@@ -88,6 +88,6 @@ async fn undecodable_responses_count_as_processed() {
     let stage = stage().await;
     let (address, requests) = grpc_server(Act::Garbage).await;
     let error = stage.trigger(address).await;
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Decode, false), "{error:?}");
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Decode, false), "{error:?}");
     assert_eq!(requests.load(SeqCst), 1);
 }

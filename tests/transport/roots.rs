@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use hatchet::{Client, ErrorKind, TlsStrategy, Window};
+use hatchet::config::TlsStrategy;
+use hatchet::model::Window;
+use hatchet::{Client, ErrorKind};
 
 use crate::servers::{Plain, chain, stage, tls_server};
 
@@ -32,9 +34,9 @@ async fn missing_root_certificates_fail_the_first_call() {
     let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
     for error in [
         hatchet.runs(Window::all()).count().await.unwrap_err(),
-        hatchet.run_handle::<()>(nobody).details().await.unwrap_err(),
+        hatchet.run_handle(nobody).details().await.unwrap_err(),
     ] {
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error:?}");
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Config, true), "{error:?}");
         assert!(chain(&error).contains("cannot use the root certificates of this machine"), "{error:?}");
     }
 }

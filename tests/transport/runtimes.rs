@@ -1,6 +1,7 @@
 //! Clients and calls without a runtime, on runtimes without timers or I/O, and after the runtime has shut down.
 
-use hatchet::{Client, ErrorKind, Window};
+use hatchet::model::Window;
+use hatchet::{Client, ErrorKind};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::servers::{Stage, stage};
@@ -22,7 +23,7 @@ fn clients_need_a_runtime_with_timers_and_io() {
         (bare.block_on(async { client().unwrap_err() }), "with timers"),
         (timed.block_on(async { client().unwrap_err() }), "with I/O"),
     ] {
-        assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error:?}");
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Config, true), "{error:?}");
         assert!(error.to_string().contains(lacks), "{error}");
     }
 }
@@ -33,7 +34,7 @@ fn calls_need_a_runtime_with_timers() {
     let hatchet = runtime.block_on(async { Client::new(stage.config.clone().build().unwrap()).unwrap() });
     let bare = Builder::new_current_thread().build().unwrap();
     let error = bare.block_on(async { hatchet.runs(Window::all()).count().await.unwrap_err() });
-    assert_eq!((error.kind(), error.never_reached_server()), (ErrorKind::Config, true), "{error:?}");
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Config, true), "{error:?}");
 }
 
 /// Connections live on the runtime on which the client was created, so a caller's runtime needs no I/O and may shut down at any
@@ -59,9 +60,9 @@ fn calls_after_the_shutdown_of_the_clients_runtime_return_errors() {
     let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
     for error in [
         runtime.block_on(async { hatchet.runs(Window::all()).count().await.unwrap_err() }),
-        runtime.block_on(async { hatchet.run_handle::<()>(nobody).details().await.unwrap_err() }),
+        runtime.block_on(async { hatchet.run_handle(nobody).details().await.unwrap_err() }),
     ] {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}");
-        assert!(error.never_reached_server() && !error.is_transient(), "{error:?}");
+        assert!(error.has_no_side_effects() && !error.is_transient(), "{error:?}");
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::time::parse_length;
+use crate::time::parse_duration;
 
 pub(super) const REFUSAL: &str = "Invalid duration. Durations must be one or more <number><unit> components, where unit is one of: 'ms', 's', 'm', 'h'. For example: '10s', '1h30m', '1.5h'";
 
 /// Reads `1h30m`, `1.5s`, `.5s`, `500ms`. No days.
 pub(super) fn parse(text: &str) -> Option<Duration> {
-    parse_length(text, &[("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)])
+    parse_duration(text, &[("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)])
 }
 
 /// How the engine writes a length: `2s`, `1m30s`, `1h0m1.5s`, `500ms`.
@@ -70,7 +70,7 @@ mod tests {
         #[test]
         fn what_this_crate_writes_the_engine_reads(millis in 0u64..10_000_000) {
             let length = Duration::from_millis(millis);
-            prop_assert_eq!(parse(&crate::time::duration_text(length)), Some(length));
+            prop_assert_eq!(parse(&crate::time::format_duration(length)), Some(length));
         }
     }
 }

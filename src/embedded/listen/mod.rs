@@ -33,7 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A bound socket.
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        Error::new(ErrorKind::Unavailable, format!("failed to listen on {address}")).with_source(error).unsent()
+        Error::new(ErrorKind::Unavailable, format!("failed to listen on {address}"))
+            .with_source(error)
+            .without_side_effects()
     })
 }
 

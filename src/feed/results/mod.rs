@@ -1,0 +1,317 @@
+//! The results of all runs that callers of a client wait for: one subscription, and one task that owns it.
+
+mod waiting;
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::tasks::Tasks;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::RunId;
+use crate::rpc::Rpc;
+use crate::rpc::convert::{RunResults, TaskResult};
+use crate::time::at;
+use crate::transport::{ReconnectingStream, StreamEvent};
+use waiting::{Probed, Waiting};
+
+/// The number of run ids that wait to be sent on the stream.
+const QUEUE: usize = 1024;
+const MAX_CONCURRENT_PROBES: usize = 16;
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// With fewer waits, each run is probed after [`EAGER_PROBE_DELAY`]: for a run that ended before the stream was asked about it, the
+/// server answers with its next round, a second later.
+const EAGER_PROBE_LIMIT: usize = 64;
+const EAGER_PROBE_DELAY: Duration = Duration::from_millis(20);
+/// The delay of the first probe of a run that was started just now. Such a run is rarely missing.
+const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
+/// The delay of the first probe of any other run.
+const PROBE_DELAY: Duration = Duration::from_secs(1);
+/// For how long a stream can be lost again and again before all waits fail. A server that restarts is back earlier.
+const MAX_OUTAGE: Duration = Duration::from_secs(60);
+/// A stream that was open for longer than this had reached the server, even if it had no message.
+const STABLE_STREAM: Duration = Duration::from_secs(5);
+/// How long an unused stream stays open.
+const IDLE_STREAM_TTL: Duration = Duration::from_secs(30);
+
+/// The results of a run. `None` if the run has ended, and only its details have the results.
+type Answer = Result<Option<Vec<TaskResult>>>;
+
+/// The subscription to run results. Its task runs as long as the client exists, and is restarted if it ends earlier.
+#[derive(Debug)]
+pub(crate) struct Results {
+    rpc: Rpc,
+    tasks: Tasks,
+    commands: Mutex<Option<Commands>>,
+}
+
+/// A waiter sends one command when it starts and one when it is dropped, so the queue has at most two per waiter.
+type Commands = mpsc::UnboundedSender<Command>;
+
+#[derive(Debug)]
+enum Command {
+    Wait { run: RunId, is_new: bool, waiter: oneshot::Sender<Answer> },
+    Leave(RunId),
+}
+
+impl Results {
+    pub(super) fn new(rpc: Rpc, tasks: Tasks) -> Self {
+        Self { rpc, tasks, commands: Mutex::default() }
+    }
+
+    /// The channel to the task. A task that has ended is replaced.
+    fn commands(&self) -> Commands {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*commands {
+            Some(commands) if !commands.is_closed() => commands.clone(),
+            _ => {
+                let (sender, inbox) = mpsc::unbounded_channel();
+                drop(self.tasks.spawn(Driver::new(self.rpc.clone(), inbox).run()));
+                commands.insert(sender).clone()
+            }
+        }
+    }
+
+    /// Waits for a run to end. `is_new`: this client started the run just now.
+    pub(crate) async fn wait(&self, run: RunId, is_new: bool) -> Answer {
+        // Retried once, in case the task ended during the wait.
+        for _ in 0..2 {
+            self.tasks.check()?;
+            let (commands, (waiter, receiver)) = (self.commands(), oneshot::channel());
+            if commands.send(Command::Wait { run, is_new, waiter }).is_err() {
+                continue;
+            }
+            let mut leave = LeaveOnDrop { commands, run, armed: true };
+            let answer = receiver.await;
+            leave.armed = false;
+            if let Ok(answer) = answer {
+                return answer;
+            }
+        }
+        Err(self.tasks.ended())
+    }
+}
+
+/// Removes a waiter that is dropped.
+struct LeaveOnDrop {
+    commands: Commands,
+    run: RunId,
+    armed: bool,
+}
+
+impl Drop for LeaveOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = self.commands.send(Command::Leave(self.run));
+        }
+    }
+}
+
+type Probe = Pin<Box<dyn Future<Output = (RunId, Probed)> + Send>>;
+
+struct Driver {
+    rpc: Rpc,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    waiting: Waiting<oneshot::Sender<Answer>>,
+    stream: ReconnectingStream<RunResults>,
+    /// Sends run ids on the stream. They are sent while the stream is opening, because the server accepts it only with the first
+    /// message.
+    ids: Option<mpsc::Sender<RunId>>,
+    /// Ids for which the queue of the stream had no space yet.
+    unsent_ids: Vec<RunId>,
+    probes: FuturesUnordered<Probe>,
+    idle_since: Option<Instant>,
+    /// Whether the last run had ended before the stream was asked about it. Then the next one probably has, too.
+    last_had_ended: bool,
+    /// Since when the stream has been lost again and again.
+    lost_since: Option<Instant>,
+}
+
+impl Driver {
+    fn new(rpc: Rpc, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
+        Self {
+            rpc,
+            inbox,
+            waiting: Waiting::default(),
+            stream: ReconnectingStream::new("run results", MAX_BACKOFF),
+            ids: None,
+            unsent_ids: Vec::new(),
+            probes: FuturesUnordered::new(),
+            idle_since: None,
+            last_had_ended: false,
+            lost_since: None,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.send_ids();
+            let probe = self.waiting.next_probe().filter(|_| self.probes.len() < MAX_CONCURRENT_PROBES);
+            let idle = self.idle_since.filter(|_| !self.stream.is_closed()).map(|since| since + IDLE_STREAM_TTL);
+            let capacity = capacity(self.ids.clone().filter(|_| !self.unsent_ids.is_empty()));
+            tokio::select! {
+                // Results first: a waiter that leaves when its result has arrived should get it.
+                biased;
+                event = self.stream.next() => self.on_stream(event),
+                Some((run, probed)) = self.probes.next() => self.on_probed(run, probed),
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                () = capacity => {}
+                () = at(probe) => {
+                    if let Some(run) = self.waiting.take_due(Instant::now()) {
+                        self.probes.push(Box::pin(probe_run(self.rpc.clone(), run)));
+                    }
+                }
+                () = at(idle) => self.close(),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Wait { run, is_new, waiter } => {
+                self.idle_since = None;
+                let first_probe = Instant::now() + self.probe_delay(is_new);
+                if self.waiting.add(run, first_probe, waiter) {
+                    if self.stream.is_closed() {
+                        self.open();
+                    } else if !self.stream.is_lost() {
+                        // When a lost stream is reopened, it is asked about all runs.
+                        self.unsent_ids.push(run);
+                    }
+                }
+            }
+            Command::Leave(run) => {
+                self.waiting.remove(run, oneshot::Sender::is_closed);
+                self.check_idle();
+            }
+        }
+    }
+
+    fn probe_delay(&self, is_new: bool) -> Duration {
+        match self.waiting.len() < EAGER_PROBE_LIMIT {
+            true if self.last_had_ended => Duration::ZERO,
+            true => EAGER_PROBE_DELAY,
+            false if is_new => NEW_RUN_PROBE_DELAY,
+            false => PROBE_DELAY,
+        }
+    }
+
+    fn open(&mut self) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let ids = stream::unfold(receiver, |mut receiver: mpsc::Receiver<RunId>| async move {
+            let run = receiver.recv().await?;
+            Some((run, receiver))
+        });
+        let rpc = self.rpc.clone();
+        self.unsent_ids = self.waiting.runs();
+        self.ids = Some(sender);
+        self.stream.open(async move { rpc.dispatcher.run_results(ids).await });
+    }
+
+    fn close(&mut self) {
+        self.stream.close();
+        self.ids = None;
+        self.lost_since = None;
+    }
+
+    /// Queues as many run ids as there is capacity for.
+    fn send_ids(&mut self) {
+        let Some(ids) = &self.ids else { return };
+        while let Some(run) = self.unsent_ids.last() {
+            if ids.try_send(*run).is_err() {
+                break;
+            }
+            self.unsent_ids.pop();
+        }
+    }
+
+    fn on_stream(&mut self, event: StreamEvent<RunResults>) {
+        match event {
+            StreamEvent::NeedsOpen => self.open(),
+            StreamEvent::Message(RunResults { run, tasks }) => {
+                self.last_had_ended = false;
+                self.lost_since = None;
+                for waiter in self.waiting.take(run) {
+                    let _ = waiter.send(Ok(Some(tasks.clone())));
+                }
+                self.check_idle();
+            }
+            StreamEvent::Lost(error) => self.on_lost(error.as_ref()),
+            StreamEvent::Failed(error) => self.fail_all(&error),
+        }
+    }
+
+    fn on_lost(&mut self, error: Option<&Error>) {
+        self.unsent_ids.clear();
+        self.ids = None;
+        if self.waiting.is_empty() {
+            return self.close();
+        }
+        // A result that is too large to be received would end each stream that is asked about it. All runs are fetched instead.
+        if error.is_some_and(|error| error.kind() == ErrorKind::TooLarge) {
+            for waiter in self.waiting.take_all() {
+                let _ = waiter.send(Ok(None));
+            }
+            return self.close();
+        }
+        let now = Instant::now();
+        if now - self.stream.opened_at() > STABLE_STREAM {
+            self.lost_since = None;
+        }
+        let is_outage = now - *self.lost_since.get_or_insert(now) > MAX_OUTAGE;
+        if let Some(error) = error.filter(|_| is_outage) {
+            self.fail_all(error);
+        }
+    }
+
+    /// Ends all waits: no stream can be opened.
+    fn fail_all(&mut self, error: &Error) {
+        for waiter in self.waiting.take_all() {
+            let _ = waiter.send(Err(error.clone()));
+        }
+        self.close();
+    }
+
+    fn on_probed(&mut self, run: RunId, probed: Probed) {
+        if !self.waiting.probed(Instant::now(), run, probed) {
+            return;
+        }
+        self.last_had_ended = probed == Probed::Ended;
+        for waiter in self.waiting.take(run) {
+            let _ = waiter.send(if probed == Probed::Missing { Err(Error::run_not_found(run)) } else { Ok(None) });
+        }
+        self.check_idle();
+    }
+
+    fn check_idle(&mut self) {
+        if self.waiting.is_empty() {
+            self.idle_since = Some(Instant::now());
+        }
+    }
+}
+
+/// Resolves when the stream has capacity for more run ids. Never resolves if there are none.
+async fn capacity(ids: Option<mpsc::Sender<RunId>>) {
+    match ids {
+        Some(ids) if !ids.is_closed() => drop(ids.reserve().await),
+        _ => pending().await,
+    }
+}
+
+async fn probe_run(rpc: Rpc, run: RunId) -> (RunId, Probed) {
+    let probed = match rpc.admin.run_details(run).await {
+        Ok(details) if details.done && details.status.is_final() => Probed::Ended,
+        Ok(_) => Probed::Running,
+        Err(error) if error.is_not_found() => Probed::Missing,
+        Err(_) => Probed::Unknown,
+    };
+    (run, probed)
+}

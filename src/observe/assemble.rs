@@ -1,0 +1,140 @@
+//! Builds the details of a run from its evidence and its resolution.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::evidence::Evidence;
+use super::outcome::task_outcome;
+use super::resolve::Resolution;
+use super::staleness::{is_behind, lacks_attempt};
+use super::view::{RunView, TaskView};
+use crate::model::{Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, TaskId, metadata, trigger};
+use crate::rpc::convert::rest_run::Envelope;
+
+pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> RunDetails {
+    let (status, outcome, conflicts) = match resolution {
+        Resolution::Ended(outcome, conflicts) => (outcome.status(), Some(outcome), conflicts),
+        Resolution::Running(status) => (status, None, Vec::new()),
+        Resolution::Lagging => (RunStatus::Running, None, Vec::new()),
+    };
+    let tasks = view.tasks.iter().map(|task| task_details(view, task, &status, outcome.as_ref())).collect();
+    let (user, engine) = metadata::split(all_metadata(view.evidence));
+    let rest = view.evidence.rest.as_ref().map(|rest| &rest.run);
+    RunDetails {
+        id: view.run,
+        workflow_id: rest.and_then(|run| run.workflow_id),
+        workflow_name: view.evidence.workflow.as_deref().map(ToOwned::to_owned),
+        workflow_version_id: rest.and_then(|run| run.workflow_version_id),
+        status,
+        outcome,
+        trigger: trigger::read(&engine, parent_task(view.evidence)),
+        input: input(view),
+        metadata: user,
+        engine_metadata: engine,
+        // The run's own `createdAt` is its start.
+        created_at: rest.and_then(|run| run.metadata.created_at),
+        tasks,
+        logs: Vec::new(),
+        conflicts,
+    }
+}
+
+fn task_details(view: &RunView<'_>, task: &TaskView<'_>, status: &RunStatus, outcome: Option<&Outcome>) -> TaskDetails {
+    let has_ended = outcome.is_some();
+    let (status, outcome) = if view.is_single_task {
+        // The outcome of the run is that of its task, except for the wrapped output.
+        let own = outcome.map(|outcome| match outcome {
+            Outcome::Completed(_) => task_outcome(task, status),
+            other => other.clone(),
+        });
+        (status.clone(), own)
+    } else {
+        // Before the run has ended, gRPC's statuses of tasks are not reliable.
+        let by_grpc = || task.grpc.map(|task| task.status.clone()).filter(|_| has_ended);
+        let by_rest = task.rest_status().cloned().filter(|_| !has_ended || !is_behind(task));
+        let status = by_rest.or_else(by_grpc).unwrap_or(RunStatus::Queued);
+        match status.is_final().then(|| task_outcome(task, &status)) {
+            Some(outcome) => (outcome.status(), Some(outcome)),
+            None => (status, None),
+        }
+    };
+    TaskDetails {
+        id: task.id,
+        name: task.name.to_owned(),
+        status,
+        attempts: attempts_of(task, outcome.as_ref(), has_ended),
+        replayed_after: task.replayed_after.clone(),
+        outcome,
+    }
+}
+
+/// The attempts, made consistent with the outcome of the task: if the last attempt has two ends, it shows the one that counts, and if
+/// the run has ended, an attempt that REST lacks is added without its times.
+pub(super) fn attempts_of(task: &TaskView<'_>, outcome: Option<&Outcome>, has_ended: bool) -> Vec<Attempt> {
+    let mut attempts = task.attempts.clone();
+    let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) else { return attempts };
+    if has_ended && lacks_attempt(task) {
+        let error = match outcome {
+            Outcome::Failed(failure) => Some(failure.message.clone()),
+            _ => None,
+        };
+        let missing = Attempt {
+            number: last.number.saturating_add(1),
+            status: outcome.status(),
+            queued_at: None,
+            started_at: None,
+            finished_at: None,
+            worker_id: None,
+            error,
+        };
+        attempts.push(missing);
+    } else {
+        last.status = outcome.status();
+    }
+    attempts
+}
+
+/// gRPC has the input itself. If it is too large for gRPC, REST has it, for a single-task run within the payload of the worker.
+fn input(view: &RunView<'_>) -> Payload {
+    let by_grpc = view.evidence.grpc.as_ref().map(|run| run.input.clone()).filter(|input| !input.as_str().is_empty());
+    let by_rest = || {
+        let text = view.evidence.rest.as_ref()?.run.input.as_ref()?.get();
+        let enveloped = || serde_json::from_str::<Envelope>(text).ok()?.input;
+        let inner = view.is_single_task.then(enveloped).flatten();
+        Some(Payload::input(inner.as_deref().map_or(text, |inner| inner.get())))
+    };
+    by_grpc.or_else(by_rest).unwrap_or_else(|| Payload::input(""))
+}
+
+fn all_metadata(evidence: &Evidence) -> BTreeMap<String, Value> {
+    let by_grpc = evidence.grpc.as_ref().map(|run| run.metadata.clone());
+    by_grpc.or_else(|| evidence.rest.as_ref()?.run.additional_metadata.clone()).unwrap_or_default()
+}
+
+/// The task that started the run as its child. All tasks of the run have it.
+fn parent_task(evidence: &Evidence) -> Option<TaskId> {
+    evidence.rest.iter().flat_map(|run| &run.tasks).find_map(|task| task.parent_task_external_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{evidence, run};
+    use super::*;
+
+    #[test]
+    fn the_input_of_a_single_task_run_is_unwrapped_from_rest() {
+        let mut evidence = evidence("", "RUNNING", &[], &[]);
+        let body = &mut evidence.rest.as_mut().unwrap().run;
+        body.input = serde_json::from_str(r#"{"input":{"n":1},"parents":{}}"#).unwrap();
+        assert_eq!(input(&RunView::new(run(), &evidence)).as_str(), r#"{"n":1}"#);
+    }
+
+    #[test]
+    fn a_running_run_has_no_outcome() {
+        let evidence = evidence("RUNNING", "RUNNING", &[("STARTED", "")], &[]);
+        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running));
+        assert_eq!((details.status, details.outcome), (RunStatus::Running, None));
+        assert_eq!((details.tasks[0].status.clone(), details.tasks[0].attempts.len()), (RunStatus::Running, 1));
+    }
+}

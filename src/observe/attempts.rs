@@ -1,0 +1,221 @@
+//! The attempts of a task, from its events.
+//!
+//! The timestamps of events are not in causal order, so they do not determine the order: the retry count of an event determines its
+//! attempt, and its kind determines its place within the attempt.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::model::{Attempt, RunStatus, attempt_number};
+use crate::rpc::convert::rest_run::TaskEvent;
+
+/// What an event means for its attempt. Other kinds do not change the status.
+const MEANINGS: &[(&str, Meaning)] = &[
+    ("CREATED", Meaning::Queued),
+    ("QUEUED", Meaning::Queued),
+    ("RETRYING", Meaning::Queued),
+    ("REQUEUED_NO_WORKER", Meaning::Queued),
+    ("REQUEUED_RATE_LIMIT", Meaning::Queued),
+    ("WAITING_FOR_BATCH", Meaning::Queued),
+    ("ASSIGNED", Meaning::Taken),
+    ("SENT_TO_WORKER", Meaning::Taken),
+    ("ACKNOWLEDGED", Meaning::Taken),
+    ("STARTED", Meaning::Started),
+    ("FINISHED", Meaning::Ended(RunStatus::Completed)),
+    ("SKIPPED", Meaning::Ended(RunStatus::Completed)),
+    ("FAILED", Meaning::Ended(RunStatus::Failed)),
+    ("REASSIGNED", Meaning::Ended(RunStatus::Failed)),
+    ("COULD_NOT_SEND_TO_WORKER", Meaning::Ended(RunStatus::Failed)),
+    ("CANCELLED", Meaning::Ended(RunStatus::Cancelled)),
+    ("TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
+    ("SCHEDULING_TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
+];
+
+/// The kind of the event of a replay: another attempt follows.
+const REPLAYED: &str = "RETRIED_BY_USER";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Meaning {
+    Queued,
+    Taken,
+    Started,
+    Ended(RunStatus),
+}
+
+/// The ends that an attempt has.
+type Ends<'a> = Vec<(RunStatus, &'a TaskEvent)>;
+
+/// The attempts, oldest first.
+pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<Attempt> {
+    let mut attempts: BTreeMap<u32, (Attempt, Ends<'_>)> = BTreeMap::new();
+    for event in events {
+        let number = attempt_number(event.retry_count.unwrap_or(0));
+        let (attempt, ends) = attempts.entry(number).or_insert_with(|| {
+            let attempt = Attempt {
+                number,
+                status: RunStatus::Queued,
+                queued_at: None,
+                started_at: None,
+                finished_at: None,
+                worker_id: None,
+                error: None,
+            };
+            (attempt, Vec::new())
+        });
+        if let Some((_, meaning)) = MEANINGS.iter().find(|(kind, _)| *kind == event.event_type) {
+            take(attempt, event, meaning);
+            if let Meaning::Ended(status) = meaning {
+                ends.push((status.clone(), event));
+            }
+        }
+    }
+    let with_end = |(mut attempt, ends): (Attempt, Ends<'_>)| {
+        if let Some((status, event)) = last_end(ends) {
+            attempt.finished_at = Some(event.timestamp);
+            let text = event.error_message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&event.message);
+            attempt.error = Some(text.to_owned()).filter(|text| !text.is_empty() && status != RunStatus::Completed);
+            attempt.status = status;
+        }
+        attempt
+    };
+    attempts.into_values().map(with_end).collect()
+}
+
+/// The end that counts, of all ends of an attempt: one with an output; otherwise not a cancel if there is a failure, because all API
+/// views show a task that fails after its cancel as failed; otherwise the first one, because the schedule timeout of a run that was
+/// cancelled in the queue still passes.
+fn last_end(ends: Ends<'_>) -> Option<(RunStatus, &TaskEvent)> {
+    let has_failed = ends.iter().any(|(status, _)| *status == RunStatus::Failed);
+    let counts = |(status, _): &(RunStatus, &TaskEvent)| !has_failed || *status != RunStatus::Cancelled;
+    // At the same time, a cancel came first, so the order of the events does not matter.
+    ends.into_iter().filter(counts).min_by_key(|(status, event)| {
+        let rank = (*status != RunStatus::Cancelled, event.event_type.as_str());
+        (*status != RunStatus::Completed, event.timestamp, rank)
+    })
+}
+
+/// The numbers of the attempts after which a task was replayed, in order. The event is one of the attempt before.
+pub(super) fn replayed_after<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<u32> {
+    let replays = events.into_iter().filter(|event| event.event_type == REPLAYED);
+    let mut numbers: Vec<_> = replays.map(|event| attempt_number(event.retry_count.unwrap_or(0))).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
+    if let Some(worker) = event.worker_id {
+        attempt.worker_id = Some(worker);
+    }
+    match meaning {
+        Meaning::Queued => earliest(&mut attempt.queued_at, event.timestamp),
+        Meaning::Taken => raise(attempt, RunStatus::Running),
+        Meaning::Started => {
+            earliest(&mut attempt.started_at, event.timestamp);
+            raise(attempt, RunStatus::Running);
+        }
+        // Which end counts is decided when all are known.
+        Meaning::Ended(_) => {}
+    }
+}
+
+fn earliest(stamp: &mut Option<DateTime<Utc>>, at: DateTime<Utc>) {
+    *stamp = Some(stamp.map_or(at, |known| known.min(at)));
+}
+
+fn raise(attempt: &mut Attempt, status: RunStatus) {
+    if !attempt.status.is_final() {
+        attempt.status = status;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(super) fn event(kind: &str, retry_count: u32, second: u32) -> TaskEvent {
+        TaskEvent {
+            task_id: None,
+            event_type: kind.into(),
+            timestamp: format!("2026-11-23T14:00:{second:02}Z").parse().unwrap(),
+            retry_count: Some(retry_count),
+            message: String::new(),
+            error_message: (kind == "FAILED").then(|| "it broke".into()),
+            worker_id: None,
+        }
+    }
+
+    #[test]
+    fn attempts_are_told_apart_by_their_retry_count() {
+        let events = [
+            event("FINISHED", 1, 9),
+            event("STARTED", 1, 8),
+            event("QUEUED", 1, 7),
+            event("RETRYING", 1, 6),
+            event("FAILED", 0, 5),
+            event("STARTED", 0, 4),
+            event("QUEUED", 0, 3),
+            event("SENT_TO_WORKER", 0, 2),
+            event("SOMETHING_NEW", 0, 1),
+        ];
+        let [first, second] = attempts(&events).try_into().unwrap();
+        assert_eq!((first.number, first.status, first.error.as_deref()), (1, RunStatus::Failed, Some("it broke")));
+        assert_eq!((second.number, second.status, second.error), (2, RunStatus::Completed, None));
+        assert_eq!(second.queued_at.unwrap().timestamp() % 60, 6);
+    }
+
+    #[test]
+    fn an_output_outlives_a_late_cancel_in_either_order() {
+        let (a, b) = (event("FINISHED", 0, 1), event("CANCELLED", 0, 2));
+        assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Completed);
+        assert_eq!(attempts(&[b, a])[0].status, RunStatus::Completed);
+    }
+
+    #[test]
+    fn retry_counts_saturate() {
+        for (retry_count, number) in [(0, 1), (2_147_483_647, 2_147_483_648), (u32::MAX, u32::MAX)] {
+            let events = [event("STARTED", retry_count, 1), event("RETRIED_BY_USER", retry_count, 2)];
+            assert_eq!(attempts(&events).first().map(|attempt| attempt.number), Some(number));
+            assert_eq!(replayed_after(&events), [number]);
+        }
+    }
+
+    #[test]
+    fn a_schedule_timeout_after_a_cancel_changes_nothing() {
+        let (a, b) = (event("CANCELLED", 0, 1), event("SCHEDULING_TIMED_OUT", 0, 5));
+        assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Cancelled);
+        assert_eq!(attempts(&[b.clone(), a])[0].status, RunStatus::Cancelled);
+        // A run that was cancelled after its timeout had timed out.
+        let late = event("CANCELLED", 0, 9);
+        assert_eq!(attempts(&[b.clone(), late.clone()])[0].status, RunStatus::TimedOut);
+        assert_eq!(attempts(&[late, b])[0].status, RunStatus::TimedOut);
+    }
+
+    proptest! {
+        #[test]
+        fn ends_in_any_order_are_one(
+            (ends, shuffled) in proptest::collection::vec(
+                (proptest::sample::select(vec!["FINISHED", "FAILED", "CANCELLED", "TIMED_OUT", "SCHEDULING_TIMED_OUT"]), 0u32..4),
+                2..6,
+            ).prop_flat_map(|ends| (Just(ends.clone()), Just(ends).prop_shuffle())),
+        ) {
+            let status = |ends: &[(&str, u32)]| {
+                let events: Vec<_> = ends.iter().map(|(kind, at)| event(kind, 0, *at)).collect();
+                let attempt = attempts(&events).remove(0);
+                (attempt.status, attempt.finished_at)
+            };
+            prop_assert_eq!(status(&ends), status(&shuffled));
+        }
+
+        #[test]
+        fn the_order_of_events_does_not_matter(order in Just((0..9).collect::<Vec<usize>>()).prop_shuffle()) {
+            let kinds = ["QUEUED", "ASSIGNED", "SENT_TO_WORKER", "STARTED", "FAILED"];
+            let more = ["RETRYING", "QUEUED", "STARTED", "TIMED_OUT"];
+            let events: Vec<_> = kinds.iter().map(|kind| (kind, 0)).chain(more.iter().map(|kind| (kind, 1)))
+                .enumerate().map(|(at, (kind, retry))| event(kind, retry, u32::try_from(at).unwrap())).collect();
+            let shuffled: Vec<_> = order.iter().map(|at| events[*at].clone()).collect();
+            prop_assert_eq!(attempts(&shuffled), attempts(&events));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The request for the details of a run.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fetch::{RunFetch, if_found};
+use super::logs;
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::model::{RunDetails, RunId, Trigger};
+use crate::rpc::convert::rest_input;
+use crate::transport::Polling;
+
+/// How long to wait for an event that started a run. The server's history contains it later than the run.
+const EVENT_TIMEOUT: Duration = Duration::from_millis(700);
+const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A request for the details of a run; see [`RunHandle::details`](crate::RunHandle::details). It is sent when it is awaited.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let details = run.details().logs(100).await?;
+/// for line in &details.logs {
+///     println!("{} {}", line.at, line.message);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is fetched before it is awaited"]
+pub struct DetailsBuilder {
+    client: Client,
+    run: RunId,
+    started_at: Option<Instant>,
+    logs: usize,
+}
+
+impl DetailsBuilder {
+    pub(crate) fn new(client: Client, run: RunId, started_at: Option<Instant>) -> Self {
+        Self { client, run, started_at, logs: 0 }
+    }
+
+    /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, the maximum is
+    /// [`RunDetails::MAX_LOGS`]. To read all lines, use [`RunHandle::logs`](crate::RunHandle::logs).
+    pub fn logs(mut self, count: usize) -> Self {
+        self.logs = count;
+        self
+    }
+
+    async fn fetch(self) -> Result<RunDetails> {
+        if self.logs > RunDetails::MAX_LOGS {
+            let problem = format!("expected at most {}, got {}", RunDetails::MAX_LOGS, self.logs);
+            return Err(Error::invalid("number of log lines", problem));
+        }
+        let mut details = RunFetch::new(self.run).started_at(self.started_at).fetch(&self.client).await?;
+        add_event(&self.client, &mut details.trigger).await?;
+        if self.logs > 0 {
+            details.logs = logs::first_lines(&self.client, &details, self.logs).await?;
+        }
+        logs::add_cancel_request(&self.client, &mut details).await?;
+        Ok(details)
+    }
+}
+
+impl IntoFuture for DetailsBuilder {
+    type Output = Result<RunDetails>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.fetch())
+    }
+}
+
+impl fmt::Debug for DetailsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DetailsBuilder").field("run", &self.run).field("logs", &self.logs).finish_non_exhaustive()
+    }
+}
+
+/// Adds the payload and the scope of the event that started a run, if the server's history contains the event.
+async fn add_event(client: &Client, trigger: &mut Trigger) -> Result<()> {
+    let Trigger::Event(trigger) = trigger else { return Ok(()) };
+    let mut polling = Polling::every(EVENT_INTERVAL, Instant::now() + EVENT_TIMEOUT);
+    let event = loop {
+        match if_found(client.rpc().rest.event(trigger.event_id).await)? {
+            None if polling.again().await => {}
+            event => break event,
+        }
+    };
+    if let Some(event) = event {
+        trigger.payload = Some(rest_input(event.payload.as_deref()));
+        trigger.scope = event.scope;
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! Fetches a run from all API views at the same time, until the responses are consistent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{self, BoxFuture};
+use tokio::time::Instant;
+
+use super::assemble::details;
+use super::attempts::attempts;
+use super::evidence::Evidence;
+use super::resolve::{Resolution, resolve, resolve_from_grpc};
+use super::staleness::may_be_behind;
+use super::view::{RunView, TaskView};
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::creation_deadline;
+use crate::model::{Attempt, RunDetails, RunId, RunSummary, attempt_number};
+use crate::rpc::convert::TaskResult;
+use crate::transport::Polling;
+
+/// How long to wait for API views that disagree or do not respond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadTimeout {
+    /// For the current state. Usually REST lags by a tenth of a second; under load, by up to eight seconds.
+    Short,
+    /// For the end of a run, also across a restart of the server.
+    Long,
+}
+
+impl ReadTimeout {
+    fn duration(self, client: &Client) -> Duration {
+        let long = client.config().rpc_timeout() * 2;
+        match self {
+            Self::Short => long.min(Duration::from_secs(10)),
+            Self::Long => long,
+        }
+    }
+}
+
+/// For how long the number of events must not change. It is longer than REST usually takes to show the next attempt.
+const STABLE_FOR: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// Fetches one run.
+#[derive(Debug)]
+pub(crate) struct RunFetch {
+    run: RunId,
+    evidence: Evidence,
+    timeout: ReadTimeout,
+    grpc_suffices: bool,
+    is_dag: bool,
+    started_at: Option<Instant>,
+}
+
+impl RunFetch {
+    pub(crate) fn new(run: RunId) -> Self {
+        Self {
+            run,
+            evidence: Evidence::default(),
+            timeout: ReadTimeout::Short,
+            grpc_suffices: false,
+            is_dag: false,
+            started_at: None,
+        }
+    }
+
+    /// Uses the timeout of callers that wait for the end of the run.
+    pub(crate) fn for_wait(mut self) -> Self {
+        self.timeout = ReadTimeout::Long;
+        self
+    }
+
+    /// Sets when this client started the run, if it did.
+    pub(crate) fn started_at(mut self, at: Option<Instant>) -> Self {
+        self.started_at = at;
+        self
+    }
+
+    /// Sets whether the run is known to be a DAG run. Then a request is omitted that only single-task runs need.
+    pub(crate) fn known_dag(mut self, is_dag: bool) -> Self {
+        self.is_dag = is_dag;
+        self
+    }
+
+    /// Only the outcome is needed: if REST cannot be reached, gRPC is sufficient if it determines the outcome. `workflow`: the name of
+    /// the workflow, if it is known. `results`: the message of the result stream.
+    pub(crate) fn for_outcome(mut self, workflow: Option<Arc<str>>, results: Option<Vec<TaskResult>>) -> Self {
+        self.grpc_suffices = true;
+        self.evidence = Evidence { workflow, results, ..self.evidence };
+        self
+    }
+
+    /// Fetches the run until the responses are consistent, or the timeout has passed.
+    ///
+    /// Boxed, because the future is large and rarely needed: it must not add to the size of a future that waits for a run.
+    pub(crate) fn fetch(self, client: &Client) -> BoxFuture<'_, Result<RunDetails>> {
+        Box::pin(self.fetch_until_consistent(client))
+    }
+
+    async fn fetch_until_consistent(mut self, client: &Client) -> Result<RunDetails> {
+        let mut polling = Polling::backoff(MAX_BACKOFF, Instant::now() + self.timeout.duration(client));
+        let created_by = creation_deadline(self.started_at);
+        let mut stability = Stability::default();
+        loop {
+            // Fetching has no effect, so an error does not mean that something was done.
+            let error = match self.fetch_once(client).await.map_err(Error::without_side_effects) {
+                Ok(()) => match self.evaluate(polling.is_over(), &mut stability) {
+                    Some(result) => return result,
+                    None => None,
+                },
+                Err(error) if error.kind() == ErrorKind::RunNotFound && Instant::now() < created_by => {
+                    polling.pause().await;
+                    continue;
+                }
+                // A server that has no REST API is not waited for.
+                Err(error) if may_recover(&error) && !error.is_rest_unreached() => Some(error),
+                Err(error) => return Err(error),
+            };
+            if !polling.again().await
+                && let Some(error) = error
+            {
+                return Err(error);
+            }
+        }
+    }
+
+    /// The result, or `None` if the run must be fetched again. There is always a result if `is_last`.
+    fn evaluate(&self, is_last: bool, stability: &mut Stability) -> Option<Result<RunDetails>> {
+        let view = RunView::new(self.run, &self.evidence);
+        if let Some(error) = &self.evidence.without_rest {
+            return Some(match resolve_from_grpc(&view) {
+                Some(resolution) => Ok(details(&view, resolution)),
+                None => Err(needs_rest(self.run, error).without_side_effects()),
+            });
+        }
+        let resolution = resolve(&view, is_last);
+        let is_consistent = is_last || is_consistent(&view, &resolution, stability);
+        is_consistent.then(|| Ok(details(&view, resolution)))
+    }
+
+    async fn fetch_once(&mut self, client: &Client) -> Result<()> {
+        let (rpc, run, evidence) = (client.rpc(), self.run, &mut self.evidence);
+        // The task of a single-task run has the id of the run. The events of the tasks of a DAG run are part of the run.
+        let needs_events = !self.is_dag && evidence.is_single_task(run) != Some(false);
+        let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
+        let (grpc, rest, events) = future::join3(rpc.admin.run_details(run), rpc.rest.run(run), events).await;
+        match grpc {
+            Ok(grpc) => evidence.grpc = Some(grpc),
+            // gRPC has a run as soon as its trigger is answered.
+            Err(error) if error.is_not_found() => return Err(Error::run_not_found(run)),
+            // The run is too large for this call. REST has it.
+            Err(error) if error.kind() == ErrorKind::TooLarge => evidence.grpc = None,
+            Err(error) => return Err(error),
+        }
+        let grpc_suffices = self.grpc_suffices;
+        evidence.without_rest = rest.as_ref().err().filter(|error| grpc_suffices && error.is_rest_unreached()).cloned();
+        if evidence.without_rest.is_some() {
+            return Ok(());
+        }
+        evidence.rest = if_found(rest)?;
+        evidence.set_workflow(|name| client.unprefixed(name));
+        evidence.events = if_found(events)?.unwrap_or_default();
+        Ok(())
+    }
+}
+
+/// Whether an error may be gone at the next try: the server restarts, or has a problem with its database.
+pub(crate) fn may_recover(error: &Error) -> bool {
+    error.is_transient() || error.kind() == ErrorKind::Server && !error.forbids_retries()
+}
+
+/// Whether REST has caught up.
+fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut Stability) -> bool {
+    let events = view.tasks.iter().map(|task| task.events.len()).sum();
+    match resolution {
+        Resolution::Lagging => false,
+        // REST does not have the run yet. Without it, the times are missing.
+        Resolution::Running(_) if view.evidence.rest.is_none() => false,
+        Resolution::Running(_) if events == 0 => true,
+        Resolution::Ended(..) if view.tasks.is_empty() || !view.tasks.iter().all(shows_end) => false,
+        // While the run continues, a task that was created just now has no events.
+        _ => {
+            !view.tasks.iter().filter(|task| !task.events.is_empty()).any(may_be_behind) || stability.is_stable(events)
+        }
+    }
+}
+
+/// Whether the events of a task contain the end of the attempt that the run shows.
+fn shows_end(task: &TaskView<'_>) -> bool {
+    let newest = task.rest.map_or(0, |task| attempt_number(task.retry_count));
+    task.attempts.last().is_some_and(|last| last.status.is_final() && last.number >= newest)
+}
+
+/// Whether the number of events has stayed the same for [`STABLE_FOR`].
+#[derive(Default)]
+struct Stability(Option<(Instant, usize)>);
+
+impl Stability {
+    fn is_stable(&mut self, count: usize) -> bool {
+        match self.0 {
+            Some((since, last)) if last == count => since.elapsed() >= STABLE_FOR,
+            _ => {
+                self.0 = Some((Instant::now(), count));
+                false
+            }
+        }
+    }
+}
+
+/// The error for a run whose outcome only REST can report.
+fn needs_rest(run: RunId, cause: &Error) -> Error {
+    let text = format!(
+        "run {run} ended without an output; only the REST API can report whether it was cancelled, timed out or failed"
+    );
+    Error::new(cause.kind(), text).with_source(cause.clone()).transient()
+}
+
+/// The value, or `None` if the server does not have it.
+pub(crate) fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The newest attempt of each task of a row, according to the events alone. Empty while REST does not have them.
+pub(crate) async fn newest_attempts(client: &Client, row: &RunSummary) -> Result<Vec<Attempt>> {
+    let rpc = client.rpc();
+    if !row.is_dag {
+        let events = if_found(rpc.rest.task_events(row.key()).await)?.unwrap_or_default();
+        return Ok(attempts(&events).pop().into_iter().collect());
+    }
+    let evidence = Evidence { rest: if_found(rpc.rest.run(row.id).await)?, ..Evidence::default() };
+    Ok(RunView::new(row.id, &evidence).tasks.into_iter().filter_map(|mut task| task.attempts.pop()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{evidence, run};
+    use super::*;
+    use crate::model::RunStatus;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_count_is_stable_after_it_has_not_changed_for_a_while() {
+        let mut stability = Stability::default();
+        assert!(!stability.is_stable(3));
+        tokio::time::advance(STABLE_FOR / 2).await;
+        assert!(!stability.is_stable(4), "it has changed");
+        tokio::time::advance(STABLE_FOR).await;
+        assert!(stability.is_stable(4));
+    }
+
+    #[test]
+    fn an_end_is_consistent_only_with_its_event() {
+        let mut stability = Stability::default();
+        let mut consistent = |events: &[(&str, &str)]| {
+            let evidence = evidence("COMPLETED", "COMPLETED", events, &[]);
+            let view = RunView::new(run(), &evidence);
+            let resolution = resolve(&view, false);
+            assert!(matches!(resolution, Resolution::Ended(..)));
+            is_consistent(&view, &resolution, &mut stability)
+        };
+        assert!(!consistent(&[("STARTED", "")]));
+        assert!(consistent(&[("STARTED", ""), ("FINISHED", "")]));
+    }
+
+    #[test]
+    fn a_run_that_rest_lacks_is_not_consistent() {
+        let evidence = evidence("QUEUED", "", &[], &[]);
+        let view = RunView::new(run(), &evidence);
+        let resolution = Resolution::Running(RunStatus::Queued);
+        assert!(!is_consistent(&view, &resolution, &mut Stability::default()));
+    }
+}

@@ -1,0 +1,87 @@
+//! Definitions, as they are stored.
+
+use crate::model::{DesiredLabels, Idempotency};
+use crate::rpc::pb::v1::{
+    CreateTaskOpts, CreateWorkflowVersionRequest, IdempotencyConfig, IdempotencyMethod, StickyStrategy,
+};
+
+/// A workflow's definition. All names and actions are as the server is to know them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NewWorkflow {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) default_priority: Option<i32>,
+    pub(crate) tasks: Vec<NewTask>,
+    /// The one that runs when another has failed.
+    pub(crate) on_failure: Option<NewTask>,
+    /// The keys of events that start it, and the cron expressions.
+    pub(crate) events: Vec<String>,
+    pub(crate) crons: Vec<String>,
+    /// What the runs of a cron get, as JSON text.
+    pub(crate) cron_input: Option<String>,
+    /// Whether its tasks stay on one worker; then, whether they wait for it.
+    pub(crate) sticky: Option<bool>,
+    pub(crate) idempotency: Option<Idempotency>,
+}
+
+/// A task's definition.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NewTask {
+    pub(crate) name: String,
+    pub(crate) action: String,
+    /// In the server's grammar, as the schedule timeout.
+    pub(crate) timeout: String,
+    pub(crate) schedule_timeout: String,
+    pub(crate) retries: i32,
+    pub(crate) backoff_factor: Option<f32>,
+    pub(crate) backoff_max_seconds: Option<i32>,
+    /// The names of the tasks that it follows.
+    pub(crate) parents: Vec<String>,
+    pub(crate) labels: DesiredLabels,
+}
+
+impl From<NewWorkflow> for CreateWorkflowVersionRequest {
+    fn from(workflow: NewWorkflow) -> Self {
+        Self {
+            name: workflow.name,
+            description: workflow.description,
+            default_priority: workflow.default_priority,
+            tasks: workflow.tasks.into_iter().map(Into::into).collect(),
+            on_failure_task: workflow.on_failure.map(Into::into),
+            event_triggers: workflow.events,
+            cron_triggers: workflow.crons,
+            cron_input: workflow.cron_input,
+            sticky: workflow.sticky.map(|hard| if hard { StickyStrategy::Hard } else { StickyStrategy::Soft } as i32),
+            idempotency: workflow.idempotency.map(Into::into),
+            ..Default::default()
+        }
+    }
+}
+
+impl From<Idempotency> for IdempotencyConfig {
+    fn from(idempotency: Idempotency) -> Self {
+        let method = if idempotency.ends_with_run { IdempotencyMethod::Status } else { IdempotencyMethod::Ttl };
+        Self {
+            expression: idempotency.expression,
+            ttl_ms: i64::try_from(idempotency.ttl.as_millis()).unwrap_or(i64::MAX),
+            method: Some(method as i32),
+        }
+    }
+}
+
+impl From<NewTask> for CreateTaskOpts {
+    fn from(task: NewTask) -> Self {
+        Self {
+            readable_id: task.name,
+            action: task.action,
+            timeout: task.timeout,
+            schedule_timeout: Some(task.schedule_timeout),
+            retries: task.retries,
+            backoff_factor: task.backoff_factor,
+            backoff_max_seconds: task.backoff_max_seconds,
+            parents: task.parents,
+            worker_labels: task.labels.into_iter().map(|(key, label)| (key, label.into())).collect(),
+            ..Default::default()
+        }
+    }
+}

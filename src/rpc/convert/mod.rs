@@ -1,0 +1,23 @@
+//! Conversions between the model and the server's messages: protobuf for gRPC, JSON for REST. Ids are parsed here, once.
+//!
+//! Unknown fields are ignored, unknown values are carried, and missing values have a default. What cannot be decoded at all is an
+//! error.
+
+pub(super) mod collision;
+mod definition;
+mod event;
+mod label;
+pub(crate) mod rest_run;
+pub(crate) mod rest_trigger;
+mod results;
+mod run;
+mod summary;
+mod worker;
+
+pub(crate) use collision::{Triggered, TriggeredMany};
+pub(crate) use definition::{NewTask, NewWorkflow};
+pub(crate) use event::NewEvent;
+pub(crate) use results::{RunResults, TaskResult};
+pub(crate) use run::{GrpcRun, GrpcTask, NewRun};
+pub(crate) use summary::{log_line, rest_input, summary};
+pub(crate) use worker::{Action, ActionKind, NewWorker, Report, ReportKind};

@@ -1,0 +1,221 @@
+//! The REST API's JSON about runs, as far as it is read.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::model::{RunId, RunStatus, TaskId, WorkerId, WorkflowId, WorkflowVersionId};
+use crate::time::optional_time;
+
+type Timestamp = Option<DateTime<Utc>>;
+
+/// A page of rows, which can be `null`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Rows<T> {
+    pub(crate) rows: Option<Vec<T>>,
+    #[serde(default)]
+    pub(crate) pagination: Pagination,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pagination {
+    pub(crate) num_pages: i64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Meta<I> {
+    pub(crate) id: I,
+    #[serde(default, rename = "createdAt", deserialize_with = "optional_time")]
+    pub(crate) created_at: Timestamp,
+}
+
+/// A run.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the server's")]
+pub(crate) struct Run {
+    pub(crate) run: RunBody,
+    #[serde(default, deserialize_with = "or_empty")]
+    pub(crate) tasks: Vec<Task>,
+    /// The names of the tasks.
+    #[serde(default, deserialize_with = "or_empty")]
+    pub(crate) shape: Vec<ShapeItem>,
+    /// The events of all tasks of a DAG run. Empty for a single-task run.
+    #[serde(default, deserialize_with = "or_empty")]
+    pub(crate) task_events: Vec<TaskEvent>,
+    #[serde(default)]
+    pub(crate) workflow_config: Option<WorkflowConfig>,
+}
+
+/// Deserializes a list that can be `null`.
+fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(source: D) -> Result<Vec<T>, D::Error> {
+    Option::<Vec<T>>::deserialize(source).map(Option::unwrap_or_default)
+}
+
+/// Deserializes an id that can be missing: `null`, an empty string, or zeros.
+pub(super) fn optional_id<'de, D: Deserializer<'de>, I: From<Uuid>>(source: D) -> Result<Option<I>, D::Error> {
+    let Some(text) = Option::<Cow<'de, str>>::deserialize(source)?.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let id: Uuid = text.parse().map_err(serde::de::Error::custom)?;
+    Ok((!id.is_nil()).then(|| id.into()))
+}
+
+fn status<'de, D: Deserializer<'de>>(source: D) -> Result<RunStatus, D::Error> {
+    Cow::<'de, str>::deserialize(source).map(|name| RunStatus::from_name(&name))
+}
+
+/// A task, as its run shows it. Unlike the response for a single task, this status is reliable.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the server's")]
+pub(crate) struct Task {
+    pub(crate) task_external_id: TaskId,
+    #[serde(deserialize_with = "status")]
+    pub(crate) status: RunStatus,
+    #[serde(default)]
+    pub(crate) output: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    #[serde(default, deserialize_with = "optional_id")]
+    pub(crate) parent_task_external_id: Option<TaskId>,
+    #[serde(default)]
+    pub(crate) retry_count: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ShapeItem {
+    pub(crate) task_external_id: TaskId,
+    pub(crate) task_name: String,
+}
+
+/// The definition that a run follows, with field names of Go.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WorkflowConfig {
+    #[serde(default, rename = "Name")]
+    pub(crate) name: String,
+    #[serde(default, rename = "Tasks", deserialize_with = "or_empty")]
+    pub(crate) tasks: Vec<TaskConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct TaskConfig {
+    #[serde(default, rename = "ReadableId")]
+    pub(crate) readable_id: String,
+    #[serde(default, rename = "Retries")]
+    pub(crate) retries: i64,
+}
+
+/// The run itself. Its `createdAt`, `startedAt` and `duration` are left out, because they do not contain what their names say.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunBody {
+    pub(crate) metadata: Meta<RunId>,
+    #[serde(deserialize_with = "status")]
+    pub(crate) status: RunStatus,
+    #[serde(default, deserialize_with = "optional_id")]
+    pub(crate) workflow_id: Option<WorkflowId>,
+    #[serde(default, deserialize_with = "optional_id")]
+    pub(crate) workflow_version_id: Option<WorkflowVersionId>,
+    #[serde(default)]
+    pub(crate) additional_metadata: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    /// For a single-task run, the payload that the worker receives; for a DAG run, the input itself.
+    #[serde(default)]
+    pub(crate) input: Option<Box<RawValue>>,
+}
+
+/// The payload that a worker receives.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Envelope {
+    #[serde(default)]
+    pub(crate) input: Option<Box<RawValue>>,
+}
+
+/// A row of a list of runs.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Row {
+    #[serde(default)]
+    pub(crate) display_name: String,
+    /// `DAG` or `TASK`.
+    #[serde(default, rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) metadata: Meta<Uuid>,
+    #[serde(deserialize_with = "status")]
+    pub(crate) status: RunStatus,
+    pub(crate) workflow_id: WorkflowId,
+    #[serde(default)]
+    pub(crate) workflow_name: Option<String>,
+    pub(crate) workflow_run_external_id: RunId,
+    #[serde(default)]
+    pub(crate) attempt: Option<u32>,
+    #[serde(default)]
+    pub(crate) retry_count: Option<u32>,
+    #[serde(default, deserialize_with = "optional_id")]
+    pub(crate) task_external_id: Option<TaskId>,
+    #[serde(default, deserialize_with = "optional_id")]
+    pub(crate) parent_task_external_id: Option<TaskId>,
+    #[serde(default)]
+    pub(crate) additional_metadata: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    #[serde(default, deserialize_with = "optional_time")]
+    pub(crate) created_at: Timestamp,
+    #[serde(default, deserialize_with = "optional_time")]
+    pub(crate) started_at: Timestamp,
+    #[serde(default, deserialize_with = "optional_time")]
+    pub(crate) finished_at: Timestamp,
+}
+
+/// An event of a task.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TaskEvent {
+    #[serde(default, deserialize_with = "optional_id")]
+    pub(crate) task_id: Option<TaskId>,
+    pub(crate) event_type: String,
+    pub(crate) timestamp: DateTime<Utc>,
+    #[serde(default)]
+    pub(crate) retry_count: Option<u32>,
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) error_message: Option<String>,
+    #[serde(default, deserialize_with = "optional_id")]
+    pub(crate) worker_id: Option<WorkerId>,
+}
+
+/// A line of a task's log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LogRow {
+    pub(crate) created_at: DateTime<Utc>,
+    #[serde(default)]
+    pub(crate) attempt: Option<u32>,
+    #[serde(default)]
+    pub(crate) level: Option<String>,
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) metadata: Value,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StatusCount {
+    pub(crate) status: String,
+    pub(crate) count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WorkflowRow {
+    pub(crate) metadata: Meta<WorkflowId>,
+    pub(crate) name: String,
+}

@@ -1,0 +1,40 @@
+//! The end of a run, as the result stream reports it.
+
+use crate::error::Result as CrateResult;
+use crate::model::{Payload, RunId, TaskId, parse_id};
+use crate::rpc::pb;
+
+/// The results of the tasks of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct RunResults {
+    pub(crate) run: RunId,
+    /// One for each final row of each task. None if they were too large to be sent.
+    pub(crate) tasks: Vec<TaskResult>,
+}
+
+/// One entry of a message of the result stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TaskResult {
+    pub(crate) task: TaskId,
+    pub(crate) name: String,
+    pub(crate) result: Result<Payload, String>,
+}
+
+impl TryFrom<pb::WorkflowRunEvent> for RunResults {
+    type Error = crate::error::Error;
+
+    fn try_from(event: pb::WorkflowRunEvent) -> CrateResult<Self> {
+        let tasks = event.results.into_iter().map(|entry| {
+            Ok(TaskResult {
+                task: parse_id(&entry.task_run_external_id)?,
+                name: entry.task_name,
+                // An error that is present and empty is an end without an output, and not a success without one.
+                result: match (entry.error, entry.output) {
+                    (Some(error), _) => Err(error),
+                    (None, output) => Ok(Payload::output(&output.unwrap_or_default())),
+                },
+            })
+        });
+        Ok(Self { run: parse_id(&event.workflow_run_id)?, tasks: tasks.collect::<CrateResult<_>>()? })
+    }
+}

@@ -1,0 +1,103 @@
+//! Rows of lists, and log lines, from the REST API's JSON.
+
+use serde_json::value::RawValue;
+
+use super::rest_run::{LogRow, Row};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{LogLevel, LogLine, Payload, RunSummary, TaskId, attempt_number, metadata};
+
+/// The input of a run, or the payload of an event. A missing one is an empty object.
+pub(crate) fn rest_input(raw: Option<&RawValue>) -> Payload {
+    Payload::input(raw.map_or("{}", RawValue::get))
+}
+
+/// A row of a list of runs, or of tasks, for a client that may have a namespace.
+pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<RunSummary> {
+    let full = row.workflow_name.unwrap_or_default();
+    let own = namespace.map_or(Some(full.as_str()), |namespace| full.strip_prefix(namespace));
+    let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
+    // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and paged by `metadata.createdAt`.
+    let created_at = row.metadata.created_at.or(row.created_at).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Decode,
+            format!("the row of run {} has no time of creation", row.workflow_run_external_id),
+        )
+    })?;
+    Ok(RunSummary {
+        id: row.workflow_run_external_id,
+        task_id: row.task_external_id.filter(|_| tasks),
+        task_name: tasks.then(|| task_name(&row.display_name)).flatten(),
+        parent_task_id: row.parent_task_external_id,
+        workflow_id: row.workflow_id,
+        is_dag: row.kind == "DAG",
+        is_foreign: own.is_none(),
+        workflow_name: own.unwrap_or(&full).to_owned(),
+        status: row.status,
+        attempt: row.attempt.or(row.retry_count.map(attempt_number)).unwrap_or(1),
+        error: row.error_message.filter(|text| !text.is_empty()),
+        metadata,
+        engine_metadata,
+        created_at,
+        started_at: row.started_at,
+        finished_at: row.finished_at,
+    })
+}
+
+/// The server shows a task under its name, a hyphen, and when it was made.
+fn task_name(display: &str) -> Option<String> {
+    let (name, made) = display.rsplit_once('-')?;
+    made.parse::<u64>().ok().map(|_| name.to_owned())
+}
+
+/// A line of a task's log.
+pub(crate) fn log_line(task: TaskId, row: LogRow) -> LogLine {
+    LogLine {
+        task_id: task,
+        attempt: row.attempt.unwrap_or(1),
+        created_at: row.created_at,
+        level: LogLevel::from_name(row.level.as_deref().unwrap_or("INFO")),
+        message: row.message,
+        metadata: row.metadata,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunStatus;
+
+    #[test]
+    fn a_task_is_shown_under_its_name() {
+        assert_eq!(task_name("work-2-1795442743751").as_deref(), Some("work-2"));
+        assert_eq!((task_name("work-2x"), task_name("work")), (None, None));
+    }
+
+    fn row(more: &str) -> RunSummary {
+        let id = "00000000-0000-4000-8001-000000000001";
+        let body = format!(
+            r#"{{"metadata":{{"id":"{id}","createdAt":"2026-11-24T10:00:00.123456Z"}},"workflowId":"{id}",
+                "workflowRunExternalId":"{id}"{more}}}"#
+        );
+        summary(serde_json::from_str(&body).unwrap(), false, None).unwrap()
+    }
+
+    #[test]
+    fn created_at_is_the_time_by_which_lists_are_sorted() {
+        let created = row(r#","status":"COMPLETED","createdAt":"2026-11-24T10:00:01Z""#).created_at;
+        assert_eq!(created.to_rfc3339(), "2026-11-24T10:00:00.123456+00:00");
+    }
+
+    #[test]
+    fn attempt_numbers_saturate() {
+        assert_eq!(row(r#","status":"COMPLETED""#).attempt, 1);
+        assert_eq!(row(r#","status":"COMPLETED","retryCount":2147483647"#).attempt, 2_147_483_648);
+        assert_eq!(row(r#","status":"COMPLETED","retryCount":4294967295"#).attempt, u32::MAX);
+        assert_eq!(row(r#","status":"COMPLETED","attempt":4294967295,"retryCount":1"#).attempt, u32::MAX);
+    }
+
+    #[test]
+    fn s10_a_status_name_that_is_not_known_is_carried() {
+        let row = row(r#","status":"PAUSED""#);
+        assert_eq!(row.status, RunStatus::Unknown("PAUSED".into()));
+    }
+}

@@ -1,0 +1,92 @@
+//! The messages of a server stream, converted one by one.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::future::ready;
+use tonic::{Status, Streaming};
+
+use super::status::from_status;
+use super::token_health::TokenHealth;
+use crate::error::Result;
+
+/// The messages of one stream. It ends with an error, or without one if the server ends it.
+pub(crate) struct Messages<T>(Pin<Box<dyn Stream<Item = Result<T>> + Send>>);
+
+impl<T> Messages<T> {
+    fn new<M>(call: &'static str, stream: Streaming<M>, token: Arc<TokenHealth>) -> Self
+    where
+        M: TryInto<T, Error: std::fmt::Display> + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut is_first = true;
+        Self(Box::pin(stream.filter_map(move |message| {
+            let converted = match message {
+                Ok(message) => {
+                    // A stream that is open continues after its token has expired.
+                    if std::mem::take(&mut is_first) {
+                        token.accepted();
+                    }
+                    match message.try_into() {
+                        Ok(message) => Some(Ok(message)),
+                        // One message that cannot be used must not end the stream for all others.
+                        Err(error) => {
+                            tracing::warn!(call, %error, "skipped a message of a stream");
+                            None
+                        }
+                    }
+                }
+                Err(status) => Some(Err(token.mark_if_recoverable(from_status(call, status)))),
+            };
+            ready(converted)
+        })))
+    }
+
+    /// Returns the messages of a stream that was opened, or the error of opening it.
+    pub(crate) fn opened<M>(
+        call: &'static str,
+        answer: Result<tonic::Response<Streaming<M>>, Status>,
+        token: &Arc<TokenHealth>,
+    ) -> Result<Self>
+    where
+        M: TryInto<T, Error: std::fmt::Display> + Send + 'static,
+        T: Send + 'static,
+    {
+        match answer {
+            Ok(stream) => Ok(Self::new(call, stream.into_inner(), Arc::clone(token))),
+            Err(status) => Err(token.mark_if_recoverable(from_status(call, status))),
+        }
+    }
+
+    /// A stream of these items.
+    #[cfg(test)]
+    pub(crate) fn of(items: Vec<Result<T>>) -> Self
+    where
+        T: Send + 'static,
+    {
+        Self(Box::pin(futures_util::stream::iter(items)))
+    }
+
+    /// The next message, or `None` if the server has ended the stream. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Result<T>> {
+        self.0.next().await
+    }
+}
+
+impl<T> Stream for Messages<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<T> fmt::Debug for Messages<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Messages")
+    }
+}

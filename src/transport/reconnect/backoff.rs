@@ -1,0 +1,115 @@
+//! When a lost stream is reopened.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::transport::retry::delay;
+
+/// The losses of one stream since its last message.
+///
+/// After a message, the first loss has no pause: usually the server has restarted or ended the stream. Each further loss has a longer
+/// pause. Only a message resets it, because a server that accepts a stream and drops it must not be called in a loop.
+#[derive(Debug, Clone)]
+pub(super) struct Backoff {
+    losses: u32,
+    max: Duration,
+    /// The error of the last message that could not be decoded.
+    unreadable: Option<String>,
+}
+
+impl Backoff {
+    pub(super) fn new(max: Duration) -> Self {
+        Self { losses: 0, max, unreadable: None }
+    }
+
+    /// Resets the back-off after a message.
+    pub(super) fn message(&mut self) {
+        self.losses = 0;
+    }
+
+    /// Returns the pause before the stream is reopened, or `None` if reopening it cannot succeed.
+    pub(super) fn lost(&mut self, error: Option<&Error>, chance: f64) -> Option<Duration> {
+        if error.is_some_and(|error| is_permanent(error) || error.forbids_retries()) {
+            return None;
+        }
+        let losses = self.losses;
+        self.losses = losses.saturating_add(1);
+        Some(match losses {
+            0 => Duration::ZERO,
+            _ => error.and_then(Error::pushback).unwrap_or_else(|| delay(losses, chance)).min(self.max),
+        })
+    }
+
+    /// Logs a loss: the first one as a debug message, the next three as warnings, and further ones as debug messages. A
+    /// message that cannot be decoded is a warning once, because the server sends it again on the next stream.
+    pub(super) fn log(&mut self, stream: &str, error: Option<&Error>) {
+        let is_new = self.is_new_unreadable(error);
+        let error = error.map(ToString::to_string);
+        let error = error.as_deref().unwrap_or("the server ended the stream");
+        match self.losses {
+            _ if is_new => tracing::warn!(stream, error, "failed to decode a message of a stream"),
+            0..=1 => tracing::debug!(stream, error, "stream ended"),
+            2..=4 => tracing::warn!(stream, error, losses = self.losses, "stream lost"),
+            _ => tracing::debug!(stream, error, losses = self.losses, "stream still lost"),
+        }
+    }
+
+    /// Whether a stream was lost because of a message that cannot be decoded, with another error than the last time.
+    fn is_new_unreadable(&mut self, error: Option<&Error>) -> bool {
+        let is_unreadable = |error: &&Error| matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Decode);
+        let Some(reason) = error.filter(is_unreadable).map(ToString::to_string) else { return false };
+        let is_new = self.unreadable.as_deref() != Some(&reason);
+        self.unreadable = Some(reason);
+        is_new
+    }
+}
+
+/// The refusal of a token that was accepted before is transient.
+fn is_permanent(error: &Error) -> bool {
+    use ErrorKind::{Closed, Config, Unauthenticated, Unimplemented};
+    matches!(error.kind(), Closed | Config | Unauthenticated | Unimplemented) && !error.is_transient()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAP: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn pauses_grow_up_to_the_maximum() {
+        let mut backoff = Backoff::new(CAP);
+        let delays: Vec<_> = (0..8).filter_map(|_| backoff.lost(None, 1.0)).map(|delay| delay.as_millis()).collect();
+        assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 2000]);
+        backoff.message();
+        assert_eq!(backoff.lost(None, 1.0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn undecodable_messages_are_one_warning() {
+        let mut backoff = Backoff::new(CAP);
+        let too_large = |size| Error::new(ErrorKind::TooLarge, format!("found {size} bytes"));
+        let lost = Error::new(ErrorKind::Unavailable, "lost").transient();
+        for (error, is_new) in [
+            (Some(&lost), false),
+            (Some(&too_large(5)), true),
+            (None, false),
+            (Some(&too_large(5)), false),
+            (Some(&too_large(6)), true),
+            (Some(&Error::new(ErrorKind::Decode, "bad byte")), true),
+        ] {
+            assert_eq!(backoff.is_new_unreadable(error), is_new, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn permanent_errors_are_not_retried() {
+        for kind in [ErrorKind::Unauthenticated, ErrorKind::Unimplemented, ErrorKind::Closed] {
+            assert_eq!(Backoff::new(CAP).lost(Some(&Error::new(kind, "no")), 0.0), None);
+        }
+        let refused_for_now = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        assert_eq!(Backoff::new(CAP).lost(Some(&refused_for_now), 0.0), Some(Duration::ZERO));
+        let not_found = Error::new(ErrorKind::NotFound, "no");
+        assert_eq!(Backoff::new(CAP).lost(Some(&not_found), 0.0), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,213 @@
+//! A stream that is reopened whenever it is lost. All long-lived streams of the crate use it.
+//!
+//! The owner opens it when [`StreamEvent::NeedsOpen`] requests it, and receives its messages. It spawns nothing, and it is cancel
+//! safe: an opening that has started continues with the next call.
+
+mod backoff;
+
+use std::future::pending;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::messages::Messages;
+use crate::error::{Error, Result};
+use backoff::Backoff;
+
+type Opening<T> = Pin<Box<dyn Future<Output = Result<Messages<T>>> + Send>>;
+
+#[derive(Debug)]
+pub(crate) struct ReconnectingStream<T> {
+    /// The name in log messages.
+    name: &'static str,
+    state: State<T>,
+    backoff: Backoff,
+    /// When it was last opened.
+    opened_at: Instant,
+}
+
+enum State<T> {
+    Closed,
+    /// The call was sent. The server accepts it only with the first message.
+    Opening(Opening<T>),
+    Open(Messages<T>),
+    /// To be reopened at this time.
+    Lost(Instant),
+}
+
+/// What happened to the stream.
+#[derive(Debug)]
+pub(crate) enum StreamEvent<T> {
+    /// The owner must call [`ReconnectingStream::open`].
+    NeedsOpen,
+    Message(T),
+    /// The stream was lost, with an error or because the server ended it. [`NeedsOpen`](Self::NeedsOpen) follows after a pause.
+    Lost(Option<Error>),
+    /// The stream was lost with an error that reopening cannot resolve. It is closed.
+    Failed(Error),
+}
+
+impl<T> ReconnectingStream<T> {
+    /// Creates a closed stream, which pauses for at most `max_backoff` before it is reopened.
+    pub(crate) fn new(name: &'static str, max_backoff: Duration) -> Self {
+        Self { name, state: State::Closed, backoff: Backoff::new(max_backoff), opened_at: Instant::now() }
+    }
+
+    /// Opens the stream. If it is open, it is replaced.
+    pub(crate) fn open(&mut self, opening: impl Future<Output = Result<Messages<T>>> + Send + 'static) {
+        self.state = State::Opening(Box::pin(opening));
+        self.opened_at = Instant::now();
+    }
+
+    /// Requests that the owner opens the stream now, without a pause.
+    pub(crate) fn reopen_now(&mut self) {
+        self.state = State::Lost(Instant::now());
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.state = State::Closed;
+    }
+
+    /// Treats the stream as lost, although it has not ended.
+    pub(crate) fn mark_lost(&mut self) {
+        let pause = self.backoff.lost(None, fastrand::f64()).unwrap_or_default();
+        self.state = State::Lost(Instant::now() + pause);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Whether the stream is lost, and not reopened yet.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost(_))
+    }
+
+    /// When the stream was last opened.
+    pub(crate) fn opened_at(&self) -> Instant {
+        self.opened_at
+    }
+
+    /// Waits for the next event. While the stream is closed, there is none. Cancel safe.
+    pub(crate) async fn next(&mut self) -> StreamEvent<T> {
+        let error = loop {
+            match &mut self.state {
+                State::Closed => pending().await,
+                State::Lost(until) => {
+                    sleep_until(*until).await;
+                    return StreamEvent::NeedsOpen;
+                }
+                State::Opening(opening) => match opening.await {
+                    Ok(messages) => self.state = State::Open(messages),
+                    Err(error) => break Some(error),
+                },
+                State::Open(messages) => match messages.next().await {
+                    Some(Ok(message)) => {
+                        self.backoff.message();
+                        return StreamEvent::Message(message);
+                    }
+                    Some(Err(error)) => break Some(error),
+                    None => break None,
+                },
+            }
+        };
+        match (self.backoff.lost(error.as_ref(), fastrand::f64()), error) {
+            (None, Some(error)) => {
+                self.state = State::Closed;
+                StreamEvent::Failed(error)
+            }
+            (pause, error) => {
+                self.backoff.log(self.name, error.as_ref());
+                self.state = State::Lost(Instant::now() + pause.unwrap_or_default());
+                StreamEvent::Lost(error)
+            }
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for State<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "Closed",
+            Self::Opening(_) => "Opening",
+            Self::Open(_) => "Open",
+            Self::Lost(_) => "Lost",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const CAP: Duration = Duration::from_secs(2);
+
+    fn text(event: &StreamEvent<u32>) -> String {
+        match event {
+            StreamEvent::NeedsOpen => "needs open".into(),
+            StreamEvent::Message(number) => number.to_string(),
+            StreamEvent::Lost(None) => "ended".into(),
+            StreamEvent::Lost(Some(error)) => format!("lost: {error}"),
+            StreamEvent::Failed(error) => format!("failed: {error}"),
+        }
+    }
+
+    fn messages(items: Vec<Result<u32>>) -> Messages<u32> {
+        Messages::of(items)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_with_a_message_is_reopened_at_once_and_another_after_growing_pauses() {
+        let mut stream = ReconnectingStream::new("numbers", CAP);
+        stream.reopen_now();
+        let broken = || Error::new(ErrorKind::Unavailable, "broken").transient();
+        let mut streams = vec![vec![Ok(1), Ok(2)], vec![Err(broken())], vec![], vec![Ok(3), Err(broken())]].into_iter();
+        let mut seen = Vec::new();
+        while seen.len() < 12 {
+            let event = stream.next().await;
+            seen.push(text(&event));
+            if matches!(event, StreamEvent::NeedsOpen) {
+                match streams.next() {
+                    Some(items) => stream.open(async { Ok(messages(items)) }),
+                    None => stream.open(async { Err(Error::new(ErrorKind::Unauthenticated, "no token")) }),
+                }
+            }
+        }
+        let expected = [
+            "needs open",
+            "1",
+            "2",
+            "ended",
+            "needs open",
+            "lost: broken",
+            "needs open",
+            "ended",
+            "needs open",
+            "3",
+            "lost: broken",
+            "needs open",
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(text(&stream.next().await), "failed: no token");
+        assert!(stream.is_closed());
+        let waits = tokio::time::timeout(CAP * 100, stream.next()).await;
+        assert!(waits.is_err(), "a closed stream has no events");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_continues_if_the_wait_for_it_is_dropped() {
+        let mut stream = ReconnectingStream::new("numbers", CAP);
+        let begun = Instant::now();
+        stream.open(async {
+            tokio::time::sleep(CAP).await;
+            Ok(messages(vec![Ok(1)]))
+        });
+        for _ in 0..3 {
+            assert!(tokio::time::timeout(CAP / 4, stream.next()).await.is_err());
+        }
+        assert_eq!(text(&stream.next().await), "1");
+        assert_eq!(begun.elapsed(), CAP);
+    }
+}

@@ -1,0 +1,101 @@
+//! Heartbeats. A worker gets assignments while its last heartbeat is less than five seconds old, and loses its attempts half a minute
+//! after it.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind};
+use crate::model::WorkerId;
+
+/// Two heartbeats may be lost without an effect.
+const PERIOD: Duration = Duration::from_secs(2);
+/// The intervals of the first heartbeats after a stream was opened. A heartbeat that the engine receives before it notices the stream
+/// does not count. The first interval gives the stream time to arrive.
+const EARLY_INTERVALS: [Duration; 3] =
+    [Duration::from_millis(30), Duration::from_millis(150), Duration::from_millis(500)];
+/// The number of results that the driver may be behind with.
+const QUEUE: usize = 16;
+
+/// The result of a heartbeat.
+#[derive(Debug)]
+pub(super) enum Heartbeat {
+    Accepted,
+    /// The engine has seen the stream close, so it must be reopened. With the time when the heartbeat was sent.
+    Refused(Instant),
+    /// The engine does not have the worker.
+    UnknownWorker,
+    Failed(Error),
+}
+
+/// The heartbeats of a worker, which end when this is dropped.
+pub(super) struct Heartbeats {
+    stream_opened: mpsc::Sender<()>,
+    results: mpsc::Receiver<Heartbeat>,
+    task: JoinHandle<()>,
+}
+
+impl Heartbeats {
+    pub(super) fn start(client: &Client, worker: WorkerId) -> Self {
+        let (stream_opened, is_opened) = mpsc::channel(1);
+        let (sender, results) = mpsc::channel(QUEUE);
+        Self { stream_opened, results, task: tokio::spawn(send(client.clone(), worker, is_opened, sender)) }
+    }
+
+    /// Requests early heartbeats, because a stream is being opened. The first call starts the heartbeats.
+    pub(super) fn stream_opened(&self) {
+        // The channel is full if the previous request has not been handled yet. One is enough.
+        let _ = self.stream_opened.try_send(());
+    }
+
+    /// Returns the next result. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Heartbeat> {
+        self.results.recv().await
+    }
+}
+
+impl Drop for Heartbeats {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn send(client: Client, worker: WorkerId, mut opened: mpsc::Receiver<()>, results: mpsc::Sender<Heartbeat>) {
+    if opened.recv().await.is_none() {
+        return;
+    }
+    let (clock, mut idle) = (client.clock(), false);
+    let mut early = EARLY_INTERVALS.into_iter();
+    let mut next = Instant::now();
+    loop {
+        let interval = early.next();
+        idle &= interval.is_none();
+        next += interval.unwrap_or(PERIOD);
+        tokio::select! {
+            biased;
+            Some(()) = opened.recv() => {
+                early = EARLY_INTERVALS.into_iter();
+                next = Instant::now();
+                continue;
+            }
+            due = clock.next_heartbeat(worker.into(), next, PERIOD, idle) => next = due,
+        }
+        let sent_at = Instant::now();
+        let heartbeat = match client.rpc().dispatcher.heartbeat(worker, clock.now()).await {
+            Ok(()) => Heartbeat::Accepted,
+            Err(error) if error.kind() == ErrorKind::Rejected => Heartbeat::Refused(sent_at),
+            Err(error) if error.is_not_found() => Heartbeat::UnknownWorker,
+            Err(error) => Heartbeat::Failed(error),
+        };
+        idle = matches!(heartbeat, Heartbeat::Accepted);
+        // After a slow heartbeat, the next one must not be sent immediately.
+        next = next.max(Instant::now() - PERIOD / 2);
+        // A driver that is behind must not delay the heartbeats.
+        if let Err(mpsc::error::TrySendError::Closed(_)) = results.try_send(heartbeat) {
+            return;
+        }
+    }
+}
