@@ -13,11 +13,11 @@ mod probe;
 mod protocol;
 mod rest;
 mod retry;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod roots;
 mod status;
 mod stream;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod tls;
 mod token_health;
 mod unary;
