@@ -60,6 +60,8 @@
 //! | `embedded` | the module `embedded`: an in-process engine |
 //! | `unstable-raw` | the generated stubs, for calls that this crate does not support yet, without a stability guarantee |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod client;
 pub mod config;
 #[cfg(feature = "embedded")]

@@ -28,6 +28,9 @@ const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hatchet.fds
 /// The facts, one a line, tab-separated.
 const FACTS: &str = include_str!("data/wire.tsv");
 
+/// The versions of Hatchet that the facts come from.
+const PIN: &str = include_str!("../proto/PIN");
+
 /// The package of the well-known types, which are not ours to compare.
 const WELL_KNOWN: &str = "google.protobuf";
 
@@ -41,6 +44,16 @@ fn the_contract_and_the_facts_say_the_same() {
 #[test]
 fn the_facts_state_nothing_twice() {
     assert_eq!(facts(FACTS).len(), FACTS.lines().count());
+}
+
+/// Tables that change without their versions would make the versions wrong.
+#[test]
+fn the_pin_counts_the_facts() {
+    let pinned = |key| PIN.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = ")).unwrap().parse();
+    let operations = include_str!("data/rest.tsv").lines().filter(|line| line.starts_with("operation\t"));
+
+    assert_eq!(pinned("wire-facts"), Ok(FACTS.lines().count()));
+    assert_eq!(pinned("rest-operations"), Ok(operations.count()));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint};
@@ -22,7 +22,7 @@ use super::dial::{Resolve, SystemResolver, dial};
 use super::probe::speaks_tls;
 use super::protocol::{Api, Mismatch, Protocol};
 use super::stream::{EarlyEnd, LastConnection, Stream};
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use super::tls::{HandshakeError, TlsLayer};
 use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result};
@@ -67,7 +67,7 @@ struct Inner {
     resolver: Box<dyn Resolve>,
     /// The runtime on which the client was created. Connections live on it, independent of the runtime of the caller.
     runtime: Handle,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     tls: Option<TlsLayer>,
     last: LastConnection,
 }
@@ -96,7 +96,7 @@ impl Connector {
         server_name: Option<&str>,
         resolver: impl Resolve + 'static,
     ) -> Result<Self> {
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "__tls"))]
         if server_name.is_some() {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -111,7 +111,7 @@ impl Connector {
             timeout: config.connect_timeout(),
             resolver: Box::new(resolver),
             runtime: runtime::current("a client", Needs::TimersAndSockets)?,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             tls: match server_name {
                 Some(name) => Some(TlsLayer::new(config.tls(), name, api.protocol())?),
                 None => None,
@@ -178,12 +178,12 @@ impl Inner {
         }
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     fn is_encrypted(&self) -> bool {
         self.tls.is_some()
     }
 
-    #[cfg(not(feature = "tls"))]
+    #[cfg(not(feature = "__tls"))]
     #[expect(clippy::unused_self, reason = "with TLS, it depends on the configuration")]
     fn is_encrypted(&self) -> bool {
         false
@@ -209,7 +209,7 @@ impl Inner {
         let deadline = Instant::now() + self.timeout;
         let tcp = self.tcp(deadline).await?;
         let (protocol, last) = (self.api.protocol(), self.last.clone());
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Some(tls) = &self.tls {
             let failed = |error: io::Error| {
                 let text = format!("failed to agree on TLS with {}", self.address());

@@ -40,7 +40,7 @@ impl ConnectError {
     }
 
     /// Another try may succeed, if the connector has worked before.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(super) fn transient_if(mut self, has_worked: bool) -> Self {
         self.transient |= has_worked;
         self

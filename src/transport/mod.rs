@@ -16,11 +16,11 @@ mod protocol;
 mod reconnect;
 mod rest;
 mod retry;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod roots;
 mod status;
 mod stream;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod tls;
 mod token_health;
 mod unary;
