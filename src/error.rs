@@ -160,7 +160,7 @@ impl Error {
     }
 
     /// The error for a request that is not sent.
-    pub(crate) fn invalid(field: &str, problem: impl fmt::Display) -> Self {
+    pub(crate) fn invalid(field: impl fmt::Display, problem: impl fmt::Display) -> Self {
         Self::new(ErrorKind::InvalidInput, format!("invalid {field}: {problem}")).without_side_effects()
     }
 

@@ -131,11 +131,8 @@ async fn values_that_the_engine_would_change_are_refused() {
     // Without followers, the result of the run keeps all digits.
     assert_eq!(hatchet.run(&large, &()).result().await.unwrap(), u64::MAX);
     for (outcome, text) in [
-        (hatchet.run(&nan, &()).start().await.unwrap().outcome().await.unwrap(), "found the number NaN"),
-        (
-            hatchet.run(&flow, &()).start().await.unwrap().outcome().await.unwrap(),
-            "found the integer 18446744073709551615",
-        ),
+        (hatchet.run(&nan, &()).start().await.unwrap().outcome().await.unwrap(), "expected a finite number, got NaN"),
+        (hatchet.run(&flow, &()).start().await.unwrap().outcome().await.unwrap(), "got 18446744073709551615"),
     ] {
         let Outcome::Failed(failure) = outcome else { panic!("{outcome}") };
         assert!(failure.message.contains(text), "{}", failure.message);
@@ -143,7 +140,7 @@ async fn values_that_the_engine_would_change_are_refused() {
     let any = hatchet::workflow::WorkflowRef::<Value, Value>::new("large");
     let error = hatchet.run(&any, &json!({"order": {"id": u64::MAX}})).start().await.unwrap_err();
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::InvalidInput, true));
-    assert!(error.to_string().starts_with("invalid input: order: id: found the integer "), "{error}");
+    assert!(error.to_string().starts_with("invalid input: order: id: expected an integer from "), "{error}");
     worker.shutdown().await;
 }
 
@@ -166,8 +163,8 @@ async fn non_object_input_types_are_refused_when_the_worker_is_built() {
     let error = hatchet.worker("worker").register(&number).register(&list).build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     for text in [
-        "task \"number\": input type: expected one that deserializes from a JSON object, or (), got a type that deserializes from a number",
-        "task \"list\": input type: found a type that deserializes from a list",
+        "task \"number\": input type: expected a type that deserializes from a JSON object, or (), got one that deserializes from a number",
+        "task \"list\": input type: expected a type that deserializes from a JSON object, or (), got one that deserializes from a list",
     ] {
         assert!(error.to_string().contains(text), "{error}");
     }

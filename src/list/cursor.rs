@@ -161,7 +161,6 @@ mod tests {
             created_at: DateTime::from_timestamp(1_800_000_000 + i64::from(second), 0).unwrap(),
             started_at: None,
             finished_at: None,
-            is_dag: false,
             is_foreign: false,
         }
     }

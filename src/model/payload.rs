@@ -1,5 +1,7 @@
 //! Parsing payloads, and serializing inputs and outputs.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,8 +26,8 @@ impl Payload {
 }
 
 /// Serializes the input of a run to a JSON object. `()` and `None` become an empty object.
-pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Result<String> {
-    let text = encode(field, value, Integers::Exact)?;
+pub(crate) fn encode_input<T: Serialize + ?Sized>(field: impl Display, value: &T) -> Result<String> {
+    let text = encode(&field, value, Integers::Exact)?;
     match text.as_bytes().first() {
         Some(b'{') => Ok(text),
         _ if text == "null" => Ok("{}".into()),
@@ -36,13 +38,13 @@ pub(crate) fn encode_input<T: Serialize + ?Sized>(field: &str, value: &T) -> Res
 /// Serializes the output of a task, wrapped unless it is a JSON object. The run's result keeps all integers; the outputs that later
 /// tasks receive do not.
 pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T, has_followers: bool) -> Result<String> {
-    let text = encode("output", value, if has_followers { Integers::Exact } else { Integers::Any })?;
+    let text = encode(&"output", value, if has_followers { Integers::Exact } else { Integers::Any })?;
     // An object that looks like a wrapper is wrapped, too, so that it is unwrapped to itself.
     let whole = text.starts_with('{') && unwrapped(&text).is_none();
     Ok(if whole { text } else { format!("{{\"{WRAPPER}\":{text}}}") })
 }
 
-fn encode<T: Serialize + ?Sized>(field: &str, value: &T, integers: Integers) -> Result<String> {
+fn encode<T: Serialize + ?Sized>(field: &dyn Display, value: &T, integers: Integers) -> Result<String> {
     serde_json::to_string(&Strict::new(value, integers)).map_err(|error| {
         // If plain `serde_json` can serialize the value, the checks refused it; otherwise the type itself failed.
         if serde_json::to_writer(std::io::sink(), value).is_ok() {

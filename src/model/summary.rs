@@ -51,9 +51,6 @@ pub struct RunSummary {
     pub started_at: Option<DateTime<Utc>>,
     /// When the run ended, if it has ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Whether the row is a DAG run, and not a single-task run or a task.
-    #[serde(skip)]
-    pub(crate) is_dag: bool,
     /// Whether its workflow is in another namespace than the client.
     #[serde(skip)]
     pub(crate) is_foreign: bool,

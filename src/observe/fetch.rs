@@ -228,8 +228,8 @@ pub(crate) fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
 /// The newest attempt of each task of a row, according to the events alone. Empty while REST does not have them.
 pub(crate) async fn newest_attempts(client: &Client, row: &RunSummary) -> Result<Vec<Attempt>> {
     let rpc = client.rpc();
-    if !row.is_dag {
-        let events = if_found(rpc.rest.task_events(row.key()).await)?.unwrap_or_default();
+    // A row does not show whether it is a DAG run: all rows of a list of runs have the type of one.
+    if let Some(events) = if_found(rpc.rest.task_events(row.key()).await)? {
         return Ok(attempts(&events).pop().into_iter().collect());
     }
     let evidence = Evidence { rest: if_found(rpc.rest.run(row.id).await)?, ..Evidence::default() };

@@ -47,7 +47,7 @@ impl Client {
             inputs: inputs
                 .into_iter()
                 .enumerate()
-                .map(|(at, input)| encode_input(&format!("input {at}"), &input))
+                .map(|(at, input)| encode_input(format_args!("inputs[{at}]"), &input))
                 .collect(),
             metadata: Metadata::default(),
             priority: None,
@@ -149,7 +149,7 @@ impl<O> RunManyBuilder<O> {
         let runs = self.inputs.into_iter().enumerate().map(|(at, input)| {
             let run = run(at, input?);
             let size = run.size();
-            fits("input", at, size, limit).map(|()| (run, size))
+            fits("inputs", at, size, limit).map(|()| (run, size))
         });
         // In a call with several runs, the engine would start a child again that already exists.
         let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);

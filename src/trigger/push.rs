@@ -48,8 +48,10 @@ impl Client {
         key: impl Into<String>,
         payloads: impl IntoIterator<Item = T>,
     ) -> EventManyBuilder {
-        let payloads =
-            payloads.into_iter().enumerate().map(|(at, payload)| encode_input(&format!("payload {at}"), &payload));
+        let payloads = payloads
+            .into_iter()
+            .enumerate()
+            .map(|(at, payload)| encode_input(format_args!("payloads[{at}]"), &payload));
         EventManyBuilder { common: Common::new(self, key.into()), payloads: payloads.collect() }
     }
 }
@@ -207,7 +209,7 @@ impl EventManyBuilder {
         let events = payloads.into_iter().enumerate().map(|(at, payload)| {
             let event = event.with_payload(payload?);
             let size = event.size();
-            fits("payload", at, size, limit).map(|()| (event, size))
+            fits("payloads", at, size, limit).map(|()| (event, size))
         });
         let common = &common;
         let call = |events: Vec<NewEvent>| async move {

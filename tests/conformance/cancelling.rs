@@ -182,7 +182,7 @@ async fn x8_many_by_id_with_a_report_of_each(world: World) {
     let ids = [going[0], done.id(), going[1], nobody, going[2]];
     let reports = world.hatchet.cancel_many(ids).reason("all of them").send().await.unwrap();
     let seen: Vec<_> = reports.iter().map(|report| (report.run_id, report.effect.to_string())).collect();
-    let expected = ["done", "left alone, as it is COMPLETED", "done", "there is no such run", "done"];
+    let expected = ["applied", "skipped, because it is COMPLETED", "applied", "not found", "applied"];
     assert_eq!(seen, ids.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
     worker.shutdown().await;
 }

@@ -41,7 +41,7 @@ async fn c4_many_at_once_in_order_and_a_bad_one_loses_no_other(world: World) {
     let inputs = vec![json!({"n": 1}), json!([2]), json!({"n": 3}), json!({"n": "\0"}), json!({"n": 5})];
     let runs = world.hatchet.run_many(&any, inputs).start().await.unwrap();
     assert_eq!(runs.len(), 5);
-    for (at, text) in [(1, "invalid input 1: found [2]"), (3, "U+0000")] {
+    for (at, text) in [(1, "invalid inputs[1]: expected a JSON object, got [2]"), (3, "U+0000")] {
         let error = runs[at].as_ref().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(text) && error.has_no_side_effects(), "{error}");
@@ -66,7 +66,7 @@ async fn c4_chunks_by_count_and_by_bytes(world: World) {
     assert_eq!(ids.len(), 1005 + 6);
     let error = runs[1007].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
-    assert!(error.to_string().starts_with("input 1007 makes a message of "), "{error}");
+    assert!(error.to_string().starts_with("inputs[1007] is too large: expected a message of at most "), "{error}");
     let last = runs[1004].as_ref().unwrap().details().await.unwrap();
     assert_eq!(last.input.parse::<Value>().unwrap(), json!({"n": 1004}));
 }
@@ -163,18 +163,21 @@ async fn c12_bad_input_is_refused_before_anything_is_sent(world: World) {
         (hatchet.run(&any, &json!({"n": "\0"})).start().await.unwrap_err(), "U+0000"),
         (
             hatchet.run(&any, &json!({"n": "x".repeat(5_000_000)})).start().await.unwrap_err(),
-            "accepted: at most 4194304",
+            "expected at most 4194304 bytes",
         ),
-        (hatchet.run(&any, &fine).metadata("", "x").start().await.unwrap_err(), "invalid metadata: found an empty key"),
+        (
+            hatchet.run(&any, &fine).metadata("", "x").start().await.unwrap_err(),
+            "invalid metadata: expected a key with at least one character",
+        ),
         (hatchet.run(&any, &fine).metadata("a:b", "x").start().await.unwrap_err(), "a key without a colon"),
         (hatchet.run(&any, &fine).metadata("hatchet__event_id", "x").start().await.unwrap_err(), "invalid metadata: "),
         (
             hatchet.run(&any, &fine).metadata("a", "x".repeat(70_000)).start().await.unwrap_err(),
-            "accepted: at most 65536",
+            "expected at most 65536 bytes",
         ),
         (Priority::try_from(4).unwrap_err(), "invalid priority: expected 1 to 3, got 4"),
         (list(0).await.unwrap_err(), "invalid page size: expected 1 to 1000, got 0"),
-        (list(1001).await.unwrap_err(), "invalid page size: found 1001"),
+        (list(1001).await.unwrap_err(), "invalid page size: expected 1 to 1000, got 1001"),
     ];
     for (error, text) in refusals {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");

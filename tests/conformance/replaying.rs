@@ -222,7 +222,7 @@ async fn p8_many_by_id_with_a_report_of_each(world: World) {
     let ids = [done[0].id(), going.id(), nobody, done[1].id()];
     let reports = world.hatchet.replay_many(ids).send().await.unwrap();
     let seen: Vec<_> = reports.iter().map(|report| (report.run_id, report.effect.to_string())).collect();
-    let expected = ["done", "left alone, as it is RUNNING", "there is no such run", "done"];
+    let expected = ["applied", "skipped, because it is RUNNING", "not found", "applied"];
     assert_eq!(seen, ids.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
     going.cancel().send().await.unwrap();
     worker.shutdown().await;

@@ -301,7 +301,7 @@ async fn b14_bulk_reports_say_what_happened(world: World) {
     world.eventually(async || ids(&world.hatchet, completed.clone()).await.len() == 2).await;
     // The engine would answer that both are cancelled.
     let report = world.hatchet.runs(completed).cancel().reason("all").send().await.unwrap();
-    assert_eq!(report.to_string(), "1 cancelled, 1 left alone");
+    assert_eq!(report.to_string(), "1 cancelled, 1 skipped");
     assert_eq!(report.exceptions[0].run_id, done.id());
     assert_eq!(going.details().await.unwrap().cancellation().unwrap().reason.as_deref(), Some("all"));
     assert_eq!(done.details().await.unwrap().conflicts, []);

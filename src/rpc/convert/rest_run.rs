@@ -146,9 +146,6 @@ pub(crate) struct Envelope {
 pub(crate) struct Row {
     #[serde(default)]
     pub(crate) display_name: String,
-    /// `DAG` or `TASK`.
-    #[serde(default, rename = "type")]
-    pub(crate) kind: String,
     pub(crate) metadata: Meta<Uuid>,
     #[serde(deserialize_with = "status")]
     pub(crate) status: RunStatus,

@@ -29,7 +29,6 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
         task_name: tasks.then(|| task_name(&row.display_name)).flatten(),
         parent_task_id: row.parent_task_external_id,
         workflow_id: row.workflow_id,
-        is_dag: row.kind == "DAG",
         is_foreign: own.is_none(),
         workflow_name: own.unwrap_or(&full).to_owned(),
         status: row.status,
