@@ -1,6 +1,6 @@
 //! The error type of the crate: a kind, predicates, and the cause as its source.
 //!
-//! A run that failed is not an error, but an [`Outcome`](crate::Outcome). An error means that something could not be done or could not be
+//! A run that failed is not an error, but an [`Outcome`]. An error means that something could not be done or could not be
 //! found out. The only exception is [`RunHandle::result`](crate::RunHandle::result), which returns only outputs. Its error contains the
 //! outcome.
 

@@ -39,17 +39,37 @@
 //! | start runs | [`Client::run`], [`Client::run_many`]; from inside a task, [`Context::run`] |
 //! | wait for a run and watch it | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
 //! | find runs | [`Client::runs`], [`RunFilter`], [`RunHandle::children`], [`RunHandle::reruns`] |
-//! | change runs | [`RunHandle::cancel`], [`RunHandle::replay`], [`RunHandle::rerun`], [`RunQuery::cancel`], [`RunQuery::replay`] |
-//! | start runs by events, schedules and crons | [`Client::push_event`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
-//! | start only one run per key | [`Idempotency`], [`Error::existing_run`] |
-//! | execute tasks | [`Client::worker`], [`WorkerReport`] |
+//! | change runs | [`RunHandle::cancel`], [`RunHandle::replay`], [`RunHandle::rerun`], [`RunQuery`](builder::RunQuery) |
+//! | start runs by events, schedules and crons | [`Client::push`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
+//! | start only one run per key | [`Idempotency`](model::Idempotency), [`Error::existing_run`] |
+//! | execute tasks | [`Client::worker`], [`Worker`] |
 //! | test without a server | the module `embedded` (a feature) |
 //!
-//! # Terms
+//! The most used types are at the root of the crate. The others are in modules by role: [`builder`] for requests, [`handle`] for what
+//! exists on the server, [`stream`] for streams, [`model`] for data, [`config`], [`error`], [`worker`] and [`workflow`].
 //!
-//! A *run* is one execution of a *workflow*, which is a definition of *tasks*. A task may take several *attempts*, counted
-//! from 1. An *outcome* is the result of a run that has ended; a failed run is data, not an error. A *worker* executes tasks, as many
-//! at a time as it has *slots*. A *replay* is a new attempt of the same run; a *rerun* is a new run with the same input.
+//! # Glossary
+//!
+//! | term | meaning |
+//! |---|---|
+//! | workflow | a definition of one task or of several tasks |
+//! | task | one step of a workflow, executed by a worker |
+//! | run | one execution of a workflow |
+//! | single-task run, DAG run | a run of a workflow with one task; with several tasks, which form a directed acyclic graph |
+//! | attempt | one execution of a task, counted from 1. A failed attempt is not the end of the run if retries are left |
+//! | status | what is known of a run or an attempt at one time, for example [`RunStatus::Running`] |
+//! | outcome | how a run ended. A failed run is data, not an error |
+//! | replay | a new attempt of the same run |
+//! | rerun | a new run with the input of another run |
+//! | child | a run that was started by a task of another run, its parent |
+//! | trigger | what started a run: a call, an event, a cron, a schedule, or a task |
+//! | event | a message that starts a run of each workflow that listens to its key |
+//! | cron, schedule | recurring times, and a single time, at which the server starts runs |
+//! | tag | a key and a value in the metadata of a run, by which it can be found |
+//! | worker, slot | a process that executes tasks; it executes one attempt in each of its slots |
+//! | engine, server | Hatchet itself, or the embedded engine |
+//! | quirk | a defect of the real engine that the embedded engine reproduces |
+//! | fault | a failure that a test injects into a call to the embedded engine |
 //!
 //! # Features
 //!

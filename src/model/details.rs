@@ -45,7 +45,7 @@ pub struct RunDetails {
     pub created_at: Option<DateTime<Utc>>,
     /// The tasks, in the order of the definition. Tasks that the engine has not created yet are missing.
     pub tasks: Vec<TaskDetails>,
-    /// The first log lines of the tasks, oldest first, as many as were [requested](crate::run::DetailsBuilder::logs).
+    /// The first log lines of the tasks, oldest first, as many as were [requested](crate::builder::DetailsBuilder::logs).
     /// [`RunHandle::logs`](crate::RunHandle::logs) returns all of them.
     pub logs: Vec<LogLine>,
     /// Permanent conflicts between the server's API views. Empty for nearly every run.

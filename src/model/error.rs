@@ -37,15 +37,16 @@ impl Error {
         Self::new(ErrorKind::AlreadyExists, text).with_run(RunDetail::Existing(existing)).without_side_effects()
     }
 
-    /// The run that has the idempotency key, if that is why another one was not started. Its
-    /// [`kind`](Self::kind) is [`ErrorKind::AlreadyExists`] then.
+    /// Returns the run that has the idempotency key of a run that was not started. The kind is [`ErrorKind::AlreadyExists`] then.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), u64>) -> hatchet::Result<()> {
-    /// let started = hatchet.run(&charge, &()).start().await;
-    /// let run = match (&started, started.as_ref().err().and_then(hatchet::Error::existing_run)) {
-    ///     (_, Some(existing)) => hatchet.run_handle(existing), // begun before, by whoever: that one will do
-    ///     _ => started?,
+    /// let run = match hatchet.run(&charge, &()).start().await {
+    ///     Ok(run) => run,
+    ///     Err(error) => match error.existing_run() {
+    ///         Some(existing) => hatchet.run_handle(existing).typed(), // started earlier
+    ///         None => return Err(error),
+    ///     },
     /// };
     /// # Ok(())
     /// # }

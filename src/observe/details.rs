@@ -25,7 +25,7 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
 /// let details = run.details().logs(100).await?;
 /// for line in &details.logs {
-///     println!("{} {}", line.at, line.message);
+///     println!("{} {}", line.created_at, line.message);
 /// }
 /// # Ok(())
 /// # }

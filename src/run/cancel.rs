@@ -135,7 +135,7 @@ impl CancelBuilder {
     }
 
     /// Cancels the run, and waits until the cancel has an effect. The running task is notified and has the worker's
-    /// [`cancel_grace`](crate::worker::WorkerBuilder::cancel_grace) to end. Later tasks do not start, and nothing is retried. The children of
+    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) to end. Later tasks do not start, and nothing is retried. The children of
     /// the run continue; [`children`](RunHandle::children) lists them.
     ///
     /// With a [reason](Self::reason) or a [name](Self::by), the method needs the REST API; without them, it needs gRPC only.

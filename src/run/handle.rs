@@ -61,7 +61,7 @@ impl RunReport {
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
-    /// for report in hatchet.replay_runs(ids).send().await? {
+    /// for report in hatchet.replay_many(ids).send().await? {
     ///     println!("{}", report.handle(&hatchet).outcome().await?);
     /// }
     /// # Ok(())

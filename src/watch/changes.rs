@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::unfold;
+use futures_util::future::ready;
+use futures_util::stream::{once, unfold};
 use tokio::time::{Instant, sleep_until};
 
 use super::tracker::Tracker;
@@ -23,7 +24,7 @@ use crate::error::Result;
 use crate::feed::Notifications;
 use crate::model::{Change, RunId};
 use crate::observe::RunFetch;
-use crate::run::RunHandle;
+use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
 
 /// The minimum interval between two fetches: a run that streams chunks causes many notifications.
@@ -47,7 +48,29 @@ impl<O> RunHandle<O> {
     /// # }
     /// ```
     pub fn watch(&self) -> RunWatch {
-        RunWatch::new(self.client().clone(), self.id(), self.started_at(), self.first_attempt())
+        let watched = Watched::of(self);
+        RunWatch::new(async { Ok(watched) })
+    }
+}
+
+impl<O: 'static> RunBuilder<O> {
+    /// Starts the run when the stream is first polled, and watches its status changes: all of them, in order, until the end. The id of
+    /// the run is in the changes.
+    ///
+    /// If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
+    /// let mut changes = hatchet.run(&greet, &()).watch();
+    /// while let Some(change) = changes.next().await {
+    ///     println!("{}", change?); // QUEUED (attempt 1), RUNNING (attempt 1), COMPLETED (attempt 1)
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(self) -> RunWatch {
+        let start = self.start();
+        RunWatch::new(async move { start.await.map(|run| Watched::of(&run)) })
     }
 }
 
@@ -60,23 +83,40 @@ pub struct RunWatch {
     stale: Arc<AtomicU64>,
 }
 
+/// The run that is watched.
+#[derive(Clone)]
+struct Watched {
+    client: Client,
+    run: RunId,
+    /// The attempt whose end is the end of the watch.
+    from_attempt: u32,
+    /// When this client started the run, if it did.
+    started_at: Option<Instant>,
+}
+
+impl Watched {
+    fn of<O>(run: &RunHandle<O>) -> Self {
+        Self {
+            client: run.client().clone(),
+            run: run.id(),
+            from_attempt: run.first_attempt(),
+            started_at: run.started_at(),
+        }
+    }
+}
+
 impl RunWatch {
-    fn new(client: Client, run: RunId, started_at: Option<Instant>, from_attempt: u32) -> Self {
+    fn new(start: impl Future<Output = Result<Watched>> + Send + 'static) -> Self {
         let stale = Arc::new(AtomicU64::new(0));
-        let new = State {
-            from_attempt,
-            started_at,
-            poller: None,
-            ready: VecDeque::new(),
-            has_ended: false,
-            stale: Arc::clone(&stale),
-        };
-        let changes = unfold((client, run, new), |(client, run, mut state)| async move {
-            let item = state.next(&client, run).await?;
-            Some((item, (client, run, state)))
-        })
-        .fuse();
-        Self { changes: Box::pin(changes), stale }
+        let counted = Arc::clone(&stale);
+        let changes = once(start).flat_map(move |watched| match watched {
+            Ok(watched) => {
+                let state = State::new(watched, Arc::clone(&counted));
+                unfold(state, |mut state| async move { Some((state.next().await?, state)) }).left_stream()
+            }
+            Err(error) => once(ready(Err(error))).right_stream(),
+        });
+        Self { changes: Box::pin(changes.fuse()), stale }
     }
 
     /// Returns the number of reports that were dropped because they were outdated: of an earlier attempt, or with an earlier status of
@@ -109,10 +149,7 @@ impl fmt::Debug for RunWatch {
 }
 
 struct State {
-    /// The attempt whose end is the end of the watch.
-    from_attempt: u32,
-    /// When this client started the run, if it did.
-    started_at: Option<Instant>,
+    watched: Watched,
     poller: Option<Poller>,
     ready: VecDeque<Change>,
     has_ended: bool,
@@ -127,7 +164,11 @@ struct Poller {
 }
 
 impl State {
-    async fn next(&mut self, client: &Client, run: RunId) -> Option<Result<Change>> {
+    fn new(watched: Watched, stale: Arc<AtomicU64>) -> Self {
+        Self { watched, poller: None, ready: VecDeque::new(), has_ended: false, stale }
+    }
+
+    async fn next(&mut self) -> Option<Result<Change>> {
         loop {
             if let Some(change) = self.ready.pop_front() {
                 return Some(Ok(change));
@@ -135,7 +176,7 @@ impl State {
             if self.has_ended {
                 return None;
             }
-            match self.poll(client, run).await {
+            match self.poll().await {
                 Ok(changes) => {
                     self.has_ended = changes.last().is_some_and(Change::is_final);
                     self.ready.extend(changes);
@@ -149,7 +190,9 @@ impl State {
     }
 
     /// Waits for a reason to fetch, and fetches. The first fetch is immediate.
-    async fn poll(&mut self, client: &Client, run: RunId) -> Result<Vec<Change>> {
+    async fn poll(&mut self) -> Result<Vec<Change>> {
+        let Watched { client, run, from_attempt, started_at } = &self.watched;
+        let run = *run;
         let poller = match &mut self.poller {
             Some(poller) => {
                 poller.wait().await;
@@ -166,10 +209,10 @@ impl State {
                 })
             }
         };
-        let fetch = RunFetch::new(run).for_wait().started_at(self.started_at).known_dag(poller.is_dag);
+        let fetch = RunFetch::new(run).for_wait().started_at(*started_at).known_dag(poller.is_dag);
         let mut details = fetch.fetch(client).await?;
         poller.is_dag = !details.tasks.is_empty() && !details.is_single_task();
-        if !details.has_ended_since(self.from_attempt) {
+        if !details.has_ended_since(*from_attempt) {
             details.outcome = None;
         }
         let changes = poller.tracker.update(&details);

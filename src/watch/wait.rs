@@ -81,6 +81,29 @@ impl<O: DeserializeOwned> RunHandle<O> {
     }
 }
 
+impl<O> RunBuilder<O> {
+    /// Starts the run, waits for it to end, and returns its outcome.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
+    /// println!("the run {}", hatchet.run(&greet, &()).outcome().await?); // the run completed
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`start`](Self::start) and [`RunHandle::outcome`].
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
+    /// started continues.
+    pub async fn outcome(self) -> Result<Outcome> {
+        let run = self.start().await?;
+        // The run was started, so later errors are not without side effects.
+        run.outcome().await.map_err(Error::with_possible_side_effects)
+    }
+}
+
 impl<O: DeserializeOwned> RunBuilder<O> {
     /// Starts the run, waits for it to end, and returns its output.
     ///
@@ -99,7 +122,7 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     /// started continues.
     pub async fn result(self) -> Result<O> {
         let run = self.start().await?;
-        // What fails from here on fails after the run was started.
+        // The run was started, so later errors are not without side effects.
         run.result().await.map_err(Error::with_possible_side_effects)
     }
 }

@@ -158,7 +158,7 @@ impl Context {
 
     /// Resolves when the attempt must stop: it was cancelled, it has timed out, or the worker is shutting down and its grace period is
     /// over. A task that continues is dropped at its next await after the worker's
-    /// [`cancel_grace`](crate::worker::WorkerBuilder::cancel_grace).
+    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
