@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::core::Core;
-use super::core::types::{Code, Effect, Fault, Message, StreamId, Turn};
+use super::core::store::{Code, Effect, Fault, Message, StreamId, Turn};
 use super::failure::Failure;
 use crate::time::{Clock, at};
 

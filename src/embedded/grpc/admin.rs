@@ -7,11 +7,9 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Engine, answer, conditions, not_yet, rules, sized, time};
-use crate::embedded::core::filters::RunFilter;
-use crate::embedded::core::json::jsonb_text;
-use crate::embedded::core::rules::Special;
-use crate::embedded::core::store::{Run, State, Task};
-use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
+use crate::embedded::core::RunFilter;
+use crate::embedded::core::format::json::jsonb_text;
+use crate::embedded::core::store::{At, Definition, Fault, Run, RunOptions, State, Task, TaskDefinition, Trigger};
 use crate::embedded::core::{Core, RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
@@ -223,11 +221,11 @@ fn status(status: RestStatus) -> RunStatus {
 }
 
 /// What a trigger wants of a worker, if anything.
-pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorkerLabels>) -> Option<Box<Special>> {
+pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorkerLabels>) -> Option<Box<RunOptions>> {
     if worker.is_none() && labels.is_empty() {
         return None;
     }
-    Some(Box::new(Special { worker, labels: rules::labels(labels), ..Special::default() }))
+    Some(Box::new(RunOptions { worker, labels: rules::labels(labels), ..RunOptions::default() }))
 }
 
 /// Takes a definition apart, and refuses by name what there is no engine for yet.

@@ -4,7 +4,7 @@ use prost::Message as _;
 use prost_types::Any;
 use tonic::{Code, Status};
 
-use crate::embedded::core::idempotency::{Collision, Collisions};
+use crate::embedded::core::store::{Collision, Collisions};
 use crate::rpc::pb::v1::{BulkTriggerIdempotencyCollisionError, IdempotencyCollisionError};
 
 /// `google.rpc.Status`.

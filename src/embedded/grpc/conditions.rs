@@ -2,8 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::embedded::core::conditions::{Condition, ConditionAction, On, expression};
-use crate::embedded::core::types::Fault;
+use crate::embedded::core::store::{Condition, ConditionAction, Fault, On, expression};
 use crate::rpc::pb::v1::{Action, TaskConditions};
 
 /// The maximum number of conditions of a task. The engine has no known limit; here each event checks all of them.
@@ -66,7 +65,7 @@ fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::core::types::Code;
+    use crate::embedded::core::store::Code;
     use crate::rpc::pb::v1::{
         BaseMatchCondition, ParentOverrideMatchCondition, SleepMatchCondition, UserEventMatchCondition,
     };

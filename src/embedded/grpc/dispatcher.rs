@@ -11,7 +11,7 @@ use super::{Engine, Stream, answer, not_yet, sized, time, uuid_problem};
 use crate::embedded::VERSION;
 use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
-use crate::embedded::core::types::{
+use crate::embedded::core::store::{
     Action, EventKind, Fault, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
 };
 use crate::rpc::pb::dispatcher_server::Dispatcher;

@@ -5,8 +5,7 @@ use uuid::Uuid;
 
 use super::admin::stored_json;
 use super::{Engine, answer, sized, time};
-use crate::embedded::core::events::Pushed;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, Pushed};
 use crate::rpc::pb::events_service_server::EventsService;
 use crate::rpc::pb::{
     BulkPushEventRequest, Event, Events, PushEventRequest, PutLogRequest, PutLogResponse, PutStreamEventRequest,

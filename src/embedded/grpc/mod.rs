@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use super::actor::Handle;
 use super::calls::STREAMS;
-use super::core::types::{Code, Fault};
+use super::core::store::{Code, Fault};
 use super::cut;
 use super::faults::{self, Faults};
 use crate::rpc::pb::dispatcher_server::DispatcherServer;

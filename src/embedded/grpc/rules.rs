@@ -1,24 +1,23 @@
-//! Rules of definitions, and labels that are wanted of workers, out of the contract's messages.
+//! WorkflowOptions of definitions, and labels that are wanted of workers, out of the contract's messages.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
-use crate::embedded::core::rules::{Comparator, Filter, Idempotency, Rules, Sticky, Wanted};
-use crate::embedded::core::types::{Fault, Label};
+use crate::embedded::core::store::{Comparator, Fault, Filter, Idempotency, Label, Sticky, Wanted, WorkflowOptions};
 use crate::rpc::pb::v1::{CreateWorkflowVersionRequest, DesiredWorkerLabels, WorkerLabelComparator};
 
 /// What a label counts for if nothing is said.
 const WEIGHT: i32 = 100;
 
 /// Takes the rules out of a definition.
-pub(super) fn rules(request: &mut CreateWorkflowVersionRequest) -> Result<Rules, Fault> {
+pub(super) fn rules(request: &mut CreateWorkflowVersionRequest) -> Result<WorkflowOptions, Fault> {
     let cron_input = request.cron_input.take().map(|text| json_or_internal(text.as_bytes())).transpose()?;
     let filters = std::mem::take(&mut request.default_filters).into_iter().map(|filter| {
         let payload = filter.payload.as_deref().map(json_or_internal).transpose()?.unwrap_or_else(|| json!({}));
         Filter::new(filter.expression, filter.scope, payload)
     });
-    Ok(Rules {
+    Ok(WorkflowOptions {
         filters: filters.collect::<Result<_, Fault>>()?,
         events: std::mem::take(&mut request.event_triggers),
         crons: std::mem::take(&mut request.cron_triggers),

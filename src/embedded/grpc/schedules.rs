@@ -4,8 +4,7 @@ use tonic::{Response, Status};
 
 use super::admin::stored_json;
 use super::{Engine, answer, time};
-use crate::embedded::core::schedules::Scheduled;
-use crate::embedded::core::types::Fault;
+use crate::embedded::core::store::{Fault, Scheduled};
 use crate::rpc::pb::{ScheduleWorkflowRequest, ScheduledWorkflow, WorkflowVersion};
 use crate::time::to_proto;
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::admin::{special, stored_json};
 use super::{Engine, answer, collisions, not_yet, schedules, sized, uuid_problem};
-use crate::embedded::core::types::{Code, Fault, ParentLink, Trigger};
+use crate::embedded::core::store::{Code, Fault, ParentLink, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
 use crate::rpc::pb::{

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Refusal;
-use crate::embedded::core::json::go_problem;
+use crate::embedded::core::format::json::go_problem;
 
 /// A body, or what the server says of one that is no JSON. None at all is an empty object.
 pub(super) fn body(bytes: &Bytes) -> Result<Value, Refusal> {

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::request::OfTenant;
 use super::{Answer, Refusal, answer};
-use crate::embedded::core::filters::RunFilter;
-use crate::embedded::core::types::At;
+use crate::embedded::core::RunFilter;
+use crate::embedded::core::store::At;
 
 /// The most that a filter means.
 const MOST_CANCELLED: usize = 20_000;

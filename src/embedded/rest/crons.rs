@@ -17,8 +17,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
-use crate::embedded::core::crons::{Cron, CronSpec};
-use crate::embedded::core::types::{At, Code};
+use crate::embedded::core::store::{At, Code, Cron, CronSpec};
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()

@@ -8,12 +8,11 @@ use super::json::{
     task_row,
 };
 use crate::embedded::core::Core;
-use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, End, Run, State, Task, TaskEventKind};
 
 /// The creation, start and end of a run's current attempts, as REST's store recorded them.
 fn times(core: &Core, run: &Run) -> [Option<At>; 3] {
-    let first = run.present().filter_map(Task::first_heard).min();
+    let first = run.present().filter_map(Task::first_event_at).min();
     let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();
     let ended = run.present().filter(|task| task.state == State::Ended);
     let finished = ended.filter_map(Task::last_final).map(|row| row.at).max();

@@ -13,9 +13,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::Found;
 use super::{Answer, Engine, Refusal, answer, json as render};
-use crate::embedded::core::events::Event;
-use crate::embedded::core::store::Run;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, Event, Run};
 use crate::embedded::core::{Core, RestStatus};
 use crate::embedded::quirks::Quirk;
 

@@ -13,9 +13,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::Found;
 use super::{Answer, Engine, Refusal, answer, json as render};
-use crate::embedded::core::event_filters::EventFilter;
-use crate::embedded::core::rules::Filter;
-use crate::embedded::core::types::{Code, Fault};
+use crate::embedded::core::store::{Code, EventFilter, Fault, Filter};
 
 /// The most in a list whose length is not said.
 const MOST_LISTED: usize = 20_000;

@@ -7,10 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dag;
-use crate::embedded::core::shown_by_rest;
-use crate::embedded::core::store::LogLine;
-use crate::embedded::core::store::{End, Run, State, Step, Task, TaskEvent, TaskEventKind};
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, End, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind};
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
@@ -48,7 +45,7 @@ pub(super) fn meta(id: Uuid, created: At) -> Value {
 }
 
 pub(super) fn output(task: &Task) -> Value {
-    match shown_by_rest(task).map(|row| &row.end) {
+    match task.best_final().map(|row| &row.end) {
         Some(End::Completed(output)) if task.state == State::Ended => object(output),
         _ => json!({}),
     }
@@ -111,7 +108,7 @@ fn single(core: &Core, run: &Run, now: At) -> Value {
     // A run has the times at which the engine knew, its task those that it was told.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
     let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
-    let created = first.and_then(Task::first_heard);
+    let created = first.and_then(Task::first_event_at);
     let [created, started, finished] = [created, started, finished].map(|at| recorded(core, run, at));
     json!({
         "metadata": meta(run.id, run.created),
@@ -175,7 +172,7 @@ pub(super) fn task_alone(core: &Core, run: &Run, task: &Task, children: usize) -
             "workflowConfig": workflow_config(run),
         }),
     );
-    if matches!(task.state, State::Running { .. }) && task.was_stamped_late() {
+    if matches!(task.state, State::Running { .. }) && task.has_late_timestamp() {
         extend(&mut row, json!({"status": "QUEUED"}));
     }
     if run.dag.is_some() && task.state == State::Ended {

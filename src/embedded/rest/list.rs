@@ -9,9 +9,8 @@ use super::json::{self as render, attempt_of};
 use super::query::{self, Query};
 use super::rows::Found;
 use crate::embedded::Quirk;
-use crate::embedded::core::filters::has_tags;
-use crate::embedded::core::store::{Run, RunIx, Task};
-use crate::embedded::core::types::At;
+use crate::embedded::core::has_tags;
+use crate::embedded::core::store::{At, Run, RunIx, Task};
 use crate::embedded::core::{Core, RestStatus};
 
 /// A total is counted up to here.

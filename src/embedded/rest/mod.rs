@@ -44,7 +44,7 @@ use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
 use super::core::store::RunIx;
-use super::core::types::{At, Fault};
+use super::core::store::{At, Fault};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 

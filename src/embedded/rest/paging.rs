@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Refusal;
 use super::query::Query;
 use super::rows::Found;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::At;
 
 pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
     Refusal::Description(StatusCode::BAD_REQUEST, description.into())

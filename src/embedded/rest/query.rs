@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use super::Refusal;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::At;
 
 /// The maximum number of rows of a page. The real engine has no known limit: it accepts 5000, and 10 000 for log lines.
 const MAX_PAGE: usize = 10_000;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Engine, MAX_BODY, Refusal, id};
 use crate::embedded::core::Core;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::At;
 
 /// The header as it came, if it did.
 pub(super) struct Authorization(pub(super) Option<String>);

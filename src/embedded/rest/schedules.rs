@@ -18,8 +18,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
-use crate::embedded::core::schedules::{Schedule, Scheduled};
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, Schedule, Scheduled};
 
 const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, "scheduled workflow run not found");
 const NO_TIME: &str = "ERROR: null value in column \"triggerAt\" of relation \"WorkflowTriggerScheduledRef\" violates not-null constraint (SQLSTATE 23502)";

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::embedded::Engine;
-use crate::embedded::core::events::Pushed;
+use crate::embedded::core::store::Pushed;
 use crate::embedded::engine::TENANT;
 use crate::embedded::faults::Faults;
 

@@ -12,7 +12,7 @@ use super::paging::bad_request;
 use super::request::OfTenant;
 use super::{Answer, Refusal, answer, json as render};
 use crate::embedded::core::Core;
-use crate::embedded::core::types::{At, Code, Fault, Trigger};
+use crate::embedded::core::store::{At, Code, Fault, Trigger};
 
 /// How often it looks for the run, and how long it waits in between.
 const LOOKS: usize = 10;

@@ -18,8 +18,7 @@ use super::request::OfTenant;
 use super::rows::Found;
 use super::{Answer, Authorization, Engine, Refusal, answer, id};
 use crate::embedded::core::Core;
-use crate::embedded::core::types::{At, Label};
-use crate::embedded::core::workers::{Profile, Worker};
+use crate::embedded::core::store::{At, Label, Profile, Worker};
 
 /// The id of the only dispatcher.
 const DISPATCHER: Uuid = uuid::uuid!("6f1c8a52-3d0b-4a57-9c2e-41d8b7e05f13");
@@ -39,7 +38,7 @@ struct Row {
     id: Uuid,
     profile: Arc<Profile>,
     created: At,
-    last_beat: Option<At>,
+    last_heartbeat: Option<At>,
     free: usize,
     status: &'static str,
 }
@@ -50,7 +49,7 @@ impl Row {
             id,
             profile: Arc::clone(&worker.profile),
             created: worker.created,
-            last_beat: worker.last_beat,
+            last_heartbeat: worker.last_heartbeat,
             free: worker.free(),
             status: worker.status(now),
         }
@@ -87,7 +86,7 @@ impl Row {
             "status": self.status,
             "type": "SELFHOSTED",
         });
-        if let Some(beat) = self.last_beat {
+        if let Some(beat) = self.last_heartbeat {
             extend(&mut row, json!({"lastHeartbeatAt": millis(beat)}));
         }
         row
@@ -148,7 +147,7 @@ impl Asked {
     fn takes(&self, worker: &Worker, now: At) -> bool {
         let has =
             |(key, value): &(String, String)| worker.profile.labels.get(key).and_then(text).as_ref() == Some(value);
-        worker.last_beat.is_some_and(|beat| now.signed_duration_since(beat) < DAY)
+        worker.last_heartbeat.is_some_and(|beat| now.signed_duration_since(beat) < DAY)
             && (self.statuses.is_empty() || self.statuses.iter().any(|status| status == worker.status(now)))
             && self.labels.iter().all(has)
     }

@@ -5,63 +5,23 @@
 //! Expressions are untrusted, so their length, their nesting and the size of concatenated strings are limited. A chain of operators
 //! is one node, so that only nesting uses the stack.
 
+mod ast;
 mod eval;
 mod parse;
 
-pub(crate) use eval::Names;
+use ast::{Literal, Node};
 use serde_json::Value;
+
+pub(crate) use ast::ParseError;
+pub(crate) use eval::Names;
 
 /// An expression that can be evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expression(Node);
 
-/// Why a text is no expression here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
-    /// It is no CEL.
-    Broken,
-    /// It may be CEL, and is not of the subset.
-    Missing,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Node {
-    Literal(Literal),
-    /// A name that is declared, and the fields below it.
-    Path(Vec<String>),
-    /// Whether what a path leads to has a field.
-    Has(Box<Node>, String),
-    Not(Box<Node>),
-    Both(Vec<Node>),
-    Either(Vec<Node>),
-    Sum(Vec<Node>),
-    /// From left to right: each intermediate result is compared with the next operand.
-    Compare(Box<Node>, Vec<(Comparison, Node)>),
-}
-
-/// Whole numbers and others are two types, as in CEL; those of JSON are all of the second.
-#[derive(Debug, Clone, PartialEq)]
-enum Literal {
-    Null,
-    Bool(bool),
-    Whole(i64),
-    Double(f64),
-    Text(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    Equal,
-    Different,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
 impl Expression {
     /// Reads an expression that may use these names.
-    pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, ParseError> {
         parse::parse(text, names).map(Self)
     }
 
@@ -72,7 +32,7 @@ impl Expression {
     /// Its value if it is a text.
     pub(crate) fn text(&self, names: &Names<'_>) -> Option<String> {
         match eval::eval(&self.0, names)? {
-            eval::Found::Text(text) => Some(text.into_owned()),
+            eval::Computed::String(text) => Some(text.into_owned()),
             _ => None,
         }
     }
@@ -80,19 +40,19 @@ impl Expression {
     /// The value as a boolean, or its type if it is not a boolean. `None` if the evaluation fails.
     pub(crate) fn truth(&self, names: &Names<'_>) -> Option<Truth> {
         Some(match eval::eval(&self.0, names)? {
-            eval::Found::Bool(known) => Truth::Known(known),
-            eval::Found::Null => Truth::OfType("null_type"),
-            eval::Found::Whole(_) => Truth::OfType("int"),
-            eval::Found::Double(_) => Truth::OfType("double"),
-            eval::Found::Text(_) => Truth::OfType("string"),
-            eval::Found::Other(Value::Array(_)) => Truth::OfType("list"),
-            eval::Found::Other(_) => Truth::OfType("map"),
+            eval::Computed::Bool(known) => Truth::Known(known),
+            eval::Computed::Null => Truth::OfType("null_type"),
+            eval::Computed::Int(_) => Truth::OfType("int"),
+            eval::Computed::Double(_) => Truth::OfType("double"),
+            eval::Computed::String(_) => Truth::OfType("string"),
+            eval::Computed::Other(Value::Array(_)) => Truth::OfType("list"),
+            eval::Computed::Other(_) => Truth::OfType("map"),
         })
     }
 
     /// Whether it is true. An error in it makes it false.
     pub(crate) fn is_true(&self, names: &Names<'_>) -> bool {
-        matches!(eval::eval(&self.0, names), Some(eval::Found::Bool(true)))
+        matches!(eval::eval(&self.0, names), Some(eval::Computed::Bool(true)))
     }
 }
 
@@ -116,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Expression, Problem> {
+    fn read(text: &str) -> Result<Expression, ParseError> {
         Expression::parse(text, &["input", "additional_metadata", "event_key", "checksum()"])
     }
 
@@ -222,7 +182,7 @@ mod tests {
             "has(input.id).x",
         ];
         for text in broken {
-            assert_eq!(read(text), Err(Problem::Broken), "{text}");
+            assert_eq!(read(text), Err(ParseError::Invalid), "{text}");
         }
         let missing = [
             "string(input.n)",
@@ -243,14 +203,14 @@ mod tests {
             "5 % 2 == 1",
         ];
         for text in missing {
-            assert_eq!(read(text), Err(Problem::Missing), "{text}");
+            assert_eq!(read(text), Err(ParseError::Unsupported), "{text}");
         }
-        assert_eq!(read("checksum == 'x'"), Err(Problem::Broken), "it is no variable");
+        assert_eq!(read("checksum == 'x'"), Err(ParseError::Invalid), "it is no variable");
         // The engine's own function is CEL only where it may be called.
-        assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(Problem::Broken));
-        assert_eq!(read(&"(".repeat(10_000)), Err(Problem::Missing), "deeper than anyone writes");
-        assert_eq!(read(&"!".repeat(10_000)), Err(Problem::Missing));
-        assert_eq!(read(&"has(".repeat(10_000)), Err(Problem::Missing));
+        assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(ParseError::Invalid));
+        assert_eq!(read(&"(".repeat(10_000)), Err(ParseError::Unsupported), "deeper than anyone writes");
+        assert_eq!(read(&"!".repeat(10_000)), Err(ParseError::Unsupported));
+        assert_eq!(read(&"has(".repeat(10_000)), Err(ParseError::Unsupported));
     }
 
     /// Runs on a quarter of the default stack of a thread.
@@ -280,14 +240,14 @@ mod tests {
     fn deep_expressions_use_little_stack() {
         with_little_stack(|| {
             for (open, close) in [("(true || ", ")"), ("!(true && 1 == ", ")"), ("(1 + ", ")"), ("!", "")] {
-                for depth in [10, parse::DEEPEST - 3, parse::DEEPEST * 1000] {
+                for depth in [10, parse::MAX_DEPTH - 3, parse::MAX_DEPTH * 1000] {
                     let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
                     match read(&text) {
                         Ok(expression) => {
                             with(|names| expression.is_true(names));
-                            assert!(expression.clone() == expression && depth < parse::DEEPEST);
+                            assert!(expression.clone() == expression && depth < parse::MAX_DEPTH);
                         }
-                        Err(problem) => assert_eq!((problem, depth > 10), (Problem::Missing, true), "{open}"),
+                        Err(problem) => assert_eq!((problem, depth > 10), (ParseError::Unsupported, true), "{open}"),
                     }
                 }
             }
@@ -298,7 +258,7 @@ mod tests {
     fn long_expressions_are_refused() {
         let longest = format!("'{}' != ''", "x".repeat(parse::MAX_LENGTH - 8));
         assert!(is_true(&longest));
-        assert_eq!(read(&format!("{longest} ")), Err(Problem::Missing));
+        assert_eq!(read(&format!("{longest} ")), Err(ParseError::Unsupported));
         // Short expressions can produce long strings.
         let names = json!("x".repeat(1 << 20));
         let text = |terms: usize| {

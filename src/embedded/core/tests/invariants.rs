@@ -5,13 +5,11 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::embedded::core::conditions::{Condition, ConditionAction, On, expression};
-use crate::embedded::core::events::Pushed;
-use crate::embedded::core::rules::{Idempotency, Sticky};
-use crate::embedded::core::schedules::Scheduled;
-use crate::embedded::core::store::{State, TaskKey, Waits};
-use crate::embedded::core::timers::Timer;
-use crate::embedded::core::types::{Label, ParentLink};
+use crate::embedded::core::store::{
+    Condition, ConditionAction, Idempotency, Label, On, ParentLink, Pushed, Scheduled, State, Sticky, TaskKey, Timer,
+    Waits, expression,
+};
+
 use crate::embedded::quirks::Quirk;
 
 /// One command: which, and three small numbers to choose its arguments by.
@@ -288,15 +286,15 @@ impl Play {
     }
 }
 
-/// Rules of all kinds, and often none.
-fn rules(a: u8, b: u8, c: u8) -> Rules {
+/// WorkflowOptions of all kinds, and often none.
+fn rules(a: u8, b: u8, c: u8) -> WorkflowOptions {
     let wish = |number: u8| number.is_multiple_of(3);
-    Rules {
+    WorkflowOptions {
         events: if wish(a) { vec!["k:*".into(), "k:1_".into()] } else { vec![] },
         crons: if wish(b) { vec!["*/7 * * * * *".into()] } else { vec![] },
         sticky: wish(c).then_some(if a.is_multiple_of(2) { Sticky::Soft } else { Sticky::Hard }),
         idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
-        ..Rules::default()
+        ..WorkflowOptions::default()
     }
 }
 

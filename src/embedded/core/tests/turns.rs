@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::embedded::actor;
-use crate::embedded::core::MAX_TIMERS_PER_TURN;
+use crate::embedded::core::engine::MAX_TIMERS_PER_TURN;
 use crate::time::Clock;
 
 /// So many runs, all of whose schedule timeouts are due.
