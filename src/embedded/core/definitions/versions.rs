@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::embedded::core::store::{Core, Definition, Step, Turn, Version, stored};
 use crate::embedded::quirks::Quirk;
 
-/// How long triggers use a version that they have looked up.
+/// How long triggers use a cached version.
 const CACHED_FOR: Duration = Duration::from_secs(5);
 
 /// The latest version of a workflow, if that has the same definition.

@@ -1,20 +1,20 @@
 //! The syntax tree of an expression.
 
-/// Why a text is no expression here.
+/// Why a string is not an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ParseError {
-    /// It is no CEL.
+    /// It is not CEL.
     Invalid,
-    /// It may be CEL, and is not of the subset.
+    /// It may be CEL, but is not in the subset.
     Unsupported,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     Literal(Literal),
-    /// A name that is declared, and the fields below it.
+    /// A declared name, and the fields below it.
     Path(Vec<String>),
-    /// Whether what a path leads to has a field.
+    /// Whether a value has a field.
     Has(Box<Node>, String),
     Not(Box<Node>),
     And(Vec<Node>),
@@ -24,7 +24,7 @@ pub(super) enum Node {
     Compare(Box<Node>, Vec<(Comparison, Node)>),
 }
 
-/// Whole numbers and others are two types, as in CEL; those of JSON are all of the second.
+/// Integers and doubles are different types, as in CEL. Numbers in JSON are doubles.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Literal {
     Null,

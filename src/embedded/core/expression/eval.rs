@@ -1,4 +1,4 @@
-//! The value of an expression. Nothing means that there is an error in it.
+//! Evaluation of expressions. `None` means that the evaluation fails.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -10,10 +10,10 @@ use super::ast::{Comparison, Literal, Node};
 /// The maximum size in bytes of a concatenated string: the maximum size of a message.
 const MAX_STRING_BYTES: usize = 4 << 20;
 
-/// What the names of an expression stand for.
+/// The values of the names in an expression.
 pub(crate) struct Names<'a>(pub(crate) &'a [(&'a str, &'a Value)]);
 
-/// A value.
+/// The value of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Computed<'a> {
     Null,
@@ -37,9 +37,9 @@ pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Option<Computed<'a>
         Node::Path(path) => {
             let (name, fields) = path.split_first()?;
             let (_, root) = names.0.iter().find(|(other, _)| other == name)?;
-            fields.iter().try_fold(*root, |value, field| value.as_object()?.get(field)).map(found)
+            fields.iter().try_fold(*root, |value, field| value.as_object()?.get(field)).map(from_json)
         }
-        // What has no fields at all does not have this one. A list is no such thing, and nor is what is not there.
+        // False for a value without fields. For a list, and for a missing value, the evaluation fails.
         Node::Has(of, field) => match eval(of, names)? {
             Computed::Other(Value::Object(fields)) => Some(Computed::Bool(fields.contains_key(field))),
             Computed::Other(_) => None,
@@ -82,8 +82,8 @@ fn compare(comparison: Comparison, left: &Computed<'_>, right: &Computed<'_>) ->
     })
 }
 
-/// A value of JSON. Its numbers are all doubles, as the engine's are.
-fn found(value: &Value) -> Computed<'_> {
+/// A JSON value. All its numbers are doubles, as in the real engine.
+fn from_json(value: &Value) -> Computed<'_> {
     match value {
         Value::Null => Computed::Null,
         Value::Bool(flag) => Computed::Bool(*flag),

@@ -1,6 +1,6 @@
 //! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+`, `has` and parentheses.
 //!
-//! What is CEL but not of the subset is told apart from what is no CEL at all: the one is yet to come, the other is wrong.
+//! Valid CEL outside of the subset is distinguished from invalid CEL: the embedded engine reports that it does not support it.
 //!
 //! Expressions are untrusted, so their length, their nesting and the size of concatenated strings are limited. A chain of operators
 //! is one node, so that only nesting uses the stack.
@@ -20,7 +20,7 @@ pub(crate) use eval::Names;
 pub(crate) struct Expression(Node);
 
 impl Expression {
-    /// Reads an expression that may use these names.
+    /// Parses an expression that may use these names.
     pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, ParseError> {
         parse::parse(text, names).map(Self)
     }
@@ -29,7 +29,7 @@ impl Expression {
         Self(Node::Literal(Literal::Bool(value)))
     }
 
-    /// Its value if it is a text.
+    /// Its value if that is a string.
     pub(crate) fn text(&self, names: &Names<'_>) -> Option<String> {
         match eval::eval(&self.0, names)? {
             eval::Computed::String(text) => Some(text.into_owned()),
@@ -50,7 +50,7 @@ impl Expression {
         })
     }
 
-    /// Whether it is true. An error in it makes it false.
+    /// Whether it is true. It is false if its evaluation fails.
     pub(crate) fn is_true(&self, names: &Names<'_>) -> bool {
         matches!(eval::eval(&self.0, names), Some(eval::Computed::Bool(true)))
     }
@@ -64,7 +64,7 @@ pub(crate) enum Truth {
     OfType(&'static str),
 }
 
-/// An object, for names that are to be one whatever came.
+/// The value if it is an object, and an empty object otherwise: expressions can rely on fields.
 pub(crate) fn object(value: &Value) -> Value {
     if value.is_object() { value.clone() } else { Value::Object(serde_json::Map::new()) }
 }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_true_and_what_is_not() {
+    fn true_and_false_expressions() {
         for text in [
             "true",
             "input.n == 11",
@@ -128,13 +128,13 @@ mod tests {
             "input.id",
             "'text'",
             "input.n < 'a'",
-            // Whole numbers and others cannot be added.
+            // Integers and doubles cannot be added.
             "input.n + 1 == 12",
             "input.id == 11",
             "input.n.deeper == 1",
             "input.nil <= null",
             "has(input.nothing)",
-            // What has a field must be there, and be no list.
+            // The value with the field must exist, and must not be a list.
             "!has(input.nothing.deeper)",
             "!has(input.deep.x.deeper)",
             "input.has == 1",
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_a_text() {
+    fn a_key_is_a_string() {
         with(|names| {
             let text = |text: &str| read(text).unwrap().text(names);
             assert_eq!(text("input.id + '-' + event_key").as_deref(), Some("a-order:1"));
@@ -156,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cel_is_told_from_what_is_yet_to_come() {
-        let broken = [
+    fn invalid_and_unsupported_expressions_are_distinguished() {
+        let invalid = [
             "",
             "input.",
             "input.v >",
@@ -181,10 +181,10 @@ mod tests {
             "has(nobody.x)",
             "has(input.id).x",
         ];
-        for text in broken {
+        for text in invalid {
             assert_eq!(read(text), Err(ParseError::Invalid), "{text}");
         }
-        let missing = [
+        let unsupported = [
             "string(input.n)",
             "input.id.startsWith('a')",
             "input['id'] == 'a'",
@@ -202,13 +202,13 @@ mod tests {
             "checksum(input.id)",
             "5 % 2 == 1",
         ];
-        for text in missing {
+        for text in unsupported {
             assert_eq!(read(text), Err(ParseError::Unsupported), "{text}");
         }
         assert_eq!(read("checksum == 'x'"), Err(ParseError::Invalid), "it is no variable");
-        // The engine's own function is CEL only where it may be called.
+        // The engine's own function is invalid where it is not declared.
         assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(ParseError::Invalid));
-        assert_eq!(read(&"(".repeat(10_000)), Err(ParseError::Unsupported), "deeper than anyone writes");
+        assert_eq!(read(&"(".repeat(10_000)), Err(ParseError::Unsupported), "too deep");
         assert_eq!(read(&"!".repeat(10_000)), Err(ParseError::Unsupported));
         assert_eq!(read(&"has(".repeat(10_000)), Err(ParseError::Unsupported));
     }
@@ -270,14 +270,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_it(text in r"[ -~]{0,40}|(\(|!|has\(){0,200}true") {
+        fn no_string_breaks_it(text in r"[ -~]{0,40}|(\(|!|has\(){0,200}true") {
             if let Ok(expression) = read(&text) {
                 with(|names| (expression.text(names), expression.is_true(names)));
             }
         }
 
         #[test]
-        fn no_sequence_of_its_words_breaks_it(
+        fn no_sequence_of_tokens_breaks_it(
             words in proptest::collection::vec(
                 proptest::sample::select(vec!["input", ".", "n", "has", "(", ")", "!", "&&", "||", "==", "<", ">=", "+", "1", "2.5", "'a'", "true", "null"]), 0..20),
         ) {
@@ -287,14 +287,14 @@ mod tests {
         }
 
         #[test]
-        fn it_counts_and_compares_as_numbers_do(a in -1000i32..1000, b in -1000i32..1000, c in -1000i32..1000) {
+        fn it_adds_and_compares_like_integers(a in -1000i32..1000, b in -1000i32..1000, c in -1000i32..1000) {
             prop_assert_eq!(is_true(&format!("{a} + {b} < {c}")), a + b < c);
             prop_assert_eq!(is_true(&format!("{a} < {b} && {b} < {c}")), a < b && b < c);
             prop_assert_eq!(is_true(&format!("{a} == {b} || !({b} >= {c})")), a == b || b < c);
         }
 
         #[test]
-        fn a_text_is_itself(text in "[a-z '\"\\\\]{0,12}") {
+        fn a_string_literal_is_itself(text in "[a-z '\"\\\\]{0,12}") {
             let quoted: String = text.chars().flat_map(|char| match char {
                 '\'' | '"' | '\\' => vec!['\\', char],
                 other => vec![other],

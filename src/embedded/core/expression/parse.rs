@@ -1,8 +1,8 @@
-//! From a text to an expression, by descent: `||`, then `&&`, then comparisons, then `+`, then what stands by itself.
+//! A recursive descent parser: `||`, then `&&`, then comparisons, then `+`, then operands.
 
 use super::ast::{Comparison, Literal, Node, ParseError};
 
-/// Deeper than this nobody writes, and the stack is not without end.
+/// The maximum nesting, to limit the use of the stack.
 pub(super) const MAX_DEPTH: usize = 60;
 /// The maximum size of an expression in bytes, as in CEL's own parser.
 pub(super) const MAX_LENGTH: usize = 100_000;
@@ -14,11 +14,12 @@ enum Token {
     Sign(&'static str),
 }
 
-/// Signs of CEL, the longer ones first; those that the subset has, and the others.
+/// The operators and punctuation of the subset, longer ones first.
 const SIGNS: [&str; 14] = ["&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "+", "-", "(", ")", "."];
-const MISSING: &str = "[]{}?:,*/%";
+/// Characters of CEL that are not in the subset.
+const UNSUPPORTED: &str = "[]{}?:,*/%";
 
-/// A function of the engine's own, which is among the names of those that may call it.
+/// A function that the engine adds to CEL. It is declared like a name where it may be called.
 const CHECKSUM: &str = "checksum()";
 
 pub(super) fn parse(text: &str, names: &[&str]) -> Result<Node, ParseError> {
@@ -26,7 +27,7 @@ pub(super) fn parse(text: &str, names: &[&str]) -> Result<Node, ParseError> {
         return Err(ParseError::Unsupported);
     }
     let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0 };
-    let node = parser.either()?;
+    let node = parser.or()?;
     if parser.at == parser.tokens.len() { Ok(node) } else { Err(ParseError::Invalid) }
 }
 
@@ -45,7 +46,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
             let (name, tail) = rest.split_at_checked(end).ok_or(ParseError::Invalid)?;
             if name == "in" || tail.starts_with(['\'', '"']) {
-                // A list's member, or a prefixed text.
+                // The `in` operator, or a string with a prefix.
                 return Err(ParseError::Unsupported);
             }
             tokens.push(match name {
@@ -57,8 +58,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
             tail
         } else {
             let sign = SIGNS.into_iter().find(|sign| rest.starts_with(sign));
-            let missing = if MISSING.contains(first) { ParseError::Unsupported } else { ParseError::Invalid };
-            let sign = sign.ok_or(missing)?;
+            let error = if UNSUPPORTED.contains(first) { ParseError::Unsupported } else { ParseError::Invalid };
+            let sign = sign.ok_or(error)?;
             tokens.push(Token::Sign(sign));
             rest.strip_prefix(sign).unwrap_or_default()
         };
@@ -141,54 +142,54 @@ impl Parser<'_> {
         Ok(node(operands))
     }
 
-    fn either(&mut self) -> Result<Node, ParseError> {
-        self.chain("||", Self::both, Node::Or)
+    fn or(&mut self) -> Result<Node, ParseError> {
+        self.chain("||", Self::and, Node::Or)
     }
 
-    fn both(&mut self) -> Result<Node, ParseError> {
+    fn and(&mut self) -> Result<Node, ParseError> {
         self.chain("&&", Self::comparison, Node::And)
     }
 
     fn comparison(&mut self) -> Result<Node, ParseError> {
         use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
-        let first = self.sum()?;
+        let first = self.add()?;
         let all =
             [("==", Equal), ("!=", NotEqual), ("<=", LessOrEqual), (">=", GreaterOrEqual), ("<", Less), (">", Greater)];
         let mut others = Vec::new();
         while let Some((_, comparison)) = all.into_iter().find(|(sign, _)| self.takes(sign)) {
-            others.push((comparison, self.sum()?));
+            others.push((comparison, self.add()?));
         }
         Ok(if others.is_empty() { first } else { Node::Compare(Box::new(first), others) })
     }
 
-    fn sum(&mut self) -> Result<Node, ParseError> {
-        let node = self.chain("+", Self::single, Node::Add)?;
+    fn add(&mut self) -> Result<Node, ParseError> {
+        let node = self.chain("+", Self::operand, Node::Add)?;
         if self.takes("-") { Err(ParseError::Unsupported) } else { Ok(node) }
     }
 
-    fn single(&mut self) -> Result<Node, ParseError> {
+    fn operand(&mut self) -> Result<Node, ParseError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(ParseError::Unsupported);
         }
-        let node = self.single_below();
+        let node = self.operand_below();
         self.depth -= 1;
         node
     }
 
-    fn single_below(&mut self) -> Result<Node, ParseError> {
+    fn operand_below(&mut self) -> Result<Node, ParseError> {
         if self.takes("!") {
-            return Ok(Node::Not(Box::new(self.single()?)));
+            return Ok(Node::Not(Box::new(self.operand()?)));
         }
         if self.takes("-") {
-            return match self.single()? {
+            return match self.operand()? {
                 Node::Literal(Literal::Int(number)) => Ok(Node::Literal(Literal::Int(-number))),
                 Node::Literal(Literal::Double(number)) => Ok(Node::Literal(Literal::Double(-number))),
                 _ => Err(ParseError::Unsupported),
             };
         }
         if self.takes("(") {
-            let node = self.either()?;
+            let node = self.or()?;
             return if !self.takes(")") {
                 Err(ParseError::Invalid)
             } else if self.takes(".") {
@@ -200,7 +201,7 @@ impl Parser<'_> {
         let token = self.tokens.get(self.at).cloned().ok_or(ParseError::Invalid)?;
         self.at += 1;
         match token {
-            // A method of it.
+            // A method call on a literal.
             Token::Literal(_) if self.takes(".") => Err(ParseError::Unsupported),
             Token::Literal(literal) => Ok(Node::Literal(literal)),
             Token::Sign(_) => Err(ParseError::Invalid),
@@ -218,7 +219,7 @@ impl Parser<'_> {
         if self.takes("(") {
             return match path.as_slice() {
                 [name] if name == "has" => self.has(),
-                // The engine's own function is not for all expressions.
+                // The engine's own function, where it is not declared.
                 [name] if CHECKSUM.strip_suffix("()") == Some(name) && !self.names.contains(&CHECKSUM) => {
                     Err(ParseError::Invalid)
                 }
@@ -231,7 +232,7 @@ impl Parser<'_> {
 
     /// After the parenthesis of `has(`: a field of something.
     fn has(&mut self) -> Result<Node, ParseError> {
-        let Node::Path(mut path) = self.either()? else { return Err(ParseError::Invalid) };
+        let Node::Path(mut path) = self.or()? else { return Err(ParseError::Invalid) };
         let field = path.pop().filter(|_| !path.is_empty()).ok_or(ParseError::Invalid)?;
         if self.takes(")") { Ok(Node::Has(Box::new(Node::Path(path)), field)) } else { Err(ParseError::Invalid) }
     }

@@ -1,4 +1,4 @@
-//! Indexes of runs and tasks, and numbers of streams.
+//! The keys of runs, tasks and streams in the tables.
 
 /// The first number of a run: high enough not to be confused with an attempt or a count.
 const FIRST_NUMBER: u32 = 1_001;

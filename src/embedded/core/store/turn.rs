@@ -1,4 +1,4 @@
-//! What a turn needs from outside: the time, and random numbers for ids.
+//! What a turn gets from outside: the time, and random numbers for ids.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use uuid::Uuid;

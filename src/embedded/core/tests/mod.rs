@@ -1,4 +1,4 @@
-//! The state machine by itself: explicit times, counted numbers, no runtime.
+//! Tests of the state machine with explicit times and without a runtime.
 
 mod definitions;
 mod invariants;
@@ -28,7 +28,7 @@ struct Bench {
     numbers: u64,
     streams: u64,
     round: u64,
-    /// Whether what comes now comes all at once.
+    /// Whether the next commands arrive in one round.
     at_once: bool,
 }
 
@@ -38,11 +38,11 @@ impl Bench {
         Self { core: Core::new(Uuid::nil(), quirks), now, numbers: 0, streams: 0, round: 0, at_once: false }
     }
 
-    /// One turn, as the engine's task makes it: first what is due, then the command.
+    /// One turn, as in the engine's task: first the due timers, then the command.
     fn turn<R>(&mut self, command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R) -> R {
         self.round += u64::from(!self.at_once);
         let numbers = &mut self.numbers;
-        // The high bits count, the low ones are mixed: coins fall both ways.
+        // The high bits count, the low bits are mixed, so coins have both results.
         let mut random = || {
             *numbers += 1;
             u128::from(*numbers) << 64 | u128::from(mixed(*numbers))
@@ -52,7 +52,7 @@ impl Bench {
         command(&mut self.core, &mut turn)
     }
 
-    /// Lets time pass, and stops wherever something is to be done.
+    /// Lets time pass, with a turn whenever a timer is due.
     fn pass(&mut self, length: Duration) {
         let end = self.now + length;
         while let Some(at) = self.core.next_timer().filter(|at| *at <= end) {
@@ -67,7 +67,7 @@ impl Bench {
         self.core.effects().collect()
     }
 
-    /// The actions among the effects, and to which streams they go.
+    /// The actions among the effects, with their streams.
     fn actions(&mut self) -> Vec<(StreamId, Action)> {
         let action = |effect| match effect {
             Effect::Send(stream, Message::Action(action)) => Some((stream, *action)),
@@ -81,7 +81,7 @@ impl Bench {
         StreamId(self.streams)
     }
 
-    /// Puts the workflow `w` with one task `t` and starts it once.
+    /// Stores the workflow `w` with one task `t` and starts it once.
     fn started(&mut self, task: TaskDefinition) -> Uuid {
         self.put(task);
         self.trigger()
@@ -91,12 +91,12 @@ impl Bench {
         self.put_all(vec![task], None).unwrap();
     }
 
-    /// Puts the workflow `w` with several tasks. All have the same action.
+    /// Stores the workflow `w` with several tasks. All have the same action.
     fn put_all(&mut self, tasks: Vec<TaskDefinition>, on_failure: Option<TaskDefinition>) -> Result<Uuid, Fault> {
         self.define("w", tasks, on_failure, WorkflowOptions::default())
     }
 
-    /// Puts a workflow with one task.
+    /// Stores a workflow with one task.
     fn put_with(&mut self, name: &str, task: TaskDefinition, rules: WorkflowOptions) -> Result<(), Fault> {
         self.define(name, vec![task], None, rules).map(drop)
     }
@@ -111,7 +111,7 @@ impl Bench {
         let definition = Definition {
             name: name.into(),
             description: String::new(),
-            // What is started without a call does not always go by it.
+            // Not the default, because some runs that are started without a call ignore it.
             default_priority: Some(3),
             input_json_schema: None,
             tasks,
@@ -127,15 +127,15 @@ impl Bench {
         run.tasks.iter().find(|task| &*run.step(task).unwrap().readable_id == name).unwrap()
     }
 
-    /// What gRPC shows of a DAG: its status, and those of the tasks that there are.
+    /// The tasks of a DAG in the gRPC view, with their statuses.
     fn tasks(&self, run: Uuid) -> Vec<(&str, RestStatus)> {
         let run = self.run(run);
         let views = run.grpc_views(self.now).into_iter();
         views.map(|(task, view)| (&*run.step(task).unwrap().readable_id, view.status)).collect()
     }
 
-    /// The names of the tasks that workers are given.
-    fn given(&mut self) -> Vec<String> {
+    /// The names of the tasks that were assigned to workers.
+    fn assigned(&mut self) -> Vec<String> {
         self.actions()
             .into_iter()
             .filter(|(_, action)| !action.cancel)
@@ -143,8 +143,8 @@ impl Bench {
             .collect()
     }
 
-    /// The events among the effects: of which task, or of the run, and what.
-    fn told(&mut self) -> Vec<RunEvent> {
+    /// The run events among the effects.
+    fn events(&mut self) -> Vec<RunEvent> {
         let event = |effect| match effect {
             Effect::Send(_, Message::Event(event)) => Some(event),
             _ => None,
@@ -156,24 +156,24 @@ impl Bench {
         self.turn(|core, turn| core.trigger(turn, vec![trigger(None)])).unwrap()[0]
     }
 
-    /// A worker that has registered, listens and has beaten.
+    /// A worker that has registered, listens and has sent a heartbeat.
     fn worker(&mut self, slots: i32) -> (Uuid, StreamId) {
         let worker = self.turn(|core, turn| core.register(turn, registration(slots))).unwrap();
         let stream = self.stream();
         self.turn(|core, _| core.listen(worker, stream)).unwrap();
-        self.beat(worker);
+        self.heartbeat(worker);
         (worker, stream)
     }
 
-    fn beat(&mut self, worker: Uuid) {
+    fn heartbeat(&mut self, worker: Uuid) {
         self.turn(|core, turn| core.heartbeat(turn, worker)).unwrap();
     }
 
-    /// Lets time pass while a worker beats.
-    fn pass_beating(&mut self, worker: Uuid, length: Duration) {
+    /// Lets time pass while a worker sends heartbeats.
+    fn pass_with_heartbeats(&mut self, worker: Uuid, length: Duration) {
         let end = self.now + length;
         while self.now < end {
-            self.beat(worker);
+            self.heartbeat(worker);
             let left = (end - self.now).to_std().unwrap();
             self.pass(left.min(Duration::from_secs(2)));
         }

@@ -10,7 +10,7 @@ fn child(parent: Uuid, index: Option<i32>, key: Option<&str>) -> Trigger {
     Trigger { metadata, parent, ..trigger(None) }
 }
 
-/// A parent that runs, and a worker with room for its children.
+/// A running parent, and a worker with free slots for its children.
 fn parent(quirks: Quirks) -> (Bench, Uuid) {
     let mut bench = Bench::new(quirks);
     bench.worker(10);
@@ -42,7 +42,7 @@ fn a_child_knows_its_parent_and_has_its_metadata() {
     for key in ["hatchet__parent_step_run_id", "hatchet__parent_workflow_run_id"] {
         assert_eq!(mine[key], id.to_string());
     }
-    // The next generation has the plain keys and its own parent's ids.
+    // A grandchild inherits the other keys, and has the ids of its own parent.
     let grandchild = bench.child(kid, None, None);
     let read: serde_json::Value = serde_json::from_str(&bench.run(grandchild).metadata).unwrap();
     assert_eq!((&read["tag"], &read["hatchet__parent_step_run_id"]), (&"x".into(), &kid.to_string().into()));
@@ -58,7 +58,7 @@ fn the_task_of_a_dag_is_a_parent_and_its_run_is_not() {
     let metadata: serde_json::Value = serde_json::from_str(&bench.run(kid).metadata).unwrap();
     assert_eq!(metadata["hatchet__parent_step_run_id"], a.to_string());
     assert_eq!(metadata["hatchet__parent_workflow_run_id"], run.to_string());
-    // Nor is a task that is not there yet.
+    // Nor is a task that has not been created.
     for nobody in [run, b, Uuid::from_u128(7)] {
         let refusal = bench.start(vec![trigger(None), child(nobody, None, None)]).unwrap_err();
         assert_eq!((refusal.code, &*refusal.message), (Code::NotFound, "not found"));
@@ -71,18 +71,18 @@ fn the_same_child_is_started_once() {
     let (mut bench, id) = parent(Quirks::none());
     let first = bench.child(id, Some(1), None);
     assert_eq!(bench.child(id, Some(1), None), first);
-    // Keys and indexes are one space of texts, and a key stands before an index.
+    // Keys and indexes share one namespace, and a key has precedence over an index.
     assert_eq!(bench.child(id, Some(9), Some("1")), first);
     let keyed = bench.child(id, Some(2), Some("K"));
     assert_eq!(bench.child(id, Some(5), Some("K")), keyed);
     assert_ne!(bench.child(id, Some(2), None), keyed);
-    // Without an index nothing is found again.
+    // Without an index, no child is found again.
     assert_ne!(bench.child(id, None, Some("1")), first);
     assert_ne!(bench.child(id, None, None), bench.child(id, None, None));
 }
 
 #[test]
-fn however_it_and_its_parent_have_ended() {
+fn it_is_found_however_it_and_its_parent_have_ended() {
     let (mut bench, id) = parent(Quirks::none());
     let kid = bench.child(id, Some(0), None);
     bench.report(kid, ReportKind::Failed, 0, "no");
@@ -91,12 +91,12 @@ fn however_it_and_its_parent_have_ended() {
     assert_eq!(bench.rest(kid), RestStatus::Failed);
     let late = bench.child(id, Some(1), None);
     assert_eq!(bench.rest(late), RestStatus::Running);
-    // Cancelled it stays what it is, and can be replayed.
+    // A cancelled child stays the same child, and can be replayed.
     bench.turn(|core, turn| core.cancel(turn, &[late]));
     assert_eq!((bench.child(id, Some(1), None), bench.rest(late)), (late, RestStatus::Cancelled));
     bench.turn(|core, turn| core.replay(turn, &[late]));
     assert_eq!(bench.rest(late), RestStatus::Running);
-    // The parent's replay starts none of them again.
+    // A replay of the parent starts none of them again.
     bench.turn(|core, turn| core.replay(turn, &[id]));
     assert_eq!(bench.child(id, Some(0), None), kid);
     // After its cancel, new ones can still be started.
@@ -153,7 +153,7 @@ fn a_cancelled_parent_leaves_its_children_alone() {
 }
 
 #[test]
-fn so_does_one_that_ends_or_begins_anew() {
+fn so_does_a_parent_that_ends_or_restarts() {
     for (retries, kind, end) in [
         (0, ReportKind::Completed, RestStatus::Completed),
         (0, ReportKind::Failed, RestStatus::Failed),
@@ -165,7 +165,7 @@ fn so_does_one_that_ends_or_begins_anew() {
         let kid = bench.child(id, Some(0), None);
         bench.effects();
         bench.report(id, kind, 0, "{}");
-        bench.pass_beating(worker, seconds(10));
+        bench.pass_with_heartbeats(worker, seconds(10));
         let told: Vec<_> = bench.actions().into_iter().map(|(_, action)| action.task).collect();
         assert_eq!((bench.rest(id), told), (end, vec![id; usize::try_from(retries).unwrap()]), "{kind:?} {retries}");
         assert_eq!((bench.rest(kid), bench.task(kid).retry_count), (RestStatus::Running, 0), "{kind:?} {retries}");
@@ -173,7 +173,7 @@ fn so_does_one_that_ends_or_begins_anew() {
 }
 
 #[test]
-fn a_child_of_several_tasks_goes_on_too() {
+fn so_it_does_with_a_dag_as_a_child() {
     let (mut bench, id) = parent(Quirks::none());
     bench.define("dag", vec![named("a", &[]), named("b", &["a"])], None, WorkflowOptions::default()).unwrap();
     let kid = Trigger { workflow: "dag".into(), ..child(id, Some(0), None) };
@@ -183,7 +183,7 @@ fn a_child_of_several_tasks_goes_on_too() {
 }
 
 #[test]
-fn what_the_second_call_says_is_dropped() {
+fn the_input_of_the_second_call_is_dropped() {
     let (mut bench, id) = parent(Quirks::none());
     let kid = bench.child(id, Some(0), None);
     let (input, metadata) = (bench.run(kid).input.clone(), bench.run(kid).metadata.clone());
@@ -213,7 +213,7 @@ fn a_known_child_among_new_ones_runs_again_as_a_quirk() {
         let kid = bench.child(id, Some(0), None);
         bench.report(kid, ReportKind::Completed, 0, r#"{"old": 1}"#);
         bench.effects();
-        // Alone it is only found.
+        // Without new runs in the call, it is only found.
         assert_eq!(bench.start(vec![child(id, Some(0), None), child(id, Some(0), None)]).unwrap(), [kid, kid]);
         assert!(bench.actions().is_empty());
 
@@ -233,7 +233,7 @@ fn a_known_child_among_new_ones_runs_again_as_a_quirk() {
 }
 
 #[test]
-fn of_those_that_are_started_at_once_two_come_to_be_as_a_quirk() {
+fn of_children_started_in_one_round_two_are_created_as_a_quirk() {
     for (quirks, runs) in [(Quirks::none(), 1), (Quirks::none().with(Quirk::RacingChildren), 2)] {
         let (mut bench, id) = parent(quirks);
         bench.at_once = true;

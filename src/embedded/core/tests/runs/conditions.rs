@@ -1,4 +1,4 @@
-//! What tasks wait for, are skipped by and are cancelled by.
+//! Conditions of tasks: waits, skips, cancels.
 
 use crate::embedded::core::runs::wakes;
 use crate::embedded::core::store::{Condition, ConditionAction, On, expression};
@@ -38,7 +38,7 @@ fn push(bench: &mut Bench, key: &str, number: i32) {
     bench.turn(|core, turn| wakes::event_arrives(core, turn, key, &serde_json::json!({"n": number})));
 }
 
-/// What b found of what it had waited for.
+/// The data of its conditions that b got.
 fn triggers(bench: &mut Bench) -> serde_json::Value {
     let (_, action) = bench.actions().into_iter().find(|(_, action)| &*action.readable_id == "b").unwrap();
     let mut payload: serde_json::Value = serde_json::from_str(&action.payload).unwrap();
@@ -46,12 +46,12 @@ fn triggers(bench: &mut Bench) -> serde_json::Value {
 }
 
 #[test]
-fn a_sleep_begins_when_the_parents_have_ended() {
+fn a_sleep_starts_when_the_parents_have_ended() {
     let (mut bench, worker, run) = chain(Quirks::none(), vec![sleep(Queue, 0, "3s")]);
-    bench.pass_beating(worker, Duration::from_millis(2999));
-    // What sleeps is not there, and the run only looks as if it were queued.
+    bench.pass_with_heartbeats(worker, Duration::from_millis(2999));
+    // A sleeping task does not exist yet, and the run is shown as queued.
     assert_eq!((bench.tasks(run), bench.run(run).rest_status()), (vec![("a", Queued)], Running));
-    bench.pass_beating(worker, Duration::from_millis(1));
+    bench.pass_with_heartbeats(worker, Duration::from_millis(1));
     assert_eq!(bench.tasks(run), [("a", Queued), ("b", Running)]);
     let found = triggers(&mut bench);
     assert_eq!(found, serde_json::json!({"filter_payload": null, "3s": {"sleep_duration": "3s"}}));
@@ -60,9 +60,9 @@ fn a_sleep_begins_when_the_parents_have_ended() {
 #[test]
 fn a_sleep_ends_late_as_a_quirk() {
     let (mut bench, worker, run) = chain(Quirks::none().with(Quirk::LateTimeouts), vec![sleep(Queue, 0, "1s")]);
-    bench.pass_beating(worker, Duration::from_millis(1699));
+    bench.pass_with_heartbeats(worker, Duration::from_millis(1699));
     assert_eq!(bench.tasks(run).len(), 1);
-    bench.pass_beating(worker, Duration::from_millis(201));
+    bench.pass_with_heartbeats(worker, Duration::from_millis(201));
     assert_eq!(bench.tasks(run).len(), 2);
 }
 
@@ -74,39 +74,39 @@ fn a_task_without_parents_can_sleep_too() {
     bench.put_all(vec![a, named("b", &["a"])], None).unwrap();
     let run = bench.trigger();
     assert!(bench.tasks(run).is_empty());
-    bench.pass_beating(worker, seconds(2));
+    bench.pass_with_heartbeats(worker, seconds(2));
     let (_, action) = bench.actions().remove(0);
     assert!(action.payload.contains(r#""triggers":{"filter_payload":null}"#), "{}", action.payload);
 }
 
 #[test]
-fn of_one_group_the_first_is_enough_and_of_two_both_are_needed() {
+fn one_condition_of_a_group_is_enough_and_all_groups_are_needed() {
     let (mut bench, worker, _) = chain(Quirks::none(), vec![sleep(Queue, 0, "3s"), event(Queue, 0, "e")]);
     push(&mut bench, "e", 1);
     push(&mut bench, "other", 2);
-    assert_eq!(bench.given(), ["a"]);
+    assert_eq!(bench.assigned(), ["a"]);
     push(&mut bench, "e", 2);
     assert_eq!(triggers(&mut bench), serde_json::json!({"filter_payload": null, "e": {"n": 2}}));
-    bench.pass_beating(worker, seconds(5));
+    bench.pass_with_heartbeats(worker, seconds(5));
     assert!(bench.actions().is_empty());
 
     let (mut bench, worker, _) = chain(Quirks::none(), vec![sleep(Queue, 0, "3s"), event(Queue, 1, "e")]);
     push(&mut bench, "e", 2);
-    assert_eq!(bench.given(), ["a"]);
-    bench.pass_beating(worker, seconds(3));
+    assert_eq!(bench.assigned(), ["a"]);
+    bench.pass_with_heartbeats(worker, seconds(3));
     let both = serde_json::json!({"filter_payload": null, "e": {"n": 2}, "3s": {"sleep_duration": "3s"}});
     assert_eq!(triggers(&mut bench), both);
 }
 
 #[test]
-fn what_is_waited_for_can_skip_or_cancel() {
+fn a_wait_can_skip_or_cancel() {
     for (action, end) in [(Skip, Completed), (Cancel, Cancelled)] {
         let (mut bench, worker, run) = chain(Quirks::none(), vec![sleep(Queue, 0, "6s"), event(action, 1, "e")]);
         push(&mut bench, "e", 2);
         assert_eq!(bench.tasks(run), [("a", Completed), ("b", end), ("c", end)]);
         assert_eq!(bench.run(run).rest_status(), end);
-        bench.pass_beating(worker, seconds(7));
-        assert_eq!(bench.given(), ["a"]);
+        bench.pass_with_heartbeats(worker, seconds(7));
+        assert_eq!(bench.assigned(), ["a"]);
     }
 }
 
@@ -120,14 +120,14 @@ fn a_parents_output_decides() {
     assert_eq!(tasks(parent(Skip, "a", "output.nope > 4")), "a Queued, b Running");
     assert_eq!(tasks(parent(Cancel, "a", "output.x == 5")), "a Completed, b Cancelled, c Cancelled");
     assert_eq!(tasks(parent(Queue, "a", "output.x == 5")), "a Queued, b Running");
-    // For ever.
+    // Forever.
     assert_eq!(tasks(parent(Queue, "a", "output.x > 5")), "a Queued");
-    // About nobody's output.
+    // About the output of an unknown task.
     assert_eq!(tasks(parent(Skip, "zz", "true")), "a Queued, b Running");
 }
 
 #[test]
-fn what_conditions_say() {
+fn expressions_of_conditions() {
     for (text, is_true) in [
         ("", true),
         ("!has(output.nope)", true),
@@ -138,11 +138,11 @@ fn what_conditions_say() {
         ("has(output.nope)", false),
     ] {
         let (mut bench, _, _) = chain(Quirks::none(), vec![parent(Queue, "a", text)]);
-        assert_eq!(bench.given() == ["a", "b"], is_true, "{text}");
+        assert_eq!(bench.assigned() == ["a", "b"], is_true, "{text}");
     }
     for text in [" ", "output.x >", "payload.x == 5", "((true)", "a b", "has(true)", "checksum(input) == 'x'"] {
         let (mut bench, _, _) = chain(Quirks::none(), vec![parent(Queue, "a", text)]);
-        assert_eq!(bench.given(), ["a"], "{text} is no CEL, accepted and never true");
+        assert_eq!(bench.assigned(), ["a"], "{text} is no CEL, accepted and never true");
     }
     for text in ["size(output) > 1", "output.x == 'checksum(' && size(output) > 1"] {
         let fault = expression(text).unwrap_err();
@@ -151,7 +151,7 @@ fn what_conditions_say() {
 }
 
 #[test]
-fn a_failed_parent_cancels_whatever_was_waited_for() {
+fn a_failed_parent_cancels_a_task_with_conditions() {
     let mut bench = Bench::new(Quirks::none());
     bench.worker(10);
     let b =
@@ -164,12 +164,12 @@ fn a_failed_parent_cancels_whatever_was_waited_for() {
 }
 
 #[test]
-fn a_cancel_does_not_reach_what_sleeps_as_a_quirk() {
+fn a_cancel_does_not_reach_a_sleeping_task_as_a_quirk() {
     let cancelled = |quirks| {
         let (mut bench, worker, run) = chain(quirks, vec![sleep(Queue, 0, "3s")]);
         bench.turn(|core, turn| core.cancel(turn, &[run]));
         let at_once = bench.run(run).is_ended();
-        bench.pass_beating(worker, seconds(3));
+        bench.pass_with_heartbeats(worker, seconds(3));
         for name in ["b", "c"] {
             let id = bench.of(run, name).id;
             if bench.of(run, name).rest_status() == Running {
@@ -184,7 +184,7 @@ fn a_cancel_does_not_reach_what_sleeps_as_a_quirk() {
 }
 
 #[test]
-fn nor_what_waits_for_an_event() {
+fn nor_a_task_that_waits_for_an_event() {
     let cancelled = |quirks| {
         let (mut bench, _, run) = chain(quirks, vec![event(Queue, 0, "e")]);
         bench.turn(|core, turn| core.cancel(turn, &[run]));
@@ -196,7 +196,7 @@ fn nor_what_waits_for_an_event() {
                 bench.report(id, ReportKind::Completed, 0, "{}");
             }
         }
-        (at_once, bench.given(), bench.run(run).rest_status(), bench.of(run, "a").finals.len())
+        (at_once, bench.assigned(), bench.run(run).rest_status(), bench.of(run, "a").finals.len())
     };
     let all = || ["a", "b", "c"].map(str::to_owned).to_vec();
     assert_eq!(cancelled(Quirks::none()), ((Cancelled, true), vec!["a".to_owned()], Cancelled, 1));
@@ -206,7 +206,7 @@ fn nor_what_waits_for_an_event() {
 }
 
 #[test]
-fn a_cancel_reaches_what_waits_for_nothing_that_can_come() {
+fn a_cancel_reaches_a_task_whose_conditions_cannot_be_met() {
     for quirks in [Quirks::none(), Quirks::all()] {
         let (mut bench, _, run) = chain(quirks, vec![parent(Queue, "a", "false")]);
         bench.turn(|core, turn| core.cancel(turn, &[run]));
@@ -216,9 +216,9 @@ fn a_cancel_reaches_what_waits_for_nothing_that_can_come() {
 }
 
 #[test]
-fn a_replay_sleeps_again_and_looks_ended_meanwhile() {
+fn a_replay_sleeps_again_and_is_shown_as_ended_meanwhile() {
     let (mut bench, worker, run) = chain(Quirks::none(), vec![sleep(Queue, 0, "3s")]);
-    bench.pass_beating(worker, seconds(3));
+    bench.pass_with_heartbeats(worker, seconds(3));
     for name in ["b", "c"] {
         let id = bench.of(run, name).id;
         bench.report(id, ReportKind::Completed, 0, "{}");
@@ -227,7 +227,7 @@ fn a_replay_sleeps_again_and_looks_ended_meanwhile() {
     let a = bench.of(run, "a").id;
     bench.report(a, ReportKind::Completed, 1, "{}");
     assert_eq!((bench.run(run).rest_status(), bench.of(run, "b").retry_count), (Completed, 0));
-    bench.pass_beating(worker, seconds(3));
+    bench.pass_with_heartbeats(worker, seconds(3));
     assert_eq!((bench.run(run).rest_status(), bench.of(run, "b").retry_count), (Running, 1));
 }
 
@@ -243,7 +243,7 @@ fn the_only_task_of_a_workflow_cannot_wait() {
 }
 
 #[test]
-fn conditions_that_cannot_be_are_refused() {
+fn impossible_conditions_are_refused() {
     let mut bench = Bench::new(Quirks::none());
     let mut refused = |condition| {
         let b = TaskDefinition { conditions: vec![condition], ..named("b", &["a"]) };

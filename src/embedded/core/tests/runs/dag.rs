@@ -1,4 +1,4 @@
-//! Runs of several tasks.
+//! DAGs.
 
 use crate::embedded::core::store::Code;
 use crate::embedded::core::tests::*;
@@ -11,7 +11,7 @@ fn diamond() -> Vec<TaskDefinition> {
     vec![named("a", &[]), named("b", &["a"]), named("c", &["a"]), named("d", &["b", "c"])]
 }
 
-/// The diamond, started, with a worker that has room for all of it.
+/// A started diamond, with a worker that has slots for all of it.
 fn started(quirks: Quirks, on_failure: Option<TaskDefinition>) -> (Bench, Uuid, Uuid) {
     let mut bench = Bench::new(quirks);
     let (worker, _) = bench.worker(10);
@@ -39,18 +39,18 @@ fn fail(bench: &mut Bench, run: Uuid, name: &str) {
 }
 
 #[test]
-fn tasks_are_made_when_their_parents_have_completed() {
+fn tasks_are_created_when_their_parents_have_completed() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     assert_ne!(bench.of(run, "a").id, run);
-    assert_eq!(bench.given(), ["a"]);
+    assert_eq!(bench.assigned(), ["a"]);
     assert_eq!(bench.tasks(run), [("a", Running)]);
 
     complete(&mut bench, run, "a", r#"{"from": "a"}"#);
-    assert_eq!(bench.given(), ["b", "c"]);
-    // What has ended reads as queued until all has.
+    assert_eq!(bench.assigned(), ["b", "c"]);
+    // A task that has ended is shown as queued until all have ended.
     assert_eq!(bench.tasks(run), [("a", Queued), ("b", Running), ("c", Running)]);
     complete(&mut bench, run, "c", "{}");
-    assert!(bench.given().is_empty());
+    assert!(bench.assigned().is_empty());
     complete(&mut bench, run, "b", r#"{"from": "b"}"#);
 
     let (_, action) = bench.actions().remove(0);
@@ -70,13 +70,13 @@ fn between_two_layers_nothing_runs() {
     assert_eq!((bench.tasks(run), bench.run(run).rest_status()), (vec![("a", Queued)], Queued));
     bench.worker(1);
     complete(&mut bench, run, "a", "{}");
-    // There is one slot: b has it.
+    // b has the only slot.
     assert_eq!(bench.tasks(run), [("a", Queued), ("b", Running), ("c", Queued)]);
     assert_eq!(bench.run(run).rest_status(), Running);
 }
 
 #[test]
-fn between_two_layers_it_is_queued_again_to_grpc_as_a_quirk() {
+fn between_two_layers_grpc_shows_it_as_queued_as_a_quirk() {
     let (mut bench, _, run) = started(Quirks::none().with(Quirk::LateFollowers), None);
     assert_eq!(bench.tasks(run)[0], ("a", Running));
     complete(&mut bench, run, "a", "{}");
@@ -89,13 +89,13 @@ fn between_two_layers_it_is_queued_again_to_grpc_as_a_quirk() {
 }
 
 #[test]
-fn a_failure_cancels_what_follows_at_once() {
+fn a_failure_cancels_its_followers_immediately() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     complete(&mut bench, run, "a", "{}");
     fail(&mut bench, run, "b");
     assert_eq!(bench.of(run, "d").rest_status(), Cancelled);
     assert_eq!(bench.of(run, "d").events.iter().map(|event| event.kind.name()).collect::<Vec<_>>(), ["CANCELLED"]);
-    // Its sister goes on, and the run ends with it.
+    // The other task continues, and the run ends with it.
     assert_eq!(bench.run(run).rest_status(), Running);
     complete(&mut bench, run, "c", "{}");
     assert_eq!(bench.tasks(run), [("a", Completed), ("b", Failed), ("c", Completed), ("d", Cancelled)]);
@@ -109,10 +109,10 @@ fn a_task_is_retried_before_it_fails() {
     bench.put_all(vec![TaskDefinition { retries: 1, ..named("a", &[]) }, named("b", &["a"])], None).unwrap();
     let run = bench.trigger();
     fail(&mut bench, run, "a");
-    assert_eq!(bench.given(), ["a", "a"]);
+    assert_eq!(bench.assigned(), ["a", "a"]);
     assert_eq!(bench.tasks(run), [("a", Running)]);
     complete(&mut bench, run, "a", "{}");
-    assert_eq!(bench.given(), ["b"]);
+    assert_eq!(bench.assigned(), ["b"]);
 }
 
 #[test]
@@ -148,14 +148,14 @@ fn without_a_failure_the_on_failure_task_is_skipped() {
 }
 
 #[test]
-fn what_says_that_it_was_skipped_skips_what_has_no_other_parent() {
+fn an_output_that_says_skipped_skips_followers_without_other_parents() {
     let mut bench = Bench::new(Quirks::none());
     bench.worker(10);
     bench.put_all(vec![named("a", &[]), named("x", &[]), named("b", &["a"]), named("c", &["a", "x"])], None).unwrap();
     let run = bench.trigger();
     complete(&mut bench, run, "a", r#"{"skipped": true, "y": 1}"#);
     complete(&mut bench, run, "x", "{}");
-    assert_eq!(bench.given(), ["a", "x", "c"]);
+    assert_eq!(bench.assigned(), ["a", "x", "c"]);
     assert_eq!(bench.of(run, "b").rest_status(), Completed);
 }
 
@@ -186,14 +186,14 @@ fn one_task_of_a_dag_can_be_cancelled() {
 }
 
 #[test]
-fn watchers_see_each_task_made_and_the_run_end_once() {
+fn creations_of_tasks_and_one_end_are_announced() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     let stream = bench.stream();
     bench.turn(|core, turn| core.watch_run(turn, stream, run));
     bench.effects();
     fail(&mut bench, run, "a");
     let told: Vec<_> =
-        bench.told().into_iter().map(|event| (event.resource != Resource::Run, event.kind, event.hangup)).collect();
+        bench.events().into_iter().map(|event| (event.resource != Resource::Run, event.kind, event.hangup)).collect();
     let made = (true, EventKind::Started, false);
     assert_eq!(told, [(true, EventKind::Failed, false), made, made, made, (false, EventKind::Failed, true)]);
 }
@@ -203,14 +203,14 @@ fn an_early_end_is_announced_as_a_quirk() {
     let (mut bench, worker, run) = started(Quirks::none().with(Quirk::EarlyDagEnd), None);
     let stream = bench.stream();
     bench.turn(|core, _| core.watch_tag(stream, "tag", "x"));
-    bench.pass_beating(worker, seconds(1));
-    let told = bench.told();
+    bench.pass_with_heartbeats(worker, seconds(1));
+    let told = bench.events();
     assert_eq!((told[0].resource, told[0].kind, told[0].hangup), (Resource::Run, EventKind::Completed, true));
     assert_eq!(bench.run(run).rest_status(), Running);
 }
 
 #[test]
-fn a_result_that_is_too_big_comes_empty() {
+fn a_result_that_is_too_large_is_sent_empty() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     let stream = bench.stream();
     bench.turn(|core, turn| {
@@ -229,7 +229,7 @@ fn a_result_that_is_too_big_comes_empty() {
 }
 
 #[test]
-fn definitions_that_cannot_be_are_refused() {
+fn impossible_definitions_are_refused() {
     let mut bench = Bench::new(Quirks::none());
     let unknown = bench.put_all(vec![named("t", &["zz"])], None).unwrap_err();
     assert_eq!(unknown, Fault::invalid("dag parent not found: parent step 'zz' not found for step 't'"));
@@ -261,7 +261,7 @@ fn the_order_of_tasks_makes_no_new_version_and_that_of_parents_does() {
 }
 
 #[test]
-fn a_run_keeps_the_version_it_began_with() {
+fn a_run_keeps_its_version() {
     let (mut bench, _, run) = started(Quirks::none(), None);
     bench.put_all(vec![named("a", &[]), named("b", &["a"])], None).unwrap();
     complete_all(&mut bench, run);
@@ -269,7 +269,7 @@ fn a_run_keeps_the_version_it_began_with() {
 }
 
 #[test]
-fn an_output_that_is_no_object_stops_what_follows_as_a_quirk() {
+fn an_output_that_is_not_an_object_blocks_followers_as_a_quirk() {
     for (quirks, stuck) in [(Quirks::none(), false), (Quirks::none().with(Quirk::StuckFollowers), true)] {
         for (output, odd) in [("{}", false), ("", false), ("null", false), ("[1]", true), ("7", true)] {
             let (mut bench, _, run) = started(quirks, None);

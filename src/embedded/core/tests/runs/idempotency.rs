@@ -1,4 +1,4 @@
-//! One run for a key.
+//! Idempotency keys.
 
 use serde_json::json;
 
@@ -40,7 +40,7 @@ impl Bench {
 }
 
 #[test]
-fn the_time_of_a_key_is_over_when_it_is_over() {
+fn a_key_expires() {
     let mut bench = bench(Quirks::none(), TTL);
     bench.worker(1);
     let first = bench.claim(&["a"]).unwrap()[0];
@@ -55,7 +55,7 @@ fn the_time_of_a_key_is_over_when_it_is_over() {
 }
 
 #[test]
-fn the_end_of_a_run_frees_a_key_that_goes_by_it() {
+fn the_end_of_a_run_frees_a_key_of_its_kind() {
     let mut bench = bench(Quirks::none(), STATUS);
     bench.worker(1);
     let first = bench.claim(&["a"]).unwrap()[0];
@@ -101,7 +101,7 @@ fn a_replay_does_not_take_its_key_again() {
     let first = bench.claim(&["a"]).unwrap()[0];
     bench.report(first, ReportKind::Completed, 0, "{}");
     bench.turn(|core, turn| core.replay(turn, &[first]));
-    // A new run with the key starts beside it, and its holding the key is nothing to another replay.
+    // A new run takes the key, which does not affect another replay.
     let second = bench.claim(&["a"]).unwrap()[0];
     assert_eq!((bench.rest(first), bench.rest(second)), (RestStatus::Running, RestStatus::Running));
     bench.report(first, ReportKind::Completed, 1, "{}");
@@ -121,7 +121,7 @@ fn a_dag_keeps_its_key_until_it_has_ended_or_its_first_task_has() {
         bench.report(bench.of(first, "a").id, ReportKind::Completed, 0, "{}");
         assert!(!bench.run(first).is_ended());
         assert_eq!(bench.existing("a").is_none(), early, "{quirks:?}");
-        // Whoever has it now, it is not freed by one who has not.
+        // A run does not free a key that another run has.
         let holder = bench.existing("a");
         bench.report(bench.of(first, "b").id, ReportKind::Completed, 0, "{}");
         assert!(bench.run(first).is_ended());
@@ -130,7 +130,7 @@ fn a_dag_keeps_its_key_until_it_has_ended_or_its_first_task_has() {
 }
 
 #[test]
-fn a_child_that_is_there_needs_no_key() {
+fn a_known_child_needs_no_key() {
     let mut bench = bench(Quirks::none(), TTL);
     bench.worker(10);
     let parent = bench.claim(&["parent"]).unwrap()[0];
@@ -161,7 +161,7 @@ fn what_a_child_inherits_may_be_its_key() {
 }
 
 #[test]
-fn another_workflow_has_the_same_keys() {
+fn workflows_share_their_keys() {
     let mut bench = bench(Quirks::none(), TTL);
     bench.put_with("other", task(), once(TTL)).unwrap();
     let first = bench.claim(&["a"]).unwrap()[0];
@@ -172,7 +172,7 @@ fn another_workflow_has_the_same_keys() {
 }
 
 #[test]
-fn of_many_those_without_a_collision_are_started() {
+fn runs_without_a_collision_are_started() {
     let mut bench = bench(Quirks::none().with(Quirk::PhantomRuns), TTL);
     let first = bench.claim(&["a"]).unwrap()[0];
     let keys = [json!("b"), json!("a"), json!(5), json!("c"), json!("c")];
@@ -188,7 +188,7 @@ fn of_many_those_without_a_collision_are_started() {
 }
 
 #[test]
-fn a_key_that_cannot_be_had_is_a_phantom_or_a_refusal() {
+fn a_key_that_cannot_be_evaluated_makes_a_phantom_or_is_refused() {
     for key in [json!(null), json!(5), json!("hatchet_internal_x"), json!({})] {
         let mut shown = bench(Quirks::none().with(Quirk::PhantomRuns), TTL);
         let ids = shown.turn(|core, turn| core.trigger(turn, vec![keyed(key.clone())])).unwrap();
@@ -202,7 +202,7 @@ fn a_key_that_cannot_be_had_is_a_phantom_or_a_refusal() {
 }
 
 #[test]
-fn keys_are_forgotten() {
+fn expired_keys_are_removed() {
     let mut bench = bench(Quirks::none(), TTL);
     for n in 0..5000 {
         bench.claim(&[&format!("{n}")]).unwrap();

@@ -1,4 +1,4 @@
-//! How attempts begin and end.
+//! How attempts start and end.
 
 use crate::embedded::core::tests::*;
 use crate::embedded::quirks::Quirk;
@@ -23,14 +23,14 @@ fn queued_running_completed() {
         let report = Report { at: Some(at), ..report(id, kind, 0, payload) };
         bench.turn(|core, turn| core.report(turn, report)).unwrap();
     }
-    // The worker's stamps are kept for these two.
+    // These two have the worker's timestamps.
     assert_eq!((bench.task(id).started(), bench.task(id).finished()), (Some(begun), Some(ended)));
     assert_eq!((bench.grpc(id), bench.rest(id)), (RestStatus::Completed, RestStatus::Completed));
     assert_eq!(bench.task(id).grpc_view(bench.now).output, Some(r#"{"a": 1}"#));
 }
 
 #[test]
-fn a_failure_has_the_engines_stamp_and_is_retried_while_it_may() {
+fn a_failure_has_the_engines_timestamp_and_is_retried() {
     let mut bench = Bench::new(Quirks::none());
     bench.worker(1);
     let id = bench.started(TaskDefinition { retries: 1, ..task() });
@@ -57,7 +57,7 @@ fn a_failure_that_must_not_be_retried_is_not() {
 }
 
 #[test]
-fn a_back_off_is_told_and_kept() {
+fn a_back_off_is_recorded_and_kept() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, _) = bench.worker(1);
     let id = bench.started(TaskDefinition { retries: 2, backoff_factor: Some(1.5), ..task() });
@@ -68,7 +68,7 @@ fn a_back_off_is_told_and_kept() {
         "This is retry number 1. Retrying in 1.5s (2026-01-01T12:00:01Z)."
     );
     assert_eq!(bench.grpc(id), RestStatus::Queued);
-    bench.pass_beating(worker, Duration::from_millis(1499));
+    bench.pass_with_heartbeats(worker, Duration::from_millis(1499));
     assert!(bench.actions().is_empty());
     bench.pass(Duration::from_millis(1));
     assert_eq!(bench.actions()[0].1.retry_count, 1);
@@ -82,17 +82,17 @@ fn an_execution_timeout_cancels_at_the_worker_and_is_retried() {
     let (worker, _) = bench.worker(1);
     let id = bench.started(TaskDefinition { timeout: "2s".into(), retries: 1, ..task() });
     bench.actions();
-    bench.pass_beating(worker, seconds(2));
+    bench.pass_with_heartbeats(worker, seconds(2));
     let told: Vec<_> = bench.actions().into_iter().map(|(_, action)| (action.cancel, action.retry_count)).collect();
     assert_eq!(told, [(true, 0), (false, 1)]);
-    bench.pass_beating(worker, seconds(2));
+    bench.pass_with_heartbeats(worker, seconds(2));
     assert_eq!(bench.text(id, TaskEventKind::TimedOut), "Task exceeded timeout of 2s");
     assert_eq!(bench.task(id).grpc_view(bench.now).error, Some("Task exceeded timeout of 2s"));
     assert_eq!(bench.rest(id), RestStatus::Failed);
 }
 
 #[test]
-fn a_schedule_timeout_is_cancelled_to_one_surface_and_failed_to_the_other() {
+fn a_schedule_timeout_is_cancelled_in_grpc_and_failed_in_rest() {
     let mut bench = Bench::new(Quirks::none());
     let id = bench.started(TaskDefinition { schedule_timeout: Some("3s".into()), retries: 2, ..task() });
     bench.pass(Duration::from_millis(2999));
@@ -111,7 +111,7 @@ fn a_late_report_is_a_second_final_row_only_as_a_quirk() {
         bench.turn(|core, turn| core.cancel(turn, &[id]));
         bench.report(id, ReportKind::Completed, 0, r#"{"late": true}"#);
         let at_once = (bench.grpc(id), bench.rest(id), bench.task(id).finals.len());
-        bench.pass_beating(worker, seconds(300));
+        bench.pass_with_heartbeats(worker, seconds(300));
         (at_once, bench.grpc(id), bench.rest(id))
     };
     assert_eq!(
@@ -143,7 +143,7 @@ fn of_two_final_rows_rest_shows_the_better() {
 }
 
 #[test]
-fn a_second_output_takes_the_place_of_the_first() {
+fn a_second_output_replaces_the_first() {
     let mut bench = Bench::new(Quirks::all());
     bench.worker(1);
     let id = bench.started(task());
@@ -154,7 +154,7 @@ fn a_second_output_takes_the_place_of_the_first() {
 }
 
 #[test]
-fn watchers_hear_of_a_late_end_too() {
+fn a_late_end_is_announced() {
     let mut bench = Bench::new(Quirks::all());
     let stream = bench.stream();
     bench.turn(|core, _| core.watch_tag(stream, "tag", "x"));
@@ -194,7 +194,7 @@ fn timeouts_are_noticed_late_as_a_quirk_and_never_early() {
             if before == RestStatus::Running {
                 bench.worker(1);
             }
-            // So many draws of chance before it.
+            // This many random numbers before it.
             for _ in 0..seed {
                 bench.turn(|_, turn| (turn.random)());
             }
@@ -211,7 +211,7 @@ fn timeouts_are_noticed_late_as_a_quirk_and_never_early() {
 }
 
 #[test]
-fn each_cancel_of_what_has_completed_leaves_one_more_final_row() {
+fn each_cancel_of_a_completed_task_adds_a_final_row() {
     for (quirks, cancelled) in [(Quirks::all(), 2), (Quirks::none(), 0)] {
         let mut bench = Bench::new(quirks);
         bench.worker(1);
@@ -239,7 +239,7 @@ fn each_cancel_of_what_has_completed_leaves_one_more_final_row() {
 }
 
 #[test]
-fn a_task_that_is_assigned_at_once_may_seem_to_have_been_queued_later() {
+fn a_task_that_is_assigned_immediately_may_have_a_later_queued_timestamp() {
     for (quirks, fewest, most) in [(Quirks::none(), 0, 0), (Quirks::none().with(Quirk::LateStamps), 5, 15)] {
         let mut bench = Bench::new(quirks);
         bench.put(task());
@@ -247,7 +247,7 @@ fn a_task_that_is_assigned_at_once_may_seem_to_have_been_queued_later() {
         let runs: Vec<_> = (0..20).map(|_| bench.trigger()).collect();
         let late = runs.iter().filter(|id| bench.task(**id).has_late_timestamp()).count();
         assert!((fewest..=most).contains(&late), "{late} of 20");
-        // One that has waited has not.
+        // A task that was queued for a while has not.
         let mut bench = Bench::new(quirks);
         bench.put(task());
         let runs: Vec<_> = (0..20).map(|_| bench.trigger()).collect();
@@ -258,7 +258,7 @@ fn a_task_that_is_assigned_at_once_may_seem_to_have_been_queued_later() {
 }
 
 #[test]
-fn which_of_two_ends_grpc_shows_first_is_a_matter_of_chance() {
+fn which_of_two_ends_grpc_shows_first_is_random() {
     let mut bench = Bench::new(Quirks::none().with(Quirk::TwoFinalRows));
     bench.put(task());
     bench.worker(30);

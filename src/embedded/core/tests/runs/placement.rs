@@ -1,4 +1,4 @@
-//! Which worker gets what.
+//! Which worker is assigned which task.
 
 use crate::embedded::core::store::{Comparator, Label, RunOptions, Sticky, Wanted};
 use crate::embedded::core::tests::*;
@@ -19,7 +19,7 @@ impl Bench {
             self.turn(|core, turn| core.register(turn, Registration { labels, ..registration(slots) })).unwrap();
         let stream = self.stream();
         self.turn(|core, _| core.listen(worker, stream)).unwrap();
-        self.beat(worker);
+        self.heartbeat(worker);
         (worker, stream)
     }
 
@@ -34,14 +34,14 @@ fn sticky(sticky: Sticky) -> WorkflowOptions {
 }
 
 #[test]
-fn a_sticky_run_goes_to_the_worker_it_asks_for() {
+fn a_sticky_run_goes_to_its_desired_worker() {
     for kind in [Sticky::Soft, Sticky::Hard] {
         let mut bench = Bench::new(Quirks::none());
         bench.put_with("w", task(), sticky(kind)).unwrap();
         let (one, stream) = bench.worker(8);
         bench.worker(50);
         assert_eq!(bench.go(&special(Some(one), BTreeMap::new()), 8), vec![stream; 8]);
-        // Full, or gone: then it depends.
+        // If that one is full or gone, the kind of stickiness decides.
         let others = bench.go(&special(Some(one), BTreeMap::new()), 1).len()
             + bench.go(&special(Some(Uuid::nil()), BTreeMap::new()), 1).len();
         assert_eq!(others, if kind == Sticky::Soft { 2 } else { 0 });
@@ -56,7 +56,7 @@ fn the_tasks_of_a_sticky_dag_go_where_their_parents_were() {
         bench.define("w", tasks, None, WorkflowOptions { sticky: kind, ..WorkflowOptions::default() }).unwrap();
         let (_, first) = bench.worker(3);
         let run = bench.trigger();
-        // From now on there is one with more room.
+        // From now on there is a worker with more free slots.
         let (_, second) = bench.worker(50);
         let mut streams = vec![];
         for name in ["a", "b", "c"] {
@@ -69,7 +69,7 @@ fn the_tasks_of_a_sticky_dag_go_where_their_parents_were() {
 }
 
 #[test]
-fn a_wish_for_a_worker_means_nothing_to_a_workflow_that_is_not_sticky() {
+fn a_desired_worker_has_no_effect_on_a_workflow_that_is_not_sticky() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     bench.worker(8);
@@ -77,7 +77,7 @@ fn a_wish_for_a_worker_means_nothing_to_a_workflow_that_is_not_sticky() {
 }
 
 #[test]
-fn one_that_waits_for_its_worker_does_not_hold_up_others() {
+fn a_task_that_waits_for_its_worker_does_not_block_others() {
     let mut bench = Bench::new(Quirks::none());
     bench
         .put_with("w", TaskDefinition { schedule_timeout: Some("6s".into()), ..task() }, sticky(Sticky::Hard))
@@ -92,27 +92,27 @@ fn one_that_waits_for_its_worker_does_not_hold_up_others() {
 }
 
 #[test]
-fn labels_that_are_required_and_labels_that_are_liked() {
+fn required_and_preferred_labels() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(TaskDefinition { labels: wanted("large", false), ..task() });
     let (_, small) = bench.labelled(50, "small");
     assert_eq!(bench.go(&trigger(None), 1), [small], "liked only");
     let (_, large) = bench.labelled(3, "large");
     assert_eq!(bench.go(&trigger(None), 4), [large, large, large, small], "the better first, until it is full");
-    // The run's own wish takes the place of the task's.
+    // The requirement of the run replaces that of the task.
     assert_eq!(bench.go(&special(None, wanted("small", false)), 2), [small, small]);
     assert_eq!(bench.go(&special(None, wanted("medium", true)), 2), []);
 
-    // A worker that changes its label gets what waits for it at its next beat.
+    // A worker that changes its label gets the waiting task at its next heartbeat.
     let (changing, stream) = bench.labelled(2, "none");
     let labels = BTreeMap::from([("model".to_owned(), Label::Text("medium".into()))]);
     bench.turn(|core, _| core.upsert_labels(changing, labels)).unwrap();
-    bench.beat(changing);
+    bench.heartbeat(changing);
     assert_eq!(bench.actions().into_iter().map(|(stream, _)| stream).collect::<Vec<_>>(), [stream, stream]);
 }
 
 #[test]
-fn who_asks_for_nothing_is_placed_as_before() {
+fn without_requirements_any_worker_is_assigned() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     let (_, few) = bench.worker(1);

@@ -1,4 +1,4 @@
-//! Running again what has ended.
+//! Replays.
 
 use crate::embedded::core::RunFilter;
 use crate::embedded::core::tests::*;
@@ -34,7 +34,7 @@ fn a_replay_is_the_next_attempt_under_the_same_id() {
     assert!(bench.kinds(id).contains(&("RETRIED_BY_USER", 0)));
     assert_eq!(bench.text(id, TaskEventKind::Replayed), "Task was replayed, resetting task result.");
 
-    // All its retries are there again.
+    // It has all of its retries again.
     bench.report(id, ReportKind::Failed, 1, "no");
     assert_eq!(bench.task(id).retry_count, 2);
     bench.report(id, ReportKind::Completed, 2, r#"{"n": 2}"#);
@@ -43,10 +43,10 @@ fn a_replay_is_the_next_attempt_under_the_same_id() {
 }
 
 #[test]
-fn what_is_unknown_is_left_out_and_what_runs_is_named_and_left_alone() {
+fn unknown_ids_are_left_out_and_running_tasks_are_returned_but_not_replayed() {
     let mut bench = Bench::new(Quirks::none());
     let id = bench.started(task());
-    // Queued: its attempt is another one, and it is in its queue once.
+    // A queued task gets another attempt, and is in its queue once.
     assert_eq!(bench.replay(&[Uuid::from_u128(9), id]), [id]);
     assert_eq!((bench.task(id).retry_count, bench.core.queues.entries().count()), (1, 1));
     bench.worker(1);
@@ -55,7 +55,7 @@ fn what_is_unknown_is_left_out_and_what_runs_is_named_and_left_alone() {
 }
 
 #[test]
-fn what_was_cancelled_can_be_replayed() {
+fn a_cancelled_run_can_be_replayed() {
     let (mut bench, _) = completed(Quirks::none());
     let id = bench.trigger();
     bench.turn(|core, turn| core.cancel(turn, &[id]));
@@ -65,7 +65,7 @@ fn what_was_cancelled_can_be_replayed() {
 }
 
 #[test]
-fn the_result_stream_gives_only_the_new_end() {
+fn the_result_stream_sends_only_the_new_end() {
     let (mut bench, id) = completed(Quirks::none());
     bench.replay(&[id]);
     let stream = bench.stream();
@@ -110,8 +110,8 @@ fn all_tasks_of_a_dag_are_replayed_in_their_order() {
     for failing in [false, true] {
         let (mut bench, run) = chain(failing);
         assert_eq!(bench.replay(&[run]).len(), 4);
-        assert_eq!((bench.given(), bench.attempts(run)), (vec!["a".into()], vec![1, 0, 0, 0]));
-        // It is noted of all at once, also of those that have not begun anew.
+        assert_eq!((bench.assigned(), bench.attempts(run)), (vec!["a".into()], vec![1, 0, 0, 0]));
+        // All are recorded as replayed immediately, including those that have not restarted.
         let ran = if failing { ["a", "f", "f"] } else { ["a", "b", "c"] };
         for name in ran {
             let replays = bench.of(run, name).events.iter().filter(|event| event.kind == TaskEventKind::Replayed);
@@ -121,14 +121,14 @@ fn all_tasks_of_a_dag_are_replayed_in_their_order() {
             let id = bench.of(run, name).id;
             bench.report(id, ReportKind::Completed, 1, r#"{"n": 1}"#);
         }
-        assert_eq!((bench.given(), bench.attempts(run)), (vec!["b".into(), "c".into()], vec![1, 1, 1, 1]));
+        assert_eq!((bench.assigned(), bench.attempts(run)), (vec!["b".into(), "c".into()], vec![1, 1, 1, 1]));
         assert_eq!(bench.run(run).rest_status(), RestStatus::Completed);
         assert_eq!(bench.of(run, "f").grpc_view(bench.now).output, Some(r#"{"skipped":true}"#));
     }
 }
 
 #[test]
-fn one_step_is_replayed_with_all_that_follows() {
+fn one_step_is_replayed_with_all_followers() {
     let (mut bench, run) = chain(false);
     let (b, c) = (bench.of(run, "b").id, bench.of(run, "c").id);
     assert_eq!(bench.replay(&[b]), [b]);
@@ -150,7 +150,7 @@ fn a_dag_that_has_not_ended_is_left_alone() {
     assert_eq!((bench.attempts(run), bench.attempts(other)), (vec![1, 0, 0, 0], vec![0, 0, 0, 0]));
 }
 
-/// How many of so many calls of so many runs each are replayed, if the calls come in this distance.
+/// The number of replayed runs, for a number of calls with a number of runs each, and a time between the calls.
 fn replayed(quirks: Quirks, calls: usize, of: usize, apart: Duration) -> usize {
     let (mut bench, _) = completed(quirks);
     let runs: Vec<_> = (0..calls * of).map(|_| bench.trigger()).collect();
@@ -176,7 +176,7 @@ fn replays_get_lost_as_a_quirk() {
         (5, 100, Duration::from_millis(1500), 250, 350),
         (10, 50, seconds(1), 200, 300),
         (20, 25, Duration::from_millis(500), 400, 475),
-        // One call when the last is through: none is lost.
+        // A call after the end of the last one: none is lost.
         (5, 100, seconds(8), 500, 500),
     ] {
         let done = replayed(lost, calls, of, apart);
@@ -185,7 +185,7 @@ fn replays_get_lost_as_a_quirk() {
 }
 
 #[test]
-fn what_runs_or_waits_is_named_and_left_as_it_is_with_lost_replays_too() {
+fn running_and_waiting_tasks_are_not_replayed_with_lost_replays_either() {
     let mut bench = Bench::new(Quirks::all());
     let id = bench.started(task());
     assert_eq!(bench.replay(&[id]), [id]);
@@ -202,7 +202,7 @@ fn what_runs_or_waits_is_named_and_left_as_it_is_with_lost_replays_too() {
 }
 
 #[test]
-fn a_filter_means_the_newest() {
+fn a_filter_selects_the_newest() {
     let (mut bench, id) = completed(Quirks::none());
     bench.pass(seconds(1));
     let newer = bench.trigger();
@@ -218,9 +218,9 @@ fn a_filter_means_the_newest() {
     assert_eq!(found(&[], &[], 1), [newer]);
     assert_eq!(found(&["COMPLETED"], &[], 10), [id]);
     assert_eq!(found(&[], &["tag:x"], 10), [newer, id]);
-    // Of two values for one key the last counts.
+    // Of two values for one key, the last counts.
     assert!(found(&[], &["tag:x", "tag:y"], 10).is_empty());
-    // Without a start nothing is meant.
+    // Without a start, nothing matches.
     assert!(bench.core.filtered(&RunFilter::default(), 10, bench.now).is_empty());
     assert!(
         filter(RunFilter::default(), &["NOPE"], &[]).is_err() && filter(RunFilter::default(), &[], &["x"]).is_err()

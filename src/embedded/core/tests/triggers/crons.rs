@@ -1,4 +1,4 @@
-//! Runs again and again.
+//! Crons.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ impl Bench {
 }
 
 #[test]
-fn one_of_a_definition_fires_on_its_grid_until_a_version_has_it_no_more() {
+fn a_cron_of_a_definition_fires_until_a_version_lacks_it() {
     let mut bench = Bench::new(Quirks::none());
     bench.now += TimeDelta::milliseconds(500);
     bench.put_with("w", task(), defined(&["*/3 * * * * *"])).unwrap();
@@ -54,16 +54,16 @@ fn one_of_a_definition_fires_on_its_grid_until_a_version_has_it_no_more() {
 }
 
 #[test]
-fn its_runs_know_its_text_and_its_time_and_not_its_id() {
+fn its_runs_have_its_expression_and_its_time_but_not_its_id() {
     let mut bench = Bench::new(Quirks::all());
     bench.put_with("w", task(), defined(&["*/3 * * * * *"])).unwrap();
     let cron = bench.core.all_crons()[0].id.to_string();
     let (worker, _) = bench.worker(10);
-    bench.pass_beating(worker, seconds(6));
+    bench.pass_with_heartbeats(worker, seconds(6));
     let actions: Vec<_> = bench.actions().into_iter().map(|(_, action)| action).collect();
     let mut traces = std::collections::HashSet::new();
     for action in &actions {
-        // As the database writes it.
+        // In the database's style.
         assert!(action.payload.contains(r#""input": {"from": "definition"}"#), "{}", action.payload);
         assert!(!action.payload.contains(&cron) && !action.metadata.contains(&cron), "{action:?}");
         let metadata: Value = serde_json::from_str(&action.metadata).unwrap();
@@ -77,7 +77,7 @@ fn its_runs_know_its_text_and_its_time_and_not_its_id() {
 }
 
 #[test]
-fn one_that_a_version_has_no_more_fires_once_more_if_the_engine_has_not_looked_yet() {
+fn a_removed_cron_fires_once_more_if_it_is_due_before_the_engine_checks() {
     for (text, more) in [("*/3 * * * * *", vec!["12:00:03"]), ("0 * * * * *", vec![])] {
         let mut bench = Bench::new(Quirks::none().with(Quirk::LingeringCrons));
         bench.put_with("w", task(), defined(&[text])).unwrap();
@@ -90,7 +90,7 @@ fn one_that_a_version_has_no_more_fires_once_more_if_the_engine_has_not_looked_y
 }
 
 #[test]
-fn one_goes_by_the_clock_of_its_zone() {
+fn a_cron_uses_its_time_zone() {
     let mut bench = Bench::new(Quirks::none());
     bench.put_with("w", task(), defined(&["TZ=Europe/Oslo 5 13 * * *"])).unwrap();
     bench.create(spec("c", "CRON_TZ=Asia/Kolkata 45 17 * * *")).unwrap();
@@ -100,7 +100,7 @@ fn one_goes_by_the_clock_of_its_zone() {
 }
 
 #[test]
-fn one_of_rest_can_be_paused_and_deleted_and_survives_versions() {
+fn a_cron_of_rest_can_be_paused_and_deleted_and_survives_versions() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     let id = bench.create(spec("c", "* * * * *")).unwrap();
@@ -144,7 +144,7 @@ fn what_is_refused() {
 }
 
 #[test]
-fn one_that_nobody_can_read_soon_vanishes() {
+fn an_invalid_cron_soon_vanishes() {
     let mut bench = Bench::new(Quirks::none().with(Quirk::VanishingCrons));
     bench.put(task());
     let id = bench.create(spec("c", "not a cron")).unwrap();
@@ -154,7 +154,7 @@ fn one_that_nobody_can_read_soon_vanishes() {
 }
 
 #[test]
-fn one_of_rest_does_not_go_by_the_workflows_priority() {
+fn a_cron_of_rest_ignores_the_workflows_priority() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     bench.create(spec("c", "* * * * *")).unwrap();

@@ -1,4 +1,4 @@
-//! What an event starts.
+//! Events.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ impl Bench {
 }
 
 #[test]
-fn each_workflow_and_each_trigger_that_means_it_has_a_run() {
+fn each_matching_trigger_of_each_workflow_has_a_run() {
     let mut bench = Bench::new(Quirks::none());
     bench.put_with("one", task(), listens(&["k:*", "k:o*"])).unwrap();
     bench.put_with("two", task(), listens(&["k:one"])).unwrap();
@@ -38,7 +38,7 @@ fn each_workflow_and_each_trigger_that_means_it_has_a_run() {
 }
 
 #[test]
-fn the_run_has_the_payload_and_says_where_it_comes_from() {
+fn the_run_has_the_payload_and_refers_to_its_event() {
     let mut bench = Bench::new(Quirks::none());
     bench.put_with("w", task(), listens(&["k"])).unwrap();
     bench.worker(10);
@@ -56,7 +56,7 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
     let metadata: Value = serde_json::from_str(&action.metadata).unwrap();
     let mut keys: Vec<_> = metadata.as_object().unwrap().keys().collect();
     keys.sort();
-    // The client's other keys of the engine's kind are gone.
+    // Other reserved keys of the client are removed.
     let source = "hatchet__source_workflow_run_id";
     assert_eq!(keys, ["hatchet__event_id", "hatchet__event_key", source, "own", "traceparent"]);
     assert_eq!((&metadata["own"], &metadata["hatchet__source_workflow_run_id"]), (&json!("x"), &json!("kept")));
@@ -65,7 +65,7 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
         (&json!(id.to_string()), &json!("k"))
     );
     assert!(metadata["traceparent"].is_string());
-    // Each run of an event has its own, whatever was sent.
+    // Each run of an event has its own.
     bench.put_with("second", task(), listens(&["k"])).unwrap();
     let sent = Pushed { metadata: json!({"traceparent": "sent"}), ..pushed("k", json!({})) };
     let traces: std::collections::HashSet<_> = bench
@@ -75,14 +75,14 @@ fn the_run_has_the_payload_and_says_where_it_comes_from() {
         .collect();
     assert!(traces.len() == 2 && !traces.contains("\"sent\""), "{traces:?}");
 
-    // Without a priority of the event, the workflow's holds.
+    // The default is the workflow's priority.
     let runs = bench.push(pushed("k", json!([1])));
     assert_eq!(bench.run(runs[0].0).priority, 3);
     assert_eq!(&*bench.run(runs[0].0).input, "null");
 }
 
 #[test]
-fn every_task_of_a_dag_says_where_it_comes_from() {
+fn every_task_of_a_dag_refers_to_its_event() {
     let mut bench = Bench::new(Quirks::none());
     let rules = WorkflowOptions { filters: vec![filter("true", "A", json!({"q": 1}))], ..listens(&["k"]) };
     bench.define("w", vec![named("a", &[]), named("b", &["a"])], Some(named("f", &[])), rules).unwrap();
@@ -122,12 +122,12 @@ fn filters_of_its_scope_decide() {
         [0, 0, 1, 2, 1]
     );
 
-    // Its payload comes to the worker.
+    // The worker gets its payload.
     bench.worker(10);
     let payloads: Vec<_> = bench.actions().into_iter().map(|(_, action)| action.payload).collect();
     assert!(payloads.iter().any(|payload| payload.contains(r#""filter_payload":{"from":"first"}"#)), "{payloads:?}");
 
-    // A version without filters keeps those of the one before.
+    // A version without filters has those of the version before it.
     bench.put_with("w", TaskDefinition { retries: 1, ..task() }, listens(&["k"])).unwrap();
     assert!(bench.push(pushed("k", json!({"n": 2}))).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Runs at their time.
+//! Schedules.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ impl Bench {
 }
 
 #[test]
-fn it_starts_its_run_at_its_time_and_is_gone() {
+fn it_starts_its_run_at_its_time_and_disappears() {
     let mut bench = Bench::new(Quirks::all());
     bench.put(task());
     let at = bench.now + seconds(10);
@@ -39,7 +39,7 @@ fn it_starts_its_run_at_its_time_and_is_gone() {
     bench.pass(Duration::from_millis(1));
     assert_eq!((bench.count(), bench.core.all_schedules().len()), (2, 0));
     let (_, action) = bench.actions().remove(0);
-    // Shorter keys first: it comes from the database.
+    // Shorter keys first, because it comes from the database.
     assert!(action.payload.contains(r#""input": {"b": 2, "long": 1}"#), "{}", action.payload);
     assert!(action.metadata.contains(r#""k": "v""#) && !action.metadata.contains("hatchet__"), "{}", action.metadata);
     assert_eq!(action.priority, 1);
@@ -52,7 +52,7 @@ fn it_starts_a_dag() {
     bench.schedule(&[bench.now + seconds(1)]);
     bench.pass(seconds(1));
     bench.worker(10);
-    assert_eq!(bench.given(), ["a"]);
+    assert_eq!(bench.assigned(), ["a"]);
     let run = bench.core.runs().newest_first(None).next().unwrap().id;
     bench.report(bench.of(run, "a").id, ReportKind::Completed, 0, r#"{"x": 1}"#);
     let (_, action) = bench.actions().remove(0);
@@ -60,7 +60,7 @@ fn it_starts_a_dag() {
 }
 
 #[test]
-fn the_past_is_now_or_at_the_next_look() {
+fn a_time_in_the_past_is_now_or_at_the_next_check() {
     for (quirks, wait) in [(Quirks::none(), 0), (Quirks::none().with(Quirk::LateSchedules), 2500)] {
         let mut bench = Bench::new(quirks);
         bench.put(task());
@@ -91,7 +91,7 @@ fn it_can_be_moved_and_deleted() {
 }
 
 #[test]
-fn moved_to_the_past_it_starts_once_when_the_engine_looks_next() {
+fn moved_to_the_past_it_starts_once_at_the_next_check() {
     let mut bench = Bench::new(Quirks::none().with(Quirk::LateSchedules));
     bench.put(task());
     let ids = bench.schedule(&[bench.now + seconds(60)]);
@@ -99,7 +99,7 @@ fn moved_to_the_past_it_starts_once_when_the_engine_looks_next() {
     assert!(bench.turn(|core, turn| core.reschedule(turn, ids[0], past)));
     bench.pass(Duration::from_millis(1900));
     assert_eq!(bench.count(), 0);
-    // Measured once: 2.0 s. The engine looks every five seconds.
+    // Measured once: 2.0 s. The engine checks every five seconds.
     bench.pass(Duration::from_millis(600));
     assert_eq!(bench.count(), 1);
     bench.pass(seconds(120));
@@ -107,7 +107,7 @@ fn moved_to_the_past_it_starts_once_when_the_engine_looks_next() {
 }
 
 #[test]
-fn the_newest_version_counts_and_its_priority_does_not() {
+fn it_uses_the_newest_version_but_not_its_priority() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     bench.schedule(&[bench.now + seconds(10)]);
@@ -118,7 +118,7 @@ fn the_newest_version_counts_and_its_priority_does_not() {
 }
 
 #[test]
-fn nobody_is_started_who_is_not_there() {
+fn an_unknown_workflow_is_refused() {
     let mut bench = Bench::new(Quirks::none());
     let fault = bench.turn(|core, turn| core.schedule(turn, &what(), &[])).unwrap_err();
     assert_eq!(fault, Fault::not_found("workflow not found"));

@@ -1,10 +1,10 @@
-//! How work comes to workers, and leaves them.
+//! Assignments, and how workers lose them.
 
 use crate::embedded::core::tests::*;
 use crate::embedded::quirks::Quirk;
 
 #[test]
-fn the_urgent_go_first_and_those_sent_together_in_the_order_of_creation() {
+fn urgent_tasks_come_first_and_tasks_sent_together_in_the_order_of_creation() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     let triggers = |priorities: &[i32]| priorities.iter().map(|priority| trigger(Some(*priority))).collect::<Vec<_>>();
@@ -15,7 +15,7 @@ fn the_urgent_go_first_and_those_sent_together_in_the_order_of_creation() {
 }
 
 #[test]
-fn five_seconds_after_its_last_beat_a_worker_gets_nothing_new() {
+fn five_seconds_after_its_last_heartbeat_a_worker_gets_nothing_new() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     let (worker, _) = bench.worker(10);
@@ -25,26 +25,26 @@ fn five_seconds_after_its_last_beat_a_worker_gets_nothing_new() {
     bench.pass(Duration::from_millis(1));
     bench.trigger();
     assert!(bench.actions().is_empty());
-    bench.beat(worker);
+    bench.heartbeat(worker);
     assert_eq!(bench.actions().len(), 1);
 }
 
 #[test]
-fn half_a_minute_of_silence_and_the_task_goes_to_another() {
+fn after_half_a_minute_of_silence_the_task_goes_to_another_worker() {
     let mut bench = Bench::new(Quirks::none());
     let (silent, _) = bench.worker(1);
     let id = bench.started(task());
     bench.actions();
     let (other, stream) = bench.worker(1);
-    bench.pass_beating(other, Duration::from_millis(29_999));
+    bench.pass_with_heartbeats(other, Duration::from_millis(29_999));
     assert!(bench.actions().is_empty());
-    bench.beat(other);
+    bench.heartbeat(other);
     bench.pass(Duration::from_millis(1));
     let moved: Vec<_> =
         bench.actions().into_iter().map(|(stream, action)| (stream, action.task, action.retry_count)).collect();
     assert_eq!(moved, [(stream, id, 1)]);
     assert_eq!(bench.text(id, TaskEventKind::Reassigned), "Worker did not send a heartbeat for 30 seconds");
-    // Neither a retry nor a new place in the queue is told.
+    // Neither the next attempt nor its queueing is recorded.
     let expected = [
         ("QUEUED", 0),
         ("ASSIGNED", 0),
@@ -55,35 +55,35 @@ fn half_a_minute_of_silence_and_the_task_goes_to_another() {
     ];
     assert_eq!(bench.kinds(id), expected);
 
-    // The old one's result comes too late.
-    bench.beat(silent);
+    // The result of the old worker comes too late.
+    bench.heartbeat(silent);
     bench.report(id, ReportKind::Completed, 0, "{}");
     assert_eq!(bench.grpc(id), RestStatus::Running);
 }
 
 #[test]
-fn a_worker_that_listens_anew_keeps_what_it_has() {
+fn a_worker_that_reconnects_keeps_its_tasks() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, old) = bench.worker(1);
     let id = bench.started(task());
-    bench.pass_beating(worker, seconds(28));
+    bench.pass_with_heartbeats(worker, seconds(28));
     bench.turn(|core, turn| core.close_stream(turn, old));
     let stream = bench.stream();
     bench.turn(|core, _| core.listen(worker, stream)).unwrap();
-    // The first beat's half minute is over, the last one's is not.
+    // Half a minute has passed since the first heartbeat, but not since the last.
     bench.pass(seconds(3));
     assert!(!bench.kinds(id).contains(&("REASSIGNED", 0)));
-    // Before its next beat it is given nothing.
+    // Before its next heartbeat it is assigned nothing.
     bench.report(id, ReportKind::Completed, 0, "{}");
     bench.effects();
     bench.trigger();
     assert!(bench.actions().is_empty());
-    bench.beat(worker);
+    bench.heartbeat(worker);
     assert_eq!(bench.actions()[0].0, stream);
 }
 
 #[test]
-fn a_beat_after_the_stream_is_refused() {
+fn a_heartbeat_after_the_stream_is_refused() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, stream) = bench.worker(1);
     bench.turn(|core, turn| core.close_stream(turn, stream));
@@ -92,12 +92,12 @@ fn a_beat_after_the_stream_is_refused() {
 }
 
 #[test]
-fn what_is_sent_into_a_forgotten_close_fails_after_ten_tries() {
+fn tasks_for_a_worker_whose_close_went_unnoticed_fail_after_ten_tries() {
     let quirks = Quirks::none().with(Quirk::ForgottenClose);
     let forgotten = (0..10).find_map(|_| {
         let mut bench = Bench::new(quirks);
         let (worker, stream) = bench.worker(1);
-        // One number more or less, and the coin falls the other way.
+        // With one more random number, the coin has the other result.
         for _ in 0..4 {
             bench.turn(|core, turn| core.close_stream(turn, stream));
             if bench.turn(|core, turn| core.heartbeat(turn, worker)).is_ok() {
@@ -110,7 +110,7 @@ fn what_is_sent_into_a_forgotten_close_fails_after_ten_tries() {
     });
     let (mut bench, worker) = forgotten.expect("a coin that falls both ways");
     let id = bench.started(task());
-    bench.pass_beating(worker, seconds(25));
+    bench.pass_with_heartbeats(worker, seconds(25));
     assert_eq!((bench.grpc(id), bench.rest(id)), (RestStatus::Failed, RestStatus::Failed));
     assert_eq!(bench.task(id).retry_count, 10);
     assert!(bench.text(id, TaskEventKind::Failed).starts_with("Could not send task to worker."));

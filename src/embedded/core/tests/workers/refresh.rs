@@ -14,7 +14,7 @@ fn each_refresh_extends_the_timeout() {
     let (worker, _) = bench.worker(1);
     let id = bench.started(TaskDefinition { timeout: "4s".into(), ..task() });
     let start = bench.now;
-    bench.pass_beating(worker, seconds(1));
+    bench.pass_with_heartbeats(worker, seconds(1));
     let ends: Vec<_> = ["3s", "1s", "0s", "1.5s"].map(|by| refresh(&mut bench, id, by).unwrap() - start).into();
     assert_eq!(ends, [7000, 8000, 8000, 9500].map(TimeDelta::milliseconds));
     // Only the first is recorded.
@@ -22,7 +22,7 @@ fn each_refresh_extends_the_timeout() {
     assert_eq!(bench.kinds(id).iter().filter(|(kind, _)| *kind == "TIMEOUT_REFRESHED").count(), 1);
     assert_eq!(bench.rest(id), RestStatus::Running);
 
-    bench.pass_beating(worker, Duration::from_millis(8499));
+    bench.pass_with_heartbeats(worker, Duration::from_millis(8499));
     assert_eq!(bench.rest(id), RestStatus::Running);
     bench.pass(Duration::from_millis(1));
     assert_eq!((bench.rest(id), bench.grpc(id)), (RestStatus::Failed, RestStatus::Failed));
@@ -37,7 +37,7 @@ fn the_next_attempt_has_the_timeout_of_its_definition() {
     refresh(&mut bench, id, "1h").unwrap();
     bench.report(id, ReportKind::Failed, 0, "no");
     assert_eq!(refresh(&mut bench, id, "1s").unwrap() - bench.now, TimeDelta::seconds(5));
-    bench.pass_beating(worker, seconds(5));
+    bench.pass_with_heartbeats(worker, seconds(5));
     assert_eq!(bench.rest(id), RestStatus::Failed);
 }
 
@@ -49,9 +49,9 @@ fn the_returned_end_is_exact_even_if_timeouts_are_noticed_late() {
         let (worker, _) = bench.worker(1);
         let id = bench.started(TaskDefinition { timeout: "4s".into(), ..task() });
         assert_eq!(refresh(&mut bench, id, "2s").unwrap() - bench.now, TimeDelta::seconds(6));
-        bench.pass_beating(worker, Duration::from_millis(5999));
+        bench.pass_with_heartbeats(worker, Duration::from_millis(5999));
         assert_eq!(bench.rest(id), RestStatus::Running);
-        bench.pass_beating(worker, Duration::from_millis(1001));
+        bench.pass_with_heartbeats(worker, Duration::from_millis(1001));
         assert_eq!(bench.rest(id), RestStatus::Failed);
     }
 }
@@ -92,6 +92,6 @@ fn an_end_that_cannot_be_represented_is_refused() {
     let id = bench.started(TaskDefinition { timeout: "4s".into(), ..task() });
     let refused = (0..100).find_map(|_| refresh(&mut bench, id, "2000000h").err()).unwrap();
     assert_eq!(refused.code, Code::Internal);
-    bench.pass_beating(worker, seconds(10));
+    bench.pass_with_heartbeats(worker, seconds(10));
     assert_eq!(bench.rest(id), RestStatus::Running);
 }
