@@ -52,7 +52,7 @@ impl AdminService for Engine {
             metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
             priority: request.priority,
             parent: None,
-            special: special(None, request.desired_worker_labels),
+            options: run_options(None, request.desired_worker_labels),
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
@@ -221,7 +221,10 @@ fn status(status: RestStatus) -> RunStatus {
 }
 
 /// What a trigger wants of a worker, if anything.
-pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorkerLabels>) -> Option<Box<RunOptions>> {
+pub(super) fn run_options(
+    worker: Option<Uuid>,
+    labels: HashMap<String, DesiredWorkerLabels>,
+) -> Option<Box<RunOptions>> {
     if worker.is_none() && labels.is_empty() {
         return None;
     }
@@ -232,7 +235,7 @@ pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorke
 fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
     let missing = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
     refuse_missing(&missing)?;
-    let rules = rules::rules(&mut request)?;
+    let options = rules::options(&mut request)?;
     let tasks = request.tasks.into_iter().enumerate();
     let tasks = tasks.map(|(at, task)| task_definition(&format!("Tasks[{at}]"), task)).collect::<Result<_, _>>()?;
     Ok(Definition {
@@ -242,7 +245,7 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, F
         input_json_schema: request.input_json_schema,
         tasks,
         on_failure: request.on_failure_task.map(|task| task_definition("OnFailure", task)).transpose()?,
-        rules,
+        options,
     })
 }
 

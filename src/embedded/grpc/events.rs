@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::admin::stored_json;
 use super::{Engine, answer, sized, time};
-use crate::embedded::core::store::{At, Pushed};
+use crate::embedded::core::store::{At, PushedEvent};
 use crate::rpc::pb::events_service_server::EventsService;
 use crate::rpc::pb::{
     BulkPushEventRequest, Event, Events, PushEventRequest, PutLogRequest, PutLogResponse, PutStreamEventRequest,
@@ -90,14 +90,14 @@ impl EventsService for Engine {
 }
 
 /// An event, checked in the order and the words of the engine.
-fn pushed(request: &PushEventRequest) -> Result<Pushed, Status> {
+fn pushed(request: &PushEventRequest) -> Result<PushedEvent, Status> {
     let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
     let payload = stored_json(&request.payload, "payload")?;
     if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
         return Err(Status::invalid_argument(format!("priority must be between 1 and 3, got {priority}")));
     }
     let (key, scope) = (request.key.clone(), request.scope.clone());
-    Ok(Pushed { key, payload, metadata, priority: request.priority, scope })
+    Ok(PushedEvent { key, payload, metadata, priority: request.priority, scope })
 }
 
 /// The answer: the event as it was sent, with the engine's id and time. Its scope and its runs are not there.

@@ -4,7 +4,7 @@ use tonic::{Response, Status};
 
 use super::admin::stored_json;
 use super::{Engine, answer, time};
-use crate::embedded::core::store::{Fault, Scheduled};
+use crate::embedded::core::store::{Fault, ScheduledRun};
 use crate::rpc::pb::{ScheduleWorkflowRequest, ScheduledWorkflow, WorkflowVersion};
 use crate::time::to_proto;
 
@@ -40,12 +40,12 @@ pub(super) async fn schedule(
     }
     let times = request.schedules.iter().map(|at| time(Some(*at))).collect::<Option<Vec<_>>>();
     let times = times.ok_or_else(Fault::internal)?;
-    let what = Scheduled { workflow: request.name, input, metadata, priority: request.priority };
+    let run = ScheduledRun { workflow: request.name, input, metadata, priority: request.priority };
     let version = engine
         .core
         .call(move |core, turn| {
-            let made = core.schedule(turn, &what, &times)?;
-            let latest = core.latest(&what.workflow).ok_or_else(|| Fault::not_found("workflow not found"))?;
+            let made = core.schedule(turn, &run, &times)?;
+            let latest = core.latest(&run.workflow).ok_or_else(|| Fault::not_found("workflow not found"))?;
             Ok::<_, Fault>(WorkflowVersion {
                 id: latest.id.to_string(),
                 created_at: Some(to_proto(latest.created)),

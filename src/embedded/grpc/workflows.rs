@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::admin::{special, stored_json};
+use super::admin::{run_options, stored_json};
 use super::{Engine, answer, collisions, not_yet, schedules, sized, uuid_problem};
 use crate::embedded::core::store::{Code, Fault, ParentLink, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
@@ -102,6 +102,6 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
         },
         priority: request.priority,
         parent,
-        special: special(worker, request.desired_worker_labels),
+        options: run_options(worker, request.desired_worker_labels),
     })
 }

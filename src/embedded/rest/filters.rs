@@ -29,10 +29,10 @@ fn show(tenant: Uuid, filter: &EventFilter) -> Value {
     render::extend(&mut metadata, json!({"updatedAt": render::stamp(filter.updated)}));
     json!({
         "metadata": metadata,
-        "expression": filter.what.text,
+        "expression": filter.content.text,
         "isDeclarative": filter.defined,
-        "payload": filter.what.payload,
-        "scope": filter.what.scope,
+        "payload": filter.content.payload,
+        "scope": filter.content.scope,
         "tenantId": tenant.to_string(),
         "workflowId": filter.workflow.to_string(),
     })
@@ -51,11 +51,11 @@ async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
     let payload = body.object("payload")?.unwrap_or_default();
     let workflow = body.id("workflowId")?.unwrap_or_default();
-    let what = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
+    let content = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
     let tenant = engine.tenant;
     let made = engine
         .core
-        .call(move |core, turn| core.create_filter(turn, workflow, what).map(|filter| show(tenant, filter)))
+        .call(move |core, turn| core.create_filter(turn, workflow, content).map(|filter| show(tenant, filter)))
         .await?;
     Ok(answer(&made.map_err(refusal)?))
 }
@@ -71,7 +71,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             let mut all = core.all_filters();
             all.retain(|filter| {
                 (workflows.is_empty() || workflows.contains(&filter.workflow))
-                    && (scopes.is_empty() || scopes.contains(&filter.what.scope))
+                    && (scopes.is_empty() || scopes.contains(&filter.content.scope))
             });
             // Its pages are counted from zero, and after the last there is always one more.
             let pagination =

@@ -37,7 +37,7 @@ impl Page {
         let mut at = 0..found.rows.len();
         found.render(move |task| {
             let Some(run) = at.next().and_then(|at| core.runs().at(at)) else { return Value::Null };
-            match task.and_then(|place| run.tasks.get(usize::from(place))) {
+            match task.and_then(|index| run.tasks.get(usize::from(index))) {
                 Some(task) => render::task_row(&core, run, task, payloads),
                 None => render::row(&core, run, payloads),
             }
@@ -202,7 +202,7 @@ impl Runs {
 
     /// Tasks of a DAG are not found by its event.
     fn is_of_event(&self, run: &Run) -> bool {
-        let own = || run.special.as_ref()?.event.as_ref().map(|event| event.id);
+        let own = || run.options.as_ref()?.event.as_ref().map(|event| event.id);
         self.event.is_none() || own() == self.event && !(self.tasks && run.dag.is_some())
     }
 

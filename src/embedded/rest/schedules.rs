@@ -18,7 +18,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
-use crate::embedded::core::store::{At, Schedule, Scheduled};
+use crate::embedded::core::store::{At, Schedule, ScheduledRun};
 
 const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, "scheduled workflow run not found");
 const NO_TIME: &str = "ERROR: null value in column \"triggerAt\" of relation \"WorkflowTriggerScheduledRef\" violates not-null constraint (SQLSTATE 23502)";
@@ -45,7 +45,7 @@ struct Row {
 
 impl Row {
     fn new(core: &Core, schedule: &Arc<Schedule>) -> Self {
-        let version = core.latest(&schedule.what.workflow).map(|version| (version.workflow, version.id));
+        let version = core.latest(&schedule.run.workflow).map(|version| (version.workflow, version.id));
         Self { tenant: core.tenant, schedule: Arc::clone(schedule), version }
     }
 
@@ -53,14 +53,14 @@ impl Row {
         let Self { tenant, schedule, version } = self;
         json!({
             "metadata": {"id": schedule.id.to_string(), "createdAt": millis(schedule.created), "updatedAt": millis(schedule.created)},
-            "additionalMetadata": schedule.what.metadata,
-            "input": if schedule.what.input.is_object() { schedule.what.input.clone() } else { json!({}) },
+            "additionalMetadata": schedule.run.metadata,
+            "input": if schedule.run.input.is_object() { schedule.run.input.clone() } else { json!({}) },
             "method": "API",
-            "priority": schedule.what.priority.unwrap_or(1),
+            "priority": schedule.run.priority.unwrap_or(1),
             "tenantId": tenant.to_string(),
             "triggerAt": millis(schedule.at),
             "workflowId": version.map(|(workflow, _)| workflow.to_string()),
-            "workflowName": schedule.what.workflow,
+            "workflowName": schedule.run.workflow,
             "workflowRunCreatedAt": "0001-01-01T00:00:00Z",
             "workflowRunName": "",
             "workflowVersionId": version.map(|(_, version)| version.to_string()),
@@ -87,7 +87,7 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
     let body = body(&bytes)?;
     let at = time(&body)?;
     let priority = body.get("priority").and_then(Value::as_i64);
-    let what = Scheduled {
+    let run = ScheduledRun {
         workflow,
         input: given(&body, "input").unwrap_or_else(|| json!({})),
         metadata: given(&body, "additionalMetadata"),
@@ -96,11 +96,11 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
     let made = engine
         .core
         .call(move |core, turn| {
-            if core.latest(&what.workflow).is_none() {
+            if core.latest(&run.workflow).is_none() {
                 return Err(bad_request("workflow not found"));
             }
             check_priority(priority)?;
-            let made = core.schedule(turn, &what, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
+            let made = core.schedule(turn, &run, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
             let made = made.first().and_then(|(id, _)| core.find_schedule(*id));
             Ok(made.map(|schedule| Row::new(core, schedule)))
         })
@@ -146,8 +146,8 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
 fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a Arc<Schedule>> {
     let mut all = core.all_schedules();
     all.retain(|schedule| {
-        let own = core.latest(&schedule.what.workflow).map(|version| version.workflow);
-        tags.are_in(schedule.what.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
+        let own = core.latest(&schedule.run.workflow).map(|version| version.workflow);
+        tags.are_in(schedule.run.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
     });
     all
 }
@@ -235,7 +235,7 @@ async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
         .await?;
     let ids = |updates: Vec<(Uuid, At)>| updates.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     Ok(answer(&json!({
-        "updatedIds": texts(&ids(moved)), "errors": errors(&ids(missing), "Scheduled workflow not found."),
+        "updatedIds": texts(&ids(moved)), "errors": errors(&ids(missing), "ScheduledRun workflow not found."),
     })))
 }
 

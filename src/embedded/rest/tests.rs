@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::embedded::Engine;
-use crate::embedded::core::store::Pushed;
+use crate::embedded::core::store::PushedEvent;
 use crate::embedded::engine::TENANT;
 use crate::embedded::faults::Faults;
 
@@ -36,7 +36,7 @@ async fn a_list_of_large_payloads_comes_in_parts() {
     let engine = Engine::start().await.unwrap();
     for _ in 0..20 {
         let payload = json!({"text": "x".repeat(SIZE)});
-        let pushed = Pushed { key: "key".into(), payload, metadata: Value::Null, priority: None, scope: None };
+        let pushed = PushedEvent { key: "key".into(), payload, metadata: Value::Null, priority: None, scope: None };
         engine.handle().call(|core, turn| core.push(turn, pushed)).await.unwrap();
     }
     let (status, parts) = get(&engine, &format!("stable/tenants/{TENANT}/events")).await;

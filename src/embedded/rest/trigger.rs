@@ -52,7 +52,7 @@ fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
         return Err(bad_request(format!("grpc: received message after decompression larger than max {LARGEST}")));
     }
     let priority = priority.and_then(|priority| i32::try_from(priority).ok());
-    Ok(Trigger { workflow, input, metadata, priority, parent: None, special: None })
+    Ok(Trigger { workflow, input, metadata, priority, parent: None, options: None })
 }
 
 fn refusal(fault: Fault) -> Refusal {

@@ -21,10 +21,10 @@ pub(crate) fn check(definition: &Definition) -> Result<(), Fault> {
         check_action(&field, &task.action, &mut problems)?;
         check_limits(&field, task, &mut problems);
     }
-    options::check(&definition.rules, &mut problems);
+    options::check(&definition.options, &mut problems);
     problems.into_result("CreateWorkflowVersionOpts")?;
     graph::check(definition)?;
-    options::check_further(&definition.rules)
+    options::check_further(&definition.options)
 }
 
 fn check_action(field: &str, action: &str, problems: &mut Problems) -> Result<(), Fault> {

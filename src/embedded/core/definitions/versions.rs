@@ -12,7 +12,7 @@ const CACHED_FOR: Duration = Duration::from_secs(5);
 /// The latest version of a workflow, if that has the same definition.
 pub(crate) fn unchanged(core: &Core, definition: &mut Definition) -> Option<Arc<Version>> {
     let known = core.workflows.find(&definition.name)?;
-    definition.rules.keep_filters_of(&known.definition.rules);
+    definition.options.keep_filters_of(&known.definition.options);
     is_equal(&known.definition, definition).then(|| Arc::clone(&known.latest))
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn add(core: &mut Core, turn: &mut Turn<'_>, definition: Definition) 
         name: definition.name.as_str().into(),
         description: definition.description.clone(),
         default_priority: definition.default_priority,
-        rules: definition.rules.clone(),
+        options: definition.options.clone(),
         created: stored(turn.now),
         order: core.workflows.next_order(),
         steps: steps(turn, &definition),
@@ -54,7 +54,7 @@ fn is_equal(one: &Definition, other: &Definition) -> bool {
 }
 
 fn steps(turn: &mut Turn<'_>, definition: &Definition) -> Vec<Step> {
-    let place = |name: &String| definition.tasks.iter().position(|task| task.readable_id == *name);
+    let index = |name: &String| definition.tasks.iter().position(|task| task.readable_id == *name);
     let tasks = definition.tasks.iter().map(|task| (task, false));
     let all = tasks.chain(definition.on_failure.iter().map(|task| (task, true)));
     all.map(|(task, on_failure)| Step {
@@ -62,7 +62,7 @@ fn steps(turn: &mut Turn<'_>, definition: &Definition) -> Vec<Step> {
         readable_id: task.readable_id.as_str().into(),
         action: task.action.to_lowercase().into(),
         definition: task.clone(),
-        parents: task.parents.iter().filter_map(|name| u16::try_from(place(name)?).ok()).collect(),
+        parents: task.parents.iter().filter_map(|name| u16::try_from(index(name)?).ok()).collect(),
         on_failure,
     })
     .collect()

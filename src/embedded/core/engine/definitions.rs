@@ -19,10 +19,10 @@ impl Core {
         if let Some(latest) = versions::unchanged(self, &mut definition) {
             return Ok(latest);
         }
-        filters::check(self, &definition.name, &definition.rules.filters)?;
+        filters::check(self, &definition.name, &definition.options.filters)?;
         let latest = versions::add(self, turn, definition);
         crons::define(self, turn, &latest.name);
-        filters::define(self, turn, latest.workflow, &latest.rules.filters);
+        filters::define(self, turn, latest.workflow, &latest.options.filters);
         Ok(latest)
     }
 

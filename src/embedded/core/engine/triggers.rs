@@ -2,12 +2,12 @@
 
 use uuid::Uuid;
 
-use crate::embedded::core::store::{At, Core, CronSpec, EventFilter, Fault, Filter, Pushed, Scheduled, Turn};
+use crate::embedded::core::store::{At, Core, CronSpec, EventFilter, Fault, Filter, PushedEvent, ScheduledRun, Turn};
 use crate::embedded::core::triggers::{crons, events, filters, schedules};
 
 impl Core {
     /// Stores an event and starts its runs. Returns its id and its time.
-    pub(crate) fn push(&mut self, turn: &mut Turn<'_>, pushed: Pushed) -> (Uuid, At) {
+    pub(crate) fn push(&mut self, turn: &mut Turn<'_>, pushed: PushedEvent) -> (Uuid, At) {
         events::push(self, turn, pushed)
     }
 
@@ -15,9 +15,9 @@ impl Core {
         &mut self,
         turn: &mut Turn<'_>,
         workflow: Uuid,
-        what: Filter,
+        content: Filter,
     ) -> Result<&EventFilter, Fault> {
-        filters::create(self, turn, workflow, what)
+        filters::create(self, turn, workflow, content)
     }
 
     /// Changes a filter. `None` if it does not exist.
@@ -38,10 +38,10 @@ impl Core {
     pub(crate) fn schedule(
         &mut self,
         turn: &mut Turn<'_>,
-        what: &Scheduled,
+        run: &ScheduledRun,
         times: &[At],
     ) -> Result<Vec<(Uuid, At)>, Fault> {
-        schedules::create(self, turn, what, times)
+        schedules::create(self, turn, run, times)
     }
 
     /// Moves a schedule to another time.
@@ -58,8 +58,8 @@ impl Core {
         schedules::fire(self, turn, id)
     }
 
-    pub(crate) fn create_cron(&mut self, turn: &mut Turn<'_>, what: CronSpec) -> Result<Uuid, Fault> {
-        crons::create(self, turn, what)
+    pub(crate) fn create_cron(&mut self, turn: &mut Turn<'_>, spec: CronSpec) -> Result<Uuid, Fault> {
+        crons::create(self, turn, spec)
     }
 
     pub(crate) fn enable_cron(&mut self, turn: &Turn<'_>, id: Uuid, enabled: bool) -> bool {

@@ -14,9 +14,9 @@ const CANCEL_DURATION: Duration = Duration::from_millis(3);
 /// Cancels runs or tasks. Ignores unknown ids.
 pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, ids: &[Uuid]) {
     let slow = core.has(Quirk::SlowCancels);
-    for (id, place) in ids.iter().zip(0..) {
-        if slow && place > 0 {
-            core.timers.set(turn.now + CANCEL_DURATION * place, Timer::Cancel(*id));
+    for (id, index) in ids.iter().zip(0..) {
+        if slow && index > 0 {
+            core.timers.set(turn.now + CANCEL_DURATION * index, Timer::Cancel(*id));
         } else {
             cancel_one(core, turn, *id);
         }
@@ -37,7 +37,7 @@ fn cancel_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) {
     let was_ended = run.is_ended();
     let (mut ended, mut active) = (Vec::new(), Vec::new());
     for task in run.present() {
-        let key = TaskKey { run: ix, place: task.step };
+        let key = TaskKey { run: ix, index: task.step };
         if task.state == State::Ended { ended.push(key) } else { active.push(key) }
     }
     if core.has(Quirk::TwoFinalRows) {
@@ -60,7 +60,7 @@ fn cancel_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) {
 
 /// The tasks of a DAG that wait for something.
 fn waiting(core: &Core, ix: RunIx) -> Vec<TaskKey> {
-    let places = core.runs.get(ix).and_then(|run| run.dag.as_ref()).into_iter().flat_map(|dag| &dag.places);
-    let waiting = (0..).zip(places).filter(|(_, place)| place.waits != Waits::Nothing);
-    waiting.map(|(place, _)| TaskKey { run: ix, place }).collect()
+    let nodes = core.runs.get(ix).and_then(|run| run.dag.as_ref()).into_iter().flat_map(|dag| &dag.nodes);
+    let waiting = (0..).zip(nodes).filter(|(_, node)| node.waits != Waits::Nothing);
+    waiting.map(|(index, _)| TaskKey { run: ix, index }).collect()
 }

@@ -13,16 +13,16 @@ use crate::embedded::quirks::Quirk;
 const EARLY_END_DELAY: Duration = Duration::from_millis(80);
 
 /// The time between the creation and the end of a task that is skipped or cancelled when it is created. It differs by task.
-fn end_delay(place: u16) -> Duration {
-    Duration::from_millis(20) + Duration::from_micros(70) * u32::from(place)
+fn end_delay(index: u16) -> Duration {
+    Duration::from_millis(20) + Duration::from_micros(70) * u32::from(index)
 }
 
 /// The fate of a task, if it is decided.
-fn fate(run: &Run, place: u16, step: &Step, only_objects: bool) -> Option<Fate> {
+fn fate(run: &Run, index: u16, step: &Step, only_objects: bool) -> Option<Fate> {
     if !step.on_failure {
         return fate_by_parents(run, step, only_objects);
     }
-    let others: Vec<_> = run.places().filter(|(other, _)| *other != place).map(|(other, _)| run.ended(other)).collect();
+    let others: Vec<_> = run.steps().filter(|(other, _)| *other != index).map(|(other, _)| run.ended(other)).collect();
     if others.iter().flatten().any(|task| task.has_failed()) {
         return Some(Fate::Queue);
     }
@@ -37,18 +37,18 @@ pub(crate) fn unfold(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) -> Vec<Tas
     loop {
         let Some(run) = core.runs.get(ix) else { return queued };
         let Some(dag) = &run.dag else { return queued };
-        let waiting = run.places().filter(|(place, _)| dag.waits(*place) == Waits::Parents);
+        let waiting = run.steps().filter(|(index, _)| dag.waits(*index) == Waits::Parents);
         let fates: Vec<_> = waiting
-            .filter_map(|(place, step)| {
+            .filter_map(|(index, step)| {
                 let has_late_conditions = step.definition.conditions.iter().any(Condition::is_late);
-                Some((place, fate(run, place, step, only_objects)?, has_late_conditions))
+                Some((index, fate(run, index, step, only_objects)?, has_late_conditions))
             })
             .collect();
         if fates.is_empty() {
             return queued;
         }
-        for (place, fate, has_late_conditions) in fates {
-            let key = TaskKey { run: ix, place };
+        for (index, fate, has_late_conditions) in fates {
+            let key = TaskKey { run: ix, index };
             if fate == Fate::Queue && has_late_conditions {
                 waits::start(core, turn, key);
                 continue;
@@ -63,10 +63,10 @@ pub(crate) fn unfold(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) -> Vec<Tas
 
 /// Creates a task that has waited, or restarts it if it is replayed.
 pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, fate: Fate) {
-    let Some(place) = core.runs.place_mut(key) else { return };
-    place.waits = Waits::Nothing;
-    let is_new = place.created.is_none();
-    place.created.get_or_insert(stored(turn.now));
+    let Some(node) = core.runs.node_mut(key) else { return };
+    node.waits = Waits::Nothing;
+    let is_new = node.created.is_none();
+    node.created.get_or_insert(stored(turn.now));
     if !is_new {
         attempts::restart(core, key);
     }
@@ -79,7 +79,7 @@ pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, fate: F
         Fate::Skip => (TaskEventKind::Skipped, End::Skipped),
         Fate::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
     };
-    let at = if core.has(Quirk::LateCreationTimes) && is_new { turn.now + end_delay(key.place) } else { turn.now };
+    let at = if core.has(Quirk::LateCreationTimes) && is_new { turn.now + end_delay(key.index) } else { turn.now };
     core.record(key, kind, at, None, None);
     finals::settle(core, turn, key, end);
     if is_new {

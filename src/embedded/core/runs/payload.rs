@@ -26,7 +26,7 @@ pub(crate) fn action(core: &Core, key: TaskKey, cancel: bool) -> Option<Action> 
         workflow: run.version.workflow,
         version: run.version.id,
         parent: run.parent().cloned(),
-        event: run.special.as_ref().and_then(|special| special.event.clone()),
+        event: run.options.as_ref().and_then(|options| options.event.clone()),
     })
 }
 
@@ -53,7 +53,7 @@ fn payload(run: &Run, task: &Task) -> String {
         r#"{{"input":{},"triggered_by":"manual","parents":{parents},"triggers":{triggers},"user_data":null,"overrides":null{errors}}}"#,
         run.last_input()
     );
-    let from_database = run.special.as_ref().is_some_and(|special| special.from_database);
+    let from_database = run.options.as_ref().is_some_and(|options| options.from_database);
     match serde_json::from_str(&text) {
         Ok(value) if on_failure || task.retry_count > 0 || from_database => jsonb_text(&value),
         _ => text,
@@ -79,5 +79,5 @@ pub(crate) fn stored(run: &Run, task: &Task) -> Value {
 
 /// The payload of the filter that the run's event passed.
 fn filter_payload(run: &Run) -> Value {
-    run.special.as_ref().and_then(|special| special.filter_payload.clone()).unwrap_or_default()
+    run.options.as_ref().and_then(|options| options.filter_payload.clone()).unwrap_or_default()
 }

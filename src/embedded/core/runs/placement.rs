@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::queue::execution_timeout;
 use crate::embedded::core::store::{
-    At, Comparator, Core, Label, Run, Sticky, Task, TaskEventKind, TaskKey, Turn, Wanted, Worker,
+    At, Comparator, Core, DesiredLabel, Label, Run, Sticky, Task, TaskEventKind, TaskKey, Turn, Worker,
 };
 use crate::embedded::quirks::Quirk;
 
@@ -46,9 +46,9 @@ pub(crate) fn record_unassigned(core: &mut Core, turn: &Turn<'_>, action: &str) 
 /// The best of the free workers for a task. Of equally good ones, that with most free slots.
 fn worker_for(core: &Core, now: At, key: TaskKey, action: &str) -> Option<Uuid> {
     let (run, task) = core.runs.task(key)?;
-    let sticky = run.version.rules.sticky;
+    let sticky = run.version.options.sticky;
     let desired = desired_worker(run, task);
-    let of_run = run.special.as_ref().map(|special| &special.labels);
+    let of_run = run.options.as_ref().map(|options| &options.labels);
     let of_step = run.step(task).map(|step| &step.definition.labels);
     let free = free_workers(core, now, action);
     // Labels have no effect on a sticky run.
@@ -69,8 +69,8 @@ fn worker_for(core: &Core, now: At, key: TaskKey, action: &str) -> Option<Uuid> 
 /// Whether a task accepts all workers that have its action.
 fn takes_any(core: &Core, key: TaskKey) -> bool {
     let Some((run, task)) = core.runs.task(key) else { return true };
-    let of_run = run.special.as_ref().is_none_or(|special| special.labels.is_empty());
-    let bound = run.version.rules.sticky.is_some() && desired_worker(run, task).is_some();
+    let of_run = run.options.as_ref().is_none_or(|options| options.labels.is_empty());
+    let bound = run.version.options.sticky.is_some() && desired_worker(run, task).is_some();
     of_run && !bound && run.step(task).is_none_or(|step| step.definition.labels.is_empty())
 }
 
@@ -85,9 +85,9 @@ fn free_workers<'a>(core: &'a Core, now: At, action: &str) -> impl Iterator<Item
 fn desired_worker(run: &Run, task: &Task) -> Option<Uuid> {
     let parents = run.step(task).map(|step| &*step.parents).unwrap_or_default();
     if parents.is_empty() {
-        return run.special.as_ref()?.worker;
+        return run.options.as_ref()?.worker;
     }
-    parents.iter().find_map(|place| run.tasks.get(usize::from(*place))?.last_worker())
+    parents.iter().find_map(|index| run.tasks.get(usize::from(*index))?.last_worker())
 }
 
 fn most_free<'a>(workers: impl Iterator<Item = (i64, Uuid, &'a Worker)>) -> Option<Uuid> {
@@ -96,9 +96,9 @@ fn most_free<'a>(workers: impl Iterator<Item = (i64, Uuid, &'a Worker)>) -> Opti
 
 /// The requirements of a task for labels, replaced label by label by those of its run.
 fn wanted<'a>(
-    of_step: Option<&'a BTreeMap<String, Wanted>>,
-    of_run: Option<&'a BTreeMap<String, Wanted>>,
-) -> BTreeMap<&'a str, &'a Wanted> {
+    of_step: Option<&'a BTreeMap<String, DesiredLabel>>,
+    of_run: Option<&'a BTreeMap<String, DesiredLabel>>,
+) -> BTreeMap<&'a str, &'a DesiredLabel> {
     of_step
         .into_iter()
         .flatten()
@@ -108,7 +108,7 @@ fn wanted<'a>(
 }
 
 /// The weight of a worker, or `None` if it does not meet a requirement.
-fn weight(wanted: &BTreeMap<&str, &Wanted>, worker: &Worker) -> Option<i64> {
+fn weight(wanted: &BTreeMap<&str, &DesiredLabel>, worker: &Worker) -> Option<i64> {
     wanted.iter().try_fold(0, |sum, (key, wanted)| {
         let is = worker.profile.labels.get(*key).is_some_and(|label| fits(wanted, label));
         match (is, wanted.required) {
@@ -120,7 +120,7 @@ fn weight(wanted: &BTreeMap<&str, &Wanted>, worker: &Worker) -> Option<i64> {
 }
 
 /// Whether a label meets a requirement. Strings and numbers are neither equal nor different, and strings have no order.
-fn fits(wanted: &Wanted, label: &Label) -> bool {
+fn fits(wanted: &DesiredLabel, label: &Label) -> bool {
     use Comparator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
     match (label, &wanted.value, wanted.comparator) {
         (Label::Text(label), Label::Text(wanted), Equal) => label == wanted,
@@ -156,7 +156,7 @@ mod tests {
             (LessOrEqual, number(2), vec![number(1), number(2)], vec![number(3)]),
             (Greater, text("a"), vec![], vec![text("b")]),
         ] {
-            let wanted = Wanted { value, required: true, comparator, weight: 100 };
+            let wanted = DesiredLabel { value, required: true, comparator, weight: 100 };
             assert!(fitting.iter().all(|label| fits(&wanted, label)), "{wanted:?}");
             assert!(!others.iter().any(|label| fits(&wanted, label)), "{wanted:?}");
         }

@@ -61,8 +61,8 @@ fn set_timers(core: &mut Core, turn: &mut Turn<'_>, replays: &[Replay]) -> bool 
         return false;
     }
     let mut due = turn.now;
-    for (replay, place) in replays.iter().take(MAX_REPLAYS).zip(0..) {
-        if place >= IMMEDIATE_REPLAYS {
+    for (replay, index) in replays.iter().take(MAX_REPLAYS).zip(0..) {
+        if index >= IMMEDIATE_REPLAYS {
             due += REPLAY_DURATION;
         }
         core.timers.set(due, Timer::Replay(*replay));
@@ -79,7 +79,7 @@ pub(crate) fn replay_now(core: &mut Core, turn: &mut Turn<'_>, replay: Replay) {
         replay_dag(core, turn, ix, replay);
         return;
     }
-    let key = TaskKey { run: ix, place: 0 };
+    let key = TaskKey { run: ix, index: 0 };
     if run.tasks.first().is_some_and(|task| matches!(task.state, State::Ended | State::Queued { .. })) {
         record(core, turn, key);
         attempts::restart(core, key);
@@ -92,16 +92,16 @@ pub(crate) fn replay_now(core: &mut Core, turn: &mut Turn<'_>, replay: Replay) {
 /// A DAG is replayed only if all of its tasks have ended.
 fn replay_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx, replay: Replay) {
     let Some(run) = core.runs.get(ix).filter(|run| is_over(run)) else { return };
-    let places: Vec<u16> = match replay {
+    let steps: Vec<u16> = match replay {
         Replay::Run(_) => run.tasks.iter().map(|task| task.step).collect(),
-        Replay::Step(key) => with_followers(run, key.place),
+        Replay::Step(key) => with_followers(run, key.index),
     };
     // All are recorded as replayed now, including those that restart only after others.
-    for place in places {
-        let key = TaskKey { run: ix, place };
-        let Some(place) = core.runs.place_mut(key) else { continue };
-        place.waits = Waits::Parents;
-        if place.created.is_some() {
+    for index in steps {
+        let key = TaskKey { run: ix, index };
+        let Some(node) = core.runs.node_mut(key) else { continue };
+        node.waits = Waits::Parents;
+        if node.created.is_some() {
             record(core, turn, key);
         }
     }
@@ -115,17 +115,17 @@ fn record(core: &mut Core, turn: &Turn<'_>, key: TaskKey) {
 
 /// Whether all tasks have ended and no replay is about to restart one.
 fn is_over(run: &Run) -> bool {
-    let waits = run.dag.iter().flat_map(|dag| &dag.places).any(|place| place.waits != Waits::Nothing);
+    let waits = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits != Waits::Nothing);
     run.is_ended() && !waits
 }
 
 /// A step and all steps that depend on it, directly or indirectly.
-fn with_followers(run: &Run, place: u16) -> Vec<u16> {
-    let mut found = vec![place];
+fn with_followers(run: &Run, index: u16) -> Vec<u16> {
+    let mut found = vec![index];
     let mut at = 0;
     while let Some(parent) = found.get(at).copied() {
-        let next = run.places().filter(|(_, step)| step.parents.contains(&parent));
-        let next: Vec<u16> = next.map(|(place, _)| place).filter(|place| !found.contains(place)).collect();
+        let next = run.steps().filter(|(_, step)| step.parents.contains(&parent));
+        let next: Vec<u16> = next.map(|(index, _)| index).filter(|index| !found.contains(index)).collect();
         found.extend(next);
         at += 1;
     }

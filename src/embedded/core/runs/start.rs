@@ -35,7 +35,7 @@ pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, mut triggers: Vec<Trig
     let mut created = Vec::with_capacity(triggers.len());
     let mut collisions = Vec::new();
     let mut again = Vec::new();
-    for ((mut trigger, known), place) in triggers.into_iter().zip(known).zip(0..) {
+    for ((mut trigger, known), call_index) in triggers.into_iter().zip(known).zip(0..) {
         if let Some(known) = known {
             ids.push(known);
             again.push((known, trigger));
@@ -46,7 +46,7 @@ pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, mut triggers: Vec<Trig
         let version = versions::of_new_run(core, turn, &trigger.workflow);
         if let Some(version) = version.filter(|version| !is_stuck(version)) {
             match idempotency::claim(core, turn, id, &version, &mut trigger) {
-                Claim::Free => created.push(create(core, turn, id, place, version, trigger)),
+                Claim::Free => created.push(create(core, turn, id, call_index, version, trigger)),
                 Claim::Taken(existing) => collisions.push(Collision { existing, colliding: id }),
                 Claim::Unknowable => {}
             }
@@ -105,11 +105,11 @@ fn create(
     core: &mut Core,
     turn: &mut Turn<'_>,
     id: Uuid,
-    place: usize,
+    call_index: usize,
     version: Arc<Version>,
     trigger: Trigger,
 ) -> RunIx {
-    let Trigger { input, mut metadata, priority, parent, special, .. } = trigger;
+    let Trigger { input, mut metadata, priority, parent, options, .. } = trigger;
     metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
     let priority = priority.or(version.default_priority).unwrap_or(1);
     // A worker gets `null` instead of an input that is not an object.
@@ -124,11 +124,11 @@ fn create(
         id,
         ix: RunIx::default(),
         created: stored(turn.now),
-        place: u16::try_from(place).unwrap_or(u16::MAX),
+        call_index: u16::try_from(call_index).unwrap_or(u16::MAX),
         input: input.into(),
         metadata: jsonb_text(&Value::Object(metadata)).into(),
         priority: u8::try_from(priority).unwrap_or(1),
-        special,
+        options,
         tasks,
         dag: version.is_dag().then(|| Box::new(Dag::new(&version))),
         child: parent.map(|parent| Box::new(Child { parent, restarted: None })),
@@ -159,7 +159,7 @@ fn enqueue(core: &mut Core, turn: &mut Turn<'_>, run: RunIx) -> Vec<TaskKey> {
         dag::expect_early_end(core, turn, run);
         return queued;
     }
-    let key = TaskKey { run, place: 0 };
+    let key = TaskKey { run, index: 0 };
     core.record(key, TaskEventKind::Queued, turn.now, None, None);
     queue::enqueue(core, turn, key, None);
     vec![key]

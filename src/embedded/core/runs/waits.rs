@@ -11,7 +11,7 @@ use crate::embedded::quirks::Quirk;
 
 /// Starts the wait of a task, and its sleeps.
 pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
-    let Some(step) = core.runs.get(key.run).and_then(|run| run.version.steps.get(usize::from(key.place))) else {
+    let Some(step) = core.runs.get(key.run).and_then(|run| run.version.steps.get(usize::from(key.index))) else {
         return;
     };
     let sleeps = (0..).zip(&step.definition.conditions).filter_map(|(at, condition)| match &condition.on {
@@ -27,16 +27,16 @@ pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     });
     let wait = Wait { met: Vec::new(), timers: timers.collect(), data: Map::new() };
     core.waiting.insert(key);
-    if let Some(place) = core.runs.place_mut(key) {
-        place.waits = Waits::Conditions;
-        place.wait = Some(Box::new(wait));
+    if let Some(node) = core.runs.node_mut(key) {
+        node.waits = Waits::Conditions;
+        node.wait = Some(Box::new(wait));
     }
 }
 
 /// Ends the wait of a task.
 pub(crate) fn end(core: &mut Core, key: TaskKey) {
     core.waiting.remove(&key);
-    let Some(wait) = core.runs.place_mut(key).and_then(|place| place.wait.as_deref_mut()) else { return };
+    let Some(wait) = core.runs.node_mut(key).and_then(|node| node.wait.as_deref_mut()) else { return };
     for timer in std::mem::take(&mut wait.timers) {
         core.timers.clear(timer);
     }
@@ -54,9 +54,9 @@ pub(crate) fn met_by_event(core: &Core, key: TaskKey, event: &str, payload: &Val
 /// if that decides it.
 pub(crate) fn satisfy(core: &mut Core, key: TaskKey, met: &[u16], payload: Option<&Value>) -> Option<Fate> {
     let version = std::sync::Arc::clone(&core.runs.get(key.run)?.version);
-    let step = version.steps.get(usize::from(key.place))?;
-    let place = core.runs.place_mut(key).filter(|place| place.waits == Waits::Conditions)?;
-    let wait = place.wait.as_deref_mut()?;
+    let step = version.steps.get(usize::from(key.index))?;
+    let node = core.runs.node_mut(key).filter(|node| node.waits == Waits::Conditions)?;
+    let wait = node.wait.as_deref_mut()?;
     for at in met {
         let Some(condition) = step.definition.conditions.get(usize::from(*at)) else { continue };
         let data = match &condition.on {

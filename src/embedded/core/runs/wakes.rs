@@ -39,10 +39,10 @@ pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, keys: impl IntoIterat
     let deaf = core.has(Quirk::DeafWaits);
     for key in keys {
         let Some(run) = core.runs.get(key.run) else { continue };
-        let Some(step) = run.version.steps.get(usize::from(key.place)) else { continue };
-        let waits = run.dag.as_ref().map_or(Waits::Nothing, |dag| dag.waits(key.place));
+        let Some(step) = run.version.steps.get(usize::from(key.index)) else { continue };
+        let waits = run.dag.as_ref().map_or(Waits::Nothing, |dag| dag.waits(key.index));
         let stuck = || !step.on_failure && step.parents.iter().all(|parent| run.ended(*parent).is_some());
-        let is_new = run.tasks.get(usize::from(key.place)).is_some_and(|task| task.state == State::Absent);
+        let is_new = run.tasks.get(usize::from(key.index)).is_some_and(|task| task.state == State::Absent);
         let cancelled = match waits {
             Waits::Nothing => false,
             Waits::Parents => is_new && stuck(),

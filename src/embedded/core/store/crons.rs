@@ -26,7 +26,7 @@ pub(crate) struct Cron {
     pub(crate) id: Uuid,
     pub(crate) created: At,
     /// Shared with lists that are rendered outside of the core's task.
-    pub(crate) what: Arc<CronSpec>,
+    pub(crate) spec: Arc<CronSpec>,
     /// Whether it belongs to a definition. If not, it was created by REST.
     pub(crate) defined: bool,
     pub(crate) enabled: bool,
@@ -46,10 +46,10 @@ pub(crate) struct Crons {
 }
 
 impl Crons {
-    pub(crate) fn add(&mut self, id: Uuid, created: At, what: CronSpec, defined: bool, schedule: Option<CronSchedule>) {
+    pub(crate) fn add(&mut self, id: Uuid, created: At, spec: CronSpec, defined: bool, schedule: Option<CronSchedule>) {
         self.count += 1;
-        let (number, what) = (self.count, Arc::new(what));
-        let cron = Cron { id, created, what, defined, enabled: true, schedule, next: None, dropped: false, number };
+        let (number, spec) = (self.count, Arc::new(spec));
+        let cron = Cron { id, created, spec, defined, enabled: true, schedule, next: None, dropped: false, number };
         self.all.insert(id, cron);
     }
 
@@ -68,13 +68,13 @@ impl Crons {
 
     /// All crons of a workflow, including dropped ones.
     pub(crate) fn of(&self, workflow: &str) -> impl Iterator<Item = &Cron> {
-        self.all.values().filter(move |cron| cron.what.workflow == workflow)
+        self.all.values().filter(move |cron| cron.spec.workflow == workflow)
     }
 
     /// Whether there is a cron with the same workflow, name and expression.
-    pub(crate) fn has_same(&self, what: &CronSpec) -> bool {
+    pub(crate) fn has_same(&self, spec: &CronSpec) -> bool {
         self.all.values().filter(|cron| !cron.dropped).any(|cron| {
-            (&cron.what.workflow, &cron.what.name, &cron.what.text) == (&what.workflow, &what.name, &what.text)
+            (&cron.spec.workflow, &cron.spec.name, &cron.spec.text) == (&spec.workflow, &spec.name, &spec.text)
         })
     }
 

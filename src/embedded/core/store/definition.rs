@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::conditions::Condition;
-use super::labels::Wanted;
+use super::labels::DesiredLabel;
 use super::options::WorkflowOptions;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +16,7 @@ pub(crate) struct Definition {
     pub(crate) tasks: Vec<TaskDefinition>,
     /// The task that runs when another has failed.
     pub(crate) on_failure: Option<TaskDefinition>,
-    pub(crate) rules: WorkflowOptions,
+    pub(crate) options: WorkflowOptions,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -33,5 +33,5 @@ pub(crate) struct TaskDefinition {
     pub(crate) backoff_factor: Option<f32>,
     pub(crate) backoff_max_seconds: Option<i32>,
     /// Requirements and preferences for a worker.
-    pub(crate) labels: BTreeMap<String, Wanted>,
+    pub(crate) labels: BTreeMap<String, DesiredLabel>,
 }

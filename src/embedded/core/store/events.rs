@@ -10,7 +10,7 @@ use super::turn::At;
 
 /// An event as a client sends it.
 #[derive(Debug, Clone)]
-pub(crate) struct Pushed {
+pub(crate) struct PushedEvent {
     pub(crate) key: String,
     pub(crate) payload: Value,
     pub(crate) metadata: Value,

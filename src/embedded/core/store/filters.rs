@@ -16,7 +16,7 @@ pub(crate) struct EventFilter {
     /// Whether it belongs to a definition. If not, it was created by REST.
     pub(crate) defined: bool,
     /// Shared with lists that are rendered outside of the core's task.
-    pub(crate) what: Arc<Filter>,
+    pub(crate) content: Arc<Filter>,
 }
 
 /// All filters, in the order of their creation.
@@ -29,14 +29,14 @@ impl EventFilters {
     }
 
     /// Whether the workflow has another filter with the same content.
-    pub(crate) fn has_same(&self, id: Option<Uuid>, workflow: Uuid, what: &Filter) -> bool {
+    pub(crate) fn has_same(&self, id: Option<Uuid>, workflow: Uuid, content: &Filter) -> bool {
         let mut others = self.of(workflow).filter(|other| Some(other.id) != id);
-        others.any(|other| *other.what == *what)
+        others.any(|other| *other.content == *content)
     }
 
-    pub(crate) fn add(&mut self, turn: &mut Turn<'_>, workflow: Uuid, defined: bool, what: Filter) -> Uuid {
+    pub(crate) fn add(&mut self, turn: &mut Turn<'_>, workflow: Uuid, defined: bool, content: Filter) -> Uuid {
         let (id, created) = (turn.uuid(), stored(turn.now));
-        self.0.push(EventFilter { id, created, updated: created, workflow, defined, what: Arc::new(what) });
+        self.0.push(EventFilter { id, created, updated: created, workflow, defined, content: Arc::new(content) });
         id
     }
 

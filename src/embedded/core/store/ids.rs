@@ -18,7 +18,7 @@ impl RunIx {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TaskKey {
     pub(crate) run: RunIx,
-    pub(crate) place: u16,
+    pub(crate) index: u16,
 }
 
 /// An open stream, by the number that its opener chose.

@@ -9,7 +9,7 @@ pub(crate) enum Label {
 
 /// A requirement or a preference for one label of a worker.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Wanted {
+pub(crate) struct DesiredLabel {
     pub(crate) value: Label,
     pub(crate) required: bool,
     pub(crate) comparator: Comparator,

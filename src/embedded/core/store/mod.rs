@@ -30,18 +30,18 @@ pub(crate) use conditions::{Condition, ConditionAction, On, expression, is_true}
 pub(crate) use crons::{Cron, CronSpec};
 pub(crate) use definition::{Definition, TaskDefinition};
 pub(crate) use effects::{Action, Effect, EventKind, Message, Resource, RunEvent, RunResult, TaskResult};
-pub(crate) use events::{Event, Pushed};
+pub(crate) use events::{Event, PushedEvent};
 pub(crate) use fault::{Code, Collision, Collisions, Fault};
 pub(crate) use filters::EventFilter;
 pub(crate) use ids::{RunIx, StreamId, TaskKey};
 pub(crate) use keys::Holder;
-pub(crate) use labels::{Comparator, Label, Wanted};
+pub(crate) use labels::{Comparator, DesiredLabel, Label};
 pub(crate) use options::{FILTER_NAMES, Filter, Idempotency, Sticky, WorkflowOptions};
 pub(crate) use requests::{
     EventRef, ParentLink, RESERVED_METADATA, Registration, Report, ReportKind, RunOptions, Runtime, Trigger,
 };
 pub(crate) use run::{Child, Dag, Run, Wait, Waits};
-pub(crate) use schedules::{Schedule, Scheduled};
+pub(crate) use schedules::{Schedule, ScheduledRun};
 pub(crate) use state::Core;
 pub(crate) use streams::{EventStream, ResultStream, Subject};
 pub(crate) use task::{End, Final, LogLine, QueueOrder, SKIPPED, State, Task, TaskEvent, TaskEventKind};

@@ -29,8 +29,8 @@ impl Queues {
     }
 
     /// The first task after a position, or the first task of the queue.
-    pub(crate) fn after(&self, action: &str, place: Option<QueueOrder>) -> Option<(QueueOrder, TaskKey)> {
-        let start = place.map_or(Bound::Unbounded, Bound::Excluded);
+    pub(crate) fn after(&self, action: &str, position: Option<QueueOrder>) -> Option<(QueueOrder, TaskKey)> {
+        let start = position.map_or(Bound::Unbounded, Bound::Excluded);
         self.by_action.get(action)?.range((start, Bound::Unbounded)).next().map(|(order, task)| (*order, *task))
     }
 

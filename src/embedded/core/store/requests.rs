@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::labels::{Label, Wanted};
+use super::labels::{DesiredLabel, Label};
 use super::turn::At;
 
 /// The prefix of metadata keys that are reserved for the engine.
@@ -22,7 +22,7 @@ pub(crate) struct Trigger {
     pub(crate) priority: Option<i32>,
     /// For a child: the task that starts it.
     pub(crate) parent: Option<ParentLink>,
-    pub(crate) special: Option<Box<RunOptions>>,
+    pub(crate) options: Option<Box<RunOptions>>,
 }
 
 /// The parent of a child run, and the position of the child among its siblings.
@@ -42,7 +42,7 @@ pub(crate) struct RunOptions {
     pub(crate) filter_payload: Option<Value>,
     /// The desired worker.
     pub(crate) worker: Option<Uuid>,
-    pub(crate) labels: BTreeMap<String, Wanted>,
+    pub(crate) labels: BTreeMap<String, DesiredLabel>,
     /// The idempotency key.
     pub(crate) key: Option<Box<str>>,
     /// Whether its input was read from the database, so that its first attempt also gets the database's JSON text.

@@ -21,13 +21,13 @@ pub(crate) struct Run {
     pub(crate) version: Arc<Version>,
     pub(crate) created: At,
     /// Its position among the runs that one call started.
-    pub(crate) place: u16,
+    pub(crate) call_index: u16,
     /// An object or `null`, as JSON text in Go's style.
     pub(crate) input: Box<str>,
     /// An object, as JSON text in the database's style.
     pub(crate) metadata: Box<str>,
     pub(crate) priority: u8,
-    pub(crate) special: Option<Box<RunOptions>>,
+    pub(crate) options: Option<Box<RunOptions>>,
     pub(crate) tasks: Box<[Task]>,
     /// Only for a DAG.
     pub(crate) dag: Option<Box<Dag>>,
@@ -46,11 +46,11 @@ pub(crate) struct Child {
 #[derive(Debug, Clone)]
 pub(crate) struct Dag {
     /// One for each task, in the same order.
-    pub(crate) places: Box<[Place]>,
+    pub(crate) nodes: Box<[Node]>,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Node {
     pub(crate) created: Option<At>,
     /// What its task waits for before it is created, or before a replay restarts it.
     pub(crate) waits: Waits,
@@ -78,12 +78,12 @@ pub(crate) enum Waits {
 
 impl Dag {
     pub(crate) fn new(version: &Version) -> Self {
-        let place = |_: &Step| Place { created: None, waits: Waits::Parents, wait: None };
-        Self { places: version.steps.iter().map(place).collect() }
+        let node = |_: &Step| Node { created: None, waits: Waits::Parents, wait: None };
+        Self { nodes: version.steps.iter().map(node).collect() }
     }
 
-    pub(crate) fn waits(&self, place: u16) -> Waits {
-        self.places.get(usize::from(place)).map_or(Waits::Nothing, |place| place.waits)
+    pub(crate) fn waits(&self, index: u16) -> Waits {
+        self.nodes.get(usize::from(index)).map_or(Waits::Nothing, |node| node.waits)
     }
 }
 
@@ -108,7 +108,7 @@ impl Run {
 
     /// Its idempotency key.
     pub(crate) fn key(&self) -> Option<&str> {
-        self.special.as_ref()?.key.as_deref()
+        self.options.as_ref()?.key.as_deref()
     }
 
     /// The idempotency key of a task: tasks without parents have the key of their run, the others have none.
@@ -147,18 +147,18 @@ impl Run {
 
     /// When a task was created. The task of a single-task run is created with its run.
     pub(crate) fn created(&self, task: &Task) -> At {
-        let place = self.dag.as_ref().and_then(|dag| dag.places.get(usize::from(task.step)));
-        place.and_then(|place| place.created).unwrap_or(self.created)
+        let node = self.dag.as_ref().and_then(|dag| dag.nodes.get(usize::from(task.step)));
+        node.and_then(|node| node.created).unwrap_or(self.created)
     }
 
     /// The steps of its version, with their positions.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (u16, &Step)> {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (u16, &Step)> {
         (0..).zip(&self.version.steps)
     }
 
     /// A task that has ended, and that no replay is about to restart.
-    pub(crate) fn ended(&self, place: u16) -> Option<&Task> {
-        let is_over = self.dag.as_ref().is_none_or(|dag| dag.waits(place) == Waits::Nothing);
-        self.tasks.get(usize::from(place)).filter(|task| is_over && task.state == State::Ended)
+    pub(crate) fn ended(&self, index: u16) -> Option<&Task> {
+        let is_over = self.dag.as_ref().is_none_or(|dag| dag.waits(index) == Waits::Nothing);
+        self.tasks.get(usize::from(index)).filter(|task| is_over && task.state == State::Ended)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::ids::{RunIx, TaskKey};
-use super::run::{Dag, Place, Run};
+use super::run::{Dag, Node, Run};
 use super::task::{State, Task};
 use super::turn::At;
 
@@ -35,7 +35,7 @@ impl Runs {
         let ix = self.next();
         self.by_id.insert(run.id, ix);
         if run.dag.is_some() {
-            let keys = run.tasks.iter().map(|task| (task.id, TaskKey { run: ix, place: task.step }));
+            let keys = run.tasks.iter().map(|task| (task.id, TaskKey { run: ix, index: task.step }));
             self.by_task.extend(keys);
         }
         self.all.push(run);
@@ -56,8 +56,8 @@ impl Runs {
     }
 
     /// A run by its position in a snapshot.
-    pub(crate) fn at(&self, place: usize) -> Option<&Run> {
-        self.all.get(place).map(|run| &**run)
+    pub(crate) fn at(&self, index: usize) -> Option<&Run> {
+        self.all.get(index).map(|run| &**run)
     }
 
     /// The runs that were created before one, newest first.
@@ -79,15 +79,15 @@ impl Runs {
             return Some(*key).filter(|key| self.task(*key).is_some_and(|(_, task)| task.state != State::Absent));
         }
         let run = self.index(id)?;
-        Some(TaskKey { run, place: 0 }).filter(|_| self.get(run).is_some_and(|run| run.dag.is_none()))
+        Some(TaskKey { run, index: 0 }).filter(|_| self.get(run).is_some_and(|run| run.dag.is_none()))
     }
 
     pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
         self.all.get_mut(ix.0 as usize).map(Arc::make_mut)
     }
 
-    pub(crate) fn place_mut(&mut self, key: TaskKey) -> Option<&mut Place> {
-        self.dag_mut(key.run)?.places.get_mut(usize::from(key.place))
+    pub(crate) fn node_mut(&mut self, key: TaskKey) -> Option<&mut Node> {
+        self.dag_mut(key.run)?.nodes.get_mut(usize::from(key.index))
     }
 
     pub(crate) fn dag_mut(&mut self, ix: RunIx) -> Option<&mut Dag> {
@@ -96,11 +96,11 @@ impl Runs {
 
     pub(crate) fn task(&self, key: TaskKey) -> Option<(&Run, &Task)> {
         let run = self.get(key.run)?;
-        Some((run, run.tasks.get(usize::from(key.place))?))
+        Some((run, run.tasks.get(usize::from(key.index))?))
     }
 
     pub(crate) fn task_mut(&mut self, key: TaskKey) -> Option<&mut Task> {
-        self.run_mut(key.run)?.tasks.get_mut(usize::from(key.place))
+        self.run_mut(key.run)?.tasks.get_mut(usize::from(key.index))
     }
 
     /// All runs, oldest first.

@@ -11,7 +11,7 @@ use super::turn::At;
 
 /// The run that a schedule starts.
 #[derive(Debug, Clone)]
-pub(crate) struct Scheduled {
+pub(crate) struct ScheduledRun {
     pub(crate) workflow: String,
     pub(crate) input: Value,
     pub(crate) metadata: Option<Value>,
@@ -23,7 +23,7 @@ pub(crate) struct Schedule {
     pub(crate) id: Uuid,
     pub(crate) created: At,
     pub(crate) at: At,
-    pub(crate) what: Scheduled,
+    pub(crate) run: ScheduledRun,
     pub(crate) timer: TimerKey,
     /// In the order of creation.
     number: u64,
@@ -37,10 +37,10 @@ pub(crate) struct Schedules {
 }
 
 impl Schedules {
-    pub(crate) fn add(&mut self, id: Uuid, created: At, at: At, what: Scheduled, timer: TimerKey) {
+    pub(crate) fn add(&mut self, id: Uuid, created: At, at: At, run: ScheduledRun, timer: TimerKey) {
         self.count += 1;
         let number = self.count;
-        self.all.insert(id, Arc::new(Schedule { id, created, at, what, timer, number }));
+        self.all.insert(id, Arc::new(Schedule { id, created, at, run, timer, number }));
     }
 
     pub(crate) fn find(&self, id: Uuid) -> Option<&Arc<Schedule>> {
@@ -56,7 +56,7 @@ impl Schedules {
     }
 
     pub(crate) fn of(&self, workflow: &str) -> impl Iterator<Item = &Schedule> {
-        self.all.values().filter(move |schedule| schedule.what.workflow == workflow).map(|schedule| &**schedule)
+        self.all.values().filter(move |schedule| schedule.run.workflow == workflow).map(|schedule| &**schedule)
     }
 
     /// All schedules, in the order of their creation.

@@ -17,7 +17,7 @@ pub(crate) struct Version {
     pub(crate) name: Arc<str>,
     pub(crate) description: String,
     pub(crate) default_priority: Option<i32>,
-    pub(crate) rules: WorkflowOptions,
+    pub(crate) options: WorkflowOptions,
     pub(crate) created: At,
     /// A counter over the versions of all workflows.
     pub(crate) order: i64,

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::embedded::core::store::{
-    Condition, ConditionAction, Idempotency, Label, On, ParentLink, Pushed, Scheduled, State, Sticky, TaskKey, Timer,
-    Waits, expression,
+    Condition, ConditionAction, Idempotency, Label, On, ParentLink, PushedEvent, ScheduledRun, State, Sticky, TaskKey,
+    Timer, Waits, expression,
 };
 
 use crate::embedded::quirks::Quirk;
@@ -52,13 +52,13 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         if c.is_multiple_of(4) {
             tasks[usize::from(a) % 2].conditions = conditions.collect();
         }
-        bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), rules(a, b, c)).unwrap();
+        bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), options(a, b, c)).unwrap();
         return;
     }
     let backoff_factor = (b.is_multiple_of(2)).then_some(1.3);
     let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
     let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
-    bench.put_with("w", task, rules(a, b, c)).unwrap();
+    bench.put_with("w", task, options(a, b, c)).unwrap();
 }
 
 impl Play {
@@ -112,11 +112,11 @@ impl Play {
             17 => {
                 let payload = serde_json::json!({ "n": b });
                 let key = if c % 5 == 0 { "e".to_owned() } else { format!("k:{c}") };
-                let pushed = Pushed { key, payload, metadata: ().into(), priority: None, scope: None };
+                let pushed = PushedEvent { key, payload, metadata: ().into(), priority: None, scope: None };
                 bench.turn(|core, turn| core.push(turn, pushed));
             }
             18 => {
-                let what = Scheduled { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
+                let what = ScheduledRun { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
                 let at = bench.now + TimeDelta::seconds(i64::from(b) - 20);
                 let made = bench.turn(|core, turn| core.schedule(turn, &what, &[at, at])).unwrap();
                 // A schedule in the past has already started its run.
@@ -246,11 +246,11 @@ impl Play {
         let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
-            let waiting = run.dag.iter().flat_map(|dag| &dag.places).any(|place| place.waits == Waits::Conditions);
+            let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits == Waits::Conditions);
             assert_eq!(over || waiting, run.is_ended() || waiting, "it ends too early, or never: {run:?}");
-            for (place, waits) in run.dag.iter().flat_map(|dag| dag.places.iter().zip(0..)) {
-                let key = TaskKey { run: core.runs.index(run.id).unwrap(), place: waits };
-                assert_eq!(core.waiting.contains(&key), place.waits == Waits::Conditions, "{place:?}");
+            for (node, index) in run.dag.iter().flat_map(|dag| dag.nodes.iter().zip(0..)) {
+                let key = TaskKey { run: core.runs.index(run.id).unwrap(), index };
+                assert_eq!(core.waiting.contains(&key), node.waits == Waits::Conditions, "{node:?}");
             }
             for task in run.present() {
                 let key = core.runs.task_key(task.id).unwrap();
@@ -287,7 +287,7 @@ impl Play {
 }
 
 /// Options of all kinds, and often none.
-fn rules(a: u8, b: u8, c: u8) -> WorkflowOptions {
+fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
     let wish = |number: u8| number.is_multiple_of(3);
     WorkflowOptions {
         events: if wish(a) { vec!["k:*".into(), "k:1_".into()] } else { vec![] },

@@ -97,8 +97,8 @@ impl Bench {
     }
 
     /// Stores a workflow with one task.
-    fn put_with(&mut self, name: &str, task: TaskDefinition, rules: WorkflowOptions) -> Result<(), Fault> {
-        self.define(name, vec![task], None, rules).map(drop)
+    fn put_with(&mut self, name: &str, task: TaskDefinition, options: WorkflowOptions) -> Result<(), Fault> {
+        self.define(name, vec![task], None, options).map(drop)
     }
 
     fn define(
@@ -106,7 +106,7 @@ impl Bench {
         name: &str,
         tasks: Vec<TaskDefinition>,
         on_failure: Option<TaskDefinition>,
-        rules: WorkflowOptions,
+        options: WorkflowOptions,
     ) -> Result<Uuid, Fault> {
         let definition = Definition {
             name: name.into(),
@@ -116,7 +116,7 @@ impl Bench {
             input_json_schema: None,
             tasks,
             on_failure,
-            rules,
+            options,
         };
         self.turn(|core, turn| core.put_workflow(turn, definition)).map(|version| version.id)
     }
@@ -231,7 +231,7 @@ fn named(name: &str, parents: &[&str]) -> TaskDefinition {
 fn trigger(priority: Option<i32>) -> Trigger {
     let metadata = serde_json::Map::from_iter([("tag".to_owned(), "x".into())]);
     let input = serde_json::json!({"n": 1});
-    Trigger { workflow: "w".into(), input, metadata, priority, parent: None, special: None }
+    Trigger { workflow: "w".into(), input, metadata, priority, parent: None, options: None }
 }
 
 fn registration(slots: i32) -> Registration {

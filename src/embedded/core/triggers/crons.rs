@@ -20,20 +20,20 @@ pub(crate) fn define(core: &mut Core, turn: &mut Turn<'_>, workflow: &str) {
     let version = Arc::clone(&known.latest);
     let is_old = |cron: &&Cron| cron.defined && !cron.dropped;
     for id in core.crons.of(workflow).filter(is_old).map(|cron| cron.id).collect::<Vec<_>>() {
-        if !lingers(core, turn, id, &version.rules.crons) {
+        if !lingers(core, turn, id, &version.options.crons) {
             delete(core, id);
         }
     }
-    for text in &version.rules.crons {
-        let what = CronSpec {
+    for text in &version.options.crons {
+        let spec = CronSpec {
             workflow: workflow.to_owned(),
             name: String::new(),
             text: text.clone(),
-            input: version.rules.cron_input.clone(),
+            input: version.options.cron_input.clone(),
             metadata: None,
             priority: version.default_priority,
         };
-        add(core, turn, what, true, CronSchedule::of_definition(text));
+        add(core, turn, spec, true, CronSchedule::of_definition(text));
     }
 }
 
@@ -42,31 +42,31 @@ fn lingers(core: &mut Core, turn: &Turn<'_>, id: Uuid, crons: &[String]) -> bool
     let until = turn.now + NEXT_CHECK;
     let lingers = core.has(Quirk::LingeringCrons);
     let Some(cron) = core.crons.get_mut(id) else { return false };
-    cron.dropped = lingers && !crons.contains(&cron.what.text) && cron.next.is_some_and(|(at, _)| at <= until);
+    cron.dropped = lingers && !crons.contains(&cron.spec.text) && cron.next.is_some_and(|(at, _)| at <= until);
     cron.dropped
 }
 
 /// Creates a cron by REST.
-pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, what: CronSpec) -> Result<Uuid, Fault> {
-    if what.name.is_empty() {
+pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, spec: CronSpec) -> Result<Uuid, Fault> {
+    if spec.name.is_empty() {
         return Err(Fault::invalid("cron name is required"));
     }
-    if core.workflows.find(&what.workflow).is_none() {
+    if core.workflows.find(&spec.workflow).is_none() {
         return Err(Fault::invalid("workflow not found"));
     }
-    if core.crons.has_same(&what) {
+    if core.crons.has_same(&spec) {
         return Err(Fault::invalid("cron trigger with that name-expression pair already exists"));
     }
-    let schedule = CronSchedule::of_rest(&what.text);
+    let schedule = CronSchedule::of_rest(&spec.text);
     if schedule.is_none() && !core.has(Quirk::VanishingCrons) {
         return Err(Fault::invalid("Invalid cron expression"));
     }
-    Ok(add(core, turn, what, false, schedule))
+    Ok(add(core, turn, spec, false, schedule))
 }
 
-fn add(core: &mut Core, turn: &mut Turn<'_>, what: CronSpec, defined: bool, schedule: Option<CronSchedule>) -> Uuid {
+fn add(core: &mut Core, turn: &mut Turn<'_>, spec: CronSpec, defined: bool, schedule: Option<CronSchedule>) -> Uuid {
     let id = turn.uuid();
-    core.crons.add(id, stored(turn.now), what, defined, schedule);
+    core.crons.add(id, stored(turn.now), spec, defined, schedule);
     set_timer(core, turn, id);
     id
 }
@@ -124,10 +124,10 @@ pub(crate) fn fire(core: &mut Core, turn: &mut Turn<'_>, id: Uuid) {
 
 /// Starts the run that a cron starts at a time.
 pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, id: Uuid, at: At) -> Option<Uuid> {
-    let what = CronSpec::clone(&core.crons.get(id)?.what);
-    let mut metadata = object(what.metadata);
-    metadata.insert("hatchet__cron_expression".into(), what.text.into());
-    metadata.insert("hatchet__cron_name".into(), what.name.into());
+    let spec = CronSpec::clone(&core.crons.get(id)?.spec);
+    let mut metadata = object(spec.metadata);
+    metadata.insert("hatchet__cron_expression".into(), spec.text.into());
+    metadata.insert("hatchet__cron_name".into(), spec.name.into());
     metadata.insert("hatchet__cron_scheduled_at".into(), at.to_rfc3339_opts(SecondsFormat::Secs, true).into());
-    start_stored(core, turn, what.workflow, what.input.unwrap_or_default(), metadata, what.priority)
+    start_stored(core, turn, spec.workflow, spec.input.unwrap_or_default(), metadata, spec.priority)
 }

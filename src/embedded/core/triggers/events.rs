@@ -6,14 +6,14 @@ use uuid::Uuid;
 use super::{filters, pattern};
 use crate::embedded::core::runs::{start, wakes};
 use crate::embedded::core::store::{
-    At, Core, Event, EventRef, Pushed, RESERVED_METADATA, RunOptions, Trigger, Turn, stored,
+    At, Core, Event, EventRef, PushedEvent, RESERVED_METADATA, RunOptions, Trigger, Turn, stored,
 };
 
 /// The reserved metadata keys that a client may set.
 const ALLOWED_METADATA: [&str; 2] = ["hatchet__source_workflow_run_id", "hatchet__source_step_run_id"];
 
 /// Stores an event and starts its runs. Returns its id and its time.
-pub(crate) fn push(core: &mut Core, turn: &mut Turn<'_>, pushed: Pushed) -> (Uuid, At) {
+pub(crate) fn push(core: &mut Core, turn: &mut Turn<'_>, pushed: PushedEvent) -> (Uuid, At) {
     let (id, at) = (turn.uuid(), stored(turn.now));
     let event = EventRef { id, key: pushed.key.as_str().into() };
     let mut runs = Vec::new();
@@ -36,15 +36,15 @@ pub(crate) fn push(core: &mut Core, turn: &mut Turn<'_>, pushed: Pushed) -> (Uui
 }
 
 /// One run for each event trigger of a workflow that matches the event, and for each of the workflow's filters that it passes.
-fn started_by(core: &Core, event: &EventRef, pushed: &Pushed) -> Vec<(Trigger, Option<Uuid>)> {
+fn started_by(core: &Core, event: &EventRef, pushed: &PushedEvent) -> Vec<(Trigger, Option<Uuid>)> {
     let mut triggers = Vec::new();
     for (name, workflow) in core.workflows.oldest_first() {
-        let options = &workflow.latest.rules;
+        let options = &workflow.latest.options;
         for _ in options.events.iter().filter(|trigger| pattern::matches(trigger, &pushed.key)) {
             for filter in filters::passed(core, workflow.id, event, pushed) {
-                let special = RunOptions {
+                let options = RunOptions {
                     event: Some(event.clone()),
-                    filter_payload: filter.map(|filter| filter.what.payload.clone()),
+                    filter_payload: filter.map(|filter| filter.content.payload.clone()),
                     ..RunOptions::default()
                 };
                 let trigger = Trigger {
@@ -53,7 +53,7 @@ fn started_by(core: &Core, event: &EventRef, pushed: &Pushed) -> Vec<(Trigger, O
                     metadata: metadata(event, pushed),
                     priority: pushed.priority,
                     parent: None,
-                    special: Some(Box::new(special)),
+                    options: Some(Box::new(options)),
                 };
                 triggers.push((trigger, filter.map(|filter| filter.id)));
             }
@@ -62,7 +62,7 @@ fn started_by(core: &Core, event: &EventRef, pushed: &Pushed) -> Vec<(Trigger, O
     triggers
 }
 
-fn metadata(event: &EventRef, pushed: &Pushed) -> Map<String, Value> {
+fn metadata(event: &EventRef, pushed: &PushedEvent) -> Map<String, Value> {
     let mut all = pushed.metadata.as_object().cloned().unwrap_or_default();
     all.retain(|key, _| !key.starts_with(RESERVED_METADATA) || ALLOWED_METADATA.contains(&key.as_str()));
     // Each run of the event gets its own.

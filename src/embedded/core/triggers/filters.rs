@@ -6,14 +6,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::embedded::core::expression::{Names, object};
-use crate::embedded::core::store::{Core, EventFilter, EventRef, Fault, Filter, Pushed, Turn, stored};
+use crate::embedded::core::store::{Core, EventFilter, EventRef, Fault, Filter, PushedEvent, Turn, stored};
 
 /// The filters of a workflow that an event passes. `[None]` if the workflow has no filters.
 pub(crate) fn passed<'a>(
     core: &'a Core,
     workflow: Uuid,
     event: &EventRef,
-    pushed: &Pushed,
+    pushed: &PushedEvent,
 ) -> Vec<Option<&'a EventFilter>> {
     let all = || core.event_filters.of(workflow);
     if all().next().is_none() {
@@ -22,7 +22,7 @@ pub(crate) fn passed<'a>(
     let (id, key): (Value, Value) = (event.id.to_string().into(), (&*event.key).into());
     let (input, metadata) = (object(&pushed.payload), object(&pushed.metadata));
     let is_true = |filter: &&EventFilter| {
-        let payload = object(&filter.what.payload);
+        let payload = object(&filter.content.payload);
         let names = [
             ("input", &input),
             ("additional_metadata", &metadata),
@@ -30,21 +30,21 @@ pub(crate) fn passed<'a>(
             ("event_id", &id),
             ("event_key", &key),
         ];
-        filter.what.expression.as_ref().is_some_and(|expression| expression.is_true(&Names(&names)))
+        filter.content.expression.as_ref().is_some_and(|expression| expression.is_true(&Names(&names)))
     };
-    let in_scope = all().filter(|filter| pushed.scope.as_deref() == Some(&filter.what.scope));
+    let in_scope = all().filter(|filter| pushed.scope.as_deref() == Some(&filter.content.scope));
     in_scope.filter(is_true).map(Some).collect()
 }
 
 /// Replaces the filters of a workflow's definition, unless they are the same.
 pub(crate) fn define(core: &mut Core, turn: &mut Turn<'_>, workflow: Uuid, filters: &[Filter]) {
     let all = &mut core.event_filters;
-    if all.of(workflow).filter(|filter| filter.defined).map(|filter| &*filter.what).eq(filters) {
+    if all.of(workflow).filter(|filter| filter.defined).map(|filter| &*filter.content).eq(filters) {
         return;
     }
     all.remove_defined(workflow);
-    for what in filters {
-        all.add(turn, workflow, true, what.clone());
+    for content in filters {
+        all.add(turn, workflow, true, content.clone());
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn define(core: &mut Core, turn: &mut Turn<'_>, workflow: Uuid, filte
 pub(crate) fn check(core: &Core, workflow: &str, filters: &[Filter]) -> Result<(), Fault> {
     let workflow = core.workflows.find(workflow).map(|workflow| workflow.id);
     let of_rest = workflow.into_iter().flat_map(|workflow| core.event_filters.of(workflow));
-    let others: Vec<_> = of_rest.filter(|filter| !filter.defined).map(|filter| &*filter.what).collect();
+    let others: Vec<_> = of_rest.filter(|filter| !filter.defined).map(|filter| &*filter.content).collect();
     let is_duplicate = |(at, filter): (usize, &Filter)| {
         others.contains(&filter) || filters.iter().take(at).any(|other| other == filter)
     };
@@ -64,12 +64,12 @@ pub(crate) fn create<'a>(
     core: &'a mut Core,
     turn: &mut Turn<'_>,
     workflow: Uuid,
-    what: Filter,
+    content: Filter,
 ) -> Result<&'a EventFilter, Fault> {
-    if core.event_filters.has_same(None, workflow, &what) {
+    if core.event_filters.has_same(None, workflow, &content) {
         return Err(Fault::internal());
     }
-    let id = core.event_filters.add(turn, workflow, false, what);
+    let id = core.event_filters.add(turn, workflow, false, content);
     core.event_filters.find(id).ok_or_else(Fault::internal)
 }
 
@@ -80,15 +80,15 @@ pub(crate) fn update<'a>(
     id: Uuid,
     change: impl FnOnce(Filter) -> Result<Filter, Fault>,
 ) -> Option<Result<&'a EventFilter, Fault>> {
-    let EventFilter { workflow, what, .. } = core.event_filters.find(id)?;
-    let (workflow, what) = match change(Filter::clone(what)) {
-        Ok(what) => (*workflow, what),
+    let EventFilter { workflow, content, .. } = core.event_filters.find(id)?;
+    let (workflow, content) = match change(Filter::clone(content)) {
+        Ok(content) => (*workflow, content),
         Err(fault) => return Some(Err(fault)),
     };
-    if core.event_filters.has_same(Some(id), workflow, &what) {
+    if core.event_filters.has_same(Some(id), workflow, &content) {
         return Some(Err(Fault::internal()));
     }
     let filter = core.event_filters.find_mut(id)?;
-    (filter.what, filter.updated) = (Arc::new(what), stored(turn.now));
+    (filter.content, filter.updated) = (Arc::new(content), stored(turn.now));
     Some(Ok(filter))
 }

@@ -6,24 +6,24 @@ use chrono::SubsecRound as _;
 use uuid::Uuid;
 
 use super::stored::{NEXT_CHECK, object, start_stored};
-use crate::embedded::core::store::{At, Core, Fault, Schedule, Scheduled, Timer, TimerKey, Turn, stored};
+use crate::embedded::core::store::{At, Core, Fault, Schedule, ScheduledRun, Timer, TimerKey, Turn, stored};
 use crate::embedded::quirks::Quirk;
 
 /// Creates a schedule for each time, in their order.
 pub(crate) fn create(
     core: &mut Core,
     turn: &mut Turn<'_>,
-    what: &Scheduled,
+    run: &ScheduledRun,
     times: &[At],
 ) -> Result<Vec<(Uuid, At)>, Fault> {
-    if core.workflows.find(&what.workflow).is_none() {
+    if core.workflows.find(&run.workflow).is_none() {
         return Err(Fault::not_found("workflow not found"));
     }
     let mut created = Vec::with_capacity(times.len());
     for at in times {
         let (id, at) = (turn.uuid(), at.round_subsecs(3));
         let timer = set_timer(core, turn, id, at);
-        core.schedules.add(id, stored(turn.now), at, what.clone(), timer);
+        core.schedules.add(id, stored(turn.now), at, run.clone(), timer);
         created.push((id, at));
     }
     Ok(created)
@@ -62,7 +62,7 @@ pub(crate) fn delete_all_of(core: &mut Core, workflow: &str) {
 
 /// Starts the run of a schedule and deletes the schedule. The run has no reference to it.
 pub(crate) fn fire(core: &mut Core, turn: &mut Turn<'_>, id: Uuid) -> Option<Uuid> {
-    let Schedule { timer, what, .. } = Arc::unwrap_or_clone(core.schedules.remove(id)?);
+    let Schedule { timer, run, .. } = Arc::unwrap_or_clone(core.schedules.remove(id)?);
     core.timers.clear(timer);
-    start_stored(core, turn, what.workflow, what.input, object(what.metadata), what.priority)
+    start_stored(core, turn, run.workflow, run.input, object(run.metadata), run.priority)
 }

@@ -20,8 +20,8 @@ pub(crate) fn start_stored(
     metadata: Map<String, Value>,
     priority: Option<i32>,
 ) -> Option<Uuid> {
-    let special = Some(Box::new(RunOptions { from_database: true, ..RunOptions::default() }));
-    let trigger = Trigger { workflow, input, metadata, priority: priority.or(Some(1)), parent: None, special };
+    let options = Some(Box::new(RunOptions { from_database: true, ..RunOptions::default() }));
+    let trigger = Trigger { workflow, input, metadata, priority: priority.or(Some(1)), parent: None, options };
     start::start(core, turn, vec![trigger]).ok()?.first().copied()
 }
 

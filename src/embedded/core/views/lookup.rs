@@ -115,7 +115,7 @@ impl Core {
     /// Whether the trigger of a run was answered before the run is created.
     pub(crate) fn is_queued_trigger(&self, run: &Run, now: At) -> bool {
         let same_time = |other: &&Run| run.created.signed_duration_since(other.created) < SAME_TIME;
-        let is_call = |other: &&Run| other.place == 0;
+        let is_call = |other: &&Run| other.call_index == 0;
         self.has(Quirk::QueuedTriggers)
             && now.signed_duration_since(run.created) < TRIGGER_QUEUE_LAG
             && self.runs.before(run.ix).take_while(same_time).filter(is_call).nth(TRIGGER_SLOTS).is_some()
@@ -123,7 +123,7 @@ impl Core {
 
     /// Whether REST finds a run.
     pub(crate) fn is_visible(&self, run: &Run, now: At) -> bool {
-        !self.has(Quirk::RestLag) || now >= run.created + NEW_RUN_LAG + RUN_LAG_STEP * i32::from(run.place)
+        !self.has(Quirk::RestLag) || now >= run.created + NEW_RUN_LAG + RUN_LAG_STEP * i32::from(run.call_index)
     }
 
     /// A run, if REST finds it.

@@ -81,7 +81,7 @@ fn an_event_with_a_key_that_is_taken_starts_nothing() {
     let mut bench = Bench::new(Quirks::none());
     let rules = WorkflowOptions { events: vec!["k".into()], ..once(TTL) };
     bench.put_with("w", task(), rules).unwrap();
-    let pushed = || crate::embedded::core::store::Pushed {
+    let pushed = || crate::embedded::core::store::PushedEvent {
         key: "k".into(),
         payload: json!({"key": "a"}),
         metadata: json!({}),

@@ -1,15 +1,16 @@
 //! Which worker is assigned which task.
 
-use crate::embedded::core::store::{Comparator, Label, RunOptions, Sticky, Wanted};
+use crate::embedded::core::store::{Comparator, DesiredLabel, Label, RunOptions, Sticky};
 use crate::embedded::core::tests::*;
 
-fn wanted(value: &str, required: bool) -> BTreeMap<String, Wanted> {
-    let wanted = Wanted { value: Label::Text(value.into()), required, comparator: Comparator::Equal, weight: 100 };
+fn wanted(value: &str, required: bool) -> BTreeMap<String, DesiredLabel> {
+    let wanted =
+        DesiredLabel { value: Label::Text(value.into()), required, comparator: Comparator::Equal, weight: 100 };
     BTreeMap::from([("model".to_owned(), wanted)])
 }
 
-fn special(worker: Option<Uuid>, labels: BTreeMap<String, Wanted>) -> Trigger {
-    Trigger { special: Some(Box::new(RunOptions { worker, labels, ..RunOptions::default() })), ..trigger(None) }
+fn options(worker: Option<Uuid>, labels: BTreeMap<String, DesiredLabel>) -> Trigger {
+    Trigger { options: Some(Box::new(RunOptions { worker, labels, ..RunOptions::default() })), ..trigger(None) }
 }
 
 impl Bench {
@@ -40,10 +41,10 @@ fn a_sticky_run_goes_to_its_desired_worker() {
         bench.put_with("w", task(), sticky(kind)).unwrap();
         let (one, stream) = bench.worker(8);
         bench.worker(50);
-        assert_eq!(bench.go(&special(Some(one), BTreeMap::new()), 8), vec![stream; 8]);
+        assert_eq!(bench.go(&options(Some(one), BTreeMap::new()), 8), vec![stream; 8]);
         // If that one is full or gone, the kind of stickiness decides.
-        let others = bench.go(&special(Some(one), BTreeMap::new()), 1).len()
-            + bench.go(&special(Some(Uuid::nil()), BTreeMap::new()), 1).len();
+        let others = bench.go(&options(Some(one), BTreeMap::new()), 1).len()
+            + bench.go(&options(Some(Uuid::nil()), BTreeMap::new()), 1).len();
         assert_eq!(others, if kind == Sticky::Soft { 2 } else { 0 });
     }
 }
@@ -73,7 +74,7 @@ fn a_desired_worker_has_no_effect_on_a_workflow_that_is_not_sticky() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     bench.worker(8);
-    assert_eq!(bench.go(&special(Some(Uuid::nil()), BTreeMap::new()), 3).len(), 3);
+    assert_eq!(bench.go(&options(Some(Uuid::nil()), BTreeMap::new()), 3).len(), 3);
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn a_task_that_waits_for_its_worker_does_not_block_others() {
         .unwrap();
     bench.worker(8);
     let waiting =
-        bench.turn(|core, turn| core.trigger(turn, vec![special(Some(Uuid::nil()), BTreeMap::new())])).unwrap()[0];
+        bench.turn(|core, turn| core.trigger(turn, vec![options(Some(Uuid::nil()), BTreeMap::new())])).unwrap()[0];
     assert_eq!(bench.go(&trigger(None), 3).len(), 3);
     assert_eq!(bench.kinds(waiting), [("QUEUED", 0), ("REQUEUED_NO_WORKER", 0)]);
     bench.pass(seconds(6));
@@ -100,8 +101,8 @@ fn required_and_preferred_labels() {
     let (_, large) = bench.labelled(3, "large");
     assert_eq!(bench.go(&trigger(None), 4), [large, large, large, small], "the better first, until it is full");
     // The requirement of the run replaces that of the task.
-    assert_eq!(bench.go(&special(None, wanted("small", false)), 2), [small, small]);
-    assert_eq!(bench.go(&special(None, wanted("medium", true)), 2), []);
+    assert_eq!(bench.go(&options(None, wanted("small", false)), 2), [small, small]);
+    assert_eq!(bench.go(&options(None, wanted("medium", true)), 2), []);
 
     // A worker that changes its label gets the waiting task at its next heartbeat.
     let (changing, stream) = bench.labelled(2, "none");

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::embedded::core::store::{Filter, Pushed};
+use crate::embedded::core::store::{Filter, PushedEvent};
 use crate::embedded::core::tests::*;
 use crate::embedded::quirks::Quirk;
 
-fn pushed(key: &str, payload: Value) -> Pushed {
-    Pushed { key: key.into(), payload, metadata: json!({"own": "x"}), priority: None, scope: None }
+fn pushed(key: &str, payload: Value) -> PushedEvent {
+    PushedEvent { key: key.into(), payload, metadata: json!({"own": "x"}), priority: None, scope: None }
 }
 
 fn listens(events: &[&str]) -> WorkflowOptions {
@@ -19,7 +19,7 @@ fn filter(expression: &str, scope: &str, payload: Value) -> Filter {
 }
 
 impl Bench {
-    fn push(&mut self, pushed: Pushed) -> Vec<(Uuid, Option<Uuid>)> {
+    fn push(&mut self, pushed: PushedEvent) -> Vec<(Uuid, Option<Uuid>)> {
         let (id, _) = self.turn(|core, turn| core.push(turn, pushed));
         self.core.event(id, self.now).unwrap().runs.clone()
     }
@@ -46,7 +46,7 @@ fn the_run_has_the_payload_and_refers_to_its_event() {
         "own": "x", "hatchet__event_id": "lie", "hatchet__source_workflow_run_id": "kept",
         "hatchet__cron_name": "lie", "hatchet__x": "lie",
     });
-    let event = Pushed { metadata, priority: Some(3), ..pushed("k", json!({"n": 1})) };
+    let event = PushedEvent { metadata, priority: Some(3), ..pushed("k", json!({"n": 1})) };
     let (id, _) = bench.turn(|core, turn| core.push(turn, event));
     let (_, action) = bench.actions().remove(0);
     let said = action.event.unwrap();
@@ -67,7 +67,7 @@ fn the_run_has_the_payload_and_refers_to_its_event() {
     assert!(metadata["traceparent"].is_string());
     // Each run of an event has its own.
     bench.put_with("second", task(), listens(&["k"])).unwrap();
-    let sent = Pushed { metadata: json!({"traceparent": "sent"}), ..pushed("k", json!({})) };
+    let sent = PushedEvent { metadata: json!({"traceparent": "sent"}), ..pushed("k", json!({})) };
     let traces: std::collections::HashSet<_> = bench
         .push(sent)
         .into_iter()
@@ -88,7 +88,7 @@ fn every_task_of_a_dag_refers_to_its_event() {
     bench.define("w", vec![named("a", &[]), named("b", &["a"])], Some(named("f", &[])), rules).unwrap();
     bench.worker(10);
     let (id, _) =
-        bench.turn(|core, turn| core.push(turn, Pushed { scope: Some("A".into()), ..pushed("k", json!({})) }));
+        bench.turn(|core, turn| core.push(turn, PushedEvent { scope: Some("A".into()), ..pushed("k", json!({})) }));
     let run = bench.core.event(id, bench.now).unwrap().runs[0].0;
     for (name, kind) in [("a", ReportKind::Completed), ("b", ReportKind::Failed), ("f", ReportKind::Completed)] {
         let (_, action) = bench.actions().remove(0);
@@ -114,7 +114,7 @@ fn filters_of_its_scope_decide() {
     ];
     bench.put_with("w", task(), WorkflowOptions { filters, ..listens(&["k"]) }).unwrap();
     let mut count = |scope: Option<&str>, n: i32| {
-        let event = Pushed { scope: scope.map(Into::into), ..pushed("k", json!({"n": n})) };
+        let event = PushedEvent { scope: scope.map(Into::into), ..pushed("k", json!({"n": n})) };
         bench.push(event).iter().map(|(_, filter)| filter.unwrap()).collect::<std::collections::BTreeSet<_>>().len()
     };
     assert_eq!(

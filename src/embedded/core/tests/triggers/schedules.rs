@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::embedded::core::store::Scheduled;
+use crate::embedded::core::store::ScheduledRun;
 use crate::embedded::core::tests::*;
 use crate::embedded::quirks::Quirk;
 
-fn what() -> Scheduled {
-    Scheduled {
+fn what() -> ScheduledRun {
+    ScheduledRun {
         workflow: "w".into(),
         input: json!({"long": 1, "b": 2}),
         metadata: Some(json!({"k": "v"})),
