@@ -1,4 +1,4 @@
-//! What a refusal says of idempotency keys, in the form of gRPC's details.
+//! The details of a refusal because of idempotency keys.
 
 use prost::Message as _;
 use prost_types::Any;

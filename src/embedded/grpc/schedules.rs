@@ -8,7 +8,7 @@ use crate::embedded::core::store::{Fault, ScheduledRun};
 use crate::rpc::pb::{ScheduleWorkflowRequest, ScheduledWorkflow, WorkflowVersion};
 use crate::time::to_proto;
 
-/// Checks in the order and the words of the engine: the workflow first, and what is said of a parent only for its form.
+/// Checks in the order and with the error texts of the engine: the workflow first, and only the syntax of the parent's id.
 pub(super) async fn schedule(
     engine: &Engine,
     request: ScheduleWorkflowRequest,
@@ -33,7 +33,7 @@ pub(super) async fn schedule(
     if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
         return Err(Status::invalid_argument(format!("priority must be between 1 and 3, got {priority}")));
     }
-    // The check lets an empty text pass, the database does not.
+    // The engine's check accepts an empty string, its database does not.
     if !request.schedules.is_empty() && (request.input.is_empty() || request.additional_metadata.as_deref() == Some(""))
     {
         return Err(Fault::internal().into());

@@ -26,7 +26,7 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/tenants/{tenant}/workflows/crons/{cron}", get(one).patch(enable).delete(delete).post(start))
 }
 
-/// What is shown of a cron.
+/// The parts of a cron that a response shows.
 struct Row {
     tenant: Uuid,
     id: Uuid,
@@ -123,33 +123,33 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(found.render(|row| row.render()))
 }
 
-/// A cron that is not there the server cannot cope with.
-async fn find(asked: &OfOne) -> Result<(Uuid, Row), Refusal> {
-    asked
+/// For an unknown cron, the server returns 500.
+async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
+    request
         .find("cron workflow", Refusal::INTERNAL, |core, id, _| core.find_cron(id).map(|found| Row::new(core, found)))
         .await
 }
 
-async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1.render()))
+async fn one(request: OfOne) -> Answer {
+    Ok(answer(&find(&request).await?.1.render()))
 }
 
-async fn enable(asked: OfOne, bytes: Bytes) -> Answer {
-    let (cron, _) = find(&asked).await?;
+async fn enable(request: OfOne, bytes: Bytes) -> Answer {
+    let (cron, _) = find(&request).await?;
     if let Some(enabled) = body(&bytes)?.get("enabled").and_then(Value::as_bool) {
-        asked.engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
+        request.engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn delete(asked: OfOne) -> Answer {
-    let (cron, _) = find(&asked).await?;
-    asked.engine.core.call(move |core, _| core.delete_cron(cron)).await?;
+async fn delete(request: OfOne) -> Answer {
+    let (cron, _) = find(&request).await?;
+    request.engine.core.call(move |core, _| core.delete_cron(cron)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(asked: OfOne) -> Answer {
-    let (cron, _) = find(&asked).await?;
-    let run = asked.engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
+async fn start(request: OfOne) -> Answer {
+    let (cron, _) = find(&request).await?;
+    let run = request.engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
     Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }

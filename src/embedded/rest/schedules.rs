@@ -35,7 +35,7 @@ pub(super) fn routes() -> Router<Engine> {
         )
 }
 
-/// What is shown of a schedule.
+/// The parts of a schedule that a response shows.
 struct Row {
     tenant: Uuid,
     schedule: Arc<Schedule>,
@@ -68,7 +68,7 @@ impl Row {
     }
 }
 
-/// The time in a body, or nothing if there is none.
+/// The time in a body, if it has one.
 fn time(body: &Value) -> Result<Option<At>, Refusal> {
     let Some(text) = given(body, "triggerAt") else { return Ok(None) };
     let text = text.as_str().unwrap_or_default();
@@ -79,7 +79,7 @@ fn time(body: &Value) -> Result<Option<At>, Refusal> {
         )
     };
     let at = text.parse::<chrono::DateTime<chrono::FixedOffset>>();
-    // Of whatever zone it is, the server keeps the digits.
+    // The server ignores the time zone.
     at.ok().map(|at| at.naive_local().and_utc()).filter(crate::time::is_sane).map(Some).ok_or_else(problem)
 }
 
@@ -122,7 +122,7 @@ fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
     let workflow = query.ids("workflowId")?.first().copied();
-    // Compared with the schedule's own id, and so of no use.
+    // The server compares it with the schedule's own id, so it has no effect.
     let parent = query.ids("parentWorkflowRunId")?.first().copied();
     let statuses: Vec<_> = query.all("statuses").map(str::to_owned).collect();
     let by_creation = query.first("orderByField") == Some("createdAt");
@@ -152,23 +152,23 @@ fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a 
     all
 }
 
-/// The tenant, the id, and whether there is such a schedule: in the server's order.
-async fn find(asked: &OfOne) -> Result<(Uuid, Row), Refusal> {
-    asked
+/// Checks in the server's order: the tenant, the id, the schedule.
+async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
+    request
         .find("scheduled workflow run", NOT_FOUND, |core, id, _| {
             core.find_schedule(id).map(|found| Row::new(core, found))
         })
         .await
 }
 
-async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1.render()))
+async fn one(request: OfOne) -> Answer {
+    Ok(answer(&find(&request).await?.1.render()))
 }
 
-async fn reschedule(asked: OfOne, bytes: Bytes) -> Answer {
-    let (schedule, _) = find(&asked).await?;
+async fn reschedule(request: OfOne, bytes: Bytes) -> Answer {
+    let (schedule, _) = find(&request).await?;
     let at = time(&body(&bytes)?)?.ok_or(Refusal::INTERNAL)?;
-    let moved = asked
+    let moved = request
         .engine
         .core
         .call(move |core, turn| {
@@ -179,15 +179,15 @@ async fn reschedule(asked: OfOne, bytes: Bytes) -> Answer {
     Ok(answer(&moved.ok_or(NOT_FOUND)?.render()))
 }
 
-async fn delete(asked: OfOne) -> Answer {
-    let (schedule, _) = find(&asked).await?;
-    asked.engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
+async fn delete(request: OfOne) -> Answer {
+    let (schedule, _) = find(&request).await?;
+    request.engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(asked: OfOne) -> Answer {
-    let (schedule, _) = find(&asked).await?;
-    let run = asked.engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
+async fn start(request: OfOne) -> Answer {
+    let (schedule, _) = find(&request).await?;
+    let run = request.engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
     Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }
 

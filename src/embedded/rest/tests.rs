@@ -1,4 +1,4 @@
-//! The routes without a client: how a body comes, part by part.
+//! The routes without a client: bodies are sent in parts.
 
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +18,7 @@ fn router(engine: &Engine) -> Router {
     super::router(handle, TENANT, "token".into(), faults)
 }
 
-/// The status of an answer, and the parts of its body.
+/// The status of a response, and the parts of its body.
 async fn get(engine: &Engine, path: &str) -> (u16, Vec<Vec<u8>>) {
     let request = Request::get(format!("/api/v1/{path}")).header("authorization", "Bearer token");
     let answer = router(engine).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();

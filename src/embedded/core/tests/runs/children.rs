@@ -148,8 +148,8 @@ fn a_cancelled_parent_leaves_its_children_alone() {
     let kid = bench.child(id, Some(0), None);
     bench.effects();
     bench.turn(|core, turn| core.cancel(turn, &[id]));
-    let told: Vec<_> = bench.actions().into_iter().map(|(_, action)| (action.task, action.cancel)).collect();
-    assert_eq!((told, bench.rest(kid)), (vec![(id, true)], RestStatus::Running));
+    let sent: Vec<_> = bench.actions().into_iter().map(|(_, action)| (action.task, action.cancel)).collect();
+    assert_eq!((sent, bench.rest(kid)), (vec![(id, true)], RestStatus::Running));
 }
 
 #[test]
@@ -166,8 +166,8 @@ fn so_does_a_parent_that_ends_or_restarts() {
         bench.effects();
         bench.report(id, kind, 0, "{}");
         bench.pass_with_heartbeats(worker, seconds(10));
-        let told: Vec<_> = bench.actions().into_iter().map(|(_, action)| action.task).collect();
-        assert_eq!((bench.rest(id), told), (end, vec![id; usize::try_from(retries).unwrap()]), "{kind:?} {retries}");
+        let sent: Vec<_> = bench.actions().into_iter().map(|(_, action)| action.task).collect();
+        assert_eq!((bench.rest(id), sent), (end, vec![id; usize::try_from(retries).unwrap()]), "{kind:?} {retries}");
         assert_eq!((bench.rest(kid), bench.task(kid).retry_count), (RestStatus::Running, 0), "{kind:?} {retries}");
     }
 }

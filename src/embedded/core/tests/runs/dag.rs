@@ -166,9 +166,9 @@ fn a_cancel_reaches_all_tasks_and_completed_ones_only_as_a_quirk() {
         complete(&mut bench, run, "a", "{}");
         bench.effects();
         bench.turn(|core, turn| core.cancel(turn, &[run]));
-        let told: Vec<_> =
+        let sent: Vec<_> =
             bench.actions().into_iter().map(|(_, action)| (action.cancel, action.readable_id.to_string())).collect();
-        assert_eq!(told, [(true, "b".to_owned()), (true, "c".to_owned())]);
+        assert_eq!(sent, [(true, "b".to_owned()), (true, "c".to_owned())]);
         assert_eq!(bench.tasks(run), [("a", Completed), ("b", Cancelled), ("c", Cancelled), ("d", Cancelled)]);
         assert_eq!(bench.run(run).rest_status(), Cancelled);
         bench.of(run, "a").finals.len()
@@ -192,10 +192,10 @@ fn creations_of_tasks_and_one_end_are_announced() {
     bench.turn(|core, turn| core.watch_run(turn, stream, run));
     bench.effects();
     fail(&mut bench, run, "a");
-    let told: Vec<_> =
+    let sent: Vec<_> =
         bench.events().into_iter().map(|event| (event.resource != Resource::Run, event.kind, event.hangup)).collect();
     let made = (true, EventKind::Started, false);
-    assert_eq!(told, [(true, EventKind::Failed, false), made, made, made, (false, EventKind::Failed, true)]);
+    assert_eq!(sent, [(true, EventKind::Failed, false), made, made, made, (false, EventKind::Failed, true)]);
 }
 
 #[test]
@@ -204,8 +204,8 @@ fn an_early_end_is_announced_as_a_quirk() {
     let stream = bench.stream();
     bench.turn(|core, _| core.watch_tag(stream, "tag", "x"));
     bench.pass_with_heartbeats(worker, seconds(1));
-    let told = bench.events();
-    assert_eq!((told[0].resource, told[0].kind, told[0].hangup), (Resource::Run, EventKind::Completed, true));
+    let sent = bench.events();
+    assert_eq!((sent[0].resource, sent[0].kind, sent[0].hangup), (Resource::Run, EventKind::Completed, true));
     assert_eq!(bench.run(run).rest_status(), Running);
 }
 

@@ -83,8 +83,8 @@ fn an_execution_timeout_cancels_at_the_worker_and_is_retried() {
     let id = bench.started(TaskDefinition { timeout: "2s".into(), retries: 1, ..task() });
     bench.actions();
     bench.pass_with_heartbeats(worker, seconds(2));
-    let told: Vec<_> = bench.actions().into_iter().map(|(_, action)| (action.cancel, action.retry_count)).collect();
-    assert_eq!(told, [(true, 0), (false, 1)]);
+    let sent: Vec<_> = bench.actions().into_iter().map(|(_, action)| (action.cancel, action.retry_count)).collect();
+    assert_eq!(sent, [(true, 0), (false, 1)]);
     bench.pass_with_heartbeats(worker, seconds(2));
     assert_eq!(bench.text(id, TaskEventKind::TimedOut), "Task exceeded timeout of 2s");
     assert_eq!(bench.task(id).grpc_view(bench.now).error, Some("Task exceeded timeout of 2s"));

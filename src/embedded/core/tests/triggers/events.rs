@@ -49,8 +49,8 @@ fn the_run_has_the_payload_and_refers_to_its_event() {
     let event = PushedEvent { metadata, priority: Some(3), ..pushed("k", json!({"n": 1})) };
     let (id, _) = bench.turn(|core, turn| core.push(turn, event));
     let (_, action) = bench.actions().remove(0);
-    let said = action.event.unwrap();
-    assert_eq!((said.id, &*said.key, action.priority), (id, "k", 3));
+    let sent = action.event.unwrap();
+    assert_eq!((sent.id, &*sent.key, action.priority), (id, "k", 3));
     assert!(action.payload.starts_with(r#"{"input":{"n":1},"triggered_by":"manual""#), "{}", action.payload);
     assert!(action.payload.contains(r#""triggers":{"filter_payload":null}"#), "{}", action.payload);
     let metadata: Value = serde_json::from_str(&action.metadata).unwrap();
@@ -92,8 +92,8 @@ fn every_task_of_a_dag_refers_to_its_event() {
     let run = bench.core.event(id, bench.now).unwrap().runs[0].0;
     for (name, kind) in [("a", ReportKind::Completed), ("b", ReportKind::Failed), ("f", ReportKind::Completed)] {
         let (_, action) = bench.actions().remove(0);
-        let said = action.event.unwrap();
-        assert_eq!((&*action.readable_id, said.id, &*said.key), (name, id, "k"));
+        let sent = action.event.unwrap();
+        assert_eq!((&*action.readable_id, sent.id, &*sent.key), (name, id, "k"));
         let payload: Value = serde_json::from_str(&action.payload).unwrap();
         assert_eq!(payload["triggers"], json!({"filter_payload": {"q": 1}}), "{name}");
         assert!(action.metadata.contains(&id.to_string()), "{name}");
