@@ -22,8 +22,8 @@ pub(crate) fn create(
     let mut created = Vec::with_capacity(times.len());
     for at in times {
         let (id, at) = (turn.uuid(), at.round_subsecs(3));
-        let timer = set_timer(core, turn, id, at);
-        core.schedules.add(id, stored(turn.now), at, run.clone(), timer);
+        let start = set_timer(core, turn, id, at);
+        core.schedules.add(id, stored(turn.now), at, run.clone(), start);
         created.push((id, at));
     }
     Ok(created)
