@@ -83,6 +83,7 @@ const ORDERS: &[(&[&str], &[&str])] = &[
             "state",
         ],
     ),
+    (&["embedded", "core", "streams"], &["results", "events"]),
     (&["embedded", "core", "definitions"], &["problems", "graph", "options", "check", "versions"]),
     (
         &["embedded", "core", "runs"],
@@ -112,6 +113,7 @@ const ORDERS: &[(&[&str], &[&str])] = &[
     (&["embedded", "core", "triggers"], &["pattern", "filters", "events", "stored", "schedules", "crons"]),
     (&["embedded", "core", "workers"], &["sessions", "registration", "logs", "refresh", "reports"]),
     (&["embedded", "core", "views"], &["status", "grpc", "rest", "lookup", "events", "selection"]),
+    (&["embedded", "core", "engine"], &["turns", "streams", "definitions", "triggers", "workers", "commands"]),
 ];
 
 /// The crates that only some modules may name.

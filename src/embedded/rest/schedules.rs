@@ -235,7 +235,7 @@ async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
         .await?;
     let ids = |updates: Vec<(Uuid, At)>| updates.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     Ok(answer(&json!({
-        "updatedIds": texts(&ids(moved)), "errors": errors(&ids(missing), "ScheduledRun workflow not found."),
+        "updatedIds": texts(&ids(moved)), "errors": errors(&ids(missing), "Scheduled workflow not found."),
     })))
 }
 
