@@ -43,7 +43,7 @@ fn cancel_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) {
     if core.has(Quirk::TwoFinalRows) {
         for key in ended {
             core.record(key, TaskEventKind::Cancelled, turn.now, None, None);
-            finals::settle(core, turn, key, End::Cancelled);
+            finals::end(core, turn, key, End::Cancelled);
             finals::shuffle(core, turn, key);
         }
     }

@@ -81,7 +81,7 @@ pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, fate: F
     };
     let at = if core.has(Quirk::LateCreationTimes) && is_new { turn.now + end_delay(key.index) } else { turn.now };
     core.record(key, kind, at, None, None);
-    finals::settle(core, turn, key, end);
+    finals::end(core, turn, key, end);
     if is_new {
         announce::creation(core, key);
     }

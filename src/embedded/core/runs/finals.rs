@@ -4,7 +4,7 @@ use super::idempotency;
 use crate::embedded::core::store::{Core, End, Final, Run, State, TaskKey, Turn};
 
 /// Ends a task.
-pub(crate) fn settle(core: &mut Core, turn: &Turn<'_>, key: TaskKey, end: End) {
+pub(crate) fn end(core: &mut Core, turn: &Turn<'_>, key: TaskKey, end: End) {
     if let Some(task) = core.runs.task_mut(key) {
         task.state = State::Ended;
     }

@@ -56,7 +56,7 @@ pub(crate) fn release(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> Opt
 
 /// Ends a task, and with it perhaps its run.
 pub(crate) fn end(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, end: End) {
-    finals::settle(core, turn, key, end);
+    finals::end(core, turn, key, end);
     follow(core, turn, key.run);
     announce::if_ended(core, turn, key.run);
 }
