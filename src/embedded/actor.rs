@@ -19,14 +19,14 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::core::Core;
-use super::core::types::{Code, Effect, Fault, Message, StreamId, Turn};
+use super::core::store::{Code, Effect, Fault, Message, StreamId, Turn};
 use super::failure::Failure;
 use crate::time::{Clock, at};
 
 /// The maximum number of commands in one round.
-const ROUND: usize = 64;
-/// Messages that a slow reader may be behind; one more, and its stream ends.
-const BEHIND: usize = 65_536;
+const MAX_COMMANDS_PER_ROUND: usize = 64;
+/// The maximum number of unread messages of a stream. With one more, the stream ends.
+const MAX_UNREAD_MESSAGES: usize = 65_536;
 
 type Do = Box<dyn FnOnce(&mut Core, &mut Turn<'_>) + Send>;
 type Sink = mpsc::Sender<Result<Message, Fault>>;
@@ -38,13 +38,13 @@ enum Command {
     Open(StreamId, Sink, Do),
 }
 
-/// The way to the core. Cheap to clone.
+/// A handle to the core. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    /// Whoever sends a command waits for its answer, so there are no more of them than callers. With a bound, callers that
-    /// are not polled could hold all the room there is.
+    /// Each caller waits for the result of its command, so there are no more commands than callers. With a bound, callers that are
+    /// not polled could fill the channel.
     commands: mpsc::UnboundedSender<Command>,
-    /// As many as there are streams at the most, so it needs no bound of its own.
+    /// At most one message for each stream, so it needs no bound.
     closed: mpsc::UnboundedSender<StreamId>,
     streams: Arc<AtomicU64>,
     failure: Failure,
@@ -105,7 +105,7 @@ impl Handle {
         self.send(kind(run), answered).await
     }
 
-    /// Opens a stream, with a command that makes the core know it.
+    /// Opens a stream, with a command that registers it with the core.
     ///
     /// Panics if the core has panicked, in this command or before.
     pub(crate) async fn open(
@@ -113,10 +113,10 @@ impl Handle {
         command: impl FnOnce(&mut Core, &mut Turn<'_>, StreamId) -> Result<(), Fault> + Send + 'static,
     ) -> Result<Messages, Fault> {
         let id = StreamId(self.streams.fetch_add(1, Relaxed));
-        let (sink, messages) = mpsc::channel(BEHIND);
+        let (sink, messages) = mpsc::channel(MAX_UNREAD_MESSAGES);
         let (answer, answered) = oneshot::channel();
         let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn, id))));
-        // From here on, going away closes it.
+        // From here on, dropping this future closes the stream.
         let guard = Guard { id, closed: self.closed.clone() };
         self.send(Command::Open(id, sink, run), answered).await??;
         Ok(Messages { messages, guard })
@@ -159,7 +159,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Nobody is there to be told when the engine has stopped.
+        // There is no receiver if the engine has stopped.
         let _ = self.closed.send(self.id);
     }
 }
@@ -190,20 +190,20 @@ impl Actor {
         closing: &mut mpsc::UnboundedReceiver<StreamId>,
         stop: &CancellationToken,
     ) {
-        let mut round = Vec::with_capacity(ROUND);
+        let mut round = Vec::with_capacity(MAX_COMMANDS_PER_ROUND);
         loop {
             let timer = self.core.next_timer().map(|at| self.clock.instant(at));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                // A stream that is gone must be gone before the next command counts on it.
+                // A closed stream must be removed before the next command uses it.
                 Some(stream) = closing.recv() => {
                     self.clock.wake_idle();
                     self.sinks.remove(&stream);
                     self.turn(|core, turn| core.close_stream(turn, stream));
                 }
                 // Before the timers: each command also runs the due timers, and a core that is behind still answers.
-                count = inbox.recv_many(&mut round, ROUND) => {
+                count = inbox.recv_many(&mut round, MAX_COMMANDS_PER_ROUND) => {
                     if count == 0 {
                         break;
                     }
@@ -284,7 +284,7 @@ impl Actor {
     }
 }
 
-/// `SplitMix64`, twice a number: ids that are as good as random and the same for the same seed.
+/// `SplitMix64`, two outputs for each number: ids that look random and are the same for the same seed.
 struct Random(u64);
 
 impl Random {
@@ -298,7 +298,7 @@ impl Random {
     }
 }
 
-/// Makes numbers that count up look random.
+/// The output function of `SplitMix64`: consecutive numbers become pseudo-random ones.
 pub(super) fn mixed(number: u64) -> u64 {
     let mut mixed = number;
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -343,7 +343,7 @@ mod tests {
         let now = Clock::Machine.now();
         let mut turn = Turn { now, random: &mut || random.next(), round: 0 };
         let made: Vec<_> = (0..1_000_000).map(|_| turn.uuid()).collect();
-        // Nor does their order tell anything: about half of them are less than the one before.
+        // Their order reveals nothing: about half of them are less than the one before.
         let less = made.windows(2).filter(|pair| pair[1] < pair[0]).count();
         assert!((499_000..501_000).contains(&less), "{less}");
         let ids: HashSet<_> = made.into_iter().collect();

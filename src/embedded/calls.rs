@@ -1,4 +1,4 @@
-//! What can be asked of the engine, by name: for who wants a call to go wrong.
+//! The names of all calls, for fault injection.
 
 /// The methods of gRPC, as in the contract.
 pub(super) const GRPC: &[&str] = &[
@@ -39,7 +39,7 @@ pub(super) const GRPC: &[&str] = &[
     "UpsertWorkerLabels",
 ];
 
-/// Those of them that answer with a stream.
+/// The methods that return a stream.
 pub(super) const STREAMS: [&str; 6] = [
     "Listen",
     "ListenV2",
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::embedded::Engine;
 
-    /// The calls in the source of a file: after each `.route(` its path, and then what answers to which method. Operations that
+    /// The calls in the source of a file: after each `.route(` its path, and then the handlers of its methods. Operations that
     /// are always refused have their paths in tables, and need no faults.
     fn routes(text: &str) -> Vec<String> {
         let mut found = Vec::new();
@@ -150,7 +150,7 @@ mod tests {
             }
             let method: Method = method.parse().unwrap();
             let (status, body) = engine.client().raw_rest(method, &target, None).await.unwrap();
-            // What is not served is 501, or 403 with nothing to say.
+            // An operation that is not served is 501, or 403 without a message.
             assert!(status != 501 && !(status == 403 && body == "null"), "{call}: {status}");
         }
         engine.shutdown().await;

@@ -59,7 +59,7 @@ impl hyper::body::Body for UntilCut {
 
 fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    // A status with a plain text can always be converted to headers.
+    // A status with a plain message can always be converted to headers.
     let _ = cut().add_header(&mut trailers);
     trailers
 }

@@ -1,4 +1,4 @@
-//! The engine as its user holds it.
+//! The public handle to the engine, and its builder.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,7 @@ use crate::runtime::{self, Needs};
 use crate::time::Clock;
 use crate::transport::Wire;
 
-/// The tenant that a fresh Hatchet has, too.
+/// The default tenant of a new Hatchet server.
 pub(super) const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
 
 /// An engine in process. Dropping it stops it: its clients then get [`Unavailable`](crate::ErrorKind::Unavailable).
@@ -46,7 +46,7 @@ pub struct Engine {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// An engine that is being set up.
+/// A builder for an [`Engine`].
 #[derive(Debug, Clone, Default)]
 #[must_use = "nothing happens before `start`"]
 pub struct EngineBuilder {
@@ -59,36 +59,35 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Makes it misbehave as the real engine does; by default it does not.
+    /// Enables defects of the real engine. By default there are none.
     pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
         self.quirks = quirks.into();
         self
     }
 
-    /// Makes its ids, its token and its chances the same each time; by default they are not. Who knows the seed, or an id,
-    /// then also knows the token.
+    /// Makes ids, the token and random decisions reproducible. The token can then be computed from the seed, or from any id.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// What its clients are set up with, such as a namespace. Addresses, tenant, token and TLS are the engine's.
+    /// The configuration of its clients, such as a namespace. Addresses, tenant, token and TLS are those of the engine.
     pub fn client_config(mut self, config: ConfigBuilder) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// Lets programs in other processes use it too, on 127.0.0.1 at these ports for gRPC and REST; 0 takes a free one.
+    /// Listens on 127.0.0.1 at these ports for gRPC and REST, for programs in other processes. 0 selects a free port.
     ///
-    /// What a client may use is bounded, since a program that hangs must not take the engine along:
+    /// The resources of clients are limited, so that a program that hangs cannot block the engine:
     ///
-    /// | of | at most |
+    /// | resource | limit |
     /// |---|---|
     /// | a listener | 1000 connections; others wait |
     /// | a connection of gRPC | 10 000 calls and streams at once; others wait |
     /// | the first request of a connection, and the headers of each request of REST | 30 seconds |
     /// | a connection of gRPC without a call or a stream | 5 minutes |
-    /// | a client that answers no ping of HTTP/2 (one after 30 idle seconds), or that reads nothing | 20 seconds, 60 seconds |
+    /// | a client that does not answer an HTTP/2 ping (sent after 30 idle seconds), or that reads nothing | 20 seconds, 60 seconds |
     /// | the next part of a body | 30 seconds |
     /// | a message of gRPC, a body of REST | 4 MiB, 16 MiB; read only from those with the right token |
     /// | a page of REST | 10 000 rows |
@@ -124,7 +123,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Starts it.
+    /// Starts the engine.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000.
@@ -180,14 +179,14 @@ fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
     }
 }
 
-/// A client that calls the services directly: no socket, no HTTP.
+/// A client that calls the services directly, without sockets and HTTP.
 fn connect(config: Config, services: &Services, router: &axum::Router, clock: Clock) -> Result<Client> {
     let grpc = Wire::new(services.clone().map_err(|never| match never {}));
     let rest = Wire::new(rest_service(router).map_err(|never| match never {}));
     Client::over(config, grpc, rest, clock)
 }
 
-/// The routes as a service like that of gRPC.
+/// The routes as a service of the same type as gRPC's.
 fn rest_service(router: &axum::Router) -> impl listen::Handler {
     let router = router.clone();
     tower::service_fn(move |request: http::Request<Body>| {
@@ -197,44 +196,45 @@ fn rest_service(router: &axum::Router) -> impl listen::Handler {
 }
 
 impl Engine {
-    /// Starts an engine as it should be: without quirks, without sockets.
+    /// Starts an engine without quirks and without sockets.
     ///
     /// # Errors
-    /// None that is expected.
+    /// None is expected.
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }
 
-    /// Sets one up.
+    /// Returns a builder.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// A client of this engine. All that this returns are one client.
+    /// A client of this engine. Each call returns a clone of the same client.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// A client of its own, with another namespace or other limits. Addresses, tenant, token and TLS are the engine's.
+    /// A separate client with another configuration, such as a namespace or limits. Addresses, tenant, token and TLS are those of the
+    /// engine.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) for a configuration that is wrong.
+    /// [`Config`](crate::ErrorKind::Config) for an invalid configuration.
     pub fn client_with(&self, config: ConfigBuilder) -> Result<Client> {
         let config = config.embedded(&TENANT.to_string(), self.token.to_string())?;
         connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 
-    /// The tenant that everything belongs to.
+    /// The tenant of this engine.
     pub fn tenant(&self) -> TenantId {
         TENANT.into()
     }
 
-    /// Where it listens, for gRPC and for REST, if it does.
+    /// The addresses for gRPC and REST, if the engine listens.
     pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.addresses
     }
 
-    /// What to export so that any Hatchet SDK in another process uses this engine; nothing if it does not listen.
+    /// Environment variables with which any Hatchet SDK in another process uses this engine. Empty if the engine does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let Some((grpc, rest)) = self.addresses else { return Vec::new() };
         vec![
@@ -246,13 +246,13 @@ impl Engine {
         ]
     }
 
-    /// The accidents that are to happen: none, until a test wants some.
+    /// The faults that a test injects. Initially there are none.
     pub fn faults(&self) -> &Faults {
         self.services.faults()
     }
 
-    /// Its time. It begins with the machine's, and goes on with Tokio's: after `tokio::time::advance`, a test that makes
-    /// windows or schedules must count from here and not from the machine's clock.
+    /// The time of the engine's clock, which follows Tokio's clock. After `tokio::time::advance`, use this time instead of the
+    /// machine's for windows and schedules.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.handle.clock.now()
     }
@@ -262,7 +262,7 @@ impl Engine {
         &self.handle
     }
 
-    /// How many runs it keeps.
+    /// The number of runs in the engine.
     ///
     /// # Panics
     /// If the engine has panicked before.
@@ -270,9 +270,8 @@ impl Engine {
         self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)
     }
 
-    /// Stops it: ends all streams as the real engine does when it shuts down, and waits for its tasks and for the connections
-    /// of other processes. Those have the [grace period](EngineBuilder::shutdown_grace_period) to end, whatever their peers do,
-    /// and are dropped then.
+    /// Stops the engine: ends all streams as the real engine does, and waits for its tasks and for the connections of other
+    /// processes. Connections that have not ended within the [grace period](EngineBuilder::shutdown_grace_period) are dropped.
     ///
     /// # Panics
     /// If the engine has panicked before.
@@ -296,7 +295,7 @@ impl fmt::Debug for Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop.cancel();
-        // A test that met a panic of the engine must not pass, even if it asks the engine nothing more.
+        // A test must not pass if the engine panicked, even if it makes no further call.
         if !std::thread::panicking() {
             self.handle.failure().resume();
         }

@@ -240,8 +240,8 @@ mod tests {
         faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
         let next = |method: &str| faults.next(|| method.to_owned());
         assert_eq!(next("Register"), None);
-        let told: Vec<_> = std::iter::from_fn(|| next("Push")).collect();
-        assert_eq!(told, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseAnswer]);
+        let taken: Vec<_> = std::iter::from_fn(|| next("Push")).collect();
+        assert_eq!(taken, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseAnswer]);
         assert_eq!(faults.planned(), 0);
         faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
         faults.clear();

@@ -1,4 +1,4 @@
-//! An engine in process: the same services, the same answers, no server.
+//! An engine in the same process: the services and the responses of a real engine, without a server.
 //!
 //! For tests, examples and development. It keeps everything in memory and nothing on disk. Time is Tokio's: under a paused
 //! clock, hours pass in milliseconds. [`Engine::now`] returns the engine's time, which starts at [a chosen date](EngineBuilder::now)
@@ -24,7 +24,7 @@
 //! ```
 //!
 //! # Panics of the engine
-//! A panic of the engine is a defect of it, and fails the test in which it happens: the call panics with the same message, and so
+//! A panic of the engine is a bug in it, and fails the test in which it happens: the call panics with the same message, and so
 //! do all later calls and [`Engine::shutdown`]. Open streams end with an error that contains the message. Programs in other
 //! processes get the message in each response (gRPC `INTERNAL`, REST 500).
 
@@ -43,7 +43,7 @@ mod quirks;
 mod rest;
 mod token;
 
-/// The version of the engine whose behaviour is modelled.
+/// The version of the real engine whose behaviour is reproduced.
 const VERSION: &str = "v0.104.7";
 
 pub use engine::{Engine, EngineBuilder};

@@ -1,102 +1,100 @@
-//! The real engine's defects, by name, so that tests can meet them on purpose.
+//! The real engine's defects, by name, so that tests can enable them.
 //!
-//! What is contract (statuses, codes, texts, the order of messages, where a value is found) is the same always. What is
-//! a defect is off unless it is asked for: a user's own tests run without any.
+//! What is part of the contract (statuses, codes, texts, the order of messages, where a value is found) is always the same. Defects
+//! are off by default, so a user's tests run without any.
 
 use std::fmt;
 
 macro_rules! quirks {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// One defect of the real engine that the embedded one can show.
+        /// A defect of the real engine that the embedded engine can reproduce.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Quirk { $($(#[$doc])* $name),* }
 
         impl Quirk {
-            /// All of them.
+            /// All quirks.
             pub const ALL: &[Self] = &[$(Self::$name),*];
         }
     };
 }
 
 quirks! {
-    /// Starting a run of a workflow that does not exist, or whose idempotency key cannot be evaluated, is answered with the
-    /// id of a run that never exists. Without this: `INVALID_ARGUMENT`.
+    /// Starting a run of an unknown workflow, or a run whose idempotency key cannot be evaluated, returns the id of a run that is
+    /// never created. Without this quirk: `INVALID_ARGUMENT`.
     PhantomRuns,
     /// If more than five calls start runs at the same time, the runs of the others are queued: the calls return ids, and gRPC does not
-    /// know these runs for a moment.
+    /// find these runs for a moment.
     QueuedTriggers,
-    /// REST does not know a run for the first tenth of a second of its life, and an event a little longer. The runs of one
+    /// REST does not find a run for the first tenth of a second after its creation, and an event a little longer. The runs of one
     /// call appear one after the other, a millisecond apart.
     RestLag,
-    /// Every failed attempt is announced as the end of the run, also when there is another one, and watching by run id
-    /// ends there.
+    /// Every failed attempt is announced as the end of the run, even if another attempt follows. Streams that watch the run by its
+    /// id end there.
     EarlyEnd,
-    /// What comes after a task whose output is no JSON object never comes to be.
+    /// Tasks that depend on a task whose output is not a JSON object are never created.
     StuckFollowers,
-    /// A cancel of a DAG does not reach its tasks that wait for a sleep or an event: they run when that comes.
+    /// A cancel of a DAG does not reach tasks that wait for a sleep or an event: they run when the wait is over.
     DeafWaits,
-    /// The cancels of one call are done one after the other, all but the first after its answer, which takes seconds for
-    /// thousands. What ends in the meantime is damaged as by any cancel that comes too late.
+    /// The cancels of one call are carried out one after the other. All but the first follow the response, which takes seconds for
+    /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancel.
     SlowCancels,
     /// One in five tasks that are cancelled while queued still gets a scheduling timeout when its schedule timeout passes. Then REST
     /// shows the run as failed, in its details and in lists. gRPC still shows it as cancelled.
     TimedOutCancels,
-    /// Of one call's replays only the first 200 are done, one after the other; and of a call that comes before the last
-    /// one's are through, none. All are answered as if they were done.
+    /// Only the first 200 replays of a call are carried out, one after the other. If the replays of the previous call are not done,
+    /// none is carried out. The response is always that of a success.
     LostReplays,
-    /// A bulk trigger with new runs and with a child that has been started before runs that child once more, under the same
-    /// id. Without this, the child's id comes back and nothing else happens.
+    /// A bulk trigger with new runs and with a child that has already been started runs that child a second time, under the same
+    /// id. Without this quirk, the call returns the child's id and nothing else happens.
     RestartedChildren,
-    /// Of children that are started at once with one key or index, two come to be. Without this, one does.
+    /// Of children that are started at the same time with one key or index, two are created. Without this quirk, one is.
     RacingChildren,
-    /// A run that is started in the first five seconds after another one of its workflow is of the same version, even if there
+    /// A run that is started in the first five seconds after another run of its workflow has the same version, even if there
     /// is a newer one.
     StaleVersions,
-    /// What follows in a DAG is given to a worker a moment after what it waited for has ended; in between, gRPC shows the run as
+    /// A task of a DAG is assigned a moment after the tasks that it depends on have ended. In between, gRPC shows the run as
     /// queued again.
     LateFollowers,
-    /// A DAG that has begun is announced as completed, and those who watch it are hung up on.
+    /// A DAG is announced as completed when it has started, and the streams that watch it end.
     EarlyDagEnd,
-    /// Watching a run by its id, right after its trigger, begins a second late and misses what was before.
+    /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
     LateAttach,
-    /// A cancel or a report after a task's end is recorded beside it. gRPC then shows the one and, after some minutes, the
-    /// other, and which comes first after a cancel is a matter of chance; REST shows the completed one; the result stream
-    /// sends both.
+    /// A cancel or a report after the end of a task adds a second end. gRPC shows the one and, after some minutes, the
+    /// other; which comes first after a cancel is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
-    /// A worker that was paused is given tasks for up to a second and a half more.
+    /// A paused worker is assigned tasks for up to another second and a half.
     LatePause,
-    /// In half of the cases, the end of a worker's stream is not noticed: the worker counts as active, is given tasks that
-    /// cannot be sent to it, and they fail for good after ten tries.
+    /// In half of the cases, the end of a worker's stream goes unnoticed: the worker counts as active and is assigned tasks that
+    /// cannot be sent to it. These fail after ten retries.
     ForgottenClose,
-    /// Execution and schedule timeouts are noticed up to a second late, the ends of sleeps in DAGs 0.7 to 0.9 s.
+    /// Execution and schedule timeouts are noticed up to a second late, the ends of sleeps in DAGs 0.7 to 0.9 s late.
     LateTimeouts,
-    /// A task that failed with a back-off lies in its queue for seconds after its delay is over.
+    /// A task that failed and has a back-off stays in its queue for seconds after the back-off is over.
     IdleQueue,
-    /// Half of the tasks that are given to a worker as soon as they are queued have a QUEUED event that is stamped some
-    /// milliseconds after ASSIGNED. REST shows such a task, asked for by itself, as queued for as long as it runs.
+    /// Half of the tasks that are assigned as soon as they are queued have a QUEUED event whose timestamp is some
+    /// milliseconds after ASSIGNED. REST shows such a task, requested by itself, as queued as long as it runs.
     LateStamps,
-    /// REST gets what happens in pieces and in no order: a task's end is there before its beginning, a run's new state
-    /// before its task's events, an event before its runs, and for a moment a failed attempt is the run's end. So is the
-    /// failure of a DAG whose on-failure task is yet to run. A task that ended as soon as it was assigned, and whose end was
-    /// reported without the worker's id, is not found by its worker.
+    /// REST shows changes piece by piece and in any order: the end of a task before its start, a new status of a run
+    /// before the events of its task, an event before its runs, and for a moment a failed attempt as the end of the run. The same
+    /// holds for the failure of a DAG whose on-failure task is yet to run. A task that ended as soon as it was assigned, and whose
+    /// end was reported without the worker's id, is not found by its worker.
     ScatteredRows,
-    /// REST hears a second late of an attempt that follows another, and until then shows how that one ended. Only together with
+    /// REST shows an attempt that follows another one a second late, and until then the end of the previous one. Only together with
     /// [`ScatteredRows`](Self::ScatteredRows).
     SlowHistory,
     /// REST has two creation times of a run. In run details and in list rows of DAGs, `createdAt` is 14 to 40 ms later than
     /// `metadata.createdAt`, by which lists are sorted and paged. `startedAt` and `finishedAt` are late by the same amount. A task
     /// that is cancelled or skipped when it is created ends 20 ms after its creation.
     LateCreationTimes,
-    /// A schedule whose time is over when it is made starts its run seconds later, when the engine looks next. Without this:
-    /// at once.
+    /// A schedule that is created with a time in the past starts its run seconds later, at the engine's next check. Without this
+    /// quirk: immediately.
     LateSchedules,
-    /// REST accepts a cron that it cannot read, and soon afterwards it is gone. Without this: it is refused.
+    /// REST accepts a cron with an invalid expression, which soon disappears. Without this quirk, it is refused.
     VanishingCrons,
-    /// A cron that a new version of its workflow has no more fires once more, if its time comes before the engine looks.
+    /// A cron that the new version of its workflow lacks fires once more, if it is due before the engine's next check.
     LingeringCrons,
-    /// Of a run of several tasks, the end of the first frees the idempotency key that is to be taken until the run has ended.
-    /// Without this: the end of the run.
+    /// The end of the first task of a DAG frees an idempotency key that should be held until the run has ended.
     EarlyFreeKeys,
 }
 
@@ -107,9 +105,9 @@ quirks! {
 /// # async fn main() -> hatchet::Result<()> {
 /// use hatchet::embedded::{Engine, Quirk, Quirks};
 ///
-/// // An engine as users meet it: what passes here passes there.
+/// // An engine with all defects of the real one.
 /// let engine = Engine::builder().quirks(Quirks::all()).start().await?;
-/// // One with a single defect, for a test of what it leads to.
+/// // An engine with one defect, for a test of its effects.
 /// let lossy = Engine::builder().quirks(Quirk::LostReplays).start().await?;
 /// # engine.shutdown().await;
 /// # lossy.shutdown().await;
@@ -120,29 +118,29 @@ quirks! {
 pub struct Quirks(u32);
 
 impl Quirks {
-    /// An engine as it should be.
+    /// No quirks.
     pub const fn none() -> Self {
         Self(0)
     }
 
-    /// The engine as it is.
+    /// All quirks, as in the real engine.
     pub fn all() -> Self {
         Quirk::ALL.iter().copied().collect()
     }
 
-    /// These, and one more.
+    /// Adds a quirk.
     #[must_use]
     pub const fn with(self, quirk: Quirk) -> Self {
         Self(self.0 | 1 << quirk as u32)
     }
 
-    /// These, less one.
+    /// Removes a quirk.
     #[must_use]
     pub const fn without(self, quirk: Quirk) -> Self {
         Self(self.0 & !(1 << quirk as u32))
     }
 
-    /// Whether one is among them.
+    /// Whether the set contains a quirk.
     pub const fn has(self, quirk: Quirk) -> bool {
         self.0 & 1 << quirk as u32 != 0
     }

@@ -1,4 +1,4 @@
-//! The token: like the real one, claims that say where the engine is and whose it is.
+//! The token: like a real one, it has claims with the engine's addresses and its tenant.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,7 +21,7 @@ pub(super) fn random(seed: Option<u64>) -> [u128; 2] {
     }
 }
 
-/// A token for a tenant, with the engine's addresses. Its signature is as good as any: the engine knows its own text.
+/// A token for a tenant, with the engine's addresses. The signature is random, because the engine compares the whole token.
 pub(super) fn issue(tenant: Uuid, grpc: &str, rest: &str, random: [u128; 2]) -> String {
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(json!({"alg": "ES256", "kid": "embedded"}));

@@ -346,7 +346,7 @@ async fn check_again(
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
             // The reason has already been written to the log.
             Err(error) if options.line().is_some() => {
-                drop(unknown.insert(run, no_report(error.with_possible_side_effects())))
+                drop(unknown.insert(run, no_report(error.with_possible_side_effects())));
             }
             Err(error) => drop(unknown.insert(run, no_report(error.without_side_effects()))),
         }

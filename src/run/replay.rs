@@ -192,8 +192,8 @@ async fn batch_after(
     let mut befores: BTreeMap<RunId, Before> = BTreeMap::new();
     let mut effects: BTreeMap<RunId, Effect> = BTreeMap::new();
     let mut waiting: BTreeMap<RunId, Counts> = BTreeMap::new();
-    let fetches = stream::iter(runs.to_vec()).map(|run| async move { (run, RunFetch::new(run).fetch(client).await) });
-    let fetched: Vec<_> = fetches.buffered(MAX_CONCURRENT_CALLS).collect().await;
+    let reads = stream::iter(runs.to_vec()).map(|run| async move { (run, RunFetch::new(run).fetch(client).await) });
+    let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
     for (run, details) in fetched {
         match details {
             Ok(details) => {
@@ -255,11 +255,11 @@ async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Counts>) ->
     let mut results: BTreeMap<RunId, Result<bool>> = BTreeMap::new();
     let mut polling = Polling::backoff(MAX_POLL_INTERVAL, Instant::now() + EFFECT_TIMEOUT);
     loop {
-        let fetches = stream::iter(std::mem::take(&mut pending)).map(|run| async move {
+        let reads = stream::iter(std::mem::take(&mut pending)).map(|run| async move {
             let Some(before) = waiting.get(&run) else { return (run, Ok(false)) };
             (run, replayed_tasks(client, run, before).await.map(|tasks| !tasks.is_empty()))
         });
-        let fetched: Vec<_> = fetches.buffered(MAX_CONCURRENT_CALLS).collect().await;
+        let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
         for (run, is_replayed) in fetched {
             let is_known = match &is_replayed {
                 Ok(is_replayed) => *is_replayed,

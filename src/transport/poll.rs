@@ -82,7 +82,7 @@ mod tests {
         while polling.again().await {
             times.push(start.elapsed());
         }
-        let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let pauses: Vec<_> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
         assert!(pauses[0] <= Duration::from_millis(51), "{pauses:?}");
         assert!(pauses.iter().all(|pause| *pause <= SECOND + Duration::from_millis(1)), "{pauses:?}");
         assert!((60..140).contains(&pauses.len()), "{pauses:?}");

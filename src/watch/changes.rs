@@ -111,8 +111,8 @@ impl RunWatch {
         let counted = Arc::clone(&stale);
         let changes = once(start).flat_map(move |watched| match watched {
             Ok(watched) => {
-                let state = State::new(watched, Arc::clone(&counted));
-                unfold(state, |mut state| async move { Some((state.next().await?, state)) }).left_stream()
+                let initial = State::new(watched, Arc::clone(&counted));
+                unfold(initial, |mut state| async move { Some((state.next().await?, state)) }).left_stream()
             }
             Err(error) => once(ready(Err(error))).right_stream(),
         });

@@ -164,7 +164,7 @@ pub(crate) fn leaves(tree: &UseTree) -> Vec<(String, Vec<String>)> {
                 found.push((before.last().unwrap().clone(), before.clone()));
             }
             UseTree::Name(name) => {
-                found.push((name.ident.to_string(), [before.clone(), vec![name.ident.to_string()]].concat()))
+                found.push((name.ident.to_string(), [before.clone(), vec![name.ident.to_string()]].concat()));
             }
             UseTree::Rename(rename) => {
                 found.push((rename.rename.to_string(), [before.clone(), vec![rename.ident.to_string()]].concat()));

@@ -65,14 +65,14 @@ impl Names {
                     match member {
                         TraitItem::Fn(function) => self.signature(&function.sig),
                         TraitItem::Type(kind) => {
-                            kind.bounds.iter().for_each(|bound| self.visit_type_param_bound(bound))
+                            kind.bounds.iter().for_each(|bound| self.visit_type_param_bound(bound));
                         }
                         _ => {}
                     }
                 }
             }
             Item::Use(item) if is_pub(&item.vis) => {
-                self.found.extend(leaves(&item.tree).into_iter().map(|(_, path)| path))
+                self.found.extend(leaves(&item.tree).into_iter().map(|(_, path)| path));
             }
             Item::Impl(item) if !is_test(&item.attrs) => self.implementation(item),
             _ => {}

@@ -7,11 +7,9 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Engine, answer, conditions, not_yet, rules, sized, time};
-use crate::embedded::core::filters::RunFilter;
-use crate::embedded::core::json::jsonb_text;
-use crate::embedded::core::rules::Special;
-use crate::embedded::core::store::{Run, State, Task};
-use crate::embedded::core::types::{At, Definition, Fault, TaskDefinition, Trigger};
+use crate::embedded::core::RunFilter;
+use crate::embedded::core::format::json::jsonb_text;
+use crate::embedded::core::store::{At, Definition, Fault, Run, RunOptions, State, Task, TaskDefinition, Trigger};
 use crate::embedded::core::{Core, RestStatus, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
@@ -21,9 +19,9 @@ use crate::rpc::pb::v1::{
     TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
 
-/// The most that a filter means.
-const MOST_CANCELLED: usize = 20_000;
-const MOST_REPLAYED: usize = 1000;
+/// The maximum number of runs that a filter selects.
+const MAX_CANCELLED: usize = 20_000;
+const MAX_REPLAYED: usize = 1000;
 
 #[tonic::async_trait]
 impl AdminService for Engine {
@@ -47,14 +45,14 @@ impl AdminService for Engine {
             );
             return Err(Status::invalid_argument(text));
         }
-        // This call looks at neither text: what is not JSON becomes nothing.
+        // This call checks neither: what is not JSON is dropped.
         let trigger = Trigger {
             workflow: request.workflow_name,
             input: serde_json::from_slice(&request.input).unwrap_or_default(),
             metadata: serde_json::from_slice(&request.additional_metadata).unwrap_or_default(),
             priority: request.priority,
             parent: None,
-            special: special(None, request.desired_worker_labels),
+            options: run_options(None, request.desired_worker_labels),
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
         answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
@@ -74,16 +72,16 @@ impl AdminService for Engine {
         request: Request<CancelTasksRequest>,
     ) -> Result<Response<CancelTasksResponse>, Status> {
         let request = sized(request)?;
-        let asked = Asked::parse(&request.external_ids, request.filter)?;
+        let selection = Selection::parse(&request.external_ids, request.filter)?;
         let filtered = self
             .core
             .call(move |core, turn| {
-                let (ids, filtered) = asked.find(core, MOST_CANCELLED, turn.now);
+                let (ids, filtered) = selection.find(core, MAX_CANCELLED, turn.now);
                 core.cancel(turn, &ids);
                 filtered.then_some(ids)
             })
             .await?;
-        // The ids come back as they were asked for, whatever became of them.
+        // The requested ids are returned, whatever the effect.
         let cancelled = filtered.map(|ids| ids.iter().map(Uuid::to_string).collect());
         answer(CancelTasksResponse { cancelled_tasks: cancelled.unwrap_or(request.external_ids) })
     }
@@ -93,11 +91,11 @@ impl AdminService for Engine {
         request: Request<ReplayTasksRequest>,
     ) -> Result<Response<ReplayTasksResponse>, Status> {
         let request = sized(request)?;
-        let asked = Asked::parse(&request.external_ids, request.filter)?;
+        let selection = Selection::parse(&request.external_ids, request.filter)?;
         let replayed = self
             .core
             .call(move |core, turn| {
-                let (ids, _) = asked.find(core, MOST_REPLAYED, turn.now);
+                let (ids, _) = selection.find(core, MAX_REPLAYED, turn.now);
                 core.replay(turn, &ids)
             })
             .await?;
@@ -120,13 +118,13 @@ fn ids(texts: &[String]) -> Result<Vec<Uuid>, Status> {
     texts.iter().map(|text| external_id(text)).collect()
 }
 
-/// Runs or tasks by their ids, or runs by what is true of them.
-enum Asked {
+/// The runs or tasks of a request: by their ids, or by a filter.
+enum Selection {
     Ids(Vec<Uuid>),
     Filter(RunFilter),
 }
 
-impl Asked {
+impl Selection {
     fn parse(external_ids: &[String], filter: Option<TasksFilter>) -> Result<Self, Status> {
         let ids = ids(external_ids)?;
         let Some(filter) = filter else { return Ok(Self::Ids(ids)) };
@@ -134,21 +132,21 @@ impl Asked {
             return Err(Status::invalid_argument("cannot provide both external ids and filter"));
         }
         let workflow = |text: &String| text.parse().map_err(|_| Status::invalid_argument("invalid workflow id"));
-        let asked = RunFilter {
+        let selected = RunFilter {
             since: time(filter.since),
             until: time(filter.until),
             workflows: filter.workflow_ids.iter().map(workflow).collect::<Result<_, _>>()?,
             ..RunFilter::default()
         };
-        let asked = asked.with_texts(&filter.statuses, &filter.additional_metadata).map_err(Fault::from)?;
-        Ok(Self::Filter(asked))
+        let selected = selected.with_texts(&filter.statuses, &filter.additional_metadata).map_err(Fault::from)?;
+        Ok(Self::Filter(selected))
     }
 
     /// The ids, and whether they were found by a filter.
-    fn find(self, core: &Core, most: usize, now: At) -> (Vec<Uuid>, bool) {
+    fn find(self, core: &Core, max: usize, now: At) -> (Vec<Uuid>, bool) {
         match self {
             Self::Ids(ids) => (ids, false),
-            Self::Filter(filter) => (core.filtered(&filter, most, now), true),
+            Self::Filter(filter) => (core.filtered(&filter, max, now), true),
         }
     }
 }
@@ -166,7 +164,7 @@ fn details_of(core: &Core, id: Uuid, now: At) -> Option<GetRunDetailsResponse> {
 }
 
 fn details(run: &Run, views: Vec<(&Task, TaskView<'_>)>, done: bool) -> GetRunDetailsResponse {
-    // The one text is the program's, the other the database's.
+    // The input of a single task has the JSON text of Go, that of a DAG the text of the database.
     let input = match &run.dag {
         None => run.input.to_string(),
         Some(_) => jsonb_text(&serde_json::from_str(&run.input).unwrap_or_default()),
@@ -200,7 +198,7 @@ fn detail(id: Uuid, readable_id: String, view: &TaskView<'_>) -> TaskRunDetail {
     }
 }
 
-/// A run is what its least finished task is, and then what the worst of them is.
+/// The status of a run: running or queued if any task is, and otherwise the worst status of its tasks.
 fn overall(tasks: impl Iterator<Item = RestStatus>) -> RunStatus {
     let rank = |status: &RestStatus| match status {
         RestStatus::Running => 5,
@@ -222,19 +220,22 @@ fn status(status: RestStatus) -> RunStatus {
     }
 }
 
-/// What a trigger wants of a worker, if anything.
-pub(super) fn special(worker: Option<Uuid>, labels: HashMap<String, DesiredWorkerLabels>) -> Option<Box<Special>> {
+/// The options of a trigger, if it has any.
+pub(super) fn run_options(
+    worker: Option<Uuid>,
+    labels: HashMap<String, DesiredWorkerLabels>,
+) -> Option<Box<RunOptions>> {
     if worker.is_none() && labels.is_empty() {
         return None;
     }
-    Some(Box::new(Special { worker, labels: rules::labels(labels), ..Special::default() }))
+    Some(Box::new(RunOptions { worker, labels: rules::labels(labels), ..RunOptions::default() }))
 }
 
-/// Takes a definition apart, and refuses by name what there is no engine for yet.
+/// Converts a definition, and refuses features that are not implemented.
 fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
     let missing = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
     refuse_missing(&missing)?;
-    let rules = rules::rules(&mut request)?;
+    let options = rules::options(&mut request)?;
     let tasks = request.tasks.into_iter().enumerate();
     let tasks = tasks.map(|(at, task)| task_definition(&format!("Tasks[{at}]"), task)).collect::<Result<_, _>>()?;
     Ok(Definition {
@@ -244,7 +245,7 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, F
         input_json_schema: request.input_json_schema,
         tasks,
         on_failure: request.on_failure_task.map(|task| task_definition("OnFailure", task)).transpose()?,
-        rules,
+        options,
     })
 }
 
@@ -280,7 +281,7 @@ fn refuse_missing(missing: &[(bool, &str)]) -> Result<(), Fault> {
     }
 }
 
-/// Whether a text is JSON that the engine can store, or what it says if not.
+/// Parses JSON that the engine can store. The errors are those of the engine.
 pub(super) fn stored_json(text: &str, field: &str) -> Result<Value, Status> {
     if text.is_empty() {
         return Ok(Value::Null);

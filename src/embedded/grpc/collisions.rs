@@ -1,10 +1,10 @@
-//! What a refusal says of idempotency keys, in the form of gRPC's details.
+//! The details of a refusal because of idempotency keys.
 
 use prost::Message as _;
 use prost_types::Any;
 use tonic::{Code, Status};
 
-use crate::embedded::core::idempotency::{Collision, Collisions};
+use crate::embedded::core::store::{Collision, Collisions};
 use crate::rpc::pb::v1::{BulkTriggerIdempotencyCollisionError, IdempotencyCollisionError};
 
 /// `google.rpc.Status`.

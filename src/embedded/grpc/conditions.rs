@@ -1,23 +1,22 @@
-//! Conditions of tasks, as definitions have them.
+//! Conversion of the conditions in definitions.
 
 use uuid::Uuid;
 
-use crate::embedded::core::conditions::{Condition, ConditionAction, On, expression};
-use crate::embedded::core::types::Fault;
+use crate::embedded::core::store::{Condition, ConditionAction, Fault, On, expression};
 use crate::rpc::pb::v1::{Action, TaskConditions};
 
 /// The maximum number of conditions of a task. The engine has no known limit; here each event checks all of them.
 const MAX_CONDITIONS: usize = 1000;
 
-/// Reads them in the engine's order: events, sleeps, parents. What has no base is passed over.
-pub(super) fn conditions(task: &str, asked: TaskConditions) -> Result<Vec<Condition>, Fault> {
-    let events = asked.user_event_conditions.into_iter().filter_map(|event| {
+/// Converts conditions in the engine's order: events, sleeps, parents. Conditions without a base are ignored.
+pub(super) fn conditions(task: &str, request: TaskConditions) -> Result<Vec<Condition>, Fault> {
+    let events = request.user_event_conditions.into_iter().filter_map(|event| {
         let base = event.base?;
         Some((expression(&base.expression).map(|expression| On::Event(event.user_event_key, expression)), base))
     });
     let sleeps =
-        asked.sleep_conditions.into_iter().filter_map(|sleep| Some((Ok(On::Sleep(sleep.sleep_for)), sleep.base?)));
-    let parents = asked.parent_override_conditions.into_iter().filter_map(|parent| {
+        request.sleep_conditions.into_iter().filter_map(|sleep| Some((Ok(On::Sleep(sleep.sleep_for)), sleep.base?)));
+    let parents = request.parent_override_conditions.into_iter().filter_map(|parent| {
         let base = parent.base?;
         Some((expression(&base.expression).map(|expression| On::Parent(parent.parent_readable_id, expression)), base))
     });
@@ -52,7 +51,7 @@ fn action(number: i32, field: &str) -> Result<ConditionAction, Fault> {
     }
 }
 
-/// A number for a group: the same for the same id, and a new one for none.
+/// The number of a group: the same for the same id, and a new one without an id.
 fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, Fault> {
     let id = if text.is_empty() { None } else { Some(text.parse::<Uuid>().map_err(|_| Fault::internal())?) };
     let known = groups.iter().position(|other| id.is_some() && *other == id);
@@ -66,7 +65,7 @@ fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::core::types::Code;
+    use crate::embedded::core::store::Code;
     use crate::rpc::pb::v1::{
         BaseMatchCondition, ParentOverrideMatchCondition, SleepMatchCondition, UserEventMatchCondition,
     };
@@ -86,7 +85,7 @@ mod tests {
         let [one, other] = ["1c2d3e4f-0000-4000-8000-000000000001", "1c2d3e4f-0000-4000-8000-000000000002"];
         let event =
             |base| UserEventMatchCondition { base: Some(base), user_event_key: "e".into(), ..Default::default() };
-        let asked = TaskConditions {
+        let request = TaskConditions {
             user_event_conditions: vec![event(base(Action::Queue, one, "")), event(base(Action::Queue, "", ""))],
             parent_override_conditions: vec![ParentOverrideMatchCondition {
                 base: Some(base(Action::Skip, other, "output.x")),
@@ -94,13 +93,13 @@ mod tests {
             }],
             ..sleep(Some(base(Action::Queue, one, "")))
         };
-        let read = conditions("Tasks[0]", asked).unwrap();
+        let read = conditions("Tasks[0]", request).unwrap();
         assert_eq!(read.iter().map(|condition| condition.group).collect::<Vec<_>>(), [0, 1, 0, 2]);
         assert!(conditions("Tasks[0]", sleep(None)).unwrap().is_empty());
     }
 
     #[test]
-    fn what_is_refused_and_what_is_not_there() {
+    fn what_is_refused_and_what_is_not_implemented() {
         let refusal = conditions("Tasks[1]", sleep(Some(base(Action::Create, "", "")))).unwrap_err();
         let text = "'CreateWorkflowVersionOpts.Tasks[1].TriggerConditions[0].Action': on condition 'oneof' [ QUEUE CANCEL SKIP ]: got 'CREATE'\n";
         assert!(refusal.code == Code::InvalidArgument && refusal.message.ends_with(text), "{refusal:?}");
@@ -112,7 +111,7 @@ mod tests {
             base: Some(base(Action::Skip, "", "size(output.x) > 1")),
             ..Default::default()
         };
-        let asked = TaskConditions { parent_override_conditions: vec![parent], ..Default::default() };
-        assert_eq!(conditions("Tasks[0]", asked).unwrap_err().code, Code::Unimplemented);
+        let request = TaskConditions { parent_override_conditions: vec![parent], ..Default::default() };
+        assert_eq!(conditions("Tasks[0]", request).unwrap_err().code, Code::Unimplemented);
     }
 }

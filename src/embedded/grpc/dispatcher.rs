@@ -11,7 +11,7 @@ use super::{Engine, Stream, answer, not_yet, sized, time, uuid_problem};
 use crate::embedded::VERSION;
 use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
-use crate::embedded::core::types::{
+use crate::embedded::core::store::{
     Action, EventKind, Fault, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
 };
 use crate::rpc::pb::dispatcher_server::Dispatcher;
@@ -117,11 +117,11 @@ impl Dispatcher for Engine {
             })
             .await?;
         let (id, core) = (messages.id(), self.core.clone());
-        // Both directions are one stream: the answers end when the questions do.
+        // Both directions are one stream: the responses end when the requests do.
         let questions = asked.filter_map(move |question| {
             let core = core.clone();
             async move {
-                // A text that is no id is ignored.
+                // An invalid id is ignored.
                 let run: Uuid = question.ok()?.workflow_run_id.parse().ok()?;
                 core.call(move |core, turn| core.ask_result(turn, id, run))
                     .await
@@ -220,7 +220,7 @@ impl Dispatcher for Engine {
                 batch: true,
             })
         });
-        // One bad id, and nothing of the batch is applied.
+        // With one invalid id, nothing of the batch is applied.
         let reports = reports.collect::<Result<Vec<_>, Status>>()?;
         self.core
             .call(move |core, turn| {
@@ -271,7 +271,7 @@ impl Dispatcher for Engine {
     }
 }
 
-/// The answers, for as long as there are questions to come: a client that has no more of them hears no more either.
+/// The responses, until the end of the requests: a client that ends its requests gets no more responses.
 fn until_either_ends(
     answers: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
     questions: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
@@ -296,7 +296,7 @@ async fn open<T: Send + 'static>(
     with_first(stream).await
 }
 
-/// Opens a stream the way the engine does it: the headers go out with the first message and not before.
+/// Opens a stream as the engine does: the headers are sent with the first message, not before.
 async fn with_first<T: Send + 'static>(
     stream: impl futures_util::Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> Open<T> {

@@ -5,8 +5,7 @@ use uuid::Uuid;
 
 use super::admin::stored_json;
 use super::{Engine, answer, sized, time};
-use crate::embedded::core::events::Pushed;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, PushedEvent};
 use crate::rpc::pb::events_service_server::EventsService;
 use crate::rpc::pb::{
     BulkPushEventRequest, Event, Events, PushEventRequest, PutLogRequest, PutLogResponse, PutStreamEventRequest,
@@ -14,7 +13,7 @@ use crate::rpc::pb::{
 };
 use crate::time::to_proto;
 
-/// What a bulk push says of a key that is empty. A single one takes it.
+/// The error of a bulk push with an empty key. A single push accepts it.
 const NO_KEY: &str = "Invalid request: events failing validation error 400: 1 error occurred:\n\t* validation failed on field 'CreateEventOpts.Key': on condition 'required'\n\n";
 
 #[tonic::async_trait]
@@ -37,7 +36,7 @@ impl EventsService for Engine {
             }
             _ => {}
         }
-        // One that is wrong, and none is taken in.
+        // With one invalid event, none is stored.
         let all = events.iter().map(pushed).collect::<Result<Vec<_>, Status>>()?;
         if all.iter().any(|event| event.key.is_empty()) {
             return Err(Status::invalid_argument(NO_KEY));
@@ -79,7 +78,7 @@ impl EventsService for Engine {
     ) -> Result<Response<PutStreamEventResponse>, Status> {
         let request = sized(request)?;
         let task = task(&request.task_run_external_id)?;
-        // The engine lets any bytes in and then breaks the reader's stream over them; here they are refused at the door.
+        // The real engine accepts any bytes, and the reader's stream breaks. The embedded engine refuses them.
         let text = String::from_utf8(request.message).map_err(|_| {
             Status::unimplemented("the embedded engine does not implement chunks that are not UTF-8 yet")
         })?;
@@ -90,18 +89,18 @@ impl EventsService for Engine {
     }
 }
 
-/// An event, checked in the order and the words of the engine.
-fn pushed(request: &PushEventRequest) -> Result<Pushed, Status> {
+/// Checks an event in the order and with the error texts of the engine.
+fn pushed(request: &PushEventRequest) -> Result<PushedEvent, Status> {
     let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
     let payload = stored_json(&request.payload, "payload")?;
     if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
         return Err(Status::invalid_argument(format!("priority must be between 1 and 3, got {priority}")));
     }
     let (key, scope) = (request.key.clone(), request.scope.clone());
-    Ok(Pushed { key, payload, metadata, priority: request.priority, scope })
+    Ok(PushedEvent { key, payload, metadata, priority: request.priority, scope })
 }
 
-/// The answer: the event as it was sent, with the engine's id and time. Its scope and its runs are not there.
+/// The response: the event as it was sent, with the engine's id and time, and without its scope and its runs.
 fn taken_in(tenant: Uuid, request: PushEventRequest, id: Uuid, at: At) -> Event {
     Event {
         tenant_id: tenant.to_string(),

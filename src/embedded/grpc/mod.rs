@@ -1,4 +1,4 @@
-//! The generated services over the core: they check, convert, and hand on. What is not there yet says so by name.
+//! The generated services over the core: they check and convert. Methods that are not implemented return their names.
 
 // Numbers in requests are untrusted.
 #![warn(clippy::arithmetic_side_effects)]
@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use super::actor::Handle;
 use super::calls::STREAMS;
-use super::core::types::{Code, Fault};
+use super::core::store::{Code, Fault};
 use super::cut;
 use super::faults::{self, Faults};
 use crate::rpc::pb::dispatcher_server::DispatcherServer;
@@ -42,7 +42,7 @@ use crate::rpc::pb::v1::v1_dispatcher_server::V1DispatcherServer;
 use crate::rpc::pb::workflow_service_server::WorkflowServiceServer;
 use crate::transport::PUSHBACK;
 
-/// What a message may have at the most, in and out.
+/// The maximum size of a message, in both directions.
 const MAX_MESSAGE: usize = 4 << 20;
 /// The limit of tonic. It is above the engine's own limit, so that the engine's error text is used.
 const MAX_ENCODED: usize = 64 << 20;
@@ -51,7 +51,7 @@ const MAX_ENCODED: usize = 64 << 20;
 /// text does not fit.
 const MAX_STATUS_TEXT: usize = 4096;
 
-/// What all the services share.
+/// The state that all services share.
 #[derive(Clone)]
 pub(super) struct Engine {
     pub(super) core: Handle,
@@ -61,7 +61,7 @@ pub(super) struct Engine {
 
 type Stream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
 
-/// All services behind one door, which checks the token.
+/// Routes requests to the services, after a check of the token.
 #[derive(Clone)]
 pub(crate) struct Services {
     token: Arc<str>,
@@ -121,7 +121,7 @@ impl Service<Request<Body>> for Services {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // A clone of it shares its text.
+        // Its clones share one string.
         let uri = request.uri().clone();
         let method = uri.path().rsplit('/').next().unwrap_or_default();
         let answer: Self::Future = match self.faults.next(|| method.to_owned()) {
@@ -150,7 +150,7 @@ impl Service<Request<Body>> for Services {
 }
 
 impl Services {
-    /// Hands a request to its service, if its token is right.
+    /// Passes a request to its service, if its token is valid.
     fn route(&mut self, request: Request<Body>) -> <Self as Service<Request<Body>>>::Future {
         let uri = request.uri().clone();
         let (service, _) = names(&uri);
@@ -181,7 +181,7 @@ fn names(uri: &Uri) -> (&str, &str) {
     uri.path().trim_start_matches('/').split_once('/').unwrap_or_default()
 }
 
-/// The generated code answers to a method that it does not know, and only to that, without a word.
+/// The generated code answers unknown methods, and only those, without a message.
 fn is_unknown(answer: &Response<Body>) -> bool {
     let is_unimplemented = |code: &HeaderValue| GrpcCode::from_bytes(code.as_bytes()) == GrpcCode::Unimplemented;
     answer.headers().get("grpc-status").is_some_and(is_unimplemented) && answer.headers().get("grpc-message").is_none()
@@ -204,7 +204,7 @@ fn too_large(answer: &Response<Body>) -> Option<Status> {
     }
 }
 
-/// A refusal with a truncated text, if the text is too long for clients. Some texts repeat parts of the request.
+/// Truncates the message of a status if it is too long for clients. Some messages repeat parts of the request.
 fn too_wordy(answer: &Response<Body>) -> Option<Status> {
     answer.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT)?;
     let refusal = Status::from_header_map(answer.headers())?;
@@ -236,14 +236,14 @@ impl From<Fault> for Status {
         };
         let mut status = Self::new(code, fault.message);
         if code == GrpcCode::Unavailable {
-            // It is never there again.
+            // It never becomes available again.
             status.metadata_mut().insert(PUSHBACK, MetadataValue::from_static("-1"));
         }
         status
     }
 }
 
-/// Takes a request in, if it is not too big.
+/// Unwraps a request, if it is not too large.
 fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
     let message = request.into_inner();
     let size = message.encoded_len();
@@ -253,7 +253,7 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
     Ok(message)
 }
 
-/// Lets an answer out, if it is not too big.
+/// Wraps a response, if it is not too large.
 fn answer<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> {
     let size = message.encoded_len();
     if size > MAX_MESSAGE {
@@ -268,7 +268,7 @@ fn not_yet<T>(what: &str) -> Result<T, Status> {
     Err(Fault::unimplemented(what).into())
 }
 
-/// What Go says about a text that is no UUID.
+/// Go's error message for a string that is not a UUID.
 fn uuid_problem(text: &str) -> String {
     format!("invalid UUID length: {}", text.len())
 }

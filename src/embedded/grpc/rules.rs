@@ -1,24 +1,25 @@
-//! Rules of definitions, and labels that are wanted of workers, out of the contract's messages.
+//! Conversion of the options of definitions, and of desired labels.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
-use crate::embedded::core::rules::{Comparator, Filter, Idempotency, Rules, Sticky, Wanted};
-use crate::embedded::core::types::{Fault, Label};
+use crate::embedded::core::store::{
+    Comparator, DesiredLabel, Fault, Filter, Idempotency, Label, Sticky, WorkflowOptions,
+};
 use crate::rpc::pb::v1::{CreateWorkflowVersionRequest, DesiredWorkerLabels, WorkerLabelComparator};
 
-/// What a label counts for if nothing is said.
+/// The default weight of a label.
 const WEIGHT: i32 = 100;
 
-/// Takes the rules out of a definition.
-pub(super) fn rules(request: &mut CreateWorkflowVersionRequest) -> Result<Rules, Fault> {
+/// The options of a definition.
+pub(super) fn options(request: &mut CreateWorkflowVersionRequest) -> Result<WorkflowOptions, Fault> {
     let cron_input = request.cron_input.take().map(|text| json_or_internal(text.as_bytes())).transpose()?;
     let filters = std::mem::take(&mut request.default_filters).into_iter().map(|filter| {
         let payload = filter.payload.as_deref().map(json_or_internal).transpose()?.unwrap_or_else(|| json!({}));
         Filter::new(filter.expression, filter.scope, payload)
     });
-    Ok(Rules {
+    Ok(WorkflowOptions {
         filters: filters.collect::<Result<_, Fault>>()?,
         events: std::mem::take(&mut request.event_triggers),
         crons: std::mem::take(&mut request.cron_triggers),
@@ -46,12 +47,12 @@ fn sticky(number: i32) -> Result<Sticky, Fault> {
     }
 }
 
-/// What is wanted of workers, by label.
-pub(super) fn labels(labels: HashMap<String, DesiredWorkerLabels>) -> BTreeMap<String, Wanted> {
-    labels.into_iter().map(|(key, label)| (key, wanted(label))).collect()
+/// The desired labels of workers, by key.
+pub(super) fn labels(labels: HashMap<String, DesiredWorkerLabels>) -> BTreeMap<String, DesiredLabel> {
+    labels.into_iter().map(|(key, label)| (key, desired(label))).collect()
 }
 
-fn wanted(label: DesiredWorkerLabels) -> Wanted {
+fn desired(label: DesiredWorkerLabels) -> DesiredLabel {
     let comparator = match label.comparator() {
         WorkerLabelComparator::Equal => Comparator::Equal,
         WorkerLabelComparator::NotEqual => Comparator::NotEqual,
@@ -60,7 +61,7 @@ fn wanted(label: DesiredWorkerLabels) -> Wanted {
         WorkerLabelComparator::LessThan => Comparator::Less,
         WorkerLabelComparator::LessThanOrEqual => Comparator::LessOrEqual,
     };
-    Wanted {
+    DesiredLabel {
         required: label.required.unwrap_or(false),
         comparator,
         weight: label.weight.unwrap_or(WEIGHT),

@@ -4,12 +4,11 @@ use tonic::{Response, Status};
 
 use super::admin::stored_json;
 use super::{Engine, answer, time};
-use crate::embedded::core::schedules::Scheduled;
-use crate::embedded::core::types::Fault;
+use crate::embedded::core::store::{Fault, ScheduledRun};
 use crate::rpc::pb::{ScheduleWorkflowRequest, ScheduledWorkflow, WorkflowVersion};
 use crate::time::to_proto;
 
-/// Checks in the order and the words of the engine: the workflow first, and what is said of a parent only for its form.
+/// Checks in the order and with the error texts of the engine: the workflow first, and only the syntax of the parent's id.
 pub(super) async fn schedule(
     engine: &Engine,
     request: ScheduleWorkflowRequest,
@@ -34,19 +33,19 @@ pub(super) async fn schedule(
     if let Some(priority) = request.priority.filter(|priority| !(1..=3).contains(priority)) {
         return Err(Status::invalid_argument(format!("priority must be between 1 and 3, got {priority}")));
     }
-    // The check lets an empty text pass, the database does not.
+    // The engine's check accepts an empty string, its database does not.
     if !request.schedules.is_empty() && (request.input.is_empty() || request.additional_metadata.as_deref() == Some(""))
     {
         return Err(Fault::internal().into());
     }
     let times = request.schedules.iter().map(|at| time(Some(*at))).collect::<Option<Vec<_>>>();
     let times = times.ok_or_else(Fault::internal)?;
-    let what = Scheduled { workflow: request.name, input, metadata, priority: request.priority };
+    let run = ScheduledRun { workflow: request.name, input, metadata, priority: request.priority };
     let version = engine
         .core
         .call(move |core, turn| {
-            let made = core.schedule(turn, &what, &times)?;
-            let latest = core.latest(&what.workflow).ok_or_else(|| Fault::not_found("workflow not found"))?;
+            let made = core.schedule(turn, &run, &times)?;
+            let latest = core.latest(&run.workflow).ok_or_else(|| Fault::not_found("workflow not found"))?;
             Ok::<_, Fault>(WorkflowVersion {
                 id: latest.id.to_string(),
                 created_at: Some(to_proto(latest.created)),

@@ -1,4 +1,4 @@
-//! `v1.V1Dispatcher`: durable tasks, which are not there yet.
+//! `v1.V1Dispatcher`: durable tasks, which are not implemented.
 
 use tonic::{Request, Response, Status, Streaming};
 

@@ -3,9 +3,9 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::admin::{special, stored_json};
+use super::admin::{run_options, stored_json};
 use super::{Engine, answer, collisions, not_yet, schedules, sized, uuid_problem};
-use crate::embedded::core::types::{Code, Fault, ParentLink, Trigger};
+use crate::embedded::core::store::{Code, Fault, ParentLink, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
 use crate::rpc::pb::{
@@ -64,7 +64,7 @@ impl WorkflowService for Engine {
     }
 }
 
-/// Checks a trigger in the order and the words of the engine.
+/// Checks a trigger in the order and with the error texts of the engine.
 fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
     let input = stored_json(&request.input, "payload")?;
     let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
@@ -102,6 +102,6 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
         },
         priority: request.priority,
         parent,
-        special: special(worker, request.desired_worker_labels),
+        options: run_options(worker, request.desired_worker_labels),
     })
 }

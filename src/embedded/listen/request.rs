@@ -49,7 +49,7 @@ impl Drop for OpenRequest {
     }
 }
 
-/// The body of an answer, whose request is open as long as it is there. A panic while it is produced is noted, and ends it.
+/// The body of a response. Its request is open until it is dropped. A panic while it is produced is recorded, and ends it.
 struct AnswerBody {
     body: Body,
     protocol: Protocol,
@@ -58,8 +58,8 @@ struct AnswerBody {
 }
 
 impl AnswerBody {
-    /// The end of a body that cannot go on. The headers are sent by then: gRPC has its status after the body, and REST can only
-    /// break the connection off.
+    /// The end of a body that failed. The headers have been sent: gRPC sends its status after the body, and REST can only
+    /// close the connection.
     fn fail(&mut self, message: &str) -> Result<Frame<Bytes>, Status> {
         self.body = Body::empty();
         match self.protocol {
@@ -106,7 +106,7 @@ where
         let open = OpenRequest::new(&self.open);
         let (protocol, failure, service) = (self.protocol, self.failure.clone(), self.service.clone());
         let request = if protocol == Protocol::Grpc && is_stream(request.uri().path()) {
-            // Its client may have nothing to say for as long as it likes.
+            // The client of a stream may be idle for any time.
             request.map(Body::new)
         } else {
             request.map(|body| Body::new(ReadTimeout::new(body, BODY_TIMEOUT)))
@@ -132,7 +132,7 @@ fn panic_text(message: &str) -> String {
     format!("the embedded engine panicked: {message}")
 }
 
-/// The answer to a request whose handler panicked. The client is told not to try again.
+/// The response to a request whose handler panicked. It has a header that tells the client not to retry.
 fn panicked(protocol: Protocol, message: &str) -> Response<Body> {
     let text = panic_text(message);
     let mut answer = match protocol {

@@ -37,7 +37,7 @@ fn shared() -> Shared {
     Shared { failure: Failure::default(), stop: CancellationToken::new(), shutdown_grace_period: GRACE }
 }
 
-/// Reads all of a request, and answers with so many bytes.
+/// Reads all of a request, and responds with this many bytes.
 fn answering(length: usize) -> impl Handler {
     tower::service_fn(move |request: Request<Body>| async move {
         let status = if request.into_body().collect().await.is_ok() { 200 } else { 408 };
@@ -48,7 +48,7 @@ fn answering(length: usize) -> impl Handler {
     })
 }
 
-/// A connection, as its peer has it, and how long it lasts.
+/// The peer's side of a connection, and how long the connection lasts.
 fn connect(protocol: Protocol, handler: impl Handler, shared: Shared) -> (DuplexStream, JoinHandle<Duration>) {
     let (peer, io) = tokio::io::duplex(1 << 16);
     let lasts = tokio::spawn(async move {
@@ -59,7 +59,7 @@ fn connect(protocol: Protocol, handler: impl Handler, shared: Shared) -> (Duplex
     (peer, lasts)
 }
 
-/// How long a connection lasts on which this is sent, and no more.
+/// How long a connection lasts on which only this is sent.
 async fn lasts(protocol: Protocol, sent: &[u8]) -> Duration {
     let (mut peer, lasts) = connect(protocol, answering(1), shared());
     peer.write_all(sent).await.unwrap();
@@ -74,7 +74,7 @@ async fn read_some(peer: &mut DuplexStream) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn connections_without_a_request_are_closed() {
-    // HTTP/2 says goodbye first, and a peer that has not even said hello has the grace period to take it.
+    // HTTP/2 sends GOAWAY first, and a peer that has sent no preface has the grace period to read it.
     for sent in [&b""[..], &PREFACE[..10]] {
         assert_eq!(lasts(Protocol::Grpc, sent).await, HEADER_TIMEOUT + GRACE, "{sent:?}");
     }
@@ -116,7 +116,7 @@ async fn peers_that_do_not_answer_pings_are_disconnected() {
     let (peer, lasts) = connect(Protocol::Grpc, endless, shared());
     let (mut requests, mut connection) = hello(peer).await;
     let (_answer, _) = requests.send_request(request(), true).unwrap();
-    // The request goes out, and then nothing is read any more.
+    // The request is sent, and then the client reads nothing.
     let _ = tokio::time::timeout(Duration::ZERO, &mut connection).await;
     assert_eq!(lasts.await.unwrap(), PING_INTERVAL + PING_TIMEOUT);
 }
@@ -125,7 +125,7 @@ async fn peers_that_do_not_answer_pings_are_disconnected() {
 async fn stalled_bodies_time_out() {
     let (mut peer, _lasts) = connect(Protocol::Rest, answering(1), shared());
     peer.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").await.unwrap();
-    // Each part has its own time.
+    // The timeout applies to each part.
     tokio::time::sleep(BODY_TIMEOUT / 2).await;
     peer.write_all(b"12345").await.unwrap();
     let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! Bodies of requests, read and refused as the server does it.
+//! Bodies of requests, parsed and refused as by the server.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Refusal;
-use crate::embedded::core::json::go_problem;
+use crate::embedded::core::format::json::go_problem;
 
-/// A body, or what the server says of one that is no JSON. None at all is an empty object.
+/// Parses a body, or returns the server's error for one that is not JSON. A missing body is an empty object.
 pub(super) fn body(bytes: &Bytes) -> Result<Value, Refusal> {
     if bytes.is_empty() {
         return Ok(json!({}));
@@ -27,14 +27,14 @@ pub(super) fn given(body: &Value, name: &str) -> Option<Value> {
     body.get(name).filter(|value| !value.is_null()).cloned()
 }
 
-/// A body whose fields have types. Those that it does not know are passed over; null is as good as nothing.
+/// A body whose fields have types. Unknown fields are ignored; null is the same as absent.
 pub(super) struct Typed<'a> {
     bytes: &'a [u8],
     fields: BTreeMap<String, &'a RawValue>,
 }
 
 impl<'a> Typed<'a> {
-    /// Reads one that should be of a type, which has Go's name.
+    /// Parses a body that should have a type, given by Go's name.
     pub(super) fn parse(bytes: &'a Bytes, kind: &str) -> Result<Self, Refusal> {
         let value = body(bytes)?;
         let fields = if bytes.is_empty() { Ok(BTreeMap::new()) } else { serde_json::from_slice(bytes) };
@@ -75,7 +75,7 @@ impl<'a> Typed<'a> {
         self.text(name)?.map(parse).transpose()
     }
 
-    /// A field of a type, which has Go's name.
+    /// A field of a type, given by Go's name.
     fn field<T>(&self, name: &str, kind: &str, read: impl Fn(Value) -> Option<T>) -> Result<Option<T>, Refusal> {
         let Some(raw) = self.fields.get(name).map(|raw| raw.get()) else { return Ok(None) };
         let value: Value = serde_json::from_str(raw).unwrap_or_default();
@@ -89,7 +89,7 @@ impl<'a> Typed<'a> {
     }
 }
 
-/// What Go calls a value, and how far it has read when it sees what it is.
+/// Go's name of a value's type, and the offset at which Go recognizes the type.
 fn shape(value: &Value, text: &str) -> (&'static str, usize) {
     match value {
         Value::Null => ("null", text.len()),

@@ -1,4 +1,4 @@
-//! Cancelling and replaying many at once.
+//! Bulk cancels and replays.
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
@@ -7,16 +7,16 @@ use uuid::Uuid;
 
 use super::request::OfTenant;
 use super::{Answer, Refusal, answer};
-use crate::embedded::core::filters::RunFilter;
-use crate::embedded::core::types::At;
+use crate::embedded::core::RunFilter;
+use crate::embedded::core::store::At;
 
-/// The most that a filter means.
-const MOST_CANCELLED: usize = 20_000;
-const MOST_REPLAYED: usize = 1000;
+/// The maximum number of runs that a filter selects.
+const MAX_CANCELLED: usize = 20_000;
+const MAX_REPLAYED: usize = 1000;
 
-/// What a body asks for.
+/// The runs or tasks of a request.
 #[derive(Default)]
-struct Asked {
+struct Selection {
     ids: Vec<Uuid>,
     filter: Option<RunFilter>,
 }
@@ -41,21 +41,21 @@ fn time(value: Option<&Value>) -> Result<Option<At>, Refusal> {
     text.parse().map(Some).map_err(|_| problem())
 }
 
-impl Asked {
+impl Selection {
     fn parse(body: &[u8]) -> Result<Self, Refusal> {
         if body.is_empty() {
             return Ok(Self::default());
         }
         let body: Value = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
-        let ids_asked = ids(body.get("externalIds"))?;
+        let external_ids = ids(body.get("externalIds"))?;
         let filter = match body.get("filter").filter(|filter| !filter.is_null()) {
             None => None,
             Some(filter) => Some(parse_filter(filter)?),
         };
-        if !ids_asked.is_empty() && filter.is_some() {
+        if !external_ids.is_empty() && filter.is_some() {
             return Err(Refusal::INTERNAL);
         }
-        Ok(Self { ids: ids_asked, filter })
+        Ok(Self { ids: external_ids, filter })
     }
 }
 
@@ -71,11 +71,11 @@ fn parse_filter(filter: &Value) -> Result<RunFilter, Refusal> {
 }
 
 pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
-    let asked = Asked::parse(&body)?;
+    let selection = Selection::parse(&body)?;
     let ids = engine
         .core
         .call(move |core, turn| {
-            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_CANCELLED, turn.now));
+            let ids = selection.filter.map_or(selection.ids, |filter| core.filtered(&filter, MAX_CANCELLED, turn.now));
             core.cancel(turn, &ids);
             ids
         })
@@ -84,11 +84,11 @@ pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
 }
 
 pub(super) async fn replay(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
-    let asked = Asked::parse(&body)?;
+    let selection = Selection::parse(&body)?;
     let ids = engine
         .core
         .call(move |core, turn| {
-            let ids = asked.filter.map_or(asked.ids, |filter| core.filtered(&filter, MOST_REPLAYED, turn.now));
+            let ids = selection.filter.map_or(selection.ids, |filter| core.filtered(&filter, MAX_REPLAYED, turn.now));
             core.replay(turn, &ids)
         })
         .await?;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::body::Typed;
 use super::request::OfTenant;
 use super::{Answer, Engine, Refusal, answer};
-use crate::embedded::core::expression::{Expression, Names, Problem, Truth};
-use crate::embedded::core::rules::FILTER_NAMES;
+use crate::embedded::core::expression::{Expression, Names, ParseError, Truth};
+use crate::embedded::core::store::FILTER_NAMES;
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new().route("/api/v1/stable/tenants/{tenant}/cel/debug", post(debug))
@@ -23,8 +23,8 @@ async fn debug(_: OfTenant, bytes: Bytes) -> Answer {
     let (input, metadata, payload) = (map("input")?, map("additionalMetadata")?, map("filterPayload")?);
     let expression = match Expression::parse(&text, FILTER_NAMES) {
         Ok(expression) => expression,
-        Err(Problem::Broken) => return Ok(failed("failed to compile expression: it is not valid CEL")),
-        Err(Problem::Missing) => {
+        Err(ParseError::Invalid) => return Ok(failed("failed to compile expression: it is not valid CEL")),
+        Err(ParseError::Unsupported) => {
             let text = format!("the embedded engine does not implement the CEL expression `{text}` yet");
             return Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, text));
         }

@@ -17,8 +17,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
-use crate::embedded::core::crons::{Cron, CronSpec};
-use crate::embedded::core::types::{At, Code};
+use crate::embedded::core::store::{At, Code, Cron, CronSpec};
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
@@ -27,12 +26,12 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/tenants/{tenant}/workflows/crons/{cron}", get(one).patch(enable).delete(delete).post(start))
 }
 
-/// What is shown of a cron.
+/// The parts of a cron that a response shows.
 struct Row {
     tenant: Uuid,
     id: Uuid,
     created: At,
-    what: Arc<CronSpec>,
+    spec: Arc<CronSpec>,
     defined: bool,
     enabled: bool,
     /// Its workflow, and the latest version of that.
@@ -42,24 +41,24 @@ struct Row {
 impl Row {
     fn new(core: &Core, cron: &Cron) -> Self {
         let Cron { id, created, defined, enabled, .. } = *cron;
-        let version = core.latest(&cron.what.workflow).map(|version| (version.workflow, version.id));
-        Self { tenant: core.tenant, id, created, what: Arc::clone(&cron.what), defined, enabled, version }
+        let version = core.latest(&cron.spec.workflow).map(|version| (version.workflow, version.id));
+        Self { tenant: core.tenant, id, created, spec: Arc::clone(&cron.spec), defined, enabled, version }
     }
 
     fn render(&self) -> Value {
-        let Self { tenant, id, created, what, defined, enabled, version } = self;
+        let Self { tenant, id, created, spec, defined, enabled, version } = self;
         json!({
             "metadata": {"id": id.to_string(), "createdAt": millis(*created), "updatedAt": millis(*created)},
-            "additionalMetadata": what.metadata,
-            "cron": what.text,
+            "additionalMetadata": spec.metadata,
+            "cron": spec.text,
             "enabled": enabled,
-            "input": what.input.clone().filter(Value::is_object).unwrap_or_else(|| json!({})),
+            "input": spec.input.clone().filter(Value::is_object).unwrap_or_else(|| json!({})),
             "method": if *defined { "DEFAULT" } else { "API" },
-            "name": what.name,
-            "priority": what.priority.unwrap_or(1),
+            "name": spec.name,
+            "priority": spec.priority.unwrap_or(1),
             "tenantId": tenant.to_string(),
             "workflowId": version.map(|(workflow, _)| workflow.to_string()),
-            "workflowName": what.workflow,
+            "workflowName": spec.workflow,
             "workflowVersionId": version.map(|(_, version)| version.to_string()),
         })
     }
@@ -69,7 +68,7 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
     let body = body(&bytes)?;
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let priority = body.get("priority").and_then(Value::as_i64);
-    let what = CronSpec {
+    let spec = CronSpec {
         workflow,
         name: text("cronName"),
         text: text("cronExpression"),
@@ -80,11 +79,11 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
     let made = engine
         .core
         .call(move |core, turn| {
-            let is_known = !what.name.is_empty() && core.latest(&what.workflow).is_some();
+            let is_known = !spec.name.is_empty() && core.latest(&spec.workflow).is_some();
             if is_known && priority.is_some_and(|priority| !(1..=3).contains(&priority)) {
                 return Err(bad_request("error creating cron trigger"));
             }
-            match core.create_cron(turn, what) {
+            match core.create_cron(turn, spec) {
                 Ok(id) => Ok(core.find_cron(id).map(|cron| Row::new(core, cron))),
                 Err(fault) if fault.code == Code::InvalidArgument => Err(bad_request(fault.message)),
                 Err(fault) => Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, fault.message)),
@@ -106,14 +105,14 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
         .call(move |core, _| {
             let mut all = core.all_crons();
             all.retain(|cron| {
-                let own = core.latest(&cron.what.workflow).map(|version| version.workflow);
-                tags.are_in(cron.what.metadata.as_ref())
+                let own = core.latest(&cron.spec.workflow).map(|version| version.workflow);
+                tags.are_in(cron.spec.metadata.as_ref())
                     && workflow.is_none_or(|workflow| own == Some(workflow))
-                    && workflow_name.as_ref().is_none_or(|name| *name == cron.what.workflow)
-                    && name.as_ref().is_none_or(|name| *name == cron.what.name)
+                    && workflow_name.as_ref().is_none_or(|name| *name == cron.spec.workflow)
+                    && name.as_ref().is_none_or(|name| *name == cron.spec.name)
             });
             if by_name {
-                all.sort_by(|one, other| one.what.workflow.cmp(&other.what.workflow));
+                all.sort_by(|one, other| one.spec.workflow.cmp(&other.spec.workflow));
             }
             if !ascending {
                 all.reverse();
@@ -124,33 +123,33 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(found.render(|row| row.render()))
 }
 
-/// A cron that is not there the server cannot cope with.
-async fn find(asked: &OfOne) -> Result<(Uuid, Row), Refusal> {
-    asked
+/// For an unknown cron, the server returns 500.
+async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
+    request
         .find("cron workflow", Refusal::INTERNAL, |core, id, _| core.find_cron(id).map(|found| Row::new(core, found)))
         .await
 }
 
-async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1.render()))
+async fn one(request: OfOne) -> Answer {
+    Ok(answer(&find(&request).await?.1.render()))
 }
 
-async fn enable(asked: OfOne, bytes: Bytes) -> Answer {
-    let (cron, _) = find(&asked).await?;
+async fn enable(request: OfOne, bytes: Bytes) -> Answer {
+    let (cron, _) = find(&request).await?;
     if let Some(enabled) = body(&bytes)?.get("enabled").and_then(Value::as_bool) {
-        asked.engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
+        request.engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn delete(asked: OfOne) -> Answer {
-    let (cron, _) = find(&asked).await?;
-    asked.engine.core.call(move |core, _| core.delete_cron(cron)).await?;
+async fn delete(request: OfOne) -> Answer {
+    let (cron, _) = find(&request).await?;
+    request.engine.core.call(move |core, _| core.delete_cron(cron)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(asked: OfOne) -> Answer {
-    let (cron, _) = find(&asked).await?;
-    let run = asked.engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
+async fn start(request: OfOne) -> Answer {
+    let (cron, _) = find(&request).await?;
+    let run = request.engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
     Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }

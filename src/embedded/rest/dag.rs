@@ -1,19 +1,18 @@
-//! Runs of several tasks in the server's JSON.
+//! DAGs in the server's JSON.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::json::{
-    add_key, add_parent, error, extend, meta, object, or_never, output, recorded, run_duration, stamp, task_event,
-    task_row,
+    add_key, add_parent, error, extend, meta, object, or_never, output, recorded, run_duration, task_event, task_row,
+    timestamp,
 };
 use crate::embedded::core::Core;
-use crate::embedded::core::store::{End, Run, State, Task, TaskEventKind};
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, End, Run, State, Task, TaskEventKind};
 
 /// The creation, start and end of a run's current attempts, as REST's store recorded them.
 fn times(core: &Core, run: &Run) -> [Option<At>; 3] {
-    let first = run.present().filter_map(Task::first_heard).min();
+    let first = run.present().filter_map(Task::first_event_at).min();
     let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();
     let ended = run.present().filter(|task| task.state == State::Ended);
     let finished = ended.filter_map(Task::last_final).map(|row| row.at).max();
@@ -24,7 +23,7 @@ fn name(run: &Run) -> String {
     format!("{}-{}", run.version.name, run.created.timestamp_millis())
 }
 
-/// The output of the task that has completed last. One that was skipped has none.
+/// The output of the task that completed last. Skipped tasks have none.
 fn last_output(run: &Run) -> Value {
     let completed = run.present().filter_map(|task| {
         let row = task.current_finals().rfind(|row| matches!(row.end, End::Completed(_)))?;
@@ -59,7 +58,7 @@ pub(super) fn run(core: &Core, run: &Run, now: At) -> Value {
     row
 }
 
-/// Which task of a run comes after which.
+/// The dependencies between the tasks of a run.
 pub(super) fn shape(run: &Run) -> Value {
     let rows = run.present().filter_map(|task| {
         let step = run.step(task)?;
@@ -73,7 +72,7 @@ pub(super) fn shape(run: &Run) -> Value {
     rows.collect()
 }
 
-/// What happened to all tasks, newest first, and what they have put out.
+/// The events of all tasks with their outputs, newest first.
 pub(super) fn events(core: &Core, run: &Run, now: At) -> Vec<Value> {
     let mut events: Vec<_> =
         run.present().flat_map(|task| core.rest_events(task, now).map(move |event| (task, event))).collect();
@@ -114,7 +113,7 @@ pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
         "stepId": Uuid::nil().to_string(),
         "taskExternalId": run.id.to_string(),
         "taskId": 0,
-        "taskInsertedAt": stamp(run.created),
+        "taskInsertedAt": timestamp(run.created),
         "tenantId": core.tenant.to_string(),
         "type": "DAG",
         "workflowId": run.version.workflow.to_string(),
@@ -123,10 +122,10 @@ pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
         "workflowVersionId": run.version.id.to_string(),
     });
     if let Some(started) = started {
-        extend(&mut row, json!({"startedAt": stamp(started)}));
+        extend(&mut row, json!({"startedAt": timestamp(started)}));
     }
     if let Some(finished) = finished {
-        extend(&mut row, json!({"finishedAt": stamp(finished)}));
+        extend(&mut row, json!({"finishedAt": timestamp(finished)}));
     }
     if started.is_some() && finished.is_some() {
         extend(&mut row, json!({"duration": run_duration(started, finished)}));

@@ -13,15 +13,13 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::Found;
 use super::{Answer, Engine, Refusal, answer, json as render};
-use crate::embedded::core::events::Event;
-use crate::embedded::core::store::Run;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, Event, Run};
 use crate::embedded::core::{Core, RestStatus};
 use crate::embedded::quirks::Quirk;
 
-/// How far back the server looks if it is not told.
+/// The default time range of the server.
 const DAY: TimeDelta = TimeDelta::hours(24);
-const MOST_COUNTED: usize = 20_000;
+const MAX_COUNTED: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
@@ -30,16 +28,16 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/stable/tenants/{tenant}/events/{event}", get(one))
 }
 
-/// The runs of an event that REST knows by now.
+/// The runs of an event that REST shows.
 fn runs<'a>(core: &'a Core, event: &'a Event, now: At) -> impl Iterator<Item = (&'a Run, Option<Uuid>)> {
     let known = core.shows_runs_of(event, now);
     event.runs.iter().filter(move |_| known).filter_map(move |(run, filter)| Some((core.rest_run(*run, now)?, *filter)))
 }
 
-/// What is shown of an event.
+/// The parts of an event that a response shows.
 struct Row {
     event: Arc<Event>,
-    /// The runs that it started, with their filters and how they are.
+    /// The runs that it started, with their filters and statuses.
     runs: Vec<(Uuid, Option<Uuid>, RestStatus)>,
 }
 
@@ -68,9 +66,9 @@ impl Row {
             "additionalMetadata": render::object(&event.metadata),
             "key": &*event.key,
             "payload": render::object(&event.payload),
-            "seenAt": render::stamp(event.at),
+            "seenAt": render::timestamp(event.at),
             "tenantId": "",
-            // None at all is null, and not an empty list.
+            // Without any, it is null and not an empty list.
             "triggeredRuns": if triggered.is_empty() { Value::Null } else { triggered.into() },
             "workflowRunSummary": {
                 "queued": count(RestStatus::Queued),
@@ -87,31 +85,31 @@ impl Row {
     }
 }
 
-async fn one(asked: OfOne) -> Answer {
-    let look = |core: &Core, id, now| Some(Row::new(core, core.event(id, now)?, now));
-    let mut row = asked.find("event", Refusal::NOT_FOUND, look).await?.1.render();
+async fn one(request: OfOne) -> Answer {
+    let read = |core: &Core, id, now| Some(Row::new(core, core.event(id, now)?, now));
+    let mut row = request.find("event", Refusal::NOT_FOUND, read).await?.1.render();
     render::extend(&mut row, json!({"triggeringWebhookName": ""}));
     Ok(answer(&row))
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
-    let asked = Asked::parse(&query)?;
-    let found = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
+    let list = ListQuery::parse(&query)?;
+    let found = engine.core.call(move |core, turn| list.find(core, turn.now)).await?;
     Ok(found.render(|row| row.render()))
 }
 
 /// The keys of all events of the last day.
 async fn keys(OfTenant(engine): OfTenant) -> Answer {
-    let look = |core: &Core, now: At| {
+    let read = |core: &Core, now: At| {
         let recent = core.events(now, None).take_while(|event| now.signed_duration_since(event.at) < DAY);
         let keys: BTreeSet<_> = recent.map(|event| &*event.key).collect();
         json!({ "rows": keys })
     };
-    Ok(answer(&engine.core.call(move |core, turn| look(core, turn.now)).await?))
+    Ok(answer(&engine.core.call(move |core, turn| read(core, turn.now)).await?))
 }
 
-/// A question about events.
-struct Asked {
+/// The query of a list of events.
+struct ListQuery {
     since: Option<At>,
     until: Option<At>,
     keys: Vec<String>,
@@ -124,7 +122,7 @@ struct Asked {
     limit: usize,
 }
 
-impl Asked {
+impl ListQuery {
     fn parse(query: &Query) -> Result<Self, Refusal> {
         let texts = |name: &str| query.all(name).map(str::to_owned).collect::<Vec<_>>();
         let limit = query.limit()?.unwrap_or(50);
@@ -169,7 +167,7 @@ impl Asked {
             .events(now, self.until)
             .take_while(|event| since.is_none_or(|since| event.at >= since))
             .filter(|event| self.takes(core, event, now))
-            .take(MOST_COUNTED)
+            .take(MAX_COUNTED)
             .collect();
         let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
         let pages = found.len().div_ceil(self.limit);

@@ -13,12 +13,10 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::Found;
 use super::{Answer, Engine, Refusal, answer, json as render};
-use crate::embedded::core::event_filters::EventFilter;
-use crate::embedded::core::rules::Filter;
-use crate::embedded::core::types::{Code, Fault};
+use crate::embedded::core::store::{Code, EventFilter, Fault, Filter};
 
-/// The most in a list whose length is not said.
-const MOST_LISTED: usize = 20_000;
+/// The default limit of a list.
+const DEFAULT_LIMIT: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
@@ -28,19 +26,19 @@ pub(super) fn routes() -> Router<Engine> {
 
 fn show(tenant: Uuid, filter: &EventFilter) -> Value {
     let mut metadata = render::meta(filter.id, filter.created);
-    render::extend(&mut metadata, json!({"updatedAt": render::stamp(filter.updated)}));
+    render::extend(&mut metadata, json!({"updatedAt": render::timestamp(filter.updated)}));
     json!({
         "metadata": metadata,
-        "expression": filter.what.text,
+        "expression": filter.content.text,
         "isDeclarative": filter.defined,
-        "payload": filter.what.payload,
-        "scope": filter.what.scope,
+        "payload": filter.content.payload,
+        "scope": filter.content.scope,
         "tenantId": tenant.to_string(),
         "workflowId": filter.workflow.to_string(),
     })
 }
 
-/// What cannot be followed here is said to be; all else the server cannot cope with.
+/// Unsupported expressions are reported as such. For everything else, the server returns 500.
 fn refusal(fault: Fault) -> Refusal {
     match fault.code {
         Code::Unimplemented => Refusal::Text(StatusCode::NOT_IMPLEMENTED, fault.message),
@@ -53,17 +51,17 @@ async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
     let payload = body.object("payload")?.unwrap_or_default();
     let workflow = body.id("workflowId")?.unwrap_or_default();
-    let what = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
+    let content = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
     let tenant = engine.tenant;
     let made = engine
         .core
-        .call(move |core, turn| core.create_filter(turn, workflow, what).map(|filter| show(tenant, filter)))
+        .call(move |core, turn| core.create_filter(turn, workflow, content).map(|filter| show(tenant, filter)))
         .await?;
     Ok(answer(&made.map_err(refusal)?))
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
-    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.limit()?.unwrap_or(MOST_LISTED));
+    let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.limit()?.unwrap_or(DEFAULT_LIMIT));
     let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
     let tenant = engine.tenant;
@@ -73,9 +71,9 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             let mut all = core.all_filters();
             all.retain(|filter| {
                 (workflows.is_empty() || workflows.contains(&filter.workflow))
-                    && (scopes.is_empty() || scopes.contains(&filter.what.scope))
+                    && (scopes.is_empty() || scopes.contains(&filter.content.scope))
             });
-            // Its pages are counted from zero, and after the last there is always one more.
+            // Pages are counted from zero, and there is always one more after the last.
             let pagination =
                 json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": all.len().div_ceil(limit)});
             Found { pagination, rows: all.into_iter().skip(offset).take(limit).cloned().collect() }
@@ -84,24 +82,24 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(found.render(move |filter| show(tenant, &filter)))
 }
 
-/// A filter that is there, and then the token.
-async fn find(asked: &OfOne) -> Result<(Uuid, EventFilter), Refusal> {
-    asked.find("filter", Refusal::NOT_FOUND, |core, id, _| core.find_filter(id).cloned()).await
+/// Checks that a filter exists, and then the token.
+async fn find(request: &OfOne) -> Result<(Uuid, EventFilter), Refusal> {
+    request.find("filter", Refusal::NOT_FOUND, |core, id, _| core.find_filter(id).cloned()).await
 }
 
-async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&show(asked.engine.tenant, &find(&asked).await?.1)))
+async fn one(request: OfOne) -> Answer {
+    Ok(answer(&show(request.engine.tenant, &find(&request).await?.1)))
 }
 
-async fn update(asked: OfOne, bytes: Bytes) -> Answer {
-    let (id, _) = find(&asked).await?;
+async fn update(request: OfOne, bytes: Bytes) -> Answer {
+    let (id, _) = find(&request).await?;
     let body = Typed::parse(&bytes, "gen.V1UpdateFilterRequest")?;
     let (text, scope, payload) = (body.text("expression")?, body.text("scope")?, body.object("payload")?);
     let change = |old: Filter| {
         Filter::new(text.unwrap_or(old.text), scope.unwrap_or(old.scope), payload.map_or(old.payload, Value::Object))
     };
-    let tenant = asked.engine.tenant;
-    let changed = asked
+    let tenant = request.engine.tenant;
+    let changed = request
         .engine
         .core
         .call(move |core, turn| {
@@ -111,10 +109,10 @@ async fn update(asked: OfOne, bytes: Bytes) -> Answer {
     Ok(answer(&changed.ok_or(Refusal::NOT_FOUND)?.map_err(refusal)?))
 }
 
-async fn delete(asked: OfOne) -> Answer {
-    let (id, ..) = find(&asked).await?;
-    let tenant = asked.engine.tenant;
+async fn delete(request: OfOne) -> Answer {
+    let (id, ..) = find(&request).await?;
+    let tenant = request.engine.tenant;
     let deleted =
-        asked.engine.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
+        request.engine.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
     Ok(answer(&deleted.ok_or(Refusal::NOT_FOUND)?))
 }

@@ -1,4 +1,4 @@
-//! Runs, tasks and workers in the server's JSON, with each value where the server has it.
+//! Runs and tasks in the server's JSON.
 
 use std::collections::HashSet;
 
@@ -7,28 +7,25 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dag;
-use crate::embedded::core::shown_by_rest;
-use crate::embedded::core::store::LogLine;
-use crate::embedded::core::store::{End, Run, State, Step, Task, TaskEvent, TaskEventKind};
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, End, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind};
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
-/// The first number of an event: high enough not to be taken for an attempt or a count.
+/// The first number of an event: high enough not to be confused with an attempt or a count.
 const FIRST_NUMBER: i64 = 1_000;
-/// What the server's subtraction gives when one of the two is never.
+/// The server's difference between two times if one of them is never.
 const ENDLESS: i64 = 9_223_372_036_854;
 
-pub(super) fn stamp(at: At) -> String {
+pub(super) fn timestamp(at: At) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 pub(super) fn or_never(at: Option<At>) -> String {
-    at.map_or_else(|| NEVER.into(), stamp)
+    at.map_or_else(|| NEVER.into(), timestamp)
 }
 
-/// JSON text that is an object, and `{}` for everything else.
+/// Parses JSON, and returns `{}` unless it is an object.
 pub(super) fn object(text: &str) -> Value {
     serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
 }
@@ -44,17 +41,17 @@ fn name_of(run: &Run, task: &Task) -> String {
 }
 
 pub(super) fn meta(id: Uuid, created: At) -> Value {
-    json!({"id": id.to_string(), "createdAt": stamp(created), "updatedAt": stamp(created)})
+    json!({"id": id.to_string(), "createdAt": timestamp(created), "updatedAt": timestamp(created)})
 }
 
 pub(super) fn output(task: &Task) -> Value {
-    match shown_by_rest(task).map(|row| &row.end) {
+    match task.best_final().map(|row| &row.end) {
         Some(End::Completed(output)) if task.state == State::Ended => object(output),
         _ => json!({}),
     }
 }
 
-/// The same, or the one of the attempt before a replay as long as there is no other.
+/// The output of a task. During a replay, it is that of the attempt before.
 fn last_output(task: &Task) -> Value {
     let earlier = task.finals.iter().rev().find_map(|row| match &row.end {
         End::Completed(output) => Some(object(output)),
@@ -63,7 +60,7 @@ fn last_output(task: &Task) -> Value {
     earlier.filter(|_| task.state != State::Ended).unwrap_or_else(|| output(task))
 }
 
-/// The text of the failure of the newest attempt that has one: of the current attempt, or of any.
+/// The error of the current attempt, or if `any_attempt`, of the newest attempt that failed.
 pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
     let failures = task.events.iter().filter(|event| event.kind == TaskEventKind::Failed);
     let newest = failures
@@ -74,7 +71,7 @@ pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
 
 /// A run with its tasks.
 pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
-    // A task that nothing has happened to yet is not there. The newest comes first.
+    // Tasks without events are left out. The newest comes first.
     let present = run.newest_first().into_iter().filter(|task| !task.events.is_empty());
     let tasks: Vec<_> = present
         .map(|task| {
@@ -105,18 +102,18 @@ pub(super) fn recorded(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
     at?.checked_add_signed(TimeDelta::microseconds(late))
 }
 
-/// A run of one task.
+/// A single-task run.
 fn single(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
-    // A run has the times at which the engine knew, its task those that it was told.
+    // A run has the engine's own times, its task those that the worker reported.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
     let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
-    let created = first.and_then(Task::first_heard);
+    let created = first.and_then(Task::first_event_at);
     let [created, started, finished] = [created, started, finished].map(|at| recorded(core, run, at));
     json!({
         "metadata": meta(run.id, run.created),
         "additionalMetadata": object(&run.metadata),
-        // What is called the creation here is that of the current attempt.
+        // This is the creation of the current attempt.
         "createdAt": or_never(created),
         "startedAt": or_never(started),
         "finishedAt": or_never(finished),
@@ -141,7 +138,7 @@ pub(super) fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
     }
 }
 
-/// What a task was made with. One that never came to a queue was made with nothing.
+/// The stored payload of a task. It is empty if the task was never queued.
 fn input(run: &Run, task: &Task) -> Value {
     let queued = task.events.iter().any(|event| event.kind == TaskEventKind::Queued);
     if queued || run.dag.is_none() { stored_payload(run, task) } else { json!({}) }
@@ -164,7 +161,7 @@ fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
     row
 }
 
-/// A task by itself.
+/// The details of a task.
 pub(super) fn task_alone(core: &Core, run: &Run, task: &Task, children: usize) -> Value {
     let mut row = task_of_run(core, run, task);
     extend(
@@ -175,18 +172,18 @@ pub(super) fn task_alone(core: &Core, run: &Run, task: &Task, children: usize) -
             "workflowConfig": workflow_config(run),
         }),
     );
-    if matches!(task.state, State::Running { .. }) && task.was_stamped_late() {
+    if matches!(task.state, State::Running { .. }) && task.has_late_timestamp() {
         extend(&mut row, json!({"status": "QUEUED"}));
     }
     if run.dag.is_some() && task.state == State::Ended {
-        // Here the last of several final rows counts, elsewhere the best.
+        // Here the last of several final rows counts; everywhere else it is the best.
         let last = task.last_final().map_or(RestStatus::Cancelled, |row| row.end.rest_status());
         extend(&mut row, json!({"status": last.name()}));
     }
     row
 }
 
-/// A run as a row of a list. All of them say that they are DAGs.
+/// A run as a row of a list. All rows have the type DAG.
 pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
     let Some(task) = run.tasks.first().filter(|_| run.dag.is_none()) else { return dag::row(core, run, payloads) };
     let mut row = summary(core, run, task);
@@ -214,7 +211,7 @@ fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
     add_key(row, run.key_of(task));
 }
 
-/// Only lists tell it.
+/// Only lists have it.
 pub(super) fn add_key(row: &mut Value, key: Option<&str>) {
     if let Some(key) = key {
         extend(row, json!({"idempotencyKey": key}));
@@ -228,7 +225,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "metadata": meta(task.id, created),
         "additionalMetadata": object(&run.metadata),
         "attempt": attempt_of(task.retry_count),
-        "createdAt": stamp(created),
+        "createdAt": timestamp(created),
         "displayName": name_of(run, task),
         "errorMessage": error(task, false),
         "numSpawnedChildren": 0,
@@ -237,18 +234,18 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "stepId": run.step(task).map(|step| step.id.to_string()),
         "taskExternalId": task.id.to_string(),
         "taskId": run.number(task),
-        "taskInsertedAt": stamp(created),
+        "taskInsertedAt": timestamp(created),
         "tenantId": core.tenant.to_string(),
         "workflowId": run.version.workflow.to_string(),
         "workflowRunExternalId": run.id.to_string(),
         "workflowVersionId": run.version.id.to_string(),
     });
-    // What is not known is not there.
+    // Unknown values are left out.
     if let Some(started) = started {
-        extend(&mut row, json!({"startedAt": stamp(started)}));
+        extend(&mut row, json!({"startedAt": timestamp(started)}));
     }
     if let Some(finished) = finished {
-        extend(&mut row, json!({"finishedAt": stamp(finished)}));
+        extend(&mut row, json!({"finishedAt": timestamp(finished)}));
     }
     if let (Some(started), Some(finished)) = (started, finished) {
         extend(&mut row, json!({"duration": finished.signed_duration_since(started).num_milliseconds()}));
@@ -257,7 +254,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
     row
 }
 
-/// A run of one task shows its parent everywhere but in its details, a DAG everywhere.
+/// The parent of a run. A single-task run shows it everywhere but in its details, a DAG everywhere.
 pub(super) fn add_parent(row: &mut Value, run: &Run) {
     if let Some(parent) = run.parent() {
         extend(row, json!({"parentTaskExternalId": parent.task.to_string()}));
@@ -289,7 +286,7 @@ pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
         "retryCount": event.retry_count,
         "taskDisplayName": name_of(run, task),
         "taskId": task.id.to_string(),
-        "timestamp": stamp(event.at),
+        "timestamp": timestamp(event.at),
     });
     if let Some(worker) = event.worker {
         extend(&mut row, json!({"workerId": worker.to_string()}));
@@ -297,7 +294,7 @@ pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
     row
 }
 
-/// When a run's tasks were queued, began and ended; and after each task its children's, as deep as was asked for.
+/// When the tasks of a run were queued, started and ended. Each task is followed by those of its children, up to the requested depth.
 pub(super) fn timings(core: &Core, run: &Run, depth: usize) -> Value {
     let mut rows = Vec::new();
     add_timings(core, run, 0, depth, &mut rows);
@@ -316,14 +313,14 @@ fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut 
             "taskDisplayName": name_of(run, task),
             "taskExternalId": task.id.to_string(),
             "taskId": run.number(task),
-            "taskInsertedAt": stamp(created),
+            "taskInsertedAt": timestamp(created),
             "tenantId": core.tenant.to_string(),
             "workflowRunId": run.id.to_string(),
         });
         let queued = task.event(TaskEventKind::Queued).map(|event| event.at);
         for (name, at) in [("queuedAt", queued), ("startedAt", task.started()), ("finishedAt", task.finished())] {
             if let Some(at) = at {
-                extend(&mut row, json!({name: stamp(at)}));
+                extend(&mut row, json!({name: timestamp(at)}));
             }
         }
         add_parent(&mut row, run);
@@ -331,7 +328,7 @@ fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut 
         if depth < deepest {
             let mut known = HashSet::new();
             for child in core.children(task.id) {
-                // One that was started twice is there three times.
+                // A child that was started twice is listed three times.
                 let times = if child.is_restarted() && known.insert(child.id) { 2 } else { 1 };
                 (0..times).for_each(|_| add_timings(core, child, depth.saturating_add(1), deepest, rows));
             }
@@ -344,7 +341,7 @@ pub(super) fn log_line(run: &Run, task: &Task, line: &LogLine) -> Value {
     let metadata: Value = serde_json::from_str(&line.metadata).unwrap_or_default();
     json!({
         "attempt": attempt_of(line.retry_count),
-        "createdAt": stamp(line.at),
+        "createdAt": timestamp(line.at),
         "level": line.level,
         "message": &*line.message,
         "metadata": metadata,

@@ -1,4 +1,4 @@
-//! Lists: what can be asked, and what comes of it.
+//! Lists of runs and tasks.
 
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -9,13 +9,12 @@ use super::json::{self as render, attempt_of};
 use super::query::{self, Query};
 use super::rows::Found;
 use crate::embedded::Quirk;
-use crate::embedded::core::filters::has_tags;
-use crate::embedded::core::store::{Run, RunIx, Task};
-use crate::embedded::core::types::At;
+use crate::embedded::core::has_tags;
+use crate::embedded::core::store::{At, Run, RunIx, Task};
 use crate::embedded::core::{Core, RestStatus};
 
-/// A total is counted up to here.
-const MOST_COUNTED: usize = 20_000;
+/// The maximum total: the server counts no further.
+const MAX_COUNTED: usize = 20_000;
 const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
 
 /// A row that was found: a run, or one of its tasks.
@@ -24,7 +23,7 @@ struct Row {
     task: Option<u16>,
 }
 
-/// The rows that were found. They are rendered outside of the core's task, which has others to serve.
+/// The rows that were found. They are rendered outside of the core's task, so that it can serve other requests.
 pub(super) struct Page {
     found: Found<Option<u16>>,
     /// The run of each row, in their order.
@@ -38,7 +37,7 @@ impl Page {
         let mut at = 0..found.rows.len();
         found.render(move |task| {
             let Some(run) = at.next().and_then(|at| core.runs().at(at)) else { return Value::Null };
-            match task.and_then(|place| run.tasks.get(usize::from(place))) {
+            match task.and_then(|index| run.tasks.get(usize::from(index))) {
                 Some(task) => render::task_row(&core, run, task, payloads),
                 None => render::row(&core, run, payloads),
             }
@@ -46,7 +45,7 @@ impl Page {
     }
 }
 
-/// A question about runs.
+/// The query of a list of runs.
 pub(super) struct Runs {
     since: Option<At>,
     until: Option<At>,
@@ -57,7 +56,7 @@ pub(super) struct Runs {
     all_tags: bool,
     tasks: bool,
     payloads: bool,
-    /// The event that started them, the workers that had a task of theirs, and their idempotency keys.
+    /// The event that started the runs, the workers that had one of their tasks, and their idempotency keys.
     event: Option<Uuid>,
     workers: Vec<Uuid>,
     keys: Vec<String>,
@@ -66,17 +65,17 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// The parameters of a list: it must be said whether it is one of runs or one of tasks.
+    /// Parses the parameters of a list. The parameter that selects runs or tasks is required.
     pub(super) fn parse_list(query: &Query) -> Result<Self, Refusal> {
         let tasks = query
             .flag("only_tasks")?
             .ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
-        let mut asked = Self { tasks, ..Self::parse(query)? };
+        let mut list = Self { tasks, ..Self::parse(query)? };
         if tasks {
-            // A list of tasks does not look at it.
-            asked.parents.clear();
+            // A list of tasks ignores it.
+            list.parents.clear();
         }
-        Ok(asked)
+        Ok(list)
     }
 
     pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
@@ -85,16 +84,16 @@ impl Runs {
             return Err(Refusal::INTERNAL);
         }
         let mut metadata: Vec<(String, String)> = Vec::new();
-        // Cut at the first colon; without one it is passed over; of one key the last value counts.
+        // Split at the first colon, and ignored without one. Of several values for one key, the last counts.
         for (key, value) in query.all("additional_metadata").filter_map(|pair| pair.split_once(':')) {
             metadata.retain(|(other, _)| other != key);
             metadata.push((key.into(), value.into()));
         }
         Ok(Self {
-            // Without a start the server answers no rows.
+            // Without a start, the server returns no rows.
             since: query.time("since")?,
             until: query.time("until")?,
-            // A status that it does not know, the server passes over.
+            // The server ignores unknown statuses.
             statuses: query
                 .all("statuses")
                 .filter_map(|name| RestStatus::ALL.into_iter().find(|status| status.name() == name))
@@ -141,12 +140,12 @@ impl Runs {
                 rows.push(row);
             }
             total = total.saturating_add(1);
-            if total >= MOST_COUNTED && rows.len() >= self.limit {
+            if total >= MAX_COUNTED && rows.len() >= self.limit {
                 break;
             }
         }
         let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
-        let pages = total.min(MOST_COUNTED).div_ceil(self.limit);
+        let pages = total.min(MAX_COUNTED).div_ceil(self.limit);
         Page {
             core: core.snapshot(rows.iter().map(|row| row.run)),
             found: Found {
@@ -157,12 +156,12 @@ impl Runs {
         }
     }
 
-    /// The status has to be worked out, and most questions are about any.
+    /// Whether the status matches. It is computed only if the query asks for one.
     fn has_status(&self, status: impl FnOnce() -> RestStatus) -> bool {
         self.statuses.is_empty() || self.statuses.contains(&status())
     }
 
-    /// Runs counted by their status, all five always there.
+    /// The number of runs by status, always with all five statuses.
     pub(super) fn count(&self, core: &Core, now: At) -> Value {
         let mut counts = [0_u64; RestStatus::ALL.len()];
         for status in self.matching(core, now).map(Run::rest_status).filter(|status| self.has_status(|| *status)) {
@@ -190,7 +189,7 @@ impl Runs {
             .flat_map(|run| std::iter::repeat_n(run, self.count_of(core, run)))
     }
 
-    /// How often a run is in the list. Of children, one that was started twice is there twice.
+    /// How often a run is in the list. A child that was started twice is listed twice.
     fn count_of(&self, core: &Core, run: &Run) -> usize {
         match run.parent() {
             _ if self.parents.is_empty() => 1,
@@ -203,11 +202,11 @@ impl Runs {
 
     /// Tasks of a DAG are not found by its event.
     fn is_of_event(&self, run: &Run) -> bool {
-        let own = || run.special.as_ref()?.event.as_ref().map(|event| event.id);
+        let own = || run.options.as_ref()?.event.as_ref().map(|event| event.id);
         self.event.is_none() || own() == self.event && !(self.tasks && run.dag.is_some())
     }
 
-    /// Only a list of tasks looks at it, and at the last worker that each of them had.
+    /// Applies only to a list of tasks, and to the last worker of each.
     fn was_with_worker(&self, core: &Core, task: &Task) -> bool {
         let is_known = || !core.has(Quirk::ScatteredRows) || task.kept_its_worker();
         self.workers.is_empty() || is_known() && task.last_worker().is_some_and(|last| self.workers.contains(&last))
@@ -218,7 +217,7 @@ impl Runs {
     }
 }
 
-/// A question about the log of a task.
+/// The query of a task's log.
 pub(super) struct Logs {
     limit: usize,
     since: Option<At>,
@@ -251,7 +250,7 @@ impl Logs {
         let mut lines: Vec<_> = core
             .logs(task.id)?
             .iter()
-            // Neither end of the window belongs to it.
+            // The window excludes both of its ends.
             .filter(|line| {
                 self.since.is_none_or(|since| line.at > since) && self.until.is_none_or(|until| line.at < until)
             })

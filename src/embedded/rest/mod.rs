@@ -1,4 +1,4 @@
-//! The REST routes: for what is REST-only, and no more. Each answers from one look at the core.
+//! The REST routes, for what gRPC does not have. Each response is read from the core in one turn.
 
 // Numbers in requests are untrusted.
 #![warn(clippy::arithmetic_side_effects)]
@@ -44,14 +44,14 @@ use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
 use super::core::store::RunIx;
-use super::core::types::{At, Fault};
+use super::core::store::{At, Fault};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
-/// The maximum number of bytes that are read of a body. It is above the limits of the routes, which have error texts of their own.
+/// The maximum size of a request body. It is above the limits of the routes, which have error texts of their own.
 const MAX_BODY: usize = 16 << 20;
 
-/// What the routes share.
+/// The state that all routes share.
 #[derive(Clone)]
 struct Engine {
     core: Handle,
@@ -92,7 +92,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
         .route_layer(middleware::from_fn_with_state(engine.clone(), request::read_body))
         .route_layer(middleware::from_fn_with_state((faults, core), faults::over_rest))
-        // The body has been read by then.
+        // The body has been read before.
         .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
@@ -105,7 +105,7 @@ enum Refusal {
     Text(StatusCode, String),
     Descriptions(StatusCode, &'static str),
     Description(StatusCode, String),
-    /// There is no engine any more, and there never will be.
+    /// The engine has stopped for good.
     Stopped(String),
 }
 
@@ -143,31 +143,31 @@ fn answer(body: &Value) -> Response {
 }
 
 impl Engine {
-    /// Looks whether there is what is asked for, then at the token, and only then answers what it looks like.
+    /// Checks that something exists, then the token, and then reads the response.
     async fn find(
         &self,
         authorization: &Authorization,
         exists: impl FnOnce(&Core, At) -> bool + Send + 'static,
-        look: impl FnOnce(&Core, At) -> Option<Value> + Send + 'static,
+        read: impl FnOnce(&Core, At) -> Option<Value> + Send + 'static,
     ) -> Answer {
         let exists = self.core.call(move |core, turn| exists(core, turn.now)).await?;
         exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
-        let found = self.core.call(move |core, turn| look(core, turn.now)).await?;
+        let found = self.core.call(move |core, turn| read(core, turn.now)).await?;
         Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
     }
 
-    /// The same for large responses about one run: they are rendered from a snapshot of the run, outside of the core's task.
+    /// The same for large responses about one run, which are rendered from a snapshot of the run outside of the core's task.
     async fn find_in_run(
         &self,
         authorization: &Authorization,
         run: impl FnOnce(&Core, At) -> Option<RunIx> + Send + 'static,
-        look: impl FnOnce(&Core, At) -> Option<Value>,
+        read: impl FnOnce(&Core, At) -> Option<Value>,
     ) -> Answer {
         let found = self.core.call(move |core, turn| Some((core.snapshot([run(core, turn.now)?]), turn.now))).await?;
         let (snapshot, now) = found.ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
-        Ok(answer(&look(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
+        Ok(answer(&read(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
     }
 
     fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
@@ -210,7 +210,7 @@ async fn run_task_events(
     let run = id(&run, "workflow run")?;
     let events = move |core: &Core, now| {
         let run = core.rest_run(run, now)?;
-        // Always empty for a run of one task.
+        // Always empty for a single-task run.
         let rows = if run.dag.is_some() { dag::events(core, run, now) } else { Vec::new() };
         Some(json!({"pagination": {}, "rows": rows}))
     };
@@ -272,7 +272,7 @@ async fn task_events(
     authorization: Authorization,
 ) -> Answer {
     let task = id(&task, "task")?;
-    // Nobody who asks for no number of rows gets one.
+    // Without a limit, the server returns no rows.
     let limit = query.limit()?.unwrap_or(0);
     let offset = query.number("offset")?.unwrap_or(0);
     let events = move |core: &Core, now| {
@@ -289,20 +289,20 @@ async fn logs(
     authorization: Authorization,
 ) -> Answer {
     let task = id(&task, "task")?;
-    let asked = list::Logs::parse(&query)?;
-    let lines = move |core: &Core, now| asked.answer(core, core.rest_task(task, now)?);
+    let query = list::Logs::parse(&query)?;
+    let lines = move |core: &Core, now| query.answer(core, core.rest_task(task, now)?);
     engine.find_in_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), lines).await
 }
 
 async fn runs(OfTenant(engine): OfTenant, query: Query) -> Answer {
-    let asked = list::Runs::parse_list(&query)?;
-    let page = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
+    let query = list::Runs::parse_list(&query)?;
+    let page = engine.core.call(move |core, turn| query.find(core, turn.now)).await?;
     Ok(page.render())
 }
 
 async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {
-    let asked = list::Runs::parse(&query)?;
-    let body = engine.core.call(move |core, turn| asked.count(core, turn.now)).await?;
+    let query = list::Runs::parse(&query)?;
+    let body = engine.core.call(move |core, turn| query.count(core, turn.now)).await?;
     Ok(answer(&body))
 }
 

@@ -1,4 +1,4 @@
-//! What the older lists have in common: pages, filters by metadata, stamps.
+//! What the older lists have in common: pages, filters by metadata, timestamps.
 
 use axum::http::StatusCode;
 use chrono::SecondsFormat;
@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 use super::Refusal;
 use super::query::Query;
 use super::rows::Found;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::At;
 
 pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
     Refusal::Description(StatusCode::BAD_REQUEST, description.into())
 }
 
-/// A stamp to the millisecond, without the zeros at its end.
+/// A timestamp in milliseconds, without trailing zeros.
 pub(super) fn millis(at: At) -> String {
     let text = at.to_rfc3339_opts(SecondsFormat::Millis, true);
     format!("{}Z", text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Pairs of a key and a value, all of which must be there.
+/// Pairs of a key and a value, all of which must match.
 pub(super) struct Tags(Vec<(String, String)>);
 
 impl Tags {
@@ -38,7 +38,7 @@ impl Tags {
     }
 }
 
-/// Which part of a list is wanted.
+/// The requested page of a list.
 pub(super) struct Page {
     offset: usize,
     limit: usize,
@@ -49,10 +49,10 @@ impl Page {
         Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.limit()?.unwrap_or(50) })
     }
 
-    /// The page, with its place among the others. Only what is on it is taken.
+    /// The page with its number and the number of pages. Only its rows are taken from the list.
     pub(super) fn of<T, R>(&self, all: &[T], take: impl Fn(&T) -> R) -> Found<R> {
         let Some(before) = self.offset.checked_div(self.limit) else {
-            // The server divides by it all the same.
+            // The server divides by zero.
             let pagination = json!({"current_page": i64::MIN + 1, "next_page": i64::MIN + 2, "num_pages": i64::MIN});
             return Found { pagination, rows: Vec::new() };
         };

@@ -1,4 +1,4 @@
-//! The parameters of a request, read and refused as the server does it.
+//! The parameters of a request, parsed and refused as by the server.
 
 use std::convert::Infallible;
 
@@ -10,12 +10,12 @@ use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use super::Refusal;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::At;
 
 /// The maximum number of rows of a page. The real engine has no known limit: it accepts 5000, and 10 000 for log lines.
 const MAX_PAGE: usize = 10_000;
 
-/// Parameters, in the order they came; one that is there several times is a list.
+/// Parameters in their order. A repeated parameter is a list.
 pub(super) struct Query(Vec<(String, String)>);
 
 impl<S: Sync> FromRequestParts<S> for Query {
@@ -46,7 +46,7 @@ impl Query {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// A number that is not negative; for a negative one the server has no answer.
+    /// A number that is not negative. For a negative one, the server returns 500.
     pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
         let Some(text) = self.first(name) else { return Ok(None) };
         match text.parse::<i64>() {
@@ -70,7 +70,7 @@ impl Query {
         }
     }
 
-    /// A flag, in all of Go's spellings.
+    /// A boolean, in all of Go's spellings.
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
         match self.first(name) {
             None => Ok(None),
@@ -109,7 +109,7 @@ pub(super) fn bad(name: &str, problem: &str) -> Refusal {
     Refusal::Text(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
 }
 
-/// What Go says about a text that is no date.
+/// Go's error message for a string that is not a date.
 fn date_problem(text: &str) -> String {
     let mut rest = text;
     for (part, digits) in [("2006", 4), ("-", 0), ("01", 2), ("-", 0), ("02", 2)] {

@@ -1,4 +1,4 @@
-//! Who asks, and for what: the parts of a request that most routes share.
+//! The parts of a request that most routes share: the token, and the objects that the path names.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::{Engine, MAX_BODY, Refusal, id};
 use crate::embedded::core::Core;
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::At;
 
-/// The header as it came, if it did.
+/// The header, if the request has it.
 pub(super) struct Authorization(pub(super) Option<String>);
 
 impl Authorization {
@@ -62,13 +62,13 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
     Err(too_large())
 }
 
-/// What a path names, by the names in its route.
+/// The parameters of a path, by their names in the route.
 pub(super) async fn names(parts: &mut Parts, engine: &Engine) -> Result<BTreeMap<String, String>, Refusal> {
     let path = Path::from_request_parts(parts, engine).await;
     path.map(|Path(names)| names).map_err(|_| Refusal::NOT_FOUND)
 }
 
-/// A request about what a tenant has, from someone who may ask.
+/// An authorized request about objects of a tenant.
 pub(super) struct OfTenant(pub(super) Engine);
 
 impl FromRequestParts<Engine> for OfTenant {
@@ -82,8 +82,8 @@ impl FromRequestParts<Engine> for OfTenant {
     }
 }
 
-/// A request about one thing that a tenant has, whose route has the names of both and no more. The tenant is looked up first,
-/// then the thing, and only then is the token looked at.
+/// A request about one object of a tenant, whose route has only the ids of both. The order of the checks is: the tenant, the object,
+/// the token.
 pub(super) struct OfOne {
     pub(super) engine: Engine,
     tenant: String,
@@ -103,16 +103,16 @@ impl FromRequestParts<Engine> for OfOne {
 }
 
 impl OfOne {
-    /// The id, and what a look at the core has found.
+    /// The id, and what `read` has found in the core.
     pub(super) async fn find<T: Send + 'static>(
         &self,
         what: &str,
         missing: Refusal,
-        look: impl FnOnce(&Core, Uuid, At) -> Option<T> + Send + 'static,
+        read: impl FnOnce(&Core, Uuid, At) -> Option<T> + Send + 'static,
     ) -> Result<(Uuid, T), Refusal> {
         self.engine.find_tenant(&self.tenant)?;
         let id = id(&self.id, what)?;
-        let found = self.engine.core.call(move |core, turn| look(core, id, turn.now)).await?.ok_or(missing)?;
+        let found = self.engine.core.call(move |core, turn| read(core, id, turn.now)).await?.ok_or(missing)?;
         self.engine.check(&self.authorization)?;
         Ok((id, found))
     }

@@ -1,4 +1,4 @@
-//! Lists, rendered while they are sent: outside of the core's task, and a part of limited size at a time.
+//! Lists that are rendered while they are sent: outside of the core's task, in parts of limited size.
 
 use std::convert::Infallible;
 
@@ -8,17 +8,17 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::{self, Stream};
 use serde_json::Value;
 
-/// A part of a body ends with the row that makes it this large. Others have their turn between two parts.
+/// A part of a body ends with the row that makes it this large. Other tasks can run between two parts.
 const PART_SIZE: usize = 64 << 10;
 
-/// What was found for a list: its place among the pages, and what its rows are rendered from.
+/// A page of a list, and the data from which its rows are rendered.
 pub(super) struct Found<T> {
     pub(super) pagination: Value,
     pub(super) rows: Vec<T>,
 }
 
 impl<T: Send + 'static> Found<T> {
-    /// The answer. Its rows are rendered as its body is read.
+    /// The response. Its rows are rendered while its body is read.
     pub(super) fn render(self, row: impl FnMut(T) -> Value + Send + 'static) -> Response {
         let parts = Parts {
             text: format!(r#"{{"pagination":{},"rows":["#, self.pagination),
@@ -29,11 +29,11 @@ impl<T: Send + 'static> Found<T> {
     }
 }
 
-/// The text of a list, part by part.
+/// The JSON text of a list, in parts.
 struct Parts<I> {
     /// What has not been sent.
     text: String,
-    /// None after the last.
+    /// `None` after the last part.
     rows: Option<I>,
     has_rows: bool,
 }
@@ -59,7 +59,7 @@ impl<I: Iterator<Item = Value>> Parts<I> {
 
     fn into_stream(self) -> impl Stream<Item = Result<String, Infallible>> {
         stream::unfold((self, false), |(mut parts, has_begun)| async move {
-            // A reader that takes all at once would keep the thread for itself.
+            // A fast reader would otherwise block the thread.
             if has_begun {
                 tokio::task::yield_now().await;
             }
@@ -111,7 +111,7 @@ mod tests {
             assert!(part.len() < 2 * PART_SIZE);
             assert_eq!(rendered.load(Relaxed), count);
         }
-        // Others have their turn before the next one.
+        // Other tasks can run before the next part.
         assert!(body.frame().now_or_never().is_none());
     }
 }

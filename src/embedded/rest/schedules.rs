@@ -18,8 +18,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::{Answer, Engine, Refusal, answer};
 use crate::embedded::core::Core;
-use crate::embedded::core::schedules::{Schedule, Scheduled};
-use crate::embedded::core::types::At;
+use crate::embedded::core::store::{At, Schedule, ScheduledRun};
 
 const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, "scheduled workflow run not found");
 const NO_TIME: &str = "ERROR: null value in column \"triggerAt\" of relation \"WorkflowTriggerScheduledRef\" violates not-null constraint (SQLSTATE 23502)";
@@ -36,7 +35,7 @@ pub(super) fn routes() -> Router<Engine> {
         )
 }
 
-/// What is shown of a schedule.
+/// The parts of a schedule that a response shows.
 struct Row {
     tenant: Uuid,
     schedule: Arc<Schedule>,
@@ -46,7 +45,7 @@ struct Row {
 
 impl Row {
     fn new(core: &Core, schedule: &Arc<Schedule>) -> Self {
-        let version = core.latest(&schedule.what.workflow).map(|version| (version.workflow, version.id));
+        let version = core.latest(&schedule.run.workflow).map(|version| (version.workflow, version.id));
         Self { tenant: core.tenant, schedule: Arc::clone(schedule), version }
     }
 
@@ -54,14 +53,14 @@ impl Row {
         let Self { tenant, schedule, version } = self;
         json!({
             "metadata": {"id": schedule.id.to_string(), "createdAt": millis(schedule.created), "updatedAt": millis(schedule.created)},
-            "additionalMetadata": schedule.what.metadata,
-            "input": if schedule.what.input.is_object() { schedule.what.input.clone() } else { json!({}) },
+            "additionalMetadata": schedule.run.metadata,
+            "input": if schedule.run.input.is_object() { schedule.run.input.clone() } else { json!({}) },
             "method": "API",
-            "priority": schedule.what.priority.unwrap_or(1),
+            "priority": schedule.run.priority.unwrap_or(1),
             "tenantId": tenant.to_string(),
             "triggerAt": millis(schedule.at),
             "workflowId": version.map(|(workflow, _)| workflow.to_string()),
-            "workflowName": schedule.what.workflow,
+            "workflowName": schedule.run.workflow,
             "workflowRunCreatedAt": "0001-01-01T00:00:00Z",
             "workflowRunName": "",
             "workflowVersionId": version.map(|(_, version)| version.to_string()),
@@ -69,7 +68,7 @@ impl Row {
     }
 }
 
-/// The time in a body, or nothing if there is none.
+/// The time in a body, if it has one.
 fn time(body: &Value) -> Result<Option<At>, Refusal> {
     let Some(text) = given(body, "triggerAt") else { return Ok(None) };
     let text = text.as_str().unwrap_or_default();
@@ -80,7 +79,7 @@ fn time(body: &Value) -> Result<Option<At>, Refusal> {
         )
     };
     let at = text.parse::<chrono::DateTime<chrono::FixedOffset>>();
-    // Of whatever zone it is, the server keeps the digits.
+    // The server ignores the time zone.
     at.ok().map(|at| at.naive_local().and_utc()).filter(crate::time::is_sane).map(Some).ok_or_else(problem)
 }
 
@@ -88,7 +87,7 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
     let body = body(&bytes)?;
     let at = time(&body)?;
     let priority = body.get("priority").and_then(Value::as_i64);
-    let what = Scheduled {
+    let run = ScheduledRun {
         workflow,
         input: given(&body, "input").unwrap_or_else(|| json!({})),
         metadata: given(&body, "additionalMetadata"),
@@ -97,11 +96,11 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
     let made = engine
         .core
         .call(move |core, turn| {
-            if core.latest(&what.workflow).is_none() {
+            if core.latest(&run.workflow).is_none() {
                 return Err(bad_request("workflow not found"));
             }
             check_priority(priority)?;
-            let made = core.schedule(turn, &what, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
+            let made = core.schedule(turn, &run, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
             let made = made.first().and_then(|(id, _)| core.find_schedule(*id));
             Ok(made.map(|schedule| Row::new(core, schedule)))
         })
@@ -123,7 +122,7 @@ fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
     let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
     let workflow = query.ids("workflowId")?.first().copied();
-    // Compared with the schedule's own id, and so of no use.
+    // The server compares it with the schedule's own id, so it has no effect.
     let parent = query.ids("parentWorkflowRunId")?.first().copied();
     let statuses: Vec<_> = query.all("statuses").map(str::to_owned).collect();
     let by_creation = query.first("orderByField") == Some("createdAt");
@@ -147,29 +146,29 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
 fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a Arc<Schedule>> {
     let mut all = core.all_schedules();
     all.retain(|schedule| {
-        let own = core.latest(&schedule.what.workflow).map(|version| version.workflow);
-        tags.are_in(schedule.what.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
+        let own = core.latest(&schedule.run.workflow).map(|version| version.workflow);
+        tags.are_in(schedule.run.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
     });
     all
 }
 
-/// The tenant, the id, and whether there is such a schedule: in the server's order.
-async fn find(asked: &OfOne) -> Result<(Uuid, Row), Refusal> {
-    asked
+/// Checks in the server's order: the tenant, the id, the schedule.
+async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
+    request
         .find("scheduled workflow run", NOT_FOUND, |core, id, _| {
             core.find_schedule(id).map(|found| Row::new(core, found))
         })
         .await
 }
 
-async fn one(asked: OfOne) -> Answer {
-    Ok(answer(&find(&asked).await?.1.render()))
+async fn one(request: OfOne) -> Answer {
+    Ok(answer(&find(&request).await?.1.render()))
 }
 
-async fn reschedule(asked: OfOne, bytes: Bytes) -> Answer {
-    let (schedule, _) = find(&asked).await?;
+async fn reschedule(request: OfOne, bytes: Bytes) -> Answer {
+    let (schedule, _) = find(&request).await?;
     let at = time(&body(&bytes)?)?.ok_or(Refusal::INTERNAL)?;
-    let moved = asked
+    let moved = request
         .engine
         .core
         .call(move |core, turn| {
@@ -180,15 +179,15 @@ async fn reschedule(asked: OfOne, bytes: Bytes) -> Answer {
     Ok(answer(&moved.ok_or(NOT_FOUND)?.render()))
 }
 
-async fn delete(asked: OfOne) -> Answer {
-    let (schedule, _) = find(&asked).await?;
-    asked.engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
+async fn delete(request: OfOne) -> Answer {
+    let (schedule, _) = find(&request).await?;
+    request.engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(asked: OfOne) -> Answer {
-    let (schedule, _) = find(&asked).await?;
-    let run = asked.engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
+async fn start(request: OfOne) -> Answer {
+    let (schedule, _) = find(&request).await?;
+    let run = request.engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
     Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }
 

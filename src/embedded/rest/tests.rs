@@ -1,4 +1,4 @@
-//! The routes without a client: how a body comes, part by part.
+//! The routes without a client: bodies are sent in parts.
 
 use axum::Router;
 use axum::body::Body;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::embedded::Engine;
-use crate::embedded::core::events::Pushed;
+use crate::embedded::core::store::PushedEvent;
 use crate::embedded::engine::TENANT;
 use crate::embedded::faults::Faults;
 
@@ -18,7 +18,7 @@ fn router(engine: &Engine) -> Router {
     super::router(handle, TENANT, "token".into(), faults)
 }
 
-/// The status of an answer, and the parts of its body.
+/// The status of a response, and the parts of its body.
 async fn get(engine: &Engine, path: &str) -> (u16, Vec<Vec<u8>>) {
     let request = Request::get(format!("/api/v1/{path}")).header("authorization", "Bearer token");
     let answer = router(engine).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
@@ -36,7 +36,7 @@ async fn a_list_of_large_payloads_comes_in_parts() {
     let engine = Engine::start().await.unwrap();
     for _ in 0..20 {
         let payload = json!({"text": "x".repeat(SIZE)});
-        let pushed = Pushed { key: "key".into(), payload, metadata: Value::Null, priority: None, scope: None };
+        let pushed = PushedEvent { key: "key".into(), payload, metadata: Value::Null, priority: None, scope: None };
         engine.handle().call(|core, turn| core.push(turn, pushed)).await.unwrap();
     }
     let (status, parts) = get(&engine, &format!("stable/tenants/{TENANT}/events")).await;

@@ -1,4 +1,4 @@
-//! Starting a run by REST: as by gRPC, and then it waits until it can show the run.
+//! Starting a run by REST: as by gRPC, but the response waits until REST shows the run.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::paging::bad_request;
 use super::request::OfTenant;
 use super::{Answer, Refusal, answer, json as render};
 use crate::embedded::core::Core;
-use crate::embedded::core::types::{At, Code, Fault, Trigger};
+use crate::embedded::core::store::{At, Code, Fault, Trigger};
 
-/// How often it looks for the run, and how long it waits in between.
-const LOOKS: usize = 10;
-const BETWEEN: Duration = Duration::from_secs(1);
-/// What gRPC takes in one message.
-const LARGEST: usize = 4 << 20;
+/// The number of attempts to find the run, and the time between them.
+const FIND_ATTEMPTS: usize = 10;
+const FIND_INTERVAL: Duration = Duration::from_secs(1);
+/// The maximum size of an input, which is that of a gRPC message.
+const MAX_INPUT: usize = 4 << 20;
 
 pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let body = Typed::parse(&bytes, "gen.V1TriggerWorkflowRunRequest")?;
@@ -29,12 +29,12 @@ pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     if only_id {
         return Ok(answer(&nothing_but(id, now)));
     }
-    for _ in 0..LOOKS {
-        let look = move |core: &Core, now: At| Some(render::run_details(core, core.rest_run(id, now)?, now));
-        if let Some(found) = engine.core.call(move |core, turn| look(core, turn.now)).await? {
+    for _ in 0..FIND_ATTEMPTS {
+        let read = move |core: &Core, now: At| Some(render::run_details(core, core.rest_run(id, now)?, now));
+        if let Some(found) = engine.core.call(move |core, turn| read(core, turn.now)).await? {
             return Ok(answer(&found));
         }
-        engine.core.sleep(BETWEEN).await;
+        engine.core.sleep(FIND_INTERVAL).await;
     }
     Err(Refusal::INTERNAL)
 }
@@ -48,11 +48,11 @@ fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
     let input = input.map_or(Value::Null, Value::Object);
     let metadata = metadata.unwrap_or_default();
     let size = [workflow.len(), input.to_string().len(), json!(metadata).to_string().len()].into_iter().sum::<usize>();
-    if size > LARGEST {
-        return Err(bad_request(format!("grpc: received message after decompression larger than max {LARGEST}")));
+    if size > MAX_INPUT {
+        return Err(bad_request(format!("grpc: received message after decompression larger than max {MAX_INPUT}")));
     }
     let priority = priority.and_then(|priority| i32::try_from(priority).ok());
-    Ok(Trigger { workflow, input, metadata, priority, parent: None, special: None })
+    Ok(Trigger { workflow, input, metadata, priority, parent: None, options: None })
 }
 
 fn refusal(fault: Fault) -> Refusal {
@@ -62,13 +62,13 @@ fn refusal(fault: Fault) -> Refusal {
     }
 }
 
-/// The answer to who wants no more than an id: all the rest of the run is empty.
+/// The response of a request that returns immediately: it has the id, and all other fields of the run are empty.
 fn nothing_but(id: Uuid, now: At) -> Value {
     let nobody = Uuid::nil().to_string();
     let mut metadata = render::meta(id, now);
     // The server reads its clock twice.
     let updated = now.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(now);
-    render::extend(&mut metadata, json!({"updatedAt": render::stamp(updated)}));
+    render::extend(&mut metadata, json!({"updatedAt": render::timestamp(updated)}));
     json!({
         "run": {
             "metadata": metadata,

@@ -18,15 +18,14 @@ use super::request::OfTenant;
 use super::rows::Found;
 use super::{Answer, Authorization, Engine, Refusal, answer, id};
 use crate::embedded::core::Core;
-use crate::embedded::core::types::{At, Label};
-use crate::embedded::core::workers::{Profile, Worker};
+use crate::embedded::core::store::{At, Label, Profile, Worker};
 
 /// The id of the only dispatcher.
 const DISPATCHER: Uuid = uuid::uuid!("6f1c8a52-3d0b-4a57-9c2e-41d8b7e05f13");
 /// Workers without a heartbeat for this long are not listed.
-const DAY: TimeDelta = TimeDelta::hours(24);
+const LISTED_FOR: TimeDelta = TimeDelta::hours(24);
 /// The default limit of a list.
-const MOST_LISTED: usize = 10_000;
+const DEFAULT_LIMIT: usize = 10_000;
 
 pub(super) fn routes() -> Router<Engine> {
     Router::new()
@@ -34,12 +33,12 @@ pub(super) fn routes() -> Router<Engine> {
         .route("/api/v1/workers/{worker}", get(one).patch(pause))
 }
 
-/// What is shown of a worker.
+/// The parts of a worker that a response shows.
 struct Row {
     id: Uuid,
     profile: Arc<Profile>,
     created: At,
-    last_beat: Option<At>,
+    last_heartbeat: Option<At>,
     free: usize,
     status: &'static str,
 }
@@ -50,13 +49,13 @@ impl Row {
             id,
             profile: Arc::clone(&worker.profile),
             created: worker.created,
-            last_beat: worker.last_beat,
+            last_heartbeat: worker.last_heartbeat,
             free: worker.free(),
             status: worker.status(now),
         }
     }
 
-    /// The fields that all answers have.
+    /// The fields that all responses have.
     fn summary(&self) -> Value {
         let Profile { name, slots, runtime, .. } = &*self.profile;
         let slots: Map<_, _> = slots
@@ -87,13 +86,13 @@ impl Row {
             "status": self.status,
             "type": "SELFHOSTED",
         });
-        if let Some(beat) = self.last_beat {
-            extend(&mut row, json!({"lastHeartbeatAt": millis(beat)}));
+        if let Some(last) = self.last_heartbeat {
+            extend(&mut row, json!({"lastHeartbeatAt": millis(last)}));
         }
         row
     }
 
-    /// The same with actions and labels.
+    /// All fields, including actions and labels.
     fn render(&self) -> Value {
         let created = millis(self.created);
         let labels = self.profile.labels.iter().map(|(key, label)| {
@@ -123,14 +122,14 @@ fn text(label: &Label) -> Option<String> {
 }
 
 /// The parameters of a list.
-struct Asked {
+struct ListQuery {
     statuses: Vec<String>,
     labels: Vec<(String, String)>,
     offset: usize,
     limit: usize,
 }
 
-impl Asked {
+impl ListQuery {
     fn parse(query: &Query) -> Result<Self, Refusal> {
         let label = |text: &str| {
             let pair = text.split_once(':').filter(|(key, value)| !key.is_empty() && !value.is_empty());
@@ -141,14 +140,14 @@ impl Asked {
             statuses: query.all("statuses").map(str::to_owned).collect(),
             labels: query.all("labels").map(label).collect::<Result<_, _>>()?,
             offset: query.number("offset")?.unwrap_or(0),
-            limit: query.limit()?.unwrap_or(MOST_LISTED),
+            limit: query.limit()?.unwrap_or(DEFAULT_LIMIT),
         })
     }
 
     fn takes(&self, worker: &Worker, now: At) -> bool {
         let has =
             |(key, value): &(String, String)| worker.profile.labels.get(key).and_then(text).as_ref() == Some(value);
-        worker.last_beat.is_some_and(|beat| now.signed_duration_since(beat) < DAY)
+        worker.last_heartbeat.is_some_and(|last| now.signed_duration_since(last) < LISTED_FOR)
             && (self.statuses.is_empty() || self.statuses.iter().any(|status| status == worker.status(now)))
             && self.labels.iter().all(has)
     }
@@ -170,20 +169,20 @@ impl Asked {
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
-    let asked = Asked::parse(&query)?;
-    let found = engine.core.call(move |core, turn| asked.find(core, turn.now)).await?;
+    let list = ListQuery::parse(&query)?;
+    let found = engine.core.call(move |core, turn| list.find(core, turn.now)).await?;
     Ok(found.render(|row| row.render()))
 }
 
 /// The server fails with 500 for a worker without actions.
 async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
     let id = id(&worker, "worker")?;
-    let look = move |core: &Core, now| {
+    let read = move |core: &Core, now| {
         let worker = core.worker(id)?;
         let workflows: Vec<_> = core.workflows_of(worker).map(|(id, name)| (id, name.to_owned())).collect();
         Some((Row::new(id, worker, now), workflows))
     };
-    let found = engine.core.call(move |core, turn| look(core, turn.now)).await?;
+    let found = engine.core.call(move |core, turn| read(core, turn.now)).await?;
     let (row, workflows) = found.ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
     if row.profile.actions.is_empty() {
@@ -206,11 +205,11 @@ async fn pause(
     let is_there = engine.core.call(move |core, _| core.worker(worker).is_some()).await?;
     is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let found = engine
         .core
         .call(move |core, turn| {
-            if let Some(paused) = asked.get("isPaused").and_then(Value::as_bool) {
+            if let Some(paused) = request.get("isPaused").and_then(Value::as_bool) {
                 core.pause(turn, worker, paused);
             }
             Some(Row::new(worker, core.worker(worker)?, turn.now))

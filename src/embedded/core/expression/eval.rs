@@ -1,80 +1,80 @@
-//! The value of an expression. Nothing means that there is an error in it.
+//! Evaluation of expressions. `None` means that the evaluation fails.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::{Comparison, Literal, Node};
+use super::ast::{Comparison, Literal, Node};
 
 /// The maximum size in bytes of a concatenated string: the maximum size of a message.
-const MAX_TEXT: usize = 4 << 20;
+const MAX_STRING_BYTES: usize = 4 << 20;
 
-/// What the names of an expression stand for.
+/// The values of the names in an expression.
 pub(crate) struct Names<'a>(pub(crate) &'a [(&'a str, &'a Value)]);
 
-/// A value.
+/// The value of a node.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Found<'a> {
+pub(super) enum Computed<'a> {
     Null,
     Bool(bool),
-    Whole(i64),
+    Int(i64),
     Double(f64),
-    Text(Cow<'a, str>),
+    String(Cow<'a, str>),
     /// A list or a map.
     Other(&'a Value),
 }
 
-pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Option<Found<'a>> {
+pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Option<Computed<'a>> {
     match node {
         Node::Literal(literal) => Some(match literal {
-            Literal::Null => Found::Null,
-            Literal::Bool(flag) => Found::Bool(*flag),
-            Literal::Whole(number) => Found::Whole(*number),
-            Literal::Double(number) => Found::Double(*number),
-            Literal::Text(text) => Found::Text(text.into()),
+            Literal::Null => Computed::Null,
+            Literal::Bool(flag) => Computed::Bool(*flag),
+            Literal::Int(number) => Computed::Int(*number),
+            Literal::Double(number) => Computed::Double(*number),
+            Literal::String(text) => Computed::String(text.into()),
         }),
         Node::Path(path) => {
             let (name, fields) = path.split_first()?;
             let (_, root) = names.0.iter().find(|(other, _)| other == name)?;
-            fields.iter().try_fold(*root, |value, field| value.as_object()?.get(field)).map(found)
+            fields.iter().try_fold(*root, |value, field| value.as_object()?.get(field)).map(from_json)
         }
-        // What has no fields at all does not have this one. A list is no such thing, and nor is what is not there.
+        // False for a value without fields. For a list, and for a missing value, the evaluation fails.
         Node::Has(of, field) => match eval(of, names)? {
-            Found::Other(Value::Object(fields)) => Some(Found::Bool(fields.contains_key(field))),
-            Found::Other(_) => None,
-            _ => Some(Found::Bool(false)),
+            Computed::Other(Value::Object(fields)) => Some(Computed::Bool(fields.contains_key(field))),
+            Computed::Other(_) => None,
+            _ => Some(Computed::Bool(false)),
         },
-        Node::Not(inner) => truth(inner, names).map(|flag| Found::Bool(!flag)),
+        Node::Not(inner) => truth(inner, names).map(|flag| Computed::Bool(!flag)),
         // One operand can decide the result, even if others fail.
-        Node::Both(operands) => decide(operands, names, false),
-        Node::Either(operands) => decide(operands, names, true),
-        Node::Sum(operands) => {
+        Node::And(operands) => decide(operands, names, false),
+        Node::Or(operands) => decide(operands, names, true),
+        Node::Add(operands) => {
             let (first, others) = operands.split_first()?;
             others.iter().try_fold(eval(first, names)?, |sum, operand| add(sum, eval(operand, names)?))
         }
         Node::Compare(first, others) => others.iter().try_fold(eval(first, names)?, |left, (comparison, right)| {
-            compare(*comparison, &left, &eval(right, names)?).map(Found::Bool)
+            compare(*comparison, &left, &eval(right, names)?).map(Computed::Bool)
         }),
     }
 }
 
-fn add<'a>(left: Found<'a>, right: Found<'a>) -> Option<Found<'a>> {
+fn add<'a>(left: Computed<'a>, right: Computed<'a>) -> Option<Computed<'a>> {
     match (left, right) {
-        (Found::Text(left), Found::Text(right)) => {
-            (left.len().saturating_add(right.len()) <= MAX_TEXT).then(|| Found::Text(left + right))
+        (Computed::String(left), Computed::String(right)) => {
+            (left.len().saturating_add(right.len()) <= MAX_STRING_BYTES).then(|| Computed::String(left + right))
         }
-        (Found::Whole(left), Found::Whole(right)) => left.checked_add(right).map(Found::Whole),
-        (Found::Double(left), Found::Double(right)) => Some(Found::Double(left + right)),
+        (Computed::Int(left), Computed::Int(right)) => left.checked_add(right).map(Computed::Int),
+        (Computed::Double(left), Computed::Double(right)) => Some(Computed::Double(left + right)),
         _ => None,
     }
 }
 
-fn compare(comparison: Comparison, left: &Found<'_>, right: &Found<'_>) -> Option<bool> {
+fn compare(comparison: Comparison, left: &Computed<'_>, right: &Computed<'_>) -> Option<bool> {
     let order = order(left, right);
     Some(match comparison {
         Comparison::Equal => is_same(left, right),
-        Comparison::Different => !is_same(left, right),
+        Comparison::NotEqual => !is_same(left, right),
         Comparison::Less => order? == Ordering::Less,
         Comparison::LessOrEqual => order? != Ordering::Greater,
         Comparison::Greater => order? == Ordering::Greater,
@@ -82,54 +82,54 @@ fn compare(comparison: Comparison, left: &Found<'_>, right: &Found<'_>) -> Optio
     })
 }
 
-/// A value of JSON. Its numbers are all doubles, as the engine's are.
-fn found(value: &Value) -> Found<'_> {
+/// A JSON value. All its numbers are doubles, as in the real engine.
+fn from_json(value: &Value) -> Computed<'_> {
     match value {
-        Value::Null => Found::Null,
-        Value::Bool(flag) => Found::Bool(*flag),
-        Value::Number(number) => Found::Double(number.as_f64().unwrap_or_default()),
-        Value::String(text) => Found::Text(text.into()),
-        Value::Array(_) | Value::Object(_) => Found::Other(value),
+        Value::Null => Computed::Null,
+        Value::Bool(flag) => Computed::Bool(*flag),
+        Value::Number(number) => Computed::Double(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Computed::String(text.into()),
+        Value::Array(_) | Value::Object(_) => Computed::Other(value),
     }
 }
 
 fn truth<'a>(node: &'a Node, names: &Names<'a>) -> Option<bool> {
     match eval(node, names)? {
-        Found::Bool(flag) => Some(flag),
+        Computed::Bool(flag) => Some(flag),
         _ => None,
     }
 }
 
-fn decide<'a>(operands: &'a [Node], names: &Names<'a>, enough: bool) -> Option<Found<'a>> {
+fn decide<'a>(operands: &'a [Node], names: &Names<'a>, enough: bool) -> Option<Computed<'a>> {
     let mut all_known = true;
     for operand in operands {
         match truth(operand, names) {
-            Some(flag) if flag == enough => return Some(Found::Bool(enough)),
+            Some(flag) if flag == enough => return Some(Computed::Bool(enough)),
             Some(_) => {}
             None => all_known = false,
         }
     }
-    all_known.then_some(Found::Bool(!enough))
+    all_known.then_some(Computed::Bool(!enough))
 }
 
-fn is_same(left: &Found<'_>, right: &Found<'_>) -> bool {
+fn is_same(left: &Computed<'_>, right: &Computed<'_>) -> bool {
     left == right || order(left, right) == Some(Ordering::Equal)
 }
 
-fn order(left: &Found<'_>, right: &Found<'_>) -> Option<Ordering> {
+fn order(left: &Computed<'_>, right: &Computed<'_>) -> Option<Ordering> {
     match (left, right) {
-        (Found::Text(left), Found::Text(right)) => Some(left.cmp(right)),
-        (Found::Bool(left), Found::Bool(right)) => Some(left.cmp(right)),
-        (Found::Whole(left), Found::Whole(right)) => Some(left.cmp(right)),
+        (Computed::String(left), Computed::String(right)) => Some(left.cmp(right)),
+        (Computed::Bool(left), Computed::Bool(right)) => Some(left.cmp(right)),
+        (Computed::Int(left), Computed::Int(right)) => Some(left.cmp(right)),
         (left, right) => double(left)?.partial_cmp(&double(right)?),
     }
 }
 
-fn double(found: &Found<'_>) -> Option<f64> {
+fn double(found: &Computed<'_>) -> Option<f64> {
     match found {
         #[expect(clippy::cast_precision_loss, reason = "as the engine compares them")]
-        Found::Whole(number) => Some(*number as f64),
-        Found::Double(number) => Some(*number),
+        Computed::Int(number) => Some(*number as f64),
+        Computed::Double(number) => Some(*number),
         _ => None,
     }
 }

@@ -1,67 +1,27 @@
 //! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+`, `has` and parentheses.
 //!
-//! What is CEL but not of the subset is told apart from what is no CEL at all: the one is yet to come, the other is wrong.
+//! Valid CEL outside of the subset is distinguished from invalid CEL: the embedded engine reports that it does not support it.
 //!
 //! Expressions are untrusted, so their length, their nesting and the size of concatenated strings are limited. A chain of operators
 //! is one node, so that only nesting uses the stack.
 
+mod ast;
 mod eval;
 mod parse;
 
-pub(crate) use eval::Names;
+use ast::{Literal, Node};
 use serde_json::Value;
+
+pub(crate) use ast::ParseError;
+pub(crate) use eval::Names;
 
 /// An expression that can be evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expression(Node);
 
-/// Why a text is no expression here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
-    /// It is no CEL.
-    Broken,
-    /// It may be CEL, and is not of the subset.
-    Missing,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Node {
-    Literal(Literal),
-    /// A name that is declared, and the fields below it.
-    Path(Vec<String>),
-    /// Whether what a path leads to has a field.
-    Has(Box<Node>, String),
-    Not(Box<Node>),
-    Both(Vec<Node>),
-    Either(Vec<Node>),
-    Sum(Vec<Node>),
-    /// From left to right: each intermediate result is compared with the next operand.
-    Compare(Box<Node>, Vec<(Comparison, Node)>),
-}
-
-/// Whole numbers and others are two types, as in CEL; those of JSON are all of the second.
-#[derive(Debug, Clone, PartialEq)]
-enum Literal {
-    Null,
-    Bool(bool),
-    Whole(i64),
-    Double(f64),
-    Text(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    Equal,
-    Different,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
 impl Expression {
-    /// Reads an expression that may use these names.
-    pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, Problem> {
+    /// Parses an expression that may use these names.
+    pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, ParseError> {
         parse::parse(text, names).map(Self)
     }
 
@@ -69,10 +29,10 @@ impl Expression {
         Self(Node::Literal(Literal::Bool(value)))
     }
 
-    /// Its value if it is a text.
+    /// Its value if that is a string.
     pub(crate) fn text(&self, names: &Names<'_>) -> Option<String> {
         match eval::eval(&self.0, names)? {
-            eval::Found::Text(text) => Some(text.into_owned()),
+            eval::Computed::String(text) => Some(text.into_owned()),
             _ => None,
         }
     }
@@ -80,19 +40,19 @@ impl Expression {
     /// The value as a boolean, or its type if it is not a boolean. `None` if the evaluation fails.
     pub(crate) fn truth(&self, names: &Names<'_>) -> Option<Truth> {
         Some(match eval::eval(&self.0, names)? {
-            eval::Found::Bool(known) => Truth::Known(known),
-            eval::Found::Null => Truth::OfType("null_type"),
-            eval::Found::Whole(_) => Truth::OfType("int"),
-            eval::Found::Double(_) => Truth::OfType("double"),
-            eval::Found::Text(_) => Truth::OfType("string"),
-            eval::Found::Other(Value::Array(_)) => Truth::OfType("list"),
-            eval::Found::Other(_) => Truth::OfType("map"),
+            eval::Computed::Bool(known) => Truth::Known(known),
+            eval::Computed::Null => Truth::OfType("null_type"),
+            eval::Computed::Int(_) => Truth::OfType("int"),
+            eval::Computed::Double(_) => Truth::OfType("double"),
+            eval::Computed::String(_) => Truth::OfType("string"),
+            eval::Computed::Other(Value::Array(_)) => Truth::OfType("list"),
+            eval::Computed::Other(_) => Truth::OfType("map"),
         })
     }
 
-    /// Whether it is true. An error in it makes it false.
+    /// Whether it is true. It is false if its evaluation fails.
     pub(crate) fn is_true(&self, names: &Names<'_>) -> bool {
-        matches!(eval::eval(&self.0, names), Some(eval::Found::Bool(true)))
+        matches!(eval::eval(&self.0, names), Some(eval::Computed::Bool(true)))
     }
 }
 
@@ -104,7 +64,7 @@ pub(crate) enum Truth {
     OfType(&'static str),
 }
 
-/// An object, for names that are to be one whatever came.
+/// The value if it is an object, and an empty object otherwise: expressions can rely on fields.
 pub(crate) fn object(value: &Value) -> Value {
     if value.is_object() { value.clone() } else { Value::Object(serde_json::Map::new()) }
 }
@@ -116,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Expression, Problem> {
+    fn read(text: &str) -> Result<Expression, ParseError> {
         Expression::parse(text, &["input", "additional_metadata", "event_key", "checksum()"])
     }
 
@@ -134,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_true_and_what_is_not() {
+    fn true_and_false_expressions() {
         for text in [
             "true",
             "input.n == 11",
@@ -168,13 +128,13 @@ mod tests {
             "input.id",
             "'text'",
             "input.n < 'a'",
-            // Whole numbers and others cannot be added.
+            // Integers and doubles cannot be added.
             "input.n + 1 == 12",
             "input.id == 11",
             "input.n.deeper == 1",
             "input.nil <= null",
             "has(input.nothing)",
-            // What has a field must be there, and be no list.
+            // The value with the field must exist, and must not be a list.
             "!has(input.nothing.deeper)",
             "!has(input.deep.x.deeper)",
             "input.has == 1",
@@ -184,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_a_text() {
+    fn a_key_is_a_string() {
         with(|names| {
             let text = |text: &str| read(text).unwrap().text(names);
             assert_eq!(text("input.id + '-' + event_key").as_deref(), Some("a-order:1"));
@@ -196,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cel_is_told_from_what_is_yet_to_come() {
-        let broken = [
+    fn invalid_and_unsupported_expressions_are_distinguished() {
+        let invalid = [
             "",
             "input.",
             "input.v >",
@@ -221,10 +181,10 @@ mod tests {
             "has(nobody.x)",
             "has(input.id).x",
         ];
-        for text in broken {
-            assert_eq!(read(text), Err(Problem::Broken), "{text}");
+        for text in invalid {
+            assert_eq!(read(text), Err(ParseError::Invalid), "{text}");
         }
-        let missing = [
+        let unsupported = [
             "string(input.n)",
             "input.id.startsWith('a')",
             "input['id'] == 'a'",
@@ -242,15 +202,15 @@ mod tests {
             "checksum(input.id)",
             "5 % 2 == 1",
         ];
-        for text in missing {
-            assert_eq!(read(text), Err(Problem::Missing), "{text}");
+        for text in unsupported {
+            assert_eq!(read(text), Err(ParseError::Unsupported), "{text}");
         }
-        assert_eq!(read("checksum == 'x'"), Err(Problem::Broken), "it is no variable");
-        // The engine's own function is CEL only where it may be called.
-        assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(Problem::Broken));
-        assert_eq!(read(&"(".repeat(10_000)), Err(Problem::Missing), "deeper than anyone writes");
-        assert_eq!(read(&"!".repeat(10_000)), Err(Problem::Missing));
-        assert_eq!(read(&"has(".repeat(10_000)), Err(Problem::Missing));
+        assert_eq!(read("checksum == 'x'"), Err(ParseError::Invalid), "it is no variable");
+        // The engine's own function is invalid where it is not declared.
+        assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(ParseError::Invalid));
+        assert_eq!(read(&"(".repeat(10_000)), Err(ParseError::Unsupported), "too deep");
+        assert_eq!(read(&"!".repeat(10_000)), Err(ParseError::Unsupported));
+        assert_eq!(read(&"has(".repeat(10_000)), Err(ParseError::Unsupported));
     }
 
     /// Runs on a quarter of the default stack of a thread.
@@ -280,14 +240,14 @@ mod tests {
     fn deep_expressions_use_little_stack() {
         with_little_stack(|| {
             for (open, close) in [("(true || ", ")"), ("!(true && 1 == ", ")"), ("(1 + ", ")"), ("!", "")] {
-                for depth in [10, parse::DEEPEST - 3, parse::DEEPEST * 1000] {
+                for depth in [10, parse::MAX_DEPTH - 3, parse::MAX_DEPTH * 1000] {
                     let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
                     match read(&text) {
                         Ok(expression) => {
                             with(|names| expression.is_true(names));
-                            assert!(expression.clone() == expression && depth < parse::DEEPEST);
+                            assert!(expression.clone() == expression && depth < parse::MAX_DEPTH);
                         }
-                        Err(problem) => assert_eq!((problem, depth > 10), (Problem::Missing, true), "{open}"),
+                        Err(problem) => assert_eq!((problem, depth > 10), (ParseError::Unsupported, true), "{open}"),
                     }
                 }
             }
@@ -298,7 +258,7 @@ mod tests {
     fn long_expressions_are_refused() {
         let longest = format!("'{}' != ''", "x".repeat(parse::MAX_LENGTH - 8));
         assert!(is_true(&longest));
-        assert_eq!(read(&format!("{longest} ")), Err(Problem::Missing));
+        assert_eq!(read(&format!("{longest} ")), Err(ParseError::Unsupported));
         // Short expressions can produce long strings.
         let names = json!("x".repeat(1 << 20));
         let text = |terms: usize| {
@@ -310,14 +270,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_it(text in r"[ -~]{0,40}|(\(|!|has\(){0,200}true") {
+        fn no_string_breaks_it(text in r"[ -~]{0,40}|(\(|!|has\(){0,200}true") {
             if let Ok(expression) = read(&text) {
                 with(|names| (expression.text(names), expression.is_true(names)));
             }
         }
 
         #[test]
-        fn no_sequence_of_its_words_breaks_it(
+        fn no_sequence_of_tokens_breaks_it(
             words in proptest::collection::vec(
                 proptest::sample::select(vec!["input", ".", "n", "has", "(", ")", "!", "&&", "||", "==", "<", ">=", "+", "1", "2.5", "'a'", "true", "null"]), 0..20),
         ) {
@@ -327,14 +287,14 @@ mod tests {
         }
 
         #[test]
-        fn it_counts_and_compares_as_numbers_do(a in -1000i32..1000, b in -1000i32..1000, c in -1000i32..1000) {
+        fn it_adds_and_compares_like_integers(a in -1000i32..1000, b in -1000i32..1000, c in -1000i32..1000) {
             prop_assert_eq!(is_true(&format!("{a} + {b} < {c}")), a + b < c);
             prop_assert_eq!(is_true(&format!("{a} < {b} && {b} < {c}")), a < b && b < c);
             prop_assert_eq!(is_true(&format!("{a} == {b} || !({b} >= {c})")), a == b || b < c);
         }
 
         #[test]
-        fn a_text_is_itself(text in "[a-z '\"\\\\]{0,12}") {
+        fn a_string_literal_is_itself(text in "[a-z '\"\\\\]{0,12}") {
             let quoted: String = text.chars().flat_map(|char| match char {
                 '\'' | '"' | '\\' => vec!['\\', char],
                 other => vec![other],

@@ -1,9 +1,9 @@
-//! From a text to an expression, by descent: `||`, then `&&`, then comparisons, then `+`, then what stands by itself.
+//! A recursive descent parser: `||`, then `&&`, then comparisons, then `+`, then operands.
 
-use super::{Comparison, Literal, Node, Problem};
+use super::ast::{Comparison, Literal, Node, ParseError};
 
-/// Deeper than this nobody writes, and the stack is not without end.
-pub(super) const DEEPEST: usize = 60;
+/// The maximum nesting, to limit the use of the stack.
+pub(super) const MAX_DEPTH: usize = 60;
 /// The maximum size of an expression in bytes, as in CEL's own parser.
 pub(super) const MAX_LENGTH: usize = 100_000;
 
@@ -14,28 +14,29 @@ enum Token {
     Sign(&'static str),
 }
 
-/// Signs of CEL, the longer ones first; those that the subset has, and the others.
+/// The operators and punctuation of the subset, longer ones first.
 const SIGNS: [&str; 14] = ["&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "+", "-", "(", ")", "."];
-const MISSING: &str = "[]{}?:,*/%";
+/// Characters of CEL that are not in the subset.
+const UNSUPPORTED: &str = "[]{}?:,*/%";
 
-/// A function of the engine's own, which is among the names of those that may call it.
+/// A function that the engine adds to CEL. It is declared like a name where it may be called.
 const CHECKSUM: &str = "checksum()";
 
-pub(super) fn parse(text: &str, names: &[&str]) -> Result<Node, Problem> {
+pub(super) fn parse(text: &str, names: &[&str]) -> Result<Node, ParseError> {
     if text.len() > MAX_LENGTH {
-        return Err(Problem::Missing);
+        return Err(ParseError::Unsupported);
     }
     let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0 };
-    let node = parser.either()?;
-    if parser.at == parser.tokens.len() { Ok(node) } else { Err(Problem::Broken) }
+    let node = parser.or()?;
+    if parser.at == parser.tokens.len() { Ok(node) } else { Err(ParseError::Invalid) }
 }
 
-fn tokens(text: &str) -> Result<Vec<Token>, Problem> {
+fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
     let (mut tokens, mut rest) = (Vec::new(), text.trim_start());
     while let Some(first) = rest.chars().next() {
         let tail = if first == '\'' || first == '"' {
             let (text, tail) = quoted(rest, first)?;
-            tokens.push(Token::Literal(Literal::Text(text)));
+            tokens.push(Token::Literal(Literal::String(text)));
             tail
         } else if first.is_ascii_digit() {
             let (number, tail) = number(rest)?;
@@ -43,10 +44,10 @@ fn tokens(text: &str) -> Result<Vec<Token>, Problem> {
             tail
         } else if first.is_ascii_alphabetic() || first == '_' {
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-            let (name, tail) = rest.split_at_checked(end).ok_or(Problem::Broken)?;
+            let (name, tail) = rest.split_at_checked(end).ok_or(ParseError::Invalid)?;
             if name == "in" || tail.starts_with(['\'', '"']) {
-                // A list's member, or a prefixed text.
-                return Err(Problem::Missing);
+                // The `in` operator, or a string with a prefix.
+                return Err(ParseError::Unsupported);
             }
             tokens.push(match name {
                 "true" => Token::Literal(Literal::Bool(true)),
@@ -57,8 +58,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, Problem> {
             tail
         } else {
             let sign = SIGNS.into_iter().find(|sign| rest.starts_with(sign));
-            let missing = if MISSING.contains(first) { Problem::Missing } else { Problem::Broken };
-            let sign = sign.ok_or(missing)?;
+            let error = if UNSUPPORTED.contains(first) { ParseError::Unsupported } else { ParseError::Invalid };
+            let sign = sign.ok_or(error)?;
             tokens.push(Token::Sign(sign));
             rest.strip_prefix(sign).unwrap_or_default()
         };
@@ -67,7 +68,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, Problem> {
     Ok(tokens)
 }
 
-fn quoted(text: &str, quote: char) -> Result<(String, &str), Problem> {
+fn quoted(text: &str, quote: char) -> Result<(String, &str), ParseError> {
     let mut chars = text.chars();
     let (mut found, mut length) = (String::new(), 0);
     length += chars.next().map_or(0, char::len_utf8);
@@ -80,31 +81,31 @@ fn quoted(text: &str, quote: char) -> Result<(String, &str), Problem> {
             found.push(char);
             continue;
         }
-        let escaped = chars.next().ok_or(Problem::Broken)?;
+        let escaped = chars.next().ok_or(ParseError::Invalid)?;
         length += escaped.len_utf8();
         found.push(match escaped {
             'n' => '\n',
             't' => '\t',
             'r' => '\r',
             '\\' | '\'' | '"' | '`' | '?' => escaped,
-            'a' | 'b' | 'f' | 'v' | 'x' | 'X' | 'u' | 'U' | '0'..='3' => return Err(Problem::Missing),
-            _ => return Err(Problem::Broken),
+            'a' | 'b' | 'f' | 'v' | 'x' | 'X' | 'u' | 'U' | '0'..='3' => return Err(ParseError::Unsupported),
+            _ => return Err(ParseError::Invalid),
         });
     }
-    Err(Problem::Broken)
+    Err(ParseError::Invalid)
 }
 
-fn number(text: &str) -> Result<(Literal, &str), Problem> {
+fn number(text: &str) -> Result<(Literal, &str), ParseError> {
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(text.len());
-    let (number, tail) = text.split_at_checked(end).ok_or(Problem::Broken)?;
+    let (number, tail) = text.split_at_checked(end).ok_or(ParseError::Invalid)?;
     if number.contains(|c: char| c.is_ascii_alphabetic()) {
         // Hexadecimal, unsigned, or with an exponent.
-        return Err(Problem::Missing);
+        return Err(ParseError::Unsupported);
     }
     let literal = if number.contains('.') {
-        Literal::Double(number.parse().map_err(|_| Problem::Broken)?)
+        Literal::Double(number.parse().map_err(|_| ParseError::Invalid)?)
     } else {
-        Literal::Whole(number.parse().map_err(|_| Problem::Broken)?)
+        Literal::Int(number.parse().map_err(|_| ParseError::Invalid)?)
     };
     Ok((literal, tail))
 }
@@ -127,9 +128,9 @@ impl Parser<'_> {
     fn chain(
         &mut self,
         sign: &str,
-        operand: fn(&mut Self) -> Result<Node, Problem>,
+        operand: fn(&mut Self) -> Result<Node, ParseError>,
         node: fn(Vec<Node>) -> Node,
-    ) -> Result<Node, Problem> {
+    ) -> Result<Node, ParseError> {
         let first = operand(self)?;
         if !self.takes(sign) {
             return Ok(first);
@@ -141,104 +142,98 @@ impl Parser<'_> {
         Ok(node(operands))
     }
 
-    fn either(&mut self) -> Result<Node, Problem> {
-        self.chain("||", Self::both, Node::Either)
+    fn or(&mut self) -> Result<Node, ParseError> {
+        self.chain("||", Self::and, Node::Or)
     }
 
-    fn both(&mut self) -> Result<Node, Problem> {
-        self.chain("&&", Self::comparison, Node::Both)
+    fn and(&mut self) -> Result<Node, ParseError> {
+        self.chain("&&", Self::comparison, Node::And)
     }
 
-    fn comparison(&mut self) -> Result<Node, Problem> {
-        use Comparison::{Different, Equal, Greater, GreaterOrEqual, Less, LessOrEqual};
-        let first = self.sum()?;
-        let all = [
-            ("==", Equal),
-            ("!=", Different),
-            ("<=", LessOrEqual),
-            (">=", GreaterOrEqual),
-            ("<", Less),
-            (">", Greater),
-        ];
+    fn comparison(&mut self) -> Result<Node, ParseError> {
+        use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        let first = self.add()?;
+        let all =
+            [("==", Equal), ("!=", NotEqual), ("<=", LessOrEqual), (">=", GreaterOrEqual), ("<", Less), (">", Greater)];
         let mut others = Vec::new();
         while let Some((_, comparison)) = all.into_iter().find(|(sign, _)| self.takes(sign)) {
-            others.push((comparison, self.sum()?));
+            others.push((comparison, self.add()?));
         }
         Ok(if others.is_empty() { first } else { Node::Compare(Box::new(first), others) })
     }
 
-    fn sum(&mut self) -> Result<Node, Problem> {
-        let node = self.chain("+", Self::single, Node::Sum)?;
-        if self.takes("-") { Err(Problem::Missing) } else { Ok(node) }
+    fn add(&mut self) -> Result<Node, ParseError> {
+        let node = self.chain("+", Self::operand, Node::Add)?;
+        if self.takes("-") { Err(ParseError::Unsupported) } else { Ok(node) }
     }
 
-    fn single(&mut self) -> Result<Node, Problem> {
+    fn operand(&mut self) -> Result<Node, ParseError> {
         self.depth += 1;
-        if self.depth > DEEPEST {
-            return Err(Problem::Missing);
+        if self.depth > MAX_DEPTH {
+            return Err(ParseError::Unsupported);
         }
-        let node = self.single_below();
+        let node = self.operand_below();
         self.depth -= 1;
         node
     }
 
-    fn single_below(&mut self) -> Result<Node, Problem> {
+    fn operand_below(&mut self) -> Result<Node, ParseError> {
         if self.takes("!") {
-            return Ok(Node::Not(Box::new(self.single()?)));
+            return Ok(Node::Not(Box::new(self.operand()?)));
         }
         if self.takes("-") {
-            return match self.single()? {
-                Node::Literal(Literal::Whole(number)) => Ok(Node::Literal(Literal::Whole(-number))),
+            return match self.operand()? {
+                Node::Literal(Literal::Int(number)) => Ok(Node::Literal(Literal::Int(-number))),
                 Node::Literal(Literal::Double(number)) => Ok(Node::Literal(Literal::Double(-number))),
-                _ => Err(Problem::Missing),
+                _ => Err(ParseError::Unsupported),
             };
         }
         if self.takes("(") {
-            let node = self.either()?;
+            let node = self.or()?;
             return if !self.takes(")") {
-                Err(Problem::Broken)
+                Err(ParseError::Invalid)
             } else if self.takes(".") {
-                Err(Problem::Missing)
+                Err(ParseError::Unsupported)
             } else {
                 Ok(node)
             };
         }
-        let token = self.tokens.get(self.at).cloned().ok_or(Problem::Broken)?;
+        let token = self.tokens.get(self.at).cloned().ok_or(ParseError::Invalid)?;
         self.at += 1;
         match token {
-            // A method of it.
-            Token::Literal(_) if self.takes(".") => Err(Problem::Missing),
+            // A method call on a literal.
+            Token::Literal(_) if self.takes(".") => Err(ParseError::Unsupported),
             Token::Literal(literal) => Ok(Node::Literal(literal)),
-            Token::Sign(_) => Err(Problem::Broken),
+            Token::Sign(_) => Err(ParseError::Invalid),
             Token::Name(name) => self.path(name),
         }
     }
 
-    fn path(&mut self, first: String) -> Result<Node, Problem> {
+    fn path(&mut self, first: String) -> Result<Node, ParseError> {
         let mut path = vec![first];
         while self.takes(".") {
-            let Some(Token::Name(name)) = self.tokens.get(self.at).cloned() else { return Err(Problem::Broken) };
+            let Some(Token::Name(name)) = self.tokens.get(self.at).cloned() else { return Err(ParseError::Invalid) };
             self.at += 1;
             path.push(name);
         }
         if self.takes("(") {
             return match path.as_slice() {
                 [name] if name == "has" => self.has(),
-                // The engine's own function is not for all expressions.
+                // The engine's own function, where it is not declared.
                 [name] if CHECKSUM.strip_suffix("()") == Some(name) && !self.names.contains(&CHECKSUM) => {
-                    Err(Problem::Broken)
+                    Err(ParseError::Invalid)
                 }
-                _ => Err(Problem::Missing),
+                _ => Err(ParseError::Unsupported),
             };
         }
         let is_known = path.first().is_some_and(|name| self.names.contains(&name.as_str()));
-        if is_known { Ok(Node::Path(path)) } else { Err(Problem::Broken) }
+        if is_known { Ok(Node::Path(path)) } else { Err(ParseError::Invalid) }
     }
 
     /// After the parenthesis of `has(`: a field of something.
-    fn has(&mut self) -> Result<Node, Problem> {
-        let Node::Path(mut path) = self.either()? else { return Err(Problem::Broken) };
-        let field = path.pop().filter(|_| !path.is_empty()).ok_or(Problem::Broken)?;
-        if self.takes(")") { Ok(Node::Has(Box::new(Node::Path(path)), field)) } else { Err(Problem::Broken) }
+    fn has(&mut self) -> Result<Node, ParseError> {
+        let Node::Path(mut path) = self.or()? else { return Err(ParseError::Invalid) };
+        let field = path.pop().filter(|_| !path.is_empty()).ok_or(ParseError::Invalid)?;
+        if self.takes(")") { Ok(Node::Has(Box::new(Node::Path(path)), field)) } else { Err(ParseError::Invalid) }
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::embedded::quirks::Quirk;
 
 #[test]
-fn a_version_is_gone_by_for_five_seconds_as_a_quirk() {
+fn a_version_is_used_for_five_seconds_as_a_quirk() {
     for (quirks, old_for) in [(Quirks::none(), 0), (Quirks::none().with(Quirk::StaleVersions), 5)] {
         let mut bench = Bench::new(quirks);
         bench.put(task());

@@ -1,23 +1,21 @@
-//! What holds whatever is done, in whatever order, with whatever defects.
+//! Invariants under any sequence of commands, with any quirks.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::embedded::core::conditions::{Condition, ConditionAction, On, expression};
-use crate::embedded::core::events::Pushed;
-use crate::embedded::core::rules::{Idempotency, Sticky};
-use crate::embedded::core::schedules::Scheduled;
-use crate::embedded::core::store::{State, TaskKey, Waits};
-use crate::embedded::core::timers::Timer;
-use crate::embedded::core::types::{Label, ParentLink};
+use crate::embedded::core::store::{
+    Condition, ConditionAction, Idempotency, Label, On, ParentLink, PushedEvent, ScheduledRun, State, Sticky, TaskKey,
+    Timer, Waits, expression,
+};
+
 use crate::embedded::quirks::Quirk;
 
-/// One command: which, and three small numbers to choose its arguments by.
+/// One command: its kind, and three small numbers that select its arguments.
 type Step = (u8, u8, u8, u8);
 
-/// A bench, and all that has come up on it.
+/// A bench, and what its commands have created.
 struct Play {
     bench: Bench,
     runs: Vec<Uuid>,
@@ -25,15 +23,15 @@ struct Play {
     open: Vec<StreamId>,
     results: Vec<StreamId>,
     closed: BTreeSet<StreamId>,
-    /// All effects, as text.
-    told: Vec<String>,
+    /// The debug output of all effects.
+    effects: Vec<String>,
 }
 
 fn pick<T: Copy>(items: &[T], choice: u8) -> Option<T> {
     (!items.is_empty()).then(|| items[usize::from(choice) % items.len()])
 }
 
-/// Puts one of many workflows: of one task, or a chain, a fan, a diamond.
+/// Puts one of many workflows: with a single task, or a chain, a fan, a diamond.
 fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
     if c.is_multiple_of(2) {
         // A chain, a fan, a diamond; with an on-failure task or without.
@@ -54,13 +52,13 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         if c.is_multiple_of(4) {
             tasks[usize::from(a) % 2].conditions = conditions.collect();
         }
-        bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), rules(a, b, c)).unwrap();
+        bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), options(a, b, c)).unwrap();
         return;
     }
     let backoff_factor = (b.is_multiple_of(2)).then_some(1.3);
     let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
     let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
-    bench.put_with("w", task, rules(a, b, c)).unwrap();
+    bench.put_with("w", task, options(a, b, c)).unwrap();
 }
 
 impl Play {
@@ -74,7 +72,7 @@ impl Play {
             open: vec![],
             results: vec![],
             closed: BTreeSet::new(),
-            told: vec![],
+            effects: vec![],
         }
     }
 
@@ -90,7 +88,7 @@ impl Play {
                 }
             }
         }
-        // Whatever has started them.
+        // Including runs that crons, schedules and events have started.
         self.runs = self.bench.core.runs().newest_first(None).map(|run| run.id).collect();
         self.check();
     }
@@ -108,20 +106,20 @@ impl Play {
                 let triggers = (0..a % 4)
                     .map(|at| Trigger { parent: parent(at), ..trigger(Some(1 + i32::from(b.wrapping_add(at) % 3))) });
                 let triggers = triggers.collect();
-                // Keys may collide, and then all but those are started.
+                // If keys collide, all other runs are started.
                 drop(self.bench.turn(|core, turn| core.trigger(turn, triggers)));
             }
             17 => {
                 let payload = serde_json::json!({ "n": b });
                 let key = if c % 5 == 0 { "e".to_owned() } else { format!("k:{c}") };
-                let pushed = Pushed { key, payload, metadata: ().into(), priority: None, scope: None };
+                let pushed = PushedEvent { key, payload, metadata: ().into(), priority: None, scope: None };
                 bench.turn(|core, turn| core.push(turn, pushed));
             }
             18 => {
-                let what = Scheduled { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
+                let what = ScheduledRun { workflow: "w".into(), input: ().into(), metadata: None, priority: None };
                 let at = bench.now + TimeDelta::seconds(i64::from(b) - 20);
                 let made = bench.turn(|core, turn| core.schedule(turn, &what, &[at, at])).unwrap();
-                // One of the past has started its run by now.
+                // A schedule in the past has already started its run.
                 let is_there = c % 2 == 0 && at > bench.now;
                 assert!(!is_there || bench.turn(|core, _| core.delete_schedule(made[1].0)));
             }
@@ -129,7 +127,7 @@ impl Play {
         }
     }
 
-    /// What workers do, but for their reports.
+    /// Commands of workers, except reports.
     fn work(&mut self, (kind, a, b, _): Step) {
         let worker = pick(&self.workers, a);
         let bench = &mut self.bench;
@@ -160,7 +158,7 @@ impl Play {
         }
     }
 
-    /// What is done to a run, its tasks and those who watch it.
+    /// Commands on a run, its tasks and its streams.
     fn touch(&mut self, run: Uuid, (kind, _, b, c): Step) {
         let bench = &mut self.bench;
         match kind % 21 {
@@ -218,16 +216,16 @@ impl Play {
         }
     }
 
-    /// A task of a run that is there by now, and its attempt.
+    /// A created task of a run, and its attempt.
     fn task(&self, run: Uuid, choice: u8) -> Option<(Uuid, i32)> {
         let tasks: Vec<_> = self.bench.run(run).present().map(|task| (task.id, task.retry_count)).collect();
         pick(&tasks, choice / 7)
     }
 
-    /// Takes what is to be done outside.
-    fn hear(&mut self) {
+    /// Checks and stores the effects.
+    fn take_effects(&mut self) {
         for effect in self.bench.effects() {
-            self.told.push(format!("{effect:?}"));
+            self.effects.push(format!("{effect:?}"));
             match effect {
                 Effect::Send(stream, _) => assert!(!self.closed.contains(&stream), "sent to a closed stream"),
                 Effect::End(stream, _) => {
@@ -239,7 +237,7 @@ impl Play {
     }
 
     fn check(&mut self) {
-        self.hear();
+        self.take_effects();
         let core = &self.bench.core;
         for worker in core.workers.values() {
             let slots = usize::try_from(worker.profile.slots["default"]).unwrap_or(0);
@@ -248,16 +246,16 @@ impl Play {
         let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
-            let waiting = run.dag.iter().flat_map(|dag| &dag.places).any(|place| place.waits == Waits::Conditions);
-            assert_eq!(over || waiting, run.is_ended() || waiting, "it ends too early, or not at all: {run:?}");
-            for (place, waits) in run.dag.iter().flat_map(|dag| dag.places.iter().zip(0..)) {
-                let key = TaskKey { run: core.runs.index(run.id).unwrap(), place: waits };
-                assert_eq!(core.waiting.contains(&key), place.waits == Waits::Conditions, "{place:?}");
+            let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits == Waits::Conditions);
+            assert_eq!(over || waiting, run.is_ended() || waiting, "it ends too early, or never: {run:?}");
+            for (node, index) in run.dag.iter().flat_map(|dag| dag.nodes.iter().zip(0..)) {
+                let key = TaskKey { run: core.runs.index(run.id).unwrap(), index };
+                assert_eq!(core.waiting.contains(&key), node.waits == Waits::Conditions, "{node:?}");
             }
             for task in run.present() {
                 let key = core.runs.task_key(task.id).unwrap();
                 let has_final = task.current_finals().next().is_some();
-                // One that has begun a second time as if it were the first has its first end still.
+                // A task that was started a second time as if it were the first time still has its first end.
                 assert_eq!(task.state == State::Ended || has_final && run.is_restarted(), has_final, "{task:?}");
                 match &task.state {
                     State::Queued { timer, order } => {
@@ -283,20 +281,20 @@ impl Play {
         timers.sort_unstable_by_key(|(key, _)| *key);
         assert_eq!(timeouts.collect::<Vec<_>>(), timers, "a timeout that nobody set, or one too few");
         self.bench.turn(|_, _| ());
-        self.hear();
+        self.take_effects();
         assert!(self.bench.core.next_timer().is_none_or(|at| at > self.bench.now), "a timer in the past");
     }
 }
 
-/// Rules of all kinds, and often none.
-fn rules(a: u8, b: u8, c: u8) -> Rules {
+/// Options of all kinds, and often none.
+fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
     let wish = |number: u8| number.is_multiple_of(3);
-    Rules {
+    WorkflowOptions {
         events: if wish(a) { vec!["k:*".into(), "k:1_".into()] } else { vec![] },
         crons: if wish(b) { vec!["*/7 * * * * *".into()] } else { vec![] },
         sticky: wish(c).then_some(if a.is_multiple_of(2) { Sticky::Soft } else { Sticky::Hard }),
         idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
-        ..Rules::default()
+        ..WorkflowOptions::default()
     }
 }
 
@@ -312,7 +310,7 @@ fn play(quirks: Quirks, steps: &[Step]) -> Vec<String> {
         assert!(play.bench.core.streams.is_empty(), "something is left of streams that are gone");
     }
     play.check();
-    play.told
+    play.effects
 }
 
 fn quirks() -> impl Strategy<Value = Quirks> {
@@ -322,7 +320,7 @@ fn quirks() -> impl Strategy<Value = Quirks> {
 
 proptest! {
     #[test]
-    fn no_sequence_breaks_it_and_each_is_the_same_each_time(quirks in quirks(), steps in proptest::collection::vec(any::<Step>(), 0..120)) {
+    fn no_sequence_breaks_it_and_each_is_deterministic(quirks in quirks(), steps in proptest::collection::vec(any::<Step>(), 0..120)) {
         prop_assert_eq!(play(quirks, &steps), play(quirks, &steps));
     }
 }

@@ -1,13 +1,13 @@
-//! Each turn is bounded, and time goes on.
+//! Turns are bounded, and time advances.
 
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::embedded::actor;
-use crate::embedded::core::MAX_TIMERS_PER_TURN;
+use crate::embedded::core::engine::MAX_TIMERS_PER_TURN;
 use crate::time::Clock;
 
-/// So many runs, all of whose schedule timeouts are due.
+/// A number of runs, all of whose schedule timeouts are due.
 fn with_due_timers(count: usize) -> (Bench, Vec<Uuid>) {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
@@ -30,11 +30,11 @@ fn a_turn_fires_no_more_timers_than_its_bound() {
 }
 
 #[test]
-fn a_task_that_may_take_no_time_is_retried_at_each_look() {
+fn a_task_with_a_zero_timeout_is_retried_at_each_check() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, _) = bench.worker(1);
     let run = bench.started(TaskDefinition { timeout: "0s".into(), retries: i32::MAX, ..task() });
-    bench.pass_beating(worker, seconds(10));
+    bench.pass_with_heartbeats(worker, seconds(10));
     assert_eq!((bench.task(run).retry_count, bench.rest(run)), (10, RestStatus::Running));
 }
 
@@ -44,7 +44,7 @@ async fn a_core_that_is_behind_still_answers() {
     let (bench, runs) = with_due_timers(10_000);
     let stop = CancellationToken::new();
     let (handle, running) = actor::start(bench.core, 7, Clock::tokio(None), stop.clone());
-    // By the machine's clock they have been due for a long time.
+    // By the machine's clock, they have been due for a long time.
     let mut counts = vec![handle.call(ended).await.unwrap()];
     while counts.last() != Some(&runs.len()) {
         counts.push(handle.call(ended).await.unwrap());
@@ -70,7 +70,7 @@ fn a_snapshot_shows_a_run_as_it_was() {
     assert_eq!(bench.rest(others[0]), RestStatus::Completed);
     let status = |core: &Core| core.rest_run(others[0], bench.now).unwrap().rest_status();
     assert_eq!((status(&bench.core), status(&snapshot)), (RestStatus::Completed, RestStatus::Running));
-    // It is the same run, and there is no other.
+    // It is the same run, and the snapshot has no other.
     assert_eq!((number(&snapshot), before), (before, number(&bench.core)));
     assert_eq!(snapshot.runs().iter().map(|run| run.id).collect::<Vec<_>>(), others[..1]);
 }

@@ -1,0 +1,82 @@
+//! The engine's checks of a definition, with its error texts.
+
+use super::problems::Problems;
+use super::{graph, options};
+use crate::embedded::core::format::duration;
+use crate::embedded::core::store::{Definition, Fault, On, TaskDefinition};
+
+/// Checks a definition in the order of the real engine. What that answers with INTERNAL is answered so here, too.
+pub(crate) fn check(definition: &Definition) -> Result<(), Fault> {
+    let mut problems = Problems::default();
+    problems.name("Name", &definition.name);
+    if let Some(priority) = definition.default_priority {
+        problems.range("DefaultPriority", priority, 1, 3);
+    }
+    let named = definition.tasks.iter().enumerate().map(|(at, task)| (format!("Tasks[{at}]"), task));
+    for (field, task) in named.chain(definition.on_failure.iter().map(|task| ("OnFailure".to_owned(), task))) {
+        if task.readable_id.is_empty() || task.action.is_empty() {
+            return Err(Fault::internal());
+        }
+        problems.name(&format!("{field}.ReadableId"), &task.readable_id);
+        check_action(&field, &task.action, &mut problems)?;
+        check_limits(&field, task, &mut problems);
+    }
+    options::check(&definition.options, &mut problems);
+    problems.into_result("CreateWorkflowVersionOpts")?;
+    graph::check(definition)?;
+    options::check_further(&definition.options)
+}
+
+fn check_action(field: &str, action: &str, problems: &mut Problems) -> Result<(), Fault> {
+    let parts: Vec<_> = action.split(':').collect();
+    if !(2..=3).contains(&parts.len()) {
+        return Err(Fault::internal());
+    }
+    // The engine converts only the first letter of the service to lower case before it searches for it.
+    if parts.first().is_some_and(|service| service.chars().skip(1).any(char::is_uppercase)) {
+        return Err(Fault::internal());
+    }
+    if parts.iter().take(2).any(|part| part.is_empty()) {
+        let text = "Invalid action ID. Action IDs must be in the format <integrationId>:<verb>";
+        problems.add(&format!("{field}.Action"), text);
+    }
+    Ok(())
+}
+
+fn check_limits(field: &str, task: &TaskDefinition, problems: &mut Problems) {
+    let mut add = |name: &str, problem: &str| problems.add(&format!("{field}.{name}"), problem);
+    if !task.timeout.is_empty() && duration::parse(&task.timeout).is_none() {
+        add("Timeout", duration::REFUSAL);
+    }
+    if task.schedule_timeout.as_deref().is_some_and(|text| duration::parse(text).is_none()) {
+        add("ScheduleTimeout", duration::REFUSAL);
+    }
+    if task.retries < 0 {
+        add("Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
+    }
+    for (at, condition) in task.conditions.iter().enumerate() {
+        let mut add = |name: &str, problem: &str| add(&format!("TriggerConditions[{at}].{name}"), problem);
+        if condition.is_late() && condition.data_key.is_empty() {
+            add("ReadableDataKey", "on condition 'required'");
+        }
+        if let On::Sleep(text) = &condition.on
+            && duration::parse(text).is_none()
+        {
+            add("SleepDuration", duration::REFUSAL);
+        }
+    }
+    match task.backoff_factor {
+        Some(factor) if factor < 1.0 => add("RetryBackoffFactor", "on condition 'min' [ 1 ]: got invalid type"),
+        Some(factor) if factor > 1000.0 => add("RetryBackoffFactor", "on condition 'max' [ 1000 ]: got invalid type"),
+        _ => {}
+    }
+    match task.backoff_max_seconds {
+        Some(max) if max < 1 => {
+            add("RetryBackoffMaxSeconds", &format!("on condition 'min' [ 1 ]: got {max}"));
+        }
+        Some(max) if max > 86400 => {
+            add("RetryBackoffMaxSeconds", &format!("on condition 'max' [ 86400 ]: got {max}"));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,11 @@
+//! The entry points: the commands of the core as methods, and its turns.
+
+mod commands;
+mod definitions;
+mod streams;
+mod triggers;
+mod turns;
+mod workers;
+
+#[cfg(test)]
+pub(crate) use turns::MAX_TIMERS_PER_TURN;

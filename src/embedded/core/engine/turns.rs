@@ -1,0 +1,49 @@
+//! Turns: due timers, and what the turns cause outside.
+
+use crate::embedded::core::runs::{announce, cancels, late, lifecycle, progress, replays, retries, wakes};
+use crate::embedded::core::store::{At, Core, Effect, Timer, Turn};
+use crate::embedded::core::streams::{events, results};
+use crate::embedded::core::triggers::{crons, schedules};
+use crate::embedded::core::workers::sessions;
+
+/// The maximum number of timers that fire in one turn. A core with more due timers is behind, and must still answer.
+pub(crate) const MAX_TIMERS_PER_TURN: usize = 256;
+
+impl Core {
+    /// The effects of the turns since the last call.
+    pub(crate) fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    /// When the next timer is due.
+    pub(crate) fn next_timer(&self) -> Option<At> {
+        self.timers.next()
+    }
+
+    /// Fires due timers, but no more than fit into one turn. If more are due, [`next_timer`](Self::next_timer) is in the past.
+    pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..MAX_TIMERS_PER_TURN {
+            let Some(timer) = self.timers.due(turn.now) else { return };
+            fire(self, turn, timer);
+        }
+    }
+}
+
+fn fire(core: &mut Core, turn: &mut Turn<'_>, timer: Timer) {
+    match timer {
+        Timer::Execution(task) => lifecycle::execution_timeout(core, turn, task),
+        Timer::Schedule(task) => lifecycle::schedule_timeout(core, turn, task),
+        Timer::TimedOutCancel(task, retry_count) => late::schedule_timeout(core, turn, task, retry_count),
+        Timer::Requeue(task) => retries::requeue(core, turn, task),
+        Timer::Silence(worker) => sessions::check_silence(core, turn, worker),
+        Timer::Poll(stream) => results::poll(core, turn, stream),
+        Timer::Attach(stream) => events::attach(core, stream),
+        Timer::Replay(replay) => replays::replay_now(core, turn, replay),
+        Timer::Offer(task) => progress::offer(core, turn, task),
+        Timer::Cancel(id) => cancels::cancel_one(core, turn, id),
+        Timer::Wake(task, condition) => wakes::wake(core, turn, task, condition),
+        Timer::EarlyEnd(run) => announce::early_end(core, turn, run),
+        Timer::Scheduled(schedule) => drop(schedules::fire(core, turn, schedule)),
+        Timer::Cron(cron) => crons::fire(core, turn, cron),
+    }
+}

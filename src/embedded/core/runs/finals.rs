@@ -1,0 +1,38 @@
+//! The final rows of tasks: how they have ended.
+
+use super::idempotency;
+use crate::embedded::core::store::{Core, End, Final, Run, State, TaskKey, Turn};
+
+/// Ends a task.
+pub(crate) fn end(core: &mut Core, turn: &Turn<'_>, key: TaskKey, end: End) {
+    if let Some(task) = core.runs.task_mut(key) {
+        task.state = State::Ended;
+    }
+    add(core, turn, key, end);
+    idempotency::free(core, key.run);
+}
+
+pub(crate) fn add(core: &mut Core, turn: &Turn<'_>, key: TaskKey, end: End) {
+    let restarted = core.runs.get(key.run).is_some_and(Run::is_restarted);
+    let Some(task) = core.runs.task_mut(key) else { return };
+    let retry_count = task.retry_count;
+    // A second output replaces the first, unless the whole run was started a second time.
+    task.finals.retain(|row| {
+        restarted
+            || row.retry_count == retry_count
+                && !(matches!(row.end, End::Completed(_)) && matches!(end, End::Completed(_)))
+    });
+    task.finals.push(Final { retry_count, end, at: turn.now });
+    task.finals.shrink_to_fit();
+    task.events.shrink_to_fit();
+}
+
+/// Shuffles the final rows of a task that completed and was then cancelled: in the real engine, their order is random.
+pub(crate) fn shuffle(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
+    let Some(task) = core.runs.task_mut(key) else { return };
+    let is_later = task.finals.iter().rev().skip(1).all(|row| row.at < turn.now);
+    let was_completed = task.finals.first().is_some_and(|row| matches!(row.end, End::Completed(_)));
+    if is_later && was_completed && turn.coin() {
+        task.finals.rotate_right(1);
+    }
+}

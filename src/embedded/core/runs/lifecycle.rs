@@ -1,0 +1,92 @@
+//! How an attempt ends: it completes, fails, times out or is cancelled.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::queue::DEFAULT_TIMEOUT;
+use super::{announce, delivery, finals, late, progress, retries};
+use crate::embedded::core::store::{At, Core, End, EventKind, State, TaskEventKind, TaskKey, Turn};
+use crate::embedded::quirks::Quirk;
+
+/// The end of an attempt, as its worker reported it.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    pub(crate) at: At,
+    pub(crate) worker: Option<Uuid>,
+    pub(crate) output: Arc<str>,
+    /// Not announced to event streams.
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Arc<str>,
+    pub(crate) retry: bool,
+    /// Not announced to event streams.
+    pub(crate) quiet: bool,
+}
+
+pub(crate) fn complete(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, completion: Completion) {
+    let Completion { at, worker, output, quiet } = completion;
+    core.record(key, TaskEventKind::Finished, at, worker, None);
+    progress::release(core, turn, key);
+    if !quiet {
+        announce::task_end(core, turn, key, EventKind::Completed, Arc::clone(&output));
+    }
+    progress::end(core, turn, key, End::Completed(output));
+}
+
+pub(crate) fn fail(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, failure: Failure) {
+    let Failure { error, retry, quiet } = failure;
+    core.record(key, TaskEventKind::Failed, turn.now, None, Some(&error));
+    let worker = progress::release(core, turn, key);
+    if !quiet {
+        announce::task_end(core, turn, key, EventKind::Failed, Arc::clone(&error));
+    }
+    if retry && worker.is_some() && retries::retry(core, turn, key) {
+        // For a task of a DAG, the engine announces the end of the task's own id, which no stream watches.
+        if core.has(Quirk::EarlyEnd) && core.runs.get(key.run).is_some_and(|run| run.dag.is_none()) {
+            announce::run_end(core, turn, key.run, EventKind::Failed);
+        }
+        return;
+    }
+    progress::end(core, turn, key, End::Failed(error));
+}
+
+pub(crate) fn execution_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
+    let Some((run, task)) = core.runs.task(key) else { return };
+    let Some(step) = run.step(task) else { return };
+    let limit = if step.definition.timeout.is_empty() { DEFAULT_TIMEOUT } else { &step.definition.timeout };
+    let text: Arc<str> = format!("Task exceeded timeout of {limit}").into();
+    core.record(key, TaskEventKind::TimedOut, turn.now, None, Some(&text));
+    delivery::send_cancel(core, key);
+    progress::release(core, turn, key);
+    if !retries::retry(core, turn, key) {
+        progress::end(core, turn, key, End::TimedOut(text));
+    }
+}
+
+pub(crate) fn schedule_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
+    core.record(key, TaskEventKind::ScheduleTimedOut, turn.now, None, None);
+    progress::release(core, turn, key);
+    announce::task_end(core, turn, key, EventKind::Cancelled, "".into());
+    progress::end(core, turn, key, End::ScheduleTimedOut);
+}
+
+pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
+    let ended = core.runs.task(key).is_none_or(|(_, task)| task.state == State::Ended);
+    if ended && !core.has(Quirk::TwoFinalRows) {
+        return;
+    }
+    core.record(key, TaskEventKind::Cancelled, turn.now, None, None);
+    if ended {
+        late::end_again(core, turn, key, End::Cancelled, false);
+        finals::shuffle(core, turn, key);
+        return;
+    }
+    delivery::send_cancel(core, key);
+    late::keep_schedule_timeout(core, turn, key);
+    progress::release(core, turn, key);
+    progress::end(core, turn, key, End::Cancelled);
+}

@@ -1,0 +1,24 @@
+//! Runs and their tasks: how they start, are queued, sent to workers, retried, and how they end.
+
+pub(crate) mod announce;
+mod attempts;
+pub(crate) mod cancels;
+mod children;
+mod conditions;
+mod dag;
+mod delivery;
+mod finals;
+mod idempotency;
+pub(crate) mod late;
+pub(crate) mod lifecycle;
+mod payload;
+mod placement;
+pub(crate) mod progress;
+pub(crate) mod queue;
+pub(crate) mod replays;
+pub(crate) mod retries;
+pub(crate) mod start;
+pub(crate) mod waits;
+pub(crate) mod wakes;
+
+pub(crate) use payload::stored as stored_payload;

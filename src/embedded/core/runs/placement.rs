@@ -1,0 +1,164 @@
+//! Which workers are assigned which queued tasks.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::queue::execution_timeout;
+use crate::embedded::core::store::{
+    At, Comparator, Core, DesiredLabel, Label, Run, Sticky, Task, TaskEventKind, TaskKey, Turn, Worker,
+};
+use crate::embedded::quirks::Quirk;
+
+/// Takes tasks of an action from their queue, each for a worker with a free slot, as long as there are both.
+pub(crate) fn pick(core: &mut Core, turn: &Turn<'_>, action: &str) -> Vec<(TaskKey, Uuid)> {
+    let mut picked = Vec::new();
+    let mut passed = None;
+    while let Some((order, key)) = core.queues.after(action, passed) {
+        let Some(worker) = worker_for(core, turn.now, key, action) else {
+            // A task that accepts only some workers does not block the tasks behind it.
+            if takes_any(core, key) || free_workers(core, turn.now, action).next().is_none() {
+                break;
+            }
+            passed = Some(order);
+            continue;
+        };
+        let end = turn.now + execution_timeout(core, key);
+        let Some(holder) = core.workers.get_mut(&worker) else { break };
+        core.queues.remove(action, order);
+        holder.running.insert(key, end);
+        picked.push((key, worker));
+    }
+    // The most urgent tasks are picked, and then sent in the order of their creation.
+    picked.sort_unstable();
+    picked
+}
+
+/// Records for the tasks that remain in a queue that they have no worker, once for each attempt.
+pub(crate) fn record_unassigned(core: &mut Core, turn: &Turn<'_>, action: &str) {
+    let is_new =
+        |key: &TaskKey| core.runs.task(*key).is_some_and(|(_, task)| task.event(TaskEventKind::NoWorker).is_none());
+    for key in core.queues.last_first(action).take_while(is_new).collect::<Vec<_>>() {
+        core.record(key, TaskEventKind::NoWorker, turn.now, None, None);
+    }
+}
+
+/// The best of the free workers for a task. Of equally good ones, that with most free slots.
+fn worker_for(core: &Core, now: At, key: TaskKey, action: &str) -> Option<Uuid> {
+    let (run, task) = core.runs.task(key)?;
+    let sticky = run.version.options.sticky;
+    let desired = desired_worker(run, task);
+    let of_run = run.options.as_ref().map(|options| &options.labels);
+    let of_step = run.step(task).map(|step| &step.definition.labels);
+    let free = free_workers(core, now, action);
+    // Labels have no effect on a sticky run.
+    match (sticky, desired) {
+        (None, _) => {}
+        (Some(_), None) => return most_free(free.map(|(id, worker)| (0, id, worker))),
+        (Some(Sticky::Hard), Some(desired)) => {
+            return most_free(free.filter(|(id, _)| *id == desired).map(|(id, worker)| (0, id, worker)));
+        }
+        (Some(Sticky::Soft), Some(desired)) => {
+            return most_free(free.map(|(id, worker)| (i64::from(id == desired), id, worker)));
+        }
+    }
+    let wanted = wanted(of_step, of_run);
+    most_free(free.filter_map(|(id, worker)| Some((weight(&wanted, worker)?, id, worker))))
+}
+
+/// Whether a task accepts all workers that have its action.
+fn takes_any(core: &Core, key: TaskKey) -> bool {
+    let Some((run, task)) = core.runs.task(key) else { return true };
+    let of_run = run.options.as_ref().is_none_or(|options| options.labels.is_empty());
+    let bound = run.version.options.sticky.is_some() && desired_worker(run, task).is_some();
+    of_run && !bound && run.step(task).is_none_or(|step| step.definition.labels.is_empty())
+}
+
+/// The workers that have the action and a free slot.
+fn free_workers<'a>(core: &'a Core, now: At, action: &str) -> impl Iterator<Item = (Uuid, &'a Worker)> {
+    let late_pause = core.has(Quirk::LatePause);
+    let workers = core.workers.iter().map(|(id, worker)| (*id, worker));
+    workers.filter(move |(_, worker)| worker.can_take(now, action, late_pause))
+}
+
+/// The desired worker of a task in a sticky run: that of a parent, or for a task without parents, that of the trigger.
+fn desired_worker(run: &Run, task: &Task) -> Option<Uuid> {
+    let parents = run.step(task).map(|step| &*step.parents).unwrap_or_default();
+    if parents.is_empty() {
+        return run.options.as_ref()?.worker;
+    }
+    parents.iter().find_map(|index| run.tasks.get(usize::from(*index))?.last_worker())
+}
+
+fn most_free<'a>(workers: impl Iterator<Item = (i64, Uuid, &'a Worker)>) -> Option<Uuid> {
+    workers.max_by_key(|(weight, _, worker)| (*weight, worker.free())).map(|(_, id, _)| id)
+}
+
+/// The requirements of a task for labels, replaced label by label by those of its run.
+fn wanted<'a>(
+    of_step: Option<&'a BTreeMap<String, DesiredLabel>>,
+    of_run: Option<&'a BTreeMap<String, DesiredLabel>>,
+) -> BTreeMap<&'a str, &'a DesiredLabel> {
+    of_step
+        .into_iter()
+        .flatten()
+        .chain(of_run.into_iter().flatten())
+        .map(|(key, wanted)| (key.as_str(), wanted))
+        .collect()
+}
+
+/// The weight of a worker, or `None` if it does not meet a requirement.
+fn weight(wanted: &BTreeMap<&str, &DesiredLabel>, worker: &Worker) -> Option<i64> {
+    wanted.iter().try_fold(0, |sum, (key, wanted)| {
+        let is = worker.profile.labels.get(*key).is_some_and(|label| fits(wanted, label));
+        match (is, wanted.required) {
+            (true, _) => Some(sum + i64::from(wanted.weight)),
+            (false, false) => Some(sum),
+            (false, true) => None,
+        }
+    })
+}
+
+/// Whether a label meets a requirement. Strings and numbers are neither equal nor different, and strings have no order.
+fn fits(wanted: &DesiredLabel, label: &Label) -> bool {
+    use Comparator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+    match (label, &wanted.value, wanted.comparator) {
+        (Label::Text(label), Label::Text(wanted), Equal) => label == wanted,
+        (Label::Text(label), Label::Text(wanted), NotEqual) => label != wanted,
+        (Label::Number(label), Label::Number(wanted), comparator) => match comparator {
+            Equal => label == wanted,
+            NotEqual => label != wanted,
+            Greater => label > wanted,
+            GreaterOrEqual => label >= wanted,
+            Less => label < wanted,
+            LessOrEqual => label <= wanted,
+        },
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_compared_within_their_kind() {
+        use Comparator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        let (text, number) = (|text: &str| Label::Text(text.into()), Label::Number);
+        for (comparator, value, fitting, others) in [
+            (Equal, text("a"), vec![text("a")], vec![text("b"), number(1), Label::Nothing]),
+            (NotEqual, text("a"), vec![text("b")], vec![text("a"), number(1), Label::Nothing]),
+            (Equal, number(2), vec![number(2)], vec![number(1), text("2")]),
+            (NotEqual, number(2), vec![number(1)], vec![number(2), text("a")]),
+            (Greater, number(2), vec![number(3)], vec![number(2), text("3")]),
+            (GreaterOrEqual, number(2), vec![number(2), number(3)], vec![number(1)]),
+            (Less, number(2), vec![number(1)], vec![number(2)]),
+            (LessOrEqual, number(2), vec![number(1), number(2)], vec![number(3)]),
+            (Greater, text("a"), vec![], vec![text("b")]),
+        ] {
+            let wanted = DesiredLabel { value, required: true, comparator, weight: 100 };
+            assert!(fitting.iter().all(|label| fits(&wanted, label)), "{wanted:?}");
+            assert!(!others.iter().any(|label| fits(&wanted, label)), "{wanted:?}");
+        }
+    }
+}

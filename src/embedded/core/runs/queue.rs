@@ -1,0 +1,72 @@
+//! How tasks enter and leave their queues, and the timeouts of queued and running tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::embedded::core::format::duration;
+use crate::embedded::core::store::{At, Core, State, TaskKey, Timer, Turn};
+use crate::embedded::quirks::Quirk;
+
+/// The timeouts of a definition that has none.
+pub(crate) const DEFAULT_TIMEOUT: &str = "5m";
+const DEFAULT_SCHEDULE_TIMEOUT: &str = "5m";
+/// The interval at which the engine checks timeouts.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Puts a task into its queue, with the given urgency or with that of its run, and starts its schedule timeout.
+pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgency: Option<u8>) {
+    let Some((run, task)) = core.runs.task(key) else { return };
+    let Some(step) = run.step(task) else { return };
+    let text = step.definition.schedule_timeout.as_deref().unwrap_or(DEFAULT_SCHEDULE_TIMEOUT);
+    let wait = duration::parse(text).unwrap_or_default();
+    let (action, urgency) = (Arc::clone(&step.action), urgency.unwrap_or(run.priority));
+    let order = core.queues.push(action, urgency, key);
+    let timer = core.timers.set(timeout_noticed(core, turn, wait), Timer::Schedule(key));
+    if let Some(task) = core.runs.task_mut(key) {
+        task.state = State::Queued { timer: Some(timer), order };
+    }
+}
+
+/// Removes a task from its queue or its worker, and marks it as ended. Returns the worker that has a free slot now.
+pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
+    let action = action_of(core, key)?;
+    let task = core.runs.task_mut(key)?;
+    match std::mem::replace(&mut task.state, State::Ended) {
+        State::Queued { timer, order } => {
+            core.queues.remove(&action, order);
+            if let Some(timer) = timer {
+                core.timers.clear(timer);
+            }
+            None
+        }
+        State::Running { worker, timer } => {
+            core.timers.clear(timer);
+            if let Some(holder) = core.workers.get_mut(&worker) {
+                holder.running.remove(&key);
+            }
+            Some(worker)
+        }
+        State::Absent | State::Backoff | State::Ended => None,
+    }
+}
+
+pub(crate) fn action_of(core: &Core, key: TaskKey) -> Option<Arc<str>> {
+    let (run, task) = core.runs.task(key)?;
+    Some(Arc::clone(&run.step(task)?.action))
+}
+
+/// The execution timeout of a task.
+pub(crate) fn execution_timeout(core: &Core, key: TaskKey) -> Duration {
+    let text = core.runs.task(key).and_then(|(run, task)| run.step(task)).map(|step| &*step.definition.timeout);
+    duration::parse(text.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_TIMEOUT)).unwrap_or_default()
+}
+
+/// When the engine notices that a timeout has passed: it checks about once per second. A timeout of zero is noticed at the next
+/// check, because a retried task with a zero timeout would otherwise keep the clock at one instant forever.
+pub(crate) fn timeout_noticed(core: &Core, turn: &mut Turn<'_>, timeout: Duration) -> At {
+    let timeout = if timeout.is_zero() { CHECK_INTERVAL } else { timeout };
+    let late = if core.has(Quirk::LateTimeouts) { (turn.random)() % 1000 } else { 0 };
+    turn.now + timeout + Duration::from_millis(u64::try_from(late).unwrap_or_default())
+}

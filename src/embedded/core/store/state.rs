@@ -1,0 +1,134 @@
+//! The whole state of the engine, and the log of what happens to its tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::crons::Crons;
+use super::effects::Effect;
+use super::events::Events;
+use super::families::Families;
+use super::fault::Fault;
+use super::filters::EventFilters;
+use super::ids::{RunIx, TaskKey};
+use super::keys::Keys;
+use super::queues::Queues;
+use super::runs::Runs;
+use super::schedules::Schedules;
+use super::streams::Streams;
+use super::task::{TaskEvent, TaskEventKind};
+use super::timers::Timers;
+use super::turn::At;
+use super::versions::Workflows;
+use super::workers::Worker;
+use crate::embedded::quirks::{Quirk, Quirks};
+
+/// The state of one tenant.
+///
+/// Commands are methods in `engine`, reads are methods in `views`. All other groups have functions that take the state, so that
+/// their dependencies are visible in their imports.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) tenant: Uuid,
+    quirks: Quirks,
+    pub(in crate::embedded::core) workflows: Workflows,
+    pub(in crate::embedded::core) runs: Runs,
+    pub(in crate::embedded::core) families: Families,
+    pub(in crate::embedded::core) queues: Queues,
+    pub(in crate::embedded::core) workers: BTreeMap<Uuid, Worker>,
+    pub(in crate::embedded::core) streams: Streams,
+    pub(in crate::embedded::core) timers: Timers,
+    pub(in crate::embedded::core) events: Events,
+    pub(in crate::embedded::core) event_filters: EventFilters,
+    pub(in crate::embedded::core) schedules: Schedules,
+    pub(in crate::embedded::core) crons: Crons,
+    pub(in crate::embedded::core) keys: Keys,
+    pub(in crate::embedded::core) effects: Vec<Effect>,
+    /// Tasks of DAGs that wait for sleeps or events.
+    pub(in crate::embedded::core) waiting: BTreeSet<TaskKey>,
+    /// When the replays of the last call are done, if they are delayed.
+    pub(in crate::embedded::core) replays_until: Option<At>,
+    /// The number of recorded task events.
+    event_count: i64,
+}
+
+impl Core {
+    pub(crate) fn new(tenant: Uuid, quirks: Quirks) -> Self {
+        Self {
+            tenant,
+            quirks,
+            workflows: Workflows::default(),
+            runs: Runs::default(),
+            families: Families::default(),
+            queues: Queues::default(),
+            workers: BTreeMap::new(),
+            streams: Streams::default(),
+            timers: Timers::default(),
+            events: Events::default(),
+            event_filters: EventFilters::default(),
+            schedules: Schedules::default(),
+            crons: Crons::default(),
+            keys: Keys::default(),
+            effects: Vec::new(),
+            waiting: BTreeSet::new(),
+            replays_until: None,
+            event_count: 0,
+        }
+    }
+
+    /// A core that has only the current state of some runs, to render them outside of the core's task.
+    pub(crate) fn snapshot(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
+        Self { runs: self.runs.shared(runs), ..Self::new(self.tenant, self.quirks) }
+    }
+
+    pub(crate) fn has(&self, quirk: Quirk) -> bool {
+        self.quirks.has(quirk)
+    }
+
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// The task with an id that a client sent.
+    pub(in crate::embedded::core) fn known_task(&self, task: Uuid) -> Result<TaskKey, Fault> {
+        self.runs.task_key(task).ok_or_else(|| Fault::not_found(format!("task run not found: {task}")))
+    }
+
+    /// Records that something happened to the current attempt of a task.
+    pub(in crate::embedded::core) fn record(
+        &mut self,
+        key: TaskKey,
+        kind: TaskEventKind,
+        at: At,
+        worker: Option<Uuid>,
+        text: Option<&str>,
+    ) {
+        let Some(retry_count) = self.runs.task(key).map(|(_, task)| task.retry_count) else { return };
+        self.record_for(key, retry_count, kind, at, worker, text);
+    }
+
+    /// Records that something happened to any attempt of a task. Only the first event of a kind and attempt is kept.
+    pub(in crate::embedded::core) fn record_for(
+        &mut self,
+        key: TaskKey,
+        retry_count: i32,
+        kind: TaskEventKind,
+        at: At,
+        worker: Option<Uuid>,
+        text: Option<&str>,
+    ) {
+        let Some(task) = self.runs.task_mut(key) else { return };
+        if task.events.iter().any(|event| event.kind == kind && event.retry_count == retry_count) {
+            return;
+        }
+        self.event_count += 1;
+        task.events.push(TaskEvent {
+            number: self.event_count,
+            kind,
+            retry_count,
+            at,
+            worker,
+            text: text.map(Into::into),
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! Workers, as the engine knows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ids::{StreamId, TaskKey};
+use super::labels::Label;
+use super::requests::Runtime;
+use super::turn::At;
+
+/// A worker without a heartbeat for this long is not assigned new tasks.
+const ACTIVE_FOR: Duration = Duration::from_secs(5);
+/// How long after a pause the scheduler may still assign tasks.
+const PAUSE_DELAY: Duration = Duration::from_millis(1500);
+
+/// What a worker reports about itself. The REST API renders lists outside of the core's task and shares it with them.
+#[derive(Debug, Clone)]
+pub(crate) struct Profile {
+    pub(crate) name: String,
+    pub(crate) actions: BTreeSet<String>,
+    pub(crate) slots: BTreeMap<String, i32>,
+    pub(crate) labels: BTreeMap<String, Label>,
+    pub(crate) runtime: Runtime,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) created: At,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) last_heartbeat: Option<At>,
+    paused_since: Option<At>,
+    /// Open streams, oldest first. Assignments go to the first, cancellations to all.
+    streams: Vec<StreamId>,
+    /// Running tasks, with the end of each one's execution timeout.
+    pub(crate) running: BTreeMap<TaskKey, At>,
+    connection: Connection,
+    /// Whether a timer for its silence is set.
+    has_silence_timer: bool,
+}
+
+/// The engine's state of a worker's streams.
+#[derive(Debug, PartialEq, Eq)]
+enum Connection {
+    /// No heartbeat since the worker registered or opened its last stream: it is assigned nothing.
+    Silent,
+    /// It sends heartbeats. A worker that never had a stream can be live, too.
+    Live,
+    /// All its streams have ended: its heartbeats are refused until it opens another one.
+    Closed,
+}
+
+/// The engine refuses heartbeats of a worker whose streams have all ended.
+#[derive(Debug)]
+pub(crate) struct HeartbeatRefused;
+
+impl Worker {
+    pub(crate) fn new(created: At, profile: Profile) -> Self {
+        Self {
+            created,
+            profile: Arc::new(profile),
+            last_heartbeat: None,
+            paused_since: None,
+            streams: Vec::new(),
+            running: BTreeMap::new(),
+            connection: Connection::Silent,
+            has_silence_timer: false,
+        }
+    }
+
+    fn is_active(&self, now: At) -> bool {
+        self.connection == Connection::Live && self.last_heartbeat.is_some_and(|last| last + ACTIVE_FOR >= now)
+    }
+
+    fn is_paused(&self, now: At, delay: Duration) -> bool {
+        self.paused_since.is_some_and(|since| since + delay <= now)
+    }
+
+    /// The number of free slots.
+    pub(crate) fn free(&self) -> usize {
+        let slots = self.profile.slots.get("default").copied().unwrap_or(0);
+        usize::try_from(slots).unwrap_or(0).saturating_sub(self.running.len())
+    }
+
+    /// Whether it can be assigned a task of the action now. With a late pause, also shortly after it was paused.
+    pub(crate) fn can_take(&self, now: At, action: &str, late_pause: bool) -> bool {
+        let delay = if late_pause { PAUSE_DELAY } else { Duration::ZERO };
+        !self.is_paused(now, delay) && self.is_active(now) && self.profile.actions.contains(action) && self.free() > 0
+    }
+
+    pub(crate) fn status(&self, now: At) -> &'static str {
+        match (self.is_active(now), self.paused_since.is_some()) {
+            (false, _) => "INACTIVE",
+            (true, true) => "PAUSED",
+            (true, false) => "ACTIVE",
+        }
+    }
+
+    pub(crate) fn streams(&self) -> &[StreamId] {
+        &self.streams
+    }
+
+    pub(crate) fn open_stream(&mut self, stream: StreamId) {
+        self.streams.push(stream);
+        self.connection = Connection::Silent;
+    }
+
+    /// Removes an ended stream. The end of the last one closes the connection, unless it goes unnoticed.
+    pub(crate) fn close_stream(&mut self, stream: StreamId, unnoticed: bool) {
+        self.streams.retain(|open| *open != stream);
+        if self.streams.is_empty() && !unnoticed {
+            self.connection = Connection::Closed;
+        }
+    }
+
+    /// Closes the connection and returns its streams, which stay open but receive nothing more.
+    pub(crate) fn unsubscribe(&mut self) -> Vec<StreamId> {
+        self.connection = Connection::Closed;
+        std::mem::take(&mut self.streams)
+    }
+
+    /// Removes all streams because the engine shuts down.
+    pub(crate) fn clear_streams(&mut self) {
+        self.streams.clear();
+    }
+
+    /// Records a heartbeat. Returns whether a timer for the worker's silence must be set.
+    pub(crate) fn heartbeat(&mut self, now: At) -> Result<bool, HeartbeatRefused> {
+        if self.connection == Connection::Closed {
+            return Err(HeartbeatRefused);
+        }
+        self.connection = Connection::Live;
+        self.last_heartbeat = Some(now);
+        Ok(!std::mem::replace(&mut self.has_silence_timer, true))
+    }
+
+    /// Records a heartbeat that was due earlier. Returns false if it would have been refused.
+    pub(crate) fn count_heartbeat(&mut self, at: At) -> bool {
+        let is_live = self.connection == Connection::Live;
+        if is_live {
+            self.last_heartbeat = self.last_heartbeat.max(Some(at));
+        }
+        is_live
+    }
+
+    /// The timer for its silence has fired: the worker is lost. Returns its running tasks.
+    pub(crate) fn lose(&mut self) -> BTreeMap<TaskKey, At> {
+        self.has_silence_timer = false;
+        std::mem::take(&mut self.running)
+    }
+
+    pub(crate) fn set_paused(&mut self, since: Option<At>) {
+        self.paused_since = since;
+    }
+}

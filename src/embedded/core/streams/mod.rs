@@ -1,0 +1,4 @@
+//! Streams of results and of events: who receives what.
+
+pub(crate) mod events;
+pub(crate) mod results;

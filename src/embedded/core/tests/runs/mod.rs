@@ -1,0 +1,10 @@
+//! Runs and their tasks.
+
+mod cancels;
+mod children;
+mod conditions;
+mod dag;
+mod idempotency;
+mod lifecycle;
+mod placement;
+mod replays;

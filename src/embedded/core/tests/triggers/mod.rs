@@ -1,0 +1,5 @@
+//! What starts runs.
+
+mod crons;
+mod events;
+mod schedules;

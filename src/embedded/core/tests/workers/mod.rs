@@ -1,0 +1,4 @@
+//! Workers.
+
+mod assignment;
+mod refresh;

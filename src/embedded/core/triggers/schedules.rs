@@ -1,0 +1,68 @@
+//! Schedules.
+
+use std::sync::Arc;
+
+use chrono::SubsecRound as _;
+use uuid::Uuid;
+
+use super::stored::{NEXT_CHECK, object, start_stored};
+use crate::embedded::core::store::{At, Core, Fault, Schedule, ScheduledRun, Timer, TimerKey, Turn, stored};
+use crate::embedded::quirks::Quirk;
+
+/// Creates a schedule for each time, in their order.
+pub(crate) fn create(
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    run: &ScheduledRun,
+    times: &[At],
+) -> Result<Vec<(Uuid, At)>, Fault> {
+    if core.workflows.find(&run.workflow).is_none() {
+        return Err(Fault::not_found("workflow not found"));
+    }
+    let mut created = Vec::with_capacity(times.len());
+    for at in times {
+        let (id, at) = (turn.uuid(), at.round_subsecs(3));
+        let start = set_timer(core, turn, id, at);
+        core.schedules.add(id, stored(turn.now), at, run.clone(), start);
+        created.push((id, at));
+    }
+    Ok(created)
+}
+
+fn set_timer(core: &mut Core, turn: &Turn<'_>, id: Uuid, at: At) -> TimerKey {
+    let late = at <= turn.now && core.has(Quirk::LateSchedules);
+    let at = if late { turn.now + NEXT_CHECK } else { at.max(turn.now) };
+    core.timers.set(at, Timer::Scheduled(id))
+}
+
+/// Moves a schedule to another time.
+pub(crate) fn reschedule(core: &mut Core, turn: &Turn<'_>, id: Uuid, at: At) -> bool {
+    let Some(old) = core.schedules.find(id).map(|schedule| schedule.timer) else { return false };
+    core.timers.clear(old);
+    let at = at.round_subsecs(3);
+    let timer = set_timer(core, turn, id, at);
+    if let Some(schedule) = core.schedules.find_mut(id) {
+        (schedule.at, schedule.timer) = (at, timer);
+    }
+    true
+}
+
+pub(crate) fn delete(core: &mut Core, id: Uuid) -> bool {
+    let Some(schedule) = core.schedules.remove(id) else { return false };
+    core.timers.clear(schedule.timer);
+    true
+}
+
+/// Deletes the schedules of a deleted workflow.
+pub(crate) fn delete_all_of(core: &mut Core, workflow: &str) {
+    for id in core.schedules.of(workflow).map(|schedule| schedule.id).collect::<Vec<_>>() {
+        delete(core, id);
+    }
+}
+
+/// Starts the run of a schedule and deletes the schedule. The run has no reference to it.
+pub(crate) fn fire(core: &mut Core, turn: &mut Turn<'_>, id: Uuid) -> Option<Uuid> {
+    let Schedule { timer, run, .. } = Arc::unwrap_or_clone(core.schedules.remove(id)?);
+    core.timers.clear(timer);
+    start_stored(core, turn, run.workflow, run.input, object(run.metadata), run.priority)
+}

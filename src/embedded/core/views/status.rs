@@ -1,0 +1,71 @@
+//! The statuses that both API views have, and those that REST shows when it has caught up.
+
+use crate::embedded::core::store::{End, Run, State, Task, TaskEvent, TaskEventKind};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RestStatus {
+    Queued,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl RestStatus {
+    pub(crate) const ALL: [Self; 5] = [Self::Cancelled, Self::Completed, Self::Failed, Self::Queued, Self::Running];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Running => "RUNNING",
+            Self::Completed => "COMPLETED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+impl End {
+    pub(crate) fn rest_status(&self) -> RestStatus {
+        match self {
+            Self::Completed(_) | Self::Skipped => RestStatus::Completed,
+            Self::Failed(_) | Self::TimedOut(_) | Self::ScheduleTimedOut => RestStatus::Failed,
+            Self::Cancelled => RestStatus::Cancelled,
+        }
+    }
+}
+
+impl TaskEvent {
+    pub(super) fn is_assignment(&self) -> bool {
+        self.kind == TaskEventKind::Assigned
+    }
+}
+
+impl Task {
+    /// The status of a task in REST.
+    pub(crate) fn rest_status(&self) -> RestStatus {
+        match self.state {
+            State::Absent | State::Queued { .. } | State::Backoff => RestStatus::Queued,
+            State::Running { .. } => RestStatus::Running,
+            State::Ended => self.best_final().map_or(RestStatus::Cancelled, |row| row.end.rest_status()),
+        }
+    }
+}
+
+impl Run {
+    /// The status of a run in REST. A DAG is running from its first assignment until all of its tasks have ended.
+    pub(crate) fn rest_status(&self) -> RestStatus {
+        if self.dag.is_none() {
+            return self.tasks.first().map_or(RestStatus::Completed, Task::rest_status);
+        }
+        if !self.is_ended() {
+            let was_never_assigned = |task: &Task| {
+                matches!(task.state, State::Queued { .. }) && !task.events.iter().any(TaskEvent::is_assignment)
+            };
+            return if self.present().all(was_never_assigned) { RestStatus::Queued } else { RestStatus::Running };
+        }
+        let statuses = || self.present().map(Task::rest_status);
+        let worst = [RestStatus::Failed, RestStatus::Cancelled];
+        worst.into_iter().find(|status| statuses().any(|other| other == *status)).unwrap_or(RestStatus::Completed)
+    }
+}

@@ -1,0 +1,7 @@
+//! Workers: their connections, and what they report about tasks.
+
+pub(crate) mod logs;
+pub(crate) mod refresh;
+pub(crate) mod registration;
+pub(crate) mod reports;
+pub(crate) mod sessions;

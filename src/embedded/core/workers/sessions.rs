@@ -1,0 +1,81 @@
+//! Connections of workers: streams, heartbeats, pauses, silence.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::embedded::core::runs::{progress, retries};
+use crate::embedded::core::store::{At, Code, Core, Fault, HeartbeatRefused, StreamId, Timer, Turn, Worker};
+use crate::embedded::quirks::Quirk;
+
+/// After this long without a heartbeat, the tasks of a worker are reassigned.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
+pub(super) fn find(core: &mut Core, worker: Uuid) -> Result<&mut Worker, Fault> {
+    core.workers.get_mut(&worker).ok_or_else(|| Fault::not_found(format!("worker not found: {worker}")))
+}
+
+/// A worker opens a stream. It is assigned nothing before its next heartbeat.
+pub(crate) fn listen(core: &mut Core, worker: Uuid, stream: StreamId) -> Result<(), Fault> {
+    let holder = core.workers.get_mut(&worker).ok_or_else(|| Fault::not_found("not found"))?;
+    holder.open_stream(stream);
+    core.streams.worker_of.insert(stream, worker);
+    Ok(())
+}
+
+/// A stream has ended, perhaps that of a worker.
+pub(crate) fn close(core: &mut Core, turn: &mut Turn<'_>, stream: StreamId) {
+    let Some(worker) = core.streams.worker_of.remove(&stream) else { return };
+    let unnoticed = core.has(Quirk::ForgottenClose) && turn.coin();
+    if let Some(holder) = core.workers.get_mut(&worker) {
+        holder.close_stream(stream, unnoticed);
+    }
+}
+
+pub(crate) fn heartbeat(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) -> Result<(), Fault> {
+    let set_timer = find(core, worker)?.heartbeat(turn.now).map_err(|HeartbeatRefused| Fault {
+        code: Code::FailedPrecondition,
+        message: format!("Heartbeat rejected: worker stream is not active: {worker}"),
+    })?;
+    if set_timer {
+        core.timers.set(turn.now + LOST_AFTER, Timer::Silence(worker));
+    }
+    progress::assign_to(core, turn, worker);
+    Ok(())
+}
+
+/// Records a heartbeat that was due earlier. Returns false if it would have been refused.
+pub(crate) fn count_heartbeat(core: &mut Core, worker: Uuid, at: At) -> bool {
+    core.workers.get_mut(&worker).is_some_and(|holder| holder.count_heartbeat(at))
+}
+
+pub(crate) fn unsubscribe(core: &mut Core, worker: Uuid) -> Result<(), Fault> {
+    for stream in find(core, worker)?.unsubscribe() {
+        core.streams.worker_of.remove(&stream);
+    }
+    Ok(())
+}
+
+/// Pauses or resumes a worker. Returns false if it does not exist.
+pub(crate) fn pause(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid, paused: bool) -> bool {
+    let Some(holder) = core.workers.get_mut(&worker) else { return false };
+    holder.set_paused(paused.then_some(turn.now));
+    if !paused {
+        progress::assign_to(core, turn, worker);
+    }
+    true
+}
+
+/// Half a minute has passed since a heartbeat. Without a later one, the worker is lost and its tasks are reassigned.
+pub(crate) fn check_silence(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) {
+    let Some(holder) = core.workers.get_mut(&worker) else { return };
+    if let Some(last) = holder.last_heartbeat
+        && last + LOST_AFTER > turn.now
+    {
+        core.timers.set(last + LOST_AFTER, Timer::Silence(worker));
+        return;
+    }
+    for task in holder.lose().into_keys() {
+        retries::reassign(core, turn, task, worker);
+    }
+}
