@@ -120,7 +120,8 @@ impl Caller {
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());
             match judge(&error, call.idempotent, failures, left, fastrand::f64()) {
-                Verdict::Again(delay) if self.budget.take() => {
+                // A closed client makes no further tries.
+                Verdict::Again(delay) if !self.closed.is_cancelled() && self.budget.take() => {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     sleep(delay).await;
                     may_have_happened |= !error.has_no_side_effects();

@@ -103,7 +103,7 @@ async fn q11_a_walk_that_makes_no_progress_ends_in_an_error(world: World) {
         // A real engine cannot be made to answer so.
         return;
     }
-    tokio::time::resume();
+    world.use_real_time();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
     // More than it was asked for, so that it never looks like the end.

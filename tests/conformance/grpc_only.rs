@@ -27,7 +27,7 @@ async fn grpc_only(world: &World) -> (Client, Option<Engine>) {
     if world.engine.is_none() {
         return (Client::new(ConfigBuilder::from_env().server_url(server).build().unwrap()).unwrap(), None);
     }
-    tokio::time::resume();
+    world.use_real_time();
     let engine = Engine::builder().quirks(Quirks::all()).listen(0, 0).start().await.unwrap();
     let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
     let (grpc, _) = engine.addresses().unwrap();

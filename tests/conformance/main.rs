@@ -1,6 +1,8 @@
 //! What must work, row by row, on the embedded engine with all its quirks, and on a real Hatchet when
 //! `HATCHET_CLIENT_TOKEN` is set. The names begin with the rows' ids: `cargo test --test conformance -- --list` is the
 //! table.
+//!
+//! With `HATCHET_TEST_THREADS=4`, the rows run on the embedded engine in real time, on a runtime with four threads.
 
 #![allow(
     clippy::unwrap_used,
