@@ -88,6 +88,9 @@ pub mod config;
 pub mod embedded;
 pub mod error;
 mod feed;
+#[cfg(feature = "__fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod list;
 pub mod model;
 mod observe;

@@ -37,6 +37,7 @@ const ORDERS: &[(&[&str], &[&str])] = &[
             "worker",
             "raw",
             "embedded",
+            "fuzzing",
         ],
     ),
     (
@@ -144,7 +145,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("hyper_util", &["transport", "embedded"]),
     ("hyper", &["transport", "embedded"]),
     ("h2", &["transport", "embedded"]),
-    ("tonic", &["transport", "rpc", "raw", "embedded"]),
+    ("tonic", &["transport", "rpc", "raw", "embedded", "fuzzing"]),
     ("axum", &["embedded"]),
 ];
 
