@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tonic::body::Body;
 
 use crate::client::Client;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, TlsStrategy};
 use crate::embedded::core::expression::{Expression, Names};
 use crate::embedded::core::format;
 use crate::embedded::core::format::cron::CronSchedule;
@@ -39,8 +39,8 @@ pub const TARGETS: &[(&str, Target)] = &[
 ];
 
 /// A token with a tenant and addresses, and a signature that nobody checks.
-const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJncnBjX2Jyb2FkY2FzdF9hZ\
-GRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cDovL2xvY2FsaG9zdDo4MDgwIn0.c2ln";
+const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJncnBjX2Jyb2FkY2F\
+zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cHM6Ly9sb2NhbGhvc3Q6ODA4MCJ9.c2ln";
 /// Texts of at least this length are secrets that must not be in an error. Shorter ones can be a part of any text.
 const SECRET_LENGTH: usize = 24;
 
@@ -91,18 +91,22 @@ pub fn pem(bytes: &[u8]) {
 pub fn address(bytes: &[u8]) {
     let text = text(bytes);
     let builder = || Config::builder().token(TOKEN);
-    if let Ok(config) = builder().server_url(&*text).build() {
+    let plain = || builder().tls_strategy(TlsStrategy::None);
+    for built in [builder().server_url(&*text).build(), plain().server_url(&*text).build()] {
+        let Ok(config) = built else { continue };
         let url = config.server_url();
         assert!(url.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some()), "{url:?} is no URI");
-        let again = builder().server_url(url).build();
+        let again = plain().server_url(url).build();
         assert!(again.is_ok_and(|again| again.server_url() == url), "{url:?} is not canonical");
     }
-    if let Ok(config) = builder().host_port(&*text).build() {
+    let url = "http://localhost:8080";
+    for built in [builder().host_port(&*text).build(), plain().host_port(&*text).server_url(url).build()] {
+        let Ok(config) = built else { continue };
         let url = format!("http://{}", config.authority());
         assert!(url.parse::<http::Uri>().is_ok_and(|uri| uri.port_u16().is_some()), "{url:?} is no URI");
     }
     // A name for TLS is checked, too.
-    drop(builder().host_port("localhost:7077").tls_server_name(&*text).build());
+    drop(builder().tls_server_name(&*text).build());
 }
 
 /// A cron expression is accepted by the client if the embedded engine accepts it. Its times are in the future, and grow.
@@ -198,8 +202,9 @@ fn client_of(body: Vec<u8>) -> Option<Client> {
         async move { Ok::<_, Infallible>(Response::new(Body::new(body))) }
     });
     let rest = Wire::new(tower::ServiceExt::map_err(rest, |never: Infallible| match never {}));
-    let config = Config::builder().token(TOKEN).build().ok()?;
-    let client = Client::over(config, Wire::new(grpc), rest, Clock::tokio(None));
+    let config = Config::builder().token(TOKEN).build();
+    assert!(config.is_ok(), "{config:?}");
+    let client = Client::over(config.ok()?, Wire::new(grpc), rest, Clock::tokio(None));
     assert!(client.is_ok(), "{client:?}");
     client.ok()
 }
@@ -229,4 +234,41 @@ async fn read_all(client: &Client) {
     drop(client.schedule_handle(uuid.into()).details().await);
     drop(client.crons().get().await);
     drop(client.schedules().get().await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corpus(file: &str) -> String {
+        std::fs::read_to_string(format!("{}/fuzz/corpus/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    /// Otherwise the targets would check nothing.
+    #[test]
+    fn the_corpus_has_accepted_values() {
+        let builder = || Config::builder().token(TOKEN);
+        assert!(Config::builder().token(corpus("token/claims")).build().is_ok());
+        assert!(builder().tls_root_ca(corpus("pem/both")).build().is_ok());
+        assert!(builder().tls_identity(corpus("pem/both"), corpus("pem/both")).build().is_ok());
+        assert!(builder().server_url(corpus("address/url")).build().is_ok());
+        assert!(builder().host_port(corpus("address/host_port")).build().is_ok());
+        assert!(CronSchedule::of_definition(&corpus("cron/zone")).is_some());
+        assert!(format::duration::parse(&corpus("duration/fraction")).is_some());
+        assert!(Expression::parse(&corpus("expression/compare"), &["input"]).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_corpus_has_readable_responses() {
+        let id: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+        let client = |file: &str| client_of(corpus(&format!("rest_json/{file}")).into_bytes()).unwrap();
+        for file in ["all_in_one"] {
+            let details = client(file).run_handle(id).details().await.unwrap();
+            assert_eq!((details.tasks.len(), details.output().is_some()), (1, true));
+            assert_eq!(client(file).event_handle(uuid::Uuid::from(id).into()).details().await.unwrap().runs, [id]);
+        }
+        assert_eq!(client("rows").runs(Window::all()).page(10).await.unwrap().runs.len(), 1);
+        assert_eq!(client("crons").crons().get().await.unwrap().len(), 1);
+        assert_eq!(client("schedules").schedules().get().await.unwrap().len(), 1);
+    }
 }

@@ -99,6 +99,8 @@ pub mod raw;
 mod rpc;
 mod run;
 mod runtime;
+#[cfg(test)]
+mod scripted;
 mod time;
 mod transport;
 mod trigger;

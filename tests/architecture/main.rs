@@ -38,6 +38,7 @@ const ORDERS: &[(&[&str], &[&str])] = &[
             "raw",
             "embedded",
             "fuzzing",
+            "scripted",
         ],
     ),
     (
@@ -140,12 +141,12 @@ const ORDERS: &[(&[&str], &[&str])] = &[
 
 /// The crates that only some modules may name.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("prost", &["rpc", "raw", "embedded"]),
+    ("prost", &["rpc", "raw", "embedded", "scripted"]),
     ("prost_types", &["time", "rpc", "embedded"]),
     ("hyper_util", &["transport", "embedded"]),
-    ("hyper", &["transport", "embedded"]),
+    ("hyper", &["transport", "embedded", "scripted"]),
     ("h2", &["transport", "embedded"]),
-    ("tonic", &["transport", "rpc", "raw", "embedded", "fuzzing"]),
+    ("tonic", &["transport", "rpc", "raw", "embedded", "fuzzing", "scripted"]),
     ("axum", &["embedded"]),
 ];
 
