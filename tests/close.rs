@@ -69,7 +69,7 @@ async fn waits_that_are_running_end_immediately() {
     let stage = Stage::new().await;
     let hatchet = stage.client();
     let run = hatchet.run(&stage.slow, &()).start().await.unwrap();
-    let (started, clone) = (hatchet.run(&stage.slow, &()), run.clone());
+    let (builder, other_handle) = (hatchet.run(&stage.slow, &()), run.clone());
     let ended = async |wait: BoxFuture<'_, Error>| (wait.await, Instant::now());
     let close = async {
         sleep(60 * SECOND).await;
@@ -80,8 +80,8 @@ async fn waits_that_are_running_end_immediately() {
     };
     let (outcome, result, of_builder, closed_at) = tokio::join!(
         ended(run.outcome().map(Result::unwrap_err).boxed()),
-        ended(clone.result().map(Result::unwrap_err).boxed()),
-        ended(started.result().map(Result::unwrap_err).boxed()),
+        ended(other_handle.result().map(Result::unwrap_err).boxed()),
+        ended(builder.result().map(Result::unwrap_err).boxed()),
         close
     );
     for (call, (error, at)) in [("outcome", &outcome), ("result", &result), ("run.result", &of_builder)] {
@@ -127,7 +127,7 @@ async fn watches_that_are_running_end_with_the_error_and_are_fused() {
 /// Every call of a client, of its handles and of its queries.
 fn calls<'a>(hatchet: &'a Client, task: &'a Task<(), u32>, run: &'a RunHandle<u32>) -> Vec<(&'static str, Call<'a>)> {
     fn call<'a, T>(future: impl Future<Output = Result<T>> + Send + 'a) -> Call<'a> {
-        future.map(|result| result.err()).boxed()
+        future.map(Result::err).boxed()
     }
     let all = hatchet.runs(Window::all());
     let (page, count, counts, mut items) = (all.clone(), all.clone(), all.clone(), all.items());

@@ -21,6 +21,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use hatchet::embedded::{Engine, Quirks};
 use hatchet::model::{Effect, RunSummary, Window};
+use hatchet::worker::WorkerBuilder;
 use hatchet::{Client, Context, Error, ErrorKind, Outcome, RunFilter, RunHandle, RunId, RunStatus, Task, TaskError};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
@@ -98,7 +99,7 @@ fn task(kind: Kind, counts: &Arc<Executions>, alive: &Arc<()>) -> Task<(), u32> 
         let execution = Execution { counts: Arc::clone(&counts), alive: Arc::clone(&alive) };
         async move {
             execution.counts.started.fetch_add(1, SeqCst);
-            let _alive = &execution.alive;
+            let alive = &execution.alive;
             sleep(Duration::from_millis(fastrand::u64(..60))).await;
             match kind {
                 Kind::Succeeds => {}
@@ -109,6 +110,7 @@ fn task(kind: Kind, counts: &Arc<Executions>, alive: &Arc<()>) -> Task<(), u32> 
                 }
                 Kind::TimesOut | Kind::IsCancelled => std::future::pending().await,
             }
+            drop(Arc::clone(alive));
             execution.counts.completed.fetch_add(1, SeqCst);
             Ok(context.attempt())
         }
@@ -179,18 +181,13 @@ async fn client(hatchet: Client, tasks: Arc<BTreeMap<Kind, Task<(), u32>>>, numb
         return known;
     }
     let all = run.clone();
-    let watched = rng.bool().then(|| async move {
+    let is_watched = rng.bool();
+    let watched = async {
         let (mut watch, mut statuses) = (all.watch(), Vec::new());
-        while let Some(change) = watch.next().await {
+        while let Some(change) = watch.next().await.filter(|_| is_watched) {
             statuses.push(change.unwrap().status().clone());
         }
-        statuses
-    });
-    let watched = async {
-        match watched {
-            Some(watched) => Some(watched.await),
-            None => None,
-        }
+        is_watched.then_some(statuses)
     };
     let cancelled = async {
         if kind == Kind::IsCancelled {
@@ -230,7 +227,7 @@ async fn stress(seed: u64) {
     let hatchet = engine.client();
     let (counts, alive) = (Arc::<Executions>::default(), Arc::new(()));
     let tasks: BTreeMap<_, _> = KINDS.into_iter().map(|kind| (kind, task(kind, &counts, &alive))).collect();
-    let worker = tasks.values().fold(hatchet.worker("worker").slots(2000), |worker, task| worker.register(task));
+    let worker = tasks.values().fold(hatchet.worker("worker").slots(2000), WorkerBuilder::register);
     let worker = worker.build().unwrap().start().await.unwrap();
     let tasks = Arc::new(tasks);
 

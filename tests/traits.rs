@@ -17,11 +17,11 @@ use futures_core::Stream;
 use hatchet::builder::{
     BulkCancel, BulkReplay, CancelBuilder, CancelManyBuilder, CronBuilder, CronQuery, DetailsBuilder, EventBuilder,
     EventManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunQuery,
-    ScheduleBuilder, ScheduleQuery,
+    ScheduleBuilder, ScheduleQuery, TaskQuery,
 };
 use hatchet::config::{
-    Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, Secret, Source, Tls, TlsStrategy,
-    TlsVersion,
+    Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
+    TlsStrategy, TlsVersion,
 };
 use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
@@ -29,12 +29,12 @@ use hatchet::handle::{CronHandle, EventHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
     Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChildTrigger, Completed, Conflict,
     CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails, EventId, EventTrigger, Failure,
-    Idempotency, LabelValue, LogLevel, LogLine, Page, Payload, RunAction, RunDetails, RunReport, RunSummary,
-    ScheduleDetails, ScheduleId, ScheduleTrigger, StatusCounts, TaskDetails, TaskId, TenantId, Timeout, TimeoutKind,
-    Total, Trigger, Window, WorkerId, WorkflowId, WorkflowVersionId,
+    Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RunAction, RunDetails, RunReport, RunSummary,
+    ScheduleDetails, ScheduleId, ScheduleTrigger, StatusCounts, TaskDetails, TaskId, TaskSummary, TenantId, Timeout,
+    TimeoutKind, Total, Trigger, Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
-use hatchet::stream::{LogItems, RunItems, RunReports, RunWatch};
+use hatchet::stream::{LogItems, RunItems, RunReports, RunWatch, TaskItems};
 use hatchet::worker::{RunningWorker, UnfinishedTask, WorkerBuilder, WorkerReport};
 use hatchet::workflow::{Definition, Sticky, WorkflowRef};
 use hatchet::{
@@ -96,6 +96,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<BulkReplay>();
     shared_and_shown::<DetailsBuilder>();
     shared_and_shown::<RunQuery>();
+    shared_and_shown::<TaskQuery>();
     shared_and_shown::<CronBuilder<Output>>();
     shared_and_shown::<CronQuery>();
     shared_and_shown::<ScheduleBuilder<Output>>();
@@ -109,6 +110,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     stream::<RunWatch>();
     stream::<LogItems>();
     stream::<RunItems>();
+    stream::<TaskItems>();
     stream::<RunReports>();
 }
 
@@ -118,7 +120,7 @@ fn futures_can_be_spawned() {
     fn spawnable<T: Future + Send + 'static>(_: T) {}
     fn sent<T: Future + Send>(_: T) {}
     type Number = u32;
-    #[expect(clippy::too_many_arguments, clippy::too_many_lines, dead_code, reason = "it is not called: it compiles")]
+    #[expect(clippy::too_many_arguments, dead_code, reason = "it is not called: it compiles")]
     fn check(
         hatchet: &'static Client,
         run: &'static RunHandle<Number>,
@@ -190,7 +192,9 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<AttemptStatus>();
     data::<Conflict>();
     data::<RunSummary>();
-    data::<Page>();
+    data::<Page<RunSummary>>();
+    data::<PageToken>();
+    data::<TaskSummary>();
     data::<Total>();
     data::<StatusCounts>();
     data::<Outcome>();
@@ -236,6 +240,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     plain::<RunAction>();
     plain::<ErrorKind>();
     plain::<RetryAfter>();
+    plain::<RetryPolicy>();
     plain::<Sticky>();
     plain::<Fault>();
     plain::<Quirk>();
@@ -369,7 +374,7 @@ fn log_line() -> Value {
 
 fn summary() -> Value {
     json!({
-        "id": ID, "task_id": ID, "task_name": "a", "parent_task_id": ID, "workflow_id": ID, "workflow_name": "w",
+        "id": ID, "parent_task_id": ID, "workflow_id": ID, "workflow_name": "w",
         "status": "TIMED_OUT", "attempt": 3, "error": "e", "metadata": { "k": "v" },
         "engine_metadata": { "hatchet__x": 1 }, "created_at": AT, "started_at": AT, "finished_at": null,
     })
@@ -415,9 +420,15 @@ fn details_have_a_stable_form() {
 #[test]
 fn lists_changes_and_logs_have_a_stable_form() {
     round_trip::<RunSummary>(&summary());
+    round_trip::<TaskSummary>(&json!({
+        "id": ID, "name": "a", "run_id": ID, "workflow_id": ID, "workflow_name": "w", "status": "TIMED_OUT", "attempt": 3,
+        "error": "e", "metadata": { "k": "v" }, "engine_metadata": {}, "created_at": AT, "started_at": AT,
+        "finished_at": null,
+    }));
     for total in [json!({ "exactly": 7 }), json!({ "at_least": 7 }), json!({ "at_most": 7 }), json!("unknown")] {
-        let page: Page = round_trip(&json!({ "runs": [summary(), summary()], "total": total }));
-        assert_eq!(page.runs.len(), 2);
+        let page: Page<RunSummary> =
+            round_trip(&json!({ "items": [summary(), summary()], "total": total, "next": null }));
+        assert_eq!(page.items.len(), 2);
     }
     for outcome in outcomes().into_iter().chain([Value::Null]) {
         let change: Change = round_trip(&json!({
@@ -495,8 +506,8 @@ async fn what_the_engine_reports_can_be_stored() {
         });
     }
     let page = hatchet.runs(Window::all()).page(10).await.unwrap();
-    let again: Page = round_trip(&serde_json::to_value(&page).unwrap());
-    assert_eq!(again.runs.len(), 2);
+    let again: Page<RunSummary> = round_trip(&serde_json::to_value(&page).unwrap());
+    assert_eq!(again.items.len(), 2);
     round_trip::<WorkerReport>(&serde_json::to_value(worker.shutdown().await).unwrap());
     engine.shutdown().await;
 }

@@ -437,7 +437,7 @@ mod tests {
         );
         let wait = async || client.feed().results.wait(run(), true).await.unwrap();
         wait().await;
-        tokio::time::sleep(IDLE_STREAM_TTL - SECOND).await;
+        tokio::time::sleep(IDLE_STREAM_TTL.saturating_sub(SECOND)).await;
         wait().await;
         assert_eq!(calls.count("SubscribeToWorkflowRuns"), 1, "it is still open");
         tokio::time::sleep(IDLE_STREAM_TTL + SECOND).await;
