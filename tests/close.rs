@@ -126,7 +126,7 @@ async fn watches_that_are_running_end_with_the_error_and_are_fused() {
 
 /// Every call of a client, of its handles and of its queries.
 fn calls<'a>(hatchet: &'a Client, task: &'a Task<(), u32>, run: &'a RunHandle<u32>) -> Vec<(&'static str, Call<'a>)> {
-    fn call<'a, T>(future: impl Future<Output = Result<T>> + Send + 'a) -> Call<'a> {
+    fn call<'a, T: 'a>(future: impl Future<Output = Result<T>> + Send + 'a) -> Call<'a> {
         future.map(Result::err).boxed()
     }
     let all = hatchet.runs(Window::all());
