@@ -171,5 +171,5 @@ async fn s10_a_status_that_is_not_known_is_carried(world: World) {
     assert_eq!(serde_json::to_string(&odd).unwrap(), "\"PAUSED\"");
     let filter = hatchet::RunFilter::new(world.window()).status(odd);
     let error = world.hatchet.runs(filter).page(1).await.unwrap_err();
-    assert!(error.to_string().contains("\"PAUSED\" is not known"), "{error}");
+    assert!(error.to_string().contains("expected a known status, got \"PAUSED\""), "{error}");
 }
