@@ -26,10 +26,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let run = hatchet.run(&import, &()).start().await?;
     let mut watch = run.watch();
     while watch.next().await.transpose()?.is_some_and(|change| *change.status() != RunStatus::Running) {}
-    let seen = run.cancel().reason("the customer asked").by("ada").send().await?;
-    println!("run {}: {seen}", run.id());
+    let report = run.cancel().reason("the customer asked").by("ada").send().await?;
+    println!("run {report}");
     if let Some(request) = run.details().await?.cancellation() {
-        println!("  why: {:?}, who: {:?}, when: {}", request.reason, request.by, request.requested_at);
+        let (reason, by) = (request.reason.as_deref().unwrap_or_default(), request.by.as_deref().unwrap_or_default());
+        println!("  reason {reason:?}, by {by:?}, at {}", request.requested_at);
     }
 
     // A run that has ended is not cancelled.
