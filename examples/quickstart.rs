@@ -1,7 +1,7 @@
 //! Starts an in-process engine and a worker, and runs a task for each file.
 //!
-//! `cargo run --example quickstart [FILE…]`. Without arguments, the files are those in `examples`. If `HATCHET_CLIENT_TOKEN` is set, it
-//! runs against a real Hatchet.
+//! `cargo run --example quickstart [FILE…]`. Without arguments, the files are the Markdown files of this project. If
+//! `HATCHET_CLIENT_TOKEN` is set, it runs against a real Hatchet.
 
 #![allow(clippy::print_stdout, clippy::allow_attributes, reason = "a program for the terminal")]
 
@@ -30,7 +30,7 @@ struct Counts {
 async fn count_words(file: File, _: Context) -> TaskResult<Counts> {
     let text = tokio::fs::read_to_string(&file.path).await?;
     let mut counts = HashMap::new();
-    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 3) {
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 5) {
         *counts.entry(word.to_lowercase()).or_insert(0) += 1;
     }
     let mut frequent: Vec<_> = counts.into_iter().collect();
@@ -106,12 +106,13 @@ fn name(path: &Path) -> String {
     path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(path).display().to_string()
 }
 
-/// The files on the command line, or those in `examples`.
+/// The files on the command line, or the Markdown files in the folder of this project.
 fn files() -> std::io::Result<Vec<PathBuf>> {
     let files: Vec<_> = env::args_os().skip(1).map(PathBuf::from).collect();
     if !files.is_empty() {
         return Ok(files);
     }
-    let paths = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"))?.map(|entry| Ok(entry?.path()));
-    Ok(paths.collect::<std::io::Result<Vec<_>>>()?.into_iter().filter(|path| path.is_file()).collect())
+    let paths = fs::read_dir(env!("CARGO_MANIFEST_DIR"))?.map(|entry| Ok(entry?.path()));
+    let is_markdown = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    Ok(paths.collect::<std::io::Result<Vec<_>>>()?.into_iter().filter(is_markdown).collect())
 }
