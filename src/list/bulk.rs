@@ -12,6 +12,7 @@ use futures_util::stream::{self, StreamExt as _, unfold};
 
 use super::items::RunItems;
 use super::query::RunQuery;
+use super::selection::Selection;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{BulkReport, RunAction, RunFilter, RunId, RunReport, RunStatus};
@@ -99,10 +100,10 @@ impl BulkCancel {
     /// Returns a stream with a report for each run, which cancels the runs while it is polled. Dropping the stream stops it.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason, the name, or a filter of tasks.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason or the name.
     pub fn reports(self) -> Result<RunReports> {
         self.options.check()?;
-        let filter = of_runs(&self.query, &[RunStatus::Queued, RunStatus::Running])?;
+        let filter = with_statuses(&self.query, &[RunStatus::Queued, RunStatus::Running]);
         let options = self.options;
         Ok(RunReports::new(self.query.client().clone(), filter, cancel::BATCH, move |client, runs| {
             let options = options.clone();
@@ -154,13 +155,13 @@ impl BulkReplay {
     /// Returns a stream with a report for each run, which replays the runs while it is polled. Dropping the stream stops it.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter of tasks.
+    /// Currently none. Errors of the list are in the stream.
     pub fn reports(self) -> Result<RunReports> {
         let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
         if self.options.even_if_cancelled {
             ended.push(RunStatus::Cancelled);
         }
-        let filter = of_runs(&self.query, &ended)?;
+        let filter = with_statuses(&self.query, &ended);
         let options = self.options;
         Ok(RunReports::new(self.query.client().clone(), filter, replay::BATCH, move |client, runs| {
             Box::pin(async move { replay::batch(&client, &runs, options).await })
@@ -169,15 +170,12 @@ impl BulkReplay {
 }
 
 /// The filter, for runs with these statuses if it has none itself.
-fn of_runs(query: &RunQuery, statuses: &[RunStatus]) -> Result<RunFilter> {
+fn with_statuses(query: &RunQuery, statuses: &[RunStatus]) -> RunFilter {
     let mut filter = query.filter().clone();
-    if filter.tasks {
-        return Err(crate::error::Error::invalid("filter", "expected a filter of runs, got a filter of tasks"));
-    }
     if filter.statuses.is_empty() {
         filter.statuses = statuses.to_vec();
     }
-    Ok(filter)
+    filter
 }
 
 type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send>;
@@ -204,7 +202,7 @@ impl RunReports {
         batch: usize,
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
     ) -> Self {
-        let items = RunItems::new(client.clone(), filter);
+        let items = RunItems::new(Selection::of_runs(client.clone(), filter), None);
         // The list may contain a run twice. No run is acted on twice.
         let state = (client, items, HashSet::new(), Box::new(act) as Act);
         let batches = unfold(Some(state), move |state| async move {
