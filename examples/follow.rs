@@ -39,9 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let details = run.details().await?;
-    for attempt in details.tasks.iter().flat_map(|task| &task.attempts) {
-        println!("attempt {}: {}, ran for {:?}", attempt.number, attempt.status, attempt.ran_for());
-    }
+    println!("{details}"); // a tree of the tasks, each with a bar on one time axis
     println!("queued for {:?}, ran for {:?}", details.queued_for(), details.ran_for());
 
     worker.shutdown().await;

@@ -94,6 +94,9 @@ async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
         "total",
         format!("{} runs", rows.len())
     );
+    if let Some((_, longest)) = rows.iter().max_by_key(|(_, details)| details.ran_for()) {
+        println!("\n{longest}\n");
+    }
     Ok(())
 }
 

@@ -44,6 +44,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let replayed = run.replay().send().await?;
     println!("attempt {} prints {:?}", replayed.attempt, replayed.run.result().await?);
 
+    println!("{}", run.details().await?);
+
     // A new run with the input and the metadata of the original, here with another input.
     let rerun = run.rerun().input(&Invoice { number: 2 }).metadata("why", "wrong number").start().await?;
     println!("run {} prints {:?}", rerun.id(), rerun.result().await?);

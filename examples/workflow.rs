@@ -12,7 +12,6 @@ use std::error::Error;
 use std::time::Duration;
 
 use hatchet::embedded::Engine;
-use hatchet::model::RunDetails;
 use hatchet::{Client, Context, Task, TaskError, Workflow};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -64,22 +63,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let run = hatchet.run(&workflow, &Order { id: "1".into(), card: "valid".into() }).start().await?;
     let shipped = run.result().await?;
     println!("{}, charged {}", shipped.ship, shipped.charge);
-    print(&run.details().await?);
+    // A tree of the tasks, each with a bar on one time axis: `·` while it was queued, `█` while it ran.
+    println!("{}", run.details().await?);
 
     let run = hatchet.run(&workflow, &Order { id: "2".into(), card: "expired".into() }).start().await?;
     println!("the run {}", run.outcome().await?);
-    print(&run.details().await?);
+    println!("{}", run.details().await?);
 
     worker.shutdown().await;
     if let Some(engine) = engine {
         engine.shutdown().await;
     }
     Ok(())
-}
-
-fn print(details: &RunDetails) {
-    println!("{} {}", details.id, details.status);
-    for task in &details.tasks {
-        println!("  {:9} {:9} after {:?}", task.name, task.status, task.ran_for());
-    }
 }
