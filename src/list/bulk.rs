@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::future::BoxFuture;
@@ -14,6 +15,7 @@ use super::items::RunItems;
 use super::query::RunQuery;
 use super::selection::Selection;
 use crate::client::Client;
+use crate::config::RetryPolicy;
 use crate::error::Result;
 use crate::model::{BulkReport, RunAction, RunFilter, RunId, RunReport, RunStatus};
 use crate::run::cancel::{self, CancelOptions};
@@ -65,6 +67,20 @@ pub struct BulkCancel {
 }
 
 impl BulkCancel {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
@@ -105,7 +121,8 @@ impl BulkCancel {
         self.options.check()?;
         let filter = with_statuses(&self.query, &[RunStatus::Queued, RunStatus::Running]);
         let options = self.options;
-        Ok(RunReports::new(self.query.client().clone(), filter, cancel::BATCH, move |client, runs| {
+        let client = self.query.client().with(options.request)?;
+        Ok(RunReports::new(client, filter, cancel::BATCH, move |client, runs| {
             let options = options.clone();
             Box::pin(async move { cancel::batch(&client, &runs, &options).await })
         }))
@@ -132,6 +149,20 @@ pub struct BulkReplay {
 }
 
 impl BulkReplay {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
     /// because they were cancelled on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
@@ -155,7 +186,7 @@ impl BulkReplay {
     /// Returns a stream with a report for each run, which replays the runs while it is polled. Dropping the stream stops it.
     ///
     /// # Errors
-    /// Currently none. Errors of the list are in the stream.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the timeout. Errors of the list are in the stream.
     pub fn reports(self) -> Result<RunReports> {
         let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
         if self.options.even_if_cancelled {
@@ -163,7 +194,8 @@ impl BulkReplay {
         }
         let filter = with_statuses(&self.query, &ended);
         let options = self.options;
-        Ok(RunReports::new(self.query.client().clone(), filter, replay::BATCH, move |client, runs| {
+        let client = self.query.client().with(options.request)?;
+        Ok(RunReports::new(client, filter, replay::BATCH, move |client, runs| {
             Box::pin(async move { replay::batch(&client, &runs, options).await })
         }))
     }

@@ -1,11 +1,14 @@
 //! Queries for runs and tasks: pages, streams and counts.
 
+use std::time::Duration;
+
 use futures_util::future;
 
 use super::items::{RunItems, TaskItems};
 use super::reader::Reader;
 use super::selection::{Kind, Parameters, Selection};
 use crate::client::Client;
+use crate::config::RetryPolicy;
 use crate::error::{Error, Result};
 use crate::model::{Page, PageToken, RunFilter, RunStatus, RunSummary, StatusCounts, TaskSummary, Total};
 use crate::rpc::convert::ListRow;
@@ -63,7 +66,7 @@ impl Client {
     /// # }
     /// ```
     pub fn tasks(&self, filter: impl Into<RunFilter>) -> TaskQuery {
-        let selection = Selection { client: self.clone(), filter: filter.into(), kind: Kind::Tasks };
+        let selection = Selection { kind: Kind::Tasks, ..Selection::of_runs(self.clone(), filter.into()) };
         TaskQuery { selection, after: None }
     }
 }
@@ -92,6 +95,20 @@ impl RunQuery {
 
     pub(super) fn filter(&self) -> &RunFilter {
         &self.selection.filter
+    }
+
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.selection.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.selection.request.retry = Some(policy);
+        self
     }
 
     /// Continues after a page: [`page`](Self::page) and [`items`](Self::items) return the runs after those of the page. The query must
@@ -160,7 +177,7 @@ impl RunQuery {
             return Err(Error::invalid("filter", problem));
         }
         let parameters = self.selection.parameters().await?.for_counts(filter);
-        let counts = self.client().rpc().rest.counts(&parameters).await?;
+        let counts = self.selection.client()?.rpc().rest.counts(&parameters).await?;
         Ok(StatusCounts::new(counts.into_iter().map(|count| (RunStatus::from_name(&count.status), count.count))))
     }
 }
@@ -185,6 +202,20 @@ pub struct TaskQuery {
 }
 
 impl TaskQuery {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.selection.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.selection.request.retry = Some(policy);
+        self
+    }
+
     /// Continues after a page: [`page`](Self::page) and [`items`](Self::items) return the tasks after those of the page. The query must
     /// have the same filter.
     pub fn after(mut self, token: PageToken) -> Self {

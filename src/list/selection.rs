@@ -4,6 +4,7 @@ use futures_util::future;
 
 use super::derive;
 use crate::client::Client;
+use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunFilter, WorkflowId};
 use crate::rpc::convert::rest_run::{Row, Rows};
@@ -26,6 +27,7 @@ pub(super) struct Selection {
     pub(super) client: Client,
     pub(super) filter: RunFilter,
     pub(super) kind: Kind,
+    pub(super) request: RequestOptions,
 }
 
 /// Query parameters. They do not include the end of the time window, from which the pages begin.
@@ -34,7 +36,12 @@ pub(super) struct Parameters(Vec<(&'static str, String)>);
 
 impl Selection {
     pub(super) fn of_runs(client: Client, filter: RunFilter) -> Self {
-        Self { client, filter, kind: Kind::Runs }
+        Self { client, filter, kind: Kind::Runs, request: RequestOptions::default() }
+    }
+
+    /// The client, with the options of the request.
+    pub(super) fn client(&self) -> Result<Client> {
+        self.client.with(self.request)
     }
 
     /// Whether the server's list includes rows that do not match: of other namespaces, or with other statuses.
@@ -79,7 +86,7 @@ impl Selection {
         let mut all = parameters.clone();
         all.extend(until.map(|until| ("until", format_time(until))));
         all.extend([("limit", limit.to_string()), ("offset", offset.to_string())]);
-        let rows = self.client.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
+        let rows = self.client()?.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
         let requested: Vec<_> =
             parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
         // A single row may have changed its status meanwhile. It is skipped later.
@@ -97,7 +104,7 @@ impl Selection {
         let mut all = parameters.clone();
         all.extend(self.filter.window.until().map(|until| ("until", format_time(until))));
         all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
-        let Rows { pagination, .. } = self.client.rpc().rest.runs(&all).await?;
+        let Rows { pagination, .. } = self.client()?.rpc().rest.runs(&all).await?;
         Ok(u64::try_from(pagination.num_pages).unwrap_or(0))
     }
 }

@@ -30,7 +30,7 @@ enum ReadTimeout {
 
 impl ReadTimeout {
     fn duration(self, client: &Client) -> Duration {
-        let long = client.config().rpc_timeout() * 2;
+        let long = client.rpc_timeout() * 2;
         match self {
             Self::Short => long.min(Duration::from_secs(10)),
             Self::Long => long,
