@@ -42,7 +42,7 @@ impl fmt::Display for RunDetails {
                 task.attempt()
             );
             write!(f, "\n{}", line.trim_end())?;
-            if let Some(message) = self.failure_of(task) {
+            if let Some(message) = failure_of(task) {
                 let stem = if at + 1 == self.tasks.len() { "   " } else { "│  " };
                 write!(f, "\n{stem}   {message}")?;
             }
@@ -51,14 +51,12 @@ impl fmt::Display for RunDetails {
     }
 }
 
-impl RunDetails {
-    /// The first line of what happened to a task that did not complete.
-    fn failure_of(&self, task: &TaskDetails) -> Option<String> {
-        let outcome = task.outcome.as_ref().filter(|outcome| outcome.output().is_none())?;
-        let text = outcome.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        first.contains(": ").then(|| first.to_owned())
-    }
+/// The first line of what happened to a task that did not complete.
+fn failure_of(task: &TaskDetails) -> Option<String> {
+    let outcome = task.outcome.as_ref().filter(|outcome| outcome.output().is_none())?;
+    let text = outcome.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    first.contains(": ").then(|| first.to_owned())
 }
 
 /// The time axis of all bars.
