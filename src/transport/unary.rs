@@ -202,7 +202,8 @@ mod tests {
         for (policy, expected) in [(RetryPolicy::none(), 1), (RetryPolicy::max_retries(2), 3)] {
             let tries = Cell::new(0);
             let options = RequestOptions { timeout: None, retry: Some(policy) };
-            let call = caller.with(options).run(Call::idempotent("Get"), || {
+            let caller = caller.with(options);
+            let call = caller.run(Call::idempotent("Get"), || {
                 tries.set(tries.get() + 1);
                 async { Err::<(), _>(lost()) }
             });

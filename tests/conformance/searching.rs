@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use hatchet::builder::RunQuery;
 use hatchet::model::{PageToken, Total, Window};
 use hatchet::{Client, ErrorKind, RunFilter, RunId, RunStatus};
 
@@ -266,7 +267,7 @@ async fn q6_pages_continue_by_token_while_runs_are_created(world: World) {
     world.eventually(async || query.count().await.unwrap() == Total::Exactly(71)).await;
     let (mut seen, mut token) = (Vec::new(), None::<PageToken>);
     loop {
-        let query = token.into_iter().fold(query.clone(), |query, token| query.after(token));
+        let query = token.into_iter().fold(query.clone(), RunQuery::after);
         let page = query.page(20).await.unwrap();
         assert!(page.items.len() == 20 || page.next.is_none());
         seen.extend(page.items.iter().map(|run| run.id));
