@@ -1,4 +1,4 @@
-//! Workers with user code that blocks, panics in unusual places, or returns values that the engine cannot store.
+//! User code that blocks, panics in unusual places, or returns values that the engine cannot store.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
@@ -30,7 +30,7 @@ async fn worker(hatchet: &Client, what: impl Into<hatchet::workflow::Definition>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocking_code_does_not_delay_other_tasks() {
     let (engine, hatchet) = engine().await;
-    let (go_on, blocked) = mpsc::channel::<()>();
+    let (unblock, blocked) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
     let blocks: Task<(), ()> = Task::new("blocks", move |(): (), _: Context| {
         blocked.lock().unwrap().recv_timeout(60 * SECOND).unwrap();
@@ -40,10 +40,10 @@ async fn blocking_code_does_not_delay_other_tasks() {
     let worker = hatchet.worker("worker").register(&blocks).register(&other).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&blocks, &()).start().await.unwrap();
     for _ in 0..20 {
-        let result = timeout(20 * SECOND, hatchet.run(&other, &()).result()).await.expect("it is not held up");
+        let result = timeout(20 * SECOND, hatchet.run(&other, &()).result()).await.expect("other tasks are not delayed");
         assert_eq!(result.unwrap(), 7);
     }
-    go_on.send(()).unwrap();
+    unblock.send(()).unwrap();
     run.result().await.unwrap();
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.total()), (21, 21));
@@ -174,11 +174,11 @@ async fn non_object_input_types_are_refused_when_the_worker_is_built() {
 async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     use hatchet::embedded::Fault;
     let (engine, hatchet) = engine().await;
-    let begun = Arc::new(AtomicU32::new(0));
+    let started = Arc::new(AtomicU32::new(0));
     let slow: Task<(), ()> = Task::new("slow", {
-        let begun = Arc::clone(&begun);
+        let started = Arc::clone(&started);
         move |(): (), _: Context| {
-            begun.fetch_add(1, SeqCst);
+            started.fetch_add(1, SeqCst);
             async {
                 tokio::time::sleep(20 * SECOND).await;
                 Ok(())
@@ -199,7 +199,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
     engine.faults().inject("PATCH /api/v1/workers/{worker}", Fault::Refuse(503), usize::MAX).unwrap();
     let late = async {
-        // After the two seconds that the pause may take, and the grace period; before the engine notices.
+        // After the timeout of the pause (two seconds) and the grace period, and before the engine detects it.
         tokio::time::sleep(Duration::from_millis(5500)).await;
         hatchet.run(&slow, &()).start().await.unwrap().id()
     };
@@ -209,7 +209,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
         report.unfinished_tasks.iter().map(|one| (one.run_id, one.attempt, one.finished)).collect();
     assert_eq!(unfinished.len(), 2);
     assert!(unfinished.contains(&(first, 1, false)) && unfinished.contains(&(late, 1, false)), "{unfinished:?}");
-    assert_eq!(begun.load(SeqCst), 1, "it was not begun");
+    assert_eq!(started.load(SeqCst), 1, "the second attempt was not started");
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,21 +226,21 @@ async fn workflows_that_differ_only_in_case_are_refused() {
     // If the list of workflows is not available, each run is checked.
     engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::Refuse(501), 1).unwrap();
     let second = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap();
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for _ in 0..10 {
         for task in [&upper, &lower] {
-            told.push((task.name(), hatchet.run(task, &()).start().await.unwrap().outcome().await.unwrap()));
+            outcomes.push((task.name(), hatchet.run(task, &()).start().await.unwrap().outcome().await.unwrap()));
         }
     }
-    let wrong = |(name, outcome): &(&str, Outcome)| match outcome {
+    let is_wrong = |(name, outcome): &(&str, Outcome)| match outcome {
         Outcome::Completed(done) => {
             done.output.parse::<String>().unwrap() != if *name == "SendEmail" { "upper" } else { "lower" }
         }
         Outcome::Failed(failure) => !failure.message.contains("whose actions differ only in case"),
         _ => true,
     };
-    assert!(!told.iter().any(wrong), "{told:?}");
-    assert!(told.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))), "some came to the wrong worker");
+    assert!(!outcomes.iter().any(is_wrong), "{outcomes:?}");
+    assert!(outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))), "some runs were assigned to the wrong worker");
     first.shutdown().await;
     second.shutdown().await;
 }
