@@ -88,17 +88,7 @@ async fn calls_without_a_listener_have_no_side_effects() {
 async fn watches_and_workers_end_after_the_engine_has_stopped() {
     let (engine, config) = listening().await;
     let hatchet = connect(config.rpc_timeout(Duration::from_secs(1)));
-    let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
-    let worker = hatchet
-        .worker("worker")
-        .shutdown_grace_period(Duration::ZERO)
-        .register(&stuck)
-        .build()
-        .unwrap()
-        .start()
-        .await
-        .unwrap();
-    let run = hatchet.run(&stuck, &()).start().await.unwrap();
+    let (worker, run) = support::start_stuck_run(&hatchet).await;
     let mut watch = run.watch();
     while *watch.next().await.unwrap().unwrap().status() != hatchet::RunStatus::Running {}
     engine.shutdown().await;
@@ -149,17 +139,7 @@ async fn unpolled_watches_do_not_block_others() {
 async fn waits_end_when_the_engine_is_dropped() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
-    let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
-    let worker = hatchet
-        .worker("worker")
-        .shutdown_grace_period(Duration::ZERO)
-        .register(&stuck)
-        .build()
-        .unwrap()
-        .start()
-        .await
-        .unwrap();
-    let run = hatchet.run(&stuck, &()).start().await.unwrap();
+    let (worker, run) = support::start_stuck_run(&hatchet).await;
     let wait = tokio::spawn(async move { run.outcome().await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(engine);

@@ -7,6 +7,8 @@
     reason = "a test may stop on what it did not expect"
 )]
 
+mod support;
+
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -41,10 +43,6 @@ fn work() -> Task<Seconds, u32> {
     .timeout(10 * DAY)
 }
 
-async fn worker(hatchet: &Client, task: &Task<Seconds, u32>) -> RunningWorker {
-    hatchet.worker("worker").register(task).build().unwrap().start().await.unwrap()
-}
-
 /// The worker as REST shows it.
 async fn worker_row(hatchet: &Client, worker: &RunningWorker) -> Value {
     let (_, body) = hatchet.raw_rest(Method::GET, &format!("/api/v1/workers/{}", worker.id()), None).await.unwrap();
@@ -65,7 +63,7 @@ async fn the_engine_starts_at_the_date_that_is_set() {
     assert_eq!(engine.now(), start);
     let hatchet = engine.client();
     let task = work().cron("0 0 * * *").cron_input(&seconds(0));
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let run = hatchet.run(&task, &seconds(1)).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), 1);
     sleep(2 * SECOND).await;
@@ -102,7 +100,7 @@ async fn a_date_outside_the_supported_years_is_refused() {
 async fn idle_days_are_fast() {
     let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     // Sending all heartbeats took minutes.
     let cost = real_time(sleep(5 * DAY)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
@@ -122,7 +120,7 @@ async fn idle_days_are_fast() {
 async fn a_task_that_takes_days_is_not_reassigned() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let run = hatchet.run(&task, &seconds(3 * DAY.as_secs())).start().await.unwrap();
     let cost = real_time(sleep(3 * DAY + SECOND)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
@@ -134,7 +132,7 @@ async fn a_task_that_takes_days_is_not_reassigned() {
 async fn crons_of_idle_days_run() {
     let engine = Engine::builder().now("2027-06-01T00:00:00Z".parse().unwrap()).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work().cron("0 * * * *").cron_input(&seconds(60)));
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let cost = real_time(sleep(2 * DAY + 2 * 60 * SECOND)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
     assert_eq!(running.shutdown().await.completed, 48);
@@ -144,7 +142,7 @@ async fn crons_of_idle_days_run() {
 async fn heartbeats_of_a_dropped_idle_worker_end_with_it() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let path = format!("/api/v1/workers/{}", running.id());
     sleep(HOUR).await;
     let end = engine.now();
@@ -166,11 +164,15 @@ async fn heartbeats_of_a_dropped_idle_worker_end_with_it() {
 async fn faults_apply_to_an_idle_worker() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     sleep(HOUR).await;
     engine.faults().cut("ListenV2").unwrap();
     sleep(10 * SECOND).await;
-    assert_eq!(hatchet.run(&task, &seconds(0)).start().await.unwrap().result().await.unwrap(), 1, "the stream was reopened");
+    assert_eq!(
+        hatchet.run(&task, &seconds(0)).start().await.unwrap().result().await.unwrap(),
+        1,
+        "the stream was reopened"
+    );
 
     let run = hatchet.run(&task, &seconds(2 * HOUR.as_secs())).start().await.unwrap();
     sleep(HOUR).await;

@@ -2,39 +2,29 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use hatchet::embedded::{Engine, Quirks};
 use hatchet::raw::pb::WorkerUnsubscribeRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::v1::CancelTasksRequest;
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
-use hatchet::{Client, Context, Outcome, RunHandle, RunStatus, Task, TaskError};
+use hatchet::{Context, Outcome, RunHandle, RunStatus, Task, TaskError};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-async fn engine() -> (Engine, Client) {
-    let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
-    let hatchet = engine.client();
-    (engine, hatchet)
-}
 
 async fn cancel<O>(run: &RunHandle<O>) {
     let request = CancelTasksRequest { external_ids: vec![run.id().to_string()], filter: None };
     AdminServiceClient::new(run.client().raw_channel()).cancel_tasks(request).await.unwrap();
 }
 
-async fn until_running<O>(run: &RunHandle<O>) {
-    let mut watch = run.watch();
-    while *watch.next().await.unwrap().unwrap().status() != RunStatus::Running {}
-}
-
 #[tokio::test(start_paused = true)]
 async fn cancelled_tasks_are_notified_and_then_dropped() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let notified = Arc::new(AtomicU32::new(0));
     let stubborn: Task<(), ()> = Task::new("stubborn", {
         let notified = Arc::clone(&notified);
@@ -57,7 +47,7 @@ async fn cancelled_tasks_are_notified_and_then_dropped() {
         .await
         .unwrap();
     let run = hatchet.run(&stubborn, &()).start().await.unwrap();
-    until_running(&run).await;
+    support::until_running(&run).await;
     cancel(&run).await;
     assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     let start = Instant::now();
@@ -72,14 +62,14 @@ async fn cancelled_tasks_are_notified_and_then_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn results_after_a_cancel_are_not_reported() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let late: Task<(), u8> = Task::new("late", async |(): (), context: Context| {
         context.cancelled().await;
         Ok(1)
     });
     let worker = hatchet.worker("worker").register(&late).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&late, &()).start().await.unwrap();
-    until_running(&run).await;
+    support::until_running(&run).await;
     cancel(&run).await;
     assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     // With the quirks of this engine, a late report would add a second end.
@@ -101,12 +91,12 @@ impl Drop for RunningGuard {
 /// The engine frees a slot when it cancels an attempt, which ends later.
 #[tokio::test(start_paused = true)]
 async fn concurrent_attempts_do_not_exceed_the_slots() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let (running, max) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let stubborn: Task<(), ()> = Task::new("stubborn", {
-        let (running, max) = (Arc::clone(&running), Arc::clone(&most));
+        let (running, max) = (Arc::clone(&running), Arc::clone(&max));
         move |(): (), _: Context| {
-            let (running, max) = (Arc::clone(&running), Arc::clone(&most));
+            let (running, max) = (Arc::clone(&running), Arc::clone(&max));
             async move {
                 max.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
                 let _guard = RunningGuard(running);
@@ -117,7 +107,7 @@ async fn concurrent_attempts_do_not_exceed_the_slots() {
     });
     let worker = hatchet.worker("worker").slots(1).register(&stubborn).build().unwrap().start().await.unwrap();
     let first = hatchet.run(&stubborn, &()).start().await.unwrap();
-    until_running(&first).await;
+    support::until_running(&first).await;
     let second = hatchet.run(&stubborn, &()).start().await.unwrap();
     cancel(&first).await;
     assert!(matches!(second.outcome().await.unwrap(), Outcome::Completed(_)));
@@ -128,7 +118,7 @@ async fn concurrent_attempts_do_not_exceed_the_slots() {
 
 #[tokio::test(start_paused = true)]
 async fn timed_out_attempts_end_before_the_next_attempt() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let running = Arc::new(AtomicU32::new(0));
     let slow: Task<(), u32> = Task::new("slow", {
         let running = Arc::clone(&running);
@@ -157,7 +147,7 @@ async fn timed_out_attempts_end_before_the_next_attempt() {
 /// Another client unsubscribes the worker: its stream stays open without messages, and its heartbeats are refused.
 #[tokio::test(start_paused = true)]
 async fn unsubscribed_workers_register_again() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
     let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
     let request = WorkerUnsubscribeRequest { worker_id: worker.id().to_string() };
@@ -170,7 +160,7 @@ async fn unsubscribed_workers_register_again() {
 
 #[tokio::test(start_paused = true)]
 async fn outputs_that_are_too_large_fail_the_task() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let big: Task<(), String> = Task::new("big", async |(): (), _: Context| Ok("x".repeat(5_000_000))).retries(3);
     let worker = hatchet.worker("worker").register(&big).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&big, &()).start().await.unwrap();
@@ -182,7 +172,7 @@ async fn outputs_that_are_too_large_fail_the_task() {
 
 #[tokio::test(start_paused = true)]
 async fn non_retryable_errors_are_not_retried() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let wrong: Task<(), ()> =
         Task::new("wrong", async |(): (), _: Context| Err(TaskError::non_retryable("permanent"))).retries(3);
     let worker = hatchet.worker("worker").register(&wrong).build().unwrap().start().await.unwrap();
@@ -194,7 +184,7 @@ async fn non_retryable_errors_are_not_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_have_a_backoff() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let shaky: Task<(), u32> =
         Task::new(
             "shaky",
@@ -216,7 +206,7 @@ async fn retries_have_a_backoff() {
 
 #[tokio::test(start_paused = true)]
 async fn reports_name_the_worker() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let task: Task<(), ()> =
         Task::new(
             "task",
