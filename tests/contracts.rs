@@ -86,8 +86,7 @@ fn no_enum_number_is_used_twice_in_an_enum() {
 #[test]
 fn each_rpc_is_a_call_of_faults() {
     let rpcs = proto_lines();
-    let methods: BTreeSet<_> =
-        rpcs.iter().filter_map(|line| line.strip_prefix("rpc\t")?.split('\t').nth(1)).collect();
+    let methods: BTreeSet<_> = rpcs.iter().filter_map(|line| line.strip_prefix("rpc\t")?.split('\t').nth(1)).collect();
     let named: BTreeSet<_> = Faults::calls().filter(|call| !call.contains('/')).collect();
     assert_eq!(named, methods);
     // All streams can be interrupted.

@@ -127,7 +127,8 @@ impl Peer {
             }
             (headers.headers, data, body.trailers().await.unwrap())
         };
-        let (headers, data, trailers) = timeout(TIMEOUT, read).await.unwrap_or_else(|_| panic!("{path}: the response did not end"));
+        let (headers, data, trailers) =
+            timeout(TIMEOUT, read).await.unwrap_or_else(|_| panic!("{path}: the response did not end"));
         Received { headers, data, trailers, frames: frames(&self.read.lock().unwrap(), stream) }
     }
 

@@ -101,7 +101,8 @@ async fn frozen_reader(engine: &TestEngine) -> TcpStream {
 /// Shuts down while peers hold connections open.
 async fn shut_down<P>(what: &str, peers: impl AsyncFnOnce(&TestEngine) -> P) {
     let engine = TestEngine::new(GRACE_PERIOD).await;
-    let peers = timeout(TIMEOUT, peers(&engine)).await.unwrap_or_else(|_| panic!("{what}: the peers were not set up in time"));
+    let peers =
+        timeout(TIMEOUT, peers(&engine)).await.unwrap_or_else(|_| panic!("{what}: the peers were not set up in time"));
     // The requests should have arrived.
     tokio::time::sleep(Duration::from_millis(50)).await;
     let start = Instant::now();
@@ -183,7 +184,8 @@ async fn ten_thousand_messages_on_one_stream_are_accepted() {
     let engine = TestEngine::new(GRACE_PERIOD).await;
     let hatchet = engine.client();
     let (_, worker, run) = completed(&hatchet).await;
-    let unknown = |number: u128| SubscribeToWorkflowRunsRequest { workflow_run_id: Uuid::from_u128(number).to_string() };
+    let unknown =
+        |number: u128| SubscribeToWorkflowRunsRequest { workflow_run_id: Uuid::from_u128(number).to_string() };
     let last = SubscribeToWorkflowRunsRequest { workflow_run_id: run.id().to_string() };
     let requests = (1..10_000).map(unknown).chain([last]);
     // Each message is sent separately, so that they are not combined into one frame. Then the stream stays open.

@@ -8,8 +8,8 @@
     reason = "a test may stop on what it did not expect"
 )]
 
-mod source;
 mod public_api;
+mod source;
 
 use source::{Sources, Target};
 

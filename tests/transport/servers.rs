@@ -93,7 +93,7 @@ async fn serve(tcp: TcpStream, action: Action, requests: Arc<AtomicUsize>) {
 async fn perform(action: Action, mut responder: SendResponse<Bytes>, end: &mpsc::Sender<Option<Reason>>) {
     let headers = || Response::builder().header("content-type", "application/grpc");
     match action {
-        Action::RefuseBefore(..) => unreachable!("the caller resolves it"),
+        Action::RefuseBefore(..) => panic!("the caller resolves it"),
         Action::Reset(reason) => responder.send_reset(reason),
         Action::ResetAfterHeaders(reason) => {
             let mut body = responder.send_response(headers().body(()).unwrap(), false).unwrap();
