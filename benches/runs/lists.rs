@@ -113,7 +113,7 @@ pub(crate) async fn page(setup: &Setup, sizes: Sizes) {
         async || {
             timed(10, async || {
                 let page = setup.client.runs(Window::all()).page(PAGE).await.unwrap();
-                assert_eq!(page.runs.len(), PAGE);
+                assert_eq!(page.items.len(), PAGE);
                 assert!(matches!(page.total, Total::AtLeast(20_000) | Total::Exactly(_)), "{}", page.total);
             })
             .await
@@ -134,7 +134,7 @@ pub(crate) async fn query(setup: &Setup, sizes: Sizes) {
     let filter =
         RunFilter::new(Window::all()).workflow("noop").status(RunStatus::Completed).metadata("customer", "acme");
     let query = setup.client.runs(filter);
-    let workflow = query.page(1).await.unwrap().runs[0].workflow_id;
+    let workflow = query.page(1).await.unwrap().items[0].workflow_id;
     let parameters = format!("&workflow_ids={workflow}&statuses=COMPLETED&additional_metadata=customer%3Aacme");
     let pairs = Pairs::measure(
         sizes.rounds,
@@ -142,7 +142,7 @@ pub(crate) async fn query(setup: &Setup, sizes: Sizes) {
         async || {
             timed(1, async || {
                 let page = query.page(PAGE).await.unwrap();
-                assert_eq!((page.runs.len(), page.total), (PAGE, Total::Exactly(sizes.listed as u64 / 10)));
+                assert_eq!((page.items.len(), page.total), (PAGE, Total::Exactly(sizes.listed as u64 / 10)));
             })
             .await
         },

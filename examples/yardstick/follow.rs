@@ -52,7 +52,7 @@ pub(super) async fn list(hatchet: &Client, page: usize, want: usize) -> Answer {
     // The workflow is looked up once for a client; that is not what is measured.
     let total = query.count().await?;
     let start = Instant::now();
-    let rows = query.page(page).await?.runs.len();
+    let rows = query.page(page).await?.items.len();
     let page_seconds = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let walked = query.items().take(want).try_fold(0, |count, _| std::future::ready(Ok(count + 1))).await?;

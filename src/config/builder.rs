@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::env::ProcessEnv;
 use super::layers::Pem;
-use super::{Compression, Config, ConfigError, Secret, TlsStrategy, TlsVersion, resolve};
+use super::{Compression, Config, ConfigError, RetryPolicy, Secret, TlsStrategy, TlsVersion, resolve};
 
 /// Builds a [`Config`]. Its values take precedence over the environment and over the claims of the token.
 ///
@@ -48,6 +48,7 @@ pub struct ConfigBuilder {
     pub(super) keepalive_timeout: Option<Duration>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) rpc_timeout: Option<Duration>,
+    pub(super) retry: Option<RetryPolicy>,
     pub(super) max_send_message_length: Option<usize>,
     pub(super) max_recv_message_length: Option<usize>,
     pub(super) compression: Option<Compression>,
@@ -193,6 +194,12 @@ impl ConfigBuilder {
     /// Sets the default timeout of a call with all its retries: 1 ms to 24 h. The default is 30 s. Streams have no timeout.
     pub const fn rpc_timeout(mut self, timeout: Duration) -> Self {
         self.rpc_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often failed calls are retried. By default they are retried until their deadline; see [`RetryPolicy`].
+    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
         self
     }
 

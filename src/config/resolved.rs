@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::tuning::Tuning;
-use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, Secret, Tls};
+use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPolicy, Secret, Tls};
 
 /// The configuration of a client. It is validated, immutable, and cheap to clone.
 ///
@@ -195,6 +195,11 @@ impl Config {
     #[must_use]
     pub fn rpc_timeout(&self) -> Duration {
         self.values.tuning.rpc_timeout
+    }
+
+    /// Returns how often failed calls are retried.
+    pub fn retry(&self) -> RetryPolicy {
+        self.values.tuning.retry
     }
 
     /// The maximum size of a sent message in bytes, before compression.

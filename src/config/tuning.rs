@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::layers::{Layers, Sourced, or_default};
 use super::setting::{self, Setting};
-use super::{ConfigBuilder, Source};
+use super::{ConfigBuilder, RetryPolicy, Source};
 
 /// The compression of gRPC messages.
 ///
@@ -55,6 +55,7 @@ pub(super) struct Tuning {
     pub(super) keepalive_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) rpc_timeout: Duration,
+    pub(super) retry: RetryPolicy,
     pub(super) max_send_message_length: usize,
     pub(super) max_recv_message_length: usize,
     pub(super) compression: Compression,
@@ -87,6 +88,7 @@ pub(super) fn resolve(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Tunin
         keepalive_timeout: duration(layers, &setting::KEEPALIVE_TIMEOUT, builder.keepalive_timeout, secs(20), second),
         connect_timeout: duration(layers, &setting::CONNECT_TIMEOUT, builder.connect_timeout, secs(5), milli),
         rpc_timeout: duration(layers, &setting::RPC_TIMEOUT, builder.rpc_timeout, secs(30), milli),
+        retry: builder.retry.unwrap_or_default(),
         max_send_message_length: size(layers, &setting::MAX_SEND, builder.max_send_message_length),
         max_recv_message_length: size(layers, &setting::MAX_RECV, builder.max_recv_message_length),
         compression: compression(layers, builder),

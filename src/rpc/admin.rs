@@ -9,10 +9,12 @@ use super::pb::v1::{
     GetRunDetailsRequest, GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse,
 };
 use super::{Limits, stub, unary};
+use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::model::{RunId, WorkflowId, parse_id};
 use crate::transport::{Call, Caller, GrpcWire};
 
+#[derive(Clone)]
 pub(crate) struct Admin {
     stub: AdminServiceClient<GrpcWire>,
     caller: Caller,
@@ -22,6 +24,10 @@ pub(crate) struct Admin {
 impl Admin {
     pub(super) fn new(wire: &GrpcWire, limits: &Limits, caller: Caller) -> Self {
         Self { stub: stub!(AdminServiceClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { caller: self.caller.with(options), ..self.clone() }
     }
 
     /// Stores a definition, and returns the workflow's id.

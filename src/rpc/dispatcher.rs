@@ -15,6 +15,7 @@ use super::pb::{
     WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent,
 };
 use super::{Limits, stub, unary};
+use crate::config::RequestOptions;
 use crate::error::{Error, Result};
 use crate::model::{RunId, WorkerId, parse_id};
 use crate::time::to_proto;
@@ -23,6 +24,7 @@ use crate::transport::{Call, Caller, GrpcWire, Messages};
 /// A beat that takes longer than this is as good as lost: the next one is due soon after.
 const BEAT_DEADLINE: Duration = Duration::from_secs(2);
 
+#[derive(Clone)]
 pub(crate) struct Dispatcher {
     stub: DispatcherClient<GrpcWire>,
     caller: Caller,
@@ -34,6 +36,10 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     pub(super) fn new(wire: &GrpcWire, limits: &Limits, caller: Caller) -> Self {
         Self { stub: stub!(DispatcherClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { caller: self.caller.with(options), ..self.clone() }
     }
 
     /// Makes the engine know a worker, and returns its id.

@@ -6,10 +6,12 @@ use super::convert::NewEvent;
 use super::pb::events_service_client::EventsServiceClient;
 use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest, PutLogRequest, PutLogResponse};
 use super::{Limits, stub, unary};
+use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::model::{EventId, TaskId, parse_id};
 use crate::transport::{Call, Caller, GrpcWire};
 
+#[derive(Clone)]
 pub(crate) struct Events {
     stub: EventsServiceClient<GrpcWire>,
     caller: Caller,
@@ -19,6 +21,10 @@ pub(crate) struct Events {
 impl Events {
     pub(super) fn new(wire: &GrpcWire, limits: &Limits, caller: Caller) -> Self {
         Self { stub: stub!(EventsServiceClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { caller: self.caller.with(options), ..self.clone() }
     }
 
     /// The most bytes that a message may have.

@@ -11,11 +11,13 @@ use super::pb::{
     WorkflowVersion,
 };
 use super::{Limits, stub, unary};
+use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Priority, ScheduleId, parse_id};
 use crate::time::to_proto;
 use crate::transport::{Call, Caller, GrpcWire};
 
+#[derive(Clone)]
 pub(crate) struct Workflows {
     stub: WorkflowServiceClient<GrpcWire>,
     caller: Caller,
@@ -25,6 +27,10 @@ pub(crate) struct Workflows {
 impl Workflows {
     pub(super) fn new(wire: &GrpcWire, limits: &Limits, caller: Caller) -> Self {
         Self { stub: stub!(WorkflowServiceClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { caller: self.caller.with(options), ..self.clone() }
     }
 
     /// The most bytes that a message may have.

@@ -123,7 +123,7 @@ async fn x5_all_api_views_show_the_run_as_cancelled(setup: Setup) {
     assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     assert_eq!(run.details().await.unwrap().status, RunStatus::Cancelled);
     let cancelled = RunFilter::new(setup.window()).workflow(task.name()).status(RunStatus::Cancelled);
-    setup.eventually(async || setup.hatchet.runs(cancelled.clone()).page(10).await.unwrap().runs.len() == 1).await;
+    setup.eventually(async || setup.hatchet.runs(cancelled.clone()).page(10).await.unwrap().items.len() == 1).await;
     worker.shutdown().await;
 }
 
@@ -309,7 +309,7 @@ async fn x5_queued_runs_stay_cancelled_after_their_schedule_timeout(setup: Setup
     let cancelled = setup.hatchet.runs(all.clone().status(RunStatus::Cancelled));
     assert_eq!(cancelled.count().await.unwrap(), hatchet::model::Total::Exactly(60));
     let page = cancelled.page(50).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (50, hatchet::model::Total::Exactly(60)));
+    assert_eq!((page.items.len(), page.total), (50, hatchet::model::Total::Exactly(60)));
     for id in &ids {
         let run = setup.hatchet.run_handle(*id).typed::<Doubled>();
         let details = run.details().await.unwrap();

@@ -83,7 +83,7 @@ async fn c9_tenant_and_namespace(setup: Setup) {
     run.details().await.unwrap();
     // Names are returned without the namespace, and are not found outside of it.
     let page = namespaced.runs(RunFilter::new(setup.window()).workflow(task.name())).page(10).await.unwrap();
-    assert_eq!(page.runs.iter().map(|run| run.workflow_name.as_str()).collect::<Vec<_>>(), [task.name()]);
+    assert_eq!(page.items.iter().map(|run| run.workflow_name.as_str()).collect::<Vec<_>>(), [task.name()]);
     let error = setup.hatchet.run(&task, &Number { n: 4 }).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
     // Outside of the namespace, its full name is that of a workflow with a task of another name.
@@ -109,7 +109,7 @@ async fn c10_details_have_created_started_and_finished_times(setup: Setup) {
     let ran_for = details.ran_for().unwrap();
     assert!((nap..nap + Duration::from_secs(1)).contains(&ran_for), "{ran_for:?}");
     let summary =
-        setup.hatchet.runs(RunFilter::new(setup.window()).workflow(task.name())).page(1).await.unwrap().runs.remove(0);
+        setup.hatchet.runs(RunFilter::new(setup.window()).workflow(task.name())).page(1).await.unwrap().items.remove(0);
     assert_eq!((summary.created_at, summary.started_at, summary.finished_at), (created, Some(started), Some(finished)));
     worker.shutdown().await;
 }
@@ -186,7 +186,7 @@ async fn c12_invalid_input_is_refused_without_a_request(setup: Setup) {
     }
     // No run was created.
     let page = hatchet.runs(RunFilter::new(setup.window()).workflow(task.name())).page(10).await.unwrap();
-    assert!(page.runs.is_empty());
+    assert!(page.items.is_empty());
     let run = hatchet.run(&any, &valid).priority(Priority::High).start().await.unwrap();
     assert_ne!(run.details().await.unwrap().status, RunStatus::Completed);
     assert!(!matches!(run.details().await.unwrap().outcome, Some(Outcome::Completed(_))));

@@ -66,7 +66,7 @@ async fn q11_each_dag_run_is_listed_and_changed_once(setup: Setup) {
         assert_eq!(setup.hatchet.runs(filter).count().await.unwrap(), Total::Exactly(RUNS.unsigned_abs()));
     }
     let page = setup.hatchet.runs(all.clone()).page(1000).await.unwrap();
-    assert!(page.runs.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
+    assert!(page.items.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
 
     // Each run is replayed once by a filter.
     succeed.store(true, SeqCst);

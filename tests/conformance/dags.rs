@@ -60,10 +60,10 @@ async fn m3_details_have_the_output_of_each_task(setup: Setup) {
     assert_eq!((details.input.parse::<Number>().unwrap().n, details.attempt(), details.conflicts.len()), (7, 1, 0));
     assert_eq!(details.workflow_name.as_deref(), Some(flow.name()));
     // A list of tasks also contains their names.
-    let tasks = setup.hatchet.runs(RunFilter::new(setup.window()).workflow(flow.name()).tasks());
+    let tasks = setup.hatchet.tasks(RunFilter::new(setup.window()).workflow(flow.name()));
     let names = async || {
-        let rows = tasks.page(10).await.unwrap().runs;
-        rows.into_iter().filter_map(|row| row.task_name).collect::<BTreeSet<_>>()
+        let rows = tasks.page(10).await.unwrap().items;
+        rows.into_iter().filter_map(|row| row.name).collect::<BTreeSet<_>>()
     };
     setup.eventually(async || names().await.into_iter().eq(["first", "last", "left", "right"])).await;
     worker.shutdown().await;

@@ -124,7 +124,7 @@ async fn m7_details_contain_custom_metadata(setup: Setup) {
         assert!(!details.engine_metadata.contains_key("tenant"));
         let filter = hatchet::RunFilter::new(setup.window()).workflow(task.name());
         let page = setup.hatchet.runs(filter).page(10).await.unwrap();
-        let row = page.runs.iter().find(|row| row.id == run.id()).unwrap();
+        let row = page.items.iter().find(|row| row.id == run.id()).unwrap();
         assert_eq!(json!(row.metadata), given);
     }
     // A filter matches strings only, so it does not find the number that another SDK has set.

@@ -134,7 +134,7 @@ async fn c6_details_contain_the_event_that_started_a_run(setup: Setup) {
     assert_eq!(trigger.scope.as_deref(), Some("eu"));
     // A list contains only the id and the key of the event.
     let listed =
-        setup.hatchet.runs(RunFilter::new(setup.window()).event(event.id())).page(1).await.unwrap().runs.remove(0);
+        setup.hatchet.runs(RunFilter::new(setup.window()).event(event.id())).page(1).await.unwrap().items.remove(0);
     let Trigger::Event(listed) = listed.trigger() else { panic!("expected an event as the trigger") };
     assert_eq!((listed.event_id, listed.payload, listed.scope), (event.id(), None, None));
     let manual = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
@@ -153,9 +153,9 @@ async fn q4_runs_are_found_by_their_event(setup: Setup) {
         let expected: HashSet<_> = event.runs().await.unwrap().iter().map(hatchet::RunHandle::id).collect();
         let query = setup.hatchet.runs(RunFilter::new(setup.window()).event(event.id()));
         let found = query.page(10).await.unwrap();
-        assert_eq!(found.runs.iter().map(|run| run.id).collect::<HashSet<_>>(), expected);
+        assert_eq!(found.items.iter().map(|run| run.id).collect::<HashSet<_>>(), expected);
         assert_eq!(found.total, Total::Exactly(2));
-        assert!(found.runs.iter().all(|run| matches!(run.trigger(), Trigger::Event(_))));
+        assert!(found.items.iter().all(|run| matches!(run.trigger(), Trigger::Event(_))));
     }
     worker.shutdown().await;
 }

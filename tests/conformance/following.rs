@@ -60,7 +60,7 @@ async fn s6_all_api_views_distinguish_timed_out(setup: Setup) {
     let details = run.details().await.unwrap();
     assert_eq!((details.status.clone(), details.conflicts.len()), (RunStatus::TimedOut, 0));
     let filter = hatchet::RunFilter::new(setup.window()).workflow(task.name()).status(RunStatus::TimedOut);
-    setup.eventually(async || setup.hatchet.runs(filter.clone()).page(10).await.unwrap().runs.len() == 1).await;
+    setup.eventually(async || setup.hatchet.runs(filter.clone()).page(10).await.unwrap().items.len() == 1).await;
     worker.shutdown().await;
 }
 

@@ -68,7 +68,7 @@ async fn c5_ids_are_unique_and_lists_are_newest_first(setup: Setup) {
     }
     assert_eq!(ids.len(), count, "ids are unique");
     let filter = RunFilter::new(setup.window()).workflow(task.name());
-    let page = async || setup.hatchet.runs(filter.clone()).page(1000).await.unwrap().runs;
+    let page = async || setup.hatchet.runs(filter.clone()).page(1000).await.unwrap().items;
     setup.eventually(async || page().await.len() == 1000).await;
     setup
         .eventually(async || {
@@ -221,17 +221,16 @@ async fn q8_runs_are_found_by_parent_and_by_worker(setup: Setup) {
     let Children { ids } = run.result().await.unwrap();
     let by_parent = setup.hatchet.runs(RunFilter::new(setup.window()).parent(run.id()));
     setup.eventually(async || by_parent.count().await.unwrap().to_string() == "3").await;
-    let rows = by_parent.page(10).await.unwrap().runs;
+    let rows = by_parent.page(10).await.unwrap().items;
     assert_eq!(rows.iter().map(|row| row.id).collect::<HashSet<_>>(), ids.iter().copied().collect());
     assert!(rows.iter().all(|row| row.parent_task_id == Some(run.id().into())));
     assert_eq!(by_parent.counts_by_status().await.unwrap().total(), 3);
     // Only lists of tasks can be filtered by worker.
-    let by_worker = setup.hatchet.runs(RunFilter::new(setup.window()).worker(worker.id()).tasks());
-    setup.eventually(async || by_worker.page(10).await.unwrap().runs.len() == 4).await;
-    for wrong in
-        [RunFilter::new(setup.window()).worker(worker.id()), RunFilter::new(setup.window()).parent(run.id()).tasks()]
-    {
-        let error = setup.hatchet.runs(wrong).page(10).await.unwrap_err();
+    let by_worker = setup.hatchet.tasks(RunFilter::new(setup.window()).worker(worker.id()));
+    setup.eventually(async || by_worker.page(10).await.unwrap().items.len() == 4).await;
+    let by_worker = setup.hatchet.runs(RunFilter::new(setup.window()).worker(worker.id())).page(10).await.unwrap_err();
+    let by_parent = setup.hatchet.tasks(RunFilter::new(setup.window()).parent(run.id())).page(10).await.unwrap_err();
+    for error in [by_worker, by_parent] {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "filters that the engine ignores are refused");
     }
     worker.shutdown().await;

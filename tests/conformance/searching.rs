@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::model::{Total, Window};
+use hatchet::builder::RunQuery;
+use hatchet::model::{PageToken, Total, Window};
 use hatchet::{Client, ErrorKind, RunFilter, RunId, RunStatus};
 
 use crate::setup::{Setup, rows};
@@ -15,6 +16,7 @@ rows! {
     q3_windows_include_both_ends,
     q5_runs_are_found_by_all_or_any_tags,
     q6_ten_thousand_runs_are_listed_once_during_inserts,
+    q6_pages_continue_by_token_while_runs_are_created,
     q7_queries_use_indexed_fields,
     q10_one_filter_serves_all_operations,
     q10_queries_are_limited_to_the_namespace,
@@ -106,7 +108,7 @@ async fn q2_runs_are_found_by_status(setup: Setup) {
     // Each row has its own status, whatever the filter.
     let page = setup.hatchet.runs(all).page(10).await.unwrap();
     for (id, status) in &runs {
-        assert_eq!(page.runs.iter().find(|run| run.id == *id).unwrap().status, *status);
+        assert_eq!(page.items.iter().find(|run| run.id == *id).unwrap().status, *status);
     }
     worker.shutdown().await;
 }
@@ -132,8 +134,8 @@ async fn q9_pages_have_a_total_and_counts(setup: Setup) {
     let filter = RunFilter::new(setup.window()).workflow(short.name()).workflow(broken.name());
     let query = setup.hatchet.runs(filter.clone());
     let page = until(async || query.page(5).await.unwrap(), |page| page.total == Total::Exactly(15)).await;
-    assert_eq!((page.runs.len(), page.total), (5, Total::Exactly(15)));
-    assert!(page.runs.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
+    assert_eq!((page.items.len(), page.total), (5, Total::Exactly(15)));
+    assert!(page.items.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
     assert_eq!(query.count().await.unwrap(), Total::Exactly(15));
     let completed = setup.hatchet.runs(filter.clone().status(RunStatus::Completed));
     assert_eq!(
@@ -146,7 +148,7 @@ async fn q9_pages_have_a_total_and_counts(setup: Setup) {
     assert_eq!(failed, Total::Exactly(3), "the server counts timed-out runs as failed, so the rows are read");
     // A page that is not full contains all rows.
     let page = setup.hatchet.runs(failed_only).page(10).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (3, Total::Exactly(3)));
+    assert_eq!((page.items.len(), page.total), (3, Total::Exactly(3)));
     let counts =
         until(async || query.counts_by_status().await.unwrap(), |counts| counts.get(&RunStatus::Failed) == Some(3))
             .await;
@@ -169,7 +171,7 @@ async fn q3_windows_include_both_ends(setup: Setup) {
     }
     let all = RunFilter::new(setup.window()).workflow(task.name());
     setup.eventually(async || ids(&setup.hatchet, all.clone()).await.len() == 4).await;
-    let rows = setup.hatchet.runs(all).page(10).await.unwrap().runs;
+    let rows = setup.hatchet.runs(all).page(10).await.unwrap().items;
     let at = |index: usize| rows.iter().find(|row| row.id == runs[index].id()).unwrap().created_at;
     let found = async |window: Window| {
         let found: HashSet<_> =
@@ -256,6 +258,43 @@ async fn b6_pages_are_stable_under_inserts(setup: Setup) {
     );
 }
 
+async fn q6_pages_continue_by_token_while_runs_are_created(setup: Setup) {
+    let task = double(setup.name("double"));
+    setup.worker(&task).await.shutdown().await;
+    let start = async |count: i64| {
+        let inputs = (0..count).map(|n| Number { n });
+        let runs = setup.hatchet.run_many(&task, inputs).metadata("part", "a").start().await.unwrap();
+        runs.into_iter().map(|run| run.unwrap().id()).collect::<HashSet<_>>()
+    };
+    // Most of the runs have the same creation time.
+    let mut first = start(70).await;
+    first.insert(setup.hatchet.run(&task, &Number { n: 70 }).start().await.unwrap().id());
+    let filter = RunFilter::new(setup.window()).workflow(task.name());
+    let query = setup.hatchet.runs(filter.clone());
+    setup.eventually(async || query.count().await.unwrap() == Total::Exactly(71)).await;
+    let (mut listed, mut token) = (Vec::new(), None::<PageToken>);
+    loop {
+        let query = token.into_iter().fold(query.clone(), RunQuery::after);
+        let page = query.page(20).await.unwrap();
+        assert!(page.items.len() == 20 || page.next.is_none());
+        listed.extend(page.items.iter().map(|run| run.id));
+        let Some(next) = page.next else { break };
+        // The string form can be used by another process.
+        token = Some(next.to_string().parse().unwrap());
+        start(3).await;
+    }
+    assert_eq!(
+        (listed.len(), listed.into_iter().collect::<HashSet<_>>()),
+        (71, first),
+        "each run is listed once, without later ones"
+    );
+    // A token is valid only with the same filter.
+    let token = query.page(1).await.unwrap().next.unwrap();
+    let other = setup.hatchet.runs(filter.metadata("part", "a")).after(token).page(1).await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::InvalidInput);
+    assert!(other.to_string().contains("expected a token of a page with the same filter"), "{other}");
+}
+
 async fn q7_queries_use_indexed_fields(setup: Setup) {
     let task = double(setup.name("double"));
     setup.worker(&task).await.shutdown().await;
@@ -268,7 +307,7 @@ async fn q7_queries_use_indexed_fields(setup: Setup) {
     setup.eventually(async || query.count().await.unwrap() == Total::Exactly(1000)).await;
     // One request is enough for a page. The benchmark `runs` measures its time.
     let page = query.page(50).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (50, Total::Exactly(1000)));
+    assert_eq!((page.items.len(), page.total), (50, Total::Exactly(1000)));
 }
 
 async fn q10_one_filter_serves_all_operations(setup: Setup) {
@@ -287,12 +326,12 @@ async fn q10_one_filter_serves_all_operations(setup: Setup) {
     let report = query.replay().send().await.unwrap();
     assert_eq!((report.applied, report.total()), (2, 2));
     let all_replayed = async || {
-        let page = query.page(10).await.unwrap().runs;
+        let page = query.page(10).await.unwrap().items;
         page.iter().all(|run| run.attempt == 2 && run.status == RunStatus::Completed)
     };
     setup.eventually(all_replayed).await;
     let other = setup.hatchet.runs(RunFilter::new(setup.window()).workflow(task.name()).metadata("part", "a"));
-    assert!(other.page(10).await.unwrap().runs.iter().all(|run| run.attempt == 1), "other runs are unchanged");
+    assert!(other.page(10).await.unwrap().items.iter().all(|run| run.attempt == 1), "other runs are unchanged");
     worker.shutdown().await;
 }
 
@@ -319,7 +358,7 @@ async fn q10_queries_are_limited_to_the_namespace(setup: Setup) {
     let namespaced = setup.client_with(|config| config.namespace(setup.name("space")));
     // The namespace has no workflow yet.
     let page = namespaced.runs(setup.window()).page(10).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (0, Total::Exactly(0)));
+    assert_eq!((page.items.len(), page.total), (0, Total::Exactly(0)));
     assert!(ids(&namespaced, setup.window().into()).await.is_empty());
     let task = endless(setup.name("endless"));
     setup.worker(&task).await.shutdown().await;
@@ -330,12 +369,12 @@ async fn q10_queries_are_limited_to_the_namespace(setup: Setup) {
     setup.eventually(async || ids(&namespaced, setup.window().into()).await == [inside.id()]).await;
     let page = async |size| namespaced.runs(setup.window()).page(size).await.unwrap();
     let all = page(2).await;
-    let found: Vec<_> = all.runs.iter().map(|run| (run.id, run.workflow_name.as_str())).collect();
+    let found: Vec<_> = all.items.iter().map(|run| (run.id, run.workflow_name.as_str())).collect();
     assert_eq!((found, all.total), (vec![(inside.id(), task.name())], Total::Exactly(1)));
     let full = page(1).await;
     // The server counts the runs of all namespaces, so the total is exact only if few rows have to be read.
     let is_correct = |total| matches!(total, Total::Exactly(1) | Total::AtMost(1001..) | Total::Unknown);
-    assert!(full.runs.len() == 1 && is_correct(full.total), "{}", full.total);
+    assert!(full.items.len() == 1 && is_correct(full.total), "{}", full.total);
     let count = namespaced.runs(setup.window()).count().await.unwrap();
     assert!(is_correct(count), "{count}");
     assert_eq!(namespaced.runs(setup.window()).counts_by_status().await.unwrap_err().kind(), ErrorKind::InvalidInput);
