@@ -177,5 +177,5 @@ async fn s10_unknown_statuses_are_preserved(setup: Setup) {
     assert_eq!(serde_json::to_string(&unknown).unwrap(), "\"PAUSED\"");
     let filter = hatchet::RunFilter::new(setup.window()).status(unknown);
     let error = setup.hatchet.runs(filter).page(1).await.unwrap_err();
-    assert!(error.to_string().contains("\"PAUSED\" is not known"), "{error}");
+    assert!(error.to_string().contains("expected a known status, got \"PAUSED\""), "{error}");
 }
