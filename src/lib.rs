@@ -88,6 +88,9 @@ pub mod config;
 pub mod embedded;
 pub mod error;
 mod feed;
+#[cfg(feature = "__fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod list;
 pub mod model;
 mod observe;
@@ -96,6 +99,8 @@ pub mod raw;
 mod rpc;
 mod run;
 mod runtime;
+#[cfg(test)]
+mod scripted;
 mod time;
 mod transport;
 mod trigger;

@@ -30,7 +30,7 @@
 
 mod actor;
 mod calls;
-mod core;
+pub(crate) mod core;
 mod cut;
 mod engine;
 mod failure;

@@ -130,7 +130,10 @@ impl Caller {
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());
             match decide(&error, call.idempotent, failures, left, fastrand::f64()) {
-                Retry::After(delay) if self.retry.allows(failures) && self.budget.withdraw() => {
+                // A closed client is not retried.
+                Retry::After(delay)
+                    if !self.closed.is_cancelled() && self.retry.allows(failures) && self.budget.withdraw() =>
+                {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     sleep(delay).await;
                     has_side_effects |= !error.has_no_side_effects();

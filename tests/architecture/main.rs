@@ -37,6 +37,8 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "worker",
             "raw",
             "embedded",
+            "fuzzing",
+            "scripted",
         ],
     ),
     (
@@ -139,12 +141,12 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
 
 /// The crates that only some modules may use.
 const RESTRICTED: &[(&str, &[&str])] = &[
-    ("prost", &["rpc", "raw", "embedded"]),
+    ("prost", &["rpc", "raw", "embedded", "scripted"]),
     ("prost_types", &["time", "rpc", "embedded"]),
     ("hyper_util", &["transport", "embedded"]),
-    ("hyper", &["transport", "embedded"]),
+    ("hyper", &["transport", "embedded", "scripted"]),
     ("h2", &["transport", "embedded"]),
-    ("tonic", &["transport", "rpc", "raw", "embedded"]),
+    ("tonic", &["transport", "rpc", "raw", "embedded", "fuzzing", "scripted"]),
     ("axum", &["embedded"]),
 ];
 

@@ -104,7 +104,7 @@ async fn q11_lists_without_progress_end_with_an_error(setup: Setup) {
         // A real engine does not do this.
         return;
     }
-    tokio::time::resume();
+    setup.use_real_time();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
     // More rows than requested, so that the page is not the last one.

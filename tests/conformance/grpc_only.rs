@@ -28,7 +28,7 @@ async fn grpc_only(setup: &Setup) -> (Client, Option<Engine>) {
     if setup.engine.is_none() {
         return (Client::new(ConfigBuilder::from_env().server_url(server).build().unwrap()).unwrap(), None);
     }
-    tokio::time::resume();
+    setup.use_real_time();
     let engine = Engine::builder().quirks(Quirks::all()).listen(0, 0).start().await.unwrap();
     let config = support::config(&engine).server_url(server);
     (Client::new(config.build().unwrap()).unwrap(), Some(engine))

@@ -1,5 +1,7 @@
 //! The rows of `docs/acceptance.md`, on the embedded engine with all quirks, and on a real Hatchet if `HATCHET_CLIENT_TOKEN` is set.
 //! The name of each test begins with the id of its row.
+//!
+//! With `HATCHET_TEST_THREADS=4`, the rows run on the embedded engine in real time, on a runtime with four threads.
 
 #![allow(
     clippy::unwrap_used,

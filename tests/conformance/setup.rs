@@ -1,8 +1,10 @@
 //! The engine and the client of a test.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::sync::Once;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Quirks};
@@ -10,6 +12,7 @@ use hatchet::model::Window;
 use hatchet::worker::RunningWorker;
 use hatchet::workflow::Definition;
 use hatchet::{Client, Config, RunHandle, RunStatus};
+use tokio::runtime;
 
 /// The timeout of a test. An idle real engine may assign tasks up to 30 seconds late.
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -20,9 +23,17 @@ pub(crate) struct Setup {
     /// The embedded engine. `None` for a real one.
     pub(crate) engine: Option<Engine>,
     row: &'static str,
+    is_paused: bool,
 }
 
 impl Setup {
+    /// Lets the clock run, for rows with sockets.
+    pub(crate) fn use_real_time(&self) {
+        if self.is_paused {
+            tokio::time::resume();
+        }
+    }
+
     /// A name that no other test and no earlier run of the suite uses.
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{}-{name}-{}", self.row, std::process::id())
@@ -80,8 +91,12 @@ pub(crate) async fn until_started(hatchet: &Client, run: hatchet::RunId) {
     }
 }
 
+/// With this number, the rows run only on the embedded engine, in real time, on a runtime with so many threads.
+const THREADS: &str = "HATCHET_TEST_THREADS";
+
 thread_local! {
-    static PANICS: Cell<u32> = const { Cell::new(0) };
+    /// The panics of the row that this thread works for.
+    static PANICS: RefCell<Arc<AtomicU32>> = RefCell::default();
     static EXPECTED: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -90,35 +105,56 @@ pub(crate) fn expect_panics(count: u32) {
     EXPECTED.with(|expected| expected.set(count));
 }
 
-/// Runs a test on the embedded engine, with a paused clock and all quirks, and on a real engine if one is configured.
+/// Runs a test on the embedded engine, under a paused clock and with all quirks, and on a real one if one is configured.
 pub(crate) fn both<F: Future<Output = ()>>(row: &'static str, body: impl Fn(Setup) -> F) {
-    embedded(row, &body);
+    if let Some(threads) = std::env::var_os(THREADS) {
+        let threads = threads.to_str().and_then(|threads| threads.parse::<NonZeroUsize>().ok());
+        threaded(row, &body, threads.unwrap_or_else(|| panic!("{THREADS}: expected a number of threads")).get());
+        return;
+    }
+    embedded(row, &body, runtime::Builder::new_current_thread().start_paused(true), true);
     if std::env::var_os("HATCHET_CLIENT_TOKEN").is_some() {
         real(row, &body);
     }
 }
 
-fn embedded<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(Setup) -> F) {
+fn threaded<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(Setup) -> F, threads: usize) {
+    let panics = PANICS.with(|panics| Arc::clone(&panics.borrow()));
+    let mut builder = runtime::Builder::new_multi_thread();
+    // A panic on any thread of the runtime is one of the row.
+    builder.worker_threads(threads).on_thread_start(move || PANICS.set(Arc::clone(&panics)));
+    embedded(row, body, &mut builder, false);
+}
+
+fn embedded<F: Future<Output = ()>>(
+    row: &'static str,
+    body: &impl Fn(Setup) -> F,
+    runtime: &mut runtime::Builder,
+    is_paused: bool,
+) {
     count_panics();
-    // One thread, so that the thread-local counter also counts background panics.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = runtime.enable_all().build().unwrap();
     runtime.block_on(async {
         let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
-        let setup = Setup { hatchet: engine.client(), engine: Some(engine), row };
+        let setup = Setup { hatchet: engine.client(), engine: Some(engine), row, is_paused };
         tokio::time::timeout(TIMEOUT, body(setup)).await.expect("the test should end on the embedded engine");
     });
-    let expected = EXPECTED.with(Cell::take);
-    assert_eq!(PANICS.with(Cell::take), expected, "background panics");
+    drop(runtime);
+    assert_eq!(take_panics(), EXPECTED.take(), "background panics");
 }
 
 fn real<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(Setup) -> F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let setup = Setup { hatchet: Client::from_env().unwrap(), engine: None, row };
+        let setup = Setup { hatchet: Client::from_env().unwrap(), engine: None, row, is_paused: false };
         tokio::time::timeout(TIMEOUT, body(setup)).await.expect("the test should end on the real engine");
     });
-    EXPECTED.with(Cell::take);
-    PANICS.with(Cell::take);
+    EXPECTED.take();
+    take_panics();
+}
+
+fn take_panics() -> u32 {
+    PANICS.with(|panics| panics.borrow().swap(0, Relaxed))
 }
 
 fn count_panics() {
@@ -126,7 +162,7 @@ fn count_panics() {
     HOOK.call_once(|| {
         let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            PANICS.with(|panics| panics.set(panics.get() + 1));
+            PANICS.with(|panics| panics.borrow().fetch_add(1, Relaxed));
             default_hook(panic);
         }));
     });
