@@ -1,4 +1,4 @@
-//! The token on every request.
+//! Adds the token to every request.
 
 use std::task::{Context, Poll};
 
@@ -8,7 +8,7 @@ use tower::Service;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Puts the token on each request.
+/// Adds the token to each request.
 #[derive(Clone)]
 pub(super) struct Authorized<S> {
     inner: S,
@@ -36,10 +36,11 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Authorized<S> {
     }
 }
 
-/// The header's value, kept out of debug output and of header compression.
+/// The value of the header. It is marked as sensitive, so that it is not in debug output and in the header compression table.
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
-        Error::new(ErrorKind::Config, "the token has characters that no header can carry").without_side_effects()
+        Error::new(ErrorKind::Config, "the token contains characters that are not valid in a header")
+            .without_side_effects()
     })?;
     value.set_sensitive(true);
     Ok(value)

@@ -1,4 +1,4 @@
-//! The erased service that every call goes through.
+//! The type-erased service that sends all calls.
 
 use std::task::{Context, Poll};
 
@@ -9,11 +9,11 @@ use tower::util::BoxCloneSyncService;
 
 use super::auth::Authorized;
 use super::connect::{self, Connector};
-use super::grpc_answer::{AnswerBody, Answering};
+use super::grpc_response::{ResponseBody, ResponseFuture};
 use crate::config::Config;
 use crate::error::{BoxError, Result};
 
-/// Requests in, responses out; what is beneath is nobody's business above.
+/// A type-erased HTTP service: a connection to a server, or the embedded engine.
 pub(crate) type Wire = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// The wire under the generated gRPC clients.
@@ -30,10 +30,10 @@ impl Clone for GrpcWire {
 }
 
 impl GrpcWire {
-    /// A wire to the server of a configuration. Nothing is dialled before the first call.
+    /// Creates a wire to the server of a configuration. It connects at the first call.
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
         let (channel, connector) = connect::grpc(config)?;
-        let explained = channel.map_err(BoxError::from).then(move |answer| explain(connector.clone(), answer));
+        let explained = channel.map_err(BoxError::from).then(move |response| explain(connector.clone(), response));
         Ok(Self::over(Wire::new(explained), token))
     }
 
@@ -44,18 +44,18 @@ impl GrpcWire {
 }
 
 /// Returns a response unchanged, and an error with its reason.
-pub(super) async fn explain<T>(connector: Connector, answer: Result<T, BoxError>) -> Result<T, BoxError> {
-    match answer {
-        Ok(answer) => Ok(answer),
+pub(super) async fn explain<T>(connector: Connector, response: Result<T, BoxError>) -> Result<T, BoxError> {
+    match response {
+        Ok(response) => Ok(response),
         // Boxed, because most calls do not need it.
         Err(error) => Err(Box::pin(connector.explain(error)).await),
     }
 }
 
 impl tower::Service<Request<Body>> for GrpcWire {
-    type Response = Response<AnswerBody>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match self.wire.poll_ready(cx) {
@@ -69,8 +69,8 @@ impl tower::Service<Request<Body>> for GrpcWire {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.not_ready.take() {
-            None => Answering::new(self.wire.call(request)),
-            Some(error) => Answering::failed(error),
+            None => ResponseFuture::new(self.wire.call(request)),
+            Some(error) => ResponseFuture::failed(error),
         }
     }
 }

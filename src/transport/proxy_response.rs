@@ -1,4 +1,4 @@
-//! HTTP responses that do not come from the server: the meaning of their status, and their probable sender.
+//! HTTP responses that do not come from the Hatchet server, probably from a proxy, and the meaning of HTTP statuses.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use http::{HeaderMap, StatusCode};
 use super::status::pushback;
 use crate::error::{Answer, Error, ErrorKind};
 
-/// An error page, probably from a proxy, instead of gRPC or JSON.
+/// A response that is neither gRPC nor JSON, probably from a proxy.
 #[derive(Debug)]
-pub(super) struct HttpAnswer {
+pub(super) struct ProxyResponse {
     status: StatusCode,
     content_type: Option<String>,
     server: Option<String>,
@@ -20,7 +20,7 @@ pub(super) struct HttpAnswer {
     retry_after: Option<Duration>,
 }
 
-impl HttpAnswer {
+impl ProxyResponse {
     /// `start`: the start of the body.
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, start: &[u8]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(shortened);
@@ -36,7 +36,7 @@ impl HttpAnswer {
 
     /// The error of a call with this response.
     pub(super) fn error(&self, call: &str) -> Error {
-        let error = Error::new(ErrorKind::Server, format!("{call} was answered with {self}"));
+        let error = Error::new(ErrorKind::Server, format!("{call} failed: received {self}"));
         let error = error.with_answer(Answer::Http(self.status.as_u16())).with_retry_after(self.retry_after);
         match meaning(self.status) {
             _ if self.status.is_success() => error.with_kind(ErrorKind::Decode),
@@ -49,7 +49,7 @@ impl HttpAnswer {
     }
 }
 
-impl fmt::Display for HttpAnswer {
+impl fmt::Display for ProxyResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
         if let Some(content_type) = &self.content_type {
@@ -70,9 +70,9 @@ impl fmt::Display for HttpAnswer {
     }
 }
 
-impl std::error::Error for HttpAnswer {}
+impl std::error::Error for ProxyResponse {}
 
-/// The meaning of an HTTP status for its call.
+/// The meaning of an HTTP status for a call.
 pub(super) struct Meaning {
     kind: ErrorKind,
     transient: bool,
@@ -93,7 +93,7 @@ impl Meaning {
 pub(super) fn meaning(status: StatusCode) -> Meaning {
     let (kind, transient, unsent) = match status.as_u16() {
         300..=399 => (ErrorKind::Server, false, true),
-        // The server answers 403 to a missing, invalid, expired or foreign token.
+        // The server responds with 403 to a missing, invalid, expired or foreign token.
         401 | 403 => (ErrorKind::Unauthenticated, false, true),
         404 => (ErrorKind::NotFound, false, true),
         408 => (ErrorKind::Timeout, true, false),
@@ -147,11 +147,11 @@ mod tests {
     ];
 
     fn answer(status: u16, body: &[u8]) -> Error {
-        HttpAnswer::new(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body).error("Trigger")
+        ProxyResponse::new(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body).error("Trigger")
     }
 
     #[test]
-    fn only_the_status_determines_the_kind() {
+    fn the_status_determines_the_kind() {
         for (status, kind, transient, unsent) in [
             (200, ErrorKind::Decode, false, false),
             (302, ErrorKind::Server, false, true),
@@ -171,46 +171,46 @@ mod tests {
         ] {
             for body in BODIES {
                 let error = answer(status, body);
-                let seen = (error.kind(), error.is_transient(), error.has_no_side_effects());
-                assert_eq!(seen, (kind, transient, unsent), "{status} {error}");
+                let properties = (error.kind(), error.is_transient(), error.has_no_side_effects());
+                assert_eq!(properties, (kind, transient, unsent), "{status} {error}");
                 assert_eq!(error.answer(), Some(Answer::Http(status)));
             }
         }
     }
 
     #[test]
-    fn error_texts_name_the_response_and_its_probable_sender() {
+    fn error_texts_describe_the_response() {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "text/html".parse().unwrap());
         headers.insert(SERVER, "nginx/1.25".parse().unwrap());
         let shown = |status, headers: &HeaderMap, body: &[u8]| {
-            HttpAnswer::new(status, headers, body).error("Trigger").to_string()
+            ProxyResponse::new(status, headers, body).error("Trigger").to_string()
         };
         assert_eq!(
             shown(StatusCode::SERVICE_UNAVAILABLE, &headers, BODIES[1]),
-            "Trigger was answered with HTTP 503 Service Unavailable (text/html), probably from a proxy (nginx/1.25): an error page"
+            "Trigger failed: received HTTP 503 Service Unavailable (text/html), probably from a proxy (nginx/1.25): an error page"
         );
         headers.insert(LOCATION, "https://a/".parse().unwrap());
         assert_eq!(
             shown(StatusCode::FOUND, &headers, b""),
-            "Trigger was answered with HTTP 302 Found (text/html), probably from a proxy (nginx/1.25), which redirects to https://a/"
+            "Trigger failed: received HTTP 302 Found (text/html), probably from a proxy (nginx/1.25), which redirects to https://a/"
         );
         assert_eq!(
             shown(StatusCode::BAD_GATEWAY, &HeaderMap::new(), BODIES[3]),
-            "Trigger was answered with HTTP 502 Bad Gateway, probably from a proxy: no healthy upstream"
+            "Trigger failed: received HTTP 502 Bad Gateway, probably from a proxy: no healthy upstream"
         );
     }
 
     #[test]
-    fn retries_honour_retry_after() {
+    fn the_retry_after_header_is_read() {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", "7".parse().unwrap());
-        let error = HttpAnswer::new(StatusCode::SERVICE_UNAVAILABLE, &headers, b"").error("Trigger");
+        let error = ProxyResponse::new(StatusCode::SERVICE_UNAVAILABLE, &headers, b"").error("Trigger");
         assert_eq!((error.pushback(), error.is_transient()), (Some(Duration::from_secs(7)), true));
     }
 
     #[test]
-    fn excerpts() {
+    fn excerpts_are_the_first_line_of_text() {
         for (body, expected) in [
             ("", None),
             ("\n \n second \n third", Some("second")),
@@ -228,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_body_has_an_excerpt_or_none(body in any::<Vec<u8>>()) {
+        fn excerpts_are_short_and_printable(body in any::<Vec<u8>>()) {
             if let Some(text) = excerpt(&body) {
                 prop_assert!(!text.contains(char::is_control) && text.chars().count() <= 121);
             }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::http_answer::HttpAnswer;
+use super::proxy_response::ProxyResponse;
 use crate::error::BoxError;
 
 /// The source of a status that the server sent.
@@ -55,19 +55,19 @@ impl std::error::Error for Interrupted {
 }
 
 /// The future of a response.
-pub(crate) struct Answering(State);
+pub(crate) struct ResponseFuture(State);
 
 enum State {
     Waiting(Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>),
     /// The response is not gRPC: the start of its body is read for the error text.
-    Reading(Pin<Box<dyn Future<Output = HttpAnswer> + Send>>),
+    Reading(Pin<Box<dyn Future<Output = ProxyResponse> + Send>>),
     /// The call has failed already.
     Failed(Option<BoxError>),
 }
 
-impl Answering {
-    pub(super) fn new(answer: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>) -> Self {
-        Self(State::Waiting(answer))
+impl ResponseFuture {
+    pub(super) fn new(response: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>) -> Self {
+        Self(State::Waiting(response))
     }
 
     pub(super) fn failed(error: BoxError) -> Self {
@@ -75,26 +75,26 @@ impl Answering {
     }
 }
 
-impl Future for Answering {
-    type Output = Result<Response<AnswerBody>, BoxError>;
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match &mut self.0 {
-                State::Waiting(answer) => {
-                    let mut answer = ready!(answer.as_mut().poll(cx))?;
-                    let has_status = match sent_status(answer.headers_mut()) {
-                        Sent::Refusal(status) => return Poll::Ready(Err(Box::new(status))),
-                        Sent::Success => true,
-                        Sent::Nothing => false,
+                State::Waiting(response) => {
+                    let mut response = ready!(response.as_mut().poll(cx))?;
+                    let has_status = match sent_status(response.headers_mut()) {
+                        SentStatus::Error(status) => return Poll::Ready(Err(Box::new(status))),
+                        SentStatus::Ok => true,
+                        SentStatus::Missing => false,
                     };
-                    if has_status || is_grpc(&answer) {
-                        let http = answer.status();
-                        return Poll::Ready(Ok(answer.map(|body| AnswerBody { body, http, has_status })));
+                    if has_status || is_grpc(&response) {
+                        let http = response.status();
+                        return Poll::Ready(Ok(response.map(|body| ResponseBody { body, http, has_status })));
                     }
-                    self.0 = State::Reading(Box::pin(read(answer)));
+                    self.0 = State::Reading(Box::pin(read(response)));
                 }
-                State::Reading(answer) => return Poll::Ready(Err(Box::new(ready!(answer.as_mut().poll(cx))))),
+                State::Reading(response) => return Poll::Ready(Err(Box::new(ready!(response.as_mut().poll(cx))))),
                 State::Failed(error) => return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
             }
         }
@@ -102,18 +102,18 @@ impl Future for Answering {
 }
 
 /// Whether a response is gRPC. A server may omit the content type; a proxy's own response has another type or another status.
-fn is_grpc<B>(answer: &Response<B>) -> bool {
-    match answer.headers().get(CONTENT_TYPE) {
+fn is_grpc<B>(response: &Response<B>) -> bool {
+    match response.headers().get(CONTENT_TYPE) {
         Some(content_type) => content_type.as_bytes().starts_with(b"application/grpc"),
-        None => answer.status() == StatusCode::OK,
+        None => response.status() == StatusCode::OK,
     }
 }
 
 /// Reads the start of a body for the error text, with a short timeout.
-async fn read(answer: Response<Body>) -> HttpAnswer {
+async fn read(response: Response<Body>) -> ProxyResponse {
     const MAX_EXCERPT_BYTES: usize = 4096;
     const EXCERPT_READ_TIMEOUT: Duration = Duration::from_secs(1);
-    let (head, mut body) = answer.into_parts();
+    let (head, mut body) = response.into_parts();
     let mut start = Vec::new();
     if let Ok(over) = crate::runtime::timer("a call", Instant::now() + EXCERPT_READ_TIMEOUT) {
         let reading = async {
@@ -130,56 +130,56 @@ async fn read(answer: Response<Body>) -> HttpAnswer {
             () = over => {}
         }
     }
-    HttpAnswer::new(head.status, &head.headers, start.get(..MAX_EXCERPT_BYTES).unwrap_or(&start))
+    ProxyResponse::new(head.status, &head.headers, start.get(..MAX_EXCERPT_BYTES).unwrap_or(&start))
 }
 
 /// The status in headers or trailers.
-enum Sent {
-    Nothing,
-    Success,
-    Refusal(Status),
+enum SentStatus {
+    Missing,
+    Ok,
+    Error(Status),
 }
 
 /// Takes a status that the server sent. Invalid details, which would make tonic panic, are removed from the headers.
-fn sent_status(headers: &mut HeaderMap) -> Sent {
+fn sent_status(headers: &mut HeaderMap) -> SentStatus {
     const DETAILS: &str = "grpc-status-details-bin";
     const BASE64: GeneralPurpose = GeneralPurpose::new(
         &STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    let Some(code) = headers.get("grpc-status") else { return Sent::Nothing };
-    let is_success = code == "0";
+    let Some(code) = headers.get("grpc-status") else { return SentStatus::Missing };
+    let is_ok = code == "0";
     if headers.get(DETAILS).is_some_and(|details| BASE64.decode(details).is_err()) {
         headers.remove(DETAILS);
     }
-    if is_success {
-        return Sent::Success;
+    if is_ok {
+        return SentStatus::Ok;
     }
     match Status::from_header_map(headers) {
-        None => Sent::Nothing,
+        None => SentStatus::Missing,
         Some(mut status) => {
             status.set_source(Arc::new(SentByServer));
-            Sent::Refusal(status)
+            SentStatus::Error(status)
         }
     }
 }
 
 /// The body of a response, which ends with the server's status, or with an error if there is none.
 #[derive(Debug)]
-pub(crate) struct AnswerBody {
+pub(crate) struct ResponseBody {
     body: Body,
     http: StatusCode,
     /// Whether the status has been received.
     has_status: bool,
 }
 
-impl AnswerBody {
-    /// The end of a body without a status.
-    fn broken(&self, error: Option<Status>) -> Status {
+impl ResponseBody {
+    /// The error at the end of a body without a status.
+    fn interrupted(&self, error: Option<Status>) -> Status {
         let mut status = Status::unavailable("the response was interrupted");
         match error {
             None if self.http != StatusCode::OK => {
-                status.set_source(Arc::new(HttpAnswer::new(self.http, &HeaderMap::new(), b"")))
+                status.set_source(Arc::new(ProxyResponse::new(self.http, &HeaderMap::new(), b"")))
             }
             error => status.set_source(Arc::new(Interrupted(error))),
         };
@@ -187,39 +187,39 @@ impl AnswerBody {
     }
 }
 
-impl HttpBody for AnswerBody {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(self.broken(Some(error))))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.interrupted(Some(error))))),
             None if self.has_status => return Poll::Ready(None),
             None => {
                 self.has_status = true;
-                return Poll::Ready(Some(Err(self.broken(None))));
+                return Poll::Ready(Some(Err(self.interrupted(None))));
             }
         };
         if let Some(trailers) = frame.trailers_mut() {
             match sent_status(trailers) {
-                Sent::Refusal(status) => {
+                SentStatus::Error(status) => {
                     self.has_status = true;
                     return Poll::Ready(Some(Err(status)));
                 }
-                Sent::Success => self.has_status = true,
-                Sent::Nothing if self.has_status => {}
-                // Something in between has written its own trailers under an answer that was cut off.
-                Sent::Nothing => {
+                SentStatus::Ok => self.has_status = true,
+                SentStatus::Missing if self.has_status => {}
+                // A proxy has appended its own trailers to a truncated response.
+                SentStatus::Missing => {
                     self.has_status = true;
-                    return Poll::Ready(Some(Err(self.broken(None))));
+                    return Poll::Ready(Some(Err(self.interrupted(None))));
                 }
             }
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Never before [`poll_frame`](Self::poll_frame) has ended: a body without a status must end with an error.
+    /// Always `false`: a body without a status must end with an error, which only [`poll_frame`](Self::poll_frame) returns.
     fn is_end_stream(&self) -> bool {
         false
     }

@@ -1,19 +1,19 @@
-//! The types that the public API names: in signatures, fields, aliases, bounds and implementations of traits.
+//! The types in the public API: in signatures, fields, aliases, bounds and trait implementations.
 
 use syn::visit::Visit;
 use syn::{FnArg, ImplItem, Item, ReturnType, Signature, TraitItem, Visibility};
 
 use super::source::{Sources, Target, is_test, leaves};
 
-/// The crates that users see: part of the public API, and of its promises.
-const PUBLIC: &[&str] = &["std", "core", "alloc", "chrono", "futures_core", "serde", "serde_json", "uuid"];
+/// The crates whose types may be in the public API.
+const PUBLIC_CRATES: &[&str] = &["std", "core", "alloc", "chrono", "futures_core", "serde", "serde_json", "uuid"];
 
-/// What the public items of the crate name of other crates, if it is not in [`PUBLIC`].
+/// The types of other crates in public items, except for those of [`PUBLIC_CRATES`].
 ///
-/// The lint `unreachable_pub` makes sure that what is `pub` can be reached by users.
+/// The lint `unreachable_pub` ensures that all `pub` items are public.
 pub(crate) fn leaks(sources: &Sources) -> Vec<String> {
-    let mut wrong = Vec::new();
-    // `raw` exists to show the generated code.
+    let mut leaks = Vec::new();
+    // `raw` exports the generated code.
     for source in sources.files.iter().filter(|source| source.module.first().is_none_or(|first| first != "raw")) {
         let mut names = Names::default();
         for item in &source.syntax.items {
@@ -23,15 +23,15 @@ pub(crate) fn leaks(sources: &Sources) -> Vec<String> {
             if let Target::External(path) = sources.resolve(&source.module, &path)
                 && path.len() > 1
                 && path[0].starts_with(|c: char| c.is_ascii_lowercase())
-                && !PUBLIC.contains(&path[0].as_str())
+                && !PUBLIC_CRATES.contains(&path[0].as_str())
             {
-                wrong.push(format!("{} shows {} to users", source.file.display(), path.join("::")));
+                leaks.push(format!("{} has {} in the public API", source.file.display(), path.join("::")));
             }
         }
     }
-    wrong.sort();
-    wrong.dedup();
-    wrong
+    leaks.sort();
+    leaks.dedup();
+    leaks
 }
 
 #[derive(Default)]
@@ -79,8 +79,8 @@ impl Names {
         }
     }
 
-    /// An implementation of a trait is public if its type is; which type is, is not known here. So traits of other crates may
-    /// be named, but not with types of other crates as their parameters.
+    /// The implementation of a trait is public if its type is public, which is not known here. So traits of other crates are allowed, but
+    /// not with types of other crates as parameters.
     fn implementation(&mut self, item: &syn::ItemImpl) {
         if let Some((_, path, _)) = &item.trait_ {
             for segment in path.segments.iter().filter(|segment| segment.ident == "From" || segment.ident == "TryFrom")
@@ -117,7 +117,7 @@ impl Names {
     }
 }
 
-/// The types that users can convert errors and values to.
+/// The types to which users convert errors and values.
 fn is_public_type(kind: &syn::Type) -> bool {
     let syn::Type::Path(path) = kind else { return false };
     path.path

@@ -1,4 +1,4 @@
-//! Where a row runs.
+//! The engine and the client of a test.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -14,19 +14,19 @@ use hatchet::workflow::Definition;
 use hatchet::{Client, Config, RunHandle, RunStatus};
 use tokio::runtime;
 
-/// A row may take so long on a real engine, which lets tasks lie for half a minute when it is idle.
-const LIMIT: Duration = Duration::from_secs(240);
+/// The timeout of a test. An idle real engine may assign tasks up to 30 seconds late.
+const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// One engine to run a row against, and names of the row's own.
-pub(crate) struct World {
+/// An engine with a client, and names that are unique to the test.
+pub(crate) struct Setup {
     pub(crate) hatchet: Client,
-    /// The embedded engine, unless this is a real one.
+    /// The embedded engine. `None` for a real one.
     pub(crate) engine: Option<Engine>,
     row: &'static str,
     is_paused: bool,
 }
 
-impl World {
+impl Setup {
     /// Lets the clock run, for rows with sockets.
     pub(crate) fn use_real_time(&self) {
         if self.is_paused {
@@ -34,7 +34,7 @@ impl World {
         }
     }
 
-    /// A name that no other row and no earlier run of the suite has used.
+    /// A name that no other test and no earlier run of the suite uses.
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{}-{name}-{}", self.row, std::process::id())
     }
@@ -50,34 +50,34 @@ impl World {
         }
     }
 
-    /// A worker with one task or workflow, at work.
+    /// Starts a worker with one task or workflow.
     pub(crate) async fn worker(&self, what: impl Into<Definition>) -> RunningWorker {
         self.hatchet.worker(self.name("worker")).slots(10).register(what).build().unwrap().start().await.unwrap()
     }
 
-    /// Waits until something is so: the lists of a real engine lag by seconds under load.
-    pub(crate) async fn eventually(&self, is_so: impl AsyncFn() -> bool) {
+    /// Waits until a condition is true. The lists of a loaded real engine lag by seconds.
+    pub(crate) async fn eventually(&self, condition: impl AsyncFn() -> bool) {
         let limit = tokio::time::Instant::now() + Duration::from_secs(60);
-        while !is_so().await {
-            assert!(tokio::time::Instant::now() < limit, "it never came to be so");
+        while !condition().await {
+            assert!(tokio::time::Instant::now() < limit, "the condition did not become true within 60 seconds");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// The last ten minutes: no row takes longer.
-    #[expect(clippy::unused_self, reason = "it belongs to the world all the same")]
+    /// The last ten minutes, which is longer than the timeout of a test.
+    #[expect(clippy::unused_self, reason = "a method for symmetry with the others")]
     pub(crate) fn window(&self) -> Window {
         Window::last(Duration::from_secs(600))
     }
 }
 
-/// Watches a run until it is in a state.
+/// Watches a run until it has a status.
 pub(crate) async fn until<O>(run: &RunHandle<O>, status: RunStatus) {
     let mut watch = run.watch();
-    while *watch.next().await.expect("it comes to that state").unwrap().status() != status {}
+    while *watch.next().await.expect("the run should reach the status").unwrap().status() != status {}
 }
 
-/// Waits until a run is with a worker, by gRPC alone.
+/// Waits until a run is running, by gRPC only.
 pub(crate) async fn until_started(hatchet: &Client, run: hatchet::RunId) {
     use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
     use hatchet::raw::pb::v1::{GetRunDetailsRequest, RunStatus};
@@ -100,13 +100,13 @@ thread_local! {
     static EXPECTED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Says that so many panics of tasks belong to the row.
+/// Sets the number of expected panics in tasks.
 pub(crate) fn expect_panics(count: u32) {
     EXPECTED.with(|expected| expected.set(count));
 }
 
-/// Runs a row on the embedded engine, under a paused clock and with all quirks; and on a real one if there is one.
-pub(crate) fn both<F: Future<Output = ()>>(row: &'static str, body: impl Fn(World) -> F) {
+/// Runs a test on the embedded engine, under a paused clock and with all quirks, and on a real one if one is configured.
+pub(crate) fn both<F: Future<Output = ()>>(row: &'static str, body: impl Fn(Setup) -> F) {
     if let Some(threads) = std::env::var_os(THREADS) {
         let threads = threads.to_str().and_then(|threads| threads.parse::<NonZeroUsize>().ok());
         threaded(row, &body, threads.unwrap_or_else(|| panic!("{THREADS}: expected a number of threads")).get());
@@ -118,7 +118,7 @@ pub(crate) fn both<F: Future<Output = ()>>(row: &'static str, body: impl Fn(Worl
     }
 }
 
-fn threaded<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(World) -> F, threads: usize) {
+fn threaded<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(Setup) -> F, threads: usize) {
     let panics = PANICS.with(|panics| Arc::clone(&panics.borrow()));
     let mut builder = runtime::Builder::new_multi_thread();
     // A panic on any thread of the runtime is one of the row.
@@ -128,7 +128,7 @@ fn threaded<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(World) -> 
 
 fn embedded<F: Future<Output = ()>>(
     row: &'static str,
-    body: &impl Fn(World) -> F,
+    body: &impl Fn(Setup) -> F,
     runtime: &mut runtime::Builder,
     is_paused: bool,
 ) {
@@ -136,18 +136,18 @@ fn embedded<F: Future<Output = ()>>(
     let runtime = runtime.enable_all().build().unwrap();
     runtime.block_on(async {
         let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
-        let world = World { hatchet: engine.client(), engine: Some(engine), row, is_paused };
-        tokio::time::timeout(LIMIT, body(world)).await.expect("the row comes to an end on the embedded engine");
+        let setup = Setup { hatchet: engine.client(), engine: Some(engine), row, is_paused };
+        tokio::time::timeout(TIMEOUT, body(setup)).await.expect("the test should end on the embedded engine");
     });
     drop(runtime);
     assert_eq!(take_panics(), EXPECTED.take(), "background panics");
 }
 
-fn real<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(World) -> F) {
+fn real<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(Setup) -> F) {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let world = World { hatchet: Client::from_env().unwrap(), engine: None, row, is_paused: false };
-        tokio::time::timeout(LIMIT, body(world)).await.expect("the row comes to an end on the real engine");
+        let setup = Setup { hatchet: Client::from_env().unwrap(), engine: None, row, is_paused: false };
+        tokio::time::timeout(TIMEOUT, body(setup)).await.expect("the test should end on the real engine");
     });
     EXPECTED.take();
     take_panics();
@@ -160,19 +160,19 @@ fn take_panics() -> u32 {
 fn count_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        let usual = std::panic::take_hook();
+        let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             PANICS.with(|panics| panics.borrow().fetch_add(1, Relaxed));
-            usual(panic);
+            default_hook(panic);
         }));
     });
 }
 
-/// The rows of a file: a test for each.
+/// Declares a test for each row of a file.
 macro_rules! rows {
     ($($row:ident),* $(,)?) => {
         mod rows {
-            $(#[test] fn $row() { crate::world::both(stringify!($row), super::$row); })*
+            $(#[test] fn $row() { crate::setup::both(stringify!($row), super::$row); })*
         }
     };
 }

@@ -10,9 +10,11 @@ use hatchet::{Client, Context, RunStatus, Task, Workflow};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-const PART: usize = 1000;
-/// Of each part, so many have a tag, and so many are of another workflow.
+/// The number of runs in a batch.
+const BATCH: usize = 1000;
+/// The number of runs of each batch with a tag.
 const TAGGED: usize = 100;
+/// The number of runs of each batch of another workflow.
 const OTHER: usize = 100;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ pub(crate) fn task(name: &str) -> Task<Input, Output> {
     Task::new(name, async |_: Input, _: Context| Ok(Output { ok: true }))
 }
 
-/// A diamond.
+/// A DAG with four tasks.
 pub(crate) fn diamond() -> Workflow<Input> {
     Workflow::new("diamond")
         .task(&task("top"))
@@ -43,49 +45,49 @@ pub(crate) fn diamond() -> Workflow<Input> {
         .task_after(&task("bottom"), ["left", "right"])
 }
 
-pub(crate) struct Bed {
+pub(crate) struct Setup {
     engine: Engine,
     pub(crate) client: Client,
     _worker: RunningWorker,
 }
 
-impl Bed {
-    /// Starts it with so many runs, and waits for the end of the last. They come in parts that share a stamp each.
-    pub(crate) async fn filled(runs: usize) -> Self {
+impl Setup {
+    /// Starts an engine with runs, and waits until all have completed. The runs of a batch have the same timestamp.
+    pub(crate) async fn with_runs(runs: usize) -> Self {
         let engine = Engine::start().await.unwrap();
         let client = engine.client();
         let (noop, other) = (task("noop"), task("other"));
         let worker = client.worker("bench").slots(1000).register(&noop).register(&other).register(&diamond());
-        let bed = Self { _worker: Box::pin(worker.build().unwrap().start()).await.unwrap(), engine, client };
-        for _ in 0..runs / PART {
-            let tagged = bed.client.run_many(&noop, inputs(TAGGED)).metadata("customer", "acme");
+        let setup = Self { _worker: Box::pin(worker.build().unwrap().start()).await.unwrap(), engine, client };
+        for _ in 0..runs / BATCH {
+            let tagged = setup.client.run_many(&noop, inputs(TAGGED)).metadata("customer", "acme");
             for starting in [
-                bed.client.run_many(&noop, inputs(PART - TAGGED - OTHER)),
+                setup.client.run_many(&noop, inputs(BATCH - TAGGED - OTHER)),
                 tagged,
-                bed.client.run_many(&other, inputs(OTHER)),
+                setup.client.run_many(&other, inputs(OTHER)),
             ] {
                 assert!(starting.start().await.unwrap().iter().all(Result::is_ok));
             }
         }
-        let all = bed.client.runs(Window::all());
+        let all = setup.client.runs(Window::all());
         while all.counts_by_status().await.unwrap().get(&RunStatus::Completed) < Some(runs as u64) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bed
+        setup
     }
 
-    /// The bytes of one REST answer, not decoded.
+    /// The body of a REST response.
     pub(crate) async fn get(&self, target: &str) -> Bytes {
         let (status, body) = self.client.raw_rest(Method::GET, target, None).await.unwrap();
         assert!(status.is_success(), "{target}: {status}");
         body
     }
 
-    /// The same for the list of runs, with more parameters.
+    /// The body of a list of runs, with additional parameters.
     pub(crate) async fn list(&self, more: &str) -> Bytes {
         let tenant = self.engine.tenant();
-        let asked = "since=1970-01-01T00%3A00%3A00.000000Z&only_tasks=false&additional_metadata_operator=AND";
-        self.get(&format!("/api/v1/stable/tenants/{tenant}/workflow-runs?{asked}{more}")).await
+        let query = "since=1970-01-01T00%3A00%3A00.000000Z&only_tasks=false&additional_metadata_operator=AND";
+        self.get(&format!("/api/v1/stable/tenants/{tenant}/workflow-runs?{query}{more}")).await
     }
 
     pub(crate) async fn end(self) {

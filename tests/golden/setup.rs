@@ -1,4 +1,4 @@
-//! An engine, a clock that both sides go by, and a worker that does as it is told.
+//! An embedded engine with its clock and workers, and helpers for calls.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,55 +10,57 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::wire::{Heard, Wire};
+use super::wire::{Received, Wire};
 
-/// A start that is before everything.
-pub(crate) const EVER: &str = "since=2020-01-01T00:00:00Z";
+/// The query parameter for a window that includes all runs.
+pub(crate) const ALL_TIME: &str = "since=2020-01-01T00:00:00Z";
 
-pub(crate) struct Stage {
+pub(crate) struct Setup {
     pub(crate) wire: Wire,
     pub(crate) tenant: String,
-    wall: DateTime<Utc>,
-    origin: Instant,
-    beats: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// The time at `start`.
+    start_time: DateTime<Utc>,
+    start: Instant,
+    /// The tasks of workers.
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     _engine: Arc<Engine>,
 }
 
-impl Stage {
+impl Setup {
     #[expect(clippy::disallowed_methods, reason = "the engine's clock starts with the wall clock")]
-    pub(crate) async fn set(quirks: Quirks, seed: u64) -> Self {
-        let (wall, origin) = (std::time::SystemTime::now().into(), Instant::now());
+    pub(crate) async fn new(quirks: Quirks, seed: u64) -> Self {
+        let (start_time, start) = (std::time::SystemTime::now().into(), Instant::now());
         let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
         let (wire, tenant) = (Wire::new(engine.client()), engine.tenant().to_string());
-        Self { wire, tenant, wall, origin, beats: Mutex::default(), _engine: Arc::new(engine) }
+        Self { wire, tenant, start_time, start, tasks: Mutex::default(), _engine: Arc::new(engine) }
     }
 
-    /// The same, with a workflow of one task.
-    pub(crate) async fn with(quirks: Quirks, name: &str, more: &Value) -> Self {
-        let stage = Self::set(quirks, 7).await;
-        stage.put(&merged(&super::recording::workflow(&Value::Null, name, &Value::Null), more)).await;
-        stage
+    /// Creates an engine with a single-task workflow.
+    pub(crate) async fn with_workflow(quirks: Quirks, name: &str, more: &Value) -> Self {
+        let setup = Self::new(quirks, 7).await;
+        setup.put(&merged(&super::recording::workflow(&Value::Null, name, &Value::Null), more)).await;
+        setup
     }
 
-    /// A call of REST, by its path below the version and with `{t}` for the tenant: what it answers, whatever that is.
+    /// Sends a REST request, and returns the status and the body. The path is relative to `/api/v1/`, with `{t}` for the tenant.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let target = format!("/api/v1/{}", path.replace("{t}", &self.tenant));
         let body = body.map(|body| Bytes::from(body.to_string()));
-        // Nothing at all is no JSON.
+        // An empty body is not JSON.
         let (status, bytes) = self.wire.client.raw_rest(method, &target, body).await.unwrap();
         (status.as_u16(), serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
-    /// What REST shows.
-    pub(crate) async fn look(&self, path: &str) -> Value {
+    /// Returns the body of a successful GET request.
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, body) = self.send(Method::GET, path, None).await;
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
-    /// The rows of what REST shows.
+    /// Returns the rows of a list.
     pub(crate) async fn rows(&self, path: &str) -> Vec<Value> {
-        self.look(path).await["rows"].as_array().unwrap().clone()
+        self.get(path).await["rows"].as_array().unwrap().clone()
     }
 
     /// Starts a run.
@@ -68,24 +70,24 @@ impl Stage {
         Ok(run["workflow_run_id"].as_str().unwrap().to_owned())
     }
 
-    /// Starts several at once.
+    /// Starts several runs in one call.
     pub(crate) async fn bulk(&self, requests: Vec<Value>) -> Result<Vec<Value>, tonic::Status> {
         let request = json!({ "workflows": requests });
-        let answer = self.wire.call("WorkflowService.BulkTriggerWorkflow", &request).await?;
-        Ok(answer["workflow_run_ids"].as_array().unwrap().clone())
+        let response = self.wire.call("WorkflowService.BulkTriggerWorkflow", &request).await?;
+        Ok(response["workflow_run_ids"].as_array().unwrap().clone())
     }
 
-    /// What REST shows of runs and tasks.
+    /// Returns the body of a GET request below `stable/`.
     pub(crate) async fn shown(&self, target: &str) -> Value {
-        self.look(&format!("stable/{target}")).await
+        self.get(&format!("stable/{target}")).await
     }
 
-    /// The runs that REST lists.
+    /// Lists runs.
     pub(crate) async fn listed(&self, parameters: &str) -> Vec<Value> {
         self.rows(&format!("stable/tenants/{{t}}/workflow-runs?only_tasks=false&{parameters}")).await
     }
 
-    /// What gRPC shows of a run.
+    /// Returns the gRPC details of a run.
     pub(crate) async fn details(&self, run: &str) -> Result<Value, tonic::Status> {
         self.wire.call("v1.AdminService.GetRunDetails", &json!({"external_id": run})).await
     }
@@ -99,20 +101,20 @@ impl Stage {
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.wall + TimeDelta::from_std(self.origin.elapsed()).unwrap()
+        self.start_time + TimeDelta::from_std(self.start.elapsed()).unwrap()
     }
 
     pub(crate) async fn put(&self, workflow: &Value) {
         self.wire.call("v1.AdminService.PutWorkflow", workflow).await.unwrap();
     }
 
-    /// A worker that completes all that it gets, at once.
-    pub(crate) async fn ordinary_worker(&self, registration: &Value) {
-        let (registered, heard) = self.worker(registration).await;
+    /// Starts a worker that completes all tasks immediately.
+    pub(crate) async fn completing_worker(&self, registration: &Value) {
+        let (registered, received) = self.worker(registration).await;
         let (wire, mut done) = (self.wire.clone(), 0);
-        self.beats.lock().unwrap().push(tokio::spawn(async move {
+        self.tasks.lock().unwrap().push(tokio::spawn(async move {
             loop {
-                for (_, action) in heard.messages().into_iter().skip(done) {
+                for (_, action) in received.messages().into_iter().skip(done) {
                     done += 1;
                     let report = json!({
                         "worker_id": registered["worker_id"], "task_run_external_id": action["task_run_external_id"],
@@ -125,23 +127,23 @@ impl Stage {
         }));
     }
 
-    /// Registers a worker, listens, and beats for as long as the stage stands.
-    pub(crate) async fn worker(&self, registration: &Value) -> (Value, Heard) {
+    /// Registers a worker, opens its stream, and sends heartbeats until the setup is dropped.
+    pub(crate) async fn worker(&self, registration: &Value) -> (Value, Received) {
         let registered = self.wire.call("Dispatcher.Register", registration).await.unwrap();
         let request = json!({"worker_id": registered["worker_id"]});
-        let heard = self.wire.listen("Dispatcher.ListenV2", &request);
+        let received = self.wire.listen("Dispatcher.ListenV2", &request);
         let wire = self.wire.clone();
-        self.beats.lock().unwrap().push(tokio::spawn(async move {
+        self.tasks.lock().unwrap().push(tokio::spawn(async move {
             sleep(Duration::from_millis(1)).await;
             while wire.call("Dispatcher.Heartbeat", &request).await.is_ok() {
                 sleep(Duration::from_secs(2)).await;
             }
         }));
-        (registered, heard)
+        (registered, received)
     }
 }
 
-/// An object with the fields of another beside and before its own.
+/// Merges two objects. The fields of `more` take precedence.
 pub(crate) fn merged(base: &Value, more: &Value) -> Value {
     let mut all = base.clone();
     all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -156,7 +158,7 @@ pub(crate) fn registration(workflow: &str) -> Value {
     })
 }
 
-/// A registration for all tasks of some definitions.
+/// A registration for all tasks of these definitions.
 pub(crate) fn registration_for(workflow: &str, definitions: &[Value]) -> Value {
     let tasks = definitions
         .iter()
@@ -166,8 +168,8 @@ pub(crate) fn registration_for(workflow: &str, definitions: &[Value]) -> Value {
     all
 }
 
-impl Drop for Stage {
+impl Drop for Setup {
     fn drop(&mut self) {
-        self.beats.lock().unwrap().iter().for_each(tokio::task::JoinHandle::abort);
+        self.tasks.lock().unwrap().iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
