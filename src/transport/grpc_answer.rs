@@ -23,6 +23,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::http_answer::HttpAnswer;
+use super::wire::Calling;
 use crate::error::BoxError;
 
 /// The source of a status that the server sent.
@@ -58,7 +59,7 @@ impl std::error::Error for Interrupted {
 pub(crate) struct Answering(State);
 
 enum State {
-    Waiting(Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>),
+    Waiting(Calling),
     /// The response is not gRPC: the start of its body is read for the error text.
     Reading(Pin<Box<dyn Future<Output = HttpAnswer> + Send>>),
     /// The call has failed already.
@@ -66,7 +67,7 @@ enum State {
 }
 
 impl Answering {
-    pub(super) fn new(answer: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>) -> Self {
+    pub(super) fn new(answer: Calling) -> Self {
         Self(State::Waiting(answer))
     }
 
@@ -82,7 +83,7 @@ impl Future for Answering {
         loop {
             match &mut self.0 {
                 State::Waiting(answer) => {
-                    let mut answer = ready!(answer.as_mut().poll(cx))?;
+                    let mut answer = ready!(Pin::new(answer).poll(cx))?;
                     let has_status = match sent_status(answer.headers_mut()) {
                         Sent::Refusal(status) => return Poll::Ready(Err(Box::new(status))),
                         Sent::Success => true,
@@ -174,6 +175,20 @@ pub(crate) struct AnswerBody {
 }
 
 impl AnswerBody {
+    /// Whether the status has been received.
+    pub(crate) fn has_status(&self) -> bool {
+        self.has_status
+    }
+
+    /// The next data, or `None` if the response is complete and the server's status is a success.
+    pub(crate) async fn data(&mut self) -> Result<Option<Bytes>, Status> {
+        match self.frame().await.transpose()?.map(Frame::into_data) {
+            Some(Ok(data)) => Ok(Some(data)),
+            // The trailers are the end.
+            Some(Err(_)) | None => Ok(None),
+        }
+    }
+
     /// The end of a body without a status.
     fn broken(&self, error: Option<Status>) -> Status {
         let mut status = Status::unavailable("the response was interrupted");
