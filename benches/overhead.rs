@@ -368,7 +368,7 @@ impl Shelf {
     async fn page(&self, side: Side) {
         if side == Side::Sdk {
             let page = self.client.runs(RunFilter::new(Window::all())).page(PAGE).await.unwrap();
-            assert_eq!(black_box(page).runs.len(), PAGE);
+            assert_eq!(black_box(page).items.len(), PAGE);
         } else {
             let (rows, total) = try_join(self.get(&self.rows), self.get(&self.total)).await.unwrap();
             assert!(black_box(rows) > black_box(total));

@@ -50,11 +50,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // One page and the total number: a week can have many runs. `failed.items()` is a stream of all of them.
     let page = failed.page(20).await?;
     println!("{:<36}  {:<20}  {:<9}  error", "run", "workflow", "status");
-    for run in &page.runs {
+    for run in &page.items {
         let error = run.error.as_deref().unwrap_or_default();
         println!("{}  {:<20}  {:<9}  {error}", run.id, run.workflow_name, run.status);
     }
-    println!("the newest {} of {}", page.runs.len(), page.total);
+    println!("the newest {} of {}", page.items.len(), page.total);
 
     if std::env::args().nth(1).as_deref() == Some("replay") {
         mended.store(true, SeqCst);

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::config::Config;
+use crate::config::{Config, RequestOptions};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -35,7 +36,9 @@ struct Inner {
     config: Config,
     rpc: Rpc,
     clock: Clock,
-    feed: Feed,
+    feed: Arc<Feed>,
+    /// The options of the request, and the client without them.
+    request: Option<(RequestOptions, Client)>,
 }
 
 impl Client {
@@ -54,7 +57,7 @@ impl Client {
     pub fn new(config: Config) -> Result<Self> {
         let runtime = runtime::current("a client", Needs::TimersAndSockets)?;
         let rpc = Rpc::connect(&config)?;
-        Ok(Self::with(config, rpc, Clock::Machine, runtime))
+        Ok(Self::assemble(config, rpc, Clock::Machine, runtime))
     }
 
     /// Creates a client for two in-process services.
@@ -62,12 +65,12 @@ impl Client {
     pub(crate) fn over(config: Config, grpc: Wire, rest: Wire, clock: Clock) -> Result<Self> {
         let runtime = runtime::current("a client", Needs::Timers)?;
         let rpc = Rpc::over(&config, grpc, rest)?;
-        Ok(Self::with(config, rpc, clock, runtime))
+        Ok(Self::assemble(config, rpc, clock, runtime))
     }
 
-    fn with(config: Config, rpc: Rpc, clock: Clock, runtime: Handle) -> Self {
-        let feed = Feed::new(&rpc, runtime, config.namespace());
-        Self(Arc::new(Inner { config, rpc, clock, feed }))
+    fn assemble(config: Config, rpc: Rpc, clock: Clock, runtime: Handle) -> Self {
+        let feed = Arc::new(Feed::new(&rpc, runtime, config.namespace()));
+        Self(Arc::new(Inner { config, rpc, clock, feed, request: None }))
     }
 
     /// Returns the configuration of this client.
@@ -112,6 +115,32 @@ impl Client {
 
     pub(crate) fn rpc(&self) -> &Rpc {
         &self.0.rpc
+    }
+
+    /// The same client for one request, with its options.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the options are invalid.
+    pub(crate) fn with(&self, options: RequestOptions) -> Result<Self> {
+        if options.is_default() {
+            return Ok(self.clone());
+        }
+        options.check()?;
+        let Inner { config, rpc, clock, feed, .. } = &*self.0;
+        let (config, rpc, clock, feed) = (config.clone(), rpc.with(options), clock.clone(), Arc::clone(feed));
+        let request = Some((options, self.clone()));
+        Ok(Self(Arc::new(Inner { config, rpc, clock, feed, request })))
+    }
+
+    /// The client without the options of a request, for handles.
+    pub(crate) fn without_options(&self) -> Self {
+        self.0.request.as_ref().map_or(self, |(_, client)| client).clone()
+    }
+
+    /// The deadline of a call.
+    pub(crate) fn rpc_timeout(&self) -> Duration {
+        let timeout = self.0.request.as_ref().and_then(|(options, _)| options.timeout);
+        timeout.unwrap_or_else(|| self.0.config.rpc_timeout())
     }
 
     pub(crate) fn feed(&self) -> &Feed {

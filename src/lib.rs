@@ -106,7 +106,7 @@ pub mod workflow;
 
 /// Builders of requests, and queries.
 pub mod builder {
-    pub use crate::list::{BulkCancel, BulkReplay, RunQuery};
+    pub use crate::list::{BulkCancel, BulkReplay, RunQuery, TaskQuery};
     pub use crate::observe::DetailsBuilder;
     pub use crate::run::{
         CancelBuilder, CancelManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder,
@@ -122,7 +122,7 @@ pub mod handle {
 
 /// Streams of runs, changes, log lines and reports.
 pub mod stream {
-    pub use crate::list::{RunItems, RunReports};
+    pub use crate::list::{RunItems, RunReports, TaskItems};
     pub use crate::observe::LogItems;
     pub use crate::watch::RunWatch;
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use hatchet::config::RetryPolicy;
 use hatchet::embedded::{Engine, Fault, Quirks};
 use hatchet::model::{CronSpec, Effect};
 use hatchet::worker::RunningWorker;
@@ -323,5 +325,39 @@ async fn what_cannot_get_better_is_not_looked_at_until_the_time_is_over() {
     let Effect::Unknown(error) = &report.effect else { panic!("{report}") };
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unauthenticated, false), "{error}");
     assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_has_its_own_deadline_and_retries() {
+    let (stage, worker) = stage().await;
+    let faults = stage.engine.faults();
+    let run = stage.hatchet.run(&stage.task, &()).timeout(20 * SECOND).start().await.unwrap();
+    let start = Instant::now();
+    faults.inject("TriggerWorkflow", Fault::Delay(5 * SECOND), 1).unwrap();
+    let error = stage.hatchet.run(&stage.task, &()).timeout(SECOND).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.has_no_side_effects(), start.elapsed()), (ErrorKind::Timeout, false, SECOND));
+    assert_eq!(run.result().await.unwrap(), 1, "the wait is not limited by the deadline of the trigger");
+    let watched: Vec<_> =
+        stage.hatchet.run(&stage.task, &()).watch().map(|change| change.unwrap().to_string()).collect().await;
+    assert_eq!(watched, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+    let outcome = stage.hatchet.run(&stage.task, &()).outcome().await.unwrap();
+    assert_eq!(outcome.to_string(), "completed");
+    faults.inject("TriggerWorkflow", Fault::Refuse(PERMISSION_DENIED), 1).unwrap();
+    let mut refused = stage.hatchet.run(&stage.task, &()).watch();
+    assert_eq!(refused.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unauthenticated);
+    assert!(refused.next().await.is_none());
+
+    let run = stage.hatchet.run(&stage.task, &()).start().await.unwrap();
+    for (policy, expected) in [(RetryPolicy::none(), 1), (RetryPolicy::max_retries(2), 3)] {
+        faults.inject("GetRunDetails", Fault::Refuse(UNAVAILABLE), 10).unwrap();
+        let error = run.cancel().retry(policy).send().await.unwrap_err();
+        assert_eq!((error.kind(), 10 - faults.planned()), (ErrorKind::Unavailable, expected), "{policy:?}");
+        faults.clear();
+    }
+    for invalid in [Duration::ZERO, 25 * 3600 * SECOND] {
+        let error = stage.hatchet.run(&stage.task, &()).timeout(invalid).start().await.unwrap_err();
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::InvalidInput, true));
+    }
     worker.shutdown().await;
 }

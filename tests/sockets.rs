@@ -42,7 +42,7 @@ async fn work(hatchet: Client) {
         states += 1;
     }
     assert_eq!(states, 3);
-    assert_eq!(hatchet.runs(RunFilter::new(Window::all()).workflow("echo")).page(5).await.unwrap().runs.len(), 1);
+    assert_eq!(hatchet.runs(RunFilter::new(Window::all()).workflow("echo")).page(5).await.unwrap().items.len(), 1);
     assert_eq!(worker.shutdown().await.completed, 1);
 }
 

@@ -79,7 +79,7 @@ async fn the_engine_starts_at_the_date_that_is_set() {
     sleep(DAY).await;
     let filter = RunFilter::new(Window::all()).workflow("work");
     let mut created: Vec<_> =
-        hatchet.runs(filter).page(10).await.unwrap().runs.iter().map(|run| run.created_at).collect();
+        hatchet.runs(filter).page(10).await.unwrap().items.iter().map(|run| run.created_at).collect();
     created.sort();
     let expected = ["2028-02-28T23:59:50Z", "2028-02-29T00:00:00Z", "2028-02-29T06:30:00Z"];
     assert_eq!(created.len(), 3, "{created:?}");

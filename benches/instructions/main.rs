@@ -47,7 +47,8 @@ enum Tool {
 /// An engine, and what it needs so that the process under measurement can do its operations.
 struct Bed {
     engine: Engine,
-    _worker: Option<RunningWorker>,
+    /// For the operation `wait`.
+    worker: Option<RunningWorker>,
 }
 
 impl Bed {
@@ -59,14 +60,11 @@ impl Bed {
         });
         let starting = engine.client().worker("bench").register(&noop).build().unwrap().start();
         let worker = Box::pin(starting).await.unwrap();
-        let _worker = match work {
-            Work::Wait => Some(worker),
-            _ => {
-                drop(worker.shutdown().await);
-                None
-            }
-        };
-        Self { engine, _worker }
+        if work == Work::Wait {
+            return Self { engine, worker: Some(worker) };
+        }
+        drop(worker.shutdown().await);
+        Self { engine, worker: None }
     }
 
     /// Has a worker in the other process do this many tasks.
@@ -103,6 +101,7 @@ fn measure(runtime: &Runtime, tool: Tool, work: Work, side: Side, count: usize) 
     command.envs(bed.engine.environment()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let result = supervise(runtime, &bed, work, &mut child, count);
+    drop(bed.worker);
     runtime.block_on(bed.engine.shutdown());
     match tool {
         Tool::Clock => result.0,

@@ -87,7 +87,7 @@ pub(crate) async fn waits(mut raw: Raw, count: usize) {
             results = Some(opening.await.unwrap().unwrap().into_inner());
         }
         let event = results.as_mut().unwrap().message().await.unwrap().unwrap();
-        let output: Output = serde_json::from_str(event.results[0].output.as_ref().unwrap()).unwrap();
+        let output: Output = serde_json::from_str(event.results.first().unwrap().output()).unwrap();
         assert!(output.ok);
     }
 }
@@ -137,7 +137,7 @@ async fn task(mut dispatcher: DispatcherClient<Authorized>, worker_id: String, a
         task_id: action.task_id,
         task_run_external_id: action.task_run_external_id,
         action_id: action.action_id,
-        event_timestamp: Some(std::time::SystemTime::now().into()),
+        event_timestamp: Some(std::time::SystemTime::UNIX_EPOCH.into()),
         event_type: StepActionEventType::StepEventTypeStarted as i32,
         retry_count: Some(action.retry_count),
         ..Default::default()

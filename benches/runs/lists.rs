@@ -109,7 +109,7 @@ pub(crate) async fn page(bed: &Bed, sizes: Sizes) {
         async || {
             timed(10, async || {
                 let page = bed.client.runs(Window::all()).page(PAGE).await.unwrap();
-                assert_eq!(page.runs.len(), PAGE);
+                assert_eq!(page.items.len(), PAGE);
                 assert!(matches!(page.total, Total::AtLeast(20_000) | Total::Exactly(_)), "{}", page.total);
             })
             .await
@@ -130,7 +130,7 @@ pub(crate) async fn query(bed: &Bed, sizes: Sizes) {
     let filter =
         RunFilter::new(Window::all()).workflow("noop").status(RunStatus::Completed).metadata("customer", "acme");
     let query = bed.client.runs(filter);
-    let workflow = query.page(1).await.unwrap().runs[0].workflow_id;
+    let workflow = query.page(1).await.unwrap().items[0].workflow_id;
     let asked = format!("&workflow_ids={workflow}&statuses=COMPLETED&additional_metadata=customer%3Aacme");
     let pairs = Pairs::measure(
         sizes.rounds,
@@ -138,7 +138,7 @@ pub(crate) async fn query(bed: &Bed, sizes: Sizes) {
         async || {
             timed(1, async || {
                 let page = query.page(PAGE).await.unwrap();
-                assert_eq!((page.runs.len(), page.total), (PAGE, Total::Exactly(sizes.listed as u64 / 10)));
+                assert_eq!((page.items.len(), page.total), (PAGE, Total::Exactly(sizes.listed as u64 / 10)));
             })
             .await
         },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::env::Process;
 use super::layers::Pem;
-use super::{Compression, Config, ConfigError, Secret, TlsStrategy, TlsVersion, resolve};
+use super::{Compression, Config, ConfigError, RetryPolicy, Secret, TlsStrategy, TlsVersion, resolve};
 
 /// Builds a [`Config`]. What is set here wins over the environment and the token.
 ///
@@ -32,6 +32,7 @@ pub struct ConfigBuilder {
     pub(super) keepalive_timeout: Option<Duration>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) rpc_timeout: Option<Duration>,
+    pub(super) retry: Option<RetryPolicy>,
     pub(super) max_send_message_length: Option<usize>,
     pub(super) max_recv_message_length: Option<usize>,
     pub(super) compression: Option<Compression>,
@@ -180,6 +181,12 @@ impl ConfigBuilder {
     /// deadline.
     pub const fn rpc_timeout(mut self, timeout: Duration) -> Self {
         self.rpc_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often failed calls are retried. By default they are retried until their deadline; see [`RetryPolicy`].
+    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
         self
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::tuning::Tuning;
-use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, Secret, Tls};
+use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPolicy, Secret, Tls};
 
 /// Everything a client needs to know before it connects: validated, immutable, cheap to clone.
 ///
@@ -198,6 +198,11 @@ impl Config {
     #[must_use]
     pub fn rpc_timeout(&self) -> Duration {
         self.values.tuning.rpc_timeout
+    }
+
+    /// Returns how often failed calls are retried.
+    pub fn retry(&self) -> RetryPolicy {
+        self.values.tuning.retry
     }
 
     /// The largest message to send, in bytes before compression.

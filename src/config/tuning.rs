@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::layers::{Found, Layers, or_default};
 use super::setting::{self, Setting};
-use super::{ConfigBuilder, Source};
+use super::{ConfigBuilder, RetryPolicy, Source};
 
 /// Whether messages are compressed on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,6 +46,7 @@ pub(super) struct Tuning {
     pub(super) keepalive_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) rpc_timeout: Duration,
+    pub(super) retry: RetryPolicy,
     pub(super) max_send_message_length: usize,
     pub(super) max_recv_message_length: usize,
     pub(super) compression: Compression,
@@ -78,6 +79,7 @@ pub(super) fn resolve(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Tuning 
         keepalive_timeout: length(layers, &setting::KEEPALIVE_TIMEOUT, built.keepalive_timeout, secs(20), second),
         connect_timeout: length(layers, &setting::CONNECT_TIMEOUT, built.connect_timeout, secs(5), milli),
         rpc_timeout: length(layers, &setting::RPC_TIMEOUT, built.rpc_timeout, secs(30), milli),
+        retry: built.retry.unwrap_or_default(),
         max_send_message_length: size(layers, &setting::MAX_SEND, built.max_send_message_length),
         max_recv_message_length: size(layers, &setting::MAX_RECV, built.max_recv_message_length),
         compression: compression(layers, built),

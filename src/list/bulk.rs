@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,9 @@ use futures_util::stream::{self, StreamExt as _, unfold};
 
 use super::items::RunItems;
 use super::query::RunQuery;
+use super::selection::Selection;
 use crate::client::Client;
+use crate::config::RetryPolicy;
 use crate::error::Result;
 use crate::model::{BulkReport, RunAction, RunFilter, RunId, RunReport, RunStatus};
 use crate::run::cancel::{self, CancelOptions};
@@ -64,6 +67,20 @@ pub struct BulkCancel {
 }
 
 impl BulkCancel {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
@@ -99,12 +116,13 @@ impl BulkCancel {
     /// Returns a stream with a report for each run, which cancels the runs while it is polled. Dropping the stream stops it.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason, the name, or a filter of tasks.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason or the name.
     pub fn reports(self) -> Result<RunReports> {
         self.options.check()?;
-        let filter = of_runs(&self.query, &[RunStatus::Queued, RunStatus::Running])?;
+        let filter = with_statuses(&self.query, &[RunStatus::Queued, RunStatus::Running]);
         let options = self.options;
-        Ok(RunReports::new(self.query.client().clone(), filter, cancel::BATCH, move |client, runs| {
+        let client = self.query.client().with(options.request)?;
+        Ok(RunReports::new(client, filter, cancel::BATCH, move |client, runs| {
             let options = options.clone();
             Box::pin(async move { cancel::batch(&client, &runs, &options).await })
         }))
@@ -131,6 +149,20 @@ pub struct BulkReplay {
 }
 
 impl BulkReplay {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
     /// because they were cancelled on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
@@ -154,30 +186,28 @@ impl BulkReplay {
     /// Returns a stream with a report for each run, which replays the runs while it is polled. Dropping the stream stops it.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter of tasks.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the timeout. Errors of the list are in the stream.
     pub fn reports(self) -> Result<RunReports> {
         let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
         if self.options.even_if_cancelled {
             ended.push(RunStatus::Cancelled);
         }
-        let filter = of_runs(&self.query, &ended)?;
+        let filter = with_statuses(&self.query, &ended);
         let options = self.options;
-        Ok(RunReports::new(self.query.client().clone(), filter, replay::BATCH, move |client, runs| {
+        let client = self.query.client().with(options.request)?;
+        Ok(RunReports::new(client, filter, replay::BATCH, move |client, runs| {
             Box::pin(async move { replay::batch(&client, &runs, options).await })
         }))
     }
 }
 
 /// The filter, for runs with these statuses if it has none itself.
-fn of_runs(query: &RunQuery, statuses: &[RunStatus]) -> Result<RunFilter> {
+fn with_statuses(query: &RunQuery, statuses: &[RunStatus]) -> RunFilter {
     let mut filter = query.filter().clone();
-    if filter.tasks {
-        return Err(crate::error::Error::invalid("filter", "expected a filter of runs, got a filter of tasks"));
-    }
     if filter.statuses.is_empty() {
         filter.statuses = statuses.to_vec();
     }
-    Ok(filter)
+    filter
 }
 
 type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send>;
@@ -204,7 +234,7 @@ impl RunReports {
         batch: usize,
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
     ) -> Self {
-        let items = RunItems::new(client.clone(), filter);
+        let items = RunItems::new(Selection::of_runs(client.clone(), filter), None);
         // The list may contain a run twice. No run is acted on twice.
         let state = (client, items, HashSet::new(), Box::new(act) as Act);
         let batches = unfold(Some(state), move |state| async move {

@@ -8,8 +8,9 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{Attempt, RunFilter, RunStatus, RunSummary};
+use crate::model::{Attempt, RunFilter, RunStatus};
 use crate::observe::newest_attempts;
+use crate::rpc::convert::ListRow;
 
 /// The number of concurrent requests for events.
 const MAX_CONCURRENT_READS: usize = 8;
@@ -18,46 +19,46 @@ const MAX_CONCURRENT_READS: usize = 8;
 const AMONG_FAILED: [RunStatus; 3] = [RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
 
 /// The statuses to request from the server.
-pub(super) fn asked(statuses: &[RunStatus]) -> Vec<RunStatus> {
-    let mut asked = Vec::new();
+pub(super) fn requested(statuses: &[RunStatus]) -> Vec<RunStatus> {
+    let mut requested = Vec::new();
     let among_failed = |status: &RunStatus| AMONG_FAILED.contains(status).then_some(RunStatus::Failed);
     let by_name = |status: &RunStatus| Some(status.clone()).filter(|status| *status != RunStatus::TimedOut);
     for status in statuses.iter().flat_map(|status| [by_name(status), among_failed(status)]).flatten() {
-        if !asked.contains(&status) {
-            asked.push(status);
+        if !requested.contains(&status) {
+            requested.push(status);
         }
     }
-    asked
+    requested
 }
 
 /// Whether the server's response includes rows with other statuses.
-pub(super) fn splits(statuses: &[RunStatus]) -> bool {
+pub(super) fn needs_derivation(statuses: &[RunStatus]) -> bool {
     let wanted = AMONG_FAILED.iter().filter(|status| statuses.contains(status)).count();
     (1..AMONG_FAILED.len()).contains(&wanted)
 }
 
 /// Corrects the status of timed-out and cancelled rows, and removes rows that do not match the filter.
-pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<RunSummary>) -> Result<Vec<RunSummary>> {
+pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<ListRow>) -> Result<Vec<ListRow>> {
     // Usually there are none. This avoids a future for each row.
     let rows = if rows.iter().any(is_unclear) {
         stream::iter(rows).map(|row| derived(client, row)).buffered(MAX_CONCURRENT_READS).try_collect().await?
     } else {
         rows
     };
-    let wanted = |row: &RunSummary| filter.statuses.is_empty() || filter.statuses.contains(&row.status);
+    let wanted = |row: &ListRow| filter.statuses.is_empty() || filter.statuses.contains(&row.run.status);
     Ok(rows.into_iter().filter(wanted).collect())
 }
 
 /// Whether the row alone does not determine the status.
-fn is_unclear(row: &RunSummary) -> bool {
-    row.status == RunStatus::Failed && (row.error.is_none() || row.attempt > 1)
+fn is_unclear(row: &ListRow) -> bool {
+    row.run.status == RunStatus::Failed && (row.run.error.is_none() || row.run.attempt > 1)
 }
 
-async fn derived(client: &Client, mut row: RunSummary) -> Result<RunSummary> {
+async fn derived(client: &Client, mut row: ListRow) -> Result<ListRow> {
     if is_unclear(&row) {
         let attempts = newest_attempts(client, &row).await?;
         if let Some((status, error)) = actual_status(&attempts) {
-            (row.status, row.error) = (status, error);
+            (row.run.status, row.run.error) = (status, error);
         }
     }
     Ok(row)
@@ -82,14 +83,18 @@ mod tests {
     #[test]
     fn timed_out_and_cancelled_runs_are_requested_as_failed() {
         use RunStatus::{Cancelled, Completed, Failed, TimedOut};
-        assert_eq!(asked(&[TimedOut]), [Failed]);
-        assert_eq!(asked(&[Cancelled]), [Cancelled, Failed]);
-        assert_eq!(asked(&[Cancelled, TimedOut, Failed]), [Cancelled, Failed]);
-        assert_eq!(asked(&[Completed]), [Completed]);
+        assert_eq!(requested(&[TimedOut]), [Failed]);
+        assert_eq!(requested(&[Cancelled]), [Cancelled, Failed]);
+        assert_eq!(requested(&[Cancelled, TimedOut, Failed]), [Cancelled, Failed]);
+        assert_eq!(requested(&[Completed]), [Completed]);
         for split in [&[TimedOut][..], &[Failed], &[Cancelled], &[Failed, TimedOut], &[Completed, Cancelled]] {
-            assert!(splits(split), "{split:?}");
+            assert!(needs_derivation(split), "{split:?}");
         }
-        assert!(!splits(&[]) && !splits(&[Completed]) && !splits(&[Failed, Cancelled, TimedOut]));
+        assert!(
+            !needs_derivation(&[])
+                && !needs_derivation(&[Completed])
+                && !needs_derivation(&[Failed, Cancelled, TimedOut])
+        );
     }
 
     fn attempt(status: RunStatus, second: i64) -> Attempt {

@@ -1,6 +1,5 @@
-//! A stream of all matching runs.
+//! Streams of all matching runs, and of all matching tasks.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,15 +8,22 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 
-use super::cursor::Cursor;
-use super::derive;
-use super::query::{Parameters, fetch, format_time, parameters};
-use crate::client::Client;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{RunFilter, RunSummary};
+use super::reader::Reader;
+use super::selection::Selection;
+use crate::error::Result;
+use crate::model::{PageToken, RunSummary, TaskSummary};
+use crate::rpc::convert::ListRow;
 
 /// The number of rows in one request.
 const PAGE_SIZE: usize = 200;
+
+type Items<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+
+fn items<T: From<ListRow> + 'static>(selection: Selection, after: Option<PageToken>) -> Items<T> {
+    let reader = Reader::new(selection, PAGE_SIZE, after);
+    let rows = unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
+    Box::pin(rows.map(|row| row.map(T::from)).fuse())
+}
 
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::builder::RunQuery::items).
 ///
@@ -25,16 +31,23 @@ const PAGE_SIZE: usize = 200;
 /// that existed at the start is missed. The stream ends after an error. It also returns an error if the server's pages are not in
 /// order or make no progress. Nothing is sent before the first item is requested. In a namespace without a workflow name, the
 /// runs of other namespaces are read and skipped.
-pub struct RunItems(Pin<Box<dyn Stream<Item = Result<RunSummary>> + Send>>);
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let mut runs = hatchet.runs(Window::all()).items();
+/// while let Some(run) = runs.next().await {
+///     println!("{}", run?.id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct RunItems(Items<RunSummary>);
 
 impl RunItems {
-    pub(super) fn new(client: Client, filter: RunFilter) -> Self {
-        Self::of_pages(client, filter, PAGE_SIZE)
-    }
-
-    pub(super) fn of_pages(client: Client, filter: RunFilter, size: usize) -> Self {
-        let reader = Reader { client, filter, size, position: None, ready: VecDeque::new(), has_ended: false };
-        Self(Box::pin(unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }).fuse()))
+    pub(super) fn new(selection: Selection, after: Option<PageToken>) -> Self {
+        Self(items(selection, after))
     }
 
     /// Returns the next run, or `None` at the end.
@@ -60,53 +73,46 @@ impl fmt::Debug for RunItems {
     }
 }
 
-struct Reader {
-    client: Client,
-    filter: RunFilter,
-    /// The number of rows in one request.
-    size: usize,
-    /// The query parameters without the end of the window, and the position. Created for the first item.
-    position: Option<(Parameters, Cursor)>,
-    ready: VecDeque<RunSummary>,
-    has_ended: bool,
-}
+/// A stream of all tasks that match a filter, newest first; see [`TaskQuery::items`](crate::builder::TaskQuery::items). It has the
+/// properties of [`RunItems`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let mut tasks = hatchet.tasks(Window::all()).items();
+/// while let Some(task) = tasks.next().await {
+///     println!("{:?}", task?.name);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct TaskItems(Items<TaskSummary>);
 
-impl Reader {
-    async fn next(&mut self) -> Option<Result<RunSummary>> {
-        loop {
-            if let Some(run) = self.ready.pop_front() {
-                return Some(Ok(run));
-            }
-            if self.has_ended {
-                return None;
-            }
-            match self.page().await {
-                Ok(Some(runs)) => self.ready.extend(runs),
-                Ok(None) => self.has_ended = true,
-                Err(error) => {
-                    self.has_ended = true;
-                    return Some(Err(error));
-                }
-            }
-        }
+impl TaskItems {
+    pub(super) fn new(selection: Selection, after: Option<PageToken>) -> Self {
+        Self(items(selection, after))
     }
 
-    async fn page(&mut self) -> Result<Option<Vec<RunSummary>>> {
-        let (parameters, cursor) = if let Some(position) = &mut self.position {
-            position
-        } else {
-            let mut parameters = parameters(&self.client, &self.filter).await?;
-            parameters.retain(|(name, _)| *name != "until");
-            self.position.insert((parameters, Cursor::new(self.size, self.filter.window.until())))
-        };
-        let Some(question) = cursor.question() else { return Ok(None) };
-        let mut all = parameters.clone();
-        all.extend(question.until.map(|until| ("until", format_time(until))));
-        let rows = fetch(&self.client, &all, question.limit, question.offset).await?;
-        let mut new = cursor.take(rows).map_err(|error| Error::new(ErrorKind::Server, error.to_string()))?;
-        if self.filter.is_of_all_workflows() {
-            new.retain(|run| !run.is_foreign);
-        }
-        derive::rows(&self.client, &self.filter, new).await.map(Some)
+    /// Returns the next task, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no task is lost.
+    pub async fn next(&mut self) -> Option<Result<TaskSummary>> {
+        self.0.next().await
+    }
+}
+
+impl Stream for TaskItems {
+    type Item = Result<TaskSummary>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for TaskItems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TaskItems")
     }
 }

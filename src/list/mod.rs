@@ -6,7 +6,9 @@ mod derive;
 mod items;
 mod lineage;
 mod query;
+mod reader;
+mod selection;
 
 pub use bulk::{BulkCancel, BulkReplay, RunReports};
-pub use items::RunItems;
-pub use query::RunQuery;
+pub use items::{RunItems, TaskItems};
+pub use query::{RunQuery, TaskQuery};

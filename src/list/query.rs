@@ -1,23 +1,24 @@
-//! One page with its total, and counts.
+//! Queries for runs and tasks: pages, streams and counts.
+
+use std::time::Duration;
 
 use futures_util::future;
 
-use super::derive;
-use super::items::RunItems;
+use super::items::{RunItems, TaskItems};
+use super::reader::Reader;
+use super::selection::{Kind, Parameters, Selection};
 use crate::client::Client;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Page, RunFilter, RunStatus, RunSummary, StatusCounts, Total, WorkflowId};
-use crate::rpc::convert::rest_run::{Row, Rows};
-use crate::rpc::convert::summary;
+use crate::config::RetryPolicy;
+use crate::error::{Error, Result};
+use crate::model::{Page, PageToken, RunFilter, RunStatus, RunSummary, StatusCounts, TaskSummary, Total};
+use crate::rpc::convert::ListRow;
 
-/// The number of runs at which the server stops counting.
+/// The number of rows at which the server stops counting.
 const MAX_COUNTED: u64 = 20_000;
-/// If the server's count includes other runs, up to this many rows are read and counted instead.
+/// If the server's count includes rows that do not match, up to this many rows are read and counted instead.
 const MAX_COUNTED_BY_READING: u64 = 1000;
-/// This many rows cannot all have changed their status at the same moment.
-const MIN_MISFITS: usize = 10;
-/// The minimum page size if most rows may not match.
-const MIN_PAGE_SIZE: usize = 50;
+/// The number of rows in one request if many of them may not match.
+const MIN_REQUEST_SIZE: usize = 50;
 /// The maximum page size. The server has no limit, and a huge page delays all other requests.
 const MAX_PAGE_SIZE: usize = 1000;
 
@@ -31,8 +32,8 @@ impl Client {
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
     /// use std::time::Duration;
-    /// use hatchet::{RunFilter, RunStatus};
     /// use hatchet::model::Window;
+    /// use hatchet::{RunFilter, RunStatus};
     ///
     /// let week = Window::last(Duration::from_secs(7 * 24 * 3600));
     /// let failed = hatchet.runs(RunFilter::new(week).workflow("greet").status(RunStatus::Failed));
@@ -45,75 +46,105 @@ impl Client {
     /// # }
     /// ```
     pub fn runs(&self, filter: impl Into<RunFilter>) -> RunQuery {
-        RunQuery { client: self.clone(), filter: filter.into() }
+        RunQuery { selection: Selection::of_runs(self.clone(), filter.into()), after: None }
+    }
+
+    /// Prepares a query for the tasks of runs: each task of a DAG run is an item. The filter is that of [`runs`](Self::runs), with two
+    /// differences: it can have a [`worker`](RunFilter::worker), and it cannot have an [`event`](RunFilter::event) or a
+    /// [`parent`](RunFilter::parent), which the engine ignores for tasks.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
+    /// use hatchet::RunFilter;
+    /// use hatchet::model::Window;
+    ///
+    /// let filter = RunFilter::new(Window::all()).worker(worker.id());
+    /// for task in hatchet.tasks(filter).page(50).await?.items {
+    ///     println!("{:?} {}", task.name, task.status);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tasks(&self, filter: impl Into<RunFilter>) -> TaskQuery {
+        let selection = Selection { kind: Kind::Tasks, ..Selection::of_runs(self.clone(), filter.into()) };
+        TaskQuery { selection, after: None }
     }
 }
 
-/// A query for runs. It can be read as a page, as a stream, or as counts.
+/// A query for runs; see [`Client::runs`]. It can be read as pages, as a stream, or as counts, and it can cancel and replay the runs.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// println!("{}", hatchet.runs(Window::all()).counts_by_status().await?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is sent before `page`, `items` or `count`"]
 pub struct RunQuery {
-    client: Client,
-    filter: RunFilter,
+    selection: Selection,
+    after: Option<PageToken>,
 }
 
 impl RunQuery {
     pub(super) fn client(&self) -> &Client {
-        &self.client
+        &self.selection.client
     }
 
     pub(super) fn filter(&self) -> &RunFilter {
-        &self.filter
+        &self.selection.filter
     }
 
-    /// Returns the newest matching runs, at most `size`, and the number of all matching runs. If the server's list includes other runs
-    /// (in a namespace without a workflow name, and for some of the statuses that it lists as failed, see [`RunFilter::status`]), this
-    /// method reads more pages until the result is full or the time window is exhausted.
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.selection.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.selection.request.retry = Some(policy);
+        self
+    }
+
+    /// Continues after a page: [`page`](Self::page) and [`items`](Self::items) return the runs after those of the page. The query must
+    /// have the same filter.
+    pub fn after(mut self, token: PageToken) -> Self {
+        self.after = Some(token);
+        self
+    }
+
+    /// Returns the newest matching runs, at most `size`, the number of all matching runs, and the token of the next page. If the
+    /// server's list includes other runs (in a namespace without a workflow name, and for some of the statuses that it lists as failed,
+    /// see [`RunFilter::status`]), this method sends several requests until the page is full or the time window is exhausted.
     ///
-    /// There is no second page: [`items`](Self::items) streams all matching runs.
+    /// Runs that are created in the meantime are not on later pages. No run is on two pages.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the size is 0 or over 1000, or if the server would misinterpret the filter.
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no workflow with the filter's name.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the size is 0 or over 1000, if the server would misinterpret the filter, or
+    /// for a token of another filter. [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no workflow with the
+    /// filter's name.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
-    pub async fn page(&self, size: usize) -> Result<Page> {
-        check_page(size)?;
-        let parameters = parameters(&self.client, &self.filter).await?;
-        if self.is_among_others() || derive::splits(&self.filter.statuses) {
-            let mut items = RunItems::of_pages(self.client.clone(), self.filter.clone(), size.max(MIN_PAGE_SIZE));
-            let mut runs = Vec::new();
-            while runs.len() < size
-                && let Some(run) = items.next().await.transpose()?
-            {
-                runs.push(run);
-            }
-            let whole = runs.len() < size;
-            let read = runs.len() as u64;
-            let total = if whole { Total::Exactly(read) } else { self.total_after(&parameters, items, read).await? };
-            return Ok(Page { runs, total });
-        }
-        let rows = async {
-            let rows = fetch(&self.client, &parameters, size, 0).await?;
-            // A page that is not full has all matching runs, so their number is exact.
-            let whole = rows.len() < size;
-            Ok((whole, derive::rows(&self.client, &self.filter, rows).await?))
-        };
-        let ((whole, runs), total) = future::try_join(rows, self.total(&parameters)).await?;
-        let total = if whole { Total::Exactly(runs.len() as u64) } else { total };
-        Ok(Page { runs, total })
+    pub async fn page(&self, size: usize) -> Result<Page<RunSummary>> {
+        page(&self.selection, self.after.as_ref(), size).await
     }
 
     /// The newest matching run with any status.
     pub(crate) async fn newest(&self) -> Result<Option<RunSummary>> {
-        let parameters = parameters(&self.client, &self.filter).await?;
-        Ok(fetch(&self.client, &parameters, 1, 0).await?.into_iter().next())
+        let parameters = self.selection.parameters().await?;
+        let until = self.filter().window.until();
+        Ok(self.selection.fetch(&parameters, until, 1, 0).await?.into_iter().next().map(Into::into))
     }
 
-    /// Returns a stream of all matching runs, newest first; see [`RunItems`].
+    /// Returns a stream of all matching runs, newest first.
     pub fn items(&self) -> RunItems {
-        RunItems::new(self.client.clone(), self.filter.clone())
+        RunItems::new(self.selection.clone(), self.after.clone())
     }
 
     /// Returns the number of matching runs.
@@ -124,147 +155,143 @@ impl RunQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn count(&self) -> Result<Total> {
-        let parameters = parameters(&self.client, &self.filter).await?;
-        self.total(&parameters).await
-    }
-
-    /// The server's count. If that includes other runs and is small enough, the rows are read and counted.
-    async fn total(&self, parameters: &[(&'static str, String)]) -> Result<Total> {
-        self.total_after(parameters, self.items(), 0).await
-    }
-
-    /// The same, when so many of the items have been read.
-    async fn total_after(
-        &self,
-        parameters: &[(&'static str, String)],
-        mut items: RunItems,
-        mut read: u64,
-    ) -> Result<Total> {
-        let number = count(&self.client, parameters).await?;
-        let total = if number >= MAX_COUNTED { Total::AtLeast(number) } else { Total::Exactly(number) };
-        if number == 0 || !self.is_among_others() && !derive::splits(&self.filter.statuses) {
-            return Ok(total);
-        }
-        if number > MAX_COUNTED_BY_READING {
-            return Ok(total.at_most());
-        }
-        while items.next().await.transpose()?.is_some() {
-            read = read.saturating_add(1);
-        }
-        Ok(Total::Exactly(read))
-    }
-
-    /// Whether the server's responses include runs of other namespaces.
-    fn is_among_others(&self) -> bool {
-        self.client.namespace().is_some() && self.filter.is_of_all_workflows()
+        total(&self.selection, &self.selection.parameters().await?).await
     }
 
     /// Returns the number of matching runs by status, with one request and without reading rows. The statuses of the filter are
     /// ignored.
     ///
     /// # Errors
-    /// The errors of [`page`](Self::page). Also [`InvalidInput`](ErrorKind::InvalidInput) for a filter with more than one tag, because
-    /// the server would count runs with any of them, for a filter without a workflow if the client has a namespace, and for a filter
-    /// for tasks.
+    /// The errors of [`page`](Self::page). Also [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter with more than one tag,
+    /// because the server would count runs with any of them, and for a filter without a workflow if the client has a namespace.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        let tags = [self.filter.metadata.len(), self.filter.any_metadata.len(), self.filter.own_metadata.len()];
-        if tags.iter().sum::<usize>() > 1 {
+        let filter = self.filter();
+        if filter.metadata.len() + filter.any_metadata.len() + filter.own_metadata.len() > 1 {
             return Err(Error::invalid("filter", "expected at most one tag for counts by status, got more"));
         }
-        if self.is_among_others() {
-            return Err(Error::invalid(
-                "filter",
-                "expected a workflow name for counts by status, because the client has a namespace, got none",
-            ));
+        if self.selection.is_in_all_namespaces() {
+            let problem = "expected a workflow name for counts by status, because the client has a namespace, got none";
+            return Err(Error::invalid("filter", problem));
         }
-        let parameters = parameters(&self.client, &self.filter).await?;
-        if self.filter.tasks {
-            return Err(Error::invalid(
-                "filter",
-                "expected a filter of runs for counts by status, got a filter of tasks",
-            ));
-        }
-        let known = [
-            "since",
-            "until",
-            "workflow_ids",
-            "additional_metadata",
-            "triggering_event_external_id",
-            "parent_task_external_id",
-        ];
-        let parameters: Vec<_> = parameters.into_iter().filter(|(name, _)| known.contains(name)).collect();
-        let counts = self.client.rpc().rest.counts(&parameters).await?;
+        let parameters = self.selection.parameters().await?.for_counts(filter);
+        let counts = self.selection.client()?.rpc().rest.counts(&parameters).await?;
         Ok(StatusCounts::new(counts.into_iter().map(|count| (RunStatus::from_name(&count.status), count.count))))
     }
 }
 
-pub(super) fn check_page(size: usize) -> Result<()> {
-    if (1..=MAX_PAGE_SIZE).contains(&size) {
-        return Ok(());
+/// A query for tasks; see [`Client::tasks`]. It can be read as pages, as a stream, or as a count.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+/// use hatchet::{RunFilter, RunStatus};
+///
+/// let running = RunFilter::new(Window::all()).status(RunStatus::Running);
+/// println!("{} tasks are running", hatchet.tasks(running).count().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is sent before `page`, `items` or `count`"]
+pub struct TaskQuery {
+    selection: Selection,
+    after: Option<PageToken>,
+}
+
+impl TaskQuery {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.selection.request.timeout = Some(timeout);
+        self
     }
-    Err(Error::invalid("page size", format_args!("expected 1 to {MAX_PAGE_SIZE}, got {size}")))
-}
 
-pub(super) type Parameters = Vec<(&'static str, String)>;
-
-/// The filter as query parameters.
-pub(super) async fn parameters(client: &Client, filter: &RunFilter) -> Result<Parameters> {
-    filter.check()?;
-    let mut parameters = vec![
-        ("since", format_time(filter.window.start(client.clock().now()))),
-        ("only_tasks", filter.tasks.to_string()),
-        ("additional_metadata_operator", if filter.any_metadata.is_empty() { "AND" } else { "OR" }.to_owned()),
-    ];
-    parameters.extend(filter.window.until().map(|until| ("until", format_time(until))));
-    let workflows: Vec<WorkflowId> =
-        future::try_join_all(filter.workflows.iter().map(|name| client.feed().workflows.id_of(name))).await?;
-    parameters.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
-    parameters
-        .extend(derive::asked(&filter.statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned())));
-    let tags = filter.metadata.iter().chain(&filter.any_metadata).chain(&filter.own_metadata);
-    parameters.extend(tags.map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
-    parameters.extend(filter.event.map(|id| ("triggering_event_external_id", id.to_string())));
-    parameters.extend(filter.parent.map(|id| ("parent_task_external_id", id.to_string())));
-    parameters.extend(filter.worker.map(|id| ("worker_id", id.to_string())));
-    Ok(parameters)
-}
-
-pub(super) fn format_time(at: chrono::DateTime<chrono::Utc>) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
-}
-
-/// Fetches rows, and checks that they match the query: a server that does not support a filter ignores it.
-pub(super) async fn fetch(
-    client: &Client,
-    parameters: &[(&'static str, String)],
-    limit: usize,
-    offset: usize,
-) -> Result<Vec<RunSummary>> {
-    let mut all = parameters.to_vec();
-    all.extend([("limit", limit.to_string()), ("offset", offset.to_string())]);
-    let rows = client.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
-    let tasks = parameters.iter().any(|(name, value)| *name == "only_tasks" && value == "true");
-    let asked: Vec<_> =
-        parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
-    // A row whose status has changed meanwhile is skipped later. If no row matches, the server ignored the filter.
-    let fits = |row: &Row| asked.is_empty() || asked.contains(&row.status.as_str());
-    if let Some(row) = rows.first().filter(|_| rows.len() >= MIN_MISFITS && !rows.iter().any(fits)) {
-        let asked = asked.join(" or ");
-        let text = format!("the server was asked for runs that are {asked}, and returned runs that are {}", row.status);
-        return Err(Error::new(ErrorKind::Server, text));
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.selection.request.retry = Some(policy);
+        self
     }
-    rows.into_iter().map(|row| summary(row, tasks, client.namespace())).collect()
+
+    /// Continues after a page: [`page`](Self::page) and [`items`](Self::items) return the tasks after those of the page. The query must
+    /// have the same filter.
+    pub fn after(mut self, token: PageToken) -> Self {
+        self.after = Some(token);
+        self
+    }
+
+    /// Returns the newest matching tasks, at most `size`, the number of all matching tasks, and the token of the next page; see
+    /// [`RunQuery::page`].
+    ///
+    /// # Errors
+    /// The errors of [`RunQuery::page`].
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn page(&self, size: usize) -> Result<Page<TaskSummary>> {
+        page(&self.selection, self.after.as_ref(), size).await
+    }
+
+    /// Returns a stream of all matching tasks, newest first.
+    pub fn items(&self) -> TaskItems {
+        TaskItems::new(self.selection.clone(), self.after.clone())
+    }
+
+    /// Returns the number of matching tasks.
+    ///
+    /// # Errors
+    /// The errors of [`RunQuery::page`].
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn count(&self) -> Result<Total> {
+        total(&self.selection, &self.selection.parameters().await?).await
+    }
 }
 
-/// The server's count of the rows: the number of pages if a page has one row.
-async fn count(client: &Client, parameters: &[(&'static str, String)]) -> Result<u64> {
-    let mut all = parameters.to_vec();
-    all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
-    let Rows { pagination, .. } = client.rpc().rest.runs(&all).await?;
-    Ok(u64::try_from(pagination.num_pages).unwrap_or(0))
+async fn page<T: From<ListRow>>(selection: &Selection, after: Option<&PageToken>, size: usize) -> Result<Page<T>> {
+    if !(1..=MAX_PAGE_SIZE).contains(&size) {
+        return Err(Error::invalid("page size", format_args!("expected 1 to {MAX_PAGE_SIZE}, got {size}")));
+    }
+    let request_size = if selection.includes_others() { size.max(MIN_REQUEST_SIZE) } else { size };
+    let mut reader = Reader::new(selection.clone(), request_size, after.cloned());
+    let parameters = selection.parameters().await?;
+    let (rows, next, total) = if selection.includes_others() {
+        let (rows, next) = reader.page(size).await?;
+        // If the first page has all rows, their number is exact, and need not be counted.
+        let total = match next {
+            None if after.is_none() => Total::Exactly(rows.len() as u64),
+            _ => total(selection, &parameters).await?,
+        };
+        (rows, next, total)
+    } else {
+        let ((rows, next), total) = future::try_join(reader.page(size), total(selection, &parameters)).await?;
+        let is_complete = next.is_none() && after.is_none();
+        let total = if is_complete { Total::Exactly(rows.len() as u64) } else { total };
+        (rows, next, total)
+    };
+    Ok(Page { items: rows.into_iter().map(T::from).collect(), total, next })
+}
+
+/// The server's count. If it includes rows that do not match and is small enough, the matching rows are read and counted.
+async fn total(selection: &Selection, parameters: &Parameters) -> Result<Total> {
+    let number = selection.count(parameters).await?;
+    let total = if number >= MAX_COUNTED { Total::AtLeast(number) } else { Total::Exactly(number) };
+    if number == 0 || !selection.includes_others() {
+        return Ok(total);
+    }
+    if number > MAX_COUNTED_BY_READING {
+        return Ok(total.at_most());
+    }
+    let mut rows = Reader::new(selection.clone(), MAX_PAGE_SIZE, None);
+    let mut read: u64 = 0;
+    while rows.next().await.transpose()?.is_some() {
+        read = read.saturating_add(1);
+    }
+    Ok(Total::Exactly(read))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! The filter for everything that works on many runs.
+//! Filters for runs and tasks.
 
 use super::metadata::check_key;
 use super::{EventId, RunStatus, TaskId, Window, WorkerId};
 use crate::error::{Error, Result};
 
-/// A filter for runs by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match all runs.
+/// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match all.
 ///
 /// A filter cannot be created without a time window, so there is no implicit default:
 ///
@@ -31,7 +31,6 @@ pub struct RunFilter {
     pub(crate) event: Option<EventId>,
     pub(crate) parent: Option<TaskId>,
     pub(crate) worker: Option<WorkerId>,
-    pub(crate) tasks: bool,
 }
 
 impl RunFilter {
@@ -47,7 +46,6 @@ impl RunFilter {
             event: None,
             parent: None,
             worker: None,
-            tasks: false,
         }
     }
 
@@ -99,19 +97,12 @@ impl RunFilter {
         self
     }
 
-    /// Matches tasks that this worker runs, or was the last to run. It requires [`tasks`](Self::tasks): several workers may be
-    /// involved in one run, and the engine ignores the criterion for runs.
+    /// Matches tasks that this worker runs, or was the last to run. It is valid only for a [query for tasks](crate::Client::tasks):
+    /// several workers may be involved in one run, and the engine ignores the criterion for runs.
     ///
     /// The engine may omit a task that failed within milliseconds of its assignment, because it does not store the worker of a failure.
     pub fn worker(mut self, worker: WorkerId) -> Self {
         self.worker = Some(worker);
-        self
-    }
-
-    /// Lists tasks instead of runs: each task of a DAG run is an item of its own. It cannot be combined with [`event`](Self::event)
-    /// or [`parent`](Self::parent), which the engine ignores for tasks.
-    pub fn tasks(mut self) -> Self {
-        self.tasks = true;
         self
     }
 
@@ -127,7 +118,7 @@ impl RunFilter {
     }
 
     /// Refuses filters that the server would silently interpret differently.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self, of_tasks: bool) -> Result<()> {
         let refuse = |problem: std::fmt::Arguments<'_>| Err(Error::invalid("filter", problem));
         for tags in [&self.metadata, &self.any_metadata] {
             for (at, (key, _)) in tags.iter().enumerate() {
@@ -140,17 +131,17 @@ impl RunFilter {
         if !self.metadata.is_empty() && !self.any_metadata.is_empty() {
             return refuse(format_args!("expected metadata or any_metadata, got both"));
         }
-        if self.tasks && (self.event.is_some() || self.parent.is_some()) {
-            return refuse(format_args!("expected runs with event or parent, got tasks with event or parent"));
+        if of_tasks && (self.event.is_some() || self.parent.is_some()) {
+            return refuse(format_args!("expected a query for runs with event or parent, got a query for tasks"));
         }
-        if self.worker.is_some() && !self.tasks {
-            return refuse(format_args!("expected tasks with worker, got runs with worker"));
+        if self.worker.is_some() && !of_tasks {
+            return refuse(format_args!("expected a query for tasks with worker, got a query for runs"));
         }
         if let Some(RunStatus::Unknown(name)) =
             self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_)))
         {
             // The engine ignores unknown statuses and then returns all runs.
-            return refuse(format_args!("the status {name:?} is not known, so it cannot be asked for"));
+            return refuse(format_args!("expected a known status, got {name:?}"));
         }
         self.window.check()
     }
@@ -187,21 +178,23 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_would_misunderstand_is_refused() {
+    fn filters_that_the_server_would_misinterpret_are_refused() {
         let any = RunFilter::new(Window::all());
         let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-        assert!(any.clone().metadata("a", "1").metadata("b", "2").check().is_ok());
+        assert!(any.clone().metadata("a", "1").metadata("b", "2").check(false).is_ok());
         for (filter, text) in [
             (any.clone().metadata("a", "1").metadata("a", "2"), "got \"a\" twice"),
             (any.clone().any_metadata("a", "1").any_metadata("a", "2"), "got \"a\" twice"),
             (any.clone().metadata("a", "1").any_metadata("b", "2"), "got both"),
-            (any.clone().tasks().parent(TaskId::from(run)), "tasks with event or parent"),
+            (any.clone().worker(uuid::Uuid::nil().into()), "a query for tasks with worker"),
             (any.clone().metadata("a:b", "1"), "without a colon"),
             (any.clone().metadata("hatchet__cron_name", "nightly"), "hatchet__"),
-            (any.clone().status(RunStatus::Unknown("NOPE".into())), "\"NOPE\" is not known"),
+            (any.clone().status(RunStatus::Unknown("NOPE".into())), "got \"NOPE\""),
             (RunFilter::new(Window::between(day(2), day(1))), "before it starts"),
         ] {
-            assert!(filter.check().unwrap_err().to_string().contains(text), "{text}");
+            assert!(filter.check(false).unwrap_err().to_string().contains(text), "{text}");
         }
+        let of_tasks = any.parent(TaskId::from(run)).check(true).unwrap_err();
+        assert!(of_tasks.to_string().contains("a query for runs with event or parent"), "{of_tasks}");
     }
 }

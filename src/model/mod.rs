@@ -20,7 +20,9 @@ mod priority;
 mod report;
 mod schedule_details;
 pub(crate) mod strict;
+
 mod summary;
+mod timeline;
 pub(crate) mod trigger;
 mod window;
 
@@ -41,10 +43,10 @@ pub use idempotency::Idempotency;
 pub(crate) use label::{Comparator, DesiredLabels};
 pub use label::{DesiredLabel, LabelValue};
 pub use log::{LogLevel, LogLine};
-pub use page::Page;
+pub use page::{Page, PageToken};
 pub use priority::Priority;
 pub use report::{BulkReport, Effect, RunAction, RunReport};
 pub use schedule_details::ScheduleDetails;
-pub use summary::RunSummary;
+pub use summary::{RunSummary, TaskSummary};
 pub use trigger::{ChildTrigger, CronTrigger, EventTrigger, ScheduleTrigger, Trigger};
 pub use window::Window;

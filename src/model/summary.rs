@@ -1,4 +1,4 @@
-//! Runs as lists show them.
+//! Runs and tasks in lists.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::{RunId, RunStatus, TaskId, Trigger, WorkflowId, trigger};
 
-/// A row of a list: a run, or a task if the filter is for [tasks](crate::RunFilter::tasks).
+/// A run in a list; see [`Client::runs`](crate::Client::runs).
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
 /// use hatchet::model::Window;
 ///
-/// for run in hatchet.runs(Window::all()).page(50).await?.runs {
+/// for run in hatchet.runs(Window::all()).page(50).await?.items {
 ///     println!("{} {} {}", run.created_at, run.workflow_name, run.status);
 /// }
 /// # Ok(())
@@ -25,10 +25,6 @@ use super::{RunId, RunStatus, TaskId, Trigger, WorkflowId, trigger};
 pub struct RunSummary {
     /// The id of the run.
     pub id: RunId,
-    /// The id of the task, in a list of tasks.
-    pub task_id: Option<TaskId>,
-    /// The name of the task in its workflow, in a list of tasks.
-    pub task_name: Option<String>,
     /// The id of the task that started the run as a child.
     pub parent_task_id: Option<TaskId>,
     /// The id of the workflow.
@@ -51,17 +47,9 @@ pub struct RunSummary {
     pub started_at: Option<DateTime<Utc>>,
     /// When the run ended, if it has ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Whether its workflow is in another namespace than the client.
-    #[serde(skip)]
-    pub(crate) is_foreign: bool,
 }
 
 impl RunSummary {
-    /// The unique id of the row. The task of a single-task run has the id of its run.
-    pub(crate) fn key(&self) -> TaskId {
-        self.task_id.unwrap_or_else(|| self.id.into())
-    }
-
     /// Returns what started the run, as far as the list contains it.
     pub fn trigger(&self) -> Trigger {
         trigger::read(&self.engine_metadata, self.parent_task_id)
@@ -71,4 +59,47 @@ impl RunSummary {
     pub fn rerun_of(&self) -> Option<RunId> {
         trigger::rerun_of(&self.engine_metadata)
     }
+}
+
+/// A task in a list; see [`Client::tasks`](crate::Client::tasks).
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// for task in hatchet.tasks(Window::all()).page(50).await?.items {
+///     println!("{:?} of run {}: {}", task.name, task.run_id, task.status);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskSummary {
+    /// The id of the task.
+    pub id: TaskId,
+    /// The name of the task in its workflow, if the server's list contains it.
+    pub name: Option<String>,
+    /// The id of the run.
+    pub run_id: RunId,
+    /// The id of the workflow.
+    pub workflow_id: WorkflowId,
+    /// The name of the workflow, without the namespace.
+    pub workflow_name: String,
+    /// The status.
+    pub status: RunStatus,
+    /// The number of the newest attempt, starting at 1.
+    pub attempt: u32,
+    /// The error text, if the task failed.
+    pub error: Option<String>,
+    /// The user's metadata of the run.
+    pub metadata: BTreeMap<String, Value>,
+    /// The metadata keys that the engine and this crate added.
+    pub engine_metadata: BTreeMap<String, Value>,
+    /// When the task was created.
+    pub created_at: DateTime<Utc>,
+    /// When the newest attempt started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the task ended, if it has ended.
+    pub finished_at: Option<DateTime<Utc>>,
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::fetch::{RunFetch, if_found};
 use super::logs;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, Result};
 use crate::model::{RunDetails, RunId, Trigger};
 use crate::rpc::convert::rest_input;
@@ -36,11 +37,12 @@ pub struct DetailsBuilder {
     run: RunId,
     started_at: Option<Instant>,
     logs: usize,
+    request: RequestOptions,
 }
 
 impl DetailsBuilder {
     pub(crate) fn new(client: Client, run: RunId, started_at: Option<Instant>) -> Self {
-        Self { client, run, started_at, logs: 0 }
+        Self { client, run, started_at, logs: 0, request: RequestOptions::default() }
     }
 
     /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, the maximum is
@@ -50,17 +52,32 @@ impl DetailsBuilder {
         self
     }
 
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
+        self
+    }
+
     async fn fetch(self) -> Result<RunDetails> {
         if self.logs > RunDetails::MAX_LOGS {
             let problem = format!("expected at most {}, got {}", RunDetails::MAX_LOGS, self.logs);
             return Err(Error::invalid("number of log lines", problem));
         }
-        let mut details = RunFetch::new(self.run).started_at(self.started_at).fetch(&self.client).await?;
-        add_event(&self.client, &mut details.trigger).await?;
+        let client = self.client.with(self.request)?;
+        let mut details = RunFetch::new(self.run).started_at(self.started_at).fetch(&client).await?;
+        add_event(&client, &mut details.trigger).await?;
         if self.logs > 0 {
-            details.logs = logs::first_lines(&self.client, &details, self.logs).await?;
+            details.logs = logs::first_lines(&client, &details, self.logs).await?;
         }
-        logs::add_cancel_request(&self.client, &mut details).await?;
+        logs::add_cancel_request(&client, &mut details).await?;
         Ok(details)
     }
 }

@@ -15,8 +15,8 @@ use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::creation_deadline;
-use crate::model::{Attempt, RunDetails, RunId, RunSummary, attempt_number};
-use crate::rpc::convert::TaskResult;
+use crate::model::{Attempt, RunDetails, RunId, attempt_number};
+use crate::rpc::convert::{ListRow, TaskResult};
 use crate::transport::Polling;
 
 /// How long to wait for API views that disagree or do not respond.
@@ -30,7 +30,7 @@ enum ReadTimeout {
 
 impl ReadTimeout {
     fn duration(self, client: &Client) -> Duration {
-        let long = client.config().rpc_timeout() * 2;
+        let long = client.rpc_timeout() * 2;
         match self {
             Self::Short => long.min(Duration::from_secs(10)),
             Self::Long => long,
@@ -226,14 +226,14 @@ pub(crate) fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
 }
 
 /// The newest attempt of each task of a row, according to the events alone. Empty while REST does not have them.
-pub(crate) async fn newest_attempts(client: &Client, row: &RunSummary) -> Result<Vec<Attempt>> {
+pub(crate) async fn newest_attempts(client: &Client, row: &ListRow) -> Result<Vec<Attempt>> {
     let rpc = client.rpc();
     // A row does not show whether it is a DAG run: all rows of a list of runs have the type of one.
     if let Some(events) = if_found(rpc.rest.task_events(row.key()).await)? {
         return Ok(attempts(&events).pop().into_iter().collect());
     }
-    let evidence = Evidence { rest: if_found(rpc.rest.run(row.id).await)?, ..Evidence::default() };
-    Ok(RunView::new(row.id, &evidence).tasks.into_iter().filter_map(|mut task| task.attempts.pop()).collect())
+    let evidence = Evidence { rest: if_found(rpc.rest.run(row.run.id).await)?, ..Evidence::default() };
+    Ok(RunView::new(row.run.id, &evidence).tasks.into_iter().filter_map(|mut task| task.attempts.pop()).collect())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::pb::v1::{
     GetRunDetailsRequest, GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse,
 };
 use super::{Method, Unary};
+use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::model::{RunId, WorkflowId, parse_id};
 
@@ -28,6 +29,10 @@ pub(crate) struct Admin {
 impl Admin {
     pub(super) fn new(unary: Unary) -> Self {
         Self { unary }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { unary: self.unary.with(options) }
     }
 
     /// Stores a definition, and returns the workflow's id.

@@ -15,6 +15,7 @@ use super::pb::{
     WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent,
 };
 use super::{Limits, Method, Unary};
+use crate::config::RequestOptions;
 use crate::error::{Error, Result};
 use crate::model::{RunId, WorkerId, parse_id};
 use crate::time::to_proto;
@@ -35,6 +36,7 @@ static UNSUBSCRIBE: Method<WorkerUnsubscribeRequest, WorkerUnsubscribeResponse> 
 static HEARTBEAT: Method<HeartbeatRequest, HeartbeatResponse> =
     Method::new(Call::once("Heartbeat").within(BEAT_DEADLINE), "/Dispatcher/Heartbeat");
 
+#[derive(Clone)]
 pub(crate) struct Dispatcher {
     unary: Unary,
     /// For the streams.
@@ -53,6 +55,10 @@ impl Dispatcher {
             stub = stub.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
         Self { unary, stub, caller }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { unary: self.unary.with(options), ..self.clone() }
     }
 
     /// Makes the engine know a worker, and returns its id.

@@ -3,6 +3,7 @@
 use super::convert::NewEvent;
 use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest, PutLogRequest, PutLogResponse};
 use super::{Method, Unary};
+use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::model::{EventId, TaskId, parse_id};
 
@@ -18,6 +19,10 @@ pub(crate) struct Events {
 impl Events {
     pub(super) fn new(unary: Unary) -> Self {
         Self { unary }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { unary: self.unary.with(options) }
     }
 
     /// The most bytes that a message may have.

@@ -65,7 +65,7 @@ fn compressed(message: Bytes) -> Option<Bytes> {
     let messages = stream::iter([Ok(message)]);
     let frame = EncodeBody::new_client(Unchanged, messages, Some(CompressionEncoding::Gzip), None);
     // Nothing in it waits.
-    frame.collect().now_or_never()?.ok().map(|frame| frame.to_bytes())
+    frame.collect().now_or_never()?.ok().map(http_body_util::Collected::to_bytes)
 }
 
 /// Writes messages that are encoded already.

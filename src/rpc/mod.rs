@@ -22,7 +22,7 @@ pub(crate) use events::Events;
 pub(crate) use rest::Rest;
 pub(crate) use workflows::Workflows;
 
-use crate::config::{Compression, Config};
+use crate::config::{Compression, Config, RequestOptions};
 use crate::error::Result;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
@@ -68,7 +68,7 @@ impl Rpc {
     }
 
     fn new(config: &Config, wire: &GrpcWire, rest: RestWire) -> Self {
-        let caller = Caller::new(config.rpc_timeout());
+        let caller = Caller::new(config.rpc_timeout(), config.retry());
         let limits = Limits {
             send: config.max_send_message_length(),
             receive: config.max_recv_message_length(),
@@ -84,6 +84,23 @@ impl Rpc {
             caller,
             #[cfg(feature = "unstable-raw")]
             wire: wire.clone(),
+        }))
+    }
+
+    /// The same services for one request, with its options.
+    pub(crate) fn with(&self, options: RequestOptions) -> Self {
+        if options.is_default() {
+            return self.clone();
+        }
+        Self(Arc::new(Services {
+            admin: self.admin.with(options),
+            workflows: self.workflows.with(options),
+            dispatcher: self.dispatcher.with(options),
+            events: self.events.with(options),
+            rest: self.rest.with(options),
+            caller: self.caller.with(options),
+            #[cfg(feature = "unstable-raw")]
+            wire: self.wire.clone(),
         }))
     }
 

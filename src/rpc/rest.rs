@@ -1,13 +1,14 @@
 //! The REST calls that gRPC has no counterpart for.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::convert::rest_run::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
+use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, TaskId, WorkerId, WorkflowId};
 use crate::transport::{Call, Caller, RestCall, RestWire};
@@ -18,11 +19,12 @@ const FIRST_CONNECT: Duration = Duration::from_secs(3);
 /// How long a REST API that could not be connected to, and has never answered, is not tried again.
 const FIRST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
 
+#[derive(Clone)]
 pub(crate) struct Rest {
     wire: RestWire,
     caller: Caller,
     tenant: String,
-    reachability: Mutex<Reachability>,
+    reachability: Arc<Mutex<Reachability>>,
 }
 
 /// Whether the REST API has ever answered.
@@ -36,7 +38,11 @@ enum Reachability {
 
 impl Rest {
     pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
-        Self { wire, caller, tenant, reachability: Mutex::new(Reachability::None) }
+        Self { wire, caller, tenant, reachability: Arc::new(Mutex::new(Reachability::None)) }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { caller: self.caller.with(options), ..self.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Reachability> {

@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use prost::{EncodeError, Message};
 
 use super::exchange::{Limits, exchange};
+use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::transport::{Call, Caller, GrpcWire};
 
@@ -52,6 +53,11 @@ pub(super) struct Unary {
 impl Unary {
     pub(super) fn new(wire: &GrpcWire, limits: Limits, caller: Caller) -> Self {
         Self { wire: wire.clone(), limits, caller }
+    }
+
+    /// The same for one request, with its options.
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { caller: self.caller.with(options), ..self.clone() }
     }
 
     pub(super) fn limits(&self) -> &Limits {

@@ -10,6 +10,7 @@ use super::pb::{
     WorkflowVersion,
 };
 use super::{Method, Unary};
+use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Priority, ScheduleId, parse_id};
 use crate::time::to_proto;
@@ -28,6 +29,10 @@ pub(crate) struct Workflows {
 impl Workflows {
     pub(super) fn new(unary: Unary) -> Self {
         Self { unary }
+    }
+
+    pub(super) fn with(&self, options: RequestOptions) -> Self {
+        Self { unary: self.unary.with(options) }
     }
 
     /// The most bytes that a message may have.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::handle::RunHandle;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::excerpt;
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
@@ -65,13 +66,14 @@ pub(crate) struct CancelOptions {
     pub(crate) reason: Option<String>,
     pub(crate) by: Option<String>,
     pub(crate) within: Duration,
+    pub(crate) request: RequestOptions,
     /// When this client started the run, if it did.
     started_at: Option<Instant>,
 }
 
 impl Default for CancelOptions {
     fn default() -> Self {
-        Self { reason: None, by: None, within: EFFECT_TIMEOUT, started_at: None }
+        Self { reason: None, by: None, within: EFFECT_TIMEOUT, request: RequestOptions::default(), started_at: None }
     }
 }
 
@@ -114,6 +116,20 @@ pub struct CancelBuilder {
 }
 
 impl CancelBuilder {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
@@ -153,7 +169,8 @@ impl CancelBuilder {
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be cancelled.
     pub async fn send(self) -> Result<RunReport> {
         self.options.check()?;
-        let Some(report) = batch(&self.client, &[self.run], &self.options).await.pop() else {
+        let Some(report) = batch(&self.client.with(self.options.request)?, &[self.run], &self.options).await.pop()
+        else {
             return Err(Error::run_not_found(self.run));
         };
         match report.effect {
@@ -175,6 +192,20 @@ pub struct CancelManyBuilder {
 }
 
 impl CancelManyBuilder {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
@@ -205,7 +236,7 @@ impl CancelManyBuilder {
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.
     pub async fn send(self) -> Result<Vec<RunReport>> {
         self.options.check()?;
-        let (client, options) = (&self.client, &self.options);
+        let (client, options) = (&self.client.with(self.options.request)?, &self.options);
         let distinct = distinct(&self.runs);
         let batches = distinct.chunks(BATCH).map(|runs| batch(client, runs, options));
         let reports: Vec<_> =

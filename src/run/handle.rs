@@ -77,9 +77,9 @@ impl RunReport {
 }
 
 impl<O> RunHandle<O> {
-    pub(super) fn started(client: Client, workflow: Arc<str>, id: RunId) -> Self {
+    pub(super) fn started(client: &Client, workflow: Arc<str>, id: RunId) -> Self {
         Self {
-            client,
+            client: client.without_options(),
             id,
             started_at: Some(Instant::now()),
             from_attempt: 1,

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use super::placement::Placement;
 use super::reconcile::reconcile;
 use super::start::{Parent, Runnable, common, of_workflow};
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
@@ -52,6 +54,7 @@ impl Client {
             metadata: Metadata::default(),
             priority: None,
             placement: Placement::default(),
+            request: RequestOptions::default(),
             parent: None,
             output: PhantomData,
         }
@@ -68,6 +71,7 @@ pub struct RunManyBuilder<O> {
     metadata: Metadata,
     priority: Option<Priority>,
     placement: Placement,
+    request: RequestOptions,
     parent: Option<Parent>,
     output: PhantomData<fn() -> O>,
 }
@@ -87,6 +91,20 @@ impl<O> RunManyBuilder<O> {
     /// Sets the priority of all runs. The default is the workflow's default priority.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
+        self
+    }
+
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The waits for the runs are not limited.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
         self
     }
 
@@ -154,11 +172,11 @@ impl<O> RunManyBuilder<O> {
         });
         // In a call with several runs, the engine would start a child again that already exists.
         let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);
-        let (client, workflow) = (&self.client, &Arc::<str>::from(self.workflow));
+        let (client, workflow) = (&self.client.with(self.request)?, &Arc::<str>::from(self.workflow));
         let call = |runs| async move {
             if one_by_one { each(client, workflow, runs).await } else { all(client, workflow, runs).await }
         };
-        let results = batched(runs, limit, client.config().rpc_timeout(), call).await;
+        let results = batched(runs, limit, client.rpc_timeout(), call).await;
         // Without the workflow, that concerns all of them; but none that was started before it was gone is given up.
         let missing = |error: &&Error| error.kind() == ErrorKind::WorkflowNotFound;
         let none_started = !results.iter().any(Result::is_ok);
@@ -214,5 +232,5 @@ async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Ans
 }
 
 fn started<O>(client: &Client, workflow: &Arc<str>, id: RunId) -> RunHandle<O> {
-    RunHandle::started(client.clone(), Arc::clone(workflow), id)
+    RunHandle::started(client, Arc::clone(workflow), id)
 }

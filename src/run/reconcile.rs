@@ -37,7 +37,7 @@ pub(super) async fn reconcile<O>(
     let mut results = Vec::with_capacity(runs.len());
     for (run, id) in runs.iter().zip(matched) {
         results.push(match id {
-            Some(id) => Ok(RunHandle::started(client.clone(), Arc::clone(workflow), id)),
+            Some(id) => Ok(RunHandle::started(client, Arc::clone(workflow), id)),
             None => again(client, workflow, run, &mut left).await,
         });
     }
@@ -96,7 +96,7 @@ async fn again<O>(client: &Client, workflow: &Arc<str>, run: &NewRun, left: &mut
             id
         }
     };
-    Ok(RunHandle::started(client.clone(), Arc::clone(workflow), id))
+    Ok(RunHandle::started(client, Arc::clone(workflow), id))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::cancel::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, no_report};
 use super::handle::RunHandle;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
 use crate::observe::{RunFetch, may_recover};
@@ -52,6 +53,7 @@ impl Client {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ReplayOptions {
     pub(crate) even_if_cancelled: bool,
+    pub(crate) request: RequestOptions,
 }
 
 /// A replay that is about to be sent.
@@ -87,6 +89,20 @@ impl<O> fmt::Debug for Replayed<O> {
 }
 
 impl<O> ReplayBuilder<O> {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
     /// because they were cancelled on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
@@ -104,7 +120,7 @@ impl<O> ReplayBuilder<O> {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be replayed.
     pub async fn send(self) -> Result<Replayed<O>> {
-        let (client, id) = (self.run.client().clone(), self.run.id());
+        let (client, id) = (self.run.client().with(self.options.request)?, self.run.id());
         let (mut reports, mut before) = batch_after(&client, &[id], self.options).await;
         match reports.pop().map(|report| report.effect) {
             Some(Effect::Applied) => {}
@@ -131,6 +147,20 @@ pub struct ReplayManyBuilder {
 }
 
 impl ReplayManyBuilder {
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.request.retry = Some(policy);
+        self
+    }
+
     /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
     /// because they were cancelled on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
@@ -142,16 +172,15 @@ impl ReplayManyBuilder {
     /// replayed once.
     ///
     /// # Errors
-    /// Currently none. Errors of single runs are in their reports.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the timeout. Errors of single runs are in their reports.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.
     pub async fn send(self) -> Result<Vec<RunReport>> {
+        let client = self.client.with(self.options.request)?;
         let mut reports = HashMap::new();
         for runs in distinct(&self.runs).chunks(BATCH) {
-            reports.extend(
-                batch(&self.client, runs, self.options).await.into_iter().map(|report| (report.run_id, report)),
-            );
+            reports.extend(batch(&client, runs, self.options).await.into_iter().map(|report| (report.run_id, report)));
         }
         Ok(self.runs.iter().filter_map(|run| reports.get(run).cloned()).collect())
     }

@@ -1,11 +1,13 @@
 //! Running the same input again, as a new run.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::handle::RunHandle;
 use super::start::RunBuilder;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
@@ -31,6 +33,7 @@ impl<O> RunHandle<O> {
             input: None,
             metadata: Metadata::default(),
             priority: None,
+            request: RequestOptions::default(),
             output: PhantomData,
         }
     }
@@ -44,6 +47,7 @@ pub struct RerunBuilder<O> {
     input: Option<Result<String>>,
     metadata: Metadata,
     priority: Option<Priority>,
+    request: RequestOptions,
     output: PhantomData<fn() -> O>,
 }
 
@@ -57,6 +61,20 @@ impl<O> RerunBuilder<O> {
     /// Adds a tag to the new run. It inherits the tags of the original; a tag with the same key replaces the original one.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
+        self
+    }
+
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
         self
     }
 
@@ -76,7 +94,7 @@ impl<O> RerunBuilder<O> {
     /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.
     pub async fn start(self) -> Result<RunHandle<O>> {
         let (client, original) = (self.run.client(), self.run.id());
-        let details = RunFetch::new(original).fetch(client).await?;
+        let details = RunFetch::new(original).fetch(&client.with(self.request)?).await?;
         let missing = |what: &str| {
             Error::new(ErrorKind::Server, format!("the server has no {what} of run {original}")).without_side_effects()
         };
@@ -95,7 +113,7 @@ impl<O> RerunBuilder<O> {
         if let Some(priority) = self.priority {
             run = run.priority(priority);
         }
-        run.start().await
+        run.with_request(self.request).start().await
     }
 }
 

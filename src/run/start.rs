@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::handle::RunHandle;
 use super::placement::Placement;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
@@ -122,6 +124,7 @@ pub struct RunBuilder<O> {
     own_metadata: Metadata,
     priority: Option<Priority>,
     placement: Placement,
+    request: RequestOptions,
     parent: Option<Parent>,
     child_key: Option<String>,
     output: PhantomData<fn() -> O>,
@@ -137,6 +140,7 @@ impl<O> RunBuilder<O> {
             own_metadata: Metadata::default(),
             priority: None,
             placement: Placement::default(),
+            request: RequestOptions::default(),
             parent: None,
             child_key: None,
             output: PhantomData,
@@ -146,6 +150,11 @@ impl<O> RunBuilder<O> {
     /// A tag of this crate's own.
     pub(super) fn own_metadata(mut self, key: &str, value: serde_json::Value) -> Self {
         self.own_metadata.insert(key.to_owned(), value);
+        self
+    }
+
+    pub(super) fn with_request(mut self, request: RequestOptions) -> Self {
+        self.request = request;
         self
     }
 
@@ -176,6 +185,20 @@ impl<O> RunBuilder<O> {
     /// Sets the priority of the run. The default is the workflow's default priority.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
+        self
+    }
+
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The wait for the run is not limited.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
         self
     }
 
@@ -225,7 +248,8 @@ impl<O> RunBuilder<O> {
     }
 
     fn prepare(self, number: i32) -> Result<Prepared<O>> {
-        let common = common(&self.client, &self.workflow, &self.metadata, &self.own_metadata, self.priority)?;
+        let client = self.client.with(self.request)?;
+        let common = common(&client, &self.workflow, &self.metadata, &self.own_metadata, self.priority)?;
         let (input, mut common) = (self.input?, self.placement.apply(common)?);
         let is_child = self.parent.is_some();
         match (self.parent, self.child_key) {
@@ -245,7 +269,7 @@ impl<O> RunBuilder<O> {
             (None, None) => {}
         }
         let run = common.encode().run(input, is_child.then_some(number));
-        Ok(Prepared { client: self.client, workflow: self.workflow.into(), run, output: PhantomData })
+        Ok(Prepared { client, workflow: self.workflow.into(), run, output: PhantomData })
     }
 }
 
@@ -265,7 +289,7 @@ impl<O> Prepared<O> {
         match call.await.map_err(of_workflow)? {
             Triggered::Run(id) => {
                 client.feed().workflows.confirm(&workflow, &[id]).await?;
-                Ok(RunHandle::started(client, workflow, id))
+                Ok(RunHandle::started(&client, workflow, id))
             }
             Triggered::Taken(existing) => Err(Error::collision(existing)),
         }

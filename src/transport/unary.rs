@@ -12,6 +12,7 @@ use super::budget::RetryBudget;
 use super::retry::{Verdict, judge};
 use super::status::from_status;
 use super::token_health::TokenHealth;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
@@ -50,14 +51,24 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     deadline: Duration,
+    retry: RetryPolicy,
     budget: Arc<RetryBudget>,
     token: Arc<TokenHealth>,
     closed: CancellationToken,
 }
 
 impl Caller {
-    pub(crate) fn new(deadline: Duration) -> Self {
-        Self { deadline, budget: Arc::default(), token: Arc::default(), closed: CancellationToken::new() }
+    pub(crate) fn new(deadline: Duration, retry: RetryPolicy) -> Self {
+        Self { deadline, retry, budget: Arc::default(), token: Arc::default(), closed: CancellationToken::new() }
+    }
+
+    /// A caller for one request, with its options.
+    pub(crate) fn with(&self, options: RequestOptions) -> Self {
+        Self {
+            deadline: options.timeout.unwrap_or(self.deadline),
+            retry: options.retry.unwrap_or(self.retry),
+            ..self.clone()
+        }
     }
 
     /// Fails all later calls, also of clones.
@@ -120,7 +131,7 @@ impl Caller {
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());
             match judge(&error, call.idempotent, failures, left, fastrand::f64()) {
-                Verdict::Again(delay) if self.budget.take() => {
+                Verdict::Again(delay) if self.retry.allows(failures) && self.budget.take() => {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     sleep(delay).await;
                     may_have_happened |= !error.has_no_side_effects();
@@ -150,7 +161,7 @@ mod tests {
 
     async fn count(call: Call, error: impl Fn() -> Error, fail: u32) -> (u32, Result<()>) {
         let tries = Cell::new(0);
-        let result = Caller::new(30 * SECOND)
+        let result = Caller::new(30 * SECOND, RetryPolicy::default())
             .run(call, || {
                 tries.set(tries.get() + 1);
                 let result = if tries.get() <= fail { Err(error()) } else { Ok(()) };
@@ -174,7 +185,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_one_try_may_have_done_may_have_been_done() {
         let tries = Cell::new(0);
-        let result: Result<()> = Caller::new(30 * SECOND)
+        let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default())
             .run(Call::idempotent("Put"), || {
                 tries.set(tries.get() + 1);
                 let error = if tries.get() == 1 { lost() } else { lost().without_side_effects() };
@@ -183,6 +194,22 @@ mod tests {
             .await;
         let error = result.unwrap_err();
         assert!(tries.get() > 2 && !error.has_no_side_effects(), "{error:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_limits_the_retries_of_a_request() {
+        let caller = Caller::new(30 * SECOND, RetryPolicy::default());
+        for (policy, expected) in [(RetryPolicy::none(), 1), (RetryPolicy::max_retries(2), 3)] {
+            let tries = Cell::new(0);
+            let options = RequestOptions { timeout: None, retry: Some(policy) };
+            let caller = caller.with(options);
+            let call = caller.run(Call::idempotent("Get"), || {
+                tries.set(tries.get() + 1);
+                async { Err::<(), _>(lost()) }
+            });
+            assert!(call.await.is_err());
+            assert_eq!(tries.get(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -213,7 +240,7 @@ mod tests {
     async fn a_call_that_is_never_answered_ends_at_its_deadline() {
         let start = Instant::now();
         let call = Call::idempotent("Get").within(2 * SECOND);
-        let result: Result<()> = Caller::new(30 * SECOND).run(call, std::future::pending).await;
+        let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default()).run(call, std::future::pending).await;
         let error = result.unwrap_err();
         assert!(error.is_timeout() && !error.has_no_side_effects());
         assert_eq!(error.to_string(), "Get was not answered within 2s");
@@ -225,7 +252,7 @@ mod tests {
     async fn deadlines_keep_the_error_of_the_previous_try() {
         let (start, tries) = (Instant::now(), Cell::new(0));
         let call = Call::idempotent("Get").within(2 * SECOND);
-        let result: Result<()> = Caller::new(30 * SECOND)
+        let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default())
             .run(call, || {
                 tries.set(tries.get() + 1);
                 let failed = (tries.get() < 4).then(|| format!("refused, try {}", tries.get()));
@@ -248,12 +275,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn deadlines_beyond_the_clock_do_not_panic() {
         let call = Call::idempotent("Get").within(Duration::MAX);
-        assert!(Caller::new(SECOND).run(call, || async { Ok(()) }).await.is_ok());
+        assert!(Caller::new(SECOND, RetryPolicy::default()).run(call, || async { Ok(()) }).await.is_ok());
     }
 
     #[test]
     fn calls_without_a_runtime_or_timers_return_errors() {
-        let caller = Caller::new(SECOND);
+        let caller = Caller::new(SECOND, RetryPolicy::default());
         let call = || caller.run(Call::idempotent("Get"), || async { Ok(()) });
         let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for result in [futures_util::FutureExt::now_or_never(call()).unwrap(), bare.block_on(call())] {

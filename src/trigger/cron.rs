@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::correlation;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::list::RunQuery;
 use crate::model::metadata::Metadata;
@@ -47,6 +48,7 @@ impl Client {
             input: encode_input("input", input),
             metadata: Metadata::default(),
             priority: None,
+            request: RequestOptions::default(),
             output: PhantomData,
         }
     }
@@ -79,6 +81,7 @@ pub struct CronBuilder<O> {
     input: Result<String>,
     metadata: Metadata,
     priority: Option<Priority>,
+    request: RequestOptions,
     output: PhantomData<fn() -> O>,
 }
 
@@ -92,6 +95,20 @@ impl<O> CronBuilder<O> {
     /// Sets the priority of the runs. The default is the lowest: the engine ignores the workflow's default priority for crons.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
+        self
+    }
+
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
         self
     }
 
@@ -122,7 +139,8 @@ impl<O> CronBuilder<O> {
             additional_metadata: raw(metadata)?,
             priority: self.priority.map(Priority::number),
         };
-        let rest = &self.client.rpc().rest;
+        let client = self.client.with(self.request)?;
+        let rest = &client.rpc().rest;
         let created = rest.create_cron(&self.client.prefixed(&self.workflow), &cron).await.map_err(with_kind)?;
         let id = created.metadata.id;
         for interval in CHECK_INTERVALS {

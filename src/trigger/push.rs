@@ -1,10 +1,13 @@
 //! Pushing events.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::event::EventHandle;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Priority;
 use crate::model::metadata::Metadata;
@@ -64,11 +67,19 @@ struct Common {
     metadata: Metadata,
     priority: Option<Priority>,
     scope: Option<String>,
+    request: RequestOptions,
 }
 
 impl Common {
     fn new(client: &Client, key: String) -> Self {
-        Self { client: client.clone(), key, metadata: Metadata::default(), priority: None, scope: None }
+        Self {
+            client: client.clone(),
+            key,
+            metadata: Metadata::default(),
+            priority: None,
+            scope: None,
+            request: RequestOptions::default(),
+        }
     }
 
     /// Checks the options, and returns the event without its payload.
@@ -130,6 +141,20 @@ impl EventBuilder {
         self
     }
 
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.common.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.common.request.retry = Some(policy);
+        self
+    }
+
     /// Sets the scope, which selects the filters. A workflow with filters starts a run only if one of them has this scope. Workflows
     /// without filters ignore it.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
@@ -148,7 +173,8 @@ impl EventBuilder {
     /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.
     pub async fn send(self) -> Result<EventHandle> {
         let event = self.common.event()?.with_payload(self.payload?);
-        let id = self.common.client.rpc().events.push(event).await?;
+        let client = self.common.client.with(self.common.request)?;
+        let id = client.rpc().events.push(event).await?;
         Ok(EventHandle::pushed(self.common.client, id, self.common.key))
     }
 }
@@ -183,6 +209,20 @@ impl EventManyBuilder {
         self
     }
 
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.common.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.common.request.retry = Some(policy);
+        self
+    }
+
     /// Sets the scope, which selects the filters. A workflow with filters starts a run only if one of them has this scope. Workflows
     /// without filters ignore it.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
@@ -205,16 +245,17 @@ impl EventManyBuilder {
     pub async fn send(self) -> Result<Vec<Result<EventHandle>>> {
         let Self { common, payloads } = self;
         let event = common.event()?;
-        let limit = common.client.rpc().events.max_send();
+        let client = common.client.with(common.request)?;
+        let limit = client.rpc().events.max_send();
         let events = payloads.into_iter().enumerate().map(|(at, payload)| {
             let event = event.with_payload(payload?);
             let size = event.size();
             fits("payloads", at, size, limit).map(|()| (event, size))
         });
-        let common = &common;
+        let (common, client) = (&common, &client);
         let call = |events: Vec<NewEvent>| async move {
             let (count, begun) = (events.len(), Instant::now());
-            let answer = common.client.rpc().events.bulk_push(events).await;
+            let answer = client.rpc().events.bulk_push(events).await;
             let took = Took::since(begun);
             took.answered(match answer {
                 Err(error) => all_failed(count, &error),
@@ -228,6 +269,6 @@ impl EventManyBuilder {
                 }
             })
         };
-        Ok(batched(events, limit, common.client.config().rpc_timeout(), call).await)
+        Ok(batched(events, limit, client.rpc_timeout(), call).await)
     }
 }

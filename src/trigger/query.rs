@@ -1,7 +1,10 @@
 //! Queries for schedules and crons.
 
+use std::time::Duration;
+
 use super::{cron, schedule};
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, Result};
 use crate::model::metadata::check_key;
 use crate::model::{CronDetails, ScheduleDetails};
@@ -41,6 +44,7 @@ impl Client {
 struct Filter {
     workflow: Option<String>,
     metadata: Vec<(String, String)>,
+    request: RequestOptions,
 }
 
 impl Filter {
@@ -89,6 +93,20 @@ impl ScheduleQuery {
         self
     }
 
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.filter.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.filter.request.retry = Some(policy);
+        self
+    }
+
     /// Returns all matching schedules. They are read page by page.
     ///
     /// # Errors
@@ -98,8 +116,9 @@ impl ScheduleQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn get(self) -> Result<Vec<ScheduleDetails>> {
-        let parameters = self.filter.parameters(&self.client).await?;
-        let rows = self.client.rpc().rest.schedules(&parameters).await?;
+        let client = self.client.with(self.filter.request)?;
+        let parameters = self.filter.parameters(&client).await?;
+        let rows = client.rpc().rest.schedules(&parameters).await?;
         Ok(rows.into_iter().map(|row| schedule::details(&self.client, row)).collect())
     }
 }
@@ -132,6 +151,20 @@ impl CronQuery {
         self
     }
 
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.filter.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.filter.request.retry = Some(policy);
+        self
+    }
+
     /// Returns all matching crons. They are read page by page.
     ///
     /// # Errors
@@ -141,8 +174,9 @@ impl CronQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn get(self) -> Result<Vec<CronDetails>> {
-        let parameters = self.filter.parameters(&self.client).await?;
-        let rows = self.client.rpc().rest.crons(&parameters).await?;
+        let client = self.client.with(self.filter.request)?;
+        let parameters = self.filter.parameters(&client).await?;
+        let rows = client.rpc().rest.crons(&parameters).await?;
         Ok(rows.into_iter().map(|row| cron::details(&self.client, row)).collect())
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::correlation;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
@@ -52,6 +53,7 @@ impl Client {
             at,
             metadata: Metadata::default(),
             priority: None,
+            request: RequestOptions::default(),
             output: PhantomData,
         }
     }
@@ -83,6 +85,7 @@ pub struct ScheduleBuilder<O> {
     at: DateTime<Utc>,
     metadata: Metadata,
     priority: Option<Priority>,
+    request: RequestOptions,
     output: PhantomData<fn() -> O>,
 }
 
@@ -96,6 +99,20 @@ impl<O> ScheduleBuilder<O> {
     /// Sets the priority of the run. The default is the lowest: the engine ignores the workflow's default priority for schedules.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
+        self
+    }
+
+    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how often the calls of this request are retried. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
         self
     }
 
@@ -117,7 +134,8 @@ impl<O> ScheduleBuilder<O> {
         let key = correlation::new_key();
         let (input, metadata) = (self.input?, correlation::encode(&self.metadata, correlation::SCHEDULE, &key)?);
         let (name, now) = (self.client.prefixed(&self.workflow), self.client.clock().now());
-        let created = self.client.rpc().workflows.schedule(name, self.at, input, metadata, self.priority).await;
+        let client = self.client.with(self.request)?;
+        let created = client.rpc().workflows.schedule(name, self.at, input, metadata, self.priority).await;
         let id = created.map_err(|error| match error.kind() {
             ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).without_side_effects(),
             _ => error,

@@ -123,7 +123,7 @@ async fn x5_the_status_becomes_cancelled_on_every_path(world: World) {
     assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     assert_eq!(run.details().await.unwrap().status, RunStatus::Cancelled);
     let cancelled = RunFilter::new(world.window()).workflow(task.name()).status(RunStatus::Cancelled);
-    world.eventually(async || world.hatchet.runs(cancelled.clone()).page(10).await.unwrap().runs.len() == 1).await;
+    world.eventually(async || world.hatchet.runs(cancelled.clone()).page(10).await.unwrap().items.len() == 1).await;
     worker.shutdown().await;
 }
 
@@ -309,7 +309,7 @@ async fn x5_runs_that_were_cancelled_in_their_queue_stay_cancelled_when_their_sc
     let cancelled = world.hatchet.runs(all.clone().status(RunStatus::Cancelled));
     assert_eq!(cancelled.count().await.unwrap(), hatchet::model::Total::Exactly(60));
     let page = cancelled.page(50).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (50, hatchet::model::Total::Exactly(60)));
+    assert_eq!((page.items.len(), page.total), (50, hatchet::model::Total::Exactly(60)));
     for id in &ids {
         let run = world.hatchet.run_handle(*id).typed::<Doubled>();
         let details = run.details().await.unwrap();

@@ -83,7 +83,7 @@ async fn c9_tenant_and_namespace(world: World) {
     run.details().await.unwrap();
     // The name comes back without it, and is not there without it.
     let page = spaced.runs(RunFilter::new(world.window()).workflow(task.name())).page(10).await.unwrap();
-    assert_eq!(page.runs.iter().map(|run| run.workflow_name.as_str()).collect::<Vec<_>>(), [task.name()]);
+    assert_eq!(page.items.iter().map(|run| run.workflow_name.as_str()).collect::<Vec<_>>(), [task.name()]);
     let error = world.hatchet.run(&task, &Number { n: 4 }).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
     // From outside the namespace, it is a workflow with a task of another name.
@@ -109,7 +109,7 @@ async fn c10_created_started_and_finished_times(world: World) {
     let working = details.ran_for().unwrap();
     assert!((nap..nap + Duration::from_secs(1)).contains(&working), "{working:?}");
     let summary =
-        world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name())).page(1).await.unwrap().runs.remove(0);
+        world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name())).page(1).await.unwrap().items.remove(0);
     assert_eq!((summary.created_at, summary.started_at, summary.finished_at), (created, Some(started), Some(finished)));
     worker.shutdown().await;
 }
@@ -186,7 +186,7 @@ async fn c12_bad_input_is_refused_before_anything_is_sent(world: World) {
     }
     // Nothing of it has become a run.
     let there = hatchet.runs(RunFilter::new(world.window()).workflow(task.name())).page(10).await.unwrap();
-    assert!(there.runs.is_empty());
+    assert!(there.items.is_empty());
     let run = hatchet.run(&any, &fine).priority(Priority::High).start().await.unwrap();
     assert_ne!(run.details().await.unwrap().status, RunStatus::Completed);
     assert!(!matches!(run.details().await.unwrap().outcome, Some(Outcome::Completed(_))));

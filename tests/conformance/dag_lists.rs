@@ -65,7 +65,7 @@ async fn q11_dag_runs_are_listed_counted_cancelled_and_replayed_each_once(world:
         assert_eq!(world.hatchet.runs(filter).count().await.unwrap(), Total::Exactly(RUNS.unsigned_abs()));
     }
     let page = world.hatchet.runs(all.clone()).page(1000).await.unwrap();
-    assert!(page.runs.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
+    assert!(page.items.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
 
     // Replayed by filter: each once.
     mended.store(true, SeqCst);

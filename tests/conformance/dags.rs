@@ -60,10 +60,10 @@ async fn m3_the_output_of_each_task_of_a_dag(world: World) {
     assert_eq!((details.input.parse::<Number>().unwrap().n, details.attempt(), details.conflicts.len()), (7, 1, 0));
     assert_eq!(details.workflow_name.as_deref(), Some(flow.name()));
     // A list of tasks has their names, too.
-    let tasks = world.hatchet.runs(RunFilter::new(world.window()).workflow(flow.name()).tasks());
+    let tasks = world.hatchet.tasks(RunFilter::new(world.window()).workflow(flow.name()));
     let names = async || {
-        let rows = tasks.page(10).await.unwrap().runs;
-        rows.into_iter().filter_map(|row| row.task_name).collect::<BTreeSet<_>>()
+        let rows = tasks.page(10).await.unwrap().items;
+        rows.into_iter().filter_map(|row| row.name).collect::<BTreeSet<_>>()
     };
     world.eventually(async || names().await.into_iter().eq(["first", "last", "left", "right"])).await;
     worker.shutdown().await;

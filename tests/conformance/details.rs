@@ -120,7 +120,7 @@ async fn m7_custom_metadata(world: World) {
         assert!(!details.engine_metadata.contains_key("tenant"));
         let filter = hatchet::RunFilter::new(world.window()).workflow(task.name());
         let page = world.hatchet.runs(filter).page(10).await.unwrap();
-        let row = page.runs.iter().find(|row| row.id == run.id()).unwrap();
+        let row = page.items.iter().find(|row| row.id == run.id()).unwrap();
         assert_eq!(json!(row.metadata), given);
     }
     // Found by what was given as a string; the number of another SDK is found by nothing.

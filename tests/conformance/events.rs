@@ -132,7 +132,7 @@ async fn c6_details_tell_the_event_that_started_a_run(world: World) {
     assert_eq!(trigger.scope.as_deref(), Some("eu"));
     // A list has its id and its key only.
     let listed =
-        world.hatchet.runs(RunFilter::new(world.window()).event(event.id())).page(1).await.unwrap().runs.remove(0);
+        world.hatchet.runs(RunFilter::new(world.window()).event(event.id())).page(1).await.unwrap().items.remove(0);
     let Trigger::Event(listed) = listed.trigger() else { panic!("it does not say so") };
     assert_eq!((listed.event_id, listed.payload, listed.scope), (event.id(), None, None));
     let manual = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
@@ -151,9 +151,9 @@ async fn q4_runs_that_an_event_has_started(world: World) {
         let expected: HashSet<_> = event.runs().await.unwrap().iter().map(hatchet::RunHandle::id).collect();
         let query = world.hatchet.runs(RunFilter::new(world.window()).event(event.id()));
         let found = query.page(10).await.unwrap();
-        assert_eq!(found.runs.iter().map(|run| run.id).collect::<HashSet<_>>(), expected);
+        assert_eq!(found.items.iter().map(|run| run.id).collect::<HashSet<_>>(), expected);
         assert_eq!(found.total, Total::Exactly(2));
-        assert!(found.runs.iter().all(|run| matches!(run.trigger(), Trigger::Event(_))));
+        assert!(found.items.iter().all(|run| matches!(run.trigger(), Trigger::Event(_))));
     }
     worker.shutdown().await;
 }

@@ -60,7 +60,7 @@ async fn s6_timed_out_is_told_apart_on_every_path(world: World) {
     let details = run.details().await.unwrap();
     assert_eq!((details.status.clone(), details.conflicts.len()), (RunStatus::TimedOut, 0));
     let filter = hatchet::RunFilter::new(world.window()).workflow(task.name()).status(RunStatus::TimedOut);
-    world.eventually(async || world.hatchet.runs(filter.clone()).page(10).await.unwrap().runs.len() == 1).await;
+    world.eventually(async || world.hatchet.runs(filter.clone()).page(10).await.unwrap().items.len() == 1).await;
     worker.shutdown().await;
 }
 

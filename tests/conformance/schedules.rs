@@ -132,7 +132,7 @@ async fn runs(
 ) -> Vec<RunSummary> {
     let begun = Instant::now();
     loop {
-        let mut found = cron.runs(window).await.unwrap().page(100).await.unwrap().runs;
+        let mut found = cron.runs(window).await.unwrap().page(100).await.unwrap().items;
         if found.len() >= count {
             found.reverse();
             assert!(hatchet.tenant().is_ok());
@@ -278,9 +278,9 @@ async fn c3_each_cron_of_a_definition_has_its_own_runs(world: World) {
     for cron in crons {
         let handle = world.hatchet.cron_handle(cron.id).typed::<Doubled>();
         world
-            .eventually(async || !handle.runs(world.window()).await.unwrap().page(1).await.unwrap().runs.is_empty())
+            .eventually(async || !handle.runs(world.window()).await.unwrap().page(1).await.unwrap().items.is_empty())
             .await;
-        let runs = handle.runs(world.window()).await.unwrap().page(100).await.unwrap().runs;
+        let runs = handle.runs(world.window()).await.unwrap().page(100).await.unwrap().items;
         for run in runs {
             let Trigger::Cron(trigger) = run.trigger() else { panic!("{}", run.trigger()) };
             assert_eq!((trigger.expression, trigger.name), (cron.expression.clone(), cron.name.clone()));

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use hatchet::model::{Total, Window};
+use hatchet::builder::RunQuery;
+use hatchet::model::{PageToken, Total, Window};
 use hatchet::{Client, ErrorKind, RunFilter, RunId, RunStatus};
 
 use crate::tasks::{Number, double, endless, shaky};
@@ -15,6 +16,7 @@ rows! {
     q3_a_range_with_both_its_borders,
     q5_tags_all_of_and_any_of,
     q6_ten_thousand_runs_to_the_end_while_new_ones_arrive,
+    q6_pages_continue_by_token_while_runs_are_created,
     q7_a_query_on_indexed_fields,
     q10_one_filter_for_everything,
     q10_a_namespace_is_a_limit_for_all_that_is_asked,
@@ -103,7 +105,7 @@ async fn q2_by_status_several_and_timed_out(world: World) {
     // A row says what it is, whatever was asked for.
     let page = world.hatchet.runs(all).page(10).await.unwrap();
     for (id, status) in &runs {
-        assert_eq!(page.runs.iter().find(|run| run.id == *id).unwrap().status, *status);
+        assert_eq!(page.items.iter().find(|run| run.id == *id).unwrap().status, *status);
     }
     worker.shutdown().await;
 }
@@ -129,8 +131,8 @@ async fn q9_one_page_with_its_total_and_counts(world: World) {
     let filter = RunFilter::new(world.window()).workflow(fine.name()).workflow(broken.name());
     let query = world.hatchet.runs(filter.clone());
     let page = until(async || query.page(5).await.unwrap(), |page| page.total == Total::Exactly(15)).await;
-    assert_eq!((page.runs.len(), page.total), (5, Total::Exactly(15)));
-    assert!(page.runs.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
+    assert_eq!((page.items.len(), page.total), (5, Total::Exactly(15)));
+    assert!(page.items.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
     assert_eq!(query.count().await.unwrap(), Total::Exactly(15));
     let completed = world.hatchet.runs(filter.clone().status(RunStatus::Completed));
     assert_eq!(
@@ -143,7 +145,7 @@ async fn q9_one_page_with_its_total_and_counts(world: World) {
     assert_eq!(failed, Total::Exactly(3), "the server counts timed-out runs with them, so these were read");
     // A page that is not full has all of them.
     let page = world.hatchet.runs(failed_only).page(10).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (3, Total::Exactly(3)));
+    assert_eq!((page.items.len(), page.total), (3, Total::Exactly(3)));
     let counts =
         until(async || query.counts_by_status().await.unwrap(), |counts| counts.get(&RunStatus::Failed) == Some(3))
             .await;
@@ -162,7 +164,7 @@ async fn q3_a_range_with_both_its_borders(world: World) {
     }
     let all = RunFilter::new(world.window()).workflow(task.name());
     world.eventually(async || ids(&world.hatchet, all.clone()).await.len() == 4).await;
-    let stamps = world.hatchet.runs(all).page(10).await.unwrap().runs;
+    let stamps = world.hatchet.runs(all).page(10).await.unwrap().items;
     let at = |index: usize| stamps.iter().find(|row| row.id == runs[index].id()).unwrap().created_at;
     let found = async |window: Window| {
         let found: HashSet<_> =
@@ -249,6 +251,39 @@ async fn b6_stable_pages_under_inserts(world: World) {
     );
 }
 
+async fn q6_pages_continue_by_token_while_runs_are_created(world: World) {
+    let task = double(world.name("double"));
+    world.worker(&task).await.shutdown().await;
+    let start = async |count: i64| {
+        let inputs = (0..count).map(|n| Number { n });
+        let runs = world.hatchet.run_many(&task, inputs).metadata("part", "a").start().await.unwrap();
+        runs.into_iter().map(|run| run.unwrap().id()).collect::<HashSet<_>>()
+    };
+    // Most of them have the same creation time.
+    let mut first = start(70).await;
+    first.insert(world.hatchet.run(&task, &Number { n: 70 }).start().await.unwrap().id());
+    let filter = RunFilter::new(world.window()).workflow(task.name());
+    let query = world.hatchet.runs(filter.clone());
+    world.eventually(async || query.count().await.unwrap() == Total::Exactly(71)).await;
+    let (mut seen, mut token) = (Vec::new(), None::<PageToken>);
+    loop {
+        let query = token.into_iter().fold(query.clone(), RunQuery::after);
+        let page = query.page(20).await.unwrap();
+        assert!(page.items.len() == 20 || page.next.is_none());
+        seen.extend(page.items.iter().map(|run| run.id));
+        let Some(next) = page.next else { break };
+        // As a string, in another process.
+        token = Some(next.to_string().parse().unwrap());
+        start(3).await;
+    }
+    assert_eq!((seen.len(), seen.into_iter().collect::<HashSet<_>>()), (71, first), "each once, and no later run");
+    // A token belongs to its filter.
+    let token = query.page(1).await.unwrap().next.unwrap();
+    let other = world.hatchet.runs(filter.metadata("part", "a")).after(token).page(1).await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::InvalidInput);
+    assert!(other.to_string().contains("expected a token of a page with the same filter"), "{other}");
+}
+
 async fn q7_a_query_on_indexed_fields(world: World) {
     let task = double(world.name("double"));
     world.worker(&task).await.shutdown().await;
@@ -261,7 +296,7 @@ async fn q7_a_query_on_indexed_fields(world: World) {
     world.eventually(async || query.count().await.unwrap() == Total::Exactly(1000)).await;
     // How long it takes is measured in the bench of runs; here, that one request is enough for a page.
     let page = query.page(50).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (50, Total::Exactly(1000)));
+    assert_eq!((page.items.len(), page.total), (50, Total::Exactly(1000)));
 }
 
 async fn q10_one_filter_for_everything(world: World) {
@@ -280,12 +315,12 @@ async fn q10_one_filter_for_everything(world: World) {
     let report = query.replay().send().await.unwrap();
     assert_eq!((report.applied, report.total()), (2, 2));
     let again = async || {
-        let page = query.page(10).await.unwrap().runs;
+        let page = query.page(10).await.unwrap().items;
         page.iter().all(|run| run.attempt == 2 && run.status == RunStatus::Completed)
     };
     world.eventually(again).await;
     let other = world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name()).metadata("part", "a"));
-    assert!(other.page(10).await.unwrap().runs.iter().all(|run| run.attempt == 1), "no other was touched");
+    assert!(other.page(10).await.unwrap().items.iter().all(|run| run.attempt == 1), "no other was touched");
     worker.shutdown().await;
 }
 
@@ -312,7 +347,7 @@ async fn q10_a_namespace_is_a_limit_for_all_that_is_asked(world: World) {
     let spaced = world.client_with(|config| config.namespace(world.name("space")));
     // No workflow is in it yet.
     let page = spaced.runs(world.window()).page(10).await.unwrap();
-    assert_eq!((page.runs.len(), page.total), (0, Total::Exactly(0)));
+    assert_eq!((page.items.len(), page.total), (0, Total::Exactly(0)));
     assert!(ids(&spaced, world.window().into()).await.is_empty());
     let task = endless(world.name("endless"));
     world.worker(&task).await.shutdown().await;
@@ -323,12 +358,12 @@ async fn q10_a_namespace_is_a_limit_for_all_that_is_asked(world: World) {
     world.eventually(async || ids(&spaced, world.window().into()).await == [inside.id()]).await;
     let page = async |size| spaced.runs(world.window()).page(size).await.unwrap();
     let whole = page(2).await;
-    let found: Vec<_> = whole.runs.iter().map(|run| (run.id, run.workflow_name.as_str())).collect();
+    let found: Vec<_> = whole.items.iter().map(|run| (run.id, run.workflow_name.as_str())).collect();
     assert_eq!((found, whole.total), (vec![(inside.id(), task.name())], Total::Exactly(1)));
     let full = page(1).await;
     // The server counts all namespaces' runs: few are read to be counted.
     let is_honest = |total| matches!(total, Total::Exactly(1) | Total::AtMost(1001..) | Total::Unknown);
-    assert!(full.runs.len() == 1 && is_honest(full.total), "{}", full.total);
+    assert!(full.items.len() == 1 && is_honest(full.total), "{}", full.total);
     let count = spaced.runs(world.window()).count().await.unwrap();
     assert!(is_honest(count), "{count}");
     assert_eq!(spaced.runs(world.window()).counts_by_status().await.unwrap_err().kind(), ErrorKind::InvalidInput);

@@ -21,5 +21,5 @@ pub(crate) use event::NewEvent;
 pub(crate) use new_run::{CommonRun, NewRun};
 pub(crate) use results::{RunResults, TaskResult};
 pub(crate) use run::{GrpcRun, GrpcTask};
-pub(crate) use summary::{log_line, rest_input, summary};
+pub(crate) use summary::{ListRow, list_row, log_line, rest_input};
 pub(crate) use worker::{Action, ActionKind, NewWorker, Report, ReportKind};

@@ -4,15 +4,60 @@ use serde_json::value::RawValue;
 
 use super::rest_run::{LogRow, Row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{LogLevel, LogLine, Payload, RunSummary, TaskId, attempt_number, metadata};
+use crate::model::{LogLevel, LogLine, Payload, RunSummary, TaskId, TaskSummary, attempt_number, metadata};
 
 /// The input of a run, or the payload of an event. A missing one is an empty object.
 pub(crate) fn rest_input(raw: Option<&RawValue>) -> Payload {
     Payload::input(raw.map_or("{}", RawValue::get))
 }
 
-/// A row of a list of runs, or of tasks, for a client that may have a namespace.
-pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<RunSummary> {
+/// A row of a list of runs or of tasks.
+#[derive(Debug, Clone)]
+pub(crate) struct ListRow {
+    pub(crate) run: RunSummary,
+    /// The id and the name of the task, in a list of tasks.
+    pub(crate) task: Option<(TaskId, Option<String>)>,
+    /// Whether the workflow is in another namespace than the client.
+    pub(crate) is_foreign: bool,
+}
+
+impl ListRow {
+    /// The unique id of the row. The task of a single-task run has the id of its run.
+    pub(crate) fn key(&self) -> TaskId {
+        self.task.as_ref().map_or_else(|| self.run.id.into(), |(task, _)| *task)
+    }
+}
+
+impl From<ListRow> for RunSummary {
+    fn from(row: ListRow) -> Self {
+        row.run
+    }
+}
+
+impl From<ListRow> for TaskSummary {
+    fn from(row: ListRow) -> Self {
+        let id = row.key();
+        let run = row.run;
+        Self {
+            id,
+            name: row.task.and_then(|(_, name)| name),
+            run_id: run.id,
+            workflow_id: run.workflow_id,
+            workflow_name: run.workflow_name,
+            status: run.status,
+            attempt: run.attempt,
+            error: run.error,
+            metadata: run.metadata,
+            engine_metadata: run.engine_metadata,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+        }
+    }
+}
+
+/// Converts a row, for a client that may have a namespace.
+pub(crate) fn list_row(row: Row, of_tasks: bool, namespace: Option<&str>) -> Result<ListRow> {
     let full = row.workflow_name.unwrap_or_default();
     let own = namespace.map_or(Some(full.as_str()), |namespace| full.strip_prefix(namespace));
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
@@ -23,13 +68,12 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
             format!("the row of run {} has no time of creation", row.workflow_run_external_id),
         )
     })?;
-    Ok(RunSummary {
+    let task = row.task_external_id.filter(|_| of_tasks).map(|id| (id, task_name(&row.display_name)));
+    let is_foreign = own.is_none();
+    let run = RunSummary {
         id: row.workflow_run_external_id,
-        task_id: row.task_external_id.filter(|_| tasks),
-        task_name: tasks.then(|| task_name(&row.display_name)).flatten(),
         parent_task_id: row.parent_task_external_id,
         workflow_id: row.workflow_id,
-        is_foreign: own.is_none(),
         workflow_name: own.unwrap_or(&full).to_owned(),
         status: row.status,
         attempt: row.attempt.or(row.retry_count.map(attempt_number)).unwrap_or(1),
@@ -39,10 +83,11 @@ pub(crate) fn summary(row: Row, tasks: bool, namespace: Option<&str>) -> Result<
         created_at,
         started_at: row.started_at,
         finished_at: row.finished_at,
-    })
+    };
+    Ok(ListRow { run, task, is_foreign })
 }
 
-/// The server shows a task under its name, a hyphen, and when it was made.
+/// The name of a task, from its display name, which is the name, a hyphen, and the creation time.
 fn task_name(display: &str) -> Option<String> {
     let (name, made) = display.rsplit_once('-')?;
     made.parse::<u64>().ok().map(|_| name.to_owned())
@@ -77,7 +122,7 @@ mod tests {
             r#"{{"metadata":{{"id":"{id}","createdAt":"2026-11-24T10:00:00.123456Z"}},"workflowId":"{id}",
                 "workflowRunExternalId":"{id}"{more}}}"#
         );
-        summary(serde_json::from_str(&body).unwrap(), false, None).unwrap()
+        list_row(serde_json::from_str(&body).unwrap(), false, None).unwrap().run
     }
 
     #[test]

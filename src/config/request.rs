@@ -1,0 +1,94 @@
+//! Options of single requests: their deadline and their retries.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// The range of deadlines, as for the configuration's [`rpc_timeout`](super::ConfigBuilder::rpc_timeout).
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often a failed call is retried. Only calls that are safe to repeat are retried: those without side effects, and those that did not
+/// reach the server.
+///
+/// By default, calls are retried until their deadline, with exponential back-off and a budget that all calls of a client share: it stops
+/// retries when most calls fail.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// use std::time::Duration;
+/// use hatchet::config::RetryPolicy;
+///
+/// // At most one try, and at most half a second.
+/// hatchet.run(&greet, &()).timeout(Duration::from_millis(500)).retry(RetryPolicy::none()).start().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RetryPolicy {
+    max_retries: u32,
+}
+
+impl RetryPolicy {
+    /// Calls are not retried.
+    pub const fn none() -> Self {
+        Self { max_retries: 0 }
+    }
+
+    /// Each call is retried at most this many times.
+    pub const fn max_retries(count: u32) -> Self {
+        Self { max_retries: count }
+    }
+
+    pub(crate) fn allows(self, failures: u32) -> bool {
+        failures <= self.max_retries
+    }
+}
+
+/// Calls are retried until their deadline.
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max_retries: u32::MAX }
+    }
+}
+
+/// What a request sets instead of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RequestOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: Option<RetryPolicy>,
+}
+
+impl RequestOptions {
+    pub(crate) fn is_default(self) -> bool {
+        self == Self::default()
+    }
+
+    pub(crate) fn check(self) -> Result<()> {
+        match self.timeout.filter(|timeout| !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(timeout)) {
+            Some(timeout) => Err(Error::invalid("timeout", format_args!("expected 1ms to 24h, got {timeout:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_limits_the_retries() {
+        assert!(!RetryPolicy::none().allows(1));
+        assert!(RetryPolicy::max_retries(2).allows(2) && !RetryPolicy::max_retries(2).allows(3));
+        assert!(RetryPolicy::default().allows(u32::MAX));
+    }
+
+    #[test]
+    fn timeouts_are_checked() {
+        let check = |timeout| RequestOptions { timeout: Some(timeout), retry: None }.check();
+        assert!(check(MIN_TIMEOUT).is_ok() && check(MAX_TIMEOUT).is_ok());
+        for timeout in [Duration::ZERO, MAX_TIMEOUT + MIN_TIMEOUT] {
+            assert!(check(timeout).unwrap_err().to_string().starts_with("invalid timeout: expected 1ms to 24h, got "));
+        }
+    }
+}

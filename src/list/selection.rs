@@ -1,0 +1,134 @@
+//! What a query selects: runs or tasks that match a filter, as query parameters of the server's list.
+
+use futures_util::future;
+
+use super::derive;
+use crate::client::Client;
+use crate::config::RequestOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{RunFilter, WorkflowId};
+use crate::rpc::convert::rest_run::{Row, Rows};
+use crate::rpc::convert::{ListRow, list_row};
+
+/// If none of at least this many rows has a requested status, the server has ignored the filter. They cannot all have changed their
+/// status at the same moment.
+const MIN_ROWS_TO_CHECK: usize = 10;
+
+/// What the rows of a list are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Runs,
+    Tasks,
+}
+
+/// A filter, and what it selects.
+#[derive(Debug, Clone)]
+pub(super) struct Selection {
+    pub(super) client: Client,
+    pub(super) filter: RunFilter,
+    pub(super) kind: Kind,
+    pub(super) request: RequestOptions,
+}
+
+/// Query parameters. They do not include the end of the time window, from which the pages begin.
+#[derive(Debug, Clone)]
+pub(super) struct Parameters(Vec<(&'static str, String)>);
+
+impl Selection {
+    pub(super) fn of_runs(client: Client, filter: RunFilter) -> Self {
+        Self { client, filter, kind: Kind::Runs, request: RequestOptions::default() }
+    }
+
+    /// The client, with the options of the request.
+    pub(super) fn client(&self) -> Result<Client> {
+        self.client.with(self.request)
+    }
+
+    /// Whether the server's list includes rows that do not match: of other namespaces, or with other statuses.
+    pub(super) fn includes_others(&self) -> bool {
+        self.is_in_all_namespaces() || derive::needs_derivation(&self.filter.statuses)
+    }
+
+    pub(super) fn is_in_all_namespaces(&self) -> bool {
+        self.client.namespace().is_some() && self.filter.is_of_all_workflows()
+    }
+
+    /// Checks the filter, and converts it to query parameters.
+    pub(super) async fn parameters(&self) -> Result<Parameters> {
+        let (client, filter) = (&self.client, &self.filter);
+        filter.check(self.kind == Kind::Tasks)?;
+        let mut all = vec![
+            ("since", format_time(filter.window.start(client.clock().now()))),
+            ("only_tasks", (self.kind == Kind::Tasks).to_string()),
+            ("additional_metadata_operator", if filter.any_metadata.is_empty() { "AND" } else { "OR" }.to_owned()),
+        ];
+        let workflows: Vec<WorkflowId> =
+            future::try_join_all(filter.workflows.iter().map(|name| client.feed().workflows.id_of(name))).await?;
+        all.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
+        let statuses = derive::requested(&filter.statuses);
+        all.extend(statuses.into_iter().map(|status| ("statuses", status.as_str().to_owned())));
+        let tags = filter.metadata.iter().chain(&filter.any_metadata).chain(&filter.own_metadata);
+        all.extend(tags.map(|(key, value)| ("additional_metadata", format!("{key}:{value}"))));
+        all.extend(filter.event.map(|id| ("triggering_event_external_id", id.to_string())));
+        all.extend(filter.parent.map(|id| ("parent_task_external_id", id.to_string())));
+        all.extend(filter.worker.map(|id| ("worker_id", id.to_string())));
+        Ok(Parameters(all))
+    }
+
+    /// Fetches rows, and checks that they match the filter: a server that does not support a criterion ignores it.
+    pub(super) async fn fetch(
+        &self,
+        Parameters(parameters): &Parameters,
+        until: Option<chrono::DateTime<chrono::Utc>>,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<ListRow>> {
+        let mut all = parameters.clone();
+        all.extend(until.map(|until| ("until", format_time(until))));
+        all.extend([("limit", limit.to_string()), ("offset", offset.to_string())]);
+        let rows = self.client()?.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
+        let requested: Vec<_> =
+            parameters.iter().filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();
+        // A single row may have changed its status meanwhile. It is skipped later.
+        let matches = |row: &Row| requested.is_empty() || requested.contains(&row.status.as_str());
+        if let Some(row) = rows.first().filter(|_| rows.len() >= MIN_ROWS_TO_CHECK && !rows.iter().any(matches)) {
+            let requested = requested.join(" or ");
+            let text = format!("expected rows with the status {requested} from the server, got {}", row.status);
+            return Err(Error::new(ErrorKind::Server, text));
+        }
+        rows.into_iter().map(|row| list_row(row, self.kind == Kind::Tasks, self.client.namespace())).collect()
+    }
+
+    /// The server's count of the rows: the number of pages if a page has one row.
+    pub(super) async fn count(&self, Parameters(parameters): &Parameters) -> Result<u64> {
+        let mut all = parameters.clone();
+        all.extend(self.filter.window.until().map(|until| ("until", format_time(until))));
+        all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
+        let Rows { pagination, .. } = self.client()?.rpc().rest.runs(&all).await?;
+        Ok(u64::try_from(pagination.num_pages).unwrap_or(0))
+    }
+}
+
+impl Parameters {
+    /// The parameters that counts by status support.
+    pub(super) fn for_counts(self, filter: &RunFilter) -> Vec<(&'static str, String)> {
+        let supported =
+            ["since", "workflow_ids", "additional_metadata", "triggering_event_external_id", "parent_task_external_id"];
+        let until = filter.window.until().map(|until| ("until", format_time(until)));
+        self.0.into_iter().filter(|(name, _)| supported.contains(name)).chain(until).collect()
+    }
+
+    /// Identifies the filter. The start of its time window is not included, because it may be relative to now.
+    pub(super) fn fingerprint(&self) -> u64 {
+        // FNV-1a, which is the same in each process and version.
+        let bytes =
+            self.0.iter().filter(|(name, _)| *name != "since").flat_map(|(name, value)| [*name, value.as_str(), "&"]);
+        bytes
+            .flat_map(str::bytes)
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    }
+}
+
+fn format_time(at: chrono::DateTime<chrono::Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
