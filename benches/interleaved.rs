@@ -1,8 +1,8 @@
-//! Two sides measured in turn, on machines that are noisy.
+//! Measures two sides in turn, because the speed of a machine varies.
 
 use std::time::Duration;
 
-/// The times of both sides, so many pairs of them; one before that does not count.
+/// Measures `rounds` pairs of times of both sides, after one pair as a warm-up.
 pub(crate) async fn interleaved(
     rounds: usize,
     raw: impl AsyncFn() -> Duration,
@@ -10,7 +10,7 @@ pub(crate) async fn interleaved(
 ) -> Vec<(Duration, Duration)> {
     let mut pairs = Vec::new();
     for number in 0..=rounds {
-        // Whichever comes second might find a warmer machine.
+        // The order alternates, because the second side may profit from a warm cache.
         let pair = if number % 2 == 0 {
             let raw = raw().await;
             (raw, sdk().await)

@@ -1,20 +1,19 @@
-//! How much memory does it take? For each run that the embedded engine keeps, finished or waiting for a worker, and for
-//! each future of this SDK that waits for a run's outcome.
+//! Measures the memory of each run in the embedded engine, finished or queued, and of each future of this SDK that waits for the outcome
+//! of a run.
 //!
 //! ```text
 //! cargo bench --bench memory
 //! ```
 //!
-//! *Heap* is what the program has asked its allocator for, counted by a wrapper around it; *RSS* is what the system says,
-//! with the allocator's own share. Each part is a process of its own: in one that has freed memory before, RSS says
-//! nothing. What a waiter costs the embedded engine is measured
-//! by itself, with a bare stream of results that asks about as many runs, and taken off: with a server elsewhere, nothing
-//! of it would be in this process.
+//! *Heap* is the memory that the program has allocated, counted by a wrapper around the allocator. *RSS* is the value of the system,
+//! which includes the allocator's overhead. Each part runs in a separate process, because RSS is meaningless after memory was freed. The
+//! memory that the embedded engine uses for a waiter is measured separately, with a stream of results for as many runs, and subtracted,
+//! because a remote server would use it in another process.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a program for the terminal, which can do nothing better with a failure than to end"
+    reason = "a command-line program, which exits on a failure"
 )]
 
 use std::process::Command;
@@ -36,12 +35,13 @@ use tokio::time::sleep;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// So many that what is there only once does not show.
+/// Large enough that fixed costs are negligible.
 const RUNS: usize = 100_000;
-const PART: usize = 1000;
+/// The number of runs per call.
+const BATCH: usize = 1000;
 const WAITERS: usize = 10_000;
-/// By then each waiter has been looked for once, and what that took is given back.
-const SETTLED: Duration = Duration::from_secs(4);
+/// After this time, each run has been fetched once, and the memory for it has been freed.
+const STABLE_AFTER: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Input {
@@ -54,11 +54,11 @@ struct Output {
     ok: bool,
 }
 
-/// A moment's memory, in bytes.
+/// The memory at a point in time, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Memory {
     heap: usize,
-    /// Nothing where the system does not tell.
+    /// `None` if the system does not report it.
     rss: Option<usize>,
 }
 
@@ -71,7 +71,7 @@ impl Memory {
         Self { heap: ALLOCATOR.current_usage(), rss: kib.map(|kib| kib * 1024) }
     }
 
-    /// Bytes for each of so many things that have been made since `before`.
+    /// The bytes for each of `count` items that were created since `before`.
     fn each(self, before: Self, count: usize) -> Each {
         let each = |now: usize, before: usize| now.saturating_sub(before) / count;
         Each {
@@ -88,7 +88,7 @@ struct Each {
 }
 
 impl Each {
-    /// Without RSS: it would have to be of two processes.
+    /// Subtracts another value. RSS values of two processes cannot be subtracted.
     fn less(self, other: Self) -> Self {
         Self { heap: self.heap.saturating_sub(other.heap), rss: None }
     }
@@ -105,7 +105,7 @@ fn noop() -> Task<Input, Output> {
     Task::new("noop", async |_: Input, _: Context| Ok(Output { ok: true }))
 }
 
-async fn work(client: &Client) -> RunningWorker {
+async fn start_worker(client: &Client) -> RunningWorker {
     let starting = client.worker("bench").register(&noop()).build().unwrap().start();
     Box::pin(starting).await.unwrap()
 }
@@ -114,7 +114,7 @@ async fn work(client: &Client) -> RunningWorker {
 async fn engine() -> (Engine, Client) {
     let engine = Engine::start().await.unwrap();
     let client = engine.client();
-    let worker = work(&client).await;
+    let worker = start_worker(&client).await;
     client.run(&noop(), &Input { customer: "acme".into(), number: 0 }).start().await.unwrap().outcome().await.unwrap();
     drop(worker.shutdown().await);
     (engine, client)
@@ -126,41 +126,41 @@ async fn start(client: &Client, runs: usize) -> Vec<RunHandle<Output>> {
     started.into_iter().map(|run| run.unwrap()).collect()
 }
 
-/// Starts runs without keeping a handle, in parts, so that what starting them takes is given back.
-async fn start_in_parts(client: &Client, runs: usize) {
-    for _ in 0..runs / PART {
-        drop(start(client, PART).await);
+/// Starts runs in batches and drops their handles, so that the memory for starting them is freed.
+async fn start_in_batches(client: &Client, runs: usize) {
+    for _ in 0..runs / BATCH {
+        drop(start(client, BATCH).await);
     }
 }
 
-/// Runs that all wait, and then are worked off.
+/// Runs that are all queued, and then executed.
 async fn queued(count: usize) {
     let (engine, client) = engine().await;
     let before = Memory::now();
-    start_in_parts(&client, count).await;
-    Memory::now().each(before, count).print("a run that waits for a worker", None);
-    let worker = work(&client).await;
+    start_in_batches(&client, count).await;
+    Memory::now().each(before, count).print("a queued run", None);
+    let worker = start_worker(&client).await;
     finished(&client, count).await;
     drop(worker.shutdown().await);
     Memory::now().each(before, count).print("the same run, finished", Some(1536));
     engine.shutdown().await;
 }
 
-/// Runs that are worked off as they come: they never fill the queue, so its memory is not among theirs.
-async fn finished_soon(count: usize) {
+/// Runs that are executed immediately, so that the queue stays short.
+async fn finished_immediately(count: usize) {
     let (engine, client) = engine().await;
-    let worker = work(&client).await;
+    let worker = start_worker(&client).await;
     let before = Memory::now();
-    for part in 1..=count / PART {
-        start_in_parts(&client, PART).await;
-        finished(&client, part * PART).await;
+    for batch in 1..=count / BATCH {
+        start_in_batches(&client, BATCH).await;
+        finished(&client, batch * BATCH).await;
     }
     drop(worker.shutdown().await);
-    Memory::now().each(before, count).print("a run that was finished soon after its start", Some(1536));
+    Memory::now().each(before, count).print("a run that finished soon after its start", Some(1536));
     engine.shutdown().await;
 }
 
-/// Until so many runs have completed, beside the one by which the workflow became known.
+/// Waits until `count` runs have completed, in addition to the first run of the workflow.
 async fn finished(client: &Client, count: usize) {
     let all = client.runs(Window::all());
     while all.counts_by_status().await.unwrap().get(&RunStatus::Completed) <= Some(count as u64) {
@@ -168,34 +168,34 @@ async fn finished(client: &Client, count: usize) {
     }
 }
 
-/// What the engine has for each run that a stream of results waits for.
+/// The memory of the engine for each run that a stream of results waits for.
 async fn bare_waiters(count: usize) -> Each {
     let (engine, client) = engine().await;
     let ids: Vec<_> = start(&client, count).await.iter().map(RunHandle::id).collect();
     let before = Memory::now();
-    let questions =
+    let requests =
         ids.iter().map(|id| SubscribeToWorkflowRunsRequest { workflow_run_id: id.to_string() }).collect::<Vec<_>>();
-    let questions = stream::iter(questions).chain(stream::pending());
+    let requests = stream::iter(requests).chain(stream::pending());
     let mut dispatcher = DispatcherClient::new(client.raw_channel());
     let listening = tokio::spawn(async move {
-        // Its headers come with the first result, which never does.
-        let _ = dispatcher.subscribe_to_workflow_runs(questions).await;
+        // The headers are sent with the first result, which never arrives.
+        let _ = dispatcher.subscribe_to_workflow_runs(requests).await;
     });
-    sleep(SETTLED).await;
+    sleep(STABLE_AFTER).await;
     let each = Memory::now().each(before, count);
     listening.abort();
     engine.shutdown().await;
     each
 }
 
-/// What is there for each outcome that is waited for, beside its handle.
+/// The memory for each outcome that is waited for, without its handle.
 async fn waiters(count: usize, start_waits: impl FnOnce(Vec<RunHandle<Output>>) -> JoinSet<()>) -> (Each, usize) {
     let (engine, client) = engine().await;
     let handles = start(&client, count).await;
     let before = Memory::now();
     ALLOCATOR.reset_peak_usage();
     let waits = start_waits(handles);
-    sleep(SETTLED).await;
+    sleep(STABLE_AFTER).await;
     let each = Memory::now().each(before, count);
     let peak = ALLOCATOR.peak_usage().saturating_sub(before.heap) / count;
     drop(waits);
@@ -203,12 +203,12 @@ async fn waiters(count: usize, start_waits: impl FnOnce(Vec<RunHandle<Output>>) 
     (each, peak)
 }
 
-/// The waits as one task of the runtime each.
+/// One Tokio task for each wait.
 fn spawned(handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
-    handles.into_iter().map(|handle| async move { drop(handle.outcome().await.expect("it never ends")) }).collect()
+    handles.into_iter().map(|handle| async move { drop(handle.outcome().await.expect("the run never ends")) }).collect()
 }
 
-/// The waits as parts of one task.
+/// One Tokio task for all waits.
 fn joined(handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
     let mut one = JoinSet::new();
     one.spawn(async move {
@@ -262,43 +262,37 @@ async fn queued_runs(count: usize) -> Each {
 async fn waits(count: usize) {
     let queued = queued_runs(count).await;
     let bare = bare_waiters(count).await;
-    bare.print("a wait, on the engine's side", None);
+    bare.print("a wait, in the engine", None);
     let (joined, joined_peak) = waiters(count, joined).await;
-    joined.less(bare).print("an outcome() waiting, all in one task, SDK's side", Some(1024));
+    joined.less(bare).print("a pending outcome(), all in one task, in the SDK", Some(1024));
     let (spawned, spawned_peak) = waiters(count, spawned).await;
-    spawned.less(bare).print("an outcome() waiting, a task for each, SDK's side", Some(1024));
+    spawned.less(bare).print("a pending outcome(), a task for each, in the SDK", Some(1024));
     let started = own_starts(count, start_and_wait).await.less(queued).less(bare);
-    started.print("start() and outcome() in a task for each, SDK's side", Some(1024));
+    started.print("start() and outcome(), a task for each, in the SDK", Some(1024));
     let outcome = own_starts(count, outcome_of_one).await.less(queued).less(bare);
-    outcome.print("run().outcome() in a task for each, SDK's side", Some(1024));
-    println!(
-        "at the most, before the waits had settled, both sides: {joined_peak} in one task, {spawned_peak} in a task each"
-    );
+    outcome.print("run().outcome(), a task for each, in the SDK", Some(1024));
+    println!("peak of both sides: {joined_peak} in one task, {spawned_peak} in a task for each");
     let (engine, client) = engine().await;
     let handle = client.run_handle("00000000-0000-4000-8000-000000000000".parse().unwrap()).typed::<Output>();
-    println!(
-        "of these, the future itself: {}; beside them, the RunHandle: {}",
-        size_of_val(&handle.outcome()),
-        size_of_val(&handle)
-    );
+    println!("size of the future: {}; size of the RunHandle: {}", size_of_val(&handle.outcome()), size_of_val(&handle));
     engine.shutdown().await;
 }
 
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
-    // Without `--bench` it is only tried out, as tests do with benchmarks.
-    let in_earnest = arguments.iter().any(|argument| argument == "--bench");
-    let (runs, waiters) = if in_earnest { (RUNS, WAITERS) } else { (PART, PART) };
+    // Without `--bench`, a small run checks that the benchmark works.
+    let is_bench = arguments.iter().any(|argument| argument == "--bench");
+    let (runs, waiters) = if is_bench { (RUNS, WAITERS) } else { (BATCH, BATCH) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match arguments.last().map(String::as_str) {
         Some("part=queued") => runtime.block_on(queued(runs)),
-        Some("part=finished") => runtime.block_on(finished_soon(runs)),
+        Some("part=finished") => runtime.block_on(finished_immediately(runs)),
         Some("part=waits") => runtime.block_on(waits(waiters)),
         _ => {
             println!("{:<58} {:>8} {:>8} {:>8}", "bytes for each", "heap", "RSS", "goal");
             for part in ["part=queued", "part=finished", "part=waits"] {
                 let mut program = Command::new(std::env::current_exe().unwrap());
-                program.args(in_earnest.then_some("--bench")).arg(part);
+                program.args(is_bench.then_some("--bench")).arg(part);
                 assert!(program.status().unwrap().success(), "{part}");
             }
         }

@@ -1,30 +1,30 @@
-//! What does the SDK cost on top of the generated stubs? The same work through both, in one process and on one thread,
-//! against the embedded engine.
+//! Compares the SDK with the generated gRPC stubs: the same work through both, in one process and on one thread, with the embedded
+//! engine.
 //!
 //! ```text
 //! cargo bench --bench overhead             # criterion's groups, and then a table of ratios
 //! cargo bench --bench overhead -- table    # only the table
 //! ```
 //!
-//! Wall time on a single thread is the processor's time of all that takes part: SDK, stubs and engine. So a ratio
-//! flatters the SDK as far as the engine is in it, and the column `SDK's own` has what is left without: the difference.
-//! The table measures both sides in turn and takes the median of the pairs, since a machine's speed drifts.
+//! Wall time on a single thread is the CPU time of SDK, stubs and engine together. So the ratio includes the engine, and the column
+//! `difference` shows the cost of the SDK alone. The table measures both sides in turn and takes the median of the pairs, because the
+//! speed of a machine drifts.
 //!
-//! The floors, each a caller of the stubs who does nothing that is not needed:
+//! The baselines call the stubs and do only what is necessary:
 //!
-//! - *trigger*, *bulk of 1000*: the input as JSON, one call. The SDK also tags runs, so that one stream can tell of all
-//!   of them, and checks the answer's ids; *tagged* is the floor with the same tag, where only the SDK's code is left.
-//! - *no-op task*: one loop over `ListenV2`, a heartbeat beside it, and for each START a task that reports STARTED and
-//!   COMPLETED. It reads no input, keeps no account, hears no cancel and retries nothing. Measured from a bulk trigger of
-//!   2000 runs to the end of the last; both, and looking for it, are raw on either side.
-//! - *page of 50*: there are no generated stubs for REST, so the floor is a plain HTTP client on the loopback address that
-//!   sends the SDK's two requests (the rows and the total) at the same time, and reads the bytes without decoding them.
+//! - *trigger*, *bulk of 1000*: one call with the input as JSON. The SDK also tags runs, so that one stream reports on all of them, and
+//!   parses the returned ids. The baseline *tagged* has the same tag, so that only the SDK's code differs.
+//! - *no-op task*: one loop over `ListenV2`, heartbeats, and for each START a Tokio task that reports STARTED and COMPLETED. It neither
+//!   parses inputs nor handles cancels and retries. The time is from a bulk trigger of 2000 runs to the end of the last one. Both sides
+//!   trigger the runs and poll for the end by raw calls.
+//! - *page of 50*: there are no generated stubs for REST. The baseline is an HTTP client on the loopback address that sends the two
+//!   requests of the SDK (rows and total) concurrently, and reads the bytes without decoding them.
 
 #![expect(
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a program for the terminal, which can do nothing better with a failure than to end"
+    reason = "a command-line program, which exits on a failure"
 )]
 
 mod interleaved;
@@ -63,11 +63,11 @@ use self::interleaved::{interleaved, median};
 
 const WORKFLOW: &str = "noop";
 const BULK: usize = 1000;
-/// So many that the millisecond by which their end is looked for does not count.
+/// Large enough that the poll interval of one millisecond is negligible.
 const TASKS: usize = 2000;
-/// Runs after which a fresh engine is taken: with more, memory that is met for the first time would be in the figures.
+/// The number of runs after which a new engine is started, so that first accesses to memory are not measured.
 const RUNS_PER_ENGINE: u64 = 20_000;
-/// Runs that the list has.
+/// The number of listed runs.
 const LISTED: usize = 1000;
 const PAGE: usize = 50;
 
@@ -86,15 +86,15 @@ fn input() -> Input {
     Input { customer: "acme".into(), number: 42 }
 }
 
-/// An engine that knows the workflow, and what both sides call it through.
-struct Bed {
+/// An engine with a workflow, and the clients of both sides.
+struct Setup {
     engine: Engine,
     client: Client,
     workflows: WorkflowServiceClient<RawChannel>,
     noop: WorkflowRef<Input, Output>,
 }
 
-impl Bed {
+impl Setup {
     async fn new() -> Self {
         let engine = Engine::start().await.unwrap();
         let client = engine.client();
@@ -110,19 +110,19 @@ impl Bed {
         };
         AdminServiceClient::new(client.raw_channel()).put_workflow(definition).await.unwrap();
         let workflows = WorkflowServiceClient::new(client.raw_channel());
-        let bed = Self { engine, client, workflows, noop: WorkflowRef::new(WORKFLOW) };
-        // Once each, so that nothing is done for the first time: the SDK looks the workflow up before its first run.
-        bed.trigger(Side::Raw).await;
-        bed.trigger(Side::Sdk).await;
-        bed
+        let setup = Self { engine, client, workflows, noop: WorkflowRef::new(WORKFLOW) };
+        // A warm-up: the SDK fetches the workflow before its first run.
+        setup.trigger(Side::Raw).await;
+        setup.trigger(Side::Sdk).await;
+        setup
     }
 
     async fn trigger(&self, side: Side) {
         match side {
             Side::Sdk => drop(black_box(self.client.run(&self.noop, &input()).start().await.unwrap())),
             raw => {
-                let answer = self.workflows.clone().trigger_workflow(raw.request(&input())).await.unwrap();
-                black_box(answer.into_inner().workflow_run_id);
+                let response = self.workflows.clone().trigger_workflow(raw.request(&input())).await.unwrap();
+                black_box(response.into_inner().workflow_run_id);
             }
         }
     }
@@ -140,16 +140,16 @@ impl Bed {
 
     async fn raw_bulk(&self, side: Side, runs: usize) -> Vec<String> {
         let workflows = std::iter::repeat_with(|| side.request(&input())).take(runs).collect();
-        let answer =
+        let response =
             self.workflows.clone().bulk_trigger_workflow(BulkTriggerWorkflowRequest { workflows }).await.unwrap();
-        answer.into_inner().workflow_run_ids
+        response.into_inner().workflow_run_ids
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Raw,
-    /// Raw, with the tag that the SDK gives its runs.
+    /// The stubs, with the tag that the SDK adds.
     Tagged,
     Sdk,
 }
@@ -173,63 +173,63 @@ impl Side {
     }
 }
 
-/// The time of so many triggers, one after the other.
+/// The time of `count` sequential triggers.
 async fn triggers(side: Side, mut count: u64) -> Duration {
     let mut spent = Duration::ZERO;
     while count > 0 {
         let now = count.min(RUNS_PER_ENGINE);
-        let bed = Bed::new().await;
+        let setup = Setup::new().await;
         let start = Instant::now();
         for _ in 0..now {
-            bed.trigger(side).await;
+            setup.trigger(side).await;
         }
         spent += start.elapsed();
-        bed.engine.shutdown().await;
+        setup.engine.shutdown().await;
         count -= now;
     }
     spent
 }
 
-/// The time of so many bulks.
+/// The time of `count` sequential bulk triggers.
 async fn bulks(side: Side, mut count: u64) -> Duration {
     let mut spent = Duration::ZERO;
     while count > 0 {
         let now = count.min(RUNS_PER_ENGINE / BULK as u64);
-        let bed = Bed::new().await;
+        let setup = Setup::new().await;
         let start = Instant::now();
         for _ in 0..now {
-            bed.bulk(side, BULK).await;
+            setup.bulk(side, BULK).await;
         }
         spent += start.elapsed();
-        bed.engine.shutdown().await;
+        setup.engine.shutdown().await;
         count -= now;
     }
     spent
 }
 
-/// The time in which a worker gets so many tasks done, from their trigger to the last one's result.
+/// The time of `count` tasks, from their trigger to the end of the last one.
 async fn tasks(side: Side, mut count: u64) -> Duration {
     let mut spent = Duration::ZERO;
     while count > 0 {
         let now = count.min(TASKS as u64);
-        let bed = Bed::new().await;
+        let setup = Setup::new().await;
         let worker = match side {
             Side::Sdk => {
                 let noop = Task::new(WORKFLOW, async |_: Input, _: Context| Ok(Output { ok: true }));
-                let starting = bed.client.worker("bench").register(&noop).build().unwrap().start();
+                let starting = setup.client.worker("bench").register(&noop).build().unwrap().start();
                 let running = Box::pin(starting).await.unwrap();
                 Working::Sdk { _running: running }
             }
-            _ => Working::Raw(tokio::spawn(raw_worker(bed.client.clone()))),
+            _ => Working::Raw(tokio::spawn(raw_worker(setup.client.clone()))),
         };
-        // Also done before it begins: whatever the worker does for the first time.
-        round(&bed, 20).await;
-        spent += round(&bed, usize::try_from(now).unwrap()).await;
+        // A warm-up of the worker.
+        round(&setup, 20).await;
+        spent += round(&setup, usize::try_from(now).unwrap()).await;
         if let Working::Raw(task) = &worker {
             task.abort();
         }
         drop(worker);
-        bed.engine.shutdown().await;
+        setup.engine.shutdown().await;
         count -= now;
     }
     spent
@@ -240,18 +240,18 @@ enum Working {
     Sdk { _running: hatchet::worker::RunningWorker },
 }
 
-/// Triggers runs and waits for the last one. Not by a stream of results: it is slow to tell of what had ended before it
-/// was asked, and with a stream of events the engine would have more to do for each task.
-async fn round(bed: &Bed, runs: usize) -> Duration {
-    let mut admin = AdminServiceClient::new(bed.client.raw_channel());
+/// Triggers runs and polls for the end of the last one. A stream of results is slow for runs that have ended before the request, and a
+/// stream of events would add work to the engine for each task.
+async fn round(setup: &Setup, runs: usize) -> Duration {
+    let mut admin = AdminServiceClient::new(setup.client.raw_channel());
     let start = Instant::now();
-    let mut ids = bed.raw_bulk(Side::Raw, runs).await;
+    let mut ids = setup.raw_bulk(Side::Raw, runs).await;
     let last = GetRunDetailsRequest { external_id: ids.pop().unwrap() };
     while !admin.get_run_details(last.clone()).await.unwrap().into_inner().done {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let spent = start.elapsed();
-    // The queue is first in, first out, so little can be left of the others. None may be lost.
+    // The queue is first in, first out, so the other runs have almost ended. None may be lost.
     for external_id in ids {
         let run = GetRunDetailsRequest { external_id };
         while !admin.get_run_details(run.clone()).await.unwrap().into_inner().done {
@@ -271,12 +271,12 @@ async fn raw_worker(client: Client) {
         ..Default::default()
     };
     let worker_id = dispatcher.register(registration).await.unwrap().into_inner().worker_id;
-    let beats = async {
+    let heartbeats = async {
         let (mut dispatcher, worker_id) = (dispatcher.clone(), worker_id.clone());
         loop {
-            let beat = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: None };
-            // The first beats may come before the stream is there.
-            let pause = if dispatcher.heartbeat(beat).await.is_ok() { 2000 } else { 1 };
+            let request = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: None };
+            // The first heartbeats may be sent before the stream is open.
+            let pause = if dispatcher.heartbeat(request).await.is_ok() { 2000 } else { 1 };
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     };
@@ -290,8 +290,8 @@ async fn raw_worker(client: Client) {
     };
     tokio::select! {
         biased;
-        () = work => panic!("the stream has ended"),
-        () = beats => {}
+        () = work => panic!("the stream ended"),
+        () = heartbeats => {}
     }
 }
 
@@ -317,8 +317,8 @@ async fn raw_task(mut dispatcher: DispatcherClient<RawChannel>, worker_id: Strin
     dispatcher.send_step_action_event(completed).await.unwrap();
 }
 
-/// An engine on the loopback address with some runs, and both ways to list them.
-struct Shelf {
+/// An engine on the loopback address with some runs, and the clients of both sides.
+struct ListSetup {
     engine: Engine,
     client: Client,
     http: HttpClient<HttpConnector, Empty<&'static [u8]>>,
@@ -327,7 +327,7 @@ struct Shelf {
     total: String,
 }
 
-impl Shelf {
+impl ListSetup {
     async fn new() -> Self {
         let engine = Engine::builder().listen(0, 0).start().await.unwrap();
         let environment = engine.environment();
@@ -344,7 +344,7 @@ impl Shelf {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         drop(worker);
-        let asked = format!(
+        let list = format!(
             "{server}/api/v1/stable/tenants/{}/workflow-runs?since=1970-01-01T00%3A00%3A00.000000Z&only_tasks=false&additional_metadata_operator=AND",
             engine.tenant()
         );
@@ -353,16 +353,16 @@ impl Shelf {
             client,
             http: HttpClient::builder(TokioExecutor::new()).build(HttpConnector::new()),
             authorization: format!("Bearer {token}"),
-            rows: format!("{asked}&limit={PAGE}&offset=0"),
-            total: format!("{asked}&limit=1&offset=0"),
+            rows: format!("{list}&limit={PAGE}&offset=0"),
+            total: format!("{list}&limit=1&offset=0"),
         }
     }
 
     async fn get(&self, uri: &str) -> Result<usize, Box<dyn std::error::Error>> {
         let request = http::Request::get(uri).header("authorization", &self.authorization).body(Empty::new())?;
-        let answer = self.http.request(request).await?;
-        assert!(answer.status().is_success(), "{}", answer.status());
-        Ok(answer.into_body().collect().await?.to_bytes().len())
+        let response = self.http.request(request).await?;
+        assert!(response.status().is_success(), "{}", response.status());
+        Ok(response.into_body().collect().await?.to_bytes().len())
     }
 
     async fn page(&self, side: Side) {
@@ -405,9 +405,9 @@ fn groups(criterion: &mut Criterion, runtime: &Runtime) {
     bench(each("trigger", 1), &|side, count| runtime.block_on(triggers(side, count)), &all);
     bench(each("bulk of 1000", BULK), &|side, count| runtime.block_on(bulks(side, count)), &all);
     bench(each("no-op task", 1), &|side, count| runtime.block_on(tasks(side, count)), &two);
-    let shelf = runtime.block_on(Shelf::new());
-    bench(each("page of 50", PAGE), &|side, count| runtime.block_on(shelf.pages(side, count)), &two);
-    runtime.block_on(shelf.engine.shutdown());
+    let lists = runtime.block_on(ListSetup::new());
+    bench(each("page of 50", PAGE), &|side, count| runtime.block_on(lists.pages(side, count)), &two);
+    runtime.block_on(lists.engine.shutdown());
 }
 
 /// Measures two sides in turn, and prints a row: the medians, and the median of the ratios and differences of the pairs.
@@ -428,9 +428,9 @@ async fn row(
 }
 
 async fn table() {
-    println!("\n{:<28} {:>10} {:>10} {:>7} {:>10}", "µs for each", "raw", "SDK", "ratio", "SDK's own");
+    println!("\n{:<28} {:>10} {:>10} {:>7} {:>10}", "µs for each", "raw", "SDK", "ratio", "difference");
     let sdk = Side::Sdk;
-    for (floor, name) in [(Side::Raw, ""), (Side::Tagged, ", floor tagged")] {
+    for (floor, name) in [(Side::Raw, ""), (Side::Tagged, ", tagged")] {
         let count = 2000;
         row(
             &format!("trigger{name}"),
@@ -441,7 +441,7 @@ async fn table() {
         )
         .await;
     }
-    for (floor, name) in [(Side::Raw, ""), (Side::Tagged, ", floor tagged")] {
+    for (floor, name) in [(Side::Raw, ""), (Side::Tagged, ", tagged")] {
         let name = format!("run of a bulk of 1000{name}");
         row(&name, 21, 5 * BULK, async || bulks(floor, 5).await, async || bulks(sdk, 5).await).await;
     }
@@ -453,9 +453,9 @@ async fn table() {
         async || tasks(sdk, TASKS as u64).await,
     )
     .await;
-    let shelf = Shelf::new().await;
-    row("page of 50", 21, 100, async || shelf.pages(Side::Raw, 100).await, async || shelf.pages(sdk, 100).await).await;
-    shelf.engine.shutdown().await;
+    let lists = ListSetup::new().await;
+    row("page of 50", 21, 100, async || lists.pages(Side::Raw, 100).await, async || lists.pages(sdk, 100).await).await;
+    lists.engine.shutdown().await;
 }
 
 fn main() {
@@ -463,7 +463,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     groups(&mut criterion, &runtime);
     criterion.final_summary();
-    // Not when the benchmarks are only tried out or listed.
+    // The table is not printed in test mode and for `--list`.
     let arguments: HashSet<_> = std::env::args().collect();
     if arguments.contains("--bench") && !arguments.contains("--test") && !arguments.contains("--list") {
         runtime.block_on(table());

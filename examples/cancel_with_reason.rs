@@ -8,9 +8,12 @@
 //! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
+use std::time::Duration;
+
 use hatchet::embedded::Engine;
 use hatchet::model::Window;
 use hatchet::{Client, Context, ErrorKind, RunFilter, RunStatus, Task};
+use tokio::time::sleep;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,10 +29,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let run = hatchet.run(&import, &()).start().await?;
     let mut watch = run.watch();
     while watch.next().await.transpose()?.is_some_and(|change| *change.status() != RunStatus::Running) {}
-    let seen = run.cancel().reason("the customer asked").by("ada").send().await?;
-    println!("run {}: {seen}", run.id());
+    let report = run.cancel().reason("the customer asked").by("ada").send().await?;
+    println!("run {report}");
     if let Some(request) = run.details().await?.cancellation() {
-        println!("  why: {:?}, who: {:?}, when: {}", request.reason, request.by, request.requested_at);
+        let (reason, by) = (request.reason.as_deref().unwrap_or_default(), request.by.as_deref().unwrap_or_default());
+        println!("  reason {reason:?}, by {by:?}, at {}", request.requested_at);
     }
 
     // A run that has ended is not cancelled.
@@ -39,10 +43,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // All runs that match a filter.
-    let runs = hatchet.run_many(&import, std::iter::repeat_n((), 250)).start().await?;
+    let batch = run.id().to_string();
+    let runs = hatchet.run_many(&import, std::iter::repeat_n((), 250)).metadata("batch", &batch).start().await?;
     println!("{} more were started", runs.iter().filter(|run| run.is_ok()).count());
-    let hour = Window::last(std::time::Duration::from_secs(3600));
-    let all = hatchet.runs(RunFilter::new(hour).workflow("cancel-import"));
+    let hour = Window::last(Duration::from_secs(3600));
+    let all = hatchet.runs(RunFilter::new(hour).workflow("cancel-import").metadata("batch", &batch));
+    // The server's list lags behind the start of the runs.
+    while all.counts_by_status().await?.total() < 250 {
+        sleep(Duration::from_millis(100)).await;
+    }
     let mut reports = all.cancel().reason("bad deploy").by("ada").reports()?;
     let mut done = 0;
     while let Some(report) = reports.next().await {

@@ -40,12 +40,12 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), B
         println!("export {name}={value}");
     }
     // Printed as comments, so that a shell can evaluate the output.
-    println!("# {quirks:?}");
+    println!("# quirks: {quirks:?}");
     println!("# serving until Ctrl-C");
     signals.next().await?;
 
     let end = async {
-        println!("# {} runs, all forgotten now", engine.run_count().await);
+        println!("# discarded {} runs", engine.run_count().await);
         engine.shutdown().await;
     };
     tokio::select! {

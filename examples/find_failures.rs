@@ -25,11 +25,11 @@ struct Order {
 }
 
 /// A worker whose task fails for odd numbers until it is fixed, and some runs of it.
-async fn play(hatchet: &Client, mended: &Arc<AtomicBool>) -> Result<RunningWorker, Box<dyn Error>> {
-    let mended = Arc::clone(mended);
+async fn start_runs(hatchet: &Client, is_fixed: &Arc<AtomicBool>) -> Result<RunningWorker, Box<dyn Error>> {
+    let is_fixed = Arc::clone(is_fixed);
     let ship: Task<Order, u32> = Task::new("ship", move |order: Order, _: Context| {
-        let fine = order.number.is_multiple_of(2) || mended.load(SeqCst);
-        async move { if fine { Ok(order.number) } else { Err(TaskError::new(format!("no stock for {}", order.number))) } }
+        let works = order.number.is_multiple_of(2) || is_fixed.load(SeqCst);
+        async move { if works { Ok(order.number) } else { Err(TaskError::new(format!("no stock for {}", order.number))) } }
     });
     let worker = hatchet.worker("shipping").register(&ship).build()?.start().await?;
     for run in hatchet.run_many(&ship, (1..=10).map(|number| Order { number })).start().await? {
@@ -40,10 +40,10 @@ async fn play(hatchet: &Client, mended: &Arc<AtomicBool>) -> Result<RunningWorke
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mended = Arc::new(AtomicBool::new(false));
+    let is_fixed = Arc::new(AtomicBool::new(false));
     let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
     let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
-    let worker = if engine.is_some() { Some(play(&hatchet, &mended).await?) } else { None };
+    let worker = if engine.is_some() { Some(start_runs(&hatchet, &is_fixed).await?) } else { None };
 
     let week = Window::last(Duration::from_secs(7 * 24 * 3600));
     let failed = hatchet.runs(RunFilter::new(week).status(RunStatus::Failed).status(RunStatus::TimedOut));
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("the newest {} of {}", page.items.len(), page.total);
 
     if std::env::args().nth(1).as_deref() == Some("replay") {
-        mended.store(true, SeqCst);
+        is_fixed.store(true, SeqCst);
         let report = failed.replay().send().await?;
         println!("{report}");
     }

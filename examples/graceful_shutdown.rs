@@ -34,18 +34,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         hatchet.worker("napper").register(&nap).shutdown_grace_period(Duration::from_secs(10)).build()?.start().await?;
     hatchet.run_many(&nap, (1..=20).map(|seconds| Nap { seconds })).start().await?;
 
-    println!("20 naps of 1 to 20 seconds have been started; Ctrl-C or SIGTERM drains the worker, a second one ends it");
+    println!("started 20 naps of 1 to 20 seconds; Ctrl-C or SIGTERM shuts the worker down, a second signal ends it");
     stopped().await;
-    println!("draining for up to 10 seconds");
-    let draining = worker.shutdown();
+    println!("waiting up to 10 seconds for running attempts");
     tokio::select! {
-        report = draining => {
+        report = worker.shutdown() => {
             println!("{report}");
             for task in &report.unfinished_tasks {
-                println!("  run {} goes on elsewhere", task.run_id);
+                println!("  run {} will be assigned to another worker", task.run_id);
             }
         }
-        () = stopped() => println!("ended at once: what ran is started again elsewhere"),
+        () = stopped() => println!("ended immediately: the engine assigns the attempts to another worker"),
     }
     if let Some(engine) = engine {
         engine.shutdown().await;

@@ -44,13 +44,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let event = hatchet.push("lineage:uploaded", &Album { photos: 3 }).send().await?;
     println!("event {}", event.id());
-    let started = event.runs().await?.into_iter().next().ok_or("nobody listens to it")?;
+    let started = event.runs().await?.into_iter().next().ok_or("no workflow listens to the event")?;
     let run: RunHandle<u32> = started.typed();
     run.result().await?;
-    tell(&run, "run").await?;
+    print(&run, "run").await?;
     let again = run.rerun().start().await?;
     again.result().await?;
-    tell(&again, "rerun").await?;
+    print(&again, "rerun").await?;
 
     println!("{}", worker.shutdown().await);
     if let Some(engine) = engine {
@@ -59,9 +59,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn tell(run: &RunHandle<u32>, what: &str) -> Result<(), Box<dyn Error>> {
+async fn print(run: &RunHandle<u32>, what: &str) -> Result<(), Box<dyn Error>> {
     let details = run.details().await?;
-    println!("{what} {}: {}, rerun of {:?}", run.id(), details.trigger, details.rerun_of());
+    println!("{what} {}: started by {}", run.id(), details.trigger);
+    if let Some(original) = details.rerun_of() {
+        println!("  rerun of {original}");
+    }
     for child in run.children().await? {
         println!("  child {} ({}), {}", child.id, child.workflow_name, child.trigger());
     }

@@ -1,10 +1,12 @@
 //! Starts an in-process engine and a worker, and runs a task for each file.
 //!
-//! `cargo run --example quickstart [FILE…]`. If `HATCHET_CLIENT_TOKEN` is set, it runs against a real Hatchet.
+//! `cargo run --example quickstart [FILE…]`. Without arguments, the files are the Markdown files of this project. If
+//! `HATCHET_CLIENT_TOKEN` is set, it runs against a real Hatchet.
 
 #![allow(clippy::print_stdout, clippy::allow_attributes, reason = "a program for the terminal")]
 
-use std::{collections::HashMap, env, error::Error, fs, path::PathBuf, pin::pin, time::Duration};
+use std::path::{Path, PathBuf};
+use std::{collections::HashMap, env, error::Error, fs, pin::pin, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _, select_all};
 use hatchet::embedded::Engine;
@@ -28,7 +30,7 @@ struct Counts {
 async fn count_words(file: File, _: Context) -> TaskResult<Counts> {
     let text = tokio::fs::read_to_string(&file.path).await?;
     let mut counts = HashMap::new();
-    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 3) {
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 5) {
         *counts.entry(word.to_lowercase()).or_insert(0) += 1;
     }
     let mut frequent: Vec<_> = counts.into_iter().collect();
@@ -61,52 +63,59 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints a table of the runs by file, and their sum.
+/// Prints a table of the runs, sorted by file, with the sums in the last row; and the details of the run that took longest.
 async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
-    let millis = |length: Option<Duration>| length.unwrap_or_default().as_millis();
     let all = stream::iter(runs).map(|run| run.details().into_future()).buffered(16).try_collect::<Vec<_>>().await?;
     let mut rows = Vec::with_capacity(all.len());
     for details in &all {
-        rows.push((details.input.parse::<File>()?.path, details));
+        rows.push((name(&details.input.parse::<File>()?.path), details));
     }
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let width = rows.iter().map(|(file, _)| file.len()).max().unwrap_or_default().max("file".len());
     println!(
-        "{:>6}  {:>7}  {:>8}  {:>8}  {:9}  {:40}  most frequent words",
-        "lines", "words", "waited", "worked", "status", "file"
+        "{:width$}  {:9}  {:>6}  {:>7}  {:>8}  {:>8}  most frequent words",
+        "file", "status", "lines", "words", "queued", "ran"
     );
-    let (mut lines, mut words, mut worked) = (0, 0, 0);
-    for (path, details) in rows {
-        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&path).display().to_string();
-        let (wait, work) = (millis(details.queued_for()), millis(details.ran_for()));
+    let (mut lines, mut words, mut queued, mut ran) = (0, 0, 0, 0);
+    for (file, details) in &rows {
         let counts = details.output().and_then(|output| output.parse::<Counts>().ok());
         let text = match (&counts, &details.outcome) {
             (Some(counts), _) => counts.frequent.join(", "),
             (None, outcome) => outcome.as_ref().map(ToString::to_string).unwrap_or_default(),
         };
         let counts = counts.unwrap_or_default();
-        println!(
-            "{:>6}  {:>7}  {wait:>5} ms  {work:>5} ms  {:9}  {path:40}  {text}",
-            counts.lines, counts.words, details.status
-        );
-        (lines, words, worked) = (lines + counts.lines, words + counts.words, worked + work);
+        let (wait, work) = (millis(details.queued_for()), millis(details.ran_for()));
+        let (l, w) = (counts.lines, counts.words);
+        println!("{file:width$}  {:9}  {l:>6}  {w:>7}  {wait:>5} ms  {work:>5} ms  {text}", details.status);
+        (lines, words, queued, ran) = (lines + l, words + w, queued + wait, ran + work);
     }
-    println!("{lines:>6}  {words:>7}  {:8}  {worked:>5} ms  {:9}  {} files", "", "in all", runs.len());
+    println!(
+        "{:width$}  {:9}  {lines:>6}  {words:>7}  {queued:>5} ms  {ran:>5} ms",
+        "total",
+        format!("{} runs", rows.len())
+    );
+    if let Some((_, longest)) = rows.iter().max_by_key(|(_, details)| details.ran_for()) {
+        println!("\n{longest}\n");
+    }
     Ok(())
 }
 
-/// The files on the command line, or this project's Markdown and source files.
+fn millis(length: Option<Duration>) -> u128 {
+    length.unwrap_or_default().as_millis()
+}
+
+/// The path of a file, relative to this project.
+fn name(path: &Path) -> String {
+    path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(path).display().to_string()
+}
+
+/// The files on the command line, or the Markdown files in the folder of this project.
 fn files() -> std::io::Result<Vec<PathBuf>> {
-    let mut files: Vec<_> = env::args_os().skip(1).map(PathBuf::from).collect();
-    let mut folders = if files.is_empty() { vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))] } else { Vec::new() };
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("md" | "rs") => files.push(path),
-                None if path.is_dir() && !path.ends_with("target") => folders.push(path),
-                _ => {}
-            }
-        }
+    let files: Vec<_> = env::args_os().skip(1).map(PathBuf::from).collect();
+    if !files.is_empty() {
+        return Ok(files);
     }
-    Ok(files)
+    let paths = fs::read_dir(env!("CARGO_MANIFEST_DIR"))?.map(|entry| Ok(entry?.path()));
+    let is_markdown = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    Ok(paths.collect::<std::io::Result<Vec<_>>>()?.into_iter().filter(is_markdown).collect())
 }

@@ -88,6 +88,9 @@ pub mod config;
 pub mod embedded;
 pub mod error;
 mod feed;
+#[cfg(feature = "__fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod list;
 pub mod model;
 mod observe;
@@ -96,6 +99,8 @@ pub mod raw;
 mod rpc;
 mod run;
 mod runtime;
+#[cfg(test)]
+mod scripted;
 mod time;
 mod transport;
 mod trigger;
@@ -135,7 +140,29 @@ pub use run::RunHandle;
 pub use worker::Worker;
 pub use workflow::{Context, Task, TaskError, Workflow};
 
-/// The README's code compiles.
+/// The code in the README and in the guide is compiled with the tests of the documentation.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod guide {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/start.md")]
+    struct Start;
+    #[doc = include_str!("../docs/tasks-and-workflows.md")]
+    struct TasksWorkflows;
+    #[doc = include_str!("../docs/starting-runs.md")]
+    struct StartingRuns;
+    #[doc = include_str!("../docs/following-runs.md")]
+    struct FollowingRuns;
+    #[doc = include_str!("../docs/searching.md")]
+    struct Searching;
+    #[doc = include_str!("../docs/cancelling-and-replaying.md")]
+    struct CancellingReplaying;
+    #[doc = include_str!("../docs/errors-and-retries.md")]
+    struct ErrorsRetries;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../docs/configuration.md")]
+    struct Configuration;
+    #[doc = include_str!("../docs/operations.md")]
+    struct Operations;
+}

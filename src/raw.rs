@@ -1,5 +1,5 @@
-//! The generated code, for calls that this crate does not have. No promise of stability: not of the types, not of tonic's
-//! version.
+//! The generated gRPC clients and messages, for calls that this crate does not support yet. Neither the types nor the version of tonic
+//! are covered by semantic versioning.
 //!
 //! ```no_run
 //! # async fn example(hatchet: hatchet::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -20,14 +20,26 @@ use http::{Method, Request, Response, StatusCode};
 use tonic::body::Body;
 use tower::Service;
 
-/// The messages and clients of the contract.
+/// The generated messages and clients.
 pub use crate::rpc::pb;
 
 use crate::client::Client;
 use crate::error::Result;
 use crate::transport::GrpcWire;
 
-/// The client's own connection, with its token on each request. Neither deadlines nor retries.
+/// The gRPC connection of a client. It adds the token to each request, and has neither deadlines nor retries.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use hatchet::raw::pb::ReplayEventRequest;
+/// use hatchet::raw::pb::events_service_client::EventsServiceClient;
+///
+/// let mut events = EventsServiceClient::new(hatchet.raw_channel());
+/// let event = events.replay_single_event(ReplayEventRequest { event_id: "…".into() }).await?;
+/// # let _ = event;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RawChannel(GrpcWire);
 
@@ -47,22 +59,25 @@ impl Service<Request<Body>> for RawChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let answer = self.0.call(request);
-        Box::pin(async move { Ok(answer.await?.map(Body::new)) })
+        let response = self.0.call(request);
+        Box::pin(async move { Ok(response.await?.map(Body::new)) })
     }
 }
 
 impl Client {
-    /// The connection under this client, to call the generated stubs with.
+    /// The gRPC connection of this client, for the generated clients.
     pub fn raw_channel(&self) -> RawChannel {
         RawChannel(self.rpc().wire.clone())
     }
 
-    /// Makes one REST call, with the token on it: the path from `/api` on, with its query, both as they are to be sent.
-    /// The answer comes as it is, whatever its status. Neither deadlines nor retries.
+    /// Sends a REST request with the token of this client, and returns the status and the body of the response. The path starts with
+    /// `/api`. Path and query must be percent-encoded. The call has neither a deadline nor retries.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if no answer came.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no response. An HTTP error status is not an error.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the server may have processed the request.
     pub async fn raw_rest(
         &self,
         method: Method,

@@ -22,7 +22,7 @@ pub(crate) enum Needs {
 pub(crate) fn require(what: &str, needs: Needs) -> Result<()> {
     drop(timer(what, Instant::now())?);
     if needs == Needs::TimersAndSockets && !has_sockets() {
-        return Err(refusal(what, "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
+        return Err(missing(what, "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder"));
     }
     Ok(())
 }
@@ -37,14 +37,14 @@ pub(crate) fn current(what: &str, needs: Needs) -> Result<Handle> {
 pub(crate) fn timer(what: &str, at: Instant) -> Result<Sleep> {
     handle(what)?;
     catch_unwind(|| sleep_until(at))
-        .map_err(|_| refusal(what, "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
+        .map_err(|_| missing(what, "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
 }
 
 fn handle(what: &str) -> Result<Handle> {
-    Handle::try_current().map_err(|error| refusal(what, "a Tokio runtime: call it from within one").with_source(error))
+    Handle::try_current().map_err(|error| missing(what, "a Tokio runtime: call it from within one").with_source(error))
 }
 
-fn refusal(what: &str, needed: &str) -> Error {
+fn missing(what: &str, needed: &str) -> Error {
     Error::new(ErrorKind::Config, format!("{what} needs {needed}")).without_side_effects()
 }
 

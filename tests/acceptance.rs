@@ -1,4 +1,4 @@
-//! Compares `docs/acceptance.md` with the names of the tests: the name of a row's test begins with the id of the row.
+//! Compares `docs/acceptance.md` with the names of the tests. The name of a test begins with the id of its row.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,20 +14,20 @@ use std::path::Path;
 const TABLE: &str = include_str!("../docs/acceptance.md");
 
 #[test]
-fn the_table_agrees_with_the_tests() {
+fn each_row_has_a_test() {
     let mut names = BTreeSet::new();
     collect_tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut names);
 
     let problems = problems(TABLE, &names);
 
-    assert!(problems.is_empty(), "docs/acceptance.md and the tests disagree:\n{}", problems.join("\n"));
+    assert!(problems.is_empty(), "docs/acceptance.md does not match the tests:\n{}", problems.join("\n"));
 }
 
 #[test]
-fn each_kind_of_disagreement_is_found() {
+fn all_kinds_of_mismatches_are_reported() {
     let table = "| a1 | tested | yes |\n| a2 | untested | yes |\n| a3 | tested | not yet |\n| a4 | untested | not yet |\n\
                  | a1 | again | yes |\n| a6 | unclear | maybe |\n| a7 | a | b | yes |";
-    let names = ["a1_x", "a3_x", "a5_x", "another_test", "h2_is_no_id_of_the_table"].map(str::to_owned);
+    let names = ["a1_x", "a3_x", "a5_x", "another_test", "h2_is_not_an_id_of_the_table"].map(str::to_owned);
 
     assert_eq!(
         problems(table, &names.into()),
@@ -44,7 +44,7 @@ fn each_kind_of_disagreement_is_found() {
 
 #[test]
 fn test_names_are_found_in_both_forms() {
-    let source = "rows! {\n    a1_x,\n    a2_x, a3_x,\n}\nasync fn a1_x(world: World) {}\n#[test]\nfn a4_x() {}\n\
+    let source = "rows! {\n    a1_x,\n    a2_x, a3_x,\n}\nasync fn a1_x(setup: Setup) {}\n#[test]\nfn a4_x() {}\n\
                   #[tokio::test(start_paused = true)]\n#[ignore]\nasync fn a5_x() {}\nfn a6_helper() {}";
 
     assert_eq!(test_names(source), ["a1_x", "a2_x", "a3_x", "a4_x", "a5_x"]);
@@ -80,8 +80,8 @@ fn problems(table: &str, names: &BTreeSet<String>) -> Vec<String> {
         }
     }
     let sections: BTreeSet<_> = states.keys().map(|id| &id[..1]).collect();
-    let stray = tests.iter().filter(|(id, _)| sections.contains(&id[..1]) && !states.contains_key(*id));
-    problems.extend(stray.map(|(_, name)| format!("the test {name} has no row")));
+    let without_row = tests.iter().filter(|(id, _)| sections.contains(&id[..1]) && !states.contains_key(*id));
+    problems.extend(without_row.map(|(_, name)| format!("the test {name} has no row")));
     problems
 }
 

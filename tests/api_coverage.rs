@@ -1,5 +1,5 @@
-//! Calls each REST operation and each rpc of the contracts on the embedded engine. Each must answer as the server does, or
-//! report by its name that it is not implemented. None may look like a missing route or method.
+//! Calls each documented REST operation and each rpc on the embedded engine. Each must respond like the server, or report that it is not
+//! implemented, with its name. None may respond like a missing route or method.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ const DEPRECATED: &[&str] = &[
     "workflow-run:list:step-run-events",
     "workflow-run:update:replay",
 ];
-/// The server answers 500.
+/// Operations to which the server responds with 500.
 const BROKEN: &[&str] = &["workflow:get:metrics", "workflow:get:workers-count"];
 
 #[derive(Debug)]
@@ -88,7 +88,7 @@ fn operations() -> Vec<Operation> {
 }
 
 impl Operation {
-    /// The path's parameters.
+    /// The parameters of the path.
     fn parameters(&self) -> impl Iterator<Item = &'static str> {
         self.path.split('{').skip(1).map(|rest| rest.split_once('}').unwrap().0)
     }
@@ -106,7 +106,7 @@ impl Operation {
         }
     }
 
-    fn body(&self, world: &World) -> Option<Value> {
+    fn body(&self, setup: &Setup) -> Option<Value> {
         let at = "2100-01-01T00:00:00Z";
         Some(match self.id {
             "cron-workflow-trigger:create" => {
@@ -114,7 +114,7 @@ impl Operation {
             }
             "scheduled-workflow-run:create" => json!({"triggerAt": at, "input": {}, "additionalMetadata": {}}),
             "v1-cel:debug" => json!({"expression": "input.n == 1", "input": {"n": 1}}),
-            "v1-filter:create" => json!({"workflowId": world.workflow, "scope": "other", "expression": "true"}),
+            "v1-filter:create" => json!({"workflowId": setup.workflow, "scope": "other", "expression": "true"}),
             "v1-filter:update" => json!({"expression": "false"}),
             "v1-task:cancel" | "v1-task:replay" => json!({"externalIds": []}),
             "v1-workflow-run:create" => json!({"workflowName": "work", "input": {}}),
@@ -129,7 +129,7 @@ impl Operation {
 }
 
 /// An engine with one of each resource.
-struct World {
+struct Setup {
     client: Client,
     workflow: String,
     ids: BTreeMap<&'static str, String>,
@@ -137,7 +137,7 @@ struct World {
     _engine: Engine,
 }
 
-impl World {
+impl Setup {
     async fn new() -> Self {
         let engine = Engine::builder().seed(7).start().await.unwrap();
         let client = engine.client();
@@ -173,11 +173,11 @@ impl World {
     }
 
     /// Creates a resource that an operation may delete, and returns its id.
-    async fn make(&self, what: &str, body: Value) -> String {
+    async fn create(&self, what: &str, body: Value) -> String {
         let path = format!("/api/v1/{}", what.replace("{t}", &self.ids["tenant"]));
         let (status, body) = self.send(&Method::POST, &path, Some(&body)).await;
-        let made: Value = serde_json::from_slice(&body).unwrap();
-        made["metadata"]["id"].as_str().unwrap_or_else(|| panic!("{path}: {status} {made}")).to_owned()
+        let created: Value = serde_json::from_slice(&body).unwrap();
+        created["metadata"]["id"].as_str().unwrap_or_else(|| panic!("{path}: {status} {created}")).to_owned()
     }
 
     /// The path of an operation with ids of existing resources, except for `other`.
@@ -185,20 +185,20 @@ impl World {
         let mut path = operation.path.to_owned();
         for name in operation.parameters() {
             let id = match name {
-                _ if other.is_some_and(|(wanted, _)| wanted == name) => other.unwrap().1.to_owned(),
+                _ if other.is_some_and(|(parameter, _)| parameter == name) => other.unwrap().1.to_owned(),
                 "workflow" if operation.is_by_name() => "work".to_owned(),
                 "cron-workflow" => {
                     let body = json!({"cronName": fastrand::u64(..).to_string(), "cronExpression": "0 2 * * *"});
-                    self.make("tenants/{t}/workflows/work/crons", body).await
+                    self.create("tenants/{t}/workflows/work/crons", body).await
                 }
                 "scheduled-workflow-run" => {
                     let body = json!({"triggerAt": "2100-01-01T00:00:00Z"});
-                    self.make("tenants/{t}/workflows/work/scheduled", body).await
+                    self.create("tenants/{t}/workflows/work/scheduled", body).await
                 }
                 "v1-filter" => {
                     let scope = fastrand::u64(..).to_string();
                     let body = json!({"workflowId": self.workflow, "scope": scope, "expression": "true"});
-                    self.make("stable/tenants/{t}/filters", body).await
+                    self.create("stable/tenants/{t}/filters", body).await
                 }
                 name => self.ids.get(name).cloned().unwrap_or_else(|| "1c2d3e4f-0000-4000-8000-000000000001".into()),
             };
@@ -207,7 +207,7 @@ impl World {
         path + operation.query()
     }
 
-    async fn ask(&self, operation: &Operation, other: Option<(&str, &str)>) -> (u16, Value) {
+    async fn call(&self, operation: &Operation, other: Option<(&str, &str)>) -> (u16, Value) {
         let path = self.path(operation, other).await;
         let (status, body) = self.send(&operation.method, &path, operation.body(self).as_ref()).await;
         let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
@@ -220,15 +220,15 @@ fn is_not_implemented(operation: &Operation, status: u16, body: &Value) -> bool 
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_rest_operation_answers_or_reports_that_it_is_not_implemented() {
-    let world = World::new().await;
+async fn each_rest_operation_responds_or_is_not_implemented() {
+    let setup = Setup::new().await;
     let mut operations = operations();
     assert_eq!(operations.len(), 148);
-    // Deletions come last.
+    // Deletions are last.
     operations.sort_by_key(|operation| operation.method == Method::DELETE);
     let (mut works, mut missing) = (0, 0);
     for operation in &operations {
-        let (status, body) = world.ask(operation, None).await;
+        let (status, body) = setup.call(operation, None).await;
         let context = format!("{}: {status} {body}", operation.id);
         if DEPRECATED.contains(&operation.id) {
             let text = if body.is_object() { body.to_string() } else { String::new() };
@@ -247,10 +247,10 @@ async fn each_rest_operation_answers_or_reports_that_it_is_not_implemented() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_rest_operation_refuses_malformed_and_unknown_ids() {
-    let world = World::new().await;
+async fn rest_operations_refuse_malformed_and_unknown_ids() {
+    let setup = Setup::new().await;
     for operation in operations().iter().filter(|operation| !operation.is_by_name()) {
-        let (status, body) = world.ask(operation, None).await;
+        let (status, body) = setup.call(operation, None).await;
         if is_not_implemented(operation, status, &body) && operation.id != "workflow:update"
             || operation.id == "workflow:delete"
         {
@@ -261,16 +261,16 @@ async fn each_rest_operation_refuses_malformed_and_unknown_ids() {
                 // The server refuses these without a lookup.
                 continue;
             }
-            let (status, body) = world.ask(operation, Some((name, "zz"))).await;
+            let (status, body) = setup.call(operation, Some((name, "zz"))).await;
             let message = body["message"].as_str().unwrap_or_default();
             let context = format!("{} with {name} zz: {status} {body}", operation.id);
             assert!(status == 400 && message.starts_with("invalid ") && message.ends_with(" id"), "{context}");
 
             let unknown = "1c2d3e4f-0000-4000-8000-00000000000f";
-            let (status, body) = world.ask(operation, Some((name, unknown))).await;
+            let (status, body) = setup.call(operation, Some((name, unknown))).await;
             let message = body["message"].as_str().unwrap_or_default();
             let context = format!("{} with an unknown {name}: {status} {body}", operation.id);
-            // For an unknown cron, the server answers 500.
+            // For an unknown cron, the server responds with 500.
             let expected = if name == "cron-workflow" { (500, "Internal Server Error") } else { (404, "not found") };
             assert!(status == expected.0 && message.ends_with(expected.1), "{context}");
         }
@@ -278,9 +278,9 @@ async fn each_rest_operation_refuses_malformed_and_unknown_ids() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn routes_and_methods_outside_the_contract_are_403() {
-    let world = World::new().await;
-    let run = &world.ids["v1-workflow-run"];
+async fn unknown_routes_and_methods_are_403() {
+    let setup = Setup::new().await;
+    let run = &setup.ids["v1-workflow-run"];
     for (method, path) in [
         (Method::GET, "/api/v1/stable/no-such-thing".to_owned()),
         (Method::GET, "/somewhere/else".to_owned()),
@@ -289,7 +289,7 @@ async fn routes_and_methods_outside_the_contract_are_403() {
         // A route whose operation is not implemented.
         (Method::PUT, "/api/v1/users/login".to_owned()),
     ] {
-        let (status, body) = world.send(&method, &path, None).await;
+        let (status, body) = setup.send(&method, &path, None).await;
         assert_eq!((status.as_u16(), &*body), (403, &b"null"[..]), "{method} {path}");
     }
 }
@@ -334,28 +334,28 @@ impl Decoder for Empty {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_rpc_answers_or_reports_that_it_is_not_implemented() {
-    let world = World::new().await;
+async fn each_rpc_responds_or_is_not_implemented() {
+    let setup = Setup::new().await;
     let mut missing = Vec::new();
     let rpcs: Vec<_> = GRPC.lines().filter_map(|line| line.strip_prefix("rpc\t")).collect();
     assert_eq!(rpcs.len(), 36);
     for rpc in rpcs {
         let [service, method, ..] = rpc.split('\t').collect::<Vec<_>>()[..] else { panic!("{rpc}") };
         let path = format!("/{service}/{method}").parse().unwrap();
-        let mut grpc = Grpc::new(world.client.raw_channel());
+        let mut grpc = Grpc::new(setup.client.raw_channel());
         grpc.ready().await.unwrap();
         // On the wire, a unary request is a stream of one message.
-        let asked = Request::new(futures_util::stream::iter([()]));
-        let answer = async {
-            let mut answers = grpc.streaming(asked, path, Empty).await?.into_inner();
-            answers.message().await
+        let request = Request::new(futures_util::stream::iter([()]));
+        let response = async {
+            let mut responses = grpc.streaming(request, path, Empty).await?.into_inner();
+            responses.message().await
         };
-        let refusal = match tokio::time::timeout(Duration::from_secs(60), answer).await {
+        let refusal = match tokio::time::timeout(Duration::from_secs(60), response).await {
             Ok(Err(refusal)) => refusal,
             Ok(Ok(Some(()))) => continue,
             // A stream without messages stays open, or ends.
             Ok(Ok(None)) | Err(_) => {
-                assert!(rpc.contains("stream "), "{service}.{method} does not answer");
+                assert!(rpc.contains("stream "), "{service}.{method} does not respond");
                 continue;
             }
         };

@@ -1,4 +1,4 @@
-//! Clients over their lifetime: other runtimes, deleted workflows, fused streams, refused tokens.
+//! Clients over their lifetime: several runtimes, deleted workflows, fused streams, refused tokens.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, advance, sleep};
 const SECOND: Duration = Duration::from_secs(1);
 const UNAUTHENTICATED: u16 = 16;
 
-async fn stage() -> (Engine, Client, Task<(), u32>, RunningWorker) {
+async fn setup() -> (Engine, Client, Task<(), u32>, RunningWorker) {
     let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
     let hatchet = engine.client();
     let task = Task::new("quick", async |(): (), context: Context| Ok(context.attempt()));
@@ -27,7 +27,7 @@ async fn stage() -> (Engine, Client, Task<(), u32>, RunningWorker) {
 #[test]
 fn waits_survive_the_shutdown_of_another_callers_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (engine, hatchet, task, worker) = runtime.block_on(stage());
+    let (engine, hatchet, task, worker) = runtime.block_on(setup());
     for _ in 0..3 {
         let (hatchet, task) = (hatchet.clone(), task.clone());
         let elsewhere = std::thread::spawn(move || {
@@ -50,7 +50,7 @@ fn waits_survive_the_shutdown_of_another_callers_runtime() {
 
 #[tokio::test(start_paused = true)]
 async fn streams_are_fused() {
-    let (engine, hatchet, task, worker) = stage().await;
+    let (engine, hatchet, task, worker) = setup().await;
     let run = hatchet.run(&task, &()).start().await.unwrap();
     run.result().await.unwrap();
     sleep(5 * SECOND).await;
@@ -89,26 +89,26 @@ async fn streams_are_fused() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_first_triggers_share_one_confirmation() {
-    let (engine, _, task, worker) = stage().await;
-    let fresh = engine.client_with(hatchet::Config::builder()).unwrap();
+    let (engine, _, task, worker) = setup().await;
+    let other_client = engine.client_with(hatchet::Config::builder()).unwrap();
     let faults = engine.faults();
     let count = |planned| 1000 - planned;
     faults.inject("GetRunDetails", Fault::Delay(SECOND), 1000).unwrap();
-    let runs = join_all((0..50).map(|_| fresh.run(&task, &()).start())).await;
+    let runs = join_all((0..50).map(|_| other_client.run(&task, &()).start())).await;
     assert!(runs.iter().all(Result::is_ok));
-    assert_eq!(count(faults.planned()), 1, "one for all of them");
-    fresh.run(&task, &()).start().await.unwrap();
-    assert_eq!(count(faults.planned()), 1, "the name is known");
+    assert_eq!(count(faults.planned()), 1, "one confirmation for all triggers");
+    other_client.run(&task, &()).start().await.unwrap();
+    assert_eq!(count(faults.planned()), 1, "the workflow is known");
     advance(61 * SECOND).await;
-    let begun = Instant::now();
-    fresh.run(&task, &()).start().await.unwrap();
-    assert_eq!((count(faults.planned()), begun.elapsed()), (2, SECOND), "it could have been deleted");
+    let start = Instant::now();
+    other_client.run(&task, &()).start().await.unwrap();
+    assert_eq!((count(faults.planned()), start.elapsed()), (2, SECOND), "the workflow may have been deleted");
     worker.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn deleted_workflows_are_reported() {
-    let (_engine, hatchet, task, worker) = stage().await;
+    let (_engine, hatchet, task, worker) = setup().await;
     hatchet.run(&task, &()).result().await.unwrap();
     worker.shutdown().await;
     let tenant = hatchet.tenant().unwrap();
@@ -129,7 +129,7 @@ async fn deleted_workflows_are_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
-    let (engine, hatchet, _, worker) = stage().await;
+    let (engine, hatchet, _, worker) = setup().await;
     let endless: Task<(), ()> = Task::new("endless", async |(): (), _: Context| std::future::pending().await);
     let other = hatchet
         .worker("other")
@@ -142,12 +142,12 @@ async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
         .unwrap();
     let run = hatchet.run(&endless, &()).start().await.unwrap();
     sleep(SECOND).await;
-    // The first look goes through, the second one does not: a moment has passed, and the run may have ended.
+    // The first fetch succeeds and the second one fails: the run may have ended in between.
     engine.faults().inject("PutLog", Fault::Delay(SECOND), 1).unwrap();
     engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), 1).unwrap();
     engine.faults().inject("GetRunDetails", Fault::Refuse(13), 1).unwrap();
     let error = run.cancel().reason("customer asked").send().await.unwrap_err();
-    // The reason is in the run's log by then.
+    // The reason has been written to the run's log.
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error:?}");
     sleep(30 * SECOND).await;
     assert_eq!(run.details().await.unwrap().status, RunStatus::Running);
@@ -156,17 +156,17 @@ async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_runs_are_cancelled_by_id_in_bounded_time_with_few_calls() {
-    let (engine, hatchet, task, worker) = stage().await;
+async fn cancelling_a_thousand_runs_is_bounded_in_time_and_calls() {
+    let (engine, hatchet, task, worker) = setup().await;
     worker.shutdown().await;
     let runs = hatchet.run_many(&task, (0..1000).map(|_| ())).start().await.unwrap();
     let ids: Vec<_> = runs.iter().map(|run| run.as_ref().unwrap().id()).collect();
     sleep(5 * SECOND).await;
     let planned = 1_000_000;
     engine.faults().inject("GetRunDetails", Fault::Delay(Duration::from_millis(5)), planned).unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     let reports = hatchet.cancel_many(ids.clone()).send().await.unwrap();
-    let (elapsed, calls) = (begun.elapsed(), planned - engine.faults().planned());
+    let (elapsed, calls) = (start.elapsed(), planned - engine.faults().planned());
     engine.faults().clear();
     assert_eq!(reports.iter().map(|report| report.run_id).collect::<Vec<_>>(), ids);
     assert!(
@@ -177,8 +177,8 @@ async fn a_thousand_runs_are_cancelled_by_id_in_bounded_time_with_few_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_and_waits_survive_a_server_that_refuses_tokens_temporarily() {
-    let (engine, hatchet, task, worker) = stage().await;
+async fn temporarily_refused_tokens_lose_no_reports() {
+    let (engine, hatchet, task, worker) = setup().await;
     let slow: Task<(), u32> = Task::new("slow", async |(): (), context: Context| {
         sleep(3 * SECOND).await;
         Ok(context.attempt())
@@ -196,13 +196,13 @@ async fn reports_and_waits_survive_a_server_that_refuses_tokens_temporarily() {
     engine.faults().cut("SubscribeToWorkflowRuns").unwrap();
     let waits = join_all(runs.iter().map(|run| run.as_ref().unwrap().result()));
     let started_meanwhile = hatchet.run(&task, &()).start();
-    let back = async {
+    let recovery = async {
         sleep(12 * SECOND).await;
         engine.faults().clear();
     };
-    let (waits, started_meanwhile, ()) = tokio::join!(waits, started_meanwhile, back);
+    let (waits, started_meanwhile, ()) = tokio::join!(waits, started_meanwhile, recovery);
     for wait in waits {
-        assert_eq!(wait.unwrap(), 1, "the first attempt's work was delivered");
+        assert_eq!(wait.unwrap(), 1, "the result of the first attempt was delivered");
     }
     // A trigger has a deadline, and shares the retry budget with all other calls.
     match started_meanwhile {
@@ -216,18 +216,18 @@ async fn reports_and_waits_survive_a_server_that_refuses_tokens_temporarily() {
 
 #[tokio::test(start_paused = true)]
 async fn never_accepted_tokens_fail_immediately() {
-    let (engine, _, task, worker) = stage().await;
-    let fresh = engine.client_with(hatchet::Config::builder()).unwrap();
+    let (engine, _, task, worker) = setup().await;
+    let other_client = engine.client_with(hatchet::Config::builder()).unwrap();
     engine.faults().inject("TriggerWorkflow", Fault::Refuse(UNAUTHENTICATED), usize::MAX).unwrap();
-    let begun = Instant::now();
-    let error = fresh.run(&task, &()).start().await.unwrap_err();
-    assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Unauthenticated, Duration::ZERO));
+    let start = Instant::now();
+    let error = other_client.run(&task, &()).start().await.unwrap_err();
+    assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Unauthenticated, Duration::ZERO));
     worker.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn bulk_replays_return_handles_to_wait_with() {
-    let (_engine, hatchet, task, worker) = stage().await;
+async fn bulk_replays_return_handles_of_the_new_attempts() {
+    let (_engine, hatchet, task, worker) = setup().await;
     let runs = join_all((0..5).map(|_| hatchet.run(&task, &()).start())).await;
     let ids: Vec<_> = runs.iter().map(|run| run.as_ref().unwrap().id()).collect();
     join_all(runs.iter().map(|run| run.as_ref().unwrap().result())).await;
@@ -235,17 +235,17 @@ async fn bulk_replays_return_handles_to_wait_with() {
     for report in hatchet.replay_many(ids).send().await.unwrap() {
         assert_eq!((report.attempt, report.to_string()), (Some(2), format!("{}: replayed", report.run_id)));
         let Outcome::Completed(done) = report.handle(&hatchet).outcome().await.unwrap() else { panic!() };
-        assert_eq!(done.output.parse::<u32>().unwrap(), 2, "not the old result");
+        assert_eq!(done.output.parse::<u32>().unwrap(), 2, "the result of the new attempt");
     }
     worker.shutdown().await;
 }
 
-/// Futures, handles and streams can be spawned and shared. This compiles or it does not.
+/// Futures, handles and streams can be spawned and shared. This is checked by the compiler.
 #[tokio::test(start_paused = true)]
 async fn futures_and_handles_are_send() {
     fn is_send<T: Send>(_: T) {}
     fn is_shared<T: Send + Sync + 'static>(_: &T) {}
-    let (engine, hatchet, task, worker) = stage().await;
+    let (engine, hatchet, task, worker) = setup().await;
     let run = hatchet.run(&task, &()).start().await.unwrap();
     is_shared(&engine);
     is_shared(&hatchet);
@@ -287,10 +287,10 @@ async fn futures_and_handles_are_send() {
     is_send(engine.shutdown());
 }
 
-/// What was started before its wait failed was started.
+/// A failed wait does not undo the start of a run.
 #[tokio::test(start_paused = true)]
-async fn a_run_whose_wait_fails_may_have_happened() {
-    let (engine, hatchet, task, worker) = stage().await;
+async fn failed_waits_have_possible_side_effects() {
+    let (engine, hatchet, task, worker) = setup().await;
     let slow: Task<(), ()> = Task::new("slow", async |(): (), _: Context| {
         sleep(3600 * SECOND).await;
         Ok(())

@@ -1,8 +1,7 @@
-//! Holds the protobuf contract in `proto/` against a table of facts about Hatchet's own.
+//! Compares the `.proto` files in `proto/` with `tests/data/wire.tsv`, a table of the messages, fields, enums and rpcs of Hatchet.
 //!
-//! The `.proto` files are written by us, so nothing but this test keeps them what the engine
-//! speaks. Both sides are turned into the same kind of lines and compared as sets; drift in either
-//! direction fails: a line that only we have as well as one that only the facts have.
+//! The `.proto` files were written for this crate, so only this test ensures that they match the engine. Both sides are converted to
+//! sets of lines. A line that only one side has is an error.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,37 +21,37 @@ use prost_types::{
     ServiceDescriptorProto,
 };
 
-/// What the build script compiled: our contract, with the well-known types that it imports.
+/// The descriptors that the build script compiled, with the imported well-known types.
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hatchet.fds"));
 
-/// The facts, one a line, tab-separated.
-const FACTS: &str = include_str!("data/wire.tsv");
+/// The table, with one tab-separated row per line.
+const TABLE: &str = include_str!("data/wire.tsv");
 
-/// The versions of Hatchet that the facts come from.
+/// The versions of Hatchet that the table comes from.
 const PIN: &str = include_str!("../proto/PIN");
 
-/// The package of the well-known types, which are not ours to compare.
+/// The package of the well-known types, which are not compared.
 const WELL_KNOWN: &str = "google.protobuf";
 
 #[test]
-fn the_contract_and_the_facts_say_the_same() {
-    let difference = Difference::between(&contract(), &facts(FACTS));
+fn the_proto_files_match_the_table() {
+    let difference = Difference::between(&proto_lines(), &table_lines(TABLE));
 
-    assert!(difference.is_empty(), "the contract has drifted\n{difference}");
+    assert!(difference.is_empty(), "the proto files do not match the table\n{difference}");
 }
 
 #[test]
-fn the_facts_state_nothing_twice() {
-    assert_eq!(facts(FACTS).len(), FACTS.lines().count());
+fn the_table_has_no_duplicates() {
+    assert_eq!(table_lines(TABLE).len(), TABLE.lines().count());
 }
 
-/// Tables that change without their versions would make the versions wrong.
+/// The line counts in `proto/PIN` detect changes of a table without its versions.
 #[test]
-fn the_pin_counts_the_facts() {
+fn the_pin_has_the_line_counts_of_the_tables() {
     let pinned = |key| PIN.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = ")).unwrap().parse();
     let operations = include_str!("data/rest.tsv").lines().filter(|line| line.starts_with("operation\t"));
 
-    assert_eq!(pinned("wire-facts"), Ok(FACTS.lines().count()));
+    assert_eq!(pinned("wire-lines"), Ok(TABLE.lines().count()));
     assert_eq!(pinned("rest-operations"), Ok(operations.count()));
 }
 
@@ -83,17 +82,16 @@ fn no_enum_number_is_used_twice_in_an_enum() {
     }
 }
 
-/// What can be made to go wrong on the embedded engine is all that can be called.
+/// Faults can be injected into each rpc of the embedded engine.
 #[test]
-fn each_call_of_the_contract_has_a_name_among_the_faults() {
-    let contract = contract();
-    let methods: BTreeSet<_> =
-        contract.iter().filter_map(|line| line.strip_prefix("rpc\t")?.split('\t').nth(1)).collect();
+fn each_rpc_is_a_call_of_faults() {
+    let rpcs = proto_lines();
+    let methods: BTreeSet<_> = rpcs.iter().filter_map(|line| line.strip_prefix("rpc\t")?.split('\t').nth(1)).collect();
     let named: BTreeSet<_> = Faults::calls().filter(|call| !call.contains('/')).collect();
     assert_eq!(named, methods);
-    // And what can be cut is all that answers with a stream.
-    let streams = contract.iter().filter(|line| {
-        line.starts_with("rpc\t") && line.split('\t').nth(4).is_some_and(|answer| answer.starts_with("stream "))
+    // All streams can be interrupted.
+    let streams = rpcs.iter().filter(|line| {
+        line.starts_with("rpc\t") && line.split('\t').nth(4).is_some_and(|response| response.starts_with("stream "))
     });
     let streams: BTreeSet<_> = streams.filter_map(|line| line.split('\t').nth(2)).collect();
     assert_eq!(
@@ -102,26 +100,25 @@ fn each_call_of_the_contract_has_a_name_among_the_faults() {
     );
 }
 
-// A comparison that never finds anything would pass as well. These show that it finds each kind of
-// drift, and nothing beside it.
+// The following tests show that the comparison finds each kind of difference, and only that one.
 
 #[test]
-fn the_comparison_notices_an_added_field() {
+fn the_comparison_finds_an_added_field() {
     let added = "field\tHeartbeatRequest\t3\tmood\tstring";
-    let mutated = format!("{FACTS}{added}\n");
+    let mutated = format!("{TABLE}{added}\n");
 
     assert_difference(&mutated, &[], &[added]);
 }
 
 #[test]
-fn the_comparison_notices_a_missing_field() {
+fn the_comparison_finds_a_missing_field() {
     let missing = "field\tHeartbeatRequest\t1\tworker_id\tstring";
 
     assert_difference(&replaced(missing, None), &[missing], &[]);
 }
 
 #[test]
-fn the_comparison_notices_a_changed_number() {
+fn the_comparison_finds_a_changed_number() {
     let before = "field\tHeartbeatRequest\t1\tworker_id\tstring";
     let after = "field\tHeartbeatRequest\t7\tworker_id\tstring";
 
@@ -129,7 +126,7 @@ fn the_comparison_notices_a_changed_number() {
 }
 
 #[test]
-fn the_comparison_notices_a_changed_type() {
+fn the_comparison_finds_a_changed_type() {
     let before = "field\tWorkerRegisterRequest\t9\tslot_config\tmap<string,int32>";
     let after = "field\tWorkerRegisterRequest\t9\tslot_config\tmap<string,int64>";
 
@@ -137,7 +134,7 @@ fn the_comparison_notices_a_changed_type() {
 }
 
 #[test]
-fn the_comparison_notices_a_changed_label() {
+fn the_comparison_finds_a_changed_label() {
     let plain = "field\tHeartbeatRequest\t1\tworker_id\tstring";
     let optional = "field\tStepRunResult\t4\terror\tstring\toptional";
     let repeated = "field\tEvents\t1\tevents\tEvent\trepeated";
@@ -157,7 +154,7 @@ fn the_comparison_notices_a_changed_label() {
 }
 
 #[test]
-fn the_comparison_notices_a_stream_that_became_a_single_answer() {
+fn the_comparison_finds_a_stream_that_became_a_unary_call() {
     let before = "rpc\tDispatcher\tListenV2\tWorkerListenRequest\tstream AssignedAction";
     let after = "rpc\tDispatcher\tListenV2\tWorkerListenRequest\tAssignedAction";
 
@@ -165,7 +162,7 @@ fn the_comparison_notices_a_stream_that_became_a_single_answer() {
 }
 
 #[test]
-fn the_comparison_notices_a_renumbered_enum_value() {
+fn the_comparison_finds_a_renumbered_enum_value() {
     let before = "value\tv1.RunStatus\t5\tEVICTED";
     let after = "value\tv1.RunStatus\t6\tEVICTED";
 
@@ -173,7 +170,7 @@ fn the_comparison_notices_a_renumbered_enum_value() {
 }
 
 #[test]
-fn the_comparison_notices_a_lost_reservation() {
+fn the_comparison_finds_a_missing_reservation() {
     let reserved = "reserved\tCreateWorkflowJobOpts\t3-3";
 
     assert_difference(&replaced(reserved, None), &[reserved], &[]);
@@ -182,26 +179,26 @@ fn the_comparison_notices_a_lost_reservation() {
 /// The lines that only one of two sides has.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Difference {
-    only_in_contract: Vec<String>,
-    only_in_facts: Vec<String>,
+    only_in_proto: Vec<String>,
+    only_in_table: Vec<String>,
 }
 
 impl Difference {
-    fn between(contract: &BTreeSet<String>, facts: &BTreeSet<String>) -> Self {
+    fn between(proto: &BTreeSet<String>, table: &BTreeSet<String>) -> Self {
         Self {
-            only_in_contract: contract.difference(facts).cloned().collect(),
-            only_in_facts: facts.difference(contract).cloned().collect(),
+            only_in_proto: proto.difference(table).cloned().collect(),
+            only_in_table: table.difference(proto).cloned().collect(),
         }
     }
 
     const fn is_empty(&self) -> bool {
-        self.only_in_contract.is_empty() && self.only_in_facts.is_empty()
+        self.only_in_proto.is_empty() && self.only_in_table.is_empty()
     }
 }
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (title, lines) in [("contract", &self.only_in_contract), ("facts", &self.only_in_facts)] {
+        for (title, lines) in [("proto files", &self.only_in_proto), ("table", &self.only_in_table)] {
             writeln!(f, "only in the {title}: {}", lines.len())?;
             for line in lines {
                 writeln!(f, "  {}", line.replace('\t', "  "))?;
@@ -211,37 +208,35 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Compares the contract with facts that were tampered with. They are one change away from the
-/// real ones, so exactly that change has to come out.
-fn assert_difference(mutated: &str, only_in_contract: &[&str], only_in_facts: &[&str]) {
+/// Compares the proto files with a modified table. The difference must be exactly that modification.
+fn assert_difference(mutated: &str, only_in_proto: &[&str], only_in_table: &[&str]) {
     let owned = |lines: &[&str]| lines.iter().map(ToString::to_string).collect();
-    let expected = Difference { only_in_contract: owned(only_in_contract), only_in_facts: owned(only_in_facts) };
+    let expected = Difference { only_in_proto: owned(only_in_proto), only_in_table: owned(only_in_table) };
 
-    assert_eq!(Difference::between(&contract(), &facts(mutated)), expected);
+    assert_eq!(Difference::between(&proto_lines(), &table_lines(mutated)), expected);
 }
 
-/// The facts with one line replaced, or taken out. The line has to be there, otherwise the tests
-/// above would mutate nothing.
+/// The table with one line replaced or removed. The line must exist.
 fn replaced(before: &str, after: Option<&str>) -> String {
-    assert!(FACTS.lines().any(|line| line == before), "not among the facts: {before}");
-    FACTS
+    assert!(TABLE.lines().any(|line| line == before), "expected a line of the table, got {before}");
+    TABLE
         .lines()
         .filter_map(|line| if line == before { after } else { Some(line) })
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// A field's line with another label. The label is the sixth column, and absent for a plain field.
+/// The line of a field with another label, which is the sixth column. A field without a label has five columns.
 fn with_label(line: &str, label: Option<&str>) -> String {
     line.split('\t').take(5).chain(label).collect::<Vec<_>>().join("\t")
 }
 
-/// The lines of a table of facts.
-fn facts(table: &str) -> BTreeSet<String> {
+/// The lines of a table.
+fn table_lines(table: &str) -> BTreeSet<String> {
     table.lines().map(str::to_owned).collect()
 }
 
-/// The lines of the compiled contract.
-fn contract() -> BTreeSet<String> {
+/// The lines of the compiled proto files.
+fn proto_lines() -> BTreeSet<String> {
     let descriptors = descriptors();
     let mut lines = BTreeSet::new();
     for (owner, message) in messages(&descriptors) {
@@ -256,15 +251,15 @@ fn contract() -> BTreeSet<String> {
     lines
 }
 
-/// The compiled contract without the well-known types.
+/// The compiled descriptors without the well-known types.
 fn descriptors() -> FileDescriptorSet {
     let mut set = FileDescriptorSet::decode(DESCRIPTORS).expect("the build script encoded it");
     set.file.retain(|file| file.package() != WELL_KNOWN);
-    assert!(!set.file.is_empty(), "there is no contract to look at");
+    assert!(!set.file.is_empty(), "the build script compiled no proto files");
     set
 }
 
-/// All messages by full name, nested ones too, without those that stand for the entry of a map.
+/// All messages by full name, including nested ones, without the generated messages of map entries.
 fn messages(set: &FileDescriptorSet) -> BTreeMap<String, &DescriptorProto> {
     let mut pending: Vec<_> = set
         .file
@@ -280,7 +275,7 @@ fn messages(set: &FileDescriptorSet) -> BTreeMap<String, &DescriptorProto> {
     found
 }
 
-/// All enums by full name, those inside of messages too.
+/// All enums by full name, including those inside of messages.
 fn enums(set: &FileDescriptorSet) -> BTreeMap<String, &EnumDescriptorProto> {
     let outer = set
         .file
@@ -305,17 +300,16 @@ fn message_lines(owner: &str, message: &DescriptorProto) -> Vec<String> {
     let mut lines = vec![line(&["message", owner])];
     lines.extend(message.field.iter().map(|field| field_line(owner, message, field)));
     lines.extend(message.reserved_range.iter().map(|range| {
-        // The descriptor's range ends before its end, the one of the facts with it.
+        // The end of a range is exclusive in a descriptor, and inclusive in the table.
         line(&["reserved", owner, &format!("{}-{}", range.start(), range.end() - 1)])
     }));
     lines
 }
 
-/// `field MESSAGE number name type label`, the label being left out where there is none.
+/// `field MESSAGE number name type label`, without a label if there is none.
 fn field_line(owner: &str, message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
     let number = field.number().to_string();
-    // A map is on the wire a repeated message made by the compiler; the facts say `map` and no
-    // label.
+    // A map is compiled to a repeated message. The table has the type `map` without a label.
     let (kind, label) = map_entry(owner, message, field).map_or_else(
         || (type_name(field), label(message, field)),
         |entry| {
@@ -349,9 +343,9 @@ fn streamed(is_stream: bool, type_name: &str) -> String {
     format!("{prefix}{}", relative(type_name))
 }
 
-/// What stands before a field, or around it.
+/// The label of a field, or its `oneof`.
 fn label(message: &DescriptorProto, field: &FieldDescriptorProto) -> Option<String> {
-    // Before the `oneof`, because the compiler gives each optional field one of its own.
+    // Checked before the `oneof`, because the compiler adds one for each optional field.
     if field.proto3_optional() {
         return Some("optional".to_owned());
     }
@@ -362,8 +356,7 @@ fn label(message: &DescriptorProto, field: &FieldDescriptorProto) -> Option<Stri
     (field.label() == Label::Repeated).then(|| "repeated".to_owned())
 }
 
-/// The message that stands for an entry of this field, if the field is a map. It is nested in the
-/// message that has the map.
+/// The generated message of the entries of a map field. It is nested in the message that has the field.
 fn map_entry<'a>(
     owner: &str,
     message: &'a DescriptorProto,
@@ -380,7 +373,7 @@ fn is_map_entry(message: &DescriptorProto) -> bool {
     message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry)
 }
 
-/// The type as it is written in a `.proto` file, with its package.
+/// The type as in a `.proto` file, with its package.
 fn type_name(field: &FieldDescriptorProto) -> String {
     let scalar = match field.r#type() {
         Type::Message | Type::Enum => return relative(field.type_name()).to_owned(),
@@ -404,7 +397,7 @@ fn type_name(field: &FieldDescriptorProto) -> String {
     scalar.to_owned()
 }
 
-/// A name without the dot that says in a descriptor that it is complete.
+/// A name without the leading dot of fully qualified names in descriptors.
 fn relative(name: &str) -> &str {
     name.strip_prefix('.').unwrap_or(name)
 }

@@ -1,4 +1,4 @@
-//! The `dev_server` example ends at a signal, independent of its clients. This test binary starts itself as the server.
+//! The `dev_server` example stops on a signal, even if clients keep connections open. This test binary starts itself as the server.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
@@ -17,15 +17,16 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
 /// Set in the process that runs the server.
-const SERVER: &str = "HATCHET_TEST_DEV_SERVER";
+const SERVER_ENV: &str = "HATCHET_TEST_DEV_SERVER";
 /// The grace period of connections, and the tolerance for a loaded machine.
-const GRACE: Duration = Duration::from_secs(2);
-const LIMIT: Duration = Duration::from_secs(30);
+const GRACE_PERIOD: Duration = Duration::from_secs(2);
+/// The timeout of each step.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The server, in its own process. Does nothing in the test process.
 #[tokio::test]
 async fn server() {
-    if std::env::var_os(SERVER).is_some() {
+    if std::env::var_os(SERVER_ENV).is_some() {
         dev_server::run(["0", "0"].map(str::to_owned).into_iter()).await.unwrap();
     }
 }
@@ -34,7 +35,7 @@ async fn server() {
 async fn start() -> (Child, SocketAddr, SocketAddr) {
     let mut server = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "server", "--nocapture"])
-        .env(SERVER, "1")
+        .env(SERVER_ENV, "1")
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -42,7 +43,7 @@ async fn start() -> (Child, SocketAddr, SocketAddr) {
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let (mut grpc, mut rest) = (None, None);
     loop {
-        let line = timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let line = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
         if let Some((_, address)) = line.split_once("HATCHET_CLIENT_HOST_PORT=") {
             grpc = address.parse().ok();
         } else if let Some((_, address)) = line.split_once("HATCHET_CLIENT_SERVER_URL=http://") {
@@ -61,11 +62,11 @@ async fn signal(server: &Child, signal: &str) {
 }
 
 async fn end(server: &mut Child) -> ExitStatus {
-    timeout(LIMIT, server.wait()).await.unwrap().unwrap()
+    timeout(TIMEOUT, server.wait()).await.unwrap().unwrap()
 }
 
 /// Clients that make no progress and do not disconnect.
-async fn stuck(grpc: SocketAddr, rest: SocketAddr) -> [TcpStream; 3] {
+async fn unresponsive_clients(grpc: SocketAddr, rest: SocketAddr) -> [TcpStream; 3] {
     let connect = async |address: SocketAddr, sent: &[u8]| {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(sent).await.unwrap();
@@ -79,30 +80,30 @@ async fn stuck(grpc: SocketAddr, rest: SocketAddr) -> [TcpStream; 3] {
 }
 
 #[tokio::test]
-async fn the_first_signal_ends_it_gracefully() {
+async fn the_first_signal_stops_the_server_gracefully() {
     for name in ["-INT", "-TERM"] {
         let (mut server, grpc, rest) = start().await;
-        let clients = stuck(grpc, rest).await;
-        let begin = Instant::now();
+        let clients = unresponsive_clients(grpc, rest).await;
+        let signalled_at = Instant::now();
         signal(&server, name).await;
         assert!(end(&mut server).await.success(), "{name}");
-        assert!(begin.elapsed() < LIMIT / 2, "{name}: {:?}", begin.elapsed());
+        assert!(signalled_at.elapsed() < TIMEOUT / 2, "{name}: {:?}", signalled_at.elapsed());
         drop(clients);
     }
 }
 
 #[tokio::test]
-async fn the_second_signal_ends_it_immediately() {
+async fn the_second_signal_stops_the_server_immediately() {
     let (mut server, grpc, rest) = start().await;
-    let clients = stuck(grpc, rest).await;
+    let clients = unresponsive_clients(grpc, rest).await;
     signal(&server, "-INT").await;
-    let begin = Instant::now();
+    let signalled_at = Instant::now();
     // The server has handled the first signal when it no longer listens.
     while TcpStream::connect(grpc).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     signal(&server, "-INT").await;
     assert_eq!(end(&mut server).await.code(), Some(130));
-    assert!(begin.elapsed() < GRACE, "{:?}", begin.elapsed());
+    assert!(signalled_at.elapsed() < GRACE_PERIOD, "{:?}", signalled_at.elapsed());
     drop(clients);
 }

@@ -1,4 +1,4 @@
-//! The embedded engine handles any number in a request: it stores, clamps or refuses it, and keeps running.
+//! The embedded engine handles any integer in a request: it stores, clamps or refuses it, and keeps running.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ use prost_types::Timestamp;
 use serde_json::Value;
 use tonic::{Code, Status};
 
-const NUMBERS: [i32; 5] = [i32::MIN, -1, 0, i32::MAX - 1, i32::MAX];
+const INTEGERS: [i32; 5] = [i32::MIN, -1, 0, i32::MAX - 1, i32::MAX];
 const TIMES: [Timestamp; 5] = [
     Timestamp { seconds: i64::MIN, nanos: i32::MIN },
     Timestamp { seconds: i64::MAX, nanos: i32::MAX },
@@ -43,17 +43,17 @@ const TIMES: [Timestamp; 5] = [
     Timestamp { seconds: -62_135_596_801, nanos: 0 },
 ];
 
-struct Bed {
-    engine: Engine,
+struct TestEngine {
+    inner: Engine,
     client: Client,
     tenant: String,
 }
 
-impl Bed {
+impl TestEngine {
     async fn new() -> Self {
         let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
         let (client, tenant) = (engine.client(), engine.tenant().to_string());
-        Self { engine, client, tenant }
+        Self { inner: engine, client, tenant }
     }
 
     fn dispatcher(&self) -> DispatcherClient<RawChannel> {
@@ -102,11 +102,11 @@ impl Bed {
         self.admin().get_run_details(details).await.unwrap();
     }
 
-    /// Checks that the engine still runs and that nothing in it has panicked.
+    /// Asserts that the engine still runs and has not panicked.
     async fn end(self) {
         let (status, _) = self.get("/api/v1/stable/tenants/{t}/workflow-runs?only_tasks=false").await;
         assert_eq!(status, 200);
-        self.engine.shutdown().await;
+        self.inner.shutdown().await;
     }
 }
 
@@ -119,13 +119,13 @@ fn workflow(name: &str, tasks: Vec<CreateTaskOpts>) -> CreateWorkflowVersionRequ
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_and_log_lines_with_any_attempt_and_time() {
-    let bed = Bed::new().await;
-    bed.put(workflow("w", vec![task("t")])).await.unwrap();
+async fn reports_and_log_lines_may_have_any_attempt_and_time() {
+    let engine = TestEngine::new().await;
+    engine.put(workflow("w", vec![task("t")])).await.unwrap();
     for event_type in 1..=5 {
-        let run = bed.start("w").await;
+        let run = engine.start("w").await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        for (retry_count, at) in NUMBERS.into_iter().zip(TIMES) {
+        for (retry_count, at) in INTEGERS.into_iter().zip(TIMES) {
             let report = StepActionEvent {
                 task_run_external_id: run.clone(),
                 event_type,
@@ -134,7 +134,7 @@ async fn reports_and_log_lines_with_any_attempt_and_time() {
                 event_timestamp: Some(at),
                 ..Default::default()
             };
-            bed.dispatcher().send_step_action_event(report).await.unwrap();
+            engine.dispatcher().send_step_action_event(report).await.unwrap();
             let line = PutLogRequest {
                 task_run_external_id: run.clone(),
                 message: "x".into(),
@@ -142,91 +142,91 @@ async fn reports_and_log_lines_with_any_attempt_and_time() {
                 created_at: Some(at),
                 ..Default::default()
             };
-            EventsServiceClient::new(bed.client.raw_channel()).put_log(line).await.unwrap();
+            EventsServiceClient::new(engine.client.raw_channel()).put_log(line).await.unwrap();
             let chunk = PutStreamEventRequest {
                 task_run_external_id: run.clone(),
                 created_at: Some(at),
                 event_index: Some(i64::from(retry_count).wrapping_mul(i64::MAX)),
                 ..Default::default()
             };
-            EventsServiceClient::new(bed.client.raw_channel()).put_stream_event(chunk).await.unwrap();
+            EventsServiceClient::new(engine.client.raw_channel()).put_stream_event(chunk).await.unwrap();
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
-        bed.read_everywhere(&run).await;
-        let (_, body) = bed.get(&format!("/api/v1/stable/tasks/{run}/logs?limit=100")).await;
+        engine.read_everywhere(&run).await;
+        let (_, body) = engine.get(&format!("/api/v1/stable/tasks/{run}/logs?limit=100")).await;
         let attempts: Vec<_> = body["rows"].as_array().unwrap().iter().map(|row| row["attempt"].as_i64()).collect();
         // The numbers of a report are stored, although no attempt has them.
-        assert_eq!(attempts, NUMBERS.map(|number| Some(i64::from(number) + 1)));
+        assert_eq!(attempts, INTEGERS.map(|number| Some(i64::from(number) + 1)));
         for attempt in ["2147483648", "9223372036854775807"] {
-            let (status, _) = bed.get(&format!("/api/v1/stable/tasks/{run}/logs?attempt={attempt}")).await;
+            let (status, _) = engine.get(&format!("/api/v1/stable/tasks/{run}/logs?attempt={attempt}")).await;
             assert_eq!(status, 200);
         }
     }
-    bed.end().await;
+    engine.end().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn definitions_with_any_number() {
-    let bed = Bed::new().await;
+async fn definitions_may_have_any_integer() {
+    let engine = TestEngine::new().await;
     let worker = WorkerRegisterRequest {
         worker_name: "worker".into(),
         actions: vec!["w:t".into()],
         slots: Some(i32::MAX),
         ..Default::default()
     };
-    let worker_id = bed.dispatcher().register(worker).await.unwrap().into_inner().worker_id;
+    let worker_id = engine.dispatcher().register(worker).await.unwrap().into_inner().worker_id;
     let listen = WorkerListenRequest { worker_id: worker_id.clone() };
-    let mut dispatcher = bed.dispatcher();
+    let mut dispatcher = engine.dispatcher();
     let mut actions = tokio::spawn(async move { dispatcher.listen_v2(listen).await });
     let _ = tokio::time::timeout(Duration::from_millis(1), &mut actions).await;
-    let longest = "2562047h";
+    let max_duration = "2562047h";
     let mut started = Vec::new();
-    for (at, number) in NUMBERS.into_iter().enumerate() {
-        let beat = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: Some(TIMES[at]) };
-        bed.dispatcher().heartbeat(beat).await.unwrap();
+    for (at, number) in INTEGERS.into_iter().enumerate() {
+        let heartbeat = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: Some(TIMES[at]) };
+        engine.dispatcher().heartbeat(heartbeat).await.unwrap();
         let name = format!("w{at}");
         let label = DesiredWorkerLabels { weight: Some(number), int_value: Some(number), ..Default::default() };
-        let put = |task: CreateTaskOpts| bed.put(workflow(&name, vec![task]));
+        let put = |task: CreateTaskOpts| engine.put(workflow(&name, vec![task]));
         let retries = CreateTaskOpts {
             retries: number,
             timeout: "0s".into(),
-            schedule_timeout: Some(longest.into()),
+            schedule_timeout: Some(max_duration.into()),
             worker_labels: HashMap::from([("a".into(), label.clone()), ("b".into(), label)]),
             ..task("t")
         };
-        let is_taken = put(retries.clone()).await.map_err(|status| status.code());
-        assert_eq!(is_taken, if number < 0 { Err(Code::InvalidArgument) } else { Ok(()) });
+        let stored = put(retries.clone()).await.map_err(|status| status.code());
+        assert_eq!(stored, if number < 0 { Err(Code::InvalidArgument) } else { Ok(()) });
         let backoff =
             CreateTaskOpts { backoff_max_seconds: Some(number), backoff_factor: Some(2.0), ..retries.clone() };
         assert_eq!(put(backoff).await.unwrap_err().code(), Code::InvalidArgument);
         if number >= 0 {
-            started.push(bed.start(&name).await);
+            started.push(engine.start(&name).await);
         }
     }
     for factor in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE] {
         let task = CreateTaskOpts { backoff_factor: Some(factor), retries: 3, ..task("t") };
-        // No request makes it panic.
-        let _ = bed.put(workflow("factor", vec![task])).await;
+        // The result does not matter, as long as the engine does not panic.
+        let _ = engine.put(workflow("factor", vec![task])).await;
     }
     for ttl_ms in [i64::MIN, -1, 0, i64::MAX] {
         let idempotency = IdempotencyConfig { expression: "input.id".into(), ttl_ms, method: None };
         let keyed =
             CreateWorkflowVersionRequest { idempotency: Some(idempotency), ..workflow("keyed", vec![task("t")]) };
-        assert_eq!(bed.put(keyed).await.is_ok(), ttl_ms > 0, "{ttl_ms}");
+        assert_eq!(engine.put(keyed).await.is_ok(), ttl_ms > 0, "{ttl_ms}");
     }
     let trigger = TriggerWorkflowRequest { name: "keyed".into(), input: r#"{"id": "a"}"#.into(), ..Default::default() };
-    bed.workflows().trigger_workflow(trigger.clone()).await.unwrap();
-    let again = bed.workflows().trigger_workflow(trigger).await.unwrap_err();
-    assert_eq!(again.code(), Code::AlreadyExists, "the key is taken for as long as can be");
-    for priority in NUMBERS {
+    engine.workflows().trigger_workflow(trigger.clone()).await.unwrap();
+    let again = engine.workflows().trigger_workflow(trigger).await.unwrap_err();
+    assert_eq!(again.code(), Code::AlreadyExists, "the key is held for the maximum time");
+    for priority in INTEGERS {
         let urgent = TriggerWorkflowRequest { name: "w2".into(), priority: Some(priority), ..Default::default() };
-        assert_eq!(bed.workflows().trigger_workflow(urgent).await.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(engine.workflows().trigger_workflow(urgent).await.unwrap_err().code(), Code::InvalidArgument);
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     for run in &started {
-        bed.read_everywhere(run).await;
+        engine.read_everywhere(run).await;
     }
-    for index in NUMBERS {
+    for index in INTEGERS {
         let child = TriggerWorkflowRequest {
             name: "w2".into(),
             input: "{}".into(),
@@ -235,8 +235,8 @@ async fn definitions_with_any_number() {
             child_index: Some(index),
             ..Default::default()
         };
-        let first = bed.workflows().trigger_workflow(child.clone()).await.unwrap().into_inner();
-        assert_eq!(bed.workflows().trigger_workflow(child).await.unwrap().into_inner(), first, "{index}");
+        let first = engine.workflows().trigger_workflow(child.clone()).await.unwrap().into_inner();
+        assert_eq!(engine.workflows().trigger_workflow(child).await.unwrap().into_inner(), first, "{index}");
     }
     for at in TIMES {
         let times = ScheduleWorkflowRequest {
@@ -245,24 +245,24 @@ async fn definitions_with_any_number() {
             input: "{}".into(),
             ..Default::default()
         };
-        let _ = bed.workflows().schedule_workflow(times).await;
+        let _ = engine.workflows().schedule_workflow(times).await;
         let filter = TasksFilter { since: Some(at), until: Some(at), ..Default::default() };
         let cancel = CancelTasksRequest { external_ids: vec![], filter: Some(filter.clone()) };
-        bed.admin().cancel_tasks(cancel).await.unwrap();
+        engine.admin().cancel_tasks(cancel).await.unwrap();
         let replay = ReplayTasksRequest { external_ids: vec![], filter: Some(filter) };
-        bed.admin().replay_tasks(replay).await.unwrap();
+        engine.admin().replay_tasks(replay).await.unwrap();
     }
-    let (status, _) = bed.get("/api/v1/tenants/{t}/workflows/scheduled").await;
+    let (status, _) = engine.get("/api/v1/tenants/{t}/workflows/scheduled").await;
     assert_eq!(status, 200);
     tokio::time::sleep(Duration::from_secs(100)).await;
-    bed.end().await;
+    engine.end().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn queries_with_any_number() {
-    let bed = Bed::new().await;
-    bed.put(workflow("w", vec![task("a"), task("b")])).await.unwrap();
-    let run = bed.start("w").await;
+async fn queries_may_have_any_integer() {
+    let engine = TestEngine::new().await;
+    engine.put(workflow("w", vec![task("a"), task("b")])).await.unwrap();
+    let run = engine.start("w").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let lists = [
         "/api/v1/stable/tenants/{t}/workflow-runs?only_tasks=false&since=2000-01-01",
@@ -280,7 +280,7 @@ async fn queries_with_any_number() {
         for name in ["limit", "offset", "depth", "attempt"] {
             for number in ["-9223372036854775808", "-1", "0", "1", "9223372036854775807", "18446744073709551616"] {
                 for more in ["", "&limit=1", "&offset=9223372036854775807"] {
-                    let (status, _) = bed.get(&format!("{list}&{name}={number}{more}")).await;
+                    let (status, _) = engine.get(&format!("{list}&{name}={number}{more}")).await;
                     assert!([200, 400, 500].contains(&status), "{list} {name} {number}: {status}");
                 }
             }
@@ -289,53 +289,54 @@ async fn queries_with_any_number() {
             for at in
                 ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999-23:59", "0001-01-01T00:00:00%2B23:59", "x"]
             {
-                let (status, _) = bed.get(&format!("{list}&{name}={at}")).await;
+                let (status, _) = engine.get(&format!("{list}&{name}={at}")).await;
                 assert!([200, 400].contains(&status), "{list} {name} {at}: {status}");
             }
         }
     }
-    bed.end().await;
+    engine.end().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_items_as_fit_into_a_message() {
-    const MANY: usize = 70_000;
-    let bed = Bed::new().await;
-    bed.put(workflow("w", vec![task("t")])).await.unwrap();
+async fn messages_may_have_the_maximum_number_of_items() {
+    /// The number of items that fit into a message.
+    const MAX_ITEMS: usize = 70_000;
+    let engine = TestEngine::new().await;
+    engine.put(workflow("w", vec![task("t")])).await.unwrap();
     let trigger = TriggerWorkflowRequest { name: "w".into(), input: "{}".into(), ..Default::default() };
-    let bulk = BulkTriggerWorkflowRequest { workflows: vec![trigger; MANY] };
-    let ids = bed.workflows().bulk_trigger_workflow(bulk).await.unwrap().into_inner().workflow_run_ids;
-    assert_eq!((ids.len(), bed.engine.run_count().await), (MANY, MANY));
-    let tasks = (0..MANY).map(|at| task(&at.to_string())).collect();
-    assert_eq!(bed.put(workflow("tasks", tasks)).await.unwrap_err().code(), Code::Unimplemented);
+    let bulk = BulkTriggerWorkflowRequest { workflows: vec![trigger; MAX_ITEMS] };
+    let ids = engine.workflows().bulk_trigger_workflow(bulk).await.unwrap().into_inner().workflow_run_ids;
+    assert_eq!((ids.len(), engine.inner.run_count().await), (MAX_ITEMS, MAX_ITEMS));
+    let tasks = (0..MAX_ITEMS).map(|at| task(&at.to_string())).collect();
+    assert_eq!(engine.put(workflow("tasks", tasks)).await.unwrap_err().code(), Code::Unimplemented);
     let base = BaseMatchCondition { action: Action::Queue.into(), readable_data_key: "k".into(), ..Default::default() };
     let condition = SleepMatchCondition { base: Some(base), sleep_for: "1s".into() };
-    let conditions = TaskConditions { sleep_conditions: vec![condition; MANY], ..Default::default() };
+    let conditions = TaskConditions { sleep_conditions: vec![condition; MAX_ITEMS], ..Default::default() };
     let tasks = vec![task("a"), CreateTaskOpts { conditions: Some(conditions), ..task("b") }];
-    assert_eq!(bed.put(workflow("conditions", tasks)).await.unwrap_err().code(), Code::Unimplemented);
-    let events = (0..MANY).map(|at| at.to_string()).collect();
+    assert_eq!(engine.put(workflow("conditions", tasks)).await.unwrap_err().code(), Code::Unimplemented);
+    let events = (0..MAX_ITEMS).map(|at| at.to_string()).collect();
     let triggers = CreateWorkflowVersionRequest { event_triggers: events, ..workflow("events", vec![task("t")]) };
-    bed.put(triggers).await.unwrap();
-    bed.end().await;
+    engine.put(triggers).await.unwrap();
+    engine.end().await;
 }
 
 /// The page is rendered outside of the core's task, which serves other requests meanwhile.
 #[tokio::test(start_paused = true)]
 async fn large_pages_do_not_delay_other_requests() {
-    let bed = Bed::new().await;
-    bed.put(workflow("w", vec![task("t")])).await.unwrap();
+    let engine = TestEngine::new().await;
+    engine.put(workflow("w", vec![task("t")])).await.unwrap();
     let input = format!(r#"{{"text": "{}"}}"#, "x".repeat(1000));
     let trigger = TriggerWorkflowRequest { name: "w".into(), input, ..Default::default() };
     let bulk = BulkTriggerWorkflowRequest { workflows: vec![trigger; 2000] };
-    bed.workflows().bulk_trigger_workflow(bulk).await.unwrap();
+    engine.workflows().bulk_trigger_workflow(bulk).await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let list = "/api/v1/stable/tenants/{t}/workflow-runs?only_tasks=false&since=2000-01-01&limit=2000";
     let list = format!("{list}&include_payloads=true");
     let (status, body) = {
-        let (mut page, count) = (pin!(bed.get(&list)), pin!(bed.engine.run_count()));
+        let (mut page, count) = (pin!(engine.get(&list)), pin!(engine.inner.run_count()));
         // The page is requested first, and polled first whenever both are ready.
         let Either::Right((count, page)) = select(&mut page, count).await else {
-            panic!("the page held up the other call")
+            panic!("the page delayed the other call")
         };
         assert_eq!(count, 2000);
         page.await
@@ -343,5 +344,5 @@ async fn large_pages_do_not_delay_other_requests() {
     let rows = body["rows"].as_array().unwrap();
     assert_eq!((status, rows.len()), (200, 2000));
     assert!(rows.iter().all(|row| row["input"]["input"]["text"].as_str().is_some_and(|text| text.len() == 1000)));
-    bed.end().await;
+    engine.end().await;
 }

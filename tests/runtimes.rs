@@ -42,29 +42,29 @@ fn clients_without_a_runtime_return_errors() {
     let hatchet = engine.client();
     let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
     let worker = hatchet.worker("worker").register(&echo).build().unwrap();
-    let refused = |error: hatchet::Error| {
+    let assert_refused = |error: hatchet::Error| {
         let text = error.to_string();
         assert!(error.kind() == ErrorKind::Config && error.has_no_side_effects(), "{error:?}");
         assert!(text.ends_with("needs a Tokio runtime: call it from within one"), "{text}");
     };
-    refused(block_on(worker.start()).unwrap_err());
-    refused(block_on(hatchet.run(&echo, &()).start()).unwrap_err());
-    refused(block_on(hatchet.runs(Window::all()).count()).unwrap_err());
+    assert_refused(block_on(worker.start()).unwrap_err());
+    assert_refused(block_on(hatchet.run(&echo, &()).start()).unwrap_err());
+    assert_refused(block_on(hatchet.runs(Window::all()).count()).unwrap_err());
 
     let running =
         runtime.block_on(async { hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap() });
     let run = runtime.block_on(hatchet.run(&echo, &()).start()).unwrap();
-    refused(block_on(run.details().into_future()).unwrap_err());
-    refused(block_on(run.outcome()).unwrap_err());
-    refused(block_on(run.result()).unwrap_err());
+    assert_refused(block_on(run.details().into_future()).unwrap_err());
+    assert_refused(block_on(run.outcome()).unwrap_err());
+    assert_refused(block_on(run.result()).unwrap_err());
     let mut watch = run.watch();
-    refused(block_on(watch.next()).unwrap().unwrap_err());
-    refused(block_on(run.logs().next()).unwrap().unwrap_err());
-    refused(block_on(hatchet.runs(Window::all()).items().next()).unwrap().unwrap_err());
+    assert_refused(block_on(watch.next()).unwrap().unwrap_err());
+    assert_refused(block_on(run.logs().next()).unwrap().unwrap_err());
+    assert_refused(block_on(hatchet.runs(Window::all()).items().next()).unwrap().unwrap_err());
     // The client still works.
     assert_eq!(runtime.block_on(run.result()).unwrap(), 1);
     assert_eq!(runtime.block_on(running.shutdown()).completed, 1);
-    assert_eq!(block_on(engine.run_count()), 1, "the engine answers everywhere");
+    assert_eq!(block_on(engine.run_count()), 1, "the embedded engine needs no runtime of the caller");
 }
 
 /// The engine uses the timers of its own runtime.
@@ -87,7 +87,7 @@ fn the_engine_does_not_need_the_callers_timers() {
         .unwrap();
     let body = r#"{"workflowName": "echo", "input": {}}"#;
     let (status, _) = block_on(hatchet.raw_rest(Method::POST, &trigger, Some(body.into()))).unwrap();
-    assert_eq!(status, 200, "it has waited until REST shows the run");
+    assert_eq!(status, 200, "the response waits until REST shows the run");
     runtime.block_on(running.shutdown());
 }
 

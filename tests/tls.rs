@@ -1,6 +1,8 @@
-//! TLS, with certificates made here: the right and the wrong authority, both sides' certificates, names and versions.
+//! TLS with generated certificates: trusted and untrusted authorities, client certificates, server names and versions.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+
+mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 
-/// An authority, and what it signs.
+/// A certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -46,9 +48,9 @@ impl Authority {
     }
 }
 
-const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+const ALL_VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
-/// What a server in front of the engine asks for.
+/// A TLS server in front of the engine.
 struct Server<'a> {
     authority: &'a Authority,
     name: &'a str,
@@ -58,11 +60,11 @@ struct Server<'a> {
 
 impl<'a> Server<'a> {
     fn new(authority: &'a Authority) -> Self {
-        Self { authority, name: "localhost", clients: None, versions: BOTH }
+        Self { authority, name: "localhost", clients: None, versions: ALL_VERSIONS }
     }
 
-    /// Listens with TLS, and passes everything on to `to`.
-    async fn before(&self, to: SocketAddr) -> SocketAddr {
+    /// Listens with TLS, and forwards connections to an address.
+    async fn forward_to(&self, to: SocketAddr) -> SocketAddr {
         let (certificate, key) = self.authority.sign(self.name);
         let provider = Arc::new(default_provider());
         let builder =
@@ -84,7 +86,7 @@ impl<'a> Server<'a> {
             while let Ok((tcp, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    // A client that does not like the certificate goes away: that is its right.
+                    // A client that does not trust the certificate closes the connection.
                     let Ok(mut tls) = acceptor.accept(tcp).await else { return };
                     let mut plain = TcpStream::connect(to).await.unwrap();
                     let _ = copy_bidirectional(&mut tls, &mut plain).await;
@@ -99,10 +101,9 @@ impl<'a> Server<'a> {
 async fn setup(server: &Server<'_>) -> (Engine, ConfigBuilder) {
     let engine = Engine::builder().listen(0, 0).start().await.unwrap();
     let (grpc, rest) = engine.addresses().unwrap();
-    let (grpc, rest) = (server.before(grpc).await, server.before(rest).await);
-    let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
+    let (grpc, rest) = (server.forward_to(grpc).await, server.forward_to(rest).await);
     let config = Config::builder()
-        .token(token)
+        .token(support::token(&engine))
         .host_port(format!("localhost:{}", grpc.port()))
         .server_url(format!("https://localhost:{}", rest.port()))
         .tls_strategy(TlsStrategy::Tls);
@@ -113,39 +114,39 @@ async fn setup(server: &Server<'_>) -> (Engine, ConfigBuilder) {
 async fn call(config: ConfigBuilder) -> [hatchet::Result<()>; 2] {
     let hatchet = Client::new(config.build().unwrap()).unwrap();
     let rest = hatchet.runs(RunFilter::new(Window::all())).count().await.map(drop);
-    let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-    let grpc = match hatchet.run_handle(nobody).details().await {
+    let unknown = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+    let grpc = match hatchet.run_handle(unknown).details().await {
         Err(error) if error.kind() == ErrorKind::RunNotFound => Ok(()),
         other => other.map(drop),
     };
     [rest, grpc]
 }
 
-async fn assert_reached(config: ConfigBuilder) {
+async fn assert_connects(config: ConfigBuilder) {
     for result in call(config).await {
         result.unwrap();
     }
 }
 
-/// Nothing was sent, and the cause says what is wrong.
-async fn assert_refused(config: ConfigBuilder, why: &str) {
+/// Asserts that nothing was sent, and that a cause contains a text.
+async fn assert_refused(config: ConfigBuilder, expected: &str) {
     for result in call(config).await {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
         assert!(error.has_no_side_effects(), "{error:?}");
         let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
         let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        assert!(text.contains(why), "{text:?} has no {why:?}");
+        assert!(text.contains(expected), "expected {expected:?}, got {text:?}");
     }
 }
 
 #[tokio::test]
-async fn the_right_authority_is_trusted_and_another_is_not() {
+async fn only_the_configured_authority_is_trusted() {
     let (authority, other) = (Authority::new(), Authority::new());
     let (_engine, config) = setup(&Server::new(&authority)).await;
-    assert_reached(config.clone().tls_root_ca(authority.pem())).await;
+    assert_connects(config.clone().tls_root_ca(authority.pem())).await;
     assert_refused(config.clone().tls_root_ca(other.pem()), "invalid peer certificate").await;
-    // Nor does the machine know the test's authority, if it knows any.
+    // The system does not trust the authority of the test. It may have no root certificates at all.
     for result in call(config).await {
         let error = result.unwrap_err();
         let cause = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
@@ -159,7 +160,7 @@ async fn the_right_authority_is_trusted_and_another_is_not() {
 }
 
 #[tokio::test]
-async fn a_client_shows_its_certificate() {
+async fn clients_send_their_certificate() {
     let (authority, clients, other) = (Authority::new(), Authority::new(), Authority::new());
     let server = Server { clients: Some(&clients), ..Server::new(&authority) };
     let (_engine, config) = setup(&server).await;
@@ -168,25 +169,25 @@ async fn a_client_shows_its_certificate() {
         let (certificate, key) = authority.sign("client");
         config.clone().tls_strategy(TlsStrategy::Mtls).tls_identity(certificate.pem(), key.serialize_pem())
     };
-    assert_reached(with(&clients)).await;
+    assert_connects(with(&clients)).await;
     for config in [config.clone(), with(&other)] {
-        // With TLS 1.3 the client learns it after the handshake, when its first call may be under way.
-        let begun = tokio::time::Instant::now();
+        // With TLS 1.3, the client gets the alert after the handshake, when it may have sent its first call.
+        let start = tokio::time::Instant::now();
         assert_refused(config, "refused the connection after the TLS handshake: received fatal alert").await;
-        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
     }
 }
 
 #[tokio::test]
-async fn a_server_may_go_by_another_name() {
+async fn the_server_name_can_differ_from_the_host() {
     let authority = Authority::new();
     let server = Server { name: "engine.internal", ..Server::new(&authority) };
     let (_engine, config) = setup(&server).await;
     let config = config.tls_root_ca(authority.pem());
     assert_refused(config.clone(), "not valid for name").await;
-    // REST has the same host, so the name is for both, unless REST has one of its own.
+    // REST has the same host, so the name applies to both, unless REST has a separate name.
     let config = config.tls_server_name("engine.internal");
-    assert_reached(config.clone()).await;
+    assert_connects(config.clone()).await;
     let [rest, grpc] = call(config.clone().tls_rest_server_name("localhost")).await;
     assert!(rest.unwrap_err().has_no_side_effects());
     grpc.unwrap();
@@ -196,7 +197,7 @@ async fn a_server_may_go_by_another_name() {
 }
 
 #[tokio::test]
-async fn a_server_name_that_cannot_be_in_a_certificate_is_refused_when_the_client_is_made() {
+async fn invalid_server_names_are_refused_by_client_new() {
     let authority = Authority::new();
     let (_engine, config) = setup(&Server::new(&authority)).await;
     let config = config.tls_root_ca(authority.pem()).tls_server_name("a..b");
@@ -208,7 +209,7 @@ async fn a_server_name_that_cannot_be_in_a_certificate_is_refused_when_the_clien
 }
 
 #[tokio::test]
-async fn an_old_version_must_be_allowed() {
+async fn tls_1_2_must_be_enabled() {
     let authority = Authority::new();
     let server = Server { versions: &[&version::TLS12], ..Server::new(&authority) };
     let (_engine, config) = setup(&server).await;
@@ -216,11 +217,11 @@ async fn an_old_version_must_be_allowed() {
     for result in call(config.clone()).await {
         assert!(result.unwrap_err().has_no_side_effects());
     }
-    assert_reached(config.tls_min_version(TlsVersion::Tls12)).await;
+    assert_connects(config.tls_min_version(TlsVersion::Tls12)).await;
 }
 
 #[tokio::test]
-async fn certificates_that_are_none_are_told_when_the_client_is_made() {
+async fn invalid_certificates_are_refused_by_client_new() {
     let (_engine, config) = setup(&Server::new(&Authority::new())).await;
     let broken = "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n";
     let error = Client::new(config.tls_root_ca(broken).build().unwrap()).unwrap_err();
@@ -228,9 +229,8 @@ async fn certificates_that_are_none_are_told_when_the_client_is_made() {
 }
 
 #[test]
-fn a_client_outside_of_a_runtime_is_refused_and_not_a_panic() {
+fn clients_without_a_runtime_are_refused() {
     let engine = tokio::runtime::Runtime::new().unwrap().block_on(Engine::builder().listen(0, 0).start()).unwrap();
-    let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
-    let config = Config::builder().token(token).tls_strategy(TlsStrategy::None).build().unwrap();
+    let config = Config::builder().token(support::token(&engine)).tls_strategy(TlsStrategy::None).build().unwrap();
     assert_eq!(Client::new(config).unwrap_err().kind(), ErrorKind::Config);
 }

@@ -1,36 +1,26 @@
-//! Workers with user code that blocks, panics in unusual places, or returns values that the engine cannot store.
+//! User code that blocks, panics in unusual places, or returns values that the engine cannot store.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+
+mod support;
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use hatchet::embedded::{Engine, Quirks};
-use hatchet::worker::RunningWorker;
-use hatchet::{Client, Context, ErrorKind, Outcome, Task, TaskError, Workflow};
+use hatchet::{Context, ErrorKind, Outcome, Task, TaskError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn engine() -> (Engine, Client) {
-    let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
-    let hatchet = engine.client();
-    (engine, hatchet)
-}
-
-async fn worker(hatchet: &Client, what: impl Into<hatchet::workflow::Definition>) -> RunningWorker {
-    hatchet.worker("worker").register(what).build().unwrap().start().await.unwrap()
-}
-
 /// Uses real time and real threads, because a blocked thread is the subject. The task blocks its thread until another task has
 /// completed, so the result depends only on the worker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocking_code_does_not_delay_other_tasks() {
-    let (engine, hatchet) = engine().await;
-    let (go_on, blocked) = mpsc::channel::<()>();
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let (unblock, blocked) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
     let blocks: Task<(), ()> = Task::new("blocks", move |(): (), _: Context| {
         blocked.lock().unwrap().recv_timeout(60 * SECOND).unwrap();
@@ -40,10 +30,11 @@ async fn blocking_code_does_not_delay_other_tasks() {
     let worker = hatchet.worker("worker").register(&blocks).register(&other).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&blocks, &()).start().await.unwrap();
     for _ in 0..20 {
-        let result = timeout(20 * SECOND, hatchet.run(&other, &()).result()).await.expect("it is not held up");
+        let result =
+            timeout(20 * SECOND, hatchet.run(&other, &()).result()).await.expect("other tasks are not delayed");
         assert_eq!(result.unwrap(), 7);
     }
-    go_on.send(()).unwrap();
+    unblock.send(()).unwrap();
     run.result().await.unwrap();
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.total()), (21, 21));
@@ -63,7 +54,7 @@ impl Drop for Bomb {
 
 #[tokio::test(start_paused = true)]
 async fn nested_panics_count_as_one_failure() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let value: Task<(), ()> = Task::new("value", async |(): (), _: Context| std::panic::panic_any(Bomb));
     let local: Task<(), ()> = Task::new("local", async |(): (), _: Context| {
         let _bomb = Bomb;
@@ -81,13 +72,13 @@ async fn nested_panics_count_as_one_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn long_error_texts_are_truncated_and_the_task_is_retried() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let task: Task<(), u32> = Task::new("verbose", async |(): (), context: Context| match context.attempt() {
         1 => Err(TaskError::new("x".repeat(5_000_000))),
         attempt => Ok(attempt),
     })
     .retries(1);
-    let worker = worker(&hatchet, &task).await;
+    let worker = support::start_worker(&hatchet, &task).await;
     let run = hatchet.run(&task, &()).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), 2);
     let details = run.details().await.unwrap();
@@ -104,14 +95,14 @@ struct Place {
 
 #[tokio::test(start_paused = true)]
 async fn floats_keep_their_bits() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let place = Place { latitude: 123_456_789.123_456_79, longitude: -0.1 + -0.2 };
     let first = Task::new("first", async |place: Place, _: Context| Ok(place));
     let second = Task::new("second", async |_: Place, context: Context| {
         context.parent_output::<Place>("first").map_err(Into::into)
     });
     let flow = Workflow::new("flow").task(&first).task_after(&second, ["first"]);
-    let worker = worker(&hatchet, &flow).await;
+    let worker = support::start_worker(&hatchet, &flow).await;
     let run = hatchet.run(&flow, &place).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), json!({"first": place, "second": place}));
     let details = run.details().await.unwrap();
@@ -121,7 +112,7 @@ async fn floats_keep_their_bits() {
 
 #[tokio::test(start_paused = true)]
 async fn values_that_the_engine_would_change_are_refused() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let large: Task<(), u64> = Task::new("large", async |(): (), _: Context| Ok(u64::MAX));
     let nan: Task<(), Option<f64>> = Task::new("nan", async |(): (), _: Context| Ok(Some(f64::NAN)));
     let after: Task<(), u64> = Task::new("after", async |(): (), context: Context| Ok(context.parent_output("large")?));
@@ -147,9 +138,9 @@ async fn values_that_the_engine_would_change_are_refused() {
 /// A task's types need only the traits that the worker needs.
 #[tokio::test(start_paused = true)]
 async fn task_outputs_need_not_be_deserializable() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let says = Task::new("says", async |(): (), _: Context| Ok("done"));
-    let worker = worker(&hatchet, &says).await;
+    let worker = support::start_worker(&hatchet, &says).await;
     let says = hatchet::workflow::WorkflowRef::<(), String>::new("says");
     assert_eq!(hatchet.run(&says, &()).result().await.unwrap(), "done");
     worker.shutdown().await;
@@ -157,7 +148,7 @@ async fn task_outputs_need_not_be_deserializable() {
 
 #[tokio::test(start_paused = true)]
 async fn non_object_input_types_are_refused_when_the_worker_is_built() {
-    let (_engine, hatchet) = engine().await;
+    let (_engine, hatchet) = support::engine_with_quirks().await;
     let number = Task::new("number", async |n: u32, _: Context| Ok(n));
     let list = Task::new("list", async |n: Vec<u32>, _: Context| Ok(n));
     let error = hatchet.worker("worker").register(&number).register(&list).build().unwrap_err();
@@ -173,12 +164,12 @@ async fn non_object_input_types_are_refused_when_the_worker_is_built() {
 #[tokio::test(start_paused = true)]
 async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     use hatchet::embedded::Fault;
-    let (engine, hatchet) = engine().await;
-    let begun = Arc::new(AtomicU32::new(0));
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let started = Arc::new(AtomicU32::new(0));
     let slow: Task<(), ()> = Task::new("slow", {
-        let begun = Arc::clone(&begun);
+        let started = Arc::clone(&started);
         move |(): (), _: Context| {
-            begun.fetch_add(1, SeqCst);
+            started.fetch_add(1, SeqCst);
             async {
                 tokio::time::sleep(20 * SECOND).await;
                 Ok(())
@@ -199,7 +190,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
     engine.faults().inject("PATCH /api/v1/workers/{worker}", Fault::Refuse(503), usize::MAX).unwrap();
     let late = async {
-        // After the two seconds that the pause may take, and the grace period; before the engine notices.
+        // After the timeout of the pause (two seconds) and the grace period, and before the engine detects it.
         tokio::time::sleep(Duration::from_millis(5500)).await;
         hatchet.run(&slow, &()).start().await.unwrap().id()
     };
@@ -209,16 +200,16 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
         report.unfinished_tasks.iter().map(|one| (one.run_id, one.attempt, one.finished)).collect();
     assert_eq!(unfinished.len(), 2);
     assert!(unfinished.contains(&(first, 1, false)) && unfinished.contains(&(late, 1, false)), "{unfinished:?}");
-    assert_eq!(begun.load(SeqCst), 1, "it was not begun");
+    assert_eq!(started.load(SeqCst), 1, "the second attempt was not started");
 }
 
 #[tokio::test(start_paused = true)]
 async fn workflows_that_differ_only_in_case_are_refused() {
     use hatchet::embedded::Fault;
-    let (engine, hatchet) = engine().await;
+    let (engine, hatchet) = support::engine_with_quirks().await;
     let upper: Task<(), String> = Task::new("SendEmail", async |(): (), _: Context| Ok("upper".to_owned()));
     let lower: Task<(), String> = Task::new("sendemail", async |(): (), _: Context| Ok("lower".to_owned()));
-    let first = worker(&hatchet, &upper).await;
+    let first = support::start_worker(&hatchet, &upper).await;
     let refused = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
     assert_eq!((refused.kind(), refused.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
     assert!(refused.to_string().contains("the server's workflow \"SendEmail\" in more than case"), "{refused}");
@@ -226,21 +217,24 @@ async fn workflows_that_differ_only_in_case_are_refused() {
     // If the list of workflows is not available, each run is checked.
     engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::Refuse(501), 1).unwrap();
     let second = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap();
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for _ in 0..10 {
         for task in [&upper, &lower] {
-            told.push((task.name(), hatchet.run(task, &()).start().await.unwrap().outcome().await.unwrap()));
+            outcomes.push((task.name(), hatchet.run(task, &()).start().await.unwrap().outcome().await.unwrap()));
         }
     }
-    let wrong = |(name, outcome): &(&str, Outcome)| match outcome {
+    let is_wrong = |(name, outcome): &(&str, Outcome)| match outcome {
         Outcome::Completed(done) => {
             done.output.parse::<String>().unwrap() != if *name == "SendEmail" { "upper" } else { "lower" }
         }
         Outcome::Failed(failure) => !failure.message.contains("whose actions differ only in case"),
         _ => true,
     };
-    assert!(!told.iter().any(wrong), "{told:?}");
-    assert!(told.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))), "some came to the wrong worker");
+    assert!(!outcomes.iter().any(is_wrong), "{outcomes:?}");
+    assert!(
+        outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_))),
+        "some runs were assigned to the wrong worker"
+    );
     first.shutdown().await;
     second.shutdown().await;
 }

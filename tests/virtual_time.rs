@@ -1,4 +1,4 @@
-//! Virtual time: it starts at a chosen date, idle days are cheap, and workers are still available after them.
+//! Virtual time: it starts at a chosen date, idle days are fast, and workers are still available after them.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,6 +6,8 @@
     clippy::indexing_slicing,
     reason = "a test may stop on what it did not expect"
 )]
+
+mod support;
 
 use std::time::Duration;
 
@@ -41,17 +43,13 @@ fn work() -> Task<Seconds, u32> {
     .timeout(10 * DAY)
 }
 
-async fn worker(hatchet: &Client, task: &Task<Seconds, u32>) -> RunningWorker {
-    hatchet.worker("worker").register(task).build().unwrap().start().await.unwrap()
-}
-
 /// The worker as REST shows it.
-async fn shown(hatchet: &Client, worker: &RunningWorker) -> Value {
+async fn worker_row(hatchet: &Client, worker: &RunningWorker) -> Value {
     let (_, body) = hatchet.raw_rest(Method::GET, &format!("/api/v1/workers/{}", worker.id()), None).await.unwrap();
     serde_json::from_slice(&body).unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "what virtual time costs is real time")]
+#[expect(clippy::disallowed_methods, reason = "the cost of virtual time is measured in real time")]
 async fn real_time(virtual_time: impl Future) -> Duration {
     let start = std::time::Instant::now();
     virtual_time.await;
@@ -65,7 +63,7 @@ async fn the_engine_starts_at_the_date_that_is_set() {
     assert_eq!(engine.now(), start);
     let hatchet = engine.client();
     let task = work().cron("0 0 * * *").cron_input(&seconds(0));
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let run = hatchet.run(&task, &seconds(1)).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), 1);
     sleep(2 * SECOND).await;
@@ -73,7 +71,7 @@ async fn the_engine_starts_at_the_date_that_is_set() {
     for at in [details.created_at, details.finished_at()] {
         assert!((TimeDelta::zero()..TimeDelta::seconds(3)).contains(&(at.unwrap() - start)), "{at:?}");
     }
-    // In a leap year, midnight begins the 29th.
+    // The year is a leap year, so the next day is February 29.
     let at = "2028-02-29T06:30:00Z".parse().unwrap();
     hatchet.schedule(&task, &seconds(2), at).send().await.unwrap();
     sleep(DAY).await;
@@ -99,22 +97,22 @@ async fn a_date_outside_the_supported_years_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_days_are_cheap() {
+async fn idle_days_are_fast() {
     let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     // Sending all heartbeats took minutes.
     let cost = real_time(sleep(5 * DAY)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
-    // The worker is active and gets work at once.
-    let row = shown(&hatchet, &running).await;
-    let beat: DateTime<Utc> = row["lastHeartbeatAt"].as_str().unwrap().parse().unwrap();
+    // The worker is active and gets tasks immediately.
+    let row = worker_row(&hatchet, &running).await;
+    let last_heartbeat: DateTime<Utc> = row["lastHeartbeatAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(row["status"], "ACTIVE");
-    assert!(engine.now() - beat <= TimeDelta::seconds(2), "{beat}");
-    let begun = Instant::now();
+    assert!(engine.now() - last_heartbeat <= TimeDelta::seconds(2), "{last_heartbeat}");
+    let start = Instant::now();
     let run = hatchet.run(&task, &seconds(0)).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), 1);
-    assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
     running.shutdown().await;
 }
 
@@ -122,11 +120,11 @@ async fn idle_days_are_cheap() {
 async fn a_task_that_takes_days_is_not_reassigned() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let run = hatchet.run(&task, &seconds(3 * DAY.as_secs())).start().await.unwrap();
     let cost = real_time(sleep(3 * DAY + SECOND)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
-    assert_eq!(run.result().await.unwrap(), 1, "it was not reassigned");
+    assert_eq!(run.result().await.unwrap(), 1, "the task was not reassigned");
     assert_eq!(running.shutdown().await.completed, 1);
 }
 
@@ -134,7 +132,7 @@ async fn a_task_that_takes_days_is_not_reassigned() {
 async fn crons_of_idle_days_run() {
     let engine = Engine::builder().now("2027-06-01T00:00:00Z".parse().unwrap()).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work().cron("0 * * * *").cron_input(&seconds(60)));
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let cost = real_time(sleep(2 * DAY + 2 * 60 * SECOND)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
     assert_eq!(running.shutdown().await.completed, 48);
@@ -144,7 +142,7 @@ async fn crons_of_idle_days_run() {
 async fn heartbeats_of_a_dropped_idle_worker_end_with_it() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     let path = format!("/api/v1/workers/{}", running.id());
     sleep(HOUR).await;
     let end = engine.now();
@@ -152,10 +150,10 @@ async fn heartbeats_of_a_dropped_idle_worker_end_with_it() {
     sleep(HOUR).await;
     let (_, body) = hatchet.raw_rest(Method::GET, &path, None).await.unwrap();
     let row: Value = serde_json::from_slice(&body).unwrap();
-    let beat: DateTime<Utc> = row["lastHeartbeatAt"].as_str().unwrap().parse().unwrap();
+    let last_heartbeat: DateTime<Utc> = row["lastHeartbeatAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(row["status"], "INACTIVE");
-    assert!((TimeDelta::zero()..=TimeDelta::seconds(2)).contains(&(end - beat)), "{beat} {end}");
-    // It gets no more work.
+    assert!((TimeDelta::zero()..=TimeDelta::seconds(2)).contains(&(end - last_heartbeat)), "{last_heartbeat} {end}");
+    // It gets no more tasks.
     let run = hatchet.run(&task, &seconds(0)).start().await.unwrap();
     sleep(SECOND).await;
     assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
@@ -166,11 +164,15 @@ async fn heartbeats_of_a_dropped_idle_worker_end_with_it() {
 async fn faults_apply_to_an_idle_worker() {
     let engine = Engine::start().await.unwrap();
     let (hatchet, task) = (engine.client(), work());
-    let running = worker(&hatchet, &task).await;
+    let running = support::start_worker(&hatchet, &task).await;
     sleep(HOUR).await;
     engine.faults().cut("ListenV2").unwrap();
     sleep(10 * SECOND).await;
-    assert_eq!(hatchet.run(&task, &seconds(0)).start().await.unwrap().result().await.unwrap(), 1, "it listens again");
+    assert_eq!(
+        hatchet.run(&task, &seconds(0)).start().await.unwrap().result().await.unwrap(),
+        1,
+        "the stream was reopened"
+    );
 
     let run = hatchet.run(&task, &seconds(2 * HOUR.as_secs())).start().await.unwrap();
     sleep(HOUR).await;
@@ -179,11 +181,11 @@ async fn faults_apply_to_an_idle_worker() {
     // A heartbeat every two seconds. The worker is inactive after 5 s, and loses the task after 30 s.
     sleep(12 * SECOND).await;
     assert!((5..=7).contains(&(calls - engine.faults().planned())), "{}", engine.faults().planned());
-    assert_eq!(shown(&hatchet, &running).await["status"], "INACTIVE");
+    assert_eq!(worker_row(&hatchet, &running).await["status"], "INACTIVE");
     sleep(30 * SECOND).await;
     assert_eq!(engine.faults().planned(), 0);
     sleep(10 * SECOND).await;
-    assert_eq!(shown(&hatchet, &running).await["status"], "ACTIVE");
+    assert_eq!(worker_row(&hatchet, &running).await["status"], "ACTIVE");
     assert_eq!(run.result().await.unwrap(), 2, "the first attempt was reassigned");
     running.shutdown().await;
 }
@@ -197,7 +199,7 @@ async fn two_idle_workers_share_the_work() {
         [hatchet.clone(), other].map(|client| client.worker("worker").slots(1).register(&task).build().unwrap());
     let (one, two) = (one.start().await.unwrap(), two.start().await.unwrap());
     sleep(DAY).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     let runs = [
         hatchet.run(&task, &seconds(10)).start().await.unwrap(),
         hatchet.run(&task, &seconds(10)).start().await.unwrap(),
@@ -205,6 +207,6 @@ async fn two_idle_workers_share_the_work() {
     for run in runs {
         assert_eq!(run.result().await.unwrap(), 1);
     }
-    assert!(begun.elapsed() < 11 * SECOND, "in parallel: {:?}", begun.elapsed());
+    assert!(start.elapsed() < 11 * SECOND, "{:?}: the runs were not parallel", start.elapsed());
     assert_eq!((one.shutdown().await.completed, two.shutdown().await.completed), (1, 1));
 }

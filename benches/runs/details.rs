@@ -1,4 +1,4 @@
-//! All that is known about one run.
+//! The details of one run.
 
 use std::hint::black_box;
 
@@ -12,27 +12,27 @@ use hatchet::raw::pb::v1::GetRunDetailsRequest;
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
 
 use crate::Sizes;
-use crate::bed::{Bed, diamond, inputs, task};
 use crate::pairs::{Pairs, timed};
+use crate::setup::{Setup, diamond, inputs, task};
 
-/// Lines in the log of each task.
+/// The number of log lines of each task.
 const LINES: usize = 3;
-/// Looks of one measurement.
-const LOOKS: usize = 100;
+/// The number of fetches in one measurement.
+const FETCHES: usize = 100;
 
-pub(crate) async fn all(bed: &Bed, sizes: Sizes) {
+pub(crate) async fn all(setup: &Setup, sizes: Sizes) {
     let input = inputs(1).next().unwrap();
-    let one = bed.client.run(&task("noop"), &input).start().await.unwrap();
+    let one = setup.client.run(&task("noop"), &input).start().await.unwrap();
     one.outcome().await.unwrap();
-    print(bed, sizes, "one task", &one).await;
-    let four = bed.client.run(&diamond(), &input).start().await.unwrap();
+    print(setup, sizes, "one task", &one).await;
+    let four = setup.client.run(&diamond(), &input).start().await.unwrap();
     four.outcome().await.unwrap();
-    print(bed, sizes, "a DAG of 4 tasks", &four).await;
+    print(setup, sizes, "a DAG of 4 tasks", &four).await;
 }
 
-async fn print<O>(bed: &Bed, sizes: Sizes, what: &str, run: &RunHandle<O>) {
+async fn print<O>(setup: &Setup, sizes: Sizes, what: &str, run: &RunHandle<O>) {
     let tasks: Vec<_> = run.details().await.unwrap().tasks.iter().map(|task| task.id).collect();
-    let mut events = EventsServiceClient::new(bed.client.raw_channel());
+    let mut events = EventsServiceClient::new(setup.client.raw_channel());
     for task in &tasks {
         for number in 0..LINES {
             let line = PutLogRequest {
@@ -47,9 +47,9 @@ async fn print<O>(bed: &Bed, sizes: Sizes, what: &str, run: &RunHandle<O>) {
     }
     let pairs = Pairs::measure(
         sizes.rounds,
-        async || timed(LOOKS, async || raw(bed, &run.id().to_string(), &tasks).await).await,
+        async || timed(FETCHES, async || raw(setup, &run.id().to_string(), &tasks).await).await,
         async || {
-            timed(LOOKS, async || {
+            timed(FETCHES, async || {
                 let details = black_box(run.details().logs(RunDetails::MAX_LOGS).await.unwrap());
                 assert_eq!(details.logs.len(), LINES * tasks.len());
             })
@@ -57,16 +57,16 @@ async fn print<O>(bed: &Bed, sizes: Sizes, what: &str, run: &RunHandle<O>) {
         },
     )
     .await;
-    pairs.print(&format!("details of {what}"), LOOKS);
+    pairs.print(&format!("details of {what}"), FETCHES);
 }
 
-/// The calls that this takes, all at the same time.
-async fn raw(bed: &Bed, run: &str, tasks: &[TaskId]) {
-    let mut admin = AdminServiceClient::new(bed.client.raw_channel());
+/// The calls that the SDK makes, all concurrently.
+async fn raw(setup: &Setup, run: &str, tasks: &[TaskId]) {
+    let mut admin = AdminServiceClient::new(setup.client.raw_channel());
     let grpc = admin.get_run_details(GetRunDetailsRequest { external_id: run.to_owned() });
-    let get = async |path: String| bed.get(&format!("/api/v1/stable/{path}")).await;
+    let get = async |path: String| setup.get(&format!("/api/v1/stable/{path}")).await;
     let events = async {
-        // Of a DAG they are in the run.
+        // The details of a DAG run contain the events.
         if tasks.len() == 1 { Some(get(format!("tasks/{run}/task-events?limit=10000")).await) } else { None }
     };
     let logs = join_all(tasks.iter().map(|task| get(format!("tasks/{task}/logs?limit=1000"))));

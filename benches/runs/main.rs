@@ -1,64 +1,62 @@
-//! What does it cost to look at runs, one or many, and to start many? The SDK beside raw calls for the same, in one process
-//! and on one thread, against the embedded engine.
+//! Compares the SDK with raw calls for details, lists and bulk starts, in one process and on one thread, with the embedded engine.
 //!
 //! ```text
 //! cargo bench --bench runs
 //! ```
 //!
-//! Wall time on a single thread is the processor's time of all that takes part: SDK, wire and engine. Both sides are
-//! measured in turn, and the medians of the pairs are told. The allocator counts, which takes its time on both sides.
+//! Wall time on a single thread is the CPU time of SDK, transport and engine together. Both sides are measured in turn, and the medians
+//! of the pairs are printed. The allocator counts allocations, which takes time on both sides.
 //!
-//! The floors, each a caller who does nothing that is not needed:
+//! The baselines do only what is necessary:
 //!
-//! - *lists*: `Client::raw_rest`, whose answer is not decoded. A page with its total is the SDK's two requests at the same
-//!   time. A walk is by offset, as REST has it; the SDK's is by key.
-//! - *details*: the calls that the SDK makes of one, all at the same time, as if the ids of the tasks were known before; none
-//!   is decoded but the one of gRPC. Of a DAG without the events of its tasks, which are in the run.
-//! - *many starts*: one `BulkTriggerWorkflow` after the other with a thousand runs each, that are written as JSON.
+//! - *lists*: `Client::raw_rest`, whose responses are not decoded. A page with its total is the two requests of the SDK, sent
+//!   concurrently. All runs are listed by offset, which is the API of REST. The SDK lists by key.
+//! - *details*: the calls that the SDK makes, all concurrently, with the ids of the tasks known before. Only the gRPC response is decoded.
+//! - *bulk starts*: sequential `BulkTriggerWorkflow` calls with a thousand runs each, whose inputs are serialized to JSON.
 #![expect(
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a program for the terminal, which can do nothing better with a failure than to end"
+    reason = "a command-line program, which exits on a failure"
 )]
 
-mod bed;
 mod details;
 #[path = "../interleaved.rs"]
 mod interleaved;
 mod lists;
 mod pairs;
+mod setup;
 mod starts;
 
 use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-use self::bed::Bed;
+use self::setup::Setup;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How much is measured.
+/// The sizes of the measurements.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
-    /// Runs of a list, and of the walk through it.
+    /// The number of listed runs.
     listed: usize,
-    /// Runs that are many.
+    /// The number of runs in the large engine.
     many: usize,
     rounds: usize,
 }
 
 async fn all(sizes: Sizes) {
     lists::far_head();
-    let few = Bed::filled(sizes.listed).await;
-    let few_walks = lists::far(&few, sizes, sizes.listed).await;
-    let many = Bed::filled(sizes.many).await;
-    let many_walks = lists::far(&many, Sizes { rounds: sizes.rounds.div_ceil(3), ..sizes }, sizes.many).await;
+    let few = Setup::with_runs(sizes.listed).await;
+    let few_pairs = lists::far(&few, sizes, sizes.listed).await;
+    let many = Setup::with_runs(sizes.many).await;
+    let many_pairs = lists::far(&many, Sizes { rounds: sizes.rounds.div_ceil(3), ..sizes }, sizes.many).await;
 
-    pairs::head("µs, or as it says");
-    few_walks.print(&format!("run of a walk through {}", sizes.listed), sizes.listed);
-    many_walks.print(&format!("run of a walk through {} of {}", sizes.listed, sizes.many), sizes.listed);
+    pairs::head("µs, or the named unit");
+    few_pairs.print(&format!("run of a list of {}", sizes.listed), sizes.listed);
+    many_pairs.print(&format!("run of a list of {} of {}", sizes.listed, sizes.many), sizes.listed);
     lists::allocations(&few, sizes).await;
     lists::page(&many, sizes).await;
     many.end().await;
@@ -69,7 +67,7 @@ async fn all(sizes: Sizes) {
 }
 
 fn main() {
-    // Without `--bench` it is only tried out, as tests do with benchmarks.
+    // Without `--bench`, a small run checks that the benchmark works.
     let sizes = if std::env::args().any(|argument| argument == "--bench") {
         Sizes { listed: 10_000, many: 100_000, rounds: 21 }
     } else {

@@ -1,4 +1,4 @@
-//! Two sides, measured in turn.
+//! Times of two sides, measured in turn.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::interleaved::{interleaved, median};
 pub(crate) struct Pairs(Vec<(f64, f64)>);
 
 impl Pairs {
-    /// Measures so many pairs.
+    /// Measures `rounds` pairs.
     pub(crate) async fn measure(
         rounds: usize,
         raw: impl AsyncFn() -> Duration,
@@ -19,20 +19,20 @@ impl Pairs {
         Self::of(interleaved(rounds, raw, sdk).await.into_iter())
     }
 
-    /// What has been measured elsewhere.
+    /// Pairs that have been measured before.
     pub(crate) fn of(pairs: impl Iterator<Item = (Duration, Duration)>) -> Self {
         Self(pairs.map(|(raw, sdk)| (micros(raw), micros(sdk))).collect())
     }
 
-    /// A row: the medians for each of so many things, and the median of the ratios.
-    pub(crate) fn print(&self, what: &str, things: usize) {
-        let each = |micros: f64| micros / count(things);
+    /// Prints a row: the medians per item, and the median of the ratios.
+    pub(crate) fn print(&self, what: &str, items: usize) {
+        let each = |micros: f64| micros / count(items);
         let (raw, sdk) = (each(self.median(|pair| pair.0)), each(self.median(|pair| pair.1)));
         println!("{what:<52} {raw:>10.2} {sdk:>10.2} {:>7.2}", self.median(|pair| pair.1 / pair.0));
     }
 
-    /// The SDK's longest time.
-    pub(crate) fn slowest(&self) -> Duration {
+    /// The maximum time of the SDK.
+    pub(crate) fn max_sdk(&self) -> Duration {
         Duration::from_secs_f64(self.0.iter().map(|pair| pair.1).fold(0.0, f64::max) / 1e6)
     }
 
@@ -45,7 +45,7 @@ pub(crate) fn head(unit: &str) {
     println!("\n{unit:<52} {:>10} {:>10} {:>7}", "raw", "SDK", "ratio");
 }
 
-/// The time of so many of the same, one after the other.
+/// The time of `times` sequential executions.
 pub(crate) async fn timed(times: usize, work: impl AsyncFn()) -> Duration {
     let start = Instant::now();
     for _ in 0..times {
@@ -58,6 +58,6 @@ pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-pub(crate) fn count(things: usize) -> f64 {
-    f64::from(u32::try_from(things).unwrap())
+pub(crate) fn count(items: usize) -> f64 {
+    f64::from(u32::try_from(items).unwrap())
 }

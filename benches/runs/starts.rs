@@ -1,4 +1,4 @@
-//! Many runs at once.
+//! Bulk starts.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use tokio::time::Instant;
 
 use crate::Sizes;
-use crate::bed::{inputs, task};
 use crate::pairs::Pairs;
+use crate::setup::{inputs, task};
 
-/// What one call takes at the most.
+/// The maximum number of runs per call.
 const CHUNK: usize = 1000;
-/// The SDK tags runs, so that one stream can tell of all of them.
+/// The tag that the SDK adds, so that one stream reports on all runs.
 const TAG: &str = r#"{"hatchet_rs__client":"0123456789abcdef"}"#;
 
 pub(crate) async fn all(sizes: Sizes) {
-    for (tag, name) in [(None, ""), (Some(TAG), ", floor tagged")] {
+    for (tag, name) in [(None, ""), (Some(TAG), ", tagged")] {
         let rounds = sizes.rounds.div_ceil(3);
         let pairs = Pairs::measure(rounds, async || raw(sizes.many, tag).await, async || sdk(sizes.many).await).await;
         pairs.print(&format!("run of a run_many of {}{name}", sizes.many), sizes.many);
     }
 }
 
-/// A fresh engine that knows the workflow and has no worker.
+/// A new engine with the workflow and without a worker.
 async fn engine() -> Engine {
     let engine = Engine::start().await.unwrap();
     let worker = engine.client().worker("bench").register(&task("noop")).build().unwrap();

@@ -1,22 +1,38 @@
-//! The layer on top: what the program itself says.
+//! The values that the program sets, which take precedence over all other sources.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::env::Process;
+use super::env::ProcessEnv;
 use super::layers::Pem;
 use super::{Compression, Config, ConfigError, RetryPolicy, Secret, TlsStrategy, TlsVersion, resolve};
 
-/// Builds a [`Config`]. What is set here wins over the environment and the token.
+/// Builds a [`Config`]. Its values take precedence over the environment and over the claims of the token.
 ///
-/// Made by [`Config::builder`] (code only) or [`ConfigBuilder::from_env`] (environment beneath).
-/// Setting a value twice keeps the last. Values are judged by [`build`](Self::build), all at once.
+/// [`Config::builder`] ignores the environment, and [`ConfigBuilder::from_env`] reads it. If a value is set twice, the last one is
+/// used. [`build`](Self::build) validates all values, and reports all problems in one error.
 ///
-/// `Debug` hides the token and everything about certificates and keys.
+/// `Debug` hides the token, certificates and keys.
+///
+/// ```
+/// use std::time::Duration;
+/// use hatchet::Config;
+///
+/// # const TOKEN: &str = concat!("eyJhbGciOiJFUzI1NiJ9.", "eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIifQ", ".c2ln");
+/// let config = Config::builder()
+///     .token(TOKEN)
+///     .host_port("grpcs://engine.example.com")
+///     .server_url("https://api.example.com")
+///     .rpc_timeout(Duration::from_secs(10))
+///     .build()?;
+/// assert_eq!(config.authority(), "engine.example.com:443");
+/// # Ok::<(), hatchet::config::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ConfigBuilder {
-    pub(super) environment: bool,
+    /// Whether to read environment variables.
+    pub(super) use_env: bool,
     pub(super) token: Option<Secret>,
     pub(super) tenant_id: Option<String>,
     pub(super) host_port: Option<String>,
@@ -39,70 +55,69 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// A builder with the environment beneath it: what isn't set here is taken from the variables
-    /// `HATCHET_CLIENT_*`, which are read by [`build`](Self::build).
+    /// Creates a builder that takes values that are not set in code from the environment variables `HATCHET_CLIENT_*`.
+    /// [`build`](Self::build) reads them.
     ///
     /// ```no_run
     /// use hatchet::config::ConfigBuilder;
     ///
-    /// // Everything as the environment has it, but for this program's own namespace.
+    /// // All values are from the environment, except the namespace.
     /// let config = ConfigBuilder::from_env().namespace("nightly").build()?;
     /// # Ok::<(), hatchet::config::ConfigError>(())
     /// ```
     pub fn from_env() -> Self {
-        Self { environment: true, ..Self::default() }
+        Self { use_env: true, ..Self::default() }
     }
 
-    /// The API token: a JWT, without `Bearer`. Required, here or as `HATCHET_CLIENT_TOKEN`.
+    /// Sets the API token: a JWT, without `Bearer`. It is required, here or as `HATCHET_CLIENT_TOKEN`.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Secret::new(token.into()));
         self
     }
 
-    /// The tenant. Deprecated in Hatchet: it is in the token (claim `sub`), and a different one is
-    /// refused. Only for a token that doesn't say it.
+    /// Sets the tenant. Deprecated in Hatchet, because the token contains it (claim `sub`), and [`build`](Self::build) rejects
+    /// another one. Needed only if the token has no such claim.
     pub fn tenant_id(mut self, tenant_id: impl Into<String>) -> Self {
         self.tenant_id = Some(tenant_id.into());
         self
     }
 
-    /// The engine's gRPC address, `host:port`. Default: the token's claim `grpc_broadcast_address`.
+    /// Sets the engine's gRPC address, `host:port`. The default is the token's claim `grpc_broadcast_address`.
     ///
-    /// A scheme and slashes at the end are accepted; `http://` and `grpc://` mean no TLS, `https://`
-    /// and `grpcs://` mean TLS, unless a strategy is given. Without a port it is 443 with TLS and
-    /// 7070 without. IPv6 addresses stand in brackets.
+    /// A scheme and trailing slashes are accepted. Unless a TLS strategy is set, `https://` and `grpcs://` enable TLS, and
+    /// `http://` and `grpc://` disable it. The default port is 443 with TLS, and 7070 without. IPv6 addresses need brackets.
     pub fn host_port(mut self, host_port: impl Into<String>) -> Self {
         self.host_port = Some(host_port.into());
         self
     }
 
-    /// The base URL of the REST API, `http://…` or `https://…`, a path included if a proxy wants one.
-    /// Default: the token's claim `server_url`. An `http://` claim is refused if gRPC uses TLS, so that the issuer of a token
-    /// cannot make this program send it without encryption.
+    /// Sets the base URL of the REST API, `http://…` or `https://…`, with a path if a proxy requires one. The default is the
+    /// token's claim `server_url`. A claim with `http://` is rejected if gRPC uses TLS, so that the issuer of a token cannot make
+    /// this program send it without encryption.
     pub fn server_url(mut self, server_url: impl Into<String>) -> Self {
         self.server_url = Some(server_url.into());
         self
     }
 
-    /// What the names of workflows, events and actions begin with, so that several deployments can
-    /// share a tenant. Letters, digits, `.`, `-` and `_`; made lower case, with a `_` at the end.
-    /// Empty: none, even if the environment has one. Default: none.
+    /// Sets the prefix of the names of workflows, events and actions, so that several deployments can share a tenant. It may
+    /// contain ASCII letters, digits, `.`, `-` and `_`. It is converted to lower case, and a `_` is appended if it does not end
+    /// with one. An empty string means no namespace, even if the environment has one. The default is no namespace.
     ///
-    /// The server knows only the whole names: `prod` has the workflows of `prod_eu` among its own. So let none of your
-    /// namespaces be the beginning of another one.
+    /// The server stores only the prefixed names. So no namespace may be a prefix of another one: queries in `prod` also match
+    /// the workflows of `prod_eu`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self
     }
 
-    /// Whether the connection is encrypted, and who proves who they are. Default: as the scheme of
-    /// the address has it, else [`TlsStrategy::Tls`].
+    /// Sets whether gRPC connections are encrypted, and whether the client authenticates with a certificate. The default
+    /// depends on the scheme of the address ([`host_port`](Self::host_port)); without a scheme, it is [`TlsStrategy::Tls`].
     pub const fn tls_strategy(mut self, strategy: TlsStrategy) -> Self {
         self.tls_strategy = Some(strategy);
         self
     }
 
-    /// The name that the server's certificate must have, when it isn't the host that is dialled.
+    /// Sets the name that the server's certificate must have. The default is the host of the address.
     ///
     /// It applies to gRPC, and also to REST if the server URL has the same host and
     /// [`tls_rest_server_name`](Self::tls_rest_server_name) is not set.
@@ -111,74 +126,72 @@ impl ConfigBuilder {
         self
     }
 
-    /// The name that the certificate of the REST server must have. Default: the
-    /// [`tls_server_name`](Self::tls_server_name) if the server URL has the same host as gRPC, else the host of the
+    /// Sets the name that the certificate of the REST server must have. The default is the
+    /// [`tls_server_name`](Self::tls_server_name) if the server URL has the same host as gRPC, otherwise the host of the
     /// server URL.
     pub fn tls_rest_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls_rest_server_name = Some(name.into());
         self
     }
 
-    /// The oldest version of TLS to speak. Default: [`TlsVersion::Tls13`].
+    /// Sets the minimum TLS version. The default is [`TlsVersion::Tls13`].
     pub const fn tls_min_version(mut self, version: TlsVersion) -> Self {
         self.tls_min_version = Some(version);
         self
     }
 
-    /// The authorities to trust instead of the usual ones: one or more PEM certificates.
-    /// Replaces [`tls_root_ca_file`](Self::tls_root_ca_file).
+    /// Sets the root certificates to trust, as one or more PEM certificates. The default is the root certificates of the
+    /// operating system. Overrides [`tls_root_ca_file`](Self::tls_root_ca_file).
     pub fn tls_root_ca(mut self, pem: impl Into<String>) -> Self {
-        self.tls_root_ca = Some(Pem::Text(Secret::new(pem.into())));
+        self.tls_root_ca = Some(Pem::Inline(Secret::new(pem.into())));
         self
     }
 
-    /// The same, read from a file by [`build`](Self::build).
+    /// Sets a file with the root certificates to trust, in PEM. [`build`](Self::build) reads it. Overrides
+    /// [`tls_root_ca`](Self::tls_root_ca).
     pub fn tls_root_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls_root_ca = Some(Pem::File(path.into()));
         self
     }
 
-    /// The client's certificate (with its chain) and private key, as PEM. The key must have no
-    /// passphrase. Needed for [`TlsStrategy::Mtls`].
+    /// Sets the client's certificate, with its chain, and its private key, both in PEM. The key must have no passphrase.
+    /// Required for [`TlsStrategy::Mtls`].
     ///
-    /// The two belong together, so this replaces both of the environment's. Replaces
-    /// [`tls_identity_files`](Self::tls_identity_files).
+    /// Certificate and key in the environment are ignored. Overrides [`tls_identity_files`](Self::tls_identity_files).
     pub fn tls_identity(mut self, cert_pem: impl Into<String>, key_pem: impl Into<String>) -> Self {
-        let text = |pem: String| Pem::Text(Secret::new(pem));
-        self.tls_identity = Some((text(cert_pem.into()), text(key_pem.into())));
+        let inline = |pem: String| Pem::Inline(Secret::new(pem));
+        self.tls_identity = Some((inline(cert_pem.into()), inline(key_pem.into())));
         self
     }
 
-    /// The same, read from two files by [`build`](Self::build).
+    /// Sets the files with the client's certificate and its private key, in PEM. [`build`](Self::build) reads them. Overrides
+    /// [`tls_identity`](Self::tls_identity).
     pub fn tls_identity_files(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.tls_identity = Some((Pem::File(cert.into()), Pem::File(key.into())));
         self
     }
 
-    /// How long a connection may be silent before it is pinged: 6 s to 24 h, by default 10 s.
+    /// Sets the time without received data after which a connection is pinged: 6 s to 24 h. The default is 10 s.
     ///
-    /// Less is refused, because the engine hangs up (GOAWAY `too_many_pings`) on clients that ping
-    /// more often than each 5 s.
+    /// The engine closes connections (GOAWAY `too_many_pings`) that send pings more often than every 5 s.
     pub const fn keepalive_interval(mut self, interval: Duration) -> Self {
         self.keepalive_interval = Some(interval);
         self
     }
 
-    /// How long a ping may stay unanswered before the connection counts as dead: 1 s to 24 h, by
-    /// default 20 s.
+    /// Sets the time to wait for the response to a ping before the connection is closed: 1 s to 24 h. The default is 20 s.
     pub const fn keepalive_timeout(mut self, timeout: Duration) -> Self {
         self.keepalive_timeout = Some(timeout);
         self
     }
 
-    /// How long making a connection may take: 1 ms to 24 h, by default 5 s.
+    /// Sets the timeout of establishing a connection, with name resolution and TLS handshake: 1 ms to 24 h. The default is 5 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// The deadline of a call that is given no other: 1 ms to 24 h, by default 30 s. Streams have no
-    /// deadline.
+    /// Sets the default timeout of a call with all its retries: 1 ms to 24 h. The default is 30 s. Streams have no timeout.
     pub const fn rpc_timeout(mut self, timeout: Duration) -> Self {
         self.rpc_timeout = Some(timeout);
         self
@@ -197,32 +210,32 @@ impl ConfigBuilder {
         self
     }
 
-    /// The largest message to accept, in bytes: by default 4 MiB.
+    /// Sets the maximum size of a received message in bytes, after decompression. The default is 4 MiB.
     pub const fn max_recv_message_length(mut self, bytes: usize) -> Self {
         self.max_recv_message_length = Some(bytes);
         self
     }
 
-    /// Whether messages are compressed. Default: [`Compression::None`].
+    /// Sets the compression of gRPC messages. The default is [`Compression::None`].
     pub const fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
     }
 
-    /// Reads the layers beneath and the PEM files, and checks everything. Dials nothing.
+    /// Reads the environment, if [`from_env`](Self::from_env) was used, the token and the PEM files, and validates all values. It
+    /// does not connect.
     ///
     /// # Errors
     ///
-    /// All that is missing or bad, at once.
+    /// [`ConfigError`] with all missing and invalid values.
     pub fn build(self) -> Result<Config, ConfigError> {
-        resolve::resolve(&self, &Process)
+        resolve::resolve(&self, &ProcessEnv)
     }
 
-    /// The configuration of a client of the embedded engine: host `embedded`, no TLS, this tenant
-    /// and token. What the builder says about those is not used; its namespace, sizes and lengths
-    /// of time are.
+    /// The configuration of a client of the embedded engine: host `embedded`, no TLS, and the given tenant and token. Of the
+    /// builder, only the namespace, timeouts, message sizes and compression are used.
     #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn embedded(self, tenant: &str, token: impl Into<String>) -> Result<Config, ConfigError> {
-        resolve::embedded(&self, tenant, token.into(), &Process)
+        resolve::embedded(&self, tenant, token.into(), &ProcessEnv)
     }
 }

@@ -1,25 +1,24 @@
-//! The two things this room reads from outside: variables and PEM files.
+//! Access to environment variables and files.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-/// Where variables and files come from.
+/// A source of environment variables and files.
 ///
-/// A trait, because a process has only one environment and changing it in a test is unsafe while
-/// other tests run.
-pub(super) trait World {
-    /// The variable of this name, if it is set.
+/// It is a trait because a process has only one environment, and tests that run in parallel must not change it.
+pub(super) trait Env {
+    /// The value of a variable, if it is set.
     fn var(&self, name: &str) -> Option<OsString>;
 
-    /// The whole content of a file.
+    /// The content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 }
 
 /// The environment and the files of this process.
-pub(super) struct Process;
+pub(super) struct ProcessEnv;
 
-impl World for Process {
+impl Env for ProcessEnv {
     fn var(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name)
     }
@@ -34,9 +33,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_has_variables_and_files() {
-        assert!(Process.var("PATH").is_some());
-        assert_eq!(Process.var("HATCHET_CLIENT_NO_SUCH_VARIABLE"), None);
-        assert!(Process.read(Path::new("no/such/file.pem")).is_err());
+    fn variables_and_files_of_the_process_are_read() {
+        assert!(ProcessEnv.var("PATH").is_some());
+        assert_eq!(ProcessEnv.var("HATCHET_CLIENT_NO_SUCH_VARIABLE"), None);
+        assert!(ProcessEnv.read(Path::new("no/such/file.pem")).is_err());
     }
 }

@@ -1,10 +1,10 @@
-//! What is wrong with a configuration: everything at once.
+//! The error of an invalid configuration, with all its problems.
 
 use std::fmt;
 
-/// A configuration cannot be built; lists *every* problem, not just the first.
+/// The error of an invalid configuration, with all its problems.
 ///
-/// The text is one line that counts them, then a line for each:
+/// `Display` prints their count, and then one line for each problem:
 ///
 /// ```
 /// use hatchet::Config;
@@ -21,18 +21,17 @@ use std::fmt;
 /// assert_eq!(error.problems().len(), 3);
 /// assert_eq!(error.to_string(), "\
 /// 3 problems in the configuration
-///   token: expected an API token (a JWT: three base64url parts joined by dots), got nothing
-///   host_port: expected host:port, plain or after http://, https://, grpc:// or grpcs://, an IPv6 host in \
-/// brackets, got \"localhost:70700\" (a port that is not 1 to 65535)
+///   token: expected an API token (a JWT: three base64url parts joined by dots), got no value
+///   host_port: expected host:port, optionally after http://, https://, grpc:// or grpcs://, with an IPv6 host in \
+/// brackets, got \"localhost:70700\" (port out of range 1 to 65535)
 ///   rpc_timeout: expected 1ms to 24h, got 0ns");
 /// ```
 ///
 /// # What to do
 ///
-/// Print it and stop: it is about how the program was started, so trying again changes nothing.
-/// It never contains the token or a private key.
+/// Print it and exit. A retry fails in the same way. It never contains the token or a private key.
 ///
-/// An [`Error`](crate::Error) that is converted from it has the same text, and this error as its source:
+/// `Error::from` converts it to an [`Error`](crate::Error) with the same text, and with this error as its source:
 ///
 /// ```
 /// use std::error::Error as _;
@@ -53,7 +52,7 @@ impl ConfigError {
         Self { problems }
     }
 
-    /// Every problem that was got, in the order of the settings. Never empty.
+    /// All problems, in the order of the settings. Never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -92,9 +91,16 @@ impl From<ConfigError> for crate::Error {
 
 impl std::error::Error for ConfigError {}
 
-/// One bad or missing value, as part of a [`ConfigError`].
+/// A missing or invalid value, as part of a [`ConfigError`].
 ///
-/// `NAME: expected none, tls, mtls, got "tsl"`.
+/// ```
+/// use hatchet::Config;
+///
+/// let error = Config::builder().build().unwrap_err();
+/// let problem = &error.problems()[0];
+/// assert_eq!((problem.name(), problem.got()), ("token", "no value"));
+/// assert_eq!(problem.expected(), "an API token (a JWT: three base64url parts joined by dots)");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     name: String,
@@ -137,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_counts_and_lists() {
+    fn display_counts_and_lists_the_problems() {
         let problem = |name: &str| Problem::new(name.to_owned(), "\"tsl\"".to_owned(), "none, tls, mtls".to_owned());
         assert_eq!(
             ConfigError::new(vec![problem("A")]).to_string(),

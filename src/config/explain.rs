@@ -1,22 +1,28 @@
-//! What was decided, and who decided it.
+//! The values of a configuration, with their sources.
 
 use std::fmt;
 
-/// Which layer a value of a [`Config`](super::Config) came from.
+/// The source of a value of a [`Config`](super::Config).
+///
+/// ```
+/// use hatchet::config::Source;
+///
+/// assert_eq!(Source::Claim("sub").to_string(), "token claim sub");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// A setter of the [`ConfigBuilder`](super::ConfigBuilder).
+    /// A method of the [`ConfigBuilder`](super::ConfigBuilder).
     Builder,
-    /// The environment variable of this name.
+    /// The environment variable with this name.
     Environment(&'static str),
-    /// The claim of this name in the API token.
+    /// The claim with this name in the API token.
     Claim(&'static str),
-    /// It follows from another setting, named here: the TLS server name from the host, for example.
+    /// Another setting, which is named here. For example, the TLS server name is derived from the host.
     Derived(&'static str),
-    /// The embedded engine, which is in this process and needs no address.
+    /// The embedded engine.
     Embedded,
-    /// Nothing said otherwise.
+    /// The default, because no other source has a value.
     Default,
 }
 
@@ -26,14 +32,29 @@ impl fmt::Display for Source {
             Self::Builder => f.write_str("builder"),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Claim(name) => write!(f, "token claim {name}"),
-            Self::Derived(name) => write!(f, "follows from {name}"),
+            Self::Derived(name) => write!(f, "derived from {name}"),
             Self::Embedded => f.write_str("embedded engine"),
             Self::Default => f.write_str("default"),
         }
     }
 }
 
-/// One setting, its value and where that came from.
+/// The value of one setting, with its source.
+///
+/// ```
+/// use hatchet::config::Source;
+/// # use hatchet::embedded::Engine;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// # let engine = Engine::start().await?;
+/// # let client = engine.client();
+/// let config = client.config();
+/// let entry = config.explain().get("connect_timeout").unwrap();
+/// assert_eq!((entry.value(), entry.source()), ("5s", Source::Default));
+/// # engine.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     name: &'static str,
@@ -46,31 +67,37 @@ impl Entry {
         Self { name, value, source }
     }
 
-    /// The setting, by the name of its builder method.
+    /// The name of the setting: that of its method of the [`ConfigBuilder`](super::ConfigBuilder).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The value as text. `(hidden)` for secrets, `(none)` when there is no value, `(not used)`
-    /// when another setting makes it meaningless.
+    /// The value as a string: `(hidden)` for secrets, `(none)` if there is no value, `(not used)` if the value has no effect
+    /// because of another setting.
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// The layer that the value came from.
+    /// Where the value comes from.
     #[must_use]
     pub const fn source(&self) -> Source {
         self.source
     }
 }
 
-/// A whole configuration with the origin of each value; made by
-/// [`Config::explain`](super::Config::explain).
+/// All values of a configuration with their sources, returned by [`Config::explain`](super::Config::explain).
 ///
-/// `Display` prints an aligned table with a line for each setting: name, value, source.
-/// Secrets were left out when it was made, so it is safe to log.
+/// `Display` prints a table with one row for each setting: name, value and source. It contains no secrets, so it can be logged.
+///
+/// ```no_run
+/// let config = hatchet::Config::from_env()?;
+/// for entry in config.explain() {
+///     println!("{} = {} ({})", entry.name(), entry.value(), entry.source());
+/// }
+/// # Ok::<(), hatchet::config::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Explanation<'a> {
     entries: &'a [Entry],
@@ -81,12 +108,12 @@ impl<'a> Explanation<'a> {
         Self { entries }
     }
 
-    /// The settings, always in the same order.
+    /// Iterates over the settings, always in the same order.
     pub fn iter(&self) -> std::slice::Iter<'a, Entry> {
         self.entries.iter()
     }
 
-    /// The setting with this name, if there is one.
+    /// Returns the setting with this name, or `None` if there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a Entry> {
         self.entries.iter().find(|entry| entry.name == name)
@@ -113,8 +140,8 @@ impl<'a> IntoIterator for &Explanation<'a> {
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widest = |cell: fn(&Entry) -> &str| self.iter().map(|e| cell(e).chars().count()).max().unwrap_or(0);
-        let (names, values) = (widest(|e| e.name), widest(|e| e.value.as_str()));
+        let max_width = |cell: fn(&Entry) -> &str| self.iter().map(|e| cell(e).chars().count()).max().unwrap_or(0);
+        let (names, values) = (max_width(|e| e.name), max_width(|e| e.value.as_str()));
         for (line, Entry { name, value, source }) in self.iter().enumerate() {
             if line > 0 {
                 f.write_str("\n")?;

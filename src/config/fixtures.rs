@@ -1,4 +1,4 @@
-//! A world for tests: variables, files and tokens made up on the spot.
+//! Environment variables, files and tokens for tests.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::env::World;
+use super::env::Env;
 
 pub(super) const TENANT: &str = "707d0855-80ab-4e1f-a156-f1c4546cbf52";
 pub(super) const CERT: &str = "-----BEGIN CERTIFICATE-----\nQ0VSVA==\n-----END CERTIFICATE-----\n";
@@ -24,21 +24,21 @@ pub(super) fn claims() -> Value {
     })
 }
 
-/// A token with these claims and a signature that nobody checks.
+/// A token with these claims and an invalid signature.
 pub(super) fn jwt(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.c2lnbmF0dXJl", part(&json!({"alg": "ES256", "kid": "1"})), part(claims))
 }
 
-/// Variables (named without `HATCHET_CLIENT_`) and files.
+/// Variables, named without `HATCHET_CLIENT_`, and files.
 #[derive(Default)]
-pub(super) struct Fake {
+pub(super) struct FakeEnv {
     vars: HashMap<String, OsString>,
     files: HashMap<PathBuf, Vec<u8>>,
 }
 
-impl Fake {
-    /// With a good token and nothing else.
+impl FakeEnv {
+    /// An environment with a valid token and nothing else.
     pub(super) fn with_token() -> Self {
         Self::default().var("TOKEN", jwt(&claims()))
     }
@@ -54,7 +54,7 @@ impl Fake {
     }
 }
 
-impl World for Fake {
+impl Env for FakeEnv {
     fn var(&self, name: &str) -> Option<OsString> {
         self.vars.get(name).cloned()
     }

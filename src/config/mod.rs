@@ -1,22 +1,17 @@
-//! Where the client connects, as whom, and how: one validated [`Config`].
+//! The configuration of a client: addresses, credentials, TLS, timeouts and message sizes.
 //!
-//! [`Config`] has the table of all settings. Everything that is wrong is reported at once, see
-//! [`ConfigError`]; what was decided, and by which layer, is told by [`Config::explain`]. Neither
-//! ever shows the token or a private key.
+//! [`Config`] has the table of all settings. [`ConfigError`] reports all invalid and missing values in one error.
+//! [`Config::explain`] returns each value with its source. Neither of them contains the token or a private key.
 //!
-//! The way through the files: a [`ConfigBuilder`] holds what the program says, `setting` names what
-//! there is, `layers` finds the first layer that has a value and notes what is wrong with it,
-//! `resolve` (with `tls_layers` and `tuning`) asks for each setting in its turn. `address`, `namespace`, `pem` and `token` are pure
-//! functions on texts.
-//!
-//! # Why
-//!
-//! The names are those of Hatchet's [contract for SDKs], so that one environment serves workers
-//! in every language. The room is pure: it reads the environment and PEM files once, in
-//! [`ConfigBuilder::build`], and nothing is dialled. PEM is checked for its outer form only; what
-//! is in it is judged by the TLS library when the channel is made.
+//! The names of the environment variables are those of Hatchet's [contract for SDKs], so that one environment serves workers in
+//! all languages. The environment and PEM files are read once, by [`ConfigBuilder::build`], which does not connect. It checks only
+//! the syntax of PEM. The TLS library checks certificates and keys when the client is created.
 //!
 //! [contract for SDKs]: https://docs.hatchet.run/contributing/sdks
+
+// `builder` holds the values that are set in code, `setting` is the table of settings, and `layers` takes a value from the first
+// source that has it and collects problems. `resolve`, with `tls_layers` and `tuning`, does this for all settings. `address`,
+// `namespace`, `pem` and `token` parse strings.
 
 mod address;
 mod builder;

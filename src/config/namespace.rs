@@ -1,9 +1,9 @@
-//! The prefix that keeps the names of one deployment apart from another's.
+//! The prefix that separates the names of several deployments in one tenant.
 
-/// The canonical form of a namespace: lower case, with `_` at the end; `None` when it is empty.
+/// The canonical form of a namespace: lower case, with `_` at the end. `None` if it is empty.
 ///
-/// Other SDKs write it so, and a worker of theirs must find the workflows of ours.
-/// An error when a letter is not accepted by the engine.
+/// The other SDKs use the same form, so that workers in all languages share workflows. An error if the engine does not accept a
+/// character.
 pub(super) fn normalise(text: &str) -> Result<Option<String>, ()> {
     if !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
         return Err(());
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lower_case_with_an_underscore_at_the_end() {
+    fn namespaces_are_lower_case_and_end_with_an_underscore() {
         for (text, expected) in [
             ("", Ok(None)),
             ("Blue", Ok(Some("blue_"))),

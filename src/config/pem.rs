@@ -1,26 +1,26 @@
-//! The outer form of PEM: enough to tell a certificate from a key and both from neither.
+//! Extracts certificates and keys from PEM.
 //!
-//! What is inside the blocks is for the TLS library to judge, so that this room compiles without
-//! one. Only the blocks that were asked for are kept: a file that holds a certificate *and* its key
-//! must not carry the key into places that are not careful with it.
+//! Only the boundaries of the blocks are parsed. The TLS library decodes their content, so that this module compiles without one.
+//! Blocks of other types are removed: a file may contain a certificate and its key, and the key must not be stored with the
+//! certificate.
 
-/// What is wrong with a text, in words for the user. Never quotes it.
-pub(super) type Malformed = &'static str;
+/// Why a string is rejected, for the error text. It never quotes the string.
+pub(super) type Reason = &'static str;
 
-/// All certificates in the text, and nothing else of it.
-pub(super) fn certificates(text: &str) -> Result<String, Malformed> {
+/// All certificates, without other blocks.
+pub(super) fn certificates(text: &str) -> Result<String, Reason> {
     let certificates: String =
         blocks(text)?.into_iter().filter(|block| block.label == "CERTIFICATE").map(|block| block.text).collect();
     if certificates.is_empty() { Err("PEM without a certificate") } else { Ok(certificates) }
 }
 
-/// The first private key in the text, and nothing else of it.
-pub(super) fn private_key(text: &str) -> Result<String, Malformed> {
+/// The first private key, without other blocks.
+pub(super) fn private_key(text: &str) -> Result<String, Reason> {
     let key = blocks(text)?
         .into_iter()
         .find(|block| block.label.ends_with("PRIVATE KEY"))
         .ok_or("PEM without a private key")?;
-    // PKCS#8 says it in the label, the older forms in a header.
+    // PKCS#8 marks encryption in the label, and older formats in a header.
     if key.label == "ENCRYPTED PRIVATE KEY" || key.text.contains("Proc-Type: 4,ENCRYPTED") {
         return Err("a private key with a passphrase");
     }
@@ -32,14 +32,14 @@ struct Block {
     text: String,
 }
 
-fn blocks(text: &str) -> Result<Vec<Block>, Malformed> {
-    // Variables that were written on one line have `\n` as two characters.
+fn blocks(text: &str) -> Result<Vec<Block>, Reason> {
+    // In a variable, line breaks may be written as the two characters `\n`.
     let one_line = !text.trim().contains('\n') && text.contains("\\n");
-    let unfolded = if one_line { text.replace("\\n", "\n") } else { text.to_owned() };
+    let lines = if one_line { text.replace("\\n", "\n") } else { text.to_owned() };
 
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
-    for line in unfolded.lines().map(str::trim) {
+    for line in lines.lines().map(str::trim) {
         if let Some(label) = marker(line, "-----BEGIN ") {
             if open.is_some() {
                 return Err("a PEM block without its END line");
@@ -71,7 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn each_finds_its_own_blocks_only() {
+    fn other_blocks_are_removed() {
         let both = format!("Bag Attributes\n{KEY}\n{CERT}junk\n{CERT}");
         assert_eq!(certificates(&both), Ok(format!("{CERT}{CERT}")));
         assert_eq!(private_key(&both), Ok(KEY.to_owned()));
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_of_all_kinds() {
+    fn all_line_endings_are_accepted() {
         for text in [CERT.replace('\n', "\r\n"), CERT.replace('\n', "\\n"), CERT.trim().replace('\n', "  \n  ")] {
             assert_eq!(certificates(&text), Ok(CERT.to_owned()), "{text}");
         }
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_pem_is_rejected() {
         assert_eq!(certificates(""), Err("no PEM (no line with -----BEGIN)"));
         assert_eq!(certificates("MIIB"), Err("no PEM (no line with -----BEGIN)"));
         assert_eq!(certificates(KEY), Err("PEM without a certificate"));
@@ -96,17 +96,17 @@ mod tests {
         }
         let pkcs8 = KEY.replace("PRIVATE", "ENCRYPTED PRIVATE");
         let old = KEY.replace("KEY-----\nS0", "KEY-----\nProc-Type: 4,ENCRYPTED\nS0");
-        for locked in [pkcs8, old] {
-            assert_eq!(private_key(&locked), Err("a private key with a passphrase"), "{locked}");
+        for encrypted in [pkcs8, old] {
+            assert_eq!(private_key(&encrypted), Err("a private key with a passphrase"), "{encrypted}");
         }
-        for form in ["RSA PRIVATE", "EC PRIVATE"] {
-            assert!(private_key(&KEY.replace("PRIVATE", form)).is_ok());
+        for kind in ["RSA PRIVATE", "EC PRIVATE"] {
+            assert!(private_key(&KEY.replace("PRIVATE", kind)).is_ok());
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_parsed_or_refused(text in any::<String>(), shuffled in "(-----BEGIN |-----END |CERTIFICATE|PRIVATE KEY|-----|\n|\\\\n|x){0,30}") {
+        fn no_input_panics(text in any::<String>(), shuffled in "(-----BEGIN |-----END |CERTIFICATE|PRIVATE KEY|-----|\n|\\\\n|x){0,30}") {
             for text in [text, shuffled] {
                 let _ = (certificates(&text), private_key(&text));
             }

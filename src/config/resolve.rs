@@ -1,31 +1,31 @@
-//! From a builder and a world to a [`Config`]: each setting in its turn, then all problems at once.
+//! Resolves all settings to a [`Config`], or to an error with all problems.
 
-use super::address::{HostPort, Malformed};
-use super::env::World;
-use super::layers::{Found, Layers, Lookup, Reported};
+use super::address::{HostPort, Reason};
+use super::env::Env;
+use super::layers::{Layers, Lookup, Reported, Sourced};
 use super::resolved::Values;
 use super::setting::{self, Setting};
 use super::token::Claims;
 use super::{Config, ConfigBuilder, ConfigError, Secret, Source, TlsStrategy, address, namespace, tls_layers, tuning};
 
-/// The port of the engine's own default, without TLS.
+/// The default gRPC port of an engine without TLS.
 const PLAIN_PORT: u16 = 7070;
-/// Where a proxy that ends TLS listens.
+/// The default port of a proxy that terminates TLS.
 const TLS_PORT: u16 = 443;
 
-/// Reads all layers.
-pub(super) fn resolve(built: &ConfigBuilder, world: &dyn World) -> Result<Config, ConfigError> {
-    let mut layers = Layers::new(world, built.environment);
-    let credential = credential(&mut layers, built);
-    // Without claims nothing is "missing": it may well be in the token, once that is put right.
+/// Takes each value from the first source that has it.
+pub(super) fn resolve(builder: &ConfigBuilder, env: &dyn Env) -> Result<Config, ConfigError> {
+    let mut layers = Layers::new(env, builder.use_env);
+    let credential = credential(&mut layers, builder);
+    // If the token is invalid, values that may be in its claims are not reported as missing.
     let claims = credential.as_ref().ok().map(|(_, claims)| claims);
 
-    let tenant_id = tenant_id(&mut layers, built, claims);
-    let given = layers.text(&setting::HOST_PORT, built.host_port.as_deref());
+    let tenant_id = tenant_id(&mut layers, builder, claims);
+    let given = layers.string(&setting::HOST_PORT, builder.host_port.as_deref());
     let given = given.and_then(|found| parse(&mut layers, &setting::HOST_PORT, found, HostPort::parse));
-    let server_url = server_url(&mut layers, built, claims);
+    let server_url = server_url(&mut layers, builder, claims);
     let https = server_url.as_ref().is_ok_and(|url| tls_layers::is_https(&url.value));
-    let strategy = tls_layers::strategy(&mut layers, built, given.as_ref().ok().and_then(Option::as_ref), https);
+    let strategy = tls_layers::strategy(&mut layers, builder, given.as_ref().ok().and_then(Option::as_ref), https);
     if let Ok(server_url) = &server_url
         && !layers.is_reported(&setting::TLS_STRATEGY)
     {
@@ -34,17 +34,17 @@ pub(super) fn resolve(built: &ConfigBuilder, world: &dyn World) -> Result<Config
     let host_port =
         or_claim(&mut layers, &setting::HOST_PORT, given, claims, "grpc_broadcast_address", HostPort::parse)
             .map(|found| found.map(|address| with_port(address, strategy.value)));
-    if let Ok(Found { value: (host, port), source }) = &host_port {
-        layers.note("host_port", address::authority(host, *port), *source);
+    if let Ok(Sourced { value: (host, port), source }) = &host_port {
+        layers.add_entry("host_port", address::authority(host, *port), *source);
     }
-    if let Ok(Found { value, source }) = &server_url {
-        layers.note("server_url", value.as_str(), *source);
+    if let Ok(Sourced { value, source }) = &server_url {
+        layers.add_entry("server_url", value.as_str(), *source);
     }
-    let namespace = namespace(&mut layers, built);
+    let namespace = namespace(&mut layers, builder);
     let host = host_port.as_ref().ok().map(|found| found.value.0.as_str());
     let url = server_url.as_ref().ok().map(|found| found.value.as_str());
-    let tls = tls_layers::resolve(&mut layers, built, &strategy, host, url);
-    let tuning = tuning::resolve(&mut layers, built);
+    let tls = tls_layers::resolve(&mut layers, builder, &strategy, host, url);
+    let tuning = tuning::resolve(&mut layers, builder);
 
     let entries = layers.finish()?;
     match (credential, tenant_id, host_port, server_url, namespace) {
@@ -64,31 +64,31 @@ pub(super) fn resolve(built: &ConfigBuilder, world: &dyn World) -> Result<Config
                 entries,
             }))
         }
-        // Each of these was reported, so `finish` has returned already.
+        // All errors have been recorded, so `finish` has returned them.
         _ => Err(ConfigError::new(Vec::new())),
     }
 }
 
-/// The configuration of a client of the embedded engine: its own address, tenant and token, the
-/// rest from the builder (and the environment, if the builder has it).
+/// The configuration of a client of the embedded engine, which has its own address, tenant and token. The other values are from the
+/// builder, and from the environment if the builder reads it.
 #[cfg(any(test, feature = "embedded"))]
 pub(super) fn embedded(
-    built: &ConfigBuilder,
+    builder: &ConfigBuilder,
     tenant: &str,
     token: String,
-    world: &dyn World,
+    env: &dyn Env,
 ) -> Result<Config, ConfigError> {
     const HOST: &str = "embedded";
-    let mut layers = Layers::new(world, built.environment);
+    let mut layers = Layers::new(env, builder.use_env);
     let authority = address::authority(HOST, PLAIN_PORT);
     let server_url = format!("http://{HOST}");
-    layers.note("token", "(hidden)", Source::Embedded);
-    layers.note("tenant_id", tenant, Source::Embedded);
-    layers.note("host_port", authority.as_str(), Source::Embedded);
-    layers.note("server_url", server_url.as_str(), Source::Embedded);
-    let namespace = namespace(&mut layers, built);
-    layers.note("tls_strategy", TlsStrategy::None.as_str(), Source::Embedded);
-    let tuning = tuning::resolve(&mut layers, built);
+    layers.add_entry("token", "(hidden)", Source::Embedded);
+    layers.add_entry("tenant_id", tenant, Source::Embedded);
+    layers.add_entry("host_port", authority.as_str(), Source::Embedded);
+    layers.add_entry("server_url", server_url.as_str(), Source::Embedded);
+    let namespace = namespace(&mut layers, builder);
+    layers.add_entry("tls_strategy", TlsStrategy::None.as_str(), Source::Embedded);
+    let tuning = tuning::resolve(&mut layers, builder);
     let entries = layers.finish()?;
     Ok(Config::new(Values {
         token: Secret::new(token),
@@ -105,91 +105,92 @@ pub(super) fn embedded(
     }))
 }
 
-fn credential(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Result<(Secret, Claims), Reported> {
-    let Some(Found { value, source }) = layers.text(&setting::TOKEN, built.token.as_ref().map(Secret::expose))? else {
-        return Err(layers.missing(&setting::TOKEN, "nothing"));
+fn credential(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Result<(Secret, Claims), Reported> {
+    let Some(Sourced { value, source }) = layers.string(&setting::TOKEN, builder.token.as_ref().map(Secret::expose))?
+    else {
+        return Err(layers.report_missing(&setting::TOKEN, "no value"));
     };
     let token = Secret::new(value);
-    layers.guard(&token);
-    let claims = Claims::of(token.expose()).map_err(|found| layers.report(&setting::TOKEN, source, &found))?;
-    layers.note("token", "(hidden)", source);
+    layers.hide(&token);
+    let claims = Claims::parse(token.expose()).map_err(|got| layers.report(&setting::TOKEN, source, &got))?;
+    layers.add_entry("token", "(hidden)", source);
     let expiry = claims.expires_at().map_or_else(|| "(unknown)".to_owned(), |at| at.to_rfc3339());
-    layers.note("token_expires_at", expiry, Source::Claim("exp"));
+    layers.add_entry("token_expires_at", expiry, Source::Claim("exp"));
     Ok((token, claims))
 }
 
-fn tenant_id(layers: &mut Layers<'_>, built: &ConfigBuilder, claims: Option<&Claims>) -> Result<String, Reported> {
-    // It becomes part of paths in REST calls.
+fn tenant_id(layers: &mut Layers<'_>, builder: &ConfigBuilder, claims: Option<&Claims>) -> Result<String, Reported> {
+    // The tenant is a path segment in REST calls.
     let check = |text: &str| {
         let safe = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-        if safe && !text.is_empty() { Ok(text.to_owned()) } else { Err("not a tenant id") }
+        if safe && !text.is_empty() { Ok(text.to_owned()) } else { Err("invalid tenant id") }
     };
     let given = layers
-        .text(&setting::TENANT_ID, built.tenant_id.as_deref())
+        .string(&setting::TENANT_ID, builder.tenant_id.as_deref())
         .and_then(|found| parse(layers, &setting::TENANT_ID, found, check));
-    if let (Ok(Some(given)), Some(sub)) = (&given, claims.and_then(|claims| claims.text("sub")))
+    if let (Ok(Some(given)), Some(sub)) = (&given, claims.and_then(|claims| claims.string("sub")))
         && !given.value.eq_ignore_ascii_case(sub)
     {
-        let found = format!("{}, while the token's tenant is {}", layers.quote(&given.value), layers.quote(sub));
-        return Err(layers.report(&setting::TENANT_ID, given.source, &found));
+        let got = format!("{}, but the token's tenant is {}", layers.quote(&given.value), layers.quote(sub));
+        return Err(layers.report(&setting::TENANT_ID, given.source, &got));
     }
-    let Found { value, source } = or_claim(layers, &setting::TENANT_ID, given, claims, "sub", check)?;
-    layers.note("tenant_id", value.as_str(), source);
+    let Sourced { value, source } = or_claim(layers, &setting::TENANT_ID, given, claims, "sub", check)?;
+    layers.add_entry("tenant_id", value.as_str(), source);
     Ok(value)
 }
 
 fn server_url(
     layers: &mut Layers<'_>,
-    built: &ConfigBuilder,
+    builder: &ConfigBuilder,
     claims: Option<&Claims>,
-) -> Result<Found<String>, Reported> {
-    let given = layers.text(&setting::SERVER_URL, built.server_url.as_deref());
+) -> Result<Sourced<String>, Reported> {
+    let given = layers.string(&setting::SERVER_URL, builder.server_url.as_deref());
     let given = given.and_then(|found| parse(layers, &setting::SERVER_URL, found, address::base_url));
     or_claim(layers, &setting::SERVER_URL, given, claims, "server_url", address::base_url)
 }
 
-fn namespace(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Result<Option<String>, Reported> {
-    let found = layers.text(&setting::NAMESPACE, built.namespace.as_deref())?;
-    let Found { value, source } = found.unwrap_or(Found::new(String::new(), Source::Default));
+fn namespace(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Result<Option<String>, Reported> {
+    let found = layers.string(&setting::NAMESPACE, builder.namespace.as_deref())?;
+    let Sourced { value, source } = found.unwrap_or(Sourced::new(String::new(), Source::Default));
     let Ok(namespace) = namespace::normalise(&value) else {
-        let found = layers.quote(&value);
-        return Err(layers.report(&setting::NAMESPACE, source, &found));
+        let got = layers.quote(&value);
+        return Err(layers.report(&setting::NAMESPACE, source, &got));
     };
-    layers.note("namespace", namespace.as_deref().unwrap_or("(none)"), source);
+    layers.add_entry("namespace", namespace.as_deref().unwrap_or("(none)"), source);
     Ok(namespace)
 }
 
-/// What was given, else the claim, else a problem.
+/// The given value, or the claim. A missing value is recorded as a problem.
 fn or_claim<T>(
     layers: &mut Layers<'_>,
     setting: &Setting,
     given: Lookup<T>,
     claims: Option<&Claims>,
     claim: &'static str,
-    read: impl Fn(&str) -> Result<T, Malformed>,
-) -> Result<Found<T>, Reported> {
+    read: impl Fn(&str) -> Result<T, Reason>,
+) -> Result<Sourced<T>, Reported> {
     if let Some(given) = given? {
         return Ok(given);
     }
     let claims = claims.ok_or(Reported)?;
-    let found = claims.text(claim).map(|text| Found::new(text.to_owned(), Source::Claim(claim)));
+    let found = claims.string(claim).map(|text| Sourced::new(text.to_owned(), Source::Claim(claim)));
     match parse(layers, setting, found, read)? {
         Some(found) => Ok(found),
-        None => Err(layers.missing(setting, &format!("nothing, and the token doesn't say it in its claim {claim}"))),
+        None => Err(layers.report_missing(setting, &format!("no value, and the token has no claim {claim}"))),
     }
 }
 
 fn parse<T>(
     layers: &mut Layers<'_>,
     setting: &Setting,
-    found: Option<Found<String>>,
-    read: impl Fn(&str) -> Result<T, Malformed>,
+    found: Option<Sourced<String>>,
+    read: impl Fn(&str) -> Result<T, Reason>,
 ) -> Lookup<T> {
-    let Some(Found { value, source }) = found else { return Ok(None) };
+    let Some(Sourced { value, source }) = found else { return Ok(None) };
     match read(&value) {
-        Ok(value) => Ok(Some(Found::new(value, source))),
+        Ok(value) => Ok(Some(Sourced::new(value, source))),
         Err(reason) => {
-            // Addresses may have a password in them.
+            // An address with `@` may contain a password.
             let shown = if value.contains('@') { "(hidden)".to_owned() } else { layers.quote(&value) };
             Err(layers.report(setting, source, &format!("{shown} ({reason})")))
         }
@@ -203,28 +204,27 @@ fn with_port(address: HostPort, strategy: TlsStrategy) -> (String, u16) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{Fake, TENANT, claims, jwt};
+    use super::super::fixtures::{FakeEnv, TENANT, claims, jwt};
     use super::*;
     use serde_json::json;
 
-    fn from(world: &Fake) -> Result<Config, ConfigError> {
-        resolve(&ConfigBuilder::from_env(), world)
+    fn from(env: &FakeEnv) -> Result<Config, ConfigError> {
+        resolve(&ConfigBuilder::from_env(), env)
     }
 
-    fn problems(world: &Fake) -> String {
-        from(world).unwrap_err().to_string()
+    fn problems(env: &FakeEnv) -> String {
+        from(env).unwrap_err().to_string()
     }
 
     fn source(config: &Config, name: &str) -> Source {
         config.explain().get(name).map(super::super::Entry::source).unwrap()
     }
 
-    /// Builder over environment over claims over defaults, for everything that has all of them.
     #[test]
-    fn precedence() {
+    fn the_builder_precedes_the_environment_which_precedes_the_claims() {
         let tenant = TENANT.to_ascii_uppercase();
-        let token = Fake::with_token();
-        let environment = Fake::with_token()
+        let token = FakeEnv::with_token();
+        let environment = FakeEnv::with_token()
             .var("HOST_PORT", "env:1")
             .var("SERVER_URL", "http://env")
             .var("TENANT_ID", &tenant)
@@ -233,7 +233,7 @@ mod tests {
             ConfigBuilder::from_env().host_port("code:2").server_url("http://code/").tenant_id(TENANT).namespace("Code")
         };
         let names = ["host_port", "server_url", "tenant_id", "namespace"];
-        let seen = |config: &Config| {
+        let values = |config: &Config| {
             let namespace = config.namespace().map(str::to_owned);
             let sources = names.map(|name| source(config, name));
             (config.authority().to_owned(), config.server_url().to_owned(), namespace, sources)
@@ -241,7 +241,7 @@ mod tests {
 
         let claim = Source::Claim;
         assert_eq!(
-            seen(&from(&token).unwrap()),
+            values(&from(&token).unwrap()),
             (
                 "localhost:7077".to_owned(),
                 "https://localhost:8080".to_owned(),
@@ -250,7 +250,7 @@ mod tests {
             )
         );
         assert_eq!(
-            seen(&from(&environment).unwrap()),
+            values(&from(&environment).unwrap()),
             (
                 "env:1".to_owned(),
                 "http://env".to_owned(),
@@ -263,32 +263,32 @@ mod tests {
                 ]
             )
         );
-        for world in [&environment, &token] {
+        for env in [&environment, &token] {
             assert_eq!(
-                seen(&resolve(&builder(), world).unwrap()),
+                values(&resolve(&builder(), env).unwrap()),
                 ("code:2".to_owned(), "http://code".to_owned(), Some("code_".to_owned()), [Source::Builder; 4])
             );
         }
-        // The same token in code, with an environment that must not be looked at.
+        // The builder has the token and does not read the environment.
         let alone = resolve(&Config::builder().token(jwt(&claims())), &environment).unwrap();
-        assert_eq!(seen(&alone), seen(&from(&token).unwrap()));
+        assert_eq!(values(&alone), values(&from(&token).unwrap()));
         assert_eq!(source(&alone, "token"), Source::Builder);
         assert_eq!(from(&environment).unwrap().tenant_id(), tenant);
     }
 
     #[test]
-    fn the_builder_hides_bad_variables_and_can_unset_a_namespace() {
-        let world = Fake::default().var("TOKEN", "junk").var("HOST_PORT", "junk:junk").var("NAMESPACE", "ns");
+    fn invalid_variables_are_ignored_if_the_builder_has_a_value() {
+        let env = FakeEnv::default().var("TOKEN", "junk").var("HOST_PORT", "junk:junk").var("NAMESPACE", "ns");
         let builder = ConfigBuilder::from_env().token(format!(" {}\n", jwt(&claims()))).host_port("a:1").namespace("");
-        let config = resolve(&builder, &world).unwrap();
+        let config = resolve(&builder, &env).unwrap();
         assert_eq!((config.authority(), config.namespace()), ("a:1", None));
         assert_eq!(source(&config, "namespace"), Source::Builder);
         assert_eq!(config.token().expose(), jwt(&claims()));
     }
 
     #[test]
-    fn all_problems_at_once() {
-        let world = Fake::with_token()
+    fn all_problems_are_reported() {
+        let env = FakeEnv::with_token()
             .var("TENANT_ID", "00000000-0000-4000-8000-000000000000")
             .var("HOST_PORT", "local host")
             .var("SERVER_URL", "localhost")
@@ -299,41 +299,41 @@ mod tests {
             .var("GRPC_MAX_SEND_MESSAGE_LENGTH", "4MB")
             .var("GRPC_MAX_RECV_MESSAGE_LENGTH", "0")
             .var("GRPC_COMPRESSION", "zstd")
-            .var("SOMETHING_ELSE", "of another SDK");
-        let found = from(&world).unwrap_err();
+            .var("SOMETHING_ELSE", "ignored");
+        let found = from(&env).unwrap_err();
         assert_eq!(
             found.to_string(),
             format!(
                 "\
 10 problems in the configuration
-  HATCHET_CLIENT_TENANT_ID: expected the tenant of the token (letters, digits, '-', '_'), or nothing, got \"00000000-0000-4000-8000-000000000000\", while the token's tenant is \"{TENANT}\"
-  HATCHET_CLIENT_HOST_PORT: expected host:port, plain or after http://, https://, grpc:// or grpcs://, an IPv6 host in brackets, got \"local host\" (a host with a character that no host name has)
-  HATCHET_CLIENT_SERVER_URL: expected http:// or https://, a host, and if need be a port and a path, got \"localhost\" (no http:// or https://)
+  HATCHET_CLIENT_TENANT_ID: expected the tenant of the token (letters, digits, '-', '_'), or no value, got \"00000000-0000-4000-8000-000000000000\", but the token's tenant is \"{TENANT}\"
+  HATCHET_CLIENT_HOST_PORT: expected host:port, optionally after http://, https://, grpc:// or grpcs://, with an IPv6 host in brackets, got \"local host\" (invalid character in the host name)
+  HATCHET_CLIENT_SERVER_URL: expected http:// or https://, a host, and optionally a port and a path, got \"localhost\" (missing http:// or https://)
   HATCHET_CLIENT_TLS_STRATEGY: expected none, tls, mtls, got \"tsl\"
   HATCHET_CLIENT_NAMESPACE: expected letters, digits, '.', '-' and '_', got \"two words\"
   HATCHET_CLIENT_TLS_SERVER_NAME: expected a host name or an IP address, without a port, got \"a:1\"
   HATCHET_CLIENT_TLS_MIN_VERSION: expected 1.2, 1.3, got \"1.1\"
-  HATCHET_CLIENT_GRPC_MAX_SEND_MESSAGE_LENGTH: expected a whole number of bytes, 1 to 4294967295, got \"4MB\"
-  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: expected a whole number of bytes, 1 to 4294967295, got \"0\"
+  HATCHET_CLIENT_GRPC_MAX_SEND_MESSAGE_LENGTH: expected an integer from 1 to 4294967295 (bytes), got \"4MB\"
+  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: expected an integer from 1 to 4294967295 (bytes), got \"0\"
   HATCHET_CLIENT_GRPC_COMPRESSION: expected none, gzip, got \"zstd\""
             )
         );
     }
 
     #[test]
-    fn a_bad_token_is_the_only_problem() {
+    fn an_invalid_token_is_the_only_problem() {
         let expected_token = "an API token (a JWT: three base64url parts joined by dots)";
-        for (world, found) in [
-            (Fake::default(), "nothing"),
-            (Fake::default().var("TOKEN", " \n"), "nothing"),
-            (Fake::default().var("TOKEN", "hello"), "a value without dots"),
+        for (env, found) in [
+            (FakeEnv::default(), "no value"),
+            (FakeEnv::default().var("TOKEN", " \n"), "no value"),
+            (FakeEnv::default().var("TOKEN", "hello"), "a value without dots"),
         ] {
             let expected = format!(
                 "1 problem in the configuration\n  HATCHET_CLIENT_TOKEN: expected {expected_token}, got {found}"
             );
-            assert_eq!(problems(&world), expected);
+            assert_eq!(problems(&env), expected);
         }
-        let built = resolve(&Config::builder().token(""), &Fake::with_token()).unwrap_err();
+        let built = resolve(&Config::builder().token(""), &FakeEnv::with_token()).unwrap_err();
         assert_eq!(
             built.to_string(),
             format!("1 problem in the configuration\n  token: expected {expected_token}, got an empty value")
@@ -341,37 +341,37 @@ mod tests {
     }
 
     #[test]
-    fn what_the_token_does_not_say_has_to_be_said() {
-        let bare = || Fake::default().var("TOKEN", jwt(&json!({"exp": 1})));
+    fn values_that_are_not_in_the_token_are_required() {
+        let bare = || FakeEnv::default().var("TOKEN", jwt(&json!({"exp": 1})));
         let found = from(&bare()).unwrap_err();
         let lines: Vec<_> = found.problems().iter().map(|p| format!("{}: {}", p.name(), p.got())).collect();
         assert_eq!(
             lines,
             [
-                "HATCHET_CLIENT_TENANT_ID: nothing, and the token doesn't say it in its claim sub",
-                "HATCHET_CLIENT_SERVER_URL: nothing, and the token doesn't say it in its claim server_url",
-                "HATCHET_CLIENT_HOST_PORT: nothing, and the token doesn't say it in its claim grpc_broadcast_address",
+                "HATCHET_CLIENT_TENANT_ID: no value, and the token has no claim sub",
+                "HATCHET_CLIENT_SERVER_URL: no value, and the token has no claim server_url",
+                "HATCHET_CLIENT_HOST_PORT: no value, and the token has no claim grpc_broadcast_address",
             ]
         );
-        let world = bare().var("TENANT_ID", "t-1").var("SERVER_URL", "http://a").var("HOST_PORT", "a");
-        let config = from(&world).unwrap();
+        let env = bare().var("TENANT_ID", "t-1").var("SERVER_URL", "http://a").var("HOST_PORT", "a");
+        let config = from(&env).unwrap();
         assert_eq!((config.tenant_id(), config.authority()), ("t-1", "a:443"));
-        assert_eq!(config.token_expires_at().map(|at| at.timestamp()), Some(1), "expired, and no error");
+        assert_eq!(config.token_expires_at().map(|at| at.timestamp()), Some(1), "an expired token is accepted");
     }
 
     #[test]
-    fn bad_claims_are_named() {
+    fn problems_name_invalid_claims() {
         let mut bad = claims();
         bad["sub"] = "../other".into();
         bad["server_url"] = "localhost:8080".into();
         bad["grpc_broadcast_address"] = "localhost:http".into();
-        let found = from(&Fake::default().var("TOKEN", jwt(&bad))).unwrap_err();
+        let found = from(&FakeEnv::default().var("TOKEN", jwt(&bad))).unwrap_err();
         let names: Vec<_> = found.problems().iter().map(super::super::Problem::name).collect();
         assert_eq!(names, ["token claim sub", "token claim server_url", "token claim grpc_broadcast_address"]);
     }
 
     #[test]
-    fn ports_by_strategy() {
+    fn the_default_port_depends_on_the_strategy() {
         for (host_port, strategy, authority) in [
             ("a", "", "a:443"),
             ("a", "none", "a:7070"),
@@ -380,55 +380,56 @@ mod tests {
             ("[::1]", "none", "[::1]:7070"),
             ("a:1", "", "a:1"),
         ] {
-            let config = from(&Fake::with_token().var("HOST_PORT", host_port).var("TLS_STRATEGY", strategy)).unwrap();
+            let config =
+                from(&FakeEnv::with_token().var("HOST_PORT", host_port).var("TLS_STRATEGY", strategy)).unwrap();
             assert_eq!(config.authority(), authority);
             assert_eq!(config.authority(), address::authority(config.host(), config.port()));
         }
     }
 
     #[test]
-    fn both_spellings_of_the_server_url() {
+    fn both_variables_of_the_server_url_are_read() {
         for (official, other, expected) in [
             ("http://a", "", Ok("http://a")),
             ("", "http://b/", Ok("http://b")),
             ("http://a", "http://a/", Ok("http://a")),
             ("http://a", "http://b", Err(())),
         ] {
-            let config = from(&Fake::with_token().var("SERVER_URL", official).var("API_URL", other));
+            let config = from(&FakeEnv::with_token().var("SERVER_URL", official).var("API_URL", other));
             assert_eq!(config.as_ref().map(Config::server_url).map_err(|_| ()), expected);
         }
         assert_eq!(
-            problems(&Fake::with_token().var("SERVER_URL", "http://a").var("API_URL", "http://b")),
-            "1 problem in the configuration\n  HATCHET_CLIENT_API_URL: expected the same as in HATCHET_CLIENT_SERVER_URL, or only one of the two, got \"http://b\", beside \"http://a\""
+            problems(&FakeEnv::with_token().var("SERVER_URL", "http://a").var("API_URL", "http://b")),
+            "1 problem in the configuration\n  HATCHET_CLIENT_API_URL: expected the value of HATCHET_CLIENT_SERVER_URL, or only one of the two variables, got \"http://b\", which differs from \"http://a\""
         );
     }
 
     #[test]
-    fn the_embedded_engine() {
-        let world = Fake::with_token().var("NAMESPACE", "env");
+    fn clients_of_the_embedded_engine_use_its_address() {
+        let env = FakeEnv::with_token().var("NAMESPACE", "env");
         let builder = Config::builder().namespace("Code").host_port("junk:junk").tls_strategy(TlsStrategy::Mtls);
-        let config = embedded(&builder, "tenant", "any text".to_owned(), &world).unwrap();
+        let config = embedded(&builder, "tenant", "any token".to_owned(), &env).unwrap();
         assert_eq!((config.host(), config.tenant_id(), config.namespace()), ("embedded", "tenant", Some("code_")));
-        assert_eq!((config.token().expose(), config.server_url()), ("any text", "http://embedded"));
+        assert_eq!((config.token().expose(), config.server_url()), ("any token", "http://embedded"));
         assert!(!config.tls().is_enabled());
         assert_eq!(source(&config, "host_port"), Source::Embedded);
-        assert!(!format!("{config:?}{}", config.explain()).contains("any text"));
+        assert!(!format!("{config:?}{}", config.explain()).contains("any token"));
         assert!(Config::builder().namespace("two words").embedded("t", "token").is_err());
         assert_eq!(Config::builder().embedded("t", "token").unwrap().namespace(), None);
     }
 
     #[cfg(unix)]
     #[test]
-    fn bytes_that_are_no_text() {
+    fn variables_that_are_not_utf_8_are_rejected() {
         use std::os::unix::ffi::OsStringExt;
-        let world = Fake::with_token().var("HOST_PORT", std::ffi::OsString::from_vec(vec![b'a', 0xff]));
-        assert!(problems(&world).contains("got bytes that are not UTF-8"));
+        let env = FakeEnv::with_token().var("HOST_PORT", std::ffi::OsString::from_vec(vec![b'a', 0xff]));
+        assert!(problems(&env).contains("got bytes that are not UTF-8"));
     }
 
     #[cfg(unix)]
     proptest::proptest! {
         #[test]
-        fn no_variable_can_make_it_panic(
+        fn no_variable_panics(
             token in proptest::prelude::any::<Vec<u8>>(),
             name in proptest::sample::select(super::super::setting::ALL.iter().flat_map(|s| s.variables).collect::<Vec<_>>()),
             value in proptest::prelude::any::<Vec<u8>>(),
@@ -436,12 +437,12 @@ mod tests {
             use std::ffi::OsString;
             use std::os::unix::ffi::OsStringExt;
             let name = name.trim_start_matches("HATCHET_CLIENT_");
-            let worlds = [
-                Fake::default().var("TOKEN", OsString::from_vec(token)),
-                Fake::with_token().var(name, OsString::from_vec(value)),
+            let envs = [
+                FakeEnv::default().var("TOKEN", OsString::from_vec(token)),
+                FakeEnv::with_token().var(name, OsString::from_vec(value)),
             ];
-            for world in worlds {
-                let _ = from(&world).map(|config| config.explain().to_string()).map_err(|error| error.to_string());
+            for env in envs {
+                let _ = from(&env).map(|config| config.explain().to_string()).map_err(|error| error.to_string());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The validated result.
+//! The validated configuration.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use chrono::{DateTime, Utc};
 use super::tuning::Tuning;
 use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPolicy, Secret, Tls};
 
-/// Everything a client needs to know before it connects: validated, immutable, cheap to clone.
+/// The configuration of a client. It is validated, immutable, and cheap to clone.
 ///
-/// Made from the environment, in code, or both. A value is taken from the first that has it of
+/// Each value is taken from the first of these sources that has it:
 ///
 /// 1. the [`ConfigBuilder`],
-/// 2. the environment, when the builder was made by [`ConfigBuilder::from_env`],
+/// 2. the environment, if the builder was created by [`ConfigBuilder::from_env`],
 /// 3. a claim of the API token,
-/// 4. the default,
+/// 4. the default.
 ///
-/// and only the one that is taken is looked at: a bad variable under a builder's value is no error.
+/// Only that value is validated. For example, an invalid variable is not an error if the builder has a value.
 ///
 /// ```
 /// use hatchet::Config;
@@ -31,9 +31,9 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPo
 ///     .namespace("Staging")
 ///     .build()?;
 ///
-/// assert_eq!(config.authority(), "localhost:7077"); // the token says so
+/// assert_eq!(config.authority(), "localhost:7077"); // from the token
 /// assert_eq!(config.namespace(), Some("staging_"));
-/// println!("{}", config.explain()); // a table of all values and where they come from
+/// println!("{}", config.explain()); // a table of all values with their sources
 /// # Ok::<(), hatchet::config::ConfigError>(())
 /// ```
 ///
@@ -43,16 +43,16 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPo
 /// |---|---|---|---|---|
 /// | `TOKEN` | [`token`](ConfigBuilder::token) | | required | an API token (a JWT) |
 /// | `TENANT_ID` (deprecated) | [`tenant_id`](ConfigBuilder::tenant_id) | `sub` | required | the token's tenant |
-/// | `HOST_PORT` | [`host_port`](ConfigBuilder::host_port) | `grpc_broadcast_address` | required | `host:port`, see below |
+/// | `HOST_PORT` | [`host_port`](ConfigBuilder::host_port) | `grpc_broadcast_address` | required | `host:port`, optionally with a scheme |
 /// | `SERVER_URL`, `API_URL` | [`server_url`](ConfigBuilder::server_url) | `server_url` | required | `http://…` or `https://…` |
 /// | `NAMESPACE` | [`namespace`](ConfigBuilder::namespace) | | none | letters, digits, `.`, `-`, `_` |
 /// | `TLS_STRATEGY` | [`tls_strategy`](ConfigBuilder::tls_strategy) | | `tls` | `none`, `tls`, `mtls` |
 /// | `TLS_SERVER_NAME` | [`tls_server_name`](ConfigBuilder::tls_server_name) | | the host | a host name or IP address |
-/// | `TLS_REST_SERVER_NAME` (this SDK only) | [`tls_rest_server_name`](ConfigBuilder::tls_rest_server_name) | | see below | a host name or IP address |
+/// | `TLS_REST_SERVER_NAME` (this SDK only) | [`tls_rest_server_name`](ConfigBuilder::tls_rest_server_name) | | `TLS_SERVER_NAME` or the host of the URL | a host name or IP address |
 /// | `TLS_MIN_VERSION` | [`tls_min_version`](ConfigBuilder::tls_min_version) | | `1.3` | `1.2`, `1.3` |
-/// | `TLS_ROOT_CA` or `TLS_ROOT_CA_FILE` | [`tls_root_ca`](ConfigBuilder::tls_root_ca), [`…_file`](ConfigBuilder::tls_root_ca_file) | | the usual roots | PEM certificates |
+/// | `TLS_ROOT_CA` or `TLS_ROOT_CA_FILE` | [`tls_root_ca`](ConfigBuilder::tls_root_ca), [`…_file`](ConfigBuilder::tls_root_ca_file) | | those of the operating system | PEM certificates |
 /// | `TLS_CERT` or `TLS_CERT_FILE` | [`tls_identity`](ConfigBuilder::tls_identity), [`…_files`](ConfigBuilder::tls_identity_files) | | none | a PEM certificate and its chain |
-/// | `TLS_KEY` or `TLS_KEY_FILE` | the same | | none | a PEM key without a passphrase |
+/// | `TLS_KEY` or `TLS_KEY_FILE` | [`tls_identity`](ConfigBuilder::tls_identity), [`…_files`](ConfigBuilder::tls_identity_files) | | none | a PEM key without a passphrase |
 /// | `GRPC_MAX_SEND_MESSAGE_LENGTH` | [`max_send_message_length`](ConfigBuilder::max_send_message_length) | | 4194304 | 1 to 4294967295 bytes |
 /// | `GRPC_MAX_RECV_MESSAGE_LENGTH` | [`max_recv_message_length`](ConfigBuilder::max_recv_message_length) | | 4194304 | 1 to 4294967295 bytes |
 /// | `GRPC_COMPRESSION` (this SDK only) | [`compression`](ConfigBuilder::compression) | | `none` | `none`, `gzip` |
@@ -61,26 +61,24 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPo
 /// | | [`connect_timeout`](ConfigBuilder::connect_timeout) | | 5 s | 1 ms to 24 h |
 /// | | [`rpc_timeout`](ConfigBuilder::rpc_timeout) | | 30 s | 1 ms to 24 h |
 ///
-/// * A variable that is empty, or nothing but white space, counts as not set: that is what
-///   `NAME=${UNSET}` leaves behind in a compose file. White space around a value is dropped, for
-///   the newline at the end of a mounted secret.
-/// * Other `HATCHET_CLIENT_*` variables belong to other SDKs and are ignored.
-/// * `HOST_PORT` may have a scheme and slashes at the end. When no TLS strategy is given, the
-///   scheme chooses it: `http` and `grpc` mean `none`, `https` and `grpcs` mean `tls`. A scheme in
-///   the token's address chooses nothing, so that who issues a token cannot switch encryption off.
-///   Without a port it is 443 with TLS and 7070 (the engine's own default) without.
-/// * A claim `server_url` that begins with `http://` is refused if gRPC uses TLS, because REST sends
+/// * A variable that is empty or only white space counts as not set, because `NAME=${UNSET}` in a compose file sets an empty
+///   value. White space around a value is removed, such as the newline at the end of a mounted secret.
+/// * Other `HATCHET_CLIENT_*` variables are for other SDKs, and are ignored.
+/// * `HOST_PORT` may have a scheme and trailing slashes. If no TLS strategy is set, it depends on the scheme: `http` and `grpc` mean
+///   `none`, `https` and `grpcs` mean `tls`. The scheme of an address in the token is ignored, so that the issuer of a token cannot
+///   disable encryption. The default port is 443 with TLS, and 7070 (the engine's default) without.
+/// * A claim `server_url` that begins with `http://` is rejected if gRPC uses TLS, because REST sends
 ///   the same token. To send it without TLS, set `SERVER_URL`.
 /// * `TLS_SERVER_NAME` also applies to REST if `SERVER_URL` has the same host as `HOST_PORT`. If the
 ///   hosts or their certificates differ, set the name for REST with `TLS_REST_SERVER_NAME`. (The other
 ///   SDKs have no such setting and use the host of the URL.)
-/// * PEM stands in the variable itself (lines may be joined by `\n`) or in the file that the other
-///   variable names; both at once are refused. A certificate needs its key and the other way round.
-/// * Certificates, keys and the version count for REST as well, when the server URL is `https`.
-///   When it isn't, and the strategy is `none`, certificates and keys have no use: they are not
-///   looked at, or refused if it is only a scheme that says `none`, because one is then a mistake.
+/// * PEM is the value of the variable itself, in which line breaks may be written as `\n`, or the content of the file that the other
+///   variable names. Setting both is an error. A certificate requires a key, and a key a certificate.
+/// * Certificates, keys and the minimum version also apply to REST if the server URL is `https`. If it is not, and the strategy is
+///   `none`, certificates and keys have no effect. They are ignored if the strategy is set, and an error if it is derived from the
+///   scheme.
 ///
-/// Its `Debug` hides the token and keys.
+/// `Debug` hides the token and keys.
 #[derive(Clone)]
 pub struct Config {
     values: Arc<Values>,
@@ -105,96 +103,95 @@ impl Config {
         Self { values: Arc::new(values) }
     }
 
-    /// A builder without the environment: what isn't set in code is a claim of the token or a
-    /// default. With the environment beneath it: [`ConfigBuilder::from_env`].
+    /// Creates a builder that ignores the environment: values that are not set in code are claims of the token or defaults.
+    /// [`ConfigBuilder::from_env`] creates one that reads it.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
     }
 
-    /// The configuration that the environment describes, in variables named `HATCHET_CLIENT_*`.
-    /// Only `HATCHET_CLIENT_TOKEN` is always needed.
+    /// Reads the configuration from the environment variables `HATCHET_CLIENT_*`. Only `HATCHET_CLIENT_TOKEN` is always required.
     ///
     /// # Errors
     ///
-    /// All that is missing or bad, at once.
+    /// [`ConfigError`] with all missing and invalid values.
     pub fn from_env() -> Result<Self, ConfigError> {
         ConfigBuilder::from_env().build()
     }
 
-    /// The API token. Send it as `authorization: Bearer …`, and show it to nobody.
+    /// The API token, which is sent as `authorization: Bearer …`.
     #[must_use]
     pub fn token(&self) -> &Secret {
         &self.values.token
     }
 
-    /// When the token stops being valid, if it says so. A token that has expired is no error here:
-    /// the engine decides, by its own clock.
+    /// When the token expires, if it has the claim `exp`. An expired token is a valid configuration, because the engine checks the
+    /// expiry by its own clock.
     #[must_use]
     pub fn token_expires_at(&self) -> Option<DateTime<Utc>> {
         self.values.token_expires_at
     }
 
-    /// The tenant that everything belongs to; usually a UUID.
+    /// The id of the tenant, usually a UUID.
     #[must_use]
     pub fn tenant_id(&self) -> &str {
         &self.values.tenant_id
     }
 
-    /// The engine's host for gRPC: a name or an IP address, IPv6 without brackets.
+    /// The engine's gRPC host: a host name or an IP address, IPv6 without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.values.host
     }
 
-    /// The engine's port for gRPC.
+    /// The engine's gRPC port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.values.port
     }
 
-    /// The engine's `host:port` for gRPC, as it stands in a URI: IPv6 in brackets.
+    /// The engine's gRPC address as `host:port`, with IPv6 in brackets.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.values.authority
     }
 
-    /// The base URL of the REST API, without a slash at the end: append `/api/v1/…`.
+    /// The base URL of the REST API, without a trailing slash. Paths such as `/api/v1/…` are appended to it.
     #[must_use]
     pub fn server_url(&self) -> &str {
         &self.values.server_url
     }
 
-    /// What the names of workflows, events and actions begin with: lower case, with `_` at the end.
+    /// The prefix of the names of workflows, events and actions: lower case, with `_` at the end.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         self.values.namespace.as_deref()
     }
 
-    /// Whether and how connections are encrypted.
+    /// The TLS settings.
     #[must_use]
     pub fn tls(&self) -> &Tls {
         &self.values.tls
     }
 
-    /// How long a connection may be silent before it is pinged, also when no call is open.
+    /// The time without received data after which a connection is pinged, even if no call is open.
     #[must_use]
     pub fn keepalive_interval(&self) -> Duration {
         self.values.tuning.keepalive_interval
     }
 
-    /// How long a ping may stay unanswered before the connection counts as dead.
+    /// The time to wait for the response to a ping before the connection is closed.
     #[must_use]
     pub fn keepalive_timeout(&self) -> Duration {
         self.values.tuning.keepalive_timeout
     }
 
-    /// How long making a connection may take.
+    /// The timeout of establishing a connection, with name resolution and TLS handshake.
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
         self.values.tuning.connect_timeout
     }
 
-    /// The deadline of a call that has no other. Streams have none.
+    /// The default timeout of a call with all its retries. Streams have no timeout.
     #[must_use]
     pub fn rpc_timeout(&self) -> Duration {
         self.values.tuning.rpc_timeout
@@ -205,25 +202,25 @@ impl Config {
         self.values.tuning.retry
     }
 
-    /// The largest message to send, in bytes before compression.
+    /// The maximum size of a sent message in bytes, before compression.
     #[must_use]
     pub fn max_send_message_length(&self) -> usize {
         self.values.tuning.max_send_message_length
     }
 
-    /// The largest message to accept, in bytes after decompression.
+    /// The maximum size of a received message in bytes, after decompression.
     #[must_use]
     pub fn max_recv_message_length(&self) -> usize {
         self.values.tuning.max_recv_message_length
     }
 
-    /// Whether messages are compressed.
+    /// The compression of gRPC messages.
     #[must_use]
     pub fn compression(&self) -> Compression {
         self.values.tuning.compression
     }
 
-    /// Where each value came from, as a table that can be printed. Secrets are not in it.
+    /// All values with their sources, without secrets.
     #[must_use]
     pub fn explain(&self) -> Explanation<'_> {
         Explanation::new(&self.values.entries)
@@ -249,12 +246,12 @@ impl fmt::Debug for Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{CERT, Fake, KEY, KEY_BODY, claims, jwt};
+    use super::super::fixtures::{CERT, FakeEnv, KEY, KEY_BODY, claims, jwt};
     use super::super::resolve::resolve;
     use super::super::{TlsStrategy, setting};
     use super::*;
 
-    /// Nothing that is printed may have a third of the token, or anything of the key, in it.
+    /// Asserts that a printed string contains no part of the token or the key.
     fn assert_no_secret(printed: &str) {
         let token = jwt(&claims());
         let parts: Vec<_> = token.split('.').filter(|part| part.len() > 20).collect();
@@ -265,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_printed_has_a_secret() {
+    fn debug_and_display_contain_no_secrets() {
         let builder = ConfigBuilder::from_env()
             .token(jwt(&claims()))
             .tls_identity(format!("{CERT}{KEY}"), KEY)
@@ -275,21 +272,21 @@ mod tests {
             "{:?}",
             ConfigBuilder::from_env().tls_identity_files(KEY, KEY).tls_root_ca_file(KEY)
         ));
-        let config = resolve(&builder, &Fake::default()).unwrap();
+        let config = resolve(&builder, &FakeEnv::default()).unwrap();
         assert_no_secret(&format!("{config:?} {config:#?} {} {:?}", config.explain(), config.explain()));
     }
 
     #[test]
-    fn secrets_in_the_wrong_variable_stay_hidden() {
+    fn secrets_in_the_wrong_variable_are_hidden() {
         let der = format!("MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0w{KEY_BODY}");
         for variable in setting::ALL.iter().flat_map(|setting| setting.variables) {
             let name = variable.trim_start_matches("HATCHET_CLIENT_");
             for secret in [KEY.to_owned(), jwt(&claims()), der.clone(), format!("https://me:{KEY_BODY}@example.com")] {
-                for world in [
-                    Fake::with_token().var(name, &secret),
-                    Fake::with_token().var(name, &secret).var("TLS_STRATEGY", "mtls"),
+                for env in [
+                    FakeEnv::with_token().var(name, &secret),
+                    FakeEnv::with_token().var(name, &secret).var("TLS_STRATEGY", "mtls"),
                 ] {
-                    let printed = match resolve(&ConfigBuilder::from_env(), &world) {
+                    let printed = match resolve(&ConfigBuilder::from_env(), &env) {
                         Ok(config) => format!("{config:?} {}", config.explain()),
                         Err(error) => format!("{error} {error:?}"),
                     };
@@ -300,10 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn explains_itself_in_a_table() {
-        let world =
-            Fake::with_token().var("NAMESPACE", "Blue").var("TLS_STRATEGY", "none").var("SERVER_URL", "http://a");
-        let config = resolve(&ConfigBuilder::from_env().rpc_timeout(Duration::from_secs(3)), &world).unwrap();
+    fn explanations_are_tables() {
+        let env =
+            FakeEnv::with_token().var("NAMESPACE", "Blue").var("TLS_STRATEGY", "none").var("SERVER_URL", "http://a");
+        let config = resolve(&ConfigBuilder::from_env().rpc_timeout(Duration::from_secs(3)), &env).unwrap();
         let expected = "\
 token                    (hidden)                              environment variable HATCHET_CLIENT_TOKEN
 token_expires_at         2030-03-17T17:46:40+00:00             token claim exp
@@ -312,11 +309,11 @@ host_port                localhost:7077                        token claim grpc_
 server_url               http://a                              environment variable HATCHET_CLIENT_SERVER_URL
 namespace                blue_                                 environment variable HATCHET_CLIENT_NAMESPACE
 tls_strategy             none                                  environment variable HATCHET_CLIENT_TLS_STRATEGY
-tls_server_name          (not used)                            follows from tls_strategy
-tls_rest_server_name     (not used)                            follows from server_url
-tls_min_version          (not used)                            follows from tls_strategy
-tls_root_ca              (not used)                            follows from tls_strategy
-tls_identity             (not used)                            follows from tls_strategy
+tls_server_name          (not used)                            derived from tls_strategy
+tls_rest_server_name     (not used)                            derived from server_url
+tls_min_version          (not used)                            derived from tls_strategy
+tls_root_ca              (not used)                            derived from tls_strategy
+tls_identity             (not used)                            derived from tls_strategy
 keepalive_interval       10s                                   default
 keepalive_timeout        20s                                   default
 connect_timeout          5s                                    default

@@ -1,11 +1,24 @@
-//! A text that must not be printed.
+//! Strings that must not be printed.
 
 use std::fmt;
 
-/// A text that must not reach a log: an API token, a private key.
+/// A string that must not be logged, such as an API token or a private key.
 ///
-/// `Debug` shows `Secret(hidden)`; there is no `Display` and no serialization. The text is had by
-/// asking for it, with [`expose`](Self::expose), which is easy to find in a review.
+/// `Debug` prints `Secret(hidden)`. There is no `Display`, and it cannot be serialized. [`expose`](Self::expose) returns the string.
+///
+/// ```
+/// # use hatchet::embedded::Engine;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// # let engine = Engine::start().await?;
+/// # let client = engine.client();
+/// let token = client.config().token();
+/// assert_eq!(format!("{token:?}"), "Secret(hidden)");
+/// assert!(!token.expose().is_empty());
+/// # engine.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -14,7 +27,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text itself. Keep it out of logs and error messages.
+    /// The secret itself. Do not log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -27,31 +40,29 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether a text may be a secret that was put into the wrong place.
+/// Whether a string may be a secret that was set in the wrong variable.
 ///
-/// Messages quote what was found, and the classic mistake is a value in the wrong variable: a token
-/// as the host, a key where the path of its file belongs. Some of those would even be accepted.
+/// Error texts quote values, and users confuse variables: they set a token as the host, or a key instead of the path of its file.
 pub(super) fn looks_secret(text: &str) -> bool {
     text.contains("-----BEGIN") || text.split_whitespace().any(looks_like_token) || looks_like_base64_key(text)
 }
 
-/// Whether a text is a URL with a name or password in it.
+/// Whether a string is a URL with a user name or a password.
 pub(super) fn has_credentials(text: &str) -> bool {
     text.contains("://") && text.contains('@')
 }
 
-/// "eyJ" is how base64 writes the `{"` that every token begins with.
+/// Every token begins with `{"`, which is "eyJ" in base64.
 fn looks_like_token(word: &str) -> bool {
-    const SHORTEST_HEADER: usize = 20;
-    word.trim_start_matches(['"', '\'']).starts_with("eyJ") && word.len() >= SHORTEST_HEADER
+    const MIN_HEADER_LEN: usize = 20;
+    word.trim_start_matches(['"', '\'']).starts_with("eyJ") && word.len() >= MIN_HEADER_LEN
 }
 
-/// Base64 of a DER key begins with `M`, base64 of a PEM file with `LS0t`; neither has the dots and
-/// dashes of a long host name, and a long path begins otherwise.
+/// A DER key begins with `M` in base64, and a PEM file with `LS0t`. Long host names contain dots or dashes, and base64 does not.
 fn looks_like_base64_key(text: &str) -> bool {
-    const SHORTEST_KEY: usize = 48;
+    const MIN_KEY_LEN: usize = 48;
     (text.starts_with('M') || text.starts_with("LS0t"))
-        && text.len() >= SHORTEST_KEY
+        && text.len() >= MIN_KEY_LEN
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+/=".contains(c) || c.is_whitespace())
 }
 
@@ -60,14 +71,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_hides_the_text() {
+    fn debug_hides_the_secret() {
         let secret = Secret::new("hunter2".to_owned());
         assert_eq!(format!("{secret:?} {secret:#?}"), "Secret(hidden) Secret(hidden)");
         assert_eq!(secret.expose(), "hunter2");
     }
 
     #[test]
-    fn secrets_in_the_wrong_place_are_recognised() {
+    fn secrets_are_detected() {
         let der = format!("MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0w{}", "a".repeat(40));
         for secret in ["Bearer eyJhbGciOiJFUzI1NiJ9", "-----BEGIN PRIVATE KEY-----", &der] {
             assert!(looks_secret(secret), "{secret}");

@@ -1,28 +1,28 @@
-//! The table of settings: what each is called, in code and in the environment, and what it accepts.
+//! The table of settings: their names in code and in the environment, and the expected values.
 
-/// One setting.
+/// The names and the expected values of a setting.
 pub(super) struct Setting {
-    /// The builder's method.
-    pub(super) field: &'static str,
-    /// Its variables, the official one first; none if it is set in code only.
+    /// The name of the method of the builder.
+    pub(super) builder_method: &'static str,
+    /// The environment variables, with the preferred one first. Empty if the setting is only in code.
     pub(super) variables: &'static [&'static str],
-    /// What is accepted, in words for the user.
-    pub(super) accepted: &'static str,
+    /// The expected values, for error texts.
+    pub(super) expected: &'static str,
 }
 
 impl Setting {
-    /// The name by which the documentation calls it: the variable, if it has one.
-    pub(super) fn official(&self) -> &'static str {
-        self.variables.first().copied().unwrap_or(self.field)
+    /// The preferred variable, or the method of the builder if there is no variable.
+    pub(super) fn primary_name(&self) -> &'static str {
+        self.variables.first().copied().unwrap_or(self.builder_method)
     }
 }
 
 macro_rules! settings {
-    ($($name:ident = $field:literal [$($variable:literal),*] $accepted:literal;)*) => {
+    ($($name:ident = $builder_method:literal [$($variable:literal),*] $expected:literal;)*) => {
         $(pub(super) const $name: Setting = Setting {
-            field: $field,
+            builder_method: $builder_method,
             variables: &[$(concat!("HATCHET_CLIENT_", $variable)),*],
-            accepted: $accepted,
+            expected: $expected,
         };)*
 
         #[cfg(test)]
@@ -32,11 +32,11 @@ macro_rules! settings {
 
 settings! {
     TOKEN = "token" ["TOKEN"] "an API token (a JWT: three base64url parts joined by dots)";
-    TENANT_ID = "tenant_id" ["TENANT_ID"] "the tenant of the token (letters, digits, '-', '_'), or nothing";
+    TENANT_ID = "tenant_id" ["TENANT_ID"] "the tenant of the token (letters, digits, '-', '_'), or no value";
     HOST_PORT = "host_port" ["HOST_PORT"]
-        "host:port, plain or after http://, https://, grpc:// or grpcs://, an IPv6 host in brackets";
+        "host:port, optionally after http://, https://, grpc:// or grpcs://, with an IPv6 host in brackets";
     SERVER_URL = "server_url" ["SERVER_URL", "API_URL"]
-        "http:// or https://, a host, and if need be a port and a path";
+        "http:// or https://, a host, and optionally a port and a path";
     NAMESPACE = "namespace" ["NAMESPACE"] "letters, digits, '.', '-' and '_'";
     TLS_STRATEGY = "tls_strategy" ["TLS_STRATEGY"] "none, tls, mtls";
     TLS_SERVER_NAME = "tls_server_name" ["TLS_SERVER_NAME"] "a host name or an IP address, without a port";
@@ -52,12 +52,12 @@ settings! {
     TLS_KEY_FILE = "tls_identity_files (key)" ["TLS_KEY_FILE"]
         "a readable file with a PEM private key without a passphrase";
     KEEPALIVE_INTERVAL = "keepalive_interval" []
-        "6s to 24h (the engine hangs up on clients that ping more often than each 5s)";
+        "6s to 24h (the engine closes connections that send pings more often than every 5s)";
     KEEPALIVE_TIMEOUT = "keepalive_timeout" [] "1s to 24h";
     CONNECT_TIMEOUT = "connect_timeout" [] "1ms to 24h";
     RPC_TIMEOUT = "rpc_timeout" [] "1ms to 24h";
-    MAX_SEND = "max_send_message_length" ["GRPC_MAX_SEND_MESSAGE_LENGTH"] "a whole number of bytes, 1 to 4294967295";
-    MAX_RECV = "max_recv_message_length" ["GRPC_MAX_RECV_MESSAGE_LENGTH"] "a whole number of bytes, 1 to 4294967295";
+    MAX_SEND = "max_send_message_length" ["GRPC_MAX_SEND_MESSAGE_LENGTH"] "an integer from 1 to 4294967295 (bytes)";
+    MAX_RECV = "max_recv_message_length" ["GRPC_MAX_RECV_MESSAGE_LENGTH"] "an integer from 1 to 4294967295 (bytes)";
     COMPRESSION = "compression" ["GRPC_COMPRESSION"] "none, gzip";
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_variable_is_in_the_table_of_config() {
+    fn the_docs_of_config_list_every_variable() {
         let docs = include_str!("resolved.rs");
         for variable in ALL.iter().flat_map(|setting| setting.variables) {
             let short = variable.strip_prefix("HATCHET_CLIENT_").unwrap();

@@ -1,24 +1,34 @@
-//! What is known about TLS, for whoever makes the channel.
+//! The TLS settings.
 
 use std::fmt;
 
 use super::Secret;
 
-/// Who proves who they are.
+/// Whether gRPC connections are encrypted, and which side authenticates with a certificate.
+///
+/// ```
+/// use hatchet::Config;
+/// use hatchet::config::TlsStrategy;
+///
+/// // An engine on the same machine, without TLS.
+/// let builder = Config::builder().host_port("localhost:7077").tls_strategy(TlsStrategy::None);
+/// # let _ = builder;
+/// assert_eq!(TlsStrategy::Mtls.as_str(), "mtls");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TlsStrategy {
-    /// Nobody: the connection is not encrypted. For an engine on this machine or in this cluster.
+    /// The connection is not encrypted. For an engine on the same machine or in the same cluster.
     None,
-    /// The server. A client certificate, if there is one, is shown when the server asks for it.
+    /// The server authenticates. If the server requests a client certificate, and one is set, the client sends it.
     #[default]
     Tls,
-    /// The server and the client; the client needs a certificate and a key.
+    /// Both sides authenticate. The client needs a certificate and a key.
     Mtls,
 }
 
 impl TlsStrategy {
-    /// The name in `HATCHET_CLIENT_TLS_STRATEGY`: `none`, `tls` or `mtls`.
+    /// The value of `HATCHET_CLIENT_TLS_STRATEGY`: `none`, `tls` or `mtls`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,19 +49,26 @@ impl fmt::Display for TlsStrategy {
     }
 }
 
-/// A version of TLS.
+/// A minimum version of TLS.
+///
+/// ```
+/// use hatchet::config::TlsVersion;
+///
+/// assert!(TlsVersion::Tls12 < TlsVersion::Tls13);
+/// assert_eq!(TlsVersion::default().as_str(), "1.3");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TlsVersion {
-    /// TLS 1.2, for servers and proxies that have nothing newer.
+    /// TLS 1.2 or later, for servers and proxies that do not support TLS 1.3.
     Tls12,
-    /// TLS 1.3.
+    /// TLS 1.3 or later.
     #[default]
     Tls13,
 }
 
 impl TlsVersion {
-    /// The name in `HATCHET_CLIENT_TLS_MIN_VERSION`: `1.2` or `1.3`.
+    /// The value of `HATCHET_CLIENT_TLS_MIN_VERSION`: `1.2` or `1.3`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,11 +88,22 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// How connections are encrypted; part of a [`Config`](super::Config).
+/// The TLS settings of a [`Config`](super::Config).
 ///
-/// The strategy is that of gRPC. Certificates, key and version count for REST as well, whenever the
-/// server URL is `https`, so they may be there though the strategy is [`None`](TlsStrategy::None).
-/// `Debug` doesn't print certificates or keys.
+/// The strategy applies to gRPC. Certificates, key and minimum version also apply to REST if the server URL is `https`, so they may
+/// be set even if the strategy is [`None`](TlsStrategy::None). `Debug` does not print certificates and keys.
+///
+/// ```
+/// # use hatchet::Config;
+/// use hatchet::config::TlsVersion;
+///
+/// # const TOKEN: &str = concat!("eyJhbGciOiJFUzI1NiJ9.", "eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIifQ", ".c2ln");
+/// # let config = Config::builder().token(TOKEN).host_port("engine.example.com").server_url("https://api.example.com").build()?;
+/// let tls = config.tls();
+/// assert_eq!((tls.server_name(), tls.rest_server_name()), (Some("engine.example.com"), Some("api.example.com")));
+/// assert_eq!(tls.min_version(), TlsVersion::Tls13);
+/// # Ok::<(), hatchet::config::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct Tls {
     pub(super) strategy: TlsStrategy,
@@ -98,45 +126,44 @@ impl Tls {
         }
     }
 
-    /// Who proves who they are.
+    /// Whether gRPC connections are encrypted, and which side authenticates.
     #[must_use]
     pub const fn strategy(&self) -> TlsStrategy {
         self.strategy
     }
 
-    /// Whether gRPC is encrypted.
+    /// Whether gRPC connections are encrypted: the strategy is not [`TlsStrategy::None`].
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.strategy != TlsStrategy::None
     }
 
-    /// PEM certificates of the authorities to trust *instead of* the usual ones.
+    /// The root certificates to trust, in PEM. `None` means the root certificates of the operating system.
     #[must_use]
     pub fn root_ca_pem(&self) -> Option<&[u8]> {
         self.root_ca.as_deref().map(str::as_bytes)
     }
 
-    /// What the client shows when the server asks who it is. Always there with
-    /// [`Mtls`](TlsStrategy::Mtls).
+    /// The client's certificate and key. It is `Some` if the strategy is [`Mtls`](TlsStrategy::Mtls).
     #[must_use]
     pub const fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// The name that the gRPC server's certificate must have: a host name or an IP address (IPv6
-    /// without brackets). Always there when gRPC is encrypted, never when it isn't.
+    /// The name that the certificate of the gRPC server must have: a host name or an IP address (IPv6 without brackets). It is
+    /// `Some` if and only if gRPC is encrypted.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
-    /// Returns the server name for REST. It is `Some` if and only if the server URL is `https`.
+    /// The name that the certificate of the REST server must have. It is `Some` if and only if the server URL is `https`.
     #[must_use]
     pub fn rest_server_name(&self) -> Option<&str> {
         self.rest_server_name.as_deref()
     }
 
-    /// The oldest version of TLS to speak.
+    /// The minimum TLS version.
     #[must_use]
     pub const fn min_version(&self) -> TlsVersion {
         self.min_version
@@ -156,7 +183,15 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// A client certificate and its key.
+/// The client's certificate and its private key.
+///
+/// ```no_run
+/// let config = hatchet::Config::from_env()?;
+/// if let Some(identity) = config.tls().identity() {
+///     println!("{}", String::from_utf8_lossy(identity.cert_pem()));
+/// }
+/// # Ok::<(), hatchet::config::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct Identity {
     pub(super) cert: String,
@@ -164,13 +199,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The certificate and its chain, as PEM.
+    /// The certificate and its chain, in PEM.
     #[must_use]
     pub fn cert_pem(&self) -> &[u8] {
         self.cert.as_bytes()
     }
 
-    /// The private key, as PEM. Keep it out of logs and error messages.
+    /// The private key, in PEM. Do not log it.
     #[must_use]
     pub fn key_pem(&self) -> &[u8] {
         self.key.expose().as_bytes()

@@ -1,20 +1,19 @@
-//! Reading our own API token. Nothing is verified: that is the engine's business.
+//! Reads the claims of an API token, without verifying it. The engine verifies it.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-/// What a token says about the engine that issued it.
+/// The claims of a token.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Reads the claims of a JWT. The error says what was found, without quoting it.
+    /// Parses a JWT. The error describes the value without quoting it.
     ///
-    /// All three parts are looked at, though only the second is used: a token that was cut off on
-    /// its way is better refused here than by the engine, and a text that passes is also fit to be
-    /// an HTTP header.
-    pub(super) fn of(token: &str) -> Result<Self, String> {
+    /// All three parts are checked, although only the second one is used. So a truncated token is rejected here, and an accepted one is
+    /// a valid HTTP header value.
+    pub(super) fn parse(token: &str) -> Result<Self, String> {
         if token.is_empty() {
             return Err("an empty value".to_owned());
         }
@@ -44,17 +43,17 @@ impl Claims {
         Ok(Self(claims))
     }
 
-    /// A claim that is a text with something in it.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    /// A claim that is a string, without white space at its ends. `None` if it is empty.
+    pub(super) fn string(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str().map(str::trim).filter(|text| !text.is_empty())
     }
 
-    /// The point in time of `exp`. RFC 7519 allows fractions of a second, which are dropped.
+    /// The time in the claim `exp`. Fractions of a second, which RFC 7519 allows, are dropped.
     pub(super) fn expires_at(&self) -> Option<DateTime<Utc>> {
         let exp = self.0.get("exp")?;
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "`as` saturates, and chrono refuses what is out of its range"
+            reason = "`as` saturates, and chrono rejects values out of its range"
         )]
         let seconds = exp.as_i64().or_else(|| exp.as_f64().map(|seconds| seconds as i64))?;
         DateTime::from_timestamp(seconds, 0)
@@ -65,7 +64,7 @@ fn object(name: &str, part: &str) -> Result<Map<String, Value>, String> {
     let ordinal = if name == "header" { "first" } else { "second" };
     let wrong = |what: &str| format!("a token whose {ordinal} part ({name}) is not {what}");
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| wrong("base64url"))?;
-    // serde_json's own message is not passed on: it may quote what it read.
+    // The error of serde_json may quote the token.
     serde_json::from_slice(&bytes).map_err(|_| wrong("a JSON object"))
 }
 
@@ -77,19 +76,19 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn reads_the_claims() {
-        let claims = Claims::of(&jwt(&claims())).unwrap();
-        assert_eq!(claims.text("sub"), Some(TENANT));
-        assert_eq!(claims.text("grpc_broadcast_address"), Some("localhost:7077"));
-        assert_eq!(claims.text("server_url"), Some("https://localhost:8080"));
-        assert_eq!(claims.text("no_such_claim"), None);
+    fn claims_are_read() {
+        let claims = Claims::parse(&jwt(&claims())).unwrap();
+        assert_eq!(claims.string("sub"), Some(TENANT));
+        assert_eq!(claims.string("grpc_broadcast_address"), Some("localhost:7077"));
+        assert_eq!(claims.string("server_url"), Some("https://localhost:8080"));
+        assert_eq!(claims.string("no_such_claim"), None);
         assert_eq!(claims.expires_at().unwrap().to_rfc3339(), "2030-03-17T17:46:40+00:00");
     }
 
     #[test]
-    fn odd_claims_are_no_claims() {
-        let claims = Claims::of(&jwt(&json!({"sub": 5, "server_url": " ", "exp": "soon"}))).unwrap();
-        assert_eq!((claims.text("sub"), claims.text("server_url"), claims.expires_at()), (None, None, None));
+    fn claims_of_other_types_are_ignored() {
+        let claims = Claims::parse(&jwt(&json!({"sub": 5, "server_url": " ", "exp": "soon"}))).unwrap();
+        assert_eq!((claims.string("sub"), claims.string("server_url"), claims.expires_at()), (None, None, None));
         for (exp, expected) in [
             (json!(0.9), Some(0)),
             (json!(-1), Some(-1)),
@@ -97,13 +96,13 @@ mod tests {
             (json!(i64::MAX), None),
             (json!(null), None),
         ] {
-            let claims = Claims::of(&jwt(&json!({"exp": exp}))).unwrap();
+            let claims = Claims::parse(&jwt(&json!({"exp": exp}))).unwrap();
             assert_eq!(claims.expires_at().map(|at| at.timestamp()), expected, "{exp}");
         }
     }
 
     #[test]
-    fn says_which_part_is_wrong() {
+    fn errors_name_the_invalid_part() {
         let good = jwt(&claims());
         let (head, _) = good.split_once('.').unwrap();
         for (token, found) in [
@@ -119,17 +118,17 @@ mod tests {
             (format!("{head}.e30."), "a token whose third part (signature) is empty"),
             (format!("{head}.e30.a b"), "a token whose third part (signature) is not base64url"),
         ] {
-            assert_eq!(Claims::of(&token), Err(found.to_owned()), "{token}");
+            assert_eq!(Claims::parse(&token), Err(found.to_owned()), "{token}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in any::<String>(), payload in any::<Vec<u8>>()) {
+        fn no_input_panics(text in any::<String>(), payload in any::<Vec<u8>>()) {
             let framed = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(payload));
             for text in [text, framed] {
-                if let Ok(claims) = Claims::of(&text) {
-                    let _ = (claims.text("sub"), claims.expires_at());
+                if let Ok(claims) = Claims::parse(&text) {
+                    let _ = (claims.string("sub"), claims.expires_at());
                     prop_assert!(text.is_ascii());
                 }
             }

@@ -1,26 +1,35 @@
-//! Lengths of time, sizes and compression.
+//! Timeouts, message sizes and compression.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::layers::{Found, Layers, or_default};
+use super::layers::{Layers, Sourced, or_default};
 use super::setting::{self, Setting};
 use super::{ConfigBuilder, RetryPolicy, Source};
 
-/// Whether messages are compressed on the wire.
+/// The compression of gRPC messages.
+///
+/// ```
+/// use hatchet::Config;
+/// use hatchet::config::Compression;
+///
+/// let builder = Config::builder().compression(Compression::Gzip);
+/// # let _ = builder;
+/// assert_eq!(Compression::Gzip.as_str(), "gzip");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Neither sent compressed nor asked for: the least work for the processor.
+    /// No compression in either direction.
     #[default]
     None,
-    /// Requests are sent compressed with gzip, and answers may be. The engine's limit on the size
-    /// of a message is on the size *after* decompression, so this saves bandwidth, not room.
+    /// Requests are compressed with gzip, and responses may be. This saves bandwidth. It does not allow larger messages, because the
+    /// engine limits their size after decompression.
     Gzip,
 }
 
 impl Compression {
-    /// The name in `HATCHET_CLIENT_GRPC_COMPRESSION`: `none` or `gzip`.
+    /// The value of `HATCHET_CLIENT_GRPC_COMPRESSION`: `none` or `gzip`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,96 +61,96 @@ pub(super) struct Tuning {
     pub(super) compression: Compression,
 }
 
-/// The engine's own limit, both ways.
-const MESSAGE_SIZE: usize = 4 * 1024 * 1024;
+/// The engine's default limit, for requests and responses.
+const DEFAULT_MESSAGE_SIZE: usize = 4 * 1024 * 1024;
 
 /// The length prefix of a gRPC message has 32 bits.
-const LARGEST_MESSAGE: usize = u32::MAX as usize;
+const MAX_MESSAGE_SIZE: usize = u32::MAX as usize;
 
-/// Longer lengths are mistakes, and adding them to a point in time could overflow.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The maximum of all timeouts and intervals, so that adding one to an instant does not overflow.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The engine answers pings more often than each 5 s with GOAWAY `too_many_pings`. The second more
-/// is for a network that delays one ping and not the next, so that they arrive closer together.
-const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(6);
+/// The engine closes a connection with GOAWAY `too_many_pings` if pings arrive more often than every 5 s. A second is added because the
+/// network may delay one ping more than the next.
+const MIN_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(6);
 
-pub(super) fn resolve(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Tuning {
+pub(super) fn resolve(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Tuning {
     let (milli, second) = (Duration::from_millis(1), Duration::from_secs(1));
     let secs = Duration::from_secs;
     Tuning {
-        keepalive_interval: length(
+        keepalive_interval: duration(
             layers,
             &setting::KEEPALIVE_INTERVAL,
-            built.keepalive_interval,
+            builder.keepalive_interval,
             secs(10),
-            SHORTEST_KEEPALIVE,
+            MIN_KEEPALIVE_INTERVAL,
         ),
-        keepalive_timeout: length(layers, &setting::KEEPALIVE_TIMEOUT, built.keepalive_timeout, secs(20), second),
-        connect_timeout: length(layers, &setting::CONNECT_TIMEOUT, built.connect_timeout, secs(5), milli),
-        rpc_timeout: length(layers, &setting::RPC_TIMEOUT, built.rpc_timeout, secs(30), milli),
-        retry: built.retry.unwrap_or_default(),
-        max_send_message_length: size(layers, &setting::MAX_SEND, built.max_send_message_length),
-        max_recv_message_length: size(layers, &setting::MAX_RECV, built.max_recv_message_length),
-        compression: compression(layers, built),
+        keepalive_timeout: duration(layers, &setting::KEEPALIVE_TIMEOUT, builder.keepalive_timeout, secs(20), second),
+        connect_timeout: duration(layers, &setting::CONNECT_TIMEOUT, builder.connect_timeout, secs(5), milli),
+        rpc_timeout: duration(layers, &setting::RPC_TIMEOUT, builder.rpc_timeout, secs(30), milli),
+        retry: builder.retry.unwrap_or_default(),
+        max_send_message_length: size(layers, &setting::MAX_SEND, builder.max_send_message_length),
+        max_recv_message_length: size(layers, &setting::MAX_RECV, builder.max_recv_message_length),
+        compression: compression(layers, builder),
     }
 }
 
-fn length(
+fn duration(
     layers: &mut Layers<'_>,
     setting: &Setting,
-    built: Option<Duration>,
+    from_builder: Option<Duration>,
     default: Duration,
-    shortest: Duration,
+    min: Duration,
 ) -> Duration {
-    let Found { value, source } =
-        built.map_or(Found::new(default, Source::Default), |length| Found::new(length, Source::Builder));
-    if !(shortest..=LONGEST).contains(&value) {
+    let Sourced { value, source } =
+        from_builder.map_or(Sourced::new(default, Source::Default), |value| Sourced::new(value, Source::Builder));
+    if !(min..=MAX_TIMEOUT).contains(&value) {
         layers.report(setting, source, &format!("{value:?}"));
     }
-    layers.note(setting.field, format!("{value:?}"), source);
+    layers.add_entry(setting.builder_method, format!("{value:?}"), source);
     value
 }
 
-fn size(layers: &mut Layers<'_>, setting: &Setting, built: Option<usize>) -> usize {
-    let digits = built.map(|size| size.to_string());
-    let lookup = layers.text(setting, digits.as_deref()).and_then(|found| {
-        let Some(Found { value, source }) = found else { return Ok(None) };
-        // `parse` alone would take "+1".
+fn size(layers: &mut Layers<'_>, setting: &Setting, from_builder: Option<usize>) -> usize {
+    let digits = from_builder.map(|size| size.to_string());
+    let lookup = layers.string(setting, digits.as_deref()).and_then(|found| {
+        let Some(Sourced { value, source }) = found else { return Ok(None) };
+        // `parse` also accepts "+1".
         let all_digits = value.bytes().all(|b| b.is_ascii_digit());
         match value.parse() {
-            Ok(size @ 1..=LARGEST_MESSAGE) if all_digits => Ok(Some(Found::new(size, source))),
+            Ok(size @ 1..=MAX_MESSAGE_SIZE) if all_digits => Ok(Some(Sourced::new(size, source))),
             _ => {
-                let found = layers.quote(&value);
-                Err(layers.report(setting, source, &found))
+                let got = layers.quote(&value);
+                Err(layers.report(setting, source, &got))
             }
         }
     });
-    let Found { value, source } = or_default(lookup, MESSAGE_SIZE);
-    layers.note(setting.field, format!("{value} bytes"), source);
+    let Sourced { value, source } = or_default(lookup, DEFAULT_MESSAGE_SIZE);
+    layers.add_entry(setting.builder_method, format!("{value} bytes"), source);
     value
 }
 
-fn compression(layers: &mut Layers<'_>, built: &ConfigBuilder) -> Compression {
-    let lookup = layers.choice(&setting::COMPRESSION, built.compression, Compression::from_name);
-    let Found { value, source } = or_default(lookup, Compression::default());
-    layers.note("compression", value.as_str(), source);
+fn compression(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Compression {
+    let lookup = layers.choice(&setting::COMPRESSION, builder.compression, Compression::from_name);
+    let Sourced { value, source } = or_default(lookup, Compression::default());
+    layers.add_entry("compression", value.as_str(), source);
     value
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::Fake;
+    use super::super::fixtures::FakeEnv;
     use super::super::resolve::resolve;
     use super::super::{Config, ConfigError};
     use super::*;
 
-    fn build(builder: &ConfigBuilder, world: &Fake) -> Result<Config, ConfigError> {
-        resolve(builder, world)
+    fn build(builder: &ConfigBuilder, env: &FakeEnv) -> Result<Config, ConfigError> {
+        resolve(builder, env)
     }
 
     #[test]
-    fn defaults() {
-        let config = build(&ConfigBuilder::from_env(), &Fake::with_token()).unwrap();
+    fn defaults_are_used_without_values() {
+        let config = build(&ConfigBuilder::from_env(), &FakeEnv::with_token()).unwrap();
         assert_eq!(config.keepalive_interval(), Duration::from_secs(10));
         assert_eq!(config.keepalive_timeout(), Duration::from_secs(20));
         assert_eq!(config.connect_timeout(), Duration::from_secs(5));
@@ -152,22 +161,22 @@ mod tests {
 
     #[test]
     fn sizes_and_compression_from_the_environment_or_the_builder() {
-        let world = Fake::with_token()
+        let env = FakeEnv::with_token()
             .var("GRPC_MAX_SEND_MESSAGE_LENGTH", "1")
             .var("GRPC_MAX_RECV_MESSAGE_LENGTH", " 4294967295 ")
             .var("GRPC_COMPRESSION", "GZIP");
-        let seen = |config: &Config| {
+        let values = |config: &Config| {
             (config.max_send_message_length(), config.max_recv_message_length(), config.compression())
         };
-        let config = build(&ConfigBuilder::from_env(), &world).unwrap();
-        assert_eq!(seen(&config), (1, 4_294_967_295, Compression::Gzip));
+        let config = build(&ConfigBuilder::from_env(), &env).unwrap();
+        assert_eq!(values(&config), (1, 4_294_967_295, Compression::Gzip));
 
         let builder = ConfigBuilder::from_env()
             .max_send_message_length(10)
             .max_recv_message_length(20)
             .compression(Compression::None);
-        let config = build(&builder, &world).unwrap();
-        assert_eq!(seen(&config), (10, 20, Compression::None));
+        let config = build(&builder, &env).unwrap();
+        assert_eq!(values(&config), (10, 20, Compression::None));
         assert_eq!(
             config.explain().get("max_send_message_length").map(|e| (e.value(), e.source())),
             Some(("10 bytes", Source::Builder))
@@ -175,18 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn bad_sizes() {
+    fn invalid_sizes_are_rejected() {
         for bad in ["0", "-1", "+1", "4294967296", "99999999999999999999999", "4MB", "1_000", "1.5"] {
-            let world = Fake::with_token().var("GRPC_MAX_RECV_MESSAGE_LENGTH", bad);
-            let error = build(&ConfigBuilder::from_env(), &world).unwrap_err();
+            let env = FakeEnv::with_token().var("GRPC_MAX_RECV_MESSAGE_LENGTH", bad);
+            let error = build(&ConfigBuilder::from_env(), &env).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "1 problem in the configuration\n  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: expected a whole number of bytes, 1 to 4294967295, got {bad:?}"
+                    "1 problem in the configuration\n  HATCHET_CLIENT_GRPC_MAX_RECV_MESSAGE_LENGTH: expected an integer from 1 to 4294967295 (bytes), got {bad:?}"
                 )
             );
         }
-        let error = build(&ConfigBuilder::from_env().max_send_message_length(0), &Fake::with_token()).unwrap_err();
+        let error = build(&ConfigBuilder::from_env().max_send_message_length(0), &FakeEnv::with_token()).unwrap_err();
         assert_eq!(
             error.problems().iter().map(super::super::Problem::name).collect::<Vec<_>>(),
             ["max_send_message_length"]
@@ -194,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_have_bounds() {
+    fn durations_out_of_range_are_rejected() {
         type Setter = fn(ConfigBuilder, Duration) -> ConfigBuilder;
         let setters: [(&str, Setter, Duration); 4] = [
             ("keepalive_interval", ConfigBuilder::keepalive_interval, Duration::from_secs(6)),
@@ -203,16 +212,16 @@ mod tests {
             ("rpc_timeout", ConfigBuilder::rpc_timeout, Duration::from_millis(1)),
         ];
         let nano = Duration::from_nanos(1);
-        for (name, set, shortest) in setters {
+        for (name, set, min) in setters {
             for (length, good) in [
-                (shortest, true),
-                (LONGEST, true),
-                (shortest.saturating_sub(nano), false),
-                (LONGEST.saturating_add(nano), false),
+                (min, true),
+                (MAX_TIMEOUT, true),
+                (min.saturating_sub(nano), false),
+                (MAX_TIMEOUT.saturating_add(nano), false),
                 (Duration::ZERO, false),
                 (Duration::MAX, false),
             ] {
-                let built = build(&set(ConfigBuilder::from_env(), length), &Fake::with_token());
+                let built = build(&set(ConfigBuilder::from_env(), length), &FakeEnv::with_token());
                 match built {
                     Ok(config) => {
                         assert!(good, "{name} {length:?}");

@@ -1,8 +1,8 @@
-//! The one task that owns the core: it runs commands, delivers effects, and wakes for timers.
+//! The task that owns the core. It runs commands, delivers effects, and wakes for timers.
 //!
-//! A panic in the core ends this task and must not go unnoticed. The panic hook prints it. The caller of the command, all later
+//! A panic in the core ends this task. The panic hook prints it. The caller of the command, all later
 //! callers, and [`Engine::shutdown`](super::Engine::shutdown) panic with the same message. Open streams end with an error that
-//! contains the message. Requests over a socket are answered with it.
+//! contains the message. Requests over a socket get it as their response.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -28,14 +28,14 @@ const MAX_COMMANDS_PER_ROUND: usize = 64;
 /// The maximum number of unread messages of a stream. With one more, the stream ends.
 const MAX_UNREAD_MESSAGES: usize = 65_536;
 
-type Do = Box<dyn FnOnce(&mut Core, &mut Turn<'_>) + Send>;
+type Run = Box<dyn FnOnce(&mut Core, &mut Turn<'_>) + Send>;
 type Sink = mpsc::Sender<Result<Message, Fault>>;
 
 enum Command {
-    Do(Do),
+    Run(Run),
     /// A heartbeat, which does not wake idle workers.
-    Heartbeat(Do),
-    Open(StreamId, Sink, Do),
+    Heartbeat(Run),
+    Open(StreamId, Sink, Run),
 }
 
 /// A handle to the core. Cheap to clone.
@@ -77,14 +77,14 @@ fn unavailable(message: impl Into<String>) -> Fault {
 }
 
 impl Handle {
-    /// Runs a command and waits for what it returns.
+    /// Runs a command and returns its result.
     ///
     /// Panics if the core has panicked, in this command or before.
     pub(crate) async fn call<R: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
     ) -> Result<R, Fault> {
-        self.run(Command::Do, command).await
+        self.run(Command::Run, command).await
     }
 
     /// Runs a command that does not wake idle workers.
@@ -97,12 +97,12 @@ impl Handle {
 
     async fn run<R: Send + 'static>(
         &self,
-        kind: fn(Do) -> Command,
+        kind: fn(Run) -> Command,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
     ) -> Result<R, Fault> {
-        let (answer, answered) = oneshot::channel();
-        let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn))));
-        self.send(kind(run), answered).await
+        let (result, received) = oneshot::channel();
+        let run: Run = Box::new(move |core, turn| drop(result.send(command(core, turn))));
+        self.send(kind(run), received).await
     }
 
     /// Opens a stream, with a command that registers it with the core.
@@ -114,19 +114,19 @@ impl Handle {
     ) -> Result<Messages, Fault> {
         let id = StreamId(self.streams.fetch_add(1, Relaxed));
         let (sink, messages) = mpsc::channel(MAX_UNREAD_MESSAGES);
-        let (answer, answered) = oneshot::channel();
-        let run: Do = Box::new(move |core, turn| drop(answer.send(command(core, turn, id))));
+        let (result, received) = oneshot::channel();
+        let run: Run = Box::new(move |core, turn| drop(result.send(command(core, turn, id))));
         // From here on, dropping this future closes the stream.
         let guard = Guard { id, closed: self.closed.clone() };
-        self.send(Command::Open(id, sink, run), answered).await??;
+        self.send(Command::Open(id, sink, run), received).await??;
         Ok(Messages { messages, guard })
     }
 
-    async fn send<R>(&self, command: Command, answered: oneshot::Receiver<R>) -> Result<R, Fault> {
+    async fn send<R>(&self, command: Command, received: oneshot::Receiver<R>) -> Result<R, Fault> {
         if self.commands.send(command).is_ok()
-            && let Ok(answer) = answered.await
+            && let Ok(result) = received.await
         {
-            return Ok(answer);
+            return Ok(result);
         }
         // A command that panics is dropped before its panic is recorded.
         self.commands.closed().await;
@@ -179,7 +179,7 @@ struct Actor {
     sinks: HashMap<StreamId, Sink>,
     clock: Clock,
     random: Random,
-    /// How often commands have been taken out of the inbox.
+    /// The number of rounds so far. In each round, up to [`MAX_COMMANDS_PER_ROUND`] commands are taken from the inbox.
     round: u64,
 }
 
@@ -235,7 +235,7 @@ impl Actor {
     fn command(&mut self, command: Command) {
         match command {
             Command::Heartbeat(run) => self.turn(run),
-            Command::Do(run) => {
+            Command::Run(run) => {
                 self.clock.wake_idle();
                 self.turn(run);
             }
@@ -247,7 +247,7 @@ impl Actor {
         }
     }
 
-    /// Due timers run first: a command must not see a task that should have timed out before it.
+    /// Runs a command. Due timers run first, because a command must not observe a task that should have timed out before.
     fn turn(&mut self, run: impl FnOnce(&mut Core, &mut Turn<'_>)) {
         let random = &mut self.random;
         let mut turn = Turn { now: self.clock.now(), random: &mut || random.next(), round: self.round };
@@ -284,7 +284,7 @@ impl Actor {
     }
 }
 
-/// `SplitMix64`, two outputs for each number: ids that look random and are the same for the same seed.
+/// A pseudo-random generator (`SplitMix64`), which makes ids reproducible by a seed. Each number consists of two outputs.
 struct Random(u64);
 
 impl Random {
@@ -342,11 +342,11 @@ mod tests {
         let mut random = Random(7);
         let now = Clock::Machine.now();
         let mut turn = Turn { now, random: &mut || random.next(), round: 0 };
-        let made: Vec<_> = (0..1_000_000).map(|_| turn.uuid()).collect();
-        // Their order reveals nothing: about half of them are less than the one before.
-        let less = made.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        let ids: Vec<_> = (0..1_000_000).map(|_| turn.uuid()).collect();
+        // Their order is random: about half of them are less than the one before.
+        let less = ids.windows(2).filter(|pair| pair[1] < pair[0]).count();
         assert!((499_000..501_000).contains(&less), "{less}");
-        let ids: HashSet<_> = made.into_iter().collect();
+        let ids: HashSet<_> = ids.into_iter().collect();
         assert_eq!(ids.len(), 1_000_000);
         assert!(ids.iter().all(|id| id.get_version_num() == 4));
     }

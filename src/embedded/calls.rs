@@ -1,6 +1,6 @@
 //! The names of all calls, for fault injection.
 
-/// The methods of gRPC, as in the contract.
+/// The gRPC methods, by their names in the `.proto` files.
 pub(super) const GRPC: &[&str] = &[
     "BranchDurableTask",
     "BulkPush",
@@ -49,7 +49,7 @@ pub(super) const STREAMS: [&str; 6] = [
     "ListenForDurableEvent",
 ];
 
-/// The routes of REST.
+/// The REST routes.
 pub(super) const REST: &[&str] = &[
     "GET /api/live",
     "GET /api/ready",
@@ -111,8 +111,8 @@ mod tests {
     use super::*;
     use crate::embedded::Engine;
 
-    /// The calls in the source of a file: after each `.route(` its path, and then the handlers of its methods. Operations that
-    /// are always refused have their paths in tables, and need no faults.
+    /// The calls in the source of a file: each `.route(` is followed by a path and by the handlers of its methods. Operations that are
+    /// always refused have their paths in tables, and need no faults.
     fn routes(text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for route in text.split(".route(").skip(1) {
@@ -120,26 +120,26 @@ mod tests {
             let (path, rest) = rest.split_once('"').unwrap();
             let handlers = rest.split_once(")\n").map_or(rest, |(handlers, _)| handlers);
             for method in ["get", "post", "patch", "delete"] {
-                let is_there = [" ", "."].iter().any(|before| handlers.contains(&format!("{before}{method}(")));
-                found.extend(is_there.then(|| format!("{} {path}", method.to_uppercase())));
+                let has_method = [" ", "."].iter().any(|before| handlers.contains(&format!("{before}{method}(")));
+                found.extend(has_method.then(|| format!("{} {path}", method.to_uppercase())));
             }
         }
         found
     }
 
     #[test]
-    fn each_route_of_the_source_is_named() {
+    fn the_list_has_each_route_of_the_source() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/embedded/rest");
         let mut all = BTreeSet::new();
         for file in std::fs::read_dir(folder).unwrap() {
             all.extend(routes(&std::fs::read_to_string(file.unwrap().path()).unwrap()));
         }
-        let named: BTreeSet<_> = REST.iter().map(|call| (*call).to_owned()).collect();
-        assert_eq!(all, named);
+        let listed: BTreeSet<_> = REST.iter().map(|call| (*call).to_owned()).collect();
+        assert_eq!(all, listed);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_route_is_served() {
+    async fn each_listed_route_is_served() {
         let engine = Engine::start().await.unwrap();
         for call in REST {
             let (method, route) = call.split_once(' ').unwrap();

@@ -1,4 +1,4 @@
-//! The public handle to the engine, and its builder.
+//! The engine and its builder.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,10 +30,25 @@ use crate::transport::Wire;
 /// The default tenant of a new Hatchet server.
 pub(super) const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
 
-/// An engine in process. Dropping it stops it: its clients then get [`Unavailable`](crate::ErrorKind::Unavailable).
+/// An in-process engine. Dropping it stops it. After that, calls of its clients fail with
+/// [`Unavailable`](crate::ErrorKind::Unavailable).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::embedded::Engine;
+///
+/// let engine = Engine::start().await?;
+/// let hatchet = engine.client();
+/// assert_eq!(engine.run_count().await, 0);
+/// # drop(hatchet);
+/// engine.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Panics
-/// Dropping it panics if the engine has panicked before, unless the thread panics anyway.
+/// Dropping it panics if the engine has panicked before, unless the current thread is panicking.
 #[must_use = "dropping it stops the engine"]
 pub struct Engine {
     client: Client,
@@ -47,6 +62,24 @@ pub struct Engine {
 }
 
 /// A builder for an [`Engine`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::Config;
+/// use hatchet::embedded::{Engine, Quirk};
+///
+/// let engine = Engine::builder()
+///     .seed(7)
+///     .quirks([Quirk::RestLag, Quirk::LateTimeouts])
+///     .client_config(Config::builder().namespace("test"))
+///     .start()
+///     .await?;
+/// assert_eq!(engine.client().config().namespace(), Some("test_"));
+/// # engine.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[must_use = "nothing happens before `start`"]
 pub struct EngineBuilder {
@@ -59,45 +92,48 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Enables defects of the real engine. By default there are none.
+    /// Enables defects of the real engine. The default is none.
     pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
         self.quirks = quirks.into();
         self
     }
 
-    /// Makes ids, the token and random decisions reproducible. The token can then be computed from the seed, or from any id.
+    /// Makes ids, the token and random decisions reproducible. With a seed, the token can be computed from any id, so it is not secret.
+    /// The default is a random seed, and a token that is independent of it.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The configuration of its clients, such as a namespace. Addresses, tenant, token and TLS are those of the engine.
+    /// Sets the configuration of [`Engine::client`], such as a namespace. Addresses, tenant, token and TLS are those of the engine.
     pub fn client_config(mut self, config: ConfigBuilder) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// Listens on 127.0.0.1 at these ports for gRPC and REST, for programs in other processes. 0 selects a free port.
+    /// Listens on 127.0.0.1 at these ports for gRPC and REST, for programs in other processes. 0 selects a free port. The default is
+    /// not to listen.
     ///
     /// The resources of clients are limited, so that a program that hangs cannot block the engine:
     ///
     /// | resource | limit |
     /// |---|---|
     /// | a listener | 1000 connections; others wait |
-    /// | a connection of gRPC | 10 000 calls and streams at once; others wait |
-    /// | the first request of a connection, and the headers of each request of REST | 30 seconds |
-    /// | a connection of gRPC without a call or a stream | 5 minutes |
-    /// | a client that does not answer an HTTP/2 ping (sent after 30 idle seconds), or that reads nothing | 20 seconds, 60 seconds |
+    /// | a gRPC connection | 10 000 concurrent calls and streams; others wait |
+    /// | the first request of a connection, and the headers of each REST request | 30 seconds |
+    /// | a gRPC connection without a call or a stream | 5 minutes |
+    /// | the response to an HTTP/2 ping, which is sent after 30 idle seconds | 20 seconds |
+    /// | a client that reads nothing | 60 seconds |
     /// | the next part of a body | 30 seconds |
-    /// | a message of gRPC, a body of REST | 4 MiB, 16 MiB; read only from those with the right token |
-    /// | a page of REST | 10 000 rows |
+    /// | a gRPC message, a REST body | 4 MiB, 16 MiB; read only with a valid token |
+    /// | a page of a REST list | 10 000 rows |
     pub fn listen(mut self, grpc_port: u16, rest_port: u16) -> Self {
         self.listen = Some((grpc_port, rest_port));
         self
     }
 
-    /// Sets the time at which the engine's clock starts, by default the machine's time. From then on it follows Tokio's clock. All
-    /// timestamps, crons and schedules of the engine follow it.
+    /// Sets the time at which the engine's clock starts. The default is the system's time. From then on, it follows Tokio's clock. All
+    /// timestamps, crons and schedules of the engine are based on it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -116,8 +152,8 @@ impl EngineBuilder {
         self
     }
 
-    /// How long [`Engine::shutdown`] waits for the connections of other processes to end. Those that have not ended by then are
-    /// dropped. Two seconds by default.
+    /// Sets how long [`Engine::shutdown`] waits for the connections of other processes to close. Then it drops them. The default is two
+    /// seconds.
     pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
         self.shutdown_grace_period = Some(period);
         self
@@ -127,8 +163,8 @@ impl EngineBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000.
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is taken; [`Config`](crate::ErrorKind::Config) for a
-    /// client configuration that is wrong, and outside of a Tokio runtime with timers (and with I/O, for an engine that listens).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is in use. [`Config`](crate::ErrorKind::Config) if the client
+    /// configuration is invalid, or without a Tokio runtime with timers (and with I/O, if the engine listens).
     pub async fn start(self) -> Result<Engine> {
         check_time(self.now)?;
         let needs = if self.listen.is_some() { Needs::TimersAndSockets } else { Needs::Timers };
@@ -171,7 +207,7 @@ impl EngineBuilder {
     }
 }
 
-/// Within these years, no timeout or schedule leads to a time that cannot be represented.
+/// Rejects years in which a timeout or a schedule could lead to a time that cannot be represented.
 fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
     match now.filter(|now| !(1970..=9000).contains(&now.year())) {
         Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),
@@ -186,7 +222,7 @@ fn connect(config: Config, services: &Services, router: &axum::Router, clock: Cl
     Client::over(config, grpc, rest, clock)
 }
 
-/// The routes as a service of the same type as gRPC's.
+/// The REST routes as a service.
 fn rest_service(router: &axum::Router) -> impl listen::Handler {
     let router = router.clone();
     tower::service_fn(move |request: http::Request<Body>| {
@@ -199,23 +235,23 @@ impl Engine {
     /// Starts an engine without quirks and without sockets.
     ///
     /// # Errors
-    /// None is expected.
+    /// [`Config`](crate::ErrorKind::Config) without a Tokio runtime with timers.
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }
 
-    /// Returns a builder.
+    /// Creates a builder of an engine without quirks and without sockets.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
 
-    /// A client of this engine. Each call returns a clone of the same client.
+    /// Returns a client of this engine. Each call returns a clone of the same client.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// A separate client with another configuration, such as a namespace or limits. Addresses, tenant, token and TLS are those of the
-    /// engine.
+    /// Creates a separate client with another configuration, such as a namespace or message sizes. Addresses, tenant, token and TLS are
+    /// those of the engine.
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) for an invalid configuration.
@@ -229,12 +265,13 @@ impl Engine {
         TENANT.into()
     }
 
-    /// The addresses for gRPC and REST, if the engine listens.
+    /// The addresses for gRPC and REST, or `None` if the engine does not listen.
     pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.addresses
     }
 
-    /// Environment variables with which any Hatchet SDK in another process uses this engine. Empty if the engine does not listen.
+    /// The environment variables with which a Hatchet SDK in another process connects to this engine, as pairs of a name and a value.
+    /// Empty if the engine does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let Some((grpc, rest)) = self.addresses else { return Vec::new() };
         vec![
@@ -246,13 +283,13 @@ impl Engine {
         ]
     }
 
-    /// The faults that a test injects. Initially there are none.
+    /// The injected faults. Initially there are none.
     pub fn faults(&self) -> &Faults {
         self.services.faults()
     }
 
     /// The time of the engine's clock, which follows Tokio's clock. After `tokio::time::advance`, use this time instead of the
-    /// machine's for windows and schedules.
+    /// system's for windows and schedules.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.handle.clock.now()
     }

@@ -1,9 +1,9 @@
-//! The record of the first panic inside the engine, which all later callers report.
+//! The record of the first panic of the engine. All later calls report it.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-/// Shared by the core's task, its callers and the listeners.
+/// The message of the first panic, if there was one. The core's task, its callers and the listeners share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Failure(Arc<OnceLock<String>>);
 

@@ -21,7 +21,22 @@ use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::time::Clock;
 
-/// A fault of one call.
+/// A failure of one call, which a test injects with [`Faults::inject`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use std::time::Duration;
+/// use hatchet::embedded::{Engine, Fault};
+///
+/// let engine = Engine::start().await?;
+/// engine.faults().inject("GET /api/v1/stable/workflow-runs/{run}", Fault::Refuse(503), 2)?;
+/// engine.faults().inject("Push", Fault::Delay(Duration::from_secs(3)), 1)?;
+/// assert_eq!(engine.faults().planned(), 3);
+/// # engine.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -36,7 +51,7 @@ pub enum Fault {
 
 impl Fault {
     /// Applies the fault to a call, and returns what its caller gets.
-    pub(super) async fn befall<R>(
+    pub(super) async fn apply<R>(
         self,
         engine: &Handle,
         call: impl Future<Output = R>,
@@ -57,7 +72,22 @@ impl Fault {
     }
 }
 
-/// The planned faults. See [`Engine::faults`](crate::embedded::Engine::faults).
+/// The planned faults of an engine, returned by [`Engine::faults`](crate::embedded::Engine::faults).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::embedded::{Engine, Fault};
+///
+/// let engine = Engine::start().await?;
+/// engine.faults().inject("Push", Fault::LoseAnswer, 1)?;
+/// // The event is pushed, but the response is lost.
+/// assert!(engine.client().push("order:created", &()).send().await.is_err());
+/// assert_eq!(engine.faults().planned(), 0);
+/// # engine.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Inner>);
 
@@ -104,7 +134,7 @@ impl Faults {
     }
 
     /// Applies a fault to the next `times` calls with this name, after the faults that are already planned for it. The names are those
-    /// of [`calls`](Self::calls): for gRPC the methods of the contract, such as `TriggerWorkflow`, and for REST the method and the
+    /// of [`calls`](Self::calls): for gRPC the methods in the `.proto` files, such as `TriggerWorkflow`, and for REST the method and the
     /// route, such as `GET /api/v1/stable/workflow-runs/{run}`.
     ///
     /// # Errors
@@ -123,20 +153,14 @@ impl Faults {
     /// ```
     pub fn inject(&self, call: &str, fault: Fault, times: usize) -> Result<()> {
         if !Self::calls().any(|known| known == call) {
-            return Err(Error::invalid(
-                "fault",
-                format_args!("found the call {call:?}, accepted: those of Faults::calls"),
-            ));
+            return Err(Error::invalid("fault", format_args!("expected a name of Faults::calls, got {call:?}")));
         }
-        let accepted = if calls::REST.contains(&call) { 400..=599 } else { 1..=16 };
+        let expected = if calls::REST.contains(&call) { 400..=599 } else { 1..=16 };
         if let Fault::Refuse(status) = fault
-            && !accepted.contains(&status)
+            && !expected.contains(&status)
         {
-            let (least, most) = (accepted.start(), accepted.end());
-            return Err(Error::invalid(
-                "fault",
-                format_args!("found the status {status}, accepted: {least} to {most}"),
-            ));
+            let (min, max) = (expected.start(), expected.end());
+            return Err(Error::invalid("fault", format_args!("expected a status from {min} to {max}, got {status}")));
         }
         let mut methods = self.lock();
         methods.faults.entry(call.to_owned()).or_default().push_back((fault, times));
@@ -163,7 +187,7 @@ impl Faults {
     pub fn cut(&self, method: &str) -> Result<()> {
         if !calls::STREAMS.contains(&method) {
             let known = calls::STREAMS.join(", ");
-            return Err(Error::invalid("fault", format_args!("found the stream {method:?}, accepted: {known}")));
+            return Err(Error::invalid("fault", format_args!("expected a stream ({known}), got {method:?}")));
         }
         if let Some(open) = self.lock().open.remove(method) {
             open.cancel();
@@ -197,13 +221,13 @@ impl Faults {
     }
 }
 
-const INJECTED: &str = "a fault that a test has injected";
+const INJECTED: &str = "injected fault";
 
 pub(super) fn status(code: u16) -> Status {
     Status::new(Code::from_i32(code.into()), INJECTED)
 }
 
-/// What the caller gets instead of the response.
+/// The status that the caller gets instead of the response.
 pub(super) fn lost() -> Status {
     Status::unavailable(INJECTED)
 }
@@ -220,7 +244,7 @@ pub(super) async fn over_rest(
     };
     let refused = |code| (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED);
     fault
-        .befall(
+        .apply(
             &engine,
             next.run(request),
             |code| refused(code).into_response(),
@@ -234,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_happen_in_order_and_as_often_as_asked() {
+    fn faults_are_applied_in_order() {
         let faults = Faults::default();
         faults.inject("Push", Fault::Refuse(14), 2).unwrap();
         faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
@@ -246,7 +270,7 @@ mod tests {
         faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
         faults.clear();
         assert_eq!((faults.planned(), next("Push")), (0, None));
-        // Always, but for those that come before.
+        // `usize::MAX` means always.
         faults.inject("Push", Fault::LoseAnswer, usize::MAX).unwrap();
         faults.inject("Register", Fault::LoseAnswer, 1).unwrap();
         assert_eq!((next("Push"), faults.planned()), (Some(Fault::LoseAnswer), usize::MAX));
@@ -254,17 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn what_would_never_happen_is_refused() {
+    fn faults_that_cannot_happen_are_rejected() {
         let faults = Faults::default();
         let refused =
             |call: &str, status| faults.inject(call, Fault::Refuse(status), 1).map_err(|error| error.to_string());
-        assert_eq!(
-            refused("Pusj", 14).unwrap_err(),
-            r#"invalid fault: found the call "Pusj", accepted: those of Faults::calls"#
-        );
-        assert_eq!(refused("Push", 503).unwrap_err(), "invalid fault: found the status 503, accepted: 1 to 16");
+        assert_eq!(refused("Pusj", 14).unwrap_err(), r#"invalid fault: expected a name of Faults::calls, got "Pusj""#);
+        assert_eq!(refused("Push", 503).unwrap_err(), "invalid fault: expected a status from 1 to 16, got 503");
         let route = "GET /api/v1/workers/{worker}";
-        assert_eq!(refused(route, 14).unwrap_err(), "invalid fault: found the status 14, accepted: 400 to 599");
+        assert_eq!(refused(route, 14).unwrap_err(), "invalid fault: expected a status from 400 to 599, got 14");
         assert_eq!((refused("Push", 14), refused(route, 503), faults.planned()), (Ok(()), Ok(()), 2));
     }
 }

@@ -1,9 +1,9 @@
-//! An engine in the same process: the services and the responses of a real engine, without a server.
+//! An in-process engine for tests, examples and development. It has the services and the responses of a real engine.
 //!
-//! For tests, examples and development. It keeps everything in memory and nothing on disk. Time is Tokio's: under a paused
-//! clock, hours pass in milliseconds. [`Engine::now`] returns the engine's time, which starts at [a chosen date](EngineBuilder::now)
-//! or at the machine's time. A day with an idle worker takes a fraction of a second. `tokio::time::advance` skips days in one step.
-//! Then all timers that were due in between are late, and a cron fires once instead of several times.
+//! All data is in memory. The clock is Tokio's: if it is paused, hours pass in milliseconds, and a day with an idle worker takes a
+//! fraction of a second. [`Engine::now`] returns the engine's time, which starts at [a chosen date](EngineBuilder::now) or at the
+//! system's time. `tokio::time::advance` skips days in one step. Then all timers in between are late, and a cron fires once instead
+//! of several times.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,7 +30,7 @@
 
 mod actor;
 mod calls;
-mod core;
+pub(crate) mod core;
 mod cut;
 mod engine;
 mod failure;

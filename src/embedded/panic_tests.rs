@@ -46,28 +46,28 @@ async fn dropping_a_panicked_engine_panics() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_end_immediately() {
+async fn pending_waits_end_immediately() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let stuck: Task<(), ()> = Task::new("stuck", async |(): (), _: Context| std::future::pending().await);
     let worker = hatchet.worker("worker").register(&stuck).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&stuck, &()).start().await.unwrap();
-    let waits = tokio::spawn({
+    let waiting = tokio::spawn({
         let run = run.clone();
         async move { run.result().await }
     });
     let mut watch = run.watch();
-    let watches = tokio::spawn(async move { while watch.next().await.unwrap().is_ok() {} });
+    let watching = tokio::spawn(async move { while watch.next().await.unwrap().is_ok() {} });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let begin = Instant::now();
+    let start = Instant::now();
     break_core(&engine).await;
-    let error = waits.await.unwrap().unwrap_err();
+    let error = waiting.await.unwrap().unwrap_err();
     assert!(error.to_string().ends_with("the embedded engine panicked: the core is broken"), "{error:?}");
-    assert_eq!(begin.elapsed(), Duration::ZERO);
-    let panic = watches.await.unwrap_err().into_panic();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let panic = watching.await.unwrap_err().into_panic();
     assert_eq!(message(&*panic), "the core is broken");
     assert_eq!(panic_of(worker.shutdown()).await, "the core is broken");
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert_eq!(panic_of(engine.shutdown()).await, "the core is broken");
 }
 
@@ -79,9 +79,9 @@ async fn other_processes_get_the_message() {
     let config = config.host_port(grpc.to_string()).server_url(format!("http://{rest}"));
     let hatchet = Client::new(config.build().unwrap()).unwrap();
     break_core(&engine).await;
-    let nobody = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+    let unknown = "00000000-0000-4000-8000-000000000001".parse().unwrap();
     for error in [
-        hatchet.run_handle(nobody).details().await.unwrap_err(),
+        hatchet.run_handle(unknown).details().await.unwrap_err(),
         hatchet.runs(Window::all()).count().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Server, "{error:?}");

@@ -1,13 +1,24 @@
 //! The real engine's defects, by name, so that tests can enable them.
 //!
-//! What is part of the contract (statuses, codes, texts, the order of messages, where a value is found) is always the same. Defects
-//! are off by default, so a user's tests run without any.
+//! Statuses, codes, texts, the order of messages and the fields of values are always those of the real engine. Defects are disabled by
+//! default.
 
 use std::fmt;
 
 macro_rules! quirks {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// A defect of the real engine that the embedded engine can reproduce.
+        ///
+        /// ```
+        /// # #[tokio::main(flavor = "current_thread")]
+        /// # async fn main() -> hatchet::Result<()> {
+        /// use hatchet::embedded::{Engine, Quirk};
+        ///
+        /// let engine = Engine::builder().quirks(Quirk::LateTimeouts).start().await?;
+        /// # engine.shutdown().await;
+        /// # Ok(())
+        /// # }
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Quirk { $($(#[$doc])* $name),* }
@@ -24,26 +35,26 @@ quirks! {
     /// never created. Without this quirk: `INVALID_ARGUMENT`.
     PhantomRuns,
     /// If more than five calls start runs at the same time, the runs of the others are queued: the calls return ids, and gRPC does not
-    /// find these runs for a moment.
+    /// find these runs until they are created.
     QueuedTriggers,
     /// REST does not find a run for the first tenth of a second after its creation, and an event a little longer. The runs of one
     /// call appear one after the other, a millisecond apart.
     RestLag,
-    /// Every failed attempt is announced as the end of the run, even if another attempt follows. Streams that watch the run by its
+    /// The server sends every failed attempt as the end of the run, even if another attempt follows. Streams that watch the run by its
     /// id end there.
     EarlyEnd,
     /// Tasks that depend on a task whose output is not a JSON object are never created.
     StuckFollowers,
-    /// A cancel of a DAG does not reach tasks that wait for a sleep or an event: they run when the wait is over.
+    /// A cancel of a DAG has no effect on tasks that wait for a sleep or an event: they run when the wait is over.
     DeafWaits,
-    /// The cancels of one call are carried out one after the other. All but the first follow the response, which takes seconds for
+    /// The cancels of one call are executed one after the other. All but the first follow the response, which takes seconds for
     /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancel.
     SlowCancels,
     /// One in five tasks that are cancelled while queued still gets a scheduling timeout when its schedule timeout passes. Then REST
     /// shows the run as failed, in its details and in lists. gRPC still shows it as cancelled.
     TimedOutCancels,
-    /// Only the first 200 replays of a call are carried out, one after the other. If the replays of the previous call are not done,
-    /// none is carried out. The response is always that of a success.
+    /// Only the first 200 replays of a call are executed, one after the other. If the replays of the previous call have not finished,
+    /// none is executed. The response is always that of a success.
     LostReplays,
     /// A bulk trigger with new runs and with a child that has already been started runs that child a second time, under the same
     /// id. Without this quirk, the call returns the child's id and nothing else happens.
@@ -53,31 +64,31 @@ quirks! {
     /// A run that is started in the first five seconds after another run of its workflow has the same version, even if there
     /// is a newer one.
     StaleVersions,
-    /// A task of a DAG is assigned a moment after the tasks that it depends on have ended. In between, gRPC shows the run as
+    /// A task of a DAG is assigned some time after the tasks that it depends on have ended. In between, gRPC shows the run as
     /// queued again.
     LateFollowers,
-    /// A DAG is announced as completed when it has started, and the streams that watch it end.
+    /// The server sends the completion of a DAG when it has started, and the streams that watch it end.
     EarlyDagEnd,
     /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
     LateAttach,
-    /// A cancel or a report after the end of a task adds a second end. gRPC shows the one and, after some minutes, the
-    /// other; which comes first after a cancel is random. REST shows the completed one, and the result stream sends both.
+    /// A cancel or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
+    /// other one; which one is first after a cancel is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
     /// A paused worker is assigned tasks for up to another second and a half.
     LatePause,
-    /// In half of the cases, the end of a worker's stream goes unnoticed: the worker counts as active and is assigned tasks that
+    /// In half of the cases, the engine does not detect the end of a worker's stream: the worker counts as active and is assigned tasks that
     /// cannot be sent to it. These fail after ten retries.
     ForgottenClose,
-    /// Execution and schedule timeouts are noticed up to a second late, the ends of sleeps in DAGs 0.7 to 0.9 s late.
+    /// Execution and schedule timeouts are detected up to a second late, and the ends of sleeps in DAGs 0.7 to 0.9 s late.
     LateTimeouts,
     /// A task that failed and has a back-off stays in its queue for seconds after the back-off is over.
     IdleQueue,
     /// Half of the tasks that are assigned as soon as they are queued have a QUEUED event whose timestamp is some
     /// milliseconds after ASSIGNED. REST shows such a task, requested by itself, as queued as long as it runs.
     LateStamps,
-    /// REST shows changes piece by piece and in any order: the end of a task before its start, a new status of a run
-    /// before the events of its task, an event before its runs, and for a moment a failed attempt as the end of the run. The same
-    /// holds for the failure of a DAG whose on-failure task is yet to run. A task that ended as soon as it was assigned, and whose
+    /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run
+    /// before the events of its task, an event before its runs, and temporarily a failed attempt as the end of the run. The same
+    /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose
     /// end was reported without the worker's id, is not found by its worker.
     ScatteredRows,
     /// REST shows an attempt that follows another one a second late, and until then the end of the previous one. Only together with
@@ -175,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_of_quirks() {
+    fn quirks_can_be_added_and_removed() {
         assert!(Quirk::ALL.iter().all(|quirk| Quirks::all().has(*quirk) && !Quirks::none().has(*quirk)));
         let one = Quirks::none().with(Quirk::RestLag);
         assert_eq!(format!("{one:?}"), "{RestLag}");

@@ -1,12 +1,12 @@
-//! The token: like a real one, it has claims with the engine's addresses and its tenant.
+//! The token, which has the same claims as a real one: the engine's addresses and its tenant.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use uuid::Uuid;
 
-/// A century from 2026, in seconds since 1970.
-const EXPIRES: i64 = 4_922_380_800;
+/// The year 2126, in seconds since 1970.
+const EXPIRES_AT: i64 = 4_922_380_800;
 
 /// The random part of a token: two unpredictable numbers, unless the engine has a seed. With a seed, they can be computed from any
 /// of its ids.
@@ -30,7 +30,7 @@ pub(super) fn issue(tenant: Uuid, grpc: &str, rest: &str, random: [u128; 2]) -> 
     let token_id = uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid().to_string();
     let claims = part(json!({
         "aud": rest,
-        "exp": EXPIRES,
+        "exp": EXPIRES_AT,
         "grpc_broadcast_address": grpc,
         "iat": 1_767_225_600,
         "iss": rest,
@@ -71,11 +71,11 @@ mod tests {
         let engine = Engine::builder().seed(7).start().await.unwrap();
         let tenant = engine.tenant().to_string().parse().unwrap();
         let (token, id) = token_and_id(&engine).await;
-        assert!(guesses(tenant, id).any(|guess| guess == token), "with a seed it can");
+        assert!(guesses(tenant, id).any(|guess| guess == token), "with a seed, the token can be computed");
 
         let engine = Engine::start().await.unwrap();
         let (token, id) = token_and_id(&engine).await;
-        assert!(seeds_of(id.as_u128(), 1000).next().is_some(), "the ids still tell their seed");
+        assert!(seeds_of(id.as_u128(), 1000).next().is_some(), "the seed can be computed from an id");
         assert!(guesses(tenant, id).all(|guess| guess != token));
     }
 

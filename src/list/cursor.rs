@@ -219,7 +219,7 @@ mod tests {
             while let Some(request) = cursor.request() {
                 seen.extend(cursor.take(ask(&all, &request)).unwrap());
                 match changes.next() {
-                    // They may sort before or after what has been seen of their stamp.
+                    // They may sort before or after the rows of their time that were read.
                     Some(((second, _), number)) if second < 5 => {
                         all.push((if second % 2 == 0 { number } else { number - 4990 }, second));
                     }

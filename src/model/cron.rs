@@ -1,5 +1,5 @@
-//! Cron expressions, as the engine's parser takes them: five fields, or six with seconds first. What the engine does not
-//! take is refused here before it is sent, and the embedded engine goes by the same.
+//! Cron expressions in the engine's format: five fields, or six with seconds first. Invalid ones are refused before they are sent. The
+//! embedded engine uses the same parser.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::time::parse_duration;
 
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-/// What crons that are created by REST may be, and those of a definition may not.
+/// Shorthands, which are allowed for crons that are created by REST, and not for those of a definition.
 const SHORTHANDS: [(&str, &str); 7] = [
     ("@yearly", "0 0 1 1 *"),
     ("@annually", "0 0 1 1 *"),
@@ -18,11 +18,11 @@ const SHORTHANDS: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
 ];
 
-/// What an `@every` counts in.
+/// The units of an `@every`.
 const UNITS: [(&str, f64); 8] =
     [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("μs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 
-/// A field's name, its least and its most, and what else stands for its numbers.
+/// The name of a field, its minimum and maximum, and names for its numbers.
 type Kind = (&'static str, u32, u32, &'static [&'static str]);
 const SECOND: Kind = ("second", 0, 59, &[]);
 const MINUTE: Kind = ("minute", 0, 59, &[]);
@@ -44,7 +44,7 @@ pub(crate) struct Expression {
     pub(crate) weekdays: Field,
 }
 
-/// Of the two that name a day, one that is a star leaves it to the other; two that are none mean any of both.
+/// A field for days. If one of the two fields is `*`, the other one decides. If none is, a day must match only one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) allowed: u64,

@@ -1,9 +1,9 @@
-//! One run for a key.
+//! Idempotency keys.
 
 use std::time::Duration;
 
-/// The engine counts milliseconds, and dates end somewhere.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The engine stores milliseconds, and its timestamps are limited.
+const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Allows only one run of a workflow per key. An expression computes the key from the input.
 ///
@@ -37,23 +37,23 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// The key is taken for this long from the start of the run, also when the run has ended before.
+    /// Reserves the key for this time from the start of the run, even if the run ends earlier. It must be 1 ms to a hundred years.
     pub fn for_time(expression: impl Into<String>, ttl: Duration) -> Self {
         Self { expression: expression.into(), ttl, ends_with_run: false }
     }
 
-    /// The key is taken until the run has ended, and no longer than `at_most`. Of a run of several tasks, the engine was
-    /// seen to free it when the first of them has ended.
+    /// Reserves the key until the run has ended, but at most for this time, which must be 1 ms to a hundred years. For a DAG run, the
+    /// engine frees the key when the first task has ended.
     pub fn until_ended(expression: impl Into<String>, at_most: Duration) -> Self {
         Self { expression: expression.into(), ttl: at_most, ends_with_run: true }
     }
 
-    /// What the server would refuse.
+    /// The problem for which the server would refuse it.
     pub(crate) fn problem(&self) -> Option<String> {
         if self.expression.trim().is_empty() || self.expression.contains('\0') {
             return Some(format!("idempotency: expected a CEL expression, got {:?}", self.expression));
         }
-        let fits = (Duration::from_millis(1)..=LONGEST).contains(&self.ttl);
+        let fits = (Duration::from_millis(1)..=MAX_TTL).contains(&self.ttl);
         (!fits).then(|| format!("idempotency: expected 1 ms to a hundred years, got {:?}", self.ttl))
     }
 }

@@ -1,6 +1,6 @@
 //! Names of workflows, tasks and workers.
 
-/// How a name is told to be wrong.
+/// The description of valid names, for error texts.
 pub(crate) const ACCEPTED: &str = "letters, digits, '.', '-' and '_'";
 
 /// Whether the engine takes it for a name.

@@ -247,7 +247,7 @@ impl<S: Serializer> Serializer for Checked<S> {
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        // What it writes is looked at without being kept: identifiers and times are written this way, and are many.
+        // The text is checked without being stored, because many values are serialized this way, such as ids and times.
         write!(NoNul, "{value}").map_err(|_| nul())?;
         self.inner.collect_str(value)
     }

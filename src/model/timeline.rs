@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn details_without_times_have_no_bars() {
         let details = task("work", RunStatus::Queued, Vec::new());
-        assert_eq!(short(Duration::from_millis(3_725_000)), "1h2m");
+        assert_eq!(short(Duration::from_secs(3725)), "1h2m");
         assert_eq!((details.ran_for(), short(Duration::from_secs(200))), (None, "3m20s".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! From when to when.
+//! Time windows.
 
 use std::time::Duration;
 
@@ -7,10 +7,19 @@ use chrono::{DateTime, Utc};
 use crate::error::{Error, Result};
 use crate::time::is_sane;
 
-/// A window of time, by when runs were created. Both ends belong to it.
+/// A time window for the creation of runs. Both ends are inclusive.
+///
+/// ```
+/// use std::time::Duration;
+/// use hatchet::model::Window;
+///
+/// let hour = Window::last(Duration::from_secs(3600));
+/// let since_new_year = Window::since("2027-01-01T00:00:00Z".parse().expect("a time"));
+/// assert_ne!(hour, since_new_year);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// The start, or how long ago that is when the question is asked.
+    /// The start, which can be relative to the time of the query.
     start: Start,
     /// The end, if there is one.
     until: Option<DateTime<Utc>>,
@@ -23,22 +32,22 @@ enum Start {
 }
 
 impl Window {
-    /// The last so many hours or days, counted back from when the question is asked.
+    /// The time before the query, of this length. It moves with each query.
     pub fn last(length: Duration) -> Self {
         Self { start: Start::Ago(length), until: None }
     }
 
-    /// Everything since a moment.
+    /// From a time on.
     pub fn since(start: DateTime<Utc>) -> Self {
         Self { start: Start::At(start), until: None }
     }
 
-    /// From a moment to a later one.
+    /// From one time to another.
     pub fn between(start: DateTime<Utc>, until: DateTime<Utc>) -> Self {
         Self { start: Start::At(start), until: Some(until) }
     }
 
-    /// Everything that the engine still has. How much that is, its retention decides: 30 days unless it was set otherwise.
+    /// All runs that the engine still has. It deletes runs after its retention period, which is 30 days by default.
     pub fn all() -> Self {
         Self { start: Start::At(DateTime::UNIX_EPOCH), until: None }
     }
@@ -66,9 +75,12 @@ impl Window {
             return Err(Error::invalid("filter", format_args!("expected a window in the years 1 to 9999, got {at}")));
         }
         match (self.start, self.until) {
-            (Start::At(start), Some(until)) if until < start => {
-                Err(Error::invalid("filter", format_args!("the window ends at {until}, before it starts at {start}")))
-            }
+            (Start::At(start), Some(until)) if until < start => Err(Error::invalid(
+                "filter",
+                format_args!(
+                    "expected a window that ends after its start, got an end at {until}, before the start at {start}"
+                ),
+            )),
             _ => Ok(()),
         }
     }

@@ -119,8 +119,8 @@ fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
     }
 }
 
-fn earliest(stamp: &mut Option<DateTime<Utc>>, at: DateTime<Utc>) {
-    *stamp = Some(stamp.map_or(at, |known| known.min(at)));
+fn earliest(time: &mut Option<DateTime<Utc>>, at: DateTime<Utc>) {
+    *time = Some(time.map_or(at, |known| known.min(at)));
 }
 
 fn raise(attempt: &mut Attempt, status: RunStatus) {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_told_apart_by_their_retry_count() {
+    fn events_belong_to_attempts_by_their_retry_count() {
         let events = [
             event("FINISHED", 1, 9),
             event("STARTED", 1, 8),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_outlives_a_late_cancel_in_either_order() {
+    fn an_output_counts_more_than_a_late_cancel_in_either_order() {
         let (a, b) = (event("FINISHED", 0, 1), event("CANCELLED", 0, 2));
         assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Completed);
         assert_eq!(attempts(&[b, a])[0].status, RunStatus::Completed);

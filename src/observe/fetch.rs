@@ -240,7 +240,9 @@ pub(crate) async fn newest_attempts(client: &Client, row: &ListRow) -> Result<Ve
 mod tests {
     use super::super::fixtures::{evidence, run};
     use super::*;
+    use crate::embedded::{Engine, Fault};
     use crate::model::RunStatus;
+    use crate::workflow::{Context, Task};
 
     #[tokio::test(start_paused = true)]
     async fn a_count_is_stable_after_it_has_not_changed_for_a_while() {
@@ -272,5 +274,49 @@ mod tests {
         let view = RunView::new(run(), &evidence);
         let resolution = Resolution::Running(RunStatus::Queued);
         assert!(!is_consistent(&view, &resolution, &mut Stability::default()));
+    }
+
+    /// An engine with a run that waits for a worker.
+    async fn queued() -> (Engine, Client, RunId) {
+        let engine = Engine::start().await.unwrap();
+        let client = engine.client();
+        let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(()));
+        let worker = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        worker.shutdown().await;
+        let id = client.run(&task, &()).start().await.unwrap().id();
+        (engine, client, id)
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const REST: &str = "GET /api/v1/stable/workflow-runs/{run}";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_does_not_exist_is_reported_after_the_time_of_its_creation() {
+        let (_engine, client, _) = queued().await;
+        for (is_new, least) in [(false, SECOND), (true, 10 * SECOND)] {
+            let begun = Instant::now();
+            let error = RunFetch::new(run()).started_at(is_new.then_some(begun)).fetch(&client).await.unwrap_err();
+            assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::RunNotFound, true));
+            assert!((least..=least + MAX_BACKOFF).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_waits_for_rest() {
+        let (engine, client, id) = queued().await;
+        engine.faults().inject(REST, Fault::Refuse(500), 3).unwrap();
+        assert_eq!(RunFetch::new(id).fetch(&client).await.unwrap().status, RunStatus::Queued);
+        assert_eq!(engine.faults().planned(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_views_are_fetched_at_the_same_time() {
+        let (engine, client, id) = queued().await;
+        for call in ["GetRunDetails", REST, "GET /api/v1/stable/tasks/{task}/task-events"] {
+            engine.faults().inject(call, Fault::Delay(3 * SECOND), 1).unwrap();
+        }
+        let begun = Instant::now();
+        RunFetch::new(id).fetch(&client).await.unwrap();
+        assert_eq!((begun.elapsed(), engine.faults().planned()), (3 * SECOND, 0));
     }
 }

@@ -375,7 +375,7 @@ mod tests {
         for is_last in [false, true] {
             assert_eq!(resolved(&of_several, is_last), Resolution::Running(RunStatus::Running));
         }
-        // The one task of a run has begun anew before this can be seen.
+        // The new attempt of a single task has started before REST shows the replay.
         let mut replayed = evidence("RUNNING", "COMPLETED", &events, &[]);
         assert_eq!(resolved(&replayed, false), Resolution::Running(RunStatus::Running));
         replayed = evidence("COMPLETED", "COMPLETED", &events, &[Ok("{}")]);

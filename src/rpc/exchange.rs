@@ -18,7 +18,7 @@ use tonic::codec::{BufferSettings, CompressionEncoding, EncodeBody, EncodeBuf, E
 use tonic_prost::ProstDecoder;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{AnswerBody, GrpcWire, Reread};
+use crate::transport::{GrpcWire, Reread, ResponseBody};
 
 /// Before each message: whether it is compressed, and its length.
 const HEADER: usize = 5;
@@ -88,22 +88,22 @@ pub(super) async fn exchange<T: Message + Default + 'static>(
     frame: Bytes,
     limits: Limits,
 ) -> Result<T, Status> {
-    let mut answer = wire.send(path, frame, limits.gzip).await?;
-    let compression = compression(answer.headers(), limits.gzip)?;
-    let first = match answer.body_mut().data().await {
+    let mut response = wire.send(path, frame, limits.gzip).await?;
+    let compression = compression(response.headers(), limits.gzip)?;
+    let first = match response.body_mut().data().await {
         Ok(Some(first)) => first,
         Ok(None) => return Err(Status::internal("Missing response message.")),
-        Err(status) => return Err(with_headers(status, answer.headers_mut())),
+        Err(status) => return Err(with_headers(status, response.headers_mut())),
     };
     let mut second = None;
     if let Some(message) = whole(&first, limits.receive).and_then(|message| T::decode(message).ok()) {
-        second = answer.body_mut().data().await?;
+        second = response.body_mut().data().await?;
         if second.is_none() {
             return Ok(message);
         }
     }
     // Boxed, because it is large and few responses need it.
-    Box::pin(decode(answer, [Some(first), second], compression, limits.receive)).await
+    Box::pin(decode(response, [Some(first), second], compression, limits.receive)).await
 }
 
 /// The message of a frame, if it is all of the frame and not compressed.
@@ -116,12 +116,12 @@ fn whole(frame: &Bytes, limit: usize) -> Option<Bytes> {
 
 /// Decodes any response, with what has been read of it.
 async fn decode<T: Message + Default + 'static>(
-    answer: Response<AnswerBody>,
+    response: Response<ResponseBody>,
     read: [Option<Bytes>; 2],
     compression: Option<CompressionEncoding>,
     limit: usize,
 ) -> Result<T, Status> {
-    let (mut head, body) = answer.into_parts();
+    let (mut head, body) = response.into_parts();
     let decoder = ProstDecoder::<T>::new(BufferSettings::default());
     let has_status = body.has_status();
     let body = Reread::new(read, body);

@@ -1,4 +1,4 @@
-//! The REST calls that gRPC has no counterpart for.
+//! The REST calls about runs, workflows and workers.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, TaskId, WorkerId, WorkflowId};
 use crate::transport::{Call, Caller, RestCall, RestWire};
 
-/// How long it is tried to connect to a REST API that has never answered. Some services reach only the gRPC port: for them, what
-/// needs REST is to fail soon.
-const FIRST_CONNECT: Duration = Duration::from_secs(3);
-/// How long a REST API that could not be connected to, and has never answered, is not tried again.
+/// For how long to try to connect to a REST API that has never responded. Some services can reach only gRPC: for them, calls that need
+/// REST must fail soon.
+const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For how long no connection is tried again to a REST API that has never responded.
 const FIRST_CONNECT_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
@@ -27,13 +27,13 @@ pub(crate) struct Rest {
     reachability: Arc<Mutex<Reachability>>,
 }
 
-/// Whether the REST API has ever answered.
+/// Whether the REST API has ever responded.
 #[derive(Clone)]
 enum Reachability {
     None,
-    /// It could not be connected to, and is not to be tried again before this time.
+    /// It could not be reached, and must not be tried again before this time.
     Failed(Error, Instant),
-    Answered,
+    Responded,
 }
 
 impl Rest {
@@ -53,20 +53,20 @@ impl Rest {
         &self.tenant
     }
 
-    /// The wire, for those who make calls of their own.
+    /// The connection, for the module `raw`.
     #[cfg(feature = "unstable-raw")]
     pub(crate) fn wire(&self) -> &RestWire {
         &self.wire
     }
 
-    /// A run with its tasks. Not found for about a tenth of a second after its trigger.
+    /// A run with its tasks. It is not found for about a tenth of a second after its trigger.
     pub(crate) async fn run(&self, run: RunId) -> Result<Run> {
         self.read("reading the run", RestCall::get(&["stable", "workflow-runs", &run.to_string()])).await
     }
 
     /// All events of a task, newest first. The server's own order is not causal.
     pub(crate) async fn task_events(&self, task: TaskId) -> Result<Vec<TaskEvent>> {
-        // Without a limit the server answers no rows at all.
+        // Without a limit, the server returns no rows.
         let call = RestCall::get(&["stable", "tasks", &task.to_string(), "task-events"]).query("limit", "10000");
         Ok(self.read::<Rows<TaskEvent>>("reading the task's events", call).await?.rows.unwrap_or_default())
     }
@@ -87,7 +87,7 @@ impl Rest {
         self.read("counting runs", with(self.tenant_path(&["task-metrics"]), parameters)).await
     }
 
-    /// Workflows whose names contain a text, whatever its case.
+    /// Workflows whose names contain a string in any case.
     pub(crate) async fn workflows(&self, name: &str, offset: usize, limit: usize) -> Result<Vec<WorkflowRow>> {
         let call = RestCall::get(&["tenants", &self.tenant, "workflows"])
             .query("name", name)
@@ -115,7 +115,7 @@ impl Rest {
         decode(name, &self.send(name, &call).await?)
     }
 
-    /// All of these read, or set what is the same when set again.
+    /// Sends a call that can be repeated.
     pub(super) async fn send(&self, name: &'static str, call: &RestCall) -> Result<bytes::Bytes> {
         self.send_as(Call::idempotent(name), call).await
     }
@@ -127,16 +127,16 @@ impl Rest {
         {
             return Err(self.unreachable(kind.name, cause.clone()).rest_unreached());
         }
-        let (begun, has_answered) = (Instant::now(), matches!(reachability, Reachability::Answered));
+        let (started_at, has_responded) = (Instant::now(), matches!(reachability, Reachability::Responded));
         let gave_up = AtomicBool::new(false);
         let answer = self
             .caller
             .run(kind, || async {
                 let answer = self.wire.send(kind.name, call).await;
                 answer.map_err(|error| {
-                    // Nothing was sent: there is no connection, and there may never be one.
+                    // There is no connection, and there may never be one.
                     let is_lost = error.is_transient() && error.has_no_side_effects();
-                    if has_answered || !is_lost || begun.elapsed() < FIRST_CONNECT {
+                    if has_responded || !is_lost || started_at.elapsed() < FIRST_CONNECT_TIMEOUT {
                         return error;
                     }
                     gave_up.store(true, Relaxed);
@@ -146,28 +146,28 @@ impl Rest {
             .await;
         match answer {
             Err(error) if error.answer().is_none() => {
-                // What is wrong with the configuration says so itself.
+                // An error of the configuration has its own text.
                 let is_final = !error.is_transient() && !gave_up.load(Relaxed);
                 Err(if is_final { error } else { self.unanswered(kind.name, error) })
             }
             answer => {
-                if !has_answered {
-                    *self.lock() = Reachability::Answered;
+                if !has_responded {
+                    *self.lock() = Reachability::Responded;
                 }
                 answer
             }
         }
     }
 
-    /// The error of a call that was not answered.
+    /// The error of a call without a response.
     fn unanswered(&self, name: &str, error: Error) -> Error {
-        // A slow answer is not a missing one.
+        // A deadline does not mean that the API cannot be reached.
         if error.kind() != ErrorKind::Unavailable {
             return error;
         }
         let never_sent = error.has_no_side_effects();
         let mut reachability = self.lock();
-        if never_sent && !matches!(*reachability, Reachability::Answered) {
+        if never_sent && !matches!(*reachability, Reachability::Responded) {
             *reachability = Reachability::Failed(error.clone(), Instant::now() + FIRST_CONNECT_PAUSE);
             return self.unreachable(name, error).rest_unreached();
         }

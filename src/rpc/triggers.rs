@@ -1,4 +1,4 @@
-//! REST: what starts runs by itself.
+//! The REST calls about events, schedules and crons.
 
 use std::collections::HashSet;
 
@@ -11,9 +11,9 @@ use crate::error::{Answer, Error, ErrorKind, Result};
 use crate::model::{CronId, EventId, ScheduleId};
 use crate::transport::{Call, RestCall};
 
-/// Rows for each question.
-const PAGE: usize = 200;
-/// Rows that two pages have in common.
+/// The number of rows in one request.
+const PAGE_SIZE: usize = 200;
+/// The number of rows that two pages have in common.
 const OVERLAP: usize = 10;
 
 impl Rest {
@@ -31,7 +31,7 @@ impl Rest {
         self.read("reading the schedule", self.of_workflows(&["scheduled", &schedule.to_string()], RestCall::get)).await
     }
 
-    /// All schedules that have not started their runs yet, with a tag if one is given.
+    /// All schedules that have not started their runs, with the tags of the parameters.
     pub(crate) async fn schedules(&self, parameters: &[(&str, String)]) -> Result<Vec<ScheduleRow>> {
         self.all("listing the schedules", "scheduled", parameters).await
     }
@@ -39,7 +39,7 @@ impl Rest {
     pub(crate) async fn delete_schedule(&self, schedule: ScheduleId) -> Result<()> {
         let name = "deleting the schedule";
         match self.send(name, &self.of_workflows(&["scheduled", &schedule.to_string()], RestCall::delete)).await {
-            // The second time, it is gone already.
+            // It was deleted by an earlier try.
             Err(error) if error.is_not_found() => Ok(()),
             answer => answer.map(drop),
         }
@@ -52,7 +52,7 @@ impl Rest {
         self.read("rescheduling", call).await
     }
 
-    /// Makes a cron. One of the same name and expression exists: refused.
+    /// Creates a cron. The server refuses it if one with the same name and expression exists.
     pub(crate) async fn create_cron(&self, workflow: &str, cron: &NewCron) -> Result<CronRow> {
         let name = "creating the cron";
         let body = serde_json::to_string(cron).map_err(|error| Error::invalid("cron", error))?;
@@ -80,7 +80,7 @@ impl Rest {
         self.all("listing the crons", "crons", parameters).await
     }
 
-    /// Lets a cron start runs, or no more.
+    /// Resumes or pauses a cron.
     pub(crate) async fn enable_cron(&self, cron: CronId, enabled: bool) -> Result<()> {
         let name = if enabled { "resuming the cron" } else { "pausing the cron" };
         let body = serde_json::json!({ "enabled": enabled }).to_string();
@@ -103,7 +103,7 @@ impl Rest {
         }
     }
 
-    /// A cron by the list, which is what tells whether it is there.
+    /// Finds a cron in the list, which shows whether it exists.
     async fn find_cron(&self, cron: CronId) -> Result<Option<CronRow>> {
         Ok(self.crons(&[]).await?.into_iter().find(|row| row.id() == cron))
     }
@@ -113,7 +113,7 @@ impl Rest {
         call(&[&["tenants", self.tenant(), "workflows"], rest].concat())
     }
 
-    /// All rows of a list, page by page. A row that moves from one page to another while that goes on is there once.
+    /// All rows of a list, page by page. A row that moves from one page to another meanwhile is returned once.
     async fn all<T: DeserializeOwned + Row>(
         &self,
         name: &'static str,
@@ -124,20 +124,20 @@ impl Rest {
         loop {
             let call = self
                 .of_workflows(&[list], RestCall::get)
-                .query("limit", &PAGE.to_string())
+                .query("limit", &PAGE_SIZE.to_string())
                 .query("offset", &offset.to_string());
             let rows = self.read::<Rows<T>>(name, with(call, parameters)).await?.rows.unwrap_or_default();
-            // What is deleted meanwhile moves the others up: a page that does not meet the last one has left some out.
+            // Rows that are deleted meanwhile move the others up: a page without a row of the last one has missed some.
             if offset > 0 && !rows.iter().any(|row| known.contains(&row.id())) {
-                offset = offset.saturating_sub(PAGE / 2);
+                offset = offset.saturating_sub(PAGE_SIZE / 2);
                 continue;
             }
             let count = rows.len();
             all.extend(rows.into_iter().filter(|row| known.insert(row.id())));
-            if count < PAGE {
+            if count < PAGE_SIZE {
                 return Ok(all);
             }
-            offset += PAGE - OVERLAP;
+            offset += PAGE_SIZE - OVERLAP;
         }
     }
 }
@@ -145,11 +145,11 @@ impl Rest {
 fn no_cron(cron: CronId, error: Error) -> Error {
     let text = format!("the server has no cron {cron}");
     let answer = error.answer();
-    let told = Error::new(ErrorKind::NotFound, text).with_source(error);
-    answer.into_iter().fold(told, Error::with_answer)
+    let not_found = Error::new(ErrorKind::NotFound, text).with_source(error);
+    answer.into_iter().fold(not_found, Error::with_answer)
 }
 
-/// How the server answers about a cron that it does not have, and when something is wrong.
+/// The server has the same response for a cron that does not exist as for an internal error.
 fn may_be_unknown(error: &Error) -> bool {
     error.answer() == Some(Answer::Http(500))
 }

@@ -46,7 +46,7 @@ impl Workflows {
         let call = self.unary.send(&TRIGGER, frame);
         async move {
             match call.await {
-                Ok(answer) => parse_id(&answer.workflow_run_id).map(Triggered::Run),
+                Ok(response) => parse_id(&response.workflow_run_id).map(Triggered::Run),
                 Err(error) => collision::taken(error),
             }
         }
@@ -56,7 +56,7 @@ impl Workflows {
     pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<TriggeredMany> {
         let frame = self.unary.encode(&BULK_TRIGGER, bulk_len(&runs), |message| encode_bulk(&runs, message));
         match self.unary.send(&BULK_TRIGGER, frame).await {
-            Ok(answer) => Ok(TriggeredMany::Runs(answer.workflow_run_ids.iter().map(|id| parse_id(id)).collect())),
+            Ok(response) => Ok(TriggeredMany::Runs(response.workflow_run_ids.iter().map(|id| parse_id(id)).collect())),
             Err(error) => Ok(TriggeredMany::Some { ids: collision::some_taken(error)?, runs }),
         }
     }

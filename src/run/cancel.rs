@@ -435,3 +435,55 @@ async fn wait_for_effect(client: &Client, run: RunId, deadline: Instant) -> Effe
         Err(error) => no_report(error.with_possible_side_effects()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::{Engine, Fault};
+    use crate::workflow::{Context, Task};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A run that waits for a worker.
+    async fn queued() -> (Engine, RunHandle<u32>) {
+        let engine = Engine::start().await.unwrap();
+        let task = Task::new("task", async |(): (), context: Context| Ok(context.attempt()));
+        let worker = engine.client().worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        worker.shutdown().await;
+        let run = engine.client().run(&task, &()).start().await.unwrap();
+        (engine, run)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancel_without_an_effect_is_reported_when_its_time_is_over() {
+        let (engine, run) = queued().await;
+        engine.faults().inject("CancelTasks", Fault::Refuse(14), 10).unwrap();
+        let begun = Instant::now();
+        let report = run.cancel().within(5 * SECOND).send().await.unwrap();
+        assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Queued)), "{report}");
+        assert!((5 * SECOND..=5 * SECOND + MAX_POLL_INTERVAL).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert_eq!(engine.faults().planned(), 9, "a cancel that may have been processed is not repeated");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancel_whose_response_is_lost_is_applied() {
+        let (engine, run) = queued().await;
+        engine.faults().inject("CancelTasks", Fault::LoseAnswer, 1).unwrap();
+        let begun = Instant::now();
+        let report = run.cancel().send().await.unwrap();
+        assert!(report.is_applied(), "{report}");
+        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_that_is_not_current_is_fetched_again() {
+        for (delay, expected) in [(Duration::ZERO, 0), (STATE_VALID_FOR + SECOND, 1)] {
+            let (engine, run) = queued().await;
+            engine.faults().inject("PutLog", Fault::Delay(delay), 1).unwrap();
+            // One fetch before the cancel, and one that shows its effect, for which the details are fetched, too.
+            engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), 100).unwrap();
+            assert!(run.cancel().reason("why").send().await.unwrap().is_applied());
+            assert_eq!(100 - engine.faults().planned(), 3 + expected, "{delay:?}");
+        }
+    }
+}

@@ -1,8 +1,8 @@
-//! Which of many runs were started, when some were not since others have their idempotency keys.
+//! Which runs of a bulk call were started, if some were not because other runs have their idempotency keys.
 //!
-//! The engine answers with the ids of those that were started, in no order, and ids of runs that never exist are among
-//! them. So each id is looked up, and belongs to the first run that was asked for with its input. What is left is asked for
-//! once more, one by one: then the answer names the run that has the key.
+//! The engine returns the ids of the runs that were started, in no order, and also ids of runs that it never creates. So each run is
+//! fetched, and assigned to the first request with its input. The remaining requests are sent once more, one by one: then the response
+//! has the run with the key.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::feed::invalid_idempotency_key;
 use crate::model::RunId;
 use crate::rpc::convert::{NewRun, Triggered};
 
-/// Looks at the same time.
-const LOOKS: usize = 16;
+/// The number of concurrent fetches.
+const MAX_CONCURRENT_READS: usize = 16;
 
 /// One result for each of the runs, in their order.
 pub(super) async fn reconcile<O>(
@@ -33,12 +33,12 @@ pub(super) async fn reconcile<O>(
         Err(error) => return runs.iter().map(|_| Err(error.clone().with_possible_side_effects())).collect(),
     };
     let matched: Vec<_> = runs.iter().map(|run| take(&mut started, run.input())).collect();
-    let mut left: Vec<RunId> = started.into_iter().map(|(id, _)| id).collect();
+    let mut unassigned: Vec<RunId> = started.into_iter().map(|(id, _)| id).collect();
     let mut results = Vec::with_capacity(runs.len());
     for (run, id) in runs.iter().zip(matched) {
         results.push(match id {
             Some(id) => Ok(RunHandle::started(client, Arc::clone(workflow), id)),
-            None => again(client, workflow, run, &mut left).await,
+            None => start_again(client, workflow, run, &mut unassigned).await,
         });
     }
     results
@@ -46,26 +46,26 @@ pub(super) async fn reconcile<O>(
 
 /// The runs that exist, with their inputs.
 async fn inputs(client: &Client, ids: Vec<RunId>) -> Result<VecDeque<(RunId, Value)>> {
-    let looks = stream::iter(ids.into_iter().map(|id| async move {
+    let reads = stream::iter(ids.into_iter().map(|id| async move {
         match client.rpc().admin.run_details(id).await {
             Ok(run) => Ok(Some((id, serde_json::from_str(run.input.as_str()).unwrap_or_default()))),
-            // A phantom: its key could not be evaluated. Runs with keys are never put into a queue, so they are there at once.
+            // The run was never created, because its key could not be evaluated. Runs with keys are created immediately.
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }));
-    let found: Vec<Result<_>> = looks.buffered(LOOKS).collect().await;
+    let found: Vec<Result<_>> = reads.buffered(MAX_CONCURRENT_READS).collect().await;
     found.into_iter().filter_map(Result::transpose).collect()
 }
 
-/// Takes the first run with an input out.
+/// Removes the first run with an input.
 fn take(started: &mut VecDeque<(RunId, Value)>, input: &str) -> Option<RunId> {
     let input: Value = serde_json::from_str(input).unwrap_or_default();
     let at = started.iter().position(|(_, other)| is_same(other, &input))?;
     started.remove(at).map(|(id, _)| id)
 }
 
-/// Whether two values are one to the engine, which keeps numbers as doubles.
+/// Whether two values are the same for the engine, which stores numbers as doubles.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
@@ -80,13 +80,20 @@ fn is_same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Asks for one that was not started. If the key has become free by now, it is started, as was asked for.
-async fn again<O>(client: &Client, workflow: &Arc<str>, run: &NewRun, left: &mut Vec<RunId>) -> Result<RunHandle<O>> {
+/// Sends the request for a run that was not started once more. If the key is free by now, the run is started.
+async fn start_again<O>(
+    client: &Client,
+    workflow: &Arc<str>,
+    run: &NewRun,
+    unassigned: &mut Vec<RunId>,
+) -> Result<RunHandle<O>> {
     let id = match client.rpc().workflows.trigger(run).await? {
         Triggered::Taken(existing) => {
-            // It has its key itself: the engine shows its input otherwise than it was given.
-            let Some(at) = left.iter().position(|id| *id == existing) else { return Err(Error::collision(existing)) };
-            left.remove(at)
+            // The run has the key itself: the engine returns its input in another form.
+            let Some(at) = unassigned.iter().position(|id| *id == existing) else {
+                return Err(Error::collision(existing));
+            };
+            unassigned.remove(at)
         }
         Triggered::Run(id) => {
             match client.rpc().admin.run_details(id).await {

@@ -312,3 +312,54 @@ async fn replayed_tasks(client: &Client, run: RunId, before: &Counts) -> Result<
         tasks.filter(|task| before.get(&task.task_external_id).is_some_and(|count| task.retry_count > *count));
     Ok(increased.map(|task| task.task_external_id).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::{Engine, Fault};
+    use crate::worker::RunningWorker;
+    use crate::workflow::{Context, Task};
+
+    /// A run that has completed. The engine has a worker for its replay.
+    async fn completed() -> (Engine, RunHandle<u32>, RunningWorker) {
+        let engine = Engine::start().await.unwrap();
+        let task = Task::new("task", async |(): (), context: Context| Ok(context.attempt()));
+        let worker = engine.client().worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        let run = engine.client().run(&task, &()).start().await.unwrap();
+        run.result().await.unwrap();
+        (engine, run, worker)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replay_without_an_effect_is_sent_three_times() {
+        let (engine, run, worker) = completed().await;
+        engine.faults().inject("ReplayTasks", Fault::Refuse(14), 100).unwrap();
+        let begun = Instant::now();
+        let error = run.replay().send().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Server, "{error:?}");
+        let (least, longest) = (MAX_TRIES * EFFECT_TIMEOUT, MAX_TRIES * (EFFECT_TIMEOUT + MAX_POLL_INTERVAL));
+        assert!((least..=longest).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert_eq!(100 - engine.faults().planned(), MAX_TRIES as usize);
+        worker.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_replay_is_sent_again() {
+        let (engine, run, worker) = completed().await;
+        engine.faults().inject("ReplayTasks", Fault::Refuse(14), 1).unwrap();
+        let begun = Instant::now();
+        let replayed = run.replay().send().await.unwrap();
+        assert!((EFFECT_TIMEOUT..EFFECT_TIMEOUT + 3 * MAX_POLL_INTERVAL).contains(&begun.elapsed()));
+        assert_eq!((replayed.attempt, replayed.run.result().await.unwrap()), (2, 2));
+        worker.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replay_whose_response_is_lost_is_not_sent_again() {
+        let (engine, run, worker) = completed().await;
+        engine.faults().inject("ReplayTasks", Fault::LoseAnswer, 2).unwrap();
+        let replayed = run.replay().send().await.unwrap();
+        assert_eq!((replayed.attempt, engine.faults().planned()), (2, 1));
+        worker.shutdown().await;
+    }
+}

@@ -1,4 +1,4 @@
-//! The clock of a client: the machine's, or one that follows tokio's.
+//! The clock of a client: the system clock, or one that follows Tokio's clock.
 
 #[cfg(any(test, feature = "embedded"))]
 use std::sync::Arc;
@@ -13,48 +13,53 @@ use super::idle;
 /// The clock of a client.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Clock {
-    /// The machine's.
+    /// The system clock.
     #[default]
     Machine,
-    /// A timestamp that is advanced by tokio's clock: with a paused clock, all timestamps of a process are consistent with its timers.
+    /// A clock that follows Tokio's clock. If that is paused, all timestamps are consistent with the timers.
     #[cfg(any(test, feature = "embedded"))]
     Tokio(Arc<Virtual>),
 }
 
-/// A clock that follows tokio's, with the state that its users share.
+/// A clock that follows Tokio's clock, with the state that its users share.
 #[cfg(any(test, feature = "embedded"))]
 #[derive(Debug)]
 pub(crate) struct Virtual {
-    wall: DateTime<Utc>,
-    origin: Instant,
+    /// The time at `start`.
+    start_time: DateTime<Utc>,
+    start: Instant,
     heartbeats: idle::IdleHeartbeats,
 }
 
 #[cfg(any(test, feature = "embedded"))]
 impl Virtual {
     /// The time at an instant, truncated to microseconds, because the engine stores no finer times.
-    fn at(&self, moment: Instant) -> DateTime<Utc> {
-        (self.wall + moment.saturating_duration_since(self.origin)).trunc_subsecs(6)
+    fn at(&self, instant: Instant) -> DateTime<Utc> {
+        (self.start_time + instant.saturating_duration_since(self.start)).trunc_subsecs(6)
     }
 }
 
 impl Clock {
-    /// A clock that starts at this time. The default is the machine's time.
+    /// Creates a clock that starts at a time. The default is the time of the system.
     #[cfg(any(test, feature = "embedded"))]
-    pub(crate) fn tokio(wall: Option<DateTime<Utc>>) -> Self {
-        let wall = wall.unwrap_or_else(machine);
-        Self::Tokio(Arc::new(Virtual { wall, origin: Instant::now(), heartbeats: idle::IdleHeartbeats::default() }))
+    pub(crate) fn tokio(start_time: Option<DateTime<Utc>>) -> Self {
+        let start_time = start_time.unwrap_or_else(system_time);
+        Self::Tokio(Arc::new(Virtual {
+            start_time,
+            start: Instant::now(),
+            heartbeats: idle::IdleHeartbeats::default(),
+        }))
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
         match self {
-            Self::Machine => machine(),
+            Self::Machine => system_time(),
             #[cfg(any(test, feature = "embedded"))]
             Self::Tokio(clock) => clock.at(Instant::now()),
         }
     }
 
-    /// When tokio's clock will show this time. One that has passed is now.
+    /// The instant of Tokio's clock at a time. It is now if the time has passed.
     #[cfg(feature = "embedded")]
     pub(crate) fn instant(&self, at: DateTime<Utc>) -> Instant {
         Instant::now() + (at - self.now()).to_std().unwrap_or_default()
@@ -105,7 +110,7 @@ impl Clock {
     }
 }
 
-/// Whether tokio's clock is virtual: only one that was paused can be ahead of the machine's.
+/// Whether Tokio's clock is virtual: only a clock that was paused can be ahead of the system clock.
 #[cfg(any(test, feature = "embedded"))]
 #[expect(clippy::disallowed_methods, reason = "the two clocks are compared")]
 fn is_ahead() -> bool {
@@ -113,7 +118,7 @@ fn is_ahead() -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
-fn machine() -> DateTime<Utc> {
+fn system_time() -> DateTime<Utc> {
     DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6)
 }
 

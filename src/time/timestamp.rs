@@ -5,14 +5,14 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, Utc};
 use serde::{Deserialize, Deserializer};
 
-/// The server writes year 1 for "never".
-fn known(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+/// `None` for a timestamp in year 1, by which the server means "never".
+fn unless_never(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
     (at.timestamp() > -62_000_000_000).then_some(at)
 }
 
 /// Deserializes a timestamp that can be missing, `null`, or in year 1.
 pub(crate) fn optional_time<'de, D: Deserializer<'de>>(source: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-    Ok(Option::<DateTime<Utc>>::deserialize(source)?.and_then(known))
+    Ok(Option::<DateTime<Utc>>::deserialize(source)?.and_then(unless_never))
 }
 
 /// Whether protobuf, RFC 3339 and Postgres can represent the year of a timestamp, and of its sums with durations.

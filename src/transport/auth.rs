@@ -1,4 +1,4 @@
-//! The token on every request.
+//! Adds the token to every request.
 
 use std::task::{Context, Poll};
 
@@ -8,7 +8,7 @@ use tower::Service;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Puts the token on each request.
+/// Adds the token to each request.
 #[derive(Clone)]
 pub(super) struct Authorized<S> {
     inner: S,
@@ -36,13 +36,14 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Authorized<S> {
     }
 }
 
-/// The header's value. It is sensitive, which keeps it out of debug output, and out of the tables of HTTP/2's header compression on all
+/// The value of the header. It is sensitive, which keeps it out of debug output, and out of the tables of HTTP/2's header compression on all
 /// of the way to the server (RFC 7541, section 7.1.3).
 ///
 /// If it were not sensitive, no call would be faster: h2 never indexes the value of `authorization`, and codes it anew for each request.
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
-        Error::new(ErrorKind::Config, "the token has characters that no header can carry").without_side_effects()
+        Error::new(ErrorKind::Config, "the token contains characters that are not valid in a header")
+            .without_side_effects()
     })?;
     value.set_sensitive(true);
     Ok(value)

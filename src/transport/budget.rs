@@ -1,35 +1,35 @@
-//! A budget for retries: they may be a tenth of the calls, not a multiple of them.
+//! A budget that limits retries to a tenth of the successful calls.
 //!
-//! With a fixed number of tries per call, a server that is down gets that many times its usual load, just when it can bear
-//! it least. So each retry takes a token and each success gives a tenth of one back.
+//! With only a fixed number of tries per call, a failing server would receive a multiple of its usual load. So each retry costs one
+//! unit of the budget, and each success refunds a tenth of a unit.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Counted in tenths of a retry.
-const FULL: u32 = 200;
-const RETRY: u32 = 10;
-const SUCCESS: u32 = 1;
+/// The maximum and initial budget, in tenths of a retry.
+const CAPACITY: u32 = 200;
+const RETRY_COST: u32 = 10;
+const SUCCESS_REFUND: u32 = 1;
 
 #[derive(Debug)]
 pub(crate) struct RetryBudget(AtomicU32);
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self(AtomicU32::new(FULL))
+        Self(AtomicU32::new(CAPACITY))
     }
 }
 
 impl RetryBudget {
-    /// Takes what one retry costs, if it is there.
-    pub(super) fn take(&self) -> bool {
-        self.0.fetch_update(Relaxed, Relaxed, |tenths| tenths.checked_sub(RETRY)).is_ok()
+    /// Withdraws the cost of a retry. Returns `false` if the budget is too low.
+    pub(super) fn withdraw(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |tenths| tenths.checked_sub(RETRY_COST)).is_ok()
     }
 
-    /// Gives back what a success earns.
-    pub(super) fn earn(&self) {
-        // A full budget is the usual case: it is only read.
-        if self.0.load(Relaxed) < FULL {
-            let _ = self.0.fetch_update(Relaxed, Relaxed, |tenths| Some((tenths + SUCCESS).min(FULL)));
+    /// Deposits the refund of a successful call.
+    pub(super) fn deposit(&self) {
+        // Usually the budget is full. This avoids the write.
+        if self.0.load(Relaxed) < CAPACITY {
+            let _ = self.0.fetch_update(Relaxed, Relaxed, |tenths| Some((tenths + SUCCESS_REFUND).min(CAPACITY)));
         }
     }
 }
@@ -39,14 +39,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twenty_retries_and_then_one_for_ten_successes() {
+    fn ten_successes_refund_one_retry() {
         let budget = RetryBudget::default();
-        assert_eq!((0..100).filter(|_| budget.take()).count(), 20);
-        (0..9).for_each(|_| budget.earn());
-        assert!(!budget.take());
-        budget.earn();
-        assert!(budget.take());
-        (0..1000).for_each(|_| budget.earn());
-        assert_eq!((0..100).filter(|_| budget.take()).count(), 20);
+        assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 20);
+        (0..9).for_each(|_| budget.deposit());
+        assert!(!budget.withdraw());
+        budget.deposit();
+        assert!(budget.withdraw());
+        (0..1000).for_each(|_| budget.deposit());
+        assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 20);
     }
 }

@@ -1,4 +1,4 @@
-//! Connections: TCP, with TLS over it if the configuration says so.
+//! Establishes connections over TCP, with TLS if the configuration enables it.
 
 use std::future::Future;
 use std::io;
@@ -28,24 +28,25 @@ use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::runtime::{self, Needs};
 
-/// A megabyte: outputs of that size arrive in one piece, and a hundred thousand small messages are not held up.
+/// The flow-control window of a stream in bytes: large enough for outputs of 1 MiB.
 const STREAM_WINDOW: u32 = 1 << 20;
+/// The flow-control window of a connection in bytes, so that streams with many messages do not block each other.
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// The channel to the gRPC address. It connects at the first call, and reconnects after a connection was lost.
 pub(super) fn grpc(config: &Config) -> Result<(Channel, Connector)> {
     let connector = Connector::grpc(config)?;
     let authority = config.authority();
-    let bad = |error: BoxError| {
-        Error::new(ErrorKind::Config, format!("{authority} is no address")).with_source(error).without_side_effects()
+    let invalid = |error: BoxError| {
+        Error::new(ErrorKind::Config, format!("invalid address {authority}")).with_source(error).without_side_effects()
     };
-    // The connector does the TLS; tonic is only told what the requests should say about it.
+    // The connector handles TLS. tonic only adds the scheme to requests.
     let origin: Uri = format!("{}://{authority}", if config.tls().is_enabled() { "https" } else { "http" })
         .parse()
-        .map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
+        .map_err(|error: http::uri::InvalidUri| invalid(error.into()))?;
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .and_then(|endpoint| endpoint.user_agent(concat!("hatchet-rs/", env!("CARGO_PKG_VERSION"))))
-        .map_err(|error| bad(error.into()))?
+        .map_err(|error| invalid(error.into()))?
         .origin(origin)
         .http2_keep_alive_interval(config.keepalive_interval())
         .keep_alive_timeout(config.keepalive_timeout())
@@ -100,7 +101,7 @@ impl Connector {
         if server_name.is_some() {
             return Err(Error::new(
                 ErrorKind::Config,
-                "the configuration asks for TLS, and the crate was built without it: turn on the feature tls-ring or tls-aws-lc",
+                "the configuration requires TLS, but this crate was built without it: enable the feature tls-ring or tls-aws-lc",
             )
             .without_side_effects());
         }
@@ -125,29 +126,29 @@ impl Connector {
         &self.0.runtime
     }
 
-    /// Replaces the error of a call if the connection knows a more precise reason. The layers above know only that the connection
-    /// was lost.
+    /// Replaces the error of a call if the connection has a more precise reason. hyper and h2 report only that the connection was
+    /// lost.
     pub(super) async fn explain(&self, error: BoxError) -> BoxError {
         let inner = &self.0;
         let Some(ended) = inner.last.get().filter(|_| ended_early(error.as_ref())) else { return error };
         match ended {
-            EarlyEnd::Speaks(seen) => inner.mismatch(inner.api.protocol(), seen).with_source(error).into(),
+            EarlyEnd::OtherProtocol(actual) => inner.mismatch(inner.api.protocol(), actual).with_source(error).into(),
             EarlyEnd::Refused(alert) => {
                 let text = format!("{} refused the connection after the TLS handshake: {alert}", inner.address());
-                ConnectError::hopeless(text).with_source(error).into()
+                ConnectError::permanent(text).with_source(error).into()
             }
-            EarlyEnd::Silent => {
+            EarlyEnd::NoResponse => {
                 inner.last.set(None);
                 if inner.is_encrypted() || !self.probe().await {
                     return error;
                 }
-                inner.last.set(Some(EarlyEnd::Speaks(Protocol::Tls)));
-                inner.mismatch(inner.api.protocol(), Protocol::Tls).with_source(error).maybe_sent().into()
+                inner.last.set(Some(EarlyEnd::OtherProtocol(Protocol::Tls)));
+                inner.mismatch(inner.api.protocol(), Protocol::Tls).with_source(error).possibly_sent().into()
             }
         }
     }
 
-    /// Whether the server answers a separate connection in TLS.
+    /// Whether the server responds to a separate connection in TLS.
     async fn probe(&self) -> bool {
         let inner = Arc::clone(&self.0);
         let probe = async move {
@@ -189,8 +190,8 @@ impl Inner {
         false
     }
 
-    fn mismatch(&self, expected: Protocol, seen: Protocol) -> ConnectError {
-        ConnectError::hopeless(Mismatch { api: self.api, address: &self.address(), expected, seen }.to_string())
+    fn mismatch(&self, expected: Protocol, actual: Protocol) -> ConnectError {
+        ConnectError::permanent(Mismatch { api: self.api, address: &self.address(), expected, actual }.to_string())
     }
 
     async fn tcp(&self, deadline: Instant) -> std::result::Result<TcpStream, ConnectError> {
@@ -212,7 +213,7 @@ impl Inner {
         #[cfg(feature = "__tls")]
         if let Some(tls) = &self.tls {
             let failed = |error: io::Error| {
-                let text = format!("failed to agree on TLS with {}", self.address());
+                let text = format!("TLS handshake with {} failed", self.address());
                 ConnectError::failed(text, error).transient_if(self.last.has_worked())
             };
             return match timeout_at(deadline, tls.handshake(tcp)).await {
@@ -222,7 +223,7 @@ impl Inner {
                     Err(mismatch.transient_if(self.last.has_worked()))
                 }
                 Ok(Err(HandshakeError::Config(error))) => {
-                    Err(ConnectError::hopeless(error.to_string()).with_kind(ErrorKind::Config).with_source(error))
+                    Err(ConnectError::permanent(error.to_string()).with_kind(ErrorKind::Config).with_source(error))
                 }
                 Ok(Err(HandshakeError::Failed(error))) => Err(failed(error)),
                 Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
@@ -249,7 +250,7 @@ impl tower::Service<Uri> for Connector {
                 Ok(connected) => connected.map(TokioIo::new),
                 Err(error) => {
                     let text = "the Tokio runtime that the client was created on has shut down";
-                    Err(ConnectError::hopeless(text).with_kind(ErrorKind::Closed).with_source(error))
+                    Err(ConnectError::permanent(text).with_kind(ErrorKind::Closed).with_source(error))
                 }
             }
         })
@@ -264,7 +265,7 @@ mod tests {
     use std::net::SocketAddr;
     use tokio::net::{TcpListener, TcpSocket};
 
-    /// A host name with these addresses.
+    /// A resolver that returns these addresses for any host name.
     struct Name(Vec<SocketAddr>);
 
     impl Resolve for Name {
@@ -279,7 +280,7 @@ mod tests {
         Connector::new(&config, Api::Grpc, ("engine.example.com", 7077), None, Name(addresses)).unwrap()
     }
 
-    /// A listener whose backlog is full, so that Linux does not answer further connections, and the connections that fill it.
+    /// A listener whose backlog is full, so that Linux does not accept further connections, and the connections that fill it.
     async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -296,15 +297,15 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
     }
 
-    /// Real time, since a real socket is the subject.
+    /// Uses real time, because it uses a real socket.
     #[tokio::test]
     async fn unresponsive_addresses_do_not_delay_the_next_one() {
         let (silent, _listener, _queued) = black_hole().await;
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = vec![silent, refusing().await, good.local_addr().unwrap()];
-        let begun = Instant::now();
+        let start = Instant::now();
         connector(addresses, Duration::from_secs(5)).0.connect().await.map_err(|error| error.to_string()).unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::error::{BoxError, ErrorKind};
 
-/// A connection could not be established, so nothing was sent. It is found again among the sources of a call's error.
+/// The error if a connection could not be established. It is one of the sources of the error of a call.
 #[derive(Debug)]
 pub(super) struct ConnectError {
     kind: ErrorKind,
@@ -22,15 +22,15 @@ impl ConnectError {
         let source = source.into();
         Self {
             kind: ErrorKind::Unavailable,
-            transient: !is_hopeless(source.as_ref()),
+            transient: !is_permanent(source.as_ref()),
             may_be_sent: false,
             text: text.into(),
             source: Some(source),
         }
     }
 
-    /// An error after which a retry would fail the same way.
-    pub(super) fn hopeless(text: impl Into<String>) -> Self {
+    /// An error after which a retry would fail in the same way.
+    pub(super) fn permanent(text: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Unavailable, transient: false, may_be_sent: false, text: text.into(), source: None }
     }
 
@@ -39,15 +39,15 @@ impl ConnectError {
         self
     }
 
-    /// Another try may succeed, if the connector has worked before.
+    /// Marks the error as transient if the connector has worked before.
     #[cfg(feature = "__tls")]
     pub(super) fn transient_if(mut self, has_worked: bool) -> Self {
         self.transient |= has_worked;
         self
     }
 
-    /// The server may have read a call before it closed the connection.
-    pub(super) fn maybe_sent(mut self) -> Self {
+    /// Records that the server may have read a call before it closed the connection.
+    pub(super) fn possibly_sent(mut self) -> Self {
         self.may_be_sent = true;
         self
     }
@@ -82,9 +82,9 @@ impl StdError for ConnectError {
     }
 }
 
-/// Whether a retry would fail the same way: the TLS handshake failed on one of the sides. With TLS 1.3, a refused client gets the
-/// alert only after the handshake.
-pub(super) fn is_hopeless(error: &(dyn StdError + 'static)) -> bool {
+/// Whether a retry would fail in the same way, because the TLS handshake failed on one side. With TLS 1.3, a refused client receives
+/// the alert after the handshake.
+pub(super) fn is_permanent(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| io_kind(cause) == Some(io::ErrorKind::InvalidData))
 }
 

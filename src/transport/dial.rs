@@ -124,14 +124,14 @@ impl DialError {
                 Some(format!("tried {}", each.collect::<Vec<_>>().join(", ")))
             }
         };
-        failures.sort_by_key(|(_, error)| weight(error));
+        failures.sort_by_key(|(_, error)| rank(error));
         Self { detail, source: failures.pop().map_or(io::ErrorKind::NotFound.into(), |(_, error)| error) }
     }
 }
 
 /// The rank of a failure; the highest one is reported, and the last one among equals. A refusal by the server ranks over a
 /// timeout, and a timeout over an address family that this machine does not support.
-fn weight(error: &io::Error) -> u8 {
+fn rank(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable => 0,
         io::ErrorKind::TimedOut => 1,
@@ -153,36 +153,36 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// What an address does with a connection.
+    /// How an address responds to a connection.
     #[derive(Clone, Copy)]
-    enum Does {
+    enum Behavior {
         Accept(u64),
         Refuse(u64),
-        Nothing,
+        Ignore,
     }
 
-    /// The address that won or the error, when each was tried, and how long it took, in milliseconds.
-    async fn outcome(hosts: &[(&str, Does)]) -> (Result<String, DialError>, Vec<(String, u128)>, u128) {
-        let (begin, tried) = (Instant::now(), RefCell::new(Vec::new()));
+    /// The address that accepted or the error, the times at which each address was tried, and the total time, in milliseconds.
+    async fn outcome(hosts: &[(&str, Behavior)]) -> (Result<String, DialError>, Vec<(String, u128)>, u128) {
+        let (start, tried) = (Instant::now(), RefCell::new(Vec::new()));
         let connect = |address: SocketAddr| {
-            tried.borrow_mut().push((address.to_string(), begin.elapsed().as_millis()));
-            let does = hosts.iter().find(|(host, _)| *host == address.to_string()).unwrap().1;
+            tried.borrow_mut().push((address.to_string(), start.elapsed().as_millis()));
+            let behavior = hosts.iter().find(|(host, _)| *host == address.to_string()).unwrap().1;
             async move {
                 let after = |millis| sleep(Duration::from_millis(millis));
-                match does {
-                    Does::Accept(millis) => after(millis).await,
-                    Does::Refuse(millis) => {
+                match behavior {
+                    Behavior::Accept(millis) => after(millis).await,
+                    Behavior::Refuse(millis) => {
                         after(millis).await;
                         return Err(io::ErrorKind::ConnectionRefused.into());
                     }
-                    Does::Nothing => std::future::pending().await,
+                    Behavior::Ignore => std::future::pending().await,
                 }
                 Ok(address.to_string())
             }
         };
         let hosts: Vec<_> = hosts.iter().map(|(host, _)| *host).collect();
-        let result = race(interleaved(addresses(&hosts)), begin + LIMIT, connect).await;
-        (result, tried.take(), begin.elapsed().as_millis())
+        let result = race(interleaved(addresses(&hosts)), start + LIMIT, connect).await;
+        (result, tried.take(), start.elapsed().as_millis())
     }
 
     fn at(times: &[(&str, u128)]) -> Vec<(String, u128)> {
@@ -202,22 +202,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unresponsive_addresses_cost_250_ms() {
-        let (result, tried, took) = outcome(&[(V6, Does::Nothing), (V4, Does::Accept(10))]).await;
+    async fn the_next_address_is_tried_after_250_ms() {
+        let (result, tried, took) = outcome(&[(V6, Behavior::Ignore), (V4, Behavior::Accept(10))]).await;
         assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 250)]), 260));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_cost_nothing_and_slow_first_addresses_still_win() {
-        let (result, tried, took) = outcome(&[(V6, Does::Refuse(3)), (V4, Does::Accept(10))]).await;
+    async fn refused_addresses_are_skipped_immediately() {
+        let (result, tried, took) = outcome(&[(V6, Behavior::Refuse(3)), (V4, Behavior::Accept(10))]).await;
         assert_eq!((result.unwrap().as_str(), tried, took), (V4, at(&[(V6, 0), (V4, 3)]), 13));
-        let (result, tried, took) = outcome(&[(V6, Does::Accept(400)), (V4, Does::Accept(400))]).await;
+        let (result, tried, took) = outcome(&[(V6, Behavior::Accept(400)), (V4, Behavior::Accept(400))]).await;
         assert_eq!((result.unwrap().as_str(), tried, took), (V6, at(&[(V6, 0), (V4, 250)]), 400));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_error_has_all_failures_and_the_most_specific_source() {
-        let hosts = [(V6, Does::Nothing), (V4, Does::Refuse(1)), (OTHER_V4, Does::Nothing)];
+    async fn errors_contain_all_failures() {
+        let hosts = [(V6, Behavior::Ignore), (V4, Behavior::Refuse(1)), (OTHER_V4, Behavior::Ignore)];
         let (result, tried, took) = outcome(&hosts).await;
         assert_eq!((tried, took), (at(&[(V6, 0), (V4, 250), (OTHER_V4, 251)]), LIMIT.as_millis()));
         let error = result.unwrap_err();
@@ -231,8 +231,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn error_details_of_one_and_of_no_address() {
-        let (result, _, took) = outcome(&[(V4, Does::Refuse(7))]).await;
+    async fn errors_of_one_address_have_no_details() {
+        let (result, _, took) = outcome(&[(V4, Behavior::Refuse(7))]).await;
         let error = result.unwrap_err();
         assert_eq!((error.detail, error.source.kind(), took), (None, io::ErrorKind::ConnectionRefused, 7));
         let (result, ..) = outcome(&[]).await;
@@ -240,16 +240,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn resolvers_that_do_not_answer_time_out() {
+    async fn name_resolution_times_out() {
         struct Silent;
         impl Resolve for Silent {
             fn resolve(&self, _: &str, _: u16) -> Resolving {
                 Box::pin(std::future::pending())
             }
         }
-        let begin = Instant::now();
-        let error = dial(&Silent, "a", 1, begin + LIMIT).await.unwrap_err();
-        assert_eq!((error.source.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, LIMIT));
+        let start = Instant::now();
+        let error = dial(&Silent, "a", 1, start + LIMIT).await.unwrap_err();
+        assert_eq!((error.source.kind(), start.elapsed()), (io::ErrorKind::TimedOut, LIMIT));
         assert_eq!(error.detail.as_deref(), Some("failed to resolve the host name"));
     }
 }

@@ -5,14 +5,14 @@ use std::error::Error as StdError;
 use crate::error::{BoxError, Error, ErrorKind};
 
 use super::connect_error::{ConnectError, causes};
-use super::grpc_answer::Interrupted;
+use super::grpc_response::Interrupted;
 
-/// Converts the failure of a call without a response into an error for `call`.
+/// Converts the failure of a call without a response to an error.
 ///
 /// The call was not processed if there was no connection, if it was not sent, or if the server refused the stream: HTTP/2 has one
 /// code for a stream that was not processed. With all other codes, and if the connection is lost, the server may have processed
 /// the call.
-pub(super) fn no_answer(call: &str, error: BoxError) -> Error {
+pub(super) fn no_response(call: &str, error: BoxError) -> Error {
     let lost = |what: &str| Error::new(ErrorKind::Unavailable, format!("{call}: {what}"));
     let cause: &(dyn StdError + 'static) = error.as_ref();
     if let Some(connecting) = find::<ConnectError>(cause) {

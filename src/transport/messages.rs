@@ -1,4 +1,4 @@
-//! The messages of a server stream, converted one by one.
+//! The messages of a server stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -33,9 +33,9 @@ impl<T> Messages<T> {
                     }
                     match message.try_into() {
                         Ok(message) => Some(Ok(message)),
-                        // One message that cannot be used must not end the stream for all others.
+                        // An invalid message must not end the stream for its other messages.
                         Err(error) => {
-                            tracing::warn!(call, %error, "skipped a message of a stream");
+                            tracing::warn!(call, %error, "skipped invalid message of a stream");
                             None
                         }
                     }
@@ -46,17 +46,17 @@ impl<T> Messages<T> {
         })))
     }
 
-    /// Returns the messages of a stream that was opened, or the error of opening it.
+    /// Returns the messages of an opened stream, or the error if it could not be opened.
     pub(crate) fn opened<M>(
         call: &'static str,
-        answer: Result<tonic::Response<Streaming<M>>, Status>,
+        response: Result<tonic::Response<Streaming<M>>, Status>,
         token: &Arc<TokenHealth>,
     ) -> Result<Self>
     where
         M: TryInto<T, Error: std::fmt::Display> + Send + 'static,
         T: Send + 'static,
     {
-        match answer {
+        match response {
             Ok(stream) => Ok(Self::new(call, stream.into_inner(), Arc::clone(token))),
             Err(status) => Err(token.mark_if_recoverable(from_status(call, status))),
         }

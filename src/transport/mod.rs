@@ -1,5 +1,5 @@
-//! How a call gets to the server and back: a type-erased service for gRPC and one for REST, over TCP, over TLS, or directly into the
-//! embedded engine.
+//! Sends calls to the server: one type-erased service for gRPC and one for REST, over TCP, over TLS, or directly to the embedded
+//! engine. Adds deadlines, retries, and streams that reconnect.
 
 mod auth;
 mod budget;
@@ -7,12 +7,12 @@ mod connect;
 mod connect_error;
 mod dial;
 mod failure;
-mod grpc_answer;
-mod http_answer;
+mod grpc_response;
 mod messages;
 mod poll;
 mod probe;
 mod protocol;
+mod proxy_response;
 mod reconnect;
 mod request;
 mod reread;
@@ -29,7 +29,7 @@ mod unary;
 mod wire;
 
 pub(crate) use auth::bearer;
-pub(crate) use grpc_answer::AnswerBody;
+pub(crate) use grpc_response::ResponseBody;
 pub(crate) use messages::Messages;
 pub(crate) use poll::Polling;
 pub(crate) use reconnect::{ReconnectingStream, StreamEvent};

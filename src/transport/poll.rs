@@ -1,4 +1,4 @@
-//! Polling the server for a state that it reaches later.
+//! Polls the server until it has reached a state.
 
 use std::time::Duration;
 

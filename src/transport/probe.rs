@@ -1,6 +1,6 @@
 //! Detects whether a server expects TLS, without a TLS implementation.
 //!
-//! Some TLS servers, such as those written in Go, answer plain text by closing the connection, like a server that is shutting
+//! Some TLS servers, such as those written in Go, respond to plain text by closing the connection, like a server that is shutting
 //! down. Their response to a TLS `ClientHello` distinguishes the two.
 
 use std::time::Duration;
@@ -32,13 +32,13 @@ const CLIENT_HELLO: &[u8] = &[
     9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
 
-/// Whether the peer of a new connection answers in TLS.
+/// Whether the peer of a new connection responds in TLS.
 pub(super) async fn speaks_tls(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> bool {
-    let asked = async {
+    let response = async {
         let mut first = [0; 1];
         connection.write_all(CLIENT_HELLO).await.ok()?;
         connection.read_exact(&mut first).await.ok()?;
         unexpected(Protocol::Http2, false, &first)
     };
-    matches!(timeout(PROBE_TIMEOUT, asked).await, Ok(Some(Protocol::Tls)))
+    matches!(timeout(PROBE_TIMEOUT, response).await, Ok(Some(Protocol::Tls)))
 }

@@ -13,24 +13,24 @@ pub(super) enum Protocol {
 /// The protocol of the server if it is not `expected`. `first`: the first bytes that it sent, inside TLS if the connection is
 /// encrypted.
 pub(super) fn unexpected(expected: Protocol, is_encrypted: bool, first: &[u8]) -> Option<Protocol> {
-    let seen = match first.first()? {
+    let actual = match first.first()? {
         // TLS starts with the type of a record: an alert or a handshake.
         0x15 | 0x16 if !is_encrypted => Protocol::Tls,
-        // Some TLS servers answer plain text with an HTTP error that names TLS.
-        b'H' if !is_encrypted && asks_for_tls(first) => Protocol::Tls,
+        // Some TLS servers respond to plain text with an HTTP error that names TLS.
+        b'H' if !is_encrypted && requires_tls(first) => Protocol::Tls,
         b'H' => Protocol::Http1,
         // HTTP/2 servers start with a SETTINGS frame, whose first three bytes are its length.
         0 => Protocol::Http2,
         _ => return None,
     };
-    Some(seen).filter(|seen| *seen != expected)
+    Some(actual).filter(|actual| *actual != expected)
 }
 
 /// Whether this is the response of Go, nginx or Apache to plain text on a TLS port.
-fn asks_for_tls(answer: &[u8]) -> bool {
+fn requires_tls(response: &[u8]) -> bool {
     const ANSWERS: [&[u8]; 3] = [b"to an HTTPS server", b"sent to HTTPS port", b"to an SSL-enabled server port"];
-    let is_bad_request = answer.get(8..12) == Some(b" 400");
-    is_bad_request && ANSWERS.iter().any(|words| answer.windows(words.len()).any(|part| part == *words))
+    let is_bad_request = response.get(8..12) == Some(b" 400");
+    is_bad_request && ANSWERS.iter().any(|words| response.windows(words.len()).any(|part| part == *words))
 }
 
 /// The API that a connection is for. The two addresses have different settings.
@@ -55,13 +55,13 @@ pub(super) struct Mismatch<'a> {
     pub(super) address: &'a str,
     /// The protocol that the connection was opened for, including TLS.
     pub(super) expected: Protocol,
-    pub(super) seen: Protocol,
+    pub(super) actual: Protocol,
 }
 
 impl fmt::Display for Mismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the server at {} ", self.address)?;
-        f.write_str(match (self.api, self.expected, self.seen) {
+        f.write_str(match (self.api, self.expected, self.actual) {
             (Api::Grpc, Protocol::Tls, _) => {
                 "does not speak TLS: it answered in plain text; for a server without TLS set \
                 HATCHET_CLIENT_TLS_STRATEGY=none or ConfigBuilder::tls_strategy"
@@ -93,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn first_bytes() {
+    fn protocols_are_detected_by_their_first_bytes() {
         use Protocol::{Http1, Http2, Tls};
         let alert: &[u8] = &[0x15, 3, 1, 0, 2, 2, 40];
         let settings: &[u8] = &[0, 0, 18, 4, 0, 0, 0, 0, 0];
@@ -111,8 +111,8 @@ mod tests {
             (b"SSH-2.0-OpenSSH", None, None),
             (b"", None, None),
         ] {
-            let seen = (unexpected(Http2, false, first), unexpected(Http1, false, first));
-            assert_eq!(seen, (as_http2, as_http1), "{first:?}");
+            let actual = (unexpected(Http2, false, first), unexpected(Http1, false, first));
+            assert_eq!(actual, (as_http2, as_http1), "{first:?}");
             // TLS inside TLS is not detected.
             assert_ne!(unexpected(Http2, true, first), Some(Tls), "{first:?}");
         }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn each_mismatch_names_the_setting_to_change() {
         use Protocol::{Http1, Http2, Tls};
-        for (api, expected, seen, setting) in [
+        for (api, expected, actual, setting) in [
             (Api::Grpc, Tls, Http2, "HATCHET_CLIENT_TLS_STRATEGY=none"),
             (Api::Rest, Tls, Http1, "HATCHET_CLIENT_SERVER_URL to an http:// URL"),
             (Api::Grpc, Http2, Tls, "HATCHET_CLIENT_TLS_STRATEGY=tls"),
@@ -129,14 +129,14 @@ mod tests {
             (Api::Grpc, Http2, Http1, "HATCHET_CLIENT_HOST_PORT to the address of gRPC"),
             (Api::Rest, Http1, Http2, "HATCHET_CLIENT_SERVER_URL to the address of REST"),
         ] {
-            let text = Mismatch { api, address: "a:1", expected, seen }.to_string();
+            let text = Mismatch { api, address: "a:1", expected, actual }.to_string();
             assert!(text.starts_with("the server at a:1 ") && text.contains(setting), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_judged(first in any::<Vec<u8>>()) {
+        fn the_expected_protocol_is_never_a_mismatch(first in any::<Vec<u8>>()) {
             for expected in [Protocol::Http1, Protocol::Http2] {
                 prop_assert_ne!(unexpected(expected, false, &first), Some(expected));
             }

@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service as _;
 
-use super::grpc_answer::AnswerBody;
+use super::grpc_response::ResponseBody;
 use super::wire::GrpcWire;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -29,7 +29,7 @@ impl GrpcWire {
         path: PathAndQuery,
         frame: Bytes,
         gzip: bool,
-    ) -> Result<Response<AnswerBody>, Status> {
+    ) -> Result<Response<ResponseBody>, Status> {
         poll_fn(|cx| self.poll_ready(cx)).await.map_err(Status::from_error)?;
         self.call(request(path, frame, gzip)).await.map_err(Status::from_error)
     }

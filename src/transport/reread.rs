@@ -7,17 +7,17 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 use tonic::Status;
 
-use super::grpc_answer::AnswerBody;
+use super::grpc_response::ResponseBody;
 
 /// A body of which some data has been read.
 pub(crate) struct Reread {
     read: [Option<Bytes>; 2],
-    rest: AnswerBody,
+    rest: ResponseBody,
 }
 
 impl Reread {
     /// The data that has been read, and the rest.
-    pub(crate) fn new(read: [Option<Bytes>; 2], rest: AnswerBody) -> Self {
+    pub(crate) fn new(read: [Option<Bytes>; 2], rest: ResponseBody) -> Self {
         Self { read, rest }
     }
 }

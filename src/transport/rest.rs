@@ -1,4 +1,4 @@
-//! REST over the same kind of wire: JSON out, JSON in, and what the server says when it refuses.
+//! REST calls: encodes requests, and converts error responses.
 
 use std::time::Duration;
 
@@ -17,19 +17,20 @@ use tower::ServiceExt as _;
 
 use super::auth::Authorized;
 use super::connect::Connector;
-use super::failure::no_answer;
-use super::http_answer::{HttpAnswer, meaning};
+use super::failure::no_response;
+use super::proxy_response::{ProxyResponse, meaning};
 use super::status::pushback;
 use super::wire::{Wire, explain};
 use crate::config::Config;
 use crate::error::{Answer, BoxError, Error, ErrorKind, Result};
 
-/// How long a connection is kept that nobody uses, and how many of them.
+/// How long an idle connection is kept open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The maximum number of idle connections.
 const MAX_IDLE_CONNECTIONS: usize = 32;
 
-/// An answer is read up to here. The largest that is of use, a page of runs with payloads, is far below.
-const MAX_ANSWER: usize = 256 << 20;
+/// The maximum size of a response in bytes. A page of runs with payloads is much smaller.
+const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -43,7 +44,7 @@ pub(crate) struct RestCall {
 }
 
 impl RestCall {
-    /// A request that reads. Segments of the path are encoded here.
+    /// A GET request. The segments of the path are percent-encoded.
     pub(crate) fn get(path: &[&str]) -> Self {
         Self::new(Method::GET, path)
     }
@@ -65,7 +66,7 @@ impl RestCall {
         Self { method, target, body: None }
     }
 
-    /// Adds a parameter; one that is given several times is a list.
+    /// Adds a query parameter. A repeated parameter is a list.
     pub(crate) fn query(mut self, name: &str, value: &str) -> Self {
         self.target.push(if self.target.contains('?') { '&' } else { '?' });
         self.target.push_str(name);
@@ -102,11 +103,13 @@ pub(crate) struct RestWire {
 }
 
 impl RestWire {
-    /// A wire to the server URL of a configuration. Nothing is dialled before the first call.
+    /// A wire to the server URL of a configuration. It connects at the first call.
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
         let base = config.server_url();
         let uri: Uri = base.parse().map_err(|error: http::uri::InvalidUri| {
-            Error::new(ErrorKind::Config, format!("{base} is no URL")).with_source(error).without_side_effects()
+            Error::new(ErrorKind::Config, format!("invalid server URL {base}"))
+                .with_source(error)
+                .without_side_effects()
         })?;
         let connector = Connector::rest(config, &uri)?;
         let client = Client::builder(OnRuntime(connector.runtime().clone()))
@@ -114,8 +117,8 @@ impl RestWire {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .build::<_, Body>(connector.clone());
-        let client = client.map_response(|answer| answer.map(Body::new)).map_err(BoxError::from);
-        Ok(Self::over(Wire::new(client.then(move |answer| explain(connector.clone(), answer))), base, token))
+        let client = client.map_response(|response| response.map(Body::new)).map_err(BoxError::from);
+        Ok(Self::over(Wire::new(client.then(move |response| explain(connector.clone(), response))), base, token))
     }
 
     /// A wire over any service.
@@ -128,19 +131,19 @@ impl RestWire {
         &self.base
     }
 
-    /// Makes one request, once, and reads the whole answer.
+    /// Sends a request once, without retries, and reads the response.
     pub(crate) async fn send(&self, name: &'static str, call: &RestCall) -> Result<Bytes> {
         let (head, body) = self.exchange(name, &call.method, &call.target, call.body.clone()).await?;
         if !head.status.is_success() {
-            return Err(refusal(name, &head, &body));
+            return Err(error_response(name, &head, &body));
         }
-        if is_page(&head, &body) {
-            return Err(HttpAnswer::new(head.status, &head.headers, &body).error(name));
+        if is_error_page(&head, &body) {
+            return Err(ProxyResponse::new(head.status, &head.headers, &body).error(name));
         }
         Ok(body)
     }
 
-    /// The same for any request, whatever the answer: path and query as they are, the answer as it came.
+    /// Sends a request with an encoded path and query, and returns the status and the body of the response.
     #[cfg(feature = "unstable-raw")]
     pub(crate) async fn raw(
         &self,
@@ -164,24 +167,28 @@ impl RestWire {
         let request = request
             .body(Body::new(Full::new(body.unwrap_or_default())))
             .map_err(|error| Error::invalid("request", error))?;
-        let answer = self.wire.clone().oneshot(request).await.map_err(|error| lost(name, error))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| lost(name, error))?.to_bytes();
+        let response = self.wire.clone().oneshot(request).await.map_err(|error| lost(name, error))?;
+        let (head, body) = response.into_parts();
+        let body =
+            Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|error| lost(name, error))?.to_bytes();
         Ok((head, body))
     }
 }
 
 fn lost(name: &str, error: BoxError) -> Error {
     if error.is::<LengthLimitError>() {
-        return Error::new(ErrorKind::TooLarge, format!("the answer of {name} has over {MAX_ANSWER} bytes"));
+        return Error::new(
+            ErrorKind::TooLarge,
+            format!("the response of {name} has more than {MAX_RESPONSE_BYTES} bytes"),
+        );
     }
-    no_answer(name, error)
+    no_response(name, error)
 }
 
-/// The two shapes in which the server explains itself.
+/// The two formats of error bodies.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Explanation {
+enum ErrorBody {
     Errors { errors: Vec<Description> },
     Message { message: String },
 }
@@ -191,26 +198,26 @@ struct Description {
     description: String,
 }
 
-fn refusal(name: &str, head: &Parts, body: &[u8]) -> Error {
-    let explained = match serde_json::from_slice(body) {
-        Ok(Explanation::Message { message }) => message,
-        Ok(Explanation::Errors { errors }) => {
+fn error_response(name: &str, head: &Parts, body: &[u8]) -> Error {
+    let description = match serde_json::from_slice(body) {
+        Ok(ErrorBody::Message { message }) => message,
+        Ok(ErrorBody::Errors { errors }) => {
             errors.into_iter().map(|error| error.description).collect::<Vec<_>>().join("; ")
         }
-        Err(_) if is_page(head, body) => return HttpAnswer::new(head.status, &head.headers, body).error(name),
+        Err(_) if is_error_page(head, body) => return ProxyResponse::new(head.status, &head.headers, body).error(name),
         Err(_) => String::new(),
     };
-    let text = if explained.is_empty() {
-        format!("{name} was answered with {}", head.status)
+    let text = if description.is_empty() {
+        format!("{name} failed: HTTP {}", head.status)
     } else {
-        format!("{name} failed: {explained}")
+        format!("{name} failed: {description}")
     };
     let error = Error::new(ErrorKind::Server, text).with_answer(Answer::Http(head.status.as_u16()));
     meaning(head.status).mark(error.with_retry_after(pushback(&head.headers)))
 }
 
 /// Whether a response is an error page. The server's own responses are JSON.
-fn is_page(head: &Parts, body: &[u8]) -> bool {
+fn is_error_page(head: &Parts, body: &[u8]) -> bool {
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let is_json = content_type.is_some_and(|name| name.windows(4).any(|word| word == b"json"));
     !is_json && !matches!(body.trim_ascii_start().first(), None | Some(b'{' | b'['))
@@ -228,15 +235,15 @@ mod tests {
     }
 
     fn refused(status: StatusCode, content_type: &str, body: &str) -> Error {
-        let mut answer = http::Response::builder().status(status);
+        let mut response = http::Response::builder().status(status);
         if !content_type.is_empty() {
-            answer = answer.header(CONTENT_TYPE, content_type);
+            response = response.header(CONTENT_TYPE, content_type);
         }
-        refusal("Get", &answer.body(()).unwrap().into_parts().0, body.as_bytes())
+        error_response("Get", &response.body(()).unwrap().into_parts().0, body.as_bytes())
     }
 
     #[test]
-    fn both_shapes_of_refusals_are_read() {
+    fn both_formats_of_errors_are_read() {
         let errors = r#"{"errors":[{"description":"a"},{"description":"b"}]}"#;
         let error = refused(StatusCode::BAD_REQUEST, "application/json", errors);
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Get failed: a; b".into()));
@@ -247,21 +254,21 @@ mod tests {
         assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unimplemented, true));
         let error = refused(StatusCode::SERVICE_UNAVAILABLE, "", "");
         assert!(error.is_transient());
-        assert_eq!(error.to_string(), "Get was answered with 503 Service Unavailable");
+        assert_eq!(error.to_string(), "Get failed: HTTP 503 Service Unavailable");
     }
 
     #[test]
     fn pushbacks_that_forbid_retries_are_permanent() {
-        let mut answer = http::Response::builder().status(503).header("grpc-retry-pushback-ms", "-1");
-        answer = answer.header(CONTENT_TYPE, "application/json");
-        let error = refusal("Get", &answer.body(()).unwrap().into_parts().0, b"");
+        let mut response = http::Response::builder().status(503).header("grpc-retry-pushback-ms", "-1");
+        response = response.header(CONTENT_TYPE, "application/json");
+        let error = error_response("Get", &response.body(()).unwrap().into_parts().0, b"");
         assert!(!error.is_transient() && error.forbids_retries());
     }
 
     #[test]
-    fn pages_are_distinguished_from_responses() {
+    fn error_pages_are_distinguished_from_error_bodies() {
         let error = refused(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<html><title>down</title></html>");
-        let text = "Get was answered with HTTP 503 Service Unavailable (text/html), probably from a proxy: down";
+        let text = "Get failed: received HTTP 503 Service Unavailable (text/html), probably from a proxy: down";
         assert_eq!((error.to_string().as_str(), error.is_transient()), (text, true));
         // A proxy's 404 is about the route, not about the resource.
         let not_found = |content_type, body| refused(StatusCode::NOT_FOUND, content_type, body).kind();

@@ -38,7 +38,11 @@ fn native() -> Result<RootCertStore, BoxError> {
     if !roots.is_empty() {
         return Ok(roots);
     }
-    Err(found.errors.into_iter().next().map_or_else(|| "there are none".into(), |error| Box::new(error) as BoxError))
+    Err(found
+        .errors
+        .into_iter()
+        .next()
+        .map_or_else(|| "the system has no root certificates".into(), |error| Box::new(error) as BoxError))
 }
 
 #[cfg(test)]
@@ -54,7 +58,7 @@ mod tests {
         fn read() -> Result<RootCertStore, BoxError> {
             READS.fetch_add(1, SeqCst);
             if RUNTIME.get() == Some(&thread::current().id()) {
-                return Err("the runtime is held up".into());
+                return Err("read on a thread of the runtime".into());
             }
             Ok(RootCertStore::empty())
         }

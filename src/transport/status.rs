@@ -1,4 +1,4 @@
-//! What a gRPC status means.
+//! Converts gRPC statuses to errors.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -6,32 +6,32 @@ use std::time::Duration;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-use super::failure::{find, no_answer};
-use super::grpc_answer::SentByServer;
-use super::http_answer::HttpAnswer;
+use super::failure::{find, no_response};
+use super::grpc_response::SentByServer;
+use super::proxy_response::ProxyResponse;
 use crate::error::{Answer, Error, ErrorKind};
 
-/// A trailer of gRPC's, and a header of the embedded engine's.
+/// The delay before a retry that the server requests: a gRPC trailer, and a header of the embedded engine.
 pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// Turns a status into an error about `call`. The status stays as its cause where it has more to say.
+/// Converts a status to an error of `call`. A status with details is the source of the error.
 pub(crate) fn from_status(call: &str, status: Status) -> Error {
-    if let Some(answer) = find::<HttpAnswer>(&status) {
-        return answer.error(call);
+    if let Some(response) = find::<ProxyResponse>(&status) {
+        return response.error(call);
     }
     match status.source() {
-        Some(source) if source.is::<SentByServer>() => answered(call, status),
+        Some(source) if source.is::<SentByServer>() => from_server(call, status),
         // A status that tonic created from another error has that error as its source.
-        Some(_) => no_answer(call, status.into()),
+        Some(_) => no_response(call, status.into()),
         None => unreadable(call, &status),
     }
 }
 
 /// A status that the server sent.
-fn answered(call: &str, mut status: Status) -> Error {
+fn from_server(call: &str, mut status: Status) -> Error {
     let kind = kind(&status);
     let text = match status.message() {
-        "" => format!("{call} was answered with {:?}", status.code()),
+        "" => format!("{call} failed with status {:?}", status.code()),
         message => format!("{call} failed: {message}"),
     };
     let mut error = Error::new(kind, text)
@@ -41,7 +41,7 @@ fn answered(call: &str, mut status: Status) -> Error {
     if is_transient && !error.forbids_retries() {
         error = error.transient();
     }
-    // A refusal is an answer: nothing was done.
+    // The server does not process a refused call.
     let is_refusal = matches!(
         kind,
         ErrorKind::Rejected
@@ -50,7 +50,7 @@ fn answered(call: &str, mut status: Status) -> Error {
             | ErrorKind::Unimplemented
             | ErrorKind::RateLimited
     );
-    if is_refusal && !is_answer_too_large(&status) {
+    if is_refusal && !is_response_too_large(&status) {
         error = error.without_side_effects();
     }
     if status.details().is_empty() {
@@ -80,7 +80,7 @@ fn kind(status: &Status) -> ErrorKind {
         Code::Unimplemented => ErrorKind::Unimplemented,
         Code::DeadlineExceeded => ErrorKind::Timeout,
         Code::Unavailable | Code::Aborted | Code::Cancelled => ErrorKind::Unavailable,
-        // Two meanings share a code: «too many calls» may be tried again, «too big» may not.
+        // The code has two meanings: a rate limit, and a message that is too large.
         Code::ResourceExhausted if status.message().contains("larger than max") => ErrorKind::TooLarge,
         Code::ResourceExhausted => ErrorKind::RateLimited,
         _ => ErrorKind::Server,
@@ -88,11 +88,11 @@ fn kind(status: &Status) -> ErrorKind {
 }
 
 /// Whether the server processed the call, but its response was too large to send.
-fn is_answer_too_large(status: &Status) -> bool {
+fn is_response_too_large(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted && status.message().contains("trying to send message larger than max")
 }
 
-/// How long the server asks to be left alone. What is negative or no number means: for ever.
+/// The delay before a retry that the server requests. A negative or invalid value forbids retries.
 pub(super) fn pushback(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let seconds = || text("retry-after")?.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()));
@@ -146,18 +146,22 @@ mod tests {
     }
 
     #[test]
-    fn too_big_is_not_too_many() {
+    fn messages_that_are_too_large_are_not_rate_limited() {
         let big = "grpc: received message larger than max (4194335 vs. 4194304)";
         let error = from_status("Trigger", sent_by_server(Status::resource_exhausted(big)));
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::TooLarge, false));
         assert!(error.has_no_side_effects());
-        let answer = "grpc: trying to send message larger than max (4194361 vs. 4194304)";
-        let error = from_status("Trigger", sent_by_server(Status::resource_exhausted(answer)));
-        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::TooLarge, false), "it was done");
+        let response = "grpc: trying to send message larger than max (4194361 vs. 4194304)";
+        let error = from_status("Trigger", sent_by_server(Status::resource_exhausted(response)));
+        assert_eq!(
+            (error.kind(), error.has_no_side_effects()),
+            (ErrorKind::TooLarge, false),
+            "the server processed the call"
+        );
     }
 
     #[test]
-    fn undecodable_responses_count_as_processed() {
+    fn undecodable_responses_may_have_side_effects() {
         for (status, kind) in [
             (Status::out_of_range("Error, decoded message length too large"), ErrorKind::TooLarge),
             (Status::resource_exhausted("Error decompressing: size limit exceeded"), ErrorKind::TooLarge),
@@ -166,8 +170,8 @@ mod tests {
             (Status::unknown("anything else"), ErrorKind::Decode),
         ] {
             let error = from_status("Trigger", status);
-            let seen = (error.kind(), error.has_no_side_effects(), error.is_transient(), error.answer());
-            assert_eq!(seen, (kind, false, false, None), "{error}");
+            let properties = (error.kind(), error.has_no_side_effects(), error.is_transient(), error.answer());
+            assert_eq!(properties, (kind, false, false, None), "{error}");
         }
     }
 
@@ -178,11 +182,11 @@ mod tests {
         assert_eq!(from_status("Push", sent_by_server(status.clone())).pushback(), Some(Duration::from_millis(1500)));
         status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
         let error = from_status("Push", sent_by_server(status));
-        assert_eq!((error.pushback(), error.is_transient()), (Some(Duration::MAX), false), "do not try again");
+        assert_eq!((error.pushback(), error.is_transient()), (Some(Duration::MAX), false), "retries are forbidden");
     }
 
     #[test]
-    fn a_call_that_never_left_says_so() {
+    fn calls_that_were_not_sent_have_no_side_effects() {
         let refused: std::io::Error = std::io::ErrorKind::ConnectionRefused.into();
         let status = Status::from_error(Box::new(ConnectError::failed("failed to connect to a:1", refused)));
         let error = from_status("Trigger", status);
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn details_are_kept_without_the_marker() {
+    fn details_are_kept_without_the_internal_source() {
         let status = Status::with_details(Code::AlreadyExists, "taken", vec![1, 2].into());
         let error = from_status("Trigger", sent_by_server(status));
         let cause = StdError::source(&error).unwrap().downcast_ref::<Status>().unwrap();

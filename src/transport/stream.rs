@@ -1,6 +1,6 @@
 //! A connection, encrypted or not, that checks the first bytes from the server.
 //!
-//! If a server speaks another protocol, or closes the connection because it expects another one, the HTTP layers above fail
+//! If a server speaks another protocol, or closes the connection because it expects another one, hyper and h2 fail
 //! without that reason. So the reason is stored here, and the connector reads it after a call has failed.
 
 use std::io;
@@ -17,16 +17,16 @@ use super::protocol::{Protocol, unexpected};
 /// Why a connection ended without a byte of the expected protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum EarlyEnd {
-    /// The server speaks another protocol.
-    Speaks(Protocol),
+    /// The server uses another protocol.
+    OtherProtocol(Protocol),
     /// The server refused the client after the TLS handshake. With TLS 1.3, this happens if it requires a client certificate.
     Refused(String),
     /// The server closed the connection before it sent anything. It may have read a call.
-    Silent,
+    NoResponse,
 }
 
-/// How the last connection of a connector ended, if it ended early. Of a connector that has worked before, that says nothing about
-/// its configuration: a server restarts, or something is in between.
+/// How the last connection of a connector ended, if it ended early. It is ignored if a connection has worked before, because then the
+/// configuration is correct, and the server has restarted or a proxy has responded.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastConnection(Arc<State>);
 
@@ -53,7 +53,7 @@ impl LastConnection {
         self.0.has_worked.load(Relaxed)
     }
 
-    fn works(&self) {
+    fn mark_working(&self) {
         self.0.has_worked.store(true, Relaxed);
     }
 }
@@ -84,38 +84,40 @@ const CERTIFICATE_ALERTS: [&str; 11] = [
     "AccessDenied",
 ];
 
-/// Whether the server rejects the client's certificate. rustls reports an alert as an error of the next read, whose type differs by
-/// who reads; its text does not.
+/// Whether the server rejects the client's certificate. rustls reports an alert as an error of the next read. The type of that error
+/// depends on the reader, so its text is checked.
 fn refuses_certificate(error: &io::Error) -> bool {
     let text = error.to_string();
     let alert = text.strip_prefix("received fatal alert: ");
     alert.is_some_and(|alert| CERTIFICATE_ALERTS.contains(&alert))
 }
 
-/// What watches for the first bytes of a connection.
+/// Checks the first bytes of a connection.
 #[derive(Debug)]
-struct Watch {
+struct ProtocolCheck {
     expected: Protocol,
     is_encrypted: bool,
     last: LastConnection,
 }
 
-impl Watch {
+impl ProtocolCheck {
     /// Checks the result of the first read, and replaces it with an error if the protocol is not the expected one.
     fn on_read(&self, read: io::Result<&[u8]>) -> io::Result<()> {
         let (ended, kind, detail) = match read {
-            Ok([]) => (EarlyEnd::Silent, io::ErrorKind::ConnectionReset, "it closed the connection".to_owned()),
+            Ok([]) => (EarlyEnd::NoResponse, io::ErrorKind::ConnectionReset, "it closed the connection".to_owned()),
             Ok(first) => match unexpected(self.expected, self.is_encrypted, first) {
                 None => {
-                    self.last.works();
+                    self.last.mark_working();
                     return Ok(());
                 }
-                Some(seen) => (EarlyEnd::Speaks(seen), io::ErrorKind::InvalidData, format!("it speaks {seen:?}")),
+                Some(actual) => {
+                    (EarlyEnd::OtherProtocol(actual), io::ErrorKind::InvalidData, format!("it speaks {actual:?}"))
+                }
             },
             Err(error) if refuses_certificate(&error) => {
                 (EarlyEnd::Refused(error.to_string()), error.kind(), error.to_string())
             }
-            Err(error) => (EarlyEnd::Silent, error.kind(), error.to_string()),
+            Err(error) => (EarlyEnd::NoResponse, error.kind(), error.to_string()),
         };
         self.last.set(Some(ended));
         Err(io::Error::new(kind, format!("{EARLY_END}{detail}")))
@@ -129,7 +131,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(super) struct Stream {
     io: Box<dyn Io>,
     /// `Some` until the server has sent bytes of the expected protocol.
-    watch: Option<Watch>,
+    check: Option<ProtocolCheck>,
 }
 
 impl Stream {
@@ -139,21 +141,21 @@ impl Stream {
         is_encrypted: bool,
         last: LastConnection,
     ) -> Self {
-        Self { io: Box::new(io), watch: Some(Watch { expected, is_encrypted, last }) }
+        Self { io: Box::new(io), check: Some(ProtocolCheck { expected, is_encrypted, last }) }
     }
 
     /// Maps the error of a write. The server may have sent a reason before it closed the connection, so that is read first.
     fn write_error(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
-        let Some(watch) = &self.watch else { return error };
+        let Some(check) = &self.check else { return error };
         let mut space = [0; 512];
         let mut buf = ReadBuf::new(&mut space);
         let read = Pin::new(&mut self.io).poll_read(cx, &mut buf);
-        let judged = match read {
-            Poll::Ready(Ok(())) if !buf.filled().is_empty() => watch.on_read(Ok(buf.filled())),
-            Poll::Ready(Err(refusal)) if refusal.kind() == io::ErrorKind::InvalidData => watch.on_read(Err(refusal)),
-            _ => watch.on_read(Err(io::Error::new(error.kind(), error.to_string()))),
+        let checked = match read {
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => check.on_read(Ok(buf.filled())),
+            Poll::Ready(Err(refusal)) if refusal.kind() == io::ErrorKind::InvalidData => check.on_read(Err(refusal)),
+            _ => check.on_read(Err(io::Error::new(error.kind(), error.to_string()))),
         };
-        judged.err().unwrap_or(error)
+        checked.err().unwrap_or(error)
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -171,7 +173,7 @@ impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        let (Some(watch), Poll::Ready(read)) = (&self.watch, &polled) else { return polled };
+        let (Some(check), Poll::Ready(read)) = (&self.check, &polled) else { return polled };
         if buf.capacity() == before {
             return polled;
         }
@@ -179,11 +181,11 @@ impl AsyncRead for Stream {
             Ok(()) => Ok(buf.filled().get(before..).unwrap_or_default()),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        let judged = watch.on_read(first);
-        if judged.is_ok() {
-            self.watch = None;
+        let checked = check.on_read(first);
+        if checked.is_ok() {
+            self.check = None;
         }
-        Poll::Ready(judged)
+        Poll::Ready(checked)
     }
 }
 

@@ -1,6 +1,6 @@
-//! TLS, from PEM texts to handshakes.
+//! TLS configuration and handshakes.
 //!
-//! The provider is named here and nowhere taken from the process: where two are linked, rustls would panic at its first use.
+//! The crypto provider is set explicitly, because rustls panics if it has to choose between two linked providers.
 
 use std::io;
 use std::sync::Arc;
@@ -35,9 +35,9 @@ pub(super) struct TlsLayer {
 
 /// The error of a TLS handshake.
 pub(super) enum HandshakeError {
-    /// This side cannot start a handshake.
+    /// The configuration of the client is invalid.
     Config(Error),
-    /// The server did not answer in TLS.
+    /// The server did not respond in TLS.
     NotTls(io::Error),
     /// Any other failure.
     Failed(io::Error),
@@ -50,21 +50,23 @@ impl TlsLayer {
             None => None,
             Some(identity) => {
                 let chain = certificates("the client certificate", identity.cert_pem())?;
-                let key =
-                    PrivateKeyDer::from_pem_slice(identity.key_pem()).map_err(|error| bad("the client key", error))?;
+                let key = PrivateKeyDer::from_pem_slice(identity.key_pem())
+                    .map_err(|error| unusable("the client key", error))?;
                 Some((chain, key))
             }
         };
         let layer = Self {
             server_name: ServerName::try_from(server_name.to_owned())
-                .map_err(|error| bad(&format!("the TLS server name {server_name:?}"), error))?,
+                .map_err(|error| unusable(&format!("the TLS server name {server_name:?}"), error))?,
             versions: if tls.min_version() == TlsVersion::Tls12 { TLS12_OR_NEWER } else { TLS13_OR_NEWER },
             identity,
             alpn: if protocol == Protocol::Http2 { b"h2" } else { b"http/1.1" },
             connector: OnceCell::new(),
         };
         match tls.root_ca_pem() {
-            Some(pem) => Ok(Self { connector: OnceCell::new_with(Some(layer.connector(given_roots(pem)?)?)), ..layer }),
+            Some(pem) => {
+                Ok(Self { connector: OnceCell::new_with(Some(layer.connector(custom_roots(pem)?)?)), ..layer })
+            }
             // Used only to check the other settings.
             None => layer.connector(RootCertStore::empty()).map(|_| layer),
         }
@@ -73,13 +75,13 @@ impl TlsLayer {
     fn connector(&self, roots: impl Into<Arc<RootCertStore>>) -> Result<TlsConnector> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(self.versions)
-            .map_err(|error| bad("the TLS versions", error))?
+            .map_err(|error| unusable("the TLS versions", error))?
             .with_root_certificates(roots);
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder
                 .with_client_auth_cert(chain.clone(), key.clone_key())
-                .map_err(|error| bad("the client certificate", error))?,
+                .map_err(|error| unusable("the client certificate", error))?,
         };
         config.alpn_protocols = vec![self.alpn.to_vec()];
         Ok(Arc::new(config).into())
@@ -88,7 +90,7 @@ impl TlsLayer {
     pub(super) async fn handshake(&self, tcp: TcpStream) -> std::result::Result<TlsStream<TcpStream>, HandshakeError> {
         let connector = self.connector.get_or_try_init(|| async {
             let roots =
-                NATIVE_ROOTS.get().await.map_err(|error| bad("the root certificates of this machine", error))?;
+                NATIVE_ROOTS.get().await.map_err(|error| unusable("the root certificates of this machine", error))?;
             self.connector(roots)
         });
         let connector = connector.await.map_err(HandshakeError::Config)?;
@@ -110,23 +112,24 @@ fn provider() -> Arc<CryptoProvider> {
     #[cfg(all(feature = "tls-ring", not(feature = "tls-aws-lc")))]
     return Arc::new(rustls::crypto::ring::default_provider());
     #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
-    compile_error!("the feature tls has no provider of its own: turn on tls-ring or tls-aws-lc");
+    compile_error!("TLS requires a crypto provider: enable the feature tls-ring or tls-aws-lc");
 }
 
-fn given_roots(pem: &[u8]) -> Result<RootCertStore> {
+fn custom_roots(pem: &[u8]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("the root CA", pem)? {
-        roots.add(certificate).map_err(|error| bad("the root CA", error))?;
+        roots.add(certificate).map_err(|error| unusable("the root CA", error))?;
     }
     Ok(roots)
 }
 
 fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
-    let found: Vec<_> =
-        CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<_, _>>().map_err(|error| bad(what, error))?;
-    if found.is_empty() { Err(bad(what, "there is no certificate in the PEM text")) } else { Ok(found) }
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| unusable(what, error))?;
+    if found.is_empty() { Err(unusable(what, "expected a PEM certificate, got none")) } else { Ok(found) }
 }
 
-fn bad(what: &str, error: impl Into<BoxError>) -> Error {
+fn unusable(what: &str, error: impl Into<BoxError>) -> Error {
     Error::new(ErrorKind::Config, format!("cannot use {what}")).with_source(error).without_side_effects()
 }

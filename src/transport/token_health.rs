@@ -1,7 +1,7 @@
 //! Decides whether a refused token may be accepted later.
 //!
-//! While its database is unavailable, the engine answers valid tokens with UNAUTHENTICATED "invalid auth token". So a token that was
-//! accepted before is retried for a while. The refusal of any other token is final.
+//! While its database is unavailable, the engine rejects valid tokens with UNAUTHENTICATED "invalid auth token". So a token that was
+//! accepted before is retried for five minutes. The refusal of any other token is permanent.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use crate::error::{Answer, Error};
 
-/// How long a token that was accepted before may be refused until the refusal is final.
-const MAX_REFUSED: Duration = Duration::from_secs(300);
+/// How long refusals of a token that was accepted before are transient.
+const REFUSALS_TRANSIENT_FOR: Duration = Duration::from_secs(300);
 
-/// What REST says of a token that it does not accept.
+/// The error text of REST for an invalid token.
 const REST_REFUSAL: &str = "Please provide valid credentials";
-/// The status code of gRPC.
+/// The gRPC status code.
 const UNAUTHENTICATED: i32 = 16;
 
 const UNKNOWN: u8 = 0;
@@ -57,11 +57,11 @@ impl TokenHealth {
             }
             _ => {}
         }
-        since.is_some_and(|since| now.saturating_duration_since(since) < MAX_REFUSED)
+        since.is_some_and(|since| now.saturating_duration_since(since) < REFUSALS_TRANSIENT_FOR)
     }
 }
 
-/// Whether the token is refused as such, and not what it is used for: REST has the same status for both.
+/// Whether the server rejected the token itself. REST uses the same status for missing permissions.
 fn is_about_token(error: &Error) -> bool {
     match error.answer() {
         Some(Answer::Grpc(code)) => code == UNAUTHENTICATED,
@@ -75,18 +75,18 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn answered(answer: Answer) -> Error {
+    fn rejected(answer: Answer) -> Error {
         Error::new(ErrorKind::Unauthenticated, "invalid auth token").with_answer(answer).without_side_effects()
     }
 
     fn refused(health: &TokenHealth) -> bool {
-        health.mark_if_recoverable(answered(Answer::Grpc(16))).is_transient()
+        health.mark_if_recoverable(rejected(Answer::Grpc(16))).is_transient()
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_accepted_tokens_are_retried_for_a_limited_time() {
         let health = TokenHealth::default();
-        assert!(!refused(&health), "it never worked");
+        assert!(!refused(&health), "it was never accepted");
         health.accepted();
         assert!(refused(&health));
         tokio::time::advance(Duration::from_millis(299_999)).await;
@@ -96,7 +96,7 @@ mod tests {
         health.accepted();
         assert!(refused(&health), "the time counts from the last success");
         for other in [Answer::Grpc(7), Answer::Http(403), Answer::Http(404)] {
-            assert!(!health.mark_if_recoverable(answered(other)).is_transient(), "{other:?}");
+            assert!(!health.mark_if_recoverable(rejected(other)).is_transient(), "{other:?}");
         }
         let by_rest = Error::new(ErrorKind::Unauthenticated, format!("listing failed: {REST_REFUSAL}"));
         assert!(health.mark_if_recoverable(by_rest.with_answer(Answer::Http(403))).is_transient());

@@ -1,4 +1,4 @@
-//! One unary call: a deadline over all its tries, and retries where they are safe.
+//! Unary calls: one deadline for all tries, and retries of calls that can be repeated.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::budget::RetryBudget;
-use super::retry::{Verdict, judge};
+use super::retry::{Retry, decide};
 use super::status::from_status;
 use super::token_health::TokenHealth;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -19,24 +19,24 @@ use crate::runtime;
 /// The deadline (100 years) for calls whose deadline is beyond the range of the clock.
 const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What kind of call it is.
+/// The properties of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
-    /// How errors name it.
+    /// The name in error texts.
     pub(crate) name: &'static str,
-    /// Whether making it twice is the same as making it once.
+    /// Whether a second execution has no additional effect.
     pub(crate) idempotent: bool,
-    /// A deadline of its own, over the configured one.
+    /// The timeout, if it is not the configured one.
     pub(crate) deadline: Option<Duration>,
 }
 
 impl Call {
-    /// A call that changes nothing, or the same thing each time.
+    /// A call that can be repeated: a second execution has no additional effect.
     pub(crate) const fn idempotent(name: &'static str) -> Self {
         Self { name, idempotent: true, deadline: None }
     }
 
-    /// A call that does something each time it is made.
+    /// A call that has an effect at each execution.
     pub(crate) const fn once(name: &'static str) -> Self {
         Self { name, idempotent: false, deadline: None }
     }
@@ -47,7 +47,7 @@ impl Call {
     }
 }
 
-/// Makes calls, with what they share: the usual deadline and the budget for retries.
+/// Makes calls. They share the default timeout, the retry budget and the state of the token.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     deadline: Duration,
@@ -98,9 +98,8 @@ impl Caller {
         .await
     }
 
-    /// Makes a call of any kind.
-    ///
-    /// The deadline is over all tries together. When it passes during a try, what that try did is not known.
+    /// Makes a call, with retries. The deadline applies to all tries together. If it passes during a try, the call may have had an
+    /// effect.
     pub(crate) async fn run<T, F>(&self, call: Call, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -111,34 +110,37 @@ impl Caller {
         let allowed = call.deadline.unwrap_or(self.deadline);
         let now = Instant::now();
         let deadline = now.checked_add(allowed).unwrap_or(now + MAX_DEADLINE);
-        let over = runtime::timer("a call", deadline)?;
-        tokio::pin!(over);
-        let (mut failures, mut last, mut may_have_happened) = (0_u32, None, false);
+        let timeout = runtime::timer("a call", deadline)?;
+        tokio::pin!(timeout);
+        let (mut failures, mut last, mut has_side_effects) = (0_u32, None, false);
         loop {
             let tried = tokio::select! {
                 biased;
                 tried = attempt() => tried,
-                () = &mut over => return Err(timed_out(call.name, allowed, failures, last)),
+                () = &mut timeout => return Err(timed_out(call.name, allowed, failures, last)),
             };
             let error = match tried {
-                Ok(answer) => {
-                    self.budget.earn();
+                Ok(response) => {
+                    self.budget.deposit();
                     self.token.accepted();
-                    return Ok(answer);
+                    return Ok(response);
                 }
                 Err(error) => self.token.mark_if_recoverable(error),
             };
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());
-            match judge(&error, call.idempotent, failures, left, fastrand::f64()) {
-                Verdict::Again(delay) if self.retry.allows(failures) && self.budget.take() => {
+            match decide(&error, call.idempotent, failures, left, fastrand::f64()) {
+                // A closed client is not retried.
+                Retry::After(delay)
+                    if !self.closed.is_cancelled() && self.retry.allows(failures) && self.budget.withdraw() =>
+                {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     sleep(delay).await;
-                    may_have_happened |= !error.has_no_side_effects();
+                    has_side_effects |= !error.has_no_side_effects();
                     last = Some(error);
                 }
-                // That the last try did nothing says nothing about those before it.
-                _ => return Err(if may_have_happened { error.with_possible_side_effects() } else { error }),
+                // An earlier try may have had an effect, even if the last one had none.
+                _ => return Err(if has_side_effects { error.with_possible_side_effects() } else { error }),
             }
         }
     }
@@ -146,10 +148,10 @@ impl Caller {
 
 /// The error if the deadline passed during a try, with the error of the previous try as its source.
 fn timed_out(call: &str, allowed: Duration, failures: u32, last: Option<Error>) -> Error {
-    let text = format!("{call} was not answered within {allowed:?}");
+    let text = format!("{call} timed out after {allowed:?}");
     let Some(last) = last else { return Error::new(ErrorKind::Timeout, text).transient() };
     let tries = failures.saturating_add(1);
-    Error::new(ErrorKind::Timeout, format!("{text}, in {tries} tries")).with_source(last).transient()
+    Error::new(ErrorKind::Timeout, format!("{text} ({tries} tries)")).with_source(last).transient()
 }
 
 #[cfg(test)]
@@ -176,14 +178,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_safe_call_is_made_until_it_succeeds() {
+    async fn idempotent_calls_are_retried_until_they_succeed() {
         let (tries, result) = count(Call::idempotent("Get"), lost, 5).await;
         assert!(result.is_ok());
         assert_eq!(tries, 6);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_one_try_may_have_done_may_have_been_done() {
+    async fn errors_have_possible_side_effects_if_one_try_had() {
         let tries = Cell::new(0);
         let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default())
             .run(Call::idempotent("Put"), || {
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_may_have_happened_is_not_made_again() {
+    async fn calls_with_possible_side_effects_are_not_retried() {
         let (tries, result) = count(Call::once("Trigger"), lost, 1).await;
         assert_eq!((tries, result.unwrap_err().has_no_side_effects()), (1, false));
         let (tries, result) = count(Call::once("Trigger"), || lost().without_side_effects(), 1).await;
@@ -221,14 +223,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_budget_ends_the_tries_before_the_deadline_does() {
+    async fn the_budget_limits_retries() {
         let start = Instant::now();
         let (tries, result) = count(Call::idempotent("Get"), lost, u32::MAX).await;
         assert!(result.is_err() && tries <= 21 && start.elapsed() < 30 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_servers_delay_is_kept_to_the_instant() {
+    async fn the_servers_delay_is_used_exactly() {
         let start = Instant::now();
         let (tries, _) = count(Call::idempotent("Get"), || lost().with_retry_after(Some(7 * SECOND)), 2).await;
         assert_eq!((tries, start.elapsed()), (3, 14 * SECOND));
@@ -237,15 +239,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_never_answered_ends_at_its_deadline() {
+    async fn calls_without_a_response_end_at_their_deadline() {
         let start = Instant::now();
         let call = Call::idempotent("Get").within(2 * SECOND);
         let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default()).run(call, std::future::pending).await;
         let error = result.unwrap_err();
         assert!(error.is_timeout() && !error.has_no_side_effects());
-        assert_eq!(error.to_string(), "Get was not answered within 2s");
+        assert_eq!(error.to_string(), "Get timed out after 2s");
         assert_eq!(start.elapsed(), 2 * SECOND);
-        assert!(std::error::Error::source(&error).is_none(), "there was no try before");
+        assert!(std::error::Error::source(&error).is_none(), "no earlier try has failed");
     }
 
     #[tokio::test(start_paused = true)]
@@ -266,10 +268,10 @@ mod tests {
             .await;
         let error = result.unwrap_err();
         assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, 2 * SECOND));
-        assert_eq!(error.to_string(), "Get was not answered within 2s, in 4 tries");
+        assert_eq!(error.to_string(), "Get timed out after 2s (4 tries)");
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(source.downcast_ref::<Error>().unwrap().to_string(), "refused, try 3");
-        assert!(!error.has_no_side_effects(), "the last try may have reached it");
+        assert!(!error.has_no_side_effects(), "the last try may have reached the server");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! The erased service that every call goes through.
+//! The service that sends all calls.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,18 +12,18 @@ use tower::util::BoxCloneSyncService;
 
 use super::auth::Authorized;
 use super::connect::{self, Connector};
-use super::grpc_answer::{AnswerBody, Answering};
+use super::grpc_response::{ResponseBody, ResponseFuture};
 use crate::config::Config;
 use crate::error::{BoxError, Result};
 
-/// Requests in, responses out; what is beneath is nobody's business above.
+/// A type-erased HTTP service: a connection to a server, or the embedded engine.
 pub(crate) type Wire = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The wire under all gRPC calls.
 pub(crate) struct GrpcWire {
-    wire: Authorized<Under>,
+    wire: Authorized<Transport>,
     /// The error of `poll_ready`. The generated clients keep only the text of that error, so the call returns it instead.
     not_ready: Option<BoxError>,
 }
@@ -35,36 +35,36 @@ impl Clone for GrpcWire {
 }
 
 impl GrpcWire {
-    /// A wire to the server of a configuration. Nothing is dialled before the first call.
+    /// Creates a wire to the server of a configuration. It connects at the first call.
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
         let (channel, connector) = connect::grpc(config)?;
-        Ok(Self::on(Under::Network(channel, connector), token))
+        Ok(Self::on(Transport::Network(channel, connector), token))
     }
 
     /// A wire over any service.
     #[cfg(feature = "embedded")]
     pub(crate) fn over(wire: Wire, token: HeaderValue) -> Self {
-        Self::on(Under::Service(wire), token)
+        Self::on(Transport::Service(wire), token)
     }
 
-    fn on(under: Under, token: HeaderValue) -> Self {
+    fn on(under: Transport, token: HeaderValue) -> Self {
         Self { wire: Authorized::new(under, token), not_ready: None }
     }
 }
 
 /// Returns a response unchanged, and an error with its reason.
-pub(super) async fn explain<T>(connector: Connector, answer: Result<T, BoxError>) -> Result<T, BoxError> {
-    match answer {
-        Ok(answer) => Ok(answer),
+pub(super) async fn explain<T>(connector: Connector, response: Result<T, BoxError>) -> Result<T, BoxError> {
+    match response {
+        Ok(response) => Ok(response),
         // Boxed, because most calls do not need it.
         Err(error) => Err(Box::pin(connector.explain(error)).await),
     }
 }
 
 impl Service<Request<Body>> for GrpcWire {
-    type Response = Response<AnswerBody>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match self.wire.poll_ready(cx) {
@@ -78,24 +78,24 @@ impl Service<Request<Body>> for GrpcWire {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.not_ready.take() {
-            None => Answering::new(self.wire.call(request)),
-            Some(error) => Answering::failed(error),
+            None => ResponseFuture::new(self.wire.call(request)),
+            Some(error) => ResponseFuture::failed(error),
         }
     }
 }
 
-/// What is under the wire. The channel is not erased, because that would take a box for each clone and for each call.
+/// The service under the wire. The channel is not type-erased, because that needs a box for each clone and for each call.
 #[derive(Clone)]
-enum Under {
+enum Transport {
     Network(Channel, Connector),
     #[cfg(feature = "embedded")]
     Service(Wire),
 }
 
-impl Service<Request<Body>> for Under {
+impl Service<Request<Body>> for Transport {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Calling;
+    type Future = CallFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match self {
@@ -105,17 +105,17 @@ impl Service<Request<Body>> for Under {
         }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Calling {
+    fn call(&mut self, request: Request<Body>) -> CallFuture {
         match self {
-            Self::Network(channel, connector) => Calling::Network(channel.call(request), connector.clone()),
+            Self::Network(channel, connector) => CallFuture::Network(channel.call(request), connector.clone()),
             #[cfg(feature = "embedded")]
-            Self::Service(wire) => Calling::Service(wire.call(request)),
+            Self::Service(wire) => CallFuture::Service(wire.call(request)),
         }
     }
 }
 
 /// The future of a response, or of an error with its reason.
-pub(super) enum Calling {
+pub(super) enum CallFuture {
     Network(<Channel as Service<Request<Body>>>::Future, Connector),
     /// Boxed, because most calls do not need it.
     Explaining(Boxed<BoxError>),
@@ -123,14 +123,14 @@ pub(super) enum Calling {
     Service(Boxed<Result<Response<Body>, BoxError>>),
 }
 
-impl Future for Calling {
+impl Future for CallFuture {
     type Output = Result<Response<Body>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match &mut *self {
                 Self::Network(call, connector) => match ready!(Pin::new(call).poll(cx)) {
-                    Ok(answer) => return Poll::Ready(Ok(answer)),
+                    Ok(response) => return Poll::Ready(Ok(response)),
                     Err(error) => {
                         let connector = connector.clone();
                         *self = Self::Explaining(Box::pin(async move { connector.explain(error.into()).await }));

@@ -233,3 +233,58 @@ impl Poller {
         sleep_until(fetched_at + MIN_FETCH_INTERVAL).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::{Engine, Fault};
+    use crate::model::RunStatus;
+    use crate::workflow::{Context, Task};
+
+    const PLANNED: usize = 1_000_000;
+
+    /// An engine that counts the fetches of runs, and a run that waits for a worker.
+    async fn queued() -> (Engine, RunHandle<()>) {
+        let engine = Engine::start().await.unwrap();
+        let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(()));
+        let worker = engine.client().worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        worker.shutdown().await;
+        let run = engine.client().run(&task, &()).start().await.unwrap();
+        engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), PLANNED).unwrap();
+        (engine, run)
+    }
+
+    fn fetches(engine: &Engine) -> usize {
+        PLANNED - engine.faults().planned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_is_fetched_at_growing_intervals() {
+        let (engine, run) = queued().await;
+        let mut watch = run.watch();
+        assert_eq!(*watch.next().await.unwrap().unwrap().status(), RunStatus::Queued);
+        assert_eq!(fetches(&engine), 1, "immediately");
+        // 50 ms after the first fetch, and then after 100, 200, 400, 800, 1600, and 2000 ms each.
+        for (millis, expected) in
+            [(49, 1), (51, 2), (151, 3), (351, 4), (751, 5), (1551, 6), (3151, 7), (5151, 8), (9151, 10)]
+        {
+            let elapsed = Duration::from_millis(millis);
+            let (engine, run) = queued().await;
+            let mut watch = run.watch();
+            watch.next().await.unwrap().unwrap();
+            assert!(tokio::time::timeout(elapsed, watch.next()).await.is_err());
+            assert_eq!(fetches(&engine), expected, "after {elapsed:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_not_polled_does_not_fetch() {
+        let (engine, run) = queued().await;
+        let mut watch = run.watch();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(fetches(&engine), 0);
+        watch.next().await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(fetches(&engine), 1);
+    }
+}

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_from_the_end_tells_every_state() {
+    fn a_watch_from_the_end_returns_every_change() {
         let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
         let end = details(
             RunStatus::Completed,
@@ -253,20 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn looks_in_between_tell_each_state_once() {
+    fn fetches_in_between_return_each_change_once() {
         use RunStatus::{Completed, Failed, Queued, Running};
         let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
-        let looks = [
+        let fetched = [
             details(Queued, &[], None),
             details(Running, &[], None),
             details(Running, &[(1, Queued, false)], None),
             details(Running, &[(1, Running, true)], None),
-            // The failure is there, the next attempt is not yet: it is not told before it is known not to be the end.
+            // The failure is there, and the next attempt is not: the failure is returned only when it is known not to be the end.
             details(Running, &[(1, Failed, true)], None),
             details(Queued, &[(1, Failed, true), (2, Queued, false)], None),
             details(Completed, &[(1, Failed, true), (2, Completed, true)], Some(done())),
         ];
-        let each: Vec<_> = looks.iter().map(|look| texts(&tracker.update(look)).join(", ")).collect();
+        let each: Vec<_> = fetched.iter().map(|details| texts(&tracker.update(details)).join(", ")).collect();
         assert_eq!(
             each,
             [
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_surface_that_falls_behind_is_passed_over_and_counted() {
+    fn a_report_that_is_outdated_is_skipped_and_counted() {
         use RunStatus::{Queued, Running};
         let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
         assert_eq!(texts(&tracker.update(&details(Running, &[], None))), ["QUEUED (attempt 1)", "RUNNING (attempt 1)"]);
@@ -313,28 +313,28 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_several_tasks_has_states_of_its_own_beside_theirs() {
+    fn a_dag_run_has_changes_of_its_own_and_of_its_tasks() {
         use RunStatus::{Completed, Failed, Queued, Running};
         let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
-        let look =
+        let fetch =
             |status: RunStatus, tasks: Vec<TaskDetails>, outcome| RunDetails { tasks, ..details(status, &[], outcome) };
-        let looks = [
-            look(Queued, vec![task(1, "a", &[(1, Queued)], &[])], None),
-            look(Running, vec![task(1, "a", &[(1, Running)], &[])], None),
+        let fetched = [
+            fetch(Queued, vec![task(1, "a", &[(1, Queued)], &[])], None),
+            fetch(Running, vec![task(1, "a", &[(1, Running)], &[])], None),
             // Between two layers the run flickers.
-            look(Queued, vec![task(1, "a", &[(1, Completed)], &[])], None),
-            look(
+            fetch(Queued, vec![task(1, "a", &[(1, Completed)], &[])], None),
+            fetch(
                 Running,
                 vec![task(1, "a", &[(1, Completed)], &[]), task(2, "b", &[(1, Failed), (2, Running)], &[])],
                 None,
             ),
-            look(
+            fetch(
                 Completed,
                 vec![task(1, "a", &[(1, Completed)], &[]), task(2, "b", &[(1, Failed), (2, Completed)], &[])],
                 Some(done()),
             ),
         ];
-        let each: Vec<_> = looks.iter().map(|look| texts(&tracker.update(look)).join(", ")).collect();
+        let each: Vec<_> = fetched.iter().map(|details| texts(&tracker.update(details)).join(", ")).collect();
         assert_eq!(
             each,
             [
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_is_an_attempt_at_the_whole_run() {
+    fn a_replay_is_an_attempt_of_the_whole_run() {
         use RunStatus::{Completed, Failed};
         let mut tracker = Tracker::new("00000000-0000-4000-8001-000000000001".parse().unwrap(), Arc::default());
         let tasks = vec![

@@ -197,7 +197,11 @@ impl Job {
             let refused = !error.is_transient()
                 && matches!(
                     error.kind(),
-                    ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Unauthenticated | ErrorKind::Unimplemented
+                    ErrorKind::Rejected
+                        | ErrorKind::TooLarge
+                        | ErrorKind::Unauthenticated
+                        | ErrorKind::Unimplemented
+                        | ErrorKind::Closed
                 );
             // An attempt that was cancelled meanwhile has already ended: a second end would corrupt the run.
             let over = self.stop.cancelled.is_cancelled() || Instant::now() + pause > deadline;

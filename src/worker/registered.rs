@@ -73,7 +73,7 @@ pub(super) async fn check_names(client: &Client, workflows: &[Arc<RegisteredWork
     if let Ok(checked) = timeout(NAMES_TIMEOUT, checks).await {
         return checked.map(drop);
     }
-    tracing::warn!(timeout = ?NAMES_TIMEOUT, "could not look for workflows whose names differ only in case");
+    tracing::warn!(timeout = ?NAMES_TIMEOUT, "failed to check for workflows whose names differ only in case");
     Ok(())
 }
 
@@ -90,7 +90,7 @@ impl RegisteredWorkflow {
                 Err(Error::new(ErrorKind::AlreadyExists, text).without_side_effects())
             }
             Err(error) => {
-                tracing::warn!(workflow = name, %error, "could not look for workflows whose names differ only in case");
+                tracing::warn!(workflow = name, %error, "failed to check for workflows whose names differ only in case");
                 Ok(())
             }
         }

@@ -184,7 +184,7 @@ impl Definition {
         problems
     }
 
-    /// A task that can never start.
+    /// A task of a cycle, which can never start.
     fn find_cycle(&self) -> Option<&str> {
         let known = |name: &str| self.tasks.iter().any(|placed| placed.task.name == name);
         let mut waiting: BTreeMap<&str, Vec<&str>> = self
@@ -291,7 +291,7 @@ mod tests {
     }
 
     proptest! {
-        /// Edges that all go forward make no circle, and one that closes a path does.
+        /// Edges that all go forward make no cycle, and one that closes a path does.
         #[test]
         fn circles_are_found_and_nothing_else(edges in proptest::collection::btree_set((0usize..8, 0usize..8), 0..20)) {
             let forward = |from: usize| edges.iter().filter(move |(a, b)| a < b && *b == from).map(|(a, _)| format!("t{a}"));

@@ -1,4 +1,4 @@
-//! A task's code, with its types taken off.
+//! The type-erased code of a task.
 
 use std::fmt;
 use std::future::{self, Future};
@@ -14,13 +14,13 @@ use super::probe::never_an_object;
 use crate::model::Payload;
 use crate::model::payload::encode_output;
 
-/// What a task's code returns.
+/// The result of a task's code.
 pub type TaskResult<O> = Result<O, TaskError>;
 
-/// Why a task failed. Any error turns into one with `?`; the texts of its causes come along.
+/// The error of a task. Any error type converts to it with `?`. Its text includes the texts of the causes.
 ///
-/// Not itself an [`Error`](std::error::Error), so that every error can turn into it with `?`; texts and boxed errors can with
-/// `.map_err(TaskError::new)`.
+/// It does not implement [`Error`](std::error::Error), so that every error type can convert to it with `?`. Strings and boxed errors
+/// convert with `.map_err(TaskError::new)`.
 ///
 /// ```
 /// use hatchet::{Context, Task, TaskError};
@@ -29,9 +29,9 @@ pub type TaskResult<O> = Result<O, TaskError>;
 ///
 /// let read: Task<File, String> = Task::new("read", async |file: File, _: Context| {
 ///     if file.path.is_empty() {
-///         return Err(TaskError::non_retryable("there is no path")); // would be the same the next time
+///         return Err(TaskError::non_retryable("there is no path")); // a retry would fail, too
 ///     }
-///     Ok(std::fs::read_to_string(file.path)?) // may be tried again
+///     Ok(std::fs::read_to_string(file.path)?) // retried
 /// });
 /// ```
 pub struct TaskError {
@@ -40,22 +40,22 @@ pub struct TaskError {
 }
 
 impl TaskError {
-    /// A failure that may be tried again, if the task has retries left.
+    /// Creates an error after which the task is retried, if it has retries left.
     pub fn new(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), retry: true }
     }
 
-    /// A failure that would happen again: the run fails at once, whatever retries are left.
+    /// Creates an error after which the task is not retried, because a retry would fail, too.
     pub fn non_retryable(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), retry: false }
     }
 
-    /// What the run's error will say.
+    /// Returns the text, which becomes the error text of the attempt.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the engine may try again.
+    /// Returns whether the engine may retry the task.
     pub fn is_retryable(&self) -> bool {
         self.retry
     }
@@ -87,12 +87,12 @@ impl fmt::Display for TaskError {
 
 type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
 
-/// A task's code: JSON in, JSON out.
+/// The code of a task, which takes and returns JSON.
 pub(crate) trait Handler: Send + Sync {
     /// Runs the code on the payload of an assignment. `has_followers`: whether other tasks receive its output.
     fn run(&self, payload: &str, context: Context, has_followers: bool) -> Running;
 
-    /// What the input type deserializes from, if that is never a JSON object.
+    /// The kind of value that the input type deserializes from, if it is never a JSON object.
     fn non_object_input(&self) -> Option<&'static str>;
 }
 
@@ -120,7 +120,7 @@ where
                 let code = (self.code)(input, context);
                 Box::pin(async move {
                     let output = code.await?;
-                    // The same code would make the same output again.
+                    // A retry would return the same output.
                     encode_output(&output, has_followers)
                         .map_err(|error| TaskError::non_retryable(TaskError::from(error)))
                 })
@@ -140,11 +140,11 @@ struct Envelope<'a> {
     input: Option<&'a RawValue>,
 }
 
-/// The input in an assignment's payload. One that does not fit will not fit the next time either.
+/// Deserializes the input of an assignment. If that fails, a retry would fail, too.
 fn input<I: DeserializeOwned>(payload: &str) -> TaskResult<I> {
     let envelope: Envelope<'_> = serde_json::from_str(payload)
         .map_err(|error| TaskError::non_retryable(format_args!("cannot read the assignment's payload: {error}")))?;
-    // What was not an object has become null on its way.
+    // The engine has replaced an input that is not an object by null.
     let text = envelope.input.map_or("{}", RawValue::get);
     Payload::input(text).parse().map_err(|error| {
         let cause = TaskError::from(error);

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// What a type deserializes from, if that is never a JSON object.
+/// The kind of value that a type deserializes from, if it is never a JSON object.
 pub(super) fn never_an_object<T: DeserializeOwned>() -> Option<&'static str> {
     // This is user code. If it panics, it panics again when it deserializes an input, where it fails the task.
     match std::panic::catch_unwind(|| T::deserialize(Probe).err()) {
@@ -20,7 +20,7 @@ pub(super) fn never_an_object<T: DeserializeOwned>() -> Option<&'static str> {
 /// The error of the probe.
 #[derive(Debug)]
 enum Answer {
-    /// The type requests this, which is never an object.
+    /// The type requests a value of this kind, which is never an object.
     Never(&'static str),
     /// The type may accept an object.
     Maybe,

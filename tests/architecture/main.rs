@@ -1,4 +1,4 @@
-//! The shape of the crate: modules depend on each other in one direction, files stay short, and the public API names no type
+//! The architecture of the crate: modules depend on each other in one direction, files are short, and the public API contains no type
 //! of a crate that is an implementation detail.
 
 #![allow(
@@ -8,13 +8,13 @@
     reason = "a test may stop on what it did not expect"
 )]
 
+mod public_api;
 mod source;
-mod surface;
 
 use source::{Sources, Target};
 
-/// A module, and its children: each uses only itself and those before it.
-const ORDERS: &[(&[&str], &[&str])] = &[
+/// The children of each module in order: each uses only itself and those before it.
+const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     (
         &[],
         &[
@@ -37,6 +37,8 @@ const ORDERS: &[(&[&str], &[&str])] = &[
             "worker",
             "raw",
             "embedded",
+            "fuzzing",
+            "scripted",
         ],
     ),
     (
@@ -137,43 +139,43 @@ const ORDERS: &[(&[&str], &[&str])] = &[
     (&["embedded", "core", "engine"], &["turns", "streams", "definitions", "triggers", "workers", "commands"]),
 ];
 
-/// The crates that only some modules may name.
-const CONFINED: &[(&str, &[&str])] = &[
-    ("prost", &["rpc", "raw", "embedded"]),
+/// The crates that only some modules may use.
+const RESTRICTED: &[(&str, &[&str])] = &[
+    ("prost", &["rpc", "raw", "embedded", "scripted"]),
     ("prost_types", &["time", "rpc", "embedded"]),
     ("hyper_util", &["transport", "embedded"]),
-    ("hyper", &["transport", "embedded"]),
+    ("hyper", &["transport", "embedded", "scripted"]),
     ("h2", &["transport", "embedded"]),
-    ("tonic", &["transport", "rpc", "raw", "embedded"]),
+    ("tonic", &["transport", "rpc", "raw", "embedded", "fuzzing", "scripted"]),
     ("axum", &["embedded"]),
 ];
 
 #[test]
 fn no_module_uses_a_later_one() {
     let sources = Sources::read();
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for source in &sources.files {
-        for (parent, order) in ORDERS {
-            let place = |path: &[String]| {
+        for (parent, order) in MODULE_ORDERS {
+            let position = |path: &[String]| {
                 let inside = path.len() > parent.len() && path.iter().zip(*parent).all(|(a, b)| a == b);
                 let child = path.get(parent.len()).filter(|_| inside)?;
-                let place = order.iter().position(|name| name == child);
-                // What a parent defines itself comes after its children: they must not use it.
-                Some((place.unwrap_or(order.len()), child.clone()))
+                let index = order.iter().position(|name| name == child);
+                // Items of the parent itself are after its children, which must not use them.
+                Some((index.unwrap_or(order.len()), child.clone()))
             };
-            let Some((own, _)) = place(&source.module) else { continue };
-            assert!(own < order.len(), "{} has no place in the order of modules", source.file.display());
+            let Some((own, _)) = position(&source.module) else { continue };
+            assert!(own < order.len(), "expected {} in MODULE_ORDERS, got no entry", source.file.display());
             for used in sources.used(source).into_iter().filter(|used| !used.in_test) {
                 let Target::Crate(path) = &used.target else { continue };
-                if place(path).is_some_and(|(other, _)| other > own) {
-                    wrong.push(format!("{} uses {}", source.file.display(), path.join("::")));
+                if position(path).is_some_and(|(other, _)| other > own) {
+                    violations.push(format!("{} uses {}", source.file.display(), path.join("::")));
                 }
             }
         }
     }
-    wrong.sort();
-    wrong.dedup();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    violations.sort();
+    violations.dedup();
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
 #[test]
@@ -188,7 +190,7 @@ fn no_file_is_longer_than_600_lines_of_code() {
 #[test]
 fn implementation_crates_stay_in_their_modules() {
     let sources = Sources::read();
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for source in sources.files.iter().filter(|source| !source.module.is_empty()) {
         for used in sources.used(source) {
             let name = match &used.target {
@@ -196,23 +198,23 @@ fn implementation_crates_stay_in_their_modules() {
                 Target::Crate(path) if path.len() > 1 && path[0] == "rpc" && path[1] == "pb" => "pb".into(),
                 Target::Crate(_) => continue,
             };
-            let modules: &[&str] = match CONFINED.iter().find(|(confined, _)| *confined == name) {
+            let modules: &[&str] = match RESTRICTED.iter().find(|(restricted, _)| *restricted == name) {
                 Some((_, modules)) => modules,
                 None if name == "pb" => &["rpc", "raw", "embedded"],
                 None => continue,
             };
             if !modules.contains(&source.module[0].as_str()) {
-                wrong.push(format!("{} uses {name}", source.file.display()));
+                violations.push(format!("{} uses {name}", source.file.display()));
             }
         }
     }
-    wrong.sort();
-    wrong.dedup();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    violations.sort();
+    violations.dedup();
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
 #[test]
-fn the_public_api_names_no_implementation_crate() {
-    let wrong = surface::leaks(&Sources::read());
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+fn the_public_api_has_no_types_of_implementation_crates() {
+    let violations = public_api::leaks(&Sources::read());
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
 }

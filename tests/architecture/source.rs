@@ -1,4 +1,4 @@
-//! The sources of the crate, parsed, and the resolution of the paths that they name.
+//! The parsed sources of the crate, and the resolution of the paths in them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -10,7 +10,7 @@ use syn::{Item, ItemMod, UseTree, Visibility};
 /// The segments of a path in the crate, without `crate`.
 pub(crate) type CratePath = Vec<String>;
 
-/// What a name in a module stands for.
+/// The item that a name in a module refers to.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// A path in this crate.
@@ -30,7 +30,7 @@ pub(crate) struct Source {
 pub(crate) struct Sources {
     pub(crate) files: Vec<Source>,
     modules: BTreeSet<CratePath>,
-    /// What the `use` declarations of each module bring into it.
+    /// The names that the `use` declarations of each module import.
     imports: HashMap<CratePath, HashMap<String, Target>>,
 }
 
@@ -65,7 +65,7 @@ impl Sources {
         sources
     }
 
-    /// Resolves a path that is written in a module, without following re-exports.
+    /// Resolves a path in a module, without following re-exports.
     fn locate(&self, module: &[String], path: &[String]) -> Target {
         let (first, rest) = path.split_first().unwrap();
         let mut base = module.to_vec();
@@ -94,7 +94,7 @@ impl Sources {
         }
     }
 
-    /// Resolves a path that is written in a module to where it is defined: through imports and re-exports.
+    /// Resolves a path in a module to its definition, through imports and re-exports.
     pub(crate) fn resolve(&self, module: &[String], path: &[String]) -> Target {
         let imported = |module: &[String], name: &String| self.imports.get(module)?.get(name).cloned();
         let mut target = match imported(module, &path[0]) {
@@ -108,7 +108,7 @@ impl Sources {
             }
             None => self.locate(module, path),
         };
-        // A chain of re-exports has an end.
+        // Chains of re-exports are short.
         for _ in 0..8 {
             let Target::Crate(path) = &target else { break };
             let Some((module, name, rest)) = self.split(path) else { break };
@@ -180,7 +180,7 @@ pub(crate) fn leaves(tree: &UseTree) -> Vec<(String, Vec<String>)> {
 
 struct Paths {
     found: Vec<(Vec<String>, usize, bool)>,
-    /// How many modules within the file the visitor is in.
+    /// The nesting depth of the visited module within the file.
     depth: usize,
     in_test: bool,
 }
@@ -212,12 +212,12 @@ impl<'ast> Visit<'ast> for Paths {
     }
 
     fn visit_item_mod(&mut self, module: &'ast ItemMod) {
-        let was = self.in_test;
+        let outer_in_test = self.in_test;
         self.in_test |= is_test(&module.attrs);
         self.depth += 1;
         syn::visit::visit_item_mod(self, module);
         self.depth -= 1;
-        self.in_test = was;
+        self.in_test = outer_in_test;
     }
 
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
@@ -230,12 +230,12 @@ fn cfg_is(attributes: &[syn::Attribute], name: &str) -> bool {
     attributes.iter().any(is)
 }
 
-/// Whether something is there for tests only.
+/// Whether an item is only for tests.
 pub(crate) fn is_test(attributes: &[syn::Attribute]) -> bool {
     cfg_is(attributes, "test")
 }
 
-/// Whether something is there for links in the documentation only.
+/// Whether an item is only for links in the documentation.
 fn documents_only(attributes: &[syn::Attribute]) -> bool {
     cfg_is(attributes, "doc")
 }

@@ -7,39 +7,39 @@ use hatchet::workflow::WorkflowRef;
 use hatchet::{ErrorKind, Outcome, Priority, RunFilter, RunId, RunStatus};
 use serde_json::{Value, json};
 
+use crate::setup::{Setup, rows};
 use crate::tasks::{Doubled, Number, double, endless};
-use crate::world::{World, rows};
 
 rows! {
-    c1_a_trigger_creates_a_run_and_returns_its_id_at_once,
-    c4_many_at_once_in_order_and_a_bad_one_loses_no_other,
-    c4_chunks_by_count_and_by_bytes,
+    c1_a_trigger_creates_a_run_and_returns_its_id_immediately,
+    c4_bulk_starts_keep_the_order_and_survive_invalid_inputs,
+    c4_bulk_starts_are_split_by_count_and_size,
     c9_tenant_and_namespace,
-    c10_created_started_and_finished_times,
-    c11_a_workflow_that_does_not_exist,
-    c11_a_run_that_does_not_exist,
-    c12_bad_input_is_refused_before_anything_is_sent,
+    c10_details_have_created_started_and_finished_times,
+    c11_unknown_workflows_are_reported,
+    c11_runs_that_are_never_created_are_reported,
+    c12_invalid_input_is_refused_without_a_request,
 }
 
-async fn c1_a_trigger_creates_a_run_and_returns_its_id_at_once(world: World) {
-    let task = endless(world.name("endless"));
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
-    // It runs for ever, so nothing can have waited for its end.
+async fn c1_a_trigger_creates_a_run_and_returns_its_id_immediately(setup: Setup) {
+    let task = endless(setup.name("endless"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    // The run never ends, so the trigger has not waited for it.
     let details = run.details().await.unwrap();
     assert_eq!(details.id, run.id());
     assert!(details.outcome.is_none());
-    let again = world.hatchet.run_handle(run.id()).typed::<Doubled>();
-    assert_eq!(again.details().await.unwrap().input, details.input);
+    let by_id = setup.hatchet.run_handle(run.id()).typed::<Doubled>();
+    assert_eq!(by_id.details().await.unwrap().input, details.input);
     drop(worker);
 }
 
-async fn c4_many_at_once_in_order_and_a_bad_one_loses_no_other(world: World) {
-    let task = double(world.name("double"));
-    let worker = world.worker(&task).await;
+async fn c4_bulk_starts_keep_the_order_and_survive_invalid_inputs(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
     let any: WorkflowRef<Value, Doubled> = WorkflowRef::new(task.name());
     let inputs = vec![json!({"n": 1}), json!([2]), json!({"n": 3}), json!({"n": "\0"}), json!({"n": 5})];
-    let runs = world.hatchet.run_many(&any, inputs).start().await.unwrap();
+    let runs = setup.hatchet.run_many(&any, inputs).start().await.unwrap();
     assert_eq!(runs.len(), 5);
     for (at, text) in [(1, "invalid inputs[1]: expected a JSON object, got [2]"), (3, "U+0000")] {
         let error = runs[at].as_ref().unwrap_err();
@@ -52,16 +52,16 @@ async fn c4_many_at_once_in_order_and_a_bad_one_loses_no_other(world: World) {
     worker.shutdown().await;
 }
 
-async fn c4_chunks_by_count_and_by_bytes(world: World) {
-    let task = double(world.name("double"));
-    // Nobody works: the runs only have to be there.
-    world.worker(&task).await.shutdown().await;
+async fn c4_bulk_starts_are_split_by_count_and_size(setup: Setup) {
+    let task = double(setup.name("double"));
+    // No worker is needed, because the runs only have to exist.
+    setup.worker(&task).await.shutdown().await;
     let any: WorkflowRef<Value, Doubled> = WorkflowRef::new(task.name());
-    // Over two calls by their number; and over several by their bytes, with one that fits into none.
+    // Two calls because of the count, and several because of the size. One input is too large for any call.
     let small = (0..1005).map(|n| json!({ "n": n }));
     let large =
         [900_000, 900_000, 5_000_000, 900_000, 900_000, 900_000, 900_000].map(|size| json!({"text": "x".repeat(size)}));
-    let runs = world.hatchet.run_many(&any, small.chain(large)).start().await.unwrap();
+    let runs = setup.hatchet.run_many(&any, small.chain(large)).start().await.unwrap();
     let ids: HashSet<RunId> = runs.iter().flatten().map(hatchet::RunHandle::id).collect();
     assert_eq!(ids.len(), 1005 + 6);
     let error = runs[1007].as_ref().unwrap_err();
@@ -71,90 +71,90 @@ async fn c4_chunks_by_count_and_by_bytes(world: World) {
     assert_eq!(last.input.parse::<Value>().unwrap(), json!({"n": 1004}));
 }
 
-async fn c9_tenant_and_namespace(world: World) {
-    let spaced = world.client_with(|config| config.namespace("Team"));
-    assert_eq!(spaced.namespace(), Some("team_"));
-    assert_eq!(spaced.tenant().unwrap(), world.hatchet.tenant().unwrap());
-    let task = double(world.name("double"));
-    let worker = spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap();
-    let run = spaced.run(&task, &Number { n: 4 }).start().await.unwrap();
+async fn c9_tenant_and_namespace(setup: Setup) {
+    let namespaced = setup.client_with(|config| config.namespace("Team"));
+    assert_eq!(namespaced.namespace(), Some("team_"));
+    assert_eq!(namespaced.tenant().unwrap(), setup.hatchet.tenant().unwrap());
+    let task = double(setup.name("double"));
+    let worker = namespaced.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
+    let run = namespaced.run(&task, &Number { n: 4 }).start().await.unwrap();
     assert_eq!(run.client().namespace(), Some("team_"));
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 8 });
     run.details().await.unwrap();
-    // The name comes back without it, and is not there without it.
-    let page = spaced.runs(RunFilter::new(world.window()).workflow(task.name())).page(10).await.unwrap();
+    // Names are returned without the namespace, and are not found outside of it.
+    let page = namespaced.runs(RunFilter::new(setup.window()).workflow(task.name())).page(10).await.unwrap();
     assert_eq!(page.items.iter().map(|run| run.workflow_name.as_str()).collect::<Vec<_>>(), [task.name()]);
-    let error = world.hatchet.run(&task, &Number { n: 4 }).start().await.unwrap_err();
+    let error = setup.hatchet.run(&task, &Number { n: 4 }).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
-    // From outside the namespace, it is a workflow with a task of another name.
+    // Outside of the namespace, its full name is that of a workflow with a task of another name.
     let full: WorkflowRef<Number, Value> = WorkflowRef::new(format!("team_{}", task.name()));
-    let result = world.hatchet.run(&full, &Number { n: 5 }).result().await.unwrap();
+    let result = setup.hatchet.run(&full, &Number { n: 5 }).result().await.unwrap();
     assert_eq!(result, json!({ task.name(): {"doubled": 10} }));
     worker.shutdown().await;
 }
 
-async fn c10_created_started_and_finished_times(world: World) {
+async fn c10_details_have_created_started_and_finished_times(setup: Setup) {
     let nap = Duration::from_millis(400);
-    let task = hatchet::Task::new(world.name("nap"), move |input: Number, _: hatchet::Context| async move {
+    let task = hatchet::Task::new(setup.name("nap"), move |input: Number, _: hatchet::Context| async move {
         tokio::time::sleep(nap).await;
         Ok(input)
     });
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     run.result().await.unwrap();
     let details = run.details().await.unwrap();
     let (created, started, finished) =
         (details.created_at.unwrap(), details.started_at().unwrap(), details.finished_at().unwrap());
     assert!(created <= started && started < finished, "{created} {started} {finished}");
-    let working = details.ran_for().unwrap();
-    assert!((nap..nap + Duration::from_secs(1)).contains(&working), "{working:?}");
+    let ran_for = details.ran_for().unwrap();
+    assert!((nap..nap + Duration::from_secs(1)).contains(&ran_for), "{ran_for:?}");
     let summary =
-        world.hatchet.runs(RunFilter::new(world.window()).workflow(task.name())).page(1).await.unwrap().items.remove(0);
+        setup.hatchet.runs(RunFilter::new(setup.window()).workflow(task.name())).page(1).await.unwrap().items.remove(0);
     assert_eq!((summary.created_at, summary.started_at, summary.finished_at), (created, Some(started), Some(finished)));
     worker.shutdown().await;
 }
 
-async fn c11_a_workflow_that_does_not_exist(world: World) {
-    let nobody: WorkflowRef<Number, Doubled> = WorkflowRef::new(world.name("nobody"));
-    let one = world.hatchet.run(&nobody, &Number { n: 1 }).start().await.unwrap_err();
-    let many = world.hatchet.run_many(&nobody, [Number { n: 1 }]).start().await.unwrap_err();
+async fn c11_unknown_workflows_are_reported(setup: Setup) {
+    let unknown: WorkflowRef<Number, Doubled> = WorkflowRef::new(setup.name("unknown"));
+    let one = setup.hatchet.run(&unknown, &Number { n: 1 }).start().await.unwrap_err();
+    let many = setup.hatchet.run_many(&unknown, [Number { n: 1 }]).start().await.unwrap_err();
     let list =
-        world.hatchet.runs(RunFilter::new(world.window()).workflow(world.name("nobody"))).page(1).await.unwrap_err();
+        setup.hatchet.runs(RunFilter::new(setup.window()).workflow(setup.name("unknown"))).page(1).await.unwrap_err();
     for error in [one, many, list] {
         assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
         assert!(error.is_not_found() && error.has_no_side_effects());
     }
 }
 
-/// The engine hands out ids of runs that it never creates; such an id is made here by asking it directly.
-async fn c11_a_run_that_does_not_exist(world: World) {
+/// The engine returns ids of runs that it never creates. The test gets such an id by a raw call.
+async fn c11_runs_that_are_never_created_are_reported(setup: Setup) {
     use hatchet::raw::pb::v1::TriggerWorkflowRequest;
     use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
-    let request = TriggerWorkflowRequest { name: world.name("nobody"), input: "{}".into(), ..Default::default() };
-    let answer = WorkflowServiceClient::new(world.hatchet.raw_channel()).trigger_workflow(request).await.unwrap();
-    let phantom: RunId = answer.into_inner().workflow_run_id.parse().unwrap();
-    let run = world.hatchet.run_handle(phantom).typed::<Doubled>();
+    let request = TriggerWorkflowRequest { name: setup.name("unknown"), input: "{}".into(), ..Default::default() };
+    let response = WorkflowServiceClient::new(setup.hatchet.raw_channel()).trigger_workflow(request).await.unwrap();
+    let missing: RunId = response.into_inner().workflow_run_id.parse().unwrap();
+    let run = setup.hatchet.run_handle(missing).typed::<Doubled>();
     let limit = Duration::from_secs(20);
-    let on_time = |result| tokio::time::timeout(limit, result);
+    let in_time = |result| tokio::time::timeout(limit, result);
     let errors = [
-        on_time(Box::pin(async { run.details().await.map(drop) }) as std::pin::Pin<Box<dyn Future<Output = _>>>).await,
-        on_time(Box::pin(async { run.outcome().await.map(drop) })).await,
-        on_time(Box::pin(async { run.result().await.map(drop) })).await,
-        on_time(Box::pin(async { run.watch().next().await.unwrap().map(drop) })).await,
+        in_time(Box::pin(async { run.details().await.map(drop) }) as std::pin::Pin<Box<dyn Future<Output = _>>>).await,
+        in_time(Box::pin(async { run.outcome().await.map(drop) })).await,
+        in_time(Box::pin(async { run.result().await.map(drop) })).await,
+        in_time(Box::pin(async { run.watch().next().await.unwrap().map(drop) })).await,
     ];
     for error in errors {
-        let error = error.expect("in bounded time").unwrap_err();
-        assert_eq!((error.kind(), error.run_id()), (ErrorKind::RunNotFound, Some(phantom)));
+        let error = error.expect("the call should end within 20 seconds").unwrap_err();
+        assert_eq!((error.kind(), error.run_id()), (ErrorKind::RunNotFound, Some(missing)));
     }
 }
 
-async fn c12_bad_input_is_refused_before_anything_is_sent(world: World) {
-    let task = double(world.name("double"));
-    world.worker(&task).await.shutdown().await;
+async fn c12_invalid_input_is_refused_without_a_request(setup: Setup) {
+    let task = double(setup.name("double"));
+    setup.worker(&task).await.shutdown().await;
     let any: WorkflowRef<Value, Doubled> = WorkflowRef::new(task.name());
-    let hatchet = &world.hatchet;
-    let fine = json!({"n": 1});
-    let list = async |size| hatchet.runs(world.window()).page(size).await;
+    let hatchet = &setup.hatchet;
+    let valid = json!({"n": 1});
+    let list = async |size| hatchet.runs(setup.window()).page(size).await;
     let refusals = [
         (
             hatchet.run(&any, &json!(["n"])).start().await.unwrap_err(),
@@ -166,13 +166,13 @@ async fn c12_bad_input_is_refused_before_anything_is_sent(world: World) {
             "expected at most 4194304 bytes",
         ),
         (
-            hatchet.run(&any, &fine).metadata("", "x").start().await.unwrap_err(),
+            hatchet.run(&any, &valid).metadata("", "x").start().await.unwrap_err(),
             "invalid metadata: expected a key with at least one character",
         ),
-        (hatchet.run(&any, &fine).metadata("a:b", "x").start().await.unwrap_err(), "a key without a colon"),
-        (hatchet.run(&any, &fine).metadata("hatchet__event_id", "x").start().await.unwrap_err(), "invalid metadata: "),
+        (hatchet.run(&any, &valid).metadata("a:b", "x").start().await.unwrap_err(), "a key without a colon"),
+        (hatchet.run(&any, &valid).metadata("hatchet__event_id", "x").start().await.unwrap_err(), "invalid metadata: "),
         (
-            hatchet.run(&any, &fine).metadata("a", "x".repeat(70_000)).start().await.unwrap_err(),
+            hatchet.run(&any, &valid).metadata("a", "x".repeat(70_000)).start().await.unwrap_err(),
             "expected at most 65536 bytes",
         ),
         (Priority::try_from(4).unwrap_err(), "invalid priority: expected 1 to 3, got 4"),
@@ -181,13 +181,13 @@ async fn c12_bad_input_is_refused_before_anything_is_sent(world: World) {
     ];
     for (error, text) in refusals {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");
-        assert!(error.to_string().contains(text), "{error} has no {text:?}");
+        assert!(error.to_string().contains(text), "expected {text:?}, got {error}");
         assert!(error.has_no_side_effects(), "{error}");
     }
-    // Nothing of it has become a run.
-    let there = hatchet.runs(RunFilter::new(world.window()).workflow(task.name())).page(10).await.unwrap();
-    assert!(there.items.is_empty());
-    let run = hatchet.run(&any, &fine).priority(Priority::High).start().await.unwrap();
+    // No run was created.
+    let page = hatchet.runs(RunFilter::new(setup.window()).workflow(task.name())).page(10).await.unwrap();
+    assert!(page.items.is_empty());
+    let run = hatchet.run(&any, &valid).priority(Priority::High).start().await.unwrap();
     assert_ne!(run.details().await.unwrap().status, RunStatus::Completed);
     assert!(!matches!(run.details().await.unwrap().outcome, Some(Outcome::Completed(_))));
 }

@@ -8,50 +8,50 @@ use hatchet::workflow::WorkflowRef;
 use hatchet::{ErrorKind, Priority, RunFilter, RunStatus};
 use serde_json::{Value, json};
 
+use crate::setup::{Setup, rows};
 use crate::tasks::{Doubled, Number, double};
-use crate::world::{World, rows};
 
 rows! {
     c2_an_event_starts_a_run_of_each_workflow_that_listens,
-    c2_from_a_run_back_to_its_event,
-    c2_an_event_that_nobody_listens_to,
-    c2_many_events_in_order_and_a_bad_one_loses_no_other,
-    c6_details_tell_the_event_that_started_a_run,
-    q4_runs_that_an_event_has_started,
+    c2_a_run_links_to_its_event,
+    c2_events_without_listeners_start_no_run,
+    c2_bulk_pushes_keep_the_order_and_survive_invalid_payloads,
+    c6_details_contain_the_event_that_started_a_run,
+    q4_runs_are_found_by_their_event,
     c9_events_have_the_namespace,
-    c12_bad_events_are_refused_before_anything_is_sent,
+    c12_invalid_events_are_refused_without_a_request,
     w10_wildcards_in_the_definition_start_runs,
 }
 
-async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(world: World) {
-    let key = world.name("order:paid");
+async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(setup: Setup) {
+    let key = setup.name("order:paid");
     let (one, two, other) = (
-        double(world.name("one")).on_event(&key),
-        double(world.name("two")).on_event(&key).on_event(world.name("never")),
-        double(world.name("other")).on_event(world.name("other")),
+        double(setup.name("one")).on_event(&key),
+        double(setup.name("two")).on_event(&key).on_event(setup.name("never")),
+        double(setup.name("other")).on_event(setup.name("other")),
     );
-    let worker = world.hatchet.worker(world.name("worker")).register(&one).register(&two).register(&other);
+    let worker = setup.hatchet.worker(setup.name("worker")).register(&one).register(&two).register(&other);
     let worker = worker.build().unwrap().start().await.unwrap();
-    let event = world.hatchet.push(&key, &Number { n: 21 }).metadata("tenant", "acme").scope("s").send().await.unwrap();
+    let event = setup.hatchet.push(&key, &Number { n: 21 }).metadata("tenant", "acme").scope("s").send().await.unwrap();
     assert_eq!(event.key(), Some(key.as_str()));
     let runs = event.runs().await.unwrap();
     assert_eq!(runs.len(), 2);
     for run in &runs {
-        let run = world.hatchet.run_handle(run.id()).typed::<Doubled>();
+        let run = setup.hatchet.run_handle(run.id()).typed::<Doubled>();
         assert_eq!(run.result().await.unwrap(), Doubled { doubled: 42 });
         let details = run.details().await.unwrap();
         assert_eq!(details.metadata.get("tenant"), Some(&json!("acme")));
         assert_eq!(details.input.parse::<Number>().unwrap(), Number { n: 21 });
     }
-    // And the event itself, by its id alone.
-    let again = world.hatchet.event_handle(event.id());
-    let mut details = again.details().await.unwrap();
+    // The event is also found by its id alone.
+    let by_id = setup.hatchet.event_handle(event.id());
+    let mut details = by_id.details().await.unwrap();
     for _ in 0..100 {
         if details.counts.get(&RunStatus::Completed) == Some(2) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        details = again.details().await.unwrap();
+        details = by_id.details().await.unwrap();
     }
     assert_eq!((details.counts.get(&RunStatus::Completed), details.counts.total()), (Some(2), 2));
     assert_eq!((details.id, details.key.as_str(), details.scope.as_deref()), (event.id(), key.as_str(), Some("s")));
@@ -63,38 +63,38 @@ async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(world: World) {
     worker.shutdown().await;
 }
 
-async fn c2_from_a_run_back_to_its_event(world: World) {
-    let task = double(world.name("double")).on_event(world.name("k"));
-    let worker = world.worker(&task).await;
-    let event = world.hatchet.push(world.name("k"), &Number { n: 1 }).send().await.unwrap();
+async fn c2_a_run_links_to_its_event(setup: Setup) {
+    let task = double(setup.name("double")).on_event(setup.name("k"));
+    let worker = setup.worker(&task).await;
+    let event = setup.hatchet.push(setup.name("k"), &Number { n: 1 }).send().await.unwrap();
     let run = event.runs().await.unwrap().remove(0);
-    // A run of an event says so in its metadata, and nowhere else.
+    // Only the metadata of a run contains its event.
     let metadata = run.details().await.unwrap().engine_metadata;
     let id: EventId = metadata["hatchet__event_id"].as_str().unwrap().parse().unwrap();
-    assert_eq!(metadata["hatchet__event_key"], json!(world.name("k")));
-    let back = world.hatchet.event_handle(id);
-    assert_eq!((id, back.details().await.unwrap().runs), (event.id(), vec![run.id()]));
+    assert_eq!(metadata["hatchet__event_key"], json!(setup.name("k")));
+    let event_of_run = setup.hatchet.event_handle(id);
+    assert_eq!((id, event_of_run.details().await.unwrap().runs), (event.id(), vec![run.id()]));
     worker.shutdown().await;
 }
 
-async fn c2_an_event_that_nobody_listens_to(world: World) {
-    let event = world.hatchet.push(world.name("nobody"), &json!({})).send().await.unwrap();
+async fn c2_events_without_listeners_start_no_run(setup: Setup) {
+    let event = setup.hatchet.push(setup.name("unknown"), &json!({})).send().await.unwrap();
     assert!(event.runs().await.unwrap().is_empty());
     assert_eq!(event.details().await.unwrap().counts.total(), 0);
-    let unknown = world.hatchet.event_handle("00000000-0000-4000-8000-000000000000".parse().unwrap());
+    let unknown = setup.hatchet.event_handle("00000000-0000-4000-8000-000000000000".parse().unwrap());
     let error = unknown.details().await.unwrap_err();
     assert_eq!((error.kind(), error.is_not_found()), (ErrorKind::NotFound, true));
 }
 
-async fn c2_many_events_in_order_and_a_bad_one_loses_no_other(world: World) {
-    let (key, task) = (world.name("many"), double(world.name("double")).on_event(world.name("many")));
-    let worker = world.worker(&task).await;
-    // Over two calls by their number; and over several by their bytes, with one that fits into none and one that is none.
+async fn c2_bulk_pushes_keep_the_order_and_survive_invalid_payloads(setup: Setup) {
+    let (key, task) = (setup.name("many"), double(setup.name("double")).on_event(setup.name("many")));
+    let worker = setup.worker(&task).await;
+    // Two calls because of the count, and several because of the size. One payload is too large for any call, and one is invalid.
     let small = (0..1005).map(|n| json!({ "n": n }));
     let large =
         [900_000, 5_000_000, 900_000, 900_000, 900_000, 900_000].map(|size| json!({"n": 1, "text": "x".repeat(size)}));
     let payloads: Vec<Value> = small.chain(large).chain([json!([1])]).collect();
-    let events = world.hatchet.push_many(&key, payloads).metadata("part", "x").send().await.unwrap();
+    let events = setup.hatchet.push_many(&key, payloads).metadata("part", "x").send().await.unwrap();
     let ids: HashSet<EventId> = events.iter().flatten().map(hatchet::handle::EventHandle::id).collect();
     assert_eq!((events.len(), ids.len()), (1012, 1010));
     let errors: Vec<_> = [1006, 1011].map(|at| events[at].as_ref().unwrap_err()).into();
@@ -121,35 +121,37 @@ async fn c2_many_events_in_order_and_a_bad_one_loses_no_other(world: World) {
     worker.shutdown().await;
 }
 
-async fn c6_details_tell_the_event_that_started_a_run(world: World) {
-    let task = double(world.name("double")).on_event(world.name("k"));
-    let worker = world.worker(&task).await;
-    let event = world.hatchet.push(world.name("k"), &Number { n: 1 }).scope("eu").send().await.unwrap();
+async fn c6_details_contain_the_event_that_started_a_run(setup: Setup) {
+    let task = double(setup.name("double")).on_event(setup.name("k"));
+    let worker = setup.worker(&task).await;
+    let event = setup.hatchet.push(setup.name("k"), &Number { n: 1 }).scope("eu").send().await.unwrap();
     let run = event.runs().await.unwrap().remove(0);
-    let Trigger::Event(trigger) = run.details().await.unwrap().trigger else { panic!("it does not say so") };
-    assert_eq!((trigger.event_id, trigger.key), (event.id(), world.name("k")));
+    let Trigger::Event(trigger) = run.details().await.unwrap().trigger else {
+        panic!("expected an event as the trigger")
+    };
+    assert_eq!((trigger.event_id, trigger.key), (event.id(), setup.name("k")));
     assert_eq!(trigger.payload.unwrap().parse::<Number>().unwrap(), Number { n: 1 });
     assert_eq!(trigger.scope.as_deref(), Some("eu"));
-    // A list has its id and its key only.
+    // A list contains only the id and the key of the event.
     let listed =
-        world.hatchet.runs(RunFilter::new(world.window()).event(event.id())).page(1).await.unwrap().items.remove(0);
-    let Trigger::Event(listed) = listed.trigger() else { panic!("it does not say so") };
+        setup.hatchet.runs(RunFilter::new(setup.window()).event(event.id())).page(1).await.unwrap().items.remove(0);
+    let Trigger::Event(listed) = listed.trigger() else { panic!("expected an event as the trigger") };
     assert_eq!((listed.event_id, listed.payload, listed.scope), (event.id(), None, None));
-    let manual = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    let manual = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     assert_eq!(manual.details().await.unwrap().trigger, Trigger::Manual);
     worker.shutdown().await;
 }
 
-async fn q4_runs_that_an_event_has_started(world: World) {
-    let key = world.name("k");
-    let (one, two) = (double(world.name("one")).on_event(&key), double(world.name("two")).on_event(&key));
-    let worker = world.hatchet.worker(world.name("worker")).register(&one).register(&two).build().unwrap();
+async fn q4_runs_are_found_by_their_event(setup: Setup) {
+    let key = setup.name("k");
+    let (one, two) = (double(setup.name("one")).on_event(&key), double(setup.name("two")).on_event(&key));
+    let worker = setup.hatchet.worker(setup.name("worker")).register(&one).register(&two).build().unwrap();
     let worker = worker.start().await.unwrap();
-    let event = world.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
-    let other = world.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
+    let event = setup.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
+    let other = setup.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
     for event in [&event, &other] {
         let expected: HashSet<_> = event.runs().await.unwrap().iter().map(hatchet::RunHandle::id).collect();
-        let query = world.hatchet.runs(RunFilter::new(world.window()).event(event.id()));
+        let query = setup.hatchet.runs(RunFilter::new(setup.window()).event(event.id()));
         let found = query.page(10).await.unwrap();
         assert_eq!(found.items.iter().map(|run| run.id).collect::<HashSet<_>>(), expected);
         assert_eq!(found.total, Total::Exactly(2));
@@ -158,57 +160,57 @@ async fn q4_runs_that_an_event_has_started(world: World) {
     worker.shutdown().await;
 }
 
-async fn c9_events_have_the_namespace(world: World) {
-    let spaced = world.client_with(|config| config.namespace("Team"));
-    let (key, task) = (world.name("k"), double(world.name("double")).on_event(world.name("k")));
-    let worker = spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap();
-    let event = spaced.push(&key, &Number { n: 1 }).send().await.unwrap();
+async fn c9_events_have_the_namespace(setup: Setup) {
+    let namespaced = setup.client_with(|config| config.namespace("Team"));
+    let (key, task) = (setup.name("k"), double(setup.name("double")).on_event(setup.name("k")));
+    let worker = namespaced.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
+    let event = namespaced.push(&key, &Number { n: 1 }).send().await.unwrap();
     assert_eq!(event.runs().await.unwrap().len(), 1);
     assert_eq!((event.key(), event.details().await.unwrap().key), (Some(key.as_str()), key.clone()));
-    // It is not there without it.
-    let other = world.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
+    // Outside of the namespace, no workflow listens to the key.
+    let other = setup.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();
     assert!(other.runs().await.unwrap().is_empty());
-    let same = world.hatchet.event_handle(event.id()).details().await.unwrap();
+    let same = setup.hatchet.event_handle(event.id()).details().await.unwrap();
     assert_eq!(same.key, format!("team_{key}"));
     worker.shutdown().await;
 }
 
-async fn c12_bad_events_are_refused_before_anything_is_sent(world: World) {
-    let hatchet = &world.hatchet;
-    let (key, fine) = (world.name("k"), json!({}));
+async fn c12_invalid_events_are_refused_without_a_request(setup: Setup) {
+    let hatchet = &setup.hatchet;
+    let (key, valid) = (setup.name("k"), json!({}));
     let refusals = [
         (
-            hatchet.push("", &fine).send().await.unwrap_err(),
+            hatchet.push("", &valid).send().await.unwrap_err(),
             "invalid event key: expected at least one character, got an empty string",
         ),
-        (hatchet.push("a\0", &fine).send().await.unwrap_err(), "invalid event key: expected a string without U+0000"),
-        (hatchet.push(&key, &fine).scope("\0").send().await.unwrap_err(), "invalid event scope"),
+        (hatchet.push("a\0", &valid).send().await.unwrap_err(), "invalid event key: expected a string without U+0000"),
+        (hatchet.push(&key, &valid).scope("\0").send().await.unwrap_err(), "invalid event scope"),
         (hatchet.push(&key, &[1]).send().await.unwrap_err(), "invalid payload: expected a JSON object, got [1]"),
         (hatchet.push(&key, &json!({"a": "\0"})).send().await.unwrap_err(), "U+0000"),
         (
             hatchet.push(&key, &json!({"a": "x".repeat(5_000_000)})).send().await.unwrap_err(),
             "expected at most 4194304 bytes",
         ),
-        (hatchet.push(&key, &fine).metadata("hatchet__event_id", "x").send().await.unwrap_err(), "invalid metadata: "),
-        (hatchet.push_many("", [&fine]).send().await.unwrap_err(), "invalid event key"),
+        (hatchet.push(&key, &valid).metadata("hatchet__event_id", "x").send().await.unwrap_err(), "invalid metadata: "),
+        (hatchet.push_many("", [&valid]).send().await.unwrap_err(), "invalid event key"),
     ];
     for (error, text) in refusals {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");
-        assert!(error.to_string().contains(text) && error.has_no_side_effects(), "{error} has no {text:?}");
+        assert!(error.to_string().contains(text) && error.has_no_side_effects(), "expected {text:?}, got {error}");
     }
-    let event = hatchet.push(&key, &fine).priority(Priority::High).send().await.unwrap();
-    assert_eq!(event.details().await.unwrap().payload.parse::<Value>().unwrap(), fine);
+    let event = hatchet.push(&key, &valid).priority(Priority::High).send().await.unwrap();
+    assert_eq!(event.details().await.unwrap().payload.parse::<Value>().unwrap(), valid);
 }
 
-async fn w10_wildcards_in_the_definition_start_runs(world: World) {
-    let key = |text: &str| format!("{}:{text}", world.name("k"));
-    let task = double(world.name("double")).on_event(key("a:*")).on_event(key("x_y"));
-    let worker = world.worker(&task).await;
+async fn w10_wildcards_in_the_definition_start_runs(setup: Setup) {
+    let key = |text: &str| format!("{}:{text}", setup.name("k"));
+    let task = double(setup.name("double")).on_event(key("a:*")).on_event(key("x_y"));
+    let worker = setup.worker(&task).await;
     for (text, count) in [("a:1", 1), ("a:", 1), ("a", 0), ("x_y", 1), ("xzy", 1), ("X_Y", 0)] {
-        let event = world.hatchet.push(key(text), &Number { n: 1 }).send().await.unwrap();
+        let event = setup.hatchet.push(key(text), &Number { n: 1 }).send().await.unwrap();
         assert_eq!(event.runs().await.unwrap().len(), count, "{text}");
     }
     let any: WorkflowRef<Number, Doubled> = WorkflowRef::new(task.name());
-    assert_eq!(world.hatchet.run(&any, &Number { n: 4 }).start().await.unwrap().result().await.unwrap().doubled, 8);
+    assert_eq!(setup.hatchet.run(&any, &Number { n: 4 }).start().await.unwrap().result().await.unwrap().doubled, 8);
     worker.shutdown().await;
 }

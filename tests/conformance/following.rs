@@ -1,4 +1,4 @@
-//! S and B: following runs, and ends that mislead.
+//! S and B: watches of runs, and misleading ends.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use hatchet::raw::pb::events_service_client::EventsServiceClient;
 use hatchet::raw::pb::{PutLogRequest, StepActionEventType};
 use hatchet::{Context, Outcome, RunHandle, RunStatus, Task, Workflow};
 
+use crate::setup::{Setup, rows, until};
 use crate::status::{cancel, report};
 use crate::tasks::{Doubled, Number, double, endless, shaky};
-use crate::world::{World, rows, until};
 
 rows! {
-    s5_cancelled_when_cancelled,
-    s6_timed_out_is_told_apart_on_every_path,
-    s7_timed_out_while_it_waited_for_a_worker,
-    s9_stamps_agree_with_what_the_worker_measured,
-    s11_every_state_in_order,
-    s11_every_state_of_a_dag,
-    s11_every_state_of_a_replay,
-    s12_where_surfaces_disagree_the_one_that_lasts_is_told,
+    s5_cancelled_runs_become_cancelled,
+    s6_all_api_views_distinguish_timed_out,
+    s7_queued_runs_time_out_after_the_schedule_timeout,
+    s9_timestamps_match_those_of_the_worker,
+    s11_watches_return_all_states_in_order,
+    s11_watches_return_all_states_of_a_dag,
+    s11_watches_return_all_states_of_a_replay,
+    s12_conflicting_api_views_are_resolved_to_the_permanent_status,
     m6_the_retry_count_grows_and_attempts_are_listed,
-    m8_an_output_too_big_for_the_stream,
-    m8_two_outputs_of_a_dag_too_big_for_grpc,
-    m9_log_lines,
-    b1_an_outcome_that_cannot_lie,
+    m8_outputs_too_large_for_the_stream_are_fetched,
+    m8_dag_outputs_too_large_for_grpc_are_fetched,
+    m9_each_log_line_is_read_once,
+    b1_outcomes_distinguish_failures_from_empty_outputs,
 }
 
 const ONE: Number = Number { n: 1 };
@@ -40,55 +40,59 @@ async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
     states
 }
 
-async fn s5_cancelled_when_cancelled(world: World) {
-    let task = endless(world.name("endless"));
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
+async fn s5_cancelled_runs_become_cancelled(setup: Setup) {
+    let task = endless(setup.name("endless"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     until(&run, RunStatus::Running).await;
     run.cancel().send().await.unwrap();
     assert_eq!(states(&run).await, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "CANCELLED (attempt 1)"]);
     worker.shutdown().await;
 }
 
-async fn s6_timed_out_is_told_apart_on_every_path(world: World) {
-    let task = endless(world.name("endless")).timeout(2 * SECOND);
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
+async fn s6_all_api_views_distinguish_timed_out(setup: Setup) {
+    let task = endless(setup.name("endless")).timeout(2 * SECOND);
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     let Outcome::TimedOut(timeout) = run.outcome().await.unwrap() else { panic!() };
     assert_eq!((timeout.kind, timeout.message.as_str()), (TimeoutKind::Execution, "Task exceeded timeout of 2s"));
     assert_eq!(states(&run).await.last().unwrap(), "TIMED_OUT (attempt 1)");
     let details = run.details().await.unwrap();
     assert_eq!((details.status.clone(), details.conflicts.len()), (RunStatus::TimedOut, 0));
-    let filter = hatchet::RunFilter::new(world.window()).workflow(task.name()).status(RunStatus::TimedOut);
-    world.eventually(async || world.hatchet.runs(filter.clone()).page(10).await.unwrap().items.len() == 1).await;
+    let filter = hatchet::RunFilter::new(setup.window()).workflow(task.name()).status(RunStatus::TimedOut);
+    setup.eventually(async || setup.hatchet.runs(filter.clone()).page(10).await.unwrap().items.len() == 1).await;
     worker.shutdown().await;
 }
 
-async fn s7_timed_out_while_it_waited_for_a_worker(world: World) {
-    let task = double(world.name("double")).schedule_timeout(2 * SECOND);
-    world.worker(&task).await.shutdown().await;
-    let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
+async fn s7_queued_runs_time_out_after_the_schedule_timeout(setup: Setup) {
+    let task = double(setup.name("double")).schedule_timeout(2 * SECOND);
+    setup.worker(&task).await.shutdown().await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     let Outcome::TimedOut(timeout) = run.outcome().await.unwrap() else { panic!() };
     assert_eq!(timeout.kind, TimeoutKind::Schedule);
     assert_eq!(states(&run).await, ["QUEUED (attempt 1)", "TIMED_OUT (attempt 1)"]);
     let details = run.details().await.unwrap();
-    assert_eq!((details.started_at(), details.conflicts.len()), (None, 0), "by design, gRPC calls it cancelled");
+    assert_eq!(
+        (details.started_at(), details.conflicts.len()),
+        (None, 0),
+        "gRPC shows it as cancelled, which is not a conflict"
+    );
 }
 
-#[expect(clippy::disallowed_methods, reason = "a real clock is what the engine's is compared with")]
-fn machine() -> chrono::DateTime<chrono::Utc> {
+#[expect(clippy::disallowed_methods, reason = "the engine's clock is compared with the system clock")]
+fn system_time() -> chrono::DateTime<chrono::Utc> {
     std::time::SystemTime::now().into()
 }
 
-async fn s9_stamps_agree_with_what_the_worker_measured(world: World) {
-    let measured = Task::new(world.name("measured"), async |_: Number, _: Context| {
-        let begun = machine();
+async fn s9_timestamps_match_those_of_the_worker(setup: Setup) {
+    let measured = Task::new(setup.name("measured"), async |_: Number, _: Context| {
+        let start = system_time();
         tokio::time::sleep(2 * SECOND).await;
-        Ok([begun, machine()])
+        Ok([start, system_time()])
     });
-    let worker = world.worker(&measured).await;
-    let run = world.hatchet.run(&measured, &ONE).start().await.unwrap();
-    let [begun, ended] = run.result().await.unwrap();
+    let worker = setup.worker(&measured).await;
+    let run = setup.hatchet.run(&measured, &ONE).start().await.unwrap();
+    let [start, end] = run.result().await.unwrap();
     let details = run.details().await.unwrap();
     let attempt = &details.tasks[0].attempts[0];
     let (queued, started, finished) =
@@ -96,24 +100,22 @@ async fn s9_stamps_agree_with_what_the_worker_measured(world: World) {
     assert!(details.created_at.unwrap() <= started && started <= finished);
     assert!((queued - started).num_milliseconds().abs() < 1000);
     assert_eq!(attempt.ran_for().unwrap().as_millis() / 100, 20, "{attempt:?}");
-    // Under a paused clock, the engine's time is not the machine's.
-    if world.engine.is_none() {
-        assert!(
-            (started - begun).num_milliseconds().abs() < 1000 && (finished - ended).num_milliseconds().abs() < 1000
-        );
+    // With a paused clock, the engine's time differs from the system's.
+    if setup.engine.is_none() {
+        assert!((started - start).num_milliseconds().abs() < 1000 && (finished - end).num_milliseconds().abs() < 1000);
     }
     worker.shutdown().await;
 }
 
-async fn s11_every_state_in_order(world: World) {
-    let task = shaky(world.name("shaky")).retries(2);
-    let worker = world.worker(&task).await;
-    let handle = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+async fn s11_watches_return_all_states_in_order(setup: Setup) {
+    let task = shaky(setup.name("shaky")).retries(2);
+    let worker = setup.worker(&task).await;
+    let handle = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     let expected: Vec<_> =
         [("QUEUED", 1), ("RUNNING", 1), ("FAILED", 1), ("QUEUED", 2), ("RUNNING", 2), ("COMPLETED", 2)]
             .map(|(status, attempt)| format!("{status} (attempt {attempt})"))
             .into();
-    // From its beginning, from the middle, and after the end.
+    // Watches from the start, from the middle, and after the end return the same states.
     let middle = async {
         tokio::time::sleep(Duration::from_millis(60)).await;
         states(&handle).await
@@ -123,11 +125,11 @@ async fn s11_every_state_in_order(world: World) {
     worker.shutdown().await;
 }
 
-async fn s11_every_state_of_a_dag(world: World) {
+async fn s11_watches_return_all_states_of_a_dag(setup: Setup) {
     let step = |name: &str| Task::new(name, async |_: Number, _: Context| Ok(1));
-    let flow: Workflow<Number> = Workflow::new(world.name("flow")).task(&step("a")).task_after(&step("b"), ["a"]);
-    let worker = world.worker(&flow).await;
-    let run = world.hatchet.run(&flow, &ONE).start().await.unwrap();
+    let flow: Workflow<Number> = Workflow::new(setup.name("flow")).task(&step("a")).task_after(&step("b"), ["a"]);
+    let worker = setup.worker(&flow).await;
+    let run = setup.hatchet.run(&flow, &ONE).start().await.unwrap();
     let all = states(&run).await;
     let of =
         |prefix: &str| all.iter().filter_map(|state| state.strip_prefix(prefix)).map(str::to_owned).collect::<Vec<_>>();
@@ -135,45 +137,45 @@ async fn s11_every_state_of_a_dag(world: World) {
     assert_eq!((of("a: "), of("b: ")), (three.map(str::to_owned).to_vec(), three.map(str::to_owned).to_vec()));
     let own: Vec<_> = all.iter().filter(|state| !state.contains(": ")).collect();
     assert_eq!(own, three.iter().collect::<Vec<_>>());
-    assert_eq!(all.last().unwrap(), three[2], "the run's end comes last");
+    assert_eq!(all.last().unwrap(), three[2], "the end of the run is the last state");
     worker.shutdown().await;
 }
 
-async fn s11_every_state_of_a_replay(world: World) {
-    let task = double(world.name("double"));
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
+async fn s11_watches_return_all_states_of_a_replay(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     run.result().await.unwrap();
     let again = run.replay().send().await.unwrap();
     let expected: Vec<_> = (1..=2)
         .flat_map(|attempt| ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{status} (attempt {attempt})")))
         .collect();
-    assert_eq!(states(&again.run).await, expected, "while it goes on");
-    assert_eq!(states(&run).await, expected, "and after its end");
+    assert_eq!(states(&again.run).await, expected, "during the run");
+    assert_eq!(states(&run).await, expected, "after the run");
     worker.shutdown().await;
 }
 
-async fn s12_where_surfaces_disagree_the_one_that_lasts_is_told(world: World) {
-    let task = double(world.name("double"));
-    world.worker(&task).await.shutdown().await;
-    // A report after the cancel: the output lasts, and gRPC does not know of it.
-    let late = world.hatchet.run(&task, &ONE).start().await.unwrap();
-    cancel(&world, &late).await;
+async fn s12_conflicting_api_views_are_resolved_to_the_permanent_status(setup: Setup) {
+    let task = double(setup.name("double"));
+    setup.worker(&task).await.shutdown().await;
+    // A report after the cancel: the output is permanent, and gRPC does not show it.
+    let late = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    cancel(&setup, &late).await;
     assert!(matches!(late.outcome().await.unwrap(), Outcome::Cancelled(_)));
-    report(&world, &late, StepActionEventType::StepEventTypeCompleted, r#"{"doubled":2}"#).await;
-    world.eventually(async || late.details().await.unwrap().status == RunStatus::Completed).await;
+    report(&setup, &late, StepActionEventType::StepEventTypeCompleted, r#"{"doubled":2}"#).await;
+    setup.eventually(async || late.details().await.unwrap().status == RunStatus::Completed).await;
     let details = late.details().await.unwrap();
     assert_eq!(details.output().unwrap().parse::<Doubled>().unwrap(), Doubled { doubled: 2 });
-    // Whether gRPC shows it or not, a real engine decides anew each time; if so, that is told.
-    assert!(details.conflicts.len() == 1 || world.engine.is_none(), "{:?}", details.conflicts);
+    // A real engine may or may not show it in gRPC at each call. If it does not, the details contain the conflict.
+    assert!(details.conflicts.len() == 1 || setup.engine.is_none(), "{:?}", details.conflicts);
     for conflict in &details.conflicts {
         assert_eq!((&conflict.grpc, &conflict.rest), (&RunStatus::Cancelled, &RunStatus::Completed));
     }
-    // A cancel after the end, by another than this crate: the end stays.
-    let ended = world.hatchet.run(&task, &ONE).start().await.unwrap();
-    report(&world, &ended, StepActionEventType::StepEventTypeCompleted, r#"{"doubled":2}"#).await;
+    // A cancel by another client after the end: the status does not change.
+    let ended = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    report(&setup, &ended, StepActionEventType::StepEventTypeCompleted, r#"{"doubled":2}"#).await;
     assert_eq!(ended.result().await.unwrap(), Doubled { doubled: 2 });
-    cancel(&world, &ended).await;
+    cancel(&setup, &ended).await;
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let details = ended.details().await.unwrap();
@@ -182,19 +184,19 @@ async fn s12_where_surfaces_disagree_the_one_that_lasts_is_told(world: World) {
     assert!(matches!(ended.outcome().await.unwrap(), Outcome::Completed(_)));
 }
 
-async fn m6_the_retry_count_grows_and_attempts_are_listed(world: World) {
-    let task = shaky(world.name("shaky")).retries(3);
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &Number { n: 3 }).start().await.unwrap();
-    let mut seen = Vec::new();
+async fn m6_the_retry_count_grows_and_attempts_are_listed(setup: Setup) {
+    let task = shaky(setup.name("shaky")).retries(3);
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &Number { n: 3 }).start().await.unwrap();
+    let mut attempts_seen = Vec::new();
     let mut watch = run.watch();
     while let Some(change) = watch.next().await {
         let attempt = change.unwrap().state.attempt;
-        if seen.last() != Some(&attempt) {
-            seen.push(attempt);
+        if attempts_seen.last() != Some(&attempt) {
+            attempts_seen.push(attempt);
         }
     }
-    assert_eq!(seen, [1, 2, 3, 4]);
+    assert_eq!(attempts_seen, [1, 2, 3, 4]);
     let details = run.details().await.unwrap();
     assert_eq!((details.retry_count(), details.attempt()), (3, 4));
     let attempts: Vec<_> =
@@ -206,17 +208,17 @@ async fn m6_the_retry_count_grows_and_attempts_are_listed(world: World) {
     worker.shutdown().await;
 }
 
-async fn m8_an_output_too_big_for_the_stream(world: World) {
+async fn m8_outputs_too_large_for_the_stream_are_fetched(setup: Setup) {
     let size = 3_600_000;
-    let big = Task::new(world.name("big"), move |_: Number, _: Context| async move { Ok("x".repeat(size)) });
-    let worker = world.worker(&big).await;
-    let run = world.hatchet.run(&big, &ONE).start().await.unwrap();
+    let big = Task::new(setup.name("big"), move |_: Number, _: Context| async move { Ok("x".repeat(size)) });
+    let worker = setup.worker(&big).await;
+    let run = setup.hatchet.run(&big, &ONE).start().await.unwrap();
     assert_eq!(run.result().await.unwrap().len(), size);
     assert_eq!(run.details().await.unwrap().output().unwrap().parse::<String>().unwrap().len(), size);
     worker.shutdown().await;
 }
 
-async fn m8_two_outputs_of_a_dag_too_big_for_grpc(world: World) {
+async fn m8_dag_outputs_too_large_for_grpc_are_fetched(setup: Setup) {
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Text {
         text: String,
@@ -224,22 +226,22 @@ async fn m8_two_outputs_of_a_dag_too_big_for_grpc(world: World) {
     let size = 3_000_000;
     let big =
         |name: &str| Task::new(name, move |_: Number, _: Context| async move { Ok(Text { text: "x".repeat(size) }) });
-    let flow: Workflow<Number> = Workflow::new(world.name("flow")).task(&big("a")).task(&big("b"));
-    let worker = world.worker(&flow).await;
-    let run = world.hatchet.run(&flow, &ONE).start().await.unwrap();
+    let flow: Workflow<Number> = Workflow::new(setup.name("flow")).task(&big("a")).task(&big("b"));
+    let worker = setup.worker(&flow).await;
+    let run = setup.hatchet.run(&flow, &ONE).start().await.unwrap();
     let Outcome::Completed(done) = run.outcome().await.unwrap() else { panic!() };
     let both: std::collections::BTreeMap<String, Text> = done.output.parse().unwrap();
     assert_eq!((both["a"].text.len(), both["b"].text.len()), (size, size));
     worker.shutdown().await;
 }
 
-async fn m9_log_lines(world: World) {
-    let task = double(world.name("double"));
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &ONE).start().await.unwrap();
+async fn m9_each_log_line_is_read_once(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     run.result().await.unwrap();
-    let count: usize = if world.engine.is_some() { 2300 } else { 60 };
-    let mut events = EventsServiceClient::new(world.hatchet.raw_channel());
+    let count: usize = if setup.engine.is_some() { 2300 } else { 60 };
+    let mut events = EventsServiceClient::new(setup.hatchet.raw_channel());
     for number in 0..count {
         let request = PutLogRequest {
             task_run_external_id: run.id().to_string(),
@@ -257,31 +259,31 @@ async fn m9_log_lines(world: World) {
         }
         lines
     };
-    world.eventually(async || all().await.len() == count).await;
+    setup.eventually(async || all().await.len() == count).await;
     let mut numbers: Vec<_> = all().await.iter().map(|line| line.metadata["number"].as_u64().unwrap()).collect();
-    // Lines of one moment have no order.
+    // Lines with the same timestamp have no order.
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..count as u64).collect::<Vec<_>>(), "none twice and none missed");
+    assert_eq!(numbers, (0..count as u64).collect::<Vec<_>>(), "each line is read once");
     let first = run.details().logs(RunDetails::MAX_LOGS).await.unwrap().logs;
     assert_eq!(first.len(), count.min(hatchet::model::RunDetails::MAX_LOGS));
     assert!(first.iter().all(|line| line.task_id == run.id().into() && line.message.starts_with("line ")));
     worker.shutdown().await;
 }
 
-async fn b1_an_outcome_that_cannot_lie(world: World) {
-    // A worker that says nothing about why: an empty error is a failure, and no success.
-    let task = double(world.name("double"));
-    world.worker(&task).await.shutdown().await;
-    let failed = world.hatchet.run(&task, &ONE).start().await.unwrap();
-    report(&world, &failed, StepActionEventType::StepEventTypeFailed, "").await;
+async fn b1_outcomes_distinguish_failures_from_empty_outputs(setup: Setup) {
+    // An empty error text is a failure.
+    let task = double(setup.name("double"));
+    setup.worker(&task).await.shutdown().await;
+    let failed = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    report(&setup, &failed, StepActionEventType::StepEventTypeFailed, "").await;
     let Outcome::Failed(failure) = failed.outcome().await.unwrap() else { panic!() };
     assert_eq!(failure.message, "");
-    // An empty output is one, and not an error.
-    let empty = world.hatchet.run(&task, &ONE).start().await.unwrap();
-    report(&world, &empty, StepActionEventType::StepEventTypeCompleted, "").await;
+    // An empty output is not an error.
+    let empty = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    report(&setup, &empty, StepActionEventType::StepEventTypeCompleted, "").await;
     let Outcome::Completed(done) = empty.outcome().await.unwrap() else { panic!() };
     assert_eq!(done.output.parse::<Option<u8>>().unwrap(), None);
-    // A run that the engine never made.
-    let phantom = world.hatchet.run_handle("00000000-0000-4000-8009-000000000009".parse().unwrap());
-    assert_eq!(phantom.outcome().await.unwrap_err().kind(), hatchet::ErrorKind::RunNotFound);
+    // A run that the engine has never created.
+    let missing = setup.hatchet.run_handle("00000000-0000-4000-8009-000000000009".parse().unwrap());
+    assert_eq!(missing.outcome().await.unwrap_err().kind(), hatchet::ErrorKind::RunNotFound);
 }

@@ -1,4 +1,4 @@
-//! C13: what works where only the gRPC port can be reached.
+//! C13: calls that work if only the gRPC port is reachable.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -11,41 +11,37 @@ use hatchet::{Client, Context, ErrorKind, Outcome, RunFilter, Task, TaskError};
 
 use tokio::time::Instant;
 
+use crate::setup::{Setup, rows, until_started};
+use crate::support;
 use crate::tasks::{Doubled, Number, double, endless};
-use crate::world::{World, rows, until_started};
 
 rows! {
-    c13_grpc_is_enough_to_start_wait_and_work,
-    c13_a_workflow_that_does_not_exist_is_noticed_over_grpc,
-    c13_what_needs_rest_fails_soon_and_says_so,
+    c13_starts_waits_and_workers_need_only_grpc,
+    c13_unknown_workflows_are_reported_over_grpc,
+    c13_calls_that_need_rest_fail_fast,
 }
 
-/// A client that reaches gRPC and not REST. The embedded engine listens for it, in real time: a socket is the subject.
-async fn grpc_only(world: &World) -> (Client, Option<Engine>) {
+/// A client that can connect to gRPC, but not to REST. For the embedded engine, it uses sockets and real time.
+async fn grpc_only(setup: &Setup) -> (Client, Option<Engine>) {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = format!("http://{closed}");
-    if world.engine.is_none() {
+    if setup.engine.is_none() {
         return (Client::new(ConfigBuilder::from_env().server_url(server).build().unwrap()).unwrap(), None);
     }
-    tokio::time::resume();
+    setup.use_real_time();
     let engine = Engine::builder().quirks(Quirks::all()).listen(0, 0).start().await.unwrap();
-    let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
-    let (grpc, _) = engine.addresses().unwrap();
-    let config = ConfigBuilder::default()
-        .token(token)
-        .host_port(grpc.to_string())
-        .tls_strategy(hatchet::config::TlsStrategy::None);
-    (Client::new(config.server_url(server).build().unwrap()).unwrap(), Some(engine))
+    let config = support::config(&engine).server_url(server);
+    (Client::new(config.build().unwrap()).unwrap(), Some(engine))
 }
 
-async fn c13_grpc_is_enough_to_start_wait_and_work(world: World) {
-    let (hatchet, _engine) = grpc_only(&world).await;
-    let task = double(world.name("double"));
+async fn c13_starts_waits_and_workers_need_only_grpc(setup: Setup) {
+    let (hatchet, _engine) = grpc_only(&setup).await;
+    let task = double(setup.name("double"));
     let fails: Task<Number, Doubled> =
-        Task::new(world.name("fails"), async |_: Number, _: Context| Err(TaskError::new("no stock")));
-    let worker = hatchet.worker(world.name("worker")).register(&task).register(&fails);
+        Task::new(setup.name("fails"), async |_: Number, _: Context| Err(TaskError::new("no stock")));
+    let worker = hatchet.worker(setup.name("worker")).register(&task).register(&fails);
     let worker = worker.build().unwrap().start().await.unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(hatchet.run(&task, &Number { n: 4 }).result().await.unwrap(), Doubled { doubled: 8 });
     let many = hatchet.run_many(&task, (0..50).map(|n| Number { n })).results().await.unwrap();
     let many: Vec<_> = many.into_iter().map(|result| result.unwrap().doubled).collect();
@@ -53,36 +49,36 @@ async fn c13_grpc_is_enough_to_start_wait_and_work(world: World) {
     let Outcome::Failed(failure) =
         hatchet.run(&fails, &Number { n: 1 }).start().await.unwrap().outcome().await.unwrap()
     else {
-        panic!("it fails")
+        panic!("the run should fail")
     };
     assert_eq!(failure.message, "no stock");
-    // By its id alone, after its end.
+    // A run is also found by its id alone after its end.
     let run = hatchet.run(&task, &Number { n: 5 }).start().await.unwrap();
     run.result().await.unwrap();
-    let again = hatchet.run_handle(run.id()).typed::<Doubled>();
-    assert_eq!(again.result().await.unwrap(), Doubled { doubled: 10 });
-    assert!(begun.elapsed() < Duration::from_secs(30), "nothing waited for REST: {:?}", begun.elapsed());
+    let by_id = hatchet.run_handle(run.id()).typed::<Doubled>();
+    assert_eq!(by_id.result().await.unwrap(), Doubled { doubled: 10 });
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}: a call has waited for REST", start.elapsed());
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.failed, report.total()), (52, 1, 53));
 }
 
-async fn c13_a_workflow_that_does_not_exist_is_noticed_over_grpc(world: World) {
-    let (hatchet, _engine) = grpc_only(&world).await;
-    let nobody: WorkflowRef<Number, Doubled> = WorkflowRef::new(world.name("nobody"));
-    let one = hatchet.run(&nobody, &Number { n: 1 }).start().await.unwrap_err();
-    let many = hatchet.run_many(&nobody, (0..3).map(|n| Number { n })).start().await.unwrap_err();
+async fn c13_unknown_workflows_are_reported_over_grpc(setup: Setup) {
+    let (hatchet, _engine) = grpc_only(&setup).await;
+    let unknown: WorkflowRef<Number, Doubled> = WorkflowRef::new(setup.name("unknown"));
+    let one = hatchet.run(&unknown, &Number { n: 1 }).start().await.unwrap_err();
+    let many = hatchet.run_many(&unknown, (0..3).map(|n| Number { n })).start().await.unwrap_err();
     for error in [one, many] {
         assert_eq!(error.kind(), ErrorKind::WorkflowNotFound, "{error:?}");
     }
 }
 
-async fn c13_what_needs_rest_fails_soon_and_says_so(world: World) {
-    let (hatchet, _engine) = grpc_only(&world).await;
-    let task = endless(world.name("endless"));
-    let worker = hatchet.worker(world.name("worker")).register(&task).shutdown_grace_period(Duration::ZERO);
+async fn c13_calls_that_need_rest_fail_fast(setup: Setup) {
+    let (hatchet, _engine) = grpc_only(&setup).await;
+    let task = endless(setup.name("endless"));
+    let worker = hatchet.worker(setup.name("worker")).register(&task).shutdown_grace_period(Duration::ZERO);
     let worker = worker.build().unwrap().start().await.unwrap();
     let run = hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     let errors = [
         run.details().await.map(drop).unwrap_err(),
         run.watch().next().await.unwrap().map(drop).unwrap_err(),
@@ -97,8 +93,8 @@ async fn c13_what_needs_rest_fails_soon_and_says_so(world: World) {
         assert!(error.to_string().ends_with(" cannot be reached"), "{error}");
         assert!(error.has_no_side_effects(), "{error:?}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-    // A cancel without a reason needs none, and who waits is told what cannot be known.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // A cancel without a reason does not need REST. A wait reports that the outcome is unknown.
     until_started(&hatchet, run.id()).await;
     assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
     let error = run.outcome().await.unwrap_err();

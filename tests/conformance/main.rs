@@ -1,6 +1,7 @@
-//! What must work, row by row, on the embedded engine with all its quirks, and on a real Hatchet when
-//! `HATCHET_CLIENT_TOKEN` is set. The names begin with the rows' ids: `cargo test --test conformance -- --list` is the
-//! table.
+//! The rows of `docs/acceptance.md`, on the embedded engine with all quirks, and on a real Hatchet if `HATCHET_CLIENT_TOKEN` is set.
+//! The name of each test begins with the id of its row.
+//!
+//! With `HATCHET_TEST_THREADS=4`, the rows run on the embedded engine in real time, on a runtime with four threads.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +26,9 @@ mod promises;
 mod replaying;
 mod schedules;
 mod searching;
+mod setup;
 mod status;
+#[path = "../support/mod.rs"]
+mod support;
 mod tasks;
 mod workers;
-mod world;

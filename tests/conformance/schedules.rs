@@ -8,39 +8,39 @@ use hatchet::{Client, ErrorKind, Priority};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::setup::{Setup, rows};
 use crate::tasks::{Doubled, Number, double};
-use crate::world::{World, rows};
 
 rows! {
     c3_a_schedule_starts_a_run_at_its_time,
-    c3_a_schedule_of_the_past_starts_its_run_soon,
-    c3_a_schedule_can_be_moved_deleted_and_listed,
+    c3_schedules_in_the_past_start_their_run,
+    c3_schedules_can_be_moved_deleted_and_listed,
     c3_a_cron_starts_runs_until_it_is_paused_or_deleted,
-    c3_a_cron_that_the_server_drops_is_noticed,
+    c3_dropped_crons_are_detected,
     c3_each_cron_of_a_definition_has_its_own_runs,
     c9_schedules_and_crons_have_the_namespace,
-    c12_bad_crons_are_refused_before_anything_is_sent,
+    c12_invalid_crons_are_refused_without_a_request,
     w10_a_cron_in_the_definition_starts_runs,
 }
 
-/// The time by the engine's clock, from a run that it has just created.
-async fn now(world: &World) -> chrono::DateTime<Utc> {
-    let task = double(world.name("clock"));
-    let worker = world.worker(&task).await;
-    let run = world.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+/// The time of the engine's clock, from a new run.
+async fn now(setup: &Setup) -> chrono::DateTime<Utc> {
+    let task = double(setup.name("clock"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     run.result().await.unwrap();
     let now = run.details().await.unwrap().finished_at().unwrap();
     worker.shutdown().await;
     now
 }
 
-async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
-    let task = double(world.name("double"));
-    let now = now(&world).await;
-    let worker = world.worker(&task).await;
-    // Further away than the engine looks ahead.
+async fn c3_a_schedule_starts_a_run_at_its_time(setup: Setup) {
+    let task = double(setup.name("double"));
+    let now = now(&setup).await;
+    let worker = setup.worker(&task).await;
+    // Beyond the next check of the engine.
     let at = now + TimeDelta::seconds(7);
-    let schedule = world
+    let schedule = setup
         .hatchet
         .schedule(&task, &Number { n: 4 }, at)
         .metadata("tenant", "acme")
@@ -54,28 +54,28 @@ async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
     assert_eq!((details.input.parse().unwrap(), details.priority), (Number { n: 4 }, Some(Priority::Medium)));
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     assert!(schedule.run().await.unwrap().is_none());
-    // By its id alone, as long as it is there.
-    let same = world.hatchet.schedule_handle(schedule.id()).typed::<Doubled>();
+    // A schedule is also found by its id alone, until it has started its run.
+    let same = setup.hatchet.schedule_handle(schedule.id()).typed::<Doubled>();
     assert!(same.run().await.unwrap().is_none());
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let run = loop {
         match schedule.run().await.unwrap() {
             Some(run) => break run,
-            None if begun.elapsed() < Duration::from_secs(20) => sleep(Duration::from_millis(200)).await,
-            None => panic!("it never started its run"),
+            None if start.elapsed() < Duration::from_secs(20) => sleep(Duration::from_millis(200)).await,
+            None => panic!("the schedule did not start its run"),
         }
     };
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 8 });
     let details = run.details().await.unwrap();
     let late = details.created_at.unwrap() - at;
-    // A loaded engine can miss the time, and the next look five seconds later, too.
-    let most = TimeDelta::seconds(if world.engine.is_some() { 2 } else { 15 });
-    assert!((TimeDelta::zero()..most).contains(&late), "{late}");
+    // A loaded engine may miss the time, and also its next check after five seconds.
+    let max = TimeDelta::seconds(if setup.engine.is_some() { 2 } else { 15 });
+    assert!((TimeDelta::zero()..max).contains(&late), "{late}");
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     let Trigger::Schedule(trigger) = &details.trigger else { panic!("{}", details.trigger) };
     assert_eq!((Some(trigger.key.as_str()), same.key()), (schedule.key(), None));
-    // The schedule is gone, and the handle still finds its run.
+    // The schedule no longer exists, and the handle still finds its run.
     let error = schedule.details().await.unwrap_err();
     assert_eq!((error.kind(), error.is_not_found()), (ErrorKind::NotFound, true));
     assert_eq!(schedule.run().await.unwrap().map(|run| run.id()), Some(run.id()));
@@ -83,32 +83,32 @@ async fn c3_a_schedule_starts_a_run_at_its_time(world: World) {
     worker.shutdown().await;
 }
 
-async fn c3_a_schedule_of_the_past_starts_its_run_soon(world: World) {
-    let task = double(world.name("double"));
-    let worker = world.worker(&task).await;
+async fn c3_schedules_in_the_past_start_their_run(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
-    let schedule = world.hatchet.schedule(&task, &Number { n: 1 }, at).send().await.unwrap();
-    let begun = Instant::now();
+    let schedule = setup.hatchet.schedule(&task, &Number { n: 1 }, at).send().await.unwrap();
+    let start = Instant::now();
     while schedule.run().await.unwrap().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(15), "it never started its run");
+        assert!(start.elapsed() < Duration::from_secs(15), "the schedule did not start its run");
         sleep(Duration::from_millis(100)).await;
     }
     worker.shutdown().await;
 }
 
-async fn c3_a_schedule_can_be_moved_deleted_and_listed(world: World) {
-    let task = double(world.name("double"));
-    world.worker(&task).await.shutdown().await;
+async fn c3_schedules_can_be_moved_deleted_and_listed(setup: Setup) {
+    let task = double(setup.name("double"));
+    setup.worker(&task).await.shutdown().await;
     let (far, further) = ("2126-01-01T00:00:00Z".parse().unwrap(), "2127-01-01T00:00:00.5Z".parse().unwrap());
     let mut all = Vec::new();
     for (part, at) in [("a", far), ("b", further), ("b", far)] {
-        let schedule = world.hatchet.schedule(&task, &Number { n: 1 }, at).metadata("part", part);
+        let schedule = setup.hatchet.schedule(&task, &Number { n: 1 }, at).metadata("part", part);
         all.push(schedule.send().await.unwrap());
     }
     let list = async |query: hatchet::builder::ScheduleQuery| {
         query.get().await.unwrap().into_iter().map(|schedule| schedule.id).collect::<std::collections::HashSet<_>>()
     };
-    let of_task = world.hatchet.schedules().workflow(task.name());
+    let of_task = setup.hatchet.schedules().workflow(task.name());
     assert_eq!(list(of_task.clone()).await, all.iter().map(hatchet::handle::ScheduleHandle::id).collect());
     assert_eq!(list(of_task.clone().metadata("part", "b")).await, [all[1].id(), all[2].id()].into());
     assert_eq!(all[0].reschedule(further).await.unwrap().scheduled_at, further);
@@ -119,18 +119,18 @@ async fn c3_a_schedule_can_be_moved_deleted_and_listed(world: World) {
     }
     assert!(all[0].details().await.unwrap_err().is_not_found());
     assert!(all[0].reschedule(far).await.unwrap_err().is_not_found());
-    assert!(all[0].run().await.unwrap().is_none(), "it was deleted");
+    assert!(all[0].run().await.unwrap().is_none(), "a deleted schedule has no run");
     assert!(list(of_task).await.is_empty());
 }
 
-/// The runs of a cron, oldest first, when there are so many.
+/// Waits until a cron has at least `count` runs, and returns them, oldest first.
 async fn runs(
     hatchet: &Client,
     cron: &hatchet::handle::CronHandle<Doubled>,
     window: Window,
     count: usize,
 ) -> Vec<RunSummary> {
-    let begun = Instant::now();
+    let start = Instant::now();
     loop {
         let mut found = cron.runs(window).await.unwrap().page(100).await.unwrap().items;
         if found.len() >= count {
@@ -138,16 +138,16 @@ async fn runs(
             assert!(hatchet.tenant().is_ok());
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "only {} runs", found.len());
+        assert!(start.elapsed() < Duration::from_secs(30), "got only {} runs", found.len());
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
-    let task = double(world.name("double"));
-    let worker = world.worker(&task).await;
+async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
     let cron =
-        world.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "*/2 * * * * *")).metadata("tenant", "acme");
+        setup.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "*/2 * * * * *")).metadata("tenant", "acme");
     let cron = cron.send().await.unwrap();
     let details = cron.details().await.unwrap();
     assert_eq!(
@@ -161,40 +161,40 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
     assert_eq!(details.input.parse::<Number>().unwrap(), Number { n: 3 });
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
 
-    let found = runs(&world.hatchet, &cron, world.window(), 2).await;
-    let run = world.hatchet.run_handle(found[0].id).typed::<Doubled>();
+    let found = runs(&setup.hatchet, &cron, setup.window(), 2).await;
+    let run = setup.hatchet.run_handle(found[0].id).typed::<Doubled>();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 6 });
     let details = run.details().await.unwrap();
-    let Trigger::Cron(trigger) = details.trigger else { panic!("it does not say so") };
+    let Trigger::Cron(trigger) = details.trigger else { panic!("expected a cron as the trigger") };
     assert_eq!((trigger.name.as_deref(), trigger.expression.as_str()), (Some("often"), "*/2 * * * * *"));
     assert_eq!(trigger.scheduled_at.unwrap().timestamp() % 2, 0);
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     let seconds = found[1].created_at - found[0].created_at;
-    // A real engine under load passes over a time now and then.
-    let longest = TimeDelta::seconds(if world.engine.is_some() { 5 } else { 30 });
-    assert!((TimeDelta::seconds(1)..longest).contains(&seconds), "{seconds}");
-    // By its id alone.
-    let same = world.hatchet.cron_handle(cron.id()).typed::<Doubled>();
-    assert!(runs(&world.hatchet, &same, world.window(), 2).await.iter().any(|run| run.id == found[0].id));
+    // A loaded real engine may skip a time.
+    let max = TimeDelta::seconds(if setup.engine.is_some() { 5 } else { 30 });
+    assert!((TimeDelta::seconds(1)..max).contains(&seconds), "{seconds}");
+    // A cron is also found by its id alone.
+    let same = setup.hatchet.cron_handle(cron.id()).typed::<Doubled>();
+    assert!(runs(&setup.hatchet, &same, setup.window(), 2).await.iter().any(|run| run.id == found[0].id));
 
     cron.pause().await.unwrap();
     assert!(!cron.details().await.unwrap().is_enabled);
     sleep(Duration::from_secs(4)).await;
-    let paused = runs(&world.hatchet, &cron, world.window(), 0).await.len();
+    let paused = runs(&setup.hatchet, &cron, setup.window(), 0).await.len();
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(runs(&world.hatchet, &cron, world.window(), 0).await.len(), paused);
+    assert_eq!(runs(&setup.hatchet, &cron, setup.window(), 0).await.len(), paused);
     cron.resume().await.unwrap();
-    runs(&world.hatchet, &cron, world.window(), paused + 1).await;
+    runs(&setup.hatchet, &cron, setup.window(), paused + 1).await;
 
-    // The same again is refused, and the same name with another expression is not.
-    let again =
-        world.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "*/2 * * * * *")).send().await.unwrap_err();
-    assert_eq!((again.kind(), again.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
-    let other = world.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "@yearly")).send().await.unwrap();
+    // A cron with the same name and expression is refused. Another expression is accepted.
+    let error =
+        setup.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "*/2 * * * * *")).send().await.unwrap_err();
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
+    let other = setup.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "@yearly")).send().await.unwrap();
     let listed: std::collections::HashSet<_> =
-        world.hatchet.crons().workflow(task.name()).get().await.unwrap().iter().map(|cron| cron.id).collect();
+        setup.hatchet.crons().workflow(task.name()).get().await.unwrap().iter().map(|cron| cron.id).collect();
     assert_eq!(listed, [cron.id(), other.id()].into());
-    let tagged = world.hatchet.crons().workflow(task.name()).metadata("tenant", "acme").get().await.unwrap();
+    let tagged = setup.hatchet.crons().workflow(task.name()).metadata("tenant", "acme").get().await.unwrap();
     assert_eq!(tagged.iter().map(|cron| cron.id).collect::<Vec<_>>(), [cron.id()]);
     for cron in [&cron, &other] {
         cron.delete().await.unwrap();
@@ -205,10 +205,10 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(world: World) {
     worker.shutdown().await;
 }
 
-async fn c3_a_cron_that_the_server_drops_is_noticed(world: World) {
-    let task = double(world.name("double"));
-    world.worker(&task).await.shutdown().await;
-    let error = world
+async fn c3_dropped_crons_are_detected(setup: Setup) {
+    let task = double(setup.name("double"));
+    setup.worker(&task).await.shutdown().await;
+    let error = setup
         .hatchet
         .cron(&task, &Number { n: 1 }, CronSpec::new("bad", "TZ=Europe/Atlantis 0 9 * * *"))
         .send()
@@ -216,22 +216,22 @@ async fn c3_a_cron_that_the_server_drops_is_noticed(world: World) {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
     assert!(error.to_string().contains("it cannot parse \"TZ=Europe/Atlantis 0 9 * * *\""), "{error}");
-    assert!(world.hatchet.crons().workflow(task.name()).get().await.unwrap().is_empty());
+    assert!(setup.hatchet.crons().workflow(task.name()).get().await.unwrap().is_empty());
 }
 
-async fn c9_schedules_and_crons_have_the_namespace(world: World) {
-    let spaced = world.client_with(|config| config.namespace("Team"));
-    let task = double(world.name("double"));
-    spaced.worker(world.name("worker")).register(&task).build().unwrap().start().await.unwrap().shutdown().await;
+async fn c9_schedules_and_crons_have_the_namespace(setup: Setup) {
+    let namespaced = setup.client_with(|config| config.namespace("Team"));
+    let task = double(setup.name("double"));
+    namespaced.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap().shutdown().await;
     let at = "2126-01-01T00:00:00Z".parse().unwrap();
-    let schedule = spaced.schedule(&task, &Number { n: 1 }, at).send().await.unwrap();
+    let schedule = namespaced.schedule(&task, &Number { n: 1 }, at).send().await.unwrap();
     assert_eq!(schedule.details().await.unwrap().workflow_name, task.name());
-    let cron = spaced.cron(&task, &Number { n: 1 }, CronSpec::new("c", "@yearly")).send().await.unwrap();
+    let cron = namespaced.cron(&task, &Number { n: 1 }, CronSpec::new("c", "@yearly")).send().await.unwrap();
     assert_eq!(cron.details().await.unwrap().workflow_name, task.name());
     for error in [
-        world.hatchet.schedule(&task, &Number { n: 1 }, at).send().await.unwrap_err(),
-        world.hatchet.cron(&task, &Number { n: 1 }, CronSpec::new("c", "@yearly")).send().await.unwrap_err(),
-        world.hatchet.schedules().workflow(task.name()).get().await.unwrap_err(),
+        setup.hatchet.schedule(&task, &Number { n: 1 }, at).send().await.unwrap_err(),
+        setup.hatchet.cron(&task, &Number { n: 1 }, CronSpec::new("c", "@yearly")).send().await.unwrap_err(),
+        setup.hatchet.schedules().workflow(task.name()).get().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
     }
@@ -239,8 +239,8 @@ async fn c9_schedules_and_crons_have_the_namespace(world: World) {
     cron.delete().await.unwrap();
 }
 
-async fn c12_bad_crons_are_refused_before_anything_is_sent(world: World) {
-    let (hatchet, task) = (&world.hatchet, double(world.name("double")));
+async fn c12_invalid_crons_are_refused_without_a_request(setup: Setup) {
+    let (hatchet, task) = (&setup.hatchet, double(setup.name("double")));
     let input = Number { n: 1 };
     for (error, text) in [
         (hatchet.cron(&task, &input, CronSpec::new("", "* * * * *")).send().await.unwrap_err(), "invalid cron name"),
@@ -266,21 +266,21 @@ async fn c12_bad_crons_are_refused_before_anything_is_sent(world: World) {
     }
 }
 
-async fn c3_each_cron_of_a_definition_has_its_own_runs(world: World) {
+async fn c3_each_cron_of_a_definition_has_its_own_runs(setup: Setup) {
     let expressions = ["*/2 * * * * *", "*/3 * * * * *"];
-    let task = double(world.name("double")).cron(expressions[0]).cron(expressions[1]).cron_input(&Number { n: 5 });
-    let worker = world.worker(&task).await;
-    // One that was made by its name is a third, though it has an expression of theirs.
+    let task = double(setup.name("double")).cron(expressions[0]).cron(expressions[1]).cron_input(&Number { n: 5 });
+    let worker = setup.worker(&task).await;
+    // A cron with a name is a third one, although it has the same expression.
     let named =
-        world.hatchet.cron(&task, &Number { n: 6 }, CronSpec::new("named", expressions[0])).send().await.unwrap();
-    let crons = world.hatchet.crons().workflow(task.name()).get().await.unwrap();
+        setup.hatchet.cron(&task, &Number { n: 6 }, CronSpec::new("named", expressions[0])).send().await.unwrap();
+    let crons = setup.hatchet.crons().workflow(task.name()).get().await.unwrap();
     assert_eq!(crons.len(), 3);
     for cron in crons {
-        let handle = world.hatchet.cron_handle(cron.id).typed::<Doubled>();
-        world
-            .eventually(async || !handle.runs(world.window()).await.unwrap().page(1).await.unwrap().items.is_empty())
+        let handle = setup.hatchet.cron_handle(cron.id).typed::<Doubled>();
+        setup
+            .eventually(async || !handle.runs(setup.window()).await.unwrap().page(1).await.unwrap().items.is_empty())
             .await;
-        let runs = handle.runs(world.window()).await.unwrap().page(100).await.unwrap().items;
+        let runs = handle.runs(setup.window()).await.unwrap().page(100).await.unwrap().items;
         for run in runs {
             let Trigger::Cron(trigger) = run.trigger() else { panic!("{}", run.trigger()) };
             assert_eq!((trigger.expression, trigger.name), (cron.expression.clone(), cron.name.clone()));
@@ -290,25 +290,25 @@ async fn c3_each_cron_of_a_definition_has_its_own_runs(world: World) {
     worker.shutdown().await;
 }
 
-async fn w10_a_cron_in_the_definition_starts_runs(world: World) {
-    let task = double(world.name("double")).cron("*/2 * * * * *").cron_input(&Number { n: 5 });
-    let worker = world.worker(&task).await;
-    let crons = world.hatchet.crons().workflow(task.name()).get().await.unwrap();
+async fn w10_a_cron_in_the_definition_starts_runs(setup: Setup) {
+    let task = double(setup.name("double")).cron("*/2 * * * * *").cron_input(&Number { n: 5 });
+    let worker = setup.worker(&task).await;
+    let crons = setup.hatchet.crons().workflow(task.name()).get().await.unwrap();
     assert_eq!(crons.len(), 1);
     assert_eq!(
         (crons[0].from_definition, crons[0].expression.as_str(), crons[0].name.as_deref()),
         (true, "*/2 * * * * *", None)
     );
-    let cron = world.hatchet.cron_handle(crons[0].id).typed::<Doubled>();
-    let found = runs(&world.hatchet, &cron, world.window(), 1).await;
-    let run = world.hatchet.run_handle(found[0].id).typed::<Doubled>();
+    let cron = setup.hatchet.cron_handle(crons[0].id).typed::<Doubled>();
+    let found = runs(&setup.hatchet, &cron, setup.window(), 1).await;
+    let run = setup.hatchet.run_handle(found[0].id).typed::<Doubled>();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 10 });
-    // A version without it ends it.
+    // A new version without the cron deletes it.
     let plain = double(task.name().to_owned());
-    let other = world.worker(&plain).await;
-    let begun = Instant::now();
-    while !world.hatchet.crons().workflow(task.name()).get().await.unwrap().is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the cron is still there");
+    let other = setup.worker(&plain).await;
+    let start = Instant::now();
+    while !setup.hatchet.crons().workflow(task.name()).get().await.unwrap().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the cron still exists");
         sleep(Duration::from_millis(100)).await;
     }
     worker.shutdown().await;

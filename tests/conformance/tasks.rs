@@ -1,4 +1,4 @@
-//! The tasks that rows run.
+//! The tasks of the tests.
 
 use hatchet::{Context, Task, TaskError};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,7 @@
-//! Holds what the embedded engine said against what the real one said.
+//! Compares responses of the embedded engine (`ours`) with recorded responses of the real one (`theirs`).
 //!
-//! Ids, trace contexts and numbers of events are made up anew each time: they must only stand in the same places. Times
-//! must be the same distance from the start, give or take, and what was stamped once must show the same stamp everywhere.
-//! All else must be equal, to the blank.
+//! Ids, trace contexts and event numbers differ in each run, but equal ones must be in the same places. Times must have the same distance
+//! from the start, within a tolerance, and equal times must be in the same places. Everything else must be equal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -15,41 +14,41 @@ use serde_json::{Map, Value};
 
 use super::tokens::{Token, replace, split};
 
-/// Above this a duration is the engine's way of saying that one of its ends is not known.
-const ENDLESS: i64 = 1_000_000_000_000;
+/// The engine uses a larger duration, in milliseconds, if the start or the end is unknown.
+const MAX_DURATION_MS: i64 = 1_000_000_000_000;
 
 pub(crate) struct Compare {
-    /// When the run was started, there and here.
+    /// When the run was started.
     theirs: DateTime<Utc>,
     pub(crate) ours: DateTime<Utc>,
-    pub(crate) slack: TimeDelta,
+    pub(crate) tolerance: TimeDelta,
     names: Pairs<String>,
     numbers: Pairs<(String, i64)>,
-    stamps: HashMap<DateTime<Utc>, DateTime<Utc>>,
-    /// Whether times of one row that differ in the recording must differ here.
-    pub(crate) apart: bool,
+    timestamps: HashMap<DateTime<Utc>, DateTime<Utc>>,
+    /// Whether times of one row that differ in the recording must also differ in our response.
+    pub(crate) distinct_times: bool,
     pub(crate) differences: Vec<String>,
 }
 
-/// Which of theirs is which of ours, both ways.
+/// The mapping between recorded values and ours, in both directions.
 struct Pairs<K> {
-    there: HashMap<K, K>,
-    back: HashMap<K, K>,
+    to_ours: HashMap<K, K>,
+    to_theirs: HashMap<K, K>,
 }
 
 impl<K: Hash + Eq + Clone + Debug> Pairs<K> {
     fn new() -> Self {
-        Self { there: HashMap::new(), back: HashMap::new() }
+        Self { to_ours: HashMap::new(), to_theirs: HashMap::new() }
     }
 
     fn is_same(&mut self, theirs: &K, ours: &K) -> bool {
-        self.there.entry(theirs.clone()).or_insert_with(|| ours.clone()) == ours
-            && self.back.entry(ours.clone()).or_insert_with(|| theirs.clone()) == theirs
+        self.to_ours.entry(theirs.clone()).or_insert_with(|| ours.clone()) == ours
+            && self.to_theirs.entry(ours.clone()).or_insert_with(|| theirs.clone()) == theirs
     }
 }
 
-/// Times of one row that are equal or not by chance.
-const BY_CHANCE: [(&str, &str); 3] =
+/// Pairs of times of one row that may be equal or different.
+const RANDOMLY_EQUAL: [(&str, &str); 3] =
     [("createdAt", "startedAt"), ("metadata.createdAt", "queuedAt"), ("queuedAt", "taskInsertedAt")];
 
 /// The times of a row, by their names.
@@ -62,7 +61,7 @@ fn times(row: &Map<String, Value>) -> Times {
     all.filter_map(|(name, value)| Some((name, value.as_str()?.parse().ok()?))).collect()
 }
 
-/// Whether we may say more than the recording has. Recordings are trimmed, so in general we may.
+/// Whether our response may have more fields than the recording. Usually it may, because recordings are trimmed.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Extra {
     Allowed,
@@ -70,34 +69,43 @@ pub(crate) enum Extra {
 }
 
 impl Compare {
-    pub(crate) fn new(theirs: DateTime<Utc>, ours: DateTime<Utc>, slack: TimeDelta) -> Self {
+    pub(crate) fn new(theirs: DateTime<Utc>, ours: DateTime<Utc>, tolerance: TimeDelta) -> Self {
         let (names, numbers) = (Pairs::new(), Pairs::new());
-        Self { theirs, ours, slack, names, numbers, stamps: HashMap::new(), apart: false, differences: Vec::new() }
+        Self {
+            theirs,
+            ours,
+            tolerance,
+            names,
+            numbers,
+            timestamps: HashMap::new(),
+            distinct_times: false,
+            differences: Vec::new(),
+        }
     }
 
-    /// The moment here that a moment there stands for.
-    pub(crate) fn moment(&self, theirs: DateTime<Utc>) -> DateTime<Utc> {
+    /// Our time for a recorded time.
+    pub(crate) fn our_time(&self, theirs: DateTime<Utc>) -> DateTime<Utc> {
         self.ours + (theirs - self.theirs)
     }
 
-    /// Our name for one of theirs, if it has come up.
+    /// Our name for a recorded name, or the same name if it is unknown.
     pub(crate) fn name(&self, theirs: &str) -> String {
-        self.names.there.get(theirs).cloned().unwrap_or_else(|| theirs.to_owned())
+        self.names.to_ours.get(theirs).cloned().unwrap_or_else(|| theirs.to_owned())
     }
 
-    /// A request of theirs in our terms: with our ids, at our times. A stamp of theirs that has come up is ours for it.
-    pub(crate) fn translate(&self, request: &Value, late: TimeDelta) -> Value {
+    /// A recorded request with our ids and times. A recorded timestamp that is known becomes ours.
+    pub(crate) fn translate(&self, request: &Value, delay: TimeDelta) -> Value {
         match request {
             Value::String(text) => replace(text, |token| match token {
                 Token::Name(name) => self.name(name),
                 Token::Time(at) => {
-                    let ours = self.stamps.get(at).copied().unwrap_or_else(|| self.moment(*at) + late);
+                    let ours = self.timestamps.get(at).copied().unwrap_or_else(|| self.our_time(*at) + delay);
                     ours.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
                 }
             })
             .into(),
-            Value::Array(items) => items.iter().map(|item| self.translate(item, late)).collect(),
-            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), self.translate(value, late))).collect(),
+            Value::Array(items) => items.iter().map(|item| self.translate(item, delay)).collect(),
+            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), self.translate(value, delay))).collect(),
             other => other.clone(),
         }
     }
@@ -109,26 +117,26 @@ impl Compare {
     pub(crate) fn check(&mut self, path: &str, extra: Extra, theirs: &Value, ours: &Value) {
         match (theirs, ours) {
             (Value::Object(theirs), Value::Object(ours)) => {
-                if self.apart {
-                    self.check_apart(path, &times(theirs), &times(ours));
+                if self.distinct_times {
+                    self.check_distinct_times(path, &times(theirs), &times(ours));
                 }
                 for (key, value) in theirs {
                     match ours.get(key) {
                         Some(our) => self.check(&format!("{path}.{key}"), extra, value, our),
-                        None => self.differ(&format!("{path}.{key}"), format!("recorded {value}, missing here")),
+                        None => self.differ(&format!("{path}.{key}"), format!("recorded {value}, got nothing")),
                     }
                 }
                 for (key, value) in
                     ours.iter().filter(|(key, _)| extra == Extra::Forbidden && !theirs.contains_key(*key))
                 {
-                    self.differ(&format!("{path}.{key}"), format!("not recorded, here {value}"));
+                    self.differ(&format!("{path}.{key}"), format!("not recorded, got {value}"));
                 }
             }
             (Value::Array(theirs), Value::Array(ours)) => {
                 if theirs.len() != ours.len() {
                     self.differ(
                         path,
-                        format!("recorded {} items, here {}: {theirs:?} {ours:?}", theirs.len(), ours.len()),
+                        format!("recorded {} items, got {}: {theirs:?} {ours:?}", theirs.len(), ours.len()),
                     );
                 }
                 for (at, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {
@@ -142,31 +150,31 @@ impl Compare {
                     _ => number == our,
                 };
                 if !same {
-                    self.differ(path, format!("recorded {theirs}, here {ours}"));
+                    self.differ(path, format!("recorded {theirs}, got {ours}"));
                 }
             }
             _ if theirs == ours => {}
-            _ => self.differ(path, format!("recorded {theirs}, here {ours}")),
+            _ => self.differ(path, format!("recorded {theirs}, got {ours}")),
         }
     }
 
-    /// Two times that differ in the recording must differ here: otherwise a client that confuses them passes all tests.
-    fn check_apart(&mut self, path: &str, theirs: &Times, ours: &Times) {
+    /// Two times that differ in the recording must also differ in our response. Otherwise a client that confuses them passes all tests.
+    fn check_distinct_times(&mut self, path: &str, theirs: &Times, ours: &Times) {
         let pairs =
             theirs.iter().enumerate().flat_map(|(at, one)| theirs.iter().skip(at + 1).map(move |other| (one, other)));
         for ((name, at), (other, later)) in pairs {
             let one = ours.get(name).is_some_and(|our| Some(our) == ours.get(other));
-            if at != later && one && !BY_CHANCE.contains(&(name.as_str(), other.as_str())) {
-                self.differ(path, format!("{name} and {other} differ in the recording and are equal here"));
+            if at != later && one && !RANDOMLY_EQUAL.contains(&(name.as_str(), other.as_str())) {
+                self.differ(path, format!("{name} and {other} differ in the recording, got equal times"));
             }
         }
     }
 
     fn is_same_number(&mut self, path: &str, theirs: i64, ours: i64) -> bool {
         match path.rsplit('.').next().unwrap_or_default() {
-            "at_ms" => TimeDelta::milliseconds(theirs - ours).abs() <= self.slack,
-            "duration" if theirs != 0 && theirs.abs() < ENDLESS => {
-                TimeDelta::milliseconds(theirs - ours).abs() <= self.slack
+            "at_ms" => TimeDelta::milliseconds(theirs - ours).abs() <= self.tolerance,
+            "duration" if theirs != 0 && theirs.abs() < MAX_DURATION_MS => {
+                TimeDelta::milliseconds(theirs - ours).abs() <= self.tolerance
             }
             key @ ("id" | "taskId") => self.numbers.is_same(&(key.into(), theirs), &(key.into(), ours)),
             _ => theirs == ours,
@@ -174,7 +182,7 @@ impl Compare {
     }
 
     fn check_text(&mut self, path: &str, theirs: &str, ours: &str) {
-        // Bytes are base64 in JSON; it is the text in them that is compared.
+        // Bytes are base64 in JSON. The decoded strings are compared.
         let decode = |text: &str| String::from_utf8(STANDARD.decode(text).ok()?).ok();
         if path.contains("response")
             && let (Some(theirs), Some(ours)) = (decode(theirs), decode(ours))
@@ -195,7 +203,7 @@ impl Compare {
                 _ => false,
             });
         if !same {
-            self.differ(path, format!("recorded {theirs:?}, here {ours:?}"));
+            self.differ(path, format!("recorded {theirs:?}, got {ours:?}"));
         }
     }
 
@@ -203,13 +211,13 @@ impl Compare {
         if theirs == ours {
             return true;
         }
-        // In a message for people, the time is cut to the second.
-        let cut = if path.ends_with(".message") { TimeDelta::seconds(1) } else { TimeDelta::zero() };
-        let near = (self.moment(theirs) - ours).abs() <= self.slack + cut;
-        near && *self.stamps.entry(theirs).or_insert(ours) == ours
+        // Times in messages are truncated to seconds.
+        let truncated = if path.ends_with(".message") { TimeDelta::seconds(1) } else { TimeDelta::zero() };
+        let near = (self.our_time(theirs) - ours).abs() <= self.tolerance + truncated;
+        near && *self.timestamps.entry(theirs).or_insert(ours) == ours
     }
 
-    /// Events of a task come newest first by their stamps. Where theirs are a few milliseconds apart, chance made the order.
+    /// The events of a task are sorted by timestamp, newest first. Recorded events within 50 ms of each other may have any order.
     pub(crate) fn check_events(&mut self, path: &str, extra: Extra, theirs: &Value, ours: &Value) {
         let task = |row: &Value| row["taskId"].as_str().unwrap().to_owned();
         let key = |row: &Value, task: String| (row["eventType"].clone(), row["retryCount"].clone(), task);
@@ -218,37 +226,37 @@ impl Compare {
         let mut last: Option<(DateTime<Utc>, usize)> = None;
         for row in theirs {
             let Some(place) = ours.iter().position(|our| key(our, task(our)) == key(row, self.name(&task(row)))) else {
-                self.differ(path, format!("missing here: {row}"));
+                self.differ(path, format!("expected {row}, got nothing"));
                 continue;
             };
             self.check(&format!("{path}[{}]", row["eventType"]), extra, row, &ours[place]);
             if last.is_some_and(|(before, place_before)| {
                 before - at(row) > TimeDelta::milliseconds(50) && place < place_before
             }) {
-                self.differ(path, format!("out of order here: {}", ours[place]));
+                self.differ(path, format!("wrong order: {}", ours[place]));
             }
             last = Some((at(row), place));
         }
         let known: Vec<_> = theirs.iter().map(|row| key(row, self.name(&task(row)))).collect();
         for row in ours.iter().filter(|row| !known.contains(&key(row, task(row)))) {
-            self.differ(path, format!("not recorded, here {row}"));
+            self.differ(path, format!("not recorded, got {row}"));
         }
     }
 }
 
 #[test]
-fn times_that_differ_in_a_recording_must_differ_here() {
+fn times_that_differ_in_a_recording_must_differ() {
     use serde_json::json;
     let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
     let row = |created: &str, shown: &str| json!({"metadata": {"createdAt": created}, "createdAt": shown, "startedAt": shown});
     let differences = |theirs: &Value, ours: &Value| {
         let mut compare = Compare::new(start, start, TimeDelta::seconds(1));
-        compare.apart = true;
+        compare.distinct_times = true;
         compare.check("row", Extra::Forbidden, theirs, ours);
         compare.differences.len()
     };
     let (one, other) = ("2026-01-01T00:00:00.000001Z", "2026-01-01T00:00:00.03Z");
     assert_eq!(differences(&row(one, other), &row(one, other)), 0);
-    assert_eq!(differences(&row(one, other), &row(one, one)), 2, "of both other times");
-    assert_eq!(differences(&row(one, one), &row(one, other)), 0, "the reverse is allowed");
+    assert_eq!(differences(&row(one, other), &row(one, one)), 2, "one difference for each of the other times");
+    assert_eq!(differences(&row(one, one), &row(one, other)), 0, "times that are equal in the recording may differ");
 }

@@ -1,4 +1,4 @@
-//! The table of bad requests: what the engine refuses, with which code, in which words.
+//! The table of refused requests, with their codes and texts.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use tonic::{Code, Status};
 
 use super::compare::{Compare, Extra};
 use super::recording::{FIRST_RUN, folder, list, load};
-use super::stage::{Stage, registration};
+use super::setup::{Setup, registration};
 use super::wire::query;
 
 const WORKFLOW: &str = "fx-error-bodies";
 
-/// What the embedded engine does not have yet, and says so.
+/// The gRPC rows that the embedded engine does not implement.
 const NOT_YET_GRPC: &[&str] = &["release slot of an unknown task"];
 
-/// The same of REST.
+/// The REST rows that the embedded engine does not implement.
 const NOT_YET_REST: &[&str] = &["display-names without ids", "external-ids without since"];
 
-/// Rows about the token are played over sockets: the client's own wires put the right one on.
+/// Whether a row is about the token. These rows are tested over sockets, because the client adds a valid token to each call.
 pub(crate) fn is_about_token(row: &Value) -> bool {
     row.get("authorization").is_some_and(|header| header != "(none)" || row["answer"]["status"] == 403)
         || row["what"].as_str().unwrap().contains("token")
@@ -31,18 +31,18 @@ pub(crate) fn is_about_token(row: &Value) -> bool {
 }
 
 struct Table {
-    stage: Stage,
+    setup: Setup,
     compare: Compare,
 }
 
 impl Table {
-    async fn set() -> Self {
-        let stage = Stage::set(Quirks::all(), 7).await;
-        stage.put(&super::recording::workflow(&Value::Null, WORKFLOW, &Value::Null)).await;
-        stage.ordinary_worker(&registration(WORKFLOW)).await;
-        let mut compare = Compare::new(stage.now(), stage.now(), TimeDelta::days(10_000));
+    async fn new() -> Self {
+        let setup = Setup::new(Quirks::all(), 7).await;
+        setup.put(&super::recording::workflow(&Value::Null, WORKFLOW, &Value::Null)).await;
+        setup.completing_worker(&registration(WORKFLOW)).await;
+        let mut compare = Compare::new(setup.now(), setup.now(), TimeDelta::days(10_000));
         sleep(Duration::from_secs(1)).await;
-        let run = stage
+        let run = setup
             .wire
             .call("WorkflowService.TriggerWorkflow", &json!({"name": WORKFLOW, "input": "{}"}))
             .await
@@ -53,12 +53,12 @@ impl Table {
             "tenant",
             Extra::Allowed,
             &"00000000-0000-4000-8005-000000000001".into(),
-            &stage.tenant.clone().into(),
+            &setup.tenant.clone().into(),
         );
-        Self { stage, compare }
+        Self { setup, compare }
     }
 
-    /// One call, and its answer in the form of the table.
+    /// Makes a call, and returns the response in the format of the table.
     async fn grpc(&mut self, row: &Value) -> Value {
         let (rpc, request) = (row["rpc"].as_str().unwrap(), self.compare.translate(&row["request"], TimeDelta::zero()));
         match (rpc, row["what"].as_str().unwrap()) {
@@ -67,16 +67,17 @@ impl Table {
                 return self.listen("Dispatcher.SubscribeToWorkflowEvents", &request, row).await;
             }
             ("Dispatcher.SubscribeToWorkflowRuns", _) => {
-                let results = self.stage.wire.results();
-                results.ask(&request);
+                let results = self.setup.wire.results();
+                results.subscribe(&request);
                 sleep(Duration::from_millis(row["answer"]["silence_for_ms"].as_u64().unwrap())).await;
-                assert!(results.heard.end().is_none() && results.heard.messages().is_empty());
+                assert!(results.received.end().is_none() && results.received.messages().is_empty());
                 return row["answer"].clone();
             }
             (_, "heartbeat 0.1 s after the listen stream was closed") => {
-                let heard = self.stage.wire.listen("Dispatcher.ListenV2", &json!({"worker_id": request["worker_id"]}));
+                let received =
+                    self.setup.wire.listen("Dispatcher.ListenV2", &json!({"worker_id": request["worker_id"]}));
                 sleep(Duration::from_secs(1)).await;
-                heard.close();
+                received.close();
                 sleep(Duration::from_millis(100)).await;
             }
             (_, "heartbeat 1.5 s after the listen stream was closed") => sleep(Duration::from_millis(1400)).await,
@@ -87,9 +88,9 @@ impl Table {
                 return self.sized(rpc, 4_194_412, &report, "event_payload").await;
             }
             (_, "log with 10001 characters") => {
-                // The refusal quotes the whole line: too long for the headers that the recorder's client would take.
+                // The error quotes the whole line, which is too long for the headers that the client of the recorder accepts.
                 let line = json!({"task_run_external_id": self.compare.name(FIRST_RUN), "message": "x".repeat(10_001)});
-                let refusal = self.stage.wire.call(rpc, &line).await.unwrap_err();
+                let refusal = self.setup.wire.call(rpc, &line).await.unwrap_err();
                 assert!(refusal.message().contains("on condition 'max' [ 10000 ]: got 'xxx"), "{refusal}");
                 return row["answer"].clone();
             }
@@ -97,33 +98,34 @@ impl Table {
         }
         if row["answer"]["code"] == "UNIMPLEMENTED" {
             return answer(
-                self.stage.wire.send(rpc, self.stage.wire.message("NoSuchService.Method", &json!({}))).await,
+                self.setup.wire.send(rpc, self.setup.wire.message("NoSuchService.Method", &json!({}))).await,
             );
         }
-        let ours = answer(self.stage.wire.call(rpc, &request).await);
+        let ours = answer(self.setup.wire.call(rpc, &request).await);
         let rejected = ours["message"]
             .as_str()
             .is_some_and(|text| text.starts_with("Heartbeat rejected: worker stream is not active"));
-        // Whether a close is noticed is a matter of chance, and when this was recorded it was not.
+        // The engine detects a closed stream only sometimes. In the recording, it did not.
         if rejected { row["answer"].clone() } else { ours }
     }
 
     async fn sized(&self, rpc: &str, size: usize, request: &Value, field: &str) -> Value {
         let mut request = request.clone();
         request[field] = "x".repeat(size - 1000).into();
-        let message = self.stage.wire.message(rpc, &request);
+        let message = self.setup.wire.message(rpc, &request);
         let missing = size - prost::Message::encoded_len(&message);
         request[field] = "x".repeat(size - 1000 + missing).into();
-        answer(self.stage.wire.call(rpc, &request).await)
+        answer(self.setup.wire.call(rpc, &request).await)
     }
 
     async fn listen(&self, rpc: &'static str, request: &Value, row: &Value) -> Value {
-        let heard = self.stage.wire.listen(rpc, request);
+        let received = self.setup.wire.listen(rpc, request);
         sleep(Duration::from_millis(row["took_ms"].as_u64().unwrap_or(300) + 100)).await;
-        let (_, code, message) = heard.end().unwrap_or_else(|| panic!("still open: {row}"));
+        let (_, code, message) =
+            received.end().unwrap_or_else(|| panic!("expected the end of the stream, got none: {row}"));
         let mut answer = answer(if code == Code::Ok { Ok(Value::Null) } else { Err(Status::new(code, message)) });
         answer.as_object_mut().unwrap().remove("response");
-        answer["messages"] = heard.messages().into_iter().map(|(_, message)| message).collect();
+        answer["messages"] = received.messages().into_iter().map(|(_, message)| message).collect();
         answer
     }
 
@@ -138,7 +140,7 @@ impl Table {
             .map(|body| if too_large(&body) { large(4_194_359) } else { body })
             .or_else(|| row.get("body").map(|body| sent_as(row["what"].as_str().unwrap()).unwrap_or(body.to_string())));
         let method: Method = row["method"].as_str().unwrap().parse().unwrap();
-        let (status, body) = self.stage.wire.rest(method, &target, body.map(Bytes::from)).await;
+        let (status, body) = self.setup.wire.rest(method, &target, body.map(Bytes::from)).await;
         json!({"status": status.as_u16(), "body": body})
     }
 
@@ -147,7 +149,7 @@ impl Table {
     }
 }
 
-/// The body of a row as it was written, where a refusal counts its characters.
+/// The original body of a row, for errors that contain character offsets.
 fn sent_as(what: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Rows {
@@ -164,7 +166,7 @@ fn sent_as(what: &str) -> Option<String> {
     rows.rest.into_iter().find(is_it)?.body.map(|body| body.get().to_owned())
 }
 
-/// A trigger of a size.
+/// A trigger with this size in bytes.
 fn large(size: usize) -> String {
     let (head, tail) = (format!(r#"{{"workflowName": "{WORKFLOW}", "input": {{"x": ""#), r#""}}"#);
     format!("{head}{}{tail}", "x".repeat(size - head.len() - tail.len()))
@@ -177,7 +179,7 @@ pub(crate) fn answer(answer: Result<Value, Status>) -> Value {
     }
 }
 
-/// A code in capitals, as the recordings have it.
+/// A code in upper case, as in the recordings.
 fn name(code: Code) -> String {
     let words = format!("{code:?}");
     words
@@ -186,19 +188,19 @@ fn name(code: Code) -> String {
         .collect()
 }
 
-/// Compares one row, or sees that what is named as not yet there says so.
-fn check(table: &mut Table, row: &Value, ours: &Value, not_yet: &[&str], says_not_yet: bool) {
+/// Compares one row, or asserts that it is not implemented if it is listed as such.
+fn check(table: &mut Table, row: &Value, ours: &Value, not_yet: &[&str], is_not_implemented: bool) {
     let path = row["what"].as_str().unwrap();
-    match (not_yet.contains(&path), says_not_yet) {
+    match (not_yet.contains(&path), is_not_implemented) {
         (true, true) => {}
-        (true, false) => table.compare.differ(path, format!("is there now, with {ours}")),
-        (false, true) => table.compare.differ(path, "is not there yet"),
+        (true, false) => table.compare.differ(path, format!("expected it to be not implemented, got {ours}")),
+        (false, true) => table.compare.differ(path, "expected a response, got not implemented"),
         (false, false) if ["code", "status"].iter().any(|key| row["answer"][key] != ours[key]) => {
-            table.compare.differ(path, format!("recorded {}, here {ours}", row["answer"]));
+            table.compare.differ(path, format!("recorded {}, got {ours}", row["answer"]));
         }
         (false, false) => {
             let mut recorded = row["answer"].clone();
-            // Of one that is too long there is only a part.
+            // A long response is recorded only in part.
             let cut = recorded.get_mut("body").and_then(Value::as_object_mut).and_then(|body| body.remove("cut"));
             let extra = if cut.is_some() { Extra::Allowed } else { Extra::Forbidden };
             table.compare.check(path, extra, &recorded, ours);
@@ -207,8 +209,8 @@ fn check(table: &mut Table, row: &Value, ours: &Value, not_yet: &[&str], says_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn grpc_refuses_in_the_engines_words() {
-    let (recording, mut table) = (load("error-bodies"), Table::set().await);
+async fn grpc_errors_are_those_of_the_engine() {
+    let (recording, mut table) = (load("error-bodies"), Table::new().await);
     for row in list(&recording, "/grpc").iter().filter(|row| !is_about_token(row)) {
         let ours = table.grpc(row).await;
         let text = ours["message"].as_str().unwrap_or_default().to_owned();
@@ -223,9 +225,9 @@ async fn grpc_refuses_in_the_engines_words() {
     sleep(Duration::from_secs(30)).await;
     for row in list(&recording, "/afterwards/rows") {
         let id = table.compare.name(row["id"].as_str().unwrap());
-        let details = table.stage.wire.call("v1.AdminService.GetRunDetails", &json!({"external_id": id})).await;
+        let details = table.setup.wire.call("v1.AdminService.GetRunDetails", &json!({"external_id": id})).await;
         let (status, body) =
-            table.stage.wire.rest(Method::GET, &format!("/api/v1/stable/workflow-runs/{id}/status"), None).await;
+            table.setup.wire.rest(Method::GET, &format!("/api/v1/stable/workflow-runs/{id}/status"), None).await;
         let rest = if status == StatusCode::OK { body } else { json!({"http_status": status.as_u16(), "body": body}) };
         let grpc = match details {
             Ok(details) => {
@@ -247,8 +249,8 @@ async fn grpc_refuses_in_the_engines_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rest_refuses_in_the_servers_words() {
-    let (recording, mut table) = (load("error-bodies"), Table::set().await);
+async fn rest_errors_are_those_of_the_server() {
+    let (recording, mut table) = (load("error-bodies"), Table::new().await);
     for row in list(&recording, "/rest").iter().filter(|row| !is_about_token(row)) {
         let ours = table.rest(row).await;
         check(&mut table, row, &ours, NOT_YET_REST, ours["status"] == 501);

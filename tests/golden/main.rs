@@ -1,4 +1,4 @@
-//! Recordings of the real engine, played again to the embedded one.
+//! Replays recordings of the real engine with the embedded one.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@ mod compare;
 mod dags;
 mod errors;
 mod families;
+mod final_state;
 mod lists;
 mod measured;
 mod not_yet;
@@ -25,8 +26,9 @@ mod rest_only;
 mod restarted;
 mod routes;
 mod scheduled;
-mod settled;
-mod stage;
+mod setup;
+#[path = "../support/mod.rs"]
+mod support;
 mod tokens;
 mod tokens_refused;
 mod triggers;
@@ -39,18 +41,18 @@ use not_yet::NOT_YET;
 use replay::{Scenario, replay};
 
 const SEED: u64 = 7;
-/// How often a recording of which chance decides is played until it falls as it was recorded.
-const MOST_TRIES: usize = 32;
+/// The maximum number of seeds for a recording with random behaviour.
+const MAX_SEEDS: usize = 32;
 
-/// What any two machines differ by.
-const SLACK: i64 = 160;
+/// The tolerance of times in milliseconds, because the speed of machines differs.
+const TOLERANCE_MS: i64 = 160;
 
-/// Plays a recording with the defects that it shows, and with all but those that it does not show. Those that it shows
-/// must make a difference.
+/// Replays a recording with the quirks that it shows, and with all quirks except those that it does not show. Without a quirk that it
+/// shows, the replay must differ.
 async fn check(scenario: Scenario, shows: &[Quirk], shows_not: &[Quirk]) {
     let minimal: Quirks = shows.iter().copied().collect();
     let full = shows_not.iter().fold(Quirks::all(), |quirks, quirk| quirks.without(*quirk));
-    let seeds = || (SEED..).take(if scenario.by_chance { MOST_TRIES } else { 1 });
+    let seeds = || (SEED..).take(if scenario.is_random { MAX_SEEDS } else { 1 });
     for quirks in [minimal, full] {
         let mut differences = Vec::new();
         for seed in seeds() {
@@ -69,15 +71,15 @@ async fn check(scenario: Scenario, shows: &[Quirk], shows_not: &[Quirk]) {
     }
 }
 
-fn usual(name: &'static str) -> Scenario {
-    Scenario { name, task: Value::Null, slack_ms: SLACK, worker_at: None, by_chance: false }
+fn scenario(name: &'static str) -> Scenario {
+    Scenario { name, task: Value::Null, tolerance_ms: TOLERANCE_MS, worker_at: None, is_random: false }
 }
 
 fn dag(name: &'static str, task: Value) -> Scenario {
-    Scenario { task, ..usual(name) }
+    Scenario { task, ..scenario(name) }
 }
 
-/// What comes after what in most of the recorded DAGs.
+/// The dependencies in most of the recorded DAGs.
 fn diamond() -> Value {
     json!({"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]})
 }
@@ -89,8 +91,8 @@ macro_rules! scenarios {
             check($scenario, &$shows, &$not).await;
         })*
 
-        /// The recordings that are played here.
-        fn played() -> Vec<&'static str> {
+        /// The recordings that are replayed.
+        fn replayed() -> Vec<&'static str> {
             vec![$($scenario.name),*]
         }
     };
@@ -99,55 +101,58 @@ macro_rules! scenarios {
 use Quirk::{EarlyDagEnd, EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, SlowHistory, TwoFinalRows};
 
 scenarios! {
-    completed: usual("completed"), shows [], not [];
-    completed_fast: usual("completed-fast"), shows [LateAttach], not [RestLag];
-    completed_v1_trigger: usual("completed-v1-trigger"), shows [], not [];
-    failed_no_retry: usual("failed-no-retry"), shows [], not [];
-    failed_after_retry: usual("failed-after-retry"), shows [EarlyEnd], not [SlowHistory];
-    failed_then_completed: Scenario { task: json!({"retries": 1}), ..usual("failed-then-completed") }, shows [EarlyEnd], not [SlowHistory];
-    // The recorded attempt lay in its queue for longer than those here do.
-    failed_backoff_completed: Scenario { task: json!({"retries": 1, "backoff_factor": 2.0}), slack_ms: 1500, ..usual("failed-backoff-completed") },
+    completed: scenario("completed"), shows [], not [];
+    completed_fast: scenario("completed-fast"), shows [LateAttach], not [RestLag];
+    completed_v1_trigger: scenario("completed-v1-trigger"), shows [], not [];
+    failed_no_retry: scenario("failed-no-retry"), shows [], not [];
+    failed_after_retry: scenario("failed-after-retry"), shows [EarlyEnd], not [SlowHistory];
+    failed_then_completed: Scenario { task: json!({"retries": 1}), ..scenario("failed-then-completed") }, shows [EarlyEnd], not [SlowHistory];
+    // The recorded attempt was queued for longer than in the embedded engine.
+    failed_backoff_completed: Scenario { task: json!({"retries": 1, "backoff_factor": 2.0}), tolerance_ms: 1500, ..scenario("failed-backoff-completed") },
         shows [IdleQueue], not [SlowHistory];
-    failed_non_retryable: Scenario { task: json!({"retries": 3}), ..usual("failed-non-retryable") }, shows [], not [];
-    completed_bad_json_output: usual("completed-bad-json-output"), shows [], not [];
-    completed_empty_output: usual("completed-empty-output"), shows [], not [];
-    completed_array_output: usual("completed-array-output"), shows [], not [];
-    timed_out: usual("timed-out"), shows [], not [RestLag, LateTimeouts];
-    timed_out_noticed_late: Scenario { slack_ms: 1100, ..usual("timed-out") }, shows [], not [RestLag];
-    timed_out_then_retried: Scenario { task: json!({"timeout": "2s", "retries": 1}), slack_ms: 1100, ..usual("timed-out-then-retried") },
+    failed_non_retryable: Scenario { task: json!({"retries": 3}), ..scenario("failed-non-retryable") }, shows [], not [];
+    completed_bad_json_output: scenario("completed-bad-json-output"), shows [], not [];
+    completed_empty_output: scenario("completed-empty-output"), shows [], not [];
+    completed_array_output: scenario("completed-array-output"), shows [], not [];
+    timed_out: scenario("timed-out"), shows [], not [RestLag, LateTimeouts];
+    timed_out_detected_late: Scenario { tolerance_ms: 1100, ..scenario("timed-out") }, shows [], not [RestLag];
+    timed_out_then_retried: Scenario { task: json!({"timeout": "2s", "retries": 1}), tolerance_ms: 1100, ..scenario("timed-out-then-retried") },
         shows [], not [];
-    schedule_timed_out: Scenario { slack_ms: 1100, ..usual("schedule-timed-out") }, shows [], not [];
-    cancelled_queued: Scenario { worker_at: Some(1986), ..usual("cancelled-queued") }, shows [], not [];
-    cancelled_running: usual("cancelled-running"), shows [], not [];
-    cancelled_then_late_completed: usual("cancelled-then-late-completed"), shows [TwoFinalRows], not [];
-    completed_then_cancelled: Scenario { by_chance: true, ..usual("completed-then-cancelled") }, shows [TwoFinalRows, LateAttach], not [];
-    bulk_3: usual("bulk-3"), shows [], not [];
-    stream_events: usual("stream-events"), shows [], not [];
-    logs: usual("logs"), shows [LateAttach], not [];
-    replayed_completed: usual("replayed-completed"), shows [], not [LateAttach];
-    replayed_failed: usual("replayed-failed"), shows [], not [SlowHistory];
-    child_runs: usual("child-runs"), shows [LateAttach], not [];
-    dag_completed: usual("dag-completed"), shows [], not [EarlyDagEnd, LateAttach];
+    schedule_timed_out: Scenario { tolerance_ms: 1100, ..scenario("schedule-timed-out") }, shows [], not [];
+    cancelled_queued: Scenario { worker_at: Some(1986), ..scenario("cancelled-queued") }, shows [], not [];
+    cancelled_running: scenario("cancelled-running"), shows [], not [];
+    cancelled_then_late_completed: scenario("cancelled-then-late-completed"), shows [TwoFinalRows], not [];
+    completed_then_cancelled: Scenario { is_random: true, ..scenario("completed-then-cancelled") }, shows [TwoFinalRows, LateAttach], not [];
+    bulk_3: scenario("bulk-3"), shows [], not [];
+    stream_events: scenario("stream-events"), shows [], not [];
+    logs: scenario("logs"), shows [LateAttach], not [];
+    replayed_completed: scenario("replayed-completed"), shows [], not [LateAttach];
+    replayed_failed: scenario("replayed-failed"), shows [], not [SlowHistory];
+    child_runs: scenario("child-runs"), shows [LateAttach], not [];
+    dag_completed: scenario("dag-completed"), shows [], not [EarlyDagEnd, LateAttach];
     dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateAttach], not [];
-    dag_on_failure: usual("dag-on-failure"), shows [EarlyDagEnd, LateAttach], not [];
+    dag_on_failure: scenario("dag-on-failure"), shows [EarlyDagEnd, LateAttach], not [];
     dag_on_failure_skipped: dag("dag-on-failure-skipped", json!({"parents": {"a": [], "b": ["a"]}, "on_failure": "cleanup"})), shows [], not [];
-    dag_cancelled_middle: Scenario { by_chance: true, ..dag("dag-cancelled-middle", json!({"parents": diamond()})) }, shows [TwoFinalRows], not [EarlyDagEnd, LateAttach];
+    dag_cancelled_middle: Scenario { is_random: true, ..dag("dag-cancelled-middle", json!({"parents": diamond()})) }, shows [TwoFinalRows], not [EarlyDagEnd, LateAttach];
 }
 
-/// Recordings with a test of their own shape.
+/// Recordings with separate tests.
 const OTHERS: &[&str] = &["error-bodies", "list-page", "task-metrics"];
 
 #[test]
-fn every_recording_is_played_or_named_as_not_yet() {
+fn all_recordings_are_tested() {
     let mut names: Vec<_> = std::fs::read_dir(recording::folder())
         .unwrap()
         .filter_map(|file| Some(file.unwrap().file_name().to_str()?.strip_suffix(".json")?.to_owned()))
         .collect();
     names.sort();
-    let played = played();
-    let mut known: Vec<_> = played.iter().chain(NOT_YET).chain(OTHERS).map(|name| (*name).to_owned()).collect();
+    let replayed = replayed();
+    let mut known: Vec<_> = replayed.iter().chain(NOT_YET).chain(OTHERS).map(|name| (*name).to_owned()).collect();
     known.sort();
     known.dedup();
     assert_eq!(names, known);
-    assert!(NOT_YET.iter().all(|name| !played.contains(name)), "played, and named as not yet");
+    assert!(
+        NOT_YET.iter().all(|name| !replayed.contains(name)),
+        "a recording is replayed, and listed as not implemented"
+    );
 }

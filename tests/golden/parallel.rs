@@ -1,11 +1,11 @@
-//! Messages about several runs at once, and tasks of one run that go on at once: their order is that of chance.
+//! Normalizes the random order of messages about concurrent runs and tasks.
 
 use serde_json::{Value, json};
 
 use super::compare::{Compare, Extra};
 
-/// Messages about runs that end in the same moment come in the order of chance, run by run in their own: so they are
-/// compared run by run. Which of them says that the stream hangs up belongs to the whole.
+/// Groups messages by run. Messages about runs that end at the same time have a random order, but those of one run are in order. The
+/// `hangup` flags are compared over all messages.
 pub(crate) fn by_run(compare: &mut Compare, path: &str, theirs: &Value, ours: &Value) -> (Value, Value) {
     let runs = |list: &Value| {
         let mut runs: Vec<String> = items(list).map(run).collect();
@@ -19,12 +19,11 @@ pub(crate) fn by_run(compare: &mut Compare, path: &str, theirs: &Value, ours: &V
     }
     let hangups = |list: &Value| items(list).map(|item| item["message"]["hangup"].clone()).collect::<Value>();
     compare.check(&format!("{path}.hangup"), Extra::Forbidden, &hangups(theirs), &hangups(ours));
-    let pick = |list: &Value, wanted: &str| {
-        items(list).filter(|item| run(item) == wanted).map(without_hangup).collect::<Vec<_>>()
-    };
+    let of_run =
+        |list: &Value, id: &str| items(list).filter(|item| run(item) == id).map(without_hangup).collect::<Vec<_>>();
     let both = known
         .iter()
-        .map(|theirs_run| (pick(theirs, theirs_run), pick(ours, &compare.name(theirs_run))))
+        .map(|theirs_run| (of_run(theirs, theirs_run), of_run(ours, &compare.name(theirs_run))))
         .collect::<Vec<_>>();
     (both.iter().map(|(theirs, _)| json!(theirs)).collect(), both.iter().map(|(_, ours)| json!(ours)).collect())
 }
@@ -45,7 +44,7 @@ fn without_hangup(item: &Value) -> Value {
     item
 }
 
-/// A run with its tasks in the order of their names, and what comes after which by name.
+/// Sorts the tasks of a run by name, and replaces the ids of dependencies by names.
 pub(crate) fn sorted(details: &Value) -> Value {
     let mut details = details.clone();
     if !details.is_object() {
@@ -72,38 +71,38 @@ pub(crate) fn sorted(details: &Value) -> Value {
     details
 }
 
-/// A stream by run id that looks for its run for the second time may miss what is told in the same moment.
+/// Removes messages that a stream by run id may miss. It searches its run again after a second, and may miss messages of that time.
 pub(crate) fn since(compare: &Compare, attached: i64, theirs: &Value, ours: &Value) -> Value {
     let of = |compare: &Compare, item: &Value| {
         [&item["message"]["event_type"], &item["message"]["resource_id"]]
             .map(|text| compare.name(text.as_str().unwrap()))
     };
-    let moment = attached + 1000..attached + 1050;
+    let window = attached + 1000..attached + 1050;
     let theirs: Vec<_> = items(theirs).map(|their| of(compare, their)).collect();
-    let missed = |our: &&Value| moment.contains(&our["at_ms"].as_i64().unwrap()) && !theirs.contains(&of(compare, our));
+    let missed = |our: &&Value| window.contains(&our["at_ms"].as_i64().unwrap()) && !theirs.contains(&of(compare, our));
     let first = items(ours).take_while(missed).count();
     items(ours).skip(first).cloned().collect()
 }
 
-/// The messages here in the order there: of creations of tasks in one moment, of results in one message, and of what a
-/// worker gets for parallel tasks.
+/// Sorts our messages in the recorded order, where the order is random: for tasks that are created at the same time, for results in one
+/// message, and for assignments of parallel tasks.
 pub(crate) fn aligned(compare: &Compare, theirs: &Value, ours: &Value) -> Value {
-    let about = |message: &Value| {
+    let key = |message: &Value| {
         ["resource_type", "resource_id", "event_type", "task_run_external_id", "action_type", "retry_count"]
             .map(|key| compare.name(message[key].as_str().unwrap_or_default()) + &message[key].to_string())
             .join(" ")
     };
-    let translate = |item: &Value| about(&compare.translate(&item["message"], chrono::TimeDelta::zero()));
-    let is_free = |item: &Value| {
+    let translate = |item: &Value| key(&compare.translate(&item["message"], chrono::TimeDelta::zero()));
+    let may_move = |item: &Value| {
         let message = &item["message"];
         message["event_type"] == "RESOURCE_EVENT_TYPE_STARTED" || message.get("action_type").is_some()
     };
     let mut ours = ours.as_array().unwrap().clone();
     for (at, their) in items(theirs).enumerate() {
-        let wanted = translate(their);
+        let expected = translate(their);
         if let Some(found) = (at..ours.len())
-            .take_while(|place| is_free(&ours[*place]))
-            .find(|place| about(&ours[*place]["message"]) == wanted)
+            .take_while(|place| may_move(&ours[*place]))
+            .find(|place| key(&ours[*place]["message"]) == expected)
         {
             ours[at..=found].rotate_right(1);
         }

@@ -1,4 +1,4 @@
-//! Events: what workers and REST get to know of them and of the runs that they start. All quirks are on.
+//! Events, and the runs that they start, in actions and in REST. With all quirks.
 
 use std::time::Duration;
 
@@ -8,43 +8,43 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::recording::workflow;
-use super::stage::{EVER, Stage, merged, registration, registration_for};
+use super::setup::{ALL_TIME, Setup, merged, registration, registration_for};
 
 const NAME: &str = "fx";
 
-async fn stage(triggers: &[&str]) -> Stage {
-    Stage::with(Quirks::all(), NAME, &json!({ "event_triggers": triggers })).await
+async fn setup(triggers: &[&str]) -> Setup {
+    Setup::with_workflow(Quirks::all(), NAME, &json!({ "event_triggers": triggers })).await
 }
 
-impl Stage {
-    /// Pushes an event and gives REST the time to know it.
+impl Setup {
+    /// Pushes an event, and waits until REST shows it.
     async fn push(&self, event: &Value) -> String {
-        let answer = self.wire.call("EventsService.Push", event).await.unwrap();
+        let response = self.wire.call("EventsService.Push", event).await.unwrap();
         sleep(Duration::from_secs(1)).await;
-        answer["event_id"].as_str().unwrap().to_owned()
+        response["event_id"].as_str().unwrap().to_owned()
     }
 
     async fn event(&self, id: &str) -> Value {
-        self.look(&format!("stable/tenants/{{t}}/events/{id}")).await
+        self.get(&format!("stable/tenants/{{t}}/events/{id}")).await
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_id_is_random() {
-    let stage = stage(&[]).await;
-    let id: Uuid = stage.push(&json!({"key": "k", "payload": "{}"})).await.parse().unwrap();
+async fn event_ids_are_random() {
+    let setup = setup(&[]).await;
+    let id: Uuid = setup.push(&json!({"key": "k", "payload": "{}"})).await.parse().unwrap();
     assert_eq!(id.get_version_num(), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_gets_no_input_of_what_is_no_object() {
-    let stage = stage(&["k"]).await;
-    let (_, heard) = stage.worker(&registration(NAME)).await;
+async fn non_object_payloads_have_no_input() {
+    let setup = setup(&["k"]).await;
+    let (_, received) = setup.worker(&registration(NAME)).await;
     sleep(Duration::from_secs(1)).await;
     for payload in ["null", "[1]"] {
-        stage.push(&json!({"key": "k", "payload": payload})).await;
+        setup.push(&json!({"key": "k", "payload": payload})).await;
     }
-    let payloads: Vec<_> = heard.messages().iter().map(|(_, action)| action["action_payload"].clone()).collect();
+    let payloads: Vec<_> = received.messages().iter().map(|(_, action)| action["action_payload"].clone()).collect();
     assert_eq!(payloads.len(), 2);
     for payload in payloads {
         assert!(payload.as_str().unwrap().starts_with(r#"{"input":null,"triggered_by":"manual","#), "{payload}");
@@ -52,56 +52,56 @@ async fn a_worker_gets_no_input_of_what_is_no_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_action_of_its_runs_names_it_and_no_other_does() {
-    let stage = stage(&["k"]).await;
+async fn only_actions_of_event_runs_contain_the_event() {
+    let setup = setup(&["k"]).await;
     let dag = workflow(&Value::Null, "dag", &json!({"parents": {"a": [], "b": ["a"]}}));
-    stage.put(&merged(&dag, &json!({"event_triggers": ["k"]}))).await;
-    let (_, single) = stage.worker(&registration(NAME)).await;
-    let (_, several) = stage.worker(&registration_for("dag", &[dag])).await;
+    setup.put(&merged(&dag, &json!({"event_triggers": ["k"]}))).await;
+    let (_, single) = setup.worker(&registration(NAME)).await;
+    let (_, several) = setup.worker(&registration_for("dag", &[dag])).await;
     sleep(Duration::from_secs(1)).await;
-    let event = stage.push(&json!({"key": "k", "payload": "{}"})).await;
+    let event = setup.push(&json!({"key": "k", "payload": "{}"})).await;
     let a = several.messages()[0].1["task_run_external_id"].as_str().unwrap().to_owned();
-    stage.end(&a, "COMPLETED", "{}").await;
+    setup.end(&a, "COMPLETED", "{}").await;
     sleep(Duration::from_secs(1)).await;
     let actions: Vec<_> =
         [single.messages(), several.messages()].concat().into_iter().map(|(_, action)| action).collect();
     let names: Vec<_> = actions.iter().map(|action| action["task_name"].as_str().unwrap()).collect();
     assert_eq!(names, ["work", "a", "b"]);
     for action in &actions {
-        let said = (&action["triggering_event_external_id"], &action["triggering_event_key"]);
-        assert_eq!(said, (&json!(event), &json!("k")), "{action}");
+        let event_fields = (&action["triggering_event_external_id"], &action["triggering_event_key"]);
+        assert_eq!(event_fields, (&json!(event), &json!("k")), "{action}");
     }
-    stage.trigger(NAME, &json!({})).await.unwrap();
+    setup.trigger(NAME, &json!({})).await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    let (_, by_hand) = single.messages().pop().unwrap();
+    let (_, manual) = single.messages().pop().unwrap();
     assert_eq!(single.messages().len(), 2);
     for field in ["triggering_event_external_id", "triggering_event_key"] {
-        assert_eq!(by_hand.get(field), None, "{field}");
+        assert_eq!(manual.get(field), None, "{field}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_its_metadata_leads_from_a_run_to_its_event() {
-    let stage = stage(&["the-key"]).await;
-    let event = stage.push(&json!({"key": "the-key", "payload": "{}"})).await;
-    let row = stage.listed(EVER).await.remove(0);
+async fn only_metadata_links_a_run_to_its_event() {
+    let setup = setup(&["the-key"]).await;
+    let event = setup.push(&json!({"key": "the-key", "payload": "{}"})).await;
+    let row = setup.listed(ALL_TIME).await.remove(0);
     let run = row["metadata"]["id"].as_str().unwrap().to_owned();
-    let details = stage.details(&run).await.unwrap();
-    let shown = stage.shown(&format!("workflow-runs/{run}")).await;
-    let task = stage.shown(&format!("tasks/{run}")).await;
-    for (mut answer, owners) in
+    let details = setup.details(&run).await.unwrap();
+    let shown = setup.shown(&format!("workflow-runs/{run}")).await;
+    let task = setup.shown(&format!("tasks/{run}")).await;
+    for (mut response, owners) in
         [(row, vec![""]), (task, vec![""]), (shown, vec!["/run", "/tasks/0"]), (details, vec![""])]
     {
         for owner in owners {
-            let owner = answer.pointer_mut(owner).unwrap().as_object_mut().unwrap();
+            let owner = response.pointer_mut(owner).unwrap().as_object_mut().unwrap();
             let metadata = owner.remove("additionalMetadata").or_else(|| owner.remove("additional_metadata")).unwrap();
-            // gRPC has it as bytes.
+            // In gRPC, the metadata is bytes.
             if let Some(metadata) = metadata.as_object() {
                 assert_eq!(metadata["hatchet__event_id"], *event);
                 assert_eq!(metadata["hatchet__event_key"], "the-key");
             }
         }
-        let text = answer.to_string();
+        let text = response.to_string();
         for trace in [event.as_str(), "the-key", "riggeringEvent", "riggering_event"] {
             assert!(!text.contains(trace), "{trace}: {text}");
         }
@@ -109,8 +109,8 @@ async fn only_its_metadata_leads_from_a_run_to_its_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_shown_of_it() {
-    let stage = stage(&["k"]).await;
+async fn events_are_rendered() {
+    let setup = setup(&["k"]).await;
     let metadata = json!({"hatchet__x": "1", "hatchet__event_id": "y", "a": "b"});
     for (event, payload, additional) in [
         (
@@ -122,65 +122,64 @@ async fn what_is_shown_of_it() {
         (json!({"key": "k", "payload": "[1]"}), json!({}), json!({})),
         (json!({"key": "k", "payload": "null", "additional_metadata": "[1]"}), json!({}), json!({})),
     ] {
-        let id = stage.push(&event).await;
-        let one = stage.event(&id).await;
-        let row = stage.rows("stable/tenants/{t}/events?limit=1").await.remove(0);
-        let run = stage.listed(&format!("{EVER}&limit=1")).await.remove(0);
-        let seen = one["metadata"]["createdAt"].clone();
+        let id = setup.push(&event).await;
+        let one = setup.event(&id).await;
+        let row = setup.rows("stable/tenants/{t}/events?limit=1").await.remove(0);
+        let run = setup.listed(&format!("{ALL_TIME}&limit=1")).await.remove(0);
+        let created_at = one["metadata"]["createdAt"].clone();
         let mut expected = json!({
-            "metadata": {"id": id, "createdAt": seen, "updatedAt": seen}, "key": "k", "payload": payload,
-            "additionalMetadata": additional, "seenAt": seen, "tenantId": "",
+            "metadata": {"id": id, "createdAt": created_at, "updatedAt": created_at}, "key": "k", "payload": payload,
+            "additionalMetadata": additional, "seenAt": created_at, "tenantId": "",
             "triggeredRuns": [{"workflowRunId": run["metadata"]["id"]}],
             "workflowRunSummary": {"queued": 1, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0},
         });
         assert_eq!(row, expected, "no scope, no filter and no webhook");
         expected["triggeringWebhookName"] = json!("");
         assert_eq!(one, expected);
-        let with_scope = stage.push(&merged(&event, &json!({"scope": "s"}))).await;
-        assert_eq!(stage.event(&with_scope).await["scope"], "s");
+        let with_scope = setup.push(&merged(&event, &json!({"scope": "s"}))).await;
+        assert_eq!(setup.event(&with_scope).await["scope"], "s");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn triggers_can_be_blank_or_long() {
+async fn event_keys_can_be_blank_or_long() {
     let long = "x".repeat(300);
-    let stage = stage(&["", "  ", &long]).await;
+    let setup = setup(&["", "  ", &long]).await;
     for (key, count) in [("", 1), ("  ", 2), (&*long, 3), (" ", 3)] {
-        stage.push(&json!({"key": key, "payload": "{}"})).await;
-        assert_eq!(stage.listed(EVER).await.len(), count, "{key:?}");
+        setup.push(&json!({"key": key, "payload": "{}"})).await;
+        assert_eq!(setup.listed(ALL_TIME).await.len(), count, "{key:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_runs_are_in_no_order() {
-    let stage = stage(&["k:*", "k:o*", "*"]).await;
-    let (_, heard) = stage.worker(&merged(&registration(NAME), &json!({"slot_config": {"default": 100}}))).await;
+async fn runs_of_an_event_have_no_order() {
+    let setup = setup(&["k:*", "k:o*", "*"]).await;
+    let (_, received) = setup.worker(&merged(&registration(NAME), &json!({"slot_config": {"default": 100}}))).await;
     sleep(Duration::from_secs(1)).await;
     let mut in_order = 0;
     for number in 0..10 {
-        let id = stage.push(&json!({"key": "k:o", "payload": "{}"})).await;
-        let shown = stage.event(&id).await["triggeredRuns"].as_array().unwrap().clone();
+        let id = setup.push(&json!({"key": "k:o", "payload": "{}"})).await;
+        let shown = setup.event(&id).await["triggeredRuns"].as_array().unwrap().clone();
         let shown: Vec<_> = shown.iter().map(|run| run["workflowRunId"].clone()).collect();
-        let started = heard.messages().into_iter().skip(number * 3);
+        let started = received.messages().into_iter().skip(number * 3);
         let started: Vec<_> = started.map(|(_, action)| action["workflow_run_id"].clone()).collect();
         assert!(shown.len() == 3 && started.iter().all(|run| shown.contains(run)), "{shown:?} {started:?}");
         in_order += u32::from(shown == started);
     }
-    assert!(in_order < 10, "some are listed otherwise than they were started");
+    assert!(in_order < 10, "some runs are listed in another order than they were started");
 }
 
-/// Measured over 40 pushes: the runs appeared 0 ms after the event at the soonest, and 80 ms at the latest; half of them
-/// within 20 ms.
+/// In 40 measured pushes, the runs appeared 0 to 80 ms after the event, half of them within 20 ms.
 #[tokio::test(start_paused = true)]
-async fn its_runs_appear_at_most_80_ms_after_it() {
+async fn runs_appear_at_most_80_ms_after_their_event() {
     const COUNT: usize = 40;
-    let stage = stage(&["k"]).await;
+    let setup = setup(&["k"]).await;
     for _ in 0..COUNT {
-        stage.wire.call("EventsService.Push", &json!({"key": "k", "payload": "{}"})).await.unwrap();
+        setup.wire.call("EventsService.Push", &json!({"key": "k", "payload": "{}"})).await.unwrap();
     }
     let (mut event_at, mut runs_at) = (None, Vec::new());
     for at in 0..300_i64 {
-        let rows = stage.rows("stable/tenants/{t}/events?limit=100").await;
+        let rows = setup.rows("stable/tenants/{t}/events?limit=100").await;
         if !rows.is_empty() {
             assert_eq!(rows.len(), COUNT);
             let event_at = *event_at.get_or_insert(at);

@@ -1,4 +1,4 @@
-//! The recordings, and what is asked of them.
+//! Loads recordings, and extracts their parts.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::tokens::{Token, split};
 
-/// What all recordings call the first run, and the first worker.
+/// The id of the first run in all recordings.
 pub(crate) const FIRST_RUN: &str = "00000000-0000-4000-8001-000000000001";
+/// The id of the first worker in all recordings.
 pub(crate) const FIRST_WORKER: &str = "00000000-0000-4000-8003-000000000001";
 
 pub(crate) fn folder() -> PathBuf {
@@ -21,7 +22,7 @@ pub(crate) fn load(name: &str) -> Value {
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// When the first run was made. Display names have the moment in them, and every recording has one.
+/// When the first run was created. Display names contain this time, and every recording has one.
 pub(crate) fn created(recording: &Value) -> DateTime<Utc> {
     fn find(value: &Value, times: &mut Vec<DateTime<Utc>>) {
         match value {
@@ -40,26 +41,26 @@ pub(crate) fn created(recording: &Value) -> DateTime<Utc> {
     }
     let mut times = Vec::new();
     find(recording, &mut times);
-    times.into_iter().min().expect("a recording without a display name")
+    times.into_iter().min().expect("a recording should have a display name")
 }
 
-/// The workflow as it was put, or the usual one where the recording leaves it out.
-pub(crate) fn workflow(recording: &Value, name: &str, differs: &Value) -> Value {
+/// The recorded workflow, or the default workflow with changes if the recording has none.
+pub(crate) fn workflow(recording: &Value, name: &str, changes: &Value) -> Value {
     if let Some(request) = recording.pointer("/workflow/0/request") {
         return request.clone();
     }
-    let usual = |task: &str| json!({"readable_id": task, "action": format!("{name}:{task}"), "timeout": "60s", "schedule_timeout": "5m", "retries": 0});
-    if let Some(parents) = differs["parents"].as_object() {
+    let default_task = |task: &str| json!({"readable_id": task, "action": format!("{name}:{task}"), "timeout": "60s", "schedule_timeout": "5m", "retries": 0});
+    if let Some(parents) = changes["parents"].as_object() {
         let tasks = parents.iter().map(|(task, parents)| {
-            let mut task = usual(task);
+            let mut task = default_task(task);
             task["parents"] = parents.clone();
             task
         });
-        let on_failure = differs["on_failure"].as_str().map(usual);
+        let on_failure = changes["on_failure"].as_str().map(default_task);
         return json!({"name": name, "tasks": tasks.collect::<Value>(), "on_failure_task": on_failure});
     }
-    let mut task = usual("work");
-    task.as_object_mut().unwrap().extend(differs.as_object().cloned().unwrap_or_default());
+    let mut task = default_task("work");
+    task.as_object_mut().unwrap().extend(changes.as_object().cloned().unwrap_or_default());
     json!({"name": name, "tasks": [task]})
 }
 
@@ -68,5 +69,5 @@ pub(crate) fn list<'a>(recording: &'a Value, pointer: &str) -> &'a [Value] {
 }
 
 pub(crate) fn at_ms(value: &Value) -> i64 {
-    value["at_ms"].as_i64().unwrap_or_else(|| panic!("no time: {value}"))
+    value["at_ms"].as_i64().unwrap_or_else(|| panic!("expected at_ms, got {value}"))
 }

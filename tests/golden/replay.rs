@@ -1,4 +1,4 @@
-//! Plays a recording again: the same requests at the same times, and then both sides' answers are compared.
+//! Replays a recording: sends the same requests at the same times, and compares the responses.
 
 use std::time::Duration;
 
@@ -9,203 +9,209 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::compare::{Compare, Extra};
 use super::recording::{FIRST_RUN, FIRST_WORKER, at_ms, created, list, load, workflow};
-use super::stage::{Stage, registration_for};
-use super::wire::{Heard, Results};
+use super::setup::{Setup, registration_for};
+use super::wire::{Received, Results};
 
-/// How long before the trigger the recorder opened its streams.
-const BEFORE: Duration = Duration::from_millis(800);
-const LOOK: &str = "v1.AdminService.GetRunDetails";
+/// The time between the opening of the streams and the trigger in the recordings.
+const STREAM_LEAD: Duration = Duration::from_millis(800);
+const GET_RUN_DETAILS: &str = "v1.AdminService.GetRunDetails";
 
-/// A recording, and what is known of it that it does not say itself.
+/// A recording, with facts that it does not contain.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// How the task differs from the usual one, where the recording leaves it out.
+    /// The changes to the default workflow, if the recording does not contain the workflow.
     pub(crate) task: Value,
-    /// How far times may be from the recorded ones.
-    pub(crate) slack_ms: i64,
-    /// When the worker comes, for one that comes late.
+    /// The tolerance of times.
+    pub(crate) tolerance_ms: i64,
+    /// When the worker starts, if it starts after the trigger.
     pub(crate) worker_at: Option<i64>,
-    /// Whether chance decides what is shown.
-    pub(crate) by_chance: bool,
+    /// Whether the engine behaved randomly.
+    pub(crate) is_random: bool,
 }
 
-enum Act<'a> {
-    Worker,
-    Ask(&'a Value),
+enum Action<'a> {
+    StartWorker,
+    SubscribeResult(&'a Value),
     WatchRun,
-    Sent(&'a Value),
+    SendReport(&'a Value),
     Step(&'a Value),
-    Look(&'a Value),
-    RestLook(&'a Value),
-    Late(&'a Value),
-    Settled,
-    End,
+    FetchDetails(&'a Value),
+    FetchRest(&'a Value),
+    LateSubscriber(&'a Value),
+    CheckFinalState,
+    CheckStreams,
     Revisit(&'a Value),
 }
 
-/// What was heard, with the key under which the recording has it.
-struct Heards {
+/// The open streams, by their keys in the recording.
+struct Streams {
     results: Results,
-    by_metadata: Option<Heard>,
-    by_run: Option<Heard>,
-    worker: Option<Heard>,
+    by_metadata: Option<Received>,
+    by_run: Option<Received>,
+    worker: Option<Received>,
 }
 
 pub(crate) struct Replay<'a> {
-    stage: Stage,
+    setup: Setup,
     registration: Value,
     scenario: &'a Scenario,
     recording: &'a Value,
     compare: Compare,
     start: Instant,
-    /// How much later than recorded this goes, since something made it wait.
-    late: Duration,
-    heards: Heards,
+    /// The delay relative to the recording.
+    delay: Duration,
+    streams: Streams,
 }
 
-/// Plays a recording and tells what differed.
+/// Replays a recording, and returns the differences.
 pub(crate) async fn replay(scenario: &Scenario, quirks: Quirks, seed: u64) -> Vec<String> {
     let recording = load(scenario.name);
-    let stage = Stage::set(quirks, seed).await;
+    let setup = Setup::new(quirks, seed).await;
     let name = format!("fx-{}", scenario.name);
-    let mut compare = Compare::new(created(&recording), stage.now(), TimeDelta::milliseconds(scenario.slack_ms));
-    compare.apart = quirks.has(Quirk::LateCreationTimes);
+    let mut compare = Compare::new(created(&recording), setup.now(), TimeDelta::milliseconds(scenario.tolerance_ms));
+    compare.distinct_times = quirks.has(Quirk::LateCreationTimes);
     let recorded = list(&recording, "/workflow");
     let definitions = match recorded {
         [] => vec![workflow(&recording, &name, &scenario.task)],
         some => some.iter().map(|put| put["request"].clone()).collect(),
     };
     for (at, definition) in definitions.iter().enumerate() {
-        let put = stage.wire.call("v1.AdminService.PutWorkflow", definition).await.unwrap();
+        let put = setup.wire.call("v1.AdminService.PutWorkflow", definition).await.unwrap();
         if let Some(recorded) = recorded.get(at) {
             compare.check("workflow", Extra::Forbidden, &recorded["response"], &put);
         }
     }
     let registration = registration_for(&name, &definitions);
     let by_metadata = recording.pointer("/streams/events_by_metadata_request");
-    let heards = Heards {
-        results: stage.wire.results(),
-        by_metadata: by_metadata.map(|request| stage.wire.listen("Dispatcher.SubscribeToWorkflowEvents", request)),
+    let streams = Streams {
+        results: setup.wire.results(),
+        by_metadata: by_metadata.map(|request| setup.wire.listen("Dispatcher.SubscribeToWorkflowEvents", request)),
         by_run: None,
         worker: None,
     };
     let mut replay = Replay {
-        stage,
+        setup,
         registration,
         scenario,
         recording: &recording,
         compare,
-        start: Instant::now() + BEFORE,
-        late: Duration::ZERO,
-        heards,
+        start: Instant::now() + STREAM_LEAD,
+        delay: Duration::ZERO,
+        streams,
     };
-    replay.play().await;
+    replay.run_actions().await;
     replay.compare.differences
 }
 
 impl<'a> Replay<'a> {
-    async fn play(&mut self) {
+    async fn run_actions(&mut self) {
         if self.scenario.worker_at.is_none() && self.recording.pointer("/worker/registered").is_some() {
-            self.hire().await;
+            self.start_worker().await;
         }
         sleep_until(self.start).await;
-        self.compare.ours = self.stage.now();
+        self.compare.ours = self.setup.now();
         let (trigger, rpc) = (&self.recording["trigger"], self.recording["trigger"]["rpc"].as_str().unwrap());
-        let response = self.stage.wire.call(rpc, &trigger["request"]).await.unwrap();
+        let response = self.setup.wire.call(rpc, &trigger["request"]).await.unwrap();
         self.compare.check("trigger", Extra::Forbidden, &trigger["response"], &response);
-        for (at, act) in self.acts() {
-            sleep_until(self.start + Duration::from_millis(at.unsigned_abs()) + self.late).await;
-            self.act(at, act).await;
+        for (at, action) in self.actions() {
+            sleep_until(self.start + Duration::from_millis(at.unsigned_abs()) + self.delay).await;
+            self.run_action(at, action).await;
         }
     }
 
-    /// All that was done, by its time.
-    fn acts(&self) -> Vec<(i64, Act<'a>)> {
+    /// The recorded actions, by time.
+    fn actions(&self) -> Vec<(i64, Action<'a>)> {
         let recording = self.recording;
-        let mut acts = Vec::new();
-        acts.extend(self.scenario.worker_at.map(|at| (at, Act::Worker)));
-        acts.extend(
-            list(recording, "/streams/results_asked").iter().map(|ask| (at_ms(ask), Act::Ask(&ask["request"]))),
+        let mut actions = Vec::new();
+        actions.extend(self.scenario.worker_at.map(|at| (at, Action::StartWorker)));
+        actions.extend(
+            list(recording, "/streams/results_asked")
+                .iter()
+                .map(|sent| (at_ms(sent), Action::SubscribeResult(&sent["request"]))),
         );
-        acts.extend(
-            recording.pointer("/streams/events_by_run_attached_at_ms").map(|at| (at.as_i64().unwrap(), Act::WatchRun)),
+        actions.extend(
+            recording
+                .pointer("/streams/events_by_run_attached_at_ms")
+                .map(|at| (at.as_i64().unwrap(), Action::WatchRun)),
         );
-        acts.extend(list(recording, "/worker/sent").iter().map(|sent| (at_ms(sent), Act::Sent(sent))));
-        acts.extend(
+        actions.extend(list(recording, "/worker/sent").iter().map(|sent| (at_ms(sent), Action::SendReport(sent))));
+        actions.extend(
             list(recording, "/steps")
                 .iter()
                 .filter(|step| step.get("rpc").is_some())
-                .map(|step| (at_ms(step), Act::Step(step))),
+                .map(|step| (at_ms(step), Action::Step(step))),
         );
-        let looks = list(recording, "/grpc/get_run_details");
-        acts.extend(looks.iter().map(|look| (at_ms(look), Act::Look(look))));
-        acts.extend(list(recording, "/rest/earlier").iter().map(|look| (at_ms(look), Act::RestLook(look))));
-        acts.push((at_ms(looks.last().unwrap()), Act::Settled));
-        acts.extend(
+        let fetches = list(recording, "/grpc/get_run_details");
+        actions.extend(fetches.iter().map(|fetched| (at_ms(fetched), Action::FetchDetails(fetched))));
+        actions.extend(
+            list(recording, "/rest/earlier").iter().map(|fetched| (at_ms(fetched), Action::FetchRest(fetched))),
+        );
+        actions.push((at_ms(fetches.last().unwrap()), Action::CheckFinalState));
+        actions.extend(
             recording
                 .pointer("/streams/late_subscriber")
-                .map(|late| (late["asked_at_ms"].as_i64().unwrap(), Act::Late(late))),
+                .map(|late| (late["asked_at_ms"].as_i64().unwrap(), Action::LateSubscriber(late))),
         );
         let end = at_ms(&recording["streams"]["results_end"]);
-        acts.push((end, Act::End));
-        acts.extend(
+        actions.push((end, Action::CheckStreams));
+        actions.extend(
             list(recording, "/revisited")
                 .iter()
-                .map(|again| (end + 1000 * again["after_s"].as_i64().unwrap(), Act::Revisit(again))),
+                .map(|again| (end + 1000 * again["after_s"].as_i64().unwrap(), Action::Revisit(again))),
         );
-        acts.sort_by_key(|(at, _)| *at);
-        acts
+        actions.sort_by_key(|(at, _)| *at);
+        actions
     }
 
-    async fn act(&mut self, at: i64, act: Act<'_>) {
-        match act {
-            Act::Worker => self.hire().await,
-            Act::Ask(request) => self.heards.results.ask(&self.ours(request)),
-            Act::WatchRun => self.heards.by_run = Some(self.watch_run()),
-            Act::Sent(sent) => self.send(sent).await,
-            Act::Step(step) => {
+    async fn run_action(&mut self, at: i64, action: Action<'_>) {
+        match action {
+            Action::StartWorker => self.start_worker().await,
+            Action::SubscribeResult(request) => self.streams.results.subscribe(&self.ours(request)),
+            Action::WatchRun => self.streams.by_run = Some(self.watch_run()),
+            Action::SendReport(sent) => self.send(sent).await,
+            Action::Step(step) => {
                 let response = self.call(step).await;
                 self.compare.check(&format!("step {at}"), Extra::Forbidden, &step["response"], &response);
             }
-            Act::Look(look) => self.look(look).await,
-            Act::RestLook(look) => self.rest_look(look).await,
-            Act::Late(late) => self.late_subscriber(late).await,
-            Act::Settled => super::settled::check(&self.stage, self.recording, &mut self.compare).await,
-            Act::End => self.end(),
-            Act::Revisit(again) => self.revisit(again).await,
+            Action::FetchDetails(fetched) => self.fetch_details(fetched).await,
+            Action::FetchRest(fetched) => self.fetch_rest(fetched).await,
+            Action::LateSubscriber(late) => self.late_subscriber(late).await,
+            Action::CheckFinalState => super::final_state::check(&self.setup, self.recording, &mut self.compare).await,
+            Action::CheckStreams => self.check_streams(),
+            Action::Revisit(again) => self.revisit(again).await,
         }
     }
 
     fn ours(&self, request: &Value) -> Value {
-        self.compare.translate(request, TimeDelta::from_std(self.late).unwrap())
+        self.compare.translate(request, TimeDelta::from_std(self.delay).unwrap())
     }
 
     async fn call(&self, call: &Value) -> Value {
-        self.stage.wire.call(call["rpc"].as_str().unwrap(), &self.ours(&call["request"])).await.unwrap()
+        self.setup.wire.call(call["rpc"].as_str().unwrap(), &self.ours(&call["request"])).await.unwrap()
     }
 
-    async fn hire(&mut self) {
+    async fn start_worker(&mut self) {
         let recorded = &self.recording["worker"]["registered"];
-        let (registered, heard) = self.stage.worker(recorded.get("request").unwrap_or(&self.registration)).await;
+        let (registered, received) = self.setup.worker(recorded.get("request").unwrap_or(&self.registration)).await;
         self.compare.check("registered", Extra::Allowed, recorded.get("response").unwrap_or(recorded), &registered);
-        self.heards.worker = Some(heard);
+        self.streams.worker = Some(received);
     }
 
     fn run(&self) -> String {
         self.compare.name(FIRST_RUN)
     }
 
-    fn watch_run(&self) -> Heard {
-        self.stage.wire.listen("Dispatcher.SubscribeToWorkflowEvents", &json!({"workflow_run_id": self.run()}))
+    fn watch_run(&self) -> Received {
+        self.setup.wire.listen("Dispatcher.SubscribeToWorkflowEvents", &json!({"workflow_run_id": self.run()}))
     }
 
-    /// What the worker said. It says nothing about an attempt before it has it.
+    /// Sends the report of a worker, after it has received the attempt.
     async fn send(&mut self, sent: &Value) {
         let mut request = self.ours(&sent["request"]);
         if sent["rpc"] == "Dispatcher.SendStepActionEvent" {
-            let begun = Instant::now();
-            let action = self.action(&request, &sent["request"]).await;
-            self.late += begun.elapsed();
+            let start = Instant::now();
+            let action = self.assigned_action(&request, &sent["request"]).await;
+            self.delay += start.elapsed();
             self.compare.check(
                 "task",
                 Extra::Forbidden,
@@ -218,20 +224,20 @@ impl<'a> Replay<'a> {
             }
             request["worker_id"] = self.compare.name(FIRST_WORKER).into();
         }
-        let response = self.stage.wire.call(sent["rpc"].as_str().unwrap(), &request).await.unwrap();
+        let response = self.setup.wire.call(sent["rpc"].as_str().unwrap(), &request).await.unwrap();
         if let Some(recorded) = sent.get("response") {
             self.compare.check("sent", Extra::Forbidden, recorded, &response);
         }
     }
 
-    async fn action(&self, report: &Value, recorded: &Value) -> Value {
-        // Of a DAG's task that has not come up yet, the recording knows the name.
+    async fn assigned_action(&self, report: &Value, recorded: &Value) -> Value {
+        // The recording contains the name of a DAG task whose id is still unknown.
         let id = recorded["task_run_external_id"].as_str().unwrap();
         let (ids, about) = (&self.recording["ids"], &self.recording["ids_about"]);
         let alias = ids.as_object().unwrap().iter().find(|(alias, known)| alias.starts_with("task-") && *known == id);
         let name = alias.map_or(&Value::Null, |(alias, _)| &about[alias]);
         for _ in 0..20_000 {
-            let messages = self.heards.worker.as_ref().unwrap().messages();
+            let messages = self.streams.worker.as_ref().unwrap().messages();
             let found = messages.into_iter().find(|(_, action)| {
                 action["action_type"] == "START_STEP_RUN"
                     && action["retry_count"] == report["retry_count"]
@@ -243,29 +249,29 @@ impl<'a> Replay<'a> {
             }
             sleep(Duration::from_millis(1)).await;
         }
-        panic!("the worker never got the attempt that it reports: {report}");
+        panic!("expected the assignment of the reported attempt, got none: {report}");
     }
 
-    /// Looks once, or again and again for a status that the recorder waited for, too.
-    async fn look(&mut self, look: &Value) {
-        let (when, recorded) = (look["when"].as_str().unwrap(), &look["response"]);
-        let begun = Instant::now();
+    /// Fetches details once, or repeatedly if the recorder also waited for a status.
+    async fn fetch_details(&mut self, fetched: &Value) {
+        let (when, recorded) = (fetched["when"].as_str().unwrap(), &fetched["response"]);
+        let start = Instant::now();
         let response = loop {
-            let response = self.stage.wire.call(LOOK, &self.ours(&look["request"])).await.unwrap();
-            let waits = when.starts_with("first seen") && begun.elapsed() < Duration::from_secs(2);
+            let response = self.setup.wire.call(GET_RUN_DETAILS, &self.ours(&fetched["request"])).await.unwrap();
+            let waits = when.starts_with("first seen") && start.elapsed() < Duration::from_secs(2);
             if !waits || response["status"] == recorded["status"] {
                 break response;
             }
             sleep(Duration::from_millis(1)).await;
         };
-        self.late += begun.elapsed();
+        self.delay += start.elapsed();
         let mut recorded = recorded.clone();
-        if at_ms(look) < 100 {
+        if at_ms(fetched) < 100 {
             if response["done"] == true && recorded["done"] == false {
-                // Here reports do not lie in a queue for a while.
+                // In the embedded engine, reports are not queued.
                 return;
             }
-            // The first look may come before or after the assignment.
+            // The first fetch may be before or after the assignment.
             for pointer in ["/status", "/task_runs/work/status", "/task_runs/a/status"] {
                 if let Some(status @ (Value::String(_) | Value::Null)) = recorded.pointer_mut(pointer)
                     && ["QUEUED", "RUNNING"].iter().any(|early| status == early)
@@ -280,78 +286,78 @@ impl<'a> Replay<'a> {
         self.compare.check(&path, Extra::Allowed, &recorded, &response);
     }
 
-    async fn rest_look(&mut self, look: &Value) {
+    async fn fetch_rest(&mut self, fetched: &Value) {
         let path = format!("/api/v1/stable/workflow-runs/{}", self.run());
-        let (run, status) = (self.stage.wire.get(&path).await, self.stage.wire.get(&format!("{path}/status")).await);
-        // The first look may come before the store has anything but the run itself.
-        if look["run"]["tasks"] != json!([]) {
-            let path = format!("earlier {}", look["when"]);
+        let (run, status) = (self.setup.wire.get(&path).await, self.setup.wire.get(&format!("{path}/status")).await);
+        // At the first fetch, REST may have only the run itself.
+        if fetched["run"]["tasks"] != json!([]) {
+            let path = format!("earlier {}", fetched["when"]);
             self.compare.check(
                 &path,
                 Extra::Allowed,
-                &super::parallel::sorted(&look["run"]),
+                &super::parallel::sorted(&fetched["run"]),
                 &super::parallel::sorted(&run),
             );
         }
-        self.compare.check("earlier status", Extra::Allowed, &look["run_status"], &status);
+        self.compare.check("earlier status", Extra::Allowed, &fetched["run_status"], &status);
     }
 
     async fn late_subscriber(&mut self, late: &Value) {
-        let begun = Instant::now();
-        let (results, events) = (self.stage.wire.results(), self.watch_run());
-        results.ask(&json!({"workflow_run_id": self.run()}));
+        let start = Instant::now();
+        let (results, events) = (self.setup.wire.results(), self.watch_run());
+        results.subscribe(&json!({"workflow_run_id": self.run()}));
         sleep(Duration::from_millis(1100)).await;
-        self.late += begun.elapsed();
-        self.heard("late results", &late["results"], &results.heard, begun);
-        self.heard("late events", &late["events_by_run"], &events, begun);
-        self.ended("late end", &late["events_by_run_end"], &events, begun);
-        results.heard.close();
+        self.delay += start.elapsed();
+        self.check_received("late results", &late["results"], &results.received, start);
+        self.check_received("late events", &late["events_by_run"], &events, start);
+        self.check_end("late end", &late["events_by_run_end"], &events, start);
+        results.received.close();
     }
 
     async fn revisit(&mut self, again: &Value) {
-        let look = &again["get_run_details"];
-        let response = self.stage.wire.call(LOOK, &self.ours(&look["request"])).await.unwrap();
-        self.compare.check("revisited response", Extra::Forbidden, &look["response"], &response);
-        let status = self.stage.wire.get(&format!("/api/v1/stable/workflow-runs/{}/status", self.run())).await;
+        let fetched = &again["get_run_details"];
+        let response = self.setup.wire.call(GET_RUN_DETAILS, &self.ours(&fetched["request"])).await.unwrap();
+        self.compare.check("revisited response", Extra::Forbidden, &fetched["response"], &response);
+        let status = self.setup.wire.get(&format!("/api/v1/stable/workflow-runs/{}/status", self.run())).await;
         self.compare.check("revisited status", Extra::Allowed, &again["rest_run_status"], &status);
-        let begun = Instant::now();
-        let results = self.stage.wire.results();
-        results.ask(&json!({"workflow_run_id": self.run()}));
+        let start = Instant::now();
+        let results = self.setup.wire.results();
+        results.subscribe(&json!({"workflow_run_id": self.run()}));
         sleep(Duration::from_millis(1100)).await;
-        // Recorded to the second.
-        let slack = std::mem::replace(&mut self.compare.slack, TimeDelta::seconds(10));
-        self.heard("revisited results", &again["results"], &results.heard, begun);
-        self.compare.slack = slack;
-        results.heard.close();
+        // These times were recorded in seconds.
+        let tolerance = std::mem::replace(&mut self.compare.tolerance, TimeDelta::seconds(10));
+        self.check_received("revisited results", &again["results"], &results.received, start);
+        self.compare.tolerance = tolerance;
+        results.received.close();
     }
 
-    fn end(&mut self) {
+    fn check_streams(&mut self) {
         let (recording, start) = (self.recording, self.start);
         let streams = &recording["streams"];
-        let results = self.heards.results.heard.clone();
-        self.heard("results", &streams["results"], &results, start);
-        self.ended("results end", &streams["results_end"], &results, start);
+        let results = self.streams.results.received.clone();
+        self.check_received("results", &streams["results"], &results, start);
+        self.check_end("results end", &streams["results_end"], &results, start);
         let events =
-            [("events_by_metadata", self.heards.by_metadata.clone()), ("events_by_run", self.heards.by_run.clone())];
-        for (key, heard) in events {
-            if let Some(heard) = heard {
-                self.heard(key, streams.get(key).unwrap_or(&json!([])), &heard, start);
-                self.ended(key, &streams[format!("{key}_end")], &heard, start);
+            [("events_by_metadata", self.streams.by_metadata.clone()), ("events_by_run", self.streams.by_run.clone())];
+        for (key, received) in events {
+            if let Some(received) = received {
+                self.check_received(key, streams.get(key).unwrap_or(&json!([])), &received, start);
+                self.check_end(key, &streams[format!("{key}_end")], &received, start);
             }
         }
-        if let (Some(heard), Some(received)) = (self.heards.worker.clone(), recording.pointer("/worker/received")) {
-            // All but the first are trimmed.
+        if let (Some(received), Some(recorded)) = (self.streams.worker.clone(), recording.pointer("/worker/received")) {
+            // If there are several messages, they are trimmed except for the first one.
             let extra = if list(recording, "/worker/received").len() > 1 { Extra::Allowed } else { Extra::Forbidden };
-            self.heard_with("received", extra, received, &heard, start);
+            self.check_messages("received", extra, recorded, &received, start);
         }
     }
 
-    fn heard(&mut self, path: &str, recorded: &Value, heard: &Heard, from: Instant) {
-        self.heard_with(path, Extra::Forbidden, recorded, heard, from);
+    fn check_received(&mut self, path: &str, recorded: &Value, received: &Received, from: Instant) {
+        self.check_messages(path, Extra::Forbidden, recorded, received, from);
     }
 
-    fn heard_with(&mut self, path: &str, extra: Extra, recorded: &Value, heard: &Heard, from: Instant) {
-        let ours = heard
+    fn check_messages(&mut self, path: &str, extra: Extra, recorded: &Value, received: &Received, from: Instant) {
+        let ours = received
             .messages()
             .into_iter()
             .map(|(at, message)| json!({"at_ms": (at - from).as_millis(), "message": message}));
@@ -365,8 +371,8 @@ impl<'a> Replay<'a> {
         self.compare.check(path, extra, &recorded, &ours);
     }
 
-    fn ended(&mut self, path: &str, recorded: &Value, heard: &Heard, from: Instant) {
-        let end = match heard.end() {
+    fn check_end(&mut self, path: &str, recorded: &Value, received: &Received, from: Instant) {
+        let end = match received.end() {
             Some((at, code, _)) => {
                 json!({"at_ms": (at - from).as_millis(), "by": "engine", "code": format!("{code:?}").to_uppercase()})
             }

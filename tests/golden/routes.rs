@@ -1,4 +1,4 @@
-//! Routes that are in no recording: the content of their answers.
+//! The responses of routes that are in no recording.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::stage::{Stage, merged, registration};
+use super::setup::{Setup, merged, registration};
 
 const NAME: &str = "rt";
 
-async fn stage() -> Stage {
-    Stage::with(Quirks::all(), NAME, &json!({})).await
+async fn setup() -> Setup {
+    Setup::with_workflow(Quirks::all(), NAME, &json!({})).await
 }
 
 fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
@@ -22,13 +22,13 @@ fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_keys_of_events_are_those_of_the_last_day() {
-    let stage = stage().await;
-    let keys = async || sorted(stage.rows("stable/tenants/{t}/events/keys").await);
-    assert_eq!(stage.look("stable/tenants/{t}/events/keys").await, json!({"rows": []}));
+async fn event_keys_are_those_of_the_last_day() {
+    let setup = setup().await;
+    let keys = async || sorted(setup.rows("stable/tenants/{t}/events/keys").await);
+    assert_eq!(setup.get("stable/tenants/{t}/events/keys").await, json!({"rows": []}));
     let push = async |key: &str| {
         let event = json!({"key": key, "payload": "{}"});
-        stage.wire.call("EventsService.Push", &event).await.unwrap();
+        setup.wire.call("EventsService.Push", &event).await.unwrap();
     };
     for key in ["b:2", "a:1", "b:2"] {
         push(key).await;
@@ -45,33 +45,33 @@ async fn the_keys_of_events_are_those_of_the_last_day() {
 
 #[tokio::test(start_paused = true)]
 async fn workers_are_listed_with_their_details() {
-    let stage = stage().await;
+    let setup = setup().await;
     let runtime =
         json!({"sdk_version": "1.2.3", "language": "PYTHON", "language_version": "3.12", "os": "linux", "extra": "x"});
     let more = json!({
         "worker_name": "one", "runtime_info": runtime, "slot_config": {"default": 3, "durable": 2},
         "labels": {"zone": {"str_value": "eu"}, "size": {"int_value": 7}},
     });
-    let (one, heard) = stage.worker(&merged(&registration(NAME), &more)).await;
+    let (one, received) = setup.worker(&merged(&registration(NAME), &more)).await;
     sleep(Duration::from_secs(1)).await;
     let other = json!({"worker_name": "two", "actions": ["rt:work", "rt:rest"], "slots": 5});
-    let two = stage.wire.call("Dispatcher.Register", &other).await.unwrap();
+    let two = setup.wire.call("Dispatcher.Register", &other).await.unwrap();
     sleep(Duration::from_millis(500)).await;
-    stage.trigger(NAME, &json!({})).await.unwrap();
+    setup.trigger(NAME, &json!({})).await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(heard.messages().len(), 1);
+    assert_eq!(received.messages().len(), 1);
     // A worker without a heartbeat is not listed.
-    let listed = stage.look("tenants/{t}/worker").await;
+    let listed = setup.get("tenants/{t}/worker").await;
     assert_eq!(listed["pagination"], json!({"current_page": 1, "next_page": 1, "num_pages": 1}));
     let rows = listed["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 1, "{listed}");
     let row = &rows[0];
-    let stamp = |pointer: &str| row.pointer(pointer).unwrap().as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
-    assert!(stamp("/lastHeartbeatAt") > stamp("/metadata/createdAt"), "{row}");
+    let timestamp = |pointer: &str| row.pointer(pointer).unwrap().as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    assert!(timestamp("/lastHeartbeatAt") > timestamp("/metadata/createdAt"), "{row}");
     let label = |key: &str, value: &str| {
-        let nobody = "00000000-0000-0000-0000-000000000000";
-        let made = &row["metadata"]["createdAt"];
-        json!({"metadata": {"id": nobody, "createdAt": made, "updatedAt": made}, "key": key, "value": value})
+        let nil = "00000000-0000-0000-0000-000000000000";
+        let created = &row["metadata"]["createdAt"];
+        json!({"metadata": {"id": nil, "createdAt": created, "updatedAt": created}, "key": key, "value": value})
     };
     let expected = json!({
         "metadata": {"id": one["worker_id"], "createdAt": row["metadata"]["createdAt"], "updatedAt": row["metadata"]["updatedAt"]},
@@ -87,20 +87,20 @@ async fn workers_are_listed_with_their_details() {
     });
     assert_eq!(*row, expected);
 
-    // One worker has its workflows, too. The answer to a pause has neither labels nor actions.
+    // The details of a worker also contain its workflows. The response to a pause has neither labels nor actions.
     let path = format!("workers/{}", one["worker_id"].as_str().unwrap());
-    let alone = stage.look(&path).await;
-    assert_eq!(alone["registeredWorkflows"][0]["name"], NAME);
-    assert_eq!(alone["recentStepRuns"], json!([]));
-    let (status, paused) = stage.send(Method::PATCH, &path, Some(json!({"isPaused": true}))).await;
+    let details = setup.get(&path).await;
+    assert_eq!(details["registeredWorkflows"][0]["name"], NAME);
+    assert_eq!(details["recentStepRuns"], json!([]));
+    let (status, paused) = setup.send(Method::PATCH, &path, Some(json!({"isPaused": true}))).await;
     assert_eq!((status, &paused["status"], &paused["actions"]), (200, &json!("PAUSED"), &Value::Null));
     assert!(paused.get("labels").is_none());
 
     // The second one sends a heartbeat: newest first.
     let heartbeat = json!({"worker_id": two["worker_id"]});
-    stage.wire.call("Dispatcher.Heartbeat", &heartbeat).await.unwrap();
+    setup.wire.call("Dispatcher.Heartbeat", &heartbeat).await.unwrap();
     let names = async |query: &str| {
-        let rows = stage.rows(&format!("tenants/{{t}}/worker{query}")).await;
+        let rows = setup.rows(&format!("tenants/{{t}}/worker{query}")).await;
         rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(names("").await, ["two", "one"]);
@@ -110,10 +110,10 @@ async fn workers_are_listed_with_their_details() {
     assert_eq!(names("?statuses=PAUSED&statuses=ACTIVE").await, ["two", "one"]);
     assert_eq!(names("?labels=zone:eu&labels=size:7").await, ["one"]);
     assert_eq!(names("?labels=zone:us").await, Vec::<String>::new());
-    let (status, body) = stage.send(Method::GET, "tenants/{t}/worker?labels=zone:", None).await;
+    let (status, body) = setup.send(Method::GET, "tenants/{t}/worker?labels=zone:", None).await;
     let text = "invalid label filter format: zone:, expected key:value";
     assert_eq!((status, body), (400, json!({"errors": [{"description": text}]})));
-    // INACTIVE wins over PAUSED. After a day without a heartbeat a worker is not listed.
+    // INACTIVE takes precedence over PAUSED. After a day without a heartbeat a worker is not listed.
     sleep(Duration::from_secs(6)).await;
     assert_eq!(names("?statuses=INACTIVE").await, ["two"]);
     sleep(Duration::from_secs(24 * 3600)).await;
@@ -122,31 +122,31 @@ async fn workers_are_listed_with_their_details() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_without_actions_is_500() {
-    let stage = stage().await;
-    let worker = stage.wire.call("Dispatcher.Register", &json!({"worker_name": "idle"})).await.unwrap();
+    let setup = setup().await;
+    let worker = setup.wire.call("Dispatcher.Register", &json!({"worker_name": "idle"})).await.unwrap();
     let path = format!("workers/{}", worker["worker_id"].as_str().unwrap());
-    assert_eq!(stage.send(Method::GET, &path, None).await, (500, json!({"message": "Internal Server Error"})));
+    assert_eq!(setup.send(Method::GET, &path, None).await, (500, json!({"message": "Internal Server Error"})));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_tenant_has_version_v1() {
-    let stage = stage().await;
-    let tenant = stage.look("tenants/{t}").await;
-    assert_eq!((&tenant["metadata"]["id"], &tenant["version"]), (&json!(stage.tenant), &json!("V1")));
-    let made: DateTime<Utc> = tenant["metadata"]["createdAt"].as_str().unwrap().parse().unwrap();
+    let setup = setup().await;
+    let tenant = setup.get("tenants/{t}").await;
+    assert_eq!((&tenant["metadata"]["id"], &tenant["version"]), (&json!(setup.tenant), &json!("V1")));
+    let created: DateTime<Utc> = tenant["metadata"]["createdAt"].as_str().unwrap().parse().unwrap();
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(stage.look("tenants/{t}").await, tenant);
+    assert_eq!(setup.get("tenants/{t}").await, tenant);
     // The time is written in milliseconds, rounded.
-    assert!((stage.now() - made).num_milliseconds() >= 59_999);
+    assert!((setup.now() - created).num_milliseconds() >= 59_999);
 }
 
 #[tokio::test(start_paused = true)]
-async fn pausing_a_workflow_is_not_implemented_and_unknown_ones_are_404() {
-    let stage = stage().await;
-    let id = stage.rows("tenants/{t}/workflows").await[0]["metadata"]["id"].as_str().unwrap().to_owned();
+async fn pausing_a_workflow_is_not_implemented() {
+    let setup = setup().await;
+    let id = setup.rows("tenants/{t}/workflows").await[0]["metadata"]["id"].as_str().unwrap().to_owned();
     let pause = async |id: &str| {
         let body = json!({"pause": {"action": "unpause"}});
-        stage.send(Method::PATCH, &format!("workflows/{id}"), Some(body)).await
+        setup.send(Method::PATCH, &format!("workflows/{id}"), Some(body)).await
     };
     assert_eq!(pause("zz").await, (400, json!({"message": "invalid workflow id"})));
     assert_eq!(pause("1c2d3e4f-0000-4000-8000-000000000001").await, (404, json!({"message": "not found"})));
@@ -156,9 +156,9 @@ async fn pausing_a_workflow_is_not_implemented_and_unknown_ones_are_404() {
 
 #[tokio::test(start_paused = true)]
 async fn cel_expressions_are_evaluated() {
-    let stage = stage().await;
-    let evaluate = async |body: Value| stage.send(Method::POST, "stable/tenants/{t}/cel/debug", Some(body)).await;
-    let asked = |expression: &str| {
+    let setup = setup().await;
+    let evaluate = async |body: Value| setup.send(Method::POST, "stable/tenants/{t}/cel/debug", Some(body)).await;
+    let request = |expression: &str| {
         json!({
             "expression": expression, "input": {"n": 1, "list": []}, "additionalMetadata": {"m": "x"},
             "filterPayload": {"p": true},
@@ -171,7 +171,7 @@ async fn cel_expressions_are_evaluated() {
         ("has(input.nothing)", false),
     ] {
         assert_eq!(
-            evaluate(asked(expression)).await,
+            evaluate(request(expression)).await,
             (200, json!({"status": "SUCCESS", "output": output})),
             "{expression}"
         );
@@ -185,7 +185,7 @@ async fn cel_expressions_are_evaluated() {
         ("input.list", "expression did not evaluate to a boolean: got list"),
     ] {
         assert_eq!(
-            evaluate(asked(expression)).await,
+            evaluate(request(expression)).await,
             (200, json!({"status": "ERROR", "error": error})),
             "{expression}"
         );
@@ -194,17 +194,17 @@ async fn cel_expressions_are_evaluated() {
     for (expression, start) in [
         ("input.v >", "failed to compile expression: "),
         ("", "failed to compile expression: "),
-        ("nobody.x", "failed to compile expression: "),
+        ("unknown.x", "failed to compile expression: "),
         ("input.nothing == 1", "failed to evaluate expression: "),
-        // They are declared and have no value.
+        // These names are declared, but have no value.
         ("event_key == 'x'", "failed to evaluate expression: "),
         ("event_id == 'x'", "failed to evaluate expression: "),
     ] {
-        let (status, body) = evaluate(asked(expression)).await;
+        let (status, body) = evaluate(request(expression)).await;
         assert_eq!((status, &body["status"], body.get("output")), (200, &json!("ERROR"), None), "{expression}");
         assert!(body["error"].as_str().unwrap().starts_with(start), "{expression}: {body}");
     }
-    let (status, body) = evaluate(asked("input.n * 2 == 2")).await;
+    let (status, body) = evaluate(request("input.n * 2 == 2")).await;
     let text = "the embedded engine does not implement the CEL expression `input.n * 2 == 2` yet";
     assert_eq!((status, body), (501, json!({"message": text})));
     // Absent objects are empty.

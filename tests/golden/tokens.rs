@@ -1,15 +1,15 @@
-//! What differs from one recording to the next: ids, trace contexts, times. Found in texts, wherever they stand.
+//! Finds the parts of strings that differ between recordings: ids, trace contexts and times.
 
 use chrono::{DateTime, Utc};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Token {
-    /// An id or a trace context: any text that is made up anew each time.
+    /// An id or a trace context, which is different in each run.
     Name(String),
     Time(DateTime<Utc>),
 }
 
-/// A text as its fixed parts, with a mark for each token, and the tokens.
+/// Splits a string into its fixed parts, with a placeholder for each token, and the tokens.
 pub(crate) fn split(text: &str) -> (String, Vec<Token>) {
     let (mut fixed, mut tokens, mut at) = (String::new(), Vec::new(), 0);
     while let Some(char) = text[at..].chars().next() {
@@ -29,7 +29,7 @@ pub(crate) fn split(text: &str) -> (String, Vec<Token>) {
     (fixed, tokens)
 }
 
-/// Replaces each token of a text.
+/// Replaces each token of a string.
 pub(crate) fn replace(text: &str, mut with: impl FnMut(&Token) -> String) -> String {
     let (mut whole, mut at) = (String::new(), 0);
     while let Some(char) = text[at..].chars().next() {
@@ -79,7 +79,7 @@ fn fits(text: &str, pattern: &str) -> bool {
 }
 
 #[test]
-fn tokens_are_found_where_they_stand() {
+fn tokens_are_found_within_strings() {
     let text = "work-1795442533927 00000000-0000-4000-8001-000000000001 (2026-11-23T14:02:53Z)";
     let (fixed, tokens) = split(text);
     assert_eq!(fixed, "work-@ # (@)");

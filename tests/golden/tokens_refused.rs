@@ -1,4 +1,4 @@
-//! Rows of the table about the token. They go over sockets, since the client's own wires put the right one on.
+//! The rows of the table about the token. They are sent over sockets, because the client adds a valid token to each call.
 
 use bytes::Bytes;
 use chrono::TimeDelta;
@@ -14,9 +14,10 @@ use tonic::transport::Channel;
 use super::compare::{Compare, Extra};
 use super::errors::{answer, is_about_token};
 use super::recording::{FIRST_RUN, list, load, workflow};
+use super::support;
 use super::wire::{Wire, path, query};
 
-/// The header that a row was sent with.
+/// The authorization header of a row.
 fn header(row: &Value, token: &str) -> Option<String> {
     let what = row["what"].as_str().unwrap();
     let broken = format!("{}AAAAAA", &token[..token.len() - 6]);
@@ -26,16 +27,16 @@ fn header(row: &Value, token: &str) -> Option<String> {
         "token without Bearer" => Some(token.to_owned()),
         "lower-case bearer" => Some(format!("bearer {token}")),
         _ if what.contains("wrong token") => Some("Bearer wrong".into()),
-        _ => panic!("which token? {row}"),
+        _ => panic!("expected a row about a token, got {row}"),
     }
 }
 
 #[tokio::test]
-async fn tokens_are_refused_in_the_engines_words() {
+async fn token_errors_are_those_of_the_engine() {
     let recording = load("error-bodies");
     let engine = Engine::builder().listen(0, 0).start().await.unwrap();
     let (grpc, rest) = engine.addresses().unwrap();
-    let token = engine.environment().into_iter().find(|(name, _)| *name == "HATCHET_CLIENT_TOKEN").unwrap().1;
+    let token = support::token(&engine);
     let wire = Wire::new(engine.client());
     wire.call("v1.AdminService.PutWorkflow", &workflow(&Value::Null, "fx", &Value::Null)).await.unwrap();
     let run = wire.call("WorkflowService.TriggerWorkflow", &json!({"name": "fx", "input": "{}"})).await.unwrap();
@@ -59,7 +60,7 @@ async fn tokens_are_refused_in_the_engines_words() {
         }
         let mut stub = Grpc::new(channel.clone());
         stub.ready().await.unwrap();
-        // That some of these are streams makes no difference before the token is accepted.
+        // Streams can be called as unary calls, because the token is checked first.
         let answered = stub.unary(request, path(rpc), wire.codec(rpc)).await;
         let ours = answer(answered.map(|_| Value::Null));
         for key in ["code", "message"].iter().filter(|key| row["answer"].get(**key).is_some()) {

@@ -1,4 +1,4 @@
-//! Events, schedules, crons and idempotency: bodies and refusals as the real server was seen to send them.
+//! The responses and errors of events, schedules, crons and idempotency keys, as observed on the real server.
 
 use std::time::Duration;
 
@@ -10,46 +10,46 @@ use tokio::time::sleep;
 use tonic::Code;
 
 use super::recording::workflow;
-use super::stage::{Stage, merged};
+use super::setup::{Setup, merged};
 
 const NAME: &str = "fx";
 
-async fn stage(quirks: Quirks, more: &Value) -> Stage {
-    Stage::with(quirks, NAME, more).await
+async fn setup(quirks: Quirks, more: &Value) -> Setup {
+    Setup::with_workflow(quirks, NAME, more).await
 }
 
-impl Stage {
+impl Setup {
     async fn refused(&self, rpc: &str, request: &Value) -> (Code, String) {
         let refusal = self.wire.call(rpc, request).await.expect_err(rpc);
         (refusal.code(), refusal.message().to_owned())
     }
 }
 
-/// What differs from one time to the next is cut out.
+/// Removes fields that differ in each run.
 fn without(mut body: Value, keys: &[&str]) -> Value {
     for key in keys {
-        body.as_object_mut().unwrap().remove(*key).unwrap_or_else(|| panic!("no {key}"));
+        body.as_object_mut().unwrap().remove(*key).unwrap_or_else(|| panic!("expected the field {key}, got none"));
     }
     body
 }
 
 #[tokio::test(start_paused = true)]
-async fn events() {
-    let stage = stage(Quirks::all(), &json!({"event_triggers": ["order:*"]})).await;
+async fn event_responses_match() {
+    let setup = setup(Quirks::all(), &json!({"event_triggers": ["order:*"]})).await;
     let event =
         json!({"key": "order:1", "payload": "{\"n\": 1}", "additional_metadata": "{\"a\": \"x\"}", "scope": "s"});
-    let answer = stage.wire.call("EventsService.Push", &event).await.unwrap();
+    let response = setup.wire.call("EventsService.Push", &event).await.unwrap();
     assert_eq!(
-        (&answer["key"], &answer["payload"], &answer["additional_metadata"]),
+        (&response["key"], &response["payload"], &response["additional_metadata"]),
         (&event["key"], &event["payload"], &event["additional_metadata"])
     );
-    assert_eq!((&answer["scope"], &answer["tenant_id"]), (&Value::Null, &json!(stage.tenant)));
-    let path = format!("stable/tenants/{{t}}/events/{}", answer["event_id"].as_str().unwrap());
-    assert_eq!(stage.send(Method::GET, &path, None).await, (404, json!({"message": "not found"})));
+    assert_eq!((&response["scope"], &response["tenant_id"]), (&Value::Null, &json!(setup.tenant)));
+    let path = format!("stable/tenants/{{t}}/events/{}", response["event_id"].as_str().unwrap());
+    assert_eq!(setup.send(Method::GET, &path, None).await, (404, json!({"message": "not found"})));
     sleep(Duration::from_millis(120)).await;
-    assert_eq!(stage.look(&path).await["triggeredRuns"], Value::Null, "its runs come a moment later");
+    assert_eq!(setup.get(&path).await["triggeredRuns"], Value::Null, "its runs appear later");
     sleep(Duration::from_millis(130)).await;
-    let shown = stage.look(&path).await;
+    let shown = setup.get(&path).await;
     assert_eq!(shown["seenAt"], shown["metadata"]["createdAt"]);
     let run = shown["triggeredRuns"][0]["workflowRunId"].clone();
     assert_eq!(
@@ -59,16 +59,16 @@ async fn events() {
             "workflowRunSummary": {"queued": 1, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0},
         })
     );
-    // From the event to its runs, by the list of runs.
+    // The runs of an event are found by a list.
     let list = format!(
         "stable/tenants/{{t}}/workflow-runs?since=2000-01-01&only_tasks=false&triggering_event_external_id={}",
-        answer["event_id"].as_str().unwrap()
+        response["event_id"].as_str().unwrap()
     );
-    assert_eq!(stage.look(&list).await["rows"][0]["workflowRunExternalId"], run);
+    assert_eq!(setup.get(&list).await["rows"][0]["workflowRunExternalId"], run);
 
-    stage.wire.call("EventsService.Push", &json!({"key": "", "payload": ""})).await.unwrap();
+    setup.wire.call("EventsService.Push", &json!({"key": "", "payload": ""})).await.unwrap();
     sleep(Duration::from_millis(120)).await;
-    let rows = stage.look("stable/tenants/{t}/events").await;
+    let rows = setup.get("stable/tenants/{t}/events").await;
     assert_eq!(rows["pagination"], json!({"current_page": 1, "next_page": 1, "num_pages": 1}));
     assert_eq!((&rows["rows"][0]["key"], &rows["rows"][0]["triggeredRuns"]), (&json!(""), &Value::Null));
     for (query, count) in [
@@ -82,26 +82,26 @@ async fn events() {
         ("workflowRunStatuses=FAILED", 0),
         ("offset=1", 1),
     ] {
-        let found = stage.look(&format!("stable/tenants/{{t}}/events?{query}")).await;
+        let found = setup.get(&format!("stable/tenants/{{t}}/events?{query}")).await;
         assert_eq!(found["rows"].as_array().unwrap().len(), count, "{query}");
     }
     for query in ["additionalMetadata=bad", "limit=0", "limit=-1"] {
-        let answer = stage.send(Method::GET, &format!("stable/tenants/{{t}}/events?{query}"), None).await;
-        assert_eq!(answer, (500, json!({"message": "Internal Server Error"})), "{query}");
+        let response = setup.send(Method::GET, &format!("stable/tenants/{{t}}/events?{query}"), None).await;
+        assert_eq!(response, (500, json!({"message": "Internal Server Error"})), "{query}");
     }
     assert_eq!(
-        stage.send(Method::GET, "stable/tenants/{t}/events/zz", None).await,
+        setup.send(Method::GET, "stable/tenants/{t}/events/zz", None).await,
         (400, json!({"message": "invalid event id"}))
     );
     let deprecated = json!({"errors": [{"description": "EventCreate is deprecated"}]});
-    assert_eq!(stage.send(Method::POST, "tenants/{t}/events", Some(json!({}))).await, (400, deprecated));
+    assert_eq!(setup.send(Method::POST, "tenants/{t}/events", Some(json!({}))).await, (400, deprecated));
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_are_refused() {
-    let stage = stage(Quirks::all(), &json!({})).await;
-    let fine = json!({"key": "k", "payload": "{}"});
-    let with = |change: Value| merged(&fine, &change);
+async fn invalid_events_are_refused() {
+    let setup = setup(Quirks::all(), &json!({})).await;
+    let valid = json!({"key": "k", "payload": "{}"});
+    let with = |change: Value| merged(&valid, &change);
     for (change, text) in [
         (json!({"payload": "{"}), "Invalid request: invalid json in field `payload`"),
         (
@@ -113,50 +113,50 @@ async fn events_that_are_refused() {
         (json!({"priority": 4}), "priority must be between 1 and 3, got 4"),
     ] {
         let expected = (Code::InvalidArgument, text.to_owned());
-        assert_eq!(stage.refused("EventsService.Push", &with(change.clone())).await, expected);
-        let bulk = json!({"events": [fine, with(change)]});
-        assert_eq!(stage.refused("EventsService.BulkPush", &bulk).await, expected);
+        assert_eq!(setup.refused("EventsService.Push", &with(change.clone())).await, expected);
+        let bulk = json!({"events": [valid, with(change)]});
+        assert_eq!(setup.refused("EventsService.BulkPush", &bulk).await, expected);
     }
     for (events, text) in [
         (vec![], "No events to ingest"),
-        (vec![fine.clone(); 1001], "Invalid request: too many events - 1001 is over maximum (1000)"),
+        (vec![valid.clone(); 1001], "Invalid request: too many events - 1001 is over maximum (1000)"),
         (
             vec![with(json!({"key": ""}))],
             "Invalid request: events failing validation error 400: 1 error occurred:\n\t* validation failed on field 'CreateEventOpts.Key': on condition 'required'\n\n",
         ),
     ] {
         let expected = (Code::InvalidArgument, text.to_owned());
-        assert_eq!(stage.refused("EventsService.BulkPush", &json!({ "events": events })).await, expected);
+        assert_eq!(setup.refused("EventsService.BulkPush", &json!({ "events": events })).await, expected);
     }
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(stage.look("stable/tenants/{t}/events").await["rows"], json!([]), "nothing was taken in");
+    assert_eq!(setup.get("stable/tenants/{t}/events").await["rows"], json!([]), "no event was stored");
     let keys: Vec<_> = (0..1000).map(|n| json!({"key": format!("{n}"), "payload": "{}"})).collect();
-    let answer = stage.wire.call("EventsService.BulkPush", &json!({ "events": keys })).await.unwrap();
-    let answered: Vec<_> = answer["events"].as_array().unwrap().iter().map(|event| &event["key"]).collect();
-    assert_eq!(answered, keys.iter().map(|event| &event["key"]).collect::<Vec<_>>());
+    let response = setup.wire.call("EventsService.BulkPush", &json!({ "events": keys })).await.unwrap();
+    let keys_of_response: Vec<_> = response["events"].as_array().unwrap().iter().map(|event| &event["key"]).collect();
+    assert_eq!(keys_of_response, keys.iter().map(|event| &event["key"]).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
-async fn schedules() {
-    let stage = stage(Quirks::all(), &json!({})).await;
+async fn schedule_responses_match() {
+    let setup = setup(Quirks::all(), &json!({})).await;
     let create = format!("tenants/{{t}}/workflows/{NAME}/scheduled");
     let body = json!({"triggerAt": "2130-01-01T00:00:00.123456Z", "input": {"b": 1, "a": 2}, "additionalMetadata": {"k": "v"}});
-    let (status, made) = stage.send(Method::POST, &create, Some(body)).await;
+    let (status, created) = setup.send(Method::POST, &create, Some(body)).await;
     assert_eq!(status, 200);
-    let id = made["metadata"]["id"].as_str().unwrap().to_owned();
+    let id = created["metadata"]["id"].as_str().unwrap().to_owned();
     assert_eq!(
-        without(made.clone(), &["metadata", "workflowId", "workflowVersionId"]),
+        without(created.clone(), &["metadata", "workflowId", "workflowVersionId"]),
         json!({
-            "additionalMetadata": {"k": "v"}, "input": {"a": 2, "b": 1}, "method": "API", "priority": 1, "tenantId": stage.tenant,
+            "additionalMetadata": {"k": "v"}, "input": {"a": 2, "b": 1}, "method": "API", "priority": 1, "tenantId": setup.tenant,
             "triggerAt": "2130-01-01T00:00:00.123Z", "workflowName": NAME, "workflowRunCreatedAt": "0001-01-01T00:00:00Z", "workflowRunName": "",
         })
     );
     let one = format!("tenants/{{t}}/workflows/scheduled/{id}");
-    assert_eq!(stage.look(&one).await, made);
+    assert_eq!(setup.get(&one).await, created);
     let request = json!({"name": NAME, "input": "{}", "schedules": ["2131-01-01T00:00:00Z", "2131-01-01T00:00:00Z"]});
-    let version = stage.wire.call("WorkflowService.ScheduleWorkflow", &request).await.unwrap();
+    let version = setup.wire.call("WorkflowService.ScheduleWorkflow", &request).await.unwrap();
     assert_eq!(version["scheduled_workflows"].as_array().unwrap().len(), 2);
-    assert_eq!(version["id"], made["workflowVersionId"]);
+    assert_eq!(version["id"], created["workflowVersionId"]);
     for (query, count, pages) in [
         ("", 3, 1),
         ("limit=2", 2, 2),
@@ -165,56 +165,56 @@ async fn schedules() {
         ("statuses=SCHEDULED", 3, 1),
         ("statuses=RUNNING", 0, 0),
     ] {
-        let list = stage.look(&format!("tenants/{{t}}/workflows/scheduled?{query}")).await;
+        let list = setup.get(&format!("tenants/{{t}}/workflows/scheduled?{query}")).await;
         assert_eq!(
             (list["rows"].as_array().unwrap().len(), &list["pagination"]["num_pages"]),
             (count, &json!(pages)),
             "{query}"
         );
     }
-    let list = stage.look("tenants/{t}/workflows/scheduled").await;
-    assert_eq!(list["rows"][2]["metadata"]["id"], json!(id), "the latest first");
+    let list = setup.get("tenants/{t}/workflows/scheduled").await;
+    assert_eq!(list["rows"][2]["metadata"]["id"], json!(id), "the latest schedule is first");
     assert_eq!(
-        stage.look("tenants/{t}/workflows/scheduled?limit=0").await["pagination"]["current_page"],
+        setup.get("tenants/{t}/workflows/scheduled?limit=0").await["pagination"]["current_page"],
         json!(i64::MIN + 1)
     );
 
-    let (status, moved) = stage.send(Method::PATCH, &one, Some(json!({"triggerAt": "2130-02-01T00:00:00Z"}))).await;
+    let (status, moved) = setup.send(Method::PATCH, &one, Some(json!({"triggerAt": "2130-02-01T00:00:00Z"}))).await;
     assert_eq!((status, &moved["triggerAt"]), (200, &json!("2130-02-01T00:00:00Z")));
-    let (status, started) = stage.send(Method::POST, &one, None).await;
+    let (status, started) = setup.send(Method::POST, &one, None).await;
     assert!(status == 200 && started["externalId"].is_string());
-    let gone = (404, json!({"message": "scheduled workflow run not found"}));
+    let not_found = (404, json!({"message": "scheduled workflow run not found"}));
     for method in [Method::POST, Method::GET, Method::DELETE, Method::PATCH] {
-        assert_eq!(stage.send(method, &one, None).await, gone);
+        assert_eq!(setup.send(method, &one, None).await, not_found);
     }
     let others: Vec<_> =
         version["scheduled_workflows"].as_array().unwrap().iter().map(|row| row["id"].clone()).collect();
     let update = json!({"updates": [{"id": others[0], "triggerAt": "2132-01-01T00:00:00Z"}, {"id": id, "triggerAt": "2132-01-01T00:00:00Z"}]});
-    let (_, updated) = stage.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-update", Some(update)).await;
+    let (_, updated) = setup.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-update", Some(update)).await;
     assert_eq!(
         updated,
         json!({"errors": [{"error": "Scheduled workflow not found.", "id": id}], "updatedIds": [others[0]]})
     );
     let delete = json!({"scheduledWorkflowRunIds": [others[0], id]});
-    let (_, deleted) = stage.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-delete", Some(delete)).await;
+    let (_, deleted) = setup.send(Method::POST, "tenants/{t}/workflows/scheduled/bulk-delete", Some(delete)).await;
     assert_eq!(
         deleted,
         json!({"errors": [{"error": "Failed to delete scheduled workflow.", "id": id}], "deletedIds": [others[0]]})
     );
     let other = format!("tenants/{{t}}/workflows/scheduled/{}", others[1].as_str().unwrap());
-    assert_eq!(stage.send(Method::DELETE, &other, None).await.0, 204);
+    assert_eq!(setup.send(Method::DELETE, &other, None).await.0, 204);
     assert_eq!(
-        stage.look("tenants/{t}/workflows/scheduled").await["pagination"],
+        setup.get("tenants/{t}/workflows/scheduled").await["pagination"],
         json!({"current_page": 1, "next_page": 2, "num_pages": 0})
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn schedules_that_are_refused() {
-    let stage = stage(Quirks::all(), &json!({})).await;
+async fn invalid_schedules_are_refused() {
+    let setup = setup(Quirks::all(), &json!({})).await;
     let described = |text: &str| (400, json!({"errors": [{"description": text}]}));
     let create = format!("tenants/{{t}}/workflows/{NAME}/scheduled");
-    for (body, answer) in [
+    for (body, response) in [
         (
             json!({"triggerAt": "2030-01-01T00:00:00Z", "priority": 9}),
             described(
@@ -235,29 +235,29 @@ async fn schedules_that_are_refused() {
             ),
         ),
     ] {
-        assert_eq!(stage.send(Method::POST, &create, Some(body)).await, answer);
+        assert_eq!(setup.send(Method::POST, &create, Some(body)).await, response);
     }
-    let nobody = stage
+    let unknown = setup
         .send(
             Method::POST,
-            "tenants/{t}/workflows/nobody/scheduled",
+            "tenants/{t}/workflows/unknown/scheduled",
             Some(json!({"triggerAt": "2030-01-01T00:00:00Z"})),
         )
         .await;
-    assert_eq!(nobody, described("workflow not found"));
+    assert_eq!(unknown, described("workflow not found"));
     let bulk = "tenants/{t}/workflows/scheduled/bulk-delete";
     assert_eq!(
-        stage.send(Method::POST, bulk, Some(json!({}))).await,
+        setup.send(Method::POST, bulk, Some(json!({}))).await,
         described("Provide scheduledWorkflowRunIds or filter.")
     );
     let both = json!({"scheduledWorkflowRunIds": [], "filter": {}});
     assert_eq!(
-        stage.send(Method::POST, bulk, Some(both)).await,
+        setup.send(Method::POST, bulk, Some(both)).await,
         described("Provide either scheduledWorkflowRunIds or filter, not both.")
     );
-    let list = stage.send(Method::GET, "tenants/{t}/workflows/scheduled?additionalMetadata=kv", None).await;
+    let list = setup.send(Method::GET, "tenants/{t}/workflows/scheduled?additionalMetadata=kv", None).await;
     assert_eq!(list, described("Additional metadata filters must be in the format key:value."));
-    let malformed = stage.send(Method::PATCH, "tenants/{t}/workflows/scheduled/zz", Some(json!({}))).await;
+    let malformed = setup.send(Method::PATCH, "tenants/{t}/workflows/scheduled/zz", Some(json!({}))).await;
     assert_eq!(malformed, (400, json!({"message": "invalid scheduled workflow run id"})));
 
     let rpc = "WorkflowService.ScheduleWorkflow";
@@ -282,28 +282,28 @@ async fn schedules_that_are_refused() {
             "parent task run id is required when parent id is provided",
         ),
     ] {
-        assert_eq!(stage.refused(rpc, &request).await, (code, text.to_owned()));
+        assert_eq!(setup.refused(rpc, &request).await, (code, text.to_owned()));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn crons() {
-    let stage = stage(Quirks::all(), &json!({"cron_triggers": ["0 0 1 1 *"]})).await;
+async fn cron_responses_match() {
+    let setup = setup(Quirks::all(), &json!({"cron_triggers": ["0 0 1 1 *"]})).await;
     let create = format!("tenants/{{t}}/workflows/{NAME}/crons");
     let body =
         json!({"cronExpression": "0 0 2 1 *", "cronName": "x", "input": {"b": 1}, "additionalMetadata": {"k": "v"}});
-    let (status, made) = stage.send(Method::POST, &create, Some(body.clone())).await;
+    let (status, created) = setup.send(Method::POST, &create, Some(body.clone())).await;
     assert_eq!(status, 200);
     assert_eq!(
-        without(made.clone(), &["metadata", "workflowId", "workflowVersionId"]),
+        without(created.clone(), &["metadata", "workflowId", "workflowVersionId"]),
         json!({
             "additionalMetadata": {"k": "v"}, "cron": "0 0 2 1 *", "enabled": true, "input": {"b": 1}, "method": "API", "name": "x", "priority": 1,
-            "tenantId": stage.tenant, "workflowName": NAME,
+            "tenantId": setup.tenant, "workflowName": NAME,
         })
     );
-    let one = format!("tenants/{{t}}/workflows/crons/{}", made["metadata"]["id"].as_str().unwrap());
-    assert_eq!(stage.look(&one).await, made);
-    let list = stage.look("tenants/{t}/workflows/crons").await;
+    let one = format!("tenants/{{t}}/workflows/crons/{}", created["metadata"]["id"].as_str().unwrap());
+    assert_eq!(setup.get(&one).await, created);
+    let list = setup.get("tenants/{t}/workflows/crons").await;
     let rows: Vec<_> = list["rows"]
         .as_array()
         .unwrap()
@@ -313,8 +313,8 @@ async fn crons() {
     assert_eq!(rows, [("API", "x"), ("DEFAULT", "")]);
     assert_eq!(list["pagination"], json!({"current_page": 1, "next_page": 1, "num_pages": 1}));
     assert_eq!(
-        stage.look("tenants/{t}/workflows/crons?cronName=x&workflowName=fx&additionalMetadata=k:v").await["rows"],
-        json!([made])
+        setup.get("tenants/{t}/workflows/crons?cronName=x&workflowName=fx&additionalMetadata=k:v").await["rows"],
+        json!([created])
     );
 
     let described = |text: &str| (400, json!({"errors": [{"description": text}]}));
@@ -328,27 +328,27 @@ async fn crons() {
         (with("cronName", json!("")), "cron name is required"),
         (with("priority", json!(9)), "error creating cron trigger"),
     ] {
-        assert_eq!(stage.send(Method::POST, &create, Some(body)).await, described(text));
+        assert_eq!(setup.send(Method::POST, &create, Some(body)).await, described(text));
     }
-    let (status, bad) = stage.send(Method::POST, &create, Some(with("cronExpression", json!("not a cron")))).await;
+    let (status, bad) = setup.send(Method::POST, &create, Some(with("cronExpression", json!("not a cron")))).await;
     assert_eq!((status, &bad["cron"]), (200, &json!("not a cron")));
     sleep(Duration::from_secs(1)).await;
     let broken = (500, json!({"message": "Internal Server Error"}));
     let bad = format!("tenants/{{t}}/workflows/crons/{}", bad["metadata"]["id"].as_str().unwrap());
     assert_eq!(
-        stage.send(Method::GET, &bad, None).await,
+        setup.send(Method::GET, &bad, None).await,
         broken,
-        "gone, and an unknown one is more than the server can bear"
+        "the cron has disappeared, and the server fails for unknown crons"
     );
 
-    assert_eq!(stage.send(Method::PATCH, &one, Some(json!({"enabled": false}))).await.0, 204);
-    assert_eq!(stage.look(&one).await["enabled"], json!(false));
-    let (status, started) = stage.send(Method::POST, &one, None).await;
+    assert_eq!(setup.send(Method::PATCH, &one, Some(json!({"enabled": false}))).await.0, 204);
+    assert_eq!(setup.get(&one).await["enabled"], json!(false));
+    let (status, started) = setup.send(Method::POST, &one, None).await;
     assert!(status == 200 && started["externalId"].is_string());
-    assert_eq!(stage.send(Method::DELETE, &one, None).await.0, 204);
-    assert_eq!(stage.send(Method::DELETE, &one, None).await, broken);
+    assert_eq!(setup.send(Method::DELETE, &one, None).await.0, 204);
+    assert_eq!(setup.send(Method::DELETE, &one, None).await, broken);
     assert_eq!(
-        stage.send(Method::GET, "tenants/{t}/workflows/crons/zz", None).await,
+        setup.send(Method::GET, "tenants/{t}/workflows/crons/zz", None).await,
         (400, json!({"message": "invalid cron workflow id"}))
     );
 }
@@ -365,19 +365,19 @@ struct RpcStatus {
 }
 
 #[tokio::test(start_paused = true)]
-async fn collisions() {
+async fn collisions_name_the_existing_run() {
     use hatchet::raw::pb::v1::{BulkTriggerIdempotencyCollisionError, IdempotencyCollisionError};
-    let stage = stage(Quirks::all(), &json!({"idempotency": {"expression": "input.key", "ttl_ms": 8000}})).await;
+    let setup = setup(Quirks::all(), &json!({"idempotency": {"expression": "input.key", "ttl_ms": 8000}})).await;
     let trigger = |key: &str| json!({"name": NAME, "input": json!({"key": key}).to_string()});
     let first =
-        stage.wire.call("WorkflowService.TriggerWorkflow", &trigger("a")).await.unwrap()["workflow_run_id"].clone();
+        setup.wire.call("WorkflowService.TriggerWorkflow", &trigger("a")).await.unwrap()["workflow_run_id"].clone();
     let read = |status: &tonic::Status| {
         assert_eq!((status.code(), status.message()), (Code::AlreadyExists, "idempotency key collision"));
         let RpcStatus { code, message, mut details } = RpcStatus::decode(status.details()).unwrap();
         assert_eq!((code, message.as_str(), details.len()), (6, "idempotency key collision", 1));
         details.remove(0)
     };
-    let single = read(&stage.wire.call("WorkflowService.TriggerWorkflow", &trigger("a")).await.unwrap_err());
+    let single = read(&setup.wire.call("WorkflowService.TriggerWorkflow", &trigger("a")).await.unwrap_err());
     assert_eq!(single.type_url, "type.googleapis.com/v1.IdempotencyCollisionError");
     let single = IdempotencyCollisionError::decode(&*single.value).unwrap();
     assert_eq!(
@@ -385,7 +385,7 @@ async fn collisions() {
         (first.clone(), "")
     );
     let bulk = json!({"workflows": [trigger("b"), trigger("a"), trigger("c")]});
-    let bulk = read(&stage.wire.call("WorkflowService.BulkTriggerWorkflow", &bulk).await.unwrap_err());
+    let bulk = read(&setup.wire.call("WorkflowService.BulkTriggerWorkflow", &bulk).await.unwrap_err());
     assert_eq!(bulk.type_url, "type.googleapis.com/v1.BulkTriggerIdempotencyCollisionError");
     let bulk = BulkTriggerIdempotencyCollisionError::decode(&*bulk.value).unwrap();
     assert_eq!((bulk.successful_workflow_run_external_ids.len(), bulk.collisions.len()), (2, 1));
@@ -393,30 +393,30 @@ async fn collisions() {
     sleep(Duration::from_secs(1)).await;
     for tasks in [true, false] {
         let list = format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&only_tasks={tasks}&idempotency_keys=b");
-        assert_eq!(stage.look(&list).await["rows"][0]["idempotencyKey"], json!("b"));
+        assert_eq!(setup.get(&list).await["rows"][0]["idempotencyKey"], json!("b"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dag_is_found_by_its_event_and_by_its_key() {
-    let stage = Stage::set(Quirks::all(), 7).await;
+async fn dags_are_found_by_their_event_and_their_key() {
+    let setup = Setup::new(Quirks::all(), 7).await;
     let mut definition = workflow(&Value::Null, NAME, &json!({"parents": {"a": [], "b": ["a"]}, "on_failure": "f"}));
     let more = json!({"event_triggers": ["k"], "idempotency": {"expression": "input.key", "ttl_ms": 8000}});
     definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    stage.put(&definition).await;
+    setup.put(&definition).await;
     let event = json!({"key": "k", "payload": json!({"key": "x"}).to_string()});
-    let event = stage.wire.call("EventsService.Push", &event).await.unwrap()["event_id"].clone();
+    let event = setup.wire.call("EventsService.Push", &event).await.unwrap()["event_id"].clone();
     sleep(Duration::from_secs(1)).await;
-    let run = stage.look(&format!("stable/tenants/{{t}}/events/{}", event.as_str().unwrap())).await["triggeredRuns"][0]
+    let run = setup.get(&format!("stable/tenants/{{t}}/events/{}", event.as_str().unwrap())).await["triggeredRuns"][0]
         ["workflowRunId"]
         .clone();
-    stage.wire.call("v1.AdminService.CancelTasks", &json!({"external_ids": [run]})).await.unwrap();
+    setup.wire.call("v1.AdminService.CancelTasks", &json!({"external_ids": [run]})).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     let rows = async |tasks: bool, filter: &str| {
         let list = format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&only_tasks={tasks}&{filter}");
-        stage.look(&list).await["rows"].as_array().unwrap().clone()
+        setup.get(&list).await["rows"].as_array().unwrap().clone()
     };
-    // Of its tasks, only the first has its key; and none is found by the event.
+    // Only the first task has the key, and no task is found by the event.
     let by_event = format!("triggering_event_external_id={}", event.as_str().unwrap());
     assert_eq!(rows(true, &by_event).await, Vec::<Value>::new());
     for filter in [by_event.as_str(), "idempotency_keys=x"] {

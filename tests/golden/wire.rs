@@ -1,4 +1,4 @@
-//! gRPC by the name of the call and in JSON, as the recordings have it; REST by its path. All over the client's own wires.
+//! Makes gRPC calls by name and with JSON messages, and REST calls by path, through the connection of a client.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,28 +16,28 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status, Streaming};
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hatchet.fds"));
-const LARGEST: usize = 64 << 20;
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Wire {
     pub(crate) client: Client,
-    contract: DescriptorPool,
+    descriptors: DescriptorPool,
 }
 
 impl Wire {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, contract: DescriptorPool::decode(DESCRIPTORS).unwrap() }
+        Self { client, descriptors: DescriptorPool::decode(DESCRIPTORS).unwrap() }
     }
 
-    /// What a call takes and gives; for a call that the contract does not have, anything.
+    /// The request and response types of a call. For an unknown call, any type.
     fn types(&self, rpc: &str) -> (MessageDescriptor, MessageDescriptor) {
         let (service, method) = rpc.rsplit_once('.').unwrap();
-        let known = self.contract.get_service_by_name(service).and_then(|service| {
+        let known = self.descriptors.get_service_by_name(service).and_then(|service| {
             let method = service.methods().find(|known| known.name() == method)?;
             Some((method.input(), method.output()))
         });
         known.unwrap_or_else(|| {
-            let any = self.contract.get_message_by_name("v1.GetRunDetailsRequest").unwrap();
+            let any = self.descriptors.get_message_by_name("v1.GetRunDetailsRequest").unwrap();
             (any.clone(), any)
         })
     }
@@ -55,34 +55,36 @@ impl Wire {
         Ok(json(grpc.unary(Request::new(request), path(rpc), self.codec(rpc)).await?.get_ref()))
     }
 
-    /// Opens a stream and writes down what it says. Its headers come with its first message, so nothing waits for them.
-    pub(crate) fn listen(&self, rpc: &'static str, request: &Value) -> Heard {
-        let (heard, wire, request) = (Heard::default(), self.clone(), self.message(rpc, request));
-        let notes = heard.clone();
-        heard.keep(tokio::spawn(async move {
-            let answer = wire.grpc().await.server_streaming(Request::new(request), path(rpc), wire.codec(rpc)).await;
-            notes.follow(answer.map(tonic::Response::into_inner)).await;
+    /// Opens a stream, and records its messages. It does not wait for the headers, which are sent with the first message.
+    pub(crate) fn listen(&self, rpc: &'static str, request: &Value) -> Received {
+        let (received, wire, request) = (Received::default(), self.clone(), self.message(rpc, request));
+        let writer = received.clone();
+        received.keep(tokio::spawn(async move {
+            let response = wire.grpc().await.server_streaming(Request::new(request), path(rpc), wire.codec(rpc)).await;
+            writer.follow(response.map(tonic::Response::into_inner)).await;
         }));
-        heard
+        received
     }
 
-    /// Opens the stream of results. Runs are asked for later.
+    /// Opens the stream of results. Runs are subscribed to later.
     pub(crate) fn results(&self) -> Results {
         const RPC: &str = "Dispatcher.SubscribeToWorkflowRuns";
-        let (heard, wire) = (Heard::default(), self.clone());
-        let (asks, mut asked) = mpsc::unbounded_channel();
-        let questions = futures_util::stream::poll_fn(move |cx| asked.poll_recv(cx));
-        let notes = heard.clone();
-        heard.keep(tokio::spawn(async move {
-            let answer = wire.grpc().await.streaming(Request::new(questions), path(RPC), wire.codec(RPC)).await;
-            notes.follow(answer.map(tonic::Response::into_inner)).await;
+        let (received, wire) = (Received::default(), self.clone());
+        let (requests, mut queue) = mpsc::unbounded_channel();
+        let stream = futures_util::stream::poll_fn(move |cx| queue.poll_recv(cx));
+        let writer = received.clone();
+        received.keep(tokio::spawn(async move {
+            let response = wire.grpc().await.streaming(Request::new(stream), path(RPC), wire.codec(RPC)).await;
+            writer.follow(response.map(tonic::Response::into_inner)).await;
         }));
-        Results { heard, asks, wire: self.clone() }
+        Results { received, requests, wire: self.clone() }
     }
 
     async fn grpc(&self) -> Grpc<hatchet::raw::RawChannel> {
         let channel = self.client.raw_channel();
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST);
+        let mut grpc = Grpc::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         grpc.ready().await.unwrap();
         grpc
     }
@@ -93,7 +95,7 @@ impl Wire {
 
     pub(crate) async fn rest(&self, method: Method, target: &str, body: Option<Bytes>) -> (StatusCode, Value) {
         let (status, body) = self.client.raw_rest(method, target, body).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or_else(|_| format!("no JSON: {body:?}").into()))
+        (status, serde_json::from_slice(&body).unwrap_or_else(|_| format!("expected JSON, got {body:?}").into()))
     }
 
     pub(crate) async fn get(&self, target: &str) -> Value {
@@ -103,7 +105,7 @@ impl Wire {
     }
 }
 
-/// A query as the recordings have it: one value for a name, or several.
+/// Encodes a recorded query, in which a name has one value or several.
 pub(crate) fn query(parameters: &Value) -> String {
     let encode =
         |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
@@ -115,32 +117,32 @@ pub(crate) fn query(parameters: &Value) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// The stream of results, both ways.
+/// A stream of results, to which requests can be sent.
 pub(crate) struct Results {
-    pub(crate) heard: Heard,
-    asks: mpsc::UnboundedSender<DynamicMessage>,
+    pub(crate) received: Received,
+    requests: mpsc::UnboundedSender<DynamicMessage>,
     wire: Wire,
 }
 
 impl Results {
-    pub(crate) fn ask(&self, request: &Value) {
-        // A stream that has ended hears no more questions.
-        let _ = self.asks.send(self.wire.message("Dispatcher.SubscribeToWorkflowRuns", request));
+    pub(crate) fn subscribe(&self, request: &Value) {
+        // A stream that has ended accepts no more requests.
+        let _ = self.requests.send(self.wire.message("Dispatcher.SubscribeToWorkflowRuns", request));
     }
 }
 
-/// What came on a stream, and when. Dropping the last hand on it closes the stream.
+/// The messages received on a stream, with their times.
 #[derive(Clone, Default)]
-pub(crate) struct Heard(Arc<Mutex<Notes>>);
+pub(crate) struct Received(Arc<Mutex<Recorded>>);
 
 #[derive(Default)]
-struct Notes {
+struct Recorded {
     messages: Vec<(Instant, Value)>,
     end: Option<(Instant, Code, String)>,
     task: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Heard {
+impl Received {
     fn keep(&self, task: tokio::task::JoinHandle<()>) {
         self.0.lock().unwrap().task = Some(task);
     }
@@ -179,7 +181,7 @@ pub(crate) fn path(rpc: &str) -> PathAndQuery {
     format!("/{service}/{method}").parse().unwrap()
 }
 
-/// With the contract's own names, and all fields that are always there.
+/// Serializes a message with the names of the `.proto` files, and with default values.
 pub(crate) fn json(message: &DynamicMessage) -> Value {
     let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
     message.serialize_with_options(serde_json::value::Serializer, &options).unwrap()

@@ -1,4 +1,4 @@
-//! Clients with misbehaving servers. Uses real time, because real sockets are the subject.
+//! Clients with misbehaving servers. Uses real time, because it uses real sockets.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,3 +14,5 @@ mod resets;
 mod roots;
 mod runtimes;
 mod servers;
+#[path = "../support/mod.rs"]
+mod support;

@@ -10,32 +10,32 @@ use hatchet::model::Window;
 use hatchet::{Client, Error, ErrorKind};
 use tokio::time::Instant;
 
-use crate::servers::{Plain, Stage, chain, raw_server, stage, tls_server};
+use crate::servers::{Plain, Setup, chain, raw_server, setup, tls_server};
 
 /// The maximum duration of a permanent failure.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const MAX_FAILURE_TIME: Duration = Duration::from_secs(2);
 
 async fn by_grpc(config: ConfigBuilder) -> Error {
     let hatchet = Client::new(config.build().unwrap()).unwrap();
-    let nobody = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-    hatchet.run_handle(nobody).cancel().send().await.map(drop).unwrap_err()
+    let unknown = "00000000-0000-4000-8001-000000000001".parse().unwrap();
+    hatchet.run_handle(unknown).cancel().send().await.map(drop).unwrap_err()
 }
 
 async fn by_rest(config: ConfigBuilder) -> Error {
     Client::new(config.build().unwrap()).unwrap().runs(Window::all()).count().await.unwrap_err()
 }
 
-fn grpc_at(stage: &Stage, address: SocketAddr, strategy: TlsStrategy) -> ConfigBuilder {
-    stage.config.clone().host_port(format!("localhost:{}", address.port())).tls_strategy(strategy)
+fn grpc_at(setup: &Setup, address: SocketAddr, strategy: TlsStrategy) -> ConfigBuilder {
+    setup.config.clone().host_port(format!("localhost:{}", address.port())).tls_strategy(strategy)
 }
 
-fn rest_at(stage: &Stage, scheme: &str, address: SocketAddr) -> ConfigBuilder {
-    stage.config.clone().server_url(format!("{scheme}://localhost:{}", address.port()))
+fn rest_at(setup: &Setup, scheme: &str, address: SocketAddr) -> ConfigBuilder {
+    setup.config.clone().server_url(format!("{scheme}://localhost:{}", address.port()))
 }
 
 /// Checks that an error was returned immediately, after one connection or the few that the detection needs.
-fn assert_hopeless(error: &Error, begun: Instant, connections: Option<&Arc<AtomicUsize>>, expected: &str) {
-    assert!(begun.elapsed() < AT_ONCE, "{:?}: {error:?}", begun.elapsed());
+fn assert_permanent(error: &Error, start: Instant, connections: Option<&Arc<AtomicUsize>>, expected: &str) {
+    assert!(start.elapsed() < MAX_FAILURE_TIME, "{:?}: {error:?}", start.elapsed());
     assert!(error.to_string().contains(expected), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(!error.is_transient(), "{error:?}");
@@ -45,74 +45,74 @@ fn assert_hopeless(error: &Error, begun: Instant, connections: Option<&Arc<Atomi
 }
 
 #[tokio::test]
-async fn tls_to_a_plain_text_server() {
-    let stage = stage().await;
-    let (grpc, rest) = stage.engine.addresses().unwrap();
+async fn servers_without_tls_are_detected() {
+    let setup = setup().await;
+    let (grpc, rest) = setup.engine.addresses().unwrap();
     let (raw, connections) = raw_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").await;
     for address in [grpc, rest, raw] {
-        let begun = Instant::now();
-        let error = by_grpc(grpc_at(&stage, address, TlsStrategy::Tls)).await;
-        assert_hopeless(&error, begun, None, "does not speak TLS: it answered in plain text");
+        let start = Instant::now();
+        let error = by_grpc(grpc_at(&setup, address, TlsStrategy::Tls)).await;
+        assert_permanent(&error, start, None, "does not speak TLS: it answered in plain text");
         assert!(error.has_no_side_effects(), "{error:?}");
         assert!(error.to_string().contains("HATCHET_CLIENT_TLS_STRATEGY=none"), "{error}");
-        let begun = Instant::now();
-        let error = by_rest(rest_at(&stage, "https", address)).await;
-        assert_hopeless(&error, begun, None, "does not speak TLS: it answered in plain text");
+        let start = Instant::now();
+        let error = by_rest(rest_at(&setup, "https", address)).await;
+        assert_permanent(&error, start, None, "does not speak TLS: it answered in plain text");
         assert!(error.to_string().contains("HATCHET_CLIENT_SERVER_URL to an http:// URL"), "{error}");
     }
     assert!(connections.load(SeqCst) <= 4, "{connections:?}");
 }
 
 #[tokio::test]
-async fn plain_text_to_a_tls_server() {
-    let stage = stage().await;
-    for plain in [Plain::Alert, Plain::Close, Plain::Say] {
+async fn servers_with_tls_are_detected() {
+    let setup = setup().await;
+    for plain in [Plain::Alert, Plain::Close, Plain::HttpError] {
         let (address, connections) = tls_server(plain).await;
-        let begun = Instant::now();
-        let error = by_grpc(grpc_at(&stage, address, TlsStrategy::None)).await;
-        assert_hopeless(&error, begun, Some(&connections), "HATCHET_CLIENT_TLS_STRATEGY=tls");
+        let start = Instant::now();
+        let error = by_grpc(grpc_at(&setup, address, TlsStrategy::None)).await;
+        assert_permanent(&error, start, Some(&connections), "HATCHET_CLIENT_TLS_STRATEGY=tls");
         let (address, connections) = tls_server(plain).await;
-        let begun = Instant::now();
-        let error = by_rest(rest_at(&stage, "http", address)).await;
-        assert_hopeless(&error, begun, Some(&connections), "HATCHET_CLIENT_SERVER_URL to an https:// URL");
+        let start = Instant::now();
+        let error = by_rest(rest_at(&setup, "http", address)).await;
+        assert_permanent(&error, start, Some(&connections), "HATCHET_CLIENT_SERVER_URL to an https:// URL");
         // A server that closes without a byte may have read the call.
         assert_eq!(error.has_no_side_effects(), !matches!(plain, Plain::Close), "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn the_port_of_the_other_api() {
-    let stage = stage().await;
-    let (grpc, _) = stage.engine.addresses().unwrap();
+async fn ports_of_the_other_api_are_detected() {
+    let setup = setup().await;
+    let (grpc, _) = setup.engine.addresses().unwrap();
     let (http1, _) = raw_server(b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n\r\n").await;
-    let begun = Instant::now();
-    let error = by_grpc(grpc_at(&stage, http1, TlsStrategy::None)).await;
-    assert_hopeless(&error, begun, None, "speaks HTTP/1.1 and not gRPC");
-    let begun = Instant::now();
-    let error = by_rest(rest_at(&stage, "http", grpc)).await;
-    assert_hopeless(&error, begun, None, "speaks HTTP/2 only, as gRPC does");
+    let start = Instant::now();
+    let error = by_grpc(grpc_at(&setup, http1, TlsStrategy::None)).await;
+    assert_permanent(&error, start, None, "speaks HTTP/1.1 and not gRPC");
+    let start = Instant::now();
+    let error = by_rest(rest_at(&setup, "http", grpc)).await;
+    assert_permanent(&error, start, None, "speaks HTTP/2 only, as gRPC does");
 }
 
 /// A worker must not retry a permanent failure.
 #[tokio::test]
 async fn workers_do_not_start_if_the_server_expects_tls() {
-    let stage = stage().await;
+    let setup = setup().await;
     let (address, _) = tls_server(Plain::Close).await;
-    let hatchet = Client::new(grpc_at(&stage, address, TlsStrategy::None).build().unwrap()).unwrap();
-    let begun = Instant::now();
-    let error = hatchet.worker("worker").register(&stage.task).build().unwrap().start().await.unwrap_err();
-    assert_hopeless(&error, begun, None, "HATCHET_CLIENT_TLS_STRATEGY=tls");
+    let hatchet = Client::new(grpc_at(&setup, address, TlsStrategy::None).build().unwrap()).unwrap();
+    let start = Instant::now();
+    let error = hatchet.worker("worker").register(&setup.task).build().unwrap().start().await.unwrap_err();
+    assert_permanent(&error, start, None, "HATCHET_CLIENT_TLS_STRATEGY=tls");
 }
 
 /// A server that shuts down also closes connections silently. Such calls are retried, and the error does not mention TLS.
 #[tokio::test]
 async fn silently_closed_connections_are_retried() {
-    let stage = stage().await;
+    let setup = setup().await;
     let (address, connections) = raw_server(b"").await;
     let short = Duration::from_millis(500);
     for error in [
-        by_grpc(grpc_at(&stage, address, TlsStrategy::None).rpc_timeout(short)).await,
-        by_rest(rest_at(&stage, "http", address).rpc_timeout(short)).await,
+        by_grpc(grpc_at(&setup, address, TlsStrategy::None).rpc_timeout(short)).await,
+        by_rest(rest_at(&setup, "http", address).rpc_timeout(short)).await,
     ] {
         // The deadline may pass during a try or between two.
         assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use hatchet::model::Window;
 use hatchet::{Client, ErrorKind};
 
-use crate::servers::{Act, grpc_server, raw_server, stage};
+use crate::servers::{Action, grpc_server, raw_server, setup};
 
 const BODIES: [(Option<&str>, &str); 4] = [
     (None, ""),
@@ -16,7 +16,7 @@ const BODIES: [(Option<&str>, &str); 4] = [
 
 #[tokio::test]
 async fn error_pages_instead_of_grpc_are_classified_by_status() {
-    let stage = stage().await;
+    let setup = setup().await;
     for (status, kind, transient, unsent) in [
         (401, ErrorKind::Unauthenticated, false, true),
         (403, ErrorKind::Unauthenticated, false, true),
@@ -29,23 +29,23 @@ async fn error_pages_instead_of_grpc_are_classified_by_status() {
         (504, ErrorKind::Unavailable, true, false),
     ] {
         for (content_type, body) in BODIES {
-            let (address, requests) = grpc_server(Act::Page { status, content_type, body }).await;
-            let error = stage.trigger(address).await;
-            let seen = (error.kind(), error.is_transient(), error.has_no_side_effects());
-            assert_eq!(seen, (kind, transient, unsent), "{status} {body:?} {error:?}");
+            let (address, requests) = grpc_server(Action::Page { status, content_type, body }).await;
+            let error = setup.trigger(address).await;
+            let properties = (error.kind(), error.is_transient(), error.has_no_side_effects());
+            assert_eq!(properties, (kind, transient, unsent), "{status} {body:?} {error:?}");
             assert_eq!(error.http_status(), Some(status), "{error:?}");
             assert!(error.to_string().contains("probably from a proxy"), "{error}");
             assert_eq!(error.to_string().contains("an error page"), !body.is_empty(), "{error}");
-            assert_eq!(requests.load(SeqCst), 1, "{status}: it is not to be asked again for a minute");
+            assert_eq!(requests.load(SeqCst), 1, "{status}: the retry-after header is one minute");
         }
     }
 }
 
 #[tokio::test]
 async fn pages_with_status_200_are_errors() {
-    let stage = stage().await;
-    let act = Act::Page { status: 200, content_type: Some("text/html"), body: "<title>Sign in</title>" };
-    let error = stage.trigger(grpc_server(act).await.0).await;
+    let setup = setup().await;
+    let action = Action::Page { status: 200, content_type: Some("text/html"), body: "<title>Sign in</title>" };
+    let error = setup.trigger(grpc_server(action).await.0).await;
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Decode, false), "{error:?}");
     assert!(
         error.to_string().ends_with("HTTP 200 OK (text/html), probably from another server or a proxy: Sign in"),
@@ -55,7 +55,7 @@ async fn pages_with_status_200_are_errors() {
 
 #[tokio::test]
 async fn pages_instead_of_json_are_errors() {
-    let stage = stage().await;
+    let setup = setup().await;
     for (page, kind, text) in [
         (
             &b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/html\r\nserver: nginx\r\nretry-after: 60\r\nconnection: close\r\n\r\n<h1>503 Busy</h1>"[..],
@@ -74,7 +74,7 @@ async fn pages_instead_of_json_are_errors() {
         ),
     ] {
         let (address, _) = raw_server(page).await;
-        let config = stage.config.clone().server_url(format!("http://{address}"));
+        let config = setup.config.clone().server_url(format!("http://{address}"));
         let hatchet = Client::new(config.build().unwrap()).unwrap();
         let error = hatchet.runs(Window::all()).count().await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");

@@ -1,11 +1,11 @@
-//! Calls that the server has read but not answered.
+//! Calls that the server has read, but to which it has not responded.
 
 use std::sync::atomic::Ordering::SeqCst;
 
 use h2::Reason;
 use hatchet::ErrorKind;
 
-use crate::servers::{Act, grpc_server, stage};
+use crate::servers::{Action, grpc_server, setup};
 
 const REASONS: [Reason; 14] = [
     Reason::NO_ERROR,
@@ -24,37 +24,37 @@ const REASONS: [Reason; 14] = [
     Reason::HTTP_1_1_REQUIRED,
 ];
 
-/// A trigger that the server has read and then interrupted, in any way but one, is not retried and may have been processed.
+/// A trigger that the server has read and interrupted is not retried, and may have been processed, except after `REFUSED_STREAM`.
 #[tokio::test]
 async fn triggers_are_not_retried_after_a_reset() {
-    let stage = stage().await;
-    let resets = REASONS.into_iter().filter(|reason| *reason != Reason::REFUSED_STREAM).map(Act::Reset);
-    let late = REASONS.into_iter().map(Act::ResetAfterHeaders);
-    let ends = [Act::Close, Act::EndWithoutStatus];
-    for act in resets.chain(late).chain(REASONS.map(Act::GoAway)).chain(ends) {
-        let (address, requests) = grpc_server(act.clone()).await;
-        let error = stage.trigger(address).await;
-        assert_eq!(requests.load(SeqCst), 1, "{act:?}: {error:?}");
-        assert!(!error.has_no_side_effects(), "{act:?}: {error:?}");
-        let seen = (error.kind(), error.is_transient(), error.grpc_code());
-        assert_eq!(seen, (ErrorKind::Unavailable, true, None), "{act:?}: {error:?}");
+    let setup = setup().await;
+    let resets = REASONS.into_iter().filter(|reason| *reason != Reason::REFUSED_STREAM).map(Action::Reset);
+    let late = REASONS.into_iter().map(Action::ResetAfterHeaders);
+    let ends = [Action::Close, Action::EndWithoutStatus];
+    for action in resets.chain(late).chain(REASONS.map(Action::GoAway)).chain(ends) {
+        let (address, requests) = grpc_server(action.clone()).await;
+        let error = setup.trigger(address).await;
+        assert_eq!(requests.load(SeqCst), 1, "{action:?}: {error:?}");
+        assert!(!error.has_no_side_effects(), "{action:?}: {error:?}");
+        let properties = (error.kind(), error.is_transient(), error.grpc_code());
+        assert_eq!(properties, (ErrorKind::Unavailable, true, None), "{action:?}: {error:?}");
     }
 }
 
 /// `REFUSED_STREAM` means that the call was not processed, so the trigger is retried.
 #[tokio::test]
 async fn triggers_are_retried_after_refused_stream() {
-    let stage = stage().await;
-    let rejected = Act::Status { code: 3, in_trailers: false, details: None };
-    let (address, requests) = grpc_server(Act::RefuseBefore(2, Box::new(rejected))).await;
-    let error = stage.trigger(address).await;
+    let setup = setup().await;
+    let rejected = Action::Status { code: 3, in_trailers: false, details: None };
+    let (address, requests) = grpc_server(Action::RefuseBefore(2, Box::new(rejected))).await;
+    let error = setup.trigger(address).await;
     assert_eq!((error.kind(), requests.load(SeqCst)), (ErrorKind::Rejected, 3), "{error:?}");
 }
 
 /// A status over the wire is a response, in headers or in trailers.
 #[tokio::test]
-async fn statuses_over_the_wire_are_the_servers() {
-    let stage = stage().await;
+async fn received_statuses_are_responses() {
+    let setup = setup().await;
     for in_trailers in [false, true] {
         for (code, kind, unsent) in [
             (3, ErrorKind::Rejected, true),
@@ -62,11 +62,11 @@ async fn statuses_over_the_wire_are_the_servers() {
             (13, ErrorKind::Server, false),
             (16, ErrorKind::Unauthenticated, true),
         ] {
-            let (address, requests) = grpc_server(Act::Status { code, in_trailers, details: None }).await;
-            let error = stage.trigger(address).await;
+            let (address, requests) = grpc_server(Action::Status { code, in_trailers, details: None }).await;
+            let error = setup.trigger(address).await;
             assert_eq!((error.kind(), error.has_no_side_effects()), (kind, unsent), "{error:?}");
             assert_eq!(error.grpc_code(), Some(code.into()));
-            assert!(error.to_string().ends_with("failed: as told"), "{error}");
+            assert!(error.to_string().ends_with("failed: scripted"), "{error}");
             assert_eq!(requests.load(SeqCst), 1, "{error:?}");
         }
     }
@@ -75,19 +75,19 @@ async fn statuses_over_the_wire_are_the_servers() {
 /// tonic panics if the details are not base64.
 #[tokio::test]
 async fn invalid_status_details_are_dropped() {
-    let stage = stage().await;
+    let setup = setup().await;
     for in_trailers in [false, true] {
-        let act = Act::Status { code: 13, in_trailers, details: Some("%%%") };
-        let error = stage.trigger(grpc_server(act).await.0).await;
+        let action = Action::Status { code: 13, in_trailers, details: Some("%%%") };
+        let error = setup.trigger(grpc_server(action).await.0).await;
         assert_eq!(error.grpc_code(), Some(13), "{error:?}");
     }
 }
 
 #[tokio::test]
 async fn undecodable_responses_count_as_processed() {
-    let stage = stage().await;
-    let (address, requests) = grpc_server(Act::Garbage).await;
-    let error = stage.trigger(address).await;
+    let setup = setup().await;
+    let (address, requests) = grpc_server(Action::Garbage).await;
+    let error = setup.trigger(address).await;
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Decode, false), "{error:?}");
     assert_eq!(requests.load(SeqCst), 1);
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
-use hatchet::config::{ConfigBuilder, TlsStrategy};
+use hatchet::config::ConfigBuilder;
 use hatchet::embedded::Engine;
 use hatchet::worker::RunningWorker;
-use hatchet::{Client, Config, Context, Task};
+use hatchet::{Client, Context, Task};
 use http::{HeaderMap, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,9 +21,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+use crate::support;
+
 /// The action of a gRPC server after it has read a request.
 #[derive(Debug, Clone)]
-pub(crate) enum Act {
+pub(crate) enum Action {
     /// Resets the stream.
     Reset(Reason),
     /// Sends the headers of a response, and then resets the stream.
@@ -34,37 +36,37 @@ pub(crate) enum Act {
     Close,
     /// Ends the response without a status.
     EndWithoutStatus,
-    /// Answers with a gRPC status, in the headers or in trailers.
+    /// Responds with a gRPC status, in the headers or in trailers.
     Status { code: u16, in_trailers: bool, details: Option<&'static str> },
-    /// Answers with a message that is not valid protobuf.
+    /// Responds with a message that is not valid protobuf.
     Garbage,
     /// Resets this many streams without processing them, and then performs another action.
-    RefuseBefore(usize, Box<Act>),
-    /// Answers like a proxy with a `retry-after` of one minute.
+    RefuseBefore(usize, Box<Action>),
+    /// Responds like a proxy with a `retry-after` of one minute.
     Page { status: u16, content_type: Option<&'static str>, body: &'static str },
 }
 
 /// A gRPC server that performs the same action for every request, and counts the requests.
-pub(crate) async fn grpc_server(act: Act) -> (SocketAddr, Arc<AtomicUsize>) {
+pub(crate) async fn grpc_server(action: Action) -> (SocketAddr, Arc<AtomicUsize>) {
     let (listener, address) = listen().await;
     let requests = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&requests);
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(serve(tcp, act.clone(), Arc::clone(&counted)));
+            tokio::spawn(serve(tcp, action.clone(), Arc::clone(&counted)));
         }
     });
     (address, requests)
 }
 
-async fn serve(tcp: TcpStream, act: Act, requests: Arc<AtomicUsize>) {
+async fn serve(tcp: TcpStream, action: Action, requests: Arc<AtomicUsize>) {
     let mut connection = h2::server::handshake(tcp).await.unwrap();
     let (end, mut is_over) = mpsc::channel(1);
     loop {
         tokio::select! {
             accepted = connection.accept() => {
-                let Some(Ok((request, answer))) = accepted else { return };
-                let (act, requests, end) = (act.clone(), Arc::clone(&requests), end.clone());
+                let Some(Ok((request, responder))) = accepted else { return };
+                let (action, requests, end) = (action.clone(), Arc::clone(&requests), end.clone());
                 tokio::spawn(async move {
                     let mut body = request.into_body();
                     while let Some(data) = body.data().await {
@@ -72,12 +74,12 @@ async fn serve(tcp: TcpStream, act: Act, requests: Arc<AtomicUsize>) {
                         body.flow_control().release_capacity(data.len()).unwrap();
                     }
                     let earlier = requests.fetch_add(1, SeqCst);
-                    let act = match act {
-                        Act::RefuseBefore(refusals, _) if earlier < refusals => Act::Reset(Reason::REFUSED_STREAM),
-                        Act::RefuseBefore(_, act) => *act,
-                        act => act,
+                    let action = match action {
+                        Action::RefuseBefore(refusals, _) if earlier < refusals => Action::Reset(Reason::REFUSED_STREAM),
+                        Action::RefuseBefore(_, action) => *action,
+                        action => action,
                     };
-                    perform(act, answer, &end).await;
+                    perform(action, responder, &end).await;
                 });
             }
             over = is_over.recv() => match over.unwrap() {
@@ -88,58 +90,58 @@ async fn serve(tcp: TcpStream, act: Act, requests: Arc<AtomicUsize>) {
     }
 }
 
-async fn perform(act: Act, mut answer: SendResponse<Bytes>, end: &mpsc::Sender<Option<Reason>>) {
+async fn perform(action: Action, mut responder: SendResponse<Bytes>, end: &mpsc::Sender<Option<Reason>>) {
     let headers = || Response::builder().header("content-type", "application/grpc");
-    match act {
-        Act::RefuseBefore(..) => panic!("it was resolved before"),
-        Act::Reset(reason) => answer.send_reset(reason),
-        Act::ResetAfterHeaders(reason) => {
-            let mut body = answer.send_response(headers().body(()).unwrap(), false).unwrap();
+    match action {
+        Action::RefuseBefore(..) => panic!("the caller resolves it"),
+        Action::Reset(reason) => responder.send_reset(reason),
+        Action::ResetAfterHeaders(reason) => {
+            let mut body = responder.send_response(headers().body(()).unwrap(), false).unwrap();
             // These must be two frames.
             tokio::time::sleep(Duration::from_millis(20)).await;
             body.send_reset(reason);
         }
-        Act::GoAway(reason) => {
+        Action::GoAway(reason) => {
             end.send(Some(reason)).await.unwrap();
             // The stream must not end before the connection.
             std::future::pending::<()>().await;
         }
-        Act::Close => {
+        Action::Close => {
             end.send(None).await.unwrap();
             std::future::pending::<()>().await;
         }
-        Act::EndWithoutStatus => {
-            answer.send_response(headers().body(()).unwrap(), true).unwrap();
+        Action::EndWithoutStatus => {
+            responder.send_response(headers().body(()).unwrap(), true).unwrap();
         }
-        Act::Status { code, in_trailers, details } => {
+        Action::Status { code, in_trailers, details } => {
             let mut status = HeaderMap::new();
             status.insert("grpc-status", code.to_string().parse().unwrap());
-            status.insert("grpc-message", "as told".parse().unwrap());
+            status.insert("grpc-message", "scripted".parse().unwrap());
             if let Some(details) = details {
                 status.insert("grpc-status-details-bin", details.parse().unwrap());
             }
             let mut response = headers().body(()).unwrap();
             if in_trailers {
-                answer.send_response(response, false).unwrap().send_trailers(status).unwrap();
+                responder.send_response(response, false).unwrap().send_trailers(status).unwrap();
             } else {
                 response.headers_mut().extend(status);
-                answer.send_response(response, true).unwrap();
+                responder.send_response(response, true).unwrap();
             }
         }
-        Act::Garbage => {
-            let mut body = answer.send_response(headers().body(()).unwrap(), false).unwrap();
+        Action::Garbage => {
+            let mut body = responder.send_response(headers().body(()).unwrap(), false).unwrap();
             body.send_data(Bytes::from_static(b"\0\0\0\0\x02\xff\xff"), false).unwrap();
             let mut status = HeaderMap::new();
             status.insert("grpc-status", "0".parse().unwrap());
             body.send_trailers(status).unwrap();
         }
-        Act::Page { status, content_type, body } => {
+        Action::Page { status, content_type, body } => {
             let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap());
             response = response.header("retry-after", "60");
             if let Some(content_type) = content_type {
                 response = response.header("content-type", content_type);
             }
-            let mut sent = answer.send_response(response.body(()).unwrap(), body.is_empty()).unwrap();
+            let mut sent = responder.send_response(response.body(()).unwrap(), body.is_empty()).unwrap();
             if !body.is_empty() {
                 sent.send_data(Bytes::from_static(body.as_bytes()), true).unwrap();
             }
@@ -148,23 +150,23 @@ async fn perform(act: Act, mut answer: SendResponse<Bytes>, end: &mpsc::Sender<O
 }
 
 /// A server that reads from each connection, sends these bytes, and closes it. Counts connections.
-pub(crate) async fn raw_server(answer: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
+pub(crate) async fn raw_server(response: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
     let (listener, address) = listen().await;
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             counted.fetch_add(1, SeqCst);
-            tokio::spawn(answer_raw(tcp, answer));
+            tokio::spawn(respond(tcp, response));
         }
     });
     (address, connections)
 }
 
-async fn answer_raw(mut connection: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
+async fn respond(mut connection: impl AsyncRead + AsyncWrite + Unpin, response: &[u8]) {
     let mut space = [0; 4096];
     let _ = connection.read(&mut space).await;
-    let _ = connection.write_all(answer).await;
+    let _ = connection.write_all(response).await;
     let _ = connection.shutdown().await;
 }
 
@@ -175,8 +177,8 @@ pub(crate) enum Plain {
     Alert,
     /// Closes the connection, as servers written in Go do.
     Close,
-    /// Answers with an HTTP error, as nginx does.
-    Say,
+    /// Responds with an HTTP error, as nginx does.
+    HttpError,
 }
 
 /// A TLS server with an untrusted certificate. Counts connections.
@@ -202,10 +204,10 @@ pub(crate) async fn tls_server(plain: Plain) -> (SocketAddr, Arc<AtomicUsize>) {
                 let _ = tcp.peek(&mut first).await;
                 match plain {
                     Plain::Close if first != [0x16] => drop(tcp),
-                    Plain::Say if first != [0x16] => {
+                    Plain::HttpError if first != [0x16] => {
                         let page = b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nConnection: close\r\n\r\n\
                             <html><title>400 The plain HTTP request was sent to HTTPS port</title></html>";
-                        answer_raw(tcp, page).await;
+                        respond(tcp, page).await;
                     }
                     _ => drop(acceptor.accept(tcp).await),
                 }
@@ -222,30 +224,22 @@ pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 /// An engine with a registered task, and its addresses and token.
-pub(crate) struct Stage {
+pub(crate) struct Setup {
     pub(crate) engine: Engine,
     pub(crate) task: Task<(), ()>,
     pub(crate) config: ConfigBuilder,
     _worker: RunningWorker,
 }
 
-pub(crate) async fn stage() -> Stage {
+pub(crate) async fn setup() -> Setup {
     let engine = Engine::builder().listen(0, 0).start().await.unwrap();
     let task = Task::new("task", async |(): (), _: Context| Ok(()));
     let worker = engine.client().worker("worker").register(&task).build().unwrap().start().await.unwrap();
-    let mut config = Config::builder().tls_strategy(TlsStrategy::None);
-    for (name, value) in engine.environment() {
-        config = match name {
-            "HATCHET_CLIENT_TOKEN" => config.token(value),
-            "HATCHET_CLIENT_HOST_PORT" => config.host_port(value),
-            "HATCHET_CLIENT_SERVER_URL" => config.server_url(value),
-            _ => config,
-        };
-    }
-    Stage { engine, task, config, _worker: worker }
+    let config = support::config(&engine);
+    Setup { engine, task, config, _worker: worker }
 }
 
-impl Stage {
+impl Setup {
     /// A client with another gRPC address.
     pub(crate) fn client(&self, grpc: SocketAddr) -> Client {
         Client::new(self.config.clone().host_port(grpc.to_string()).build().unwrap()).unwrap()

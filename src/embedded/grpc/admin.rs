@@ -19,7 +19,7 @@ use crate::rpc::pb::v1::{
     TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
 
-/// The maximum number of runs that a filter selects.
+/// The maximum numbers of runs that a filter selects.
 const MAX_CANCELLED: usize = 20_000;
 const MAX_REPLAYED: usize = 1000;
 
@@ -45,7 +45,7 @@ impl AdminService for Engine {
             );
             return Err(Status::invalid_argument(text));
         }
-        // This call checks neither: what is not JSON is dropped.
+        // This call does not validate input and metadata: invalid JSON is ignored.
         let trigger = Trigger {
             workflow: request.workflow_name,
             input: serde_json::from_slice(&request.input).unwrap_or_default(),
@@ -233,8 +233,8 @@ pub(super) fn run_options(
 
 /// Converts a definition, and refuses features that are not implemented.
 fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
-    let missing = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
-    refuse_missing(&missing)?;
+    let unsupported = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
+    refuse_unsupported(&unsupported)?;
     let options = rules::options(&mut request)?;
     let tasks = request.tasks.into_iter().enumerate();
     let tasks = tasks.map(|(at, task)| task_definition(&format!("Tasks[{at}]"), task)).collect::<Result<_, _>>()?;
@@ -252,19 +252,23 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, F
 fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
     let default_slot =
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
-    let missing = [
+    let unsupported = [
         (!task.rate_limits.is_empty(), "rate limits"),
         (!task.concurrency.is_empty(), "concurrency of tasks"),
         (task.is_durable, "durable tasks"),
         (!default_slot, "slot requests"),
         (task.batch.is_some(), "batch tasks"),
     ];
-    refuse_missing(&missing)?;
+    refuse_unsupported(&unsupported)?;
     Ok(TaskDefinition {
         readable_id: task.readable_id,
         action: task.action,
         parents: task.parents,
-        conditions: task.conditions.map(|asked| conditions::conditions(field, asked)).transpose()?.unwrap_or_default(),
+        conditions: task
+            .conditions
+            .map(|request| conditions::conditions(field, request))
+            .transpose()?
+            .unwrap_or_default(),
         timeout: task.timeout,
         schedule_timeout: task.schedule_timeout,
         retries: task.retries,
@@ -274,8 +278,8 @@ fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, 
     })
 }
 
-fn refuse_missing(missing: &[(bool, &str)]) -> Result<(), Fault> {
-    match missing.iter().find(|(asked, _)| *asked) {
+fn refuse_unsupported(unsupported: &[(bool, &str)]) -> Result<(), Fault> {
+    match unsupported.iter().find(|(is_used, _)| *is_used) {
         Some((_, what)) => Err(Fault::unimplemented(what)),
         None => Ok(()),
     }

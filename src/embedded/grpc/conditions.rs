@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::embedded::core::store::{Condition, ConditionAction, Fault, On, expression};
 use crate::rpc::pb::v1::{Action, TaskConditions};
 
-/// The maximum number of conditions of a task. The engine has no known limit; here each event checks all of them.
+/// The maximum number of conditions of a task. The engine has no known limit. The embedded engine evaluates all of them for each event.
 const MAX_CONDITIONS: usize = 1000;
 
 /// Converts conditions in the engine's order: events, sleeps, parents. Conditions without a base are ignored.
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_and_what_is_not_implemented() {
+    fn invalid_and_unsupported_conditions_are_refused() {
         let refusal = conditions("Tasks[1]", sleep(Some(base(Action::Create, "", "")))).unwrap_err();
         let text = "'CreateWorkflowVersionOpts.Tasks[1].TriggerConditions[0].Action': on condition 'oneof' [ QUEUE CANCEL SKIP ]: got 'CREATE'\n";
         assert!(refusal.code == Code::InvalidArgument && refusal.message.ends_with(text), "{refusal:?}");

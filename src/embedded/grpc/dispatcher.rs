@@ -108,7 +108,7 @@ impl Dispatcher for Engine {
         &self,
         request: Request<Streaming<SubscribeToWorkflowRunsRequest>>,
     ) -> Result<Response<Self::SubscribeToWorkflowRunsStream>, Status> {
-        let asked = request.into_inner();
+        let requests = request.into_inner();
         let messages = self
             .core
             .open(|core, turn, stream| {
@@ -118,11 +118,11 @@ impl Dispatcher for Engine {
             .await?;
         let (id, core) = (messages.id(), self.core.clone());
         // Both directions are one stream: the responses end when the requests do.
-        let questions = asked.filter_map(move |question| {
+        let lookups = requests.filter_map(move |request| {
             let core = core.clone();
             async move {
                 // An invalid id is ignored.
-                let run: Uuid = question.ok()?.workflow_run_id.parse().ok()?;
+                let run: Uuid = request.ok()?.workflow_run_id.parse().ok()?;
                 core.call(move |core, turn| core.ask_result(turn, id, run))
                     .await
                     .err()
@@ -136,7 +136,7 @@ impl Dispatcher for Engine {
                 Err(fault) => Some(Err(fault.into())),
             }
         });
-        with_first(until_either_ends(answers, questions)).await
+        with_first(until_either_ends(answers, lookups)).await
     }
 
     async fn subscribe_to_workflow_events(
@@ -274,10 +274,10 @@ impl Dispatcher for Engine {
 /// The responses, until the end of the requests: a client that ends its requests gets no more responses.
 fn until_either_ends(
     answers: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
-    questions: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
+    lookups: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
 ) -> impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send {
     let end = || stream::once(async { None });
-    let both = stream::select(answers.map(Some).chain(end()), questions.map(Some).chain(end()));
+    let both = stream::select(answers.map(Some).chain(end()), lookups.map(Some).chain(end()));
     both.take_while(|item| std::future::ready(item.is_some())).filter_map(std::future::ready)
 }
 

@@ -22,7 +22,7 @@ impl EventsService for Engine {
         let request = sized(request)?;
         let pushed = pushed(&request)?;
         let (id, at) = self.core.call(move |core, turn| core.push(turn, pushed)).await?;
-        answer(taken_in(self.tenant, request, id, at))
+        answer(stored_event(self.tenant, request, id, at))
     }
 
     async fn bulk_push(&self, request: Request<BulkPushEventRequest>) -> Result<Response<Events>, Status> {
@@ -46,7 +46,7 @@ impl EventsService for Engine {
             .call(move |core, turn| all.into_iter().map(|event| core.push(turn, event)).collect::<Vec<_>>())
             .await?;
         let events =
-            events.into_iter().zip(ids).map(|(event, (id, at))| taken_in(self.tenant, event, id, at)).collect();
+            events.into_iter().zip(ids).map(|(event, (id, at))| stored_event(self.tenant, event, id, at)).collect();
         answer(Events { events })
     }
 
@@ -89,7 +89,7 @@ impl EventsService for Engine {
     }
 }
 
-/// Checks an event in the order and with the error texts of the engine.
+/// Validates an event in the order and with the error texts of the engine.
 fn pushed(request: &PushEventRequest) -> Result<PushedEvent, Status> {
     let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;
     let payload = stored_json(&request.payload, "payload")?;
@@ -101,7 +101,7 @@ fn pushed(request: &PushEventRequest) -> Result<PushedEvent, Status> {
 }
 
 /// The response: the event as it was sent, with the engine's id and time, and without its scope and its runs.
-fn taken_in(tenant: Uuid, request: PushEventRequest, id: Uuid, at: At) -> Event {
+fn stored_event(tenant: Uuid, request: PushEventRequest, id: Uuid, at: At) -> Event {
     Event {
         tenant_id: tenant.to_string(),
         event_id: id.to_string(),

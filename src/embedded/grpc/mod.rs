@@ -1,4 +1,5 @@
-//! The generated services over the core: they check and convert. Methods that are not implemented return their names.
+//! The gRPC services of the core: they validate and convert requests. Methods that are not implemented return `UNIMPLEMENTED` with their
+//! names.
 
 // Numbers in requests are untrusted.
 #![warn(clippy::arithmetic_side_effects)]
@@ -42,14 +43,14 @@ use crate::rpc::pb::v1::v1_dispatcher_server::V1DispatcherServer;
 use crate::rpc::pb::workflow_service_server::WorkflowServiceServer;
 use crate::transport::PUSHBACK;
 
-/// The maximum size of a message, in both directions.
-const MAX_MESSAGE: usize = 4 << 20;
+/// The maximum size of requests and responses in bytes.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// The limit of tonic. It is above the engine's own limit, so that the engine's error text is used.
-const MAX_ENCODED: usize = 64 << 20;
+const MAX_ENCODED_BYTES: usize = 64 << 20;
 
 /// The maximum length of a status text, as encoded in headers. Clients accept at least 8 KiB of headers, and lose the code if the
 /// text does not fit.
-const MAX_STATUS_TEXT: usize = 4096;
+const MAX_STATUS_TEXT_BYTES: usize = 4096;
 
 /// The state that all services share.
 #[derive(Clone)]
@@ -77,8 +78,8 @@ pub(crate) struct Services {
 macro_rules! server {
     ($server:ident, $engine:expr) => {
         $server::new($engine.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_ENCODED)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_ENCODED_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip)
     };
@@ -121,7 +122,7 @@ impl Service<Request<Body>> for Services {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // Its clones share one string.
+        // A clone of a URI shares its string.
         let uri = request.uri().clone();
         let method = uri.path().rsplit('/').next().unwrap_or_default();
         let answer: Self::Future = match self.faults.next(|| method.to_owned()) {
@@ -131,7 +132,7 @@ impl Service<Request<Body>> for Services {
                 let call = async move { this.route(request).await };
                 let refused = |code| Ok(faults::status(code).into_http());
                 let core = self.core.clone();
-                async move { fault.befall(&core, call, refused, || Ok(faults::lost().into_http())).await }.boxed()
+                async move { fault.apply(&core, call, refused, || Ok(faults::lost().into_http())).await }.boxed()
             }
         };
         if !STREAMS.contains(&method) {
@@ -169,14 +170,14 @@ impl Services {
                     let (service, method) = names(&uri);
                     Status::unimplemented(format!("unknown method {method} for service {service}"))
                 });
-                let refusal = refusal.or_else(|| too_large(&answer)).or_else(|| too_wordy(&answer));
+                let refusal = refusal.or_else(|| too_large(&answer)).or_else(|| truncated_message(&answer));
                 refusal.map_or(answer, Status::into_http)
             })
             .boxed()
     }
 }
 
-/// The service and the method that a path names.
+/// The service and the method in a path.
 fn names(uri: &Uri) -> (&str, &str) {
     uri.path().trim_start_matches('/').split_once('/').unwrap_or_default()
 }
@@ -198,25 +199,25 @@ fn too_large(answer: &Response<Body>) -> Option<Status> {
             Some(larger_than_max(size))
         }
         GrpcCode::ResourceExhausted if text.starts_with("Error decompressing") => Some(Status::resource_exhausted(
-            format!("grpc: received message after decompression larger than max {MAX_MESSAGE}"),
+            format!("grpc: received message after decompression larger than max {MAX_MESSAGE_BYTES}"),
         )),
         _ => None,
     }
 }
 
 /// Truncates the message of a status if it is too long for clients. Some messages repeat parts of the request.
-fn too_wordy(answer: &Response<Body>) -> Option<Status> {
-    answer.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT)?;
+fn truncated_message(answer: &Response<Body>) -> Option<Status> {
+    answer.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT_BYTES)?;
     let refusal = Status::from_header_map(answer.headers())?;
     let text = refusal.message();
-    let end = (0..=MAX_STATUS_TEXT / 4).rev().find(|end| text.is_char_boundary(*end))?;
+    let end = (0..=MAX_STATUS_TEXT_BYTES / 4).rev().find(|end| text.is_char_boundary(*end))?;
     let text = format!("{}… (cut)", text.get(..end)?);
     let (details, metadata) = (Bytes::copy_from_slice(refusal.details()), refusal.metadata().clone());
     Some(Status::with_details_and_metadata(refusal.code(), text, details, metadata))
 }
 
 fn larger_than_max(size: impl Display) -> Status {
-    Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"))
+    Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE_BYTES})"))
 }
 
 fn refuse(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
@@ -247,7 +248,7 @@ impl From<Fault> for Status {
 fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
     let message = request.into_inner();
     let size = message.encoded_len();
-    if size > MAX_MESSAGE {
+    if size > MAX_MESSAGE_BYTES {
         return Err(larger_than_max(size));
     }
     Ok(message)
@@ -256,9 +257,9 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
 /// Wraps a response, if it is not too large.
 fn answer<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> {
     let size = message.encoded_len();
-    if size > MAX_MESSAGE {
+    if size > MAX_MESSAGE_BYTES {
         return Err(Status::resource_exhausted(format!(
-            "grpc: trying to send message larger than max ({size} vs. {MAX_MESSAGE})"
+            "grpc: trying to send message larger than max ({size} vs. {MAX_MESSAGE_BYTES})"
         )));
     }
     Ok(tonic::Response::new(message))

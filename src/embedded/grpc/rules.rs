@@ -10,7 +10,7 @@ use crate::embedded::core::store::{
 use crate::rpc::pb::v1::{CreateWorkflowVersionRequest, DesiredWorkerLabels, WorkerLabelComparator};
 
 /// The default weight of a label.
-const WEIGHT: i32 = 100;
+const DEFAULT_WEIGHT: i32 = 100;
 
 /// The options of a definition.
 pub(super) fn options(request: &mut CreateWorkflowVersionRequest) -> Result<WorkflowOptions, Fault> {
@@ -64,7 +64,7 @@ fn desired(label: DesiredWorkerLabels) -> DesiredLabel {
     DesiredLabel {
         required: label.required.unwrap_or(false),
         comparator,
-        weight: label.weight.unwrap_or(WEIGHT),
+        weight: label.weight.unwrap_or(DEFAULT_WEIGHT),
         value: match (label.str_value, label.int_value) {
             (Some(text), _) => Label::Text(text),
             (None, Some(number)) => Label::Number(number),

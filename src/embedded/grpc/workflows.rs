@@ -1,4 +1,4 @@
-//! `WorkflowService`: the older way to start runs, which everyone uses.
+//! `WorkflowService`: the calls that start runs, which all SDKs use.
 
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -64,7 +64,7 @@ impl WorkflowService for Engine {
     }
 }
 
-/// Checks a trigger in the order and with the error texts of the engine.
+/// Validates a trigger in the order and with the error texts of the engine.
 fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
     let input = stored_json(&request.input, "payload")?;
     let metadata = stored_json(request.additional_metadata.as_deref().unwrap_or_default(), "additionalMetadata")?;

@@ -1,7 +1,7 @@
 //! Listeners on the loopback address, for programs in other processes and other languages.
 //!
 //! Each listener is one task. It owns the tasks of its connections, and each connection owns the tasks of its streams, so no task
-//! is left when the listener has ended.
+//! remains when the listener has ended.
 
 mod connection;
 mod request;
@@ -82,17 +82,17 @@ pub(super) fn serve(
     tokio::spawn(async move {
         let mut connections = JoinSet::new();
         loop {
-            let has_room = connections.len() < MAX_CONNECTIONS;
+            let can_accept = connections.len() < MAX_CONNECTIONS;
             tokio::select! {
                 () = shared.stop.cancelled() => break,
                 Some(ended) = connections.join_next() => resume(ended),
-                accepted = listener.accept(), if has_room => match accepted {
+                accepted = listener.accept(), if can_accept => match accepted {
                     Ok((stream, _)) => {
                         // Small messages must be sent immediately.
                         let _ = stream.set_nodelay(true);
                         connections.spawn(connection::serve(stream, protocol, service.clone(), shared.clone()));
                     }
-                    Err(error) if is_of_one_connection(&error) => {
+                    Err(error) if is_connection_error(&error) => {
                         tracing::debug!(%error, "a connection ended before it was accepted");
                     }
                     Err(error) => {
@@ -110,8 +110,8 @@ pub(super) fn serve(
     })
 }
 
-/// Whether an error of `accept` concerns the connection that was to be accepted, and not the ones after it.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether an error of `accept` is about one connection, so that the next call can succeed.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -1,4 +1,4 @@
-//! One request of a connection: it is counted while it is open, its body must come in time, and a panic is answered.
+//! One request of a connection. It is counted while it is open, its body has a timeout, and a panic becomes an error response.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -29,7 +29,7 @@ pub(super) struct Requests<S> {
     pub(super) protocol: Protocol,
     pub(super) service: S,
     pub(super) failure: Failure,
-    /// How many requests are open.
+    /// The number of open requests.
     pub(super) open: watch::Sender<usize>,
 }
 
@@ -106,7 +106,7 @@ where
         let open = OpenRequest::new(&self.open);
         let (protocol, failure, service) = (self.protocol, self.failure.clone(), self.service.clone());
         let request = if protocol == Protocol::Grpc && is_stream(request.uri().path()) {
-            // The client of a stream may be idle for any time.
+            // The client of a stream may be idle without a limit.
             request.map(Body::new)
         } else {
             request.map(|body| Body::new(ReadTimeout::new(body, BODY_TIMEOUT)))
@@ -132,7 +132,7 @@ fn panic_text(message: &str) -> String {
     format!("the embedded engine panicked: {message}")
 }
 
-/// The response to a request whose handler panicked. It has a header that tells the client not to retry.
+/// The response to a request whose handler panicked. Its header forbids retries.
 fn panicked(protocol: Protocol, message: &str) -> Response<Body> {
     let text = panic_text(message);
     let mut answer = match protocol {

@@ -1,4 +1,4 @@
-//! Connections in memory, on paused time: when each of them ends.
+//! Tests of when connections end, with in-memory connections and paused time.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 fn panicking() -> impl Handler {
     tower::service_fn(async |_: Request<Body>| {
         let parts = futures_util::stream::iter([true, false]).map(|is_first| {
-            assert!(is_first, "ouch");
+            assert!(is_first, "handler panicked");
             Ok::<_, Infallible>(hyper::body::Frame::data(bytes::Bytes::from_static(b"first")))
         });
         Ok::<_, Infallible>(Response::new(Body::new(http_body_util::StreamBody::new(parts))))
@@ -37,7 +37,7 @@ fn shared() -> Shared {
     Shared { failure: Failure::default(), stop: CancellationToken::new(), shutdown_grace_period: GRACE }
 }
 
-/// Reads all of a request, and responds with this many bytes.
+/// Reads a request, and responds with a body of this length.
 fn answering(length: usize) -> impl Handler {
     tower::service_fn(move |request: Request<Body>| async move {
         let status = if request.into_body().collect().await.is_ok() { 200 } else { 408 };
@@ -48,22 +48,22 @@ fn answering(length: usize) -> impl Handler {
     })
 }
 
-/// The peer's side of a connection, and how long the connection lasts.
+/// The peer's side of a connection, and the duration of the connection.
 fn connect(protocol: Protocol, handler: impl Handler, shared: Shared) -> (DuplexStream, JoinHandle<Duration>) {
     let (peer, io) = tokio::io::duplex(1 << 16);
-    let lasts = tokio::spawn(async move {
-        let begin = Instant::now();
+    let duration = tokio::spawn(async move {
+        let start = Instant::now();
         serve(io, protocol, handler, shared).await;
-        begin.elapsed()
+        start.elapsed()
     });
-    (peer, lasts)
+    (peer, duration)
 }
 
-/// How long a connection lasts on which only this is sent.
-async fn lasts(protocol: Protocol, sent: &[u8]) -> Duration {
-    let (mut peer, lasts) = connect(protocol, answering(1), shared());
+/// The duration of a connection on which only these bytes are sent.
+async fn duration(protocol: Protocol, sent: &[u8]) -> Duration {
+    let (mut peer, duration) = connect(protocol, answering(1), shared());
     peer.write_all(sent).await.unwrap();
-    lasts.await.unwrap()
+    duration.await.unwrap()
 }
 
 async fn read_some(peer: &mut DuplexStream) -> String {
@@ -76,18 +76,18 @@ async fn read_some(peer: &mut DuplexStream) -> String {
 async fn connections_without_a_request_are_closed() {
     // HTTP/2 sends GOAWAY first, and a peer that has sent no preface has the grace period to read it.
     for sent in [&b""[..], &PREFACE[..10]] {
-        assert_eq!(lasts(Protocol::Grpc, sent).await, HEADER_TIMEOUT + GRACE, "{sent:?}");
+        assert_eq!(duration(Protocol::Grpc, sent).await, HEADER_TIMEOUT + GRACE, "{sent:?}");
     }
     for sent in [&b""[..], &GET[..20]] {
-        assert_eq!(lasts(Protocol::Rest, sent).await, HEADER_TIMEOUT, "{sent:?}");
+        assert_eq!(duration(Protocol::Rest, sent).await, HEADER_TIMEOUT, "{sent:?}");
     }
-    // The next request of HTTP/1 has as long as the first.
-    assert_eq!(lasts(Protocol::Rest, GET).await, HEADER_TIMEOUT);
+    // The timeout is the same for the next request of HTTP/1.
+    assert_eq!(duration(Protocol::Rest, GET).await, HEADER_TIMEOUT);
 }
 
 type Requests = h2::client::SendRequest<bytes::Bytes>;
 
-async fn hello(peer: DuplexStream) -> (Requests, h2::client::Connection<DuplexStream>) {
+async fn handshake(peer: DuplexStream) -> (Requests, h2::client::Connection<DuplexStream>) {
     h2::client::handshake(peer).await.unwrap()
 }
 
@@ -97,15 +97,15 @@ fn request() -> Request<()> {
 
 #[tokio::test(start_paused = true)]
 async fn used_connections_have_a_longer_idle_timeout() {
-    let (peer, lasts) = connect(Protocol::Grpc, answering(1), shared());
-    let (mut requests, connection) = hello(peer).await;
+    let (peer, duration) = connect(Protocol::Grpc, answering(1), shared());
+    let (mut requests, connection) = handshake(peer).await;
     tokio::spawn(connection);
     for _ in 0..2 {
         tokio::time::sleep(HEADER_TIMEOUT / 2).await;
         let (answer, _) = requests.send_request(request(), true).unwrap();
         answer.await.unwrap().into_body().data().await.unwrap().unwrap();
     }
-    assert_eq!(lasts.await.unwrap(), HEADER_TIMEOUT + IDLE_TIMEOUT);
+    assert_eq!(duration.await.unwrap(), HEADER_TIMEOUT + IDLE_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,12 +113,12 @@ async fn peers_that_do_not_answer_pings_are_disconnected() {
     let endless = tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> {
         std::future::pending().await
     });
-    let (peer, lasts) = connect(Protocol::Grpc, endless, shared());
-    let (mut requests, mut connection) = hello(peer).await;
+    let (peer, duration) = connect(Protocol::Grpc, endless, shared());
+    let (mut requests, mut connection) = handshake(peer).await;
     let (_answer, _) = requests.send_request(request(), true).unwrap();
     // The request is sent, and then the client reads nothing.
     let _ = tokio::time::timeout(Duration::ZERO, &mut connection).await;
-    assert_eq!(lasts.await.unwrap(), PING_INTERVAL + PING_TIMEOUT);
+    assert_eq!(duration.await.unwrap(), PING_INTERVAL + PING_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,33 +128,34 @@ async fn stalled_bodies_time_out() {
     // The timeout applies to each part.
     tokio::time::sleep(BODY_TIMEOUT / 2).await;
     peer.write_all(b"12345").await.unwrap();
-    let begin = Instant::now();
+    let start = Instant::now();
     let answer = read_some(&mut peer).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    assert_eq!(begin.elapsed(), BODY_TIMEOUT);
+    assert_eq!(start.elapsed(), BODY_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
 async fn peers_that_do_not_read_are_disconnected() {
-    let (mut peer, lasts) = connect(Protocol::Rest, answering(1 << 20), shared());
+    let (mut peer, duration) = connect(Protocol::Rest, answering(1 << 20), shared());
     peer.write_all(GET).await.unwrap();
-    assert_eq!(lasts.await.unwrap(), WRITE_TIMEOUT);
+    assert_eq!(duration.await.unwrap(), WRITE_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
 async fn panics_are_answered_and_recorded() {
-    let handler =
-        || tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> { panic!("ouch") });
+    let handler = || {
+        tower::service_fn(async |_: Request<Body>| -> Result<Response<Body>, Infallible> { panic!("handler panicked") })
+    };
     let shared = shared();
     let (mut peer, _lasts) = connect(Protocol::Rest, handler(), shared.clone());
     peer.write_all(GET).await.unwrap();
     let answer = read_some(&mut peer).await;
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
-    assert!(answer.ends_with(r#"{"message":"the embedded engine panicked: ouch"}"#), "{answer}");
-    assert_eq!(shared.failure.message(), Some("ouch"));
+    assert!(answer.ends_with(r#"{"message":"the embedded engine panicked: handler panicked"}"#), "{answer}");
+    assert_eq!(shared.failure.message(), Some("handler panicked"));
 
     let (peer, _lasts) = connect(Protocol::Grpc, handler(), shared);
-    let (mut requests, connection) = hello(peer).await;
+    let (mut requests, connection) = handshake(peer).await;
     tokio::spawn(connection);
     let (answer, _) = requests.send_request(request(), true).unwrap();
     let answer = answer.await.unwrap();
@@ -162,36 +163,39 @@ async fn panics_are_answered_and_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_body_is_noted_and_ends_it() {
+async fn a_panic_in_a_body_is_recorded_and_ends_it() {
     let shared_rest = shared();
-    let (mut peer, lasts) = connect(Protocol::Rest, panicking(), shared_rest.clone());
+    let (mut peer, duration) = connect(Protocol::Rest, panicking(), shared_rest.clone());
     peer.write_all(GET).await.unwrap();
     let mut answer = Vec::new();
     peer.read_to_end(&mut answer).await.unwrap();
     // The last part of a body that is complete is empty.
     assert!(!answer.ends_with(b"0\r\n\r\n"), "{answer:?}");
-    assert_eq!((shared_rest.failure.message(), lasts.await.unwrap()), (Some("ouch"), Duration::ZERO));
+    assert_eq!((shared_rest.failure.message(), duration.await.unwrap()), (Some("handler panicked"), Duration::ZERO));
 
     let shared_grpc = shared();
     let (peer, _lasts) = connect(Protocol::Grpc, panicking(), shared_grpc.clone());
-    let (mut requests, connection) = hello(peer).await;
+    let (mut requests, connection) = handshake(peer).await;
     tokio::spawn(connection);
     let (answer, _) = requests.send_request(request(), true).unwrap();
     let mut body = answer.await.unwrap().into_body();
     assert_eq!(body.data().await.unwrap().unwrap(), "first");
     let trailers = body.trailers().await.unwrap().unwrap();
-    assert_eq!((&trailers["grpc-status"], shared_grpc.failure.message()), (&"13".parse().unwrap(), Some("ouch")));
+    assert_eq!(
+        (&trailers["grpc-status"], shared_grpc.failure.message()),
+        (&"13".parse().unwrap(), Some("handler panicked"))
+    );
 }
 
 #[test]
-fn only_errors_of_the_listener_make_it_pause() {
+fn connection_errors_do_not_pause_the_listener() {
     use std::io::{Error, ErrorKind};
 
     for kind in [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::HostUnreachable] {
-        assert!(super::is_of_one_connection(&kind.into()), "{kind}");
+        assert!(super::is_connection_error(&kind.into()), "{kind}");
     }
     // EMFILE, ENFILE, and ENOMEM.
     for number in [24, 23, 12] {
-        assert!(!super::is_of_one_connection(&Error::from_raw_os_error(number)), "{number}");
+        assert!(!super::is_connection_error(&Error::from_raw_os_error(number)), "{number}");
     }
 }

@@ -40,7 +40,7 @@ impl<'a> Typed<'a> {
         let fields = if bytes.is_empty() { Ok(BTreeMap::new()) } else { serde_json::from_slice(bytes) };
         let fields = fields.map_err(|_| {
             let text = std::str::from_utf8(bytes).unwrap_or_default();
-            let (found, length) = shape(&value, text.trim());
+            let (found, length) = go_type(&value, text.trim());
             let blanks = text.len().saturating_sub(text.trim_start().len());
             let offset = blanks.saturating_add(length);
             bad(format!("Unmarshal type error: expected={kind}, got={found}, field=, offset={offset}"))
@@ -82,7 +82,7 @@ impl<'a> Typed<'a> {
         if value.is_null() {
             return Ok(None);
         }
-        let (found, length) = shape(&value, raw);
+        let (found, length) = go_type(&value, raw);
         let offset = (raw.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize).saturating_add(length);
         let problem = || format!("Unmarshal type error: expected={kind}, got={found}, field={name}, offset={offset}");
         read(value).map(Some).ok_or_else(|| bad(problem()))
@@ -90,7 +90,7 @@ impl<'a> Typed<'a> {
 }
 
 /// Go's name of a value's type, and the offset at which Go recognizes the type.
-fn shape(value: &Value, text: &str) -> (&'static str, usize) {
+fn go_type(value: &Value, text: &str) -> (&'static str, usize) {
     match value {
         Value::Null => ("null", text.len()),
         Value::Bool(_) => ("bool", text.len()),

@@ -34,7 +34,7 @@ struct Row {
     spec: Arc<CronSpec>,
     defined: bool,
     enabled: bool,
-    /// Its workflow, and the latest version of that.
+    /// The workflow and its latest version.
     version: Option<(Uuid, Uuid)>,
 }
 
@@ -76,7 +76,7 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
         metadata: given(&body, "additionalMetadata"),
         priority: priority.and_then(|priority| i32::try_from(priority).ok()),
     };
-    let made = engine
+    let created = engine
         .core
         .call(move |core, turn| {
             let is_known = !spec.name.is_empty() && core.latest(&spec.workflow).is_some();
@@ -90,7 +90,7 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
             }
         })
         .await?;
-    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?.render()))
+    Ok(answer(&created?.ok_or(Refusal::INTERNAL)?.render()))
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
@@ -106,7 +106,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             let mut all = core.all_crons();
             all.retain(|cron| {
                 let own = core.latest(&cron.spec.workflow).map(|version| version.workflow);
-                tags.are_in(cron.spec.metadata.as_ref())
+                tags.match_metadata(cron.spec.metadata.as_ref())
                     && workflow.is_none_or(|workflow| own == Some(workflow))
                     && workflow_name.as_ref().is_none_or(|name| *name == cron.spec.workflow)
                     && name.as_ref().is_none_or(|name| *name == cron.spec.name)

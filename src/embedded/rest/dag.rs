@@ -10,7 +10,7 @@ use super::json::{
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, End, Run, State, Task, TaskEventKind};
 
-/// The creation, start and end of a run's current attempts, as REST's store recorded them.
+/// The creation, start and end of a run's current attempts, as recorded for REST.
 fn times(core: &Core, run: &Run) -> [Option<At>; 3] {
     let first = run.present().filter_map(Task::first_event_at).min();
     let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();

@@ -11,14 +11,15 @@ use uuid::Uuid;
 
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::rows::Found;
+use super::rows::RowPage;
 use super::{Answer, Engine, Refusal, answer, json as render};
 use crate::embedded::core::store::{At, Event, Run};
 use crate::embedded::core::{Core, RestStatus};
 use crate::embedded::quirks::Quirk;
 
 /// The default time range of the server.
-const DAY: TimeDelta = TimeDelta::hours(24);
+const DEFAULT_WINDOW: TimeDelta = TimeDelta::hours(24);
+/// The maximum total: the server counts no further.
 const MAX_COUNTED: usize = 20_000;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -68,7 +69,7 @@ impl Row {
             "payload": render::object(&event.payload),
             "seenAt": render::timestamp(event.at),
             "tenantId": "",
-            // Without any, it is null and not an empty list.
+            // It is null instead of an empty list.
             "triggeredRuns": if triggered.is_empty() { Value::Null } else { triggered.into() },
             "workflowRunSummary": {
                 "queued": count(RestStatus::Queued),
@@ -101,7 +102,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
 /// The keys of all events of the last day.
 async fn keys(OfTenant(engine): OfTenant) -> Answer {
     let read = |core: &Core, now: At| {
-        let recent = core.events(now, None).take_while(|event| now.signed_duration_since(event.at) < DAY);
+        let recent = core.events(now, None).take_while(|event| now.signed_duration_since(event.at) < DEFAULT_WINDOW);
         let keys: BTreeSet<_> = recent.map(|event| &*event.key).collect();
         json!({ "rows": keys })
     };
@@ -142,14 +143,14 @@ impl ListQuery {
         })
     }
 
-    fn takes(&self, core: &Core, event: &Event, now: At) -> bool {
-        let among = |texts: &[String], text: &str| texts.is_empty() || texts.iter().any(|other| other == text);
+    fn matches(&self, core: &Core, event: &Event, now: At) -> bool {
+        let contains = |texts: &[String], text: &str| texts.is_empty() || texts.iter().any(|other| other == text);
         let of_runs = |is: &dyn Fn(&Run) -> bool| runs(core, event, now).any(|(run, _)| is(run));
-        among(&self.keys, &event.key)
-            && (self.scopes.is_empty() || event.scope.as_deref().is_some_and(|scope| among(&self.scopes, scope)))
+        contains(&self.keys, &event.key)
+            && (self.scopes.is_empty() || event.scope.as_deref().is_some_and(|scope| contains(&self.scopes, scope)))
             && (self.ids.is_empty() || self.ids.contains(&event.id))
             && (self.workflows.is_empty() || of_runs(&|run| self.workflows.contains(&run.version.workflow)))
-            && (self.statuses.is_empty() || of_runs(&|run| among(&self.statuses, run.rest_status().name())))
+            && (self.statuses.is_empty() || of_runs(&|run| contains(&self.statuses, run.rest_status().name())))
             && self.has_tags(event)
     }
 
@@ -161,19 +162,19 @@ impl ListQuery {
         self.tags.iter().all(|(key, value)| metadata.get(key).and_then(Value::as_str) == Some(value))
     }
 
-    fn find(&self, core: &Core, now: At) -> Found<Row> {
-        let since = self.since.or_else(|| now.checked_sub_signed(DAY));
+    fn find(&self, core: &Core, now: At) -> RowPage<Row> {
+        let since = self.since.or_else(|| now.checked_sub_signed(DEFAULT_WINDOW));
         let found: Vec<_> = core
             .events(now, self.until)
             .take_while(|event| since.is_none_or(|since| event.at >= since))
-            .filter(|event| self.takes(core, event, now))
+            .filter(|event| self.matches(core, event, now))
             .take(MAX_COUNTED)
             .collect();
         let page = self.offset.checked_div(self.limit).unwrap_or_default().saturating_add(1);
         let pages = found.len().div_ceil(self.limit);
         let next = if page < pages { page.saturating_add(1) } else { page };
         let found = found.into_iter().skip(self.offset).take(self.limit);
-        Found {
+        RowPage {
             pagination: json!({"current_page": page, "next_page": next, "num_pages": pages}),
             rows: found.map(|event| Row::new(core, event, now)).collect(),
         }

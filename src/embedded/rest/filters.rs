@@ -11,7 +11,7 @@ use super::body::Typed;
 use super::paging::bad_request;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::rows::Found;
+use super::rows::RowPage;
 use super::{Answer, Engine, Refusal, answer, json as render};
 use crate::embedded::core::store::{Code, EventFilter, Fault, Filter};
 
@@ -53,11 +53,11 @@ async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let workflow = body.id("workflowId")?.unwrap_or_default();
     let content = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
     let tenant = engine.tenant;
-    let made = engine
+    let created = engine
         .core
         .call(move |core, turn| core.create_filter(turn, workflow, content).map(|filter| show(tenant, filter)))
         .await?;
-    Ok(answer(&made.map_err(refusal)?))
+    Ok(answer(&created.map_err(refusal)?))
 }
 
 async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
@@ -76,7 +76,7 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             // Pages are counted from zero, and there is always one more after the last.
             let pagination =
                 json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": all.len().div_ceil(limit)});
-            Found { pagination, rows: all.into_iter().skip(offset).take(limit).cloned().collect() }
+            RowPage { pagination, rows: all.into_iter().skip(offset).take(limit).cloned().collect() }
         })
         .await?;
     Ok(found.render(move |filter| show(tenant, &filter)))

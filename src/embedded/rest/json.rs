@@ -12,10 +12,10 @@ use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
-/// The first number of an event: high enough not to be confused with an attempt or a count.
-const FIRST_NUMBER: i64 = 1_000;
-/// The server's difference between two times if one of them is never.
-const ENDLESS: i64 = 9_223_372_036_854;
+/// The id of the first event, distinct from attempts and counts.
+const FIRST_EVENT_ID: i64 = 1_000;
+/// The server's difference in milliseconds between two times if one of them is never: the maximum of Go's `Duration`.
+const MAX_GO_MILLIS: i64 = 9_223_372_036_854;
 
 pub(super) fn timestamp(at: At) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
@@ -71,7 +71,7 @@ pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
 
 /// A run with its tasks.
 pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
-    // Tasks without events are left out. The newest comes first.
+    // Tasks without events are omitted. The newest is first.
     let present = run.newest_first().into_iter().filter(|task| !task.events.is_empty());
     let tasks: Vec<_> = present
         .map(|task| {
@@ -105,7 +105,7 @@ pub(super) fn recorded(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
 /// A single-task run.
 fn single(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
-    // A run has the engine's own times, its task those that the worker reported.
+    // A run has the times of the engine, and its task those that the worker reported.
     let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
     let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
     let created = first.and_then(Task::first_event_at);
@@ -132,8 +132,8 @@ fn single(core: &Core, run: &Run, now: At) -> Value {
 pub(super) fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
     match (started, finished) {
         (Some(started), Some(finished)) => finished.signed_duration_since(started).num_milliseconds(),
-        (Some(_), None) => -ENDLESS,
-        (None, Some(_)) => ENDLESS,
+        (Some(_), None) => -MAX_GO_MILLIS,
+        (None, Some(_)) => MAX_GO_MILLIS,
         (None, None) => 0,
     }
 }
@@ -162,7 +162,7 @@ fn task_of_run(core: &Core, run: &Run, task: &Task) -> Value {
 }
 
 /// The details of a task.
-pub(super) fn task_alone(core: &Core, run: &Run, task: &Task, children: usize) -> Value {
+pub(super) fn task_details(core: &Core, run: &Run, task: &Task, children: usize) -> Value {
     let mut row = task_of_run(core, run, task);
     extend(
         &mut row,
@@ -176,7 +176,7 @@ pub(super) fn task_alone(core: &Core, run: &Run, task: &Task, children: usize) -
         extend(&mut row, json!({"status": "QUEUED"}));
     }
     if run.dag.is_some() && task.state == State::Ended {
-        // Here the last of several final rows counts; everywhere else it is the best.
+        // The last of several final rows is used here. Other responses use the best one.
         let last = task.last_final().map_or(RestStatus::Cancelled, |row| row.end.rest_status());
         extend(&mut row, json!({"status": last.name()}));
     }
@@ -211,7 +211,7 @@ fn add_payloads(row: &mut Value, run: &Run, task: &Task, payloads: bool) {
     add_key(row, run.key_of(task));
 }
 
-/// Only lists have it.
+/// Adds the idempotency key, which only lists contain.
 pub(super) fn add_key(row: &mut Value, key: Option<&str>) {
     if let Some(key) = key {
         extend(row, json!({"idempotencyKey": key}));
@@ -240,7 +240,7 @@ fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "workflowRunExternalId": run.id.to_string(),
         "workflowVersionId": run.version.id.to_string(),
     });
-    // Unknown values are left out.
+    // Unknown values are omitted.
     if let Some(started) = started {
         extend(&mut row, json!({"startedAt": timestamp(started)}));
     }
@@ -281,7 +281,7 @@ pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
         "attempt": attempt_of(event.retry_count),
         "errorMessage": error,
         "eventType": event.kind.name(),
-        "id": FIRST_NUMBER.saturating_add(event.number),
+        "id": FIRST_EVENT_ID.saturating_add(event.number),
         "message": message,
         "retryCount": event.retry_count,
         "taskDisplayName": name_of(run, task),
@@ -301,7 +301,7 @@ pub(super) fn timings(core: &Core, run: &Run, depth: usize) -> Value {
     json!({"pagination": {}, "rows": rows})
 }
 
-fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut Vec<Value>) {
+fn add_timings(core: &Core, run: &Run, depth: usize, max_depth: usize, rows: &mut Vec<Value>) {
     for task in run.present() {
         let created = run.created(task);
         let mut row = json!({
@@ -325,12 +325,12 @@ fn add_timings(core: &Core, run: &Run, depth: usize, deepest: usize, rows: &mut 
         }
         add_parent(&mut row, run);
         rows.push(row);
-        if depth < deepest {
+        if depth < max_depth {
             let mut known = HashSet::new();
             for child in core.children(task.id) {
                 // A child that was started twice is listed three times.
                 let times = if child.is_restarted() && known.insert(child.id) { 2 } else { 1 };
-                (0..times).for_each(|_| add_timings(core, child, depth.saturating_add(1), deepest, rows));
+                (0..times).for_each(|_| add_timings(core, child, depth.saturating_add(1), max_depth, rows));
             }
         }
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Refusal;
 use super::json::{self as render, attempt_of};
 use super::query::{self, Query};
-use super::rows::Found;
+use super::rows::RowPage;
 use crate::embedded::Quirk;
 use crate::embedded::core::has_tags;
 use crate::embedded::core::store::{At, Run, RunIx, Task};
@@ -17,15 +17,15 @@ use crate::embedded::core::{Core, RestStatus};
 const MAX_COUNTED: usize = 20_000;
 const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
 
-/// A row that was found: a run, or one of its tasks.
+/// A row of a list: a run, or one of its tasks.
 struct Row {
     run: RunIx,
     task: Option<u16>,
 }
 
-/// The rows that were found. They are rendered outside of the core's task, so that it can serve other requests.
+/// A page of rows. They are rendered outside of the core's task, so that it can serve other requests.
 pub(super) struct Page {
-    found: Found<Option<u16>>,
+    found: RowPage<Option<u16>>,
     /// The run of each row, in their order.
     core: Core,
     payloads: bool,
@@ -119,7 +119,7 @@ impl Runs {
                     .into_iter()
                     .filter(move |task| {
                         self.has_status(|| task.rest_status())
-                            && self.was_with_worker(core, task)
+                            && self.ran_on_worker(core, task)
                             && self.has_key(run.key_of(task))
                     })
                     .map(|task| Row { run: run.ix, task: Some(task.step) })
@@ -148,7 +148,7 @@ impl Runs {
         let pages = total.min(MAX_COUNTED).div_ceil(self.limit);
         Page {
             core: core.snapshot(rows.iter().map(|row| row.run)),
-            found: Found {
+            found: RowPage {
                 pagination: json!({"current_page": page, "next_page": page.saturating_add(1), "num_pages": pages}),
                 rows: rows.into_iter().map(|row| row.task).collect(),
             },
@@ -207,7 +207,7 @@ impl Runs {
     }
 
     /// Applies only to a list of tasks, and to the last worker of each.
-    fn was_with_worker(&self, core: &Core, task: &Task) -> bool {
+    fn ran_on_worker(&self, core: &Core, task: &Task) -> bool {
         let is_known = || !core.has(Quirk::ScatteredRows) || task.kept_its_worker();
         self.workers.is_empty() || is_known() && task.last_worker().is_some_and(|last| self.workers.contains(&last))
     }

@@ -1,4 +1,4 @@
-//! The REST routes, for what gRPC does not have. Each response is read from the core in one turn.
+//! The REST routes. Each response is read from the core in one turn, so that it is consistent.
 
 // Numbers in requests are untrusted.
 #![warn(clippy::arithmetic_side_effects)]
@@ -49,7 +49,7 @@ use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
 /// The maximum size of a request body. It is above the limits of the routes, which have error texts of their own.
-const MAX_BODY: usize = 16 << 20;
+const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// The state that all routes share.
 #[derive(Clone)]
@@ -99,13 +99,13 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .with_state(engine)
 }
 
-/// A refusal in one of the engine's two shapes: a message, or a list of descriptions.
+/// An error response in one of the engine's two formats: a message, or a list of descriptions.
 enum Refusal {
     Message(StatusCode, &'static str),
     Text(StatusCode, String),
     Descriptions(StatusCode, &'static str),
     Description(StatusCode, String),
-    /// The engine has stopped for good.
+    /// The engine has stopped.
     Stopped(String),
 }
 
@@ -157,7 +157,8 @@ impl Engine {
         Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
     }
 
-    /// The same for large responses about one run, which are rendered from a snapshot of the run outside of the core's task.
+    /// Like [`find`](Self::find), for large responses about one run. They are rendered from a snapshot of the run, outside of the core's
+    /// task.
     async fn find_in_run(
         &self,
         authorization: &Authorization,
@@ -256,7 +257,7 @@ async fn task(
     let (run, task) = snapshot.rest_task(task, now).ok_or(Refusal::NOT_FOUND)?;
     let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
     match attempt.unwrap_or(last).cmp(&last) {
-        Ordering::Equal => Ok(answer(&json::task_alone(&snapshot, run, task, children))),
+        Ordering::Equal => Ok(answer(&json::task_details(&snapshot, run, task, children))),
         Ordering::Greater => Err(Refusal::INTERNAL),
         Ordering::Less => Err(Refusal::Message(
             StatusCode::NOT_IMPLEMENTED,
@@ -306,7 +307,7 @@ async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {
     Ok(answer(&body))
 }
 
-/// The server's answer to a route or a method that is not in its contract.
+/// The server's response to an unknown route or method.
 async fn unknown() -> Response {
     (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "application/json")], "null").into_response()
 }

@@ -94,7 +94,7 @@ pub(super) fn routes() -> Router<Engine> {
     })
 }
 
-/// The answer of an operation that is not implemented.
+/// The response of an operation that is not implemented.
 pub(super) fn refusal(operation: &str) -> Refusal {
     let text = format!("the embedded engine does not implement {operation} yet");
     Refusal::Text(StatusCode::NOT_IMPLEMENTED, text)

@@ -1,4 +1,4 @@
-//! What the older lists have in common: pages, filters by metadata, timestamps.
+//! Pages, metadata filters and timestamps of the older lists.
 
 use axum::http::StatusCode;
 use chrono::SecondsFormat;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Refusal;
 use super::query::Query;
-use super::rows::Found;
+use super::rows::RowPage;
 use crate::embedded::core::store::At;
 
 pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
@@ -31,7 +31,7 @@ impl Tags {
         texts.map(pair).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn are_in(&self, metadata: Option<&Value>) -> bool {
+    pub(super) fn match_metadata(&self, metadata: Option<&Value>) -> bool {
         self.0.iter().all(|(key, value)| {
             metadata.and_then(|metadata| metadata.get(key)).is_some_and(|found| found.as_str() == Some(value))
         })
@@ -50,17 +50,17 @@ impl Page {
     }
 
     /// The page with its number and the number of pages. Only its rows are taken from the list.
-    pub(super) fn of<T, R>(&self, all: &[T], take: impl Fn(&T) -> R) -> Found<R> {
+    pub(super) fn of<T, R>(&self, all: &[T], row: impl Fn(&T) -> R) -> RowPage<R> {
         let Some(before) = self.offset.checked_div(self.limit) else {
             // The server divides by zero.
             let pagination = json!({"current_page": i64::MIN + 1, "next_page": i64::MIN + 2, "num_pages": i64::MIN});
-            return Found { pagination, rows: Vec::new() };
+            return RowPage { pagination, rows: Vec::new() };
         };
         let (page, pages) = (before.saturating_add(1), all.len().div_ceil(self.limit));
         let next = if page == pages { page } else { page.saturating_add(1) };
-        Found {
+        RowPage {
             pagination: json!({"current_page": page, "next_page": next, "num_pages": pages}),
-            rows: all.iter().skip(self.offset).take(self.limit).map(take).collect(),
+            rows: all.iter().skip(self.offset).take(self.limit).map(row).collect(),
         }
     }
 }

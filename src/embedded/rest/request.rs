@@ -13,7 +13,7 @@ use axum::response::Response;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use uuid::Uuid;
 
-use super::{Engine, MAX_BODY, Refusal, id};
+use super::{Engine, MAX_BODY_BYTES, Refusal, id};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::At;
 
@@ -47,11 +47,14 @@ pub(super) async fn read_body(State(engine): State<Engine>, request: Request, ne
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
     let too_large = || {
-        Refusal::Text(StatusCode::PAYLOAD_TOO_LARGE, format!("found a larger body, accepted: at most {MAX_BODY} bytes"))
+        Refusal::Text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("found a larger body, accepted: at most {MAX_BODY_BYTES} bytes"),
+        )
     };
-    // A body that declares a larger size is refused immediately.
-    if usize::try_from(body.size_hint().lower()).is_ok_and(|size| size <= MAX_BODY) {
-        match Limited::new(body, MAX_BODY).collect().await {
+    // A body with a larger declared size is refused immediately.
+    if usize::try_from(body.size_hint().lower()).is_ok_and(|size| size <= MAX_BODY_BYTES) {
+        match Limited::new(body, MAX_BODY_BYTES).collect().await {
             Ok(read) => return Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {}
             Err(error) => {
@@ -103,7 +106,7 @@ impl FromRequestParts<Engine> for OfOne {
 }
 
 impl OfOne {
-    /// The id, and what `read` has found in the core.
+    /// Returns the id, and the result of `read`.
     pub(super) async fn find<T: Send + 'static>(
         &self,
         what: &str,

@@ -1,4 +1,4 @@
-//! Lists that are rendered while they are sent: outside of the core's task, in parts of limited size.
+//! Lists that are rendered while they are sent, outside of the core's task and in parts of limited size.
 
 use std::convert::Infallible;
 
@@ -9,15 +9,15 @@ use futures_util::stream::{self, Stream};
 use serde_json::Value;
 
 /// A part of a body ends with the row that makes it this large. Other tasks can run between two parts.
-const PART_SIZE: usize = 64 << 10;
+const PART_BYTES: usize = 64 << 10;
 
 /// A page of a list, and the data from which its rows are rendered.
-pub(super) struct Found<T> {
+pub(super) struct RowPage<T> {
     pub(super) pagination: Value,
     pub(super) rows: Vec<T>,
 }
 
-impl<T: Send + 'static> Found<T> {
+impl<T: Send + 'static> RowPage<T> {
     /// The response. Its rows are rendered while its body is read.
     pub(super) fn render(self, row: impl FnMut(T) -> Value + Send + 'static) -> Response {
         let parts = Parts {
@@ -31,7 +31,7 @@ impl<T: Send + 'static> Found<T> {
 
 /// The JSON text of a list, in parts.
 struct Parts<I> {
-    /// What has not been sent.
+    /// The text that has not been sent.
     text: String,
     /// `None` after the last part.
     rows: Option<I>,
@@ -42,7 +42,7 @@ impl<I: Iterator<Item = Value>> Parts<I> {
     fn next(&mut self) -> Option<String> {
         let rows = self.rows.as_mut()?;
         let mut text = std::mem::take(&mut self.text);
-        while text.len() < PART_SIZE {
+        while text.len() < PART_BYTES {
             let Some(row) = rows.next() else {
                 text.push_str("]}");
                 self.rows = None;
@@ -58,9 +58,9 @@ impl<I: Iterator<Item = Value>> Parts<I> {
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<String, Infallible>> {
-        stream::unfold((self, false), |(mut parts, has_begun)| async move {
+        stream::unfold((self, false), |(mut parts, is_started)| async move {
             // A fast reader would otherwise block the thread.
-            if has_begun {
+            if is_started {
                 tokio::task::yield_now().await;
             }
             Some((Ok(parts.next()?), (parts, true)))
@@ -79,12 +79,12 @@ mod tests {
 
     use super::*;
 
-    fn found(count: usize) -> Found<usize> {
-        Found { pagination: json!({"current_page": 1}), rows: (0..count).collect() }
+    fn found(count: usize) -> RowPage<usize> {
+        RowPage { pagination: json!({"current_page": 1}), rows: (0..count).collect() }
     }
 
     #[tokio::test]
-    async fn the_parts_are_one_text() {
+    async fn the_parts_form_one_json_text() {
         for count in [0, 1, 3] {
             let body = found(count).render(|row| json!({"row": row})).into_body().collect().await.unwrap().to_bytes();
             let rows: Vec<_> = (0..count).map(|row| json!({"row": row})).collect();
@@ -101,14 +101,14 @@ mod tests {
                 let rendered = Arc::clone(&rendered);
                 move |_| {
                     rendered.fetch_add(1, Relaxed);
-                    "x".repeat(PART_SIZE).into()
+                    "x".repeat(PART_BYTES).into()
                 }
             })
             .into_body();
         assert_eq!(rendered.load(Relaxed), 0);
         for count in 1..=3 {
             let part = body.frame().await.unwrap().unwrap().into_data().unwrap();
-            assert!(part.len() < 2 * PART_SIZE);
+            assert!(part.len() < 2 * PART_BYTES);
             assert_eq!(rendered.load(Relaxed), count);
         }
         // Other tasks can run before the next part.

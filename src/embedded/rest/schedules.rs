@@ -39,7 +39,7 @@ pub(super) fn routes() -> Router<Engine> {
 struct Row {
     tenant: Uuid,
     schedule: Arc<Schedule>,
-    /// Its workflow, and the latest version of that.
+    /// The workflow and its latest version.
     version: Option<(Uuid, Uuid)>,
 }
 
@@ -93,19 +93,19 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
         metadata: given(&body, "additionalMetadata"),
         priority: priority.and_then(|priority| i32::try_from(priority).ok()),
     };
-    let made = engine
+    let created = engine
         .core
         .call(move |core, turn| {
             if core.latest(&run.workflow).is_none() {
                 return Err(bad_request("workflow not found"));
             }
             check_priority(priority)?;
-            let made = core.schedule(turn, &run, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
-            let made = made.first().and_then(|(id, _)| core.find_schedule(*id));
-            Ok(made.map(|schedule| Row::new(core, schedule)))
+            let created = core.schedule(turn, &run, &[at.ok_or_else(|| bad_request(NO_TIME))?])?;
+            let created = created.first().and_then(|(id, _)| core.find_schedule(*id));
+            Ok(created.map(|schedule| Row::new(core, schedule)))
         })
         .await?;
-    Ok(answer(&made?.ok_or(Refusal::INTERNAL)?.render()))
+    Ok(answer(&created?.ok_or(Refusal::INTERNAL)?.render()))
 }
 
 fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
@@ -147,7 +147,7 @@ fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a 
     let mut all = core.all_schedules();
     all.retain(|schedule| {
         let own = core.latest(&schedule.run.workflow).map(|version| version.workflow);
-        tags.are_in(schedule.run.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
+        tags.match_metadata(schedule.run.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
     });
     all
 }

@@ -1,4 +1,4 @@
-//! The routes without a client: bodies are sent in parts.
+//! Tests of the routes without a client.
 
 use axum::Router;
 use axum::body::Body;
@@ -31,7 +31,7 @@ async fn get(engine: &Engine, path: &str) -> (u16, Vec<Vec<u8>>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_of_large_payloads_comes_in_parts() {
+async fn lists_of_large_payloads_are_sent_in_parts() {
     const SIZE: usize = 150_000;
     let engine = Engine::start().await.unwrap();
     for _ in 0..20 {
@@ -49,7 +49,7 @@ async fn a_list_of_large_payloads_comes_in_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rows_of_each_list_are_bounded() {
+async fn each_list_limits_its_rows() {
     let engine = Engine::start().await.unwrap();
     for list in [
         format!("stable/tenants/{TENANT}/events"),

@@ -1,4 +1,4 @@
-//! Starting a run by REST: as by gRPC, but the response waits until REST shows the run.
+//! Starts a run by REST. Unlike gRPC, the response waits until REST shows the run.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
     let (ids, now) = (started.0.map_err(refusal)?, started.1);
     let id = ids.first().copied().ok_or(Refusal::INTERNAL)?;
     if only_id {
-        return Ok(answer(&nothing_but(id, now)));
+        return Ok(answer(&id_only(id, now)));
     }
     for _ in 0..FIND_ATTEMPTS {
         let read = move |core: &Core, now: At| Some(render::run_details(core, core.rest_run(id, now)?, now));
@@ -63,8 +63,8 @@ fn refusal(fault: Fault) -> Refusal {
 }
 
 /// The response of a request that returns immediately: it has the id, and all other fields of the run are empty.
-fn nothing_but(id: Uuid, now: At) -> Value {
-    let nobody = Uuid::nil().to_string();
+fn id_only(id: Uuid, now: At) -> Value {
+    let nil = Uuid::nil().to_string();
     let mut metadata = render::meta(id, now);
     // The server reads its clock twice.
     let updated = now.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(now);
@@ -76,8 +76,8 @@ fn nothing_but(id: Uuid, now: At) -> Value {
             "input": {},
             "output": {},
             "status": "",
-            "tenantId": nobody,
-            "workflowId": nobody,
+            "tenantId": nil,
+            "workflowId": nil,
         },
         "shape": null,
         "taskEvents": null,

@@ -15,7 +15,7 @@ use super::json::extend;
 use super::paging::{bad_request, millis};
 use super::query::Query;
 use super::request::OfTenant;
-use super::rows::Found;
+use super::rows::RowPage;
 use super::{Answer, Authorization, Engine, Refusal, answer, id};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Label, Profile, Worker};
@@ -144,7 +144,7 @@ impl ListQuery {
         })
     }
 
-    fn takes(&self, worker: &Worker, now: At) -> bool {
+    fn matches(&self, worker: &Worker, now: At) -> bool {
         let has =
             |(key, value): &(String, String)| worker.profile.labels.get(key).and_then(text).as_ref() == Some(value);
         worker.last_heartbeat.is_some_and(|last| now.signed_duration_since(last) < LISTED_FOR)
@@ -152,8 +152,8 @@ impl ListQuery {
             && self.labels.iter().all(has)
     }
 
-    fn find(&self, core: &Core, now: At) -> Found<Row> {
-        let mut all: Vec<_> = core.workers().filter(|(_, worker)| self.takes(worker, now)).collect();
+    fn find(&self, core: &Core, now: At) -> RowPage<Row> {
+        let mut all: Vec<_> = core.workers().filter(|(_, worker)| self.matches(worker, now)).collect();
         all.sort_by_key(|(id, worker)| Reverse((worker.created, *id)));
         let (page, pages) = match self.limit {
             0 => (1, 0),
@@ -161,7 +161,7 @@ impl ListQuery {
         };
         let next = if page == pages { page } else { page.saturating_add(1) };
         let found = all.iter().skip(self.offset).take(self.limit);
-        Found {
+        RowPage {
             pagination: json!({"current_page": page, "next_page": next, "num_pages": pages}),
             rows: found.map(|(id, worker)| Row::new(*id, worker, now)).collect(),
         }
@@ -202,8 +202,8 @@ async fn pause(
     body: Bytes,
 ) -> Answer {
     let worker = id(&worker, "worker")?;
-    let is_there = engine.core.call(move |core, _| core.worker(worker).is_some()).await?;
-    is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
+    let exists = engine.core.call(move |core, _| core.worker(worker).is_some()).await?;
+    exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     engine.check(&authorization)?;
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let found = engine

@@ -36,8 +36,8 @@ impl FromRequestParts<Engine> for KnownWorkflow {
             engine.find_tenant(tenant)?;
         }
         let id = id(names.get("workflow").map_or("", String::as_str), "workflow")?;
-        let is_there = engine.core.call(move |core, _| core.find_workflow(id).is_some()).await?;
-        is_there.then_some(()).ok_or(Refusal::NOT_FOUND)?;
+        let exists = engine.core.call(move |core, _| core.find_workflow(id).is_some()).await?;
+        exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
         engine.check(&Authorization::of(&parts.headers))?;
         Ok(Self { engine: engine.clone(), id })
     }

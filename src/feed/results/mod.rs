@@ -323,3 +323,142 @@ async fn probe_run(rpc: Rpc, run: RunId) -> (RunId, Probed) {
     };
     (run, probed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prost::Message as _;
+
+    use super::*;
+    use crate::client::Client;
+    use crate::rpc::pb;
+    use crate::scripted::{Answer, Calls, client};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const RUN: &str = "00000000-0000-4000-8001-000000000001";
+
+    fn run() -> RunId {
+        RUN.parse().unwrap()
+    }
+
+    fn result() -> Vec<u8> {
+        pb::WorkflowRunEvent { workflow_run_id: RUN.into(), ..Default::default() }.encode_to_vec()
+    }
+
+    fn details(status: pb::v1::RunStatus, done: bool) -> Answer {
+        Answer::message(&pb::v1::GetRunDetailsResponse { status: status as i32, done, ..Default::default() })
+    }
+
+    /// A server whose stream of results and whose details are scripted.
+    fn server(
+        stream: impl Fn(usize) -> Answer + Send + Sync + 'static,
+        details: impl Fn(usize) -> Answer + Send + Sync + 'static,
+    ) -> (Client, Calls) {
+        client(move |call, count| match call {
+            "SubscribeToWorkflowRuns" => stream(count),
+            "GetRunDetails" => details(count),
+            other => panic!("{other} is not expected"),
+        })
+    }
+
+    fn running(_: usize) -> Answer {
+        details(pb::v1::RunStatus::Running, false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_when_the_result_arrives() {
+        let (client, calls) = server(|_| Answer::Stream(vec![(3 * SECOND, result())], None), running);
+        let begun = Instant::now();
+        let (one, other) =
+            tokio::join!(client.feed().results.wait(run(), true), client.feed().results.wait(run(), true));
+        assert_eq!(
+            (one.unwrap().map(|tasks| tasks.len()), other.unwrap().map(|tasks| tasks.len())),
+            (Some(0), Some(0))
+        );
+        assert_eq!((begun.elapsed(), calls.count("SubscribeToWorkflowRuns")), (3 * SECOND, 1));
+        assert_eq!(calls.times("GetRunDetails"), [begun + EAGER_PROBE_DELAY], "a run that exists is not probed again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_has_ended_is_found_by_the_first_probe() {
+        let (client, _) = server(|_| Answer::Stream(Vec::new(), None), |_| details(pb::v1::RunStatus::Completed, true));
+        let begun = Instant::now();
+        assert!(client.feed().results.wait(run(), true).await.unwrap().is_none());
+        assert_eq!(begun.elapsed(), EAGER_PROBE_DELAY);
+        // The next one has probably ended, too.
+        assert!(client.feed().results.wait(run(), true).await.unwrap().is_none());
+        assert_eq!(begun.elapsed(), EAGER_PROBE_DELAY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_does_not_exist_is_probed_four_times() {
+        let (client, calls) = server(|_| Answer::Stream(Vec::new(), None), |_| Answer::Status(5));
+        let begun = Instant::now();
+        let error = client.feed().results.wait(run(), true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RunNotFound);
+        let expected = [0, 2, 6, 14].map(|seconds| begun + EAGER_PROBE_DELAY + seconds * SECOND);
+        assert_eq!(calls.times("GetRunDetails"), expected);
+        assert_eq!(begun.elapsed(), EAGER_PROBE_DELAY + 14 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_stream_is_reopened_and_asked_again() {
+        let stream = |count| match count {
+            1..=3 => Answer::Stream(Vec::new(), Some(14)),
+            _ => Answer::Stream(vec![(SECOND, result())], None),
+        };
+        let (client, calls) = server(stream, running);
+        let begun = Instant::now();
+        assert!(client.feed().results.wait(run(), true).await.unwrap().is_some());
+        let opened = calls.times("SubscribeToWorkflowRuns");
+        assert_eq!((opened.len(), begun.elapsed()), (4, opened[3] - begun + SECOND));
+        assert!(opened[3] - begun < 3 * MAX_BACKOFF, "{:?}", opened[3] - begun);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_fail_after_an_outage_of_a_minute() {
+        let (client, _) = server(|_| Answer::Status(14), |_| Answer::Status(14));
+        let begun = Instant::now();
+        let error = client.feed().results.wait(run(), true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!((MAX_OUTAGE..=MAX_OUTAGE + MAX_BACKOFF).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permanent_error_ends_all_waits_at_once() {
+        let (client, _) = server(|_| Answer::Status(12), running);
+        let begun = Instant::now();
+        let error = client.feed().results.wait(run(), true).await.unwrap_err();
+        assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Unimplemented, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unused_stream_is_closed_after_a_while() {
+        let (client, calls) = server(
+            |_| Answer::Stream(vec![(SECOND, result())], None),
+            |count| match count {
+                // Once the stream has sent its only message, a probe finds the end.
+                1 => running(count),
+                _ => details(pb::v1::RunStatus::Completed, true),
+            },
+        );
+        let wait = async || client.feed().results.wait(run(), true).await.unwrap();
+        wait().await;
+        tokio::time::sleep(IDLE_STREAM_TTL.saturating_sub(SECOND)).await;
+        wait().await;
+        assert_eq!(calls.count("SubscribeToWorkflowRuns"), 1, "it is still open");
+        tokio::time::sleep(IDLE_STREAM_TTL + SECOND).await;
+        wait().await;
+        assert_eq!(calls.count("SubscribeToWorkflowRuns"), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_dropped_leaves_nothing() {
+        let (client, calls) = server(|_| Answer::Stream(Vec::new(), None), |_| Answer::Status(5));
+        let wait = client.feed().results.wait(run(), false);
+        assert!(tokio::time::timeout(EAGER_PROBE_DELAY / 2, wait).await.is_err());
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(calls.count("GetRunDetails"), 0, "nobody waits for the run");
+    }
+}

@@ -1,4 +1,4 @@
-//! When a lost stream is reopened.
+//! The back-off before a lost stream is reopened.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Backoff {
     }
 
     /// Returns the pause before the stream is reopened, or `None` if reopening it cannot succeed.
-    pub(super) fn lost(&mut self, error: Option<&Error>, chance: f64) -> Option<Duration> {
+    pub(super) fn lost(&mut self, error: Option<&Error>, jitter: f64) -> Option<Duration> {
         if error.is_some_and(|error| is_permanent(error) || error.forbids_retries()) {
             return None;
         }
@@ -36,7 +36,7 @@ impl Backoff {
         self.losses = losses.saturating_add(1);
         Some(match losses {
             0 => Duration::ZERO,
-            _ => error.and_then(Error::pushback).unwrap_or_else(|| delay(losses, chance)).min(self.max),
+            _ => error.and_then(Error::pushback).unwrap_or_else(|| delay(losses, jitter)).min(self.max),
         })
     }
 
@@ -50,7 +50,7 @@ impl Backoff {
             _ if is_new => tracing::warn!(stream, error, "failed to decode a message of a stream"),
             0..=1 => tracing::debug!(stream, error, "stream ended"),
             2..=4 => tracing::warn!(stream, error, losses = self.losses, "stream lost"),
-            _ => tracing::debug!(stream, error, losses = self.losses, "stream still lost"),
+            _ => tracing::debug!(stream, error, losses = self.losses, "stream lost again"),
         }
     }
 
@@ -74,11 +74,11 @@ fn is_permanent(error: &Error) -> bool {
 mod tests {
     use super::*;
 
-    const CAP: Duration = Duration::from_secs(2);
+    const MAX_PAUSE: Duration = Duration::from_secs(2);
 
     #[test]
     fn pauses_grow_up_to_the_maximum() {
-        let mut backoff = Backoff::new(CAP);
+        let mut backoff = Backoff::new(MAX_PAUSE);
         let delays: Vec<_> = (0..8).filter_map(|_| backoff.lost(None, 1.0)).map(|delay| delay.as_millis()).collect();
         assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 2000]);
         backoff.message();
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn undecodable_messages_are_one_warning() {
-        let mut backoff = Backoff::new(CAP);
+        let mut backoff = Backoff::new(MAX_PAUSE);
         let too_large = |size| Error::new(ErrorKind::TooLarge, format!("found {size} bytes"));
         let lost = Error::new(ErrorKind::Unavailable, "lost").transient();
         for (error, is_new) in [
@@ -105,11 +105,11 @@ mod tests {
     #[test]
     fn permanent_errors_are_not_retried() {
         for kind in [ErrorKind::Unauthenticated, ErrorKind::Unimplemented, ErrorKind::Closed] {
-            assert_eq!(Backoff::new(CAP).lost(Some(&Error::new(kind, "no")), 0.0), None);
+            assert_eq!(Backoff::new(MAX_PAUSE).lost(Some(&Error::new(kind, "no")), 0.0), None);
         }
         let refused_for_now = Error::new(ErrorKind::Unauthenticated, "no").transient();
-        assert_eq!(Backoff::new(CAP).lost(Some(&refused_for_now), 0.0), Some(Duration::ZERO));
+        assert_eq!(Backoff::new(MAX_PAUSE).lost(Some(&refused_for_now), 0.0), Some(Duration::ZERO));
         let not_found = Error::new(ErrorKind::NotFound, "no");
-        assert_eq!(Backoff::new(CAP).lost(Some(&not_found), 0.0), Some(Duration::ZERO));
+        assert_eq!(Backoff::new(MAX_PAUSE).lost(Some(&not_found), 0.0), Some(Duration::ZERO));
     }
 }

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    const CAP: Duration = Duration::from_secs(2);
+    const MAX_PAUSE: Duration = Duration::from_secs(2);
 
     fn text(event: &StreamEvent<u32>) -> String {
         match event {
@@ -159,15 +159,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_with_a_message_is_reopened_at_once_and_another_after_growing_pauses() {
-        let mut stream = ReconnectingStream::new("numbers", CAP);
+    async fn streams_are_reopened_until_an_error_is_permanent() {
+        let mut stream = ReconnectingStream::new("numbers", MAX_PAUSE);
         stream.reopen_now();
         let broken = || Error::new(ErrorKind::Unavailable, "broken").transient();
         let mut streams = vec![vec![Ok(1), Ok(2)], vec![Err(broken())], vec![], vec![Ok(3), Err(broken())]].into_iter();
-        let mut seen = Vec::new();
-        while seen.len() < 12 {
+        let mut events = Vec::new();
+        while events.len() < 12 {
             let event = stream.next().await;
-            seen.push(text(&event));
+            events.push(text(&event));
             if matches!(event, StreamEvent::NeedsOpen) {
                 match streams.next() {
                     Some(items) => stream.open(async { Ok(messages(items)) }),
@@ -189,25 +189,25 @@ mod tests {
             "lost: broken",
             "needs open",
         ];
-        assert_eq!(seen, expected);
+        assert_eq!(events, expected);
         assert_eq!(text(&stream.next().await), "failed: no token");
         assert!(stream.is_closed());
-        let waits = tokio::time::timeout(CAP * 100, stream.next()).await;
-        assert!(waits.is_err(), "a closed stream has no events");
+        let next = tokio::time::timeout(MAX_PAUSE * 100, stream.next()).await;
+        assert!(next.is_err(), "a closed stream has no events");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_opening_continues_if_the_wait_for_it_is_dropped() {
-        let mut stream = ReconnectingStream::new("numbers", CAP);
-        let begun = Instant::now();
+    async fn opening_continues_after_next_is_dropped() {
+        let mut stream = ReconnectingStream::new("numbers", MAX_PAUSE);
+        let start = Instant::now();
         stream.open(async {
-            tokio::time::sleep(CAP).await;
+            tokio::time::sleep(MAX_PAUSE).await;
             Ok(messages(vec![Ok(1)]))
         });
         for _ in 0..3 {
-            assert!(tokio::time::timeout(CAP / 4, stream.next()).await.is_err());
+            assert!(tokio::time::timeout(MAX_PAUSE / 4, stream.next()).await.is_err());
         }
         assert_eq!(text(&stream.next().await), "1");
-        assert_eq!(begun.elapsed(), CAP);
+        assert_eq!(start.elapsed(), MAX_PAUSE);
     }
 }

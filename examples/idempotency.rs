@@ -1,0 +1,54 @@
+//! Allows only one run per key, so that a trigger with an unknown result can be retried.
+//!
+//! ```text
+//! cargo run --example idempotency
+//! ```
+//!
+//! The response to the first trigger is lost by an injected fault. So this example needs the embedded engine.
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+use std::error::Error;
+use std::time::Duration;
+
+use hatchet::embedded::{Engine, Fault};
+use hatchet::model::Idempotency;
+use hatchet::{Context, Task};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let engine = Engine::start().await?;
+    let hatchet = engine.client();
+    let day = Duration::from_secs(24 * 3600);
+    let charge = Task::new("charge", async |order: Order, _: Context| Ok(format!("charged {}", order.id)))
+        .idempotency(Idempotency::for_time("'charge:' + input.id", day));
+    let worker = hatchet.worker("payments").register(&charge).build()?.start().await?;
+    let order = Order { id: "o-1".into() };
+
+    engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1)?;
+    let lost = hatchet.run(&charge, &order).start().await;
+    if let Err(error) = &lost {
+        println!("first trigger: {error}; no side effects: {}", error.has_no_side_effects());
+    }
+
+    let run = match hatchet.run(&charge, &order).start().await {
+        Ok(run) => run,
+        Err(error) => match error.existing_run() {
+            Some(existing) => {
+                println!("second trigger: {error}");
+                hatchet.run_handle(existing).typed()
+            }
+            None => return Err(error.into()),
+        },
+    };
+    println!("{}; runs in the engine: {}", run.result().await?, engine.run_count().await);
+
+    worker.shutdown().await;
+    engine.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! A server that answers by a script, for the unit tests of drivers: each call gets the answer that a function returns for it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{Full, StreamBody};
+use hyper::body::Frame;
+use prost::Message;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::body::Body;
+use tower::ServiceExt as _;
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::time::Clock;
+use crate::transport::Wire;
+
+/// A token with a tenant and addresses, and a signature that nobody checks.
+const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJncnBjX2Jyb2FkY2F\
+zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cHM6Ly9sb2NhbGhvc3Q6ODA4MCJ9.c2ln";
+
+/// What the server does with a call.
+pub(crate) enum Answer {
+    /// The message of a gRPC call.
+    Message(Vec<u8>),
+    /// A gRPC status.
+    Status(i32),
+    /// The messages of a stream, each at a time after its start. The stream stays open after the last one, unless there is a status.
+    Stream(Vec<(Duration, Vec<u8>)>, Option<i32>),
+    /// The status and the body of a REST call.
+    Rest(u16, String),
+    /// There is no answer.
+    Hangs,
+}
+
+impl Answer {
+    pub(crate) fn message(message: &impl Message) -> Self {
+        Self::Message(message.encode_to_vec())
+    }
+
+    /// An empty message: all of its fields have their defaults.
+    pub(crate) fn empty() -> Self {
+        Self::Message(Vec::new())
+    }
+}
+
+/// The calls that were made: when, and how often.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calls(Arc<Mutex<HashMap<String, Vec<Instant>>>>);
+
+impl Calls {
+    fn add(&self, name: &str) -> usize {
+        let mut calls = self.0.lock().unwrap();
+        let times = calls.entry(name.to_owned()).or_default();
+        times.push(Instant::now());
+        times.len()
+    }
+
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.times(name).len()
+    }
+
+    pub(crate) fn times(&self, name: &str) -> Vec<Instant> {
+        self.0.lock().unwrap().get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// A client of a scripted server. `answer` gets the name of a call and its number, starting at 1. The name is the method in gRPC, such as
+/// `Register`, and method and path in REST, such as `PATCH /api/v1/workers/…`. Every heartbeat
+/// is sent.
+pub(crate) fn client(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> (Client, Calls) {
+    let (answer, calls) = (Arc::new(answer), Calls::default());
+    let (over_rest, rest_calls) = (Arc::clone(&answer), calls.clone());
+    let grpc_calls = calls.clone();
+    let grpc = tower::service_fn(move |request: Request<Body>| {
+        let name = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let answer = answer(&name, grpc_calls.add(&name));
+        // The request's body is kept: the stream of ids ends with it.
+        async move { Ok::<_, Infallible>(respond(answer, request).await) }
+    });
+    let rest = tower::service_fn(move |request: Request<Body>| {
+        let name = format!("{} {}", request.method(), request.uri().path());
+        let answer = over_rest(&name, rest_calls.add(&name));
+        async move { Ok::<_, Infallible>(respond(answer, request).await) }
+    });
+    let wire = |never: Infallible| match never {};
+    let config = Config::builder().token(TOKEN).build().unwrap();
+    let client = Client::over(config, Wire::new(grpc.map_err(wire)), Wire::new(rest.map_err(wire)), Clock::Machine);
+    (client.unwrap(), calls)
+}
+
+async fn respond(answer: Answer, request: Request<Body>) -> Response<Body> {
+    match answer {
+        Answer::Message(message) => streamed(vec![(Duration::ZERO, message)], Some(0), request),
+        Answer::Status(code) => {
+            let response = Response::builder().header(CONTENT_TYPE, "application/grpc").header("grpc-status", code);
+            response.body(Body::empty()).unwrap()
+        }
+        Answer::Stream(messages, end) => streamed(messages, end, request),
+        Answer::Rest(status, body) => {
+            Response::builder().status(status).body(Body::new(Full::new(Bytes::from(body)))).unwrap()
+        }
+        Answer::Hangs => {
+            sleep(Duration::from_secs(1_000_000)).await;
+            Response::new(Body::empty())
+        }
+    }
+}
+
+type Frames = Pin<Box<dyn futures_core::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
+
+fn streamed(messages: Vec<(Duration, Vec<u8>)>, end: Option<i32>, request: Request<Body>) -> Response<Body> {
+    let begun = Instant::now();
+    let frames = stream::iter(messages).then(move |(at, message)| async move {
+        sleep_until(begun + at).await;
+        let mut frame = BytesMut::new();
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(message.len()).unwrap());
+        frame.extend_from_slice(&message);
+        Ok(Frame::data(frame.freeze()))
+    });
+    let last = stream::once(async move {
+        let _request = request;
+        let Some(code) = end else { return std::future::pending().await };
+        Ok(Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.into())])))
+    });
+    let body: Frames = Box::pin(frames.chain(last));
+    Response::builder().header(CONTENT_TYPE, "application/grpc").body(Body::new(StreamBody::new(body))).unwrap()
+}

@@ -1,0 +1,179 @@
+//! The engine and the client of a test.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use hatchet::embedded::{Engine, Quirks};
+use hatchet::model::Window;
+use hatchet::worker::RunningWorker;
+use hatchet::workflow::Definition;
+use hatchet::{Client, Config, RunHandle, RunStatus};
+use tokio::runtime;
+
+/// The timeout of a test. An idle real engine may assign tasks up to 30 seconds late.
+const TIMEOUT: Duration = Duration::from_secs(240);
+
+/// An engine with a client, and names that are unique to the test.
+pub(crate) struct Setup {
+    pub(crate) hatchet: Client,
+    /// The embedded engine. `None` for a real one.
+    pub(crate) engine: Option<Engine>,
+    row: &'static str,
+    is_paused: bool,
+}
+
+impl Setup {
+    /// Lets the clock run, for rows with sockets.
+    pub(crate) fn use_real_time(&self) {
+        if self.is_paused {
+            tokio::time::resume();
+        }
+    }
+
+    /// A name that no other test and no earlier run of the suite uses.
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("{}-{name}-{}", self.row, std::process::id())
+    }
+
+    /// A client of the same engine with another configuration.
+    pub(crate) fn client_with(
+        &self,
+        change: impl FnOnce(hatchet::config::ConfigBuilder) -> hatchet::config::ConfigBuilder,
+    ) -> Client {
+        match &self.engine {
+            Some(engine) => engine.client_with(change(Config::builder())).unwrap(),
+            None => Client::new(change(hatchet::config::ConfigBuilder::from_env()).build().unwrap()).unwrap(),
+        }
+    }
+
+    /// Starts a worker with one task or workflow.
+    pub(crate) async fn worker(&self, what: impl Into<Definition>) -> RunningWorker {
+        self.hatchet.worker(self.name("worker")).slots(10).register(what).build().unwrap().start().await.unwrap()
+    }
+
+    /// Waits until a condition is true. The lists of a loaded real engine lag by seconds.
+    pub(crate) async fn eventually(&self, condition: impl AsyncFn() -> bool) {
+        let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !condition().await {
+            assert!(tokio::time::Instant::now() < limit, "the condition did not become true within 60 seconds");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The last ten minutes, which is longer than the timeout of a test.
+    #[expect(clippy::unused_self, reason = "a method for symmetry with the others")]
+    pub(crate) fn window(&self) -> Window {
+        Window::last(Duration::from_secs(600))
+    }
+}
+
+/// Watches a run until it has a status.
+pub(crate) async fn until<O>(run: &RunHandle<O>, status: RunStatus) {
+    let mut watch = run.watch();
+    while *watch.next().await.expect("the run should reach the status").unwrap().status() != status {}
+}
+
+/// Waits until a run is running, by gRPC only.
+pub(crate) async fn until_started(hatchet: &Client, run: hatchet::RunId) {
+    use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
+    use hatchet::raw::pb::v1::{GetRunDetailsRequest, RunStatus};
+    loop {
+        let request = GetRunDetailsRequest { external_id: run.to_string() };
+        let details = AdminServiceClient::new(hatchet.raw_channel()).get_run_details(request).await.unwrap();
+        if details.into_inner().status() == RunStatus::Running {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// With this number, the rows run only on the embedded engine, in real time, on a runtime with so many threads.
+const THREADS: &str = "HATCHET_TEST_THREADS";
+
+thread_local! {
+    /// The panics of the row that this thread works for.
+    static PANICS: RefCell<Arc<AtomicU32>> = RefCell::default();
+    static EXPECTED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Sets the number of expected panics in tasks.
+pub(crate) fn expect_panics(count: u32) {
+    EXPECTED.with(|expected| expected.set(count));
+}
+
+/// Runs a test on the embedded engine, under a paused clock and with all quirks, and on a real one if one is configured.
+pub(crate) fn both<F: Future<Output = ()>>(row: &'static str, body: impl Fn(Setup) -> F) {
+    if let Some(threads) = std::env::var_os(THREADS) {
+        let threads = threads.to_str().and_then(|threads| threads.parse::<NonZeroUsize>().ok());
+        threaded(row, &body, threads.unwrap_or_else(|| panic!("{THREADS}: expected a number of threads")).get());
+        return;
+    }
+    embedded(row, &body, runtime::Builder::new_current_thread().start_paused(true), true);
+    if std::env::var_os("HATCHET_CLIENT_TOKEN").is_some() {
+        real(row, &body);
+    }
+}
+
+fn threaded<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(Setup) -> F, threads: usize) {
+    let panics = PANICS.with(|panics| Arc::clone(&panics.borrow()));
+    let mut builder = runtime::Builder::new_multi_thread();
+    // A panic on any thread of the runtime is one of the row.
+    builder.worker_threads(threads).on_thread_start(move || PANICS.set(Arc::clone(&panics)));
+    embedded(row, body, &mut builder, false);
+}
+
+fn embedded<F: Future<Output = ()>>(
+    row: &'static str,
+    body: &impl Fn(Setup) -> F,
+    runtime: &mut runtime::Builder,
+    is_paused: bool,
+) {
+    count_panics();
+    let runtime = runtime.enable_all().build().unwrap();
+    runtime.block_on(async {
+        let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
+        let setup = Setup { hatchet: engine.client(), engine: Some(engine), row, is_paused };
+        tokio::time::timeout(TIMEOUT, body(setup)).await.expect("the test should end on the embedded engine");
+    });
+    drop(runtime);
+    assert_eq!(take_panics(), EXPECTED.take(), "background panics");
+}
+
+fn real<F: Future<Output = ()>>(row: &'static str, body: &impl Fn(Setup) -> F) {
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let setup = Setup { hatchet: Client::from_env().unwrap(), engine: None, row, is_paused: false };
+        tokio::time::timeout(TIMEOUT, body(setup)).await.expect("the test should end on the real engine");
+    });
+    EXPECTED.take();
+    take_panics();
+}
+
+fn take_panics() -> u32 {
+    PANICS.with(|panics| panics.borrow().swap(0, Relaxed))
+}
+
+fn count_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let default_hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.with(|panics| panics.borrow().fetch_add(1, Relaxed));
+            default_hook(panic);
+        }));
+    });
+}
+
+/// Declares a test for each row of a file.
+macro_rules! rows {
+    ($($row:ident),* $(,)?) => {
+        mod rows {
+            $(#[test] fn $row() { crate::setup::both(stringify!($row), super::$row); })*
+        }
+    };
+}
+pub(crate) use rows;

@@ -1,0 +1,513 @@
+//! The traits of the public types: what can be shared between threads, and what can be stored and sent on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may stop on what it did not expect"
+)]
+
+use std::fmt::{Debug, Display};
+use std::fs;
+use std::hash::Hash;
+use std::path::Path;
+use std::str::FromStr;
+
+use futures_core::Stream;
+use hatchet::builder::{
+    BulkCancel, BulkReplay, CancelBuilder, CancelManyBuilder, CronBuilder, CronQuery, DetailsBuilder, EventBuilder,
+    EventManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunQuery,
+    ScheduleBuilder, ScheduleQuery, TaskQuery,
+};
+use hatchet::config::{
+    Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
+    TlsStrategy, TlsVersion,
+};
+use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
+use hatchet::error::RetryAfter;
+use hatchet::handle::{CronHandle, EventHandle, Replayed, ScheduleHandle};
+use hatchet::model::{
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChildTrigger, Completed, Conflict,
+    CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails, EventId, EventTrigger, Failure,
+    Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RunAction, RunDetails, RunReport, RunSummary,
+    ScheduleDetails, ScheduleId, ScheduleTrigger, StatusCounts, TaskDetails, TaskId, TaskSummary, TenantId, Timeout,
+    TimeoutKind, Total, Trigger, Window, WorkerId, WorkflowId, WorkflowVersionId,
+};
+use hatchet::raw::RawChannel;
+use hatchet::stream::{LogItems, RunItems, RunReports, RunWatch, TaskItems};
+use hatchet::worker::{RunningWorker, UnfinishedTask, WorkerBuilder, WorkerReport};
+use hatchet::workflow::{Definition, Sticky, WorkflowRef};
+use hatchet::{
+    Client, Config, Context, Error, ErrorKind, Outcome, Priority, RunFilter, RunHandle, RunId, RunStatus, Task,
+    TaskError, Worker, Workflow,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// The input and the output of a task. `Cell` is not `Sync`: handles and builders have only its type.
+type Input = std::cell::Cell<u8>;
+type Output = std::cell::Cell<u16>;
+
+fn shared<T: Send + Sync + 'static>() {}
+fn shared_and_shown<T: Send + Sync + Debug + 'static>() {}
+fn handle<T: Send + Sync + Debug + Clone + 'static>() {}
+fn stream<T: Stream + Send + Unpin + Debug + 'static>() {}
+fn plain<T: Send + Sync + Debug + Clone + PartialEq + 'static>() {}
+fn data<T: Send + Sync + Debug + Clone + PartialEq + Serialize + DeserializeOwned + 'static>() {}
+fn named<T: Display + FromStr>() {}
+fn shown<T: Display>() {}
+fn id<T: Display + FromStr + Copy + Ord + Hash + From<Uuid> + Into<Uuid> + Into<String> + Send + Sync + 'static>() {
+    shared::<T>();
+}
+
+/// This compiles or it does not. Streams are not `Sync`: nothing but their owner can use them.
+#[test]
+fn handles_builders_and_streams_can_be_sent_and_shared() {
+    handle::<Client>();
+    handle::<Config>();
+    handle::<Context>();
+    handle::<RunHandle<Output>>();
+    handle::<CronHandle<Output>>();
+    handle::<ScheduleHandle<Output>>();
+    handle::<EventHandle>();
+    handle::<Replayed<Output>>();
+    handle::<Task<Input, Output>>();
+    handle::<Workflow<Input, Output>>();
+    handle::<WorkflowRef<Input, Output>>();
+    handle::<Definition>();
+    handle::<Faults>();
+    handle::<Error>();
+    shared_and_shown::<TaskError>();
+    shared_and_shown::<Worker>();
+    shared_and_shown::<RunningWorker>();
+    shared_and_shown::<Engine>();
+    shared::<RawChannel>();
+
+    shared_and_shown::<RunBuilder<Output>>();
+    shared_and_shown::<RunManyBuilder<Output>>();
+    shared_and_shown::<RerunBuilder<Output>>();
+    shared_and_shown::<CancelBuilder>();
+    shared_and_shown::<CancelManyBuilder>();
+    shared_and_shown::<ReplayBuilder<Output>>();
+    shared_and_shown::<ReplayManyBuilder>();
+    shared_and_shown::<BulkCancel>();
+    shared_and_shown::<BulkReplay>();
+    shared_and_shown::<DetailsBuilder>();
+    shared_and_shown::<RunQuery>();
+    shared_and_shown::<TaskQuery>();
+    shared_and_shown::<CronBuilder<Output>>();
+    shared_and_shown::<CronQuery>();
+    shared_and_shown::<ScheduleBuilder<Output>>();
+    shared_and_shown::<ScheduleQuery>();
+    shared_and_shown::<EventBuilder>();
+    shared_and_shown::<EventManyBuilder>();
+    handle::<WorkerBuilder>();
+    handle::<ConfigBuilder>();
+    handle::<EngineBuilder>();
+
+    stream::<RunWatch>();
+    stream::<LogItems>();
+    stream::<RunItems>();
+    stream::<TaskItems>();
+    stream::<RunReports>();
+}
+
+/// Futures that own what they need can be spawned; those that borrow a handle can be sent with it.
+#[test]
+fn futures_can_be_spawned() {
+    fn spawnable<T: Future + Send + 'static>(_: T) {}
+    fn sent<T: Future + Send>(_: T) {}
+    type Number = u32;
+    #[expect(clippy::too_many_arguments, dead_code, reason = "it is not called: it compiles")]
+    fn check(
+        hatchet: &'static Client,
+        run: &'static RunHandle<Number>,
+        task: &'static Task<(), Number>,
+        all: &'static RunQuery,
+        context: &'static Context,
+        (event, cron, schedule): (&'static EventHandle, &'static CronHandle, &'static ScheduleHandle),
+        (mut watch, mut logs, mut items, mut reports): (RunWatch, LogItems, RunItems, RunReports),
+        (worker, other, running, engine): (Worker, Worker, RunningWorker, Engine),
+    ) {
+        spawnable(hatchet.run(task, &()).start());
+        spawnable(hatchet.run(task, &()).outcome());
+        spawnable(hatchet.run(task, &()).result());
+        spawnable(hatchet.run_many(task, [()]).start());
+        spawnable(hatchet.run_many(task, [()]).results());
+        spawnable(context.run(task, &()).result());
+        spawnable(context.run_many(task, [()]).results());
+        spawnable(run.rerun().start());
+        spawnable(run.cancel().send());
+        spawnable(run.replay().send());
+        spawnable(run.details().into_future());
+        spawnable(hatchet.cancel_many([run.id()]).send());
+        spawnable(hatchet.replay_many([run.id()]).send());
+        spawnable(all.cancel().send());
+        spawnable(all.replay().send());
+        spawnable(hatchet.push("key", &json!({})).send());
+        spawnable(hatchet.push_many("key", [json!({})]).send());
+        spawnable(hatchet.schedule(task, &(), chrono::DateTime::UNIX_EPOCH).send());
+        spawnable(hatchet.schedules().get());
+        spawnable(hatchet.cron(task, &(), CronSpec::new("name", "* * * * *")).send());
+        spawnable(hatchet.crons().get());
+        spawnable(worker.start());
+        spawnable(other.run_until(std::future::pending::<()>()));
+        spawnable(running.shutdown());
+        spawnable(engine.shutdown());
+        spawnable(Engine::builder().start());
+        // These borrow.
+        sent(hatchet.close());
+        sent(run.outcome());
+        sent(run.result());
+        sent(run.children());
+        sent(all.page(1));
+        sent(all.count());
+        sent(all.counts_by_status());
+        sent(context.cancelled());
+        sent(event.details());
+        sent(event.runs());
+        sent(cron.details());
+        sent(cron.runs(Window::all()));
+        sent(cron.pause());
+        sent(cron.resume());
+        sent(cron.delete());
+        sent(schedule.details());
+        sent(schedule.reschedule(chrono::DateTime::UNIX_EPOCH));
+        sent(schedule.run());
+        sent(schedule.delete());
+        sent(watch.next());
+        sent(logs.next());
+        sent(items.next());
+        sent(reports.next());
+    }
+}
+
+#[test]
+fn data_can_be_compared_stored_and_sent_on() {
+    data::<RunDetails>();
+    data::<TaskDetails>();
+    data::<Attempt>();
+    data::<AttemptStatus>();
+    data::<Conflict>();
+    data::<RunSummary>();
+    data::<Page<RunSummary>>();
+    data::<PageToken>();
+    data::<TaskSummary>();
+    data::<Total>();
+    data::<StatusCounts>();
+    data::<Outcome>();
+    data::<Completed>();
+    data::<Failure>();
+    data::<Cancellation>();
+    data::<CancelRequest>();
+    data::<Timeout>();
+    data::<TimeoutKind>();
+    data::<Trigger>();
+    data::<EventTrigger>();
+    data::<CronTrigger>();
+    data::<ScheduleTrigger>();
+    data::<ChildTrigger>();
+    data::<LogLine>();
+    data::<LogLevel>();
+    data::<Change>();
+    data::<CronDetails>();
+    data::<CronSpec>();
+    data::<ScheduleDetails>();
+    data::<EventDetails>();
+    data::<WorkerReport>();
+    data::<UnfinishedTask>();
+    data::<Payload>();
+    data::<RunStatus>();
+    data::<Priority>();
+    data::<LabelValue>();
+    data::<RunId>();
+    data::<TaskId>();
+    data::<WorkflowId>();
+    data::<WorkflowVersionId>();
+    data::<WorkerId>();
+    data::<EventId>();
+    data::<CronId>();
+    data::<ScheduleId>();
+    data::<TenantId>();
+
+    // What is only used in this process. Reports of commands contain errors, which cannot be compared.
+    plain::<RunFilter>();
+    plain::<Window>();
+    plain::<Idempotency>();
+    plain::<DesiredLabel>();
+    plain::<RunAction>();
+    plain::<ErrorKind>();
+    plain::<RetryAfter>();
+    plain::<RetryPolicy>();
+    plain::<Sticky>();
+    plain::<Fault>();
+    plain::<Quirk>();
+    plain::<Quirks>();
+    plain::<Compression>();
+    plain::<TlsStrategy>();
+    plain::<TlsVersion>();
+    plain::<Source>();
+    handle::<Effect>();
+    handle::<RunReport>();
+    handle::<BulkReport>();
+    handle::<Entry>();
+    handle::<Secret>();
+    handle::<Tls>();
+    handle::<Identity>();
+    shared_and_shown::<ConfigError>();
+    shared_and_shown::<Problem>();
+    shared_and_shown::<Explanation<'static>>();
+}
+
+#[test]
+fn names_and_ids_are_displayed_and_parsed() {
+    id::<RunId>();
+    id::<TaskId>();
+    id::<WorkflowId>();
+    id::<WorkflowVersionId>();
+    id::<WorkerId>();
+    id::<EventId>();
+    id::<CronId>();
+    id::<ScheduleId>();
+    id::<TenantId>();
+    named::<RunStatus>();
+    named::<LogLevel>();
+    shown::<Outcome>();
+    shown::<Failure>();
+    shown::<Cancellation>();
+    shown::<Timeout>();
+    shown::<TimeoutKind>();
+    shown::<Trigger>();
+    shown::<Change>();
+    shown::<AttemptStatus>();
+    shown::<Conflict>();
+    shown::<Total>();
+    shown::<StatusCounts>();
+    shown::<CronSpec>();
+    shown::<Payload>();
+    shown::<WorkerReport>();
+    shown::<RunReport>();
+    shown::<BulkReport>();
+    shown::<Effect>();
+    shown::<RunAction>();
+    shown::<TaskError>();
+    shown::<Error>();
+}
+
+/// A new type has to be added above.
+#[test]
+fn every_public_type_is_in_this_file() {
+    fn visit(folder: &Path, names: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(&path, names);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let lines = text.lines().map(str::trim_start);
+            let items = lines.filter_map(|line| line.strip_prefix("pub struct ").or(line.strip_prefix("pub enum ")));
+            let name = |item: &str| item.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
+            names.extend(items.map(name).filter(|name| !name.is_empty()));
+        }
+    }
+    let mut names = Vec::new();
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+    assert!(names.len() > 80, "{names:?}");
+    let tested: Vec<_> = include_str!("traits.rs")
+        .lines()
+        .filter_map(|line| line.split_once("::<"))
+        .map(|(_, rest)| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap())
+        .collect();
+    names.retain(|name| !tested.contains(&name.as_str()));
+    assert!(names.is_empty(), "without a line in tests/traits.rs: {names:?}");
+}
+
+const ID: &str = "7c0b6d4e-9a43-4f6e-8a3b-0c6f0a3a5f11";
+const AT: &str = "2028-02-29T12:00:00.123456Z";
+
+/// Deserializes a value, and serializes it to the same JSON. The value is the same after another round.
+#[track_caller]
+fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(json: &Value) -> T {
+    let value: T = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&value).unwrap(), *json);
+    let text = serde_json::to_string(&value).unwrap();
+    assert_eq!(serde_json::from_str::<T>(&text).unwrap(), value);
+    value
+}
+
+fn outcomes() -> Vec<Value> {
+    vec![
+        json!({ "status": "COMPLETED", "output": { "n": 1 } }),
+        json!({ "status": "COMPLETED", "output": 7.5 }),
+        json!({ "status": "COMPLETED", "output": null }),
+        json!({ "status": "FAILED", "task_name": "a", "message": "out of paper" }),
+        json!({ "status": "FAILED", "task_name": null, "message": "" }),
+        json!({ "status": "CANCELLED", "message": "", "request": null }),
+        json!({
+            "status": "CANCELLED", "message": "m",
+            "request": { "reason": "customer asked", "by": "ada", "requested_at": AT },
+        }),
+        json!({ "status": "TIMED_OUT", "kind": "execution", "task_name": "a", "message": "Task exceeded timeout of 2s" }),
+        json!({ "status": "TIMED_OUT", "kind": "schedule", "task_name": null, "message": "" }),
+    ]
+}
+
+fn triggers() -> Vec<Value> {
+    vec![
+        json!({ "kind": "manual" }),
+        json!({ "kind": "event", "event_id": ID, "key": "k", "payload": { "a": [1] }, "scope": "s" }),
+        json!({ "kind": "event", "event_id": ID, "key": "k", "payload": null, "scope": null }),
+        json!({ "kind": "cron", "name": "nightly", "expression": "0 2 * * *", "scheduled_at": AT }),
+        json!({ "kind": "cron", "name": null, "expression": "0 2 * * *", "scheduled_at": null }),
+        json!({ "kind": "schedule", "key": "0123" }),
+        json!({ "kind": "child", "parent_task_id": ID, "parent_run_id": ID }),
+        json!({ "kind": "child", "parent_task_id": ID, "parent_run_id": null }),
+    ]
+}
+
+fn log_line() -> Value {
+    json!({ "task_id": ID, "attempt": 2, "created_at": AT, "level": "WARN", "message": "m", "metadata": { "k": [true] } })
+}
+
+fn summary() -> Value {
+    json!({
+        "id": ID, "parent_task_id": ID, "workflow_id": ID, "workflow_name": "w",
+        "status": "TIMED_OUT", "attempt": 3, "error": "e", "metadata": { "k": "v" },
+        "engine_metadata": { "hatchet__x": 1 }, "created_at": AT, "started_at": AT, "finished_at": null,
+    })
+}
+
+#[test]
+fn outcomes_have_a_stable_form() {
+    for json in outcomes() {
+        let outcome: Outcome = round_trip(&json);
+        assert_eq!(outcome.status().as_str(), json["status"]);
+    }
+}
+
+#[test]
+fn triggers_have_a_stable_form() {
+    for json in triggers() {
+        let trigger: Trigger = round_trip(&json);
+        assert_eq!(trigger.to_string().split(' ').next().unwrap(), json["kind"]);
+    }
+}
+
+#[test]
+fn details_have_a_stable_form() {
+    for (outcome, trigger) in outcomes().into_iter().zip(triggers().into_iter().cycle()) {
+        let attempt = json!({
+            "number": 2, "status": "FAILED", "queued_at": AT, "started_at": AT, "finished_at": AT, "worker_id": ID,
+            "error": "e",
+        });
+        let task = json!({
+            "id": ID, "name": "a", "status": outcome["status"], "outcome": outcome, "attempts": [attempt],
+            "replayed_after": [1, 2],
+        });
+        let details: RunDetails = round_trip(&json!({
+            "id": ID, "workflow_id": ID, "workflow_name": "w", "workflow_version_id": ID, "status": outcome["status"],
+            "outcome": outcome, "trigger": trigger, "input": { "n": 1 }, "metadata": { "k": "v" },
+            "engine_metadata": { "hatchet__x": null }, "created_at": AT, "tasks": [task], "logs": [log_line()],
+            "conflicts": [{ "task_name": "a", "grpc": "CANCELLED", "rest": "FAILED" }],
+        }));
+        assert_eq!((details.tasks.len(), details.logs.len(), details.conflicts.len()), (1, 1, 1));
+    }
+}
+
+#[test]
+fn lists_changes_and_logs_have_a_stable_form() {
+    round_trip::<RunSummary>(&summary());
+    round_trip::<TaskSummary>(&json!({
+        "id": ID, "name": "a", "run_id": ID, "workflow_id": ID, "workflow_name": "w", "status": "TIMED_OUT", "attempt": 3,
+        "error": "e", "metadata": { "k": "v" }, "engine_metadata": {}, "created_at": AT, "started_at": AT,
+        "finished_at": null,
+    }));
+    for total in [json!({ "exactly": 7 }), json!({ "at_least": 7 }), json!({ "at_most": 7 }), json!("unknown")] {
+        let page: Page<RunSummary> =
+            round_trip(&json!({ "items": [summary(), summary()], "total": total, "next": null }));
+        assert_eq!(page.items.len(), 2);
+    }
+    for outcome in outcomes().into_iter().chain([Value::Null]) {
+        let change: Change = round_trip(&json!({
+            "run_id": ID, "task_name": "a", "state": { "attempt": 2, "status": "RUNNING" }, "changed_at": AT, "error": "e",
+            "outcome": outcome,
+        }));
+        assert_eq!(change.is_final(), !outcome.is_null());
+    }
+    round_trip::<LogLine>(&log_line());
+    for level in ["DEBUG", "INFO", "WARN", "ERROR", "TRACE"] {
+        assert_eq!(round_trip::<LogLevel>(&json!(level)).as_str(), level);
+    }
+    for status in RunStatus::KNOWN.iter().map(RunStatus::as_str).chain(["PAUSED"]) {
+        assert_eq!(round_trip::<RunStatus>(&json!(status)).as_str(), status);
+    }
+}
+
+#[test]
+fn crons_schedules_events_and_reports_have_a_stable_form() {
+    for priority in [json!("low"), json!("medium"), json!("high"), Value::Null] {
+        round_trip::<CronDetails>(&json!({
+            "id": ID, "name": "nightly", "expression": "0 2 * * *", "is_enabled": true, "from_definition": false,
+            "workflow_id": ID, "workflow_name": "w", "input": {}, "metadata": { "k": "v" }, "engine_metadata": {},
+            "priority": priority, "created_at": AT,
+        }));
+        round_trip::<ScheduleDetails>(&json!({
+            "id": ID, "workflow_id": ID, "workflow_name": "w", "scheduled_at": AT, "input": { "n": 1 }, "metadata": {},
+            "engine_metadata": { "hatchet__x": "y" }, "priority": priority, "created_at": null,
+        }));
+    }
+    round_trip::<CronSpec>(&json!({ "name": "nightly", "expression": "0 2 * * *" }));
+    let event: EventDetails = round_trip(&json!({
+        "id": ID, "key": "k", "payload": { "n": 1 }, "metadata": {}, "engine_metadata": {}, "scope": "s",
+        "created_at": AT, "runs": [ID], "counts": { "COMPLETED": 1, "FAILED": 2 },
+    }));
+    assert_eq!(event.counts.total(), 3);
+    let report: WorkerReport = round_trip(&json!({
+        "completed": 1, "failed": 2, "cancelled": 3, "unfinished": 1,
+        "unfinished_tasks": [{ "run_id": ID, "task_id": ID, "attempt": 2, "finished": true }],
+    }));
+    assert_eq!(report.total(), 7);
+    round_trip::<LabelValue>(&json!(7));
+    round_trip::<LabelValue>(&json!("eu"));
+}
+
+#[derive(Serialize, Deserialize)]
+struct Number {
+    n: u32,
+}
+
+/// What an engine reports can be stored, and is the same after that. Only the text of a payload may differ from the one of the engine.
+#[tokio::test(start_paused = true)]
+async fn what_the_engine_reports_can_be_stored() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task = Task::new(
+        "task",
+        async |Number { n }: Number, _: Context| {
+            if n == 0 { Err(TaskError::non_retryable("zero")) } else { Ok([n, n + 1]) }
+        },
+    );
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    for n in 0..2 {
+        let run = hatchet.run(&task, &Number { n }).metadata("k", "v").start().await.unwrap();
+        let mut watch = run.watch();
+        while let Some(change) = watch.next().await {
+            round_trip::<Change>(&serde_json::to_value(change.unwrap()).unwrap());
+        }
+        let details = run.details().await.unwrap();
+        let again: RunDetails = round_trip(&serde_json::to_value(&details).unwrap());
+        let output = |details: &RunDetails| details.output().map(|output| output.parse::<[u32; 2]>().unwrap());
+        assert_eq!(output(&again), output(&details));
+        assert_eq!((&again.tasks[0].attempts, &again.trigger, &again.metadata), {
+            (&details.tasks[0].attempts, &details.trigger, &details.metadata)
+        });
+    }
+    let page = hatchet.runs(Window::all()).page(10).await.unwrap();
+    let again: Page<RunSummary> = round_trip(&serde_json::to_value(&page).unwrap());
+    assert_eq!(again.items.len(), 2);
+    round_trip::<WorkerReport>(&serde_json::to_value(worker.shutdown().await).unwrap());
+    engine.shutdown().await;
+}
