@@ -192,7 +192,7 @@ fn implementation_crates_stay_in_their_modules() {
     let sources = Sources::read();
     let mut violations = Vec::new();
     for source in sources.files.iter().filter(|source| !source.module.is_empty()) {
-        for used in sources.used(source) {
+        for used in sources.used(source).into_iter().filter(|used| !used.in_test) {
             let name = match &used.target {
                 Target::External(path) => path[0].clone(),
                 Target::Crate(path) if path.len() > 1 && path[0] == "rpc" && path[1] == "pb" => "pb".into(),
