@@ -222,13 +222,13 @@ async fn own_starts<F: Future<Output = ()> + Send + 'static>(count: usize, one: 
     let (engine, client) = engine().await;
     let before = Memory::now();
     let mut waits = JoinSet::new();
-    for _ in 0..count / PART {
-        for _ in 0..PART {
+    for _ in 0..count / BATCH {
+        for _ in 0..BATCH {
             waits.spawn(one(client.clone()));
         }
         sleep(Duration::from_millis(100)).await;
     }
-    sleep(SETTLED).await;
+    sleep(STABLE_AFTER).await;
     let each = Memory::now().each(before, count);
     drop(waits);
     engine.shutdown().await;
@@ -252,8 +252,8 @@ async fn outcome_of_one(client: Client) {
 async fn queued_runs(count: usize) -> Each {
     let (engine, client) = engine().await;
     let before = Memory::now();
-    start_in_parts(&client, count).await;
-    sleep(SETTLED).await;
+    start_in_batches(&client, count).await;
+    sleep(STABLE_AFTER).await;
     let each = Memory::now().each(before, count);
     engine.shutdown().await;
     each

@@ -321,20 +321,3 @@ pub(super) fn common(
     let metadata = metadata.encode_with(own, Some((key, value)))?;
     Ok(CommonRun::new(client.prefixed(workflow), metadata, priority.map(Priority::number)))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::embedded::Engine;
-
-    /// Whoever starts a run and then waits for it keeps the space of both futures.
-    #[tokio::test(start_paused = true)]
-    async fn the_futures_of_a_run_are_small() {
-        let engine = Engine::start().await.unwrap();
-        let client = engine.client();
-        let greet: WorkflowRef<serde_json::Value, serde_json::Value> = WorkflowRef::new("greet");
-        let run = || client.run(&greet, &serde_json::json!({}));
-        let size = size_of_val(&run().start());
-        assert!(size <= 512, "start() has {size} bytes");
-    }
-}
