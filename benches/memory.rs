@@ -217,13 +217,60 @@ fn joined(handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
     one
 }
 
+/// What is there for each run that is started and waited for by a task of its own, both sides, with its handle.
+async fn own_starts<F: Future<Output = ()> + Send + 'static>(count: usize, one: impl Fn(Client) -> F) -> Each {
+    let (engine, client) = engine().await;
+    let before = Memory::now();
+    let mut waits = JoinSet::new();
+    for _ in 0..count / BATCH {
+        for _ in 0..BATCH {
+            waits.spawn(one(client.clone()));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(STABLE_AFTER).await;
+    let each = Memory::now().each(before, count);
+    drop(waits);
+    engine.shutdown().await;
+    each
+}
+
+fn one_run(client: &Client) -> hatchet::builder::RunBuilder<Output> {
+    client.run(&noop(), &Input { customer: "acme".into(), number: 42 })
+}
+
+async fn start_and_wait(client: Client) {
+    let run = one_run(&client).start().await.expect("the engine is there");
+    drop(run.outcome().await.expect("it never ends"));
+}
+
+async fn outcome_of_one(client: Client) {
+    drop(one_run(&client).outcome().await.expect("it never ends"));
+}
+
+/// What the engine has for each run, without a wait.
+async fn queued_runs(count: usize) -> Each {
+    let (engine, client) = engine().await;
+    let before = Memory::now();
+    start_in_batches(&client, count).await;
+    sleep(STABLE_AFTER).await;
+    let each = Memory::now().each(before, count);
+    engine.shutdown().await;
+    each
+}
+
 async fn waits(count: usize) {
+    let queued = queued_runs(count).await;
     let bare = bare_waiters(count).await;
     bare.print("a wait, in the engine", None);
     let (joined, joined_peak) = waiters(count, joined).await;
     joined.less(bare).print("a pending outcome(), all in one task, in the SDK", Some(1024));
     let (spawned, spawned_peak) = waiters(count, spawned).await;
     spawned.less(bare).print("a pending outcome(), a task for each, in the SDK", Some(1024));
+    let started = own_starts(count, start_and_wait).await.less(queued).less(bare);
+    started.print("start() and outcome(), a task for each, in the SDK", Some(1024));
+    let outcome = own_starts(count, outcome_of_one).await.less(queued).less(bare);
+    outcome.print("run().outcome(), a task for each, in the SDK", Some(1024));
     println!("peak of both sides: {joined_peak} in one task, {spawned_peak} in a task for each");
     let (engine, client) = engine().await;
     let handle = client.run_handle("00000000-0000-4000-8000-000000000000".parse().unwrap()).typed::<Output>();

@@ -1,6 +1,6 @@
 //! Waiting for runs, and listing them.
 
-use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -17,17 +17,12 @@ const TRIGGERS: usize = 100;
 
 /// Starts runs and waits for them, so many at once. A wait that is given up counts as waiting, not as done.
 pub(super) async fn wait(hatchet: &Client, runs: usize, at_once: usize, longest: Duration) -> Answer {
-    let (noop, triggers) = (workflow(), Semaphore::new(TRIGGERS));
-    let one = async || {
-        let permit = triggers.acquire().await?;
-        let begun = Instant::now();
-        let run = hatchet.run(&noop, &Input::default()).start().await?;
-        drop(permit);
-        let outcome = timeout(longest, run.outcome()).await;
-        Ok::<_, Box<dyn Error>>((outcome.ok().transpose()?, begun.elapsed()))
-    };
+    let triggers = Arc::new(Semaphore::new(TRIGGERS));
     let start = Instant::now();
-    let ends: Vec<_> = stream::iter(0..runs).map(|_| one()).buffer_unordered(at_once).try_collect().await?;
+    // Each is a task of the runtime, as the requests of a server are.
+    let tasks = stream::iter(0..runs).map(|_| tokio::spawn(one(hatchet.clone(), Arc::clone(&triggers), longest)));
+    let ends: Vec<_> = tasks.buffer_unordered(at_once).try_collect().await?;
+    let ends: Vec<_> = ends.into_iter().collect::<hatchet::Result<_>>()?;
     let seconds = start.elapsed().as_secs_f64();
     let completed = ends.iter().filter(|(outcome, _)| matches!(outcome, Some(Outcome::Completed(_)))).count();
     let waiting = ends.iter().filter(|(outcome, _)| outcome.is_none()).count();
@@ -45,6 +40,21 @@ pub(super) async fn wait(hatchet: &Client, runs: usize, at_once: usize, longest:
         "p99_ms": percentile(99),
         "max_ms": waits.last(),
     }))
+}
+
+/// Starts a run and waits for it: its outcome, if it ended in time, and how long that took.
+async fn one(
+    hatchet: Client,
+    triggers: Arc<Semaphore>,
+    longest: Duration,
+) -> hatchet::Result<(Option<Outcome>, Duration)> {
+    // The semaphore is never closed.
+    let permit = triggers.acquire_owned().await.ok();
+    let begun = Instant::now();
+    let run = hatchet.run(&workflow(), &Input::default()).start().await?;
+    drop(permit);
+    let outcome = timeout(longest, run.outcome()).await;
+    Ok((outcome.ok().transpose()?, begun.elapsed()))
 }
 
 pub(super) async fn list(hatchet: &Client, page: usize, want: usize) -> Answer {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value;
 
 use super::strict::{Integers, Strict};
@@ -31,19 +32,19 @@ impl Metadata {
         self.0.contains_key(key)
     }
 
-    /// Takes these tags too, over those of the same keys.
-    pub(crate) fn extend(&mut self, others: Self) {
-        self.0.extend(others.0);
-    }
-
     /// Checks the keys that a user gave.
     pub(crate) fn check(&self) -> Result<()> {
         self.0.keys().try_for_each(|key| check_key(key))
     }
 
     pub(crate) fn encode(&self) -> Result<String> {
+        self.encode_with(&Self::default(), None)
+    }
+
+    /// Encodes it together with other tags, which replace those with the same keys.
+    pub(crate) fn encode_with(&self, others: &Self, last: Option<(&str, &str)>) -> Result<String> {
         // Users can only set strings. Other values come from another run, as the engine stores them.
-        let text = serde_json::to_string(&Strict::new(&self.0, Integers::Any))
+        let text = serde_json::to_string(&Strict::new(&Merged { first: self, others, last }, Integers::Any))
             .map_err(|error| Error::invalid("metadata", error))?;
         if text.len() > MAX_BYTES {
             return Err(Error::invalid(
@@ -52,6 +53,34 @@ impl Metadata {
             ));
         }
         Ok(text)
+    }
+}
+
+/// Tags from several places, written without a copy of them.
+struct Merged<'a> {
+    first: &'a Metadata,
+    others: &'a Metadata,
+    last: Option<(&'a str, &'a str)>,
+}
+
+impl Serialize for Merged<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let is_last = |key: &str| self.last.is_some_and(|(last, _)| last == key);
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in &self.first.0 {
+            if !self.others.has(key) && !is_last(key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        for (key, value) in &self.others.0 {
+            if !is_last(key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        if let Some((key, value)) = self.last {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
     }
 }
 
@@ -94,6 +123,11 @@ mod tests {
         assert!(
             one("big", &"x".repeat(70_000)).encode().unwrap_err().to_string().contains("expected at most 65536 bytes")
         );
+        let merged = one("a", "1").encode_with(&one("b", "2"), Some(("c", "3"))).unwrap();
+        assert_eq!(merged, r#"{"a":"1","b":"2","c":"3"}"#);
+        let merged = one("a", "1").encode_with(&one("a", "2"), None).unwrap();
+        assert_eq!(merged, r#"{"a":"2"}"#);
+        assert_eq!(one("a", "1").encode_with(&one("a", "2"), Some(("a", "3"))).unwrap(), r#"{"a":"3"}"#);
         assert!(one("nul", "\0").encode().unwrap_err().to_string().contains("U+0000"));
     }
 }

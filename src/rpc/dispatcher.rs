@@ -10,11 +10,11 @@ use tonic::codec::CompressionEncoding;
 use super::convert::{Action, NewWorker, Report, RunResults};
 use super::pb::dispatcher_client::DispatcherClient;
 use super::pb::{
-    ActionEventResponse, HeartbeatRequest, StepActionEvent, SubscribeToWorkflowEventsRequest,
+    ActionEventResponse, HeartbeatRequest, HeartbeatResponse, StepActionEvent, SubscribeToWorkflowEventsRequest,
     SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
     WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent,
 };
-use super::{Limits, stub, unary};
+use super::{Limits, Method, Unary};
 use crate::config::RequestOptions;
 use crate::error::{Error, Result};
 use crate::model::{RunId, WorkerId, parse_id};
@@ -24,60 +24,59 @@ use crate::transport::{Call, Caller, GrpcWire, Messages};
 /// A beat that takes longer than this is as good as lost: the next one is due soon after.
 const BEAT_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Each call makes a worker with an id of its own; one that nobody uses does no harm.
+static REGISTER: Method<WorkerRegisterRequest, WorkerRegisterResponse> =
+    Method::idempotent("Register", "/Dispatcher/Register");
+/// One report for each attempt and kind: the same one again changes nothing.
+static REPORT: Method<StepActionEvent, ActionEventResponse> =
+    Method::idempotent("SendStepActionEvent", "/Dispatcher/SendStepActionEvent");
+static UNSUBSCRIBE: Method<WorkerUnsubscribeRequest, WorkerUnsubscribeResponse> =
+    Method::idempotent("Unsubscribe", "/Dispatcher/Unsubscribe");
+/// Tried once: the next one is due soon.
+static HEARTBEAT: Method<HeartbeatRequest, HeartbeatResponse> =
+    Method::new(Call::once("Heartbeat").within(BEAT_DEADLINE), "/Dispatcher/Heartbeat");
+
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
+    unary: Unary,
+    /// For the streams.
     stub: DispatcherClient<GrpcWire>,
     caller: Caller,
-    max_send: usize,
 }
 
 /// Streams are opened without a deadline. The server sends its headers only with the first message, so the future of an
 /// opening is pending until there is one: it must never be waited for before anything else goes on.
 impl Dispatcher {
-    pub(super) fn new(wire: &GrpcWire, limits: &Limits, caller: Caller) -> Self {
-        Self { stub: stub!(DispatcherClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
+    pub(super) fn new(wire: &GrpcWire, limits: Limits, unary: Unary, caller: Caller) -> Self {
+        let mut stub = DispatcherClient::new(wire.clone())
+            .max_encoding_message_size(limits.send)
+            .max_decoding_message_size(limits.receive);
+        if limits.gzip {
+            stub = stub.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
+        }
+        Self { unary, stub, caller }
     }
 
     pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { caller: self.caller.with(options), ..self.clone() }
+        Self { unary: self.unary.with(options), ..self.clone() }
     }
 
     /// Makes the engine know a worker, and returns its id.
     pub(crate) async fn register(&self, worker: NewWorker) -> Result<WorkerId> {
-        parse_id(&self.send_register(&worker.into()).await?.worker_id)
-    }
-
-    unary! {
-        /// Each call makes a worker with an id of its own; one that nobody uses does no harm.
-        send_register, register, idempotent, "Register", WorkerRegisterRequest => WorkerRegisterResponse
+        parse_id(&self.unary.call(&REGISTER, &worker.into()).await?.worker_id)
     }
 
     pub(crate) async fn report(&self, report: &Report) -> Result<()> {
-        self.send_report(&report.0).await.map(drop)
-    }
-
-    unary! {
-        /// One report for each attempt and kind: the same one again changes nothing.
-        send_report, send_step_action_event, idempotent, "SendStepActionEvent", StepActionEvent => ActionEventResponse
+        self.unary.call(&REPORT, &report.0).await.map(drop)
     }
 
     pub(crate) async fn unsubscribe(&self, worker: WorkerId) -> Result<()> {
-        self.send_unsubscribe(&WorkerUnsubscribeRequest { worker_id: worker.into() }).await.map(drop)
+        self.unary.call(&UNSUBSCRIBE, &WorkerUnsubscribeRequest { worker_id: worker.into() }).await.map(drop)
     }
 
-    unary! {
-        send_unsubscribe, unsubscribe, idempotent, "Unsubscribe", WorkerUnsubscribeRequest => WorkerUnsubscribeResponse
-    }
-
-    /// Tried once: the next one is due soon.
     pub(crate) async fn heartbeat(&self, worker: WorkerId, at: DateTime<Utc>) -> Result<()> {
         let request = HeartbeatRequest { worker_id: worker.into(), heartbeat_at: Some(to_proto(at)) };
-        let call = Call::once("Heartbeat").within(BEAT_DEADLINE);
-        let beat = self.caller.grpc(call, || {
-            let (mut stub, request) = (self.stub.clone(), request.clone());
-            async move { stub.heartbeat(request).await }
-        });
-        beat.await.map(drop)
+        self.unary.call(&HEARTBEAT, &request).await.map(drop)
     }
 
     /// Opens a worker's stream of what it is to do.

@@ -4,12 +4,14 @@ mod admin;
 pub(crate) mod convert;
 mod dispatcher;
 mod events;
+mod exchange;
 #[cfg(not(feature = "unstable-raw"))]
 pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
 pub mod pb;
 mod rest;
 mod triggers;
+mod unary;
 mod workflows;
 
 use std::sync::Arc;
@@ -21,10 +23,12 @@ pub(crate) use rest::Rest;
 pub(crate) use workflows::Workflows;
 
 use crate::config::{Compression, Config, RequestOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
 use crate::transport::{Caller, GrpcWire, RestWire, bearer};
+use exchange::Limits;
+use unary::{Method, Unary};
 
 /// All services of one server.
 #[derive(Clone)]
@@ -70,11 +74,12 @@ impl Rpc {
             receive: config.max_recv_message_length(),
             gzip: config.compression() == Compression::Gzip,
         };
+        let unary = Unary::new(wire, limits, caller.clone());
         Self(Arc::new(Services {
-            admin: Admin::new(wire, &limits, caller.clone()),
-            workflows: Workflows::new(wire, &limits, caller.clone()),
-            dispatcher: Dispatcher::new(wire, &limits, caller.clone()),
-            events: Events::new(wire, &limits, caller.clone()),
+            admin: Admin::new(unary.clone()),
+            workflows: Workflows::new(unary.clone()),
+            dispatcher: Dispatcher::new(wire, limits, unary.clone(), caller.clone()),
+            events: Events::new(unary),
             rest: Rest::new(rest, caller.for_other_api(), config.tenant_id().to_owned()),
             caller,
             #[cfg(feature = "unstable-raw")]
@@ -112,51 +117,3 @@ impl std::ops::Deref for Rpc {
         &self.0
     }
 }
-
-/// What every generated client is set up with.
-struct Limits {
-    send: usize,
-    receive: usize,
-    gzip: bool,
-}
-
-/// Sets up a generated client: the four knobs have the same names on each, and no trait in common.
-macro_rules! stub {
-    ($client:ty, $wire:expr, $limits:expr) => {{
-        let mut client = <$client>::new($wire.clone())
-            .max_encoding_message_size($limits.send)
-            .max_decoding_message_size($limits.receive);
-        if $limits.gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
-        }
-        client
-    }};
-}
-use stub;
-
-/// Refuses a message that the server would refuse, before it is sent.
-fn check_size(name: &str, message: &impl prost::Message, limit: usize) -> Result<()> {
-    let size = message.encoded_len();
-    if size <= limit {
-        return Ok(());
-    }
-    let text = format!("the message of {name} is too large: expected at most {limit} bytes, got {size}");
-    Err(Error::new(ErrorKind::TooLarge, text).without_side_effects())
-}
-
-/// One function for a unary call: checks the size, then makes it with deadline and retries.
-macro_rules! unary {
-    ($(#[$doc:meta])* $function:ident, $method:ident, $kind:ident, $name:literal, $request:ty => $answer:ty) => {
-        $(#[$doc])*
-        async fn $function(&self, request: &$request) -> Result<$answer> {
-            super::check_size($name, request, self.max_send)?;
-            self.caller
-                .grpc(Call::$kind($name), || {
-                    let (mut stub, request) = (self.stub.clone(), request.clone());
-                    async move { stub.$method(request).await }
-                })
-                .await
-        }
-    };
-}
-use unary;

@@ -1,66 +1,65 @@
 //! `WorkflowService`: starting runs.
 
 use chrono::{DateTime, Utc};
-use tonic::codec::CompressionEncoding;
 
+use super::convert::new_run::{bulk_len, encode_bulk};
 use super::convert::{NewRun, Triggered, TriggeredMany, collision};
 use super::pb::v1::TriggerWorkflowRequest;
-use super::pb::workflow_service_client::WorkflowServiceClient;
 use super::pb::{
     BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse, ScheduleWorkflowRequest, TriggerWorkflowResponse,
     WorkflowVersion,
 };
-use super::{Limits, stub, unary};
+use super::{Method, Unary};
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Priority, ScheduleId, parse_id};
 use crate::time::to_proto;
-use crate::transport::{Call, Caller, GrpcWire};
 
-#[derive(Clone)]
+static TRIGGER: Method<TriggerWorkflowRequest, TriggerWorkflowResponse> =
+    Method::once("TriggerWorkflow", "/WorkflowService/TriggerWorkflow");
+static BULK_TRIGGER: Method<BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse> =
+    Method::once("BulkTriggerWorkflow", "/WorkflowService/BulkTriggerWorkflow");
+static SCHEDULE: Method<ScheduleWorkflowRequest, WorkflowVersion> =
+    Method::once("ScheduleWorkflow", "/WorkflowService/ScheduleWorkflow");
+
 pub(crate) struct Workflows {
-    stub: WorkflowServiceClient<GrpcWire>,
-    caller: Caller,
-    max_send: usize,
+    unary: Unary,
 }
 
 impl Workflows {
-    pub(super) fn new(wire: &GrpcWire, limits: &Limits, caller: Caller) -> Self {
-        Self { stub: stub!(WorkflowServiceClient<GrpcWire>, wire, limits), caller, max_send: limits.send }
+    pub(super) fn new(unary: Unary) -> Self {
+        Self { unary }
     }
 
     pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { caller: self.caller.with(options), ..self.clone() }
+        Self { unary: self.unary.with(options) }
     }
 
     /// The most bytes that a message may have.
     pub(crate) fn max_send(&self) -> usize {
-        self.max_send
+        self.unary.limits().send
     }
 
-    /// Starts a run, and returns its id.
-    pub(crate) async fn trigger(&self, run: &NewRun) -> Result<Triggered> {
-        match self.send_trigger(&run.0).await {
-            Ok(answer) => parse_id(&answer.workflow_run_id).map(Triggered::Run),
-            Err(error) => collision::taken(error),
-        }
-    }
-
-    unary! { send_trigger, trigger_workflow, once, "TriggerWorkflow", TriggerWorkflowRequest => TriggerWorkflowResponse }
-
-    /// Starts many runs, and returns their ids: one for each, in their order, if the server keeps its word.
-    pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<TriggeredMany> {
-        let request = BulkTriggerWorkflowRequest { workflows: runs.into_iter().map(|run| run.0).collect() };
-        match self.send_bulk_trigger(&request).await {
-            Ok(answer) => Ok(TriggeredMany::Runs(answer.workflow_run_ids.iter().map(|id| parse_id(id)).collect())),
-            Err(error) => {
-                let ids = collision::some_taken(error)?;
-                Ok(TriggeredMany::Some { ids, runs: request.workflows.into_iter().map(NewRun).collect() })
+    /// Starts a run, and returns its id. The run is encoded here, so it need not live as long as the call.
+    pub(crate) fn trigger(&self, run: &NewRun) -> impl Future<Output = Result<Triggered>> + Send + use<'_> {
+        let frame = self.unary.encode(&TRIGGER, run.encoded_len(), |message| run.encode(message));
+        let call = self.unary.send(&TRIGGER, frame);
+        async move {
+            match call.await {
+                Ok(response) => parse_id(&response.workflow_run_id).map(Triggered::Run),
+                Err(error) => collision::taken(error),
             }
         }
     }
 
-    unary! { send_bulk_trigger, bulk_trigger_workflow, once, "BulkTriggerWorkflow", BulkTriggerWorkflowRequest => BulkTriggerWorkflowResponse }
+    /// Starts many runs, and returns their ids: one for each, in their order, if the server keeps its word.
+    pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<TriggeredMany> {
+        let frame = self.unary.encode(&BULK_TRIGGER, bulk_len(&runs), |message| encode_bulk(&runs, message));
+        match self.unary.send(&BULK_TRIGGER, frame).await {
+            Ok(response) => Ok(TriggeredMany::Runs(response.workflow_run_ids.iter().map(|id| parse_id(id)).collect())),
+            Err(error) => Ok(TriggeredMany::Some { ids: collision::some_taken(error)?, runs }),
+        }
+    }
 
     /// Has a run started at a time, and returns the schedule's id. The input is the text of a JSON object, as the metadata.
     pub(crate) async fn schedule(
@@ -79,12 +78,10 @@ impl Workflows {
             priority: priority.map(Priority::number),
             ..Default::default()
         };
-        let made = self.send_schedule(&request).await?.scheduled_workflows;
+        let made = self.unary.call(&SCHEDULE, &request).await?.scheduled_workflows;
         match made.first() {
             Some(schedule) => parse_id(&schedule.id),
             None => Err(Error::new(ErrorKind::Server, "the response to ScheduleWorkflow has no schedule")),
         }
     }
-
-    unary! { send_schedule, schedule_workflow, once, "ScheduleWorkflow", ScheduleWorkflowRequest => WorkflowVersion }
 }

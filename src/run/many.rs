@@ -154,15 +154,16 @@ impl<O> RunManyBuilder<O> {
     }
 
     async fn start_from(self, first: i32) -> Result<Vec<Result<RunHandle<O>>>> {
-        let common = common(&self.client, &self.workflow, &self.metadata, Metadata::default(), self.priority)?;
-        let common = self.placement.apply(common)?;
+        let common = common(&self.client, &self.workflow, &self.metadata, &Metadata::default(), self.priority)?;
+        let mut common = self.placement.apply(common)?;
+        if let Some(parent) = &self.parent {
+            common = common.children_of(parent.run, parent.task, None);
+        }
+        let (common, is_child) = (common.encode(), self.parent.is_some());
         let limit = self.client.rpc().workflows.max_send();
-        let run = |at: usize, input| match &self.parent {
-            None => common.with_input(input),
-            Some(parent) => {
-                let index = first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
-                common.with_input(input).child_of(parent.run, parent.task, index, None)
-            }
+        let run = |at: usize, input| {
+            let index = || first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
+            common.run(input, is_child.then(index))
         };
         let runs = self.inputs.into_iter().enumerate().map(|(at, input)| {
             let run = run(at, input?);

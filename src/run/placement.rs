@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::model::label::check_keys;
 use crate::model::{DesiredLabel, DesiredLabels, WorkerId};
-use crate::rpc::convert::NewRun;
+use crate::rpc::convert::CommonRun;
 
 /// The requested worker, and the requested labels. Empty for most runs.
 #[derive(Debug, Clone, Default)]
@@ -17,8 +17,8 @@ impl Placement {
         self.labels.insert(key, label);
     }
 
-    /// Adds them to a run.
-    pub(super) fn apply(&self, run: NewRun) -> Result<NewRun> {
+    /// Adds them to runs.
+    pub(super) fn apply(&self, run: CommonRun) -> Result<CommonRun> {
         check_keys(&self.labels)?;
         Ok(run.placed(self.worker, &self.labels))
     }

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Priority, RunId, TaskId, WorkerId};
-use crate::rpc::convert::{NewRun, Triggered};
+use crate::rpc::convert::{CommonRun, NewRun, Triggered};
 
 #[diagnostic::on_unimplemented(
     message = "no run of `{Self}` can be started",
@@ -242,20 +242,23 @@ impl<O> RunBuilder<O> {
     pub fn start(self) -> impl Future<Output = Result<RunHandle<O>>> {
         // Taken now and not when the future is polled: the order of calls is the same in each attempt, even if the futures are spawned.
         let number = self.parent.as_ref().filter(|_| self.child_key.is_none()).map(|parent| parent.take(1));
-        self.start_as(number.unwrap_or_default())
+        // The run is encoded now, too, so that the future does not hold what it is made of.
+        let prepared = self.prepare(number.unwrap_or_default());
+        async move { prepared?.start().await }
     }
 
-    async fn start_as(self, number: i32) -> Result<RunHandle<O>> {
+    fn prepare(self, number: i32) -> Result<Prepared<O>> {
         let client = self.client.with(self.request)?;
-        let common = common(&self.client, &self.workflow, &self.metadata, self.own_metadata, self.priority)?;
-        let mut run = self.placement.apply(common.with_input(self.input?))?;
+        let common = common(&client, &self.workflow, &self.metadata, &self.own_metadata, self.priority)?;
+        let (input, mut common) = (self.input?, self.placement.apply(common)?);
+        let is_child = self.parent.is_some();
         match (self.parent, self.child_key) {
             (Some(_), Some(key)) if key.is_empty() || key.parse::<i64>().is_ok() => {
                 let problem = format!("expected a string that is not a number, got {key:?}");
                 return Err(Error::invalid("child key", problem));
             }
             (Some(parent), key) => {
-                run = run.child_of(parent.run, parent.task, number, key);
+                common = common.children_of(parent.run, parent.task, key);
             }
             (None, Some(_)) => {
                 return Err(Error::invalid(
@@ -265,10 +268,28 @@ impl<O> RunBuilder<O> {
             }
             (None, None) => {}
         }
-        match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
+        let run = common.encode().run(input, is_child.then_some(number));
+        Ok(Prepared { client, workflow: self.workflow.into(), run, output: PhantomData })
+    }
+}
+
+/// A run that is encoded.
+struct Prepared<O> {
+    client: Client,
+    workflow: Arc<str>,
+    run: NewRun,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> Prepared<O> {
+    async fn start(self) -> Result<RunHandle<O>> {
+        let Self { client, workflow, run, .. } = self;
+        let call = client.rpc().workflows.trigger(&run);
+        drop(run);
+        match call.await.map_err(of_workflow)? {
             Triggered::Run(id) => {
-                self.client.feed().workflows.confirm(&self.workflow, &[id]).await?;
-                Ok(RunHandle::started(&self.client, self.workflow.into(), id))
+                client.feed().workflows.confirm(&workflow, &[id]).await?;
+                Ok(RunHandle::started(&client, workflow, id))
             }
             Triggered::Taken(existing) => Err(Error::collision(existing)),
         }
@@ -291,14 +312,12 @@ pub(super) fn common(
     client: &Client,
     workflow: &str,
     metadata: &Metadata,
-    own: Metadata,
+    own: &Metadata,
     priority: Option<Priority>,
-) -> Result<NewRun> {
+) -> Result<CommonRun> {
     // Checked as the user gave it, before this crate's own key joins it.
     metadata.check()?;
-    let mut all = metadata.clone();
-    all.extend(own);
-    let (key, value) = client.feed().tag().clone();
-    all.insert(key, value.into());
-    Ok(NewRun::new(client.prefixed(workflow), all.encode()?, priority.map(Priority::number)))
+    let (key, value) = client.feed().tag();
+    let metadata = metadata.encode_with(own, Some((key, value)))?;
+    Ok(CommonRun::new(client.prefixed(workflow), metadata, priority.map(Priority::number)))
 }

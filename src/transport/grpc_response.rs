@@ -23,6 +23,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::proxy_response::ProxyResponse;
+use super::wire::CallFuture;
 use crate::error::BoxError;
 
 /// The source of a status that the server sent.
@@ -58,7 +59,7 @@ impl std::error::Error for Interrupted {
 pub(crate) struct ResponseFuture(State);
 
 enum State {
-    Waiting(Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>),
+    Waiting(CallFuture),
     /// The response is not gRPC: the start of its body is read for the error text.
     Reading(Pin<Box<dyn Future<Output = ProxyResponse> + Send>>),
     /// The call has failed already.
@@ -66,7 +67,7 @@ enum State {
 }
 
 impl ResponseFuture {
-    pub(super) fn new(response: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>) -> Self {
+    pub(super) fn new(response: CallFuture) -> Self {
         Self(State::Waiting(response))
     }
 
@@ -82,7 +83,7 @@ impl Future for ResponseFuture {
         loop {
             match &mut self.0 {
                 State::Waiting(response) => {
-                    let mut response = ready!(response.as_mut().poll(cx))?;
+                    let mut response = ready!(Pin::new(response).poll(cx))?;
                     let has_status = match sent_status(response.headers_mut()) {
                         SentStatus::Error(status) => return Poll::Ready(Err(Box::new(status))),
                         SentStatus::Ok => true,
@@ -174,6 +175,20 @@ pub(crate) struct ResponseBody {
 }
 
 impl ResponseBody {
+    /// Whether the status has been received.
+    pub(crate) fn has_status(&self) -> bool {
+        self.has_status
+    }
+
+    /// The next data, or `None` if the response is complete and the server's status is a success.
+    pub(crate) async fn data(&mut self) -> Result<Option<Bytes>, Status> {
+        match self.frame().await.transpose()?.map(Frame::into_data) {
+            Some(Ok(data)) => Ok(Some(data)),
+            // The trailers are the end.
+            Some(Err(_)) | None => Ok(None),
+        }
+    }
+
     /// The error at the end of a body without a status.
     fn interrupted(&self, error: Option<Status>) -> Status {
         let mut status = Status::unavailable("the response was interrupted");

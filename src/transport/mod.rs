@@ -14,6 +14,8 @@ mod probe;
 mod protocol;
 mod proxy_response;
 mod reconnect;
+mod request;
+mod reread;
 mod rest;
 mod retry;
 #[cfg(feature = "__tls")]
@@ -27,9 +29,11 @@ mod unary;
 mod wire;
 
 pub(crate) use auth::bearer;
+pub(crate) use grpc_response::ResponseBody;
 pub(crate) use messages::Messages;
 pub(crate) use poll::Polling;
 pub(crate) use reconnect::{ReconnectingStream, StreamEvent};
+pub(crate) use reread::Reread;
 pub(crate) use rest::{RestCall, RestWire};
 pub(crate) use retry::delay as retry_delay;
 #[cfg(feature = "embedded")]

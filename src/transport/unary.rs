@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status};
+use tonic::Status;
 
 use super::budget::RetryBudget;
 use super::retry::{Retry, decide};
@@ -89,11 +89,11 @@ impl Caller {
     /// Makes a gRPC call.
     pub(crate) async fn grpc<T, F>(&self, call: Call, mut attempt: impl FnMut() -> F) -> Result<T>
     where
-        F: Future<Output = std::result::Result<Response<T>, Status>>,
+        F: Future<Output = std::result::Result<T, Status>>,
     {
         self.run(call, || {
             let attempt = attempt();
-            async move { attempt.await.map(Response::into_inner).map_err(|status| from_status(call.name, status)) }
+            async move { attempt.await.map_err(|status| from_status(call.name, status)) }
         })
         .await
     }

@@ -97,10 +97,14 @@ impl<O> RunBuilder<O> {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
     /// started continues.
-    pub async fn outcome(self) -> Result<Outcome> {
-        let run = self.start().await?;
-        // The run was started, so later errors are not without side effects.
-        run.outcome().await.map_err(Error::with_possible_side_effects)
+    pub fn outcome(self) -> impl Future<Output = Result<Outcome>> {
+        // Called here, so that the future does not hold the builder while it waits.
+        let starting = self.start();
+        async move {
+            let run = starting.await?;
+            // The run was started, so later errors are not without side effects.
+            run.outcome().await.map_err(Error::with_possible_side_effects)
+        }
     }
 }
 
@@ -120,10 +124,13 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
     /// started continues.
-    pub async fn result(self) -> Result<O> {
-        let run = self.start().await?;
-        // The run was started, so later errors are not without side effects.
-        run.result().await.map_err(Error::with_possible_side_effects)
+    pub fn result(self) -> impl Future<Output = Result<O>> {
+        let starting = self.start();
+        async move {
+            let run = starting.await?;
+            // The run was started, so later errors are not without side effects.
+            run.result().await.map_err(Error::with_possible_side_effects)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The results of all runs that callers of a client wait for: one subscription, and one task that owns it.
 
+mod alarm;
 mod waiting;
 
 use std::future::pending;
@@ -16,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::RunId;
 use crate::rpc::Rpc;
 use crate::rpc::convert::{RunResults, TaskResult};
-use crate::time::at;
 use crate::transport::{ReconnectingStream, StreamEvent};
+use alarm::Alarm;
 use waiting::{Probed, Waiting};
 
 /// The number of run ids that wait to be sent on the stream.
@@ -125,6 +126,8 @@ struct Driver {
     /// Ids for which the queue of the stream had no space yet.
     unsent_ids: Vec<RunId>,
     probes: FuturesUnordered<Probe>,
+    /// For the next probe, and for the end of an unused stream.
+    alarm: Alarm,
     idle_since: Option<Instant>,
     /// Whether the last run had ended before the stream was asked about it. Then the next one probably has, too.
     last_had_ended: bool,
@@ -142,6 +145,7 @@ impl Driver {
             ids: None,
             unsent_ids: Vec::new(),
             probes: FuturesUnordered::new(),
+            alarm: Alarm::default(),
             idle_since: None,
             last_had_ended: false,
             lost_since: None,
@@ -153,7 +157,8 @@ impl Driver {
             self.send_ids();
             let probe = self.waiting.next_probe().filter(|_| self.probes.len() < MAX_CONCURRENT_PROBES);
             let idle = self.idle_since.filter(|_| !self.stream.is_closed()).map(|since| since + IDLE_STREAM_TTL);
-            let capacity = capacity(self.ids.clone().filter(|_| !self.unsent_ids.is_empty()));
+            let due = [probe, idle].into_iter().flatten().min();
+            let capacity = capacity(self.ids.as_ref().filter(|_| !self.unsent_ids.is_empty()).cloned());
             tokio::select! {
                 // Results first: a waiter that leaves when its result has arrived should get it.
                 biased;
@@ -164,12 +169,15 @@ impl Driver {
                     None => return,
                 },
                 () = capacity => {}
-                () = at(probe) => {
-                    if let Some(run) = self.waiting.take_due(Instant::now()) {
+                () = self.alarm.at(due) => {
+                    let now = Instant::now();
+                    if probe.is_some() && let Some(run) = self.waiting.take_due(now) {
                         self.probes.push(Box::pin(probe_run(self.rpc.clone(), run)));
                     }
+                    if idle.is_some_and(|idle| idle <= now) {
+                        self.close();
+                    }
                 }
-                () = at(idle) => self.close(),
             }
         }
     }

@@ -1,64 +1,12 @@
-//! Runs: the request that starts one, and the details that gRPC returns.
+//! Runs, as gRPC returns their details.
 
 use std::collections::BTreeMap;
 
-use prost::Message as _;
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::model::{DesiredLabels, Payload, RunId, RunStatus, TaskId, WorkerId, parse_id};
+use crate::model::{Payload, RunStatus, TaskId, parse_id};
 use crate::rpc::pb;
-use crate::rpc::pb::v1::TriggerWorkflowRequest;
-
-/// Around each run in a message of many: its field number and length.
-const FRAME: usize = 6;
-
-/// A run that is to be started.
-#[derive(Debug, Clone)]
-pub(crate) struct NewRun(pub(in crate::rpc) TriggerWorkflowRequest);
-
-impl NewRun {
-    /// What the runs of one call have in common. The metadata is the text of a JSON object.
-    pub(crate) fn new(workflow: String, metadata: String, priority: Option<i32>) -> Self {
-        Self(TriggerWorkflowRequest {
-            name: workflow,
-            additional_metadata: Some(metadata),
-            priority,
-            ..Default::default()
-        })
-    }
-
-    /// Requests a worker, and workers with labels.
-    pub(crate) fn placed(mut self, worker: Option<WorkerId>, labels: &DesiredLabels) -> Self {
-        self.0.desired_worker_id = worker.map(Into::into);
-        self.0.desired_worker_labels = labels.iter().map(|(key, label)| (key.clone(), label.clone().into())).collect();
-        self
-    }
-
-    /// The input.
-    pub(crate) fn input(&self) -> &str {
-        &self.0.input
-    }
-
-    /// The same run with an input, the text of a JSON object.
-    pub(crate) fn with_input(&self, input: String) -> Self {
-        Self(TriggerWorkflowRequest { input, ..self.0.clone() })
-    }
-
-    /// The same run as the child of a task, by its number among the children, or by its key.
-    pub(crate) fn child_of(mut self, run: RunId, task: TaskId, index: i32, key: Option<String>) -> Self {
-        self.0.parent_id = Some(run.into());
-        self.0.parent_task_run_external_id = Some(task.into());
-        self.0.child_index = Some(index);
-        self.0.child_key = key;
-        self
-    }
-
-    /// The bytes that it adds to a message of many.
-    pub(crate) fn size(&self) -> usize {
-        self.0.encoded_len() + FRAME
-    }
-}
 
 /// A run, as gRPC returns it.
 #[derive(Debug, Clone)]

@@ -1,0 +1,53 @@
+//! The process under measurement.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::work::{Side, Work};
+use crate::{raw, sdk};
+
+/// The number of tasks that start runs at the same time.
+const AT_ONCE: usize = 50;
+
+pub(crate) fn run(work: Work, side: Side, count: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        match (work, side) {
+            (Work::Trigger, Side::Raw) => {
+                let client = raw::Raw::connect().await;
+                spread(count, |count| raw::triggers(client.clone(), count)).await;
+            }
+            (Work::Trigger, Side::Sdk) => {
+                let client = hatchet::Client::from_env().unwrap();
+                spread(count, |count| sdk::triggers(client.clone(), count)).await;
+            }
+            (Work::Bulk, Side::Raw) => raw::bulk(raw::Raw::connect().await, count).await,
+            (Work::Bulk, Side::Sdk) => sdk::bulk(hatchet::Client::from_env().unwrap(), count).await,
+            (Work::Wait, Side::Raw) => raw::waits(raw::Raw::connect().await, count).await,
+            (Work::Wait, Side::Sdk) => sdk::waits(hatchet::Client::from_env().unwrap(), count).await,
+            (Work::Task, Side::Raw) => raw::worker(raw::Raw::connect().await, end_of_input()).await,
+            (Work::Task, Side::Sdk) => sdk::worker(hatchet::Client::from_env().unwrap(), end_of_input()).await,
+        }
+    });
+    println!("{}", processor_time().as_nanos());
+}
+
+/// Does operations in several tasks of the runtime.
+async fn spread<F: Future<Output = ()> + Send + 'static>(count: usize, part: impl Fn(usize) -> F) {
+    let tasks: JoinSet<()> = (0..AT_ONCE).map(|_| part(count / AT_ONCE)).collect();
+    tasks.join_all().await;
+}
+
+/// Resolves when the other process has no more tasks for this worker.
+async fn end_of_input() {
+    let read = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+}
+
+/// The processor's time of this process, where the system says it.
+fn processor_time() -> Duration {
+    let schedstat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let nanos = schedstat.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
+}

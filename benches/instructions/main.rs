@@ -1,0 +1,176 @@
+//! How many instructions does an operation of the SDK take, compared with the generated stubs? Time is noisy; instructions are not.
+//!
+//! ```text
+//! cargo bench --bench instructions                          # needs valgrind
+//! cargo bench --bench instructions -- trigger               # only this operation
+//! ```
+//!
+//! Each side is a process of its own under callgrind, which does the same operations against the embedded engine in this process, over
+//! TCP. It runs twice, with N and with 2N operations: the difference is what N operations take, without start and end. Time is the
+//! processor's, of the same process without callgrind. Everything in the process counts: SDK, tonic, hyper, h2, and the system calls'
+//! wrappers.
+//!
+//! The floor of each operation is in `raw.rs`.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for the terminal, which ends if something fails"
+)]
+
+mod child;
+mod raw;
+mod sdk;
+mod work;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hatchet::embedded::Engine;
+use hatchet::model::Window;
+use hatchet::worker::RunningWorker;
+use hatchet::{Context, RunStatus, Task};
+use tokio::runtime::Runtime;
+
+use self::work::{Input, Output, Side, WORKFLOW, Work, input};
+
+/// How long a task of the operation `wait` takes: so long that its result is subscribed to before it ends.
+const TASK: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Clone, Copy)]
+enum Tool {
+    Callgrind,
+    /// No tool: the processor's time.
+    Clock,
+}
+
+/// An engine, and what it needs so that the process under measurement can do its operations.
+struct Bed {
+    engine: Engine,
+    /// For the operation `wait`.
+    worker: Option<RunningWorker>,
+}
+
+impl Bed {
+    async fn new(work: Work) -> Self {
+        let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+        let noop = Task::new(WORKFLOW, async |_: Input, _: Context| {
+            tokio::time::sleep(TASK).await;
+            Ok(Output { ok: true })
+        });
+        let starting = engine.client().worker("bench").register(&noop).build().unwrap().start();
+        let worker = Box::pin(starting).await.unwrap();
+        if work == Work::Wait {
+            return Self { engine, worker: Some(worker) };
+        }
+        drop(worker.shutdown().await);
+        Self { engine, worker: None }
+    }
+
+    /// Has a worker in the other process do this many tasks.
+    async fn feed(&self, count: usize) {
+        let client = self.engine.client();
+        let noop = hatchet::workflow::WorkflowRef::<Input, Output>::new(WORKFLOW);
+        let started = client.run_many(&noop, std::iter::repeat_with(input).take(count)).start().await.unwrap();
+        assert!(started.iter().all(Result::is_ok));
+        let runs = client.runs(Window::all());
+        while runs.counts_by_status().await.unwrap().get(&RunStatus::Completed) < Some(count as u64) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// What this many operations take: instructions, or nanoseconds.
+fn measure(runtime: &Runtime, tool: Tool, work: Work, side: Side, count: usize) -> f64 {
+    let bed = runtime.block_on(Bed::new(work));
+    let program = std::env::current_exe().unwrap();
+    let mut command = match tool {
+        Tool::Clock => Command::new(&program),
+        Tool::Callgrind => {
+            let mut valgrind = Command::new("valgrind");
+            valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(&program);
+            if let Some(file) = std::env::var_os("CALLGRIND_OUT") {
+                let file = format!("{}.{}.{}.{count}", file.display(), work.name(), side.name());
+                valgrind = Command::new("valgrind");
+                valgrind.arg("--tool=callgrind").arg(format!("--callgrind-out-file={file}")).arg(&program);
+            }
+            valgrind
+        }
+    };
+    command.args(["part", work.name(), side.name(), &count.to_string()]);
+    command.envs(bed.engine.environment()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let result = supervise(runtime, &bed, work, &mut child, count);
+    drop(bed.worker);
+    runtime.block_on(bed.engine.shutdown());
+    match tool {
+        Tool::Clock => result.0,
+        Tool::Callgrind => result.1.unwrap(),
+    }
+}
+
+/// Waits for the process: the nanoseconds that it reports, and callgrind's count.
+fn supervise(runtime: &Runtime, bed: &Bed, work: Work, child: &mut Child, count: usize) -> (f64, Option<f64>) {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    if work == Work::Task {
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        runtime.block_on(bed.feed(count));
+    }
+    drop(child.stdin.take());
+    let nanos = lines.next().unwrap_or_else(|| Ok("0".into())).unwrap().parse().unwrap();
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(child.wait().unwrap().success(), "{log}");
+    let collected = log.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    (nanos, collected)
+}
+
+/// What one operation takes on average.
+fn each(runtime: &Runtime, tool: Tool, work: Work, side: Side, count: usize) -> f64 {
+    // Other programs take time, but no instructions, so the least of several is taken.
+    let tries = if matches!(tool, Tool::Clock) { 5 } else { 1 };
+    let least = |count| (0..tries).map(|_| measure(runtime, tool, work, side, count)).fold(f64::INFINITY, f64::min);
+    let (once, twice) = (least(count), least(2 * count));
+    (twice - once) / f64::from(u32::try_from(count).unwrap())
+}
+
+fn row(runtime: &Runtime, work: Work) {
+    let count = work.operations();
+    // The clock is coarse, and without callgrind an operation is fast.
+    let of = |tool, side| match tool {
+        Tool::Callgrind => each(runtime, tool, work, side, count),
+        Tool::Clock => each(runtime, tool, work, side, 5 * count),
+    };
+    let (raw, sdk) = (of(Tool::Callgrind, Side::Raw), of(Tool::Callgrind, Side::Sdk));
+    let (raw_time, sdk_time) = (of(Tool::Clock, Side::Raw) / 1000.0, of(Tool::Clock, Side::Sdk) / 1000.0);
+    let (ratio, time_ratio) = (sdk / raw, sdk_time / raw_time);
+    println!(
+        "{:<10} {raw:>10.0} {sdk:>10.0} {ratio:>7.2} {raw_time:>10.2} {sdk_time:>10.2} {time_ratio:>7.2}",
+        work.name()
+    );
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    if let ["part", work, side, count] = arguments[..] {
+        return child::run(Work::named(work).unwrap(), Side::named(side).unwrap(), count.parse().unwrap());
+    }
+    // Without `--bench` it is only tried out, as tests do with benchmarks.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return println!("valgrind is not installed: no instructions are counted");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    println!(
+        "{:<10} {:>10} {:>10} {:>7} {:>10} {:>10} {:>7}",
+        "", "raw", "SDK", "ratio", "raw, µs", "SDK, µs", "ratio"
+    );
+    for work in Work::ALL {
+        if arguments.is_empty() || arguments.contains(&work.name()) {
+            row(&runtime, work);
+        }
+    }
+}

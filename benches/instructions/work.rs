@@ -1,0 +1,77 @@
+//! The operations that are measured.
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) const WORKFLOW: &str = "noop";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Input {
+    customer: String,
+    number: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Output {
+    pub(crate) ok: bool,
+}
+
+pub(crate) fn input() -> Input {
+    Input { customer: "acme".into(), number: 42 }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Starting one run, with 50 tasks that do so at the same time.
+    Trigger,
+    /// Starting one of the runs of a bulk.
+    Bulk,
+    /// Starting a run and waiting for its result, one after the other.
+    Wait,
+    /// A task of a worker with 100 slots.
+    Task,
+}
+
+impl Work {
+    pub(crate) const ALL: [Self; 4] = [Self::Trigger, Self::Bulk, Self::Wait, Self::Task];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Trigger => "trigger",
+            Self::Bulk => "bulk",
+            Self::Wait => "wait",
+            Self::Task => "task",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|work| work.name() == name)
+    }
+
+    /// The number of operations that are measured; twice this many are done for it.
+    pub(crate) fn operations(self) -> usize {
+        match self {
+            Self::Trigger | Self::Task => 1000,
+            Self::Bulk => 5000,
+            Self::Wait => 200,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Raw,
+    Sdk,
+}
+
+impl Side {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Sdk => "sdk",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Raw, Self::Sdk].into_iter().find(|side| side.name() == name)
+    }
+}

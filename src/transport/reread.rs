@@ -1,0 +1,35 @@
+//! The body of a response that is read once more.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame};
+use tonic::Status;
+
+use super::grpc_response::ResponseBody;
+
+/// A body of which some data has been read.
+pub(crate) struct Reread {
+    read: [Option<Bytes>; 2],
+    rest: ResponseBody,
+}
+
+impl Reread {
+    /// The data that has been read, and the rest.
+    pub(crate) fn new(read: [Option<Bytes>; 2], rest: ResponseBody) -> Self {
+        Self { read, rest }
+    }
+}
+
+impl HttpBody for Reread {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.read.iter_mut().find_map(Option::take) {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+}
