@@ -57,7 +57,7 @@ impl Client {
     pub fn new(config: Config) -> Result<Self> {
         let runtime = runtime::current("a client", Needs::TimersAndSockets)?;
         let rpc = Rpc::connect(&config)?;
-        Ok(Self::assemble(config, rpc, Clock::Machine, runtime))
+        Ok(Self::assemble(config, rpc, Clock::System, runtime))
     }
 
     /// Creates a client for two in-process services.

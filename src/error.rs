@@ -47,7 +47,7 @@ struct Inner {
     rest_unreached: bool,
     /// The delay that the server requests before a retry. `Duration::MAX` if it forbids retries.
     pushback: Option<Duration>,
-    answer: Option<Answer>,
+    status: Option<ServerStatus>,
     run: Option<RunDetail>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -137,7 +137,7 @@ pub enum RetryAfter {
 
 /// The status of a response of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum ServerStatus {
     /// A gRPC status code.
     Grpc(i32),
     /// An HTTP status.
@@ -153,7 +153,7 @@ impl Error {
             transient: false,
             rest_unreached: false,
             pushback: None,
-            answer: None,
+            status: None,
             run: None,
             source: None,
         }))
@@ -173,8 +173,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_answer(mut self, answer: Answer) -> Self {
-        self.0.answer = Some(answer);
+    pub(crate) fn with_status(mut self, status: ServerStatus) -> Self {
+        self.0.status = Some(status);
         self
     }
 
@@ -245,8 +245,8 @@ impl Error {
         self.0.pushback == Some(Duration::MAX)
     }
 
-    pub(crate) fn answer(&self) -> Option<Answer> {
-        self.0.answer
+    pub(crate) fn status(&self) -> Option<ServerStatus> {
+        self.0.status
     }
 
     /// Returns the kind of the error.
@@ -297,16 +297,16 @@ impl Error {
 
     /// Returns the gRPC status code of the response, if the server sent one: 5 is `NOT_FOUND`.
     pub fn grpc_code(&self) -> Option<i32> {
-        match self.0.answer {
-            Some(Answer::Grpc(code)) => Some(code),
+        match self.0.status {
+            Some(ServerStatus::Grpc(code)) => Some(code),
             _ => None,
         }
     }
 
     /// Returns the HTTP status of the response, if the server sent one.
     pub fn http_status(&self) -> Option<u16> {
-        match self.0.answer {
-            Some(Answer::Http(status)) => Some(status),
+        match self.0.status {
+            Some(ServerStatus::Http(status)) => Some(status),
             _ => None,
         }
     }
@@ -323,17 +323,17 @@ impl fmt::Debug for Error {
                 .map(ToString::to_string)
                 .filter(|cause| !self.0.text.contains(cause))
                 .try_for_each(|cause| write!(f, ": {cause}"))?;
-            return match (self.0.answer, self.0.has_no_side_effects) {
-                (Some(answer), true) => write!(f, " [{answer:?}, no side effects]"),
-                (Some(answer), false) => write!(f, " [{answer:?}]"),
+            return match (self.0.status, self.0.has_no_side_effects) {
+                (Some(status), true) => write!(f, " [{status:?}, no side effects]"),
+                (Some(status), false) => write!(f, " [{status:?}]"),
                 (None, true) => f.write_str(" [no side effects]"),
                 (None, false) => Ok(()),
             };
         }
         let mut shown = f.debug_struct("Error");
         shown.field("kind", &self.0.kind).field("text", &self.0.text);
-        if let Some(answer) = &self.0.answer {
-            shown.field("answer", answer);
+        if let Some(status) = &self.0.status {
+            shown.field("status", status);
         }
         if self.0.has_no_side_effects {
             shown.field("has_no_side_effects", &true);
@@ -363,12 +363,12 @@ mod tests {
 
     #[test]
     fn the_text_is_not_repeated_in_the_cause() {
-        let error = Error::new(ErrorKind::Decode, "cannot read the answer").with_source("bad byte");
-        assert_eq!(error.to_string(), "cannot read the answer");
+        let error = Error::new(ErrorKind::Decode, "cannot read the response").with_source("bad byte");
+        assert_eq!(error.to_string(), "cannot read the response");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("bad byte"));
         let copy = error.clone();
         assert_eq!(copy.source().map(ToString::to_string).as_deref(), Some("bad byte"));
-        assert_eq!(format!("{copy:?}"), "Decode: cannot read the answer: bad byte");
+        assert_eq!(format!("{copy:?}"), "Decode: cannot read the response: bad byte");
         assert!(format!("{copy:#?}").starts_with("Error {"));
         let same = Error::new(ErrorKind::Config, "1 problem").with_source("1 problem");
         assert_eq!(format!("{same:?}"), "Config: 1 problem", "a cause with the same text is shown once");

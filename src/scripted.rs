@@ -1,4 +1,4 @@
-//! A server that answers by a script, for the unit tests of drivers: each call gets the answer that a function returns for it.
+//! A server that responds by a script, for the unit tests of drivers: each call gets the response that a function returns for it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,7 +27,7 @@ const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYT
 zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cHM6Ly9sb2NhbGhvc3Q6ODA4MCJ9.c2ln";
 
 /// What the server does with a call.
-pub(crate) enum Answer {
+pub(crate) enum Scripted {
     /// The message of a gRPC call.
     Message(Vec<u8>),
     /// A gRPC status.
@@ -36,11 +36,11 @@ pub(crate) enum Answer {
     Stream(Vec<(Duration, Vec<u8>)>, Option<i32>),
     /// The status and the body of a REST call.
     Rest(u16, String),
-    /// There is no answer.
+    /// There is no response.
     Hangs,
 }
 
-impl Answer {
+impl Scripted {
     pub(crate) fn message(message: &impl Message) -> Self {
         Self::Message(message.encode_to_vec())
     }
@@ -72,42 +72,42 @@ impl Calls {
     }
 }
 
-/// A client of a scripted server. `answer` gets the name of a call and its number, starting at 1. The name is the method in gRPC, such as
+/// A client of a scripted server. `response` gets the name of a call and its number, starting at 1. The name is the method in gRPC, such as
 /// `Register`, and method and path in REST, such as `PATCH /api/v1/workers/…`. Every heartbeat
 /// is sent.
-pub(crate) fn client(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> (Client, Calls) {
-    let (answer, calls) = (Arc::new(answer), Calls::default());
-    let (over_rest, rest_calls) = (Arc::clone(&answer), calls.clone());
+pub(crate) fn client(response: impl Fn(&str, usize) -> Scripted + Send + Sync + 'static) -> (Client, Calls) {
+    let (response, calls) = (Arc::new(response), Calls::default());
+    let (over_rest, rest_calls) = (Arc::clone(&response), calls.clone());
     let grpc_calls = calls.clone();
     let grpc = tower::service_fn(move |request: Request<Body>| {
         let name = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-        let answer = answer(&name, grpc_calls.add(&name));
+        let response = response(&name, grpc_calls.add(&name));
         // The request's body is kept: the stream of ids ends with it.
-        async move { Ok::<_, Infallible>(respond(answer, request).await) }
+        async move { Ok::<_, Infallible>(respond(response, request).await) }
     });
     let rest = tower::service_fn(move |request: Request<Body>| {
         let name = format!("{} {}", request.method(), request.uri().path());
-        let answer = over_rest(&name, rest_calls.add(&name));
-        async move { Ok::<_, Infallible>(respond(answer, request).await) }
+        let response = over_rest(&name, rest_calls.add(&name));
+        async move { Ok::<_, Infallible>(respond(response, request).await) }
     });
     let wire = |never: Infallible| match never {};
     let config = Config::builder().token(TOKEN).build().unwrap();
-    let client = Client::over(config, Wire::new(grpc.map_err(wire)), Wire::new(rest.map_err(wire)), Clock::Machine);
+    let client = Client::over(config, Wire::new(grpc.map_err(wire)), Wire::new(rest.map_err(wire)), Clock::System);
     (client.unwrap(), calls)
 }
 
-async fn respond(answer: Answer, request: Request<Body>) -> Response<Body> {
-    match answer {
-        Answer::Message(message) => streamed(vec![(Duration::ZERO, message)], Some(0), request),
-        Answer::Status(code) => {
+async fn respond(response: Scripted, request: Request<Body>) -> Response<Body> {
+    match response {
+        Scripted::Message(message) => streamed(vec![(Duration::ZERO, message)], Some(0), request),
+        Scripted::Status(code) => {
             let response = Response::builder().header(CONTENT_TYPE, "application/grpc").header("grpc-status", code);
             response.body(Body::empty()).unwrap()
         }
-        Answer::Stream(messages, end) => streamed(messages, end, request),
-        Answer::Rest(status, body) => {
+        Scripted::Stream(messages, end) => streamed(messages, end, request),
+        Scripted::Rest(status, body) => {
             Response::builder().status(status).body(Body::new(Full::new(Bytes::from(body)))).unwrap()
         }
-        Answer::Hangs => {
+        Scripted::Hangs => {
             sleep(Duration::from_secs(1_000_000)).await;
             Response::new(Body::empty())
         }
@@ -117,9 +117,9 @@ async fn respond(answer: Answer, request: Request<Body>) -> Response<Body> {
 type Frames = Pin<Box<dyn futures_core::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 
 fn streamed(messages: Vec<(Duration, Vec<u8>)>, end: Option<i32>, request: Request<Body>) -> Response<Body> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let frames = stream::iter(messages).then(move |(at, message)| async move {
-        sleep_until(begun + at).await;
+        sleep_until(started + at).await;
         let mut frame = BytesMut::new();
         frame.put_u8(0);
         frame.put_u32(u32::try_from(message.len()).unwrap());

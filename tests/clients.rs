@@ -192,8 +192,8 @@ async fn temporarily_refused_tokens_lose_no_reports() {
     for call in calls {
         engine.faults().inject(call, Fault::Refuse(UNAUTHENTICATED), usize::MAX).unwrap();
     }
-    engine.faults().cut("ListenV2").unwrap();
-    engine.faults().cut("SubscribeToWorkflowRuns").unwrap();
+    engine.faults().interrupt("ListenV2").unwrap();
+    engine.faults().interrupt("SubscribeToWorkflowRuns").unwrap();
     let waits = join_all(runs.iter().map(|run| run.as_ref().unwrap().result()));
     let started_meanwhile = hatchet.run(&task, &()).start();
     let recovery = async {

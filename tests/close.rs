@@ -22,13 +22,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// An engine, a worker with a client of its own, and a task that takes an hour.
-struct Stage {
+struct Setup {
     engine: Engine,
     worker: RunningWorker,
     slow: Task<(), u32>,
 }
 
-impl Stage {
+impl Setup {
     async fn new() -> Self {
         let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
         let slow = Task::new("slow", async |(): (), context: Context| {
@@ -66,17 +66,17 @@ fn assert_closed(call: &str, error: &Error) {
 
 #[tokio::test(start_paused = true)]
 async fn waits_that_are_running_end_immediately() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
-    let run = hatchet.run(&stage.slow, &()).start().await.unwrap();
-    let (builder, other_handle) = (hatchet.run(&stage.slow, &()), run.clone());
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
+    let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
+    let (builder, other_handle) = (hatchet.run(&setup.slow, &()), run.clone());
     let ended = async |wait: BoxFuture<'_, Error>| (wait.await, Instant::now());
     let close = async {
         sleep(60 * SECOND).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         hatchet.close().await;
-        assert_eq!(begun.elapsed(), Duration::ZERO, "nothing has to be waited for");
-        begun
+        assert_eq!(started.elapsed(), Duration::ZERO, "nothing has to be waited for");
+        started
     };
     let (outcome, result, of_builder, closed_at) = tokio::join!(
         ended(run.outcome().map(Result::unwrap_err).boxed()),
@@ -92,17 +92,17 @@ async fn waits_that_are_running_end_immediately() {
     assert!(outcome.0.has_no_side_effects() && result.0.has_no_side_effects());
     assert!(!of_builder.0.has_no_side_effects());
     // The runs are not affected.
-    let other = stage.client();
+    let other = setup.client();
     assert_eq!(other.run_handle(run.id()).typed::<u32>().result().await.unwrap(), 1);
-    stage.end().await;
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn watches_that_are_running_end_with_the_error_and_are_fused() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
-    let run = hatchet.run(&stage.slow, &()).start().await.unwrap();
-    let mut watches = [run.watch(), hatchet.run(&stage.slow, &()).watch()];
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
+    let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
+    let mut watches = [run.watch(), hatchet.run(&setup.slow, &()).watch()];
     for watch in &mut watches {
         while *watch.next().await.unwrap().unwrap().status() != RunStatus::Running {}
     }
@@ -121,7 +121,7 @@ async fn watches_that_are_running_end_with_the_error_and_are_fused() {
     for watch in &mut watches {
         assert!(watch.next().await.is_none());
     }
-    stage.end().await;
+    setup.end().await;
 }
 
 /// Every call of a client, of its handles and of its queries.
@@ -181,19 +181,19 @@ fn stopped_by(report: Result<hatchet::model::BulkReport>) -> Result<()> {
 
 #[tokio::test(start_paused = true)]
 async fn later_calls_fail_immediately_and_send_nothing() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
-    let run = hatchet.run(&stage.slow, &()).start().await.unwrap();
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
+    let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
     until_running(&run).await;
-    let planned = calls(&hatchet, &stage.slow, &run);
+    let planned = calls(&hatchet, &setup.slow, &run);
     hatchet.close().await;
-    let runs = stage.engine.run_count().await;
-    for (name, call) in planned.into_iter().chain(calls(&hatchet, &stage.slow, &run)) {
-        let begun = Instant::now();
+    let runs = setup.engine.run_count().await;
+    for (name, call) in planned.into_iter().chain(calls(&hatchet, &setup.slow, &run)) {
+        let started = Instant::now();
         let error = call.await.unwrap_or_else(|| panic!("{name} succeeds"));
         assert_closed(name, &error);
         assert!(error.has_no_side_effects() && !error.is_transient(), "{name}");
-        assert_eq!(begun.elapsed(), Duration::ZERO, "{name}");
+        assert_eq!(started.elapsed(), Duration::ZERO, "{name}");
     }
     // Commands for many runs report the error for each run.
     for reports in [hatchet.cancel_many([run.id()]).send().await, hatchet.replay_many([run.id()]).send().await] {
@@ -201,90 +201,90 @@ async fn later_calls_fail_immediately_and_send_nothing() {
         let Effect::Unknown(error) = report.effect else { panic!("{report}") };
         assert_closed("many", &error);
     }
-    assert_eq!(stage.engine.run_count().await, runs);
-    stage.end().await;
+    assert_eq!(setup.engine.run_count().await, runs);
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn clones_and_handles_are_closed_and_other_clients_are_not() {
-    let stage = Stage::new().await;
-    let (hatchet, other) = (stage.client(), stage.client());
+    let setup = Setup::new().await;
+    let (hatchet, other) = (setup.client(), setup.client());
     let clone = hatchet.clone();
-    let run = clone.run(&stage.slow, &()).start().await.unwrap();
+    let run = clone.run(&setup.slow, &()).start().await.unwrap();
     hatchet.close().await;
     assert_closed("clone", &clone.runs(Window::all()).count().await.unwrap_err());
     assert_closed("handle", &run.details().await.unwrap_err());
-    assert_closed("client of a handle", &run.client().run(&stage.slow, &()).start().await.unwrap_err());
-    assert_eq!(other.run(&stage.slow, &()).result().await.unwrap(), 1);
+    assert_closed("client of a handle", &run.client().run(&setup.slow, &()).start().await.unwrap_err());
+    assert_eq!(other.run(&setup.slow, &()).result().await.unwrap(), 1);
     // What needs no server still works.
-    assert_eq!((clone.tenant().unwrap(), run.client().namespace()), (stage.engine.tenant(), None));
-    stage.end().await;
+    assert_eq!((clone.tenant().unwrap(), run.client().namespace()), (setup.engine.tenant(), None));
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_can_be_closed_repeatedly_and_concurrently() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
-    let run = hatchet.run(&stage.slow, &()).start().await.unwrap();
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
+    let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
     let wait = tokio::spawn(async move { run.result().await });
     sleep(SECOND).await;
     tokio::join!(hatchet.close(), hatchet.close(), async { hatchet.clone().close().await });
     hatchet.close().await;
     assert_closed("wait", &wait.await.unwrap().unwrap_err());
     // A client that was never used.
-    stage.client().close().await;
-    stage.end().await;
+    setup.client().close().await;
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_close_that_is_dropped_after_its_first_poll_has_closed_the_client() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
-    let run = hatchet.run(&stage.slow, &()).start().await.unwrap();
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
+    let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
     let wait = tokio::spawn(async move { run.result().await });
     sleep(SECOND).await;
     assert!(hatchet.close().now_or_never().is_none(), "the tasks have not ended yet");
     assert_closed("wait", &wait.await.unwrap().unwrap_err());
     assert_closed("count", &hatchet.runs(Window::all()).count().await.unwrap_err());
-    stage.end().await;
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_close_that_was_never_polled_does_nothing() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
     drop(hatchet.close());
-    assert_eq!(hatchet.run(&stage.slow, &()).result().await.unwrap(), 1);
-    stage.end().await;
+    assert_eq!(hatchet.run(&setup.slow, &()).result().await.unwrap(), 1);
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_were_sent_complete() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
     // The workflow is known from then on.
-    hatchet.run(&stage.slow, &()).start().await.unwrap();
-    stage.engine.faults().inject("TriggerWorkflow", Fault::Delay(5 * SECOND), 1).unwrap();
-    let begun = Instant::now();
+    hatchet.run(&setup.slow, &()).start().await.unwrap();
+    setup.engine.faults().inject("TriggerWorkflow", Fault::Delay(5 * SECOND), 1).unwrap();
+    let started = Instant::now();
     let close = async {
         sleep(SECOND).await;
         hatchet.close().await;
-        begun.elapsed()
+        started.elapsed()
     };
-    let (run, closed) = tokio::join!(hatchet.run(&stage.slow, &()).start(), close);
-    assert_eq!((closed, begun.elapsed()), (SECOND, 5 * SECOND), "closing does not wait for calls");
-    let run = stage.client().run_handle(run.unwrap().id()).typed::<u32>();
+    let (run, closed) = tokio::join!(hatchet.run(&setup.slow, &()).start(), close);
+    assert_eq!((closed, started.elapsed()), (SECOND, 5 * SECOND), "closing does not wait for calls");
+    let run = setup.client().run_handle(run.unwrap().id()).typed::<u32>();
     assert_eq!(run.result().await.unwrap(), 1);
-    stage.end().await;
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_its_next_try_gives_up() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
-    let run = hatchet.run(&stage.slow, &()).start().await.unwrap();
-    stage.engine.faults().inject("GetRunDetails", Fault::Refuse(14), usize::MAX).unwrap();
-    let begun = Instant::now();
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
+    let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
+    setup.engine.faults().inject("GetRunDetails", Fault::Refuse(14), usize::MAX).unwrap();
+    let started = Instant::now();
     let close = async {
         sleep(SECOND).await;
         hatchet.close().await;
@@ -292,15 +292,15 @@ async fn a_call_that_waits_for_its_next_try_gives_up() {
     let (details, ()) = tokio::join!(run.details().into_future(), close);
     assert_closed("details", &details.unwrap_err());
     // At most one more try, after at most one pause between two tries.
-    assert!(begun.elapsed() < 5 * SECOND, "{:?}", begun.elapsed());
-    stage.engine.faults().clear();
-    stage.end().await;
+    assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
+    setup.engine.faults().clear();
+    setup.end().await;
 }
 
 /// A run that has been started by another client, so that its attempt is a task in either case.
-async fn running(stage: &Stage) -> hatchet::RunId {
-    let other = stage.client();
-    let run = other.run(&stage.slow, &()).start().await.unwrap();
+async fn running(setup: &Setup) -> hatchet::RunId {
+    let other = setup.client();
+    let run = other.run(&setup.slow, &()).start().await.unwrap();
     until_running(&run).await;
     other.close().await;
     run.id()
@@ -308,10 +308,10 @@ async fn running(stage: &Stage) -> hatchet::RunId {
 
 #[tokio::test(start_paused = true)]
 async fn no_task_is_left_after_a_close() {
-    let stage = Stage::new().await;
-    let id = running(&stage).await;
+    let setup = Setup::new().await;
+    let id = running(&setup).await;
     let before = alive_tasks();
-    let hatchet = stage.client();
+    let hatchet = setup.client();
     let run = hatchet.run_handle(id);
     let mut watch = run.watch();
     let first = watch.next().await.unwrap().unwrap();
@@ -321,16 +321,16 @@ async fn no_task_is_left_after_a_close() {
     assert_eq!(alive_tasks(), before + 2, "one for the events of runs, and one for their results");
     hatchet.close().await;
     assert_eq!(alive_tasks(), before);
-    stage.end().await;
+    setup.end().await;
     assert_eq!(alive_tasks(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_task_is_left_after_the_last_clone_is_dropped() {
-    let stage = Stage::new().await;
-    let id = running(&stage).await;
+    let setup = Setup::new().await;
+    let id = running(&setup).await;
     let before = alive_tasks();
-    let hatchet = stage.client();
+    let hatchet = setup.client();
     let run = hatchet.run_handle(id);
     assert!(tokio::time::timeout(SECOND, run.outcome()).await.is_err());
     drop(hatchet);
@@ -340,15 +340,15 @@ async fn no_task_is_left_after_the_last_clone_is_dropped() {
     // The task ends when it is polled next.
     yield_now().await;
     assert_eq!(alive_tasks(), before);
-    stage.end().await;
+    setup.end().await;
     assert_eq!(alive_tasks(), 0);
 }
 
 /// The worker cannot report anymore. Its report says so, and its shutdown does not take longer.
 #[tokio::test(start_paused = true)]
 async fn a_worker_of_a_closed_client_counts_its_attempts_as_unfinished() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
     let quick: Task<(), ()> = Task::new("quick", async |(): (), _: Context| {
         sleep(10 * SECOND).await;
         Ok(())
@@ -364,7 +364,7 @@ async fn a_worker_of_a_closed_client_counts_its_attempts_as_unfinished() {
         .start()
         .await
         .unwrap();
-    let other = stage.client();
+    let other = setup.client();
     let before = other.run(&quick, &()).start().await.unwrap();
     before.result().await.unwrap();
     let (finished, dropped) =
@@ -372,20 +372,20 @@ async fn a_worker_of_a_closed_client_counts_its_attempts_as_unfinished() {
     until_running(&finished).await;
     until_running(&dropped).await;
     hatchet.close().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.unfinished, report.total()), (1, 2, 3), "{report}");
     let finished_of = |run| report.unfinished_tasks.iter().find(|task| task.run_id == run).map(|task| task.finished);
     assert_eq!((finished_of(finished.id()), finished_of(dropped.id())), (Some(true), Some(false)));
-    assert_eq!(begun.elapsed(), 21 * SECOND, "the grace period of the shutdown, and that of a cancel");
-    stage.end().await;
+    assert_eq!(started.elapsed(), 21 * SECOND, "the grace period of the shutdown, and that of a cancel");
+    setup.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_read_ends_with_the_error() {
-    let stage = Stage::new().await;
-    let hatchet = stage.client();
-    for run in hatchet.run_many(&stage.slow, vec![(); 450]).start().await.unwrap() {
+    let setup = Setup::new().await;
+    let hatchet = setup.client();
+    for run in hatchet.run_many(&setup.slow, vec![(); 450]).start().await.unwrap() {
         run.unwrap();
     }
     sleep(5 * SECOND).await;
@@ -403,5 +403,5 @@ async fn a_stream_that_is_read_ends_with_the_error() {
     assert_closed("items", &error);
     assert!(read < 450, "{read}");
     assert!(items.next().await.is_none());
-    stage.end().await;
+    setup.end().await;
 }

@@ -95,7 +95,7 @@ fn each_rpc_is_a_call_of_faults() {
     });
     let streams: BTreeSet<_> = streams.filter_map(|line| line.split('\t').nth(2)).collect();
     assert_eq!(
-        methods.into_iter().filter(|method| Faults::default().cut(method).is_ok()).collect::<BTreeSet<_>>(),
+        methods.into_iter().filter(|method| Faults::default().interrupt(method).is_ok()).collect::<BTreeSet<_>>(),
         streams
     );
 }

@@ -51,7 +51,7 @@ async fn tasks_survive_the_interruption_of_their_workers_stream() {
     let id = worker.id();
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     sleep(5 * SECOND).await;
-    setup.engine.faults().cut("ListenV2").unwrap();
+    setup.engine.faults().interrupt("ListenV2").unwrap();
     sleep(SECOND).await;
     let start = Instant::now();
     let second = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
@@ -66,7 +66,7 @@ async fn tasks_survive_the_interruption_of_their_workers_stream() {
 #[tokio::test(start_paused = true)]
 async fn reports_are_retried_and_count_once() {
     let (setup, worker) = setup().await;
-    for fault in [Fault::Refuse(INTERNAL), Fault::Refuse(UNAVAILABLE), Fault::LoseAnswer] {
+    for fault in [Fault::Refuse(INTERNAL), Fault::Refuse(UNAVAILABLE), Fault::LoseResponse] {
         let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
         sleep(5 * SECOND).await;
         setup.engine.faults().inject("SendStepActionEvent", fault.clone(), 3).unwrap();
@@ -97,7 +97,7 @@ async fn lost_heartbeats_do_not_end_a_task() {
 #[tokio::test(start_paused = true)]
 async fn triggers_with_a_lost_response_are_not_retried() {
     let (setup, worker) = setup().await;
-    setup.engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1).unwrap();
+    setup.engine.faults().inject("TriggerWorkflow", Fault::LoseResponse, 1).unwrap();
     let error = setup.hatchet.run(&setup.task, &()).start().await.unwrap_err();
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unavailable, false));
     assert_eq!(setup.engine.run_count().await, 1, "the run was created once");
@@ -112,8 +112,8 @@ async fn waits_survive_interrupted_streams() {
     let cuts = async {
         for _ in 0..8 {
             sleep(SECOND).await;
-            setup.engine.faults().cut("SubscribeToWorkflowRuns").unwrap();
-            setup.engine.faults().cut("SubscribeToWorkflowEvents").unwrap();
+            setup.engine.faults().interrupt("SubscribeToWorkflowRuns").unwrap();
+            setup.engine.faults().interrupt("SubscribeToWorkflowEvents").unwrap();
         }
     };
     let (result, ()) = tokio::join!(run.result(), cuts);
@@ -137,7 +137,7 @@ async fn delayed_calls_time_out() {
 async fn the_effect_of_a_cancel_depends_on_the_observed_status() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
-    setup.engine.faults().inject("CancelTasks", Fault::LoseAnswer, 1).unwrap();
+    setup.engine.faults().inject("CancelTasks", Fault::LoseResponse, 1).unwrap();
     assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
 
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
@@ -167,7 +167,7 @@ async fn replays_with_a_lost_response_are_not_repeated() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     run.result().await.unwrap();
-    setup.engine.faults().inject("ReplayTasks", Fault::LoseAnswer, 1).unwrap();
+    setup.engine.faults().inject("ReplayTasks", Fault::LoseResponse, 1).unwrap();
     let again = run.replay().send().await.unwrap();
     assert_eq!((again.attempt, again.run.result().await.unwrap()), (2, 2));
     assert_eq!(setup.started.load(SeqCst), 2);

@@ -209,7 +209,7 @@ async fn errors_are_one_frame() {
     for path in STREAMS {
         let method = path.rsplit('/').next().unwrap();
         engine.faults().inject(method, Fault::Refuse(8), 1).unwrap();
-        engine.faults().inject(method, Fault::LoseAnswer, 1).unwrap();
+        engine.faults().inject(method, Fault::LoseResponse, 1).unwrap();
         assert_eq!(peer.call_error(path, &[]).await.0, "8", "{path}");
     }
     peer.token = "wrong".into();
@@ -256,7 +256,7 @@ async fn streams_without_a_message_end_with_one_frame() {
     let cut = tokio::spawn(async move { peer.call_error("Dispatcher/ListenV2", &worker).await });
     // The client cannot observe when the stream is open: its headers are sent with its first message.
     while !cut.is_finished() {
-        engine.faults().cut("ListenV2").unwrap();
+        engine.faults().interrupt("ListenV2").unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(cut.await.unwrap(), status("14", "the stream was cut"));
@@ -292,7 +292,7 @@ async fn open_streams_end_with_trailers() {
     for (is_cut, expected) in [(true, status("14", "the stream was cut")), (false, status("0", ""))] {
         let (engine, response) = opened().await;
         if is_cut {
-            engine.faults().cut("SubscribeToWorkflowEvents").unwrap();
+            engine.faults().interrupt("SubscribeToWorkflowEvents").unwrap();
         } else {
             engine.shutdown().await;
         }

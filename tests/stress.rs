@@ -232,14 +232,14 @@ async fn stress(seed: u64) {
     let tasks = Arc::new(tasks);
 
     let mut rng = Rng::with_seed(seed);
-    let begun = Instant::now();
+    let started = Instant::now();
     let clients =
         (0..CLIENTS).map(|number| tokio::spawn(client(hatchet.clone(), Arc::clone(&tasks), number, rng.fork())));
     let clients: Vec<_> = clients.collect();
     let ended = timeout(LIMIT, join_all(clients)).await.expect("no client hangs");
     let all: Vec<Known> = ended.into_iter().map(Result::unwrap).collect();
     let (known, waited) = (all.len(), all.iter().filter(|known| known.outcome.is_some()).count());
-    eprintln!("{known} clients ended after {:?}, {waited} with an outcome", begun.elapsed());
+    eprintln!("{known} clients ended after {:?}, {waited} with an outcome", started.elapsed());
 
     // The runs that no client has cancelled.
     let endless = RunFilter::new(Window::all()).workflow(Kind::IsCancelled.name()).status(RunStatus::Running);

@@ -119,7 +119,7 @@ async fn values_that_the_engine_would_change_are_refused() {
     let flow = Workflow::new("flow").task(&large).task_after(&after, ["large"]);
     let worker = hatchet.worker("worker").register(&large).register(&nan).register(&flow);
     let worker = worker.build().unwrap().start().await.unwrap();
-    // Without followers, the result of the run keeps all digits.
+    // Without dependents, the result of the run keeps all digits.
     assert_eq!(hatchet.run(&large, &()).result().await.unwrap(), u64::MAX);
     for (outcome, text) in [
         (hatchet.run(&nan, &()).start().await.unwrap().outcome().await.unwrap(), "expected a finite number, got NaN"),

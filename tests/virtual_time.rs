@@ -166,7 +166,7 @@ async fn faults_apply_to_an_idle_worker() {
     let (hatchet, task) = (engine.client(), work());
     let running = support::start_worker(&hatchet, &task).await;
     sleep(HOUR).await;
-    engine.faults().cut("ListenV2").unwrap();
+    engine.faults().interrupt("ListenV2").unwrap();
     sleep(10 * SECOND).await;
     assert_eq!(
         hatchet.run(&task, &seconds(0)).start().await.unwrap().result().await.unwrap(),

@@ -50,11 +50,11 @@ async fn one(
 ) -> hatchet::Result<(Option<Outcome>, Duration)> {
     // The semaphore is never closed.
     let permit = triggers.acquire_owned().await.ok();
-    let begun = Instant::now();
+    let started = Instant::now();
     let run = hatchet.run(&workflow(), &Input::default()).start().await?;
     drop(permit);
     let outcome = timeout(longest, run.outcome()).await;
-    Ok((outcome.ok().transpose()?, begun.elapsed()))
+    Ok((outcome.ok().transpose()?, started.elapsed()))
 }
 
 pub(super) async fn list(hatchet: &Client, page: usize, want: usize) -> Answer {

@@ -226,8 +226,8 @@ fn connect(config: Config, services: &Services, router: &axum::Router, clock: Cl
 fn rest_service(router: &axum::Router) -> impl listen::Handler {
     let router = router.clone();
     tower::service_fn(move |request: http::Request<Body>| {
-        let answer = router.clone().oneshot(request);
-        async move { Ok(answer.await?.map(Body::new)) }
+        let response = router.clone().oneshot(request);
+        async move { Ok(response.await?.map(Body::new)) }
     })
 }
 

@@ -44,7 +44,7 @@ pub enum Fault {
     /// engine had sent it. The caller cannot know whether the call had an effect.
     Refuse(u16),
     /// The engine processes the call, but the caller gets `UNAVAILABLE`, or 502 in REST, as from a proxy.
-    LoseAnswer,
+    LoseResponse,
     /// The call reaches the engine after this delay.
     Delay(Duration),
 }
@@ -60,7 +60,7 @@ impl Fault {
     ) -> R {
         match self {
             Self::Refuse(code) => refused(code),
-            Self::LoseAnswer => {
+            Self::LoseResponse => {
                 call.await;
                 lost()
             }
@@ -80,7 +80,7 @@ impl Fault {
 /// use hatchet::embedded::{Engine, Fault};
 ///
 /// let engine = Engine::start().await?;
-/// engine.faults().inject("Push", Fault::LoseAnswer, 1)?;
+/// engine.faults().inject("Push", Fault::LoseResponse, 1)?;
 /// // The event is pushed, but the response is lost.
 /// assert!(engine.client().push("order:created", &()).send().await.is_err());
 /// assert_eq!(engine.faults().planned(), 0);
@@ -146,7 +146,7 @@ impl Faults {
     /// use hatchet::embedded::{Engine, Fault};
     ///
     /// let engine = Engine::start().await?;
-    /// engine.faults().inject("TriggerWorkflow", Fault::LoseAnswer, 1)?;
+    /// engine.faults().inject("TriggerWorkflow", Fault::LoseResponse, 1)?;
     /// # engine.shutdown().await;
     /// # Ok(())
     /// # }
@@ -184,7 +184,7 @@ impl Faults {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no stream with this name.
-    pub fn cut(&self, method: &str) -> Result<()> {
+    pub fn interrupt(&self, method: &str) -> Result<()> {
         if !calls::STREAMS.contains(&method) {
             let known = calls::STREAMS.join(", ");
             return Err(Error::invalid("fault", format_args!("expected a stream ({known}), got {method:?}")));
@@ -261,20 +261,20 @@ mod tests {
     fn faults_are_applied_in_order() {
         let faults = Faults::default();
         faults.inject("Push", Fault::Refuse(14), 2).unwrap();
-        faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
+        faults.inject("Push", Fault::LoseResponse, 1).unwrap();
         let next = |method: &str| faults.next(|| method.to_owned());
         assert_eq!(next("Register"), None);
         let taken: Vec<_> = std::iter::from_fn(|| next("Push")).collect();
-        assert_eq!(taken, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseAnswer]);
+        assert_eq!(taken, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseResponse]);
         assert_eq!(faults.planned(), 0);
-        faults.inject("Push", Fault::LoseAnswer, 1).unwrap();
+        faults.inject("Push", Fault::LoseResponse, 1).unwrap();
         faults.clear();
         assert_eq!((faults.planned(), next("Push")), (0, None));
         // `usize::MAX` means always.
-        faults.inject("Push", Fault::LoseAnswer, usize::MAX).unwrap();
-        faults.inject("Register", Fault::LoseAnswer, 1).unwrap();
-        assert_eq!((next("Push"), faults.planned()), (Some(Fault::LoseAnswer), usize::MAX));
-        assert!(faults.cut("ListenV2").is_ok() && faults.cut("Push").is_err());
+        faults.inject("Push", Fault::LoseResponse, usize::MAX).unwrap();
+        faults.inject("Register", Fault::LoseResponse, 1).unwrap();
+        assert_eq!((next("Push"), faults.planned()), (Some(Fault::LoseResponse), usize::MAX));
+        assert!(faults.interrupt("ListenV2").is_ok() && faults.interrupt("Push").is_err());
     }
 
     #[test]

@@ -31,11 +31,11 @@
 mod actor;
 mod calls;
 pub(crate) mod core;
-mod cut;
 mod engine;
 mod failure;
 mod faults;
 mod grpc;
+mod interrupt;
 mod listen;
 #[cfg(test)]
 mod panic_tests;

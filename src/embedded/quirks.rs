@@ -33,7 +33,7 @@ macro_rules! quirks {
 quirks! {
     /// Starting a run of an unknown workflow, or a run whose idempotency key cannot be evaluated, returns the id of a run that is
     /// never created. Without this quirk: `INVALID_ARGUMENT`.
-    PhantomRuns,
+    NeverCreatedRuns,
     /// If more than five calls start runs at the same time, the runs of the others are queued: the calls return ids, and gRPC does not
     /// find these runs until they are created.
     QueuedTriggers,
@@ -44,9 +44,9 @@ quirks! {
     /// id end there.
     EarlyEnd,
     /// Tasks that depend on a task whose output is not a JSON object are never created.
-    StuckFollowers,
+    StuckDependents,
     /// A cancel of a DAG has no effect on tasks that wait for a sleep or an event: they run when the wait is over.
-    DeafWaits,
+    UncancellableWaits,
     /// The cancels of one call are executed one after the other. All but the first follow the response, which takes seconds for
     /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancel.
     SlowCancels,
@@ -66,11 +66,11 @@ quirks! {
     StaleVersions,
     /// A task of a DAG is assigned some time after the tasks that it depends on have ended. In between, gRPC shows the run as
     /// queued again.
-    LateFollowers,
+    LateDependents,
     /// The server sends the completion of a DAG when it has started, and the streams that watch it end.
     EarlyDagEnd,
     /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
-    LateAttach,
+    LateSubscription,
     /// A cancel or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
     /// other one; which one is first after a cancel is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
@@ -78,21 +78,21 @@ quirks! {
     LatePause,
     /// In half of the cases, the engine does not detect the end of a worker's stream: the worker counts as active and is assigned tasks that
     /// cannot be sent to it. These fail after ten retries.
-    ForgottenClose,
+    UndetectedClose,
     /// Execution and schedule timeouts are detected up to a second late, and the ends of sleeps in DAGs 0.7 to 0.9 s late.
     LateTimeouts,
     /// A task that failed and has a back-off stays in its queue for seconds after the back-off is over.
-    IdleQueue,
+    SlowBackoffQueue,
     /// Half of the tasks that are assigned as soon as they are queued have a QUEUED event whose timestamp is some
     /// milliseconds after ASSIGNED. REST shows such a task, requested by itself, as queued as long as it runs.
-    LateStamps,
+    LateTimestamps,
     /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run
     /// before the events of its task, an event before its runs, and temporarily a failed attempt as the end of the run. The same
     /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose
     /// end was reported without the worker's id, is not found by its worker.
-    ScatteredRows,
+    UnorderedRows,
     /// REST shows an attempt that follows another one a second late, and until then the end of the previous one. Only together with
-    /// [`ScatteredRows`](Self::ScatteredRows).
+    /// [`UnorderedRows`](Self::UnorderedRows).
     SlowHistory,
     /// REST has two creation times of a run. In run details and in list rows of DAGs, `createdAt` is 14 to 40 ms later than
     /// `metadata.createdAt`, by which lists are sorted and paged. `startedAt` and `finishedAt` are late by the same amount. A task
@@ -102,7 +102,7 @@ quirks! {
     /// quirk: immediately.
     LateSchedules,
     /// REST accepts a cron with an invalid expression, which soon disappears. Without this quirk, it is refused.
-    VanishingCrons,
+    DisappearingCrons,
     /// A cron that the new version of its workflow lacks fires once more, if it is due before the engine's next check.
     LingeringCrons,
     /// The end of the first task of a DAG frees an idempotency key that should be held until the run has ended.

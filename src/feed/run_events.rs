@@ -1,4 +1,4 @@
-//! One subscription to run events for all watches of a client. An event only tells that a run must be fetched.
+//! One subscription to run events for all watches of a client. An event only means that a run must be fetched.
 //!
 //! The subscription is by metadata, for the tag that all runs of this client have. It is opened before a run is fetched, so nothing
 //! falls between the two. The server ends it whenever all runs that it has seen have completed.

@@ -37,8 +37,8 @@ pub(crate) fn encode_input<T: Serialize + ?Sized>(field: impl Display, value: &T
 
 /// Serializes the output of a task, wrapped unless it is a JSON object. The run's result keeps all integers; the outputs that later
 /// tasks receive do not.
-pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T, has_followers: bool) -> Result<String> {
-    let text = encode(&"output", value, if has_followers { Integers::Exact } else { Integers::Any })?;
+pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T, has_dependents: bool) -> Result<String> {
+    let text = encode(&"output", value, if has_dependents { Integers::Exact } else { Integers::Any })?;
     // An object that looks like a wrapper is wrapped, too, so that it is unwrapped to itself.
     let whole = text.starts_with('{') && unwrapped(&text).is_none();
     Ok(if whole { text } else { format!("{{\"{WRAPPER}\":{text}}}") })

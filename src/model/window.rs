@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Result};
-use crate::time::is_sane;
+use crate::time::is_representable;
 
 /// A time window for the creation of runs. Both ends are inclusive.
 ///
@@ -71,7 +71,7 @@ impl Window {
             Start::At(at) => Some(at),
             Start::Ago(_) => None,
         };
-        if let Some(at) = start.into_iter().chain(self.until).find(|at| !is_sane(at)) {
+        if let Some(at) = start.into_iter().chain(self.until).find(|at| !is_representable(at)) {
             return Err(Error::invalid("filter", format_args!("expected a window in the years 1 to 9999, got {at}")));
         }
         match (self.start, self.until) {

@@ -217,9 +217,9 @@ fn needs_rest(run: RunId, cause: &Error) -> Error {
 }
 
 /// The value, or `None` if the server does not have it.
-pub(crate) fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
+pub(crate) fn if_found<T>(response: Result<T>) -> Result<Option<T>> {
+    match response {
+        Ok(response) => Ok(Some(response)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
@@ -294,10 +294,10 @@ mod tests {
     async fn a_run_that_does_not_exist_is_reported_after_the_time_of_its_creation() {
         let (_engine, client, _) = queued().await;
         for (is_new, least) in [(false, SECOND), (true, 10 * SECOND)] {
-            let begun = Instant::now();
-            let error = RunFetch::new(run()).started_at(is_new.then_some(begun)).fetch(&client).await.unwrap_err();
+            let started = Instant::now();
+            let error = RunFetch::new(run()).started_at(is_new.then_some(started)).fetch(&client).await.unwrap_err();
             assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::RunNotFound, true));
-            assert!((least..=least + MAX_BACKOFF).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+            assert!((least..=least + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
         }
     }
 
@@ -315,8 +315,8 @@ mod tests {
         for call in ["GetRunDetails", REST, "GET /api/v1/stable/tasks/{task}/task-events"] {
             engine.faults().inject(call, Fault::Delay(3 * SECOND), 1).unwrap();
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         RunFetch::new(id).fetch(&client).await.unwrap();
-        assert_eq!((begun.elapsed(), engine.faults().planned()), (3 * SECOND, 0));
+        assert_eq!((started.elapsed(), engine.faults().planned()), (3 * SECOND, 0));
     }
 }

@@ -21,8 +21,8 @@ use crate::model::{RunId, WorkerId, parse_id};
 use crate::time::to_proto;
 use crate::transport::{Call, Caller, GrpcWire, Messages};
 
-/// A beat that takes longer than this is as good as lost: the next one is due soon after.
-const BEAT_DEADLINE: Duration = Duration::from_secs(2);
+/// A heartbeat that takes longer than this is given up: the next one is due soon.
+const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Each call makes a worker with an id of its own; one that nobody uses does no harm.
 static REGISTER: Method<WorkerRegisterRequest, WorkerRegisterResponse> =
@@ -34,7 +34,7 @@ static UNSUBSCRIBE: Method<WorkerUnsubscribeRequest, WorkerUnsubscribeResponse> 
     Method::idempotent("Unsubscribe", "/Dispatcher/Unsubscribe");
 /// Tried once: the next one is due soon.
 static HEARTBEAT: Method<HeartbeatRequest, HeartbeatResponse> =
-    Method::new(Call::once("Heartbeat").within(BEAT_DEADLINE), "/Dispatcher/Heartbeat");
+    Method::new(Call::once("Heartbeat").within(HEARTBEAT_DEADLINE), "/Dispatcher/Heartbeat");
 
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
@@ -91,8 +91,8 @@ impl Dispatcher {
         runs: impl Stream<Item = RunId> + Send + 'static,
     ) -> Result<Messages<RunResults>> {
         let questions = runs.map(|run| SubscribeToWorkflowRunsRequest { workflow_run_id: run.into() });
-        let answer = self.stub.clone().subscribe_to_workflow_runs(questions).await;
-        Messages::opened("SubscribeToWorkflowRuns", answer, self.caller.token())
+        let response = self.stub.clone().subscribe_to_workflow_runs(questions).await;
+        Messages::opened("SubscribeToWorkflowRuns", response, self.caller.token())
     }
 
     /// Subscribes to the events of all runs with a tag: the ids of the runs that have changed. What the events say about the runs is
@@ -103,8 +103,8 @@ impl Dispatcher {
             additional_meta_key: Some(key),
             additional_meta_value: Some(value),
         };
-        let answer = self.stub.clone().subscribe_to_workflow_events(request).await;
-        Messages::opened("SubscribeToWorkflowEvents", answer, self.caller.token())
+        let response = self.stub.clone().subscribe_to_workflow_events(request).await;
+        Messages::opened("SubscribeToWorkflowEvents", response, self.caller.token())
     }
 }
 

@@ -38,8 +38,8 @@ impl Events {
     /// Takes many events in, all or none, and returns their ids in their order.
     pub(crate) async fn bulk_push(&self, events: Vec<NewEvent>) -> Result<Vec<Result<EventId>>> {
         let request = BulkPushEventRequest { events: events.into_iter().map(|event| event.0).collect() };
-        let answer = self.unary.call(&BULK_PUSH, &request).await?;
-        Ok(answer.events.into_iter().map(|event| parse_id(&event.event_id)).collect())
+        let response = self.unary.call(&BULK_PUSH, &request).await?;
+        Ok(response.events.into_iter().map(|event| parse_id(&event.event_id)).collect())
     }
 
     /// Adds a line to a task's log, in whatever state the task is. The metadata is the text of a JSON object.

@@ -129,11 +129,11 @@ impl Rest {
         }
         let (started_at, has_responded) = (Instant::now(), matches!(reachability, Reachability::Responded));
         let gave_up = AtomicBool::new(false);
-        let answer = self
+        let response = self
             .caller
             .run(kind, || async {
-                let answer = self.wire.send(kind.name, call).await;
-                answer.map_err(|error| {
+                let response = self.wire.send(kind.name, call).await;
+                response.map_err(|error| {
                     // There is no connection, and there may never be one.
                     let is_lost = error.is_transient() && error.has_no_side_effects();
                     if has_responded || !is_lost || started_at.elapsed() < FIRST_CONNECT_TIMEOUT {
@@ -144,17 +144,17 @@ impl Rest {
                 })
             })
             .await;
-        match answer {
-            Err(error) if error.answer().is_none() => {
+        match response {
+            Err(error) if error.status().is_none() => {
                 // An error of the configuration has its own text.
                 let is_final = !error.is_transient() && !gave_up.load(Relaxed);
                 Err(if is_final { error } else { self.unanswered(kind.name, error) })
             }
-            answer => {
+            response => {
                 if !has_responded {
                     *self.lock() = Reachability::Responded;
                 }
-                answer
+                response
             }
         }
     }

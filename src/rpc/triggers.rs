@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::convert::rest_run::Rows;
 use super::convert::rest_trigger::{CronRow, Event, NewCron, Row, ScheduleRow};
 use super::rest::{Rest, with};
-use crate::error::{Answer, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ServerStatus};
 use crate::model::{CronId, EventId, ScheduleId};
 use crate::transport::{Call, RestCall};
 
@@ -41,7 +41,7 @@ impl Rest {
         match self.send(name, &self.of_workflows(&["scheduled", &schedule.to_string()], RestCall::delete)).await {
             // It was deleted by an earlier try.
             Err(error) if error.is_not_found() => Ok(()),
-            answer => answer.map(drop),
+            response => response.map(drop),
         }
     }
 
@@ -57,8 +57,8 @@ impl Rest {
         let name = "creating the cron";
         let body = serde_json::to_string(cron).map_err(|error| Error::invalid("cron", error))?;
         let call = self.of_workflows(&[workflow, "crons"], |path| RestCall::post(path, body));
-        let answer = self.send_as(Call::once(name), &call).await?;
-        super::rest::decode(name, &answer)
+        let response = self.send_as(Call::once(name), &call).await?;
+        super::rest::decode(name, &response)
     }
 
     pub(crate) async fn cron(&self, cron: CronId) -> Result<CronRow> {
@@ -67,7 +67,7 @@ impl Rest {
             .await
         {
             Err(error) if may_be_unknown(&error) => error,
-            answer => return answer,
+            response => return response,
         };
         match self.find_cron(cron).await {
             Ok(Some(row)) => Ok(row),
@@ -99,7 +99,7 @@ impl Rest {
                 Ok(None) => Err(no_cron(cron, error)),
                 _ => Err(error),
             },
-            answer => answer.map(drop),
+            response => response.map(drop),
         }
     }
 
@@ -144,12 +144,12 @@ impl Rest {
 
 fn no_cron(cron: CronId, error: Error) -> Error {
     let text = format!("the server has no cron {cron}");
-    let answer = error.answer();
+    let response = error.status();
     let not_found = Error::new(ErrorKind::NotFound, text).with_source(error);
-    answer.into_iter().fold(not_found, Error::with_answer)
+    response.into_iter().fold(not_found, Error::with_status)
 }
 
 /// The server has the same response for a cron that does not exist as for an internal error.
 fn may_be_unknown(error: &Error) -> bool {
-    error.answer() == Some(Answer::Http(500))
+    error.status() == Some(ServerStatus::Http(500))
 }

@@ -52,18 +52,18 @@ impl BatchSizer {
 pub(crate) struct Took(Duration);
 
 impl Took {
-    pub(crate) fn since(begun: Instant) -> Self {
-        Self(begun.elapsed())
+    pub(crate) fn since(sent_at: Instant) -> Self {
+        Self(sent_at.elapsed())
     }
 
-    pub(crate) fn answered<R>(self, results: Vec<Result<R>>) -> Answers<R> {
-        Answers { results, took: self }
+    pub(crate) fn with<R>(self, results: Vec<Result<R>>) -> CallResults<R> {
+        CallResults { results, took: self }
     }
 }
 
-/// What came of a call: one result for each of its things.
+/// What a call did: one result for each of its items.
 #[derive(Debug)]
-pub(crate) struct Answers<R> {
+pub(crate) struct CallResults<R> {
     results: Vec<Result<R>>,
     took: Took,
 }
@@ -95,30 +95,30 @@ impl<T> Chunk<T> {
     }
 }
 
-/// Sends things with their sizes, as many in one call as fit, one call after the other: one result for each, in their order.
+/// Sends items with their sizes, as many in one call as fit, one call after the other: one result for each, in their order.
 ///
 /// What cannot be sent is an error in its place and does not hold up the others. When there is no server to call, or no such
 /// workflow, what is left is not tried.
-pub(crate) async fn batched<T, R, F: Future<Output = Answers<R>>>(
-    things: impl IntoIterator<Item = Result<(T, usize)>>,
+pub(crate) async fn batched<T, R, F: Future<Output = CallResults<R>>>(
+    items: impl IntoIterator<Item = Result<(T, usize)>>,
     limit: usize,
     deadline: Duration,
     call: impl Fn(Vec<T>) -> F,
 ) -> Vec<Result<R>> {
-    let things = things.into_iter();
+    let items = items.into_iter();
     let mut calls = BatchSizer::new(MAX_ITEMS, deadline);
-    let mut results = Vec::with_capacity(things.size_hint().0);
+    let mut results = Vec::with_capacity(items.size_hint().0);
     let (mut chunk, mut gone) = (Chunk::default(), None::<Error>);
-    for thing in things {
+    for item in items {
         let place = results.len();
-        let result = match (thing, &gone) {
+        let result = match (item, &gone) {
             (Err(error), _) => Some(Err(error)),
             (Ok(_), Some(gone)) => Some(Err(gone.clone())),
-            (Ok((thing, size)), None) => {
+            (Ok((item, size)), None) => {
                 if !chunk.takes(size, calls.items(), limit) {
                     gone = send(std::mem::take(&mut chunk), &mut calls, &call, &mut results).await;
                 }
-                chunk.add(place, thing, size);
+                chunk.add(place, item, size);
                 None
             }
         };
@@ -128,12 +128,12 @@ pub(crate) async fn batched<T, R, F: Future<Output = Answers<R>>>(
         None => drop(send(chunk, &mut calls, &call, &mut results).await),
         Some(gone) => fill(&chunk.places, std::iter::repeat_with(|| Err(gone.clone())), &mut results),
     }
-    let missing = || Err(Error::new(ErrorKind::Server, "the server's answer says nothing about this one"));
+    let missing = || Err(Error::new(ErrorKind::Server, "the server's response has no result for this item"));
     results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
 }
 
 /// Makes the call. Returns the error if there is no server to make the next one to.
-async fn send<T, R, F: Future<Output = Answers<R>>>(
+async fn send<T, R, F: Future<Output = CallResults<R>>>(
     chunk: Chunk<T>,
     sizer: &mut BatchSizer,
     call: &impl Fn(Vec<T>) -> F,
@@ -143,23 +143,23 @@ async fn send<T, R, F: Future<Output = Answers<R>>>(
         return None;
     }
     let count = chunk.items.len();
-    let Answers { results: answers, took: Took(elapsed) } = call(chunk.items).await;
+    let CallResults { results: received, took: Took(elapsed) } = call(chunk.items).await;
     sizer.record(count, elapsed);
     let gone = |error: &&Error| match error.kind() {
         ErrorKind::WorkflowNotFound => true,
         ErrorKind::Unavailable => error.has_no_side_effects(),
         _ => false,
     };
-    let last = answers.last().and_then(|answer| answer.as_ref().err()).filter(gone).cloned();
-    fill(&chunk.places, answers, results);
+    let last = received.last().and_then(|result| result.as_ref().err()).filter(gone).cloned();
+    fill(&chunk.places, received, results);
     // What is left is not sent.
     last.map(Error::without_side_effects)
 }
 
-fn fill<R>(places: &[usize], answers: impl IntoIterator<Item = Result<R>>, results: &mut [Option<Result<R>>]) {
-    for (place, answer) in places.iter().zip(answers) {
+fn fill<R>(places: &[usize], received: impl IntoIterator<Item = Result<R>>, results: &mut [Option<Result<R>>]) {
+    for (place, result) in places.iter().zip(received) {
         if let Some(slot) = results.get_mut(*place) {
-            *slot = Some(answer);
+            *slot = Some(result);
         }
     }
 }
@@ -169,7 +169,7 @@ pub(crate) fn all_failed<R>(count: usize, error: &Error) -> Vec<Result<R>> {
     (0..count).map(|_| Err(error.clone())).collect()
 }
 
-/// Refuses a thing that fits into no call.
+/// Refuses an item that fits into no call.
 pub(crate) fn fits(what: &str, at: usize, size: usize, limit: usize) -> Result<()> {
     if size <= limit {
         return Ok(());
@@ -193,11 +193,11 @@ mod tests {
     /// Calls a server that takes `each` for every item: the sizes of the calls for `total` items, and the longest call.
     async fn calls_at(each: Duration, total: usize) -> (Vec<usize>, Duration) {
         let (calls, longest) = (RefCell::new(Vec::new()), Cell::new(Duration::ZERO));
-        let results = batched((0..total).map(|at| Ok((at, 1))), usize::MAX, DEADLINE, async |things: Vec<usize>| {
-            let took = each * u32::try_from(things.len()).unwrap();
-            calls.borrow_mut().push(things.len());
+        let results = batched((0..total).map(|at| Ok((at, 1))), usize::MAX, DEADLINE, async |items: Vec<usize>| {
+            let took = each * u32::try_from(items.len()).unwrap();
+            calls.borrow_mut().push(items.len());
             longest.set(longest.get().max(took));
-            Took(took).answered(things.into_iter().map(Ok).collect())
+            Took(took).with(items.into_iter().map(Ok).collect())
         });
         assert_eq!(results.await.len(), total);
         (calls.into_inner(), longest.get())
@@ -242,13 +242,13 @@ mod tests {
         fn calls_keep_both_limits(sizes in proptest::collection::vec(0usize..400, 0..3000), limit in 400usize..600_000) {
             let calls = RefCell::new(Vec::new());
             // A size of nothing stands for what cannot be sent.
-            let things = sizes.iter().enumerate().map(|(at, size)| match size {
-                0 => Err(Error::invalid("thing", at)),
+            let items = sizes.iter().enumerate().map(|(at, size)| match size {
+                0 => Err(Error::invalid("item", at)),
                 size => Ok(((at, *size), *size)),
             });
-            let results = batched(things, limit, DEADLINE, async |things: Vec<(usize, usize)>| {
-                calls.borrow_mut().push(things.clone());
-                AT_ONCE.answered(things.into_iter().map(|(at, _)| Ok(at)).collect())
+            let results = batched(items, limit, DEADLINE, async |items: Vec<(usize, usize)>| {
+                calls.borrow_mut().push(items.clone());
+                AT_ONCE.with(items.into_iter().map(|(at, _)| Ok(at)).collect())
             });
             let results = results.now_or_never().unwrap();
             let calls = calls.into_inner();
@@ -269,11 +269,11 @@ mod tests {
     #[test]
     fn what_is_left_is_not_tried_when_nobody_is_there() {
         let calls = Cell::new(0);
-        let things = (0..2500).map(|at| if at == 2400 { Err(Error::invalid("thing", at)) } else { Ok((at, 1)) });
-        let results = batched(things, usize::MAX, DEADLINE, async |things: Vec<usize>| {
+        let items = (0..2500).map(|at| if at == 2400 { Err(Error::invalid("item", at)) } else { Ok((at, 1)) });
+        let results = batched(items, usize::MAX, DEADLINE, async |items: Vec<usize>| {
             calls.set(calls.get() + 1);
-            let gone = || all_failed(things.len(), &gone());
-            AT_ONCE.answered(if calls.get() == 1 { things.iter().copied().map(Ok).collect() } else { gone() })
+            let gone = || all_failed(items.len(), &gone());
+            AT_ONCE.with(if calls.get() == 1 { items.iter().copied().map(Ok).collect() } else { gone() })
         });
         let results = results.now_or_never().unwrap();
         assert_eq!((calls.get(), results.len()), (2, 2500));
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_too_short_is_no_success() {
         let results =
-            batched((0..3).map(|at| Ok((at, 1))), 9, DEADLINE, async |_: Vec<usize>| AT_ONCE.answered(vec![Ok(0)]))
+            batched((0..3).map(|at| Ok((at, 1))), 9, DEADLINE, async |_: Vec<usize>| AT_ONCE.with(vec![Ok(0)]))
                 .now_or_never();
         let kinds: Vec<_> = results.unwrap().into_iter().map(|result| result.map_err(|error| error.kind())).collect();
         assert_eq!(kinds, [Ok(0), Err(ErrorKind::Server), Err(ErrorKind::Server)]);

@@ -458,21 +458,21 @@ mod tests {
     async fn a_cancel_without_an_effect_is_reported_when_its_time_is_over() {
         let (engine, run) = queued().await;
         engine.faults().inject("CancelTasks", Fault::Refuse(14), 10).unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         let report = run.cancel().within(5 * SECOND).send().await.unwrap();
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Queued)), "{report}");
-        assert!((5 * SECOND..=5 * SECOND + MAX_POLL_INTERVAL).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!((5 * SECOND..=5 * SECOND + MAX_POLL_INTERVAL).contains(&started.elapsed()), "{:?}", started.elapsed());
         assert_eq!(engine.faults().planned(), 9, "a cancel that may have been processed is not repeated");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_cancel_whose_response_is_lost_is_applied() {
         let (engine, run) = queued().await;
-        engine.faults().inject("CancelTasks", Fault::LoseAnswer, 1).unwrap();
-        let begun = Instant::now();
+        engine.faults().inject("CancelTasks", Fault::LoseResponse, 1).unwrap();
+        let started = Instant::now();
         let report = run.cancel().send().await.unwrap();
         assert!(report.is_applied(), "{report}");
-        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
-use super::batch::{Answers, Took, all_failed, batched, fits};
+use super::batch::{CallResults, Took, all_failed, batched, fits};
 use super::handle::RunHandle;
 use super::placement::Placement;
 use super::reconcile::reconcile;
@@ -187,37 +187,37 @@ impl<O> RunManyBuilder<O> {
     }
 }
 
-/// Starts runs with one call. They share its fate, but for those whose idempotency keys others have.
-async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Answers<RunHandle<O>> {
+/// Starts runs with one call. They share its result, except those whose idempotency keys others have.
+async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
     let count = runs.len();
-    let begun = Instant::now();
-    let answer = client.rpc().workflows.bulk_trigger(runs).await.map_err(of_workflow);
+    let sent_at = Instant::now();
+    let response = client.rpc().workflows.bulk_trigger(runs).await.map_err(of_workflow);
     // What follows is no part of the call.
-    let took = Took::since(begun);
-    let error = match answer {
+    let took = Took::since(sent_at);
+    let error = match response {
         Ok(TriggeredMany::Runs(ids)) if ids.len() == count => {
             let known: Vec<_> = ids.iter().filter_map(|id| id.as_ref().ok().copied()).collect();
             match client.feed().workflows.confirm(workflow, &known).await {
-                Ok(()) => return took.answered(ids.into_iter().map(|id| Ok(started(client, workflow, id?))).collect()),
+                Ok(()) => return took.with(ids.into_iter().map(|id| Ok(started(client, workflow, id?))).collect()),
                 Err(error) => error,
             }
         }
         Ok(TriggeredMany::Runs(ids)) => {
-            let text = format!("BulkTriggerWorkflow was asked for {count} runs and answered {} ids", ids.len());
+            let text = format!("BulkTriggerWorkflow was asked for {count} runs and returned {} ids", ids.len());
             Error::new(ErrorKind::Server, text)
         }
         // Boxed, because it is seldom under way.
         Ok(TriggeredMany::Some { ids, runs }) => {
-            return took.answered(Box::pin(reconcile(client, workflow, runs, ids)).await);
+            return took.with(Box::pin(reconcile(client, workflow, runs, ids)).await);
         }
         Err(error) => error,
     };
-    took.answered(all_failed(count, &error))
+    took.with(all_failed(count, &error))
 }
 
 /// Starts runs with a call for each.
-async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Answers<RunHandle<O>> {
-    let begun = Instant::now();
+async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
+    let sent_at = Instant::now();
     let start = |run: NewRun| async move {
         match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
             Triggered::Run(id) => {
@@ -228,7 +228,7 @@ async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Ans
         }
     };
     let results = stream::iter(runs).map(start).buffered(AT_ONCE).collect().await;
-    Took::since(begun).answered(results)
+    Took::since(sent_at).with(results)
 }
 
 fn started<O>(client: &Client, workflow: &Arc<str>, id: RunId) -> RunHandle<O> {

@@ -334,11 +334,11 @@ mod tests {
     async fn a_replay_without_an_effect_is_sent_three_times() {
         let (engine, run, worker) = completed().await;
         engine.faults().inject("ReplayTasks", Fault::Refuse(14), 100).unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         let error = run.replay().send().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Server, "{error:?}");
         let (least, longest) = (MAX_TRIES * EFFECT_TIMEOUT, MAX_TRIES * (EFFECT_TIMEOUT + MAX_POLL_INTERVAL));
-        assert!((least..=longest).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!((least..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
         assert_eq!(100 - engine.faults().planned(), MAX_TRIES as usize);
         worker.shutdown().await;
     }
@@ -347,9 +347,9 @@ mod tests {
     async fn a_lost_replay_is_sent_again() {
         let (engine, run, worker) = completed().await;
         engine.faults().inject("ReplayTasks", Fault::Refuse(14), 1).unwrap();
-        let begun = Instant::now();
+        let started = Instant::now();
         let replayed = run.replay().send().await.unwrap();
-        assert!((EFFECT_TIMEOUT..EFFECT_TIMEOUT + 3 * MAX_POLL_INTERVAL).contains(&begun.elapsed()));
+        assert!((EFFECT_TIMEOUT..EFFECT_TIMEOUT + 3 * MAX_POLL_INTERVAL).contains(&started.elapsed()));
         assert_eq!((replayed.attempt, replayed.run.result().await.unwrap()), (2, 2));
         worker.shutdown().await;
     }
@@ -357,7 +357,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_replay_whose_response_is_lost_is_not_sent_again() {
         let (engine, run, worker) = completed().await;
-        engine.faults().inject("ReplayTasks", Fault::LoseAnswer, 2).unwrap();
+        engine.faults().inject("ReplayTasks", Fault::LoseResponse, 2).unwrap();
         let replayed = run.replay().send().await.unwrap();
         assert_eq!((replayed.attempt, engine.faults().planned()), (2, 1));
         worker.shutdown().await;

@@ -15,7 +15,7 @@ use super::idle;
 pub(crate) enum Clock {
     /// The system clock.
     #[default]
-    Machine,
+    System,
     /// A clock that follows Tokio's clock. If that is paused, all timestamps are consistent with the timers.
     #[cfg(any(test, feature = "embedded"))]
     Tokio(Arc<Virtual>),
@@ -53,7 +53,7 @@ impl Clock {
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
         match self {
-            Self::Machine => system_time(),
+            Self::System => system_time(),
             #[cfg(any(test, feature = "embedded"))]
             Self::Tokio(clock) => clock.at(Instant::now()),
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 pub(crate) use clock::Clock;
 pub(crate) use duration::{MAX_DURATION, format_duration, parse_duration};
-pub(crate) use timestamp::{between, is_sane, optional_time, to_proto};
+pub(crate) use timestamp::{between, is_representable, optional_time, to_proto};
 
 /// Sleeps until a deadline, or forever if there is none. Cancel safe.
 #[cfg(feature = "embedded")]

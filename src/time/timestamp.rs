@@ -16,7 +16,7 @@ pub(crate) fn optional_time<'de, D: Deserializer<'de>>(source: D) -> Result<Opti
 }
 
 /// Whether protobuf, RFC 3339 and Postgres can represent the year of a timestamp, and of its sums with durations.
-pub(crate) fn is_sane(at: &DateTime<Utc>) -> bool {
+pub(crate) fn is_representable(at: &DateTime<Utc>) -> bool {
     (1..=9999).contains(&at.year())
 }
 

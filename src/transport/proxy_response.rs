@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER};
 use http::{HeaderMap, StatusCode};
 
 use super::status::pushback;
-use crate::error::{Answer, Error, ErrorKind};
+use crate::error::{Error, ErrorKind, ServerStatus};
 
 /// A response that is neither gRPC nor JSON, probably from a proxy.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl ProxyResponse {
     /// The error of a call with this response.
     pub(super) fn error(&self, call: &str) -> Error {
         let error = Error::new(ErrorKind::Server, format!("{call} failed: received {self}"));
-        let error = error.with_answer(Answer::Http(self.status.as_u16())).with_retry_after(self.retry_after);
+        let error = error.with_status(ServerStatus::Http(self.status.as_u16())).with_retry_after(self.retry_after);
         match meaning(self.status) {
             _ if self.status.is_success() => error.with_kind(ErrorKind::Decode),
             // The sender does not know about runs: 404 means that the route does not exist.
@@ -173,7 +173,7 @@ mod tests {
                 let error = answer(status, body);
                 let properties = (error.kind(), error.is_transient(), error.has_no_side_effects());
                 assert_eq!(properties, (kind, transient, unsent), "{status} {error}");
-                assert_eq!(error.answer(), Some(Answer::Http(status)));
+                assert_eq!(error.status(), Some(ServerStatus::Http(status)));
             }
         }
     }

@@ -22,7 +22,7 @@ use super::proxy_response::{ProxyResponse, meaning};
 use super::status::pushback;
 use super::wire::{Wire, explain};
 use crate::config::Config;
-use crate::error::{Answer, BoxError, Error, ErrorKind, Result};
+use crate::error::{BoxError, Error, ErrorKind, Result, ServerStatus};
 
 /// How long an idle connection is kept open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -212,7 +212,7 @@ fn error_response(name: &str, head: &Parts, body: &[u8]) -> Error {
     } else {
         format!("{name} failed: {description}")
     };
-    let error = Error::new(ErrorKind::Server, text).with_answer(Answer::Http(head.status.as_u16()));
+    let error = Error::new(ErrorKind::Server, text).with_status(ServerStatus::Http(head.status.as_u16()));
     meaning(head.status).mark(error.with_retry_after(pushback(&head.headers)))
 }
 
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Get failed: a; b".into()));
         let message = r#"{"message":"Please provide valid credentials"}"#;
         let error = refused(StatusCode::FORBIDDEN, "application/json", message);
-        assert_eq!((error.kind(), error.answer()), (ErrorKind::Unauthenticated, Some(Answer::Http(403))));
+        assert_eq!((error.kind(), error.status()), (ErrorKind::Unauthenticated, Some(ServerStatus::Http(403))));
         let error = refused(StatusCode::NOT_IMPLEMENTED, "", "");
         assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unimplemented, true));
         let error = refused(StatusCode::SERVICE_UNAVAILABLE, "", "");

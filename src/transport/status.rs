@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::failure::{find, no_response};
 use super::grpc_response::SentByServer;
 use super::proxy_response::ProxyResponse;
-use crate::error::{Answer, Error, ErrorKind};
+use crate::error::{Error, ErrorKind, ServerStatus};
 
 /// The delay before a retry that the server requests: a gRPC trailer, and a header of the embedded engine.
 pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -36,7 +36,7 @@ fn from_server(call: &str, mut status: Status) -> Error {
     };
     let mut error = Error::new(kind, text)
         .with_retry_after(pushback(status.metadata().as_ref()))
-        .with_answer(Answer::Grpc(i32::from(status.code())));
+        .with_status(ServerStatus::Grpc(i32::from(status.code())));
     let is_transient = matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout);
     if is_transient && !error.forbids_retries() {
         error = error.transient();
@@ -140,7 +140,7 @@ mod tests {
         for (code, kind, transient) in CODES {
             let error = from_status("Trigger", sent_by_server(Status::new(code, "text")));
             assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{code:?}");
-            assert_eq!(error.answer(), Some(Answer::Grpc(code as i32)));
+            assert_eq!(error.status(), Some(ServerStatus::Grpc(code as i32)));
             assert_eq!(error.to_string(), "Trigger failed: text");
         }
     }
@@ -170,7 +170,7 @@ mod tests {
             (Status::unknown("anything else"), ErrorKind::Decode),
         ] {
             let error = from_status("Trigger", status);
-            let properties = (error.kind(), error.has_no_side_effects(), error.is_transient(), error.answer());
+            let properties = (error.kind(), error.has_no_side_effects(), error.is_transient(), error.status());
             assert_eq!(properties, (kind, false, false, None), "{error}");
         }
     }

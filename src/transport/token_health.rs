@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::{Answer, Error};
+use crate::error::{Error, ServerStatus};
 
 /// How long refusals of a token that was accepted before are transient.
 const REFUSALS_TRANSIENT_FOR: Duration = Duration::from_secs(300);
@@ -63,9 +63,9 @@ impl TokenHealth {
 
 /// Whether the server rejected the token itself. REST uses the same status for missing permissions.
 fn is_about_token(error: &Error) -> bool {
-    match error.answer() {
-        Some(Answer::Grpc(code)) => code == UNAUTHENTICATED,
-        Some(Answer::Http(status)) => matches!(status, 401 | 403) && error.to_string().contains(REST_REFUSAL),
+    match error.status() {
+        Some(ServerStatus::Grpc(code)) => code == UNAUTHENTICATED,
+        Some(ServerStatus::Http(status)) => matches!(status, 401 | 403) && error.to_string().contains(REST_REFUSAL),
         _ => false,
     }
 }
@@ -75,12 +75,12 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn rejected(answer: Answer) -> Error {
-        Error::new(ErrorKind::Unauthenticated, "invalid auth token").with_answer(answer).without_side_effects()
+    fn rejected(status: ServerStatus) -> Error {
+        Error::new(ErrorKind::Unauthenticated, "invalid auth token").with_status(status).without_side_effects()
     }
 
     fn refused(health: &TokenHealth) -> bool {
-        health.mark_if_recoverable(rejected(Answer::Grpc(16))).is_transient()
+        health.mark_if_recoverable(rejected(ServerStatus::Grpc(16))).is_transient()
     }
 
     #[tokio::test(start_paused = true)]
@@ -95,10 +95,10 @@ mod tests {
         assert!(!refused(&health), "it has been refused for too long");
         health.accepted();
         assert!(refused(&health), "the time counts from the last success");
-        for other in [Answer::Grpc(7), Answer::Http(403), Answer::Http(404)] {
+        for other in [ServerStatus::Grpc(7), ServerStatus::Http(403), ServerStatus::Http(404)] {
             assert!(!health.mark_if_recoverable(rejected(other)).is_transient(), "{other:?}");
         }
         let by_rest = Error::new(ErrorKind::Unauthenticated, format!("listing failed: {REST_REFUSAL}"));
-        assert!(health.mark_if_recoverable(by_rest.with_answer(Answer::Http(403))).is_transient());
+        assert!(health.mark_if_recoverable(by_rest.with_status(ServerStatus::Http(403))).is_transient());
     }
 }

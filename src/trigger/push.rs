@@ -254,10 +254,10 @@ impl EventManyBuilder {
         });
         let (common, client) = (&common, &client);
         let call = |events: Vec<NewEvent>| async move {
-            let (count, begun) = (events.len(), Instant::now());
-            let answer = client.rpc().events.bulk_push(events).await;
-            let took = Took::since(begun);
-            took.answered(match answer {
+            let (count, sent_at) = (events.len(), Instant::now());
+            let response = client.rpc().events.bulk_push(events).await;
+            let took = Took::since(sent_at);
+            took.with(match response {
                 Err(error) => all_failed(count, &error),
                 Ok(ids) if ids.len() != count => {
                     let text = format!("the response to BulkPush has {} ids for {count} events", ids.len());

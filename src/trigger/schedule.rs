@@ -19,7 +19,7 @@ use crate::observe::if_found;
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::ScheduleRow;
 use crate::run::{RunHandle, Runnable};
-use crate::time::is_sane;
+use crate::time::is_representable;
 use crate::transport::Polling;
 
 /// How long to wait for the run of a schedule that the server has deleted.
@@ -145,7 +145,7 @@ impl<O> ScheduleBuilder<O> {
 }
 
 fn check(at: DateTime<Utc>) -> Result<()> {
-    if is_sane(&at) {
+    if is_representable(&at) {
         return Ok(());
     }
     Err(Error::invalid("schedule", format_args!("expected a time in the years 1 to 9999, got {at}")))

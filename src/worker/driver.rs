@@ -427,7 +427,7 @@ mod tests {
     use super::*;
     use crate::client::Client;
     use crate::rpc::pb;
-    use crate::scripted::{Answer, Calls, client};
+    use crate::scripted::{Calls, Scripted, client};
     use crate::workflow::{Context, Task, TaskError};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -436,21 +436,21 @@ mod tests {
     /// A server that accepts everything, unless `change` has another answer. The worker gets these assignments.
     fn server(
         assignments: Vec<(Duration, Vec<u8>)>,
-        change: impl Fn(&str, usize) -> Option<Answer> + Send + Sync + 'static,
+        change: impl Fn(&str, usize) -> Option<Scripted> + Send + Sync + 'static,
     ) -> (Client, Calls) {
         client(move |call, count| {
             change(call, count).unwrap_or_else(|| match call {
                 "Register" => {
-                    Answer::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() })
+                    Scripted::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() })
                 }
-                "PutWorkflow" => Answer::message(&pb::v1::CreateWorkflowVersionResponse {
+                "PutWorkflow" => Scripted::message(&pb::v1::CreateWorkflowVersionResponse {
                     id: WORKER.into(),
                     workflow_id: WORKER.into(),
                 }),
-                "ListenV2" => Answer::Stream(assignments.clone(), None),
-                call if call.contains("/workflows") => Answer::Rest(200, r#"{"rows":[]}"#.into()),
-                call if call.contains(' ') => Answer::Rest(200, "{}".into()),
-                _ => Answer::empty(),
+                "ListenV2" => Scripted::Stream(assignments.clone(), None),
+                call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+                call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
+                _ => Scripted::empty(),
             })
         })
     }
@@ -496,20 +496,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_takes_as_long_as_late_assignments_can_arrive() {
         for (pause, unsubscribe, expected) in [
-            (Answer::Rest as fn(u16, String) -> Answer, true, PAUSED_ASSIGNMENT_DELAY),
-            (Answer::Rest, false, PAUSED_ASSIGNMENT_DELAY + SHUTDOWN_CALL_TIMEOUT),
-            (|_, _| Answer::Rest(403, String::new()), true, UNPAUSED_ASSIGNMENT_DELAY),
-            (|_, _| Answer::Hangs, true, SHUTDOWN_CALL_TIMEOUT + UNPAUSED_ASSIGNMENT_DELAY),
+            (Scripted::Rest as fn(u16, String) -> Scripted, true, PAUSED_ASSIGNMENT_DELAY),
+            (Scripted::Rest, false, PAUSED_ASSIGNMENT_DELAY + SHUTDOWN_CALL_TIMEOUT),
+            (|_, _| Scripted::Rest(403, String::new()), true, UNPAUSED_ASSIGNMENT_DELAY),
+            (|_, _| Scripted::Hangs, true, SHUTDOWN_CALL_TIMEOUT + UNPAUSED_ASSIGNMENT_DELAY),
         ] {
             let (client, calls) = server(Vec::new(), move |call, _| match call {
-                "Unsubscribe" if !unsubscribe => Some(Answer::Hangs),
+                "Unsubscribe" if !unsubscribe => Some(Scripted::Hangs),
                 call if call.starts_with("PATCH") => Some(pause(200, "{}".into())),
                 _ => None,
             });
             let running = worker(&client).start().await.unwrap();
-            let begun = Instant::now();
+            let started = Instant::now();
             let report = running.shutdown().await;
-            assert_eq!((begun.elapsed(), report.total()), (expected, 0));
+            assert_eq!((started.elapsed(), report.total()), (expected, 0));
             assert_eq!(calls.count("Unsubscribe"), 1);
         }
     }
@@ -527,35 +527,35 @@ mod tests {
         let (client, _) = server(assignments, |_, _| None);
         let running = worker(&client).start().await.unwrap();
         tokio::time::sleep_until(Instant::now() + SECOND + SECOND / 4).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         let report = running.shutdown().await;
         assert_eq!((report.completed, report.unfinished, report.total()), (2, 2, 4), "{report}");
         let unfinished: Vec<_> = report.unfinished_tasks.iter().map(|task| task.task_id.to_string()).collect();
         assert!(unfinished[0].ends_with('4') && unfinished[1].ends_with('1'), "{unfinished:?}");
         // The grace period, and that of a cancel.
-        assert_eq!(begun.elapsed(), 3 * SECOND);
+        assert_eq!(started.elapsed(), 3 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_whose_heartbeats_are_not_accepted_does_not_start() {
-        let refused = |call: &str, _| (call == "Heartbeat").then_some(Answer::Status(9));
+        let refused = |call: &str, _| (call == "Heartbeat").then_some(Scripted::Status(9));
         let (client, calls) = server(Vec::new(), refused);
-        let begun = Instant::now();
+        let started = Instant::now();
         let error = worker(&client).start().await.unwrap_err();
-        assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Timeout, READY_TIMEOUT));
+        assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, READY_TIMEOUT));
         assert!(calls.count("ListenV2") > 5, "the stream is reopened: {}", calls.count("ListenV2"));
         // A permanent error is returned at once.
-        let (client, _) = server(Vec::new(), |call, _| (call == "Heartbeat").then_some(Answer::Status(12)));
-        let begun = Instant::now();
+        let (client, _) = server(Vec::new(), |call, _| (call == "Heartbeat").then_some(Scripted::Status(12)));
+        let started = Instant::now();
         let error = worker(&client).start().await.unwrap_err();
-        assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(30)));
+        assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(30)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_the_engine_has_lost_registers_again() {
         // The heartbeat after ten seconds finds that the worker is unknown.
         let (client, calls) =
-            server(Vec::new(), |call, count| (call == "Heartbeat" && count == 6).then_some(Answer::Status(5)));
+            server(Vec::new(), |call, count| (call == "Heartbeat" && count == 6).then_some(Scripted::Status(5)));
         let running = worker(&client).start().await.unwrap();
         tokio::time::sleep(60 * SECOND).await;
         assert_eq!((calls.count("Register"), calls.count("ListenV2")), (2, 2));
@@ -567,7 +567,7 @@ mod tests {
     async fn a_report_is_sent_until_it_is_accepted() {
         // The start and the end of one attempt are reported. The end fails five times.
         let (client, calls) = server(vec![(SECOND, start(2))], |call, count| {
-            (call == "SendStepActionEvent" && (2..=6).contains(&count)).then_some(Answer::Status(14))
+            (call == "SendStepActionEvent" && (2..=6).contains(&count)).then_some(Scripted::Status(14))
         });
         let running = worker(&client).start().await.unwrap();
         tokio::time::sleep(60 * SECOND).await;
@@ -612,7 +612,7 @@ mod tests {
     async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
         let (client, _) = server(Vec::new(), move |call, count| {
             let status = statuses[count % statuses.len()];
-            (call == "SendStepActionEvent" && status != 0).then_some(Answer::Status(status))
+            (call == "SendStepActionEvent" && status != 0).then_some(Scripted::Status(status))
         });
         let id: WorkerId = WORKER.parse().unwrap();
         let heartbeats = Heartbeats::start(&client, id);

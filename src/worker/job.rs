@@ -121,7 +121,7 @@ impl Job {
                     return Err(TaskError::new(task.workflow.foreign(id)));
                 }
             }
-            task.definition.handler.run(self.action.payload(), context, task.has_followers).await
+            task.definition.handler.run(self.action.payload(), context, task.has_dependents).await
         });
         let unwanted = async {
             tokio::select! {

@@ -30,7 +30,7 @@ pub(super) struct RegisteredTask {
     pub(super) definition: Arc<TaskDefinition>,
     pub(super) workflow: Arc<RegisteredWorkflow>,
     /// Whether other tasks receive its output.
-    pub(super) has_followers: bool,
+    pub(super) has_dependents: bool,
 }
 
 /// A workflow that the worker has stored on the server.
@@ -57,7 +57,7 @@ pub(super) fn tasks(
         let registered = RegisteredTask {
             definition: Arc::clone(task),
             workflow: Arc::clone(&workflow),
-            has_followers: definition.has_followers(&task.name),
+            has_dependents: definition.has_dependents(&task.name),
         };
         (definition.action(client, task), registered)
     };

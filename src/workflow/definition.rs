@@ -134,7 +134,7 @@ impl Definition {
     }
 
     /// Whether the task with this name is a parent of other tasks.
-    pub(crate) fn has_followers(&self, task: &str) -> bool {
+    pub(crate) fn has_dependents(&self, task: &str) -> bool {
         self.tasks.iter().any(|placed| placed.parents.iter().any(|parent| parent == task))
     }
 

@@ -89,8 +89,8 @@ type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
 
 /// The code of a task, which takes and returns JSON.
 pub(crate) trait Handler: Send + Sync {
-    /// Runs the code on the payload of an assignment. `has_followers`: whether other tasks receive its output.
-    fn run(&self, payload: &str, context: Context, has_followers: bool) -> Running;
+    /// Runs the code on the payload of an assignment. `has_dependents`: whether other tasks receive its output.
+    fn run(&self, payload: &str, context: Context, has_dependents: bool) -> Running;
 
     /// The kind of value that the input type deserializes from, if it is never a JSON object.
     fn non_object_input(&self) -> Option<&'static str>;
@@ -114,14 +114,14 @@ where
     I: DeserializeOwned,
     O: Serialize,
 {
-    fn run(&self, payload: &str, context: Context, has_followers: bool) -> Running {
+    fn run(&self, payload: &str, context: Context, has_dependents: bool) -> Running {
         match input(payload) {
             Ok(input) => {
                 let code = (self.code)(input, context);
                 Box::pin(async move {
                     let output = code.await?;
                     // A retry would return the same output.
-                    encode_output(&output, has_followers)
+                    encode_output(&output, has_dependents)
                         .map_err(|error| TaskError::non_retryable(TaskError::from(error)))
                 })
             }

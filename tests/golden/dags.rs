@@ -178,7 +178,7 @@ async fn sleeping_dags_cannot_be_cancelled() {
     let base = json!({"readable_data_key": "sleep", "action": "QUEUE"});
     let mut b = task("b", &["a"]);
     b["conditions"] = json!({"sleep_conditions": [{"base": base, "sleep_for": "3s"}]});
-    let test = start(Quirks::none().with(Quirk::DeafWaits), &dag(&[task("a", &[]), b])).await;
+    let test = start(Quirks::none().with(Quirk::UncancellableWaits), &dag(&[task("a", &[]), b])).await;
     test.complete("a", "{}").await;
     let details = test.details(&test.run).await.unwrap();
     assert_eq!((&details["status"], &details["done"]), (&json!("QUEUED"), &json!(false)));

@@ -98,18 +98,20 @@ macro_rules! scenarios {
     };
 }
 
-use Quirk::{EarlyDagEnd, EarlyEnd, IdleQueue, LateAttach, LateTimeouts, RestLag, SlowHistory, TwoFinalRows};
+use Quirk::{
+    EarlyDagEnd, EarlyEnd, LateSubscription, LateTimeouts, RestLag, SlowBackoffQueue, SlowHistory, TwoFinalRows,
+};
 
 scenarios! {
     completed: scenario("completed"), shows [], not [];
-    completed_fast: scenario("completed-fast"), shows [LateAttach], not [RestLag];
+    completed_fast: scenario("completed-fast"), shows [LateSubscription], not [RestLag];
     completed_v1_trigger: scenario("completed-v1-trigger"), shows [], not [];
     failed_no_retry: scenario("failed-no-retry"), shows [], not [];
     failed_after_retry: scenario("failed-after-retry"), shows [EarlyEnd], not [SlowHistory];
     failed_then_completed: Scenario { task: json!({"retries": 1}), ..scenario("failed-then-completed") }, shows [EarlyEnd], not [SlowHistory];
     // The recorded attempt was queued for longer than in the embedded engine.
     failed_backoff_completed: Scenario { task: json!({"retries": 1, "backoff_factor": 2.0}), tolerance_ms: 1500, ..scenario("failed-backoff-completed") },
-        shows [IdleQueue], not [SlowHistory];
+        shows [SlowBackoffQueue], not [SlowHistory];
     failed_non_retryable: Scenario { task: json!({"retries": 3}), ..scenario("failed-non-retryable") }, shows [], not [];
     completed_bad_json_output: scenario("completed-bad-json-output"), shows [], not [];
     completed_empty_output: scenario("completed-empty-output"), shows [], not [];
@@ -122,18 +124,18 @@ scenarios! {
     cancelled_queued: Scenario { worker_at: Some(1986), ..scenario("cancelled-queued") }, shows [], not [];
     cancelled_running: scenario("cancelled-running"), shows [], not [];
     cancelled_then_late_completed: scenario("cancelled-then-late-completed"), shows [TwoFinalRows], not [];
-    completed_then_cancelled: Scenario { is_random: true, ..scenario("completed-then-cancelled") }, shows [TwoFinalRows, LateAttach], not [];
+    completed_then_cancelled: Scenario { is_random: true, ..scenario("completed-then-cancelled") }, shows [TwoFinalRows, LateSubscription], not [];
     bulk_3: scenario("bulk-3"), shows [], not [];
     stream_events: scenario("stream-events"), shows [], not [];
-    logs: scenario("logs"), shows [LateAttach], not [];
-    replayed_completed: scenario("replayed-completed"), shows [], not [LateAttach];
+    logs: scenario("logs"), shows [LateSubscription], not [];
+    replayed_completed: scenario("replayed-completed"), shows [], not [LateSubscription];
     replayed_failed: scenario("replayed-failed"), shows [], not [SlowHistory];
-    child_runs: scenario("child-runs"), shows [LateAttach], not [];
-    dag_completed: scenario("dag-completed"), shows [], not [EarlyDagEnd, LateAttach];
-    dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateAttach], not [];
-    dag_on_failure: scenario("dag-on-failure"), shows [EarlyDagEnd, LateAttach], not [];
+    child_runs: scenario("child-runs"), shows [LateSubscription], not [];
+    dag_completed: scenario("dag-completed"), shows [], not [EarlyDagEnd, LateSubscription];
+    dag_failed: dag("dag-failed", json!({"parents": diamond()})), shows [EarlyDagEnd, LateSubscription], not [];
+    dag_on_failure: scenario("dag-on-failure"), shows [EarlyDagEnd, LateSubscription], not [];
     dag_on_failure_skipped: dag("dag-on-failure-skipped", json!({"parents": {"a": [], "b": ["a"]}, "on_failure": "cleanup"})), shows [], not [];
-    dag_cancelled_middle: Scenario { is_random: true, ..dag("dag-cancelled-middle", json!({"parents": diamond()})) }, shows [TwoFinalRows], not [EarlyDagEnd, LateAttach];
+    dag_cancelled_middle: Scenario { is_random: true, ..dag("dag-cancelled-middle", json!({"parents": diamond()})) }, shows [TwoFinalRows], not [EarlyDagEnd, LateSubscription];
 }
 
 /// Recordings with separate tests.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, answer, conditions, not_yet, rules, sized, time};
+use super::{Engine, conditions, not_yet, respond, rules, sized, time};
 use crate::embedded::core::RunFilter;
 use crate::embedded::core::format::json::jsonb_text;
 use crate::embedded::core::store::{At, Definition, Fault, Run, RunOptions, State, Task, TaskDefinition, Trigger};
@@ -31,7 +31,7 @@ impl AdminService for Engine {
     ) -> Result<Response<CreateWorkflowVersionResponse>, Status> {
         let definition = definition(sized(request)?)?;
         let version = self.core.call(move |core, turn| core.put_workflow(turn, definition)).await??;
-        answer(CreateWorkflowVersionResponse { id: version.id.to_string(), workflow_id: version.workflow.to_string() })
+        respond(CreateWorkflowVersionResponse { id: version.id.to_string(), workflow_id: version.workflow.to_string() })
     }
 
     async fn trigger_workflow_run(
@@ -55,7 +55,7 @@ impl AdminService for Engine {
             options: run_options(None, request.desired_worker_labels),
         };
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
-        answer(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
+        respond(TriggerWorkflowRunResponse { external_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
     }
 
     async fn get_run_details(
@@ -64,7 +64,7 @@ impl AdminService for Engine {
     ) -> Result<Response<GetRunDetailsResponse>, Status> {
         let id = external_id(&sized(request)?.external_id)?;
         let details = self.core.call(move |core, turn| details_of(core, id, turn.now)).await?;
-        answer(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
+        respond(details.ok_or_else(|| Status::not_found("workflow run not found"))?)
     }
 
     async fn cancel_tasks(
@@ -83,7 +83,7 @@ impl AdminService for Engine {
             .await?;
         // The requested ids are returned, whatever the effect.
         let cancelled = filtered.map(|ids| ids.iter().map(Uuid::to_string).collect());
-        answer(CancelTasksResponse { cancelled_tasks: cancelled.unwrap_or(request.external_ids) })
+        respond(CancelTasksResponse { cancelled_tasks: cancelled.unwrap_or(request.external_ids) })
     }
 
     async fn replay_tasks(
@@ -99,7 +99,7 @@ impl AdminService for Engine {
                 core.replay(turn, &ids)
             })
             .await?;
-        answer(ReplayTasksResponse { replayed_tasks: replayed.iter().map(Uuid::to_string).collect() })
+        respond(ReplayTasksResponse { replayed_tasks: replayed.iter().map(Uuid::to_string).collect() })
     }
 
     async fn branch_durable_task(

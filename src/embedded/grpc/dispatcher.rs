@@ -7,7 +7,7 @@ use futures_util::stream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{Engine, Stream, answer, not_yet, sized, time, uuid_problem};
+use super::{Engine, Stream, not_yet, respond, sized, time, uuid_problem};
 use crate::embedded::VERSION;
 use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
@@ -60,7 +60,7 @@ impl Dispatcher for Engine {
             runtime,
         };
         let id = self.core.call(move |core, turn| core.register(turn, registration)).await??;
-        answer(WorkerRegisterResponse { tenant_id: self.tenant.to_string(), worker_id: id.to_string(), worker_name })
+        respond(WorkerRegisterResponse { tenant_id: self.tenant.to_string(), worker_id: id.to_string(), worker_name })
     }
 
     async fn listen(&self, _: Request<WorkerListenRequest>) -> Result<Response<Self::ListenStream>, Status> {
@@ -81,7 +81,7 @@ impl Dispatcher for Engine {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let worker = worker_id(&sized(request)?.worker_id)?;
         self.core.heartbeat(move |core, turn| core.heartbeat(turn, worker)).await??;
-        answer(HeartbeatResponse {})
+        respond(HeartbeatResponse {})
     }
 
     async fn unsubscribe(
@@ -90,7 +90,7 @@ impl Dispatcher for Engine {
     ) -> Result<Response<WorkerUnsubscribeResponse>, Status> {
         let worker = worker_id(&sized(request)?.worker_id)?;
         self.core.call(move |core, _| core.unsubscribe(worker)).await??;
-        answer(WorkerUnsubscribeResponse { tenant_id: self.tenant.to_string(), worker_id: worker.to_string() })
+        respond(WorkerUnsubscribeResponse { tenant_id: self.tenant.to_string(), worker_id: worker.to_string() })
     }
 
     async fn upsert_worker_labels(
@@ -101,7 +101,7 @@ impl Dispatcher for Engine {
         let worker = worker_id(&request.worker_id)?;
         let labels = labels(request.labels);
         self.core.call(move |core, _| core.upsert_labels(worker, labels)).await??;
-        answer(UpsertWorkerLabelsResponse { tenant_id: self.tenant.to_string(), worker_id: worker.to_string() })
+        respond(UpsertWorkerLabelsResponse { tenant_id: self.tenant.to_string(), worker_id: worker.to_string() })
     }
 
     async fn subscribe_to_workflow_runs(
@@ -129,14 +129,14 @@ impl Dispatcher for Engine {
                     .map(|fault| Err(Status::from(fault)))
             }
         });
-        let answers = messages.into_stream().filter_map(|message| async move {
+        let responses = messages.into_stream().filter_map(|message| async move {
             match message {
                 Ok(Message::Result(result)) => Some(Ok(run_result(result))),
                 Ok(_) => None,
                 Err(fault) => Some(Err(fault.into())),
             }
         });
-        with_first(until_either_ends(answers, lookups)).await
+        with_first(until_either_ends(responses, lookups)).await
     }
 
     async fn subscribe_to_workflow_events(
@@ -196,7 +196,7 @@ impl Dispatcher for Engine {
             batch: false,
         };
         self.core.call(move |core, turn| core.report(turn, report)).await??;
-        answer(ActionEventResponse { tenant_id: self.tenant.to_string(), worker_id: request.worker_id })
+        respond(ActionEventResponse { tenant_id: self.tenant.to_string(), worker_id: request.worker_id })
     }
 
     async fn send_batch_action_event(
@@ -230,15 +230,15 @@ impl Dispatcher for Engine {
                 }
             })
             .await?;
-        answer(ActionEventResponse { tenant_id: self.tenant.to_string(), worker_id: request.worker_id })
+        respond(ActionEventResponse { tenant_id: self.tenant.to_string(), worker_id: request.worker_id })
     }
 
     async fn get_version(&self, _: Request<GetVersionRequest>) -> Result<Response<GetVersionResponse>, Status> {
-        answer(GetVersionResponse { version: VERSION.into() })
+        respond(GetVersionResponse { version: VERSION.into() })
     }
 
     async fn put_overrides_data(&self, _: Request<OverridesData>) -> Result<Response<OverridesDataResponse>, Status> {
-        answer(OverridesDataResponse {})
+        respond(OverridesDataResponse {})
     }
 
     async fn send_group_key_action_event(
@@ -256,7 +256,7 @@ impl Dispatcher for Engine {
         let task = task_id(&request.task_run_external_id)?;
         let end =
             self.core.call(move |core, turn| core.refresh_timeout(turn, task, &request.increment_timeout_by)).await??;
-        answer(RefreshTimeoutResponse { timeout_at: Some(to_proto(end)) })
+        respond(RefreshTimeoutResponse { timeout_at: Some(to_proto(end)) })
     }
 
     async fn release_slot(&self, _: Request<ReleaseSlotRequest>) -> Result<Response<ReleaseSlotResponse>, Status> {
@@ -273,11 +273,11 @@ impl Dispatcher for Engine {
 
 /// The responses, until the end of the requests: a client that ends its requests gets no more responses.
 fn until_either_ends(
-    answers: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
+    responses: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
     lookups: impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send,
 ) -> impl futures_util::Stream<Item = Result<WorkflowRunEvent, Status>> + Send {
     let end = || stream::once(async { None });
-    let both = stream::select(answers.map(Some).chain(end()), lookups.map(Some).chain(end()));
+    let both = stream::select(responses.map(Some).chain(end()), lookups.map(Some).chain(end()));
     both.take_while(|item| std::future::ready(item.is_some())).filter_map(std::future::ready)
 }
 

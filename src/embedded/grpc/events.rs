@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::admin::stored_json;
-use super::{Engine, answer, sized, time};
+use super::{Engine, respond, sized, time};
 use crate::embedded::core::store::{At, PushedEvent};
 use crate::rpc::pb::events_service_server::EventsService;
 use crate::rpc::pb::{
@@ -22,7 +22,7 @@ impl EventsService for Engine {
         let request = sized(request)?;
         let pushed = pushed(&request)?;
         let (id, at) = self.core.call(move |core, turn| core.push(turn, pushed)).await?;
-        answer(stored_event(self.tenant, request, id, at))
+        respond(stored_event(self.tenant, request, id, at))
     }
 
     async fn bulk_push(&self, request: Request<BulkPushEventRequest>) -> Result<Response<Events>, Status> {
@@ -47,7 +47,7 @@ impl EventsService for Engine {
             .await?;
         let events =
             events.into_iter().zip(ids).map(|(event, (id, at))| stored_event(self.tenant, event, id, at)).collect();
-        answer(Events { events })
+        respond(Events { events })
     }
 
     async fn replay_single_event(&self, _: Request<ReplayEventRequest>) -> Result<Response<Event>, Status> {
@@ -69,7 +69,7 @@ impl EventsService for Engine {
                 )
             })
             .await??;
-        answer(PutLogResponse {})
+        respond(PutLogResponse {})
     }
 
     async fn put_stream_event(
@@ -85,7 +85,7 @@ impl EventsService for Engine {
         self.core
             .call(move |core, turn| core.chunk(turn, task, &text, request.event_index, time(request.created_at)))
             .await??;
-        answer(PutStreamEventResponse {})
+        respond(PutStreamEventResponse {})
     }
 }
 

@@ -125,7 +125,7 @@ impl Service<Request<Body>> for Services {
         // A clone of a URI shares its string.
         let uri = request.uri().clone();
         let method = uri.path().rsplit('/').next().unwrap_or_default();
-        let answer: Self::Future = match self.faults.next(|| method.to_owned()) {
+        let response: Self::Future = match self.faults.next(|| method.to_owned()) {
             None => self.route(request),
             Some(fault) => {
                 let mut this = self.clone();
@@ -136,14 +136,14 @@ impl Service<Request<Body>> for Services {
             }
         };
         if !STREAMS.contains(&method) {
-            return answer;
+            return response;
         }
         let open = self.faults.opened(method);
         async move {
             tokio::select! {
                 biased;
-                answer = answer => answer.map(|answer| cut::until_cut(answer, open)),
-                () = open.cancelled() => Ok(cut::cut().into_http()),
+                response = response => response.map(|response| interrupt::until_interrupted(response, open)),
+                () = open.cancelled() => Ok(interrupt::interrupted().into_http()),
             }
         }
         .boxed()
@@ -155,7 +155,7 @@ impl Services {
     fn route(&mut self, request: Request<Body>) -> <Self as Service<Request<Body>>>::Future {
         let uri = request.uri().clone();
         let (service, _) = names(&uri);
-        let answer = match service {
+        let response = match service {
             _ if !self.is_authorized(&request) => refuse(Status::unauthenticated("invalid auth token")),
             "v1.AdminService" => self.admin.call(request),
             "Dispatcher" => self.dispatcher.call(request),
@@ -164,14 +164,14 @@ impl Services {
             "WorkflowService" => self.workflows.call(request),
             other => refuse(Status::unimplemented(format!("unknown service {other}"))),
         };
-        answer
-            .map_ok(move |answer| {
-                let refusal = is_unknown(&answer).then(|| {
+        response
+            .map_ok(move |response| {
+                let refusal = is_unknown(&response).then(|| {
                     let (service, method) = names(&uri);
                     Status::unimplemented(format!("unknown method {method} for service {service}"))
                 });
-                let refusal = refusal.or_else(|| too_large(&answer)).or_else(|| truncated_message(&answer));
-                refusal.map_or(answer, Status::into_http)
+                let refusal = refusal.or_else(|| too_large(&response)).or_else(|| truncated_message(&response));
+                refusal.map_or(response, Status::into_http)
             })
             .boxed()
     }
@@ -182,15 +182,16 @@ fn names(uri: &Uri) -> (&str, &str) {
     uri.path().trim_start_matches('/').split_once('/').unwrap_or_default()
 }
 
-/// The generated code answers unknown methods, and only those, without a message.
-fn is_unknown(answer: &Response<Body>) -> bool {
+/// The generated code responses unknown methods, and only those, without a message.
+fn is_unknown(response: &Response<Body>) -> bool {
     let is_unimplemented = |code: &HeaderValue| GrpcCode::from_bytes(code.as_bytes()) == GrpcCode::Unimplemented;
-    answer.headers().get("grpc-status").is_some_and(is_unimplemented) && answer.headers().get("grpc-message").is_none()
+    response.headers().get("grpc-status").is_some_and(is_unimplemented)
+        && response.headers().get("grpc-message").is_none()
 }
 
 /// Converts tonic's status for a message that is too large to the engine's.
-fn too_large(answer: &Response<Body>) -> Option<Status> {
-    let refusal = Status::from_header_map(answer.headers())?;
+fn too_large(response: &Response<Body>) -> Option<Status> {
+    let refusal = Status::from_header_map(response.headers())?;
     let text = refusal.message();
     match refusal.code() {
         GrpcCode::OutOfRange => {
@@ -206,9 +207,9 @@ fn too_large(answer: &Response<Body>) -> Option<Status> {
 }
 
 /// Truncates the message of a status if it is too long for clients. Some messages repeat parts of the request.
-fn truncated_message(answer: &Response<Body>) -> Option<Status> {
-    answer.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT_BYTES)?;
-    let refusal = Status::from_header_map(answer.headers())?;
+fn truncated_message(response: &Response<Body>) -> Option<Status> {
+    response.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT_BYTES)?;
+    let refusal = Status::from_header_map(response.headers())?;
     let text = refusal.message();
     let end = (0..=MAX_STATUS_TEXT_BYTES / 4).rev().find(|end| text.is_char_boundary(*end))?;
     let text = format!("{}… (cut)", text.get(..end)?);
@@ -255,7 +256,7 @@ fn sized<T: prost::Message>(request: tonic::Request<T>) -> Result<T, Status> {
 }
 
 /// Wraps a response, if it is not too large.
-fn answer<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> {
+fn respond<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> {
     let size = message.encoded_len();
     if size > MAX_MESSAGE_BYTES {
         return Err(Status::resource_exhausted(format!(
@@ -276,5 +277,5 @@ fn uuid_problem(text: &str) -> String {
 
 fn time(at: Option<prost_types::Timestamp>) -> Option<chrono::DateTime<chrono::Utc>> {
     let at = at?;
-    chrono::DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?).filter(crate::time::is_sane)
+    chrono::DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?).filter(crate::time::is_representable)
 }

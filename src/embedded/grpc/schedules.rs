@@ -3,7 +3,7 @@
 use tonic::{Response, Status};
 
 use super::admin::stored_json;
-use super::{Engine, answer, time};
+use super::{Engine, respond, time};
 use crate::embedded::core::store::{Fault, ScheduledRun};
 use crate::rpc::pb::{ScheduleWorkflowRequest, ScheduledWorkflow, WorkflowVersion};
 use crate::time::to_proto;
@@ -60,5 +60,5 @@ pub(super) async fn schedule(
             })
         })
         .await??;
-    answer(version)
+    respond(version)
 }

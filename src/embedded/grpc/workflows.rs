@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::admin::{run_options, stored_json};
-use super::{Engine, answer, collisions, not_yet, schedules, sized, uuid_problem};
+use super::{Engine, collisions, not_yet, respond, schedules, sized, uuid_problem};
 use crate::embedded::core::store::{Code, Fault, ParentLink, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
@@ -22,7 +22,7 @@ impl WorkflowService for Engine {
     ) -> Result<Response<TriggerWorkflowResponse>, Status> {
         let trigger = trigger(sized(request)?)?;
         let ids = self.core.call(move |core, turn| core.trigger(turn, vec![trigger])).await??;
-        answer(TriggerWorkflowResponse { workflow_run_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
+        respond(TriggerWorkflowResponse { workflow_run_id: ids.first().map(Uuid::to_string).unwrap_or_default() })
     }
 
     async fn bulk_trigger_workflow(
@@ -38,7 +38,7 @@ impl WorkflowService for Engine {
             Err(Fault { code: Code::AlreadyExists(found), message }) => return Err(collisions::bulk(message, &found)),
             ids => ids?,
         };
-        answer(BulkTriggerWorkflowResponse { workflow_run_ids: ids.iter().map(Uuid::to_string).collect() })
+        respond(BulkTriggerWorkflowResponse { workflow_run_ids: ids.iter().map(Uuid::to_string).collect() })
     }
 
     async fn put_workflow(&self, _: Request<PutWorkflowRequest>) -> Result<Response<WorkflowVersion>, Status> {

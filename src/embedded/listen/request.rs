@@ -50,14 +50,14 @@ impl Drop for OpenRequest {
 }
 
 /// The body of a response. Its request is open until it is dropped. A panic while it is produced is recorded, and ends it.
-struct AnswerBody {
+struct ResponseBody {
     body: Body,
     protocol: Protocol,
     failure: Failure,
     _open: OpenRequest,
 }
 
-impl AnswerBody {
+impl ResponseBody {
     /// The end of a body that failed. The headers have been sent: gRPC sends its status after the body, and REST can only
     /// close the connection.
     fn fail(&mut self, message: &str) -> Result<Frame<Bytes>, Status> {
@@ -73,7 +73,7 @@ impl AnswerBody {
     }
 }
 
-impl hyper::body::Body for AnswerBody {
+impl hyper::body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -112,14 +112,14 @@ where
             request.map(|body| Body::new(ReadTimeout::new(body, BODY_TIMEOUT)))
         };
         Box::pin(async move {
-            let answer = AssertUnwindSafe(service.oneshot(request)).catch_unwind().await;
-            let answer = match answer {
-                Ok(Ok(answer)) => answer,
+            let response = AssertUnwindSafe(service.oneshot(request)).catch_unwind().await;
+            let response = match response {
+                Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(panic) => panicked(protocol, &failure.record(&*panic)),
             };
-            // The request is open until its answer has been sent.
-            Ok(answer.map(|body| Body::new(AnswerBody { body, protocol, failure, _open: open })))
+            // The request is open until its response has been sent.
+            Ok(response.map(|body| Body::new(ResponseBody { body, protocol, failure, _open: open })))
         })
     }
 }
@@ -135,16 +135,16 @@ fn panic_text(message: &str) -> String {
 /// The response to a request whose handler panicked. Its header forbids retries.
 fn panicked(protocol: Protocol, message: &str) -> Response<Body> {
     let text = panic_text(message);
-    let mut answer = match protocol {
+    let mut response = match protocol {
         Protocol::Grpc => Status::internal(text).into_http(),
         Protocol::Rest => {
             let body = serde_json::json!({ "message": text }).to_string();
-            let mut answer = Response::new(Body::new(body.map_err(|never| match never {})));
-            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            answer
+            let mut response = Response::new(Body::new(body.map_err(|never| match never {})));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
         }
     };
-    answer.headers_mut().insert(PUSHBACK, HeaderValue::from_static("-1"));
-    answer
+    response.headers_mut().insert(PUSHBACK, HeaderValue::from_static("-1"));
+    response
 }

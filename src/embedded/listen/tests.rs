@@ -38,13 +38,13 @@ fn shared() -> Shared {
 }
 
 /// Reads a request, and responds with a body of this length.
-fn answering(length: usize) -> impl Handler {
+fn responding(length: usize) -> impl Handler {
     tower::service_fn(move |request: Request<Body>| async move {
         let status = if request.into_body().collect().await.is_ok() { 200 } else { 408 };
         let body = http_body_util::Full::from("x".repeat(length));
-        let mut answer = Response::new(Body::new(body));
-        *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
-        Ok::<_, Infallible>(answer)
+        let mut response = Response::new(Body::new(body));
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        Ok::<_, Infallible>(response)
     })
 }
 
@@ -61,7 +61,7 @@ fn connect(protocol: Protocol, handler: impl Handler, shared: Shared) -> (Duplex
 
 /// The duration of a connection on which only these bytes are sent.
 async fn duration(protocol: Protocol, sent: &[u8]) -> Duration {
-    let (mut peer, duration) = connect(protocol, answering(1), shared());
+    let (mut peer, duration) = connect(protocol, responding(1), shared());
     peer.write_all(sent).await.unwrap();
     duration.await.unwrap()
 }
@@ -97,13 +97,13 @@ fn request() -> Request<()> {
 
 #[tokio::test(start_paused = true)]
 async fn used_connections_have_a_longer_idle_timeout() {
-    let (peer, duration) = connect(Protocol::Grpc, answering(1), shared());
+    let (peer, duration) = connect(Protocol::Grpc, responding(1), shared());
     let (mut requests, connection) = handshake(peer).await;
     tokio::spawn(connection);
     for _ in 0..2 {
         tokio::time::sleep(HEADER_TIMEOUT / 2).await;
-        let (answer, _) = requests.send_request(request(), true).unwrap();
-        answer.await.unwrap().into_body().data().await.unwrap().unwrap();
+        let (response, _) = requests.send_request(request(), true).unwrap();
+        response.await.unwrap().into_body().data().await.unwrap().unwrap();
     }
     assert_eq!(duration.await.unwrap(), HEADER_TIMEOUT + IDLE_TIMEOUT);
 }
@@ -123,20 +123,20 @@ async fn peers_that_do_not_answer_pings_are_disconnected() {
 
 #[tokio::test(start_paused = true)]
 async fn stalled_bodies_time_out() {
-    let (mut peer, _lasts) = connect(Protocol::Rest, answering(1), shared());
+    let (mut peer, _lasts) = connect(Protocol::Rest, responding(1), shared());
     peer.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").await.unwrap();
     // The timeout applies to each part.
     tokio::time::sleep(BODY_TIMEOUT / 2).await;
     peer.write_all(b"12345").await.unwrap();
     let start = Instant::now();
-    let answer = read_some(&mut peer).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let response = read_some(&mut peer).await;
+    assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
     assert_eq!(start.elapsed(), BODY_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
 async fn peers_that_do_not_read_are_disconnected() {
-    let (mut peer, duration) = connect(Protocol::Rest, answering(1 << 20), shared());
+    let (mut peer, duration) = connect(Protocol::Rest, responding(1 << 20), shared());
     peer.write_all(GET).await.unwrap();
     assert_eq!(duration.await.unwrap(), WRITE_TIMEOUT);
 }
@@ -149,17 +149,17 @@ async fn panics_are_answered_and_recorded() {
     let shared = shared();
     let (mut peer, _lasts) = connect(Protocol::Rest, handler(), shared.clone());
     peer.write_all(GET).await.unwrap();
-    let answer = read_some(&mut peer).await;
-    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
-    assert!(answer.ends_with(r#"{"message":"the embedded engine panicked: handler panicked"}"#), "{answer}");
+    let response = read_some(&mut peer).await;
+    assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
+    assert!(response.ends_with(r#"{"message":"the embedded engine panicked: handler panicked"}"#), "{response}");
     assert_eq!(shared.failure.message(), Some("handler panicked"));
 
     let (peer, _lasts) = connect(Protocol::Grpc, handler(), shared);
     let (mut requests, connection) = handshake(peer).await;
     tokio::spawn(connection);
-    let (answer, _) = requests.send_request(request(), true).unwrap();
-    let answer = answer.await.unwrap();
-    assert_eq!((&answer.headers()["grpc-status"], answer.body().is_end_stream()), (&"13".parse().unwrap(), true));
+    let (response, _) = requests.send_request(request(), true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!((&response.headers()["grpc-status"], response.body().is_end_stream()), (&"13".parse().unwrap(), true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,18 +167,18 @@ async fn a_panic_in_a_body_is_recorded_and_ends_it() {
     let shared_rest = shared();
     let (mut peer, duration) = connect(Protocol::Rest, panicking(), shared_rest.clone());
     peer.write_all(GET).await.unwrap();
-    let mut answer = Vec::new();
-    peer.read_to_end(&mut answer).await.unwrap();
+    let mut response = Vec::new();
+    peer.read_to_end(&mut response).await.unwrap();
     // The last part of a body that is complete is empty.
-    assert!(!answer.ends_with(b"0\r\n\r\n"), "{answer:?}");
+    assert!(!response.ends_with(b"0\r\n\r\n"), "{response:?}");
     assert_eq!((shared_rest.failure.message(), duration.await.unwrap()), (Some("handler panicked"), Duration::ZERO));
 
     let shared_grpc = shared();
     let (peer, _lasts) = connect(Protocol::Grpc, panicking(), shared_grpc.clone());
     let (mut requests, connection) = handshake(peer).await;
     tokio::spawn(connection);
-    let (answer, _) = requests.send_request(request(), true).unwrap();
-    let mut body = answer.await.unwrap().into_body();
+    let (response, _) = requests.send_request(request(), true).unwrap();
+    let mut body = response.await.unwrap().into_body();
     assert_eq!(body.data().await.unwrap().unwrap(), "first");
     let trailers = body.trailers().await.unwrap().unwrap();
     assert_eq!(

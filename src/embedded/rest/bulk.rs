@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::request::OfTenant;
-use super::{Answer, Refusal, answer};
+use super::{Refusal, RestResult, respond};
 use crate::embedded::core::RunFilter;
 use crate::embedded::core::store::At;
 
@@ -70,7 +70,7 @@ fn parse_filter(filter: &Value) -> Result<RunFilter, Refusal> {
     .map_err(|_| Refusal::INTERNAL)
 }
 
-pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
+pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> RestResult {
     let selection = Selection::parse(&body)?;
     let ids = engine
         .core
@@ -80,10 +80,10 @@ pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
             ids
         })
         .await?;
-    Ok(answer(&json!({ "ids": ids })))
+    Ok(respond(&json!({ "ids": ids })))
 }
 
-pub(super) async fn replay(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
+pub(super) async fn replay(OfTenant(engine): OfTenant, body: Bytes) -> RestResult {
     let selection = Selection::parse(&body)?;
     let ids = engine
         .core
@@ -92,5 +92,5 @@ pub(super) async fn replay(OfTenant(engine): OfTenant, body: Bytes) -> Answer {
             core.replay(turn, &ids)
         })
         .await?;
-    Ok(answer(&json!({ "ids": ids })))
+    Ok(respond(&json!({ "ids": ids })))
 }

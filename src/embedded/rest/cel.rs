@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::body::Typed;
 use super::request::OfTenant;
-use super::{Answer, Engine, Refusal, answer};
+use super::{Engine, Refusal, RestResult, respond};
 use crate::embedded::core::expression::{Expression, Names, ParseError, Truth};
 use crate::embedded::core::store::FILTER_NAMES;
 
@@ -16,7 +16,7 @@ pub(super) fn routes() -> Router<Engine> {
     Router::new().route("/api/v1/stable/tenants/{tenant}/cel/debug", post(debug))
 }
 
-async fn debug(_: OfTenant, bytes: Bytes) -> Answer {
+async fn debug(_: OfTenant, bytes: Bytes) -> RestResult {
     let body = Typed::parse(&bytes, "gen.V1CELDebugRequest")?;
     let map = |name: &str| body.object(name).map(|map| Value::Object(map.unwrap_or_default()));
     let text = body.text("expression")?.unwrap_or_default();
@@ -32,12 +32,12 @@ async fn debug(_: OfTenant, bytes: Bytes) -> Answer {
     // `event_id` and `event_key` are declared, but have no value here.
     let names = [("input", &input), ("additional_metadata", &metadata), ("payload", &payload)];
     Ok(match expression.truth(&Names(&names)) {
-        Some(Truth::Known(output)) => answer(&json!({"status": "SUCCESS", "output": output})),
+        Some(Truth::Known(output)) => respond(&json!({"status": "SUCCESS", "output": output})),
         Some(Truth::OfType(kind)) => failed(&format!("expression did not evaluate to a boolean: got {kind}")),
         None => failed("failed to evaluate expression: no such key, or no such operation on values of these types"),
     })
 }
 
 fn failed(error: &str) -> axum::response::Response {
-    answer(&json!({"status": "ERROR", "error": error}))
+    respond(&json!({"status": "ERROR", "error": error}))
 }

@@ -15,7 +15,7 @@ use super::body::{body, given};
 use super::paging::{Page, Tags, bad_request, millis};
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::{Answer, Engine, Refusal, answer};
+use super::{Engine, Refusal, RestResult, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Code, Cron, CronSpec};
 
@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> Answer {
+async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> RestResult {
     let body = body(&bytes)?;
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let priority = body.get("priority").and_then(Value::as_i64);
@@ -90,10 +90,10 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
             }
         })
         .await?;
-    Ok(answer(&created?.ok_or(Refusal::INTERNAL)?.render()))
+    Ok(respond(&created?.ok_or(Refusal::INTERNAL)?.render()))
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
     let workflow = query.ids("workflowId")?.first().copied();
     let text = |name: &str| query.first(name).map(str::to_owned);
@@ -130,11 +130,11 @@ async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
         .await
 }
 
-async fn one(request: OfOne) -> Answer {
-    Ok(answer(&find(&request).await?.1.render()))
+async fn one(request: OfOne) -> RestResult {
+    Ok(respond(&find(&request).await?.1.render()))
 }
 
-async fn enable(request: OfOne, bytes: Bytes) -> Answer {
+async fn enable(request: OfOne, bytes: Bytes) -> RestResult {
     let (cron, _) = find(&request).await?;
     if let Some(enabled) = body(&bytes)?.get("enabled").and_then(Value::as_bool) {
         request.engine.core.call(move |core, turn| core.enable_cron(turn, cron, enabled)).await?;
@@ -142,14 +142,14 @@ async fn enable(request: OfOne, bytes: Bytes) -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn delete(request: OfOne) -> Answer {
+async fn delete(request: OfOne) -> RestResult {
     let (cron, _) = find(&request).await?;
     request.engine.core.call(move |core, _| core.delete_cron(cron)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(request: OfOne) -> Answer {
+async fn start(request: OfOne) -> RestResult {
     let (cron, _) = find(&request).await?;
     let run = request.engine.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
-    Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
+    Ok(respond(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }

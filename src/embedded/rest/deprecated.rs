@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, on};
 
 use super::request::OfTenant;
 use super::workflows::KnownWorkflow;
-use super::{Answer, Engine, Refusal};
+use super::{Engine, Refusal, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
@@ -94,11 +94,11 @@ pub(super) fn routes() -> Router<Engine> {
     router
 }
 
-fn refused(text: &'static str) -> Answer {
+fn refused(text: &'static str) -> RestResult {
     Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, text))
 }
 
-async fn of_nothing(State(engine): State<Engine>, Path(names): Path<BTreeMap<String, String>>) -> Answer {
+async fn of_nothing(State(engine): State<Engine>, Path(names): Path<BTreeMap<String, String>>) -> RestResult {
     if let Some(tenant) = names.get("tenant") {
         engine.find_tenant(tenant)?;
     }

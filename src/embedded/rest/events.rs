@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::RowPage;
-use super::{Answer, Engine, Refusal, answer, json as render};
+use super::{Engine, Refusal, RestResult, json as render, respond};
 use crate::embedded::core::store::{At, Event, Run};
 use crate::embedded::core::{Core, RestStatus};
 use crate::embedded::quirks::Quirk;
@@ -46,7 +46,7 @@ impl Row {
     fn new(core: &Core, event: &Arc<Event>, now: At) -> Self {
         let mut runs: Vec<_> =
             runs(core, event, now).map(|(run, filter)| (run.id, filter, run.rest_status())).collect();
-        if core.has(Quirk::ScatteredRows) {
+        if core.has(Quirk::UnorderedRows) {
             runs.sort_by_key(|(run, ..)| *run);
         }
         Self { event: Arc::clone(event), runs }
@@ -86,27 +86,27 @@ impl Row {
     }
 }
 
-async fn one(request: OfOne) -> Answer {
+async fn one(request: OfOne) -> RestResult {
     let read = |core: &Core, id, now| Some(Row::new(core, core.event(id, now)?, now));
     let mut row = request.find("event", Refusal::NOT_FOUND, read).await?.1.render();
     render::extend(&mut row, json!({"triggeringWebhookName": ""}));
-    Ok(answer(&row))
+    Ok(respond(&row))
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let list = ListQuery::parse(&query)?;
     let found = engine.core.call(move |core, turn| list.find(core, turn.now)).await?;
     Ok(found.render(|row| row.render()))
 }
 
 /// The keys of all events of the last day.
-async fn keys(OfTenant(engine): OfTenant) -> Answer {
+async fn keys(OfTenant(engine): OfTenant) -> RestResult {
     let read = |core: &Core, now: At| {
         let recent = core.events(now, None).take_while(|event| now.signed_duration_since(event.at) < DEFAULT_WINDOW);
         let keys: BTreeSet<_> = recent.map(|event| &*event.key).collect();
         json!({ "rows": keys })
     };
-    Ok(answer(&engine.core.call(move |core, turn| read(core, turn.now)).await?))
+    Ok(respond(&engine.core.call(move |core, turn| read(core, turn.now)).await?))
 }
 
 /// The query of a list of events.

@@ -12,7 +12,7 @@ use super::paging::bad_request;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::RowPage;
-use super::{Answer, Engine, Refusal, answer, json as render};
+use super::{Engine, Refusal, RestResult, json as render, respond};
 use crate::embedded::core::store::{Code, EventFilter, Fault, Filter};
 
 /// The default limit of a list.
@@ -46,7 +46,7 @@ fn refusal(fault: Fault) -> Refusal {
     }
 }
 
-async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
+async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
     let body = Typed::parse(&bytes, "gen.V1CreateFilterRequest")?;
     let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
     let payload = body.object("payload")?.unwrap_or_default();
@@ -57,10 +57,10 @@ async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
         .core
         .call(move |core, turn| core.create_filter(turn, workflow, content).map(|filter| show(tenant, filter)))
         .await?;
-    Ok(answer(&created.map_err(refusal)?))
+    Ok(respond(&created.map_err(refusal)?))
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.limit()?.unwrap_or(DEFAULT_LIMIT));
     let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
@@ -87,11 +87,11 @@ async fn find(request: &OfOne) -> Result<(Uuid, EventFilter), Refusal> {
     request.find("filter", Refusal::NOT_FOUND, |core, id, _| core.find_filter(id).cloned()).await
 }
 
-async fn one(request: OfOne) -> Answer {
-    Ok(answer(&show(request.engine.tenant, &find(&request).await?.1)))
+async fn one(request: OfOne) -> RestResult {
+    Ok(respond(&show(request.engine.tenant, &find(&request).await?.1)))
 }
 
-async fn update(request: OfOne, bytes: Bytes) -> Answer {
+async fn update(request: OfOne, bytes: Bytes) -> RestResult {
     let (id, _) = find(&request).await?;
     let body = Typed::parse(&bytes, "gen.V1UpdateFilterRequest")?;
     let (text, scope, payload) = (body.text("expression")?, body.text("scope")?, body.object("payload")?);
@@ -106,13 +106,13 @@ async fn update(request: OfOne, bytes: Bytes) -> Answer {
             core.update_filter(turn, id, change).map(|changed| changed.map(|filter| show(tenant, filter)))
         })
         .await?;
-    Ok(answer(&changed.ok_or(Refusal::NOT_FOUND)?.map_err(refusal)?))
+    Ok(respond(&changed.ok_or(Refusal::NOT_FOUND)?.map_err(refusal)?))
 }
 
-async fn delete(request: OfOne) -> Answer {
+async fn delete(request: OfOne) -> RestResult {
     let (id, ..) = find(&request).await?;
     let tenant = request.engine.tenant;
     let deleted =
         request.engine.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
-    Ok(answer(&deleted.ok_or(Refusal::NOT_FOUND)?))
+    Ok(respond(&deleted.ok_or(Refusal::NOT_FOUND)?))
 }

@@ -208,7 +208,7 @@ impl Runs {
 
     /// Applies only to a list of tasks, and to the last worker of each.
     fn ran_on_worker(&self, core: &Core, task: &Task) -> bool {
-        let is_known = || !core.has(Quirk::ScatteredRows) || task.kept_its_worker();
+        let is_known = || !core.has(Quirk::UnorderedRows) || task.kept_its_worker();
         self.workers.is_empty() || is_known() && task.last_worker().is_some_and(|last| self.workers.contains(&last))
     }
 
@@ -246,7 +246,7 @@ impl Logs {
         })
     }
 
-    pub(super) fn answer(&self, core: &Core, (run, task): (&Run, &Task)) -> Option<Value> {
+    pub(super) fn respond(&self, core: &Core, (run, task): (&Run, &Task)) -> Option<Value> {
         let mut lines: Vec<_> = core
             .logs(task.id)?
             .iter()

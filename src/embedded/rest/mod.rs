@@ -136,9 +136,9 @@ impl From<Fault> for Refusal {
     }
 }
 
-type Answer = Result<Response, Refusal>;
+type RestResult = Result<Response, Refusal>;
 
-fn answer(body: &Value) -> Response {
+fn respond(body: &Value) -> Response {
     ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
@@ -149,12 +149,12 @@ impl Engine {
         authorization: &Authorization,
         exists: impl FnOnce(&Core, At) -> bool + Send + 'static,
         read: impl FnOnce(&Core, At) -> Option<Value> + Send + 'static,
-    ) -> Answer {
+    ) -> RestResult {
         let exists = self.core.call(move |core, turn| exists(core, turn.now)).await?;
         exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
         let found = self.core.call(move |core, turn| read(core, turn.now)).await?;
-        Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?))
+        Ok(respond(&found.ok_or(Refusal::NOT_FOUND)?))
     }
 
     /// Like [`find`](Self::find), for large responses about one run. They are rendered from a snapshot of the run, outside of the core's
@@ -164,11 +164,11 @@ impl Engine {
         authorization: &Authorization,
         run: impl FnOnce(&Core, At) -> Option<RunIx> + Send + 'static,
         read: impl FnOnce(&Core, At) -> Option<Value>,
-    ) -> Answer {
+    ) -> RestResult {
         let found = self.core.call(move |core, turn| Some((core.snapshot([run(core, turn.now)?]), turn.now))).await?;
         let (snapshot, now) = found.ok_or(Refusal::NOT_FOUND)?;
         self.check(authorization)?;
-        Ok(answer(&read(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
+        Ok(respond(&read(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
     }
 
     fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
@@ -190,13 +190,13 @@ fn id(text: &str, what: &str) -> Result<Uuid, Refusal> {
     text.parse().map_err(|_| Refusal::Text(StatusCode::BAD_REQUEST, format!("invalid {what} id")))
 }
 
-async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
     let run = id(&run, "workflow run")?;
     let details = move |core: &Core, now| Some(json::run_details(core, core.rest_run(run, now)?, now));
     engine.find_in_run(&authorization, move |core, now| Some(core.rest_run(run, now)?.ix), details).await
 }
 
-async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> Answer {
+async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
     let run = id(&run, "workflow run")?;
     let exists = move |core: &Core, now| core.rest_run(run, now).is_some();
     let status = move |core: &Core, now| Some(core.rest_run_status(core.rest_run(run, now)?, now).name().into());
@@ -207,7 +207,7 @@ async fn run_task_events(
     State(engine): State<Engine>,
     Path(run): Path<String>,
     authorization: Authorization,
-) -> Answer {
+) -> RestResult {
     let run = id(&run, "workflow run")?;
     let events = move |core: &Core, now| {
         let run = core.rest_run(run, now)?;
@@ -223,7 +223,7 @@ async fn task_timings(
     Path(run): Path<String>,
     query: Query,
     authorization: Authorization,
-) -> Answer {
+) -> RestResult {
     let run = id(&run, "workflow run")?;
     let depth = query.number("depth")?.unwrap_or(0);
     if depth > 10 {
@@ -239,7 +239,7 @@ async fn task(
     Path(task): Path<String>,
     query: Query,
     authorization: Authorization,
-) -> Answer {
+) -> RestResult {
     let task = id(&task, "task")?;
     let attempt = query.number("attempt")?;
     if attempt == Some(0) {
@@ -257,7 +257,7 @@ async fn task(
     let (run, task) = snapshot.rest_task(task, now).ok_or(Refusal::NOT_FOUND)?;
     let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
     match attempt.unwrap_or(last).cmp(&last) {
-        Ordering::Equal => Ok(answer(&json::task_details(&snapshot, run, task, children))),
+        Ordering::Equal => Ok(respond(&json::task_details(&snapshot, run, task, children))),
         Ordering::Greater => Err(Refusal::INTERNAL),
         Ordering::Less => Err(Refusal::Message(
             StatusCode::NOT_IMPLEMENTED,
@@ -271,7 +271,7 @@ async fn task_events(
     Path(task): Path<String>,
     query: Query,
     authorization: Authorization,
-) -> Answer {
+) -> RestResult {
     let task = id(&task, "task")?;
     // Without a limit, the server returns no rows.
     let limit = query.limit()?.unwrap_or(0);
@@ -288,23 +288,23 @@ async fn logs(
     Path(task): Path<String>,
     query: Query,
     authorization: Authorization,
-) -> Answer {
+) -> RestResult {
     let task = id(&task, "task")?;
     let query = list::Logs::parse(&query)?;
-    let lines = move |core: &Core, now| query.answer(core, core.rest_task(task, now)?);
+    let lines = move |core: &Core, now| query.respond(core, core.rest_task(task, now)?);
     engine.find_in_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), lines).await
 }
 
-async fn runs(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn runs(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let query = list::Runs::parse_list(&query)?;
     let page = engine.core.call(move |core, turn| query.find(core, turn.now)).await?;
     Ok(page.render())
 }
 
-async fn metrics(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn metrics(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let query = list::Runs::parse(&query)?;
     let body = engine.core.call(move |core, turn| query.count(core, turn.now)).await?;
-    Ok(answer(&body))
+    Ok(respond(&body))
 }
 
 /// The server's response to an unknown route or method.

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{MethodFilter, on};
 
-use super::{Answer, Engine, Refusal};
+use super::{Engine, Refusal, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
@@ -90,7 +90,7 @@ const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
 
 pub(super) fn routes() -> Router<Engine> {
     OPERATIONS.iter().fold(Router::new(), |router, (operation, method, path)| {
-        router.route(path, on(*method, async || -> Answer { Err(refusal(operation)) }))
+        router.route(path, on(*method, async || -> RestResult { Err(refusal(operation)) }))
     })
 }
 

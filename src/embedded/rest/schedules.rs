@@ -16,7 +16,7 @@ use super::body::{body, given};
 use super::paging::{Page, Tags, bad_request, millis};
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::{Answer, Engine, Refusal, answer};
+use super::{Engine, Refusal, RestResult, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Schedule, ScheduledRun};
 
@@ -80,10 +80,10 @@ fn time(body: &Value) -> Result<Option<At>, Refusal> {
     };
     let at = text.parse::<chrono::DateTime<chrono::FixedOffset>>();
     // The server ignores the time zone.
-    at.ok().map(|at| at.naive_local().and_utc()).filter(crate::time::is_sane).map(Some).ok_or_else(problem)
+    at.ok().map(|at| at.naive_local().and_utc()).filter(crate::time::is_representable).map(Some).ok_or_else(problem)
 }
 
-async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> Answer {
+async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> RestResult {
     let body = body(&bytes)?;
     let at = time(&body)?;
     let priority = body.get("priority").and_then(Value::as_i64);
@@ -105,7 +105,7 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
             Ok(created.map(|schedule| Row::new(core, schedule)))
         })
         .await?;
-    Ok(answer(&created?.ok_or(Refusal::INTERNAL)?.render()))
+    Ok(respond(&created?.ok_or(Refusal::INTERNAL)?.render()))
 }
 
 fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
@@ -119,7 +119,7 @@ fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
     )))
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
     let workflow = query.ids("workflowId")?.first().copied();
     // The server compares it with the schedule's own id, so it has no effect.
@@ -161,11 +161,11 @@ async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
         .await
 }
 
-async fn one(request: OfOne) -> Answer {
-    Ok(answer(&find(&request).await?.1.render()))
+async fn one(request: OfOne) -> RestResult {
+    Ok(respond(&find(&request).await?.1.render()))
 }
 
-async fn reschedule(request: OfOne, bytes: Bytes) -> Answer {
+async fn reschedule(request: OfOne, bytes: Bytes) -> RestResult {
     let (schedule, _) = find(&request).await?;
     let at = time(&body(&bytes)?)?.ok_or(Refusal::INTERNAL)?;
     let moved = request
@@ -176,22 +176,22 @@ async fn reschedule(request: OfOne, bytes: Bytes) -> Answer {
             core.find_schedule(schedule).map(|found| Row::new(core, found))
         })
         .await?;
-    Ok(answer(&moved.ok_or(NOT_FOUND)?.render()))
+    Ok(respond(&moved.ok_or(NOT_FOUND)?.render()))
 }
 
-async fn delete(request: OfOne) -> Answer {
+async fn delete(request: OfOne) -> RestResult {
     let (schedule, _) = find(&request).await?;
     request.engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn start(request: OfOne) -> Answer {
+async fn start(request: OfOne) -> RestResult {
     let (schedule, _) = find(&request).await?;
     let run = request.engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
-    Ok(answer(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
+    Ok(respond(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }
 
-async fn bulk_delete(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
+async fn bulk_delete(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
     let body = body(&bytes)?;
     let ids = given(&body, "scheduledWorkflowRunIds").map(|ids| uuids(&ids)).transpose()?;
     let filter = given(&body, "filter");
@@ -217,12 +217,12 @@ async fn bulk_delete(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
             ids.into_iter().partition::<Vec<_>, _>(|id| core.delete_schedule(*id))
         })
         .await?;
-    Ok(answer(
+    Ok(respond(
         &json!({"deletedIds": texts(&deleted), "errors": errors(&missing, "Failed to delete scheduled workflow.")}),
     ))
 }
 
-async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
+async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
     let body = body(&bytes)?;
     let mut updates = Vec::new();
     for update in body.get("updates").and_then(Value::as_array).into_iter().flatten() {
@@ -234,7 +234,7 @@ async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
         .call(move |core, turn| updates.into_iter().partition(|(id, at)| core.reschedule(turn, *id, *at)))
         .await?;
     let ids = |updates: Vec<(Uuid, At)>| updates.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-    Ok(answer(&json!({
+    Ok(respond(&json!({
         "updatedIds": texts(&ids(moved)), "errors": errors(&ids(missing), "Scheduled workflow not found."),
     })))
 }

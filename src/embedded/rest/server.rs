@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::paging::millis;
 use super::request::OfTenant;
-use super::{Answer, Engine, answer};
+use super::{Engine, RestResult, respond};
 use crate::embedded::VERSION;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -23,19 +23,19 @@ pub(super) fn routes() -> Router<Engine> {
 }
 
 /// Healthy as long as the core answers.
-async fn alive(State(engine): State<Engine>) -> Answer {
+async fn alive(State(engine): State<Engine>) -> RestResult {
     engine.core.call(|_, _| ()).await?;
     Ok(StatusCode::OK.into_response())
 }
 
 /// A self-hosted server answers with an error body and status 200.
 async fn cloud() -> Response {
-    answer(&json!({"errors": [{"description": "oss"}]}))
+    respond(&json!({"errors": [{"description": "oss"}]}))
 }
 
 /// The default settings of a server.
 async fn meta() -> Response {
-    answer(&json!({
+    respond(&json!({
         "allowChangePassword": true,
         "allowCreateTenant": true,
         "allowInvites": true,
@@ -49,12 +49,12 @@ async fn meta() -> Response {
 }
 
 async fn version() -> Response {
-    answer(&json!({ "version": VERSION }))
+    respond(&json!({ "version": VERSION }))
 }
 
 async fn tenant(OfTenant(engine): OfTenant) -> Response {
     let created = millis(engine.started);
-    answer(&json!({
+    respond(&json!({
         "metadata": {"id": engine.tenant.to_string(), "createdAt": created, "updatedAt": created},
         "alertMemberEmails": true,
         "analyticsOptOut": false,

@@ -21,9 +21,9 @@ fn router(engine: &Engine) -> Router {
 /// The status of a response, and the parts of its body.
 async fn get(engine: &Engine, path: &str) -> (u16, Vec<Vec<u8>>) {
     let request = Request::get(format!("/api/v1/{path}")).header("authorization", "Bearer token");
-    let answer = router(engine).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    let status = answer.status().as_u16();
-    let (mut body, mut parts) = (answer.into_body(), Vec::new());
+    let response = router(engine).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let (mut body, mut parts) = (response.into_body(), Vec::new());
     while let Some(frame) = body.frame().await {
         parts.push(frame.unwrap().into_data().unwrap().to_vec());
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::body::Typed;
 use super::paging::bad_request;
 use super::request::OfTenant;
-use super::{Answer, Refusal, answer, json as render};
+use super::{Refusal, RestResult, json as render, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Code, Fault, Trigger};
 
@@ -20,19 +20,19 @@ const FIND_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum size of an input, which is that of a gRPC message.
 const MAX_INPUT: usize = 4 << 20;
 
-pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> Answer {
+pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
     let body = Typed::parse(&bytes, "gen.V1TriggerWorkflowRunRequest")?;
     let (trigger, only_id) = (trigger(&body)?, body.flag("return_only_id")?);
     let started = engine.core.call(move |core, turn| (core.trigger(turn, vec![trigger]), turn.now)).await?;
     let (ids, now) = (started.0.map_err(refusal)?, started.1);
     let id = ids.first().copied().ok_or(Refusal::INTERNAL)?;
     if only_id {
-        return Ok(answer(&id_only(id, now)));
+        return Ok(respond(&id_only(id, now)));
     }
     for _ in 0..FIND_ATTEMPTS {
         let read = move |core: &Core, now: At| Some(render::run_details(core, core.rest_run(id, now)?, now));
         if let Some(found) = engine.core.call(move |core, turn| read(core, turn.now)).await? {
-            return Ok(answer(&found));
+            return Ok(respond(&found));
         }
         engine.core.sleep(FIND_INTERVAL).await;
     }

@@ -16,7 +16,7 @@ use super::paging::{bad_request, millis};
 use super::query::Query;
 use super::request::OfTenant;
 use super::rows::RowPage;
-use super::{Answer, Authorization, Engine, Refusal, answer, id};
+use super::{Authorization, Engine, Refusal, RestResult, id, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Label, Profile, Worker};
 
@@ -168,14 +168,14 @@ impl ListQuery {
     }
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let list = ListQuery::parse(&query)?;
     let found = engine.core.call(move |core, turn| list.find(core, turn.now)).await?;
     Ok(found.render(|row| row.render()))
 }
 
 /// The server fails with 500 for a worker without actions.
-async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> Answer {
+async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> RestResult {
     let id = id(&worker, "worker")?;
     let read = move |core: &Core, now| {
         let worker = core.worker(id)?;
@@ -192,7 +192,7 @@ async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authoriza
         workflows.into_iter().map(|(id, name)| json!({"id": id.to_string(), "name": name})).collect();
     let mut shown = row.render();
     extend(&mut shown, json!({"recentStepRuns": [], "registeredWorkflows": workflows}));
-    Ok(answer(&shown))
+    Ok(respond(&shown))
 }
 
 async fn pause(
@@ -200,7 +200,7 @@ async fn pause(
     Path(worker): Path<String>,
     authorization: Authorization,
     body: Bytes,
-) -> Answer {
+) -> RestResult {
     let worker = id(&worker, "worker")?;
     let exists = engine.core.call(move |core, _| core.worker(worker).is_some()).await?;
     exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
@@ -215,5 +215,5 @@ async fn pause(
             Some(Row::new(worker, core.worker(worker)?, turn.now))
         })
         .await?;
-    Ok(answer(&found.ok_or(Refusal::NOT_FOUND)?.summary()))
+    Ok(respond(&found.ok_or(Refusal::NOT_FOUND)?.summary()))
 }

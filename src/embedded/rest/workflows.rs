@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::query::Query;
 use super::request::{OfTenant, names};
-use super::{Answer, Authorization, Engine, Refusal, answer, id, json as render, not_yet};
+use super::{Authorization, Engine, Refusal, RestResult, id, json as render, not_yet, respond};
 use crate::embedded::core::Core;
 
 pub(super) fn routes() -> Router<Engine> {
@@ -43,7 +43,7 @@ impl FromRequestParts<Engine> for KnownWorkflow {
     }
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
+async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     let name = query.first("name").unwrap_or_default().to_lowercase();
     let (offset, limit) =
         (query.number("offset")?.unwrap_or(0), query.limit()?.filter(|limit| *limit > 0).unwrap_or(50));
@@ -57,10 +57,10 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> Answer {
             json!({"pagination": {"current_page": page, "next_page": page.saturating_add(1).min(pages), "num_pages": pages}, "rows": rows})
         })
         .await?;
-    Ok(answer(&body))
+    Ok(respond(&body))
 }
 
-async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> Answer {
+async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> RestResult {
     let workflow = id(&workflow, "workflow")?;
     let exists = move |core: &Core, _| core.find_workflow(workflow).is_some();
     engine
@@ -81,11 +81,11 @@ async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authori
 }
 
 /// Pausing is not implemented. An unknown workflow is still reported as such.
-async fn update(_: KnownWorkflow) -> Answer {
+async fn update(_: KnownWorkflow) -> RestResult {
     Err(not_yet::refusal("workflow:update"))
 }
 
-async fn delete(known: KnownWorkflow) -> Answer {
+async fn delete(known: KnownWorkflow) -> RestResult {
     let deleted = known.engine.core.call(move |core, _| core.delete_workflow(known.id)).await?;
     deleted.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     Ok(StatusCode::NO_CONTENT.into_response())

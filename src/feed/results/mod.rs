@@ -41,7 +41,7 @@ const STABLE_STREAM: Duration = Duration::from_secs(5);
 const IDLE_STREAM_TTL: Duration = Duration::from_secs(30);
 
 /// The results of a run. `None` if the run has ended, and only its details have the results.
-type Answer = Result<Option<Vec<TaskResult>>>;
+type Scripted = Result<Option<Vec<TaskResult>>>;
 
 /// The subscription to run results. Its task runs as long as the client exists, and is restarted if it ends earlier.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ type Commands = mpsc::UnboundedSender<Command>;
 
 #[derive(Debug)]
 enum Command {
-    Wait { run: RunId, is_new: bool, waiter: oneshot::Sender<Answer> },
+    Wait { run: RunId, is_new: bool, waiter: oneshot::Sender<Scripted> },
     Leave(RunId),
 }
 
@@ -79,7 +79,7 @@ impl Results {
     }
 
     /// Waits for a run to end. `is_new`: this client started the run just now.
-    pub(crate) async fn wait(&self, run: RunId, is_new: bool) -> Answer {
+    pub(crate) async fn wait(&self, run: RunId, is_new: bool) -> Scripted {
         // Retried once, in case the task ended during the wait.
         for _ in 0..2 {
             self.tasks.check()?;
@@ -118,7 +118,7 @@ type Probe = Pin<Box<dyn Future<Output = (RunId, Probed)> + Send>>;
 struct Driver {
     rpc: Rpc,
     inbox: mpsc::UnboundedReceiver<Command>,
-    waiting: Waiting<oneshot::Sender<Answer>>,
+    waiting: Waiting<oneshot::Sender<Scripted>>,
     stream: ReconnectingStream<RunResults>,
     /// Sends run ids on the stream. They are sent while the stream is opening, because the server accepts it only with the first
     /// message.
@@ -333,7 +333,7 @@ mod tests {
     use super::*;
     use crate::client::Client;
     use crate::rpc::pb;
-    use crate::scripted::{Answer, Calls, client};
+    use crate::scripted::{Calls, Scripted, client};
 
     const SECOND: Duration = Duration::from_secs(1);
     const RUN: &str = "00000000-0000-4000-8001-000000000001";
@@ -346,14 +346,14 @@ mod tests {
         pb::WorkflowRunEvent { workflow_run_id: RUN.into(), ..Default::default() }.encode_to_vec()
     }
 
-    fn details(status: pb::v1::RunStatus, done: bool) -> Answer {
-        Answer::message(&pb::v1::GetRunDetailsResponse { status: status as i32, done, ..Default::default() })
+    fn details(status: pb::v1::RunStatus, done: bool) -> Scripted {
+        Scripted::message(&pb::v1::GetRunDetailsResponse { status: status as i32, done, ..Default::default() })
     }
 
     /// A server whose stream of results and whose details are scripted.
     fn server(
-        stream: impl Fn(usize) -> Answer + Send + Sync + 'static,
-        details: impl Fn(usize) -> Answer + Send + Sync + 'static,
+        stream: impl Fn(usize) -> Scripted + Send + Sync + 'static,
+        details: impl Fn(usize) -> Scripted + Send + Sync + 'static,
     ) -> (Client, Calls) {
         client(move |call, count| match call {
             "SubscribeToWorkflowRuns" => stream(count),
@@ -362,81 +362,86 @@ mod tests {
         })
     }
 
-    fn running(_: usize) -> Answer {
+    fn running(_: usize) -> Scripted {
         details(pb::v1::RunStatus::Running, false)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_when_the_result_arrives() {
-        let (client, calls) = server(|_| Answer::Stream(vec![(3 * SECOND, result())], None), running);
-        let begun = Instant::now();
+        let (client, calls) = server(|_| Scripted::Stream(vec![(3 * SECOND, result())], None), running);
+        let started = Instant::now();
         let (one, other) =
             tokio::join!(client.feed().results.wait(run(), true), client.feed().results.wait(run(), true));
         assert_eq!(
             (one.unwrap().map(|tasks| tasks.len()), other.unwrap().map(|tasks| tasks.len())),
             (Some(0), Some(0))
         );
-        assert_eq!((begun.elapsed(), calls.count("SubscribeToWorkflowRuns")), (3 * SECOND, 1));
-        assert_eq!(calls.times("GetRunDetails"), [begun + EAGER_PROBE_DELAY], "a run that exists is not probed again");
+        assert_eq!((started.elapsed(), calls.count("SubscribeToWorkflowRuns")), (3 * SECOND, 1));
+        assert_eq!(
+            calls.times("GetRunDetails"),
+            [started + EAGER_PROBE_DELAY],
+            "a run that exists is not probed again"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_that_has_ended_is_found_by_the_first_probe() {
-        let (client, _) = server(|_| Answer::Stream(Vec::new(), None), |_| details(pb::v1::RunStatus::Completed, true));
-        let begun = Instant::now();
+        let (client, _) =
+            server(|_| Scripted::Stream(Vec::new(), None), |_| details(pb::v1::RunStatus::Completed, true));
+        let started = Instant::now();
         assert!(client.feed().results.wait(run(), true).await.unwrap().is_none());
-        assert_eq!(begun.elapsed(), EAGER_PROBE_DELAY);
+        assert_eq!(started.elapsed(), EAGER_PROBE_DELAY);
         // The next one has probably ended, too.
         assert!(client.feed().results.wait(run(), true).await.unwrap().is_none());
-        assert_eq!(begun.elapsed(), EAGER_PROBE_DELAY);
+        assert_eq!(started.elapsed(), EAGER_PROBE_DELAY);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_that_does_not_exist_is_probed_four_times() {
-        let (client, calls) = server(|_| Answer::Stream(Vec::new(), None), |_| Answer::Status(5));
-        let begun = Instant::now();
+        let (client, calls) = server(|_| Scripted::Stream(Vec::new(), None), |_| Scripted::Status(5));
+        let started = Instant::now();
         let error = client.feed().results.wait(run(), true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RunNotFound);
-        let expected = [0, 2, 6, 14].map(|seconds| begun + EAGER_PROBE_DELAY + seconds * SECOND);
+        let expected = [0, 2, 6, 14].map(|seconds| started + EAGER_PROBE_DELAY + seconds * SECOND);
         assert_eq!(calls.times("GetRunDetails"), expected);
-        assert_eq!(begun.elapsed(), EAGER_PROBE_DELAY + 14 * SECOND);
+        assert_eq!(started.elapsed(), EAGER_PROBE_DELAY + 14 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lost_stream_is_reopened_and_asked_again() {
         let stream = |count| match count {
-            1..=3 => Answer::Stream(Vec::new(), Some(14)),
-            _ => Answer::Stream(vec![(SECOND, result())], None),
+            1..=3 => Scripted::Stream(Vec::new(), Some(14)),
+            _ => Scripted::Stream(vec![(SECOND, result())], None),
         };
         let (client, calls) = server(stream, running);
-        let begun = Instant::now();
+        let started = Instant::now();
         assert!(client.feed().results.wait(run(), true).await.unwrap().is_some());
         let opened = calls.times("SubscribeToWorkflowRuns");
-        assert_eq!((opened.len(), begun.elapsed()), (4, opened[3] - begun + SECOND));
-        assert!(opened[3] - begun < 3 * MAX_BACKOFF, "{:?}", opened[3] - begun);
+        assert_eq!((opened.len(), started.elapsed()), (4, opened[3] - started + SECOND));
+        assert!(opened[3] - started < 3 * MAX_BACKOFF, "{:?}", opened[3] - started);
     }
 
     #[tokio::test(start_paused = true)]
     async fn waits_fail_after_an_outage_of_a_minute() {
-        let (client, _) = server(|_| Answer::Status(14), |_| Answer::Status(14));
-        let begun = Instant::now();
+        let (client, _) = server(|_| Scripted::Status(14), |_| Scripted::Status(14));
+        let started = Instant::now();
         let error = client.feed().results.wait(run(), true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!((MAX_OUTAGE..=MAX_OUTAGE + MAX_BACKOFF).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!((MAX_OUTAGE..=MAX_OUTAGE + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_permanent_error_ends_all_waits_at_once() {
-        let (client, _) = server(|_| Answer::Status(12), running);
-        let begun = Instant::now();
+        let (client, _) = server(|_| Scripted::Status(12), running);
+        let started = Instant::now();
         let error = client.feed().results.wait(run(), true).await.unwrap_err();
-        assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Unimplemented, Duration::ZERO));
+        assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_unused_stream_is_closed_after_a_while() {
         let (client, calls) = server(
-            |_| Answer::Stream(vec![(SECOND, result())], None),
+            |_| Scripted::Stream(vec![(SECOND, result())], None),
             |count| match count {
                 // Once the stream has sent its only message, a probe finds the end.
                 1 => running(count),
@@ -455,7 +460,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_that_is_dropped_leaves_nothing() {
-        let (client, calls) = server(|_| Answer::Stream(Vec::new(), None), |_| Answer::Status(5));
+        let (client, calls) = server(|_| Scripted::Stream(Vec::new(), None), |_| Scripted::Status(5));
         let wait = client.feed().results.wait(run(), false);
         assert!(tokio::time::timeout(EAGER_PROBE_DELAY / 2, wait).await.is_err());
         tokio::time::sleep(60 * SECOND).await;

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::model::{RunId, parse_id};
 use crate::rpc::pb::v1::{BulkTriggerIdempotencyCollisionError, IdempotencyCollisionError};
 
-/// The answer to a trigger.
+/// The response to a trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Triggered {
     /// The run.
@@ -18,7 +18,7 @@ pub(crate) enum Triggered {
     Taken(RunId),
 }
 
-/// The answer to a trigger of many.
+/// The response to a trigger of many.
 #[derive(Debug, Clone)]
 pub(crate) enum TriggeredMany {
     /// The id of each run, in the order of the requests.

@@ -12,7 +12,7 @@ use crate::embedded::core::store::{ConditionAction, On, Run, Step, Task, is_true
 
 /// What happens to a task that has waited for its parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Decision {
     Queue,
     Skip,
     Cancel,
@@ -40,19 +40,19 @@ impl Groups {
         groups.peek().is_some() && groups.all(|(_, satisfied)| *satisfied)
     }
 
-    fn fate(&self) -> Option<Fate> {
+    fn decision(&self) -> Option<Decision> {
         [
-            (ConditionAction::Skip, Fate::Skip),
-            (ConditionAction::Cancel, Fate::Cancel),
-            (ConditionAction::Queue, Fate::Queue),
+            (ConditionAction::Skip, Decision::Skip),
+            (ConditionAction::Cancel, Decision::Cancel),
+            (ConditionAction::Queue, Decision::Queue),
         ]
         .into_iter()
-        .find_map(|(action, fate)| self.is_complete(action).then_some(fate))
+        .find_map(|(action, decision)| self.is_complete(action).then_some(decision))
     }
 }
 
-/// The fate of a task by its parents, if they decide it already.
-pub(crate) fn fate_by_parents(run: &Run, step: &Step, only_objects: bool) -> Option<Fate> {
+/// The decision of a task by its parents, if they decide it already.
+pub(crate) fn fate_by_parents(run: &Run, step: &Step, only_objects: bool) -> Option<Decision> {
     use ConditionAction::{Cancel, Queue, Skip};
     let mut groups = Groups::default();
     let on_parents = |action| {
@@ -91,14 +91,14 @@ pub(crate) fn fate_by_parents(run: &Run, step: &Step, only_objects: bool) -> Opt
             }
         }
     }
-    if step.parents.is_empty() { Some(Fate::Queue) } else { groups.fate() }
+    if step.parents.is_empty() { Some(Decision::Queue) } else { groups.decision() }
 }
 
-/// The fate of a task by its sleeps and events, of which some are satisfied.
-pub(crate) fn fate_by_waits(step: &Step, met: &[u16]) -> Option<Fate> {
+/// The decision of a task by its sleeps and events, of which some are satisfied.
+pub(crate) fn fate_by_waits(step: &Step, met: &[u16]) -> Option<Decision> {
     let mut groups = Groups::default();
     for (at, condition) in (0..).zip(&step.definition.conditions).filter(|(_, condition)| condition.is_late()) {
         groups.add(condition.action, Group::Written(condition.group), met.contains(&at));
     }
-    groups.fate()
+    groups.decision()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::conditions::{Fate, fate_by_parents};
+use super::conditions::{Decision, fate_by_parents};
 use super::{announce, attempts, finals, queue, waits};
 use crate::embedded::core::store::{
     Condition, Core, End, Run, RunIx, Step, TaskEventKind, TaskKey, Timer, Turn, Waits, stored,
@@ -17,44 +17,44 @@ fn end_delay(index: u16) -> Duration {
     Duration::from_millis(20) + Duration::from_micros(70) * u32::from(index)
 }
 
-/// The fate of a task, if it is decided.
-fn fate(run: &Run, index: u16, step: &Step, only_objects: bool) -> Option<Fate> {
+/// The decision of a task, if it is decided.
+fn decision(run: &Run, index: u16, step: &Step, only_objects: bool) -> Option<Decision> {
     if !step.on_failure {
         return fate_by_parents(run, step, only_objects);
     }
     let others: Vec<_> = run.steps().filter(|(other, _)| *other != index).map(|(other, _)| run.ended(other)).collect();
     if others.iter().flatten().any(|task| task.has_failed()) {
-        return Some(Fate::Queue);
+        return Some(Decision::Queue);
     }
-    others.iter().all(Option::is_some).then_some(Fate::Skip)
+    others.iter().all(Option::is_some).then_some(Decision::Skip)
 }
 
-/// Creates, skips or cancels all tasks whose fate is decided by their parents, and those whose fate follows from that. Returns the
+/// Creates, skips or cancels all tasks whose decision is decided by their parents, and those whose decision follows from that. Returns the
 /// tasks that are in their queues now.
 pub(crate) fn unfold(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) -> Vec<TaskKey> {
     let mut queued = Vec::new();
-    let only_objects = core.has(Quirk::StuckFollowers);
+    let only_objects = core.has(Quirk::StuckDependents);
     loop {
         let Some(run) = core.runs.get(ix) else { return queued };
         let Some(dag) = &run.dag else { return queued };
         let waiting = run.steps().filter(|(index, _)| dag.waits(*index) == Waits::Parents);
-        let fates: Vec<_> = waiting
+        let decisions: Vec<_> = waiting
             .filter_map(|(index, step)| {
                 let has_late_conditions = step.definition.conditions.iter().any(Condition::is_late);
-                Some((index, fate(run, index, step, only_objects)?, has_late_conditions))
+                Some((index, decision(run, index, step, only_objects)?, has_late_conditions))
             })
             .collect();
-        if fates.is_empty() {
+        if decisions.is_empty() {
             return queued;
         }
-        for (index, fate, has_late_conditions) in fates {
+        for (index, decision, has_late_conditions) in decisions {
             let key = TaskKey { run: ix, index };
-            if fate == Fate::Queue && has_late_conditions {
+            if decision == Decision::Queue && has_late_conditions {
                 waits::start(core, turn, key);
                 continue;
             }
-            create(core, turn, key, fate);
-            if fate == Fate::Queue {
+            create(core, turn, key, decision);
+            if decision == Decision::Queue {
                 queued.push(key);
             }
         }
@@ -62,7 +62,7 @@ pub(crate) fn unfold(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) -> Vec<Tas
 }
 
 /// Creates a task that has waited, or restarts it if it is replayed.
-pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, fate: Fate) {
+pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, decision: Decision) {
     let Some(node) = core.runs.node_mut(key) else { return };
     node.waits = Waits::Nothing;
     let is_new = node.created.is_none();
@@ -70,14 +70,14 @@ pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, fate: F
     if !is_new {
         attempts::restart(core, key);
     }
-    let (kind, end) = match fate {
-        Fate::Queue => {
+    let (kind, end) = match decision {
+        Decision::Queue => {
             core.record(key, TaskEventKind::Queued, turn.now, None, None);
             queue::enqueue(core, turn, key, None);
             return;
         }
-        Fate::Skip => (TaskEventKind::Skipped, End::Skipped),
-        Fate::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
+        Decision::Skip => (TaskEventKind::Skipped, End::Skipped),
+        Decision::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
     };
     let at = if core.has(Quirk::LateCreationTimes) && is_new { turn.now + end_delay(key.index) } else { turn.now };
     core.record(key, kind, at, None, None);

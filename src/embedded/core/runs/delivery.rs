@@ -82,7 +82,7 @@ fn lose(core: &mut Core, turn: &Turn<'_>, key: TaskKey) -> Delivery {
 
 /// If a task is assigned as soon as it is queued, its queueing may get a later timestamp than its assignment.
 fn delay_queued_timestamp(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
-    if !core.has(Quirk::LateStamps) {
+    if !core.has(Quirk::LateTimestamps) {
         return;
     }
     let Some(task) = core.runs.task_mut(key) else { return };

@@ -64,7 +64,7 @@ pub(crate) fn end(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, end: End) 
 /// Creates the tasks of a DAG that follow from the current state of the others, and assigns them to workers.
 pub(crate) fn follow(core: &mut Core, turn: &mut Turn<'_>, run: RunIx) {
     for key in dag::unfold(core, turn, run) {
-        if core.has(Quirk::LateFollowers) {
+        if core.has(Quirk::LateDependents) {
             core.timers.set(turn.now + FOLLOWER_DELAY, Timer::Offer(key));
         } else {
             offer(core, turn, key);

@@ -94,7 +94,7 @@ fn replay_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx, replay: Replay) {
     let Some(run) = core.runs.get(ix).filter(|run| is_over(run)) else { return };
     let steps: Vec<u16> = match replay {
         Replay::Run(_) => run.tasks.iter().map(|task| task.step).collect(),
-        Replay::Step(key) => with_followers(run, key.index),
+        Replay::Step(key) => with_dependents(run, key.index),
     };
     // All are recorded as replayed now, including those that restart only after others.
     for index in steps {
@@ -120,7 +120,7 @@ fn is_over(run: &Run) -> bool {
 }
 
 /// A step and all steps that depend on it, directly or indirectly.
-fn with_followers(run: &Run, index: u16) -> Vec<u16> {
+fn with_dependents(run: &Run, index: u16) -> Vec<u16> {
     let mut found = vec![index];
     let mut at = 0;
     while let Some(parent) = found.get(at).copied() {

@@ -55,7 +55,7 @@ pub(crate) fn retry(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool 
 /// Queues a task whose delay before the next attempt is over.
 pub(crate) fn requeue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     let Some((_, task)) = core.runs.task(key).filter(|(_, task)| task.state == State::Backoff) else { return };
-    if core.has(Quirk::IdleQueue) && task.lost_sends == 0 && task.event(TaskEventKind::Queued).is_none() {
+    if core.has(Quirk::SlowBackoffQueue) && task.lost_sends == 0 && task.event(TaskEventKind::Queued).is_none() {
         // It counts as queued from now on, but the engine does not check its queue.
         core.record(key, TaskEventKind::Queued, turn.now, None, None);
         core.timers.set(turn.now + IDLE_QUEUE_DELAY, Timer::Requeue(key));

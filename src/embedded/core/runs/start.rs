@@ -73,7 +73,7 @@ fn new_runs<'a>(triggers: &'a mut [Trigger], known: &'a [Option<Uuid>]) -> impl 
 }
 
 fn check_workflows(core: &Core, triggers: &[Trigger]) -> Result<(), Fault> {
-    if core.has(Quirk::PhantomRuns) {
+    if core.has(Quirk::NeverCreatedRuns) {
         return Ok(());
     }
     let names = triggers.iter().map(|trigger| trigger.workflow.as_str());
@@ -86,7 +86,7 @@ fn check_workflows(core: &Core, triggers: &[Trigger]) -> Result<(), Fault> {
 
 /// Refuses what the real engine answers with the id of a run that it never creates.
 fn check_new_runs(core: &Core, triggers: &mut [Trigger], known: &[Option<Uuid>]) -> Result<(), Fault> {
-    if core.has(Quirk::PhantomRuns) {
+    if core.has(Quirk::NeverCreatedRuns) {
         return Ok(());
     }
     let stuck = |name: &str| core.workflows.find(name).is_some_and(|known| is_stuck(&known.latest));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::conditions::{Fate, fate_by_waits};
+use super::conditions::{Decision, fate_by_waits};
 use crate::embedded::core::format::duration;
 use crate::embedded::core::store::{Core, On, TaskKey, Timer, Turn, Wait, Waits, is_true};
 use crate::embedded::quirks::Quirk;
@@ -50,9 +50,9 @@ pub(crate) fn met_by_event(core: &Core, key: TaskKey, event: &str, payload: &Val
     conditions.filter(|(_, condition)| fits(&condition.on)).map(|(at, _)| at).collect()
 }
 
-/// Records that some conditions of a waiting task are satisfied, by an event's payload or by a sleep. Returns the fate of the task
+/// Records that some conditions of a waiting task are satisfied, by an event's payload or by a sleep. Returns the decision of the task
 /// if that decides it.
-pub(crate) fn satisfy(core: &mut Core, key: TaskKey, met: &[u16], payload: Option<&Value>) -> Option<Fate> {
+pub(crate) fn satisfy(core: &mut Core, key: TaskKey, met: &[u16], payload: Option<&Value>) -> Option<Decision> {
     let version = std::sync::Arc::clone(&core.runs.get(key.run)?.version);
     let step = version.steps.get(usize::from(key.index))?;
     let node = core.runs.node_mut(key).filter(|node| node.waits == Waits::Conditions)?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::conditions::Fate;
+use super::conditions::Decision;
 use super::{announce, dag, progress, waits};
 use crate::embedded::core::store::{Core, State, TaskKey, Turn, Waits};
 use crate::embedded::quirks::Quirk;
@@ -22,10 +22,10 @@ pub(crate) fn event_arrives(core: &mut Core, turn: &mut Turn<'_>, event: &str, p
 }
 
 fn satisfy(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, met: &[u16], payload: Option<&Value>) {
-    let Some(fate) = waits::satisfy(core, key, met, payload) else { return };
+    let Some(decision) = waits::satisfy(core, key, met, payload) else { return };
     waits::end(core, key);
-    dag::create(core, turn, key, fate);
-    if fate == Fate::Queue {
+    dag::create(core, turn, key, decision);
+    if decision == Decision::Queue {
         progress::hand_out(core, turn, key);
     }
     progress::follow(core, turn, key.run);
@@ -36,7 +36,7 @@ fn satisfy(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, met: &[u16], payl
 /// that they depend on. Returns whether any was cancelled.
 pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, keys: impl IntoIterator<Item = TaskKey>) -> bool {
     let mut any = false;
-    let deaf = core.has(Quirk::DeafWaits);
+    let deaf = core.has(Quirk::UncancellableWaits);
     for key in keys {
         let Some(run) = core.runs.get(key.run) else { continue };
         let Some(step) = run.version.steps.get(usize::from(key.index)) else { continue };
@@ -51,7 +51,7 @@ pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, keys: impl IntoIterat
         if cancelled {
             any = true;
             waits::end(core, key);
-            dag::create(core, turn, key, Fate::Cancel);
+            dag::create(core, turn, key, Decision::Cancel);
         }
     }
     any

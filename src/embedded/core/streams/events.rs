@@ -25,7 +25,7 @@ pub(crate) fn watch_run(core: &mut Core, turn: &Turn<'_>, stream: StreamId, run:
         None => {
             core.timers.set(turn.now + SEARCH_TIMEOUT, Timer::Attach(stream));
         }
-        Some(found) if core.has(Quirk::LateAttach) && turn.now < found.created + NEW_RUN_LAG => {
+        Some(found) if core.has(Quirk::LateSubscription) && turn.now < found.created + NEW_RUN_LAG => {
             core.timers.set(turn.now + ATTACH_DELAY, Timer::Attach(stream));
         }
         Some(_) => attach(core, stream),

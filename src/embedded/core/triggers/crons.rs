@@ -58,7 +58,7 @@ pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, spec: CronSpec) -> Re
         return Err(Fault::invalid("cron trigger with that name-expression pair already exists"));
     }
     let schedule = CronSchedule::of_rest(&spec.text);
-    if schedule.is_none() && !core.has(Quirk::VanishingCrons) {
+    if schedule.is_none() && !core.has(Quirk::DisappearingCrons) {
         return Err(Fault::invalid("Invalid cron expression"));
     }
     Ok(add(core, turn, spec, false, schedule))

@@ -34,7 +34,7 @@ impl Core {
 
     /// Whether REST shows which runs an event has started. It gets them in a separate message, after the event.
     pub(crate) fn shows_runs_of(&self, event: &Event, now: At) -> bool {
-        !self.has(Quirk::ScatteredRows) || now >= self.shown_from(event) + runs_lag(event.id)
+        !self.has(Quirk::UnorderedRows) || now >= self.shown_from(event) + runs_lag(event.id)
     }
 }
 

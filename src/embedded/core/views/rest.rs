@@ -21,7 +21,7 @@ fn lag(kind: TaskEventKind) -> Duration {
 impl Core {
     /// The events of a task that REST shows.
     pub(crate) fn rest_events<'a>(&self, task: &'a Task, now: At) -> impl Iterator<Item = &'a TaskEvent> {
-        let (scattered, slow) = (self.has(Quirk::ScatteredRows), self.has(Quirk::SlowHistory));
+        let (scattered, slow) = (self.has(Quirk::UnorderedRows), self.has(Quirk::SlowHistory));
         task.events.iter().filter(move |event| {
             let further = if slow && event.retry_count > 0 { RETRY_LAG } else { Duration::ZERO };
             !scattered || now >= event.at + lag(event.kind) + further
@@ -35,7 +35,7 @@ impl Core {
 
     /// The retry count of the attempt that REST takes for the last one, if that has failed and was followed by another.
     pub(crate) fn rest_attempt(&self, task: &Task, now: At) -> Option<i32> {
-        if !self.has(Quirk::ScatteredRows) || task.retry_count == 0 {
+        if !self.has(Quirk::UnorderedRows) || task.retry_count == 0 {
             return None;
         }
         let known = || self.rest_events(task, now);
@@ -47,7 +47,7 @@ impl Core {
     pub(crate) fn rest_run_status(&self, run: &Run, now: At) -> RestStatus {
         match run.tasks.first() {
             Some(task) if run.dag.is_none() => self.rest_status(task, now),
-            _ if self.has(Quirk::ScatteredRows) && has_just_failed(run, now) => RestStatus::Failed,
+            _ if self.has(Quirk::UnorderedRows) && has_just_failed(run, now) => RestStatus::Failed,
             _ => run.rest_status(),
         }
     }

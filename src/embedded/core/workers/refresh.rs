@@ -8,7 +8,7 @@ use crate::embedded::core::definitions::problems::Problems;
 use crate::embedded::core::format::duration;
 use crate::embedded::core::runs::queue;
 use crate::embedded::core::store::{At, Core, Fault, State, TaskEventKind, Timer, Turn, stored};
-use crate::time::is_sane;
+use crate::time::is_representable;
 
 /// Extends the execution timeout of a running attempt, and returns its new end. Only the first extension of an attempt is
 /// recorded as an event.
@@ -23,7 +23,7 @@ pub(crate) fn refresh_timeout(core: &mut Core, turn: &mut Turn<'_>, task: Uuid, 
     let end = core.workers.get_mut(&worker).and_then(|holder| holder.running.get_mut(&key));
     let end = end.ok_or_else(Fault::internal)?;
     let later = chrono::TimeDelta::from_std(by).ok().and_then(|by| end.checked_add_signed(by));
-    *end = later.filter(is_sane).ok_or_else(Fault::internal)?;
+    *end = later.filter(is_representable).ok_or_else(Fault::internal)?;
     let end = *end;
     core.timers.clear(timer);
     let left = (end - turn.now).to_std().unwrap_or_default();

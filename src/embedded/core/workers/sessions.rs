@@ -26,7 +26,7 @@ pub(crate) fn listen(core: &mut Core, worker: Uuid, stream: StreamId) -> Result<
 /// A stream has ended, perhaps that of a worker.
 pub(crate) fn close(core: &mut Core, turn: &mut Turn<'_>, stream: StreamId) {
     let Some(worker) = core.streams.worker_of.remove(&stream) else { return };
-    let unnoticed = core.has(Quirk::ForgottenClose) && turn.coin();
+    let unnoticed = core.has(Quirk::UndetectedClose) && turn.coin();
     if let Some(holder) = core.workers.get_mut(&worker) {
         holder.close_stream(stream, unnoticed);
     }

@@ -179,8 +179,11 @@ fn a_cancel_does_not_reach_a_sleeping_task_as_a_quirk() {
         (at_once, bench.of(run, "c").rest_status(), bench.of(run, "a").finals.len())
     };
     assert_eq!(cancelled(Quirks::none()), (true, Cancelled, 1));
-    assert_eq!(cancelled(Quirks::none().with(Quirk::DeafWaits)), (false, Completed, 1));
-    assert_eq!(cancelled(Quirks::none().with(Quirk::DeafWaits).with(Quirk::TwoFinalRows)), (false, Completed, 2));
+    assert_eq!(cancelled(Quirks::none().with(Quirk::UncancellableWaits)), (false, Completed, 1));
+    assert_eq!(
+        cancelled(Quirks::none().with(Quirk::UncancellableWaits).with(Quirk::TwoFinalRows)),
+        (false, Completed, 2)
+    );
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn nor_a_task_that_waits_for_an_event() {
     };
     let all = || ["a", "b", "c"].map(str::to_owned).to_vec();
     assert_eq!(cancelled(Quirks::none()), ((Cancelled, true), vec!["a".to_owned()], Cancelled, 1));
-    let deaf = Quirks::none().with(Quirk::DeafWaits);
+    let deaf = Quirks::none().with(Quirk::UncancellableWaits);
     assert_eq!(cancelled(deaf), ((Running, false), all(), Completed, 1));
     assert_eq!(cancelled(deaf.with(Quirk::TwoFinalRows)), ((Running, false), all(), Completed, 2));
 }
@@ -236,10 +239,10 @@ fn the_only_task_of_a_workflow_cannot_wait() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(TaskDefinition { conditions: vec![sleep(Queue, 0, "1s")], ..task() });
     assert!(bench.turn(|core, turn| core.trigger(turn, vec![trigger(None)])).is_err());
-    let mut bench = Bench::new(Quirks::none().with(Quirk::PhantomRuns));
+    let mut bench = Bench::new(Quirks::none().with(Quirk::NeverCreatedRuns));
     bench.put(TaskDefinition { conditions: vec![sleep(Queue, 0, "1s")], ..task() });
-    let phantom = bench.trigger();
-    assert!(bench.core.find_run(phantom).is_none());
+    let never_created = bench.trigger();
+    assert!(bench.core.find_run(never_created).is_none());
 }
 
 #[test]

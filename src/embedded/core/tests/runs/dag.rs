@@ -77,7 +77,7 @@ fn between_two_layers_nothing_runs() {
 
 #[test]
 fn between_two_layers_grpc_shows_it_as_queued_as_a_quirk() {
-    let (mut bench, _, run) = started(Quirks::none().with(Quirk::LateFollowers), None);
+    let (mut bench, _, run) = started(Quirks::none().with(Quirk::LateDependents), None);
     assert_eq!(bench.tasks(run)[0], ("a", Running));
     complete(&mut bench, run, "a", "{}");
     let queued = [("a", Queued), ("b", Queued), ("c", Queued)];
@@ -270,7 +270,7 @@ fn a_run_keeps_its_version() {
 
 #[test]
 fn an_output_that_is_not_an_object_blocks_followers_as_a_quirk() {
-    for (quirks, stuck) in [(Quirks::none(), false), (Quirks::none().with(Quirk::StuckFollowers), true)] {
+    for (quirks, stuck) in [(Quirks::none(), false), (Quirks::none().with(Quirk::StuckDependents), true)] {
         for (output, odd) in [("{}", false), ("", false), ("null", false), ("[1]", true), ("7", true)] {
             let (mut bench, _, run) = started(quirks, None);
             complete(&mut bench, run, "a", output);

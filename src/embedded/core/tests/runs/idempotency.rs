@@ -69,7 +69,7 @@ fn the_end_of_a_run_frees_a_key_of_its_kind() {
 
 #[test]
 fn a_run_whose_key_cannot_be_evaluated_is_a_phantom_among_others() {
-    let mut bench = bench(Quirks::none().with(Quirk::PhantomRuns), TTL);
+    let mut bench = bench(Quirks::none().with(Quirk::NeverCreatedRuns), TTL);
     let triggers = vec![Trigger { input: json!({}), ..trigger(None) }, keyed("a")];
     let ids = bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap();
     let found: Vec<_> = ids.iter().map(|id| bench.core.find_run(*id).is_some()).collect();
@@ -173,7 +173,7 @@ fn workflows_share_their_keys() {
 
 #[test]
 fn runs_without_a_collision_are_started() {
-    let mut bench = bench(Quirks::none().with(Quirk::PhantomRuns), TTL);
+    let mut bench = bench(Quirks::none().with(Quirk::NeverCreatedRuns), TTL);
     let first = bench.claim(&["a"]).unwrap()[0];
     let keys = [json!("b"), json!("a"), json!(5), json!("c"), json!("c")];
     let triggers = keys.into_iter().map(keyed).collect();
@@ -181,7 +181,7 @@ fn runs_without_a_collision_are_started() {
     let Code::AlreadyExists(found) = fault.code else { panic!("{fault:?}") };
     let Collisions { successful, collisions } = *found;
     let exist: Vec<_> = successful.iter().map(|id| bench.core.find_run(*id).is_some()).collect();
-    assert_eq!(exist, [true, false, true], "a phantom is among them");
+    assert_eq!(exist, [true, false, true], "a run that is never created is among them");
     let existing: Vec<_> = collisions.iter().map(|Collision { existing, .. }| *existing).collect();
     assert_eq!(existing, [first, successful[2]]);
     assert!(collisions.iter().all(|one| bench.core.find_run(one.colliding).is_none()));
@@ -190,7 +190,7 @@ fn runs_without_a_collision_are_started() {
 #[test]
 fn a_key_that_cannot_be_evaluated_makes_a_phantom_or_is_refused() {
     for key in [json!(null), json!(5), json!("hatchet_internal_x"), json!({})] {
-        let mut shown = bench(Quirks::none().with(Quirk::PhantomRuns), TTL);
+        let mut shown = bench(Quirks::none().with(Quirk::NeverCreatedRuns), TTL);
         let ids = shown.turn(|core, turn| core.trigger(turn, vec![keyed(key.clone())])).unwrap();
         assert!(shown.core.find_run(ids[0]).is_none(), "{key}");
         let mut hidden = bench(Quirks::none(), TTL);

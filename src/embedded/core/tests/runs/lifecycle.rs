@@ -18,13 +18,13 @@ fn queued_running_completed() {
     );
     assert_eq!(bench.grpc(id), RestStatus::Running);
 
-    let (begun, ended) = (bench.now + TimeDelta::milliseconds(5), bench.now + TimeDelta::seconds(1));
-    for (kind, at, payload) in [(ReportKind::Started, begun, ""), (ReportKind::Completed, ended, r#"{"a": 1}"#)] {
+    let (started, ended) = (bench.now + TimeDelta::milliseconds(5), bench.now + TimeDelta::seconds(1));
+    for (kind, at, payload) in [(ReportKind::Started, started, ""), (ReportKind::Completed, ended, r#"{"a": 1}"#)] {
         let report = Report { at: Some(at), ..report(id, kind, 0, payload) };
         bench.turn(|core, turn| core.report(turn, report)).unwrap();
     }
     // These two have the worker's timestamps.
-    assert_eq!((bench.task(id).started(), bench.task(id).finished()), (Some(begun), Some(ended)));
+    assert_eq!((bench.task(id).started(), bench.task(id).finished()), (Some(started), Some(ended)));
     assert_eq!((bench.grpc(id), bench.rest(id)), (RestStatus::Completed, RestStatus::Completed));
     assert_eq!(bench.task(id).grpc_view(bench.now).output, Some(r#"{"a": 1}"#));
 }
@@ -240,7 +240,7 @@ fn each_cancel_of_a_completed_task_adds_a_final_row() {
 
 #[test]
 fn a_task_that_is_assigned_immediately_may_have_a_later_queued_timestamp() {
-    for (quirks, fewest, most) in [(Quirks::none(), 0, 0), (Quirks::none().with(Quirk::LateStamps), 5, 15)] {
+    for (quirks, fewest, most) in [(Quirks::none(), 0, 0), (Quirks::none().with(Quirk::LateTimestamps), 5, 15)] {
         let mut bench = Bench::new(quirks);
         bench.put(task());
         bench.worker(30);

@@ -128,7 +128,7 @@ fn all_tasks_of_a_dag_are_replayed_in_their_order() {
 }
 
 #[test]
-fn one_step_is_replayed_with_all_followers() {
+fn one_step_is_replayed_with_all_dependents() {
     let (mut bench, run) = chain(false);
     let (b, c) = (bench.of(run, "b").id, bench.of(run, "c").id);
     assert_eq!(bench.replay(&[b]), [b]);

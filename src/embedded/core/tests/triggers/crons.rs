@@ -145,7 +145,7 @@ fn what_is_refused() {
 
 #[test]
 fn an_invalid_cron_soon_vanishes() {
-    let mut bench = Bench::new(Quirks::none().with(Quirk::VanishingCrons));
+    let mut bench = Bench::new(Quirks::none().with(Quirk::DisappearingCrons));
     bench.put(task());
     let id = bench.create(spec("c", "not a cron")).unwrap();
     assert!(bench.core.find_cron(id).is_some());

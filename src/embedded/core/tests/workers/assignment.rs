@@ -93,7 +93,7 @@ fn a_heartbeat_after_the_stream_is_refused() {
 
 #[test]
 fn tasks_for_a_worker_whose_close_went_unnoticed_fail_after_ten_tries() {
-    let quirks = Quirks::none().with(Quirk::ForgottenClose);
+    let quirks = Quirks::none().with(Quirk::UndetectedClose);
     let forgotten = (0..10).find_map(|_| {
         let mut bench = Bench::new(quirks);
         let (worker, stream) = bench.worker(1);

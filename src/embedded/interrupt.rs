@@ -11,22 +11,24 @@ use tonic::Status;
 use tonic::body::Body;
 
 /// The status that the reader of an interrupted stream gets.
-pub(super) fn cut() -> Status {
-    Status::unavailable("the stream was cut")
+pub(super) fn interrupted() -> Status {
+    Status::unavailable("the stream was interrupted")
 }
 
 /// A response that ends when its stream is interrupted.
-pub(super) fn until_cut(answer: Response<Body>, open: CancellationToken) -> Response<Body> {
-    answer.map(|body| Body::new(UntilCut { body, cut: Box::pin(open.cancelled_owned()), has_ended: false }))
+pub(super) fn until_interrupted(response: Response<Body>, open: CancellationToken) -> Response<Body> {
+    response.map(|body| {
+        Body::new(UntilInterrupted { body, interrupted: Box::pin(open.cancelled_owned()), has_ended: false })
+    })
 }
 
-struct UntilCut {
+struct UntilInterrupted {
     body: Body,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
     has_ended: bool,
 }
 
-impl hyper::body::Body for UntilCut {
+impl hyper::body::Body for UntilInterrupted {
     type Data = Bytes;
     type Error = Status;
 
@@ -34,7 +36,7 @@ impl hyper::body::Body for UntilCut {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        let frame = if self.cut.as_mut().poll(cx).is_ready() {
+        let frame = if self.interrupted.as_mut().poll(cx).is_ready() {
             Poll::Ready(Some(Ok(Frame::trailers(trailers()))))
         } else {
             Pin::new(&mut self.body).poll_frame(cx)
@@ -60,6 +62,6 @@ impl hyper::body::Body for UntilCut {
 fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
     // A status with a plain message can always be converted to headers.
-    let _ = cut().add_header(&mut trailers);
+    let _ = interrupted().add_header(&mut trailers);
     trailers
 }
