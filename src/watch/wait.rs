@@ -1,5 +1,6 @@
 //! Waiting for runs to end.
 
+use futures_util::TryFutureExt as _;
 use futures_util::future::join_all;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
@@ -98,13 +99,8 @@ impl<O> RunBuilder<O> {
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
     /// started continues.
     pub fn outcome(self) -> impl Future<Output = Result<Outcome>> {
-        // Called here, so that the future does not hold the builder while it waits.
-        let starting = self.start();
-        async move {
-            let run = starting.await?;
-            // The run was started, so later errors are not without side effects.
-            run.outcome().await.map_err(Error::with_possible_side_effects)
-        }
+        // The run was started, so later errors are not without side effects.
+        self.start().and_then(async |run| run.outcome().await.map_err(Error::with_possible_side_effects))
     }
 }
 
@@ -125,12 +121,8 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
     /// started continues.
     pub fn result(self) -> impl Future<Output = Result<O>> {
-        let starting = self.start();
-        async move {
-            let run = starting.await?;
-            // The run was started, so later errors are not without side effects.
-            run.result().await.map_err(Error::with_possible_side_effects)
-        }
+        // The run was started, so later errors are not without side effects.
+        self.start().and_then(async |run| run.result().await.map_err(Error::with_possible_side_effects))
     }
 }
 
