@@ -82,6 +82,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod boxed;
 mod client;
 pub mod config;
 #[cfg(feature = "embedded")]

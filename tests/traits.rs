@@ -53,7 +53,7 @@ type Output = std::cell::Cell<u16>;
 fn shared<T: Send + Sync + 'static>() {}
 fn shared_and_shown<T: Send + Sync + Debug + 'static>() {}
 fn handle<T: Send + Sync + Debug + Clone + 'static>() {}
-fn stream<T: Stream + Send + Unpin + Debug + 'static>() {}
+fn stream<T: Stream + Send + Sync + Unpin + Debug + 'static>() {}
 fn plain<T: Send + Sync + Debug + Clone + PartialEq + 'static>() {}
 fn data<T: Send + Sync + Debug + Clone + PartialEq + Serialize + DeserializeOwned + 'static>() {}
 fn named<T: Display + FromStr>() {}
@@ -62,7 +62,7 @@ fn id<T: Display + FromStr + Copy + Ord + Hash + From<Uuid> + Into<Uuid> + Into<
     shared::<T>();
 }
 
-/// This compiles or it does not. Streams are not `Sync`: nothing but their owner can use them.
+/// This compiles or it does not.
 #[test]
 fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<Client>();

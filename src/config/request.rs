@@ -64,6 +64,11 @@ impl RequestOptions {
         self == Self::default()
     }
 
+    /// These options, and others where they have none.
+    pub(crate) fn or(self, others: Self) -> Self {
+        Self { timeout: self.timeout.or(others.timeout), retry: self.retry.or(others.retry) }
+    }
+
     pub(crate) fn check(self) -> Result<()> {
         match self.timeout.filter(|timeout| !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(timeout)) {
             Some(timeout) => Err(Error::invalid("timeout", format_args!("expected 1ms to 24h, got {timeout:?}"))),

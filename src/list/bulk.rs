@@ -14,10 +14,11 @@ use futures_util::stream::{self, StreamExt as _, unfold};
 use super::items::RunItems;
 use super::query::RunQuery;
 use super::selection::Selection;
+use crate::boxed::BoxStream;
 use crate::client::Client;
-use crate::config::RetryPolicy;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::Result;
-use crate::model::{BulkReport, RunAction, RunFilter, RunId, RunReport, RunStatus};
+use crate::model::{BulkReport, RunAction, RunId, RunReport, RunStatus};
 use crate::run::cancel::{self, CancelOptions};
 use crate::run::replay::{self, ReplayOptions};
 
@@ -119,13 +120,12 @@ impl BulkCancel {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason or the name.
     pub fn reports(self) -> Result<RunReports> {
         self.options.check()?;
-        let filter = with_statuses(&self.query, &[RunStatus::Queued, RunStatus::Running]);
-        let options = self.options;
-        let client = self.query.client().with(options.request)?;
-        Ok(RunReports::new(client, filter, cancel::BATCH, move |client, runs| {
+        let Self { query, options } = self;
+        let selection = selection(&query, [RunStatus::Queued, RunStatus::Running], options.request);
+        RunReports::new(selection, cancel::BATCH, move |client, runs| {
             let options = options.clone();
             Box::pin(async move { cancel::batch(&client, &runs, &options).await })
-        }))
+        })
     }
 }
 
@@ -192,22 +192,18 @@ impl BulkReplay {
         if self.options.even_if_cancelled {
             ended.push(RunStatus::Cancelled);
         }
-        let filter = with_statuses(&self.query, &ended);
-        let options = self.options;
-        let client = self.query.client().with(options.request)?;
-        Ok(RunReports::new(client, filter, replay::BATCH, move |client, runs| {
+        let Self { query, options } = self;
+        RunReports::new(selection(&query, ended, options.request), replay::BATCH, move |client, runs| {
             Box::pin(async move { replay::batch(&client, &runs, options).await })
-        }))
+        })
     }
 }
 
-/// The filter, for runs with these statuses if it has none itself.
-fn with_statuses(query: &RunQuery, statuses: &[RunStatus]) -> RunFilter {
-    let mut filter = query.filter().clone();
-    if filter.statuses.is_empty() {
-        filter.statuses = statuses.to_vec();
-    }
-    filter
+/// What a command selects: what its query does, and runs with these statuses if the filter has none. Options of the command replace
+/// those of the query.
+fn selection(query: &RunQuery, statuses: impl Into<Vec<RunStatus>>, options: RequestOptions) -> Selection {
+    let selection = query.selection().clone();
+    Selection { default_statuses: statuses.into(), request: options.or(selection.request), ..selection }
 }
 
 type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send>;
@@ -225,16 +221,17 @@ type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> 
 /// # Ok(())
 /// # }
 /// ```
-pub struct RunReports(Pin<Box<dyn Stream<Item = Result<RunReport>> + Send>>);
+#[must_use = "nothing is sent before the stream is polled"]
+pub struct RunReports(BoxStream<Result<RunReport>>);
 
 impl RunReports {
     fn new(
-        client: Client,
-        filter: RunFilter,
+        selection: Selection,
         batch: usize,
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
-    ) -> Self {
-        let items = RunItems::new(Selection::of_runs(client.clone(), filter), None);
+    ) -> Result<Self> {
+        let client = selection.client.with(selection.request)?;
+        let items = RunItems::new(selection);
         // The list may contain a run twice. No run is acted on twice.
         let state = (client, items, HashSet::new(), Box::new(act) as Act);
         let batches = unfold(Some(state), move |state| async move {
@@ -259,7 +256,7 @@ impl RunReports {
             let reports = reports.into_iter().map(Ok).chain(failed.map(Err)).collect::<Vec<_>>();
             Some((stream::iter(reports), (!is_last).then_some((client, items, acted_on, act))))
         });
-        Self(Box::pin(batches.flatten().fuse()))
+        Ok(Self(BoxStream::new(batches.flatten())))
     }
 
     /// Returns the next report, or `None` at the end.
@@ -289,12 +286,63 @@ impl Stream for RunReports {
     type Item = Result<RunReport>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        self.0.poll_next_unpin(cx)
     }
 }
 
 impl fmt::Debug for RunReports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RunReports")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::{Engine, Fault};
+    use crate::model::Window;
+    use crate::workflow::{Context, Task};
+
+    /// An engine with this many queued runs, which were created one after the other.
+    async fn queued(count: usize) -> Engine {
+        let engine = Engine::start().await.unwrap();
+        let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(()));
+        let worker = engine.client().worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        worker.shutdown().await;
+        for _ in 0..count {
+            engine.client().run(&task, &()).start().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        engine
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_after_a_page_is_for_the_runs_after_that_page() {
+        let engine = queued(5).await;
+        let all = engine.client().runs(Window::all());
+        let newest = all.page(2).await.unwrap();
+        let rest = all.clone().after(newest.next.unwrap());
+        assert_eq!(rest.cancel().send().await.unwrap().applied, 3);
+        let remaining = all.cancel().send().await.unwrap();
+        assert_eq!(remaining.applied, 2, "{remaining}");
+        assert_eq!(newest.items.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn options_of_the_query_apply_to_its_commands() {
+        let engine = queued(1).await;
+        engine.faults().inject("CancelTasks", Fault::Delay(Duration::from_secs(20)), 1).unwrap();
+        let all = engine.client().runs(Window::all());
+        let second = Duration::from_secs(1);
+        let sent_at = tokio::time::Instant::now();
+        let mut reports = all.clone().timeout(second).cancel().within(second).reports().unwrap();
+        reports.next().await.unwrap().unwrap();
+        assert_eq!(sent_at.elapsed(), 2 * second, "one second for the call, one for its effect");
+        let invalid = all.timeout(Duration::ZERO);
+        assert!(invalid.cancel().reports().is_err());
+        assert!(
+            invalid.cancel().timeout(second).reports().is_ok(),
+            "options of the command replace those of the query"
+        );
     }
 }

@@ -10,24 +10,39 @@ use futures_util::stream::unfold;
 
 use super::reader::Reader;
 use super::selection::Selection;
+use crate::boxed::BoxStream;
 use crate::error::Result;
-use crate::model::{PageToken, RunSummary, TaskSummary};
+use crate::model::{RunSummary, TaskSummary};
 use crate::rpc::convert::ListRow;
 
 /// The number of rows in one request.
 const PAGE_SIZE: usize = 200;
 
-type Items<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+/// How far a stream is.
+enum State {
+    /// Nothing has been requested.
+    New(Box<Selection>),
+    Reading(Box<Reader>),
+}
 
-fn items<T: From<ListRow> + 'static>(selection: Selection, after: Option<PageToken>) -> Items<T> {
-    let reader = Reader::new(selection, PAGE_SIZE, after);
-    let rows = unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
-    Box::pin(rows.map(|row| row.map(T::from)).fuse())
+fn items<T: From<ListRow> + 'static>(selection: Selection) -> BoxStream<Result<T>> {
+    let rows = unfold(Some(State::New(Box::new(selection))), |state| async move {
+        let mut reader = match state? {
+            State::Reading(reader) => reader,
+            State::New(selection) => match selection.resolve().await {
+                Ok(request) => Box::new(Reader::new(request, PAGE_SIZE)),
+                Err(error) => return Some((Err(error), None)),
+            },
+        };
+        Some((reader.next().await?, Some(State::Reading(reader))))
+    });
+    BoxStream::new(rows.map(|row| row.map(T::from)))
 }
 
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::builder::RunQuery::items).
 ///
-/// Every page has the same cost. Runs that are created during the iteration do not disturb it: no run is returned twice, and no run
+/// Every page has the same cost, except that the events of each failed run without an error text are fetched, too: the list does not
+/// distinguish it from a run that timed out. Runs that are created during the iteration do not disturb it: no run is returned twice, and no run
 /// that existed at the start is missed. The stream ends after an error. It also returns an error if the server's pages are not in
 /// order or make no progress. Nothing is sent before the first item is requested. In a namespace without a workflow name, the
 /// runs of other namespaces are read and skipped.
@@ -43,11 +58,12 @@ fn items<T: From<ListRow> + 'static>(selection: Selection, after: Option<PageTok
 /// # Ok(())
 /// # }
 /// ```
-pub struct RunItems(Items<RunSummary>);
+#[must_use = "nothing is sent before the stream is polled"]
+pub struct RunItems(BoxStream<Result<RunSummary>>);
 
 impl RunItems {
-    pub(super) fn new(selection: Selection, after: Option<PageToken>) -> Self {
-        Self(items(selection, after))
+    pub(super) fn new(selection: Selection) -> Self {
+        Self(items(selection))
     }
 
     /// Returns the next run, or `None` at the end.
@@ -63,7 +79,7 @@ impl Stream for RunItems {
     type Item = Result<RunSummary>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        self.0.poll_next_unpin(cx)
     }
 }
 
@@ -87,11 +103,12 @@ impl fmt::Debug for RunItems {
 /// # Ok(())
 /// # }
 /// ```
-pub struct TaskItems(Items<TaskSummary>);
+#[must_use = "nothing is sent before the stream is polled"]
+pub struct TaskItems(BoxStream<Result<TaskSummary>>);
 
 impl TaskItems {
-    pub(super) fn new(selection: Selection, after: Option<PageToken>) -> Self {
-        Self(items(selection, after))
+    pub(super) fn new(selection: Selection) -> Self {
+        Self(items(selection))
     }
 
     /// Returns the next task, or `None` at the end.
@@ -107,7 +124,7 @@ impl Stream for TaskItems {
     type Item = Result<TaskSummary>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        self.0.poll_next_unpin(cx)
     }
 }
 

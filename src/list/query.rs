@@ -6,7 +6,7 @@ use futures_util::future;
 
 use super::items::{RunItems, TaskItems};
 use super::reader::Reader;
-use super::selection::{Kind, Parameters, Selection};
+use super::selection::{Kind, ListRequest, Selection};
 use crate::client::Client;
 use crate::config::RetryPolicy;
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ impl Client {
     /// # }
     /// ```
     pub fn runs(&self, filter: impl Into<RunFilter>) -> RunQuery {
-        RunQuery { selection: Selection::of_runs(self.clone(), filter.into()), after: None }
+        RunQuery { selection: Selection::of_runs(self.clone(), filter.into()) }
     }
 
     /// Prepares a query for the tasks of runs: each task of a DAG run is an item. The filter is that of [`runs`](Self::runs), with two
@@ -67,7 +67,7 @@ impl Client {
     /// ```
     pub fn tasks(&self, filter: impl Into<RunFilter>) -> TaskQuery {
         let selection = Selection { kind: Kind::Tasks, ..Selection::of_runs(self.clone(), filter.into()) };
-        TaskQuery { selection, after: None }
+        TaskQuery { selection }
     }
 }
 
@@ -85,16 +85,11 @@ impl Client {
 #[must_use = "nothing is sent before `page`, `items` or `count`"]
 pub struct RunQuery {
     selection: Selection,
-    after: Option<PageToken>,
 }
 
 impl RunQuery {
-    pub(super) fn client(&self) -> &Client {
-        &self.selection.client
-    }
-
-    pub(super) fn filter(&self) -> &RunFilter {
-        &self.selection.filter
+    pub(super) fn selection(&self) -> &Selection {
+        &self.selection
     }
 
     /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
@@ -111,10 +106,10 @@ impl RunQuery {
         self
     }
 
-    /// Continues after a page: [`page`](Self::page) and [`items`](Self::items) return the runs after those of the page. The query must
-    /// have the same filter.
+    /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. Counts are always
+    /// those of all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
-        self.after = Some(token);
+        self.selection.after = Some(token);
         self
     }
 
@@ -132,19 +127,18 @@ impl RunQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn page(&self, size: usize) -> Result<Page<RunSummary>> {
-        page(&self.selection, self.after.as_ref(), size).await
+        page(&self.selection, size).await
     }
 
     /// The newest matching run with any status.
     pub(crate) async fn newest(&self) -> Result<Option<RunSummary>> {
-        let parameters = self.selection.parameters().await?;
-        let until = self.filter().window.until();
-        Ok(self.selection.fetch(&parameters, until, 1, 0).await?.into_iter().next().map(Into::into))
+        let request = self.selection.resolve().await?;
+        Ok(request.fetch(request.filter.window.until(), 1, 0).await?.into_iter().next().map(Into::into))
     }
 
     /// Returns a stream of all matching runs, newest first.
     pub fn items(&self) -> RunItems {
-        RunItems::new(self.selection.clone(), self.after.clone())
+        RunItems::new(self.selection.clone())
     }
 
     /// Returns the number of matching runs.
@@ -155,7 +149,7 @@ impl RunQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn count(&self) -> Result<Total> {
-        total(&self.selection, &self.selection.parameters().await?).await
+        total(&self.selection.resolve().await?).await
     }
 
     /// Returns the number of matching runs by status, with one request and without reading rows. The statuses of the filter are
@@ -168,16 +162,16 @@ impl RunQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        let filter = self.filter();
+        let filter = &self.selection.filter;
         if filter.metadata.len() + filter.any_metadata.len() + filter.own_metadata.len() > 1 {
             return Err(Error::invalid("filter", "expected at most one tag for counts by status, got more"));
         }
-        if self.selection.is_in_all_namespaces() {
+        let request = self.selection.resolve().await?;
+        if request.is_in_all_namespaces() {
             let problem = "expected a workflow name for counts by status, because the client has a namespace, got none";
             return Err(Error::invalid("filter", problem));
         }
-        let parameters = self.selection.parameters().await?.for_counts(filter);
-        let counts = self.selection.client()?.rpc().rest.counts(&parameters).await?;
+        let counts = request.client.rpc().rest.counts(&request.parameters_for_counts()).await?;
         Ok(StatusCounts::new(counts.into_iter().map(|count| (RunStatus::from_name(&count.status), count.count))))
     }
 }
@@ -198,7 +192,6 @@ impl RunQuery {
 #[must_use = "nothing is sent before `page`, `items` or `count`"]
 pub struct TaskQuery {
     selection: Selection,
-    after: Option<PageToken>,
 }
 
 impl TaskQuery {
@@ -216,10 +209,10 @@ impl TaskQuery {
         self
     }
 
-    /// Continues after a page: [`page`](Self::page) and [`items`](Self::items) return the tasks after those of the page. The query must
-    /// have the same filter.
+    /// Continues after a page: the query selects the tasks after those of the page. It must have the same filter. Counts are always
+    /// those of all matching tasks.
     pub fn after(mut self, token: PageToken) -> Self {
-        self.after = Some(token);
+        self.selection.after = Some(token);
         self
     }
 
@@ -232,12 +225,12 @@ impl TaskQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn page(&self, size: usize) -> Result<Page<TaskSummary>> {
-        page(&self.selection, self.after.as_ref(), size).await
+        page(&self.selection, size).await
     }
 
     /// Returns a stream of all matching tasks, newest first.
     pub fn items(&self) -> TaskItems {
-        TaskItems::new(self.selection.clone(), self.after.clone())
+        TaskItems::new(self.selection.clone())
     }
 
     /// Returns the number of matching tasks.
@@ -248,45 +241,44 @@ impl TaskQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn count(&self) -> Result<Total> {
-        total(&self.selection, &self.selection.parameters().await?).await
+        total(&self.selection.resolve().await?).await
     }
 }
 
-async fn page<T: From<ListRow>>(selection: &Selection, after: Option<&PageToken>, size: usize) -> Result<Page<T>> {
+async fn page<T: From<ListRow>>(selection: &Selection, size: usize) -> Result<Page<T>> {
     if !(1..=MAX_PAGE_SIZE).contains(&size) {
         return Err(Error::invalid("page size", format_args!("expected 1 to {MAX_PAGE_SIZE}, got {size}")));
     }
-    let request_size = if selection.includes_others() { size.max(MIN_REQUEST_SIZE) } else { size };
-    let mut reader = Reader::new(selection.clone(), request_size, after.cloned());
-    let parameters = selection.parameters().await?;
-    let (rows, next, total) = if selection.includes_others() {
+    let request = selection.resolve().await?;
+    let includes_others = request.includes_others();
+    let request_size = if includes_others { size.max(MIN_REQUEST_SIZE) } else { size };
+    let mut reader = Reader::new(request.clone(), request_size);
+    // If the first page has all rows, their number is exact, and need not be counted.
+    let is_complete = |next: &Option<PageToken>| next.is_none() && request.after.is_none();
+    let (rows, next, counted) = if includes_others {
         let (rows, next) = reader.page(size).await?;
-        // If the first page has all rows, their number is exact, and need not be counted.
-        let total = match next {
-            None if after.is_none() => Total::Exactly(rows.len() as u64),
-            _ => total(selection, &parameters).await?,
-        };
-        (rows, next, total)
+        let counted = if is_complete(&next) { None } else { Some(total(&request).await?) };
+        (rows, next, counted)
     } else {
-        let ((rows, next), total) = future::try_join(reader.page(size), total(selection, &parameters)).await?;
-        let is_complete = next.is_none() && after.is_none();
-        let total = if is_complete { Total::Exactly(rows.len() as u64) } else { total };
-        (rows, next, total)
+        let ((rows, next), total) = future::try_join(reader.page(size), total(&request)).await?;
+        let counted = Some(total).filter(|_| !is_complete(&next));
+        (rows, next, counted)
     };
+    let total = counted.unwrap_or(Total::Exactly(rows.len() as u64));
     Ok(Page { items: rows.into_iter().map(T::from).collect(), total, next })
 }
 
 /// The server's count. If it includes rows that do not match and is small enough, the matching rows are read and counted.
-async fn total(selection: &Selection, parameters: &Parameters) -> Result<Total> {
-    let number = selection.count(parameters).await?;
+async fn total(request: &ListRequest) -> Result<Total> {
+    let number = request.count().await?;
     let total = if number >= MAX_COUNTED { Total::AtLeast(number) } else { Total::Exactly(number) };
-    if number == 0 || !selection.includes_others() {
+    if number == 0 || !request.includes_others() {
         return Ok(total);
     }
     if number > MAX_COUNTED_BY_READING {
         return Ok(total.at_most());
     }
-    let mut rows = Reader::new(selection.clone(), MAX_PAGE_SIZE, None);
+    let mut rows = Reader::new(ListRequest { after: None, ..request.clone() }, MAX_PAGE_SIZE);
     let mut read: u64 = 0;
     while rows.next().await.transpose()?.is_some() {
         read = read.saturating_add(1);

@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, TryStreamExt as _, unfold};
 
 use super::fetch::{RunFetch, if_found};
+use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CancelRequest, LogLine, Outcome, RunDetails, RunId, TaskDetails, TaskId};
@@ -28,7 +29,18 @@ const CANCEL_TEXT: &str = "Cancellation requested";
 const CANCEL_KEY: &str = "hatchet_rs__cancel";
 
 /// A stream of a run's log lines; see [`RunHandle::logs`](crate::RunHandle::logs). It ends after an error. Nothing is sent before the first item is requested.
-pub struct LogItems(Pin<Box<dyn Stream<Item = Result<LogLine>> + Send>>);
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let mut lines = run.logs();
+/// while let Some(line) = lines.next().await {
+///     println!("{}", line?.message);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is sent before the stream is polled"]
+pub struct LogItems(BoxStream<Result<LogLine>>);
 
 impl LogItems {
     pub(crate) fn new(client: Client, run: RunId) -> Self {
@@ -40,7 +52,7 @@ impl LogItems {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        Self(Box::pin(lines.fuse()))
+        Self(BoxStream::new(lines))
     }
 
     /// Returns the next line, or `None` at the end.
@@ -56,7 +68,7 @@ impl Stream for LogItems {
     type Item = Result<LogLine>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        self.0.poll_next_unpin(cx)
     }
 }
 

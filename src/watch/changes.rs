@@ -19,6 +19,7 @@ use futures_util::stream::{once, unfold};
 use tokio::time::{Instant, sleep_until};
 
 use super::tracker::Tracker;
+use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::Result;
 use crate::feed::Notifications;
@@ -59,6 +60,9 @@ impl<O: 'static> RunBuilder<O> {
     ///
     /// If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
     ///
+    /// # Cancel safety
+    /// If the stream is dropped after its first poll, the run may have been started. A run that was started continues.
+    ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
     /// let mut changes = hatchet.run(&greet, &()).watch();
@@ -78,8 +82,23 @@ impl<O: 'static> RunBuilder<O> {
 ///
 /// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or the last error of
 /// the fetches when their deadline has passed.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use hatchet::RunStatus;
+///
+/// let mut changes = run.watch();
+/// while let Some(change) = changes.next().await.transpose()? {
+///     if *change.status() == RunStatus::Running {
+///         println!("attempt {} has started", change.attempt());
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is started or fetched before the stream is polled"]
 pub struct RunWatch {
-    changes: Pin<Box<dyn Stream<Item = Result<Change>> + Send>>,
+    changes: BoxStream<Result<Change>>,
     stale: Arc<AtomicU64>,
 }
 
@@ -116,7 +135,7 @@ impl RunWatch {
             }
             Err(error) => once(ready(Err(error))).right_stream(),
         });
-        Self { changes: Box::pin(changes.fuse()), stale }
+        Self { changes: BoxStream::new(changes), stale }
     }
 
     /// Returns the number of reports that were dropped because they were outdated: of an earlier attempt, or with an earlier status of
@@ -138,7 +157,7 @@ impl Stream for RunWatch {
     type Item = Result<Change>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.changes.as_mut().poll_next(cx)
+        self.changes.poll_next_unpin(cx)
     }
 }
 

@@ -21,6 +21,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "value",
             "error",
             "runtime",
+            "boxed",
             "time",
             "model",
             "config",
