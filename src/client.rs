@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use crate::config::{Config, RequestOptions};
 #[cfg(doc)]
 use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::Feed;
-use crate::model::{TenantId, parse_id};
+use crate::model::{TenantId, WorkflowId, parse_id};
 use crate::rpc::Rpc;
 use crate::runtime::{self, Needs};
 use crate::time::Clock;
@@ -154,6 +154,22 @@ impl Client {
     /// The name on the server.
     pub(crate) fn prefixed(&self, name: &str) -> String {
         format!("{}{name}", self.namespace().unwrap_or_default())
+    }
+
+    /// Whether a name on the server is in the namespace of the client, if it has one.
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        name.starts_with(self.namespace().unwrap_or_default())
+    }
+
+    /// Checks that a workflow whose name was read without its namespace is in the namespace of the client. If it is not, the name
+    /// would mean another workflow.
+    pub(crate) async fn check_own(&self, name: &str, workflow: Option<WorkflowId>) -> Result<()> {
+        if self.namespace().is_none() || workflow == Some(self.feed().workflows.id_of(name).await?) {
+            return Ok(());
+        }
+        let namespace = self.namespace().unwrap_or_default();
+        let text = format!("expected a workflow in the namespace {namespace:?}, got {name:?} of another one");
+        Err(Error::invalid("workflow", text))
     }
 
     /// The name without the namespace.

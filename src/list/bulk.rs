@@ -337,7 +337,8 @@ mod tests {
         let sent_at = tokio::time::Instant::now();
         let mut reports = all.clone().timeout(second).cancel().within(second).reports().unwrap();
         reports.next().await.unwrap().unwrap();
-        assert_eq!(sent_at.elapsed(), 2 * second, "one second for the call, one for its effect");
+        // One second for the call, and one for its effect. The last fetch waits for REST.
+        assert!((2 * second..3 * second).contains(&sent_at.elapsed()), "{:?}", sent_at.elapsed());
         let invalid = all.timeout(Duration::ZERO);
         assert!(invalid.cancel().reports().is_err());
         assert!(

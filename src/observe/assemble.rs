@@ -4,24 +4,28 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::attempts::end_of;
 use super::evidence::Evidence;
 use super::outcome::task_outcome;
 use super::resolve::Resolution;
 use super::staleness::{is_behind, lacks_attempt};
 use super::view::{RunView, TaskView};
-use crate::model::{Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, TaskId, metadata, trigger};
+use crate::model::{
+    Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, TaskId, attempt_number, metadata, trigger,
+};
 use crate::rpc::convert::rest_run::Envelope;
 
-pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> RunDetails {
+/// The details, or `None` if the state of the run is not known yet.
+pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> Option<RunDetails> {
     let (status, outcome, conflicts) = match resolution {
         Resolution::Ended(outcome, conflicts) => (outcome.status(), Some(outcome), conflicts),
         Resolution::Running(status) => (status, None, Vec::new()),
-        Resolution::Lagging => (RunStatus::Running, None, Vec::new()),
+        Resolution::Lagging => return None,
     };
     let tasks = view.tasks.iter().map(|task| task_details(view, task, &status, outcome.as_ref())).collect();
     let (user, engine) = metadata::split(all_metadata(view.evidence));
     let rest = view.evidence.rest.as_ref().map(|rest| &rest.run);
-    RunDetails {
+    Some(RunDetails {
         id: view.run,
         workflow_id: rest.and_then(|run| run.workflow_id),
         workflow_name: view.evidence.workflow.as_deref().map(ToOwned::to_owned),
@@ -37,7 +41,7 @@ pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> RunDetails 
         tasks,
         logs: Vec::new(),
         conflicts,
-    }
+    })
 }
 
 fn task_details(view: &RunView<'_>, task: &TaskView<'_>, status: &RunStatus, outcome: Option<&Outcome>) -> TaskDetails {
@@ -69,30 +73,37 @@ fn task_details(view: &RunView<'_>, task: &TaskView<'_>, status: &RunStatus, out
     }
 }
 
-/// The attempts, made consistent with the outcome of the task: if the last attempt has two ends, it shows the one that counts, and if
+/// The attempts, made consistent with the retry count and the outcome of the task: an attempt whose events REST does not have yet is
+/// added without its times; if the last attempt has two ends, it shows the one that counts, and if
 /// the run has ended, an attempt that REST lacks is added without its times.
 pub(super) fn attempts_of(task: &TaskView<'_>, outcome: Option<&Outcome>, has_ended: bool) -> Vec<Attempt> {
     let mut attempts = task.attempts.clone();
+    let newest = task.rest.map_or(0, |task| attempt_number(task.retry_count));
+    if let Some(last) = attempts.last()
+        && last.number < newest
+        && let Some(status) = task.rest_status()
+    {
+        attempts.push(without_times(newest, status.clone()));
+    }
     let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) else { return attempts };
     if has_ended && lacks_attempt(task) {
         let error = match outcome {
             Outcome::Failed(failure) => Some(failure.message.clone()),
             _ => None,
         };
-        let missing = Attempt {
-            number: last.number.saturating_add(1),
-            status: outcome.status(),
-            queued_at: None,
-            started_at: None,
-            finished_at: None,
-            worker_id: None,
-            error,
-        };
-        attempts.push(missing);
-    } else {
+        let missing = without_times(last.number.saturating_add(1), outcome.status());
+        attempts.push(Attempt { error, ..missing });
+    } else if last.status != outcome.status() {
         last.status = outcome.status();
+        (last.finished_at, last.error) = end_of(&task.events, last.number, &last.status).unzip();
+        last.error = last.error.take().filter(|text: &String| !text.is_empty());
     }
     attempts
+}
+
+/// An attempt whose events REST does not have.
+fn without_times(number: u32, status: RunStatus) -> Attempt {
+    Attempt { number, status, queued_at: None, started_at: None, finished_at: None, worker_id: None, error: None }
 }
 
 /// gRPC has the input itself. If it is too large for gRPC, REST has it, for a single-task run within the payload of the worker.
@@ -133,7 +144,7 @@ mod tests {
     #[test]
     fn a_running_run_has_no_outcome() {
         let evidence = evidence("RUNNING", "RUNNING", &[("STARTED", "")], &[]);
-        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running));
+        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running)).unwrap();
         assert_eq!((details.status, details.outcome), (RunStatus::Running, None));
         assert_eq!((details.tasks[0].status.clone(), details.tasks[0].attempts.len()), (RunStatus::Running, 1));
     }

@@ -3,7 +3,7 @@
 //! The timestamps of events are not in causal order, so they do not determine the order: the retry count of an event determines its
 //! attempt, and its kind determines its place within the attempt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -14,7 +14,7 @@ use crate::rpc::convert::rest_run::TaskEvent;
 const MEANINGS: &[(&str, Meaning)] = &[
     ("CREATED", Meaning::Queued),
     ("QUEUED", Meaning::Queued),
-    ("RETRYING", Meaning::Queued),
+    (RETRYING, Meaning::Queued),
     ("REQUEUED_NO_WORKER", Meaning::Queued),
     ("REQUEUED_RATE_LIMIT", Meaning::Queued),
     ("WAITING_FOR_BATCH", Meaning::Queued),
@@ -25,13 +25,17 @@ const MEANINGS: &[(&str, Meaning)] = &[
     ("FINISHED", Meaning::Ended(RunStatus::Completed)),
     ("SKIPPED", Meaning::Ended(RunStatus::Completed)),
     ("FAILED", Meaning::Ended(RunStatus::Failed)),
-    ("REASSIGNED", Meaning::Ended(RunStatus::Failed)),
+    (REASSIGNED, Meaning::Ended(RunStatus::Failed)),
     ("COULD_NOT_SEND_TO_WORKER", Meaning::Ended(RunStatus::Failed)),
     ("CANCELLED", Meaning::Ended(RunStatus::Cancelled)),
     ("TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
     ("SCHEDULING_TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
 ];
 
+/// The kind of the event of another attempt after a failure. It belongs to the new attempt.
+const RETRYING: &str = "RETRYING";
+/// The kind of the event of an attempt that the engine took from its worker.
+const REASSIGNED: &str = "REASSIGNED";
 /// The kind of the event of a replay: another attempt follows.
 const REPLAYED: &str = "RETRIED_BY_USER";
 
@@ -49,8 +53,12 @@ type Ends<'a> = Vec<(RunStatus, &'a TaskEvent)>;
 /// The attempts, oldest first.
 pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<Attempt> {
     let mut attempts: BTreeMap<u32, (Attempt, Ends<'_>)> = BTreeMap::new();
+    let mut retried = HashSet::new();
     for event in events {
         let number = attempt_number(event.retry_count.unwrap_or(0));
+        if event.event_type == RETRYING {
+            retried.insert(number.saturating_sub(1));
+        }
         let (attempt, ends) = attempts.entry(number).or_insert_with(|| {
             let attempt = Attempt {
                 number,
@@ -71,10 +79,11 @@ pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
         }
     }
     let with_end = |(mut attempt, ends): (Attempt, Ends<'_>)| {
-        if let Some((status, event)) = last_end(ends) {
+        let was_retried = retried.contains(&attempt.number);
+        if let Some((status, event)) = counting_end(ends, was_retried) {
             attempt.finished_at = Some(event.timestamp);
-            let text = event.error_message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&event.message);
-            attempt.error = Some(text.to_owned()).filter(|text| !text.is_empty() && status != RunStatus::Completed);
+            attempt.error =
+                Some(error_text(event).to_owned()).filter(|text| !text.is_empty() && status != RunStatus::Completed);
             attempt.status = status;
         }
         attempt
@@ -82,17 +91,37 @@ pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
     attempts.into_values().map(with_end).collect()
 }
 
-/// The end that counts, of all ends of an attempt: one with an output; otherwise not a cancel if there is a failure, because all API
+/// The end that counts, of all ends of an attempt. If the engine has taken the attempt from its worker, or has started another attempt
+/// after a failure, the attempt failed: a late output is recorded and ignored. Otherwise it is one with an output; otherwise not a cancel if there is a failure, because all API
 /// views show a task that fails after its cancel as failed; otherwise the first one, because the schedule timeout of a run that was
 /// cancelled in the queue still passes.
-fn last_end(ends: Ends<'_>) -> Option<(RunStatus, &TaskEvent)> {
+fn counting_end(ends: Ends<'_>, was_retried: bool) -> Option<(RunStatus, &TaskEvent)> {
     let has_failed = ends.iter().any(|(status, _)| *status == RunStatus::Failed);
-    let counts = |(status, _): &(RunStatus, &TaskEvent)| !has_failed || *status != RunStatus::Cancelled;
+    let is_failure = |status: &RunStatus| matches!(status, RunStatus::Failed | RunStatus::TimedOut);
+    let was_taken = ends.iter().any(|(_, event)| event.event_type == REASSIGNED)
+        || was_retried && ends.iter().any(|(status, _)| is_failure(status));
+    let counts = |(status, _): &(RunStatus, &TaskEvent)| {
+        if was_taken { is_failure(status) } else { !has_failed || *status != RunStatus::Cancelled }
+    };
     // At the same time, a cancel came first, so the order of the events does not matter.
     ends.into_iter().filter(counts).min_by_key(|(status, event)| {
         let rank = (*status != RunStatus::Cancelled, event.event_type.as_str());
         (*status != RunStatus::Completed, event.timestamp, rank)
     })
+}
+
+/// The time and the error text of an attempt's end with a status.
+pub(super) fn end_of(events: &[&TaskEvent], number: u32, status: &RunStatus) -> Option<(DateTime<Utc>, String)> {
+    let is_end = |event: &&&TaskEvent| {
+        let kind = MEANINGS.iter().find(|(kind, _)| *kind == event.event_type);
+        kind.is_some_and(|(_, meaning)| *meaning == Meaning::Ended(status.clone()))
+            && attempt_number(event.retry_count.unwrap_or(0)) == number
+    };
+    events.iter().find(is_end).map(|event| (event.timestamp, error_text(event).to_owned()))
+}
+
+fn error_text(event: &TaskEvent) -> &str {
+    event.error_message.as_deref().filter(|text| !text.is_empty()).unwrap_or(&event.message)
 }
 
 /// The numbers of the attempts after which a task was replayed, in order. The event is one of the attempt before.
@@ -170,6 +199,17 @@ mod tests {
         let (a, b) = (event("FINISHED", 0, 1), event("CANCELLED", 0, 2));
         assert_eq!(attempts(&[a.clone(), b.clone()])[0].status, RunStatus::Completed);
         assert_eq!(attempts(&[b, a])[0].status, RunStatus::Completed);
+    }
+
+    #[test]
+    fn a_late_output_of_an_attempt_that_was_taken_from_its_worker_does_not_count() {
+        let reassigned = [event("REASSIGNED", 0, 5), event("FINISHED", 0, 9), event("ASSIGNED", 1, 6)];
+        assert_eq!(attempts(&reassigned)[0].status, RunStatus::Failed);
+        let retried = [event("TIMED_OUT", 0, 5), event("RETRYING", 1, 6), event("FINISHED", 0, 9)];
+        assert_eq!(attempts(&retried)[0].status, RunStatus::TimedOut);
+        // The last attempt counts as completed, and so does one that was replayed.
+        let flipped = [event("FAILED", 0, 5), event("FINISHED", 0, 9), event("RETRIED_BY_USER", 0, 10)];
+        assert_eq!(attempts(&flipped)[0].status, RunStatus::Completed);
     }
 
     #[test]

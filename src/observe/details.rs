@@ -77,7 +77,10 @@ impl DetailsBuilder {
         if self.logs > 0 {
             details.logs = logs::first_lines(&client, &details, self.logs).await?;
         }
-        logs::add_cancel_request(&client, &mut details).await?;
+        // The outcome is complete without the request.
+        if let Err(error) = logs::add_cancel_request(&client, &mut details).await {
+            tracing::warn!(%error, run = %self.run, "failed to read the request of a cancel");
+        }
         Ok(details)
     }
 }

@@ -129,14 +129,16 @@ impl RunFetch {
     fn evaluate(&self, is_last: bool, stability: &mut Stability) -> Option<Result<RunDetails>> {
         let view = RunView::new(self.run, &self.evidence);
         if let Some(error) = &self.evidence.without_rest {
-            return Some(match resolve_from_grpc(&view) {
-                Some(resolution) => Ok(details(&view, resolution)),
-                None => Err(needs_rest(self.run, error).without_side_effects()),
-            });
+            let details = resolve_from_grpc(&view).and_then(|resolution| details(&view, resolution));
+            return Some(details.ok_or_else(|| needs_rest(self.run, error).without_side_effects()));
         }
         let resolution = resolve(&view, is_last);
         let is_consistent = is_last || is_consistent(&view, &resolution, stability);
-        is_consistent.then(|| Ok(details(&view, resolution)))
+        let lagging = || {
+            let text = format!("run {} has ended, and the server does not report its state yet", self.run);
+            Error::new(ErrorKind::Server, text).without_side_effects()
+        };
+        is_consistent.then(|| details(&view, resolution).ok_or_else(lagging))
     }
 
     async fn fetch_once(&mut self, client: &Client) -> Result<()> {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::outcome::{completed, failed, object, outcome, wrap_output};
-use super::staleness::{agrees, is_behind};
+use super::staleness::{agrees, is_behind, may_be_retried};
 use super::view::{RunView, TaskView};
 use crate::model::{Conflict, Outcome, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, GrpcTask, TaskResult};
@@ -57,12 +57,14 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
     let evidence = view.evidence;
     let grpc = evidence.grpc.as_ref().map(grpc_status);
     if view.tasks.iter().any(TaskView::awaits_replay) {
-        return match grpc.filter(|grpc| grpc.is_final() && view.is_single_task) {
-            // The replay of a DAG run continues until all tasks have ended, although all API views show the old end in between.
-            None => Resolution::Running(RunStatus::Running),
+        return match grpc {
+            Some(grpc) if !grpc.is_final() => Resolution::Running(grpc),
             // The new attempt of a single task starts before REST has the replay. So the new attempt has ended, too.
-            Some(_) if !is_last => Resolution::Lagging,
-            Some(grpc) => Resolution::Ended(outcome(view, &grpc), Vec::new()),
+            Some(_) if view.is_single_task && !is_last => Resolution::Lagging,
+            Some(grpc) if view.is_single_task => Resolution::Ended(outcome(view, &grpc), Vec::new()),
+            // The replay of a DAG run continues until all tasks have ended, although all API views show the old end in between. A task
+            // of it waits.
+            _ => Resolution::Running(RunStatus::Queued),
         };
     }
     let rest = view.rest_status().cloned();
@@ -72,6 +74,10 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
         None => evidence.results.is_some() || ended_in_rest.is_some(),
     };
     match (ended, ended_in_rest, grpc) {
+        // Without gRPC and the result stream, a failure may be that of an attempt that another one follows.
+        (true, Some(_), None) if !is_last && evidence.results.is_none() && view.tasks.iter().any(may_be_retried) => {
+            Resolution::Lagging
+        }
         (true, Some(rest), grpc) if is_last || view.tasks.iter().all(agrees) => {
             // If REST still lacks an attempt that gRPC has, gRPC decides.
             let ahead = grpc.clone().filter(|grpc| grpc.is_final() && view.tasks.iter().any(is_behind));
@@ -323,6 +329,17 @@ mod tests {
     }
 
     #[test]
+    fn without_grpc_a_failure_with_retries_left_is_no_end() {
+        let mut failed = evidence("", "FAILED", &[("STARTED", ""), ("FAILED", "it broke")], &[]);
+        let config = serde_json::json!({"Name": "work", "Tasks": [{"ReadableId": "work", "Retries": 1}]});
+        failed.rest.as_mut().unwrap().workflow_config = serde_json::from_value(config).unwrap();
+        assert_eq!(resolved(&failed, false), Resolution::Lagging);
+        assert!(matches!(resolved(&failed, true), Resolution::Ended(Outcome::Failed(_), _)));
+        failed.events.iter_mut().for_each(|event| event.retry_count = Some(1));
+        assert!(matches!(resolved(&failed, false), Resolution::Ended(Outcome::Failed(_), _)), "no retries left");
+    }
+
+    #[test]
     fn a_failed_run_without_a_failed_attempt_has_no_other_attempt() {
         // A schedule timeout whose event has not come yet.
         let early = evidence("CANCELLED", "FAILED", &[("QUEUED", "")], &[]);
@@ -373,7 +390,7 @@ mod tests {
         rest.task_events = evidence("", "", &events, &[]).events;
         rest.task_events.iter_mut().for_each(|event| event.task_id = task.parse().ok());
         for is_last in [false, true] {
-            assert_eq!(resolved(&of_several, is_last), Resolution::Running(RunStatus::Running));
+            assert_eq!(resolved(&of_several, is_last), Resolution::Running(RunStatus::Queued));
         }
         // The new attempt of a single task has started before REST shows the replay.
         let mut replayed = evidence("RUNNING", "COMPLETED", &events, &[]);

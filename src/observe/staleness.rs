@@ -42,6 +42,11 @@ pub(super) fn is_behind(task: &TaskView<'_>) -> bool {
     lacks_attempt(task) && !failed
 }
 
+/// Whether the newest attempt failed and has retries left.
+pub(super) fn may_be_retried(task: &TaskView<'_>) -> bool {
+    task.attempts.last().is_some_and(|last| has_failed(last) && i64::from(last.number) <= task.retries)
+}
+
 pub(super) fn has_failed(attempt: &Attempt) -> bool {
     matches!(attempt.status, RunStatus::Failed | RunStatus::TimedOut)
 }
@@ -52,11 +57,11 @@ pub(super) fn has_failed(attempt: &Attempt) -> bool {
 /// have reported, if an attempt did not end before its successor, or if one that completed or was cancelled has a successor without a
 /// replay.
 pub(super) fn may_be_behind(task: &TaskView<'_>) -> bool {
-    let Some((last, earlier)) = task.attempts.split_last() else { return true };
+    let Some((_, earlier)) = task.attempts.split_last() else { return true };
     let by_itself = |status: &RunStatus| matches!(status, RunStatus::Completed | RunStatus::Cancelled);
     let unexplained = |attempt: &Attempt| by_itself(&attempt.status) && !task.replayed_after.contains(&attempt.number);
     task.awaits_replay()
-        || has_failed(last) && i64::from(last.number) <= task.retries
+        || may_be_retried(task)
         || task.attempts.iter().any(lacks_start)
         || earlier.iter().any(|attempt| !attempt.status.is_final() || unexplained(attempt))
 }

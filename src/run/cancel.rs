@@ -323,25 +323,27 @@ pub(super) fn no_report(error: Error) -> Effect {
 
 /// Cancels runs that have not ended, and returns the effects, in their order.
 async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &CancelOptions) -> Vec<Effect> {
+    let mut unknown = BTreeMap::new();
     if let Some(line) = options.line() {
-        let tasks = active.iter().flat_map(|active| active.tasks.iter().copied()).collect();
-        if let Err(error) = write_reason(client, tasks, &line).await {
-            // If the reason cannot be written, the run is not cancelled: the reason would never be known.
-            return active.iter().map(|_| Effect::Unknown(error.clone())).collect();
-        }
+        // A run whose reason cannot be written is not cancelled: the reason would never be known.
+        unknown = write_reasons(client, &active, &line).await;
     }
-    let (ended, mut unknown) = check_again(client, &active, options).await;
+    let to_check = active.iter().filter(|active| !unknown.contains_key(&active.run));
+    let (ended, unreadable) = check_again(client, to_check, options).await;
+    unknown.extend(unreadable);
     let is_active = |run: &RunId| !ended.contains(run) && !unknown.contains_key(run);
     let runs: Vec<_> = active.iter().map(|active| active.run).filter(is_active).collect();
     // If no run is left, the fetch below reports how the others ended.
     if !runs.is_empty()
-        && let Err(error) = client.rpc().admin.cancel(runs).await
+        && let Err(error) = client.rpc().admin.cancel(runs.iter().copied()).await
     {
         if error.has_no_side_effects() {
-            return active.iter().map(|_| Effect::Unknown(error.clone())).collect();
+            let error = of_cancel(error, options);
+            unknown.extend(runs.into_iter().map(|run| (run, Effect::Unknown(error.clone()))));
+        } else {
+            // The cancel may have been applied. The fetch below reports it.
+            tracing::warn!(%error, "response to cancel was lost");
         }
-        // The cancel may have been applied. The fetch below reports it.
-        tracing::warn!(%error, "response to cancel was lost");
     }
     let deadline = Instant::now() + options.within;
     let effects = active.into_iter().map(|active| {
@@ -361,12 +363,11 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
 /// ended, and those that cannot be fetched.
 async fn check_again(
     client: &Client,
-    active: &[ActiveRun],
+    active: impl Iterator<Item = &ActiveRun>,
     options: &CancelOptions,
 ) -> (BTreeSet<RunId>, BTreeMap<RunId, Effect>) {
     let (mut ended, mut unknown) = (BTreeSet::new(), BTreeMap::new());
-    let outdated =
-        active.iter().filter(|active| active.fetched_at.elapsed() > STATE_VALID_FOR).map(|active| active.run);
+    let outdated = active.filter(|active| active.fetched_at.elapsed() > STATE_VALID_FOR).map(|active| active.run);
     let fetched = stream::iter(outdated.collect::<Vec<_>>())
         .map(|run| async move { (run, client.rpc().admin.run_details(run).await.map(|details| details.done)) });
     let fetched: Vec<_> = fetched.buffered(MAX_CONCURRENT_CALLS).collect().await;
@@ -375,29 +376,38 @@ async fn check_again(
             Ok(false) => {}
             Ok(true) => drop(ended.insert(run)),
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            // The reason has already been written to the log.
-            Err(error) if options.line().is_some() => {
-                drop(unknown.insert(run, no_report(error.with_possible_side_effects())));
-            }
-            Err(error) => drop(unknown.insert(run, no_report(error.without_side_effects()))),
+            Err(error) => drop(unknown.insert(run, no_report(of_cancel(error.without_side_effects(), options)))),
         }
     }
     (ended, unknown)
 }
 
-/// Writes the reason to the tasks' logs.
-async fn write_reason(client: &Client, tasks: Vec<(TaskId, u32)>, (text, metadata): &(String, String)) -> Result<()> {
-    let lines = tasks.into_iter().map(|(task, attempt)| {
+/// An error of a run that was not cancelled. Its reason has already been written to the log, if there is one.
+fn of_cancel(error: Error, options: &CancelOptions) -> Error {
+    if options.line().is_some() { error.with_possible_side_effects() } else { error }
+}
+
+/// Writes the reason to the logs of the runs' tasks. Returns the runs to which it cannot be written.
+async fn write_reasons(
+    client: &Client,
+    active: &[ActiveRun],
+    (text, metadata): &(String, String),
+) -> BTreeMap<RunId, Effect> {
+    let tasks = active.iter().flat_map(|active| active.tasks.iter().map(|task| (active.run, *task)));
+    let lines = tasks.map(|(run, (task, attempt))| {
         let line = client.rpc().events.put_log(task, "INFO", text.clone(), metadata.clone(), attempt);
-        async move {
-            match line.await {
-                // A task that the engine no longer has needs no reason.
-                Err(error) if !error.is_not_found() => Err(error),
-                _ => Ok(()),
-            }
-        }
+        async move { (run, line.await) }
     });
-    stream::iter(lines).buffered(MAX_CONCURRENT_CALLS).fold(Ok(()), |all, one| std::future::ready(all.and(one))).await
+    let written: Vec<_> = stream::iter(lines.collect::<Vec<_>>()).buffered(MAX_CONCURRENT_CALLS).collect().await;
+    let is_written = |(run, line): &(RunId, Result<()>)| line.is_ok().then_some(*run);
+    let has_lines: HashSet<RunId> = written.iter().filter_map(is_written).collect();
+    let failed = written.into_iter().filter_map(|(run, line)| {
+        // A task that the engine no longer has needs no reason.
+        let error = line.err().filter(|error| !error.is_not_found())?;
+        let error = if has_lines.contains(&run) { error.with_possible_side_effects() } else { error };
+        Some((run, Effect::Unknown(error)))
+    });
+    failed.collect()
 }
 
 /// Fetches the run until it has ended or the deadline has passed.

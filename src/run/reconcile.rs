@@ -28,24 +28,25 @@ pub(super) async fn reconcile<O>(
     runs: Vec<NewRun>,
     ids: Vec<RunId>,
 ) -> Vec<Result<RunHandle<O>>> {
-    let mut started = match inputs(client, ids).await {
-        Ok(started) => started,
-        Err(error) => return runs.iter().map(|_| Err(error.clone().with_possible_side_effects())).collect(),
-    };
+    let (mut started, failed) = inputs(client, ids).await;
     let matched: Vec<_> = runs.iter().map(|run| take(&mut started, run.input())).collect();
     let mut unassigned: Vec<RunId> = started.into_iter().map(|(id, _)| id).collect();
     let mut results = Vec::with_capacity(runs.len());
     for (run, id) in runs.iter().zip(matched) {
         results.push(match id {
             Some(id) => Ok(RunHandle::started(client, Arc::clone(workflow), id)),
-            None => start_again(client, workflow, run, &mut unassigned).await,
+            None => match &failed {
+                // It may be one of the runs that could not be fetched.
+                Some(error) => Err(error.clone().with_possible_side_effects()),
+                None => start_again(client, workflow, run, &mut unassigned).await,
+            },
         });
     }
     results
 }
 
-/// The runs that exist, with their inputs.
-async fn inputs(client: &Client, ids: Vec<RunId>) -> Result<VecDeque<(RunId, Value)>> {
+/// The runs that exist, with their inputs, and an error if some could not be fetched.
+async fn inputs(client: &Client, ids: Vec<RunId>) -> (VecDeque<(RunId, Value)>, Option<Error>) {
     let reads = stream::iter(ids.into_iter().map(|id| async move {
         match client.rpc().admin.run_details(id).await {
             Ok(run) => Ok(Some((id, serde_json::from_str(run.input.as_str()).unwrap_or_default()))),
@@ -54,8 +55,15 @@ async fn inputs(client: &Client, ids: Vec<RunId>) -> Result<VecDeque<(RunId, Val
             Err(error) => Err(error),
         }
     }));
-    let found: Vec<Result<_>> = reads.buffered(MAX_CONCURRENT_READS).collect().await;
-    found.into_iter().filter_map(Result::transpose).collect()
+    let fetched: Vec<Result<_>> = reads.buffered(MAX_CONCURRENT_READS).collect().await;
+    let (mut found, mut failed) = (VecDeque::new(), None);
+    for run in fetched {
+        match run {
+            Ok(run) => found.extend(run),
+            Err(error) => failed = Some(error),
+        }
+    }
+    (found, failed)
 }
 
 /// Removes the first run with an input.

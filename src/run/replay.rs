@@ -15,7 +15,7 @@ use super::handle::RunHandle;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
+use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId, attempt_number};
 use crate::observe::{RunFetch, may_recover};
 use crate::transport::Polling;
 
@@ -122,17 +122,19 @@ impl<O> ReplayBuilder<O> {
     pub async fn send(self) -> Result<Replayed<O>> {
         let (client, id) = (self.run.client().with(self.options.request)?, self.run.id());
         let (mut reports, mut before) = batch_after(&client, &[id], self.options).await;
-        match reports.pop().map(|report| report.effect) {
+        let report = reports.pop();
+        let attempt = report.as_ref().and_then(|report| report.attempt);
+        match report.map(|report| report.effect) {
             Some(Effect::Applied) => {}
             Some(Effect::Skipped(status)) => return Err(Error::run_state(id, "replayed", status)),
             Some(Effect::Unknown(error)) => return Err(error),
             Some(Effect::NotFound) | None => return Err(Error::run_not_found(id)),
             Some(effect) => return Err(Error::new(ErrorKind::Server, format!("the replay of run {id}: {effect}"))),
         }
-        let Before { attempt, counts, names } = before.remove(&id).unwrap_or_default();
-        let attempt = attempt.saturating_add(1);
+        let Before { attempt: before, counts, names, .. } = before.remove(&id).unwrap_or_default();
+        let attempt = attempt.unwrap_or(before.saturating_add(1));
         let replayed = replayed_tasks(&client, id, &counts).await.unwrap_or_default();
-        let tasks = replayed.iter().filter_map(|id| names.get(id).cloned()).collect();
+        let tasks = replayed.keys().filter_map(|id| names.get(id).cloned()).collect();
         Ok(Replayed { run: self.run.at_attempt(attempt), attempt, tasks })
     }
 }
@@ -190,9 +192,10 @@ impl ReplayManyBuilder {
 type Counts = BTreeMap<TaskId, u32>;
 
 /// The state of a run before its replay.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Before {
     attempt: u32,
+    is_single_task: bool,
     counts: Counts,
     names: BTreeMap<TaskId, String>,
 }
@@ -201,9 +204,18 @@ impl Before {
     fn of(details: &RunDetails) -> Self {
         Self {
             attempt: details.attempt(),
+            is_single_task: details.is_single_task(),
             counts: details.tasks.iter().map(|task| (task.id, task.attempt().saturating_sub(1))).collect(),
             names: details.tasks.iter().map(|task| (task.id, task.name.clone())).collect(),
         }
+    }
+}
+
+impl Before {
+    /// The number of the run's new attempt, if tasks were replayed. Of a DAG run, only replays count.
+    fn new_attempt(&self, replayed: &Counts) -> Option<u32> {
+        let count = replayed.values().max()?;
+        Some(if self.is_single_task { attempt_number(*count) } else { self.attempt.saturating_add(1) })
     }
 }
 
@@ -220,7 +232,7 @@ async fn batch_after(
 ) -> (Vec<RunReport>, BTreeMap<RunId, Before>) {
     let mut befores: BTreeMap<RunId, Before> = BTreeMap::new();
     let mut effects: BTreeMap<RunId, Effect> = BTreeMap::new();
-    let mut waiting: BTreeMap<RunId, Counts> = BTreeMap::new();
+    let mut waiting: BTreeMap<RunId, Before> = BTreeMap::new();
     let reads = stream::iter(runs.to_vec()).map(|run| async move { (run, RunFetch::new(run).fetch(client).await) });
     let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
     for (run, details) in fetched {
@@ -230,30 +242,36 @@ async fn batch_after(
                     effects.insert(run, Effect::Skipped(status));
                 } else {
                     let before = Before::of(&details);
-                    waiting.insert(run, before.counts.clone());
+                    waiting.insert(run, before.clone());
                     befores.insert(run, before);
                 }
             }
             Err(error) => drop(effects.insert(run, no_report(error))),
         }
     }
-    for _ in 0..MAX_TRIES {
+    let mut attempts: BTreeMap<RunId, u32> = BTreeMap::new();
+    for attempt in 0..MAX_TRIES {
+        let to_send = if attempt == 0 { waiting.keys().copied().collect() } else { ended(client, &waiting).await };
+        if !to_send.is_empty()
+            && let Err(error) = client.rpc().admin.replay(to_send.iter().copied()).await
+        {
+            if error.has_no_side_effects() && attempt == 0 {
+                effects.extend(waiting.keys().map(|run| (*run, Effect::Unknown(error.clone()))));
+                waiting.clear();
+            }
+            // The replay may have been applied. The fetch below reports it.
+            tracing::warn!(%error, "failed to replay, or lost the response");
+        }
         if waiting.is_empty() {
             break;
         }
-        if let Err(error) = client.rpc().admin.replay(waiting.keys().copied()).await {
-            if error.has_no_side_effects() {
-                effects.extend(waiting.keys().map(|run| (*run, Effect::Unknown(error.clone()))));
-                waiting.clear();
-                break;
-            }
-            // The replay may have been applied. The fetch below reports it.
-            tracing::warn!(%error, "response to replay was lost");
-        }
-        for (run, is_replayed) in wait_for_replays(client, &waiting).await {
-            let effect = match is_replayed {
-                Ok(true) => Effect::Applied,
-                Ok(false) => continue,
+        for (run, replayed) in wait_for_replays(client, &waiting).await {
+            let effect = match replayed {
+                Ok(None) => continue,
+                Ok(Some(attempt)) => {
+                    attempts.insert(run, attempt);
+                    Effect::Applied
+                }
                 // A run that cannot be fetched may run again: its replay must not be sent again.
                 Err(error) => Effect::Unknown(error.with_possible_side_effects()),
             };
@@ -267,8 +285,7 @@ async fn batch_after(
         effects.insert(run, effect);
     }
     let effect_of = |run: &RunId| effects.get(run).cloned().unwrap_or(Effect::NotFound);
-    let attempt_of = |run: &RunId| befores.get(run).map(|before| before.attempt.saturating_add(1));
-    let reports = runs.iter().map(|run| RunReport::replayed(*run, effect_of(run), attempt_of(run)));
+    let reports = runs.iter().map(|run| RunReport::replayed(*run, effect_of(run), attempts.get(run).copied()));
     (reports.collect(), befores)
 }
 
@@ -278,26 +295,37 @@ fn skipped(details: &RunDetails, options: ReplayOptions) -> Option<RunStatus> {
     (details.outcome.is_none() || cancelled).then(|| details.status.clone())
 }
 
-/// Waits until all of these runs run again, or the time is over. Returns for each whether it does.
-async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Counts>) -> Vec<(RunId, Result<bool>)> {
+/// The runs that gRPC shows as ended. REST can lag by seconds, so a run that runs again may still have its old attempts there: a second
+/// replay would start it once more.
+async fn ended(client: &Client, waiting: &BTreeMap<RunId, Before>) -> Vec<RunId> {
+    let reads = stream::iter(waiting.keys().copied().collect::<Vec<_>>()).map(|run| async move {
+        let details = client.rpc().admin.run_details(run).await;
+        details.is_ok_and(|details| details.done).then_some(run)
+    });
+    reads.buffered(MAX_CONCURRENT_CALLS).filter_map(std::future::ready).collect().await
+}
+
+/// Waits until all of these runs run again, or the time is over. Returns the new attempt of each that does.
+async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Before>) -> Vec<(RunId, Result<Option<u32>>)> {
     let mut pending: Vec<RunId> = waiting.keys().copied().collect();
-    let mut results: BTreeMap<RunId, Result<bool>> = BTreeMap::new();
+    let mut results: BTreeMap<RunId, Result<Option<u32>>> = BTreeMap::new();
     let mut polling = Polling::backoff(MAX_POLL_INTERVAL, Instant::now() + EFFECT_TIMEOUT);
     loop {
         let reads = stream::iter(std::mem::take(&mut pending)).map(|run| async move {
-            let Some(before) = waiting.get(&run) else { return (run, Ok(false)) };
-            (run, replayed_tasks(client, run, before).await.map(|tasks| !tasks.is_empty()))
+            let Some(before) = waiting.get(&run) else { return (run, Ok(None)) };
+            let replayed = replayed_tasks(client, run, &before.counts).await;
+            (run, replayed.map(|tasks| before.new_attempt(&tasks)))
         });
         let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
-        for (run, is_replayed) in fetched {
-            let is_known = match &is_replayed {
-                Ok(is_replayed) => *is_replayed,
+        for (run, replayed) in fetched {
+            let is_known = match &replayed {
+                Ok(replayed) => replayed.is_some(),
                 Err(error) => !may_recover(error) && !error.is_not_found(),
             };
             if !is_known {
                 pending.push(run);
             }
-            results.insert(run, is_replayed);
+            results.insert(run, replayed);
         }
         if pending.is_empty() || !polling.again().await {
             return results.into_iter().collect();
@@ -305,12 +333,12 @@ async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Counts>) ->
     }
 }
 
-/// The tasks of a run whose retry count has increased.
-async fn replayed_tasks(client: &Client, run: RunId, before: &Counts) -> Result<Vec<TaskId>> {
+/// The tasks of a run whose retry count has increased, with their new counts.
+async fn replayed_tasks(client: &Client, run: RunId, before: &Counts) -> Result<Counts> {
     let tasks = client.rpc().rest.run(run).await?.tasks.into_iter();
     let increased =
         tasks.filter(|task| before.get(&task.task_external_id).is_some_and(|count| task.retry_count > *count));
-    Ok(increased.map(|task| task.task_external_id).collect())
+    Ok(increased.map(|task| (task.task_external_id, task.retry_count)).collect())
 }
 
 #[cfg(test)]

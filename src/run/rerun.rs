@@ -88,17 +88,20 @@ impl<O> RerunBuilder<O> {
     ///
     /// # Errors
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the name of its workflow
-    /// or its input is unknown. All other errors are those of [`RunBuilder::start`].
+    /// or its input is unknown. [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace, and the original is a run of a
+    /// workflow in another one. All other errors are those of [`RunBuilder::start`].
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.
     pub async fn start(self) -> Result<RunHandle<O>> {
         let (client, original) = (self.run.client(), self.run.id());
-        let details = RunFetch::new(original).fetch(&client.with(self.request)?).await?;
+        let reading = client.with(self.request)?;
+        let details = RunFetch::new(original).fetch(&reading).await?;
         let missing = |what: &str| {
             Error::new(ErrorKind::Server, format!("the server has no {what} of run {original}")).without_side_effects()
         };
         let workflow = details.workflow_name.clone().ok_or_else(|| missing("workflow name"))?;
+        reading.check_own(&workflow, details.workflow_id).await?;
         let input = match self.input {
             Some(input) => input?,
             None => own_input(&details).ok_or_else(|| missing("input"))?,

@@ -115,14 +115,15 @@ impl<O> CronBuilder<O> {
     /// Creates the cron, and checks that it continues to exist.
     ///
     /// The server accepts an expression that it cannot parse, for example with an unknown time zone, and deletes the cron a moment later.
-    /// So this method fetches the cron for one second after its creation.
+    /// So this method fetches the cron for one second after its creation. If it cannot be fetched, the method logs a warning and returns
+    /// the handle.
     ///
     /// The metadata gets an additional key, `hatchet__rs_cron`, by which [`runs`](CronHandle::runs) finds the runs.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`AlreadyExists`](ErrorKind::AlreadyExists)
     /// if the workflow has a cron with the same name and expression. [`InvalidInput`](ErrorKind::InvalidInput) before anything is sent.
-    /// [`Rejected`](ErrorKind::Rejected) if the server has deleted the cron. For all other errors, the cron may have been created if
+    /// [`Rejected`](ErrorKind::Rejected) if the cron no longer exists a moment later. For all other errors, the cron may have been created if
     /// [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
@@ -148,10 +149,17 @@ impl<O> CronBuilder<O> {
             match rest.cron(id).await {
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {
-                    let text = format!("the server deleted the cron: it cannot parse {:?}", cron.cron_expression);
+                    let text = format!(
+                        "the cron no longer exists: the server deletes a cron that it cannot parse, such as {:?}",
+                        cron.cron_expression
+                    );
                     return Err(Error::new(ErrorKind::Rejected, text).without_side_effects());
                 }
-                Err(error) => return Err(error.with_possible_side_effects()),
+                // The cron was created. Without a handle, its caller could not delete it.
+                Err(error) => {
+                    tracing::warn!(%error, cron = %id, "failed to check that a new cron exists");
+                    break;
+                }
             }
         }
         Ok(CronHandle { id, client: self.client, key: Some(key), output: PhantomData })
@@ -230,10 +238,10 @@ impl<O> CronHandle<O> {
             return Ok(correlation::runs(&self.client, window, correlation::CRON, key));
         }
         let details = self.details().await?;
-        Ok(match correlation::key_of(&details.engine_metadata, correlation::CRON) {
-            Some(key) => correlation::runs(&self.client, window, correlation::CRON, &key),
-            None => runs_by_name(&self.client, window, &details),
-        })
+        match correlation::key_of(&details.engine_metadata, correlation::CRON) {
+            Some(key) => Ok(correlation::runs(&self.client, window, correlation::CRON, &key)),
+            None => runs_by_name(&self.client, window, &details).await,
+        }
     }
 
     /// Pauses the cron: it starts no runs until it is resumed.
@@ -271,12 +279,13 @@ impl<O> CronHandle<O> {
 }
 
 /// The runs with the name and the expression of a cron.
-fn runs_by_name(client: &Client, window: Window, cron: &CronDetails) -> RunQuery {
+async fn runs_by_name(client: &Client, window: Window, cron: &CronDetails) -> Result<RunQuery> {
+    client.check_own(&cron.workflow_name, Some(cron.workflow_id)).await?;
     let filter = RunFilter::new(window)
         .workflow(&cron.workflow_name)
         .own_metadata("hatchet__cron_expression", &cron.expression)
         .own_metadata("hatchet__cron_name", cron.name.as_deref().unwrap_or_default());
-    client.runs(filter)
+    Ok(client.runs(filter))
 }
 
 impl<O> Clone for CronHandle<O> {

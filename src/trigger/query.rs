@@ -10,7 +10,8 @@ use crate::model::metadata::check_key;
 use crate::model::{CronDetails, ScheduleDetails};
 
 impl Client {
-    /// Prepares a query for the schedules that have not started their runs.
+    /// Prepares a query for the schedules that have not started their runs. If the client has a
+    /// [namespace](crate::config::ConfigBuilder::namespace), only schedules of workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -24,7 +25,8 @@ impl Client {
         ScheduleQuery { client: self.clone(), filter: Filter::default() }
     }
 
-    /// Prepares a query for crons, including those of definitions.
+    /// Prepares a query for crons, including those of definitions. If the client has a
+    /// [namespace](crate::config::ConfigBuilder::namespace), only crons of workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -119,7 +121,8 @@ impl ScheduleQuery {
         let client = self.client.with(self.filter.request)?;
         let parameters = self.filter.parameters(&client).await?;
         let rows = client.rpc().rest.schedules(&parameters).await?;
-        Ok(rows.into_iter().map(|row| schedule::details(&self.client, row)).collect())
+        let own = rows.into_iter().filter(|row| client.is_own(&row.workflow_name));
+        Ok(own.map(|row| schedule::details(&self.client, row)).collect())
     }
 }
 
@@ -177,6 +180,7 @@ impl CronQuery {
         let client = self.client.with(self.filter.request)?;
         let parameters = self.filter.parameters(&client).await?;
         let rows = client.rpc().rest.crons(&parameters).await?;
-        Ok(rows.into_iter().map(|row| cron::details(&self.client, row)).collect())
+        let own = rows.into_iter().filter(|row| client.is_own(&row.workflow_name));
+        Ok(own.map(|row| cron::details(&self.client, row)).collect())
     }
 }

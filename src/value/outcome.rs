@@ -82,12 +82,13 @@ pub struct Failure {
 pub struct Cancellation {
     /// The text of the engine, such as `Cancelled due to concurrency strategy`. Empty for a cancel by request.
     pub message: String,
-    /// The reason and the author, if the cancel had [any](crate::builder::CancelBuilder::reason). Only
-    /// [`RunHandle::details`](crate::RunHandle::details) reads them, because they are in the logs of the tasks.
+    /// The last request to cancel the run that had a [reason or an author](crate::builder::CancelBuilder::reason). The engine does not
+    /// record which cancel ended the run. Only [`RunHandle::details`](crate::RunHandle::details) reads the request, because it is in the
+    /// logs of the tasks.
     pub request: Option<CancelRequest>,
 }
 
-/// The reason and the author of a cancel. They are stored in the logs of the run's tasks, where the dashboard shows them, too.
+/// A request to cancel a run: its reason and its author. They are stored in the logs of the run's tasks, where the dashboard shows them, too.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -34,7 +34,7 @@ impl<O> RunHandle<O> {
         let mut workflow = self.workflow().cloned();
         if !is_new {
             // The run may have ended long ago. Then fetching it is faster than the stream.
-            let details = RunFetch::new(self.id()).for_outcome(workflow.clone(), None).fetch(client).await?;
+            let details = RunFetch::new(self.id()).for_wait().for_outcome(workflow.clone(), None).fetch(client).await?;
             workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
             if let Some(outcome) = self.outcome_of(details) {
                 return Ok(outcome);

@@ -91,11 +91,8 @@ impl TaskDefinition {
         }
         if let Some((factor, longest)) = self.backoff {
             check((1.0..=1000.0).contains(&factor), format!("back-off factor: expected 1 to 1000, got {factor}"));
-            let seconds = longest.as_secs();
-            check(
-                (1..=86400).contains(&seconds),
-                format!("longest back-off: expected 1 s to 86400 s, got {longest:?}"),
-            );
+            let is_in_seconds = longest.subsec_nanos() == 0 && (1..=86400).contains(&longest.as_secs());
+            check(is_in_seconds, format!("longest back-off: expected 1 to 86400 whole seconds, got {longest:?}"));
         }
         if let Some(what) = self.handler.non_object_input() {
             check(
