@@ -97,6 +97,7 @@ pub mod model;
 mod observe;
 #[cfg(feature = "unstable-raw")]
 pub mod raw;
+mod request;
 mod rpc;
 mod run;
 mod runtime;
@@ -114,6 +115,7 @@ pub mod workflow;
 pub mod builder {
     pub use crate::list::{BulkCancel, BulkReplay, RunQuery, TaskQuery};
     pub use crate::observe::DetailsBuilder;
+    pub use crate::request::{Command, Read};
     pub use crate::run::{
         CancelBuilder, CancelManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder,
     };

@@ -132,7 +132,7 @@ fn calls<'a>(hatchet: &'a Client, task: &'a Task<(), u32>, run: &'a RunHandle<u3
     let all = hatchet.runs(Window::all());
     let (page, count, counts, mut items) = (all.clone(), all.clone(), all.clone(), all.items());
     let (cancel, replay) = (all.cancel(), all.replay());
-    let (mut watch, mut logs, mut reruns) = (run.watch(), run.logs(), run.reruns());
+    let (mut watch, mut logs, mut reruns) = (run.watch(), run.logs(), run.reruns().items());
     let cron = hatchet.cron_handle("7c0b6d4e-9a43-4f6e-8a3b-0c6f0a3a5f11".parse().unwrap());
     let schedule = hatchet.schedule_handle("7c0b6d4e-9a43-4f6e-8a3b-0c6f0a3a5f11".parse().unwrap());
     let event = hatchet.event_handle("7c0b6d4e-9a43-4f6e-8a3b-0c6f0a3a5f11".parse().unwrap());
@@ -151,7 +151,7 @@ fn calls<'a>(hatchet: &'a Client, task: &'a Task<(), u32>, run: &'a RunHandle<u3
         ("cancel", call(run.cancel().send())),
         ("replay", call(run.replay().send())),
         ("rerun", call(run.rerun().start())),
-        ("children", call(run.children())),
+        ("children", call(run.children().into_future())),
         ("reruns", call(async move { reruns.next().await.unwrap() })),
         ("page", call(async move { page.page(10).await })),
         ("count", call(async move { count.count().await })),

@@ -227,7 +227,7 @@ async fn crons_are_missing_only_if_the_list_lacks_them() {
     for method in ["PATCH", "DELETE"] {
         setup.engine.faults().inject(&format!("{method} {route}"), Fault::Refuse(500), 1).unwrap();
     }
-    for error in [cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()] {
+    for error in [cron.pause().send().await.unwrap_err(), cron.delete().send().await.unwrap_err()] {
         assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error}");
     }
     assert_eq!(setup.engine.faults().planned(), 0);
@@ -240,10 +240,10 @@ async fn crons_are_missing_only_if_the_list_lacks_them() {
     assert_eq!(cron.details().await.unwrap_err().kind(), ErrorKind::Server);
     assert_eq!(setup.engine.faults().planned(), 0);
 
-    cron.delete().await.unwrap();
+    cron.delete().send().await.unwrap();
     let error = cron.details().await.unwrap_err();
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::NotFound, true), "{error}");
-    for error in [cron.pause().await.unwrap_err(), cron.delete().await.unwrap_err()] {
+    for error in [cron.pause().send().await.unwrap_err(), cron.delete().send().await.unwrap_err()] {
         assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::NotFound, false), "{error}");
     }
     worker.shutdown().await;

@@ -15,9 +15,9 @@ use std::str::FromStr;
 
 use futures_core::Stream;
 use hatchet::builder::{
-    BulkCancel, BulkReplay, CancelBuilder, CancelManyBuilder, CronBuilder, CronQuery, DetailsBuilder, EventBuilder,
-    EventManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunQuery,
-    ScheduleBuilder, ScheduleQuery, TaskQuery,
+    BulkCancel, BulkReplay, CancelBuilder, CancelManyBuilder, Command, CronBuilder, CronQuery, DetailsBuilder,
+    EventBuilder, EventManyBuilder, Read, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder,
+    RunQuery, ScheduleBuilder, ScheduleQuery, TaskQuery,
 };
 use hatchet::config::{
     Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
@@ -85,6 +85,8 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<Engine>();
     shared::<RawChannel>();
 
+    shared_and_shown::<Command>();
+    shared_and_shown::<Read<Output>>();
     shared_and_shown::<RunBuilder<Output>>();
     shared_and_shown::<RunManyBuilder<Output>>();
     shared_and_shown::<RerunBuilder<Output>>();
@@ -157,26 +159,26 @@ fn futures_can_be_spawned() {
         spawnable(running.shutdown());
         spawnable(engine.shutdown());
         spawnable(Engine::builder().start());
+        spawnable(run.children().into_future());
+        spawnable(event.details().into_future());
+        spawnable(event.runs().into_future());
+        spawnable(cron.details().into_future());
+        spawnable(cron.runs(Window::all()).into_future());
+        spawnable(schedule.details().into_future());
+        spawnable(schedule.run().into_future());
+        spawnable(cron.pause().send());
+        spawnable(cron.resume().send());
+        spawnable(cron.delete().send());
+        spawnable(schedule.reschedule(chrono::DateTime::UNIX_EPOCH).send());
+        spawnable(schedule.delete().send());
         // These borrow.
         sent(hatchet.close());
         sent(run.outcome());
         sent(run.result());
-        sent(run.children());
         sent(all.page(1));
         sent(all.count());
         sent(all.counts_by_status());
         sent(context.cancelled());
-        sent(event.details());
-        sent(event.runs());
-        sent(cron.details());
-        sent(cron.runs(Window::all()));
-        sent(cron.pause());
-        sent(cron.resume());
-        sent(cron.delete());
-        sent(schedule.details());
-        sent(schedule.reschedule(chrono::DateTime::UNIX_EPOCH));
-        sent(schedule.run());
-        sent(schedule.delete());
         sent(watch.next());
         sent(logs.next());
         sent(items.next());

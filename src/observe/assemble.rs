@@ -73,13 +73,14 @@ fn task_details(view: &RunView<'_>, task: &TaskView<'_>, status: &RunStatus, out
     }
 }
 
-/// The attempts, made consistent with the retry count and the outcome of the task: an attempt whose events REST does not have yet is
-/// added without its times; if the last attempt has two ends, it shows the one that counts, and if
+/// The attempts, made consistent with the retry count and the outcome of the task: if the run has ended, an attempt whose events REST
+/// does not have yet is added without its times; if the last attempt has two ends, it shows the one that counts, and if
 /// the run has ended, an attempt that REST lacks is added without its times.
 pub(super) fn attempts_of(task: &TaskView<'_>, outcome: Option<&Outcome>, has_ended: bool) -> Vec<Attempt> {
     let mut attempts = task.attempts.clone();
     let newest = task.rest.map_or(0, |task| attempt_number(task.retry_count));
-    if let Some(last) = attempts.last()
+    if has_ended
+        && let Some(last) = attempts.last()
         && last.number < newest
         && let Some(status) = task.rest_status()
     {

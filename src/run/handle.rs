@@ -7,9 +7,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::error::Result;
-use crate::model::{RunId, RunReport, TaskId};
-use crate::observe::{DetailsBuilder, LogItems, RunFetch};
+use crate::model::{RunId, RunReport};
+use crate::observe::{DetailsBuilder, LogItems};
 
 /// A handle to a run, with the type of its output. It is cheap to clone. Dropping it does not affect the run.
 ///
@@ -129,12 +128,6 @@ impl<O> RunHandle<O> {
     /// Whether the end of any attempt is the end of the run.
     pub(crate) fn is_of_any_attempt(&self) -> bool {
         self.from_attempt <= 1
-    }
-
-    /// The ids of its tasks.
-    pub(crate) async fn tasks(&self) -> Result<Vec<TaskId>> {
-        let details = RunFetch::new(self.id).fetch(&self.client).await?;
-        Ok(details.tasks.iter().map(|task| task.id).collect())
     }
 
     /// When this client started it, if it did.

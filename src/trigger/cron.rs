@@ -16,6 +16,7 @@ use crate::list::RunQuery;
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{CronDetails, CronId, CronSpec, Priority, RunFilter, Window, metadata};
+use crate::request::{Command, Read};
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::{CronRow, NewCron};
 use crate::run::Runnable;
@@ -34,9 +35,9 @@ impl Client {
     /// use hatchet::model::CronSpec;
     ///
     /// let cron = hatchet.cron(&report, &(), CronSpec::new("mornings", "0 9 * * MON-FRI")).send().await?;
-    /// cron.pause().await?;
-    /// cron.resume().await?;
-    /// cron.delete().await?;
+    /// cron.pause().send().await?;
+    /// cron.resume().send().await?;
+    /// cron.delete().send().await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -213,69 +214,69 @@ impl<O> CronHandle<O> {
         CronHandle { client: self.client, id: self.id, key: self.key, output: PhantomData }
     }
 
-    /// Fetches the details of the cron.
+    /// Prepares a fetch of the details of the cron.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn details(&self) -> Result<CronDetails> {
-        Ok(details(&self.client, self.client.rpc().rest.cron(self.id).await?))
+    pub fn details(&self) -> Read<CronDetails> {
+        let id = self.id;
+        Read::new(&self.client, move |client| async move { fetch(&client, id).await })
     }
 
-    /// Returns a query for the runs that the cron has started and that were created in a time window.
+    /// Returns a query for the runs that the cron has started and that were created in a time window. If this client did not create the
+    /// cron, the details of the cron are fetched first.
     ///
     /// For a cron of another SDK, these are the runs of its workflow with the cron's name and expression.
     ///
     /// # Errors
     /// If this client did not create the cron, the errors of [`details`](Self::details).
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn runs(&self, window: Window) -> Result<RunQuery> {
-        if let Some(key) = &self.key {
-            return Ok(correlation::runs(&self.client, window, correlation::CRON, key));
-        }
-        let details = self.details().await?;
-        match correlation::key_of(&details.engine_metadata, correlation::CRON) {
-            Some(key) => Ok(correlation::runs(&self.client, window, correlation::CRON, &key)),
-            None => runs_by_name(&self.client, window, &details).await,
-        }
+    pub fn runs(&self, window: Window) -> Read<RunQuery> {
+        let (id, key) = (self.id, self.key.clone());
+        Read::new(&self.client, move |client| async move {
+            if let Some(key) = &key {
+                return Ok(correlation::runs(&client.without_options(), window, correlation::CRON, key));
+            }
+            let details = fetch(&client, id).await?;
+            match correlation::key_of(&details.engine_metadata, correlation::CRON) {
+                Some(key) => Ok(correlation::runs(&client.without_options(), window, correlation::CRON, &key)),
+                None => runs_by_name(&client.without_options(), window, &details).await,
+            }
+        })
     }
 
-    /// Pauses the cron: it starts no runs until it is resumed.
+    /// Prepares a pause of the cron: it starts no runs until it is resumed.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    ///
-    /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been paused.
-    pub async fn pause(&self) -> Result<()> {
-        self.client.rpc().rest.enable_cron(self.id, false).await
+    pub fn pause(&self) -> Command {
+        self.enable(false)
     }
 
-    /// Resumes the cron. The next run starts at the next time of the expression.
+    /// Prepares to resume the cron. The next run starts at the next time of the expression.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    ///
-    /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been resumed.
-    pub async fn resume(&self) -> Result<()> {
-        self.client.rpc().rest.enable_cron(self.id, true).await
+    pub fn resume(&self) -> Command {
+        self.enable(true)
     }
 
-    /// Deletes the cron. Its runs are not deleted.
+    fn enable(&self, enabled: bool) -> Command {
+        let id = self.id;
+        Command::new(&self.client, move |client| async move { client.rpc().rest.enable_cron(id, enabled).await })
+    }
+
+    /// Prepares to delete the cron. Its runs are not deleted.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    ///
-    /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been deleted.
-    pub async fn delete(&self) -> Result<()> {
-        self.client.rpc().rest.delete_cron(self.id).await
+    pub fn delete(&self) -> Command {
+        let id = self.id;
+        Command::new(&self.client, move |client| async move { client.rpc().rest.delete_cron(id).await })
     }
+}
+
+async fn fetch(client: &Client, id: CronId) -> Result<CronDetails> {
+    Ok(details(client, client.rpc().rest.cron(id).await?))
 }
 
 /// The runs with the name and the expression of a cron.

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{EventDetails, EventId, RunStatus, StatusCounts, metadata};
+use crate::request::Read;
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::Event;
 use crate::run::RunHandle;
@@ -71,56 +72,64 @@ impl EventHandle {
         &self.client
     }
 
-    /// Fetches the details of the event: key, payload, metadata, and its runs with their statuses.
+    /// Prepares a fetch of the details of the event: key, payload, metadata, and its runs with their statuses.
     ///
-    /// The server's history contains an event about a tenth of a second after it was pushed. The method waits for it. The runs appear
+    /// The server's history contains an event about a tenth of a second after it was pushed. The request waits for it. The runs appear
     /// later: [`runs`](Self::runs) waits for them.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn details(&self) -> Result<EventDetails> {
-        let timeout = if self.key.is_some() { PUSHED_EVENT_TIMEOUT } else { EVENT_TIMEOUT };
-        let mut polling = Polling::every(POLL_INTERVAL, Instant::now() + timeout);
-        loop {
-            match self.client.rpc().rest.event(self.id).await {
-                Ok(event) => return Ok(details(&self.client, event)),
-                Err(error) if error.is_not_found() => {
-                    if !polling.again().await {
-                        let text = format!("the server has no event {}", self.id);
-                        return Err(Error::new(ErrorKind::NotFound, text).with_source(error));
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    pub fn details(&self) -> Read<EventDetails> {
+        let (id, timeout) = (self.id, self.creation_timeout());
+        Read::new(&self.client, move |client| async move { fetch(&client, id, timeout).await })
     }
 
-    /// Returns the runs that the event has started. Empty if no workflow listens to it.
+    /// Prepares a fetch of the runs that the event has started. Empty if no workflow listens to it.
     ///
-    /// The method waits until the server's history contains the event, and then until the number of its runs has not changed for a
+    /// The request waits until the server's history contains the event, and then until the number of its runs has not changed for a
     /// moment. If the history lags by seconds, runs may be missing.
     ///
     /// # Errors
     /// The errors of [`details`](Self::details).
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn runs(&self) -> Result<Vec<RunHandle>> {
-        let mut runs = self.details().await?.runs;
-        let mut since = Instant::now();
-        loop {
-            let stable_for = if runs.is_empty() { NO_RUNS_TIMEOUT } else { STABLE_FOR };
-            if since.elapsed() >= stable_for {
-                return Ok(runs.into_iter().map(|run| self.client.run_handle(run)).collect());
+    pub fn runs(&self) -> Read<Vec<RunHandle>> {
+        let (id, timeout) = (self.id, self.creation_timeout());
+        Read::new(&self.client, move |client| async move { fetch_runs(&client, id, timeout).await })
+    }
+
+    /// How long to wait for the event if the server's history does not contain it.
+    fn creation_timeout(&self) -> Duration {
+        if self.key.is_some() { PUSHED_EVENT_TIMEOUT } else { EVENT_TIMEOUT }
+    }
+}
+
+async fn fetch(client: &Client, id: EventId, timeout: Duration) -> Result<EventDetails> {
+    let mut polling = Polling::every(POLL_INTERVAL, Instant::now() + timeout);
+    loop {
+        match client.rpc().rest.event(id).await {
+            Ok(event) => return Ok(details(client, event)),
+            Err(error) if error.is_not_found() => {
+                if !polling.again().await {
+                    let text = format!("the server has no event {id}");
+                    return Err(Error::new(ErrorKind::NotFound, text).with_source(error));
+                }
             }
-            sleep(POLL_INTERVAL).await;
-            let now = self.details().await?.runs;
-            if now.len() != runs.len() {
-                (runs, since) = (now, Instant::now());
-            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn fetch_runs(client: &Client, id: EventId, timeout: Duration) -> Result<Vec<RunHandle>> {
+    let mut runs = fetch(client, id, timeout).await?.runs;
+    let mut since = Instant::now();
+    loop {
+        let stable_for = if runs.is_empty() { NO_RUNS_TIMEOUT } else { STABLE_FOR };
+        if since.elapsed() >= stable_for {
+            return Ok(runs.into_iter().map(|run| client.run_handle(run)).collect());
+        }
+        sleep(POLL_INTERVAL).await;
+        let now = fetch(client, id, timeout).await?.runs;
+        if now.len() != runs.len() {
+            (runs, since) = (now, Instant::now());
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, ScheduleDetails, ScheduleId, metadata};
 use crate::observe::if_found;
+use crate::request::{Command, Read};
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::ScheduleRow;
 use crate::run::{RunHandle, Runnable};
@@ -36,7 +37,7 @@ impl Client {
     /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
     /// let morning = "2027-01-01T09:00:00Z".parse().expect("a time");
     /// let schedule = hatchet.schedule(&remind, &(), morning).metadata("tenant", "acme").send().await?;
-    /// schedule.delete().await?;
+    /// schedule.delete().send().await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -194,45 +195,40 @@ impl<O> ScheduleHandle<O> {
         self.created.as_ref().map(|(key, _)| key.as_str())
     }
 
-    /// Fetches the details of the schedule.
+    /// Prepares a fetch of the details of the schedule.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn details(&self) -> Result<ScheduleDetails> {
-        let row = self.client.rpc().rest.schedule(self.id).await.map_err(|error| self.not_found(error))?;
-        Ok(details(&self.client, row))
+    pub fn details(&self) -> Read<ScheduleDetails> {
+        let id = self.id;
+        Read::new(&self.client, move |client| async move { fetch(&client, id).await })
     }
 
-    /// Moves the schedule to another time.
+    /// Prepares to move the schedule to another time.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
-    ///
-    /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been moved.
-    pub async fn reschedule(&self, at: DateTime<Utc>) -> Result<ScheduleDetails> {
-        check(at)?;
-        // In UTC, because the server ignores other zones.
-        let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
-        let moved = self.client.rpc().rest.reschedule(self.id, &at).await;
-        Ok(details(&self.client, moved.map_err(|error| self.not_found(error))?))
+    pub fn reschedule(&self, at: DateTime<Utc>) -> Command<ScheduleDetails> {
+        let id = self.id;
+        Command::new(&self.client, move |client| async move {
+            check(at)?;
+            // In UTC, because the server ignores other zones.
+            let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+            let moved = client.rpc().rest.reschedule(id, &at).await;
+            Ok(details(&client, moved.map_err(|error| not_found(id, error))?))
+        })
     }
 
-    /// Deletes the schedule. Succeeds if it does not exist; [`run`](Self::run) reports whether it has started its run.
+    /// Prepares to delete the schedule. Succeeds if it does not exist; [`run`](Self::run) reports whether it has started its run.
     ///
     /// # Errors
     /// Only errors of the call.
-    ///
-    /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been deleted.
-    pub async fn delete(&self) -> Result<()> {
-        self.client.rpc().rest.delete_schedule(self.id).await
+    pub fn delete(&self) -> Command {
+        let id = self.id;
+        Command::new(&self.client, move |client| async move { client.rpc().rest.delete_schedule(id).await })
     }
 
-    /// Returns the run that the schedule has started. `None` if the time has not come, or if the schedule was deleted.
+    /// Prepares a search for the run that the schedule has started. `None` if the time has not come, or if the schedule was deleted.
     ///
     /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the server's history lags by up to
     /// eight seconds under load.
@@ -240,38 +236,53 @@ impl<O> ScheduleHandle<O> {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists: then its run cannot
     /// be found. Keep the handle, or search by a metadata tag.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn run(&self) -> Result<Option<RunHandle<O>>> {
-        let Some((key, created_at)) = &self.created else {
-            // A schedule that exists has not started its run.
-            return self.details().await.map(|_| None);
-        };
-        let query = correlation::runs(&self.client, correlation::since(*created_at), correlation::SCHEDULE, key);
-        let mut polling = None;
-        loop {
-            if let Some(run) = query.newest().await? {
-                return Ok(Some(self.client.run_handle(run.id).typed()));
+    pub fn run(&self) -> Read<Option<RunHandle<O>>> {
+        let (id, created) = (self.id, self.created.clone());
+        Read::new(&self.client, move |client| async move {
+            match created {
+                Some((key, created_at)) => find_run(&client, id, &key, created_at).await,
+                // A schedule that exists has not started its run.
+                None => fetch(&client, id).await.map(|_| None),
             }
-            let polling = match &mut polling {
-                Some(polling) => polling,
-                None if if_found(self.client.rpc().rest.schedule(self.id).await)?.is_some() => return Ok(None),
-                none => none.insert(Polling::every(POLL_INTERVAL, Instant::now() + RUN_TIMEOUT)),
-            };
-            if !polling.again().await {
-                return Ok(None);
-            }
-        }
+        })
     }
+}
 
-    fn not_found(&self, error: Error) -> Error {
-        if !error.is_not_found() {
-            return error;
+async fn fetch(client: &Client, id: ScheduleId) -> Result<ScheduleDetails> {
+    let row = client.rpc().rest.schedule(id).await.map_err(|error| not_found(id, error))?;
+    Ok(details(client, row))
+}
+
+/// Finds the run of a schedule by its correlation key.
+async fn find_run<O>(
+    client: &Client,
+    schedule: ScheduleId,
+    key: &str,
+    created_at: DateTime<Utc>,
+) -> Result<Option<RunHandle<O>>> {
+    let query = correlation::runs(client, correlation::since(created_at), correlation::SCHEDULE, key);
+    let mut polling = None;
+    loop {
+        if let Some(run) = query.newest().await? {
+            return Ok(Some(client.run_handle(run.id).typed()));
         }
-        let text = format!("the server has no schedule {}: it has started its run, or was deleted", self.id);
-        Error::new(ErrorKind::NotFound, text).with_source(error).without_side_effects()
+        let polling = match &mut polling {
+            Some(polling) => polling,
+            None if if_found(client.rpc().rest.schedule(schedule).await)?.is_some() => return Ok(None),
+            none => none.insert(Polling::every(POLL_INTERVAL, Instant::now() + RUN_TIMEOUT)),
+        };
+        if !polling.again().await {
+            return Ok(None);
+        }
     }
+}
+
+fn not_found(schedule: ScheduleId, error: Error) -> Error {
+    if !error.is_not_found() {
+        return error;
+    }
+    let text = format!("the server has no schedule {schedule}: it has started its run, or was deleted");
+    Error::new(ErrorKind::NotFound, text).with_source(error).without_side_effects()
 }
 
 impl<O> Clone for ScheduleHandle<O> {

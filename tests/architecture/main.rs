@@ -29,6 +29,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "rpc",
             "feed",
             "client",
+            "request",
             "observe",
             "run",
             "list",

@@ -254,7 +254,9 @@ async fn b7_each_related_run_links_to_the_others(setup: Setup) {
     let Trigger::Event(link) = parent_run.details().await.unwrap().trigger else { panic!() };
     assert_eq!(link.event_id, event.id());
     setup
-        .eventually(async || parent_run.reruns().next().await.is_some_and(|listed| listed.unwrap().id == rerun.id()))
+        .eventually(async || {
+            parent_run.reruns().items().next().await.is_some_and(|listed| listed.unwrap().id == rerun.id())
+        })
         .await;
     let details = rerun.details().await.unwrap();
     assert_eq!((details.rerun_of(), &details.trigger), (Some(run.id()), &Trigger::Manual));

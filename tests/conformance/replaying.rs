@@ -158,7 +158,7 @@ async fn p5_a_rerun_links_to_its_original_both_ways(setup: Setup) {
     assert_eq!(first.details().await.unwrap().rerun_of(), Some(run.id()));
     assert_eq!(run.details().await.unwrap().rerun_of(), None);
     let reruns = async || {
-        let (mut items, mut ids) = (run.reruns(), Vec::new());
+        let (mut items, mut ids) = (run.reruns().items(), Vec::new());
         while let Some(rerun) = items.next().await {
             let rerun = rerun.unwrap();
             assert_eq!(rerun.rerun_of(), Some(run.id()));

@@ -111,14 +111,14 @@ async fn c3_schedules_can_be_moved_deleted_and_listed(setup: Setup) {
     let of_task = setup.hatchet.schedules().workflow(task.name());
     assert_eq!(list(of_task.clone()).await, all.iter().map(hatchet::handle::ScheduleHandle::id).collect());
     assert_eq!(list(of_task.clone().metadata("part", "b")).await, [all[1].id(), all[2].id()].into());
-    assert_eq!(all[0].reschedule(further).await.unwrap().scheduled_at, further);
+    assert_eq!(all[0].reschedule(further).send().await.unwrap().scheduled_at, further);
     assert_eq!(all[0].details().await.unwrap().scheduled_at, further);
     for schedule in &all {
-        schedule.delete().await.unwrap();
-        schedule.delete().await.unwrap();
+        schedule.delete().send().await.unwrap();
+        schedule.delete().send().await.unwrap();
     }
     assert!(all[0].details().await.unwrap_err().is_not_found());
-    assert!(all[0].reschedule(far).await.unwrap_err().is_not_found());
+    assert!(all[0].reschedule(far).send().await.unwrap_err().is_not_found());
     assert!(all[0].run().await.unwrap().is_none(), "a deleted schedule has no run");
     assert!(list(of_task).await.is_empty());
 }
@@ -177,13 +177,13 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(setup: Setup) {
     let same = setup.hatchet.cron_handle(cron.id()).typed::<Doubled>();
     assert!(runs(&setup.hatchet, &same, setup.window(), 2).await.iter().any(|run| run.id == found[0].id));
 
-    cron.pause().await.unwrap();
+    cron.pause().send().await.unwrap();
     assert!(!cron.details().await.unwrap().is_enabled);
     sleep(Duration::from_secs(4)).await;
     let paused = runs(&setup.hatchet, &cron, setup.window(), 0).await.len();
     sleep(Duration::from_secs(5)).await;
     assert_eq!(runs(&setup.hatchet, &cron, setup.window(), 0).await.len(), paused);
-    cron.resume().await.unwrap();
+    cron.resume().send().await.unwrap();
     runs(&setup.hatchet, &cron, setup.window(), paused + 1).await;
 
     // A cron with the same name and expression is refused. Another expression is accepted.
@@ -197,10 +197,10 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(setup: Setup) {
     let tagged = setup.hatchet.crons().workflow(task.name()).metadata("tenant", "acme").get().await.unwrap();
     assert_eq!(tagged.iter().map(|cron| cron.id).collect::<Vec<_>>(), [cron.id()]);
     for cron in [&cron, &other] {
-        cron.delete().await.unwrap();
-        assert!(cron.delete().await.unwrap_err().is_not_found());
+        cron.delete().send().await.unwrap();
+        assert!(cron.delete().send().await.unwrap_err().is_not_found());
         assert!(cron.details().await.unwrap_err().is_not_found());
-        assert!(cron.pause().await.unwrap_err().is_not_found());
+        assert!(cron.pause().send().await.unwrap_err().is_not_found());
     }
     worker.shutdown().await;
 }
@@ -215,7 +215,10 @@ async fn c3_dropped_crons_are_detected(setup: Setup) {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
-    assert!(error.to_string().contains("it cannot parse \"TZ=Europe/Atlantis 0 9 * * *\""), "{error}");
+    assert!(
+        error.to_string().contains("a cron that it cannot parse, such as \"TZ=Europe/Atlantis 0 9 * * *\""),
+        "{error}"
+    );
     assert!(setup.hatchet.crons().workflow(task.name()).get().await.unwrap().is_empty());
 }
 
@@ -235,8 +238,8 @@ async fn c9_schedules_and_crons_have_the_namespace(setup: Setup) {
     ] {
         assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
     }
-    schedule.delete().await.unwrap();
-    cron.delete().await.unwrap();
+    schedule.delete().send().await.unwrap();
+    cron.delete().send().await.unwrap();
 }
 
 async fn c12_invalid_crons_are_refused_without_a_request(setup: Setup) {
@@ -286,7 +289,7 @@ async fn c3_each_cron_of_a_definition_has_its_own_runs(setup: Setup) {
             assert_eq!((trigger.expression, trigger.name), (cron.expression.clone(), cron.name.clone()));
         }
     }
-    named.delete().await.unwrap();
+    named.delete().send().await.unwrap();
     worker.shutdown().await;
 }
 
