@@ -118,8 +118,11 @@ pub mod builder {
     pub use crate::request::{Command, Read};
     pub use crate::run::{
         CancelBuilder, CancelManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder,
+        RunOptions,
     };
-    pub use crate::trigger::{CronBuilder, CronQuery, EventBuilder, EventManyBuilder, ScheduleBuilder, ScheduleQuery};
+    pub use crate::trigger::{
+        CronBuilder, CronQuery, EventBuilder, EventManyBuilder, EventOptions, ScheduleBuilder, ScheduleQuery,
+    };
 }
 
 /// Handles to what exists on the server.

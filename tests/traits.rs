@@ -16,8 +16,8 @@ use std::str::FromStr;
 use futures_core::Stream;
 use hatchet::builder::{
     BulkCancel, BulkReplay, CancelBuilder, CancelManyBuilder, Command, CronBuilder, CronQuery, DetailsBuilder,
-    EventBuilder, EventManyBuilder, Read, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder,
-    RunQuery, ScheduleBuilder, ScheduleQuery, TaskQuery,
+    EventBuilder, EventManyBuilder, EventOptions, Read, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder,
+    RunManyBuilder, RunOptions, RunQuery, ScheduleBuilder, ScheduleQuery, TaskQuery,
 };
 use hatchet::config::{
     Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
@@ -89,6 +89,8 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<Read<Output>>();
     shared_and_shown::<RunBuilder<Output>>();
     shared_and_shown::<RunManyBuilder<Output>>();
+    plain::<RunOptions>();
+    plain::<EventOptions>();
     shared_and_shown::<RerunBuilder<Output>>();
     shared_and_shown::<CancelBuilder>();
     shared_and_shown::<CancelManyBuilder>();

@@ -20,7 +20,7 @@ pub(crate) fn is_reserved(key: &str) -> bool {
 }
 
 /// What a user gives a run, checked when it is written.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Metadata(BTreeMap<String, Value>);
 
 impl Metadata {

@@ -1,5 +1,6 @@
 //! Starting many runs at once.
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 
 use super::batch::{CallResults, Took, all_failed, batched, fits};
 use super::handle::RunHandle;
+use super::options::{RunOptions, check_child_key};
 use super::placement::Placement;
 use super::reconcile::reconcile;
 use super::start::{Parent, Runnable, common, of_workflow};
@@ -18,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Priority, RunId, WorkerId};
-use crate::rpc::convert::{NewRun, Triggered, TriggeredMany};
+use crate::rpc::convert::{EncodedRun, NewRun, Triggered, TriggeredMany};
 
 /// The number of concurrent calls if each run has a call of its own.
 const AT_ONCE: usize = 16;
@@ -54,6 +56,7 @@ impl Client {
             metadata: Metadata::default(),
             priority: None,
             placement: Placement::default(),
+            each: HashMap::new(),
             request: RequestOptions::default(),
             parent: None,
             output: PhantomData,
@@ -71,6 +74,8 @@ pub struct RunManyBuilder<O> {
     metadata: Metadata,
     priority: Option<Priority>,
     placement: Placement,
+    /// The options of single runs, by their index.
+    each: HashMap<usize, RunOptions>,
     request: RequestOptions,
     parent: Option<Parent>,
     output: PhantomData<fn() -> O>,
@@ -128,6 +133,30 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
+    /// Sets options of single runs. The function is called once for each input, with its index, and returns the options of its run. They
+    /// are added to the options of all runs, and replace those of the same name.
+    ///
+    /// ```no_run
+    /// # use hatchet::{Client, Task};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Order { customer: String }
+    /// # async fn example(hatchet: Client, ship: Task<Order, ()>, orders: Vec<Order>) -> hatchet::Result<()> {
+    /// let customers: Vec<_> = orders.iter().map(|order| order.customer.clone()).collect();
+    /// let runs = hatchet
+    ///     .run_many(&ship, orders)
+    ///     .each(|index, options| options.metadata("customer", &customers[index]))
+    ///     .start()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn each(mut self, mut options: impl FnMut(usize, RunOptions) -> RunOptions) -> Self {
+        let all = (0..self.inputs.len()).map(|index| (index, options(index, RunOptions::default())));
+        // Most are empty if only some runs are special.
+        self.each = all.filter(|(_, options)| *options != RunOptions::default()).collect();
+        self
+    }
+
     /// Starts the runs, and returns one result for each input, in the order of the inputs.
     ///
     /// The runs are sent in sequential calls of at most 1000 runs and at most the maximum message size. If the server is slow, the
@@ -142,7 +171,8 @@ impl<O> RunManyBuilder<O> {
     ///
     /// # Errors
     /// Errors that concern all runs: [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the metadata.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the metadata. An invalid option of a [single run](Self::each) is an error in its
+    /// result.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may have been started.
@@ -153,20 +183,32 @@ impl<O> RunManyBuilder<O> {
         self.start_from(first.unwrap_or_default())
     }
 
-    async fn start_from(self, first: i32) -> Result<Vec<Result<RunHandle<O>>>> {
-        let common = common(&self.client, &self.workflow, &self.metadata, &Metadata::default(), self.priority)?;
-        let mut common = self.placement.apply(common)?;
-        if let Some(parent) = &self.parent {
-            common = common.children_of(parent.run, parent.task, None);
+    /// What runs with these options have in common.
+    fn common(&self, options: RunOptions) -> Result<EncodedRun> {
+        let RunOptions { metadata, priority, placement, child_key } = options;
+        metadata.check()?;
+        check_child_key(child_key.as_deref(), self.parent.is_some())?;
+        let common = common(&self.client, &self.workflow, &self.metadata, &metadata, priority.or(self.priority))?;
+        let common = placement.or(&self.placement).apply(common)?;
+        Ok(match &self.parent {
+            Some(parent) => common.children_of(parent.run, parent.task, child_key),
+            None => common,
         }
-        let (common, is_child) = (common.encode(), self.parent.is_some());
+        .encode())
+    }
+
+    async fn start_from(self, first: i32) -> Result<Vec<Result<RunHandle<O>>>> {
+        let common = self.common(RunOptions::default())?;
+        let own: HashMap<_, _> = self.each.iter().map(|(at, options)| (*at, self.common(options.clone()))).collect();
+        let is_child = self.parent.is_some();
         let limit = self.client.rpc().workflows.max_send();
         let run = |at: usize, input| {
             let index = || first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
-            common.run(input, is_child.then(index))
+            let common = own.get(&at).map_or(Ok(&common), Result::as_ref).map_err(Error::clone)?;
+            Ok::<_, Error>(common.run(input, is_child.then(index)))
         };
         let runs = self.inputs.into_iter().enumerate().map(|(at, input)| {
-            let run = run(at, input?);
+            let run = run(at, input?)?;
             let size = run.size();
             fits("inputs", at, size, limit).map(|()| (run, size))
         });

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::handle::RunHandle;
+use super::options::check_child_key;
 use super::placement::Placement;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -252,21 +253,9 @@ impl<O> RunBuilder<O> {
         let common = common(&client, &self.workflow, &self.metadata, &self.own_metadata, self.priority)?;
         let (input, mut common) = (self.input?, self.placement.apply(common)?);
         let is_child = self.parent.is_some();
-        match (self.parent, self.child_key) {
-            (Some(_), Some(key)) if key.is_empty() || key.parse::<i64>().is_ok() => {
-                let problem = format!("expected a string that is not a number, got {key:?}");
-                return Err(Error::invalid("child key", problem));
-            }
-            (Some(parent), key) => {
-                common = common.children_of(parent.run, parent.task, key);
-            }
-            (None, Some(_)) => {
-                return Err(Error::invalid(
-                    "child key",
-                    "expected a run that is started through a task's context, got a run without a parent",
-                ));
-            }
-            (None, None) => {}
+        check_child_key(self.child_key.as_deref(), is_child)?;
+        if let Some(parent) = self.parent {
+            common = common.children_of(parent.run, parent.task, self.child_key);
         }
         let run = common.encode().run(input, is_child.then_some(number));
         Ok(Prepared { client, workflow: self.workflow.into(), run, output: PhantomData })

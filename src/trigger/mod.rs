@@ -12,6 +12,6 @@ mod schedule;
 
 pub use cron::{CronBuilder, CronHandle};
 pub use event::EventHandle;
-pub use push::{EventBuilder, EventManyBuilder};
+pub use push::{EventBuilder, EventManyBuilder, EventOptions};
 pub use query::{CronQuery, ScheduleQuery};
 pub use schedule::{ScheduleBuilder, ScheduleHandle};

@@ -1,5 +1,6 @@
 //! Pushing events.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -55,7 +56,8 @@ impl Client {
             .into_iter()
             .enumerate()
             .map(|(at, payload)| encode_input(format_args!("payloads[{at}]"), &payload));
-        EventManyBuilder { common: Common::new(self, key.into()), payloads: payloads.collect() }
+        let payloads = payloads.collect();
+        EventManyBuilder { common: Common::new(self, key.into()), payloads, each: HashMap::new() }
     }
 }
 
@@ -82,16 +84,17 @@ impl Common {
         }
     }
 
-    /// Checks the options, and returns the event without its payload.
-    fn event(&self) -> Result<NewEvent> {
-        check(&self.key, self.scope.as_deref())?;
+    /// Checks the options, also those of one event, and returns the event without its payload.
+    fn event(&self, own: &EventOptions) -> Result<NewEvent> {
+        let scope = own.scope.as_ref().or(self.scope.as_ref());
+        check(&self.key, scope.map(String::as_str))?;
         self.metadata.check()?;
-        let mut metadata = self.metadata.clone();
+        own.metadata.check()?;
         // The runs inherit the tag, so that this client's subscription reports on them.
-        let (key, value) = self.client.feed().tag().clone();
-        metadata.insert(key, value.into());
-        let priority = self.priority.map(Priority::number);
-        Ok(NewEvent::new(self.client.prefixed(&self.key), metadata.encode()?, priority, self.scope.clone()))
+        let (key, value) = self.client.feed().tag();
+        let metadata = self.metadata.encode_with(&own.metadata, Some((key, value)))?;
+        let priority = own.priority.or(self.priority).map(Priority::number);
+        Ok(NewEvent::new(self.client.prefixed(&self.key), metadata, priority, scope.cloned()))
     }
 }
 
@@ -172,7 +175,7 @@ impl EventBuilder {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.
     pub async fn send(self) -> Result<EventHandle> {
-        let event = self.common.event()?.with_payload(self.payload?);
+        let event = self.common.event(&EventOptions::default())?.with_payload(self.payload?);
         let client = self.common.client.with(self.common.request)?;
         let id = client.rpc().events.push(event).await?;
         Ok(EventHandle::pushed(self.common.client, id, self.common.key))
@@ -193,6 +196,47 @@ impl EventBuilder {
 pub struct EventManyBuilder {
     common: Common,
     payloads: Vec<Result<String>>,
+    /// The options of single events, by their index.
+    each: HashMap<usize, EventOptions>,
+}
+
+/// The options of one of many events; see [`EventManyBuilder::each`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// let payloads = [serde_json::json!({ "id": "o-1" }), serde_json::json!({ "id": "o-2" })];
+/// let cities = ["oslo", "bergen"];
+/// hatchet.push_many("order:created", payloads).each(|index, options| options.scope(cities[index])).send().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+#[must_use = "options have no effect unless they are returned"]
+pub struct EventOptions {
+    metadata: Metadata,
+    priority: Option<Priority>,
+    scope: Option<String>,
+}
+
+impl EventOptions {
+    /// Adds a tag to the event and the runs that it starts; see [`EventBuilder::metadata`]. It replaces a tag of all events with the same
+    /// key.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into().into());
+        self
+    }
+
+    /// Sets the priority of the runs. The default is that of all events.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Sets the scope; see [`EventBuilder::scope`]. The default is that of all events.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
 }
 
 impl EventManyBuilder {
@@ -230,6 +274,14 @@ impl EventManyBuilder {
         self
     }
 
+    /// Sets options of single events. The function is called once for each payload, with its index, and returns the options of its
+    /// event. They are added to the options of all events, and replace those of the same name.
+    pub fn each(mut self, mut options: impl FnMut(usize, EventOptions) -> EventOptions) -> Self {
+        let all = (0..self.payloads.len()).map(|index| (index, options(index, EventOptions::default())));
+        self.each = all.filter(|(_, options)| *options != EventOptions::default()).collect();
+        self
+    }
+
     /// Sends the events, and returns one result for each payload, in the order of the payloads.
     ///
     /// The events are sent in sequential calls of at most 1000 events and at most the maximum message size. If the server is slow, the
@@ -238,17 +290,21 @@ impl EventManyBuilder {
     /// error; [`has_no_side_effects`](Error::has_no_side_effects) reports whether they may have been accepted.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the key, the scope and the metadata, which concern all events.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the key, the scope and the metadata of all events. An invalid option of a
+    /// [single event](Self::each) is an error in its result.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the events may have been sent.
     pub async fn send(self) -> Result<Vec<Result<EventHandle>>> {
-        let Self { common, payloads } = self;
-        let event = common.event()?;
+        let Self { common, payloads, each } = self;
+        let event = common.event(&EventOptions::default())?;
         let client = common.client.with(common.request)?;
         let limit = client.rpc().events.max_send();
         let events = payloads.into_iter().enumerate().map(|(at, payload)| {
-            let event = event.with_payload(payload?);
+            let event = match each.get(&at) {
+                Some(own) => common.event(own)?.with_payload(payload?),
+                None => event.with_payload(payload?),
+            };
             let size = event.size();
             fits("payloads", at, size, limit).map(|()| (event, size))
         });

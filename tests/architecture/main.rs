@@ -121,6 +121,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "attempts",
             "finals",
             "placement",
+            "options",
             "delivery",
             "conditions",
             "waits",

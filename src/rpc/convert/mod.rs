@@ -18,7 +18,7 @@ mod worker;
 pub(crate) use collision::{Triggered, TriggeredMany};
 pub(crate) use definition::{NewTask, NewWorkflow};
 pub(crate) use event::NewEvent;
-pub(crate) use new_run::{CommonRun, NewRun};
+pub(crate) use new_run::{CommonRun, EncodedRun, NewRun};
 pub(crate) use results::{RunResults, TaskResult};
 pub(crate) use run::{GrpcRun, GrpcTask};
 pub(crate) use summary::{ListRow, list_row, log_line, rest_input};
