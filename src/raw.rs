@@ -65,13 +65,14 @@ impl Service<Request<Body>> for RawChannel {
 }
 
 impl Client {
-    /// The gRPC connection of this client, for the generated clients.
+    /// The gRPC connection of this client, for the generated clients. It is not closed by [`close`](Client::close).
     pub fn raw_channel(&self) -> RawChannel {
         RawChannel(self.rpc().wire.clone())
     }
 
     /// Sends a REST request with the token of this client, and returns the status and the body of the response. The path starts with
-    /// `/api`. Path and query must be percent-encoded. The call has neither a deadline nor retries.
+    /// `/api`. Path and query must be percent-encoded. The call has neither a deadline nor retries, and is also possible
+    /// after [`close`](Client::close).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no response. An HTTP error status is not an error.

@@ -165,7 +165,7 @@ async fn outputs_that_are_too_large_fail_the_task() {
     let worker = hatchet.worker("worker").register(&big).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&big, &()).start().await.unwrap();
     let Outcome::Failed(failure) = run.outcome().await.unwrap() else { panic!() };
-    assert!(failure.message.starts_with("the task's output could not be sent: "), "{}", failure.message);
+    assert!(failure.to_string().starts_with("failed: the task's output could not be sent: "), "{failure}");
     assert_eq!(run.details().await.unwrap().retry_count(), 0, "a retry would have the same output");
     worker.shutdown().await;
 }

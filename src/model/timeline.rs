@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn task(name: &str, status: RunStatus, attempts: Vec<Attempt>) -> TaskDetails {
-        let failure = Failure { task_name: None, message: "out of paper\nand ink".into() };
+        let failure = Failure { task_name: None, message: Some("out of paper\nand ink".into()) };
         TaskDetails {
             id: uuid::Uuid::from_u128(name.len() as u128).into(),
             name: name.into(),

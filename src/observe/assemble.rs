@@ -89,7 +89,7 @@ pub(super) fn attempts_of(task: &TaskView<'_>, outcome: Option<&Outcome>, has_en
     let (Some(outcome), Some(last)) = (outcome, attempts.last_mut()) else { return attempts };
     if has_ended && lacks_attempt(task) {
         let error = match outcome {
-            Outcome::Failed(failure) => Some(failure.message.clone()),
+            Outcome::Failed(failure) => failure.message.clone(),
             _ => None,
         };
         let missing = without_times(last.number.saturating_add(1), outcome.status());

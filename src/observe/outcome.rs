@@ -20,14 +20,14 @@ pub(super) fn outcome(view: &RunView<'_>, status: &RunStatus) -> Outcome {
         }
         (tasks, RunStatus::Cancelled) => {
             let messages = tasks.iter().filter_map(|task| task.event_text("CANCELLED"));
-            cancelled(messages.into_iter().find(|text| !text.is_empty()).unwrap_or_default())
+            cancelled(messages.into_iter().find(|text| !text.is_empty()))
         }
         // The run failed because of the first task that failed. The others were cancelled after it, or ran because of it.
         (tasks, _) => {
             if let Some(task) =
                 tasks.iter().find(|task| task.was_cancelled()).filter(|_| !tasks.iter().any(may_have_failed))
             {
-                return cancelled(task.event_text("CANCELLED").unwrap_or_default());
+                return cancelled(task.event_text("CANCELLED"));
             }
             let failed = |task: &&TaskView<'_>| !is_behind(task) && task.attempts.last().is_some_and(has_failed);
             // If REST lacks the last failure of a task, its time is not known.
@@ -55,7 +55,7 @@ fn may_have_failed(task: &TaskView<'_>) -> bool {
 pub(super) fn task_outcome(task: &TaskView<'_>, status: &RunStatus) -> Outcome {
     match status {
         RunStatus::Completed => completed(output(task)),
-        RunStatus::Cancelled => cancelled(task.event_text("CANCELLED").unwrap_or_default()),
+        RunStatus::Cancelled => cancelled(task.event_text("CANCELLED")),
         _ => failure(task),
     }
 }
@@ -69,11 +69,11 @@ fn failure(task: &TaskView<'_>) -> Outcome {
     }
     // REST shows a cancelled task as failed when its schedule timeout passes later.
     if task.was_cancelled() {
-        return cancelled(task.event_text("CANCELLED").unwrap_or_default());
+        return cancelled(task.event_text("CANCELLED"));
     }
     for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
         if let Some(message) = task.event_text(event) {
-            return Outcome::TimedOut(Timeout { kind, task_name: name, message });
+            return Outcome::TimedOut(Timeout { kind, task_name: name, message: present(message) });
         }
     }
     failed_by(name, task.event_text("FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(task)))
@@ -83,8 +83,8 @@ pub(super) fn completed(output: Payload) -> Outcome {
     Outcome::Completed(Completed { output })
 }
 
-fn cancelled(message: String) -> Outcome {
-    Outcome::Cancelled(Cancellation { message, request: None })
+fn cancelled(text: Option<String>) -> Outcome {
+    Outcome::Cancelled(Cancellation { message: text.and_then(present), request: None })
 }
 
 pub(super) fn failed(task: Option<&str>, text: &str) -> Outcome {
@@ -92,7 +92,12 @@ pub(super) fn failed(task: Option<&str>, text: &str) -> Outcome {
 }
 
 fn failed_by(task: Option<String>, text: Option<String>) -> Outcome {
-    Outcome::Failed(Failure { task_name: task, message: text.unwrap_or_default() })
+    Outcome::Failed(Failure { task_name: task, message: text.and_then(present) })
+}
+
+/// A text of the engine, which has an empty one where there is none.
+fn present(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// The output of a single-task run. A task that was registered by itself has the name of its workflow; other outputs are wrapped.

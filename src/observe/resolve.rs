@@ -155,7 +155,9 @@ mod tests {
     fn text(outcome: &Outcome) -> String {
         match outcome {
             Outcome::Completed(completed) => format!("completed {}", completed.output),
-            Outcome::TimedOut(timeout) => format!("timed out {:?} {}", timeout.kind, timeout.message),
+            Outcome::TimedOut(timeout) => {
+                format!("timed out {:?} {}", timeout.kind, timeout.message.clone().unwrap_or_default())
+            }
             other => other.to_string(),
         }
     }
@@ -375,7 +377,10 @@ mod tests {
         }
         assert_eq!(resolved(&both, false), Resolution::Lagging);
         let Resolution::Ended(Outcome::Failed(failure), conflicts) = resolved(&both, true) else { panic!() };
-        assert_eq!((failure.task_name.as_deref(), failure.message.as_str(), conflicts.len()), (Some("b"), "broken", 0));
+        assert_eq!(
+            (failure.task_name.as_deref(), failure.message.as_deref(), conflicts.len()),
+            (Some("b"), Some("broken"), 0)
+        );
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct Completed {
 ///
 /// ```
 /// fn print(failure: &hatchet::model::Failure) {
-///     println!("{} in task {:?}", failure.message, failure.task_name);
+///     println!("{:?} in task {:?}", failure.message, failure.task_name);
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +64,8 @@ pub struct Completed {
 pub struct Failure {
     /// The name of the task that failed, if it is known.
     pub task_name: Option<String>,
-    /// The error text of the worker. Empty if the engine has no text, for example if it has reassigned the task ten times.
-    pub message: String,
+    /// The error text of the worker, if the engine has one. It has none, for example, if it has reassigned the task ten times.
+    pub message: Option<String>,
 }
 
 /// The outcome of a run that was cancelled.
@@ -80,8 +80,8 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cancellation {
-    /// The text of the engine, such as `Cancelled due to concurrency strategy`. Empty for a cancel by request.
-    pub message: String,
+    /// The text of the engine, such as `Cancelled due to concurrency strategy`. There is none for a cancel by request.
+    pub message: Option<String>,
     /// The last request to cancel the run that had a [reason or an author](crate::builder::CancelBuilder::reason). The engine does not
     /// record which cancel ended the run. Only [`RunHandle::details`](crate::RunHandle::details) reads the request, because it is in the
     /// logs of the tasks.
@@ -125,8 +125,8 @@ pub struct Timeout {
     pub kind: TimeoutKind,
     /// The name of the task that timed out, if it is known.
     pub task_name: Option<String>,
-    /// The text of the engine, such as `Task exceeded timeout of 2s`. It may be empty.
-    pub message: String,
+    /// The text of the engine, such as `Task exceeded timeout of 2s`, if it has one.
+    pub message: Option<String>,
 }
 
 /// A kind of timeout.
@@ -180,13 +180,13 @@ impl fmt::Display for Outcome {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_with("failed", &self.message, f)
+        write_with("failed", self.message.as_deref(), f)
     }
 }
 
 impl fmt::Display for Cancellation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_with("was cancelled", &self.message, f)
+        write_with("was cancelled", self.message.as_deref(), f)
     }
 }
 
@@ -196,12 +196,13 @@ impl fmt::Display for Timeout {
             TimeoutKind::Execution => "timed out",
             TimeoutKind::Schedule => "timed out while it waited for a worker",
         };
-        write_with(what, &self.message, f)
+        write_with(what, self.message.as_deref(), f)
     }
 }
 
-fn write_with(what: &str, message: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if message.is_empty() { f.write_str(what) } else { write!(f, "{what}: {message}") }
+fn write_with(what: &str, message: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(what)?;
+    message.map_or(Ok(()), |message| write!(f, ": {message}"))
 }
 
 impl fmt::Display for TimeoutKind {

@@ -107,7 +107,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "fixtures",
         ],
     ),
-    (&["run"], &["batch", "placement", "handle", "cancel", "replay", "start", "reconcile", "many", "rerun"]),
+    (&["run"], &["batch", "placement", "options", "handle", "cancel", "replay", "start", "reconcile", "many", "rerun"]),
     (&["embedded", "core", "streams"], &["results", "events"]),
     (&["embedded", "core", "definitions"], &["problems", "graph", "options", "check", "versions"]),
     (
@@ -121,7 +121,6 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "attempts",
             "finals",
             "placement",
-            "options",
             "delivery",
             "conditions",
             "waits",

@@ -85,7 +85,10 @@ async fn m4_failed_dags_name_the_failed_task_and_its_error(setup: Setup) {
     let worker = setup.worker(&flow).await;
     let run = setup.hatchet.run(&flow, &Number { n: 1 }).start().await.unwrap();
     let Outcome::Failed(failure) = run.outcome().await.unwrap() else { panic!() };
-    assert_eq!((failure.task_name.as_deref(), failure.message.as_str()), (Some("broken"), "broke at attempt 2"));
+    assert_eq!(
+        (failure.task_name.as_deref(), failure.message.as_deref()),
+        (Some("broken"), Some("broke at attempt 2"))
+    );
     let details = run.details().await.unwrap();
     assert_eq!(details.outcome, Some(Outcome::Failed(failure)));
     let status = |name: &str| details.task(name).unwrap().status.clone();

@@ -86,7 +86,7 @@ async fn m4_each_attempt_has_its_error(setup: Setup) {
     let worker = setup.worker(&task).await;
     let failed = setup.hatchet.run(&task, &Number { n: 9 }).start().await.unwrap();
     let Outcome::Failed(failure) = failed.outcome().await.unwrap() else { panic!() };
-    assert_eq!(failure.message, "broke at attempt 3");
+    assert_eq!(failure.message.as_deref(), Some("broke at attempt 3"));
     let details = failed.details().await.unwrap();
     let errors: Vec<_> = details.tasks[0].attempts.iter().map(|attempt| attempt.error.clone().unwrap()).collect();
     assert_eq!(errors, ["broke at attempt 1", "broke at attempt 2", "broke at attempt 3"]);

@@ -55,7 +55,10 @@ async fn s6_all_api_views_distinguish_timed_out(setup: Setup) {
     let worker = setup.worker(&task).await;
     let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     let Outcome::TimedOut(timeout) = run.outcome().await.unwrap() else { panic!() };
-    assert_eq!((timeout.kind, timeout.message.as_str()), (TimeoutKind::Execution, "Task exceeded timeout of 2s"));
+    assert_eq!(
+        (timeout.kind, timeout.message.as_deref()),
+        (TimeoutKind::Execution, Some("Task exceeded timeout of 2s"))
+    );
     assert_eq!(states(&run).await.last().unwrap(), "TIMED_OUT (attempt 1)");
     let details = run.details().await.unwrap();
     assert_eq!((details.status.clone(), details.conflicts.len()), (RunStatus::TimedOut, 0));
@@ -277,7 +280,7 @@ async fn b1_outcomes_distinguish_failures_from_empty_outputs(setup: Setup) {
     let failed = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     report(&setup, &failed, StepActionEventType::StepEventTypeFailed, "").await;
     let Outcome::Failed(failure) = failed.outcome().await.unwrap() else { panic!() };
-    assert_eq!(failure.message, "");
+    assert_eq!(failure.message, None);
     // An empty output is not an error.
     let empty = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     report(&setup, &empty, StepActionEventType::StepEventTypeCompleted, "").await;

@@ -51,7 +51,7 @@ async fn c13_starts_waits_and_workers_need_only_grpc(setup: Setup) {
     else {
         panic!("the run should fail")
     };
-    assert_eq!(failure.message, "no stock");
+    assert_eq!(failure.message.as_deref(), Some("no stock"));
     // A run is also found by its id alone after its end.
     let run = hatchet.run(&task, &Number { n: 5 }).start().await.unwrap();
     run.result().await.unwrap();

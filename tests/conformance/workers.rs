@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for PanickingInput {
 
 async fn failure<O>(run: RunHandle<O>) -> String {
     match run.outcome().await.unwrap() {
-        Outcome::Failed(failure) => failure.message,
+        Outcome::Failed(failure) => failure.message.unwrap_or_default(),
         other => panic!("{other:?}"),
     }
 }
