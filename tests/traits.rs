@@ -301,24 +301,30 @@ fn names_and_ids_are_displayed_and_parsed() {
 }
 
 /// A new type has to be added above.
-#[test]
-fn every_public_type_is_in_this_file() {
-    fn visit(folder: &Path, names: &mut Vec<String>) {
+/// Calls a function with the text of each source file.
+fn for_each_source(text: &mut impl FnMut(&str)) {
+    fn visit(folder: &Path, text: &mut impl FnMut(&str)) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                visit(&path, names);
-                continue;
+                visit(&path, text);
+            } else {
+                text(&fs::read_to_string(&path).unwrap());
             }
-            let text = fs::read_to_string(&path).unwrap();
-            let lines = text.lines().map(str::trim_start);
-            let items = lines.filter_map(|line| line.strip_prefix("pub struct ").or(line.strip_prefix("pub enum ")));
-            let name = |item: &str| item.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
-            names.extend(items.map(name).filter(|name| !name.is_empty()));
         }
     }
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), text);
+}
+
+#[test]
+fn every_public_type_is_in_this_file() {
     let mut names = Vec::new();
-    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+    for_each_source(&mut |text| {
+        let lines = text.lines().map(str::trim_start);
+        let items = lines.filter_map(|line| line.strip_prefix("pub struct ").or(line.strip_prefix("pub enum ")));
+        let name = |item: &str| item.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
+        names.extend(items.map(name).filter(|name| !name.is_empty()));
+    });
     assert!(names.len() > 80, "{names:?}");
     let tested: Vec<_> = include_str!("traits.rs")
         .lines()
@@ -327,6 +333,34 @@ fn every_public_type_is_in_this_file() {
         .collect();
     names.retain(|name| !tested.contains(&name.as_str()));
     assert!(names.is_empty(), "without a line in tests/traits.rs: {names:?}");
+}
+
+/// Whether the documentation above a line has an example.
+fn has_example(before: &[&str]) -> bool {
+    let documented = before.iter().rev().take_while(|line| {
+        // Attributes may be between the documentation and the item, over several lines.
+        !line.is_empty() && !line.ends_with(['}', ';'])
+    });
+    documented.into_iter().any(|line| line.starts_with("/// ```"))
+}
+
+#[test]
+fn every_public_type_has_an_example() {
+    let mut without = Vec::new();
+    let mut count = 0;
+    for_each_source(&mut |text| {
+        let lines: Vec<_> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let item = ["pub struct ", "pub enum ", "pub trait "].iter().find_map(|kind| line.strip_prefix(kind));
+            let Some(name) = item.and_then(|rest| rest.split(|c: char| !c.is_alphanumeric()).next()) else { continue };
+            count += 1;
+            if !has_example(&lines[..at]) {
+                without.push(name.to_owned());
+            }
+        }
+    });
+    assert!(count > 80, "{count}");
+    assert!(without.is_empty(), "public types without an example: {without:?}");
 }
 
 const ID: &str = "7c0b6d4e-9a43-4f6e-8a3b-0c6f0a3a5f11";

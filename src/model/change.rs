@@ -8,6 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::{AttemptStatus, Outcome, RunId, RunStatus};
 
 /// A new status of a run or of one of its tasks.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let mut changes = run.watch();
+/// while let Some(change) = changes.next().await.transpose()? {
+///     println!("{change} at {:?}", change.changed_at);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Change {

@@ -18,6 +18,15 @@ use crate::time::between;
 ///
 /// It can be serialized, for example as JSON for other programs. Statuses are serialized as the server writes them, and payloads as
 /// JSON values.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let details = run.details().await?;
+/// println!("{}, attempt {}, after {:?}", details.status, details.attempt(), details.ran_for());
+/// println!("{details}"); // a tree of the tasks and their attempts
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunDetails {

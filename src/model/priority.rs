@@ -5,6 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// How urgent a run is: among queued tasks, a higher priority is taken first, and within one priority the oldest.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// use hatchet::Priority;
+///
+/// hatchet.run(&greet, &()).priority(Priority::High).start().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {

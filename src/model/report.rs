@@ -6,6 +6,12 @@ use super::{RunId, RunStatus};
 use crate::error::Error;
 
 /// An action on runs.
+///
+/// ```
+/// use hatchet::model::RunAction;
+///
+/// assert_eq!(RunAction::Cancel.to_string(), "cancelled");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunAction {
@@ -44,6 +50,18 @@ pub struct RunReport {
 }
 
 /// The effect of a cancel or a replay on a run.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use hatchet::model::Effect;
+///
+/// let report = run.cancel().send().await?;
+/// if let Effect::FinishedFirst(status) = report.effect {
+///     println!("too late: {status}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Effect {
@@ -111,6 +129,16 @@ impl fmt::Display for Effect {
 }
 
 /// The effects of an action on many runs.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let report = hatchet.runs(Window::all()).cancel().send().await?;
+/// println!("{} of {}", report.applied, report.total());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BulkReport {

@@ -106,7 +106,16 @@ impl CancelOptions {
     }
 }
 
-/// A cancel that is about to be sent.
+/// A cancel that is about to be sent; see [`RunHandle::cancel`].
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use std::time::Duration;
+///
+/// let report = run.cancel().within(Duration::from_secs(30)).send().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is cancelled before `send`"]
 pub struct CancelBuilder {
@@ -182,7 +191,16 @@ impl CancelBuilder {
     }
 }
 
-/// A cancel of many runs that is about to be sent.
+/// A cancel of many runs that is about to be sent; see [`Client::cancel_many`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
+/// for report in hatchet.cancel_many(ids).reason("bad deploy").send().await? {
+///     println!("{report}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is cancelled before `send`"]
 pub struct CancelManyBuilder {

@@ -64,7 +64,14 @@ impl Client {
     }
 }
 
-/// Many runs that are about to be started.
+/// Many runs that are about to be started; see [`Client::run_many`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// let runs = hatchet.run_many(&greet, vec![(); 500]).metadata("batch", "nightly").start().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is started before `start`"]
 pub struct RunManyBuilder<O> {

@@ -57,6 +57,13 @@ pub(crate) struct ReplayOptions {
 }
 
 /// A replay that is about to be sent.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let replayed = run.replay().even_if_cancelled().send().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is replayed before `send`"]
 pub struct ReplayBuilder<O> {
@@ -65,6 +72,15 @@ pub struct ReplayBuilder<O> {
 }
 
 /// A replayed run.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
+/// let replayed = run.replay().send().await?;
+/// println!("attempt {} of {:?}", replayed.attempt, replayed.tasks);
+/// println!("{}", replayed.run.result().await?);
+/// # Ok(())
+/// # }
+/// ```
 #[non_exhaustive]
 pub struct Replayed<O> {
     /// The run. Its handle waits for the end of the new attempt, and not for that of an earlier one.
@@ -140,6 +156,14 @@ impl<O> ReplayBuilder<O> {
 }
 
 /// A replay of many runs that is about to be sent.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
+/// let reports = hatchet.replay_many(ids).send().await?;
+/// println!("{} run again", reports.iter().filter(|report| report.is_applied()).count());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is replayed before `send`"]
 pub struct ReplayManyBuilder {

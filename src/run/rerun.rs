@@ -39,7 +39,15 @@ impl<O> RunHandle<O> {
     }
 }
 
-/// A rerun that is about to be started.
+/// A rerun that is about to be started; see [`RunHandle::rerun`].
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let other = serde_json::json!({ "name": "Ada" });
+/// run.rerun().input(&other).priority(hatchet::Priority::High).start().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is started before `start`"]
 pub struct RerunBuilder<O> {

@@ -27,6 +27,16 @@ use crate::rpc::convert::{CommonRun, NewRun, Triggered};
 )]
 /// Something that can be run: a [`Task`](crate::Task), a [`Workflow`](crate::Workflow), or a [`WorkflowRef`] to one that is
 /// defined elsewhere.
+///
+/// ```
+/// use hatchet::workflow::{Runnable, WorkflowRef};
+///
+/// fn name<R: Runnable>(workflow: &R) -> &str {
+///     workflow.workflow_name()
+/// }
+///
+/// assert_eq!(name(&WorkflowRef::<(), ()>::new("greet")), "greet");
+/// ```
 pub trait Runnable {
     /// The input of a run.
     type Input: Serialize;
@@ -114,7 +124,14 @@ impl Parent {
     }
 }
 
-/// A run that is about to be started.
+/// A run that is about to be started; see [`Client::run`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// let run = hatchet.run(&greet, &()).metadata("tenant", "acme").priority(hatchet::Priority::High).start().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is started before `start`"]
 pub struct RunBuilder<O> {

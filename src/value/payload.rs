@@ -16,6 +16,15 @@ use serde_json::value::RawValue;
 pub(crate) const WRAPPER: &str = "_value";
 
 /// A JSON value as text. It is cheap to clone.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// let details = run.details().await?;
+/// println!("{}", details.input); // the JSON text
+/// let input: serde_json::Value = details.input.parse()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Payload {
     text: Arc<str>,

@@ -47,6 +47,13 @@ impl Client {
 }
 
 /// A builder for a worker.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// let worker = hatchet.worker("mailer").register(&greet).slots(20).build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is sent before `Worker::start` or `Worker::run_until`"]
 pub struct WorkerBuilder {
@@ -144,6 +151,16 @@ impl WorkerBuilder {
 }
 
 /// A worker that has not been started.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// use hatchet::Worker;
+///
+/// let worker: Worker = hatchet.worker("mailer").register(&greet).build()?;
+/// worker.run_until(async { drop(tokio::signal::ctrl_c().await) }).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is sent before `start` or `run_until`"]
 pub struct Worker {

@@ -38,6 +38,15 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running worker. Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it
 /// gracefully.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+/// let worker = hatchet.worker("mailer").register(&greet).build()?.start().await?;
+/// println!("worker {} takes tasks", worker.id());
+/// println!("{}", worker.shutdown().await);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {

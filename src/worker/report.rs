@@ -35,6 +35,15 @@ pub struct WorkerReport {
 }
 
 /// An attempt whose end was not reported to the engine.
+///
+/// ```no_run
+/// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
+/// for task in worker.shutdown().await.unfinished_tasks {
+///     println!("attempt {} of {} in run {}", task.attempt, task.task_id, task.run_id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UnfinishedTask {

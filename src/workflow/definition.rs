@@ -15,6 +15,16 @@ use crate::rpc::convert::{NewTask, NewWorkflow};
 use crate::time::{MAX_DURATION, format_duration};
 
 /// A definition that a worker can register. It is created from a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
+///
+/// ```no_run
+/// # fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>, charge: hatchet::Task<(), ()>) {
+/// use hatchet::workflow::Definition;
+///
+/// // A list of tasks and workflows with different types.
+/// let all: [Definition; 2] = [(&greet).into(), (&charge).into()];
+/// let worker = all.into_iter().fold(hatchet.worker("mailer"), |worker, each| worker.register(each));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Definition {
     pub(crate) name: String,
