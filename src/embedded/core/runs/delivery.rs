@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{attempts, payload, queue, retries};
+use super::{attempts, payload, queue};
 use crate::embedded::core::store::{Core, Effect, Message, State, TaskEvent, TaskEventKind, TaskKey, Timer, Turn};
 use crate::embedded::quirks::Quirk;
 
@@ -72,7 +72,7 @@ fn lose(core: &mut Core, turn: &Turn<'_>, key: TaskKey) -> Delivery {
     }
     attempts::next(core, key);
     let pause = RESEND_PAUSES_MS.get(usize::from(tries)).copied().unwrap_or(4000);
-    retries::wait(core, turn, key, Duration::from_millis(pause));
+    queue::wait(core, turn, key, Duration::from_millis(pause));
     Delivery::Delayed
 }
 

@@ -32,6 +32,14 @@ pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgenc
     }
 }
 
+/// Delays the next attempt of a task that is neither queued nor running.
+pub(crate) fn wait(core: &mut Core, turn: &Turn<'_>, key: TaskKey, delay: Duration) {
+    let timer = core.timers.set(turn.now + delay, Timer::Requeue(key));
+    if let Some(task) = core.runs.task_mut(key) {
+        task.state = State::Backoff { timer };
+    }
+}
+
 /// Removes a task from its queue, its worker or its back-off with the timers of these, and marks it as ended. Returns the worker that has a free slot now.
 pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
     let action = action_of(core, key)?;

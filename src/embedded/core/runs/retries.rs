@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{attempts, progress, queue};
 use crate::embedded::core::format::duration;
-use crate::embedded::core::store::{Core, State, TaskEventKind, TaskKey, Timer, Turn};
+use crate::embedded::core::store::{Core, TaskEventKind, TaskKey, Turn};
 use crate::embedded::quirks::Quirk;
 
 /// How long a task stays in a queue that the engine does not check.
@@ -44,17 +44,9 @@ pub(crate) fn retry(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool 
     core.record(key, TaskEventKind::Retrying, turn.now, None, Some(&text));
     match delay {
         None => enqueue_recorded(core, turn, key),
-        Some(delay) => wait(core, turn, key, delay),
+        Some(delay) => queue::wait(core, turn, key, delay),
     }
     true
-}
-
-/// Delays the next attempt of a task that is neither queued nor running.
-pub(super) fn wait(core: &mut Core, turn: &Turn<'_>, key: TaskKey, delay: Duration) {
-    let timer = core.timers.set(turn.now + delay, Timer::Requeue(key));
-    if let Some(task) = core.runs.task_mut(key) {
-        task.state = State::Backoff { timer };
-    }
 }
 
 /// Queues a task whose delay before the next attempt is over.
@@ -63,7 +55,7 @@ pub(crate) fn requeue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     if core.has(Quirk::SlowBackoffQueue) && task.lost_sends == 0 && task.event(TaskEventKind::Queued).is_none() {
         // It counts as queued from now on, but the engine does not check its queue.
         core.record(key, TaskEventKind::Queued, turn.now, None, None);
-        wait(core, turn, key, IDLE_QUEUE_DELAY);
+        queue::wait(core, turn, key, IDLE_QUEUE_DELAY);
     } else {
         enqueue_recorded(core, turn, key);
     }
