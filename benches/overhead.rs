@@ -329,7 +329,7 @@ struct ListSetup {
 
 impl ListSetup {
     async fn new() -> Self {
-        let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+        let engine = Engine::builder().listen().start().await.unwrap();
         let environment = engine.environment();
         let variable = |name: &str| environment.iter().find(|(other, _)| *other == name).unwrap().1.clone();
         let (token, server) = (variable("HATCHET_CLIENT_TOKEN"), variable("HATCHET_CLIENT_SERVER_URL"));

@@ -35,7 +35,7 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> Result<(), B
     };
 
     let mut signals = Signals::new()?;
-    let engine = Engine::builder().listen(grpc, rest).quirks(quirks).start().await?;
+    let engine = Engine::builder().grpc_port(grpc).rest_port(rest).quirks(quirks).start().await?;
     for (name, value) in engine.environment() {
         println!("export {name}={value}");
     }

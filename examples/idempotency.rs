@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let worker = hatchet.worker("payments").register(&charge).build()?.start().await?;
     let order = Order { id: "o-1".into() };
 
-    engine.faults().inject("TriggerWorkflow", Fault::LoseResponse, 1)?;
+    engine.faults().inject("TriggerWorkflow", Fault::LoseResponse)?;
     let lost = hatchet.run(&charge, &order).start().await;
     if let Err(error) = &lost {
         println!("first trigger: {error}; no side effects: {}", error.has_no_side_effects());

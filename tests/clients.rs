@@ -74,7 +74,7 @@ async fn streams_are_fused() {
         "GET /api/v1/stable/tasks/{task}/logs",
         "GET /api/v1/stable/tenants/{tenant}/workflow-runs",
     ] {
-        engine.faults().inject(route, Fault::Refuse(400), usize::MAX).unwrap();
+        engine.faults().inject_always(route, Fault::RefuseRest(400)).unwrap();
     }
     let (mut watch, mut items, mut logs, mut reports) =
         (run.watch(), all.items(), run.logs(), all.replay().reports().unwrap());
@@ -93,7 +93,7 @@ async fn concurrent_first_triggers_share_one_confirmation() {
     let other_client = engine.client_with(hatchet::Config::builder()).unwrap();
     let faults = engine.faults();
     let count = |planned| 1000 - planned;
-    faults.inject("GetRunDetails", Fault::Delay(SECOND), 1000).unwrap();
+    faults.inject_times("GetRunDetails", Fault::Delay(SECOND), 1000).unwrap();
     let runs = join_all((0..50).map(|_| other_client.run(&task, &()).start())).await;
     assert!(runs.iter().all(Result::is_ok));
     assert_eq!(count(faults.planned()), 1, "one confirmation for all triggers");
@@ -143,9 +143,9 @@ async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
     let run = hatchet.run(&endless, &()).start().await.unwrap();
     sleep(SECOND).await;
     // The first fetch succeeds and the second one fails: the run may have ended in between.
-    engine.faults().inject("PutLog", Fault::Delay(SECOND), 1).unwrap();
-    engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), 1).unwrap();
-    engine.faults().inject("GetRunDetails", Fault::Refuse(13), 1).unwrap();
+    engine.faults().inject("PutLog", Fault::Delay(SECOND)).unwrap();
+    engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO)).unwrap();
+    engine.faults().inject("GetRunDetails", Fault::RefuseGrpc(13)).unwrap();
     let error = run.cancel().reason("customer asked").send().await.unwrap_err();
     // The reason has been written to the run's log.
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error:?}");
@@ -163,7 +163,7 @@ async fn cancelling_a_thousand_runs_is_bounded_in_time_and_calls() {
     let ids: Vec<_> = runs.iter().map(|run| run.as_ref().unwrap().id()).collect();
     sleep(5 * SECOND).await;
     let planned = 1_000_000;
-    engine.faults().inject("GetRunDetails", Fault::Delay(Duration::from_millis(5)), planned).unwrap();
+    engine.faults().inject_times("GetRunDetails", Fault::Delay(Duration::from_millis(5)), planned).unwrap();
     let start = Instant::now();
     let reports = hatchet.cancel_many(ids.clone()).send().await.unwrap();
     let (elapsed, calls) = (start.elapsed(), planned - engine.faults().planned());
@@ -190,7 +190,7 @@ async fn temporarily_refused_tokens_lose_no_reports() {
     let calls =
         ["SendStepActionEvent", "GetRunDetails", "Heartbeat", "ListenV2", "SubscribeToWorkflowRuns", "TriggerWorkflow"];
     for call in calls {
-        engine.faults().inject(call, Fault::Refuse(UNAUTHENTICATED), usize::MAX).unwrap();
+        engine.faults().inject_always(call, Fault::RefuseGrpc(UNAUTHENTICATED)).unwrap();
     }
     engine.faults().interrupt("ListenV2").unwrap();
     engine.faults().interrupt("SubscribeToWorkflowRuns").unwrap();
@@ -218,7 +218,7 @@ async fn temporarily_refused_tokens_lose_no_reports() {
 async fn never_accepted_tokens_fail_immediately() {
     let (engine, _, task, worker) = setup().await;
     let other_client = engine.client_with(hatchet::Config::builder()).unwrap();
-    engine.faults().inject("TriggerWorkflow", Fault::Refuse(UNAUTHENTICATED), usize::MAX).unwrap();
+    engine.faults().inject_always("TriggerWorkflow", Fault::RefuseGrpc(UNAUTHENTICATED)).unwrap();
     let start = Instant::now();
     let error = other_client.run(&task, &()).start().await.unwrap_err();
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Unauthenticated, Duration::ZERO));

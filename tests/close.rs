@@ -264,7 +264,7 @@ async fn calls_that_were_sent_complete() {
     let hatchet = setup.client();
     // The workflow is known from then on.
     hatchet.run(&setup.slow, &()).start().await.unwrap();
-    setup.engine.faults().inject("TriggerWorkflow", Fault::Delay(5 * SECOND), 1).unwrap();
+    setup.engine.faults().inject("TriggerWorkflow", Fault::Delay(5 * SECOND)).unwrap();
     let started = Instant::now();
     let close = async {
         sleep(SECOND).await;
@@ -283,7 +283,7 @@ async fn a_call_that_waits_for_its_next_try_gives_up() {
     let setup = Setup::new().await;
     let hatchet = setup.client();
     let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
-    setup.engine.faults().inject("GetRunDetails", Fault::Refuse(14), usize::MAX).unwrap();
+    setup.engine.faults().inject_always("GetRunDetails", Fault::RefuseGrpc(14)).unwrap();
     let started = Instant::now();
     let close = async {
         sleep(SECOND).await;

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hatchet::embedded::Faults;
+use hatchet::embedded::{Engine, Faults};
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
@@ -83,8 +83,9 @@ fn no_enum_number_is_used_twice_in_an_enum() {
 }
 
 /// Faults can be injected into each rpc of the embedded engine.
-#[test]
-fn each_rpc_is_a_call_of_faults() {
+#[tokio::test(start_paused = true)]
+async fn each_rpc_is_a_call_of_faults() {
+    let engine = Engine::start().await.unwrap();
     let rpcs = proto_lines();
     let methods: BTreeSet<_> = rpcs.iter().filter_map(|line| line.strip_prefix("rpc\t")?.split('\t').nth(1)).collect();
     let named: BTreeSet<_> = Faults::calls().filter(|call| !call.contains('/')).collect();
@@ -95,7 +96,7 @@ fn each_rpc_is_a_call_of_faults() {
     });
     let streams: BTreeSet<_> = streams.filter_map(|line| line.split('\t').nth(2)).collect();
     assert_eq!(
-        methods.into_iter().filter(|method| Faults::default().interrupt(method).is_ok()).collect::<BTreeSet<_>>(),
+        methods.into_iter().filter(|method| engine.faults().interrupt(method).is_ok()).collect::<BTreeSet<_>>(),
         streams
     );
 }

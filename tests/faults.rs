@@ -66,10 +66,10 @@ async fn tasks_survive_the_interruption_of_their_workers_stream() {
 #[tokio::test(start_paused = true)]
 async fn reports_are_retried_and_count_once() {
     let (setup, worker) = setup().await;
-    for fault in [Fault::Refuse(INTERNAL), Fault::Refuse(UNAVAILABLE), Fault::LoseResponse] {
+    for fault in [Fault::RefuseGrpc(INTERNAL), Fault::RefuseGrpc(UNAVAILABLE), Fault::LoseResponse] {
         let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
         sleep(5 * SECOND).await;
-        setup.engine.faults().inject("SendStepActionEvent", fault.clone(), 3).unwrap();
+        setup.engine.faults().inject_times("SendStepActionEvent", fault.clone(), 3).unwrap();
         assert_eq!(run.result().await.unwrap(), 1, "{fault:?}");
         sleep(SECOND).await;
         let details = run.details().await.unwrap();
@@ -86,7 +86,7 @@ async fn lost_heartbeats_do_not_end_a_task() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     // The engine reassigns tasks after 30 seconds without an accepted heartbeat. This is a little less.
-    setup.engine.faults().inject("Heartbeat", Fault::Refuse(UNAVAILABLE), 12).unwrap();
+    setup.engine.faults().inject_times("Heartbeat", Fault::RefuseGrpc(UNAVAILABLE), 12).unwrap();
     assert_eq!(run.result().await.unwrap(), 1);
     sleep(30 * SECOND).await;
     assert_eq!(setup.engine.faults().planned(), 0);
@@ -97,7 +97,7 @@ async fn lost_heartbeats_do_not_end_a_task() {
 #[tokio::test(start_paused = true)]
 async fn triggers_with_a_lost_response_are_not_retried() {
     let (setup, worker) = setup().await;
-    setup.engine.faults().inject("TriggerWorkflow", Fault::LoseResponse, 1).unwrap();
+    setup.engine.faults().inject("TriggerWorkflow", Fault::LoseResponse).unwrap();
     let error = setup.hatchet.run(&setup.task, &()).start().await.unwrap_err();
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unavailable, false));
     assert_eq!(setup.engine.run_count().await, 1, "the run was created once");
@@ -125,7 +125,7 @@ async fn waits_survive_interrupted_streams() {
 #[tokio::test(start_paused = true)]
 async fn delayed_calls_time_out() {
     let (setup, worker) = setup().await;
-    setup.engine.faults().inject("TriggerWorkflow", Fault::Delay(3600 * SECOND), 1).unwrap();
+    setup.engine.faults().inject("TriggerWorkflow", Fault::Delay(3600 * SECOND)).unwrap();
     let start = Instant::now();
     let error = setup.hatchet.run(&setup.task, &()).start().await.unwrap_err();
     assert!(error.is_timeout() && !error.has_no_side_effects(), "{error}");
@@ -137,12 +137,12 @@ async fn delayed_calls_time_out() {
 async fn the_effect_of_a_cancel_depends_on_the_observed_status() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
-    setup.engine.faults().inject("CancelTasks", Fault::LoseResponse, 1).unwrap();
+    setup.engine.faults().inject("CancelTasks", Fault::LoseResponse).unwrap();
     assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
 
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     sleep(SECOND).await;
-    setup.engine.faults().inject("CancelTasks", Fault::Refuse(INTERNAL), 1).unwrap();
+    setup.engine.faults().inject("CancelTasks", Fault::RefuseGrpc(INTERNAL)).unwrap();
     let effect = run.cancel().within(3 * SECOND).send().await.unwrap().effect;
     assert!(matches!(effect, Effect::NoEffect(RunStatus::Running)), "{effect}");
     assert_eq!(run.result().await.unwrap(), 1);
@@ -154,7 +154,7 @@ async fn cancels_of_runs_that_finish_first_report_their_status() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     sleep(8 * SECOND).await;
-    setup.engine.faults().inject("CancelTasks", Fault::Delay(5 * SECOND), 1).unwrap();
+    setup.engine.faults().inject("CancelTasks", Fault::Delay(5 * SECOND)).unwrap();
     let effect = run.cancel().send().await.unwrap().effect;
     assert!(matches!(effect, Effect::FinishedFirst(RunStatus::Completed)), "{effect}");
     sleep(SECOND).await;
@@ -167,7 +167,7 @@ async fn replays_with_a_lost_response_are_not_repeated() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     run.result().await.unwrap();
-    setup.engine.faults().inject("ReplayTasks", Fault::LoseResponse, 1).unwrap();
+    setup.engine.faults().inject("ReplayTasks", Fault::LoseResponse).unwrap();
     let again = run.replay().send().await.unwrap();
     assert_eq!((again.attempt, again.run.result().await.unwrap()), (2, 2));
     assert_eq!(setup.started.load(SeqCst), 2);
@@ -183,7 +183,7 @@ async fn lost_replays_are_sent_three_times() {
         run.result().await.unwrap();
     }
     let both = || setup.hatchet.replay_many(runs.iter().map(hatchet::RunHandle::id));
-    setup.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 3).unwrap();
+    setup.engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(INTERNAL), 3).unwrap();
     let start = Instant::now();
     for report in both().send().await.unwrap() {
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Completed)), "{}", report.effect);
@@ -192,7 +192,7 @@ async fn lost_replays_are_sent_three_times() {
     assert!(waited > 45 * SECOND && waited < 50 * SECOND, "{waited:?}: three times 15 seconds");
     assert_eq!(setup.engine.faults().planned(), 0);
 
-    setup.engine.faults().inject("ReplayTasks", Fault::Refuse(INTERNAL), 2).unwrap();
+    setup.engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(INTERNAL), 2).unwrap();
     assert!(both().send().await.unwrap().iter().all(hatchet::model::RunReport::is_applied));
     assert_eq!(setup.engine.faults().planned(), 0);
     assert_eq!(setup.started.load(SeqCst), 4, "each run was replayed once");
@@ -204,11 +204,15 @@ async fn replays_without_an_observed_status_have_an_unknown_effect() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     run.result().await.unwrap();
-    setup.engine.faults().inject("ReplayTasks", Fault::Delay(SECOND), 1).unwrap();
+    setup.engine.faults().inject("ReplayTasks", Fault::Delay(SECOND)).unwrap();
     let failing = async {
         // Between the fetch before the replay, and the fetches after it.
         sleep(SECOND / 2).await;
-        setup.engine.faults().inject("GET /api/v1/stable/workflow-runs/{run}", Fault::Refuse(500), 1000).unwrap();
+        setup
+            .engine
+            .faults()
+            .inject_times("GET /api/v1/stable/workflow-runs/{run}", Fault::RefuseRest(500), 1000)
+            .unwrap();
     };
     let (reports, ()) = tokio::join!(setup.hatchet.replay_many([run.id()]).send(), failing);
     let report = reports.unwrap().remove(0);
@@ -225,7 +229,7 @@ async fn crons_are_missing_only_if_the_list_lacks_them() {
     let cron = setup.hatchet.cron(&setup.task, &(), CronSpec::new("daily", "0 9 * * *")).send().await.unwrap();
     let route = "/api/v1/tenants/{tenant}/workflows/crons/{cron}";
     for method in ["PATCH", "DELETE"] {
-        setup.engine.faults().inject(&format!("{method} {route}"), Fault::Refuse(500), 1).unwrap();
+        setup.engine.faults().inject(&format!("{method} {route}"), Fault::RefuseRest(500)).unwrap();
     }
     for error in [cron.pause().send().await.unwrap_err(), cron.delete().send().await.unwrap_err()] {
         assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error}");
@@ -233,10 +237,10 @@ async fn crons_are_missing_only_if_the_list_lacks_them() {
     assert_eq!(setup.engine.faults().planned(), 0);
     // The list contains the cron with all details. If the list fails too, the first error is returned.
     let list = "GET /api/v1/tenants/{tenant}/workflows/crons";
-    setup.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1).unwrap();
+    setup.engine.faults().inject(&format!("GET {route}"), Fault::RefuseRest(500)).unwrap();
     assert_eq!(cron.details().await.unwrap().id, cron.id());
-    setup.engine.faults().inject(&format!("GET {route}"), Fault::Refuse(500), 1).unwrap();
-    setup.engine.faults().inject(list, Fault::Refuse(500), 1).unwrap();
+    setup.engine.faults().inject(&format!("GET {route}"), Fault::RefuseRest(500)).unwrap();
+    setup.engine.faults().inject(list, Fault::RefuseRest(500)).unwrap();
     assert_eq!(cron.details().await.unwrap_err().kind(), ErrorKind::Server);
     assert_eq!(setup.engine.faults().planned(), 0);
 
@@ -257,7 +261,7 @@ async fn failed_lookups_have_no_side_effects() {
     let other_client = setup.engine.client_with(hatchet::Config::builder()).unwrap();
     let (workflows, run_details) = ("GET /api/v1/tenants/{tenant}/workflows", "GET /api/v1/stable/workflow-runs/{run}");
     for route in [workflows, run_details] {
-        setup.engine.faults().inject(route, Fault::Refuse(503), 1000).unwrap();
+        setup.engine.faults().inject_times(route, Fault::RefuseRest(503), 1000).unwrap();
     }
     let of_workflow = hatchet::RunFilter::new(hatchet::model::Window::all()).workflow(setup.task.name());
     for error in [
@@ -297,7 +301,7 @@ async fn details_contain_a_reason_that_is_written_during_the_fetch() {
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     sleep(SECOND).await;
     // The log is read immediately, and the gRPC status is received five seconds later.
-    setup.engine.faults().inject("GetRunDetails", Fault::Delay(5 * SECOND), 1).unwrap();
+    setup.engine.faults().inject("GetRunDetails", Fault::Delay(5 * SECOND)).unwrap();
     let cancelled = async {
         sleep(SECOND).await;
         run.cancel().reason("late").send().await.unwrap();
@@ -313,11 +317,11 @@ async fn details_contain_a_reason_that_is_written_during_the_fetch() {
 async fn permanent_errors_end_the_observation_of_a_cancel() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
-    setup.engine.faults().inject("CancelTasks", Fault::Delay(SECOND), 1).unwrap();
+    setup.engine.faults().inject("CancelTasks", Fault::Delay(SECOND)).unwrap();
     let expired = async {
         // Between the fetch before the cancel, and the fetches after it.
         sleep(SECOND / 2).await;
-        setup.engine.faults().inject("GetRunDetails", Fault::Refuse(PERMISSION_DENIED), 1000).unwrap();
+        setup.engine.faults().inject_times("GetRunDetails", Fault::RefuseGrpc(PERMISSION_DENIED), 1000).unwrap();
     };
     let start = Instant::now();
     let (reports, ()) = tokio::join!(setup.hatchet.cancel_many([run.id()]).send(), expired);
@@ -334,7 +338,7 @@ async fn requests_have_their_own_deadline_and_retries() {
     let faults = setup.engine.faults();
     let run = setup.hatchet.run(&setup.task, &()).timeout(20 * SECOND).start().await.unwrap();
     let start = Instant::now();
-    faults.inject("TriggerWorkflow", Fault::Delay(5 * SECOND), 1).unwrap();
+    faults.inject("TriggerWorkflow", Fault::Delay(5 * SECOND)).unwrap();
     let error = setup.hatchet.run(&setup.task, &()).timeout(SECOND).start().await.unwrap_err();
     assert_eq!((error.kind(), error.has_no_side_effects(), start.elapsed()), (ErrorKind::Timeout, false, SECOND));
     assert_eq!(run.result().await.unwrap(), 1, "the wait is not limited by the deadline of the trigger");
@@ -343,14 +347,14 @@ async fn requests_have_their_own_deadline_and_retries() {
     assert_eq!(watched, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
     let outcome = setup.hatchet.run(&setup.task, &()).outcome().await.unwrap();
     assert_eq!(outcome.to_string(), "completed");
-    faults.inject("TriggerWorkflow", Fault::Refuse(PERMISSION_DENIED), 1).unwrap();
+    faults.inject("TriggerWorkflow", Fault::RefuseGrpc(PERMISSION_DENIED)).unwrap();
     let mut refused = setup.hatchet.run(&setup.task, &()).watch();
     assert_eq!(refused.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unauthenticated);
     assert!(refused.next().await.is_none());
 
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     for (policy, expected) in [(RetryPolicy::none(), 1), (RetryPolicy::max_retries(2), 3)] {
-        faults.inject("GetRunDetails", Fault::Refuse(UNAVAILABLE), 10).unwrap();
+        faults.inject_times("GetRunDetails", Fault::RefuseGrpc(UNAVAILABLE), 10).unwrap();
         let error = run.cancel().retry(policy).send().await.unwrap_err();
         assert_eq!((error.kind(), 10 - faults.planned()), (ErrorKind::Unavailable, expected), "{policy:?}");
         faults.clear();

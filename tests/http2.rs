@@ -90,9 +90,9 @@ impl Received {
 }
 
 async fn engine() -> (Engine, Peer) {
-    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+    let engine = Engine::builder().listen().start().await.unwrap();
     let token = support::token(&engine);
-    let (io, read) = (TcpStream::connect(engine.addresses().unwrap().0).await.unwrap(), Arc::default());
+    let (io, read) = (TcpStream::connect(engine.grpc_address().unwrap()).await.unwrap(), Arc::default());
     let recorded = Recorded { io, read: Arc::clone(&read) };
     let (requests, connection) = h2::client::handshake(recorded).await.unwrap();
     tokio::spawn(connection);
@@ -208,8 +208,8 @@ async fn errors_are_one_frame() {
     }
     for path in STREAMS {
         let method = path.rsplit('/').next().unwrap();
-        engine.faults().inject(method, Fault::Refuse(8), 1).unwrap();
-        engine.faults().inject(method, Fault::LoseResponse, 1).unwrap();
+        engine.faults().inject(method, Fault::RefuseGrpc(8)).unwrap();
+        engine.faults().inject(method, Fault::LoseResponse).unwrap();
         assert_eq!(peer.call_error(path, &[]).await.0, "8", "{path}");
     }
     peer.token = "wrong".into();

@@ -42,8 +42,8 @@ struct TestEngine {
 
 impl TestEngine {
     async fn new(grace: Duration) -> Self {
-        let engine = Engine::builder().listen(0, 0).shutdown_grace_period(grace).start().await.unwrap();
-        let (grpc, rest) = engine.addresses().unwrap();
+        let engine = Engine::builder().listen().shutdown_grace_period(grace).start().await.unwrap();
+        let (grpc, rest) = (engine.grpc_address().unwrap(), engine.rest_address().unwrap());
         let token = support::token(&engine);
         Self { inner: engine, grpc, rest, token }
     }
@@ -206,7 +206,7 @@ async fn dropped_calls_do_not_affect_others() {
     let engine = TestEngine::new(GRACE_PERIOD).await;
     let hatchet = engine.client();
     let (echo, worker, run) = completed(&hatchet).await;
-    engine.inner.faults().inject("Register", hatchet::embedded::Fault::Delay(Duration::ZERO), 1000).unwrap();
+    engine.inner.faults().inject_times("Register", hatchet::embedded::Fault::Delay(Duration::ZERO), 1000).unwrap();
     let reads = join_all((0..2000).map(|_| async { run.details().await.is_ok() }));
     // Long enough to send the requests, too short for all responses.
     let _ = timeout(Duration::from_millis(20), reads).await;

@@ -79,11 +79,7 @@ fn the_engine_does_not_need_the_callers_timers() {
     let trigger = format!("/api/v1/stable/tenants/{}/workflow-runs/trigger", engine.tenant());
     engine
         .faults()
-        .inject(
-            "POST /api/v1/stable/tenants/{tenant}/workflow-runs/trigger",
-            Fault::Delay(Duration::from_millis(10)),
-            1,
-        )
+        .inject("POST /api/v1/stable/tenants/{tenant}/workflow-runs/trigger", Fault::Delay(Duration::from_millis(10)))
         .unwrap();
     let body = r#"{"workflowName": "echo", "input": {}}"#;
     let (status, _) = block_on(hatchet.raw_rest(Method::POST, &trigger, Some(body.into()))).unwrap();
@@ -102,7 +98,7 @@ fn engines_need_a_runtime_with_timers_and_io() {
     let text = "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
     assert_eq!(refusal(error), refused(text));
     let timers = Builder::new_current_thread().enable_time().build().unwrap();
-    let error = timers.block_on(Engine::builder().listen(0, 0).start()).unwrap_err();
+    let error = timers.block_on(Engine::builder().listen().start()).unwrap_err();
     let text = "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
     assert_eq!(refusal(error), refused(text));
     // It needs no sockets if it does not listen.

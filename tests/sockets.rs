@@ -13,7 +13,7 @@ use hatchet::{Client, Context, ErrorKind, RunFilter, Task};
 use tokio::time::Instant;
 
 async fn listening() -> (Engine, ConfigBuilder) {
-    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+    let engine = Engine::builder().listen().start().await.unwrap();
     let config = support::config(&engine);
     (engine, config)
 }

@@ -99,8 +99,8 @@ impl<'a> Server<'a> {
 
 /// An engine behind TLS for both gRPC and REST, and a configuration with its addresses and token.
 async fn setup(server: &Server<'_>) -> (Engine, ConfigBuilder) {
-    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
-    let (grpc, rest) = engine.addresses().unwrap();
+    let engine = Engine::builder().listen().start().await.unwrap();
+    let (grpc, rest) = (engine.grpc_address().unwrap(), engine.rest_address().unwrap());
     let (grpc, rest) = (server.forward_to(grpc).await, server.forward_to(rest).await);
     let config = Config::builder()
         .token(support::token(&engine))
@@ -230,7 +230,7 @@ async fn invalid_certificates_are_refused_by_client_new() {
 
 #[test]
 fn clients_without_a_runtime_are_refused() {
-    let engine = tokio::runtime::Runtime::new().unwrap().block_on(Engine::builder().listen(0, 0).start()).unwrap();
+    let engine = tokio::runtime::Runtime::new().unwrap().block_on(Engine::builder().listen().start()).unwrap();
     let config = Config::builder().token(support::token(&engine)).tls_strategy(TlsStrategy::None).build().unwrap();
     assert_eq!(Client::new(config).unwrap_err().kind(), ErrorKind::Config);
 }

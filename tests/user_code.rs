@@ -188,7 +188,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     let first = hatchet.run(&slow, &()).start().await.unwrap().id();
     tokio::time::sleep(SECOND).await;
     // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
-    engine.faults().inject("PATCH /api/v1/workers/{worker}", Fault::Refuse(503), usize::MAX).unwrap();
+    engine.faults().inject_always("PATCH /api/v1/workers/{worker}", Fault::RefuseRest(503)).unwrap();
     let late = async {
         // After the timeout of the pause (two seconds) and the grace period, and before the engine detects it.
         tokio::time::sleep(Duration::from_millis(5500)).await;
@@ -215,7 +215,7 @@ async fn workflows_that_differ_only_in_case_are_refused() {
     assert!(refused.to_string().contains("the server's workflow \"SendEmail\" in more than case"), "{refused}");
 
     // If the list of workflows is not available, each run is checked.
-    engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::Refuse(501), 1).unwrap();
+    engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::RefuseRest(501)).unwrap();
     let second = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap();
     let mut outcomes = Vec::new();
     for _ in 0..10 {

@@ -177,7 +177,7 @@ async fn faults_apply_to_an_idle_worker() {
     let run = hatchet.run(&task, &seconds(2 * HOUR.as_secs())).start().await.unwrap();
     sleep(HOUR).await;
     let calls = 20;
-    engine.faults().inject("Heartbeat", Fault::Refuse(14), calls).unwrap();
+    engine.faults().inject_times("Heartbeat", Fault::RefuseGrpc(14), calls).unwrap();
     // A heartbeat every two seconds. The worker is inactive after 5 s, and loses the task after 30 s.
     sleep(12 * SECOND).await;
     assert!((5..=7).contains(&(calls - engine.faults().planned())), "{}", engine.faults().planned());

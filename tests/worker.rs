@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
+use hatchet::embedded::{Engine, Quirk, Quirks};
 use hatchet::raw::pb::WorkerUnsubscribeRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::v1::CancelTasksRequest;
@@ -147,7 +148,9 @@ async fn timed_out_attempts_end_before_the_next_attempt() {
 /// Another client unsubscribes the worker: its stream stays open without messages, and its heartbeats are refused.
 #[tokio::test(start_paused = true)]
 async fn unsubscribed_workers_register_again() {
-    let (_engine, hatchet) = support::engine_with_quirks().await;
+    let quirks = Quirks::all().without(Quirk::UndetectedUnsubscribe);
+    let engine = Engine::builder().quirks(quirks).seed(7).start().await.unwrap();
+    let hatchet = engine.client();
     let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
     let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
     let request = WorkerUnsubscribeRequest { worker_id: worker.id().to_string() };

@@ -53,7 +53,7 @@ struct Bed {
 
 impl Bed {
     async fn new(work: Work) -> Self {
-        let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+        let engine = Engine::builder().listen().start().await.unwrap();
         let noop = Task::new(WORKFLOW, async |_: Input, _: Context| {
             tokio::time::sleep(TASK).await;
             Ok(Output { ok: true })

@@ -49,6 +49,9 @@ pub(super) const STREAMS: [&str; 6] = [
     "ListenForDurableEvent",
 ];
 
+/// Those of them whose request is a stream, too. Its client may be idle without a limit.
+pub(super) const CLIENT_STREAMS: [&str; 3] = ["SubscribeToWorkflowRuns", "DurableTask", "ListenForDurableEvent"];
+
 /// The REST routes.
 pub(super) const REST: &[&str] = &[
     "GET /api/live",

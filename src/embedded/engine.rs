@@ -56,9 +56,23 @@ pub struct Engine {
     handle: Handle,
     services: Services,
     router: axum::Router,
-    addresses: Option<(SocketAddr, SocketAddr)>,
+    addresses: Option<Addresses>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// Where an engine listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    grpc: SocketAddr,
+    rest: SocketAddr,
+}
+
+/// The ports of a listening engine. 0 means any free port.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ports {
+    grpc: u16,
+    rest: u16,
 }
 
 /// A builder for an [`Engine`].
@@ -86,7 +100,7 @@ pub struct EngineBuilder {
     quirks: Quirks,
     seed: Option<u64>,
     config: Option<ConfigBuilder>,
-    listen: Option<(u16, u16)>,
+    listen: Option<Ports>,
     now: Option<DateTime<Utc>>,
     shutdown_grace_period: Option<Duration>,
 }
@@ -111,8 +125,20 @@ impl EngineBuilder {
         self
     }
 
-    /// Listens on 127.0.0.1 at these ports for gRPC and REST, for programs in other processes. 0 selects a free port. The default is
-    /// not to listen.
+    /// Listens on 127.0.0.1 for gRPC and REST, for programs in other processes. The ports are free ones, unless
+    /// [`grpc_port`](Self::grpc_port) or [`rest_port`](Self::rest_port) sets them. The default is not to listen.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hatchet::Result<()> {
+    /// use hatchet::embedded::Engine;
+    ///
+    /// let engine = Engine::builder().listen().start().await?;
+    /// assert!(engine.grpc_address().is_some() && engine.rest_address().is_some());
+    /// # engine.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// The resources of clients are limited, so that a program that hangs cannot block the engine:
     ///
@@ -124,11 +150,23 @@ impl EngineBuilder {
     /// | a gRPC connection without a call or a stream | 5 minutes |
     /// | the response to an HTTP/2 ping, which is sent after 30 idle seconds | 20 seconds |
     /// | a client that reads nothing | 60 seconds |
-    /// | the next part of a body | 30 seconds |
+    /// | the next part of a body, except in a stream of requests | 30 seconds |
     /// | a gRPC message, a REST body | 4 MiB, 16 MiB; read only with a valid token |
     /// | a page of a REST list | 10 000 rows |
-    pub fn listen(mut self, grpc_port: u16, rest_port: u16) -> Self {
-        self.listen = Some((grpc_port, rest_port));
+    pub fn listen(mut self) -> Self {
+        self.listen.get_or_insert_default();
+        self
+    }
+
+    /// [Listens](Self::listen) at this port for gRPC. 0 means any free port.
+    pub fn grpc_port(mut self, port: u16) -> Self {
+        self.listen.get_or_insert_default().grpc = port;
+        self
+    }
+
+    /// [Listens](Self::listen) at this port for REST. 0 means any free port.
+    pub fn rest_port(mut self, port: u16) -> Self {
+        self.listen.get_or_insert_default().rest = port;
         self
     }
 
@@ -171,18 +209,20 @@ impl EngineBuilder {
         runtime::require("an embedded engine", needs)?;
         let sockets = match self.listen {
             None => None,
-            Some((grpc, rest)) => {
+            Some(Ports { grpc, rest }) => {
                 let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
                 Some((listen::bind(local(grpc)).await?, listen::bind(local(rest)).await?))
             }
         };
         let addresses = sockets
             .as_ref()
-            .map(|(grpc, rest)| Ok::<_, crate::Error>((listen::address(grpc)?, listen::address(rest)?)))
+            .map(|(grpc, rest)| {
+                Ok::<_, Error>(Addresses { grpc: listen::address(grpc)?, rest: listen::address(rest)? })
+            })
             .transpose()?;
         let (grpc, server) = match addresses {
             None => ("embedded:7070".to_owned(), "http://embedded".to_owned()),
-            Some((grpc, rest)) => (grpc.to_string(), format!("http://{rest}")),
+            Some(Addresses { grpc, rest }) => (grpc.to_string(), format!("http://{rest}")),
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let token: Arc<str> = token::issue(TENANT, &grpc, &server, token::random(self.seed)).into();
@@ -265,15 +305,20 @@ impl Engine {
         TENANT.into()
     }
 
-    /// The addresses for gRPC and REST, or `None` if the engine does not listen.
-    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.addresses
+    /// The address for gRPC, or `None` if the engine does not listen.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.addresses.map(|addresses| addresses.grpc)
+    }
+
+    /// The address for REST, or `None` if the engine does not listen.
+    pub fn rest_address(&self) -> Option<SocketAddr> {
+        self.addresses.map(|addresses| addresses.rest)
     }
 
     /// The environment variables with which a Hatchet SDK in another process connects to this engine, as pairs of a name and a value.
     /// Empty if the engine does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let Some((grpc, rest)) = self.addresses else { return Vec::new() };
+        let Some(Addresses { grpc, rest }) = self.addresses else { return Vec::new() };
         vec![
             ("HATCHET_CLIENT_TOKEN", self.token.to_string()),
             ("HATCHET_CLIENT_HOST_PORT", grpc.to_string()),

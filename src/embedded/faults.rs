@@ -30,8 +30,8 @@ use crate::time::Clock;
 /// use hatchet::embedded::{Engine, Fault};
 ///
 /// let engine = Engine::start().await?;
-/// engine.faults().inject("GET /api/v1/stable/workflow-runs/{run}", Fault::Refuse(503), 2)?;
-/// engine.faults().inject("Push", Fault::Delay(Duration::from_secs(3)), 1)?;
+/// engine.faults().inject_times("GET /api/v1/stable/workflow-runs/{run}", Fault::RefuseRest(503), 2)?;
+/// engine.faults().inject("Push", Fault::Delay(Duration::from_secs(3)))?;
 /// assert_eq!(engine.faults().planned(), 3);
 /// # engine.shutdown().await;
 /// # Ok(())
@@ -40,9 +40,11 @@ use crate::time::Clock;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The call does not reach the engine. The caller gets this numeric status (for `UNAVAILABLE`: 14 in gRPC, 503 in REST), as if the
-    /// engine had sent it. The caller cannot know whether the call had an effect.
-    Refuse(u16),
+    /// The gRPC call does not reach the engine. The caller gets this numeric code, from 1 to 16, as if the engine had sent it: 14 is
+    /// `UNAVAILABLE`. The caller cannot know whether the call had an effect.
+    RefuseGrpc(u16),
+    /// The same for a REST call and its HTTP status, from 400 to 599.
+    RefuseRest(u16),
     /// The engine processes the call, but the caller gets `UNAVAILABLE`, or 502 in REST, as from a proxy.
     LoseResponse,
     /// The call reaches the engine after this delay.
@@ -50,6 +52,23 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Refuses a fault that cannot happen to a call.
+    fn check(&self, call: &str) -> Result<()> {
+        let (kind, accepted, status) = match self {
+            Self::RefuseGrpc(code) => ("gRPC", 1..=16, *code),
+            Self::RefuseRest(status) => ("REST", 400..=599, *status),
+            Self::LoseResponse | Self::Delay(_) => return Ok(()),
+        };
+        if calls::REST.contains(&call) != matches!(self, Self::RefuseRest(_)) {
+            return Err(Error::invalid("fault", format_args!("expected a {kind} call, got {call:?}")));
+        }
+        if !accepted.contains(&status) {
+            let (min, max) = (accepted.start(), accepted.end());
+            return Err(Error::invalid("fault", format_args!("expected a status from {min} to {max}, got {status}")));
+        }
+        Ok(())
+    }
+
     /// Applies the fault to a call, and returns what its caller gets.
     pub(super) async fn apply<R>(
         self,
@@ -59,7 +78,7 @@ impl Fault {
         lost: impl FnOnce() -> R,
     ) -> R {
         match self {
-            Self::Refuse(code) => refused(code),
+            Self::RefuseGrpc(code) | Self::RefuseRest(code) => refused(code),
             Self::LoseResponse => {
                 call.await;
                 lost()
@@ -80,7 +99,7 @@ impl Fault {
 /// use hatchet::embedded::{Engine, Fault};
 ///
 /// let engine = Engine::start().await?;
-/// engine.faults().inject("Push", Fault::LoseResponse, 1)?;
+/// engine.faults().inject("Push", Fault::LoseResponse)?;
 /// // The event is pushed, but the response is lost.
 /// assert!(engine.client().push("order:created", &()).send().await.is_err());
 /// assert_eq!(engine.faults().planned(), 0);
@@ -88,7 +107,7 @@ impl Fault {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Faults(Arc<Inner>);
 
 #[derive(Debug, Default)]
@@ -103,22 +122,46 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Methods {
     /// Each fault with its remaining count.
-    faults: HashMap<String, VecDeque<(Fault, usize)>>,
-    /// Interrupts the open streams of a method.
-    open: HashMap<String, CancellationToken>,
+    faults: HashMap<String, VecDeque<(Fault, Times)>>,
+    /// The streams of a method since its last interruption.
+    open: HashMap<String, OpenStream>,
+}
+
+/// How many calls a fault is applied to.
+#[derive(Debug, Clone, Copy)]
+enum Times {
+    Exactly(usize),
+    Always,
+}
+
+/// An open stream that can be interrupted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OpenStream {
+    pub(super) interrupted: CancellationToken,
+    /// Its clones are counted.
+    counted: Arc<()>,
 }
 
 impl Methods {
     fn planned(&self) -> usize {
-        self.faults.values().flatten().map(|(_, times)| *times).fold(0, usize::saturating_add)
+        let count = |(_, times): &(Fault, Times)| match times {
+            Times::Exactly(times) => *times,
+            Times::Always => 1,
+        };
+        self.faults.values().flatten().map(count).fold(0, usize::saturating_add)
     }
 
     fn take(&mut self, method: &str) -> Option<Fault> {
         let faults = self.faults.get_mut(method)?;
-        faults.retain(|(_, times)| *times > 0);
         let (fault, times) = faults.front_mut()?;
-        *times = times.saturating_sub(1);
-        Some(fault.clone())
+        let fault = fault.clone();
+        if let Times::Exactly(times) = times {
+            *times = times.saturating_sub(1);
+            if *times == 0 {
+                faults.pop_front();
+            }
+        }
+        Some(fault)
     }
 }
 
@@ -133,12 +176,12 @@ impl Faults {
         self.0.clock.suspend_idle(planned > 0);
     }
 
-    /// Applies a fault to the next `times` calls with this name, after the faults that are already planned for it. The names are those
-    /// of [`calls`](Self::calls): for gRPC the methods in the `.proto` files, such as `TriggerWorkflow`, and for REST the method and the
+    /// Applies a fault to the next call with this name, after the faults that are already planned for it. The names are those of
+    /// [`calls`](Self::calls): for gRPC the methods in the `.proto` files, such as `TriggerWorkflow`, and for REST the method and the
     /// route, such as `GET /api/v1/stable/workflow-runs/{run}`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no such call, or if the status does not belong to its API.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no such call, or if the fault does not belong to its API.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -146,22 +189,40 @@ impl Faults {
     /// use hatchet::embedded::{Engine, Fault};
     ///
     /// let engine = Engine::start().await?;
-    /// engine.faults().inject("TriggerWorkflow", Fault::LoseResponse, 1)?;
+    /// engine.faults().inject("TriggerWorkflow", Fault::LoseResponse)?;
     /// # engine.shutdown().await;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn inject(&self, call: &str, fault: Fault, times: usize) -> Result<()> {
+    pub fn inject(&self, call: &str, fault: Fault) -> Result<()> {
+        self.plan(call, fault, Times::Exactly(1))
+    }
+
+    /// Applies a fault to the next `times` calls with this name, as [`inject`](Self::inject) does for one.
+    ///
+    /// # Errors
+    /// Those of [`inject`](Self::inject), and [`InvalidInput`](ErrorKind::InvalidInput) if `times` is 0.
+    pub fn inject_times(&self, call: &str, fault: Fault, times: usize) -> Result<()> {
+        if times == 0 {
+            return Err(Error::invalid("fault", "expected a positive number of times, got 0"));
+        }
+        self.plan(call, fault, Times::Exactly(times))
+    }
+
+    /// Applies a fault to all calls with this name until [`clear`](Self::clear), after the faults that are already planned for it. Faults
+    /// that are injected later are not applied.
+    ///
+    /// # Errors
+    /// Those of [`inject`](Self::inject).
+    pub fn inject_always(&self, call: &str, fault: Fault) -> Result<()> {
+        self.plan(call, fault, Times::Always)
+    }
+
+    fn plan(&self, call: &str, fault: Fault, times: Times) -> Result<()> {
         if !Self::calls().any(|known| known == call) {
             return Err(Error::invalid("fault", format_args!("expected a name of Faults::calls, got {call:?}")));
         }
-        let expected = if calls::REST.contains(&call) { 400..=599 } else { 1..=16 };
-        if let Fault::Refuse(status) = fault
-            && !expected.contains(&status)
-        {
-            let (min, max) = (expected.start(), expected.end());
-            return Err(Error::invalid("fault", format_args!("expected a status from {min} to {max}, got {status}")));
-        }
+        fault.check(call)?;
         let mut methods = self.lock();
         methods.faults.entry(call.to_owned()).or_default().push_back((fault, times));
         self.set_planned(methods.planned());
@@ -180,22 +241,22 @@ impl Faults {
         self.set_planned(0);
     }
 
-    /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New streams can be opened.
+    /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New streams can be opened. Returns
+    /// the number of interrupted streams.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no stream with this name.
-    pub fn interrupt(&self, method: &str) -> Result<()> {
+    pub fn interrupt(&self, method: &str) -> Result<usize> {
         if !calls::STREAMS.contains(&method) {
             let known = calls::STREAMS.join(", ");
             return Err(Error::invalid("fault", format_args!("expected a stream ({known}), got {method:?}")));
         }
-        if let Some(open) = self.lock().open.remove(method) {
-            open.cancel();
-        }
-        Ok(())
+        let Some(open) = self.lock().open.remove(method) else { return Ok(0) };
+        open.interrupted.cancel();
+        Ok(Arc::strong_count(&open.counted).saturating_sub(1))
     }
 
-    /// Returns the number of faults that have not been applied yet.
+    /// Returns the number of faults that have not been applied yet. A fault that is always applied counts as one.
     pub fn planned(&self) -> usize {
         self.0.planned.load(Relaxed)
     }
@@ -211,8 +272,8 @@ impl Faults {
         Some(fault)
     }
 
-    /// Resolves when the currently open streams of a method are interrupted.
-    pub(super) fn opened(&self, method: &str) -> CancellationToken {
+    /// Records a new stream of a method. It is open until the returned value is dropped.
+    pub(super) fn opened(&self, method: &str) -> OpenStream {
         self.lock().open.entry(method.to_owned()).or_default().clone()
     }
 
@@ -257,35 +318,62 @@ pub(super) async fn over_rest(
 mod tests {
     use super::*;
 
+    fn faults() -> Faults {
+        Faults::of(Clock::default())
+    }
+
     #[test]
     fn faults_are_applied_in_order() {
-        let faults = Faults::default();
-        faults.inject("Push", Fault::Refuse(14), 2).unwrap();
-        faults.inject("Push", Fault::LoseResponse, 1).unwrap();
+        let faults = faults();
+        faults.inject_times("Push", Fault::RefuseGrpc(14), 2).unwrap();
+        faults.inject("Push", Fault::LoseResponse).unwrap();
         let next = |method: &str| faults.next(|| method.to_owned());
         assert_eq!(next("Register"), None);
         let taken: Vec<_> = std::iter::from_fn(|| next("Push")).collect();
-        assert_eq!(taken, [Fault::Refuse(14), Fault::Refuse(14), Fault::LoseResponse]);
+        assert_eq!(taken, [Fault::RefuseGrpc(14), Fault::RefuseGrpc(14), Fault::LoseResponse]);
         assert_eq!(faults.planned(), 0);
-        faults.inject("Push", Fault::LoseResponse, 1).unwrap();
+        faults.inject("Push", Fault::LoseResponse).unwrap();
         faults.clear();
         assert_eq!((faults.planned(), next("Push")), (0, None));
-        // `usize::MAX` means always.
-        faults.inject("Push", Fault::LoseResponse, usize::MAX).unwrap();
-        faults.inject("Register", Fault::LoseResponse, 1).unwrap();
-        assert_eq!((next("Push"), faults.planned()), (Some(Fault::LoseResponse), usize::MAX));
-        assert!(faults.interrupt("ListenV2").is_ok() && faults.interrupt("Push").is_err());
+        faults.inject("Push", Fault::Delay(Duration::ZERO)).unwrap();
+        faults.inject_always("Push", Fault::LoseResponse).unwrap();
+        faults.inject("Register", Fault::LoseResponse).unwrap();
+        assert_eq!((faults.planned(), next("Push")), (3, Some(Fault::Delay(Duration::ZERO))));
+        for _ in 0..3 {
+            assert_eq!((next("Push"), faults.planned()), (Some(Fault::LoseResponse), 2));
+        }
     }
 
     #[test]
     fn faults_that_cannot_happen_are_rejected() {
-        let faults = Faults::default();
-        let refused =
-            |call: &str, status| faults.inject(call, Fault::Refuse(status), 1).map_err(|error| error.to_string());
-        assert_eq!(refused("Pusj", 14).unwrap_err(), r#"invalid fault: expected a name of Faults::calls, got "Pusj""#);
-        assert_eq!(refused("Push", 503).unwrap_err(), "invalid fault: expected a status from 1 to 16, got 503");
+        let faults = faults();
+        let refused = |call: &str, fault| faults.inject(call, fault).map_err(|error| error.to_string());
+        let (grpc, rest) = (Fault::RefuseGrpc, Fault::RefuseRest);
         let route = "GET /api/v1/workers/{worker}";
-        assert_eq!(refused(route, 14).unwrap_err(), "invalid fault: expected a status from 400 to 599, got 14");
-        assert_eq!((refused("Push", 14), refused(route, 503), faults.planned()), (Ok(()), Ok(()), 2));
+        for (call, fault, expected) in [
+            ("Pusj", grpc(14), r#"expected a name of Faults::calls, got "Pusj""#),
+            ("Push", grpc(0), "expected a status from 1 to 16, got 0"),
+            ("Push", rest(503), r#"expected a REST call, got "Push""#),
+            (route, grpc(14), r#"expected a gRPC call, got "GET /api/v1/workers/{worker}""#),
+            (route, rest(200), "expected a status from 400 to 599, got 200"),
+        ] {
+            assert_eq!(refused(call, fault).unwrap_err(), format!("invalid fault: {expected}"));
+        }
+        let never = faults.inject_times("Push", grpc(14), 0).unwrap_err();
+        assert_eq!(never.to_string(), "invalid fault: expected a positive number of times, got 0");
+        assert_eq!((refused("Push", grpc(14)), refused(route, rest(503)), faults.planned()), (Ok(()), Ok(()), 2));
+    }
+
+    #[test]
+    fn interrupted_streams_are_counted() {
+        let faults = faults();
+        assert_eq!(faults.interrupt("ListenV2").unwrap(), 0);
+        let (first, second, other) = (faults.opened("ListenV2"), faults.opened("ListenV2"), faults.opened("Listen"));
+        drop(faults.opened("ListenV2"));
+        assert_eq!(faults.interrupt("ListenV2").unwrap(), 2);
+        let are_interrupted = [&first, &second, &other].map(|stream| stream.interrupted.is_cancelled());
+        assert_eq!(are_interrupted, [true, true, false]);
+        assert_eq!(faults.interrupt("ListenV2").unwrap(), 0, "they are interrupted once");
+        assert!(faults.interrupt("Push").is_err());
     }
 }

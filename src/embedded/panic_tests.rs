@@ -73,8 +73,8 @@ async fn pending_waits_end_immediately() {
 
 #[tokio::test]
 async fn other_processes_get_the_message() {
-    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
-    let (grpc, rest) = engine.addresses().unwrap();
+    let engine = Engine::builder().listen().start().await.unwrap();
+    let (grpc, rest) = (engine.grpc_address().unwrap(), engine.rest_address().unwrap());
     let config = Config::builder().tls_strategy(TlsStrategy::None).token(engine.environment()[0].1.clone());
     let config = config.host_port(grpc.to_string()).server_url(format!("http://{rest}"));
     let hatchet = Client::new(config.build().unwrap()).unwrap();

@@ -3,7 +3,13 @@
 //! Statuses, codes, texts, the order of messages and the fields of values are always those of the real engine. Defects are disabled by
 //! default.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::error::Error;
 
 macro_rules! quirks {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -26,6 +32,11 @@ macro_rules! quirks {
         impl Quirk {
             /// All quirks.
             pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name of the quirk, as in Rust.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),* }
+            }
         }
     };
 }
@@ -74,11 +85,20 @@ quirks! {
     /// A cancel or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
     /// other one; which one is first after a cancel is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
+    /// A report with a retry count that is higher than that of the current attempt ends the task in REST. gRPC shows it as running, and it
+    /// keeps its slot until the current attempt ends. Without this quirk, such a report is only recorded.
+    EarlyReports,
+    /// A DAG that is replayed is shown as ended, with the results of its last attempts, while all tasks that the replay will restart wait
+    /// for sleeps, events or other tasks. Without this quirk, it is shown as running.
+    HiddenReplayWaits,
     /// A paused worker is assigned tasks for up to another second and a half.
     LatePause,
     /// In half of the cases, the engine does not detect the end of a worker's stream: the worker counts as active and is assigned tasks that
     /// cannot be sent to it. These fail after ten retries.
     UndetectedClose,
+    /// After `Unsubscribe`, a worker still counts as active: its heartbeats are accepted, and it is assigned tasks that cannot be sent to
+    /// it. These fail after ten retries. Without this quirk, its heartbeats are refused and it is assigned nothing.
+    UndetectedUnsubscribe,
     /// Execution and schedule timeouts are detected up to a second late, and the ends of sleeps in DAGs 0.7 to 0.9 s late.
     LateTimeouts,
     /// A task that failed and has a back-off stays in its queue for seconds after the back-off is over.
@@ -91,8 +111,7 @@ quirks! {
     /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose
     /// end was reported without the worker's id, is not found by its worker.
     UnorderedRows,
-    /// REST shows an attempt that follows another one a second late, and until then the end of the previous one. Only together with
-    /// [`UnorderedRows`](Self::UnorderedRows).
+    /// REST shows an attempt that follows another one a second late, and until then the end of the previous one.
     SlowHistory,
     /// REST has two creation times of a run. In run details and in list rows of DAGs, `createdAt` is 14 to 40 ms later than
     /// `metadata.createdAt`, by which lists are sorted and paged. `startedAt` and `finishedAt` are late by the same amount. A task
@@ -107,6 +126,36 @@ quirks! {
     LingeringCrons,
     /// The end of the first task of a DAG frees an idempotency key that should be held until the run has ended.
     EarlyFreeKeys,
+}
+
+impl fmt::Display for Quirk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Parses the name of a quirk, as in Rust. Other names are [`InvalidInput`](crate::ErrorKind::InvalidInput).
+impl FromStr for Quirk {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let found = Self::ALL.iter().find(|quirk| quirk.as_str() == name);
+        found
+            .copied()
+            .ok_or_else(|| Error::invalid("quirk", format_args!("expected a name of Quirk::ALL, got {name:?}")))
+    }
+}
+
+impl Serialize for Quirk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Quirk {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 /// A set of [`Quirk`]s.
@@ -125,8 +174,10 @@ quirks! {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Quirks(u32);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Quirks(u64);
+
+const _: () = assert!(Quirk::ALL.len() < u64::BITS as usize);
 
 impl Quirks {
     /// No quirks.
@@ -135,25 +186,30 @@ impl Quirks {
     }
 
     /// All quirks, as in the real engine.
-    pub fn all() -> Self {
-        Quirk::ALL.iter().copied().collect()
+    pub const fn all() -> Self {
+        Self((1 << Quirk::ALL.len()) - 1)
     }
 
     /// Adds a quirk.
     #[must_use]
     pub const fn with(self, quirk: Quirk) -> Self {
-        Self(self.0 | 1 << quirk as u32)
+        Self(self.0 | 1 << quirk as u64)
     }
 
     /// Removes a quirk.
     #[must_use]
     pub const fn without(self, quirk: Quirk) -> Self {
-        Self(self.0 & !(1 << quirk as u32))
+        Self(self.0 & !(1 << quirk as u64))
+    }
+
+    /// Iterates over the quirks of the set, in the order of [`Quirk::ALL`].
+    pub fn iter(self) -> QuirksIter {
+        QuirksIter { quirks: self, rest: Quirk::ALL.iter() }
     }
 
     /// Whether the set contains a quirk.
     pub const fn has(self, quirk: Quirk) -> bool {
-        self.0 & 1 << quirk as u32 != 0
+        self.0 & 1 << quirk as u64 != 0
     }
 }
 
@@ -175,11 +231,44 @@ impl FromIterator<Quirk> for Quirks {
     }
 }
 
-impl fmt::Debug for Quirks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(Quirk::ALL.iter().filter(|quirk| self.has(**quirk))).finish()
+impl Extend<Quirk> for Quirks {
+    fn extend<I: IntoIterator<Item = Quirk>>(&mut self, quirks: I) {
+        *self = quirks.into_iter().fold(*self, Self::with);
     }
 }
+
+impl IntoIterator for Quirks {
+    type Item = Quirk;
+    type IntoIter = QuirksIter;
+
+    fn into_iter(self) -> QuirksIter {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Quirks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// The iterator of [`Quirks::iter`].
+#[derive(Debug, Clone)]
+pub struct QuirksIter {
+    quirks: Quirks,
+    rest: std::slice::Iter<'static, Quirk>,
+}
+
+impl Iterator for QuirksIter {
+    type Item = Quirk;
+
+    fn next(&mut self) -> Option<Quirk> {
+        let Self { quirks, rest } = self;
+        rest.find(|quirk| quirks.has(**quirk)).copied()
+    }
+}
+
+impl std::iter::FusedIterator for QuirksIter {}
 
 #[cfg(test)]
 mod tests {
@@ -192,5 +281,20 @@ mod tests {
         assert_eq!(format!("{one:?}"), "{RestLag}");
         assert_eq!(one.without(Quirk::RestLag), Quirks::none());
         assert_eq!((Quirks::from(Quirk::RestLag), Quirks::from([Quirk::RestLag, Quirk::RestLag])), (one, one));
+        assert_eq!(one.into_iter().collect::<Vec<_>>(), [Quirk::RestLag]);
+        assert_eq!(Quirks::all().iter().collect::<Vec<_>>(), Quirk::ALL);
+        assert_eq!(Quirks::all().iter().collect::<Quirks>(), Quirks::all());
+    }
+
+    #[test]
+    fn quirks_have_names() {
+        for quirk in Quirk::ALL {
+            assert_eq!((quirk.to_string().parse().ok(), quirk.to_string()), (Some(*quirk), format!("{quirk:?}")));
+        }
+        let error = "restlag".parse::<Quirk>().unwrap_err();
+        assert_eq!(error.to_string(), r#"invalid quirk: expected a name of Quirk::ALL, got "restlag""#);
+        let json = serde_json::to_string(&Quirk::RestLag).unwrap();
+        assert_eq!((json.as_str(), serde_json::from_str(&json).unwrap()), (r#""RestLag""#, Quirk::RestLag));
+        assert!(serde_json::from_str::<Quirk>(r#""x""#).is_err());
     }
 }

@@ -306,7 +306,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fetch_waits_for_rest() {
         let (engine, client, id) = queued().await;
-        engine.faults().inject(REST, Fault::Refuse(500), 3).unwrap();
+        engine.faults().inject_times(REST, Fault::RefuseRest(500), 3).unwrap();
         assert_eq!(RunFetch::new(id).fetch(&client).await.unwrap().status, RunStatus::Queued);
         assert_eq!(engine.faults().planned(), 0);
     }
@@ -315,7 +315,7 @@ mod tests {
     async fn the_views_are_fetched_at_the_same_time() {
         let (engine, client, id) = queued().await;
         for call in ["GetRunDetails", REST, "GET /api/v1/stable/tasks/{task}/task-events"] {
-            engine.faults().inject(call, Fault::Delay(3 * SECOND), 1).unwrap();
+            engine.faults().inject(call, Fault::Delay(3 * SECOND)).unwrap();
         }
         let started = Instant::now();
         RunFetch::new(id).fetch(&client).await.unwrap();

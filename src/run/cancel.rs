@@ -485,7 +485,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cancel_without_an_effect_is_reported_when_its_time_is_over() {
         let (engine, run) = queued().await;
-        engine.faults().inject("CancelTasks", Fault::Refuse(14), 10).unwrap();
+        engine.faults().inject_times("CancelTasks", Fault::RefuseGrpc(14), 10).unwrap();
         let started = Instant::now();
         let report = run.cancel().within(5 * SECOND).send().await.unwrap();
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Queued)), "{report}");
@@ -496,7 +496,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cancel_whose_response_is_lost_is_applied() {
         let (engine, run) = queued().await;
-        engine.faults().inject("CancelTasks", Fault::LoseResponse, 1).unwrap();
+        engine.faults().inject("CancelTasks", Fault::LoseResponse).unwrap();
         let started = Instant::now();
         let report = run.cancel().send().await.unwrap();
         assert!(report.is_applied(), "{report}");
@@ -507,9 +507,9 @@ mod tests {
     async fn a_status_that_is_not_current_is_fetched_again() {
         for (delay, expected) in [(Duration::ZERO, 0), (STATE_VALID_FOR + SECOND, 1)] {
             let (engine, run) = queued().await;
-            engine.faults().inject("PutLog", Fault::Delay(delay), 1).unwrap();
+            engine.faults().inject("PutLog", Fault::Delay(delay)).unwrap();
             // One fetch before the cancel, and one that shows its effect, for which the details are fetched, too.
-            engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), 100).unwrap();
+            engine.faults().inject_times("GetRunDetails", Fault::Delay(Duration::ZERO), 100).unwrap();
             assert!(run.cancel().reason("why").send().await.unwrap().is_applied());
             assert_eq!(100 - engine.faults().planned(), 3 + expected, "{delay:?}");
         }

@@ -385,7 +385,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_replay_without_an_effect_is_sent_three_times() {
         let (engine, run, worker) = completed().await;
-        engine.faults().inject("ReplayTasks", Fault::Refuse(14), 100).unwrap();
+        engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(14), 100).unwrap();
         let started = Instant::now();
         let error = run.replay().send().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Server, "{error:?}");
@@ -398,7 +398,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lost_replay_is_sent_again() {
         let (engine, run, worker) = completed().await;
-        engine.faults().inject("ReplayTasks", Fault::Refuse(14), 1).unwrap();
+        engine.faults().inject("ReplayTasks", Fault::RefuseGrpc(14)).unwrap();
         let started = Instant::now();
         let replayed = run.replay().send().await.unwrap();
         assert!((EFFECT_TIMEOUT..EFFECT_TIMEOUT + 3 * MAX_POLL_INTERVAL).contains(&started.elapsed()));
@@ -409,7 +409,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_replay_whose_response_is_lost_is_not_sent_again() {
         let (engine, run, worker) = completed().await;
-        engine.faults().inject("ReplayTasks", Fault::LoseResponse, 2).unwrap();
+        engine.faults().inject_times("ReplayTasks", Fault::LoseResponse, 2).unwrap();
         let replayed = run.replay().send().await.unwrap();
         assert_eq!((replayed.attempt, engine.faults().planned()), (2, 1));
         worker.shutdown().await;

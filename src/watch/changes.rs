@@ -269,7 +269,7 @@ mod tests {
         let worker = engine.client().worker("worker").register(&task).build().unwrap().start().await.unwrap();
         worker.shutdown().await;
         let run = engine.client().run(&task, &()).start().await.unwrap();
-        engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO), PLANNED).unwrap();
+        engine.faults().inject_times("GetRunDetails", Fault::Delay(Duration::ZERO), PLANNED).unwrap();
         (engine, run)
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use hatchet::model::Total;
 use hatchet::{Client, Context, ErrorKind, RunFilter, RunId, RunStatus, Task, TaskError, Workflow};
 
-use crate::setup::{Setup, rows};
+use crate::setup::{Setup, ids, rows};
 use crate::tasks::Number;
 
 rows! {
@@ -20,14 +20,6 @@ rows! {
 const ONE_BY_ONE: i64 = 50;
 /// The number of all runs: more than two pages of the stream.
 const RUNS: i64 = 450;
-
-async fn ids(hatchet: &Client, filter: RunFilter) -> Vec<RunId> {
-    let (mut items, mut ids) = (hatchet.runs(filter).items(), Vec::new());
-    while let Some(run) = items.next().await {
-        ids.push(run.unwrap().id);
-    }
-    ids
-}
 
 async fn q11_each_dag_run_is_listed_and_changed_once(setup: Setup) {
     let succeed = Arc::new(AtomicBool::new(false));

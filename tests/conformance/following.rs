@@ -5,9 +5,9 @@ use std::time::Duration;
 use hatchet::model::{RunDetails, TimeoutKind};
 use hatchet::raw::pb::events_service_client::EventsServiceClient;
 use hatchet::raw::pb::{PutLogRequest, StepActionEventType};
-use hatchet::{Context, Outcome, RunHandle, RunStatus, Task, Workflow};
+use hatchet::{Context, Outcome, RunStatus, Task, Workflow};
 
-use crate::setup::{Setup, rows, until};
+use crate::setup::{Setup, rows, states, until};
 use crate::status::{cancel, report};
 use crate::tasks::{Doubled, Number, double, endless, shaky};
 
@@ -29,16 +29,6 @@ rows! {
 
 const ONE: Number = Number { n: 1 };
 const SECOND: Duration = Duration::from_secs(1);
-
-async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
-    let (mut watch, mut states) = (run.watch(), Vec::new());
-    while let Some(change) = watch.next().await {
-        let change = change.unwrap();
-        let task = change.task_name.as_ref().map(|task| format!("{task}: ")).unwrap_or_default();
-        states.push(format!("{task}{}", change.state));
-    }
-    states
-}
 
 async fn s5_cancelled_runs_become_cancelled(setup: Setup) {
     let task = endless(setup.name("endless"));
@@ -161,8 +151,11 @@ async fn s11_watches_return_all_states_of_a_replay(setup: Setup) {
 async fn s12_conflicting_api_views_are_resolved_to_the_permanent_status(setup: Setup) {
     let task = double(setup.name("double"));
     setup.worker(&task).await.shutdown().await;
-    // A report after the cancel: the output is permanent, and gRPC does not show it.
-    let late = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    // A report after the cancel of a running task: the output is permanent, and gRPC does not show it.
+    let running = endless(setup.name("endless"));
+    let worker = setup.worker(&running).await;
+    let late = setup.hatchet.run(&running, &ONE).start().await.unwrap();
+    until(&late, RunStatus::Running).await;
     cancel(&setup, &late).await;
     assert!(matches!(late.outcome().await.unwrap(), Outcome::Cancelled(_)));
     report(&setup, &late, StepActionEventType::StepEventTypeCompleted, r#"{"doubled":2}"#).await;
@@ -174,6 +167,7 @@ async fn s12_conflicting_api_views_are_resolved_to_the_permanent_status(setup: S
     for conflict in &details.conflicts {
         assert_eq!((&conflict.grpc, &conflict.rest), (&RunStatus::Cancelled, &RunStatus::Completed));
     }
+    worker.shutdown().await;
     // A cancel by another client after the end: the status does not change.
     let ended = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     report(&setup, &ended, StepActionEventType::StepEventTypeCompleted, r#"{"doubled":2}"#).await;

@@ -29,7 +29,7 @@ async fn grpc_only(setup: &Setup) -> (Client, Option<Engine>) {
         return (Client::new(ConfigBuilder::from_env().server_url(server).build().unwrap()).unwrap(), None);
     }
     setup.use_real_time();
-    let engine = Engine::builder().quirks(Quirks::all()).listen(0, 0).start().await.unwrap();
+    let engine = Engine::builder().quirks(Quirks::all()).listen().start().await.unwrap();
     let config = support::config(&engine).server_url(server);
     (Client::new(config.build().unwrap()).unwrap(), Some(engine))
 }

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use hatchet::builder::RunQuery;
+use hatchet::embedded::{Fault, Faults};
 use hatchet::model::{PageToken, Total, Window};
-use hatchet::{Client, ErrorKind, RunFilter, RunId, RunStatus};
+use hatchet::{ErrorKind, RunFilter, RunStatus};
 
-use crate::setup::{Setup, rows};
+use crate::setup::{Setup, ids, rows};
 use crate::tasks::{Number, double, endless, shaky};
 
 rows! {
@@ -23,26 +24,6 @@ rows! {
     b6_pages_are_stable_under_inserts,
     b14_bulk_reports_contain_each_effect,
     q9_pages_have_a_total_and_counts,
-}
-
-async fn ids(hatchet: &Client, filter: RunFilter) -> Vec<RunId> {
-    let (mut items, mut ids) = (hatchet.runs(filter).items(), Vec::new());
-    while let Some(run) = items.next().await {
-        ids.push(run.unwrap().id);
-    }
-    ids
-}
-
-/// Fetches until the result matches, because REST lags.
-async fn until<T>(mut fetch: impl AsyncFnMut() -> T, matches: impl Fn(&T) -> bool) -> T {
-    for _ in 0..100 {
-        let result = fetch().await;
-        if matches(&result) {
-            return result;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    fetch().await
 }
 
 async fn q1_runs_are_found_by_workflow(setup: Setup) {
@@ -63,7 +44,7 @@ async fn q1_runs_are_found_by_workflow(setup: Setup) {
     let other_run = setup.hatchet.run(&other, &Number { n: 1 }).start().await.unwrap();
     other_run.result().await.unwrap();
     let filter = RunFilter::new(setup.window()).workflow(one.name());
-    let found = until(async || ids(&setup.hatchet, filter.clone()).await, |found| found.len() == 450).await;
+    let found = setup.fetch_until(async || ids(&setup.hatchet, filter.clone()).await, |found| found.len() == 450).await;
     assert_eq!(found.len(), 450, "each run is listed once");
     assert_eq!(found.into_iter().collect::<HashSet<_>>(), runs);
     let both = filter.workflow(other.name());
@@ -101,8 +82,9 @@ async fn q2_runs_are_found_by_status(setup: Setup) {
             .filter(|(_, status)| statuses.is_empty() || statuses.contains(status))
             .map(|(id, _)| *id)
             .collect();
-        let found =
-            until(async || ids(&setup.hatchet, filter.clone()).await, |found| found.len() == expected.len()).await;
+        let found = setup
+            .fetch_until(async || ids(&setup.hatchet, filter.clone()).await, |found| found.len() == expected.len())
+            .await;
         assert_eq!(found.into_iter().collect::<HashSet<_>>(), expected, "{statuses:?}");
     }
     // Each row has its own status, whatever the filter.
@@ -133,25 +115,28 @@ async fn q9_pages_have_a_total_and_counts(setup: Setup) {
     }
     let filter = RunFilter::new(setup.window()).workflow(short.name()).workflow(broken.name());
     let query = setup.hatchet.runs(filter.clone());
-    let page = until(async || query.page(5).await.unwrap(), |page| page.total == Total::Exactly(15)).await;
+    let page = setup.fetch_until(async || query.page(5).await.unwrap(), |page| page.total == Total::Exactly(15)).await;
     assert_eq!((page.items.len(), page.total), (5, Total::Exactly(15)));
     assert!(page.items.is_sorted_by_key(|run| std::cmp::Reverse(run.created_at)), "newest first");
     assert_eq!(query.count().await.unwrap(), Total::Exactly(15));
     let completed = setup.hatchet.runs(filter.clone().status(RunStatus::Completed));
     assert_eq!(
-        until(async || completed.count().await.unwrap(), |total| *total == Total::Exactly(12)).await,
+        setup.fetch_until(async || completed.count().await.unwrap(), |total| *total == Total::Exactly(12)).await,
         Total::Exactly(12)
     );
     let failed_only = filter.status(RunStatus::Failed);
     let failed = setup.hatchet.runs(failed_only.clone());
-    let failed = until(async || failed.count().await.unwrap(), |total| *total == Total::Exactly(3)).await;
+    let failed = setup.fetch_until(async || failed.count().await.unwrap(), |total| *total == Total::Exactly(3)).await;
     assert_eq!(failed, Total::Exactly(3), "the server counts timed-out runs as failed, so the rows are read");
     // A page that is not full contains all rows.
     let page = setup.hatchet.runs(failed_only).page(10).await.unwrap();
     assert_eq!((page.items.len(), page.total), (3, Total::Exactly(3)));
-    let counts =
-        until(async || query.counts_by_status().await.unwrap(), |counts| counts.get(&RunStatus::Failed) == Some(3))
-            .await;
+    let counts = setup
+        .fetch_until(
+            async || query.counts_by_status().await.unwrap(),
+            |counts| counts.get(&RunStatus::Failed) == Some(3),
+        )
+        .await;
     assert_eq!((counts.get(&RunStatus::Completed), counts.get(&RunStatus::Failed)), (Some(12), Some(3)));
     assert_eq!(
         (counts.get(&RunStatus::TimedOut), counts.total()),
@@ -305,9 +290,21 @@ async fn q7_queries_use_indexed_fields(setup: Setup) {
         RunFilter::new(setup.window()).workflow(task.name()).status(RunStatus::Queued).metadata("tier", "gold");
     let query = setup.hatchet.runs(filter);
     setup.eventually(async || query.count().await.unwrap() == Total::Exactly(1000)).await;
-    // One request is enough for a page. The benchmark `runs` measures its time.
+    // One request is enough for a page. Only the embedded engine can count requests. The benchmark `runs` measures the time.
+    let (list, planned) = ("GET /api/v1/stable/tenants/{tenant}/workflow-runs", 100);
+    if let Some(engine) = &setup.engine {
+        for call in Faults::calls().filter(|call| *call == list || call.contains("/{run}") || *call == "GetRunDetails")
+        {
+            engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), planned).unwrap();
+        }
+    }
+    let before = setup.engine.as_ref().map_or(0, |engine| engine.faults().planned());
     let page = query.page(50).await.unwrap();
     assert_eq!((page.items.len(), page.total), (50, Total::Exactly(1000)));
+    if let Some(engine) = &setup.engine {
+        assert_eq!(before - engine.faults().planned(), 1, "requests");
+        engine.faults().clear();
+    }
 }
 
 async fn q10_one_filter_serves_all_operations(setup: Setup) {

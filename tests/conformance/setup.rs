@@ -11,7 +11,7 @@ use hatchet::embedded::{Engine, Quirks};
 use hatchet::model::Window;
 use hatchet::worker::RunningWorker;
 use hatchet::workflow::Definition;
-use hatchet::{Client, Config, RunHandle, RunStatus};
+use hatchet::{Client, Config, RunFilter, RunHandle, RunId, RunStatus};
 use tokio::runtime;
 
 /// The timeout of a test. An idle real engine may assign tasks up to 30 seconds late.
@@ -57,9 +57,18 @@ impl Setup {
 
     /// Waits until a condition is true. The lists of a loaded real engine lag by seconds.
     pub(crate) async fn eventually(&self, condition: impl AsyncFn() -> bool) {
+        let is_true = self.fetch_until(condition, |is_true| *is_true).await;
+        assert!(is_true, "the condition did not become true within 60 seconds");
+    }
+
+    /// Fetches until the result matches, or for 60 seconds, and returns the last result.
+    pub(crate) async fn fetch_until<T>(&self, fetch: impl AsyncFn() -> T, matches: impl Fn(&T) -> bool) -> T {
         let limit = tokio::time::Instant::now() + Duration::from_secs(60);
-        while !condition().await {
-            assert!(tokio::time::Instant::now() < limit, "the condition did not become true within 60 seconds");
+        loop {
+            let result = fetch().await;
+            if matches(&result) || tokio::time::Instant::now() >= limit {
+                return result;
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -69,6 +78,26 @@ impl Setup {
     pub(crate) fn window(&self) -> Window {
         Window::last(Duration::from_secs(600))
     }
+}
+
+/// The ids of all runs that match a filter, in the order of the list.
+pub(crate) async fn ids(hatchet: &Client, filter: RunFilter) -> Vec<RunId> {
+    let (mut items, mut ids) = (hatchet.runs(filter).items(), Vec::new());
+    while let Some(run) = items.next().await {
+        ids.push(run.unwrap().id);
+    }
+    ids
+}
+
+/// All states of a run, as its watch returns them. Those of the tasks of a DAG begin with the name of the task.
+pub(crate) async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
+    let (mut watch, mut states) = (run.watch(), Vec::new());
+    while let Some(change) = watch.next().await {
+        let change = change.unwrap();
+        let task = change.task_name.as_ref().map(|task| format!("{task}: ")).unwrap_or_default();
+        states.push(format!("{task}{}", change.state));
+    }
+    states
 }
 
 /// Watches a run until it has a status.

@@ -10,7 +10,7 @@ use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
 use hatchet::raw::pb::{StepActionEvent, StepActionEventType};
 use hatchet::{Outcome, RunHandle, RunStatus};
 
-use crate::setup::{Setup, rows};
+use crate::setup::{Setup, rows, states};
 use crate::tasks::{Doubled, Number, double, endless, shaky};
 
 rows! {
@@ -20,14 +20,6 @@ rows! {
     s4_runs_fail_after_their_retries,
     s8_only_legal_transitions_occur,
     s10_unknown_statuses_are_preserved,
-}
-
-async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
-    let (mut watch, mut states) = (run.watch(), Vec::new());
-    while let Some(change) = watch.next().await {
-        states.push(change.unwrap().state.to_string());
-    }
-    states
 }
 
 async fn s1_runs_start_queued(setup: Setup) {

@@ -8,9 +8,6 @@ use tonic::Code;
 use super::recording::workflow;
 use super::setup::Setup;
 
-/// Recordings of features that are not implemented.
-pub(crate) const NOT_YET: &[&str] = &[];
-
 async fn assert_not_implemented(setup: &Setup, rpc: &str, request: &Value) {
     let refusal = setup.wire.call(rpc, request).await.expect_err(rpc);
     assert_eq!(refusal.code(), Code::Unimplemented, "{rpc}: {refusal}");

@@ -34,8 +34,8 @@ fn header(row: &Value, token: &str) -> Option<String> {
 #[tokio::test]
 async fn token_errors_are_those_of_the_engine() {
     let recording = load("error-bodies");
-    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
-    let (grpc, rest) = engine.addresses().unwrap();
+    let engine = Engine::builder().listen().start().await.unwrap();
+    let (grpc, rest) = (engine.grpc_address().unwrap(), engine.rest_address().unwrap());
     let token = support::token(&engine);
     let wire = Wire::new(engine.client());
     wire.call("v1.AdminService.PutWorkflow", &workflow(&Value::Null, "fx", &Value::Null)).await.unwrap();

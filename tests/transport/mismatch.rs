@@ -47,7 +47,7 @@ fn assert_permanent(error: &Error, start: Instant, connections: Option<&Arc<Atom
 #[tokio::test]
 async fn servers_without_tls_are_detected() {
     let setup = setup().await;
-    let (grpc, rest) = setup.engine.addresses().unwrap();
+    let (grpc, rest) = (setup.engine.grpc_address().unwrap(), setup.engine.rest_address().unwrap());
     let (raw, connections) = raw_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").await;
     for address in [grpc, rest, raw] {
         let start = Instant::now();
@@ -83,7 +83,7 @@ async fn servers_with_tls_are_detected() {
 #[tokio::test]
 async fn ports_of_the_other_api_are_detected() {
     let setup = setup().await;
-    let (grpc, _) = setup.engine.addresses().unwrap();
+    let grpc = setup.engine.grpc_address().unwrap();
     let (http1, _) = raw_server(b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n\r\n").await;
     let start = Instant::now();
     let error = by_grpc(grpc_at(&setup, http1, TlsStrategy::None)).await;

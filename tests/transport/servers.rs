@@ -232,7 +232,7 @@ pub(crate) struct Setup {
 }
 
 pub(crate) async fn setup() -> Setup {
-    let engine = Engine::builder().listen(0, 0).start().await.unwrap();
+    let engine = Engine::builder().listen().start().await.unwrap();
     let task = Task::new("task", async |(): (), _: Context| Ok(()));
     let worker = engine.client().worker("worker").register(&task).build().unwrap().start().await.unwrap();
     let config = support::config(&engine);

@@ -9,7 +9,7 @@
 //! | group | content |
 //! |---|---|
 //! | `expression` | a subset of CEL |
-//! | `format` | durations, JSON in the two styles of the engine, cron expressions |
+//! | `format` | durations, JSON in the two styles of the engine, cron expressions, UUIDs |
 //! | `store` | the data: types, tables and indexes, timers, and [`Core`], which has all of it |
 //! | `definitions` | checks and versions of workflows |
 //! | `streams` | who receives results and events |

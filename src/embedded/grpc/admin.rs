@@ -157,7 +157,7 @@ fn details_of(core: &Core, id: Uuid, now: At) -> Option<GetRunDetailsResponse> {
         if core.is_queued_trigger(run, now) {
             return None;
         }
-        return Some(details(run, run.grpc_views(now), run.is_ended()));
+        return Some(details(run, run.grpc_views(now), run.is_shown_as_ended()));
     }
     let (run, task) = core.find_task(id)?;
     Some(details(run, vec![(task, task.grpc_view(now))], task.state == State::Ended))

@@ -7,10 +7,11 @@ use futures_util::stream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{Engine, Stream, not_yet, respond, sized, time, uuid_problem};
+use super::{Engine, Stream, not_yet, respond, sized, time};
 use crate::embedded::VERSION;
 use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
+use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{
     Action, EventKind, Fault, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
 };
@@ -146,8 +147,8 @@ impl Dispatcher for Engine {
         let request = sized(request)?;
         let messages = match (request.workflow_run_id, request.additional_meta_key, request.additional_meta_value) {
             (Some(text), _, _) => {
-                let run: Uuid = text.parse().map_err(|_| {
-                    Status::invalid_argument(format!("invalid workflow run id {text}: {}", uuid_problem(&text)))
+                let run = go_uuid(&text).map_err(|problem| {
+                    Status::invalid_argument(format!("invalid workflow run id {text}: {problem}"))
                 })?;
                 self.core
                     .open(move |core, turn, stream| {
@@ -312,8 +313,7 @@ fn worker_id(text: &str) -> Result<Uuid, Status> {
 }
 
 fn task_id(text: &str) -> Result<Uuid, Status> {
-    text.parse()
-        .map_err(|_| Status::invalid_argument(format!("invalid task external run id {text}: {}", uuid_problem(text))))
+    go_uuid(text).map_err(|problem| Status::invalid_argument(format!("invalid task external run id {text}: {problem}")))
 }
 
 fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {

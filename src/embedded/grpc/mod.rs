@@ -139,11 +139,12 @@ impl Service<Request<Body>> for Services {
             return response;
         }
         let open = self.faults.opened(method);
+        let interrupted = open.interrupted.clone();
         async move {
             tokio::select! {
                 biased;
                 response = response => response.map(|response| interrupt::until_interrupted(response, open)),
-                () = open.cancelled() => Ok(interrupt::interrupted().into_http()),
+                () = interrupted.cancelled() => Ok(interrupt::interrupted().into_http()),
             }
         }
         .boxed()
@@ -268,11 +269,6 @@ fn respond<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> 
 
 fn not_yet<T>(what: &str) -> Result<T, Status> {
     Err(Fault::unimplemented(what).into())
-}
-
-/// Go's error message for a string that is not a UUID.
-fn uuid_problem(text: &str) -> String {
-    format!("invalid UUID length: {}", text.len())
 }
 
 fn time(at: Option<prost_types::Timestamp>) -> Option<chrono::DateTime<chrono::Utc>> {

@@ -4,7 +4,8 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::admin::{run_options, stored_json};
-use super::{Engine, collisions, not_yet, respond, schedules, sized, uuid_problem};
+use super::{Engine, collisions, not_yet, respond, schedules, sized};
+use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{Code, Fault, ParentLink, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
@@ -74,8 +75,7 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
         )));
     }
     let desired = |worker: &String| {
-        worker.parse::<Uuid>().map_err(|_| {
-            let problem = uuid_problem(worker);
+        go_uuid(worker).map_err(|problem| {
             Status::invalid_argument(format!("Invalid request: desiredWorkerId must be a valid UUID: {problem}"))
         })
     };
@@ -83,8 +83,7 @@ fn trigger(request: TriggerWorkflowRequest) -> Result<Trigger, Status> {
     let parent = match &request.parent_task_run_external_id {
         None => None,
         Some(parent) => {
-            let task = parent.parse().map_err(|_| {
-                let problem = uuid_problem(parent);
+            let task = go_uuid(parent).map_err(|problem| {
                 Status::invalid_argument(format!(
                     "could not create trigger opt: rpc error: code = InvalidArgument desc = parentStepRunId must be a valid UUID: {problem}"
                 ))

@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 use super::Handler;
 use super::connection::{BODY_TIMEOUT, Protocol};
 use super::stalled::ReadTimeout;
-use crate::embedded::calls::STREAMS;
+use crate::embedded::calls::CLIENT_STREAMS;
 use crate::embedded::failure::Failure;
 use crate::transport::PUSHBACK;
 
@@ -105,8 +105,7 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let open = OpenRequest::new(&self.open);
         let (protocol, failure, service) = (self.protocol, self.failure.clone(), self.service.clone());
-        let request = if protocol == Protocol::Grpc && is_stream(request.uri().path()) {
-            // The client of a stream may be idle without a limit.
+        let request = if protocol == Protocol::Grpc && is_client_stream(request.uri().path()) {
             request.map(Body::new)
         } else {
             request.map(|body| Body::new(ReadTimeout::new(body, BODY_TIMEOUT)))
@@ -124,8 +123,8 @@ where
     }
 }
 
-fn is_stream(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|method| STREAMS.contains(&method))
+fn is_client_stream(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|method| CLIENT_STREAMS.contains(&method))
 }
 
 fn panic_text(message: &str) -> String {

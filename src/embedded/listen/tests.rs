@@ -135,6 +135,19 @@ async fn stalled_bodies_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_streams_of_requests_may_be_idle() {
+    for (method, times_out) in [("Register", true), ("ListenV2", true), ("SubscribeToWorkflowRuns", false)] {
+        let (peer, _lasts) = connect(Protocol::Grpc, responding(1), shared());
+        let (mut requests, connection) = handshake(peer).await;
+        tokio::spawn(connection);
+        let request = Request::post(format!("http://x/Dispatcher/{method}")).body(()).unwrap();
+        let (response, _open) = requests.send_request(request, false).unwrap();
+        let response = tokio::time::timeout(10 * BODY_TIMEOUT, response).await;
+        assert_eq!(response.is_ok_and(|response| response.unwrap().status() == 408), times_out, "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn peers_that_do_not_read_are_disconnected() {
     let (mut peer, duration) = connect(Protocol::Rest, responding(1 << 20), shared());
     peer.write_all(GET).await.unwrap();

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Refusal;
-use crate::embedded::core::format::json::go_problem;
+use crate::embedded::core::format::json::{go_problem, go_type};
+use crate::embedded::core::format::uuid::go_uuid;
 
 /// Parses a body, or returns the server's error for one that is not JSON. A missing body is an empty object.
 pub(super) fn body(bytes: &Bytes) -> Result<Value, Refusal> {
@@ -40,7 +41,7 @@ impl<'a> Typed<'a> {
         let fields = if bytes.is_empty() { Ok(BTreeMap::new()) } else { serde_json::from_slice(bytes) };
         let fields = fields.map_err(|_| {
             let text = std::str::from_utf8(bytes).unwrap_or_default();
-            let (found, length) = go_type(&value, text.trim());
+            let (found, length) = recognized(&value, text.trim());
             let blanks = text.len().saturating_sub(text.trim_start().len());
             let offset = blanks.saturating_add(length);
             bad(format!("Unmarshal type error: expected={kind}, got={found}, field=, offset={offset}"))
@@ -71,8 +72,7 @@ impl<'a> Typed<'a> {
     }
 
     pub(super) fn id(&self, name: &str) -> Result<Option<Uuid>, Refusal> {
-        let parse = |text: String| text.parse().map_err(|_| bad(format!("invalid UUID length: {}", text.len())));
-        self.text(name)?.map(parse).transpose()
+        self.text(name)?.map(|text| go_uuid(&text).map_err(bad)).transpose()
     }
 
     /// A field of a type, given by Go's name.
@@ -82,7 +82,7 @@ impl<'a> Typed<'a> {
         if value.is_null() {
             return Ok(None);
         }
-        let (found, length) = go_type(&value, raw);
+        let (found, length) = recognized(&value, raw);
         let offset = (raw.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize).saturating_add(length);
         let problem = || format!("Unmarshal type error: expected={kind}, got={found}, field={name}, offset={offset}");
         read(value).map(Some).ok_or_else(|| bad(problem()))
@@ -90,15 +90,8 @@ impl<'a> Typed<'a> {
 }
 
 /// Go's name of a value's type, and the offset at which Go recognizes the type.
-fn go_type(value: &Value, text: &str) -> (&'static str, usize) {
-    match value {
-        Value::Null => ("null", text.len()),
-        Value::Bool(_) => ("bool", text.len()),
-        Value::Number(_) => ("number", text.len()),
-        Value::String(_) => ("string", text.len()),
-        Value::Array(_) => ("array", 1),
-        Value::Object(_) => ("object", 1),
-    }
+fn recognized(value: &Value, text: &str) -> (&'static str, usize) {
+    (go_type(value), if value.is_array() || value.is_object() { 1 } else { text.len() })
 }
 
 fn bad(message: String) -> Refusal {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::request::OfTenant;
 use super::{Refusal, RestResult, respond};
 use crate::embedded::core::RunFilter;
+use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::At;
 
 /// The maximum number of runs that a filter selects.
@@ -31,8 +32,7 @@ fn texts(value: Option<&Value>) -> Vec<String> {
 }
 
 fn ids(value: Option<&Value>) -> Result<Vec<Uuid>, Refusal> {
-    let parse = |text: &String| text.parse().map_err(|_| bad(format!("invalid UUID length: {}", text.len())));
-    texts(value).iter().map(parse).collect()
+    texts(value).iter().map(|text| go_uuid(text).map_err(bad)).collect()
 }
 
 fn time(value: Option<&Value>) -> Result<Option<At>, Refusal> {

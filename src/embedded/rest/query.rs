@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use super::Refusal;
+use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::At;
 
 /// The maximum number of rows of a page. The real engine has no known limit: it accepts 5000, and 10 000 for log lines.
@@ -96,9 +97,11 @@ impl Query {
 
     pub(super) fn ids(&self, name: &str) -> Result<Vec<Uuid>, Refusal> {
         let parse = |text: &str| {
-            text.parse().map_err(|_| {
-                let length = text.len();
-                bad(name, &format!("error setting array element: error unmarshaling '{text}' text as *uuid.UUID: invalid UUID length: {length}"))
+            go_uuid(text).map_err(|problem| {
+                bad(
+                    name,
+                    &format!("error setting array element: error unmarshaling '{text}' text as *uuid.UUID: {problem}"),
+                )
             })
         };
         self.all(name).map(parse).collect()

@@ -18,6 +18,7 @@ use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::{Engine, Refusal, RestResult, respond};
 use crate::embedded::core::Core;
+use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{At, Schedule, ScheduledRun};
 
 const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, "scheduled workflow run not found");
@@ -241,9 +242,7 @@ async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
 
 fn uuids(ids: &Value) -> Result<Vec<Uuid>, Refusal> {
     let parse = |id: &Value| {
-        let text = id.as_str().unwrap_or_default();
-        let problem = format!("invalid UUID length: {}", text.len());
-        text.parse().map_err(|_| Refusal::Text(StatusCode::BAD_REQUEST, problem))
+        go_uuid(id.as_str().unwrap_or_default()).map_err(|problem| Refusal::Text(StatusCode::BAD_REQUEST, problem))
     };
     ids.as_array().into_iter().flatten().map(parse).collect()
 }

@@ -50,7 +50,7 @@ impl Row {
             profile: Arc::clone(&worker.profile),
             created: worker.created,
             last_heartbeat: worker.last_heartbeat,
-            free: worker.free(),
+            free: worker.free_slots(),
             status: worker.status(now),
         }
     }

@@ -11,6 +11,18 @@ pub(crate) fn go_text(value: &Value) -> String {
     text
 }
 
+/// Go's name of a value's type.
+pub(crate) fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 /// Go's error message for a text that is not JSON.
 pub(crate) fn go_problem(text: &str, error: &serde_json::Error) -> String {
     if error.is_eof() {

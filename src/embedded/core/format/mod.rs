@@ -1,5 +1,6 @@
-//! The text formats of the engine: durations, JSON in two styles, cron expressions.
+//! The text formats of the engine: durations, JSON in two styles, cron expressions, UUIDs.
 
 pub(crate) mod cron;
 pub(crate) mod duration;
 pub(crate) mod json;
+pub(crate) mod uuid;

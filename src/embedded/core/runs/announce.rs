@@ -39,14 +39,14 @@ pub(crate) fn run_end(core: &mut Core, turn: &Turn<'_>, run: RunIx, kind: EventK
 
 /// Sends the result of a run and announces its end, if it has ended.
 pub(crate) fn if_ended(core: &mut Core, turn: &Turn<'_>, run: RunIx) {
-    let Some(kind) = core.runs.get(run).filter(|run| run.is_ended()).map(Run::end_kind) else { return };
+    let Some(kind) = core.runs.get(run).filter(|run| run.has_ended()).map(Run::end_kind) else { return };
     results::send(core, turn, run);
     run_end(core, turn, run, kind);
 }
 
 /// Announces a DAG as ended although it has only started.
 pub(crate) fn early_end(core: &mut Core, turn: &Turn<'_>, run: RunIx) {
-    if core.runs.get(run).is_some_and(|run| !run.is_ended()) {
+    if core.runs.get(run).is_some_and(|run| !run.has_ended()) {
         run_end(core, turn, run, EventKind::Completed);
     }
 }

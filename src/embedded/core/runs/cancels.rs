@@ -1,5 +1,6 @@
 //! Cancels of runs and tasks.
 
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -11,35 +12,86 @@ use crate::embedded::quirks::Quirk;
 /// How long each cancel of a large call takes: 2000 take a little more than six seconds.
 const CANCEL_DURATION: Duration = Duration::from_millis(3);
 
+/// What one id of a call means.
+enum Target {
+    Stopped(TaskKey),
+    /// A task that has ended before, perhaps because it is in the call twice.
+    Ended(TaskKey),
+    Dag(Dag),
+}
+
+/// A DAG and its tasks, before it is cancelled.
+struct Dag {
+    run: RunIx,
+    had_ended: bool,
+    ended: Vec<TaskKey>,
+    /// Those that are stopped.
+    active: Vec<TaskKey>,
+}
+
 /// Cancels runs or tasks. Ignores unknown ids.
 pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, ids: &[Uuid]) {
-    let slow = core.has(Quirk::SlowCancels);
-    for (id, index) in ids.iter().zip(0..) {
-        if slow && index > 0 {
-            core.timers.set(turn.now + CANCEL_DURATION * index, Timer::Cancel(*id));
-        } else {
-            cancel_one(core, turn, *id);
+    let together = if core.has(Quirk::SlowCancels) { ids.len().min(1) } else { ids.len() };
+    let (now, later) = ids.split_at_checked(together).unwrap_or((ids, &[]));
+    cancel_together(core, turn, now);
+    for (id, index) in later.iter().zip(1..) {
+        core.timers.set(turn.now + CANCEL_DURATION * index, Timer::Cancel(*id));
+    }
+}
+
+/// Stops everything before it ends anything and assigns other tasks: otherwise a slot that becomes free would get a task that is
+/// cancelled next.
+pub(crate) fn cancel_together(core: &mut Core, turn: &mut Turn<'_>, ids: &[Uuid]) {
+    let (mut freed, mut stopped) = (BTreeSet::new(), Vec::new());
+    let mut targets = Vec::with_capacity(ids.len());
+    for id in ids {
+        let Some(target) = find(core, *id) else { continue };
+        let active = match &target {
+            Target::Stopped(key) => std::slice::from_ref(key),
+            Target::Ended(_) => &[],
+            Target::Dag(dag) => &*dag.active,
+        };
+        for key in active {
+            freed.extend(lifecycle::stop(core, turn, *key));
+            stopped.push(*key);
+        }
+        targets.push(target);
+    }
+    for key in stopped {
+        finals::end(core, turn, key, End::Cancelled);
+    }
+    let mut followed = HashSet::new();
+    for target in targets {
+        match target {
+            Target::Stopped(key) if followed.insert(key.run) => progress::after_end(core, turn, key.run),
+            Target::Stopped(_) => {}
+            Target::Ended(key) => lifecycle::cancel(core, turn, key),
+            Target::Dag(dag) => end_dag(core, turn, dag),
         }
     }
+    for worker in freed {
+        progress::assign_to(core, turn, worker);
+    }
 }
 
-pub(crate) fn cancel_one(core: &mut Core, turn: &mut Turn<'_>, id: Uuid) {
+fn is_active(core: &Core, key: TaskKey) -> bool {
+    core.runs.task(key).is_some_and(|(_, task)| task.state != State::Ended)
+}
+
+fn find(core: &Core, id: Uuid) -> Option<Target> {
     if let Some(key) = core.runs.task_key(id) {
-        lifecycle::cancel(core, turn, key);
-    } else if let Some(run) = core.runs.index(id) {
-        cancel_dag(core, turn, run);
+        return Some(if is_active(core, key) { Target::Stopped(key) } else { Target::Ended(key) });
     }
+    let ix = core.runs.index(id)?;
+    let run = core.runs.get(ix)?;
+    let keys = run.present().map(|task| TaskKey { run: ix, index: task.step });
+    let (active, ended) = keys.partition(|key| is_active(core, *key));
+    Some(Target::Dag(Dag { run: ix, had_ended: run.has_ended(), ended, active }))
 }
 
-/// Cancels the tasks that have been created. What happens to the others follows from that.
-fn cancel_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) {
-    let Some(run) = core.runs.get(ix) else { return };
-    let was_ended = run.is_ended();
-    let (mut ended, mut active) = (Vec::new(), Vec::new());
-    for task in run.present() {
-        let key = TaskKey { run: ix, index: task.step };
-        if task.state == State::Ended { ended.push(key) } else { active.push(key) }
-    }
+/// Ends the tasks of a DAG that have been stopped. What happens to the others follows from that.
+fn end_dag(core: &mut Core, turn: &mut Turn<'_>, dag: Dag) {
+    let Dag { run, had_ended, ended, active } = dag;
     if core.has(Quirk::TwoFinalRows) {
         for key in ended {
             core.record(key, TaskEventKind::Cancelled, turn.now, None, None);
@@ -47,14 +99,14 @@ fn cancel_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) {
             finals::shuffle(core, turn, key);
         }
     }
-    for key in active {
-        lifecycle::cancel(core, turn, key);
+    if !active.is_empty() {
+        progress::after_end(core, turn, run);
     }
-    let waiting = waiting(core, ix);
+    let waiting = waiting(core, run);
     let any = wakes::cancel(core, turn, waiting);
-    progress::follow(core, turn, ix);
-    if any || was_ended && core.has(Quirk::TwoFinalRows) {
-        announce::if_ended(core, turn, ix);
+    progress::follow(core, turn, run);
+    if any || had_ended && core.has(Quirk::TwoFinalRows) {
+        announce::if_ended(core, turn, run);
     }
 }
 

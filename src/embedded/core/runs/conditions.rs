@@ -51,8 +51,8 @@ impl Groups {
     }
 }
 
-/// The decision of a task by its parents, if they decide it already.
-pub(crate) fn fate_by_parents(run: &Run, step: &Step, only_objects: bool) -> Option<Decision> {
+/// What the parents of a task decide about it, or `None` if that depends on parents that have not ended.
+pub(crate) fn decide_by_parents(run: &Run, step: &Step, only_objects: bool) -> Option<Decision> {
     use ConditionAction::{Cancel, Queue, Skip};
     let mut groups = Groups::default();
     let on_parents = |action| {
@@ -94,11 +94,11 @@ pub(crate) fn fate_by_parents(run: &Run, step: &Step, only_objects: bool) -> Opt
     if step.parents.is_empty() { Some(Decision::Queue) } else { groups.decision() }
 }
 
-/// The decision of a task by its sleeps and events, of which some are satisfied.
-pub(crate) fn fate_by_waits(step: &Step, met: &[u16]) -> Option<Decision> {
+/// What the sleeps and events of a task decide about it, or `None` if that depends on conditions that are not satisfied.
+pub(crate) fn decide_by_waits(step: &Step, met: &[u16]) -> Option<Decision> {
     let mut groups = Groups::default();
-    for (at, condition) in (0..).zip(&step.definition.conditions).filter(|(_, condition)| condition.is_late()) {
-        groups.add(condition.action, Group::Written(condition.group), met.contains(&at));
+    for (index, condition) in (0..).zip(&step.definition.conditions).filter(|(_, condition)| condition.is_late()) {
+        groups.add(condition.action, Group::Written(condition.group), met.contains(&index));
     }
     groups.decision()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::conditions::{Decision, fate_by_parents};
+use super::conditions::{Decision, decide_by_parents};
 use super::{announce, attempts, finals, queue, waits};
 use crate::embedded::core::store::{
     Condition, Core, End, Run, RunIx, Step, TaskEventKind, TaskKey, Timer, Turn, Waits, stored,
@@ -17,10 +17,10 @@ fn end_delay(index: u16) -> Duration {
     Duration::from_millis(20) + Duration::from_micros(70) * u32::from(index)
 }
 
-/// The decision of a task, if it is decided.
+/// What the other tasks of a run decide about a task, or `None` if that depends on tasks that have not ended.
 fn decision(run: &Run, index: u16, step: &Step, only_objects: bool) -> Option<Decision> {
     if !step.on_failure {
-        return fate_by_parents(run, step, only_objects);
+        return decide_by_parents(run, step, only_objects);
     }
     let others: Vec<_> = run.steps().filter(|(other, _)| *other != index).map(|(other, _)| run.ended(other)).collect();
     if others.iter().flatten().any(|task| task.has_failed()) {
@@ -29,8 +29,8 @@ fn decision(run: &Run, index: u16, step: &Step, only_objects: bool) -> Option<De
     others.iter().all(Option::is_some).then_some(Decision::Skip)
 }
 
-/// Creates, skips or cancels all tasks whose decision is decided by their parents, and those whose decision follows from that. Returns the
-/// tasks that are in their queues now.
+/// Creates, skips or cancels all tasks about which their parents have decided, and those for which that decides. Returns the tasks that
+/// are in their queues now.
 pub(crate) fn unfold(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) -> Vec<TaskKey> {
     let mut queued = Vec::new();
     let only_objects = core.has(Quirk::StuckDependents);

@@ -62,13 +62,9 @@ pub(crate) fn send_cancel(core: &mut Core, key: TaskKey) {
 /// A task was assigned to a worker whose stream has ended unnoticed.
 fn lose(core: &mut Core, turn: &Turn<'_>, key: TaskKey) -> Delivery {
     core.record(key, TaskEventKind::Failed, turn.now, None, Some(SEND_FAILED));
+    // The worker cannot be sent any other task either.
+    queue::take_back(core, key);
     let Some(task) = core.runs.task_mut(key) else { return Delivery::Delayed };
-    if let State::Running { worker, timer } = std::mem::replace(&mut task.state, State::Backoff) {
-        core.timers.clear(timer);
-        if let Some(holder) = core.workers.get_mut(&worker) {
-            holder.running.remove(&key);
-        }
-    }
     let tries = task.lost_sends;
     task.lost_sends += 1;
     if tries >= MAX_RESENDS {
@@ -76,7 +72,7 @@ fn lose(core: &mut Core, turn: &Turn<'_>, key: TaskKey) -> Delivery {
     }
     attempts::next(core, key);
     let pause = RESEND_PAUSES_MS.get(usize::from(tries)).copied().unwrap_or(4000);
-    core.timers.set(turn.now + Duration::from_millis(pause), Timer::Requeue(key));
+    queue::wait(core, turn, key, Duration::from_millis(pause));
     Delivery::Delayed
 }
 

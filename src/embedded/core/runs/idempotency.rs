@@ -47,7 +47,7 @@ pub(crate) fn check(core: &Core, trigger: &Trigger) -> Result<(), Fault> {
 /// Frees the key of a run, after one of its tasks has ended.
 pub(crate) fn free(core: &mut Core, run: RunIx) {
     let Some(run) = core.runs.get(run) else { return };
-    if let Some(key) = run.key().filter(|_| run.is_ended() || core.has(Quirk::EarlyFreeKeys)) {
+    if let Some(key) = run.key().filter(|_| run.has_ended() || core.has(Quirk::EarlyFreeKeys)) {
         core.keys.free(key, run.id);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::queue::DEFAULT_TIMEOUT;
-use super::{announce, delivery, finals, late, progress, retries};
+use super::{announce, delivery, finals, late, progress, queue, retries};
 use crate::embedded::core::store::{At, Core, End, EventKind, State, TaskEventKind, TaskKey, Turn};
 use crate::embedded::quirks::Quirk;
 
@@ -40,7 +40,7 @@ pub(crate) fn complete(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, compl
 pub(crate) fn fail(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, failure: Failure) {
     let Failure { error, retry, quiet } = failure;
     core.record(key, TaskEventKind::Failed, turn.now, None, Some(&error));
-    let worker = progress::release(core, turn, key);
+    let worker = queue::take_back(core, key);
     if !quiet {
         announce::task_end(core, turn, key, EventKind::Failed, Arc::clone(&error));
     }
@@ -49,9 +49,10 @@ pub(crate) fn fail(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, failure: 
         if core.has(Quirk::EarlyEnd) && core.runs.get(key.run).is_some_and(|run| run.dag.is_none()) {
             announce::run_end(core, turn, key.run, EventKind::Failed);
         }
-        return;
+    } else {
+        progress::end(core, turn, key, End::Failed(error));
     }
-    progress::end(core, turn, key, End::Failed(error));
+    progress::assign_to_freed(core, turn, worker);
 }
 
 pub(crate) fn execution_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
@@ -61,32 +62,42 @@ pub(crate) fn execution_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskK
     let text: Arc<str> = format!("Task exceeded timeout of {limit}").into();
     core.record(key, TaskEventKind::TimedOut, turn.now, None, Some(&text));
     delivery::send_cancel(core, key);
-    progress::release(core, turn, key);
+    let worker = queue::take_back(core, key);
     if !retries::retry(core, turn, key) {
         progress::end(core, turn, key, End::TimedOut(text));
     }
+    progress::assign_to_freed(core, turn, worker);
 }
 
 pub(crate) fn schedule_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     core.record(key, TaskEventKind::ScheduleTimedOut, turn.now, None, None);
-    progress::release(core, turn, key);
+    queue::take_back(core, key);
     announce::task_end(core, turn, key, EventKind::Cancelled, "".into());
     progress::end(core, turn, key, End::ScheduleTimedOut);
 }
 
+/// Cancels one task. [`cancels`](super::cancels) cancels several together.
 pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     let ended = core.runs.task(key).is_none_or(|(_, task)| task.state == State::Ended);
     if ended && !core.has(Quirk::TwoFinalRows) {
         return;
     }
-    core.record(key, TaskEventKind::Cancelled, turn.now, None, None);
     if ended {
+        core.record(key, TaskEventKind::Cancelled, turn.now, None, None);
         late::end_again(core, turn, key, End::Cancelled, false);
         finals::shuffle(core, turn, key);
         return;
     }
+    let worker = stop(core, turn, key);
+    progress::end(core, turn, key, End::Cancelled);
+    progress::assign_to_freed(core, turn, worker);
+}
+
+/// The first part of a cancel: tells the worker, and takes the task from it or from its queue. The task has not ended before it has a
+/// final row. Returns the worker that has a free slot now.
+pub(crate) fn stop(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> Option<Uuid> {
+    core.record(key, TaskEventKind::Cancelled, turn.now, None, None);
     delivery::send_cancel(core, key);
     late::keep_schedule_timeout(core, turn, key);
-    progress::release(core, turn, key);
-    progress::end(core, turn, key, End::Cancelled);
+    queue::take_back(core, key)
 }

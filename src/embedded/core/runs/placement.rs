@@ -26,7 +26,7 @@ pub(crate) fn pick(core: &mut Core, turn: &Turn<'_>, action: &str) -> Vec<(TaskK
         let end = turn.now + execution_timeout(core, key);
         let Some(holder) = core.workers.get_mut(&worker) else { break };
         core.queues.remove(action, order);
-        holder.running.insert(key, end);
+        holder.reserve(key, end);
         picked.push((key, worker));
     }
     // The most urgent tasks are picked, and then sent in the order of their creation.
@@ -36,9 +36,7 @@ pub(crate) fn pick(core: &mut Core, turn: &Turn<'_>, action: &str) -> Vec<(TaskK
 
 /// Records for the tasks that remain in a queue that they have no worker, once for each attempt.
 pub(crate) fn record_unassigned(core: &mut Core, turn: &Turn<'_>, action: &str) {
-    let is_new =
-        |key: &TaskKey| core.runs.task(*key).is_some_and(|(_, task)| task.event(TaskEventKind::NoWorker).is_none());
-    for key in core.queues.last_first(action).take_while(is_new).collect::<Vec<_>>() {
+    for key in core.queues.take_new(action) {
         core.record(key, TaskEventKind::NoWorker, turn.now, None, None);
     }
 }
@@ -91,7 +89,7 @@ fn desired_worker(run: &Run, task: &Task) -> Option<Uuid> {
 }
 
 fn most_free<'a>(workers: impl Iterator<Item = (i64, Uuid, &'a Worker)>) -> Option<Uuid> {
-    workers.max_by_key(|(weight, _, worker)| (*weight, worker.free())).map(|(_, id, _)| id)
+    workers.max_by_key(|(weight, _, worker)| (*weight, worker.free_slots())).map(|(_, id, _)| id)
 }
 
 /// The requirements of a task for labels, replaced label by label by those of its run.

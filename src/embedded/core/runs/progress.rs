@@ -14,7 +14,7 @@ use crate::embedded::core::store::{Core, End, RunIx, TaskKey, Timer, Turn};
 use crate::embedded::quirks::Quirk;
 
 /// How long a queued task of a DAG is not assigned after its parents have ended.
-const FOLLOWER_DELAY: Duration = Duration::from_millis(20);
+const DEPENDENT_DELAY: Duration = Duration::from_millis(20);
 
 /// Assigns queued tasks of an action to workers, as long as there are both.
 pub(crate) fn assign(core: &mut Core, turn: &mut Turn<'_>, action: &str) {
@@ -47,25 +47,37 @@ pub(crate) fn hand_out(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     announce::if_new(core, key);
 }
 
-/// Removes a task from its queue or its worker. Returns the worker, whose slot may have got another task.
-pub(crate) fn release(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> Option<Uuid> {
-    let worker = queue::take_back(core, key)?;
-    assign_to(core, turn, worker);
-    Some(worker)
+/// Assigns tasks to the worker that a task was taken from. This comes after the next attempt of the task is in its queue, because
+/// retries come before all other tasks.
+pub(crate) fn assign_to_freed(core: &mut Core, turn: &mut Turn<'_>, worker: Option<Uuid>) {
+    if let Some(worker) = worker {
+        assign_to(core, turn, worker);
+    }
+}
+
+/// Removes a task from its queue or its worker, whose slot gets another task.
+pub(crate) fn release(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
+    let worker = queue::take_back(core, key);
+    assign_to_freed(core, turn, worker);
 }
 
 /// Ends a task, and with it perhaps its run.
 pub(crate) fn end(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, end: End) {
     finals::end(core, turn, key, end);
-    follow(core, turn, key.run);
-    announce::if_ended(core, turn, key.run);
+    after_end(core, turn, key.run);
+}
+
+/// What follows from the ends of some tasks of a run.
+pub(crate) fn after_end(core: &mut Core, turn: &mut Turn<'_>, run: RunIx) {
+    follow(core, turn, run);
+    announce::if_ended(core, turn, run);
 }
 
 /// Creates the tasks of a DAG that follow from the current state of the others, and assigns them to workers.
 pub(crate) fn follow(core: &mut Core, turn: &mut Turn<'_>, run: RunIx) {
     for key in dag::unfold(core, turn, run) {
         if core.has(Quirk::LateDependents) {
-            core.timers.set(turn.now + FOLLOWER_DELAY, Timer::Offer(key));
+            core.timers.set(turn.now + DEPENDENT_DELAY, Timer::Offer(key));
         } else {
             offer(core, turn, key);
         }

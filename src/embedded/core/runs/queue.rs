@@ -22,6 +22,9 @@ pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgenc
     let text = step.definition.schedule_timeout.as_deref().unwrap_or(DEFAULT_SCHEDULE_TIMEOUT);
     let wait = duration::parse(text).unwrap_or_default();
     let (action, urgency) = (Arc::clone(&step.action), urgency.unwrap_or(run.priority));
+    if let Some(timer) = core.kept_timeouts.remove(&key) {
+        core.timers.clear(timer);
+    }
     let order = core.queues.push(action, urgency, key);
     let timer = core.timers.set(timeout_noticed(core, turn, wait), Timer::Schedule(key));
     if let Some(task) = core.runs.task_mut(key) {
@@ -29,7 +32,15 @@ pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgenc
     }
 }
 
-/// Removes a task from its queue or its worker, and marks it as ended. Returns the worker that has a free slot now.
+/// Delays the next attempt of a task that is neither queued nor running.
+pub(crate) fn wait(core: &mut Core, turn: &Turn<'_>, key: TaskKey, delay: Duration) {
+    let timer = core.timers.set(turn.now + delay, Timer::Requeue(key));
+    if let Some(task) = core.runs.task_mut(key) {
+        task.state = State::Backoff { timer };
+    }
+}
+
+/// Removes a task from its queue, its worker or its back-off with the timers of these, and marks it as ended. Returns the worker that has a free slot now.
 pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
     let action = action_of(core, key)?;
     let task = core.runs.task_mut(key)?;
@@ -44,11 +55,15 @@ pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
         State::Running { worker, timer } => {
             core.timers.clear(timer);
             if let Some(holder) = core.workers.get_mut(&worker) {
-                holder.running.remove(&key);
+                holder.free(key);
             }
             Some(worker)
         }
-        State::Absent | State::Backoff | State::Ended => None,
+        State::Backoff { timer } => {
+            core.timers.clear(timer);
+            None
+        }
+        State::Absent | State::Ended => None,
     }
 }
 

@@ -91,11 +91,15 @@ pub(crate) fn replay_now(core: &mut Core, turn: &mut Turn<'_>, replay: Replay) {
 
 /// A DAG is replayed only if all of its tasks have ended.
 fn replay_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx, replay: Replay) {
-    let Some(run) = core.runs.get(ix).filter(|run| is_over(run)) else { return };
+    let Some(run) = core.runs.get(ix).filter(|run| run.has_ended()) else { return };
     let steps: Vec<u16> = match replay {
         Replay::Run(_) => run.tasks.iter().map(|task| task.step).collect(),
         Replay::Step(key) => with_dependents(run, key.index),
     };
+    let hides_waits = core.has(Quirk::HiddenReplayWaits);
+    if let Some(dag) = core.runs.dag_mut(ix) {
+        dag.hides_waits = hides_waits;
+    }
     // All are recorded as replayed now, including those that restart only after others.
     for index in steps {
         let key = TaskKey { run: ix, index };
@@ -111,12 +115,6 @@ fn replay_dag(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx, replay: Replay) {
 
 fn record(core: &mut Core, turn: &Turn<'_>, key: TaskKey) {
     core.record(key, TaskEventKind::Replayed, turn.now, None, Some(REPLAYED));
-}
-
-/// Whether all tasks have ended and no replay is about to restart one.
-fn is_over(run: &Run) -> bool {
-    let waits = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits != Waits::Nothing);
-    run.is_ended() && !waits
 }
 
 /// A step and all steps that depend on it, directly or indirectly.

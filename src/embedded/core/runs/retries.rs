@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{attempts, progress, queue};
 use crate::embedded::core::format::duration;
-use crate::embedded::core::store::{Core, State, TaskEventKind, TaskKey, Timer, Turn};
+use crate::embedded::core::store::{Core, TaskEventKind, TaskKey, Turn};
 use crate::embedded::quirks::Quirk;
 
 /// How long a task stays in a queue that the engine does not check.
@@ -39,26 +39,23 @@ pub(crate) fn retry(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool 
     };
     if let Some(task) = core.runs.task_mut(key) {
         task.app_retries = number;
-        task.state = State::Backoff;
     }
     attempts::next(core, key);
     core.record(key, TaskEventKind::Retrying, turn.now, None, Some(&text));
     match delay {
         None => enqueue_recorded(core, turn, key),
-        Some(delay) => {
-            core.timers.set(turn.now + delay, Timer::Requeue(key));
-        }
+        Some(delay) => queue::wait(core, turn, key, delay),
     }
     true
 }
 
 /// Queues a task whose delay before the next attempt is over.
 pub(crate) fn requeue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
-    let Some((_, task)) = core.runs.task(key).filter(|(_, task)| task.state == State::Backoff) else { return };
+    let Some((_, task)) = core.runs.task(key) else { return };
     if core.has(Quirk::SlowBackoffQueue) && task.lost_sends == 0 && task.event(TaskEventKind::Queued).is_none() {
         // It counts as queued from now on, but the engine does not check its queue.
         core.record(key, TaskEventKind::Queued, turn.now, None, None);
-        core.timers.set(turn.now + IDLE_QUEUE_DELAY, Timer::Requeue(key));
+        queue::wait(core, turn, key, IDLE_QUEUE_DELAY);
     } else {
         enqueue_recorded(core, turn, key);
     }
@@ -68,9 +65,10 @@ pub(crate) fn requeue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
 pub(crate) fn reassign(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, worker: Uuid) {
     let text = "Worker did not send a heartbeat for 30 seconds";
     core.record(key, TaskEventKind::Reassigned, turn.now, Some(worker), Some(text));
-    progress::release(core, turn, key);
+    let worker = queue::take_back(core, key);
     attempts::next(core, key);
     enqueue(core, turn, key);
+    progress::assign_to_freed(core, turn, worker);
 }
 
 fn enqueue_recorded(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {

@@ -112,8 +112,6 @@ fn create(
     let Trigger { input, mut metadata, priority, parent, options, .. } = trigger;
     metadata.entry("traceparent").or_insert_with(|| turn.traceparent().into());
     let priority = priority.or(version.default_priority).unwrap_or(1);
-    // A worker gets `null` instead of an input that is not an object.
-    let input = if input.is_object() { go_text(&input) } else { "null".to_owned() };
     let tasks = if version.is_dag() {
         (0..).zip(&version.steps).map(|(step, _)| new_task(step, turn.uuid(), State::Absent)).collect()
     } else {
@@ -125,7 +123,7 @@ fn create(
         ix: RunIx::default(),
         created: stored(turn.now),
         call_index: u16::try_from(call_index).unwrap_or(u16::MAX),
-        input: input.into(),
+        input: stored_input(&input),
         metadata: jsonb_text(&Value::Object(metadata)).into(),
         priority: u8::try_from(priority).unwrap_or(1),
         options,
@@ -136,6 +134,11 @@ fn create(
     });
     children::join(core, turn, run);
     run
+}
+
+/// An input as JSON text. A worker gets `null` instead of an input that is not an object.
+fn stored_input(input: &Value) -> Box<str> {
+    if input.is_object() { go_text(input).into() } else { "null".into() }
 }
 
 fn new_task(step: u16, id: Uuid, state: State) -> Task {
@@ -168,12 +171,14 @@ fn enqueue(core: &mut Core, turn: &mut Turn<'_>, run: RunIx) -> Vec<TaskKey> {
 /// Starts a child that has ended a second time, under the same id and as if it were the first time.
 fn restart(core: &mut Core, turn: &mut Turn<'_>, id: Uuid, trigger: &Trigger) -> Option<TaskKey> {
     let key = core.runs.task_key(id)?;
-    let run = core.runs.run_mut(key.run).filter(|run| run.dag.is_none() && run.is_ended())?;
+    let run = core.runs.run_mut(key.run).filter(|run| run.dag.is_none() && run.has_ended())?;
     let child = run.child.as_deref_mut()?;
-    child.restarted = Some(go_text(&trigger.input).into());
+    child.restarted = Some(stored_input(&trigger.input));
     let parent = child.parent.clone();
     let task = core.runs.task_mut(key)?;
-    (task.retry_count, task.app_retries, task.lost_sends, task.state) = (0, 0, 0, State::Backoff);
+    (task.retry_count, task.app_retries, task.lost_sends) = (0, 0, 0);
+    // An end of a later attempt would be that of an attempt that has not begun.
+    task.finals.retain(|row| row.retry_count == 0);
     core.families.add(turn.round, &parent, id, key.run);
     core.record(key, TaskEventKind::Queued, turn.now, None, None);
     queue::enqueue(core, turn, key, None);

@@ -36,7 +36,7 @@ fn satisfy(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, met: &[u16], payl
 /// that they depend on. Returns whether any was cancelled.
 pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, keys: impl IntoIterator<Item = TaskKey>) -> bool {
     let mut any = false;
-    let deaf = core.has(Quirk::UncancellableWaits);
+    let ignores_cancels = core.has(Quirk::UncancellableWaits);
     for key in keys {
         let Some(run) = core.runs.get(key.run) else { continue };
         let Some(step) = run.version.steps.get(usize::from(key.index)) else { continue };
@@ -46,7 +46,7 @@ pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, keys: impl IntoIterat
         let cancelled = match waits {
             Waits::Nothing => false,
             Waits::Parents => is_new && stuck(),
-            Waits::Conditions => !deaf,
+            Waits::Conditions => !ignores_cancels,
         };
         if cancelled {
             any = true;

@@ -47,6 +47,8 @@ pub(crate) struct Child {
 pub(crate) struct Dag {
     /// One for each task, in the same order.
     pub(crate) nodes: Box<[Node]>,
+    /// Whether the API views show it as ended while tasks that have ended wait for a replay to restart them.
+    pub(crate) hides_waits: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -79,7 +81,11 @@ pub(crate) enum Waits {
 impl Dag {
     pub(crate) fn new(version: &Version) -> Self {
         let node = |_: &Step| Node { created: None, waits: Waits::Parents, wait: None };
-        Self { nodes: version.steps.iter().map(node).collect() }
+        Self { nodes: version.steps.iter().map(node).collect(), hides_waits: false }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.nodes.iter().all(|node| node.waits == Waits::Nothing)
     }
 
     pub(crate) fn waits(&self, index: u16) -> Waits {
@@ -88,7 +94,17 @@ impl Dag {
 }
 
 impl Run {
-    pub(crate) fn is_ended(&self) -> bool {
+    /// Whether all of its tasks have ended, and none waits for a replay to restart it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_only_ended_tasks() && self.dag.as_ref().is_none_or(|dag| dag.is_idle())
+    }
+
+    /// Whether the API views show it as ended. Replayed tasks that wait may not be visible there.
+    pub(crate) fn is_shown_as_ended(&self) -> bool {
+        self.has_only_ended_tasks() && self.dag.as_ref().is_none_or(|dag| dag.hides_waits || dag.is_idle())
+    }
+
+    fn has_only_ended_tasks(&self) -> bool {
         self.tasks.iter().all(|task| task.state == State::Ended)
     }
 

@@ -17,7 +17,7 @@ use super::runs::Runs;
 use super::schedules::Schedules;
 use super::streams::Streams;
 use super::task::{TaskEvent, TaskEventKind};
-use super::timers::Timers;
+use super::timers::{TimerKey, Timers};
 use super::turn::At;
 use super::versions::Workflows;
 use super::workers::Worker;
@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) effects: Vec<Effect>,
     /// Tasks of DAGs that wait for sleeps or events.
     pub(in crate::embedded::core) waiting: BTreeSet<TaskKey>,
+    /// The schedule timeouts of tasks that were cancelled while queued and that keep them.
+    pub(in crate::embedded::core) kept_timeouts: BTreeMap<TaskKey, TimerKey>,
     /// When the replays of the last call are done, if they are delayed.
     pub(in crate::embedded::core) replays_until: Option<At>,
     /// The number of recorded task events.
@@ -71,6 +73,7 @@ impl Core {
             keys: Keys::default(),
             effects: Vec::new(),
             waiting: BTreeSet::new(),
+            kept_timeouts: BTreeMap::new(),
             replays_until: None,
             event_count: 0,
         }

@@ -38,7 +38,10 @@ pub(crate) enum State {
         timer: Option<TimerKey>,
         order: QueueOrder,
     },
-    Backoff,
+    /// Between two attempts. The timer queues it again.
+    Backoff {
+        timer: TimerKey,
+    },
     Running {
         worker: Uuid,
         timer: TimerKey,
@@ -171,6 +174,11 @@ impl Task {
     /// The final rows of the current attempt, oldest first.
     pub(crate) fn current_finals(&self) -> impl DoubleEndedIterator<Item = &Final> {
         self.finals.iter().filter(|row| row.retry_count == self.retry_count)
+    }
+
+    /// The final row that REST shows although the task has not ended: a report with a retry count that is too high.
+    pub(crate) fn early_final(&self) -> Option<&Final> {
+        self.finals.iter().rev().find(|row| row.retry_count > self.retry_count)
     }
 
     /// The final row that was recorded last, whatever its position.

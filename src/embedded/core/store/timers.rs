@@ -1,4 +1,7 @@
 //! Timers: what is due at a time in the future.
+//!
+//! A timer of a task belongs to the state that it was set for, which has its key. What changes the state clears the timer: timers
+//! that fire do not check whether they are still wanted.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +16,8 @@ pub(crate) enum Timer {
     Execution(TaskKey),
     /// The schedule timeout of a queued task.
     Schedule(TaskKey),
-    /// The schedule timeout of a task that was cancelled while queued, in this attempt.
-    TimedOutCancel(TaskKey, i32),
+    /// The schedule timeout of a task that was cancelled while queued.
+    TimedOutCancel(TaskKey),
     /// A task that waits for its next attempt is to be queued.
     Requeue(TaskKey),
     /// A worker may not have sent a heartbeat for 30 seconds.
@@ -27,7 +30,7 @@ pub(crate) enum Timer {
     Wake(TaskKey, u16),
     /// A DAG that has started is announced as ended.
     EarlyEnd(RunIx),
-    /// A task of a DAG can be assigned to a worker after its parents.
+    /// A task of a DAG can be assigned to a worker after its parents. It has no effect on a task that is not queued.
     Offer(TaskKey),
     /// A delayed replay is carried out.
     Replay(Replay),

@@ -33,8 +33,10 @@ pub(crate) struct Worker {
     /// Open streams, oldest first. Assignments go to the first, cancellations to all.
     streams: Vec<StreamId>,
     /// Running tasks, with the end of each one's execution timeout.
-    pub(crate) running: BTreeMap<TaskKey, At>,
+    running: BTreeMap<TaskKey, At>,
     connection: Connection,
+    /// Whether the engine has not detected that none of its streams delivers anything any more: it is assigned tasks that cannot be sent.
+    has_undetected_end: bool,
     /// Whether a timer for its silence is set.
     has_silence_timer: bool,
 }
@@ -64,6 +66,7 @@ impl Worker {
             streams: Vec::new(),
             running: BTreeMap::new(),
             connection: Connection::Silent,
+            has_undetected_end: false,
             has_silence_timer: false,
         }
     }
@@ -76,8 +79,34 @@ impl Worker {
         self.paused_since.is_some_and(|since| since + delay <= now)
     }
 
+    /// Whether the engine would try to send it a task.
+    fn has_stream(&self) -> bool {
+        !self.streams.is_empty() || self.has_undetected_end
+    }
+
+    /// Reserves a slot for a task, until it is freed or the worker is lost.
+    pub(crate) fn reserve(&mut self, task: TaskKey, timeout: At) {
+        self.running.insert(task, timeout);
+    }
+
+    /// Frees the slot of a task.
+    pub(crate) fn free(&mut self, task: TaskKey) {
+        self.running.remove(&task);
+    }
+
+    /// Running tasks, with the end of each one's execution timeout.
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> &BTreeMap<TaskKey, At> {
+        &self.running
+    }
+
+    /// The end of the execution timeout of a running task.
+    pub(crate) fn timeout_mut(&mut self, task: TaskKey) -> Option<&mut At> {
+        self.running.get_mut(&task)
+    }
+
     /// The number of free slots.
-    pub(crate) fn free(&self) -> usize {
+    pub(crate) fn free_slots(&self) -> usize {
         let slots = self.profile.slots.get("default").copied().unwrap_or(0);
         usize::try_from(slots).unwrap_or(0).saturating_sub(self.running.len())
     }
@@ -85,7 +114,8 @@ impl Worker {
     /// Whether it can be assigned a task of the action now. With a late pause, also shortly after it was paused.
     pub(crate) fn can_take(&self, now: At, action: &str, late_pause: bool) -> bool {
         let delay = if late_pause { PAUSE_DELAY } else { Duration::ZERO };
-        !self.is_paused(now, delay) && self.is_active(now) && self.profile.actions.contains(action) && self.free() > 0
+        let is_ready = !self.is_paused(now, delay) && self.is_active(now) && self.has_stream();
+        is_ready && self.profile.actions.contains(action) && self.free_slots() > 0
     }
 
     pub(crate) fn status(&self, now: At) -> &'static str {
@@ -103,20 +133,29 @@ impl Worker {
     pub(crate) fn open_stream(&mut self, stream: StreamId) {
         self.streams.push(stream);
         self.connection = Connection::Silent;
+        self.has_undetected_end = false;
     }
 
-    /// Removes an ended stream. The end of the last one closes the connection, unless it goes unnoticed.
-    pub(crate) fn close_stream(&mut self, stream: StreamId, unnoticed: bool) {
+    /// Removes an ended stream. The end of the last one closes the connection, if it is detected.
+    pub(crate) fn close_stream(&mut self, stream: StreamId, is_detected: bool) {
         self.streams.retain(|open| *open != stream);
-        if self.streams.is_empty() && !unnoticed {
-            self.connection = Connection::Closed;
+        if self.streams.is_empty() {
+            self.end_connection(is_detected);
         }
     }
 
-    /// Closes the connection and returns its streams, which stay open but receive nothing more.
-    pub(crate) fn unsubscribe(&mut self) -> Vec<StreamId> {
-        self.connection = Connection::Closed;
+    /// Returns its streams, which stay open but receive nothing more. Closes the connection, if that is detected.
+    pub(crate) fn unsubscribe(&mut self, is_detected: bool) -> Vec<StreamId> {
+        self.end_connection(is_detected);
         std::mem::take(&mut self.streams)
+    }
+
+    fn end_connection(&mut self, is_detected: bool) {
+        if is_detected {
+            self.connection = Connection::Closed;
+        } else {
+            self.has_undetected_end = true;
+        }
     }
 
     /// Removes all streams because the engine shuts down.

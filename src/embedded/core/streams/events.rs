@@ -49,7 +49,7 @@ pub(crate) fn attach(core: &mut Core, stream: StreamId) {
     let Some(Subject::Run(id)) = events.open.get(&stream).map(|watching| watching.subject.clone()) else { return };
     let end = match core.runs.find(id) {
         None => Err(Fault::not_found(format!("workflow run {id} not found"))),
-        Some(run) if run.is_ended() => Ok(()),
+        Some(run) if run.has_ended() => Ok(()),
         Some(_) => return events.by_run.add(id, stream),
     };
     events.open.remove(&stream);

@@ -26,7 +26,7 @@ pub(crate) fn ask(core: &mut Core, turn: &Turn<'_>, stream: StreamId, run: Uuid)
     if !asking.asked.insert(run) {
         return;
     }
-    match core.runs.index(run).filter(|ix| core.runs.get(*ix).is_some_and(Run::is_ended)) {
+    match core.runs.index(run).filter(|ix| core.runs.get(*ix).is_some_and(Run::has_ended)) {
         None => results.waiting.add(run, stream),
         Some(ix) => {
             if asking.late.is_empty() {
@@ -44,7 +44,7 @@ pub(crate) fn poll(core: &mut Core, turn: &Turn<'_>, stream: StreamId) {
     let results = &mut core.streams.results;
     let Some(asking) = results.open.get_mut(&stream) else { return };
     for run in std::mem::take(&mut asking.late).into_iter().filter_map(|ix| core.runs.get(ix)) {
-        if run.is_ended() {
+        if run.has_ended() {
             asking.asked.remove(&run.id);
             core.effects.push(Effect::Send(stream, Message::Result(result(run, turn.now))));
         } else {

@@ -241,13 +241,16 @@ impl Play {
         let core = &self.bench.core;
         for worker in core.workers.values() {
             let slots = usize::try_from(worker.profile.slots["default"]).unwrap_or(0);
-            assert!(worker.running.len() <= slots, "more tasks than slots");
+            assert!(worker.running().len() <= slots, "more tasks than slots");
         }
         let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
-            let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits == Waits::Conditions);
-            assert_eq!(over || waiting, run.is_ended() || waiting, "it ends too early, or never: {run:?}");
+            let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits != Waits::Nothing);
+            let sleeps = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits == Waits::Conditions);
+            assert_eq!(over && !waiting, run.has_ended(), "{run:?}");
+            assert!(!over || !waiting || sleeps, "it never ends: {run:?}");
+            assert!(!run.has_ended() || run.is_shown_as_ended(), "{run:?}");
             for (node, index) in run.dag.iter().flat_map(|dag| dag.nodes.iter().zip(0..)) {
                 let key = TaskKey { run: core.runs.index(run.id).unwrap(), index };
                 assert_eq!(core.waiting.contains(&key), node.waits == Waits::Conditions, "{node:?}");
@@ -268,18 +271,24 @@ impl Play {
                     }
                     State::Running { worker, timer } => {
                         running += 1;
-                        assert!(core.workers[worker].running.contains_key(&key), "unknown to its worker");
+                        assert!(core.workers[worker].running().contains_key(&key), "unknown to its worker");
                         timers.push((*timer, Timer::Execution(key)));
                     }
-                    State::Absent | State::Backoff | State::Ended => {}
+                    State::Backoff { timer } => timers.push((*timer, Timer::Requeue(key))),
+                    State::Absent | State::Ended => {}
                 }
             }
         }
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
-        assert_eq!(core.workers.values().map(|worker| worker.running.len()).sum::<usize>(), running);
-        let timeouts = core.timers.all().filter(|(_, timer)| matches!(timer, Timer::Schedule(_) | Timer::Execution(_)));
+        assert_eq!(core.workers.values().map(|worker| worker.running().len()).sum::<usize>(), running);
+        timers.extend(core.kept_timeouts.iter().map(|(key, timer)| (*timer, Timer::TimedOutCancel(*key))));
+        let of_tasks = |timer: &Timer| {
+            use Timer::{Execution, Requeue, Schedule, TimedOutCancel};
+            matches!(timer, Schedule(_) | Execution(_) | Requeue(_) | TimedOutCancel(_))
+        };
+        let timeouts = core.timers.all().filter(|(_, timer)| of_tasks(timer));
         timers.sort_unstable_by_key(|(key, _)| *key);
-        assert_eq!(timeouts.collect::<Vec<_>>(), timers, "a timeout that nobody set, or one too few");
+        assert_eq!(timeouts.collect::<Vec<_>>(), timers, "a timer that no task has, or one too few");
         self.bench.turn(|_, _| ());
         self.take_effects();
         assert!(self.bench.core.next_timer().is_none_or(|at| at > self.bench.now), "a timer in the past");

@@ -19,7 +19,7 @@ fn with_due_timers(count: usize) -> (Bench, Vec<Uuid>) {
 #[test]
 fn a_turn_fires_no_more_timers_than_its_bound() {
     let (mut bench, runs) = with_due_timers(3 * MAX_TIMERS_PER_TURN + 1);
-    let ended = |bench: &Bench| runs.iter().filter(|run| bench.run(**run).is_ended()).count();
+    let ended = |bench: &Bench| runs.iter().filter(|run| bench.run(**run).has_ended()).count();
     for turns in 1..=3 {
         bench.turn(|_, _| ());
         assert_eq!(ended(&bench), turns * MAX_TIMERS_PER_TURN);
@@ -40,7 +40,7 @@ fn a_task_with_a_zero_timeout_is_retried_at_each_check() {
 
 #[tokio::test(start_paused = true)]
 async fn a_core_that_is_behind_still_answers() {
-    let ended = |core: &mut Core, _: &mut Turn<'_>| core.runs().iter().filter(|run| run.is_ended()).count();
+    let ended = |core: &mut Core, _: &mut Turn<'_>| core.runs().iter().filter(|run| run.has_ended()).count();
     let (bench, runs) = with_due_timers(10_000);
     let stop = CancellationToken::new();
     let (handle, running) = actor::start(bench.core, 7, Clock::tokio(None), stop.clone());

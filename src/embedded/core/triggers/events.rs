@@ -9,8 +9,8 @@ use crate::embedded::core::store::{
     At, Core, Event, EventRef, PushedEvent, RESERVED_METADATA, RunOptions, Trigger, Turn, stored,
 };
 
-/// The reserved metadata keys that a client may set.
-const ALLOWED_METADATA: [&str; 2] = ["hatchet__source_workflow_run_id", "hatchet__source_step_run_id"];
+/// The reserved metadata key that a client may set.
+const ALLOWED_METADATA: &str = "hatchet__source_workflow_run_id";
 
 /// Stores an event and starts its runs. Returns its id and its time.
 pub(crate) fn push(core: &mut Core, turn: &mut Turn<'_>, pushed: PushedEvent) -> (Uuid, At) {
@@ -64,7 +64,7 @@ fn started_by(core: &Core, event: &EventRef, pushed: &PushedEvent) -> Vec<(Trigg
 
 fn metadata(event: &EventRef, pushed: &PushedEvent) -> Map<String, Value> {
     let mut all = pushed.metadata.as_object().cloned().unwrap_or_default();
-    all.retain(|key, _| !key.starts_with(RESERVED_METADATA) || ALLOWED_METADATA.contains(&key.as_str()));
+    all.retain(|key, _| !key.starts_with(RESERVED_METADATA) || key == ALLOWED_METADATA);
     // Each run of the event gets its own.
     all.remove("traceparent");
     all.insert("hatchet__event_id".into(), event.id.to_string().into());

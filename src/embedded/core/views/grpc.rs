@@ -1,7 +1,7 @@
 //! What gRPC shows of a run and its tasks.
 
 use super::status::RestStatus;
-use crate::embedded::core::store::{At, End, Final, Run, SKIPPED, State, Task};
+use crate::embedded::core::store::{At, End, Final, Run, SKIPPED, State, Task, TaskEventKind};
 
 /// A task in the gRPC view.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl TaskView<'_> {
 impl Task {
     pub(crate) fn grpc_view(&self, now: At) -> TaskView<'_> {
         match self.state {
-            State::Absent | State::Queued { .. } | State::Backoff => TaskView::QUEUED,
+            State::Absent | State::Queued { .. } | State::Backoff { .. } => TaskView::QUEUED,
             State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
             State::Ended => match shown_final(self, now).map(|row| &row.end) {
                 Some(End::Completed(output)) => {
@@ -41,7 +41,7 @@ impl Task {
 impl Run {
     /// The created tasks of a run. A task that has ended is shown as queued until the whole run has ended.
     pub(crate) fn grpc_views(&self, now: At) -> Vec<(&Task, TaskView<'_>)> {
-        let over = self.is_ended();
+        let over = self.is_shown_as_ended();
         self.present()
             .map(|task| (task, if over || task.state != State::Ended { task.grpc_view(now) } else { TaskView::QUEUED }))
             .collect()
@@ -52,9 +52,11 @@ fn shown_final(task: &Task, now: At) -> Option<&Final> {
     let mut rows = task.current_finals();
     let first = rows.next()?;
     match rows.next_back() {
-        // A failure reported after a cancel, and a completion reported after a failure, are shown immediately.
+        // A failure reported after a cancel, a completion reported after a failure, and any report about a task that was never
+        // assigned are shown immediately.
         Some(last)
             if task.shows_last_final(now)
+                || task.event(TaskEventKind::Assigned).is_none()
                 || matches!(
                     (&first.end, &last.end),
                     (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))

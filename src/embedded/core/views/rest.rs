@@ -24,7 +24,8 @@ impl Core {
         let (scattered, slow) = (self.has(Quirk::UnorderedRows), self.has(Quirk::SlowHistory));
         task.events.iter().filter(move |event| {
             let further = if slow && event.retry_count > 0 { RETRY_LAG } else { Duration::ZERO };
-            !scattered || now >= event.at + lag(event.kind) + further
+            let lag = if scattered { lag(event.kind) } else { Duration::ZERO };
+            now >= event.at + lag + further
         })
     }
 
@@ -35,7 +36,8 @@ impl Core {
 
     /// The retry count of the attempt that REST takes for the last one, if that has failed and was followed by another.
     pub(crate) fn rest_attempt(&self, task: &Task, now: At) -> Option<i32> {
-        if !self.has(Quirk::UnorderedRows) || task.retry_count == 0 {
+        let is_late = self.has(Quirk::UnorderedRows) || self.has(Quirk::SlowHistory);
+        if !is_late || task.retry_count == 0 {
             return None;
         }
         let known = || self.rest_events(task, now);
@@ -70,7 +72,7 @@ impl Task {
 fn has_just_failed(run: &Run, now: At) -> bool {
     let is_new = |event: &TaskEvent| event.kind == TaskEventKind::Failed && now < event.at + lag(TaskEventKind::Queued);
     let is_on_failure = |task: &Task| run.step(task).is_some_and(|step| step.on_failure);
-    !run.is_ended()
+    !run.is_shown_as_ended()
         && run.present().all(|task| task.state == State::Ended || is_on_failure(task))
         && run.present().any(|task| task.has_failed() && task.events.iter().any(is_new))
 }

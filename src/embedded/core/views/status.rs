@@ -44,8 +44,11 @@ impl TaskEvent {
 impl Task {
     /// The status of a task in REST.
     pub(crate) fn rest_status(&self) -> RestStatus {
+        if let Some(row) = self.early_final() {
+            return row.end.rest_status();
+        }
         match self.state {
-            State::Absent | State::Queued { .. } | State::Backoff => RestStatus::Queued,
+            State::Absent | State::Queued { .. } | State::Backoff { .. } => RestStatus::Queued,
             State::Running { .. } => RestStatus::Running,
             State::Ended => self.best_final().map_or(RestStatus::Cancelled, |row| row.end.rest_status()),
         }
@@ -58,7 +61,7 @@ impl Run {
         if self.dag.is_none() {
             return self.tasks.first().map_or(RestStatus::Completed, Task::rest_status);
         }
-        if !self.is_ended() {
+        if !self.is_shown_as_ended() {
             let was_never_assigned = |task: &Task| {
                 matches!(task.state, State::Queued { .. }) && !task.events.iter().any(TaskEvent::is_assignment)
             };

@@ -4,7 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::embedded::core::definitions::problems::Problems;
-use crate::embedded::core::format::json::{go_problem, jsonb_text};
+use crate::embedded::core::format::json::{go_problem, go_type, jsonb_text};
 use crate::embedded::core::store::{Core, Fault, LogLine, Turn, stored};
 
 const LEVELS: [&str; 4] = ["INFO", "ERROR", "WARN", "DEBUG"];
@@ -26,7 +26,7 @@ pub(crate) fn put_log(
         text => match serde_json::from_str(text) {
             Ok(value @ (Value::Object(_) | Value::Null)) => value,
             Ok(other) => {
-                let kind = if other.is_array() { "array" } else { "string" };
+                let kind = go_type(&other);
                 let text = format!(
                     "Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
                 );
@@ -51,6 +51,10 @@ pub(crate) fn put_log(
         );
     }
     problems.into_request_result("CreateLogLineOpts")?;
+    if message.contains('\0') {
+        // The database refuses it.
+        return Err(Fault::internal());
+    }
     let Some(task) = core.runs.task_mut(key) else { return Ok(()) };
     task.logs.push(LogLine {
         at: stored(turn.now),

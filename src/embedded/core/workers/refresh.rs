@@ -20,7 +20,7 @@ pub(crate) fn refresh_timeout(core: &mut Core, turn: &mut Turn<'_>, task: Uuid, 
         _ => None,
     });
     let (worker, timer) = running.ok_or_else(|| Fault::not_found(format!("task run not found: {task}")))?;
-    let end = core.workers.get_mut(&worker).and_then(|holder| holder.running.get_mut(&key));
+    let end = core.workers.get_mut(&worker).and_then(|holder| holder.timeout_mut(key));
     let end = end.ok_or_else(Fault::internal)?;
     let later = chrono::TimeDelta::from_std(by).ok().and_then(|by| end.checked_add_signed(by));
     *end = later.filter(is_representable).ok_or_else(Fault::internal)?;

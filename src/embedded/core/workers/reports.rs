@@ -52,6 +52,8 @@ fn completed(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, report: Report,
     core.record_for(key, retry_count, TaskEventKind::Finished, at, worker, None);
     if current {
         late::end_again(core, turn, key, End::Completed(output), quiet);
+    } else {
+        late::end_early(core, turn, key, End::Completed(output), retry_count);
     }
 }
 
@@ -68,6 +70,8 @@ fn failed(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, report: &Report, r
     core.record_for(key, retry_count, TaskEventKind::Failed, turn.now, None, Some(&error));
     if current {
         late::end_again(core, turn, key, End::Failed(error), report.batch);
+    } else {
+        late::end_early(core, turn, key, End::Failed(error), retry_count);
     }
 }
 

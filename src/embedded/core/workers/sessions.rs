@@ -26,9 +26,9 @@ pub(crate) fn listen(core: &mut Core, worker: Uuid, stream: StreamId) -> Result<
 /// A stream has ended, perhaps that of a worker.
 pub(crate) fn close(core: &mut Core, turn: &mut Turn<'_>, stream: StreamId) {
     let Some(worker) = core.streams.worker_of.remove(&stream) else { return };
-    let unnoticed = core.has(Quirk::UndetectedClose) && turn.coin();
+    let is_detected = !core.has(Quirk::UndetectedClose) || !turn.coin();
     if let Some(holder) = core.workers.get_mut(&worker) {
-        holder.close_stream(stream, unnoticed);
+        holder.close_stream(stream, is_detected);
     }
 }
 
@@ -49,8 +49,10 @@ pub(crate) fn count_heartbeat(core: &mut Core, worker: Uuid, at: At) -> bool {
     core.workers.get_mut(&worker).is_some_and(|holder| holder.count_heartbeat(at))
 }
 
+/// A worker wants no more tasks. Its streams stay open without messages.
 pub(crate) fn unsubscribe(core: &mut Core, worker: Uuid) -> Result<(), Fault> {
-    for stream in find(core, worker)?.unsubscribe() {
+    let is_detected = !core.has(Quirk::UndetectedUnsubscribe);
+    for stream in find(core, worker)?.unsubscribe(is_detected) {
         core.streams.worker_of.remove(&stream);
     }
     Ok(())

@@ -121,3 +121,61 @@ fn a_dag_fails_with_its_task() {
     }
     assert!((2..=16).contains(&failed), "{failed} of 40");
 }
+
+/// The actions that a worker gets: whether they are cancels, and the task's run or name.
+fn sent(bench: &mut Bench) -> Vec<(bool, Uuid)> {
+    bench.actions().into_iter().map(|(_, action)| (action.cancel, action.task)).collect()
+}
+
+#[test]
+fn a_cancel_does_not_start_what_it_cancels() {
+    for quirks in [Quirks::none(), Quirk::TwoFinalRows.into()] {
+        let mut bench = Bench::new(quirks);
+        bench.worker(1);
+        bench.put_all(vec![named("a", &[]), named("b", &[]), named("c", &["a", "b"])], None).unwrap();
+        let run = bench.trigger();
+        let ids = ["a", "b"].map(|name| bench.of(run, name).id);
+        bench.effects();
+        bench.turn(|core, turn| core.cancel(turn, &[run]));
+        assert_eq!(sent(&mut bench), [(true, ids[0])], "{quirks:?}");
+        assert_eq!(bench.tasks(run).iter().filter(|(_, status)| *status == RestStatus::Cancelled).count(), 3);
+
+        // The same for several ids of one call, with a further run that gets the slot.
+        bench.put(task());
+        let [first, second, other] = std::array::from_fn(|_| bench.trigger());
+        bench.effects();
+        bench.turn(|core, turn| core.cancel(turn, &[first, second]));
+        assert_eq!(sent(&mut bench), [(true, first), (false, other)]);
+        assert_eq!(
+            [first, second, other].map(|run| bench.rest(run)),
+            [RestStatus::Cancelled, RestStatus::Cancelled, RestStatus::Running]
+        );
+    }
+}
+
+#[test]
+fn the_end_of_a_dag_whose_tasks_are_cancelled_together_is_sent_once() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.worker(2);
+    bench.put_all(vec![named("a", &[]), named("b", &[])], None).unwrap();
+    for by_task in [false, true] {
+        let run = bench.trigger();
+        let stream = bench.stream();
+        bench.turn(|core, turn| {
+            core.open_results(turn, stream);
+            core.ask_result(turn, stream, run);
+        });
+        bench.effects();
+        let ids = if by_task { ["a", "b"].map(|name| bench.of(run, name).id).to_vec() } else { vec![run] };
+        bench.turn(|core, turn| core.cancel(turn, &ids));
+        let results: Vec<_> = bench
+            .effects()
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Send(_, Message::Result(result)) => Some(result.tasks.len()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(results, [2], "{by_task}");
+    }
+}

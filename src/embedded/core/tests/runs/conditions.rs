@@ -168,7 +168,7 @@ fn a_cancel_does_not_reach_a_sleeping_task_as_a_quirk() {
     let cancelled = |quirks| {
         let (mut bench, worker, run) = chain(quirks, vec![sleep(Queue, 0, "3s")]);
         bench.turn(|core, turn| core.cancel(turn, &[run]));
-        let at_once = bench.run(run).is_ended();
+        let at_once = bench.run(run).has_ended();
         bench.pass_with_heartbeats(worker, seconds(3));
         for name in ["b", "c"] {
             let id = bench.of(run, name).id;
@@ -191,7 +191,7 @@ fn nor_a_task_that_waits_for_an_event() {
     let cancelled = |quirks| {
         let (mut bench, _, run) = chain(quirks, vec![event(Queue, 0, "e")]);
         bench.turn(|core, turn| core.cancel(turn, &[run]));
-        let at_once = (bench.run(run).rest_status(), bench.run(run).is_ended());
+        let at_once = (bench.run(run).rest_status(), bench.run(run).has_ended());
         push(&mut bench, "e", 2);
         for name in ["b", "c"] {
             let id = bench.of(run, name).id;
@@ -203,9 +203,9 @@ fn nor_a_task_that_waits_for_an_event() {
     };
     let all = || ["a", "b", "c"].map(str::to_owned).to_vec();
     assert_eq!(cancelled(Quirks::none()), ((Cancelled, true), vec!["a".to_owned()], Cancelled, 1));
-    let deaf = Quirks::none().with(Quirk::UncancellableWaits);
-    assert_eq!(cancelled(deaf), ((Running, false), all(), Completed, 1));
-    assert_eq!(cancelled(deaf.with(Quirk::TwoFinalRows)), ((Running, false), all(), Completed, 2));
+    let uncancellable = Quirks::none().with(Quirk::UncancellableWaits);
+    assert_eq!(cancelled(uncancellable), ((Running, false), all(), Completed, 1));
+    assert_eq!(cancelled(uncancellable.with(Quirk::TwoFinalRows)), ((Running, false), all(), Completed, 2));
 }
 
 #[test]
@@ -219,8 +219,8 @@ fn a_cancel_reaches_a_task_whose_conditions_cannot_be_met() {
 }
 
 #[test]
-fn a_replay_sleeps_again_and_is_shown_as_ended_meanwhile() {
-    let (mut bench, worker, run) = chain(Quirks::none(), vec![sleep(Queue, 0, "3s")]);
+fn a_replay_sleeps_again_and_as_a_quirk_is_shown_as_ended_meanwhile() {
+    let (mut bench, worker, run) = chain(Quirk::HiddenReplayWaits.into(), vec![sleep(Queue, 0, "3s")]);
     bench.pass_with_heartbeats(worker, seconds(3));
     for name in ["b", "c"] {
         let id = bench.of(run, name).id;
@@ -232,6 +232,22 @@ fn a_replay_sleeps_again_and_is_shown_as_ended_meanwhile() {
     assert_eq!((bench.run(run).rest_status(), bench.of(run, "b").retry_count), (Completed, 0));
     bench.pass_with_heartbeats(worker, seconds(3));
     assert_eq!((bench.run(run).rest_status(), bench.of(run, "b").retry_count), (Running, 1));
+}
+
+#[test]
+fn a_condition_is_satisfied_by_the_first_event_only() {
+    let (mut bench, _, run) = chain(Quirks::none(), vec![event(Queue, 0, "e"), event(Queue, 1, "f")]);
+    for number in 2..=4 {
+        push(&mut bench, "e", number);
+    }
+    let met = |bench: &Bench| {
+        let dag = bench.run(run).dag.as_ref().unwrap();
+        dag.nodes[1].wait.as_ref().unwrap().met.len()
+    };
+    assert_eq!(met(&bench), 1);
+    push(&mut bench, "f", 5);
+    let expected = serde_json::json!({"filter_payload": null, "e": {"n": 2}, "f": {"n": 5}});
+    assert_eq!(triggers(&mut bench), expected);
 }
 
 #[test]

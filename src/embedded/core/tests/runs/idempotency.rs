@@ -119,12 +119,12 @@ fn a_dag_keeps_its_key_until_it_has_ended_or_its_first_task_has() {
         let first = bench.claim(&["a"]).unwrap()[0];
         assert_eq!(bench.existing("a"), Some(first));
         bench.report(bench.of(first, "a").id, ReportKind::Completed, 0, "{}");
-        assert!(!bench.run(first).is_ended());
+        assert!(!bench.run(first).has_ended());
         assert_eq!(bench.existing("a").is_none(), early, "{quirks:?}");
         // A run does not free a key that another run has.
         let holder = bench.existing("a");
         bench.report(bench.of(first, "b").id, ReportKind::Completed, 0, "{}");
-        assert!(bench.run(first).is_ended());
+        assert!(bench.run(first).has_ended());
         assert_eq!(bench.existing("a"), holder.filter(|_| early), "{quirks:?}");
     }
 }
@@ -138,12 +138,12 @@ fn a_known_child_needs_no_key() {
         let parent = Some(ParentLink { task: parent, index: Some(index), key: None });
         vec![Trigger { parent, ..keyed(key) }]
     };
-    let kid = bench.turn(|core, turn| core.trigger(turn, child(0, json!("a")))).unwrap();
+    let child_ids = bench.turn(|core, turn| core.trigger(turn, child(0, json!("a")))).unwrap();
     for key in [json!("a"), json!("parent"), json!(5)] {
-        assert_eq!(bench.turn(|core, turn| core.trigger(turn, child(0, key))).unwrap(), kid);
+        assert_eq!(bench.turn(|core, turn| core.trigger(turn, child(0, key))).unwrap(), child_ids);
     }
     let fault = bench.turn(|core, turn| core.trigger(turn, child(1, json!("a")))).unwrap_err();
-    assert!(matches!(fault.code, Code::AlreadyExists(found) if found.collisions[0].existing == kid[0]));
+    assert!(matches!(fault.code, Code::AlreadyExists(found) if found.collisions[0].existing == child_ids[0]));
 }
 
 #[test]
@@ -152,12 +152,12 @@ fn what_a_child_inherits_may_be_its_key() {
     let parent = bench.claim(&["parent"]).unwrap()[0];
     let idempotency = Idempotency::new("additional_metadata.tag".into(), 8000, TTL).unwrap();
     bench
-        .put_with("kid", task(), WorkflowOptions { idempotency: Some(idempotency), ..WorkflowOptions::default() })
+        .put_with("child", task(), WorkflowOptions { idempotency: Some(idempotency), ..WorkflowOptions::default() })
         .unwrap();
     let parent = Some(ParentLink { task: parent, index: Some(0), key: None });
-    let trigger = Trigger { workflow: "kid".into(), metadata: serde_json::Map::new(), parent, ..trigger(None) };
-    let kid = bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap()[0];
-    assert_eq!(bench.run(kid).key(), Some("x"));
+    let trigger = Trigger { workflow: "child".into(), metadata: serde_json::Map::new(), parent, ..trigger(None) };
+    let child_id = bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap()[0];
+    assert_eq!(bench.run(child_id).key(), Some("x"));
 }
 
 #[test]

@@ -277,3 +277,72 @@ fn which_of_two_ends_grpc_shows_first_is_random() {
     assert!(shown(&bench).iter().zip(&first).all(|(later, earlier)| later != earlier), "it changes its mind");
     assert!(runs.iter().all(|id| bench.rest(*id) == RestStatus::Completed));
 }
+
+#[test]
+fn a_back_off_ends_with_its_attempt() {
+    let mut bench = Bench::new(Quirks::none());
+    let (worker, _) = bench.worker(1);
+    let id = bench.started(TaskDefinition { retries: 2, backoff_factor: Some(60.0), ..task() });
+    bench.report(id, ReportKind::Failed, 0, "no");
+    bench.pass_with_heartbeats(worker, seconds(10));
+    bench.turn(|core, turn| core.cancel(turn, &[id]));
+    bench.pass_with_heartbeats(worker, seconds(10));
+    bench.turn(|core, turn| core.replay(turn, &[id]));
+    bench.pass_with_heartbeats(worker, seconds(5));
+    bench.report(id, ReportKind::Failed, 2, "no");
+    bench.effects();
+    // The first back-off would end after 60 seconds, the second one ends after 85.
+    bench.pass_with_heartbeats(worker, Duration::from_millis(59_999));
+    assert!(bench.actions().is_empty());
+    bench.heartbeat(worker);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(bench.actions()[0].1.retry_count, 3);
+}
+
+#[test]
+fn as_a_quirk_a_report_about_a_later_attempt_ends_the_task_in_rest_only() {
+    for (kind, shown) in [(ReportKind::Completed, RestStatus::Completed), (ReportKind::Failed, RestStatus::Failed)] {
+        for quirks in [Quirks::none(), Quirk::EarlyReports.into()] {
+            let mut bench = Bench::new(quirks);
+            bench.worker(1);
+            let id = bench.started(task());
+            let next = bench.trigger();
+            bench.report(id, kind, 5, "{}");
+            let rest = if quirks == Quirks::none() { RestStatus::Running } else { shown };
+            assert_eq!((bench.grpc(id), bench.rest(id)), (RestStatus::Running, rest), "{quirks:?}");
+            assert_eq!(bench.kinds(id).last().unwrap().1, 5);
+            assert_eq!(bench.rest(next), RestStatus::Queued, "the slot is still taken");
+            bench.report(id, ReportKind::Completed, 0, "{}");
+            assert_eq!((bench.grpc(id), bench.rest(id)), (RestStatus::Completed, RestStatus::Completed));
+            assert_eq!(bench.rest(next), RestStatus::Running);
+        }
+    }
+}
+
+#[test]
+fn a_late_report_about_a_task_that_was_never_assigned_is_shown_immediately() {
+    let mut bench = Bench::new(Quirk::TwoFinalRows.into());
+    let id = bench.started(task());
+    bench.turn(|core, turn| core.cancel(turn, &[id]));
+    bench.report(id, ReportKind::Completed, 0, "{}");
+    assert_eq!((bench.grpc(id), bench.rest(id)), (RestStatus::Completed, RestStatus::Completed));
+}
+
+#[test]
+fn as_a_quirk_rest_shows_a_retry_a_second_late() {
+    for quirks in [Quirks::none(), Quirk::SlowHistory.into()] {
+        let mut bench = Bench::new(quirks);
+        let (worker, _) = bench.worker(1);
+        let id = bench.started(TaskDefinition { retries: 1, ..task() });
+        bench.report(id, ReportKind::Failed, 0, "no");
+        let shown = |bench: &Bench| {
+            let attempts = bench.core.rest_events(bench.task(id), bench.now).map(|event| event.retry_count).max();
+            (bench.core.rest_status(bench.task(id), bench.now), attempts)
+        };
+        let early =
+            if quirks == Quirks::none() { (RestStatus::Running, Some(1)) } else { (RestStatus::Failed, Some(0)) };
+        assert_eq!(shown(&bench), early);
+        bench.pass_with_heartbeats(worker, seconds(1));
+        assert_eq!(shown(&bench), (RestStatus::Running, Some(1)));
+    }
+}

@@ -100,7 +100,7 @@ fn chain(failing: bool) -> (Bench, Uuid) {
         let id = bench.of(run, name).id;
         bench.report(id, kind, 0, r#"{"n": 0}"#);
     }
-    assert!(bench.run(run).is_ended());
+    assert!(bench.run(run).has_ended());
     bench.effects();
     (bench, run)
 }
@@ -225,4 +225,42 @@ fn a_filter_selects_the_newest() {
     assert!(
         filter(RunFilter::default(), &["NOPE"], &[]).is_err() && filter(RunFilter::default(), &[], &["x"]).is_err()
     );
+}
+
+#[test]
+fn a_replayed_dag_that_waits_has_not_ended() {
+    use crate::embedded::core::store::{Condition, ConditionAction, On};
+    for quirks in [Quirks::none(), Quirk::HiddenReplayWaits.into()] {
+        let mut bench = Bench::new(quirks);
+        let (worker, _) = bench.worker(10);
+        let sleep =
+            Condition { action: ConditionAction::Queue, group: 0, data_key: "s".into(), on: On::Sleep("3s".into()) };
+        bench
+            .put_all(vec![TaskDefinition { conditions: vec![sleep], ..named("a", &[]) }, named("b", &["a"])], None)
+            .unwrap();
+        let run = bench.trigger();
+        let complete = |bench: &mut Bench, attempt| {
+            bench.pass_with_heartbeats(worker, seconds(3));
+            for name in ["a", "b"] {
+                let id = bench.of(run, name).id;
+                bench.report(id, ReportKind::Completed, attempt, "{}");
+            }
+        };
+        complete(&mut bench, 0);
+        assert!(bench.run(run).has_ended());
+        let stream = bench.stream();
+        bench.turn(|core, turn| core.open_results(turn, stream));
+        bench.replay(&[run]);
+        bench.turn(|core, turn| core.ask_result(turn, stream, run));
+        bench.effects();
+        bench.pass_with_heartbeats(worker, seconds(2));
+        assert!(bench.effects().is_empty(), "not the old result");
+        let shown = if quirks == Quirks::none() { RestStatus::Running } else { RestStatus::Completed };
+        assert_eq!((bench.run(run).has_ended(), bench.run(run).rest_status()), (false, shown));
+        complete(&mut bench, 1);
+        let results = bench.effects();
+        let results = results.iter().filter(|effect| matches!(effect, Effect::Send(_, Message::Result(_))));
+        assert_eq!(results.count(), 1);
+        assert_eq!((bench.attempts(run), bench.run(run).rest_status()), (vec![1, 1], RestStatus::Completed));
+    }
 }

@@ -44,7 +44,7 @@ fn the_run_has_the_payload_and_refers_to_its_event() {
     bench.worker(10);
     let metadata = json!({
         "own": "x", "hatchet__event_id": "lie", "hatchet__source_workflow_run_id": "kept",
-        "hatchet__cron_name": "lie", "hatchet__x": "lie",
+        "hatchet__cron_name": "lie", "hatchet__x": "lie", "hatchet__source_step_run_id": "lie",
     });
     let event = PushedEvent { metadata, priority: Some(3), ..pushed("k", json!({"n": 1})) };
     let (id, _) = bench.turn(|core, turn| core.push(turn, event));
@@ -99,7 +99,7 @@ fn every_task_of_a_dag_refers_to_its_event() {
         assert!(action.metadata.contains(&id.to_string()), "{name}");
         bench.report(bench.of(run, name).id, kind, 0, "{}");
     }
-    assert!(bench.run(run).is_ended());
+    assert!(bench.run(run).has_ended());
 }
 
 #[test]

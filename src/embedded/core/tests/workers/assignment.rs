@@ -141,3 +141,87 @@ fn as_a_quirk_a_pause_is_noticed_late() {
     bench.trigger();
     assert!(bench.actions().is_empty());
 }
+
+#[test]
+fn a_worker_without_a_stream_gets_nothing() {
+    for quirks in [Quirks::none(), Quirks::all()] {
+        let mut bench = Bench::new(quirks);
+        let worker = bench.turn(|core, turn| core.register(turn, registration(1))).unwrap();
+        // The heartbeat is accepted, and REST shows the worker as active.
+        bench.heartbeat(worker);
+        assert_eq!(bench.core.worker(worker).unwrap().status(bench.now), "ACTIVE");
+        let id = bench.started(task());
+        bench.heartbeat(worker);
+        assert_eq!((bench.rest(id), bench.kinds(id).len()), (RestStatus::Queued, 2), "{quirks:?}");
+        let stream = bench.stream();
+        bench.turn(|core, _| core.listen(worker, stream)).unwrap();
+        bench.heartbeat(worker);
+        assert_eq!(bench.rest(id), RestStatus::Running);
+    }
+}
+
+#[test]
+fn an_unsubscribed_worker_gets_nothing() {
+    let mut bench = Bench::new(Quirks::none());
+    let (worker, _) = bench.worker(2);
+    let running = bench.started(task());
+    bench.turn(|core, _| core.unsubscribe(worker)).unwrap();
+    assert!(bench.turn(|core, turn| core.heartbeat(turn, worker)).is_err());
+    let id = bench.trigger();
+    bench.report(running, ReportKind::Completed, 0, "{}");
+    assert_eq!((bench.rest(running), bench.rest(id)), (RestStatus::Completed, RestStatus::Queued));
+}
+
+#[test]
+fn as_a_quirk_an_unsubscribed_worker_gets_tasks_that_cannot_be_sent() {
+    let mut bench = Bench::new(Quirk::UndetectedUnsubscribe.into());
+    let (worker, _) = bench.worker(2);
+    let running = bench.started(task());
+    bench.effects();
+    bench.turn(|core, _| core.unsubscribe(worker)).unwrap();
+    assert!(bench.effects().is_empty(), "its stream stays open");
+    bench.heartbeat(worker);
+    assert_eq!(bench.core.worker(worker).unwrap().status(bench.now), "ACTIVE");
+    let lost = bench.trigger();
+    bench.pass_with_heartbeats(worker, seconds(25));
+    assert_eq!((bench.rest(lost), bench.task(lost).retry_count), (RestStatus::Failed, 10));
+    assert!(bench.actions().is_empty());
+    // Reports are still accepted, and another stream works.
+    bench.report(running, ReportKind::Completed, 0, "{}");
+    assert_eq!(bench.rest(running), RestStatus::Completed);
+    let stream = bench.stream();
+    bench.turn(|core, _| core.listen(worker, stream)).unwrap();
+    bench.heartbeat(worker);
+    bench.trigger();
+    assert_eq!(bench.actions()[0].0, stream);
+}
+
+#[test]
+fn each_task_without_a_worker_is_recorded_even_behind_one_that_was() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.put(task());
+    let urgencies = [1, 3, 2];
+    let runs = urgencies
+        .map(|priority| bench.turn(|core, turn| core.trigger(turn, vec![trigger(Some(priority))])).unwrap()[0]);
+    for run in runs {
+        assert_eq!(bench.kinds(run), [("QUEUED", 0), ("REQUEUED_NO_WORKER", 0)]);
+    }
+}
+
+#[test]
+fn a_retry_comes_before_more_urgent_tasks() {
+    let mut bench = Bench::new(Quirks::none());
+    let (worker, _) = bench.worker(1);
+    bench.put(TaskDefinition { retries: 2, timeout: "2s".into(), ..task() });
+    let low = bench.turn(|core, turn| core.trigger(turn, vec![trigger(Some(1))])).unwrap()[0];
+    bench.turn(|core, turn| core.trigger(turn, vec![trigger(Some(3)); 3])).unwrap();
+    bench.report(low, ReportKind::Failed, 0, "no");
+    bench.pass_with_heartbeats(worker, seconds(2));
+    let started: Vec<_> = bench
+        .actions()
+        .into_iter()
+        .filter(|(_, action)| !action.cancel)
+        .map(|(_, action)| (action.task == low, action.retry_count))
+        .collect();
+    assert_eq!(started, [(true, 0), (true, 1), (true, 2)], "after a failure, and after a timeout");
+}

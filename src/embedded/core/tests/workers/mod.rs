@@ -1,4 +1,5 @@
 //! Workers.
 
 mod assignment;
+mod logs;
 mod refresh;
