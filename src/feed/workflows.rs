@@ -122,11 +122,21 @@ impl WorkflowCache {
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound). Without the REST API, that is concluded when the run is not created.
-    pub(crate) async fn confirm(self: &Arc<Self>, name: &str, runs: &[RunId], timeout: Duration) -> Result<()> {
+    pub(crate) fn confirm<'a>(
+        self: &'a Arc<Self>,
+        name: &'a str,
+        runs: &'a [RunId],
+        timeout: Duration,
+    ) -> impl Future<Output = Result<()>> + Send + use<'a> {
         let full = self.prefixed(name);
-        match self.get(&full).exists_at.filter(|at| is_recent(*at)) {
-            Some(_) => Ok(()),
-            None => Box::pin(self.confirm_within(name, full, runs, timeout)).await,
+        let is_known = self.get(&full).exists_at.is_some_and(is_recent);
+        // Boxed, because it is large and rarely needed.
+        let confirming = (!is_known).then(|| Box::pin(self.confirm_within(name, full, runs, timeout)));
+        async move {
+            match confirming {
+                Some(confirming) => confirming.await,
+                None => Ok(()),
+            }
         }
     }
 

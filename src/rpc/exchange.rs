@@ -169,7 +169,7 @@ fn compression(headers: &HeaderMap, gzip: bool) -> Result<Option<CompressionEnco
     }
 }
 
-#[cfg(all(test, feature = "embedded"))]
+#[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 

@@ -56,6 +56,9 @@ impl GrpcWire {
         gzip: bool,
         sent: Sent,
     ) -> Result<Response<ResponseBody>, Status> {
+        if self.is_in_process() {
+            sent.set();
+        }
         self.send_body(path, Body::new(OneFrame { frame, sent }), gzip).await
     }
 
