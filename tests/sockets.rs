@@ -52,49 +52,6 @@ async fn runs_work_over_tcp_with_gzip() {
     execute_run(connect(config.compression(Compression::Gzip))).await;
 }
 
-/// The header `grpc-encoding` of the first request of a client, and whether its message has the flag of a compressed one.
-async fn first_request(compression: Compression) -> (Option<String>, bool) {
-    let (_engine, config) = listening().await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let hatchet = connect(config.host_port(address).compression(compression));
-    let task: Task<String, ()> = Task::new("task", async |_, _: Context| Ok(()));
-    let input = "x".repeat(10_000);
-    let server = async {
-        let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
-        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        let encoding = request.headers().get("grpc-encoding").map(|value| value.to_str().unwrap().to_owned());
-        let mut body = request.into_body();
-        let read = async {
-            let data = body.data().await.unwrap().unwrap();
-            let response =
-                http::Response::builder().header("content-type", "application/grpc").header("grpc-status", 12);
-            respond.send_response(response.body(()).unwrap(), true).unwrap();
-            data.first() == Some(&1)
-        };
-        tokio::pin!(read);
-        let is_compressed = tokio::select! {
-            is_compressed = &mut read => is_compressed,
-            _ = connection.accept() => panic!("expected one request"),
-        };
-        // Sends the response.
-        tokio::select! {
-            _ = connection.accept() => {}
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-        }
-        (encoding, is_compressed)
-    };
-    let (error, seen) = tokio::join!(hatchet.run(&task, &input).start(), server);
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::Unimplemented);
-    seen
-}
-
-#[tokio::test]
-async fn requests_are_compressed_on_the_wire() {
-    assert_eq!(first_request(Compression::Gzip).await, (Some("gzip".into()), true));
-    assert_eq!(first_request(Compression::None).await, (None, false));
-}
-
 #[tokio::test]
 async fn tokens_of_another_engine_are_refused() {
     let (_engine, config) = listening().await;
