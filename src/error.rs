@@ -45,8 +45,8 @@ struct Inner {
     transient: bool,
     /// Whether the REST API has never been reached.
     rest_unreached: bool,
-    /// The delay that the server requests before a retry. `Duration::MAX` if it forbids retries.
-    pushback: Option<Duration>,
+    /// When the server allows a retry, if it specified that.
+    retry_after: Option<RetryAfter>,
     status: Option<ServerStatus>,
     run: Option<RunDetail>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -127,7 +127,8 @@ pub enum ErrorKind {
 ///     error.is_transient() && error.retry_after() != Some(RetryAfter::Never)
 /// }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RetryAfter {
     /// After this delay.
     Delay(Duration),
@@ -152,7 +153,7 @@ impl Error {
             has_no_side_effects: false,
             transient: false,
             rest_unreached: false,
-            pushback: None,
+            retry_after: None,
             status: None,
             run: None,
             source: None,
@@ -178,9 +179,10 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
-        self.0.pushback = delay;
-        self
+    /// Sets when the server allows a retry. An error of a call that must not be retried is not transient.
+    pub(crate) fn with_retry_after(mut self, retry_after: Option<RetryAfter>) -> Self {
+        self.0.retry_after = retry_after;
+        if self.forbids_retries() { self.permanent() } else { self }
     }
 
     pub(crate) fn with_run(mut self, run: RunDetail) -> Self {
@@ -236,13 +238,16 @@ impl Error {
         self.0.rest_unreached
     }
 
-    /// The delay that the server requests before a retry. `Duration::MAX` if it forbids retries.
+    /// The delay that the server requests before a retry.
     pub(crate) fn pushback(&self) -> Option<Duration> {
-        self.0.pushback
+        match self.0.retry_after {
+            Some(RetryAfter::Delay(delay)) => Some(delay),
+            Some(RetryAfter::Never) | None => None,
+        }
     }
 
     pub(crate) fn forbids_retries(&self) -> bool {
-        self.0.pushback == Some(Duration::MAX)
+        self.0.retry_after == Some(RetryAfter::Never)
     }
 
     pub(crate) fn status(&self) -> Option<ServerStatus> {
@@ -276,7 +281,7 @@ impl Error {
     ///
     /// *What to do:* Wait for at least this delay before you retry the call.
     pub fn retry_after(&self) -> Option<RetryAfter> {
-        self.0.pushback.map(|delay| if self.forbids_retries() { RetryAfter::Never } else { RetryAfter::Delay(delay) })
+        self.0.retry_after
     }
 
     /// Returns whether a deadline has passed. The [`source`](StdError::source) is the error of the last try, if there were several.

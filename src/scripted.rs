@@ -36,6 +36,10 @@ pub(crate) enum Scripted {
     Stream(Vec<(Duration, Vec<u8>)>, Option<i32>),
     /// The status and the body of a REST call.
     Rest(u16, String),
+    /// A gRPC status with a message.
+    Refusal(i32, &'static str),
+    /// A response after a delay.
+    After(Duration, Box<Scripted>),
     /// There is no response.
     Hangs,
 }
@@ -43,6 +47,10 @@ pub(crate) enum Scripted {
 impl Scripted {
     pub(crate) fn message(message: &impl Message) -> Self {
         Self::Message(message.encode_to_vec())
+    }
+
+    pub(crate) fn after(delay: Duration, response: Self) -> Self {
+        Self::After(delay, Box::new(response))
     }
 
     /// An empty message: all of its fields have their defaults.
@@ -96,7 +104,11 @@ pub(crate) fn client(response: impl Fn(&str, usize) -> Scripted + Send + Sync + 
     (client.unwrap(), calls)
 }
 
-async fn respond(response: Scripted, request: Request<Body>) -> Response<Body> {
+async fn respond(mut response: Scripted, request: Request<Body>) -> Response<Body> {
+    while let Scripted::After(delay, next) = response {
+        sleep(delay).await;
+        response = *next;
+    }
     match response {
         Scripted::Message(message) => streamed(vec![(Duration::ZERO, message)], Some(0), request),
         Scripted::Status(code) => {
@@ -104,10 +116,14 @@ async fn respond(response: Scripted, request: Request<Body>) -> Response<Body> {
             response.body(Body::empty()).unwrap()
         }
         Scripted::Stream(messages, end) => streamed(messages, end, request),
+        Scripted::Refusal(code, message) => {
+            let response = Response::builder().header(CONTENT_TYPE, "application/grpc").header("grpc-status", code);
+            response.header("grpc-message", message).body(Body::empty()).unwrap()
+        }
         Scripted::Rest(status, body) => {
             Response::builder().status(status).body(Body::new(Full::new(Bytes::from(body)))).unwrap()
         }
-        Scripted::Hangs => {
+        Scripted::After(..) | Scripted::Hangs => {
             sleep(Duration::from_secs(1_000_000)).await;
             Response::new(Body::empty())
         }

@@ -56,6 +56,7 @@ fn handle<T: Send + Sync + Debug + Clone + 'static>() {}
 fn stream<T: Stream + Send + Sync + Unpin + Debug + 'static>() {}
 fn plain<T: Send + Sync + Debug + Clone + PartialEq + 'static>() {}
 fn data<T: Send + Sync + Debug + Clone + PartialEq + Serialize + DeserializeOwned + 'static>() {}
+fn written<T: Send + Sync + Debug + Clone + PartialEq + Serialize + 'static>() {}
 fn named<T: Display + FromStr>() {}
 fn shown<T: Display>() {}
 fn id<T: Display + FromStr + Copy + Ord + Hash + From<Uuid> + Into<Uuid> + Into<String> + Send + Sync + 'static>() {
@@ -236,12 +237,17 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<ScheduleId>();
     data::<TenantId>();
 
-    // What is only used in this process. Reports of commands contain errors, which cannot be compared.
-    plain::<RunFilter>();
-    plain::<Window>();
-    plain::<Idempotency>();
+    data::<RunFilter>();
+    data::<Window>();
+    data::<Idempotency>();
+    data::<RunAction>();
+    // Reports of commands contain errors, which cannot be deserialized.
+    written::<Effect>();
+    written::<RunReport>();
+    written::<BulkReport>();
+
+    // What is only used in this process.
     plain::<DesiredLabel>();
-    plain::<RunAction>();
     plain::<ErrorKind>();
     plain::<RetryAfter>();
     plain::<RetryPolicy>();
@@ -253,9 +259,6 @@ fn data_can_be_compared_stored_and_sent_on() {
     plain::<TlsStrategy>();
     plain::<TlsVersion>();
     plain::<Source>();
-    handle::<Effect>();
-    handle::<RunReport>();
-    handle::<BulkReport>();
     handle::<Entry>();
     handle::<Secret>();
     handle::<Tls>();
@@ -295,9 +298,44 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<RunReport>();
     shown::<BulkReport>();
     shown::<Effect>();
-    shown::<RunAction>();
+    named::<RunAction>();
+    named::<Priority>();
+    named::<TlsStrategy>();
+    named::<TlsVersion>();
+    named::<Compression>();
     shown::<TaskError>();
     shown::<Error>();
+}
+
+#[test]
+fn closed_enums_are_parsed_as_they_are_displayed() {
+    fn round_trip<T: Display + FromStr + PartialEq + Debug + Copy>(all: &[T], invalid: &str) {
+        for value in all {
+            assert_eq!(value.to_string().parse().ok(), Some(*value));
+        }
+        assert!(invalid.parse::<T>().is_err());
+    }
+    round_trip(&[Priority::Low, Priority::Medium, Priority::High], "highest");
+    round_trip(&[TlsStrategy::None, TlsStrategy::Tls, TlsStrategy::Mtls], "ssl");
+    round_trip(&[TlsVersion::Tls12, TlsVersion::Tls13], "1.1");
+    round_trip(&[Compression::None, Compression::Gzip], "br");
+    round_trip(&[RunAction::Cancel, RunAction::Replay], "cancel");
+}
+
+#[test]
+fn filters_and_reports_have_a_stable_form() {
+    let filter = RunFilter::new(Window::last(std::time::Duration::from_secs(60))).workflow("greet");
+    let json = serde_json::to_value(&filter).unwrap();
+    assert_eq!(json["window"], serde_json::json!({"start": {"ago": {"secs": 60, "nanos": 0}}, "until": null}));
+    assert_eq!(serde_json::from_value::<RunFilter>(json).unwrap(), filter);
+    let error = "x".parse::<RunId>().unwrap_err();
+    let text = error.to_string();
+    assert_eq!(serde_json::to_value(Effect::Unknown(error.clone())).unwrap(), serde_json::json!({ "unknown": text }));
+    assert_eq!(Effect::Unknown(error.clone()), Effect::Unknown(error));
+    assert_eq!(
+        serde_json::to_value(Effect::Skipped(RunStatus::Failed)).unwrap(),
+        serde_json::json!({"skipped": "FAILED"})
+    );
 }
 
 /// A new type has to be added above.

@@ -1,12 +1,13 @@
 //! Options of single requests: their deadline and their retries.
 
+use std::fmt;
 use std::time::Duration;
 
+use super::tuning::MAX_TIMEOUT;
 use crate::error::{Error, Result};
 
-/// The range of deadlines, as for the configuration's [`rpc_timeout`](super::ConfigBuilder::rpc_timeout).
+/// The range of deadlines is that of the configuration's [`rpc_timeout`](super::ConfigBuilder::rpc_timeout).
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often a failed call is retried. Only calls that are safe to repeat are retried: those without side effects, and those that did not
 /// reach the server.
@@ -19,7 +20,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// use std::time::Duration;
 /// use hatchet::config::RetryPolicy;
 ///
-/// // At most one try, and at most half a second.
+/// // Each call is tried once, for at most half a second: the trigger, and for the first run of a workflow in a minute a call that
+/// // confirms that the run was created.
 /// hatchet.run(&greet, &()).timeout(Duration::from_millis(500)).retry(RetryPolicy::none()).start().await?;
 /// # Ok(())
 /// # }
@@ -42,6 +44,17 @@ impl RetryPolicy {
 
     pub(crate) fn allows(self, failures: u32) -> bool {
         failures <= self.max_retries
+    }
+}
+
+impl fmt::Display for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max_retries {
+            0 => f.write_str("no retries"),
+            u32::MAX => f.write_str("retries until the deadline"),
+            1 => f.write_str("at most 1 retry"),
+            count => write!(f, "at most {count} retries"),
+        }
     }
 }
 
@@ -86,6 +99,14 @@ mod tests {
         assert!(!RetryPolicy::none().allows(1));
         assert!(RetryPolicy::max_retries(2).allows(2) && !RetryPolicy::max_retries(2).allows(3));
         assert!(RetryPolicy::default().allows(u32::MAX));
+    }
+
+    #[test]
+    fn policies_are_described() {
+        let shown =
+            [RetryPolicy::none(), RetryPolicy::max_retries(1), RetryPolicy::max_retries(2), RetryPolicy::default()];
+        let expected = ["no retries", "at most 1 retry", "at most 2 retries", "retries until the deadline"];
+        assert_eq!(shown.map(|policy| policy.to_string()), expected);
     }
 
     #[test]

@@ -318,6 +318,7 @@ keepalive_interval       10s                                   default
 keepalive_timeout        20s                                   default
 connect_timeout          5s                                    default
 rpc_timeout              3s                                    builder
+retry                    retries until the deadline            default
 max_send_message_length  4194304 bytes                         default
 max_recv_message_length  4194304 bytes                         default
 compression              none                                  default";

@@ -1,8 +1,10 @@
 //! The TLS settings.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::Secret;
+use crate::error::Error;
 
 /// Whether gRPC connections are encrypted, and which side authenticates with a certificate.
 ///
@@ -43,6 +45,19 @@ impl TlsStrategy {
     }
 }
 
+impl FromStr for TlsStrategy {
+    type Err = Error;
+
+    /// Parses the value of its environment variable: `none`, `tls` or `mtls`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let problem = || Error::invalid("TLS strategy", format_args!("expected none, tls or mtls, got {text:?}"));
+        Self::from_name(text).ok_or_else(problem)
+    }
+}
+
 impl fmt::Display for TlsStrategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -79,6 +94,19 @@ impl TlsVersion {
 
     pub(super) fn from_name(text: &str) -> Option<Self> {
         [Self::Tls12, Self::Tls13].into_iter().find(|version| version.as_str() == text)
+    }
+}
+
+impl FromStr for TlsVersion {
+    type Err = Error;
+
+    /// Parses the value of its environment variable: `1.2` or `1.3`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let problem = || Error::invalid("TLS version", format_args!("expected 1.2 or 1.3, got {text:?}"));
+        Self::from_name(text).ok_or_else(problem)
     }
 }
 

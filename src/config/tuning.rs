@@ -1,11 +1,13 @@
 //! Timeouts, message sizes and compression.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::layers::{Layers, Sourced, or_default};
 use super::setting::{self, Setting};
 use super::{ConfigBuilder, RetryPolicy, Source};
+use crate::error::Error;
 
 /// The compression of gRPC messages.
 ///
@@ -43,6 +45,19 @@ impl Compression {
     }
 }
 
+impl FromStr for Compression {
+    type Err = Error;
+
+    /// Parses the value of its environment variable: `none` or `gzip`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let problem = || Error::invalid("compression", format_args!("expected none or gzip, got {text:?}"));
+        Self::from_name(text).ok_or_else(problem)
+    }
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -68,7 +83,7 @@ const DEFAULT_MESSAGE_SIZE: usize = 4 * 1024 * 1024;
 const MAX_MESSAGE_SIZE: usize = u32::MAX as usize;
 
 /// The maximum of all timeouts and intervals, so that adding one to an instant does not overflow.
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The engine closes a connection with GOAWAY `too_many_pings` if pings arrive more often than every 5 s. A second is added because the
 /// network may delay one ping more than the next.
@@ -88,7 +103,7 @@ pub(super) fn resolve(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Tunin
         keepalive_timeout: duration(layers, &setting::KEEPALIVE_TIMEOUT, builder.keepalive_timeout, secs(20), second),
         connect_timeout: duration(layers, &setting::CONNECT_TIMEOUT, builder.connect_timeout, secs(5), milli),
         rpc_timeout: duration(layers, &setting::RPC_TIMEOUT, builder.rpc_timeout, secs(30), milli),
-        retry: builder.retry.unwrap_or_default(),
+        retry: retry(layers, builder),
         max_send_message_length: size(layers, &setting::MAX_SEND, builder.max_send_message_length),
         max_recv_message_length: size(layers, &setting::MAX_RECV, builder.max_recv_message_length),
         compression: compression(layers, builder),
@@ -128,6 +143,13 @@ fn size(layers: &mut Layers<'_>, setting: &Setting, from_builder: Option<usize>)
     let Sourced { value, source } = or_default(lookup, DEFAULT_MESSAGE_SIZE);
     layers.add_entry(setting.builder_method, format!("{value} bytes"), source);
     value
+}
+
+fn retry(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> RetryPolicy {
+    let source = if builder.retry.is_some() { Source::Builder } else { Source::Default };
+    let policy = builder.retry.unwrap_or_default();
+    layers.add_entry("retry", policy.to_string(), source);
+    policy
 }
 
 fn compression(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Compression {

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use crate::model::metadata::OWN_PREFIX;
 use crate::rpc::Rpc;
 
-pub(crate) use results::Results;
+pub(crate) use results::{Answer, Results};
 pub(crate) use run_events::{Notifications, RunEvents};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};

@@ -1,7 +1,9 @@
 //! One subscription to run events for all watches of a client. An event only means that a run must be fetched.
 //!
-//! The subscription is by metadata, for the tag that all runs of this client have. It is opened before a run is fetched, so nothing
-//! falls between the two. The server ends it whenever all runs that it has seen have completed.
+//! The subscription is by metadata, for the tag that all runs of this client have. It is requested before a run is fetched, but the server
+//! does not report when it begins: it sends the response headers only with the first message. Events before that are lost. So all
+//! subscribers are notified when a stream is lost, and again with the first message of the next one, and they also poll. The server ends
+//! the subscription whenever all runs that it has seen have completed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,27 +92,32 @@ fn lock(subscribers: &Mutex<Subscribers>) -> std::sync::MutexGuard<'_, Subscribe
     subscribers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn notify_all(subscribers: &Mutex<Subscribers>) {
+    for notify in lock(subscribers).by_run.values().flatten() {
+        notify.notify_one();
+    }
+}
+
 /// Reads the stream until the task is aborted.
 async fn read(rpc: Rpc, tag: (String, String), subscribers: Arc<Mutex<Subscribers>>) {
     let mut stream = ReconnectingStream::new("run events", MAX_BACKOFF);
     stream.reopen_now();
+    // Whether events may have been lost since the last message.
+    let mut has_gap = false;
     loop {
         match stream.next().await {
             StreamEvent::NeedsOpen => {
+                has_gap = true;
                 let (rpc, tag) = (rpc.clone(), tag.clone());
                 stream.open(async move { rpc.dispatcher.tagged_events(tag).await });
             }
+            StreamEvent::Message(_) if std::mem::take(&mut has_gap) => notify_all(&subscribers),
             StreamEvent::Message(ChangedRun(run)) => {
                 for notify in lock(&subscribers).by_run.get(&run).into_iter().flatten() {
                     notify.notify_one();
                 }
             }
-            // Events between two streams are lost.
-            StreamEvent::Lost(_) => {
-                for notify in lock(&subscribers).by_run.values().flatten() {
-                    notify.notify_one();
-                }
-            }
+            StreamEvent::Lost(_) => notify_all(&subscribers),
             // Meanwhile, polling continues without notifications.
             StreamEvent::Failed(error) => {
                 tracing::warn!(%error, retry_after = ?FAILED_PAUSE, "stream of run events failed");
@@ -118,5 +125,36 @@ async fn read(rpc: Rpc, tag: (String, String), subscribers: Arc<Mutex<Subscriber
                 stream.reopen_now();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::rpc::pb::WorkflowEvent;
+    use crate::scripted::{Scripted, client};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn all_subscribers_are_notified_after_a_gap() {
+        let [watched, other] = [1, 2].map(|id| RunId::from(uuid::Uuid::from_u128(id)));
+        let event = WorkflowEvent { workflow_run_id: other.to_string(), ..Default::default() }.encode_to_vec();
+        let (client, _) = client(move |_, count| match count {
+            1 => Scripted::Stream(vec![(SECOND, event.clone()), (2 * SECOND, event.clone())], Some(0)),
+            2 => Scripted::Stream(vec![(3 * SECOND, event.clone())], None),
+            _ => Scripted::Hangs,
+        });
+        let notifications = client.feed().run_events.subscribe(watched);
+        let started = Instant::now();
+        let mut notified = Vec::new();
+        while let Ok(()) = tokio::time::timeout(60 * SECOND, notifications.notified()).await {
+            notified.push(started.elapsed().as_secs());
+        }
+        // With the first message of each stream, and when the first stream was lost.
+        assert_eq!(notified, [1, 2, 5]);
     }
 }

@@ -20,6 +20,7 @@ use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, WorkflowId};
 use crate::rpc::Rpc;
+use crate::runtime;
 use crate::transport::Polling;
 
 /// The number of rows in one request. The server matches substrings of names, so there may be several rows.
@@ -116,13 +117,44 @@ impl WorkflowCache {
 
     /// Makes sure that a workflow exists, unless it is known. `runs`: the ids that the server returned for a trigger of it.
     ///
+    /// The confirmation is shared by all callers and has a deadline of its own. After `timeout`, the timeout of this caller's request, the
+    /// caller no longer waits for it: the server has accepted the trigger.
+    ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound). Without the REST API, that is concluded when the run is not created.
-    pub(crate) async fn confirm(self: &Arc<Self>, name: &str, runs: &[RunId]) -> Result<()> {
+    pub(crate) fn confirm<'a>(
+        self: &'a Arc<Self>,
+        name: &'a str,
+        runs: &'a [RunId],
+        timeout: Duration,
+    ) -> impl Future<Output = Result<()>> + Send + use<'a> {
         let full = self.prefixed(name);
-        match self.get(&full).exists_at.filter(|at| is_recent(*at)) {
-            Some(_) => Ok(()),
-            None => Box::pin(self.confirm_runs(name, full, runs)).await,
+        let is_known = self.get(&full).exists_at.is_some_and(is_recent);
+        // Boxed, because it is large and rarely needed.
+        let confirming = (!is_known).then(|| Box::pin(self.confirm_within(name, full, runs, timeout)));
+        async move {
+            match confirming {
+                Some(confirming) => confirming.await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    async fn confirm_within(
+        self: &Arc<Self>,
+        name: &str,
+        full: String,
+        runs: &[RunId],
+        timeout: Duration,
+    ) -> Result<()> {
+        let over = runtime::timer("a call", Instant::now() + timeout.min(NEW_RUN_DELAY.saturating_mul(6)))?;
+        tokio::select! {
+            biased;
+            confirmed = self.confirm_runs(name, full, runs) => confirmed,
+            () = over => {
+                tracing::warn!(workflow = name, ?timeout, "cannot confirm in time that a run was started");
+                Ok(())
+            }
         }
     }
 
@@ -176,7 +208,9 @@ impl WorkflowCache {
     /// Whether a workflow exists, by its runs or by the list of workflows.
     async fn exists(&self, name: &str, runs: &[RunId]) -> Confirmation {
         let mut polling = Polling::backoff(MAX_BACKOFF, creation_deadline(Some(Instant::now())));
-        let mut lists_workflows = true;
+        // Some services can reach only gRPC. For them, only the run can show that the workflow exists.
+        let mut has_list = true;
+        let mut list_error = None;
         // One of the runs may be one that is never created, so they take turns.
         for run in runs.iter().copied().cycle() {
             match self.rpc.admin.run_details(run).await {
@@ -186,25 +220,29 @@ impl WorkflowCache {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Confirmation::Unknown(error),
             }
-            if lists_workflows {
+            if has_list {
                 match self.fetch(name).await {
                     Ok(_) => return Confirmation::Exists,
                     Err(error) if error.kind() == ErrorKind::WorkflowNotFound => {
                         return Confirmation::Missing { run, error };
                     }
-                    // Without the list, only the run can show that the workflow exists.
-                    Err(_) => lists_workflows = false,
+                    Err(error) => {
+                        has_list = !error.is_rest_unreached();
+                        list_error = Some(error);
+                    }
                 }
             }
             if !polling.again().await {
                 let text = format!(
                     "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the triggered run was \
-                    not created"
+                    not created within {NEW_RUN_DELAY:?}"
                 );
-                return Confirmation::Missing { run, error: Error::new(ErrorKind::WorkflowNotFound, text) };
+                let error = Error::new(ErrorKind::WorkflowNotFound, text);
+                let error = list_error.into_iter().fold(error, Error::with_source);
+                return Confirmation::Missing { run, error };
             }
         }
-        Confirmation::Exists
+        Confirmation::Unknown(Error::new(ErrorKind::Server, "the server has returned no valid id of a run"))
     }
 
     /// Fetches the id of a workflow.
@@ -253,4 +291,62 @@ fn first(runs: &[RunId]) -> &[RunId] {
 pub(crate) fn invalid_idempotency_key() -> Error {
     let text = "nothing was started: the idempotency key of the run cannot be evaluated";
     Error::new(ErrorKind::Rejected, text).without_side_effects()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+    use crate::scripted::{Calls, Scripted, client};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn run() -> RunId {
+        uuid::Uuid::from_u128(1).into()
+    }
+
+    /// A server that does not find the run, and whose list of workflows is scripted.
+    fn server(list: impl Fn(usize) -> Scripted + Send + Sync + 'static) -> (Client, Calls) {
+        client(move |call, count| match call {
+            "GetRunDetails" => Scripted::Status(5),
+            call if call.starts_with("GET ") => list(count),
+            other => panic!("{other} is not expected"),
+        })
+    }
+
+    async fn confirm(client: &Client, runs: &[RunId], timeout: Duration) -> Result<()> {
+        client.feed().workflows.confirm("greet", runs, timeout).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_confirmed_without_a_run() {
+        let (client, calls) = server(|_| Scripted::Rest(200, r#"{"rows":[]}"#.into()));
+        confirm(&client, &[], 30 * SECOND).await.unwrap();
+        assert_eq!(confirm(&client, &[run()], 30 * SECOND).await.unwrap_err().kind(), ErrorKind::WorkflowNotFound);
+        assert_eq!(calls.count("GetRunDetails"), 1, "the workflow was not known");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_fails_once_is_read_again() {
+        let (client, _) = server(|count| match count {
+            1 => Scripted::Rest(500, "{}".into()),
+            _ => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        });
+        let started = Instant::now();
+        let error = confirm(&client, &[run()], 30 * SECOND).await.unwrap_err();
+        assert_eq!(error.to_string(), "the server has no workflow \"greet\"");
+        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_waits_only_for_its_own_timeout() {
+        let (client, _) = server(|_| Scripted::Rest(500, "{}".into()));
+        let started = Instant::now();
+        confirm(&client, &[run()], SECOND / 2).await.unwrap();
+        assert_eq!(started.elapsed(), SECOND / 2);
+        // The confirmation that both share has continued.
+        let error = confirm(&client, &[run()], 30 * SECOND).await.unwrap_err();
+        assert!(error.to_string().ends_with("the triggered run was not created within 10s"), "{error}");
+        assert!(std::error::Error::source(&error).is_some(), "the error of the list");
+    }
 }

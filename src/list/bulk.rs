@@ -331,7 +331,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn options_of_the_query_apply_to_its_commands() {
         let engine = queued(1).await;
-        engine.faults().inject("CancelTasks", Fault::Delay(Duration::from_secs(20)), 1).unwrap();
+        engine.faults().inject("CancelTasks", Fault::Delay(Duration::from_secs(20))).unwrap();
         let all = engine.client().runs(Window::all());
         let second = Duration::from_secs(1);
         let sent_at = tokio::time::Instant::now();

@@ -82,9 +82,24 @@ impl StatusCounts {
         (*status != RunStatus::TimedOut).then(|| self.by_status.get(status.as_str()).copied().unwrap_or(0))
     }
 
+    /// Iterates over the statuses with their numbers, in the order of the statuses' names.
+    pub fn iter(&self) -> impl Iterator<Item = (RunStatus, u64)> {
+        self.by_status.iter().map(|(name, count)| (RunStatus::from_name(name), *count))
+    }
+
     /// Returns the number of all runs.
     pub fn total(&self) -> u64 {
         self.by_status.values().sum()
+    }
+}
+
+/// The statuses with their numbers, in the order of the statuses' names.
+impl IntoIterator for StatusCounts {
+    type Item = (RunStatus, u64);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter().collect::<Vec<_>>().into_iter()
     }
 }
 

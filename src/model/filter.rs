@@ -2,6 +2,8 @@
 
 use super::metadata::check_key;
 use super::{EventId, RunStatus, TaskId, Window, WorkerId};
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match all.
@@ -18,18 +20,26 @@ use crate::error::{Error, Result};
 ///     .status(RunStatus::Failed)
 ///     .metadata("tenant", "acme");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 pub struct RunFilter {
     pub(crate) window: Window,
+    #[serde(default)]
     pub(crate) workflows: Vec<String>,
+    #[serde(default)]
     pub(crate) statuses: Vec<RunStatus>,
+    #[serde(default)]
     pub(crate) metadata: Vec<(String, String)>,
+    #[serde(default)]
     pub(crate) any_metadata: Vec<(String, String)>,
     /// Tags with keys of the engine or of this crate, which users cannot set: runs that have all of them.
+    #[serde(skip)]
     pub(crate) own_metadata: Vec<(String, String)>,
+    #[serde(default)]
     pub(crate) event: Option<EventId>,
+    #[serde(default)]
     pub(crate) parent: Option<TaskId>,
+    #[serde(default)]
     pub(crate) worker: Option<WorkerId>,
 }
 

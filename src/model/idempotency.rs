@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The engine stores milliseconds, and its timestamps are limited.
 const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -29,7 +31,7 @@ const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// let charge = Task::new("charge", async |_: Order, _: Context| Ok(()))
 ///     .idempotency(Idempotency::for_time("'charge:' + input.id", day));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idempotency {
     pub(crate) expression: String,
     pub(crate) ttl: Duration,

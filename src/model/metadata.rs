@@ -1,4 +1,4 @@
-//! Additional metadata: a JSON object on each run, which the engine adds keys of its own to.
+//! Additional metadata: a JSON object of each run, to which the engine adds keys.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::strict::{Integers, Strict};
 use crate::error::{Error, Result};
 
-/// Keys of this crate, so that it finds its own runs on the event stream; never shown as the user's.
+/// The prefix of the keys that this crate adds to find its runs on the event stream. They are hidden from users.
 pub(crate) const OWN_PREFIX: &str = "hatchet_rs__";
 
-/// A limit of ours: metadata is for tags, and every message about a run carries it.
+/// The maximum size, set by this crate: metadata is for tags, and each message about a run contains it.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// The keys that the engine and this crate add are not the user's.
+/// Whether a key was added by the engine or by this crate.
 pub(crate) fn is_reserved(key: &str) -> bool {
     key == "traceparent" || key.starts_with("hatchet__") || key.starts_with(OWN_PREFIX)
 }

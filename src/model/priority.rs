@@ -1,5 +1,8 @@
 //! How urgent a run is.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -33,6 +36,31 @@ impl Priority {
             Self::Medium => 2,
             Self::High => 3,
         }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        })
+    }
+}
+
+impl FromStr for Priority {
+    type Err = Error;
+
+    /// Parses `low`, `medium` or `high`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        [Self::Low, Self::Medium, Self::High]
+            .into_iter()
+            .find(|priority| priority.to_string() == name)
+            .ok_or_else(|| Error::invalid("priority", format_args!("expected low, medium or high, got {name:?}")))
     }
 }
 

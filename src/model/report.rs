@@ -1,6 +1,9 @@
 //! The results of cancels and replays.
 
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{RunId, RunStatus};
 use crate::error::Error;
@@ -12,7 +15,8 @@ use crate::error::Error;
 ///
 /// assert_eq!(RunAction::Cancel.to_string(), "cancelled");
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunAction {
     /// A cancel.
@@ -36,7 +40,9 @@ pub enum RunAction {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+///
+/// It can be serialized. It cannot be deserialized, because the [error](Effect::Unknown) of an effect is serialized as its text only.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RunReport {
     /// The id of the run.
@@ -49,7 +55,7 @@ pub struct RunReport {
     pub attempt: Option<u32>,
 }
 
-/// The effect of a cancel or a replay on a run.
+/// The effect of a cancel or a replay on a run. Errors are compared by their kind and their text, and serialized as their text.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -62,7 +68,8 @@ pub struct RunReport {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Effect {
     /// The action was applied: the run is cancelled, or runs again.
@@ -78,7 +85,33 @@ pub enum Effect {
     /// The run does not exist.
     NotFound,
     /// The effect is unknown because of this error.
-    Unknown(Error),
+    Unknown(#[serde(serialize_with = "as_text")] Error),
+}
+
+impl PartialEq for Effect {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Applied, Self::Applied) | (Self::NotFound, Self::NotFound) => true,
+            (Self::Skipped(one), Self::Skipped(other))
+            | (Self::FinishedFirst(one), Self::FinishedFirst(other))
+            | (Self::NoEffect(one), Self::NoEffect(other)) => one == other,
+            (Self::Unknown(one), Self::Unknown(other)) => is_same(one, other),
+            _ => false,
+        }
+    }
+}
+
+fn is_same(one: &Error, other: &Error) -> bool {
+    one.kind() == other.kind() && one.to_string() == other.to_string()
+}
+
+fn as_text<S: Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(error)
+}
+
+#[expect(clippy::ref_option, reason = "the signature is that of serde")]
+fn as_optional_text<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
+    error.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 impl RunReport {
@@ -105,6 +138,21 @@ impl fmt::Display for RunReport {
     }
 }
 
+impl FromStr for RunAction {
+    type Err = Error;
+
+    /// Parses `cancelled` or `replayed`, as `Display` writes them.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        [Self::Cancel, Self::Replay]
+            .into_iter()
+            .find(|action| action.to_string() == name)
+            .ok_or_else(|| Error::invalid("action", format_args!("expected cancelled or replayed, got {name:?}")))
+    }
+}
+
 /// The past participle: `cancelled`, `replayed`.
 impl fmt::Display for RunAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,7 +176,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// The effects of an action on many runs.
+/// The effects of an action on many runs. It can be serialized, but not deserialized, for the same reason as [`RunReport`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -139,7 +187,7 @@ impl fmt::Display for Effect {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct BulkReport {
     /// The action.
@@ -159,7 +207,23 @@ pub struct BulkReport {
     /// The first [1000](Self::MAX_EXCEPTIONS) reports of runs to which the action was not applied.
     pub exceptions: Vec<RunReport>,
     /// The error that ended the list of runs early, if any. Then there may be more matching runs.
+    #[serde(serialize_with = "as_optional_text")]
     pub stopped_by: Option<Error>,
+}
+
+impl PartialEq for BulkReport {
+    fn eq(&self, other: &Self) -> bool {
+        let counts =
+            |all: &Self| [all.applied, all.skipped, all.finished_first, all.no_effect, all.not_found, all.unknown];
+        let is_same_end = match (&self.stopped_by, &other.stopped_by) {
+            (Some(one), Some(other)) => is_same(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.action == other.action
+            && counts(self) == counts(other)
+            && self.exceptions == other.exceptions
+            && is_same_end
+    }
 }
 
 impl BulkReport {

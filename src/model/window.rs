@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::time::is_representable;
@@ -17,7 +18,7 @@ use crate::time::is_representable;
 /// let since_new_year = Window::since("2027-01-01T00:00:00Z".parse().expect("a time"));
 /// assert_ne!(hour, since_new_year);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// The start, which can be relative to the time of the query.
     start: Start,
@@ -25,7 +26,8 @@ pub struct Window {
     until: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Start {
     At(DateTime<Utc>),
     Ago(Duration),

@@ -15,12 +15,12 @@ static PUT_WORKFLOW: Method<CreateWorkflowVersionRequest, CreateWorkflowVersionR
     Method::idempotent("PutWorkflow", "/v1.AdminService/PutWorkflow");
 static GET_RUN_DETAILS: Method<GetRunDetailsRequest, GetRunDetailsResponse> =
     Method::idempotent("GetRunDetails", "/v1.AdminService/GetRunDetails");
-/// Not to be repeated by itself: a run may have ended in between, and a cancel would then damage it.
+/// Not retried here: a run may end before the retry, and a cancel would then corrupt it. The caller fetches the run first.
 static CANCEL_TASKS: Method<CancelTasksRequest, CancelTasksResponse> =
-    Method::once("CancelTasks", "/v1.AdminService/CancelTasks");
-/// Not to be repeated by itself: a second one would replay what the first one has.
+    Method::single("CancelTasks", "/v1.AdminService/CancelTasks");
+/// Not retried here: meanwhile, the runs may have been replayed. The caller fetches them first.
 static REPLAY_TASKS: Method<ReplayTasksRequest, ReplayTasksResponse> =
-    Method::once("ReplayTasks", "/v1.AdminService/ReplayTasks");
+    Method::single("ReplayTasks", "/v1.AdminService/ReplayTasks");
 
 pub(crate) struct Admin {
     unary: Unary,
@@ -37,22 +37,22 @@ impl Admin {
 
     /// Stores a definition, and returns the workflow's id.
     pub(crate) async fn put_workflow(&self, workflow: NewWorkflow) -> Result<WorkflowId> {
-        parse_id(&self.unary.call(&PUT_WORKFLOW, &workflow.into()).await?.workflow_id)
+        parse_id(&self.unary.call(&PUT_WORKFLOW, workflow.into()).await?.workflow_id)
     }
 
     pub(crate) async fn run_details(&self, run: RunId) -> Result<GrpcRun> {
-        self.unary.call(&GET_RUN_DETAILS, &GetRunDetailsRequest { external_id: run.into() }).await?.try_into()
+        self.unary.call(&GET_RUN_DETAILS, GetRunDetailsRequest { external_id: run.into() }).await?.try_into()
     }
 
     /// Cancels runs. The response lists the ids of the request, and says nothing about the effect.
     pub(crate) async fn cancel(&self, runs: impl IntoIterator<Item = RunId>) -> Result<()> {
         let external_ids = runs.into_iter().map(Into::into).collect();
-        self.unary.call(&CANCEL_TASKS, &CancelTasksRequest { external_ids, filter: None }).await.map(drop)
+        self.unary.call(&CANCEL_TASKS, CancelTasksRequest { external_ids, filter: None }).await.map(drop)
     }
 
     /// Replays runs. The response says nothing about the effect, either.
     pub(crate) async fn replay(&self, runs: impl IntoIterator<Item = RunId>) -> Result<()> {
         let external_ids = runs.into_iter().map(Into::into).collect();
-        self.unary.call(&REPLAY_TASKS, &ReplayTasksRequest { external_ids, filter: None }).await.map(drop)
+        self.unary.call(&REPLAY_TASKS, ReplayTasksRequest { external_ids, filter: None }).await.map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! `EventsService`: events, and log lines of tasks.
+//! `EventsService`: pushes events, and writes log lines of tasks.
 
 use super::convert::NewEvent;
 use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest, PutLogRequest, PutLogResponse};
@@ -9,7 +9,7 @@ use crate::model::{EventId, TaskId, parse_id};
 
 static PUSH: Method<PushEventRequest, Event> = Method::once("Push", "/EventsService/Push");
 static BULK_PUSH: Method<BulkPushEventRequest, ManyEvents> = Method::once("BulkPush", "/EventsService/BulkPush");
-/// A line that comes twice does little harm; one that is lost does.
+/// A duplicate log line is harmless; a lost one is not.
 static PUT_LOG: Method<PutLogRequest, PutLogResponse> = Method::idempotent("PutLog", "/EventsService/PutLog");
 
 pub(crate) struct Events {
@@ -25,20 +25,20 @@ impl Events {
         Self { unary: self.unary.with(options) }
     }
 
-    /// The most bytes that a message may have.
+    /// The maximum size of a message in bytes.
     pub(crate) fn max_send(&self) -> usize {
         self.unary.limits().send
     }
 
-    /// Takes an event in, and returns its id.
+    /// Pushes an event, and returns its id.
     pub(crate) async fn push(&self, event: NewEvent) -> Result<EventId> {
-        parse_id(&self.unary.call(&PUSH, &event.0).await?.event_id)
+        parse_id(&self.unary.call(&PUSH, event.0).await?.event_id)
     }
 
-    /// Takes many events in, all or none, and returns their ids in their order.
+    /// Pushes many events, all or none, and returns their ids in their order.
     pub(crate) async fn bulk_push(&self, events: Vec<NewEvent>) -> Result<Vec<Result<EventId>>> {
         let request = BulkPushEventRequest { events: events.into_iter().map(|event| event.0).collect() };
-        let response = self.unary.call(&BULK_PUSH, &request).await?;
+        let response = self.unary.call(&BULK_PUSH, request).await?;
         Ok(response.events.into_iter().map(|event| parse_id(&event.event_id)).collect())
     }
 
@@ -59,6 +59,6 @@ impl Events {
             task_retry_count: i32::try_from(attempt.saturating_sub(1)).ok(),
             ..Default::default()
         };
-        self.unary.call(&PUT_LOG, &request).await.map(drop)
+        self.unary.call(&PUT_LOG, request).await.map(drop)
     }
 }

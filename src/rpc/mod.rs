@@ -5,11 +5,13 @@ pub(crate) mod convert;
 mod dispatcher;
 mod events;
 mod exchange;
+mod method;
 #[cfg(not(feature = "unstable-raw"))]
 pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
 pub mod pb;
 mod rest;
+mod streams;
 mod triggers;
 mod unary;
 mod workflows;
@@ -28,7 +30,9 @@ use crate::error::Result;
 use crate::transport::Wire;
 use crate::transport::{Caller, GrpcWire, RestWire, bearer};
 use exchange::Limits;
-use unary::{Method, Unary};
+use method::Method;
+use streams::Streams;
+use unary::Unary;
 
 /// All services of one server.
 #[derive(Clone)]
@@ -78,7 +82,7 @@ impl Rpc {
         Self(Arc::new(Services {
             admin: Admin::new(unary.clone()),
             workflows: Workflows::new(unary.clone()),
-            dispatcher: Dispatcher::new(wire, limits, unary.clone(), caller.clone()),
+            dispatcher: Dispatcher::new(unary.clone(), Streams::new(wire, limits, caller.token())),
             events: Events::new(unary),
             rest: Rest::new(rest, caller.for_other_api(), config.tenant_id().to_owned()),
             caller,

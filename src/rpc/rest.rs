@@ -11,7 +11,7 @@ use super::convert::rest_run::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, W
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, TaskId, WorkerId, WorkflowId};
-use crate::transport::{Call, Caller, RestCall, RestWire};
+use crate::transport::{Call, Caller, RestCall, RestWire, Sent};
 
 /// For how long to try to connect to a REST API that has never responded. Some services can reach only gRPC: for them, calls that need
 /// REST must fail soon.
@@ -128,15 +128,18 @@ impl Rest {
             return Err(self.unreachable(kind.name, cause.clone()).rest_unreached());
         }
         let (started_at, has_responded) = (Instant::now(), matches!(reachability, Reachability::Responded));
-        let gave_up = AtomicBool::new(false);
+        let (gave_up, got_response) = (AtomicBool::new(false), AtomicBool::new(has_responded));
         let response = self
             .caller
-            .run(kind, || async {
+            .run(kind, Sent::unknown(), || async {
                 let response = self.wire.send(kind.name, call).await;
                 response.map_err(|error| {
+                    if error.status().is_some() {
+                        got_response.store(true, Relaxed);
+                    }
                     // There is no connection, and there may never be one.
                     let is_lost = error.is_transient() && error.has_no_side_effects();
-                    if has_responded || !is_lost || started_at.elapsed() < FIRST_CONNECT_TIMEOUT {
+                    if got_response.load(Relaxed) || !is_lost || started_at.elapsed() < FIRST_CONNECT_TIMEOUT {
                         return error;
                     }
                     gave_up.store(true, Relaxed);

@@ -1,46 +1,14 @@
-//! Unary calls: what one is, and how it is made with deadline and retries.
+//! Makes unary calls, with deadline and retries.
 
 use std::future::Future;
-use std::marker::PhantomData;
-use std::sync::OnceLock;
 
-use bytes::Bytes;
-use http::uri::PathAndQuery;
 use prost::{EncodeError, Message};
 
 use super::exchange::{Limits, exchange};
+use super::method::{Frame, Method};
 use crate::config::RequestOptions;
 use crate::error::Result;
-use crate::transport::{Call, Caller, GrpcWire};
-
-/// A method of a service, with the types of its request and of its response.
-pub(super) struct Method<Q, A> {
-    call: Call,
-    path: &'static str,
-    /// The path, parsed at the first call.
-    parsed: OnceLock<PathAndQuery>,
-    types: PhantomData<fn(Q) -> A>,
-}
-
-impl<Q, A> Method<Q, A> {
-    /// A method that changes nothing, or the same thing each time.
-    pub(super) const fn idempotent(name: &'static str, path: &'static str) -> Self {
-        Self::new(Call::idempotent(name), path)
-    }
-
-    /// A method that does something each time it is called.
-    pub(super) const fn once(name: &'static str, path: &'static str) -> Self {
-        Self::new(Call::once(name), path)
-    }
-
-    pub(super) const fn new(call: Call, path: &'static str) -> Self {
-        Self { call, path, parsed: OnceLock::new(), types: PhantomData }
-    }
-
-    fn path(&self) -> PathAndQuery {
-        self.parsed.get_or_init(|| PathAndQuery::from_static(self.path)).clone()
-    }
-}
+use crate::transport::{Caller, GrpcWire};
 
 /// Makes the unary calls of a service.
 #[derive(Clone)]
@@ -70,17 +38,19 @@ impl Unary {
         method: &Method<Q, A>,
         size: usize,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-    ) -> Result<Bytes> {
-        self.limits.frame(method.call.name, size, write)
+    ) -> Result<Frame<Q>> {
+        method.encode_with(self.limits, size, write)
     }
 
-    /// Calls a method. The request is encoded here, so it need not live as long as the call.
+    /// Calls a method. The request is encoded and dropped before the call is made, so that the call does not hold both.
     pub(super) fn call<Q: Message, A: Message + Default + 'static>(
         &self,
         method: &'static Method<Q, A>,
-        request: &Q,
-    ) -> impl Future<Output = Result<A>> + Send {
-        self.send(method, self.encode(method, request.encoded_len(), |message| request.encode(message)))
+        request: Q,
+    ) -> impl Future<Output = Result<A>> + Send + use<'_, Q, A> {
+        let frame = method.encode(self.limits, &request);
+        drop(request);
+        self.send(method, frame)
     }
 
     /// Calls a method with a request that is encoded.
@@ -89,11 +59,11 @@ impl Unary {
     pub(super) fn send<Q, A: Message + Default + 'static>(
         &self,
         method: &'static Method<Q, A>,
-        frame: Result<Bytes>,
+        frame: Result<Frame<Q>>,
     ) -> impl Future<Output = Result<A>> + Send + use<'_, Q, A> {
         Box::pin(async move {
-            let frame = frame?;
-            let attempt = || exchange(self.wire.clone(), method.path(), frame.clone(), self.limits);
+            let frame = frame?.bytes;
+            let attempt = |sent| exchange(self.wire.clone(), method.path(), frame.clone(), self.limits, sent);
             self.caller.grpc(method.call, attempt).await
         })
     }

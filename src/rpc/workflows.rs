@@ -35,7 +35,7 @@ impl Workflows {
         Self { unary: self.unary.with(options) }
     }
 
-    /// The most bytes that a message may have.
+    /// The maximum size of a message in bytes.
     pub(crate) fn max_send(&self) -> usize {
         self.unary.limits().send
     }
@@ -52,7 +52,8 @@ impl Workflows {
         }
     }
 
-    /// Starts many runs, and returns their ids: one for each, in their order, if the server keeps its word.
+    /// Starts many runs, and returns their ids: one for each, in their order. The caller checks their
+    /// number.
     pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<TriggeredMany> {
         let frame = self.unary.encode(&BULK_TRIGGER, bulk_len(&runs), |message| encode_bulk(&runs, message));
         match self.unary.send(&BULK_TRIGGER, frame).await {
@@ -61,7 +62,7 @@ impl Workflows {
         }
     }
 
-    /// Has a run started at a time, and returns the schedule's id. The input is the text of a JSON object, as the metadata.
+    /// Creates a schedule of one run, and returns its id. The input and the metadata are JSON objects.
     pub(crate) async fn schedule(
         &self,
         workflow: String,
@@ -78,7 +79,7 @@ impl Workflows {
             priority: priority.map(Priority::number),
             ..Default::default()
         };
-        let made = self.unary.call(&SCHEDULE, &request).await?.scheduled_workflows;
+        let made = self.unary.call(&SCHEDULE, request).await?.scheduled_workflows;
         match made.first() {
             Some(schedule) => parse_id(&schedule.id),
             None => Err(Error::new(ErrorKind::Server, "the response to ScheduleWorkflow has no schedule")),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::handle::RunHandle;
 use crate::client::Client;
@@ -18,7 +18,7 @@ use crate::model::payload::excerpt;
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
 use crate::observe::{RunFetch, cancel_line, may_recover};
 use crate::time::MAX_DURATION;
-use crate::transport::Polling;
+use crate::transport::{Polling, retry_delay};
 
 /// How long a cancel may take to have an effect, by default.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -341,29 +341,40 @@ pub(super) fn no_report(error: Error) -> Effect {
 
 /// Cancels runs that have not ended, and returns the effects, in their order.
 async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &CancelOptions) -> Vec<Effect> {
-    let mut unknown = BTreeMap::new();
-    if let Some(line) = options.line() {
-        // A run whose reason cannot be written is not cancelled: the reason would never be known.
-        unknown = write_reasons(client, &active, &line).await;
-    }
-    let to_check = active.iter().filter(|active| !unknown.contains_key(&active.run));
-    let (ended, unreadable) = check_again(client, to_check, options).await;
-    unknown.extend(unreadable);
-    let is_active = |run: &RunId| !ended.contains(run) && !unknown.contains_key(run);
-    let runs: Vec<_> = active.iter().map(|active| active.run).filter(is_active).collect();
-    // If no run is left, the fetch below reports how the others ended.
-    if !runs.is_empty()
-        && let Err(error) = client.rpc().admin.cancel(runs.iter().copied()).await
-    {
-        if error.has_no_side_effects() {
-            let error = of_cancel(error, options);
-            unknown.extend(runs.into_iter().map(|run| (run, Effect::Unknown(error.clone()))));
-        } else {
+    // A run whose reason cannot be written is not cancelled: the reason would never be known.
+    let unwritten = match options.line() {
+        Some(line) => write_reasons(client, &active, &line).await,
+        None => BTreeMap::new(),
+    };
+    let deadline = Instant::now() + options.within;
+    let retries = options.request.retry.unwrap_or_else(|| client.config().retry());
+    let mut failures = 0;
+    let mut unknown = loop {
+        // Before each try, because a run may have ended since the last one.
+        let to_check = active.iter().filter(|active| !unwritten.contains_key(&active.run));
+        let (ended, mut unknown) = check_again(client, to_check, options).await;
+        unknown.extend(unwritten.clone());
+        let is_active = |run: &RunId| !ended.contains(run) && !unknown.contains_key(run);
+        let runs: Vec<_> = active.iter().map(|active| active.run).filter(is_active).collect();
+        if runs.is_empty() {
+            // The fetch below reports how the others ended.
+            break unknown;
+        }
+        let Err(error) = client.rpc().admin.cancel(runs.iter().copied()).await else { break unknown };
+        if !error.has_no_side_effects() {
             // The cancel may have been applied. The fetch below reports it.
             tracing::warn!(%error, "response to cancel was lost");
+            break unknown;
         }
-    }
-    let deadline = Instant::now() + options.within;
+        failures += 1;
+        let pause = error.pushback().unwrap_or_else(|| retry_delay(failures, fastrand::f64()));
+        if !error.is_transient() || !retries.allows(failures) || Instant::now() + pause >= deadline {
+            let error = of_cancel(error, options);
+            unknown.extend(runs.into_iter().map(|run| (run, Effect::Unknown(error.clone()))));
+            break unknown;
+        }
+        sleep(pause).await;
+    };
     let effects = active.into_iter().map(|active| {
         let known = unknown.remove(&active.run);
         async move {
@@ -491,6 +502,22 @@ mod tests {
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Queued)), "{report}");
         assert!((5 * SECOND..=5 * SECOND + MAX_POLL_INTERVAL).contains(&started.elapsed()), "{:?}", started.elapsed());
         assert_eq!(engine.faults().planned(), 9, "a cancel that may have been processed is not repeated");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancel_that_was_refused_is_sent_again_after_another_fetch() {
+        let (engine, run) = queued().await;
+        engine.faults().inject_times("CancelTasks", Fault::RefuseGrpc(8), 3).unwrap();
+        engine.faults().inject_times("GetRunDetails", Fault::Delay(Duration::ZERO), 100).unwrap();
+        let report = run.cancel().send().await.unwrap();
+        assert!(report.is_applied(), "{report}");
+        // At most one fetch before the first try, at least one more for three retries, and two for the effect.
+        assert!((5..=6).contains(&(100 - engine.faults().planned())), "{}", engine.faults().planned());
+
+        let (engine, run) = queued().await;
+        engine.faults().inject("CancelTasks", Fault::RefuseGrpc(8)).unwrap();
+        let error = run.cancel().retry(RetryPolicy::none()).send().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
     }
 
     #[tokio::test(start_paused = true)]

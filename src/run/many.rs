@@ -246,7 +246,7 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Call
     let error = match response {
         Ok(TriggeredMany::Runs(ids)) if ids.len() == count => {
             let known: Vec<_> = ids.iter().filter_map(|id| id.as_ref().ok().copied()).collect();
-            match client.feed().workflows.confirm(workflow, &known).await {
+            match client.feed().workflows.confirm(workflow, &known, client.rpc_timeout()).await {
                 Ok(()) => return took.with(ids.into_iter().map(|id| Ok(started(client, workflow, id?))).collect()),
                 Err(error) => error,
             }
@@ -270,7 +270,7 @@ async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Cal
     let start = |run: NewRun| async move {
         match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
             Triggered::Run(id) => {
-                client.feed().workflows.confirm(workflow, &[id]).await?;
+                client.feed().workflows.confirm(workflow, &[id], client.rpc_timeout()).await?;
                 Ok(started(client, workflow, id))
             }
             Triggered::Taken(existing) => Err(Error::collision(existing)),

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::cancel::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, no_report};
 use super::handle::RunHandle;
@@ -17,7 +17,7 @@ use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId, attempt_number};
 use crate::observe::{RunFetch, may_recover};
-use crate::transport::Polling;
+use crate::transport::{Polling, retry_delay};
 
 /// The number of runs in one call. The engine loses replays if there are several hundred.
 pub(crate) const BATCH: usize = 100;
@@ -273,22 +273,31 @@ async fn batch_after(
             Err(error) => drop(effects.insert(run, no_report(error))),
         }
     }
+    let retries = options.request.retry.unwrap_or_else(|| client.config().retry());
     let mut attempts: BTreeMap<RunId, u32> = BTreeMap::new();
-    for attempt in 0..MAX_TRIES {
-        let to_send = if attempt == 0 { waiting.keys().copied().collect() } else { ended(client, &waiting).await };
+    let (mut tries, mut failures, deadline) = (0, 0, Instant::now() + EFFECT_TIMEOUT);
+    while tries < MAX_TRIES && !waiting.is_empty() {
+        let to_send = if tries == 0 { waiting.keys().copied().collect() } else { ended(client, &waiting).await };
         if !to_send.is_empty()
-            && let Err(error) = client.rpc().admin.replay(to_send.iter().copied()).await
+            && let Err(error) = client.rpc().admin.replay(to_send).await
         {
-            if error.has_no_side_effects() && attempt == 0 {
+            if error.has_no_side_effects() && tries == 0 {
+                failures += 1;
+                let pause = error.pushback().unwrap_or_else(|| retry_delay(failures, fastrand::f64()));
+                if error.is_transient() && retries.allows(failures) && Instant::now() + pause < deadline {
+                    sleep(pause).await;
+                    // Meanwhile, others may have replayed some of the runs.
+                    effects.extend(take_replayed(client, &mut waiting).await);
+                    continue;
+                }
                 effects.extend(waiting.keys().map(|run| (*run, Effect::Unknown(error.clone()))));
                 waiting.clear();
+                break;
             }
             // The replay may have been applied. The fetch below reports it.
             tracing::warn!(%error, "failed to replay, or lost the response");
         }
-        if waiting.is_empty() {
-            break;
-        }
+        tries += 1;
         for (run, replayed) in wait_for_replays(client, &waiting).await {
             let effect = match replayed {
                 Ok(None) => continue,
@@ -327,6 +336,19 @@ async fn ended(client: &Client, waiting: &BTreeMap<RunId, Before>) -> Vec<RunId>
         details.is_ok_and(|details| details.done).then_some(run)
     });
     reads.buffered(MAX_CONCURRENT_CALLS).filter_map(std::future::ready).collect().await
+}
+
+/// Removes the runs that run again although no replay of this call was sent, and returns them as skipped.
+async fn take_replayed(client: &Client, waiting: &mut BTreeMap<RunId, Before>) -> Vec<(RunId, Effect)> {
+    let reads = stream::iter(waiting.keys().copied().collect::<Vec<_>>());
+    let reads = reads.map(|run| async move { (run, client.rpc().admin.run_details(run).await) });
+    let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
+    let skipped = fetched.into_iter().filter_map(|(run, details)| {
+        let details = details.ok().filter(|details| !details.done)?;
+        waiting.remove(&run);
+        Some((run, Effect::Skipped(details.status)))
+    });
+    skipped.collect()
 }
 
 /// Waits until all of these runs run again, or the time is over. Returns the new attempt of each that does.
@@ -403,6 +425,17 @@ mod tests {
         let replayed = run.replay().send().await.unwrap();
         assert!((EFFECT_TIMEOUT..EFFECT_TIMEOUT + 3 * MAX_POLL_INTERVAL).contains(&started.elapsed()));
         assert_eq!((replayed.attempt, replayed.run.result().await.unwrap()), (2, 2));
+        worker.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replay_that_was_refused_is_sent_again_soon() {
+        let (engine, run, worker) = completed().await;
+        engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(8), 3).unwrap();
+        let started = Instant::now();
+        let replayed = run.replay().send().await.unwrap();
+        assert_eq!((replayed.attempt, engine.faults().planned()), (2, 0));
+        assert!(started.elapsed() < EFFECT_TIMEOUT, "{:?}", started.elapsed());
         worker.shutdown().await;
     }
 

@@ -294,7 +294,7 @@ impl<O> Prepared<O> {
         drop(run);
         match call.await.map_err(of_workflow)? {
             Triggered::Run(id) => {
-                client.feed().workflows.confirm(&workflow, &[id]).await?;
+                client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
                 Ok(RunHandle::started(&client, workflow, id))
             }
             Triggered::Taken(existing) => Err(Error::collision(existing)),

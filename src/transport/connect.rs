@@ -45,7 +45,7 @@ pub(super) fn grpc(config: &Config) -> Result<(Channel, Connector)> {
         .parse()
         .map_err(|error: http::uri::InvalidUri| invalid(error.into()))?;
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
-        .and_then(|endpoint| endpoint.user_agent(concat!("hatchet-rs/", env!("CARGO_PKG_VERSION"))))
+        .and_then(|endpoint| endpoint.user_agent(super::USER_AGENT_NAME))
         .map_err(|error| invalid(error.into()))?
         .origin(origin)
         .http2_keep_alive_interval(config.keepalive_interval())

@@ -15,14 +15,16 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::proxy_response::ProxyResponse;
+use super::status::retry_headers;
 use super::wire::CallFuture;
 use crate::error::BoxError;
 
@@ -84,19 +86,21 @@ impl Future for ResponseFuture {
             match &mut self.0 {
                 State::Waiting(response) => {
                     let mut response = ready!(Pin::new(response).poll(cx))?;
-                    let has_status = match sent_status(response.headers_mut()) {
+                    let end = match sent_status(response.headers_mut()) {
                         SentStatus::Error(status) => return Poll::Ready(Err(Box::new(status))),
-                        SentStatus::Ok => true,
-                        SentStatus::Missing => false,
+                        SentStatus::Ok => End::InHeaders,
+                        SentStatus::Missing => End::Missing,
                     };
-                    if has_status || is_grpc(&response) {
-                        let http = response.status();
-                        return Poll::Ready(Ok(response.map(|body| ResponseBody { body, http, has_status })));
+                    if end == End::InHeaders || is_grpc(&response) {
+                        let (http, retry_headers) = (response.status(), retry_headers(response.headers()));
+                        return Poll::Ready(Ok(response.map(|body| ResponseBody { body, http, retry_headers, end })));
                     }
                     self.0 = State::Reading(Box::pin(read(response)));
                 }
                 State::Reading(response) => return Poll::Ready(Err(Box::new(ready!(response.as_mut().poll(cx))))),
-                State::Failed(error) => return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+                State::Failed(error) => {
+                    return Poll::Ready(Err(error.take().unwrap_or_else(|| "the call has already failed".into())));
+                }
             }
         }
     }
@@ -105,7 +109,11 @@ impl Future for ResponseFuture {
 /// Whether a response is gRPC. A server may omit the content type; a proxy's own response has another type or another status.
 fn is_grpc<B>(response: &Response<B>) -> bool {
     match response.headers().get(CONTENT_TYPE) {
-        Some(content_type) => content_type.as_bytes().starts_with(b"application/grpc"),
+        Some(content_type) => {
+            let rest = content_type.as_bytes().strip_prefix(b"application/grpc");
+            // `application/grpc-web` is another protocol.
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        }
         None => response.status() == StatusCode::OK,
     }
 }
@@ -141,7 +149,8 @@ enum SentStatus {
     Error(Status),
 }
 
-/// Takes a status that the server sent. Invalid details, which would make tonic panic, are removed from the headers.
+/// Takes a status that the server sent. Invalid details, which would make tonic panic, are removed from the headers. A message that is
+/// not UTF-8, for which tonic would replace the code, is repaired.
 fn sent_status(headers: &mut HeaderMap) -> SentStatus {
     const DETAILS: &str = "grpc-status-details-bin";
     const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -156,6 +165,7 @@ fn sent_status(headers: &mut HeaderMap) -> SentStatus {
     if is_ok {
         return SentStatus::Ok;
     }
+    repair_message(headers);
     match Status::from_header_map(headers) {
         None => SentStatus::Missing,
         Some(mut status) => {
@@ -165,21 +175,44 @@ fn sent_status(headers: &mut HeaderMap) -> SentStatus {
     }
 }
 
-/// The body of a response, which ends with the server's status, or with an error if there is none.
+/// Replaces the invalid parts of a message that is not UTF-8.
+fn repair_message(headers: &mut HeaderMap) {
+    const MESSAGE: &str = "grpc-message";
+    let Some(message) = headers.get(MESSAGE) else { return };
+    let decoded = percent_decode(message.as_bytes());
+    if decoded.clone().decode_utf8().is_ok() {
+        return;
+    }
+    let repaired = utf8_percent_encode(&decoded.decode_utf8_lossy(), NON_ALPHANUMERIC).to_string();
+    match HeaderValue::try_from(repaired) {
+        Ok(repaired) => headers.insert(MESSAGE, repaired),
+        Err(_) => headers.remove(MESSAGE),
+    };
+}
+
+/// The body of a response. It ends with trailers that have the server's status, or with an error: so the status is always at the end,
+/// even if the server sent it in the headers.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     body: Body,
     http: StatusCode,
-    /// Whether the status has been received.
-    has_status: bool,
+    /// The headers with the server's delay before a retry. It may be in the headers or in the trailers.
+    retry_headers: HeaderMap,
+    end: End,
+}
+
+/// The server's status, which ends a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was not received yet.
+    Missing,
+    /// The headers had a success.
+    InHeaders,
+    /// It was returned, or an error instead of it.
+    Returned,
 }
 
 impl ResponseBody {
-    /// Whether the status has been received.
-    pub(crate) fn has_status(&self) -> bool {
-        self.has_status
-    }
-
     /// The next data, or `None` if the response is complete and the server's status is a success.
     pub(crate) async fn data(&mut self) -> Result<Option<Bytes>, Status> {
         match self.frame().await.transpose()?.map(Frame::into_data) {
@@ -190,16 +223,33 @@ impl ResponseBody {
     }
 
     /// The error at the end of a body without a status.
-    fn interrupted(&self, error: Option<Status>) -> Status {
+    fn interrupted(&mut self, error: Option<Status>) -> Status {
         let mut status = Status::unavailable("the response was interrupted");
         match error {
             None if self.http != StatusCode::OK => {
-                status.set_source(Arc::new(ProxyResponse::new(self.http, &HeaderMap::new(), b"")))
+                status.set_source(Arc::new(ProxyResponse::new(self.http, &self.retry_headers, b"")))
             }
             error => status.set_source(Arc::new(Interrupted(error))),
         };
+        self.fail(status)
+    }
+
+    /// Ends the body with an error, which gets the server's delay from the headers unless the trailers have one.
+    fn fail(&mut self, mut status: Status) -> Status {
+        self.end = End::Returned;
+        let metadata = status.metadata_mut().as_mut();
+        for (name, value) in &self.retry_headers {
+            if !metadata.contains_key(name) {
+                metadata.insert(name, value.clone());
+            }
+        }
         status
     }
+}
+
+/// The trailers of a successful response.
+fn success() -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))])
 }
 
 impl HttpBody for ResponseBody {
@@ -210,26 +260,29 @@ impl HttpBody for ResponseBody {
         let mut frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(self.interrupted(Some(error))))),
-            None if self.has_status => return Poll::Ready(None),
             None => {
-                self.has_status = true;
-                return Poll::Ready(Some(Err(self.interrupted(None))));
+                let end = match self.end {
+                    End::Returned => None,
+                    End::InHeaders => {
+                        self.end = End::Returned;
+                        Some(Ok(Frame::trailers(success())))
+                    }
+                    End::Missing => Some(Err(self.interrupted(None))),
+                };
+                return Poll::Ready(end);
             }
         };
         if let Some(trailers) = frame.trailers_mut() {
             match sent_status(trailers) {
-                SentStatus::Error(status) => {
-                    self.has_status = true;
-                    return Poll::Ready(Some(Err(status)));
-                }
-                SentStatus::Ok => self.has_status = true,
-                SentStatus::Missing if self.has_status => {}
+                SentStatus::Error(status) => return Poll::Ready(Some(Err(self.fail(status)))),
                 // A proxy has appended its own trailers to a truncated response.
-                SentStatus::Missing => {
-                    self.has_status = true;
+                SentStatus::Missing if self.end == End::Missing => {
                     return Poll::Ready(Some(Err(self.interrupted(None))));
                 }
+                SentStatus::Missing => trailers.extend(success()),
+                SentStatus::Ok => {}
             }
+            self.end = End::Returned;
         }
         Poll::Ready(Some(Ok(frame)))
     }

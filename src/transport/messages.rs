@@ -49,15 +49,15 @@ impl<T> Messages<T> {
     /// Returns the messages of an opened stream, or the error if it could not be opened.
     pub(crate) fn opened<M>(
         call: &'static str,
-        response: Result<tonic::Response<Streaming<M>>, Status>,
+        stream: Result<Streaming<M>, Status>,
         token: &Arc<TokenHealth>,
     ) -> Result<Self>
     where
         M: TryInto<T, Error: std::fmt::Display> + Send + 'static,
         T: Send + 'static,
     {
-        match response {
-            Ok(stream) => Ok(Self::new(call, stream.into_inner(), Arc::clone(token))),
+        match stream {
+            Ok(stream) => Ok(Self::new(call, stream, Arc::clone(token))),
             Err(status) => Err(token.mark_if_recoverable(from_status(call, status))),
         }
     }

@@ -3,6 +3,7 @@
 
 mod auth;
 mod budget;
+mod caller;
 mod connect;
 mod connect_error;
 mod dial;
@@ -10,12 +11,12 @@ mod failure;
 mod grpc_response;
 mod messages;
 mod poll;
+mod prefixed_body;
 mod probe;
 mod protocol;
 mod proxy_response;
 mod reconnect;
 mod request;
-mod reread;
 mod rest;
 mod retry;
 #[cfg(feature = "__tls")]
@@ -25,15 +26,16 @@ mod stream;
 #[cfg(feature = "__tls")]
 mod tls;
 mod token_health;
-mod unary;
 mod wire;
 
 pub(crate) use auth::bearer;
+pub(crate) use caller::{Call, Caller};
 pub(crate) use grpc_response::ResponseBody;
 pub(crate) use messages::Messages;
 pub(crate) use poll::Polling;
+pub(crate) use prefixed_body::PrefixedBody;
 pub(crate) use reconnect::{ReconnectingStream, StreamEvent};
-pub(crate) use reread::Reread;
+pub(crate) use request::Sent;
 pub(crate) use rest::{RestCall, RestWire};
 pub(crate) use retry::delay as retry_delay;
 #[cfg(feature = "embedded")]
@@ -42,7 +44,10 @@ pub(crate) use status::PUSHBACK;
 pub(crate) use status::from_status;
 #[cfg(test)]
 pub(crate) use status::sent_by_server;
-pub(crate) use unary::{Call, Caller};
+pub(crate) use token_health::TokenHealth;
 pub(crate) use wire::GrpcWire;
 #[cfg(feature = "embedded")]
 pub(crate) use wire::Wire;
+
+/// The name of this crate in the header `user-agent`.
+const USER_AGENT_NAME: &str = concat!("hatchet-rs/", env!("CARGO_PKG_VERSION"));

@@ -1,13 +1,12 @@
 //! HTTP responses that do not come from the Hatchet server, probably from a proxy, and the meaning of HTTP statuses.
 
 use std::fmt;
-use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER};
 use http::{HeaderMap, StatusCode};
 
-use super::status::pushback;
-use crate::error::{Error, ErrorKind, ServerStatus};
+use super::status::retry_after;
+use crate::error::{Error, ErrorKind, RetryAfter, ServerStatus};
 
 /// A response that is neither gRPC nor JSON, probably from a proxy.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub(super) struct ProxyResponse {
     server: Option<String>,
     location: Option<String>,
     excerpt: Option<String>,
-    retry_after: Option<Duration>,
+    retry_after: Option<RetryAfter>,
 }
 
 impl ProxyResponse {
@@ -30,7 +29,7 @@ impl ProxyResponse {
             server: text(SERVER),
             location: text(LOCATION).filter(|_| status.is_redirection()),
             excerpt: excerpt(start),
-            retry_after: pushback(headers),
+            retry_after: retry_after(headers),
         }
     }
 
@@ -136,6 +135,8 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -1,14 +1,19 @@
-//! Sending a request of one message, which is encoded already.
+//! Sends gRPC requests whose messages are encoded already.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::StreamExt as _;
 use http::header::{CONTENT_TYPE, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
+use http_body_util::StreamBody;
 use hyper::body::{Body as HttpBody, Frame};
 use tonic::Status;
 use tonic::body::Body;
@@ -16,28 +21,67 @@ use tower::Service as _;
 
 use super::grpc_response::ResponseBody;
 use super::wire::GrpcWire;
+use crate::error::Error;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 const GZIP_OR_NONE: HeaderValue = HeaderValue::from_static("gzip,identity");
 
+/// Whether a request was sent. It is set when the first byte of the body is read, which happens only on an established connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    /// For requests that do not set it: they may have been sent.
+    pub(crate) fn unknown() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(super) fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
 impl GrpcWire {
     /// Sends a frame, and returns the response, unless it is a status.
     pub(crate) async fn send(
-        mut self,
+        self,
         path: PathAndQuery,
         frame: Bytes,
         gzip: bool,
+        sent: Sent,
     ) -> Result<Response<ResponseBody>, Status> {
+        if self.is_in_process() {
+            sent.set();
+        }
+        self.send_body(path, Body::new(OneFrame { frame, sent }), gzip).await
+    }
+
+    /// Sends a stream of frames, and returns the response, unless it is a status.
+    pub(crate) async fn send_stream(
+        self,
+        path: PathAndQuery,
+        frames: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
+        gzip: bool,
+    ) -> Result<Response<ResponseBody>, Status> {
+        let frames = frames.map(|frame| frame.map(Frame::data));
+        self.send_body(path, Body::new(StreamBody::new(frames)), gzip).await
+    }
+
+    async fn send_body(mut self, path: PathAndQuery, body: Body, gzip: bool) -> Result<Response<ResponseBody>, Status> {
         poll_fn(|cx| self.poll_ready(cx)).await.map_err(Status::from_error)?;
-        self.call(request(path, frame, gzip)).await.map_err(Status::from_error)
+        self.call(request(path, body, gzip)).await.map_err(Status::from_error)
     }
 }
 
 /// The request, as tonic sends it.
-fn request(path: PathAndQuery, frame: Bytes, gzip: bool) -> Request<Body> {
-    let mut request = Request::new(Body::new(OneFrame(frame)));
+fn request(path: PathAndQuery, body: Body, gzip: bool) -> Request<Body> {
+    let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = path.into();
     *request.version_mut() = Version::HTTP_2;
@@ -52,18 +96,22 @@ fn request(path: PathAndQuery, frame: Bytes, gzip: bool) -> Request<Body> {
 }
 
 /// The body of a request: one frame. It is known to be the last one, so that the stream ends with it.
-struct OneFrame(Bytes);
+struct OneFrame {
+    frame: Bytes,
+    sent: Sent,
+}
 
 impl HttpBody for OneFrame {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = std::mem::take(&mut self.0);
+        self.sent.set();
+        let frame = std::mem::take(&mut self.frame);
         Poll::Ready(if frame.is_empty() { None } else { Some(Ok(Frame::data(frame))) })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.frame.is_empty()
     }
 }

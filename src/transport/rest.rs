@@ -19,7 +19,7 @@ use super::auth::Authorized;
 use super::connect::Connector;
 use super::failure::no_response;
 use super::proxy_response::{ProxyResponse, meaning};
-use super::status::pushback;
+use super::status::retry_after;
 use super::wire::{Wire, explain};
 use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result, ServerStatus};
@@ -160,7 +160,7 @@ impl RestWire {
             .method(method)
             .uri(format!("{}{target}", self.base))
             .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("hatchet-rs/", env!("CARGO_PKG_VERSION")));
+            .header(USER_AGENT, super::USER_AGENT_NAME);
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -213,7 +213,7 @@ fn error_response(name: &str, head: &Parts, body: &[u8]) -> Error {
         format!("{name} failed: {description}")
     };
     let error = Error::new(ErrorKind::Server, text).with_status(ServerStatus::Http(head.status.as_u16()));
-    meaning(head.status).mark(error.with_retry_after(pushback(&head.headers)))
+    meaning(head.status).mark(error.with_retry_after(retry_after(&head.headers)))
 }
 
 /// Whether a response is an error page. The server's own responses are JSON.

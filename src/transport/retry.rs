@@ -8,6 +8,17 @@ use crate::error::Error;
 const BASE_DELAY: Duration = Duration::from_millis(50);
 const MAX_DELAY: Duration = Duration::from_secs(2);
 
+/// Which failed calls may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// A second execution has no additional effect.
+    Always,
+    /// Only if the server has certainly not processed the call.
+    IfUnprocessed,
+    /// Not even then: the call is only right at the moment when it is made.
+    Never,
+}
+
 /// Whether to retry a failed call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Retry {
@@ -17,12 +28,16 @@ pub(super) enum Retry {
     No,
 }
 
-/// A call is retried if the error is transient, if a second execution has no additional effect, and if the delay ends before the
-/// deadline. The caller checks the retry budget afterwards, because the check withdraws from it.
+/// A call is retried if the error is transient, if the call may be sent again, and if the delay ends before the deadline. The caller checks the retry budget afterwards, because the check withdraws from it.
 ///
 /// `failures`: the number of failed tries, including this one. `left`: the time until the deadline. `jitter`: from 0 to 1.
-pub(super) fn decide(error: &Error, idempotent: bool, failures: u32, left: Duration, jitter: f64) -> Retry {
-    if !error.is_transient() || !(idempotent || error.has_no_side_effects()) {
+pub(super) fn decide(error: &Error, repeat: Repeat, failures: u32, left: Duration, jitter: f64) -> Retry {
+    let is_allowed = match repeat {
+        Repeat::Always => true,
+        Repeat::IfUnprocessed => error.has_no_side_effects(),
+        Repeat::Never => false,
+    };
+    if !is_allowed || !error.is_transient() {
         return Retry::No;
     }
     // A delay that the server requests takes precedence.
@@ -39,7 +54,7 @@ pub(crate) fn delay(failures: u32, jitter: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::error::{ErrorKind, RetryAfter};
 
     const LEFT: Duration = Duration::from_secs(30);
 
@@ -49,18 +64,20 @@ mod tests {
 
     #[test]
     fn only_transient_errors_of_repeatable_calls_are_retried() {
-        assert!(matches!(decide(&lost(), true, 1, LEFT, 0.0), Retry::After(_)));
-        assert!(matches!(decide(&lost().without_side_effects(), false, 1, LEFT, 0.0), Retry::After(_)));
-        assert_eq!(decide(&lost(), false, 1, LEFT, 0.0), Retry::No, "the call may have had an effect");
-        assert_eq!(decide(&Error::new(ErrorKind::Rejected, "no"), true, 1, LEFT, 0.0), Retry::No);
+        let decide = |error: Error, repeat| decide(&error, repeat, 1, LEFT, 0.0);
+        assert!(matches!(decide(lost(), Repeat::Always), Retry::After(_)));
+        assert!(matches!(decide(lost().without_side_effects(), Repeat::IfUnprocessed), Retry::After(_)));
+        assert_eq!(decide(lost(), Repeat::IfUnprocessed), Retry::No, "the call may have had an effect");
+        assert_eq!(decide(lost().without_side_effects(), Repeat::Never), Retry::No);
+        assert_eq!(decide(Error::new(ErrorKind::Rejected, "no"), Repeat::Always), Retry::No);
     }
 
     #[test]
     fn the_servers_delay_is_used_if_it_ends_before_the_deadline() {
-        let error = lost().with_retry_after(Some(Duration::from_secs(7)));
-        assert_eq!(decide(&error, true, 1, LEFT, 0.9), Retry::After(Duration::from_secs(7)));
-        let error = lost().with_retry_after(Some(LEFT));
-        assert_eq!(decide(&error, true, 1, LEFT, 0.9), Retry::No);
+        let error = lost().with_retry_after(Some(RetryAfter::Delay(Duration::from_secs(7))));
+        assert_eq!(decide(&error, Repeat::Always, 1, LEFT, 0.9), Retry::After(Duration::from_secs(7)));
+        let error = lost().with_retry_after(Some(RetryAfter::Delay(LEFT)));
+        assert_eq!(decide(&error, Repeat::Always, 1, LEFT, 0.9), Retry::No);
     }
 
     #[test]

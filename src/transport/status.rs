@@ -3,28 +3,32 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tonic::{Code, Status};
 
 use super::failure::{find, no_response};
 use super::grpc_response::SentByServer;
 use super::proxy_response::ProxyResponse;
-use crate::error::{Error, ErrorKind, ServerStatus};
+use crate::error::{Error, ErrorKind, RetryAfter, ServerStatus};
 
 /// The delay before a retry that the server requests: a gRPC trailer, and a header of the embedded engine.
 pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The same in seconds, from proxies.
+const RETRY_AFTER: &str = "retry-after";
 
 /// Converts a status to an error of `call`. A status with details is the source of the error.
 pub(crate) fn from_status(call: &str, status: Status) -> Error {
     if let Some(response) = find::<ProxyResponse>(&status) {
         return response.error(call);
     }
-    match status.source() {
+    let retry_after = retry_after(status.metadata().as_ref());
+    let error = match status.source() {
         Some(source) if source.is::<SentByServer>() => from_server(call, status),
         // A status that tonic created from another error has that error as its source.
         Some(_) => no_response(call, status.into()),
         None => unreadable(call, &status),
-    }
+    };
+    error.with_retry_after(retry_after)
 }
 
 /// A status that the server sent.
@@ -34,11 +38,8 @@ fn from_server(call: &str, mut status: Status) -> Error {
         "" => format!("{call} failed with status {:?}", status.code()),
         message => format!("{call} failed: {message}"),
     };
-    let mut error = Error::new(kind, text)
-        .with_retry_after(pushback(status.metadata().as_ref()))
-        .with_status(ServerStatus::Grpc(i32::from(status.code())));
-    let is_transient = matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout);
-    if is_transient && !error.forbids_retries() {
+    let mut error = Error::new(kind, text).with_status(ServerStatus::Grpc(i32::from(status.code())));
+    if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout) {
         error = error.transient();
     }
     // The server does not process a refused call.
@@ -92,16 +93,21 @@ fn is_response_too_large(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted && status.message().contains("trying to send message larger than max")
 }
 
-/// The delay before a retry that the server requests. A negative or invalid value forbids retries.
-pub(super) fn pushback(headers: &HeaderMap) -> Option<Duration> {
+/// When the server allows a retry. A negative or invalid number of milliseconds forbids retries.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let seconds = || text("retry-after")?.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()));
-    match text(PUSHBACK) {
-        Some(millis) => {
-            Some(millis.parse::<u32>().map_or(Duration::MAX, |millis| Duration::from_millis(millis.into())))
-        }
-        None => seconds(),
+    if let Some(millis) = text(PUSHBACK) {
+        let delay = |millis: u32| RetryAfter::Delay(Duration::from_millis(millis.into()));
+        return Some(millis.parse().map_or(RetryAfter::Never, delay));
     }
+    let seconds: u32 = text(RETRY_AFTER)?.parse().ok()?;
+    Some(RetryAfter::Delay(Duration::from_secs(seconds.into())))
+}
+
+/// The headers of [`retry_after`] alone, to be kept after the others are gone.
+pub(super) fn retry_headers(headers: &HeaderMap) -> HeaderMap {
+    let found = [PUSHBACK, RETRY_AFTER].map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
+    found.into_iter().flatten().collect()
 }
 
 /// Marks a status as sent by the server, for tests.
@@ -182,7 +188,7 @@ mod tests {
         assert_eq!(from_status("Push", sent_by_server(status.clone())).pushback(), Some(Duration::from_millis(1500)));
         status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
         let error = from_status("Push", sent_by_server(status));
-        assert_eq!((error.pushback(), error.is_transient()), (Some(Duration::MAX), false), "retries are forbidden");
+        assert_eq!((error.retry_after(), error.is_transient()), (Some(RetryAfter::Never), false));
     }
 
     #[test]

@@ -26,29 +26,35 @@ pub(crate) struct GrpcWire {
     wire: Authorized<Transport>,
     /// The error of `poll_ready`. The generated clients keep only the text of that error, so the call returns it instead.
     not_ready: Option<BoxError>,
+    /// Whether the server is in this process. It has a request as soon as it is called, before it reads the body.
+    is_in_process: bool,
 }
 
 impl Clone for GrpcWire {
     fn clone(&self) -> Self {
-        Self { wire: self.wire.clone(), not_ready: None }
+        Self { wire: self.wire.clone(), not_ready: None, is_in_process: self.is_in_process }
     }
 }
 
 impl GrpcWire {
+    pub(super) fn is_in_process(&self) -> bool {
+        self.is_in_process
+    }
+
     /// Creates a wire to the server of a configuration. It connects at the first call.
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
         let (channel, connector) = connect::grpc(config)?;
-        Ok(Self::on(Transport::Network(channel, connector), token))
+        Ok(Self::on(Transport::Network(channel, connector), token, false))
     }
 
     /// A wire over any service.
     #[cfg(feature = "embedded")]
     pub(crate) fn over(wire: Wire, token: HeaderValue) -> Self {
-        Self::on(Transport::Service(wire), token)
+        Self::on(Transport::Service(wire), token, true)
     }
 
-    fn on(under: Transport, token: HeaderValue) -> Self {
-        Self { wire: Authorized::new(under, token), not_ready: None }
+    fn on(under: Transport, token: HeaderValue, is_in_process: bool) -> Self {
+        Self { wire: Authorized::new(under, token), not_ready: None, is_in_process }
     }
 }
 

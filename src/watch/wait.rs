@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
 use crate::error::{Error, Result};
+use crate::feed::Answer;
 use crate::model::{Outcome, RunDetails};
 use crate::observe::{RunFetch, resolve_from_stream};
 use crate::run::{RunBuilder, RunHandle, RunManyBuilder};
@@ -30,7 +31,7 @@ impl<O> RunHandle<O> {
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
     pub async fn outcome(&self) -> Result<Outcome> {
         runtime::require("a wait", Needs::Timers)?;
-        let (client, is_new) = (self.client(), self.started_at().is_some());
+        let (client, mut is_new) = (self.client(), self.started_at().is_some());
         let mut workflow = self.workflow().cloned();
         if !is_new {
             // The run may have ended long ago. Then fetching it is faster than the stream.
@@ -42,7 +43,10 @@ impl<O> RunHandle<O> {
         }
         let mut unconfirmed = 0;
         loop {
-            let results = client.feed().results.wait(self.id(), is_new).await?;
+            let results = match client.feed().results.wait(self.id(), is_new).await? {
+                Answer::Results(results) => Some(results),
+                Answer::Fetch => None,
+            };
             let of_run = results.as_deref().filter(|_| self.is_of_any_attempt());
             if let Some(outcome) = of_run.and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all)) {
                 return Ok(outcome);
@@ -53,6 +57,7 @@ impl<O> RunHandle<O> {
                 return Ok(outcome);
             }
             // The details do not confirm the end, or it was the end of an earlier attempt: wait for the next one.
+            is_new = false;
             unconfirmed += 1;
             sleep(retry_delay(unconfirmed, fastrand::f64())).await;
         }

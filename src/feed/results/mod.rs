@@ -3,6 +3,7 @@
 mod alarm;
 mod waiting;
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +20,7 @@ use crate::rpc::Rpc;
 use crate::rpc::convert::{RunResults, TaskResult};
 use crate::transport::{ReconnectingStream, StreamEvent};
 use alarm::Alarm;
-use waiting::{Probed, Waiting};
+use waiting::{Decision, Probed, Waiting};
 
 /// The number of run ids that wait to be sent on the stream.
 const QUEUE: usize = 1024;
@@ -35,13 +36,19 @@ const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 const PROBE_DELAY: Duration = Duration::from_secs(1);
 /// For how long a stream can be lost again and again before all waits fail. A server that restarts is back earlier.
 const MAX_OUTAGE: Duration = Duration::from_secs(60);
-/// A stream that was open for longer than this had reached the server, even if it had no message.
+/// A stream that the server has accepted and kept for longer than this was not refused.
 const STABLE_STREAM: Duration = Duration::from_secs(5);
 /// How long an unused stream stays open.
 const IDLE_STREAM_TTL: Duration = Duration::from_secs(30);
 
-/// The results of a run. `None` if the run has ended, and only its details have the results.
-type Scripted = Result<Option<Vec<TaskResult>>>;
+/// Why a wait for a run is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The stream reports the end of the run, with the results of its tasks.
+    Results(Vec<TaskResult>),
+    /// The run must be fetched: it has probably ended.
+    Fetch,
+}
 
 /// The subscription to run results. Its task runs as long as the client exists, and is restarted if it ends earlier.
 #[derive(Debug)]
@@ -56,7 +63,7 @@ type Commands = mpsc::UnboundedSender<Command>;
 
 #[derive(Debug)]
 enum Command {
-    Wait { run: RunId, is_new: bool, waiter: oneshot::Sender<Scripted> },
+    Wait { run: RunId, is_new: bool, waiter: oneshot::Sender<Result<Answer>> },
     Leave(RunId),
 }
 
@@ -78,8 +85,8 @@ impl Results {
         }
     }
 
-    /// Waits for a run to end. `is_new`: this client started the run just now.
-    pub(crate) async fn wait(&self, run: RunId, is_new: bool) -> Scripted {
+    /// Waits for a run to end. `is_new`: this client started the run just now, and has not observed it yet.
+    pub(crate) async fn wait(&self, run: RunId, is_new: bool) -> Result<Answer> {
         // Retried once, in case the task ended during the wait.
         for _ in 0..2 {
             self.tasks.check()?;
@@ -118,13 +125,13 @@ type Probe = Pin<Box<dyn Future<Output = (RunId, Probed)> + Send>>;
 struct Driver {
     rpc: Rpc,
     inbox: mpsc::UnboundedReceiver<Command>,
-    waiting: Waiting<oneshot::Sender<Scripted>>,
+    waiting: Waiting<oneshot::Sender<Result<Answer>>>,
     stream: ReconnectingStream<RunResults>,
     /// Sends run ids on the stream. They are sent while the stream is opening, because the server accepts it only with the first
     /// message.
     ids: Option<mpsc::Sender<RunId>>,
     /// Ids for which the queue of the stream had no space yet.
-    unsent_ids: Vec<RunId>,
+    unsent_ids: VecDeque<RunId>,
     probes: FuturesUnordered<Probe>,
     /// For the next probe, and for the end of an unused stream.
     alarm: Alarm,
@@ -133,6 +140,8 @@ struct Driver {
     last_had_ended: bool,
     /// Since when the stream has been lost again and again.
     lost_since: Option<Instant>,
+    /// Whether the next response to a probe ends the outage.
+    is_checking: bool,
 }
 
 impl Driver {
@@ -143,12 +152,13 @@ impl Driver {
             waiting: Waiting::default(),
             stream: ReconnectingStream::new("run results", MAX_BACKOFF),
             ids: None,
-            unsent_ids: Vec::new(),
+            unsent_ids: VecDeque::new(),
             probes: FuturesUnordered::new(),
             alarm: Alarm::default(),
             idle_since: None,
             last_had_ended: false,
             lost_since: None,
+            is_checking: false,
         }
     }
 
@@ -187,12 +197,12 @@ impl Driver {
             Command::Wait { run, is_new, waiter } => {
                 self.idle_since = None;
                 let first_probe = Instant::now() + self.probe_delay(is_new);
-                if self.waiting.add(run, first_probe, waiter) {
+                if self.waiting.add(run, first_probe, !is_new, waiter) {
                     if self.stream.is_closed() {
                         self.open();
                     } else if !self.stream.is_lost() {
                         // When a lost stream is reopened, it is asked about all runs.
-                        self.unsent_ids.push(run);
+                        self.unsent_ids.push_back(run);
                     }
                 }
             }
@@ -227,17 +237,22 @@ impl Driver {
     fn close(&mut self) {
         self.stream.close();
         self.ids = None;
+        self.end_outage();
+    }
+
+    fn end_outage(&mut self) {
         self.lost_since = None;
+        self.is_checking = false;
     }
 
     /// Queues as many run ids as there is capacity for.
     fn send_ids(&mut self) {
         let Some(ids) = &self.ids else { return };
-        while let Some(run) = self.unsent_ids.last() {
+        while let Some(run) = self.unsent_ids.front() {
             if ids.try_send(*run).is_err() {
                 break;
             }
-            self.unsent_ids.pop();
+            self.unsent_ids.pop_front();
         }
     }
 
@@ -246,9 +261,10 @@ impl Driver {
             StreamEvent::NeedsOpen => self.open(),
             StreamEvent::Message(RunResults { run, tasks }) => {
                 self.last_had_ended = false;
-                self.lost_since = None;
+                self.end_outage();
+                let answer = tasks.map_or(Answer::Fetch, Answer::Results);
                 for waiter in self.waiting.take(run) {
-                    let _ = waiter.send(Ok(Some(tasks.clone())));
+                    let _ = waiter.send(Ok(answer.clone()));
                 }
                 self.check_idle();
             }
@@ -266,18 +282,33 @@ impl Driver {
         // A result that is too large to be received would end each stream that is asked about it. All runs are fetched instead.
         if error.is_some_and(|error| error.kind() == ErrorKind::TooLarge) {
             for waiter in self.waiting.take_all() {
-                let _ = waiter.send(Ok(None));
+                let _ = waiter.send(Ok(Answer::Fetch));
             }
             return self.close();
         }
         let now = Instant::now();
-        if now - self.stream.opened_at() > STABLE_STREAM {
-            self.lost_since = None;
+        let is_old = |at: Instant| now - at > STABLE_STREAM;
+        match self.stream.accepted_at() {
+            Some(accepted_at) if is_old(accepted_at) => self.end_outage(),
+            // The server sends its headers with the first message, so an idle stream is not distinguished from one that has never
+            // reached the server. The response to another call is.
+            None if is_old(self.stream.opened_at()) => self.check_server(),
+            _ => {}
         }
-        let is_outage = now - *self.lost_since.get_or_insert(now) > MAX_OUTAGE;
-        if let Some(error) = error.filter(|_| is_outage) {
-            self.fail_all(error);
+        if now - *self.lost_since.get_or_insert(now) > MAX_OUTAGE {
+            let ended = || {
+                let text = format!("the server has ended each stream of run results for {MAX_OUTAGE:?}");
+                Error::new(ErrorKind::Unavailable, text).transient()
+            };
+            self.fail_all(&error.cloned().unwrap_or_else(ended));
         }
+    }
+
+    /// Ends the outage if the server responds to a probe.
+    fn check_server(&mut self) {
+        let Some(run) = self.waiting.any().filter(|_| !self.is_checking) else { return };
+        self.is_checking = true;
+        self.probes.push(Box::pin(probe_run(self.rpc.clone(), run)));
     }
 
     /// Ends all waits: no stream can be opened.
@@ -289,12 +320,23 @@ impl Driver {
     }
 
     fn on_probed(&mut self, run: RunId, probed: Probed) {
-        if !self.waiting.probed(Instant::now(), run, probed) {
-            return;
+        match probed {
+            Probed::Unknown => self.is_checking = false,
+            _ if self.is_checking => self.end_outage(),
+            _ => {}
         }
-        self.last_had_ended = probed == Probed::Ended;
+        match probed {
+            Probed::Ended => self.last_had_ended = true,
+            Probed::Running => self.last_had_ended = false,
+            Probed::Missing | Probed::Unknown => {}
+        }
+        let answer = match self.waiting.probed(Instant::now(), run, probed) {
+            Decision::Wait => return,
+            Decision::Fetch => Ok(Answer::Fetch),
+            Decision::Missing => Err(Error::run_not_found(run)),
+        };
         for waiter in self.waiting.take(run) {
-            let _ = waiter.send(if probed == Probed::Missing { Err(Error::run_not_found(run)) } else { Ok(None) });
+            let _ = waiter.send(answer.clone());
         }
         self.check_idle();
     }
@@ -319,6 +361,8 @@ async fn probe_run(rpc: Rpc, run: RunId) -> (RunId, Probed) {
         Ok(details) if details.done && details.status.is_final() => Probed::Ended,
         Ok(_) => Probed::Running,
         Err(error) if error.is_not_found() => Probed::Missing,
+        // A run that is too large for the response exists. Its end comes with the stream, or with the next probe of a known run.
+        Err(error) if error.kind() == ErrorKind::TooLarge => Probed::Running,
         Err(_) => Probed::Unknown,
     };
     (run, probed)
@@ -372,10 +416,8 @@ mod tests {
         let started = Instant::now();
         let (one, other) =
             tokio::join!(client.feed().results.wait(run(), true), client.feed().results.wait(run(), true));
-        assert_eq!(
-            (one.unwrap().map(|tasks| tasks.len()), other.unwrap().map(|tasks| tasks.len())),
-            (Some(0), Some(0))
-        );
+        let expected = Answer::Results(Vec::new());
+        assert_eq!((one.unwrap(), other.unwrap()), (expected.clone(), expected));
         assert_eq!((started.elapsed(), calls.count("SubscribeToWorkflowRuns")), (3 * SECOND, 1));
         assert_eq!(
             calls.times("GetRunDetails"),
@@ -389,10 +431,10 @@ mod tests {
         let (client, _) =
             server(|_| Scripted::Stream(Vec::new(), None), |_| details(pb::v1::RunStatus::Completed, true));
         let started = Instant::now();
-        assert!(client.feed().results.wait(run(), true).await.unwrap().is_none());
+        assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Fetch);
         assert_eq!(started.elapsed(), EAGER_PROBE_DELAY);
         // The next one has probably ended, too.
-        assert!(client.feed().results.wait(run(), true).await.unwrap().is_none());
+        assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Fetch);
         assert_eq!(started.elapsed(), EAGER_PROBE_DELAY);
     }
 
@@ -415,7 +457,7 @@ mod tests {
         };
         let (client, calls) = server(stream, running);
         let started = Instant::now();
-        assert!(client.feed().results.wait(run(), true).await.unwrap().is_some());
+        assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
         let opened = calls.times("SubscribeToWorkflowRuns");
         assert_eq!((opened.len(), started.elapsed()), (4, opened[3] - started + SECOND));
         assert!(opened[3] - started < 3 * MAX_BACKOFF, "{:?}", opened[3] - started);
@@ -428,6 +470,65 @@ mod tests {
         let error = client.feed().results.wait(run(), true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!((MAX_OUTAGE..=MAX_OUTAGE + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_fail_after_an_outage_without_refusals() {
+        // Each call ends after ten seconds without a response, as with a firewall that drops packets.
+        let lost = |_| Scripted::after(10 * SECOND, Scripted::Status(14));
+        let (client, _) = server(lost, lost);
+        let started = Instant::now();
+        let error = client.feed().results.wait(run(), true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let longest = MAX_OUTAGE + 2 * (10 * SECOND + MAX_BACKOFF);
+        assert!((MAX_OUTAGE..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_fail_if_the_server_ends_each_stream() {
+        let (client, _) = server(|_| Scripted::Stream(Vec::new(), Some(0)), |_| Scripted::Status(14));
+        let started = Instant::now();
+        let error = client.feed().results.wait(run(), true).await.unwrap_err();
+        assert_eq!(error.to_string(), "the server has ended each stream of run results for 60s");
+        assert!((MAX_OUTAGE..=MAX_OUTAGE + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_streams_that_a_proxy_ends_are_no_outage() {
+        // The server sends its headers only with the first message.
+        let stream = |count| match count {
+            1..=10 => Scripted::after(30 * SECOND, Scripted::Status(14)),
+            _ => Scripted::Stream(vec![(SECOND, result())], None),
+        };
+        let (client, calls) = server(stream, running);
+        assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
+        assert_eq!(calls.count("SubscribeToWorkflowRuns"), 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_too_large_is_not_probed_again_soon() {
+        let too_large = |_| Scripted::Refusal(8, "grpc: trying to send message larger than max (5 vs. 4)");
+        let (client, calls) = server(|_| Scripted::Stream(vec![(200 * SECOND, result())], None), too_large);
+        assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
+        assert_eq!(calls.count("GetRunDetails"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_cannot_be_read_must_be_fetched() {
+        let broken = pb::WorkflowRunEvent {
+            workflow_run_id: RUN.into(),
+            results: vec![pb::StepRunResult { task_run_external_id: "no id".into(), ..Default::default() }],
+            ..Default::default()
+        };
+        let broken = broken.encode_to_vec();
+        let (client, _) = server(move |_| Scripted::Stream(vec![(SECOND, broken.clone())], None), running);
+        assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Fetch);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_observed_run_that_is_not_found_must_be_fetched() {
+        let (client, _) = server(|_| Scripted::Stream(Vec::new(), None), |_| Scripted::Status(5));
+        assert_eq!(client.feed().results.wait(run(), false).await.unwrap(), Answer::Fetch);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,9 @@
 //! The waiters of the pool by run, and when to probe each run: the pure core of the pool.
 //!
-//! The result stream sends nothing for a run that does not exist. So a run that has not been seen yet is probed over gRPC, a few times
+//! The result stream sends nothing for a run that does not exist. So a run that was not observed yet is probed over gRPC, a few times
 //! at growing intervals.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +19,9 @@ const PROBE_INTERVALS: [Duration; 4] =
 /// The interval between probes of a run that exists, in case the stream has lost it.
 const KNOWN_RUN_INTERVAL: Duration = Duration::from_secs(300);
 
+/// The maximum interval between probes that fail.
+const MAX_FAILED_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probed {
@@ -27,6 +30,16 @@ pub(super) enum Probed {
     Missing,
     /// The call failed.
     Unknown,
+}
+
+/// What a probe means for the waiters of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    Wait,
+    /// They must fetch the run: it has ended, or gRPC does not find a run that was observed earlier.
+    Fetch,
+    /// The run does not exist.
+    Missing,
 }
 
 /// The waiters by run.
@@ -42,7 +55,12 @@ pub(super) struct Waiting<W> {
 struct Entry<W> {
     /// Nearly always one.
     waiters: Vec<W>,
-    probes: u8,
+    /// Whether the run was observed. A run that was not found once may be there again.
+    was_observed: bool,
+    /// How often in succession it was not found.
+    missing: u8,
+    /// How often in succession the probe failed.
+    failures: u32,
     due: Option<(Instant, u64)>,
 }
 
@@ -53,9 +71,16 @@ impl<W> Default for Waiting<W> {
 }
 
 impl<W> Waiting<W> {
-    /// Adds a waiter. Returns whether the run is new, so that the stream must be asked about it.
-    pub(super) fn add(&mut self, run: RunId, first_probe: Instant, waiter: W) -> bool {
-        let entry = self.runs.entry(run).or_insert(Entry { waiters: Vec::with_capacity(1), probes: 0, due: None });
+    /// Adds a waiter, which has observed the run or not. Returns whether the run is new here, so that the stream must be asked about it.
+    pub(super) fn add(&mut self, run: RunId, first_probe: Instant, was_observed: bool, waiter: W) -> bool {
+        let entry = self.runs.entry(run).or_insert_with(|| Entry {
+            waiters: Vec::with_capacity(1),
+            was_observed: false,
+            missing: 0,
+            failures: 0,
+            due: None,
+        });
+        entry.was_observed |= was_observed;
         entry.waiters.push(waiter);
         let is_new = entry.waiters.len() == 1;
         if is_new {
@@ -87,7 +112,7 @@ impl<W> Waiting<W> {
     }
 
     /// The runs that a new stream must be asked about.
-    pub(super) fn runs(&self) -> Vec<RunId> {
+    pub(super) fn runs(&self) -> VecDeque<RunId> {
         self.runs.keys().copied().collect()
     }
 
@@ -114,44 +139,53 @@ impl<W> Waiting<W> {
         Some(run)
     }
 
-    /// Records the result of a probe. Returns whether it ends the wait: the run has ended, or it does not exist.
-    pub(super) fn probed(&mut self, now: Instant, run: RunId, probed: Probed) -> bool {
-        let Some(entry) = self.runs.get_mut(&run) else { return false };
-        match probed {
+    /// Some run, to find out whether the server responds.
+    pub(super) fn any(&self) -> Option<RunId> {
+        self.runs.keys().next().copied()
+    }
+
+    /// Records the result of a probe.
+    pub(super) fn probed(&mut self, now: Instant, run: RunId, probed: Probed) -> Decision {
+        let Some(entry) = self.runs.get_mut(&run) else { return Decision::Wait };
+        if probed != Probed::Unknown {
+            entry.failures = 0;
+        }
+        let interval = match probed {
             // From now on the stream reports its end, unless it loses the run.
             Probed::Running => {
-                self.schedule(run, now + KNOWN_RUN_INTERVAL);
-                false
+                entry.was_observed = true;
+                entry.missing = 0;
+                KNOWN_RUN_INTERVAL
             }
-            Probed::Ended => true,
+            Probed::Ended => return Decision::Fetch,
             Probed::Unknown => {
-                let at = now + interval(entry.probes);
-                self.schedule(run, at);
-                false
+                let doubled = PROBE_INTERVALS[0].saturating_mul(1 << entry.failures.min(16));
+                entry.failures = entry.failures.saturating_add(1);
+                doubled.min(MAX_FAILED_INTERVAL)
             }
             Probed::Missing => {
-                entry.probes += 1;
-                if usize::from(entry.probes) >= PROBE_INTERVALS.len() {
-                    return true;
+                entry.missing = entry.missing.saturating_add(1);
+                match PROBE_INTERVALS.get(usize::from(entry.missing)) {
+                    Some(interval) => *interval,
+                    None if entry.was_observed => return Decision::Fetch,
+                    None => return Decision::Missing,
                 }
-                let at = now + interval(entry.probes);
-                self.schedule(run, at);
-                false
             }
-        }
+        };
+        self.schedule(run, now + interval);
+        Decision::Wait
     }
 
     fn schedule(&mut self, run: RunId, at: Instant) {
         let Some(entry) = self.runs.get_mut(&run) else { return };
         self.count += 1;
         let due = (at, self.count);
-        entry.due = Some(due);
+        // A run has one probe at a time.
+        if let Some(earlier) = entry.due.replace(due) {
+            self.probes.remove(&earlier);
+        }
         self.probes.insert(due, run);
     }
-}
-
-fn interval(probes: u8) -> Duration {
-    PROBE_INTERVALS.get(usize::from(probes)).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -166,8 +200,8 @@ mod tests {
     async fn a_run_is_new_for_its_first_waiter_only() {
         let mut waiting = Waiting::default();
         let probe = Instant::now() + PROBE_INTERVALS[0];
-        assert!(waiting.add(run(1), probe, 'a'));
-        assert!(!waiting.add(run(1), probe, 'b'));
+        assert!(waiting.add(run(1), probe, false, 'a'));
+        assert!(!waiting.add(run(1), probe, false, 'b'));
         assert_eq!(waiting.take(run(1)), ['a', 'b']);
         assert_eq!(waiting.next_probe(), None, "the probe is removed with the run");
         assert_eq!(waiting.take(run(1)), []);
@@ -177,13 +211,13 @@ mod tests {
     async fn a_run_that_is_never_seen_is_missing_after_four_probes() {
         let mut waiting = Waiting::default();
         let start = Instant::now();
-        waiting.add(run(1), start + PROBE_INTERVALS[0], 'a');
+        waiting.add(run(1), start + PROBE_INTERVALS[0], false, 'a');
         let mut at = Vec::new();
         loop {
             let now = waiting.next_probe().unwrap();
             at.push((now - start).as_secs());
             assert_eq!(waiting.take_due(now), Some(run(1)));
-            if waiting.probed(now, run(1), Probed::Missing) {
+            if waiting.probed(now, run(1), Probed::Missing) == Decision::Missing {
                 break;
             }
         }
@@ -194,23 +228,47 @@ mod tests {
     async fn a_run_that_was_seen_is_left_to_the_stream() {
         let mut waiting = Waiting::default();
         let now = Instant::now();
-        waiting.add(run(1), now + PROBE_INTERVALS[0], 'a');
+        waiting.add(run(1), now + PROBE_INTERVALS[0], false, 'a');
         assert_eq!(waiting.take_due(now), None, "not before its time");
         assert_eq!(waiting.take_due(now + PROBE_INTERVALS[0]), Some(run(1)));
-        assert!(!waiting.probed(now, run(1), Probed::Running));
+        assert_eq!(waiting.probed(now, run(1), Probed::Running), Decision::Wait);
         assert_eq!(waiting.next_probe(), Some(now + KNOWN_RUN_INTERVAL), "in case the stream loses it");
-        assert!(waiting.probed(now, run(1), Probed::Ended));
+        assert_eq!(waiting.probed(now, run(1), Probed::Ended), Decision::Fetch);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_probe_does_not_count() {
+    async fn failed_probes_do_not_count_and_become_rare() {
         let mut waiting = Waiting::default();
         let mut now = Instant::now();
-        waiting.add(run(1), now + PROBE_INTERVALS[0], 'a');
-        for _ in 0..20 {
+        waiting.add(run(1), now + PROBE_INTERVALS[0], false, 'a');
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
             now = waiting.next_probe().unwrap();
             waiting.take_due(now);
-            assert!(!waiting.probed(now, run(1), Probed::Unknown));
+            assert_eq!(waiting.probed(now, run(1), Probed::Unknown), Decision::Wait);
+            pauses.push((waiting.next_probe().unwrap() - now).as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waiting.probed(now, run(1), Probed::Missing), Decision::Wait);
+        assert_eq!(waiting.next_probe(), Some(now + PROBE_INTERVALS[1]), "each run has one probe");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_observed_run_is_never_missing() {
+        for observed_by_waiter in [true, false] {
+            let mut waiting = Waiting::default();
+            let now = Instant::now();
+            waiting.add(run(1), now, observed_by_waiter, 'a');
+            if !observed_by_waiter {
+                for _ in 0..3 {
+                    assert_eq!(waiting.probed(now, run(1), Probed::Missing), Decision::Wait);
+                }
+                assert_eq!(waiting.probed(now, run(1), Probed::Running), Decision::Wait);
+            }
+            for _ in 0..3 {
+                assert_eq!(waiting.probed(now, run(1), Probed::Missing), Decision::Wait);
+            }
+            assert_eq!(waiting.probed(now, run(1), Probed::Missing), Decision::Fetch, "only a fetch can decide");
         }
     }
 
@@ -218,8 +276,8 @@ mod tests {
     async fn a_run_is_removed_with_its_last_waiter() {
         let mut waiting = Waiting::default();
         let probe = Instant::now() + PROBE_INTERVALS[0];
-        waiting.add(run(1), probe, 'a');
-        waiting.add(run(2), probe, 'b');
+        waiting.add(run(1), probe, false, 'a');
+        waiting.add(run(2), probe, false, 'b');
         waiting.remove(run(1), |waiter| *waiter == 'a');
         waiting.remove(run(2), |waiter| *waiter == 'a');
         assert_eq!(waiting.len(), 1);

@@ -1,4 +1,4 @@
-//! What the engine says of runs that it did not start, since others have their idempotency keys.
+//! The engine's response for runs that it did not start, because other runs have their idempotency keys.
 
 use std::error::Error as _;
 
@@ -46,7 +46,7 @@ fn detail<T: prost::Message + Default>(error: &Error, name: &str) -> Option<T> {
     T::decode(&*found.value).ok()
 }
 
-/// The run that has the key, if that is why a run was not started.
+/// The run that has the idempotency key, if the call failed because of it.
 pub(in crate::rpc) fn taken(error: Error) -> Result<Triggered, Error> {
     let found: Option<IdempotencyCollisionError> = detail(&error, "v1.IdempotencyCollisionError");
     match found {
@@ -55,7 +55,7 @@ pub(in crate::rpc) fn taken(error: Error) -> Result<Triggered, Error> {
     }
 }
 
-/// Those that were started all the same, if that is why not all were.
+/// The ids of the runs that were started, if the call failed because other runs have idempotency keys of some of its runs.
 pub(in crate::rpc) fn some_taken(error: Error) -> Result<Vec<RunId>, Error> {
     let found: Option<BulkTriggerIdempotencyCollisionError> = detail(&error, "v1.BulkTriggerIdempotencyCollisionError");
     match found {

@@ -5,7 +5,7 @@ use crate::rpc::pb::v1::{
     CreateTaskOpts, CreateWorkflowVersionRequest, IdempotencyConfig, IdempotencyMethod, StickyStrategy,
 };
 
-/// A workflow's definition. All names and actions are as the server is to know them.
+/// A workflow's definition. Names and actions have their namespace.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NewWorkflow {
     pub(crate) name: String,

@@ -1,29 +1,27 @@
-//! Events that are to be taken in.
+//! Events to push.
 
 use prost::Message as _;
 
+use super::MAX_ELEMENT_OVERHEAD;
 use crate::rpc::pb::PushEventRequest;
 
-/// Around each event in a message of many: its field number and length.
-const FRAME: usize = 6;
-
-/// An event that is to be taken in.
+/// An event to push.
 #[derive(Debug, Clone)]
 pub(crate) struct NewEvent(pub(in crate::rpc) PushEventRequest);
 
 impl NewEvent {
-    /// What the events of one call have in common. The metadata is the text of a JSON object.
+    /// The fields that all events of a call share. The metadata is a JSON object.
     pub(crate) fn new(key: String, metadata: String, priority: Option<i32>, scope: Option<String>) -> Self {
         Self(PushEventRequest { key, additional_metadata: Some(metadata), priority, scope, ..Default::default() })
     }
 
-    /// The same event with a payload, the text of a JSON object.
+    /// The same event with a payload, which is a JSON object.
     pub(crate) fn with_payload(&self, payload: String) -> Self {
         Self(PushEventRequest { payload, ..self.0.clone() })
     }
 
-    /// The bytes that it adds to a message of many.
+    /// The number of bytes that it adds to a bulk request.
     pub(crate) fn size(&self) -> usize {
-        self.0.encoded_len() + FRAME
+        self.0.encoded_len() + MAX_ELEMENT_OVERHEAD
     }
 }

@@ -23,3 +23,6 @@ pub(crate) use results::{RunResults, TaskResult};
 pub(crate) use run::{GrpcRun, GrpcTask};
 pub(crate) use summary::{ListRow, list_row, log_line, rest_input};
 pub(crate) use worker::{Action, ActionKind, NewWorker, Report, ReportKind};
+
+/// The maximum size of the field number and the length before each element of a repeated field.
+const MAX_ELEMENT_OVERHEAD: usize = 6;

@@ -1,4 +1,4 @@
-//! Runs that are to be started.
+//! Runs to start.
 //!
 //! The runs of a call have most fields in common. These are encoded once; each run adds its own fields. Protobuf defines that the
 //! encodings of two parts of a message, one after the other, are the encoding of the whole message.
@@ -6,13 +6,12 @@
 use bytes::{BufMut as _, Bytes};
 use prost::{EncodeError, Message as _, encode_length_delimiter, length_delimiter_len};
 
+use super::MAX_ELEMENT_OVERHEAD;
 use crate::model::{DesiredLabels, RunId, TaskId, WorkerId};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 
-/// Around each run in a message of many: its field number and length.
-const FRAME: usize = 6;
 /// The key of the runs in `BulkTriggerWorkflowRequest`: field 1, with a length.
-const WORKFLOWS: u8 = 1 << 3 | 2;
+const WORKFLOWS_KEY: u8 = 1 << 3 | 2;
 
 /// What the runs of one call have in common.
 #[derive(Debug, Clone)]
@@ -82,9 +81,9 @@ impl NewRun {
         &self.own.input
     }
 
-    /// The bytes that it adds to a message of many.
+    /// The number of bytes that it adds to a bulk request.
     pub(crate) fn size(&self) -> usize {
-        self.encoded_len() + FRAME
+        self.encoded_len() + MAX_ELEMENT_OVERHEAD
     }
 
     pub(in crate::rpc) fn encoded_len(&self) -> usize {
@@ -107,7 +106,7 @@ pub(in crate::rpc) fn bulk_len(runs: &[NewRun]) -> usize {
 /// Appends the encoding of a `BulkTriggerWorkflowRequest`.
 pub(in crate::rpc) fn encode_bulk(runs: &[NewRun], message: &mut Vec<u8>) -> Result<(), EncodeError> {
     runs.iter().try_for_each(|run| {
-        message.put_u8(WORKFLOWS);
+        message.put_u8(WORKFLOWS_KEY);
         encode_length_delimiter(run.encoded_len(), message)?;
         run.encode(message)
     })

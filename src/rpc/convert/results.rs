@@ -8,8 +8,8 @@ use crate::rpc::pb;
 #[derive(Debug, Clone)]
 pub(crate) struct RunResults {
     pub(crate) run: RunId,
-    /// One for each final row of each task. None if they were too large to be sent.
-    pub(crate) tasks: Vec<TaskResult>,
+    /// One for each final row of each task; no rows if they were too large to be sent. `None` if one of them cannot be read.
+    pub(crate) tasks: Option<Vec<TaskResult>>,
 }
 
 /// One entry of a message of the result stream.
@@ -35,6 +35,12 @@ impl TryFrom<pb::WorkflowRunEvent> for RunResults {
                 },
             })
         });
-        Ok(Self { run: parse_id(&event.workflow_run_id)?, tasks: tasks.collect::<CrateResult<_>>()? })
+        let run = parse_id(&event.workflow_run_id)?;
+        let tasks = tasks.collect::<CrateResult<_>>();
+        if let Err(error) = &tasks {
+            // The end of the run is not lost with it.
+            tracing::warn!(%run, %error, "the results of a run cannot be read");
+        }
+        Ok(Self { run, tasks: tasks.ok() })
     }
 }

@@ -7,8 +7,9 @@ use crate::transport::retry::delay;
 
 /// The losses of one stream since its last message.
 ///
-/// After a message, the first loss has no pause: usually the server has restarted or ended the stream. Each further loss has a longer
-/// pause. Only a message resets it, because a server that accepts a stream and drops it must not be called in a loop.
+/// A delay that the server requests takes precedence, and is not limited. Without one, the first loss after a message has no pause:
+/// usually the server has restarted or ended the stream. Each further loss has a longer pause. Only a message resets it, because a server
+/// that accepts a stream and drops it must not be called in a loop.
 #[derive(Debug, Clone)]
 pub(super) struct Backoff {
     losses: u32,
@@ -34,10 +35,8 @@ impl Backoff {
         }
         let losses = self.losses;
         self.losses = losses.saturating_add(1);
-        Some(match losses {
-            0 => Duration::ZERO,
-            _ => error.and_then(Error::pushback).unwrap_or_else(|| delay(losses, jitter)).min(self.max),
-        })
+        let pause = || if losses == 0 { Duration::ZERO } else { delay(losses, jitter).min(self.max) };
+        Some(error.and_then(Error::pushback).unwrap_or_else(pause))
     }
 
     /// Logs a loss: the first one as a debug message, the next three as warnings, and further ones as debug messages. A
@@ -73,6 +72,7 @@ fn is_permanent(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::RetryAfter;
 
     const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -83,6 +83,18 @@ mod tests {
         assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 2000]);
         backoff.message();
         assert_eq!(backoff.lost(None, 1.0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_servers_delay_is_used_exactly() {
+        let mut backoff = Backoff::new(MAX_PAUSE);
+        let asked = RetryAfter::Delay(10 * MAX_PAUSE);
+        let error = Error::new(ErrorKind::Unavailable, "lost").transient().with_retry_after(Some(asked));
+        for _ in 0..3 {
+            assert_eq!(backoff.lost(Some(&error), 1.0), Some(10 * MAX_PAUSE));
+        }
+        let forbidden = error.with_retry_after(Some(RetryAfter::Never));
+        assert_eq!(backoff.lost(Some(&forbidden), 1.0), None);
     }
 
     #[test]

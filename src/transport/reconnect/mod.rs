@@ -25,6 +25,8 @@ pub(crate) struct ReconnectingStream<T> {
     backoff: Backoff,
     /// When it was last opened.
     opened_at: Instant,
+    /// When the server accepted it: when its response headers arrived.
+    accepted_at: Option<Instant>,
 }
 
 enum State<T> {
@@ -51,13 +53,20 @@ pub(crate) enum StreamEvent<T> {
 impl<T> ReconnectingStream<T> {
     /// Creates a closed stream, which pauses for at most `max_backoff` before it is reopened.
     pub(crate) fn new(name: &'static str, max_backoff: Duration) -> Self {
-        Self { name, state: State::Closed, backoff: Backoff::new(max_backoff), opened_at: Instant::now() }
+        Self {
+            name,
+            state: State::Closed,
+            backoff: Backoff::new(max_backoff),
+            opened_at: Instant::now(),
+            accepted_at: None,
+        }
     }
 
     /// Opens the stream. If it is open, it is replaced.
     pub(crate) fn open(&mut self, opening: impl Future<Output = Result<Messages<T>>> + Send + 'static) {
         self.state = State::Opening(Box::pin(opening));
         self.opened_at = Instant::now();
+        self.accepted_at = None;
     }
 
     /// Requests that the owner opens the stream now, without a pause.
@@ -84,9 +93,14 @@ impl<T> ReconnectingStream<T> {
         matches!(self.state, State::Lost(_))
     }
 
-    /// When the stream was last opened.
+    /// When the opening of the stream last began. The server need not have been reached since.
     pub(crate) fn opened_at(&self) -> Instant {
         self.opened_at
+    }
+
+    /// When the server last accepted the stream. `None` if it has not accepted it since the stream was opened.
+    pub(crate) fn accepted_at(&self) -> Option<Instant> {
+        self.accepted_at
     }
 
     /// Waits for the next event. While the stream is closed, there is none. Cancel safe.
@@ -99,7 +113,10 @@ impl<T> ReconnectingStream<T> {
                     return StreamEvent::NeedsOpen;
                 }
                 State::Opening(opening) => match opening.await {
-                    Ok(messages) => self.state = State::Open(messages),
+                    Ok(messages) => {
+                        self.accepted_at = Some(Instant::now());
+                        self.state = State::Open(messages);
+                    }
                     Err(error) => break Some(error),
                 },
                 State::Open(messages) => match messages.next().await {

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::budget::RetryBudget;
-use super::retry::{Retry, decide};
+use super::request::Sent;
+use super::retry::{Repeat, Retry, decide};
 use super::status::from_status;
 use super::token_health::TokenHealth;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -24,8 +25,7 @@ const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 pub(crate) struct Call {
     /// The name in error texts.
     pub(crate) name: &'static str,
-    /// Whether a second execution has no additional effect.
-    pub(crate) idempotent: bool,
+    repeat: Repeat,
     /// The timeout, if it is not the configured one.
     pub(crate) deadline: Option<Duration>,
 }
@@ -33,12 +33,18 @@ pub(crate) struct Call {
 impl Call {
     /// A call that can be repeated: a second execution has no additional effect.
     pub(crate) const fn idempotent(name: &'static str) -> Self {
-        Self { name, idempotent: true, deadline: None }
+        Self { name, repeat: Repeat::Always, deadline: None }
     }
 
-    /// A call that has an effect at each execution.
+    /// A call that has an effect at each execution. It is retried if it was certainly not processed.
     pub(crate) const fn once(name: &'static str) -> Self {
-        Self { name, idempotent: false, deadline: None }
+        Self { name, repeat: Repeat::IfUnprocessed, deadline: None }
+    }
+
+    /// A call that is never retried here: its caller must check first whether it is still right, or has no use for a late one. It does
+    /// not withdraw from the retry budget.
+    pub(crate) const fn single(name: &'static str) -> Self {
+        Self { name, repeat: Repeat::Never, deadline: None }
     }
 
     pub(crate) const fn within(mut self, deadline: Duration) -> Self {
@@ -86,21 +92,22 @@ impl Caller {
         &self.token
     }
 
-    /// Makes a gRPC call.
-    pub(crate) async fn grpc<T, F>(&self, call: Call, mut attempt: impl FnMut() -> F) -> Result<T>
+    /// Makes a gRPC call. Each try gets the flag that its request sets when it is sent.
+    pub(crate) async fn grpc<T, F>(&self, call: Call, mut attempt: impl FnMut(Sent) -> F) -> Result<T>
     where
         F: Future<Output = std::result::Result<T, Status>>,
     {
-        self.run(call, || {
-            let attempt = attempt();
+        let sent = Sent::default();
+        let run = self.run(call, sent.clone(), || {
+            let attempt = attempt(sent.clone());
             async move { attempt.await.map_err(|status| from_status(call.name, status)) }
-        })
-        .await
+        });
+        run.await
     }
 
     /// Makes a call, with retries. The deadline applies to all tries together. If it passes during a try, the call may have had an
-    /// effect.
-    pub(crate) async fn run<T, F>(&self, call: Call, mut attempt: impl FnMut() -> F) -> Result<T>
+    /// effect, unless no request was sent. A caller that cannot observe its requests passes [`Sent::unknown`].
+    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -117,7 +124,11 @@ impl Caller {
             let tried = tokio::select! {
                 biased;
                 tried = attempt() => tried,
-                () = &mut timeout => return Err(timed_out(call.name, allowed, failures, last)),
+                () = &mut timeout => {
+                    let error = timed_out(call.name, allowed, failures, last);
+                    let is_unsent = !has_side_effects && !sent.get();
+                    return Err(if is_unsent { error.without_side_effects() } else { error });
+                }
             };
             let error = match tried {
                 Ok(response) => {
@@ -129,14 +140,18 @@ impl Caller {
             };
             failures = failures.saturating_add(1);
             let left = deadline.saturating_duration_since(Instant::now());
-            match decide(&error, call.idempotent, failures, left, fastrand::f64()) {
+            match decide(&error, call.repeat, failures, left, fastrand::f64()) {
                 // A closed client is not retried.
                 Retry::After(delay)
                     if !self.closed.is_cancelled() && self.retry.allows(failures) && self.budget.withdraw() =>
                 {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
-                    sleep(delay).await;
                     has_side_effects |= !error.has_no_side_effects();
+                    // Boxed, because few calls are retried.
+                    if Box::pin(self.closed.run_until_cancelled(sleep(delay))).await.is_none() {
+                        let closed = Error::closed("the client").with_source(error);
+                        return Err(if has_side_effects { closed } else { closed.without_side_effects() });
+                    }
                     last = Some(error);
                 }
                 // An earlier try may have had an effect, even if the last one had none.
@@ -156,15 +171,17 @@ fn timed_out(call: &str, allowed: Duration, failures: u32, last: Option<Error>) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::cell::Cell;
+
+    use super::*;
+    use crate::error::RetryAfter;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     async fn count(call: Call, error: impl Fn() -> Error, fail: u32) -> (u32, Result<()>) {
         let tries = Cell::new(0);
         let result = Caller::new(30 * SECOND, RetryPolicy::default())
-            .run(call, || {
+            .run(call, Sent::unknown(), || {
                 tries.set(tries.get() + 1);
                 let result = if tries.get() <= fail { Err(error()) } else { Ok(()) };
                 async { result }
@@ -188,7 +205,7 @@ mod tests {
     async fn errors_have_possible_side_effects_if_one_try_had() {
         let tries = Cell::new(0);
         let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default())
-            .run(Call::idempotent("Put"), || {
+            .run(Call::idempotent("Put"), Sent::unknown(), || {
                 tries.set(tries.get() + 1);
                 let error = if tries.get() == 1 { lost() } else { lost().without_side_effects() };
                 async { Err(error) }
@@ -205,7 +222,7 @@ mod tests {
             let tries = Cell::new(0);
             let options = RequestOptions { timeout: None, retry: Some(policy) };
             let caller = caller.with(options);
-            let call = caller.run(Call::idempotent("Get"), || {
+            let call = caller.run(Call::idempotent("Get"), Sent::unknown(), || {
                 tries.set(tries.get() + 1);
                 async { Err::<(), _>(lost()) }
             });
@@ -223,6 +240,61 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn single_calls_are_not_retried_and_leave_the_budget() {
+        let caller = Caller::new(30 * SECOND, RetryPolicy::default());
+        for _ in 0..100 {
+            let call = caller
+                .run(Call::single("Cancel"), Sent::unknown(), || async { Err::<(), _>(lost().without_side_effects()) });
+            assert!(call.await.unwrap_err().has_no_side_effects());
+        }
+        let tries = Cell::new(0);
+        let call = caller.run(Call::idempotent("Get"), Sent::unknown(), || {
+            tries.set(tries.get() + 1);
+            let result = if tries.get() == 1 { Err(lost()) } else { Ok(()) };
+            async { result }
+        });
+        call.await.unwrap();
+        assert_eq!(tries.get(), 2, "the budget is full");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_after_the_end_of_the_client() {
+        for (is_sent, first) in [(true, lost()), (false, lost().without_side_effects())] {
+            let (caller, tries) = (Caller::new(30 * SECOND, RetryPolicy::default()), Cell::new(0));
+            let first = first.with_retry_after(Some(RetryAfter::Delay(5 * SECOND)));
+            let call = caller.run(Call::idempotent("Put"), Sent::unknown(), || {
+                tries.set(tries.get() + 1);
+                let result = if tries.get() == 1 { Err(first.clone()) } else { Ok(()) };
+                async { result }
+            });
+            let start = Instant::now();
+            let close = async {
+                sleep(SECOND).await;
+                caller.close();
+            };
+            let (result, ()) = tokio::join!(call, close);
+            let error = result.unwrap_err();
+            assert_eq!((error.kind(), tries.get(), start.elapsed()), (ErrorKind::Closed, 1, SECOND));
+            assert_eq!(error.has_no_side_effects(), !is_sent, "{error:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_before_anything_was_sent_has_no_side_effects() {
+        let caller = Caller::new(2 * SECOND, RetryPolicy::default());
+        for is_sent in [false, true] {
+            let call = caller.grpc(Call::once("Trigger"), |sent| async move {
+                if is_sent {
+                    sent.set();
+                }
+                std::future::pending::<std::result::Result<(), Status>>().await
+            });
+            let error = call.await.unwrap_err();
+            assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Timeout, !is_sent));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_budget_limits_retries() {
         let start = Instant::now();
         let (tries, result) = count(Call::idempotent("Get"), lost, u32::MAX).await;
@@ -232,9 +304,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_servers_delay_is_used_exactly() {
         let start = Instant::now();
-        let (tries, _) = count(Call::idempotent("Get"), || lost().with_retry_after(Some(7 * SECOND)), 2).await;
+        let (tries, _) =
+            count(Call::idempotent("Get"), || lost().with_retry_after(Some(RetryAfter::Delay(7 * SECOND))), 2).await;
         assert_eq!((tries, start.elapsed()), (3, 14 * SECOND));
-        let (tries, result) = count(Call::idempotent("Get"), || lost().with_retry_after(Some(40 * SECOND)), 2).await;
+        let (tries, result) =
+            count(Call::idempotent("Get"), || lost().with_retry_after(Some(RetryAfter::Delay(40 * SECOND))), 2).await;
         assert_eq!((tries, result.is_err()), (1, true));
     }
 
@@ -242,7 +316,8 @@ mod tests {
     async fn calls_without_a_response_end_at_their_deadline() {
         let start = Instant::now();
         let call = Call::idempotent("Get").within(2 * SECOND);
-        let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default()).run(call, std::future::pending).await;
+        let result: Result<()> =
+            Caller::new(30 * SECOND, RetryPolicy::default()).run(call, Sent::unknown(), std::future::pending).await;
         let error = result.unwrap_err();
         assert!(error.is_timeout() && !error.has_no_side_effects());
         assert_eq!(error.to_string(), "Get timed out after 2s");
@@ -255,7 +330,7 @@ mod tests {
         let (start, tries) = (Instant::now(), Cell::new(0));
         let call = Call::idempotent("Get").within(2 * SECOND);
         let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default())
-            .run(call, || {
+            .run(call, Sent::unknown(), || {
                 tries.set(tries.get() + 1);
                 let failed = (tries.get() < 4).then(|| format!("refused, try {}", tries.get()));
                 async {
@@ -277,13 +352,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn deadlines_beyond_the_clock_do_not_panic() {
         let call = Call::idempotent("Get").within(Duration::MAX);
-        assert!(Caller::new(SECOND, RetryPolicy::default()).run(call, || async { Ok(()) }).await.is_ok());
+        assert!(
+            Caller::new(SECOND, RetryPolicy::default()).run(call, Sent::unknown(), || async { Ok(()) }).await.is_ok()
+        );
     }
 
     #[test]
     fn calls_without_a_runtime_or_timers_return_errors() {
         let caller = Caller::new(SECOND, RetryPolicy::default());
-        let call = || caller.run(Call::idempotent("Get"), || async { Ok(()) });
+        let call = || caller.run(Call::idempotent("Get"), Sent::unknown(), || async { Ok(()) });
         let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for result in [futures_util::FutureExt::now_or_never(call()).unwrap(), bare.block_on(call())] {
             let error = result.unwrap_err();

@@ -1,4 +1,4 @@
-//! The body of a response that is read once more.
+//! The body of a response after data that was already read from it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,19 +10,19 @@ use tonic::Status;
 use super::grpc_response::ResponseBody;
 
 /// A body of which some data has been read.
-pub(crate) struct Reread {
+pub(crate) struct PrefixedBody {
     read: [Option<Bytes>; 2],
     rest: ResponseBody,
 }
 
-impl Reread {
+impl PrefixedBody {
     /// The data that has been read, and the rest.
     pub(crate) fn new(read: [Option<Bytes>; 2], rest: ResponseBody) -> Self {
         Self { read, rest }
     }
 }
 
-impl HttpBody for Reread {
+impl HttpBody for PrefixedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -1,0 +1,61 @@
+//! Opens server streams.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use prost::Message;
+
+use super::exchange::{Limits, messages};
+use super::method::Method;
+use crate::error::Result;
+use crate::transport::{GrpcWire, Messages, Sent, TokenHealth};
+
+/// Opens the streams of a service, over the same wire and with the same limits as the unary calls.
+///
+/// Streams are opened without a deadline. The server sends its headers only with the first message, so the future of an
+/// opening is pending until there is one: it must never be awaited before anything else goes on.
+#[derive(Clone)]
+pub(super) struct Streams {
+    wire: GrpcWire,
+    limits: Limits,
+    token: Arc<TokenHealth>,
+}
+
+impl Streams {
+    pub(super) fn new(wire: &GrpcWire, limits: Limits, token: &Arc<TokenHealth>) -> Self {
+        Self { wire: wire.clone(), limits, token: Arc::clone(token) }
+    }
+
+    /// Opens the stream of a method with one request.
+    pub(super) async fn open<Q: Message, A, T: Send + 'static>(
+        &self,
+        method: &'static Method<Q, A>,
+        request: Q,
+    ) -> Result<Messages<T>>
+    where
+        A: Message + Default + TryInto<T, Error: Display> + 'static,
+    {
+        let frame = method.encode(self.limits, &request)?.bytes;
+        let response = self.wire.clone().send(method.path(), frame, self.limits.gzip, Sent::default()).await;
+        let stream = response.and_then(|response| messages::<A>(response, self.limits));
+        Messages::opened(method.call.name, stream, &self.token)
+    }
+
+    /// Opens the stream of a method with a stream of requests.
+    pub(super) async fn open_with<Q: Message + 'static, A, T: Send + 'static>(
+        &self,
+        method: &'static Method<Q, A>,
+        requests: impl Stream<Item = Q> + Send + 'static,
+    ) -> Result<Messages<T>>
+    where
+        A: Message + Default + TryInto<T, Error: Display> + 'static,
+    {
+        let limits = self.limits;
+        let frames = requests.map(move |request| Ok(method.encode(limits, &request)?.bytes));
+        let response = self.wire.clone().send_stream(method.path(), frames, limits.gzip).await;
+        let stream = response.and_then(|response| messages::<A>(response, limits));
+        Messages::opened(method.call.name, stream, &self.token)
+    }
+}
