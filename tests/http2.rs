@@ -259,7 +259,7 @@ async fn streams_without_a_message_end_with_one_frame() {
         engine.faults().interrupt("ListenV2").unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(cut.await.unwrap(), status("14", "the stream was cut"));
+    assert_eq!(cut.await.unwrap(), status("14", "the stream was interrupted"));
     engine.shutdown().await;
 }
 
@@ -289,7 +289,7 @@ async fn opened() -> (Engine, JoinHandle<Received>) {
 
 #[tokio::test]
 async fn open_streams_end_with_trailers() {
-    for (is_cut, expected) in [(true, status("14", "the stream was cut")), (false, status("0", ""))] {
+    for (is_cut, expected) in [(true, status("14", "the stream was interrupted")), (false, status("0", ""))] {
         let (engine, response) = opened().await;
         if is_cut {
             engine.faults().interrupt("SubscribeToWorkflowEvents").unwrap();

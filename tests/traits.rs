@@ -253,7 +253,8 @@ fn data_can_be_compared_stored_and_sent_on() {
     plain::<RetryPolicy>();
     plain::<Sticky>();
     plain::<Fault>();
-    plain::<Quirk>();
+    data::<Quirk>();
+    named::<Quirk>();
     plain::<Quirks>();
     plain::<Compression>();
     plain::<TlsStrategy>();

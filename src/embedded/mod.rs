@@ -48,4 +48,4 @@ const VERSION: &str = "v0.104.7";
 
 pub use engine::{Engine, EngineBuilder};
 pub use faults::{Fault, Faults};
-pub use quirks::{Quirk, Quirks, QuirksIter};
+pub use quirks::{Quirk, Quirks};

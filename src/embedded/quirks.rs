@@ -203,12 +203,12 @@ impl Quirks {
     }
 
     /// Iterates over the quirks of the set, in the order of [`Quirk::ALL`].
-    pub fn iter(self) -> QuirksIter {
-        QuirksIter { quirks: self, rest: Quirk::ALL.iter() }
+    pub fn iter(self) -> impl Iterator<Item = Quirk> {
+        Quirk::ALL.iter().copied().filter(move |quirk| self.contains(*quirk))
     }
 
     /// Whether the set contains a quirk.
-    pub const fn has(self, quirk: Quirk) -> bool {
+    pub const fn contains(self, quirk: Quirk) -> bool {
         self.0 & 1 << quirk as u64 != 0
     }
 }
@@ -239,10 +239,10 @@ impl Extend<Quirk> for Quirks {
 
 impl IntoIterator for Quirks {
     type Item = Quirk;
-    type IntoIter = QuirksIter;
+    type IntoIter = std::vec::IntoIter<Quirk>;
 
-    fn into_iter(self) -> QuirksIter {
-        self.iter()
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter().collect::<Vec<_>>().into_iter()
     }
 }
 
@@ -252,31 +252,13 @@ impl fmt::Debug for Quirks {
     }
 }
 
-/// The iterator of [`Quirks::iter`].
-#[derive(Debug, Clone)]
-pub struct QuirksIter {
-    quirks: Quirks,
-    rest: std::slice::Iter<'static, Quirk>,
-}
-
-impl Iterator for QuirksIter {
-    type Item = Quirk;
-
-    fn next(&mut self) -> Option<Quirk> {
-        let Self { quirks, rest } = self;
-        rest.find(|quirk| quirks.has(**quirk)).copied()
-    }
-}
-
-impl std::iter::FusedIterator for QuirksIter {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn quirks_can_be_added_and_removed() {
-        assert!(Quirk::ALL.iter().all(|quirk| Quirks::all().has(*quirk) && !Quirks::none().has(*quirk)));
+        assert!(Quirk::ALL.iter().all(|quirk| Quirks::all().contains(*quirk) && !Quirks::none().contains(*quirk)));
         let one = Quirks::none().with(Quirk::RestLag);
         assert_eq!(format!("{one:?}"), "{RestLag}");
         assert_eq!(one.without(Quirk::RestLag), Quirks::none());

@@ -127,7 +127,8 @@ impl RunQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn page(&self, size: usize) -> Result<Page<RunSummary>> {
-        page(&self.selection, size).await
+        // Boxed, because it is large.
+        Box::pin(page(&self.selection, size)).await
     }
 
     /// The newest matching run with any status.
@@ -225,7 +226,7 @@ impl TaskQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn page(&self, size: usize) -> Result<Page<TaskSummary>> {
-        page(&self.selection, size).await
+        Box::pin(page(&self.selection, size)).await
     }
 
     /// Returns a stream of all matching tasks, newest first.

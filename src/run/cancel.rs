@@ -346,7 +346,7 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
         Some(line) => write_reasons(client, &active, &line).await,
         None => BTreeMap::new(),
     };
-    let deadline = Instant::now() + options.within;
+    let retry_until = Instant::now() + options.within;
     let retries = options.request.retry.unwrap_or_else(|| client.config().retry());
     let mut failures = 0;
     let mut unknown = loop {
@@ -368,13 +368,14 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
         }
         failures += 1;
         let pause = error.pushback().unwrap_or_else(|| retry_delay(failures, fastrand::f64()));
-        if !error.is_transient() || !retries.allows(failures) || Instant::now() + pause >= deadline {
+        if !error.is_transient() || !retries.allows(failures) || Instant::now() + pause >= retry_until {
             let error = of_cancel(error, options);
             unknown.extend(runs.into_iter().map(|run| (run, Effect::Unknown(error.clone()))));
             break unknown;
         }
         sleep(pause).await;
     };
+    let deadline = Instant::now() + options.within;
     let effects = active.into_iter().map(|active| {
         let known = unknown.remove(&active.run);
         async move {

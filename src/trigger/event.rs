@@ -124,7 +124,7 @@ async fn fetch_runs(client: &Client, id: EventId, timeout: Duration) -> Result<V
     loop {
         let stable_for = if runs.is_empty() { NO_RUNS_TIMEOUT } else { STABLE_FOR };
         if since.elapsed() >= stable_for {
-            return Ok(runs.into_iter().map(|run| client.run_handle(run)).collect());
+            return Ok(runs.into_iter().map(|run| client.without_options().run_handle(run)).collect());
         }
         sleep(POLL_INTERVAL).await;
         let now = fetch(client, id, timeout).await?.runs;

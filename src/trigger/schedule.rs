@@ -264,7 +264,7 @@ async fn find_run<O>(
     let mut polling = None;
     loop {
         if let Some(run) = query.newest().await? {
-            return Ok(Some(client.run_handle(run.id).typed()));
+            return Ok(Some(client.without_options().run_handle(run.id).typed()));
         }
         let polling = match &mut polling {
             Some(polling) => polling,

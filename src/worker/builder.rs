@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::RunningWorker;
 use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
+use super::running::RunningWorker;
 use crate::client::Client;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -201,7 +202,8 @@ impl Worker {
     }
 
     /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully: it accepts no new attempts, waits for
-    /// running attempts until the grace period is over, and returns a report.
+    /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
+    /// start is given up, and the report is empty.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start).
@@ -210,7 +212,13 @@ impl Worker {
     /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running
     /// attempts are dropped.
     pub async fn run_until(self, stop: impl Future) -> Result<WorkerReport> {
-        let running = self.start().await?;
+        let mut stop = pin!(stop);
+        let running = tokio::select! {
+            biased;
+            // It may take a minute to start, if the server is not there.
+            _ = &mut stop => return Ok(WorkerReport::default()),
+            running = self.start() => running?,
+        };
         stop.await;
         Ok(running.shutdown().await)
     }

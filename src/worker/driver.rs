@@ -1,20 +1,21 @@
-//! The worker's background task, which owns the running attempts.
+//! The worker's background task: it passes what happens to the [`Assignments`], and does what they return.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::assignments::{Assignments, Effect, Event};
 use super::builder::Worker;
 use super::heartbeat::{Heartbeat, Heartbeats};
 use super::job::{Done, Job, Key, Stop};
-use super::report::{UnfinishedTask, WorkerReport};
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{TaskId, WorkerId, attempt_number};
+use super::report::WorkerReport;
+use crate::error::Result;
+use crate::model::WorkerId;
 use crate::rpc::convert::{Action, ActionKind};
 use crate::transport::{ReconnectingStream, StreamEvent};
 
@@ -31,166 +32,109 @@ const UNPAUSED_ASSIGNMENT_DELAY: Duration = Duration::from_millis(5500);
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without heartbeats, the engine reassigns running attempts after 30 seconds. They should have ended by then.
 const MAX_GRACE_WITHOUT_HEARTBEATS: Duration = Duration::from_secs(25);
-/// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
-const MAX_EARLY_CANCELLATIONS: usize = 1024;
-/// How long the first heartbeat may take to be accepted.
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running worker. Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it
-/// gracefully.
-///
-/// ```no_run
-/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
-/// let worker = hatchet.worker("mailer").register(&greet).build()?.start().await?;
-/// println!("worker {} takes tasks", worker.id());
-/// println!("{}", worker.shutdown().await);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "dropping it stops the worker"]
-pub struct RunningWorker {
-    id: WorkerId,
-    stop: CancellationToken,
-    task: Option<JoinHandle<WorkerReport>>,
-}
-
-impl RunningWorker {
-    pub(super) async fn start(worker: Worker, id: WorkerId) -> Result<Self> {
-        let stop = CancellationToken::new();
-        let (ready, is_ready) = oneshot::channel();
-        let driver = Driver::new(worker, id, stop.clone(), ready);
-        let this = Self { id, stop, task: Some(tokio::spawn(driver.run())) };
-        match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
-            Ok(Ok(ready)) => ready.map(|()| this),
-            Ok(Err(_)) => Err(Error::closed("the worker")),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("no heartbeat of worker {id} was accepted within {READY_TIMEOUT:?}"),
-            )
-            .transient()),
-        }
-    }
-
-    /// Returns the worker's id at its start. The id changes if the engine loses the worker and it registers again.
-    pub fn id(&self) -> WorkerId {
-        self.id
-    }
-
-    /// Shuts the worker down gracefully: it accepts no new attempts, waits for running attempts until the grace period is over, and
-    /// returns a report.
-    ///
-    /// The shutdown takes at least 1.75 seconds, because the engine may take up to 1.5 seconds to notice that a worker is paused, and
-    /// an assignment to a closed stream would be a failed attempt. With a paused clock it takes no real time.
-    ///
-    /// # Panics
-    /// Panics if this crate's own background code panicked, because the report would be wrong. A task that panics is only a failed
-    /// attempt.
-    ///
-    /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
-    pub async fn shutdown(mut self) -> WorkerReport {
-        self.stop.cancel();
-        match self.task.as_mut() {
-            Some(task) => match task.await {
-                Ok(report) => report,
-                // The task is not expected to panic. If it did, the report would be wrong.
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => WorkerReport::default(),
-            },
-            None => WorkerReport::default(),
-        }
-    }
-}
-
-impl Drop for RunningWorker {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
-}
-
-struct Driver {
+/// The background task of a worker. It owns the running attempts.
+pub(super) struct Driver {
     worker: Worker,
     id: WorkerId,
     stream: ReconnectingStream<Action>,
-    stop: CancellationToken,
+    /// `None` if the engine must not send more assignments, and the worker could not be paused.
+    heartbeats: Option<Heartbeats>,
+    registering: Option<Registering>,
     ready: Option<oneshot::Sender<Result<()>>>,
     /// Whether a permanent error of the stream has been logged, and the stream has not been opened since.
     is_failed: bool,
+    assignments: Assignments<Assigned>,
     jobs: JoinSet<Done>,
-    /// The attempt of each running job.
+    /// The attempt of each job, and the way to stop it.
     keys: HashMap<Id, Key>,
-    /// The one running attempt of each task, and the way to stop it.
-    running: HashMap<TaskId, (Key, Stop)>,
-    /// Assignments that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it
-    /// ends an attempt, but the code of that attempt may end later.
-    waiting: VecDeque<Assigned>,
-    /// Cancellations that arrived before the attempts that they cancel, newest last.
-    cancelled: VecDeque<Key>,
-    /// Whether new assignments are accepted.
-    accepting: bool,
-    registering: Option<Registering>,
-    report: WorkerReport,
+    stops: HashMap<Key, Stop>,
+    stop: CancellationToken,
+    phase: Phase,
+}
+
+type Registering = Pin<Box<dyn Future<Output = Result<WorkerId>> + Send>>;
+/// Returns whether the worker was paused.
+type Pausing = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// How far the shutdown is.
+enum Phase {
+    Running,
+    Pausing(Pausing),
+    Draining {
+        /// Until when the engine may still send assignments.
+        assignments_end: Instant,
+        /// The end of the grace period. `None` when it is over.
+        grace_end: Option<Instant>,
+    },
 }
 
 /// An attempt that the engine has assigned to this worker.
 struct Assigned {
-    key: Key,
     /// The worker's id at the time of the assignment.
     worker: WorkerId,
     action: Action,
 }
 
 impl Driver {
-    fn new(worker: Worker, id: WorkerId, stop: CancellationToken, ready: oneshot::Sender<Result<()>>) -> Self {
+    pub(super) fn new(
+        worker: Worker,
+        id: WorkerId,
+        stop: CancellationToken,
+        ready: oneshot::Sender<Result<()>>,
+    ) -> Self {
         Self {
             stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
-            worker,
-            id,
-            stop,
+            // They start when the stream is requested: an earlier one would not count.
+            heartbeats: Some(Heartbeats::start(&worker.client, id)),
+            registering: None,
             ready: Some(ready),
             is_failed: false,
+            assignments: Assignments::new(worker.slots()),
             jobs: JoinSet::new(),
             keys: HashMap::new(),
-            running: HashMap::new(),
-            waiting: VecDeque::new(),
-            cancelled: VecDeque::new(),
-            accepting: true,
-            registering: None,
-            report: WorkerReport::default(),
+            stops: HashMap::new(),
+            stop,
+            phase: Phase::Running,
+            worker,
+            id,
         }
     }
 
-    async fn run(mut self) -> WorkerReport {
-        // Heartbeats start when the stream is requested: an earlier one would not count.
-        let mut heartbeats = Heartbeats::start(&self.worker.client, self.id);
+    /// Runs the worker until it was stopped, and its attempts have ended or were dropped.
+    pub(super) async fn run(mut self) -> WorkerReport {
         self.stream.reopen_now();
         let stop = self.stop.clone();
-        loop {
+        while !self.is_drained() {
+            let (is_running, deadline) = (matches!(self.phase, Phase::Running), self.deadline());
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                event = self.stream.next() => self.on_stream(event, &heartbeats),
+                () = stop.cancelled(), if is_running => self.pause(),
+                // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                Some(heartbeat) = heartbeats.next() => self.on_heartbeat(heartbeat),
-                id = registered(&mut self.registering) => self.on_registered(id, &mut heartbeats),
+                () = until(deadline) => self.on_deadline(),
+                event = self.stream.next() => self.on_stream(event),
+                Some(heartbeat) = next(&mut self.heartbeats) => self.on_heartbeat(heartbeat),
+                id = registered(&mut self.registering) => self.on_registered(id),
+                is_paused = paused(&mut self.phase) => self.drain(is_paused),
             }
         }
-        self.drain(heartbeats).await;
-        self.report
+        // The worker is gone anyway if this fails.
+        let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
+        drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
+        self.assignments.into_report()
     }
 
-    fn on_stream(&mut self, event: StreamEvent<Action>, heartbeats: &Heartbeats) {
+    fn on_stream(&mut self, event: StreamEvent<Action>) {
         match event {
             StreamEvent::Message(action) => {
                 self.is_failed = false;
                 self.on_action(action);
             }
             StreamEvent::NeedsOpen => {
-                self.listen();
-                heartbeats.stream_opened();
+                let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
+                self.stream.open(async move { rpc.dispatcher.listen(id).await });
+                self.heartbeats.iter().for_each(Heartbeats::stream_opened);
             }
             StreamEvent::Lost(_) => self.is_failed = false,
             StreamEvent::Failed(error) => {
@@ -205,85 +149,36 @@ impl Driver {
         }
     }
 
-    fn listen(&mut self) {
-        let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
-        self.stream.open(async move { rpc.dispatcher.listen(id).await });
-    }
-
     fn on_action(&mut self, action: Action) {
-        let key = match Key::read(&action) {
-            Ok(key) => key,
-            Err(error) => {
-                tracing::error!(%error, "failed to decode assignment");
-                if action.kind() == ActionKind::Start {
-                    self.report.add_unfinished(None);
-                }
+        let event = match (Key::read(&action), action.kind()) {
+            (Ok(key), ActionKind::Start) => Event::Assigned(key, Assigned { worker: self.id, action }),
+            (Ok(key), ActionKind::Cancel) => Event::Cancelled(key),
+            (Ok(key), ActionKind::Unknown(number)) => {
+                tracing::error!(number, run = %key.run, "received an assignment of unknown kind");
                 return;
             }
+            (Err(error), kind) => {
+                tracing::error!(%error, "failed to decode assignment");
+                if kind != ActionKind::Start {
+                    return;
+                }
+                Event::AssignedUnreadable
+            }
         };
-        match action.kind() {
-            ActionKind::Start => self.on_start(key, action),
-            ActionKind::Cancel => self.on_cancel(key),
-            ActionKind::Unknown(number) => {
-                tracing::error!(number, run = %key.run, "received an assignment of unknown kind");
+        self.step(event);
+    }
+
+    fn step(&mut self, event: Event<Assigned>) {
+        for effect in self.assignments.step(event) {
+            match effect {
+                Effect::Start(key, assigned) => self.start_job(key, assigned),
+                Effect::Cancel(key) => self.stops.get(&key).into_iter().for_each(|stop| stop.cancelled.cancel()),
+                Effect::Drop(key) => self.stops.get(&key).into_iter().for_each(|stop| stop.dropped.cancel()),
             }
         }
     }
 
-    fn on_start(&mut self, key: Key, action: Action) {
-        // A broken connection can deliver the same attempt twice. It runs once.
-        let known = self.stop_of(key).is_some() || self.waiting.iter().any(|other| other.key == key);
-        if known {
-            return;
-        }
-        if !self.accepting {
-            return self.add_unfinished(key, false);
-        }
-        // With two streams for a moment, a cancellation can arrive before its attempt.
-        if let Some(at) = self.cancelled.iter().position(|other| *other == key) {
-            self.cancelled.remove(at);
-            self.report.cancelled += 1;
-            return;
-        }
-        // The engine has given up an earlier attempt without a cancellation.
-        if let Some((_, stop)) = self.running.get(&key.task).filter(|(other, _)| other.retry_count < key.retry_count) {
-            stop.cancelled.cancel();
-        }
-        self.waiting.push_back(Assigned { key, worker: self.id, action });
-        self.start_waiting();
-    }
-
-    /// Stops a running attempt.
-    fn stop_of(&self, key: Key) -> Option<&Stop> {
-        self.running.get(&key.task).filter(|(running, _)| *running == key).map(|(_, stop)| stop)
-    }
-
-    fn on_cancel(&mut self, key: Key) {
-        if let Some(stop) = self.stop_of(key) {
-            stop.cancelled.cancel();
-        } else if let Some(at) = self.waiting.iter().position(|other| other.key == key) {
-            self.waiting.remove(at);
-            self.report.cancelled += 1;
-        } else {
-            if self.cancelled.len() >= MAX_EARLY_CANCELLATIONS {
-                self.cancelled.pop_front();
-            }
-            self.cancelled.push_back(key);
-        }
-    }
-
-    /// Starts waiting assignments while there are free slots, at most one attempt of each task at a time.
-    fn start_waiting(&mut self) {
-        while self.running.len() < self.worker.slots() {
-            let free = |next: &Assigned| !self.running.contains_key(&next.key.task);
-            let Some(next) = self.waiting.iter().position(free).and_then(|at| self.waiting.remove(at)) else {
-                break;
-            };
-            self.start_job(next);
-        }
-    }
-
-    fn start_job(&mut self, Assigned { key, worker, action }: Assigned) {
+    fn start_job(&mut self, key: Key, Assigned { worker, action }: Assigned) {
         let stop = Stop::default();
         let job = Job {
             client: self.worker.client.clone(),
@@ -296,7 +191,7 @@ impl Driver {
         };
         let id = self.jobs.spawn(job.run()).id();
         self.keys.insert(id, key);
-        self.running.insert(key.task, (key, stop));
+        self.stops.insert(key, stop);
     }
 
     fn on_done(&mut self, done: Result<(Id, Done), JoinError>) {
@@ -306,21 +201,8 @@ impl Driver {
             Err(error) => (error.id(), Done::Dropped),
         };
         let Some(key) = self.keys.remove(&id) else { return };
-        self.running.remove(&key.task);
-        match done {
-            Done::Completed => self.report.completed += 1,
-            Done::Failed => self.report.failed += 1,
-            Done::Cancelled => self.report.cancelled += 1,
-            Done::Dropped => self.add_unfinished(key, false),
-            Done::Unreported => self.add_unfinished(key, true),
-        }
-        self.start_waiting();
-    }
-
-    fn add_unfinished(&mut self, key: Key, finished: bool) {
-        let Key { run, task, retry_count } = key;
-        let attempt = attempt_number(retry_count);
-        self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, finished }));
+        self.stops.remove(&key);
+        self.step(Event::Ended(key, done));
     }
 
     fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
@@ -336,9 +218,8 @@ impl Driver {
                 self.stream.mark_lost();
             }
             // The engine has lost the worker and its attempts.
-            Heartbeat::UnknownWorker if self.registering.is_none() && self.accepting => {
-                let register = self.worker.registration();
-                self.registering = Some(Box::pin(register));
+            Heartbeat::UnknownWorker if self.registering.is_none() && matches!(self.phase, Phase::Running) => {
+                self.registering = Some(Box::pin(self.worker.registration()));
             }
             Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
@@ -351,72 +232,84 @@ impl Driver {
         }
     }
 
-    fn on_registered(&mut self, id: Result<WorkerId>, heartbeats: &mut Heartbeats) {
+    fn on_registered(&mut self, id: Result<WorkerId>) {
         self.registering = None;
         match id {
             Ok(id) => {
                 tracing::warn!(old = %self.id, new = %id, "engine lost the worker; registered it again");
                 self.id = id;
                 self.stream.reopen_now();
-                *heartbeats = Heartbeats::start(&self.worker.client, id);
+                self.heartbeats = Some(Heartbeats::start(&self.worker.client, id));
             }
             // The next heartbeat is refused again, which triggers the next try.
             Err(error) => tracing::error!(%error, "failed to register the worker again"),
         }
     }
 
-    /// Heartbeats continue meanwhile: without them the engine would reassign running attempts. But a worker that could not be paused
-    /// must not send heartbeats, or it would get more assignments.
-    async fn drain(&mut self, heartbeats: Heartbeats) {
+    /// Pauses the worker, so that it gets no more assignments.
+    fn pause(&mut self) {
         self.registering = None;
-        let client = self.worker.client.clone();
-        let id = self.id;
-        let paused =
-            matches!(tokio::time::timeout(SHUTDOWN_CALL_TIMEOUT, client.rpc().rest.pause_worker(id)).await, Ok(Ok(())));
-        if !paused {
+        let (client, id) = (self.worker.client.clone(), self.id);
+        self.phase = Phase::Pausing(Box::pin(async move {
+            matches!(timeout(SHUTDOWN_CALL_TIMEOUT, client.rpc().rest.pause_worker(id)).await, Ok(Ok(())))
+        }));
+    }
+
+    /// Waits for the running attempts. Heartbeats continue meanwhile: without them the engine would reassign the attempts. But a worker
+    /// that could not be paused must not send heartbeats, or it would get more assignments.
+    fn drain(&mut self, is_paused: bool) {
+        if !is_paused {
             tracing::warn!("failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
+            self.heartbeats = None;
         }
-        let mut heartbeats = Some(heartbeats).filter(|_| paused);
+        let (delay, grace) = if is_paused {
+            (PAUSED_ASSIGNMENT_DELAY, self.worker.grace)
+        } else {
+            (UNPAUSED_ASSIGNMENT_DELAY, self.worker.grace.min(MAX_GRACE_WITHOUT_HEARTBEATS))
+        };
         let now = Instant::now();
-        let assignments_end = now + if paused { PAUSED_ASSIGNMENT_DELAY } else { UNPAUSED_ASSIGNMENT_DELAY };
-        let grace = now + if paused { self.worker.grace } else { self.worker.grace.min(MAX_GRACE_WITHOUT_HEARTBEATS) };
-        let mut grace_over = false;
-        while !self.jobs.is_empty() || !self.waiting.is_empty() || Instant::now() < assignments_end {
-            tokio::select! {
-                biased;
-                Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                // Later assignments are counted, but not started.
-                event = self.stream.next() => match event {
-                    StreamEvent::Message(action) => self.on_action(action),
-                    StreamEvent::NeedsOpen => self.listen(),
-                    _ => {}
-                },
-                Some(heartbeat) = next(&mut heartbeats) => self.on_heartbeat(heartbeat),
-                () = sleep_until(grace), if !grace_over => {
-                    grace_over = true;
-                    self.accepting = false;
-                    self.running.values().for_each(|(_, stop)| stop.dropped.cancel());
-                    for Assigned { key, .. } in std::mem::take(&mut self.waiting) {
-                        self.add_unfinished(key, false);
-                    }
-                }
-                () = sleep_until(assignments_end), if Instant::now() < assignments_end => self.accepting = false,
+        self.phase = Phase::Draining { assignments_end: now + delay, grace_end: Some(now + grace) };
+    }
+
+    /// The next deadline of the shutdown.
+    fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Draining { assignments_end, grace_end } => {
+                Some(assignments_end).filter(|end| Instant::now() < *end).into_iter().chain(grace_end).min()
             }
-        }
-        let unsubscribe = client.rpc().dispatcher.unsubscribe(id);
-        tokio::select! {
-            _ = unsubscribe => {}
-            () = sleep(SHUTDOWN_CALL_TIMEOUT) => {}
+            _ => None,
         }
     }
-}
 
-type Registering = Pin<Box<dyn Future<Output = Result<WorkerId>> + Send>>;
+    fn on_deadline(&mut self) {
+        let Phase::Draining { assignments_end, grace_end } = &mut self.phase else { return };
+        let now = Instant::now();
+        let is_grace_over = grace_end.take_if(|end| *end <= now).is_some();
+        if *assignments_end <= now {
+            self.step(Event::StopAccepting);
+        }
+        if is_grace_over {
+            self.step(Event::DropAll);
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        let Phase::Draining { assignments_end, .. } = self.phase else { return false };
+        self.assignments.is_idle() && self.jobs.is_empty() && assignments_end <= Instant::now()
+    }
+}
 
 async fn registered(registering: &mut Option<Registering>) -> Result<WorkerId> {
     match registering {
         Some(registering) => registering.await,
         None => std::future::pending().await,
+    }
+}
+
+async fn paused(phase: &mut Phase) -> bool {
+    match phase {
+        Phase::Pausing(pausing) => pausing.await,
+        _ => std::future::pending().await,
     }
 }
 
@@ -427,14 +320,23 @@ async fn next(heartbeats: &mut Option<Heartbeats>) -> Option<Heartbeat> {
     }
 }
 
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
     use tokio::task::yield_now;
 
+    use super::super::running::READY_TIMEOUT;
     use super::*;
     use crate::client::Client;
+    use crate::error::ErrorKind;
     use crate::rpc::pb;
     use crate::scripted::{Calls, Scripted, client};
     use crate::workflow::{Context, Task, TaskError};
@@ -594,6 +496,36 @@ mod tests {
         assert_eq!(calls.count("SendStepActionEvent"), 2, "nothing is reported of an attempt that was not started");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_is_cancelled_during_the_shutdown_although_the_stream_has_failed() {
+        // The worker cannot be paused, so there are no heartbeats that would find out about the stream.
+        let (client, calls) = server(Vec::new(), |call, count| match (call, count) {
+            ("ListenV2", 1) => Some(Scripted::Stream(vec![(SECOND, start(1)), (3 * SECOND, cancel(9))], Some(16))),
+            ("ListenV2", _) => Some(Scripted::Stream(vec![(SECOND, cancel(1))], None)),
+            (call, _) if call.starts_with("PATCH") => Some(Scripted::Rest(403, String::new())),
+            _ => None,
+        });
+        let worker = client.worker("worker").shutdown_grace_period(20 * SECOND).register(&task()).build().unwrap();
+        let running = worker.start().await.unwrap();
+        tokio::time::sleep(2 * SECOND).await;
+        let report = running.shutdown().await;
+        assert_eq!((report.cancelled, report.total()), (1, 1), "{report}");
+        assert!(calls.count("ListenV2") > 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_is_cancelled_while_the_worker_is_being_paused() {
+        let (client, calls) = server(vec![(SECOND, start(1)), (2 * SECOND, cancel(1))], |call, _| {
+            call.starts_with("PATCH").then_some(Scripted::Hangs)
+        });
+        let running = worker(&client).start().await.unwrap();
+        tokio::time::sleep_until(Instant::now() + SECOND + SECOND / 2).await;
+        // The call takes until 3.5 seconds, and the attempt has a second to end after its cancellation.
+        let report = running.shutdown().await;
+        assert_eq!((report.cancelled, report.total()), (1, 1), "{report}");
+        assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
+    }
+
     /// A step of a connection that works badly.
     #[derive(Debug, Clone)]
     enum Step {
@@ -624,7 +556,6 @@ mod tests {
             (call == "SendStepActionEvent" && status != 0).then_some(Scripted::Status(status))
         });
         let id: WorkerId = WORKER.parse().unwrap();
-        let heartbeats = Heartbeats::start(&client, id);
         let mut driver = Driver::new(worker(&client), id, CancellationToken::new(), oneshot::channel().0);
         let (mut retry_counts, mut assigned) = ([0; 12], 0);
         for step in steps {
@@ -666,13 +597,11 @@ mod tests {
                     );
                 }
             }
-            assert!(driver.running.len() <= driver.worker.slots(), "never more than the slots");
+            assert!(driver.jobs.len() <= driver.worker.slots(), "never more than the slots");
+            assert_eq!(driver.stops.len(), driver.jobs.len());
         }
-        driver.drain(heartbeats).await;
-        assert!(
-            driver.jobs.is_empty() && driver.running.is_empty() && driver.waiting.is_empty() && driver.keys.is_empty()
-        );
-        (driver.report, assigned)
+        driver.stop.cancel();
+        (driver.run().await, assigned)
     }
 
     proptest! {

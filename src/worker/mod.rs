@@ -1,5 +1,6 @@
 //! Executing tasks: registration, the stream of assignments, heartbeats, running attempts, graceful shutdown.
 
+mod assignments;
 mod builder;
 mod driver;
 mod guard;
@@ -7,7 +8,8 @@ mod heartbeat;
 mod job;
 mod registered;
 mod report;
+mod running;
 
 pub use builder::{Worker, WorkerBuilder};
-pub use driver::RunningWorker;
 pub use report::{UnfinishedTask, WorkerReport};
+pub use running::RunningWorker;

@@ -25,16 +25,17 @@ pub struct WorkerReport {
     /// The number of attempts that failed and were reported to the engine. A run whose task failed twice and then completed counts
     /// twice here, and once in [`completed`](Self::completed).
     pub failed: u64,
-    /// The number of attempts that were cancelled or timed out while they ran. The engine ends them before it notifies the worker.
+    /// The number of attempts that were cancelled, timed out or replaced by another attempt, while they ran or before they started. The
+    /// engine ends them before it notifies the worker.
     pub cancelled: u64,
     /// The number of attempts that did not end within the grace period, that were assigned when the worker no longer accepted any, or
-    /// that ended and could not be reported. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
+    /// that ended and whose report was not confirmed. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
     pub unfinished: u64,
     /// The first [1000](Self::MAX_UNFINISHED_TASKS) unfinished attempts.
     pub unfinished_tasks: Vec<UnfinishedTask>,
 }
 
-/// An attempt whose end was not reported to the engine.
+/// An attempt whose end was not reported to the engine, or whose report was not confirmed.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -53,7 +54,7 @@ pub struct UnfinishedTask {
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// Whether the task's code has ended, and only the report was lost.
+    /// Whether the task's code has ended, and only its report was not confirmed: the engine may have it.
     pub finished: bool,
 }
 

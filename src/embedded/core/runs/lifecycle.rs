@@ -49,10 +49,12 @@ pub(crate) fn fail(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, failure: 
         if core.has(Quirk::EarlyEnd) && core.runs.get(key.run).is_some_and(|run| run.dag.is_none()) {
             announce::run_end(core, turn, key.run, EventKind::Failed);
         }
+        progress::assign_to_freed(core, turn, worker);
     } else {
+        // The tasks that follow get a slot later.
+        progress::assign_to_freed(core, turn, worker);
         progress::end(core, turn, key, End::Failed(error));
     }
-    progress::assign_to_freed(core, turn, worker);
 }
 
 pub(crate) fn execution_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
@@ -63,10 +65,11 @@ pub(crate) fn execution_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskK
     core.record(key, TaskEventKind::TimedOut, turn.now, None, Some(&text));
     delivery::send_cancel(core, key);
     let worker = queue::take_back(core, key);
-    if !retries::retry(core, turn, key) {
+    let is_retried = retries::retry(core, turn, key);
+    progress::assign_to_freed(core, turn, worker);
+    if !is_retried {
         progress::end(core, turn, key, End::TimedOut(text));
     }
-    progress::assign_to_freed(core, turn, worker);
 }
 
 pub(crate) fn schedule_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {

@@ -85,7 +85,7 @@ impl Core {
     }
 
     pub(crate) fn has(&self, quirk: Quirk) -> bool {
-        self.quirks.has(quirk)
+        self.quirks.contains(quirk)
     }
 
     pub(crate) fn runs(&self) -> &Runs {

@@ -1,0 +1,351 @@
+//! Which attempts a worker runs: a state machine without I/O. The driver passes it what happens, and does what it returns.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::job::{Done, Key};
+use super::report::{UnfinishedTask, WorkerReport};
+use crate::model::{TaskId, attempt_number};
+
+/// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
+const MAX_EARLY_CANCELLATIONS: usize = 1024;
+/// The maximum number of tasks without an attempt whose newest attempt is remembered. The engine delivers an attempt again within
+/// seconds, if at all.
+const MAX_ENDED_TASKS: usize = 10_000;
+
+/// What happens to a worker's attempts. `A` is what is needed to start one.
+#[derive(Debug)]
+pub(super) enum Event<A> {
+    /// The engine has assigned an attempt.
+    Assigned(Key, A),
+    /// The engine has assigned an attempt whose ids cannot be read.
+    AssignedUnreadable,
+    /// The engine has cancelled an attempt.
+    Cancelled(Key),
+    /// A job has ended.
+    Ended(Key, Done),
+    /// The worker shuts down: no further attempt is accepted.
+    StopAccepting,
+    /// The grace period of the shutdown is over: no further attempt is started, and the running ones are dropped.
+    DropAll,
+}
+
+/// What the driver must do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect<A> {
+    Start(Key, A),
+    /// The engine has ended this attempt.
+    Cancel(Key),
+    /// The worker does not wait for this attempt any longer.
+    Drop(Key),
+}
+
+/// The attempts that are assigned to a worker. Each is started at most once, at most one of a task and at most as many as there are
+/// slots run at a time, and each is in exactly one count of the report.
+#[derive(Debug)]
+pub(super) struct Assignments<A> {
+    slots: usize,
+    /// The running attempt of each task.
+    running: HashMap<TaskId, Key>,
+    /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
+    /// an attempt, but the code of that attempt may end later.
+    waiting: VecDeque<(Key, A)>,
+    /// The newest attempt of each task that was assigned. A broken connection can deliver an attempt twice, and an earlier one late.
+    newest: HashMap<TaskId, Newest>,
+    /// The tasks whose newest attempt has ended, with the number of that end, oldest first.
+    ended: VecDeque<(TaskId, u64)>,
+    ends: u64,
+    /// Cancellations that arrived before the attempts that they cancel, newest last. With two streams for a moment, that happens.
+    cancelled: VecDeque<Key>,
+    accepting: bool,
+    report: WorkerReport,
+}
+
+/// The newest attempt of a task.
+#[derive(Debug)]
+struct Newest {
+    retry_count: u32,
+    /// The number of its end, if it has ended.
+    end: Option<u64>,
+}
+
+impl<A> Assignments<A> {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            slots,
+            running: HashMap::new(),
+            waiting: VecDeque::new(),
+            newest: HashMap::new(),
+            ended: VecDeque::new(),
+            ends: 0,
+            cancelled: VecDeque::new(),
+            accepting: true,
+            report: WorkerReport::default(),
+        }
+    }
+
+    pub(super) fn step(&mut self, event: Event<A>) -> Vec<Effect<A>> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Assigned(key, attempt) => self.assign(key, attempt, &mut effects),
+            Event::AssignedUnreadable => self.report.add_unfinished(None),
+            Event::Cancelled(key) => self.cancel(key, &mut effects),
+            Event::Ended(key, done) => self.end(key, done),
+            Event::StopAccepting => self.accepting = false,
+            Event::DropAll => {
+                self.accepting = false;
+                effects.extend(self.running.values().copied().map(Effect::Drop));
+                for (key, _) in std::mem::take(&mut self.waiting) {
+                    self.add_unfinished(key, false);
+                }
+            }
+        }
+        self.start_waiting(&mut effects);
+        effects
+    }
+
+    /// Whether no attempt runs or waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    pub(super) fn into_report(self) -> WorkerReport {
+        self.report
+    }
+
+    fn assign(&mut self, key: Key, attempt: A, effects: &mut Vec<Effect<A>>) {
+        if self.newest.get(&key.task).is_some_and(|newest| newest.retry_count >= key.retry_count) {
+            return;
+        }
+        let earlier = self.newest.insert(key.task, Newest { retry_count: key.retry_count, end: None });
+        // The engine has given up an earlier attempt, which it need not have cancelled.
+        if earlier.is_some_and(|earlier| earlier.end.is_none()) {
+            if let Some(at) = self.waiting.iter().position(|(other, _)| other.task == key.task) {
+                self.waiting.remove(at);
+                self.report.cancelled += 1;
+            }
+            effects.extend(self.running.get(&key.task).copied().map(Effect::Cancel));
+        }
+        let was_cancelled = self.cancelled.iter().position(|other| *other == key).map(|at| self.cancelled.remove(at));
+        if was_cancelled.is_some() {
+            self.report.cancelled += 1;
+        } else if self.accepting {
+            self.waiting.push_back((key, attempt));
+            return;
+        } else {
+            self.add_unfinished(key, false);
+        }
+        self.set_ended(key);
+    }
+
+    fn cancel(&mut self, key: Key, effects: &mut Vec<Effect<A>>) {
+        if self.running.get(&key.task) == Some(&key) {
+            effects.push(Effect::Cancel(key));
+        } else if let Some(at) = self.waiting.iter().position(|(other, _)| *other == key) {
+            self.waiting.remove(at);
+            self.report.cancelled += 1;
+            self.set_ended(key);
+        } else if self.newest.get(&key.task).is_none_or(|newest| newest.retry_count < key.retry_count) {
+            if self.cancelled.len() >= MAX_EARLY_CANCELLATIONS {
+                self.cancelled.pop_front();
+            }
+            self.cancelled.push_back(key);
+        }
+    }
+
+    fn end(&mut self, key: Key, done: Done) {
+        self.running.remove(&key.task);
+        match done {
+            Done::Completed => self.report.completed += 1,
+            Done::Failed => self.report.failed += 1,
+            Done::Cancelled => self.report.cancelled += 1,
+            Done::Dropped => self.add_unfinished(key, false),
+            Done::Unreported => self.add_unfinished(key, true),
+        }
+        self.set_ended(key);
+    }
+
+    /// Starts waiting attempts while there are free slots, in the order of their assignment.
+    fn start_waiting(&mut self, effects: &mut Vec<Effect<A>>) {
+        while self.running.len() < self.slots {
+            let is_free = |(key, _): &(Key, A)| !self.running.contains_key(&key.task);
+            let Some((key, attempt)) = self.waiting.iter().position(is_free).and_then(|at| self.waiting.remove(at))
+            else {
+                return;
+            };
+            self.running.insert(key.task, key);
+            effects.push(Effect::Start(key, attempt));
+        }
+    }
+
+    /// Remembers for some time that an attempt has ended.
+    fn set_ended(&mut self, key: Key) {
+        let Some(newest) = self.newest.get_mut(&key.task).filter(|newest| newest.retry_count == key.retry_count) else {
+            return;
+        };
+        self.ends += 1;
+        newest.end = Some(self.ends);
+        self.ended.push_back((key.task, self.ends));
+        if self.ended.len() > MAX_ENDED_TASKS
+            && let Some((oldest, end)) = self.ended.pop_front()
+            && self.newest.get(&oldest).is_some_and(|newest| newest.end == Some(end))
+        {
+            self.newest.remove(&oldest);
+        }
+    }
+
+    fn add_unfinished(&mut self, key: Key, finished: bool) {
+        let Key { run, task, retry_count } = key;
+        let attempt = attempt_number(retry_count);
+        self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, finished }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn key(task: u8, retry_count: u32) -> Key {
+        let id = Uuid::from_u128(u128::from(task) + 1);
+        Key { run: id.into(), task: id.into(), retry_count }
+    }
+
+    fn started(effects: Vec<Effect<()>>) -> Vec<Key> {
+        let started = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Start(key, ()) => Some(key),
+            _ => None,
+        });
+        started.collect()
+    }
+
+    fn assigned(assignments: &mut Assignments<()>, task: u8, retry_count: u32) -> Vec<Effect<()>> {
+        assignments.step(Event::Assigned(key(task, retry_count), ()))
+    }
+
+    #[test]
+    fn attempts_wait_for_a_slot_in_their_order() {
+        let mut all = Assignments::new(1);
+        assert_eq!(assigned(&mut all, 1, 0), [Effect::Start(key(1, 0), ())]);
+        assert_eq!((assigned(&mut all, 2, 0), assigned(&mut all, 3, 0)), (Vec::new(), Vec::new()));
+        assert_eq!(all.step(Event::Ended(key(1, 0), Done::Completed)), [Effect::Start(key(2, 0), ())]);
+        assert_eq!(all.step(Event::Cancelled(key(3, 0))), []);
+        assert_eq!(all.step(Event::Ended(key(2, 0), Done::Failed)), []);
+        assert!(all.is_idle());
+        assert_eq!(all.into_report().to_string(), "1 completed, 1 failed attempt, 1 cancelled, 0 unfinished");
+    }
+
+    #[test]
+    fn an_attempt_that_is_delivered_again_does_not_run_again() {
+        let mut all = Assignments::new(2);
+        assert_eq!(assigned(&mut all, 1, 0).len(), 1);
+        assert_eq!(assigned(&mut all, 1, 0), [], "while it runs");
+        all.step(Event::Ended(key(1, 0), Done::Completed));
+        assert_eq!(assigned(&mut all, 1, 0), [], "after its end");
+        all.step(Event::Cancelled(key(2, 0)));
+        assert_eq!((assigned(&mut all, 2, 0), assigned(&mut all, 2, 0)), (Vec::new(), Vec::new()), "cancelled before");
+        all.step(Event::StopAccepting);
+        assert_eq!((assigned(&mut all, 3, 0), assigned(&mut all, 3, 0)), (Vec::new(), Vec::new()), "too late");
+        assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 1 cancelled, 1 unfinished");
+    }
+
+    #[test]
+    fn a_newer_attempt_replaces_an_earlier_one() {
+        let mut all = Assignments::new(1);
+        assigned(&mut all, 1, 0);
+        assert_eq!(assigned(&mut all, 1, 1), [Effect::Cancel(key(1, 0))], "one of a task at a time");
+        assert_eq!(assigned(&mut all, 1, 2), [Effect::Cancel(key(1, 0))], "the waiting one is never started");
+        assert_eq!(assigned(&mut all, 1, 1), [], "an older one that comes late");
+        assert_eq!(all.step(Event::Ended(key(1, 0), Done::Cancelled)), [Effect::Start(key(1, 2), ())]);
+        all.step(Event::Ended(key(1, 2), Done::Completed));
+        assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 2 cancelled, 0 unfinished");
+    }
+
+    #[test]
+    fn when_the_grace_period_is_over_all_attempts_are_dropped() {
+        let mut all = Assignments::new(1);
+        assigned(&mut all, 1, 0);
+        assigned(&mut all, 2, 0);
+        assert_eq!(all.step(Event::DropAll), [Effect::Drop(key(1, 0))]);
+        assert!(!all.accepting && !all.is_idle());
+        all.step(Event::Ended(key(1, 0), Done::Dropped));
+        assert!(all.is_idle());
+        assert_eq!(all.into_report().unfinished, 2);
+    }
+
+    #[test]
+    fn ended_tasks_are_forgotten_in_the_end() {
+        let mut all = Assignments::new(1);
+        for number in 0..MAX_ENDED_TASKS as u128 + 7 {
+            let id = Uuid::from_u128(number + 1);
+            let key = Key { run: id.into(), task: id.into(), retry_count: 0 };
+            all.step(Event::Assigned(key, ()));
+            all.step(Event::Ended(key, Done::Completed));
+        }
+        assert_eq!((all.newest.len(), all.ended.len()), (MAX_ENDED_TASKS, MAX_ENDED_TASKS));
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Assigned(u8, u32),
+        Cancelled(u8, u32),
+        /// One of the running attempts ends.
+        Ended(usize),
+        StopAccepting,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0u8..5, 0u32..4).prop_map(|(task, retry)| Step::Assigned(task, retry)),
+            3 => (0u8..5, 0u32..4).prop_map(|(task, retry)| Step::Cancelled(task, retry)),
+            6 => any::<prop::sample::Index>().prop_map(|index| Step::Ended(index.index(64))),
+            1 => Just(Step::StopAccepting),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_attempt_starts_at_most_once_and_is_counted_once(
+            slots in 1usize..4,
+            steps in prop::collection::vec(step(), 0..80),
+        ) {
+            let mut all = Assignments::new(slots);
+            let (mut running, mut ever, mut newest): (Vec<Key>, HashSet<Key>, HashMap<TaskId, u32>) = Default::default();
+            let mut accepted = 0;
+            for step in steps {
+                let effects = match step {
+                    Step::Assigned(task, retry_count) => {
+                        let key = key(task, retry_count);
+                        if newest.get(&key.task).is_none_or(|newest| *newest < retry_count) {
+                            newest.insert(key.task, retry_count);
+                            accepted += 1;
+                        }
+                        all.step(Event::Assigned(key, ()))
+                    }
+                    Step::Cancelled(task, retry_count) => all.step(Event::Cancelled(key(task, retry_count))),
+                    Step::Ended(_) if running.is_empty() => continue,
+                    Step::Ended(index) => {
+                        let key = running.swap_remove(index % running.len());
+                        all.step(Event::Ended(key, Done::Completed))
+                    }
+                    Step::StopAccepting => all.step(Event::StopAccepting),
+                };
+                for key in started(effects) {
+                    prop_assert!(ever.insert(key), "started twice: {key:?}");
+                    prop_assert!(running.iter().all(|other| other.task != key.task), "two of one task");
+                    running.push(key);
+                }
+                prop_assert!(running.len() <= slots);
+            }
+            all.step(Event::DropAll);
+            for key in running {
+                prop_assert!(started(all.step(Event::Ended(key, Done::Dropped))).is_empty());
+            }
+            prop_assert!(all.is_idle());
+            prop_assert_eq!(all.into_report().total(), accepted);
+        }
+    }
+}
