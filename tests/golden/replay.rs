@@ -69,7 +69,7 @@ pub(crate) async fn replay(scenario: &Scenario, quirks: Quirks, seed: u64) -> Ve
     let setup = Setup::new(quirks, seed).await;
     let name = format!("fx-{}", scenario.name);
     let mut compare = Compare::new(created(&recording), setup.now(), TimeDelta::milliseconds(scenario.tolerance_ms));
-    compare.distinct_times = quirks.has(Quirk::LateCreationTimes);
+    compare.distinct_times = quirks.contains(Quirk::LateCreationTimes);
     let recorded = list(&recording, "/workflow");
     let definitions = match recorded {
         [] => vec![workflow(&recording, &name, &scenario.task)],
