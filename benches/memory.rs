@@ -188,7 +188,7 @@ async fn bare_waiters(count: usize) -> Each {
     each
 }
 
-/// The memory for each outcome that is waited for, without its handle.
+/// The memory for each pending `outcome()`, without its handle.
 async fn waiters(count: usize, start_waits: impl FnOnce(Vec<RunHandle<Output>>) -> JoinSet<()>) -> (Each, usize) {
     let (engine, client) = engine().await;
     let handles = start(&client, count).await;
@@ -217,7 +217,7 @@ fn joined(handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
     one
 }
 
-/// What is there for each run that is started and waited for by a task of its own, both sides, with its handle.
+/// The memory for each run that a separate Tokio task starts and waits for, in the SDK and the engine, including the handle.
 async fn own_starts<F: Future<Output = ()> + Send + 'static>(count: usize, one: impl Fn(Client) -> F) -> Each {
     let (engine, client) = engine().await;
     let before = Memory::now();
@@ -248,7 +248,7 @@ async fn outcome_of_one(client: Client) {
     drop(one_run(&client).outcome().await.expect("it never ends"));
 }
 
-/// What the engine has for each run, without a wait.
+/// The memory of the engine for each queued run that nobody waits for.
 async fn queued_runs(count: usize) -> Each {
     let (engine, client) = engine().await;
     let before = Memory::now();

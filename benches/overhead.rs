@@ -346,7 +346,7 @@ impl ListSetup {
         drop(worker);
         let list = format!(
             "{server}/api/v1/stable/tenants/{}/workflow-runs?since=1970-01-01T00%3A00%3A00.000000Z&only_tasks=false&additional_metadata_operator=AND",
-            engine.tenant()
+            engine.tenant_id()
         );
         Self {
             engine,

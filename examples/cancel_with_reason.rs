@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The reason is written to the log of the run's tasks: the dashboard shows it, and the run's details contain it. If
-//! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::time::Duration;
 

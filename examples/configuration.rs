@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Without `HATCHET_CLIENT_TOKEN`, it prints the configuration of a client of the embedded engine.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@
 //!
 //! It prints the variables to export, and serves on 127.0.0.1 until Ctrl-C. All data is in memory and is lost when it stops.
 //! Clients have 2 seconds to close their connections; a second Ctrl-C ends the program immediately.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use hatchet::embedded::{Engine, Quirks};
 

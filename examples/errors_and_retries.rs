@@ -4,8 +4,8 @@
 //! cargo run --example errors_and_retries
 //! ```
 //!
-//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Without `HATCHET_CLIENT_TOKEN`, it uses an in-process engine in which half of the runs have failed.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The first attempt fails and is retried: a failed attempt is not the end of the run. If `HATCHET_CLIENT_TOKEN` is set, the example
-//! runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,12 +1,12 @@
 //! Shuts a worker down without losing work.
 //!
 //! ```text
-//! cargo run --example graceful_shutdown   # and then Ctrl-C, or kill
+//! cargo run --example graceful_shutdown   # then press Ctrl-C, or send SIGTERM
 //! ```
 //!
 //! On Ctrl-C or SIGTERM, the worker accepts no new attempts, waits for running attempts until the grace period is over, and prints a
-//! report. A second signal ends it immediately. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! report. A second signal ends it immediately. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Starts a run and prints its output: `cargo run --example hello`.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Person {

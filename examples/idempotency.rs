@@ -4,8 +4,8 @@
 //! cargo run --example idempotency
 //! ```
 //!
-//! The response to the first trigger is lost by an injected fault. So this example needs the embedded engine.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! An injected fault loses the response to the first trigger, so this example needs the embedded engine.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let run = match hatchet.run(&charge, &order).start().await {
         Ok(run) => run,
-        Err(error) => match error.existing_run() {
+        Err(error) => match error.existing_run_id() {
             Some(existing) => {
                 println!("second trigger: {error}");
                 hatchet.run_handle(existing).typed()

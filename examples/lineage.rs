@@ -4,9 +4,9 @@
 //! cargo run --example lineage
 //! ```
 //!
-//! An event starts a run, the run starts children, and is rerun. All of them can be found from each one. If
-//! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! An event starts a run. The run starts children, and is rerun. Each of them can be found from every other. If
+//! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn print(run: &RunHandle<u32>, what: &str) -> Result<(), Box<dyn Error>> {
     let details = run.details().await?;
     println!("{what} {}: started by {}", run.id(), details.trigger);
-    if let Some(original) = details.rerun_of() {
+    if let Some(original) = details.original_run_id() {
         println!("  rerun of {original}");
     }
     for child in run.children().await? {

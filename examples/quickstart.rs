@@ -1,9 +1,9 @@
 //! Starts an in-process engine and a worker, and runs a task for each file.
 //!
 //! `cargo run --example quickstart [FILE…]`. Without arguments, the files are the Markdown files of this project. If
-//! `HATCHET_CLIENT_TOKEN` is set, it runs against a real Hatchet.
+//! `HATCHET_CLIENT_TOKEN` is set, it runs against a real Hatchet server.
 
-#![allow(clippy::print_stdout, clippy::allow_attributes, reason = "a program for the terminal")]
+#![allow(clippy::print_stdout, clippy::allow_attributes, reason = "examples print to the terminal")]
 
 use std::path::{Path, PathBuf};
 use std::{collections::HashMap, env, error::Error, fs, pin::pin, time::Duration};

@@ -4,8 +4,8 @@
 //! cargo run --example replay_and_rerun
 //! ```
 //!
-//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let rerun = run.rerun().input(&Invoice { number: 2 }).metadata("why", "wrong number").start().await?;
     println!("run {} prints {:?}", rerun.id(), rerun.result().await?);
     let details = rerun.details().await?;
-    if let Some(original) = details.rerun_of() {
+    if let Some(original) = details.original_run_id() {
         println!("it is a rerun of run {original}, with the metadata {:?}", details.metadata);
     }
 

@@ -1,11 +1,11 @@
-//! Starts runs by an event, by a schedule and by a cron.
+//! Starts runs with an event, a schedule and a cron.
 //!
 //! ```text
 //! cargo run --example triggers
 //! ```
 //!
-//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};

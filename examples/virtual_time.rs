@@ -6,7 +6,7 @@
 //!
 //! The clock of the runtime is paused, as in a test with `#[tokio::test(start_paused = true)]`. It needs the feature `test-util` of
 //! tokio. Time advances whenever all tasks wait for timers.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::time::{Duration, Instant};

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! `ship` starts when `reserve` and `charge` have completed, and reads the output of `reserve`. `apologize` runs if another task
-//! fails. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! fails. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
 use std::time::Duration;

@@ -82,7 +82,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the tenant in the token is not a UUID.
-    pub fn tenant(&self) -> Result<TenantId> {
+    pub fn tenant_id(&self) -> Result<TenantId> {
         parse_id(self.0.config.tenant_id())
     }
 
@@ -93,7 +93,7 @@ impl Client {
 
     /// Closes this client and all of its clones, and waits until the streams and tasks that they share have ended.
     ///
-    /// Waits and watches that are running, and all later calls, return [`ErrorKind::Closed`]. Calls that have been sent still
+    /// Pending waits and [`RunWatch`](crate::stream::RunWatch) streams, and all later calls, return [`ErrorKind::Closed`]. Calls that have been sent still
     /// complete. Shut down the workers of the client first: they could not report their results anymore. A client that is dropped
     /// closes without waiting.
     ///
@@ -168,7 +168,7 @@ impl Client {
             return Ok(());
         }
         let namespace = self.namespace().unwrap_or_default();
-        let text = format!("expected a workflow in the namespace {namespace:?}, got {name:?} of another one");
+        let text = format!("expected a workflow in the namespace {namespace:?}, got {name:?} from another namespace");
         Err(Error::invalid("workflow", text))
     }
 

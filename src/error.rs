@@ -76,7 +76,8 @@ pub(crate) enum RunDetail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration is invalid. The text lists all problems.
+    /// The configuration is invalid, or the current thread has no suitable Tokio runtime. For an invalid configuration,
+    /// [`Error::config_error`](crate::Error::config_error) lists all problems.
     Config,
     /// The request is invalid, and was not sent. The text names the field and the limit.
     InvalidInput,
@@ -90,18 +91,18 @@ pub enum ErrorKind {
     Unavailable,
     /// The deadline has passed.
     Timeout,
-    /// The token is missing, invalid, expired, or belongs to another tenant.
+    /// The token is missing, invalid or expired, belongs to another tenant, or lacks a permission.
     Unauthenticated,
     /// The server limits the rate of calls.
     RateLimited,
-    /// The run does not exist. The engine also returns ids of runs that it never creates.
+    /// The run does not exist. The server can return the id of a run that it never creates, for example for an unknown workflow.
     RunNotFound,
     /// The workflow does not exist.
     WorkflowNotFound,
-    /// Something else does not exist.
+    /// Another object does not exist, such as an event, a schedule, a cron or a parent's output.
     NotFound,
-    /// Something with the same key exists: a run with the same idempotency key ([`Error::existing_run`](crate::Error::existing_run)),
-    /// a cron with the same name and expression.
+    /// Something with the same key exists: a run with the same idempotency key ([`Error::existing_run_id`](crate::Error::existing_run_id)),
+    /// a cron with the same name and expression, or a workflow whose name differs only in case.
     AlreadyExists,
     /// The server refuses the request. A retry has the same result.
     Rejected,
@@ -109,7 +110,8 @@ pub enum ErrorKind {
     Unimplemented,
     /// The server has an internal error, or its response is invalid.
     Server,
-    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only [`result`](crate::RunHandle::result) returns it.
+    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only methods that return outputs return it, such as [`RunHandle::result`](crate::RunHandle::result) and
+    /// [`RunBuilder::result`](crate::builder::RunBuilder::result).
     RunFailed,
     /// The status of the run does not allow the action; see [`Error::run_status`](crate::Error::run_status).
     RunState,
@@ -279,7 +281,8 @@ impl Error {
 
     /// Returns when the server allows a retry. `None` if it did not specify that.
     ///
-    /// *What to do:* Wait for at least this delay before you retry the call.
+    /// *What to do:* For a [`Delay`](RetryAfter::Delay), wait at least that long before you retry. For [`Never`](RetryAfter::Never), do not
+    /// retry.
     pub fn retry_after(&self) -> Option<RetryAfter> {
         self.0.retry_after
     }

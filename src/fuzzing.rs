@@ -221,7 +221,7 @@ async fn read_all(client: &Client) {
     // The same page again and again is an error of the walk, so it ends.
     let (mut runs, mut tasks) = (runs.items(), tasks.items());
     while let Some(Ok(row)) = runs.next().await {
-        let _ = (row.trigger(), row.rerun_of());
+        let _ = (row.trigger(), row.original_run_id());
     }
     while let Some(Ok(_)) = tasks.next().await {}
     let uuid = uuid::Uuid::from(id);
@@ -261,7 +261,7 @@ mod tests {
         for file in ["all_in_one"] {
             let details = client(file).run_handle(id).details().await.unwrap();
             assert_eq!((details.tasks.len(), details.output().is_some()), (1, true));
-            assert_eq!(client(file).event_handle(uuid::Uuid::from(id).into()).details().await.unwrap().runs, [id]);
+            assert_eq!(client(file).event_handle(uuid::Uuid::from(id).into()).details().await.unwrap().run_ids, [id]);
         }
         assert_eq!(client("rows").runs(Window::all()).page(10).await.unwrap().items.len(), 1);
         assert_eq!(client("crons").crons().get().await.unwrap().len(), 1);

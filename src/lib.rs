@@ -41,7 +41,7 @@
 //! | find runs | [`Client::runs`], [`RunFilter`], [`RunHandle::children`], [`RunHandle::reruns`] |
 //! | change runs | [`RunHandle::cancel`], [`RunHandle::replay`], [`RunHandle::rerun`], [`RunQuery`](builder::RunQuery) |
 //! | start runs by events, schedules and crons | [`Client::push`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
-//! | start only one run per key | [`Idempotency`](model::Idempotency), [`Error::existing_run`] |
+//! | start only one run per key | [`Idempotency`](model::Idempotency), [`Error::existing_run_id`] |
 //! | execute tasks | [`Client::worker`], [`Worker`] |
 //! | test without a server | the module `embedded` (a feature) |
 //!
@@ -76,7 +76,7 @@
 //! | feature | purpose |
 //! |---|---|
 //! | `tls-ring` (default) | TLS, with ring |
-//! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring when both are on |
+//! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring if both are enabled |
 //! | `embedded` | the module `embedded`: an in-process engine |
 //! | `unstable-raw` | the generated stubs, for calls that this crate does not support yet, without a stability guarantee |
 
@@ -113,9 +113,9 @@ pub mod workflow;
 
 /// Builders of requests, and queries.
 pub mod builder {
-    pub use crate::list::{BulkCancel, BulkReplay, RunQuery, TaskQuery};
+    pub use crate::list::{BulkCancelBuilder, BulkReplayBuilder, RunQuery, TaskQuery};
     pub use crate::observe::DetailsBuilder;
-    pub use crate::request::{Command, Read};
+    pub use crate::request::{CommandBuilder, ReadBuilder};
     pub use crate::run::{
         CancelBuilder, CancelManyBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder,
         RunOptions,

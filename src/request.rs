@@ -47,9 +47,9 @@ impl<T> Request<T> {
 /// # }
 /// ```
 #[must_use = "nothing is sent before `send`"]
-pub struct Command<T = ()>(Request<T>);
+pub struct CommandBuilder<T = ()>(Request<T>);
 
-impl<T> Command<T> {
+impl<T> CommandBuilder<T> {
     pub(crate) fn new<F>(client: &Client, call: impl FnOnce(Client) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<T>> + Send + 'static,
@@ -57,14 +57,14 @@ impl<T> Command<T> {
         Self(Request::new(client, call))
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.options.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.0.options.retry = Some(policy);
@@ -74,7 +74,7 @@ impl<T> Command<T> {
     /// Sends the command.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the timeout, and the errors of the method that returned this command. The
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the timeout is out of range, and the errors of the method that returned this command. The
     /// command may have been applied if [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
@@ -97,9 +97,9 @@ impl<T> Command<T> {
 /// # }
 /// ```
 #[must_use = "nothing is fetched before it is awaited"]
-pub struct Read<T>(Request<T>);
+pub struct ReadBuilder<T>(Request<T>);
 
-impl<T> Read<T> {
+impl<T> ReadBuilder<T> {
     pub(crate) fn new<F>(client: &Client, call: impl FnOnce(Client) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<T>> + Send + 'static,
@@ -107,14 +107,14 @@ impl<T> Read<T> {
         Self(Request::new(client, call))
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.options.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.0.options.retry = Some(policy);
@@ -122,7 +122,7 @@ impl<T> Read<T> {
     }
 }
 
-impl<T: 'static> IntoFuture for Read<T> {
+impl<T: 'static> IntoFuture for ReadBuilder<T> {
     type Output = Result<T>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
@@ -131,14 +131,14 @@ impl<T: 'static> IntoFuture for Read<T> {
     }
 }
 
-impl<T> fmt::Debug for Command<T> {
+impl<T> fmt::Debug for CommandBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Command").field("options", &self.0.options).finish_non_exhaustive()
+        f.debug_struct("CommandBuilder").field("options", &self.0.options).finish_non_exhaustive()
     }
 }
 
-impl<T> fmt::Debug for Read<T> {
+impl<T> fmt::Debug for ReadBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Read").field("options", &self.0.options).finish_non_exhaustive()
+        f.debug_struct("ReadBuilder").field("options", &self.0.options).finish_non_exhaustive()
     }
 }

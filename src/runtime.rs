@@ -36,12 +36,14 @@ pub(crate) fn current(what: &str, needs: Needs) -> Result<Handle> {
 /// A timer on the caller's runtime, if it has timers.
 pub(crate) fn timer(what: &str, at: Instant) -> Result<Sleep> {
     handle(what)?;
-    catch_unwind(|| sleep_until(at))
-        .map_err(|_| missing(what, "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder"))
+    catch_unwind(|| sleep_until(at)).map_err(|_| {
+        missing(what, "a Tokio runtime with timers enabled: call `enable_time` or `enable_all` on its builder")
+    })
 }
 
 fn handle(what: &str) -> Result<Handle> {
-    Handle::try_current().map_err(|error| missing(what, "a Tokio runtime: call it from within one").with_source(error))
+    Handle::try_current()
+        .map_err(|error| missing(what, "a Tokio runtime, but the current thread is not in one").with_source(error))
 }
 
 fn missing(what: &str, needed: &str) -> Error {
@@ -67,12 +69,12 @@ mod tests {
     fn missing_runtime_features_are_named() {
         let text = |needs| require("it", needs).map_err(|error| (error.kind(), error.to_string()));
         let refused = |text: &str| Err((ErrorKind::Config, format!("it needs {text}")));
-        let none = refused("a Tokio runtime: call it from within one");
+        let none = refused("a Tokio runtime, but the current thread is not in one");
         assert_eq!(text(Needs::TimersAndSockets), none);
 
         let bare = Builder::new_current_thread().build().unwrap();
         let entered = bare.enter();
-        let no_timers = "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+        let no_timers = "a Tokio runtime with timers enabled: call `enable_time` or `enable_all` on its builder";
         assert_eq!(text(Needs::TimersAndSockets), refused(no_timers));
         drop(entered);
 

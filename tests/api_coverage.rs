@@ -1,13 +1,7 @@
-//! Calls each documented REST operation and each rpc on the embedded engine. Each must respond like the server, or report that it is not
+//! Calls each documented REST operation and each RPC on the embedded engine. Each must respond like the server, or report that it is not
 //! implemented, with its name. None may respond like a missing route or method.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may stop on what it did not expect"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -146,7 +140,7 @@ impl Setup {
         let run = client.run(&work, &json!({})).start().await.unwrap();
         run.result().await.unwrap();
         client.push("key", &json!({})).send().await.unwrap();
-        let tenant = engine.tenant().to_string();
+        let tenant = engine.tenant_id().to_string();
         let first = async |path: &str| {
             let path = format!("/api/v1/{}", path.replace("{t}", &tenant));
             let (_, body) = client.raw_rest(Method::GET, &path, None).await.unwrap();

@@ -1,6 +1,6 @@
 //! Clients over their lifetime: several runtimes, deleted workflows, fused streams, refused tokens.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ async fn deleted_workflows_are_reported() {
     let (_engine, hatchet, task, worker) = setup().await;
     hatchet.run(&task, &()).result().await.unwrap();
     worker.shutdown().await;
-    let tenant = hatchet.tenant().unwrap();
+    let tenant = hatchet.tenant_id().unwrap();
     let (_, body) = hatchet.raw_rest(Method::GET, &format!("/api/v1/tenants/{tenant}/workflows"), None).await.unwrap();
     let listed: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let id = listed.pointer("/rows/0/metadata/id").and_then(serde_json::Value::as_str).unwrap().to_owned();

@@ -1,6 +1,6 @@
 //! The end of a client: `close`, and dropping the last clone. On the embedded engine, on a paused clock.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 use std::future::pending;
 use std::time::Duration;
@@ -217,7 +217,7 @@ async fn clones_and_handles_are_closed_and_other_clients_are_not() {
     assert_closed("client of a handle", &run.client().run(&setup.slow, &()).start().await.unwrap_err());
     assert_eq!(other.run(&setup.slow, &()).result().await.unwrap(), 1);
     // What needs no server still works.
-    assert_eq!((clone.tenant().unwrap(), run.client().namespace()), (setup.engine.tenant(), None));
+    assert_eq!((clone.tenant_id().unwrap(), run.client().namespace()), (setup.engine.tenant_id(), None));
     setup.end().await;
 }
 

@@ -1,15 +1,9 @@
-//! Compares the `.proto` files in `proto/` with `tests/data/wire.tsv`, a table of the messages, fields, enums and rpcs of Hatchet.
+//! Compares the `.proto` files in `proto/` with `tests/data/wire.tsv`, a table of the messages, fields, enums and RPCs of Hatchet.
 //!
 //! The `.proto` files were written for this crate, so only this test ensures that they match the engine. Both sides are converted to
 //! sets of lines. A line that only one side has is an error.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may stop on what it did not expect"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,7 +76,7 @@ fn no_enum_number_is_used_twice_in_an_enum() {
     }
 }
 
-/// Faults can be injected into each rpc of the embedded engine.
+/// Faults can be injected into each RPC of the embedded engine.
 #[tokio::test(start_paused = true)]
 async fn each_rpc_is_a_call_of_faults() {
     let engine = Engine::start().await.unwrap();

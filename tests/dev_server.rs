@@ -1,7 +1,7 @@
 //! The `dev_server` example stops on a signal, even if clients keep connections open. This test binary starts itself as the server.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 #[path = "../examples/dev_server.rs"]
 #[expect(dead_code, reason = "the program has its own main")]

@@ -1,11 +1,6 @@
 //! The embedded engine handles any integer in a request: it stores, clamps or refuses it, and keeps running.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may stop on what it did not expect"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -52,7 +47,7 @@ struct TestEngine {
 impl TestEngine {
     async fn new() -> Self {
         let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
-        let (client, tenant) = (engine.client(), engine.tenant().to_string());
+        let (client, tenant) = (engine.client(), engine.tenant_id().to_string());
         Self { inner: engine, client, tenant }
     }
 

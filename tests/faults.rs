@@ -1,7 +1,7 @@
 //! Failed calls, lost responses and interrupted streams at chosen times. Nothing that was accepted is lost, and an unknown effect is
 //! reported as unknown. The tests use the embedded engine and paused time.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

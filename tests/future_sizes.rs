@@ -1,10 +1,10 @@
 //! The memory of a future is part of the interface: a program that waits for a hundred thousand runs has as many of them.
 //!
-//! The bounds are the sizes of today in bytes, on 64-bit targets. Lower them when a future becomes smaller. A future that becomes larger
+//! The bounds are the current sizes in bytes, on 64-bit targets. Lower them when a future becomes smaller. A future that becomes larger
 //! needs a reason.
 
 #![cfg(target_pointer_width = "64")]
-#![allow(clippy::unwrap_used, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::mem::size_of_val;
 

@@ -1,12 +1,7 @@
 //! The HTTP/2 frames that the embedded engine sends to clients in other languages. The test has its own minimal client, because the
 //! client of this crate accepts more than others do.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may stop on what it did not expect"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod support;
 

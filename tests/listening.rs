@@ -1,7 +1,7 @@
 //! A listening engine with well-behaved and misbehaving peers: its limits, and its shutdown. Uses real time, because real sockets
 //! are the subject.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 mod support;
 
@@ -58,7 +58,7 @@ impl TestEngine {
     }
 
     fn list(&self, query: &str) -> String {
-        format!("/api/v1/stable/tenants/{}/workflow-runs?only_tasks=false&{query}", self.inner.tenant())
+        format!("/api/v1/stable/tenants/{}/workflow-runs?only_tasks=false&{query}", self.inner.tenant_id())
     }
 }
 
@@ -226,7 +226,7 @@ async fn response(mut stream: TcpStream) -> String {
 #[tokio::test]
 async fn unauthenticated_request_bodies_are_not_read() {
     let engine = TestEngine::new(GRACE_PERIOD).await;
-    let tenant = format!("/api/v1/tenants/{}", engine.inner.tenant());
+    let tenant = format!("/api/v1/tenants/{}", engine.inner.tenant_id());
     let stable = tenant.replace("/v1/", "/v1/stable/");
     let unknown = "00000000-0000-4000-8000-000000000001";
     for (line, expected) in [

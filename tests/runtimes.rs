@@ -1,6 +1,6 @@
 //! The runtimes that the embedded engine and its clients need.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 use std::future::Future;
 use std::pin::pin;
@@ -76,7 +76,7 @@ fn the_engine_does_not_need_the_callers_timers() {
     let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
     let running =
         runtime.block_on(async { hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap() });
-    let trigger = format!("/api/v1/stable/tenants/{}/workflow-runs/trigger", engine.tenant());
+    let trigger = format!("/api/v1/stable/tenants/{}/workflow-runs/trigger", engine.tenant_id());
     engine
         .faults()
         .inject("POST /api/v1/stable/tenants/{tenant}/workflow-runs/trigger", Fault::Delay(Duration::from_millis(10)))

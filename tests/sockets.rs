@@ -1,6 +1,6 @@
 //! The embedded engine over TCP, as for another process. Uses real time, because it uses real sockets.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 mod support;
 

@@ -9,7 +9,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test may stop on what it did not expect"
+    reason = "tests may panic"
 )]
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! TLS with generated certificates: trusted and untrusted authorities, client certificates, server names and versions.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 mod support;
 

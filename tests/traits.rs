@@ -1,11 +1,6 @@
 //! The traits of the public types: what can be shared between threads, and what can be stored and sent on.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may stop on what it did not expect"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -15,9 +10,9 @@ use std::str::FromStr;
 
 use futures_core::Stream;
 use hatchet::builder::{
-    BulkCancel, BulkReplay, CancelBuilder, CancelManyBuilder, Command, CronBuilder, CronQuery, DetailsBuilder,
-    EventBuilder, EventManyBuilder, EventOptions, Read, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder,
-    RunManyBuilder, RunOptions, RunQuery, ScheduleBuilder, ScheduleQuery, TaskQuery,
+    BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CommandBuilder, CronBuilder, CronQuery,
+    DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, ReadBuilder, ReplayBuilder, ReplayManyBuilder,
+    RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery, ScheduleBuilder, ScheduleQuery, TaskQuery,
 };
 use hatchet::config::{
     Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
@@ -86,8 +81,8 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<Engine>();
     shared::<RawChannel>();
 
-    shared_and_shown::<Command>();
-    shared_and_shown::<Read<Output>>();
+    shared_and_shown::<CommandBuilder>();
+    shared_and_shown::<ReadBuilder<Output>>();
     shared_and_shown::<RunBuilder<Output>>();
     shared_and_shown::<RunManyBuilder<Output>>();
     plain::<RunOptions>();
@@ -97,8 +92,8 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<CancelManyBuilder>();
     shared_and_shown::<ReplayBuilder<Output>>();
     shared_and_shown::<ReplayManyBuilder>();
-    shared_and_shown::<BulkCancel>();
-    shared_and_shown::<BulkReplay>();
+    shared_and_shown::<BulkCancelBuilder>();
+    shared_and_shown::<BulkReplayBuilder>();
     shared_and_shown::<DetailsBuilder>();
     shared_and_shown::<RunQuery>();
     shared_and_shown::<TaskQuery>();

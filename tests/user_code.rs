@@ -1,6 +1,6 @@
 //! User code that blocks, panics in unusual places, or returns values that the engine cannot store.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! The worker with tasks and engines that misbehave. The tests use the embedded engine and paused time.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
 mod support;
 

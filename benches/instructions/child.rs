@@ -45,7 +45,7 @@ async fn end_of_input() {
     tokio::task::spawn_blocking(read).await.unwrap().unwrap();
 }
 
-/// The processor's time of this process, where the system says it.
+/// The CPU time of this process, or zero if the system does not report it.
 fn processor_time() -> Duration {
     let schedstat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
     let nanos = schedstat.split_whitespace().next().and_then(|nanos| nanos.parse().ok());

@@ -1,21 +1,16 @@
-//! How many instructions does an operation of the SDK take, compared with the generated stubs? Time is noisy; instructions are not.
+//! Counts the instructions of SDK operations, and compares them with the generated stubs. Unlike times, instruction counts are stable.
 //!
 //! ```text
 //! cargo bench --bench instructions                          # needs valgrind
 //! cargo bench --bench instructions -- trigger               # only this operation
 //! ```
 //!
-//! Each side is a process of its own under callgrind, which does the same operations against the embedded engine in this process, over
-//! TCP. It runs twice, with N and with 2N operations: the difference is what N operations take, without start and end. Time is the
-//! processor's, of the same process without callgrind. Everything in the process counts: SDK, tonic, hyper, h2, and the system calls'
-//! wrappers.
+//! Each side is a separate process under callgrind, which performs the same operations over TCP against the embedded engine in this
+//! process. It runs twice, with N and with 2N operations: the difference is the cost of N operations, without startup and shutdown. The
+//! times are CPU times of the same process without callgrind. All user-space code of the process is counted: SDK, tonic, hyper, h2 and libc.
 //!
-//! The floor of each operation is in `raw.rs`.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a program for the terminal, which ends if something fails"
-)]
+//! The baseline of each operation is in `raw.rs`.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "benchmarks print to the terminal and may panic")]
 
 mod child;
 mod raw;
@@ -127,7 +122,7 @@ fn supervise(runtime: &Runtime, bed: &Bed, work: Work, child: &mut Child, count:
 
 /// What one operation takes on average.
 fn each(runtime: &Runtime, tool: Tool, work: Work, side: Side, count: usize) -> f64 {
-    // Other programs take time, but no instructions, so the least of several is taken.
+    // Other programs affect times, but not instruction counts, so the minimum of several times is used.
     let tries = if matches!(tool, Tool::Clock) { 5 } else { 1 };
     let least = |count| (0..tries).map(|_| measure(runtime, tool, work, side, count)).fold(f64::INFINITY, f64::min);
     let (once, twice) = (least(count), least(2 * count));
@@ -156,7 +151,7 @@ fn main() {
     if let ["part", work, side, count] = arguments[..] {
         return child::run(Work::named(work).unwrap(), Side::named(side).unwrap(), count.parse().unwrap());
     }
-    // Without `--bench` it is only tried out, as tests do with benchmarks.
+    // `cargo test` starts benchmarks without `--bench`. Nothing is measured then.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }

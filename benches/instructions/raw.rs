@@ -1,4 +1,4 @@
-//! The operations over the generated stubs, by a caller who does nothing that is not needed: no deadline, no retry, no check.
+//! The operations over the generated stubs, with only the necessary work: no deadlines, no retries, no checks.
 
 use hatchet::config::Config;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;

@@ -85,7 +85,7 @@ impl Setup {
 
     /// The body of a list of runs, with additional parameters.
     pub(crate) async fn list(&self, more: &str) -> Bytes {
-        let tenant = self.engine.tenant();
+        let tenant = self.engine.tenant_id();
         let query = "since=1970-01-01T00%3A00%3A00.000000Z&only_tasks=false&additional_metadata_operator=AND";
         self.get(&format!("/api/v1/stable/tenants/{tenant}/workflow-runs?{query}{more}")).await
     }

@@ -12,14 +12,14 @@ use tokio::time::{Instant, timeout};
 
 use super::{Answer, Input, WORKFLOW, workflow};
 
-/// Triggers under way at the same time, where the number is not what is measured.
+/// The maximum number of concurrent triggers, so that `wait` measures waits and not triggers.
 const TRIGGERS: usize = 100;
 
-/// Starts runs and waits for them, so many at once. A wait that is given up counts as waiting, not as done.
+/// Starts runs and waits for them, at most `at_once` at a time. A run that has not ended after `longest` counts as `waiting`, not in `n`.
 pub(super) async fn wait(hatchet: &Client, runs: usize, at_once: usize, longest: Duration) -> Answer {
     let triggers = Arc::new(Semaphore::new(TRIGGERS));
     let start = Instant::now();
-    // Each is a task of the runtime, as the requests of a server are.
+    // Each wait is a separate Tokio task, like the requests in a server.
     let tasks = stream::iter(0..runs).map(|_| tokio::spawn(one(hatchet.clone(), Arc::clone(&triggers), longest)));
     let ends: Vec<_> = tasks.buffer_unordered(at_once).try_collect().await?;
     let ends: Vec<_> = ends.into_iter().collect::<hatchet::Result<_>>()?;

@@ -1,17 +1,18 @@
-//! How does this SDK compare with the others, on the same work? This is its program for that comparison.
+//! Measures the throughput and the latency of this SDK against a Hatchet server. Programs for other SDKs can do the same work and print
+//! the same results.
 //!
 //! ```text
 //! cargo run --release --example yardstick -- worker           # task `noop`, 100 slots, until SIGTERM or Ctrl-C
 //! cargo run --release --example yardstick -- trigger N C      # starts N runs, C at a time
-//! cargo run --release --example yardstick -- bulk N           # starts N runs, as many with each call as there may be
+//! cargo run --release --example yardstick -- bulk N           # starts N runs, with as many runs per call as possible
 //! cargo run --release --example yardstick -- waitseq N        # starts a run and waits for it, N times
-//! cargo run --release --example yardstick -- waitconc N [T]   # the same, N at once; gives up after T seconds
+//! cargo run --release --example yardstick -- waitconc N [T]   # starts N runs at once and waits for them, up to T seconds each
 //! cargo run --release --example yardstick -- list PAGE WANT   # a page of PAGE runs, then a walk through WANT
 //! ```
 //!
-//! Set up by `HATCHET_CLIENT_*`. The last line is `RESULT {json}`, with `n` (what was done) and `seconds` (how long it
-//! took). Every mode but `worker` needs a worker that has run at least once: the workflow must be known.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+//! The environment variables `HATCHET_CLIENT_*` configure the client. The last line of the output is `RESULT {json}`, with `n` (the number
+//! of operations) and `seconds` (the elapsed time). Run `worker` first: it registers the workflow that the other modes start.
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 mod follow;
 mod start;

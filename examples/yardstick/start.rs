@@ -9,7 +9,7 @@ use super::{Answer, Input, workflow};
 
 pub(super) async fn trigger(hatchet: &Client, runs: usize, at_once: usize) -> Answer {
     let start = Instant::now();
-    // Each task of the runtime starts its share, as the requests of a server do.
+    // Each Tokio task starts its share of the runs, like the requests in a server.
     let share = |task| runs / at_once + usize::from(task < runs % at_once);
     let tasks: JoinSet<_> = (0..at_once).map(|task| some(hatchet.clone(), share(task))).collect();
     let failed: usize = tasks.join_all().await.into_iter().sum();

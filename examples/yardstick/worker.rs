@@ -1,4 +1,4 @@
-//! The worker, and the task that all of the runs are of.
+//! The worker, and the task that all runs execute.
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(super) async fn run(hatchet: &Client) -> Result<(), Box<dyn Error>> {
         Ok(Output { ok: true })
     });
     let starting = hatchet.worker("yardstick").slots(100).register(&noop).build()?.start();
-    // It is the one large future here.
+    // Boxed, because this future is large.
     let running = Box::pin(starting).await?;
     println!("worker {} is ready", running.id());
     stop_signal().await?;
@@ -23,7 +23,7 @@ pub(super) async fn run(hatchet: &Client) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Resolves when the program is told to stop, by whichever way the platform has.
+/// Resolves at Ctrl-C or, on Unix, at `SIGTERM`.
 async fn stop_signal() -> std::io::Result<()> {
     #[cfg(unix)]
     {

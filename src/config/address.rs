@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Why a string is not an address, for the error text.
+/// Why a string is not an address, for the error message.
 pub(super) type Reason = &'static str;
 
 /// Whether the scheme of an address enables TLS.

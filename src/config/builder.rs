@@ -197,7 +197,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets how often failed calls are retried. By default they are retried until their deadline; see [`RetryPolicy`].
+    /// Sets how many times failed calls are retried. By default, they are retried until the timeout; see [`RetryPolicy`].
     pub const fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
         self

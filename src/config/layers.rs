@@ -177,7 +177,7 @@ impl<'a> Layers<'a> {
         self.report(setting, source, got)
     }
 
-    /// The name for a setting in error texts: the environment variable if the environment is read, otherwise the builder's method.
+    /// The name for a setting in error messages: the environment variable if the environment is read, otherwise the builder's method.
     pub(super) fn name_to_set(&self, setting: &Setting) -> &'static str {
         if self.use_env { setting.primary_name() } else { setting.builder_method }
     }
@@ -193,7 +193,7 @@ impl<'a> Layers<'a> {
         self.entries.push(Entry::new(name, value.into(), source));
     }
 
-    /// A value for an error text: in quotes, truncated, and hidden if it may be a secret.
+    /// A value for an error message: in quotes, truncated, and hidden if it may be a secret.
     pub(super) fn quote(&self, text: &str) -> String {
         const MAX_CHARS: usize = 100;
         if self.is_secret(text) || has_credentials(text) {

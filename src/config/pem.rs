@@ -4,7 +4,7 @@
 //! Blocks of other types are removed: a file may contain a certificate and its key, and the key must not be stored with the
 //! certificate.
 
-/// Why a string is rejected, for the error text. It never quotes the string.
+/// Why a string is rejected, for the error message. It never quotes the string.
 pub(super) type Reason = &'static str;
 
 /// All certificates, without other blocks.

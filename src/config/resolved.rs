@@ -197,7 +197,7 @@ impl Config {
         self.values.tuning.rpc_timeout
     }
 
-    /// Returns how often failed calls are retried.
+    /// Returns the retry policy.
     pub fn retry(&self) -> RetryPolicy {
         self.values.tuning.retry
     }

@@ -6,7 +6,7 @@ pub(super) struct Setting {
     pub(super) builder_method: &'static str,
     /// The environment variables, with the preferred one first. Empty if the setting is only in code.
     pub(super) variables: &'static [&'static str],
-    /// The expected values, for error texts.
+    /// The expected values, for error messages.
     pub(super) expected: &'static str,
 }
 

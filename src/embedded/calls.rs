@@ -146,7 +146,7 @@ mod tests {
         let engine = Engine::start().await.unwrap();
         for call in REST {
             let (method, route) = call.split_once(' ').unwrap();
-            let tenant = engine.tenant().to_string();
+            let tenant = engine.tenant_id().to_string();
             let mut target = route.replace("{tenant}", &tenant);
             while let Some((head, tail)) = target.split_once('{') {
                 target = format!("{head}{tenant}{}", tail.split_once('}').unwrap().1);

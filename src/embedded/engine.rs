@@ -30,7 +30,7 @@ use crate::transport::Wire;
 /// The default tenant of a new Hatchet server.
 pub(super) const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
 
-/// An in-process engine. Dropping it stops it. After that, calls of its clients fail with
+/// An in-process engine. Dropping the engine stops it. After that, calls of its clients fail with
 /// [`Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// ```
@@ -112,7 +112,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Makes ids, the token and random decisions reproducible. With a seed, the token can be computed from any id, so it is not secret.
+    /// Makes ids, the token and random decisions reproducible. With a seed, the token is predictable and therefore not a secret.
     /// The default is a random seed, and a token that is independent of it.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -301,7 +301,7 @@ impl Engine {
     }
 
     /// The tenant of this engine.
-    pub fn tenant(&self) -> TenantId {
+    pub fn tenant_id(&self) -> TenantId {
         TENANT.into()
     }
 

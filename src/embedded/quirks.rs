@@ -61,7 +61,7 @@ quirks! {
     /// The cancels of one call are executed one after the other. All but the first follow the response, which takes seconds for
     /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancel.
     SlowCancels,
-    /// One in five tasks that are cancelled while queued still gets a scheduling timeout when its schedule timeout passes. Then REST
+    /// One in five tasks that are cancelled while queued still times out when its schedule timeout passes. Then REST
     /// shows the run as failed, in its details and in lists. gRPC still shows it as cancelled.
     TimedOutCancels,
     /// Only the first 200 replays of a call are executed, one after the other. If the replays of the previous call have not finished,
@@ -101,7 +101,7 @@ quirks! {
     UndetectedUnsubscribe,
     /// Execution and schedule timeouts are detected up to a second late, and the ends of sleeps in DAGs 0.7 to 0.9 s late.
     LateTimeouts,
-    /// A task that failed and has a back-off stays in its queue for seconds after the back-off is over.
+    /// A task that failed and has a backoff stays in its queue for seconds after the backoff is over.
     SlowBackoffQueue,
     /// Half of the tasks that are assigned as soon as they are queued have a QUEUED event whose timestamp is some
     /// milliseconds after ASSIGNED. REST shows such a task, requested by itself, as queued as long as it runs.

@@ -69,7 +69,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_cannot_be_computed_from_the_id_of_a_run() {
         let engine = Engine::builder().seed(7).start().await.unwrap();
-        let tenant = engine.tenant().to_string().parse().unwrap();
+        let tenant = engine.tenant_id().to_string().parse().unwrap();
         let (token, id) = token_and_id(&engine).await;
         assert!(guesses(tenant, id).any(|guess| guess == token), "with a seed, the token can be computed");
 

@@ -38,14 +38,14 @@ impl RunQuery {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn cancel(&self) -> BulkCancel {
-        BulkCancel { query: self.clone(), options: CancelOptions::default() }
+    pub fn cancel(&self) -> BulkCancelBuilder {
+        BulkCancelBuilder { query: self.clone(), options: CancelOptions::default() }
     }
 
     /// Prepares a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, also from the report,
-    /// and so are cancelled runs unless they are [requested](BulkReplay::even_if_cancelled). If it has, they are reported as skipped.
-    pub fn replay(&self) -> BulkReplay {
-        BulkReplay { query: self.clone(), options: ReplayOptions::default() }
+    /// and so are cancelled runs unless they are [requested](BulkReplayBuilder::even_if_cancelled). If it has, they are reported as skipped.
+    pub fn replay(&self) -> BulkReplayBuilder {
+        BulkReplayBuilder { query: self.clone(), options: ReplayOptions::default() }
     }
 }
 
@@ -62,20 +62,20 @@ impl RunQuery {
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing is cancelled before `send` or `reports`"]
-pub struct BulkCancel {
+pub struct BulkCancelBuilder {
     query: RunQuery,
     options: CancelOptions,
 }
 
-impl BulkCancel {
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+impl BulkCancelBuilder {
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
@@ -89,23 +89,23 @@ impl BulkCancel {
         self
     }
 
-    /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
+    /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.options.by = Some(who.into());
         self
     }
 
-    /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
-    /// ten years.
+    /// Sets how long the cancel may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect). The
+    /// default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
     }
 
-    /// Cancels the runs, and returns the numbers of their results. [`reports`](Self::reports) returns a report for each run.
+    /// Cancels the runs, and returns how many runs had each effect. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason or the name, and the errors of the first page of
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason or the author, and the errors of the first page of
     /// the list. A later error is in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
@@ -114,10 +114,12 @@ impl BulkCancel {
         self.reports()?.sum(RunAction::Cancel).await
     }
 
-    /// Returns a stream with a report for each run, which cancels the runs while it is polled. Dropping the stream stops it.
+    /// Returns a stream with a report for each run, which cancels the runs while it is polled. Dropping the stream stops it. Batches that have been
+    /// sent still take effect.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason or the name.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason, the author, the time limit or the timeout. Errors of the list are in the
+    /// stream.
     pub fn reports(self) -> Result<RunReports> {
         self.options.check()?;
         let Self { query, options } = self;
@@ -143,34 +145,34 @@ impl BulkCancel {
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing is replayed before `send` or `reports`"]
-pub struct BulkReplay {
+pub struct BulkReplayBuilder {
     query: RunQuery,
     options: ReplayOptions,
 }
 
-impl BulkReplay {
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+impl BulkReplayBuilder {
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
         self
     }
 
-    /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
-    /// because they were cancelled on purpose.
+    /// Also replays cancelled runs. By default, they are omitted if the filter has no status, and reported as skipped if it has one,
+    /// because someone cancelled them on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
         self.options.even_if_cancelled = true;
         self
     }
 
-    /// Replays the runs in batches of 100, and returns the numbers of their results. The next batch starts when all runs of the last
+    /// Replays the runs in batches of 100, and returns how many runs had each effect. The next batch starts when all runs of the last
     /// one run again. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
@@ -183,10 +185,11 @@ impl BulkReplay {
         self.reports()?.sum(RunAction::Replay).await
     }
 
-    /// Returns a stream with a report for each run, which replays the runs while it is polled. Dropping the stream stops it.
+    /// Returns a stream with a report for each run, which replays the runs while it is polled. Dropping the stream stops it. Batches that have been
+    /// sent still take effect.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the timeout. Errors of the list are in the stream.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the timeout is out of range. Errors of the list are in the stream.
     pub fn reports(self) -> Result<RunReports> {
         let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
         if self.options.even_if_cancelled {
@@ -208,7 +211,7 @@ fn selection(query: &RunQuery, statuses: impl Into<Vec<RunStatus>>, options: Req
 
 type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send>;
 
-/// A stream with a report for each run; see [`BulkCancel::reports`] and [`BulkReplay::reports`]. It ends after an error.
+/// A stream with a report for each run; see [`BulkCancelBuilder::reports`] and [`BulkReplayBuilder::reports`]. It ends after an error.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -1,8 +1,8 @@
 //! Distinguishes runs that the server's list shows as failed: timed-out runs, for which it has no status, and runs that were
 //! cancelled while they were queued and whose schedule timeout passed afterwards.
 //!
-//! Neither has an error text in the list, unless an earlier attempt left one. So the events are fetched for each failed run without
-//! an error text, and for each failed run with several attempts.
+//! Neither has an error message in the list, unless an earlier attempt left one. So the events are fetched for each failed run without
+//! an error message, and for each failed run with several attempts.
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -64,7 +64,7 @@ async fn derived(client: &Client, mut row: ListRow) -> Result<ListRow> {
     Ok(row)
 }
 
-/// The status and error text of a run that the server lists as failed, by the newest attempts of its tasks. `None` if it failed.
+/// The status and error message of a run that the server lists as failed, by the newest attempts of its tasks. `None` if it failed.
 fn actual_status(attempts: &[Attempt]) -> Option<(RunStatus, Option<String>)> {
     // If several tasks failed, the run failed because of the first.
     let failed = attempts.iter().filter(|last| matches!(last.status, RunStatus::Failed | RunStatus::TimedOut));

@@ -41,7 +41,7 @@ fn items<T: From<ListRow> + 'static>(selection: Selection) -> BoxStream<Result<T
 
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::builder::RunQuery::items).
 ///
-/// Every page has the same cost, except that the events of each failed run without an error text are fetched, too: the list does not
+/// Every page has the same cost, except that the events of each failed run without an error message are fetched, too: the list does not
 /// distinguish it from a run that timed out. Runs that are created during the iteration do not disturb it: no run is returned twice, and no run
 /// that existed at the start is missed. The stream ends after an error. It also returns an error if the server's pages are not in
 /// order or make no progress. Nothing is sent before the first item is requested. In a namespace without a workflow name, the

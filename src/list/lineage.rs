@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::trigger::RERUN_KEY;
 use crate::model::{RunFilter, RunId, RunSummary, TaskId, Window};
 use crate::observe::RunFetch;
-use crate::request::Read;
+use crate::request::ReadBuilder;
 use crate::run::RunHandle;
 
 impl<O> RunHandle<O> {
@@ -28,13 +28,13 @@ impl<O> RunHandle<O> {
         self.client().runs(RunFilter::new(Window::all()).parent(task))
     }
 
-    /// Prepares a fetch of all runs that this run's tasks have started: task by task, the newest child of each task first.
+    /// Fetches, when the request is awaited, all runs that this run's tasks have started: task by task, the newest child of each task first.
     ///
     /// # Errors
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
-    pub fn children(&self) -> Read<Vec<RunSummary>> {
+    pub fn children(&self) -> ReadBuilder<Vec<RunSummary>> {
         let id = self.id();
-        Read::new(self.client(), move |client| async move { children(&client, id).await })
+        ReadBuilder::new(self.client(), move |client| async move { children(&client, id).await })
     }
 }
 

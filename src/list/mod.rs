@@ -9,6 +9,6 @@ mod query;
 mod reader;
 mod selection;
 
-pub use bulk::{BulkCancel, BulkReplay, RunReports};
+pub use bulk::{BulkCancelBuilder, BulkReplayBuilder, RunReports};
 pub use items::{RunItems, TaskItems};
 pub use query::{RunQuery, TaskQuery};

@@ -92,14 +92,14 @@ impl RunQuery {
         &self.selection
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.selection.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.selection.request.retry = Some(policy);
@@ -196,14 +196,14 @@ pub struct TaskQuery {
 }
 
 impl TaskQuery {
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.selection.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.selection.request.retry = Some(policy);

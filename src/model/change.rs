@@ -30,7 +30,7 @@ pub struct Change {
     pub state: AttemptStatus,
     /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for the others.
     pub changed_at: Option<DateTime<Utc>>,
-    /// The error text of a failed attempt.
+    /// The error message of a failed attempt.
     pub error: Option<String>,
     /// The outcome of the run, in its last change. An attempt that failed and is retried has none.
     pub outcome: Option<Outcome>,
@@ -40,6 +40,11 @@ impl Change {
     /// Returns the new status.
     pub fn status(&self) -> &RunStatus {
         &self.state.status
+    }
+
+    /// Returns the number of the attempt, starting at 1.
+    pub fn attempt(&self) -> u32 {
+        self.state.attempt
     }
 
     /// Returns whether the run has ended with this change.

@@ -114,7 +114,7 @@ pub struct Attempt {
     pub finished_at: Option<DateTime<Utc>>,
     /// The id of the worker that ran the attempt.
     pub worker_id: Option<WorkerId>,
-    /// The error text, if the attempt failed.
+    /// The error message, if the attempt failed.
     pub error: Option<String>,
 }
 
@@ -189,8 +189,8 @@ impl RunDetails {
     }
 
     /// Returns the original run, if this is a rerun.
-    pub fn rerun_of(&self) -> Option<RunId> {
-        trigger::rerun_of(&self.engine_metadata)
+    pub fn original_run_id(&self) -> Option<RunId> {
+        trigger::original_run_id(&self.engine_metadata)
     }
 
     /// Returns the run whose task started this run as a child, if it is known.
@@ -263,7 +263,7 @@ impl TaskDetails {
         self.attempts.last().map_or(1, |attempt| attempt.number)
     }
 
-    /// Returns how often the task was replayed.
+    /// Returns how many times the task was replayed.
     pub fn replays(&self) -> u32 {
         u32::try_from(self.replayed_after.len()).unwrap_or(u32::MAX)
     }

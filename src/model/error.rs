@@ -27,7 +27,7 @@ impl Error {
 
     /// The error for an action that the status of the run does not allow.
     pub(crate) fn run_state(run: RunId, what: &str, status: RunStatus) -> Self {
-        let text = format!("run {run} cannot be {what}: it is {status}");
+        let text = format!("run {run} cannot be {what}: its status is {status}");
         Self::new(ErrorKind::RunState, text).with_run(RunDetail::InStatus(run, status)).without_side_effects()
     }
 
@@ -43,7 +43,7 @@ impl Error {
     /// # async fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), u64>) -> hatchet::Result<()> {
     /// let run = match hatchet.run(&charge, &()).start().await {
     ///     Ok(run) => run,
-    ///     Err(error) => match error.existing_run() {
+    ///     Err(error) => match error.existing_run_id() {
     ///         Some(existing) => hatchet.run_handle(existing).typed(), // started earlier
     ///         None => return Err(error),
     ///     },
@@ -51,7 +51,7 @@ impl Error {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn existing_run(&self) -> Option<RunId> {
+    pub fn existing_run_id(&self) -> Option<RunId> {
         match self.run_detail()? {
             RunDetail::Existing(run) => Some(*run),
             _ => None,
@@ -99,7 +99,7 @@ mod tests {
     fn a_collision_names_the_run_that_won() {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let error = Error::collision(run);
-        assert_eq!((error.kind(), error.clone().existing_run()), (ErrorKind::AlreadyExists, Some(run)));
+        assert_eq!((error.kind(), error.clone().existing_run_id()), (ErrorKind::AlreadyExists, Some(run)));
         assert!(error.has_no_side_effects() && error.run_id().is_none());
     }
 }

@@ -69,7 +69,7 @@ impl RunFilter {
     ///
     /// The engine lists timed-out runs as failed, and also runs that were cancelled while they were queued, once their schedule
     /// timeout has passed. Therefore, a query for [`RunStatus::TimedOut`], [`RunStatus::Failed`] or [`RunStatus::Cancelled`] lists
-    /// all failed runs, and fetches the events of each run without an error text, with one small request per run. The total for one
+    /// all failed runs, and fetches the events of each run without an error message, with one small request per run. The total for one
     /// or two of the three is [`AtMost`](crate::model::Total::AtMost) if there are more than 1000 such runs. The total for all three is the
     /// server's count.
     pub fn status(mut self, status: RunStatus) -> Self {

@@ -10,7 +10,7 @@ const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Allows only one run of a workflow per key. An expression computes the key from the input.
 ///
 /// A second run is not started. The error is [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and
-/// [`Error::existing_run`](crate::Error::existing_run) returns the run that has the key. So a trigger whose result is unknown can be
+/// [`Error::existing_run_id`](crate::Error::existing_run_id) returns the run that has the key. So a trigger whose result is unknown can be
 /// retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if its values may collide. An
 /// event or a schedule that would start a second run starts none, and no error is reported.
 ///
@@ -39,12 +39,12 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// Reserves the key for this time from the start of the run, even if the run ends earlier. It must be 1 ms to a hundred years.
+    /// Reserves the key for this time from the start of the run, even if the run ends earlier. It must be 1 ms to 100 years.
     pub fn for_time(expression: impl Into<String>, ttl: Duration) -> Self {
         Self { expression: expression.into(), ttl, ends_with_run: false }
     }
 
-    /// Reserves the key until the run has ended, but at most for this time, which must be 1 ms to a hundred years. For a DAG run, the
+    /// Reserves the key until the run has ended, but at most for this time, which must be 1 ms to 100 years. For a DAG run, the
     /// engine frees the key when the first task has ended.
     pub fn until_ended(expression: impl Into<String>, at_most: Duration) -> Self {
         Self { expression: expression.into(), ttl: at_most, ends_with_run: true }
@@ -56,7 +56,7 @@ impl Idempotency {
             return Some(format!("idempotency: expected a CEL expression, got {:?}", self.expression));
         }
         let fits = (Duration::from_millis(1)..=MAX_TTL).contains(&self.ttl);
-        (!fits).then(|| format!("idempotency: expected 1 ms to a hundred years, got {:?}", self.ttl))
+        (!fits).then(|| format!("idempotency: expected 1 ms to 100 years, got {:?}", self.ttl))
     }
 }
 

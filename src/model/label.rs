@@ -132,7 +132,7 @@ pub(crate) type DesiredLabels = BTreeMap<String, DesiredLabel>;
 /// Checks the key of a label.
 pub(crate) fn check_key(key: &str) -> Result<()> {
     if key.is_empty() || key.contains('\0') {
-        return Err(Error::invalid("label", format_args!("expected a key without U+0000, got {key:?}")));
+        return Err(Error::invalid("label", format_args!("expected a non-empty key without U+0000, got {key:?}")));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What users hold: ids, statuses, payloads, outcomes, details, filters. It does not know the messages of the server.
+//! Data types: ids, statuses, payloads, outcomes, details, filters and reports.
 
 mod change;
 mod counts;

@@ -1,7 +1,7 @@
 //! Names of workflows, tasks and workers.
 
-/// The description of valid names, for error texts.
-pub(crate) const ACCEPTED: &str = "letters, digits, '.', '-' and '_'";
+/// The description of valid names, for error messages.
+pub(crate) const ACCEPTED: &str = "one or more ASCII letters, digits, '.', '-' or '_'";
 
 /// Whether the engine takes it for a name.
 pub(crate) fn is_name(text: &str) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// How urgent a run is: among queued tasks, a higher priority is taken first, and within one priority the oldest.
+/// The priority of a run. Queued tasks with a higher priority are assigned first; tasks with the same priority, oldest first.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -67,7 +67,7 @@ impl FromStr for Priority {
 impl TryFrom<i32> for Priority {
     type Error = Error;
 
-    /// Reads a priority by its number.
+    /// Converts 1, 2 or 3 to a priority.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for anything but 1, 2 and 3.

@@ -25,8 +25,8 @@ pub enum RunAction {
     Replay,
 }
 
-/// The effect of an action on one run. It is the state that was fetched after the action, and not the server's response, because the
-/// server accepts every action.
+/// The effect of an action on one run. The effect is determined from the state that was fetched after the action. The server's response does
+/// not show it, because the server accepts every action.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -167,9 +167,9 @@ impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Applied => f.write_str("applied"),
-            Self::Skipped(status) => write!(f, "skipped, because it is {status}"),
-            Self::FinishedFirst(status) => write!(f, "finished first, as {status}"),
-            Self::NoEffect(status) => write!(f, "no effect, it is still {status}"),
+            Self::Skipped(status) => write!(f, "skipped: the run is {status}"),
+            Self::FinishedFirst(status) => write!(f, "finished first: the run is {status}"),
+            Self::NoEffect(status) => write!(f, "no effect: the run is {status}"),
             Self::NotFound => f.write_str("not found"),
             Self::Unknown(error) => write!(f, "unknown: {error}"),
         }

@@ -257,7 +257,7 @@ impl<S: Serializer> Serializer for Checked<S> {
     }
 }
 
-/// A sequence that tracks its index for error texts.
+/// A sequence that tracks its index for error messages.
 struct Counted<S> {
     inner: S,
     index: usize,

@@ -35,7 +35,7 @@ pub struct RunSummary {
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.
     pub attempt: u32,
-    /// The error text, if the run failed.
+    /// The error message, if the run failed.
     pub error: Option<String>,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
@@ -56,8 +56,8 @@ impl RunSummary {
     }
 
     /// Returns the original run, if this is a rerun.
-    pub fn rerun_of(&self) -> Option<RunId> {
-        trigger::rerun_of(&self.engine_metadata)
+    pub fn original_run_id(&self) -> Option<RunId> {
+        trigger::original_run_id(&self.engine_metadata)
     }
 }
 
@@ -90,7 +90,7 @@ pub struct TaskSummary {
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.
     pub attempt: u32,
-    /// The error text, if the task failed.
+    /// The error message, if the task failed.
     pub error: Option<String>,
     /// The user's metadata of the run.
     pub metadata: BTreeMap<String, Value>,

@@ -143,7 +143,7 @@ pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>
 }
 
 /// Reads the id of the original of a rerun.
-pub(crate) fn rerun_of(engine: &BTreeMap<String, Value>) -> Option<RunId> {
+pub(crate) fn original_run_id(engine: &BTreeMap<String, Value>) -> Option<RunId> {
     engine.get(RERUN_KEY)?.as_str()?.parse().ok()
 }
 

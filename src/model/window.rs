@@ -34,22 +34,23 @@ enum Start {
 }
 
 impl Window {
-    /// The time before the query, of this length. It moves with each query.
+    /// Creates a window that covers the last `length` before each query.
     pub fn last(length: Duration) -> Self {
         Self { start: Start::Ago(length), until: None }
     }
 
-    /// From a time on.
+    /// Creates a window that begins at `start` and has no end.
     pub fn since(start: DateTime<Utc>) -> Self {
         Self { start: Start::At(start), until: None }
     }
 
-    /// From one time to another.
+    /// Creates a window from `start` to `until`.
     pub fn between(start: DateTime<Utc>, until: DateTime<Utc>) -> Self {
         Self { start: Start::At(start), until: Some(until) }
     }
 
-    /// All runs that the engine still has. It deletes runs after its retention period, which is 30 days by default.
+    /// Creates a window with all runs that the server still has. The server deletes runs after its retention period, which is 30 days by
+    /// default.
     pub fn all() -> Self {
         Self { start: Start::At(DateTime::UNIX_EPOCH), until: None }
     }

@@ -110,7 +110,7 @@ fn counting_end(ends: Ends<'_>, was_retried: bool) -> Option<(RunStatus, &TaskEv
     })
 }
 
-/// The time and the error text of an attempt's end with a status.
+/// The time and the error message of an attempt's end with a status.
 pub(super) fn end_of(events: &[&TaskEvent], number: u32, status: &RunStatus) -> Option<(DateTime<Utc>, String)> {
     let is_end = |event: &&&TaskEvent| {
         let kind = MEANINGS.iter().find(|(kind, _)| *kind == event.event_type);

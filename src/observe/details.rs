@@ -52,14 +52,14 @@ impl DetailsBuilder {
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
@@ -79,7 +79,7 @@ impl DetailsBuilder {
         }
         // The outcome is complete without the request.
         if let Err(error) = logs::add_cancel_request(&client, &mut details).await {
-            tracing::warn!(%error, run = %self.run, "failed to read the request of a cancel");
+            tracing::warn!(%error, run = %self.run, "failed to read the cancel request");
         }
         Ok(details)
     }

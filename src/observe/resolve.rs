@@ -1,7 +1,7 @@
 //! The one place that decides how a run ended.
 //!
 //! The result stream is sufficient only if its message is unambiguous: one entry for each task, and all entries have an output, or the
-//! only entry has an error text that only a failure can have. In all other cases, REST's run decides, which is stable, and the events of
+//! only entry has an error message that only a failure can have. In all other cases, REST's run decides, which is stable, and the events of
 //! the tasks, which alone show timeouts. If REST does not have the last attempt within the read timeout, gRPC decides.
 
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use super::view::{RunView, TaskView};
 use crate::model::{Conflict, Outcome, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, GrpcTask, TaskResult};
 
-/// How the engine's error text of an execution timeout begins. A task can fail with the same text, so the events decide.
+/// How the engine's error message of an execution timeout begins. A task can fail with the same text, so the events decide.
 const TIMEOUT_TEXT: &str = "Task exceeded timeout of ";
 
 /// What the evidence shows.
@@ -96,7 +96,7 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
 
 /// Resolves a run from gRPC alone. `None` if REST is needed.
 ///
-/// gRPC does not distinguish a cancel from a schedule timeout, nor an execution timeout from a failure with the same error text.
+/// gRPC does not distinguish a cancel from a schedule timeout, nor an execution timeout from a failure with the same error message.
 pub(super) fn resolve_from_grpc(view: &RunView<'_>) -> Option<Resolution> {
     let grpc = view.evidence.grpc.as_ref()?;
     let status = grpc_status(grpc);

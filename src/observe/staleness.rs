@@ -21,7 +21,7 @@ pub(super) fn agrees(task: &TaskView<'_>) -> bool {
     }
 }
 
-/// Whether the newest attempt has the error text that gRPC has, if gRPC has one.
+/// Whether the newest attempt has the error message that gRPC has, if gRPC has one.
 pub(super) fn has_known_error(task: &TaskView<'_>) -> bool {
     let by_grpc = task.grpc.and_then(|task| task.error.as_deref());
     let by_rest = task.attempts.last().and_then(|last| last.error.as_deref());

@@ -80,7 +80,7 @@ impl Default for CancelOptions {
 impl CancelOptions {
     pub(crate) fn check(&self) -> Result<()> {
         if self.within > MAX_DURATION {
-            let found = format_args!("expected at most ten years, got {:?}", self.within);
+            let found = format_args!("expected at most 10 years, got {:?}", self.within);
             return Err(Error::invalid("within", found));
         }
         let limits = [("reason", &self.reason, MAX_REASON_LENGTH), ("by", &self.by, MAX_NAME_LENGTH)];
@@ -94,7 +94,7 @@ impl CancelOptions {
             if text.contains('\0') {
                 return Err(Error::invalid(
                     field,
-                    "expected a string without U+0000, got one with it: the engine cannot store it",
+                    "expected a string without U+0000, got one that contains it: the server cannot store it",
                 ));
             }
         }
@@ -125,14 +125,14 @@ pub struct CancelBuilder {
 }
 
 impl CancelBuilder {
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
@@ -146,24 +146,24 @@ impl CancelBuilder {
         self
     }
 
-    /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
+    /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.options.by = Some(who.into());
         self
     }
 
-    /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
-    /// ten years.
+    /// Sets how long the cancel may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect). The
+    /// default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
     }
 
-    /// Cancels the run, and waits until the cancel has an effect. The running task is notified and has the worker's
+    /// Cancels the run, and waits until the cancel has an effect. Running tasks are notified and have the worker's
     /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) to end. Later tasks do not start, and nothing is retried. The children of
     /// the run continue; [`children`](RunHandle::children) lists them.
     ///
-    /// With a [reason](Self::reason) or a [name](Self::by), the method needs the REST API; without them, it needs gRPC only.
+    /// With a [reason](Self::reason) or an [author](Self::by), the method needs the REST API; without them, it needs gRPC only.
     ///
     /// The effect is [`Applied`](Effect::Applied), [`FinishedFirst`](Effect::FinishedFirst) or [`NoEffect`](Effect::NoEffect). A run that
     /// ended just before the cancel arrived may have two ends; see [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
@@ -171,7 +171,7 @@ impl CancelBuilder {
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the name is empty or too long, or if the time is over ten
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time is over 10
     /// years.
     ///
     /// # Cancel safety
@@ -210,14 +210,14 @@ pub struct CancelManyBuilder {
 }
 
 impl CancelManyBuilder {
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
@@ -231,14 +231,14 @@ impl CancelManyBuilder {
         self
     }
 
-    /// Sets who requests the cancel, in 1 to 200 characters. It is stored with the reason.
+    /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.options.by = Some(who.into());
         self
     }
 
-    /// Sets how long the cancel may take to have an effect before it is reported as not taken. The default is 10 seconds, the maximum
-    /// ten years.
+    /// Sets how long the cancel may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect). The
+    /// default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
@@ -247,7 +247,7 @@ impl CancelManyBuilder {
     /// Cancels the runs in batches of 100, and returns a report for each run, in the order of the ids.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the name is empty or too long, or if the time is over ten
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time is over 10
     /// years. Errors of single runs are in their reports.
     ///
     /// # Cancel safety
@@ -363,7 +363,7 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
         let Err(error) = client.rpc().admin.cancel(runs.iter().copied()).await else { break unknown };
         if !error.has_no_side_effects() {
             // The cancel may have been applied. The fetch below reports it.
-            tracing::warn!(%error, "response to cancel was lost");
+            tracing::warn!(%error, "lost the response to a cancellation");
             break unknown;
         }
         failures += 1;

@@ -23,7 +23,7 @@ use crate::model::{DesiredLabel, Priority, RunId, WorkerId};
 use crate::rpc::convert::{EncodedRun, NewRun, Triggered, TriggeredMany};
 
 /// The number of concurrent calls if each run has a call of its own.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_STARTS: usize = 16;
 
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
@@ -106,14 +106,14 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The waits for the runs are not limited.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
@@ -123,7 +123,7 @@ impl<O> RunManyBuilder<O> {
     /// Requests a worker. It has an effect only if the task is [sticky](crate::Task::sticky), which then determines whether the run may
     /// use another worker.
     ///
-    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
     pub fn desired_worker(mut self, worker: WorkerId) -> Self {
         self.placement.worker = Some(worker);
@@ -133,7 +133,7 @@ impl<O> RunManyBuilder<O> {
     /// Requests workers with a label; see [`DesiredLabel`]. It replaces the task's request for the same label. It has no effect if the
     /// task is sticky.
     ///
-    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
     pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
         self.placement.label(key.into(), label.into());
@@ -183,7 +183,7 @@ impl<O> RunManyBuilder<O> {
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may have been started.
-    /// The call itself takes the numbers of [children](crate::Context::run_many), even if the future is never polled.
+    /// [Children](crate::Context::run_many) get their indexes when this method is called, even if the future is never polled.
     pub fn start(self) -> impl Future<Output = Result<Vec<Result<RunHandle<O>>>>> {
         // As for one run, the numbers of children are taken now.
         let first = self.parent.as_ref().map(|parent| parent.take(self.inputs.len()));
@@ -226,7 +226,7 @@ impl<O> RunManyBuilder<O> {
             if one_by_one { each(client, workflow, runs).await } else { all(client, workflow, runs).await }
         };
         let results = batched(runs, limit, client.rpc_timeout(), call).await;
-        // Without the workflow, that concerns all of them; but none that was started before it was gone is given up.
+        // A missing workflow fails the whole request, unless some runs were started before it was deleted.
         let missing = |error: &&Error| error.kind() == ErrorKind::WorkflowNotFound;
         let none_started = !results.iter().any(Result::is_ok);
         match results.iter().filter_map(|result| result.as_ref().err()).find(missing).filter(|_| none_started) {
@@ -255,7 +255,7 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Call
             let text = format!("BulkTriggerWorkflow was asked for {count} runs and returned {} ids", ids.len());
             Error::new(ErrorKind::Server, text)
         }
-        // Boxed, because it is seldom under way.
+        // Boxed, because it is large and rarely needed.
         Ok(TriggeredMany::Some { ids, runs }) => {
             return took.with(Box::pin(reconcile(client, workflow, runs, ids)).await);
         }
@@ -276,7 +276,7 @@ async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Cal
             Triggered::Taken(existing) => Err(Error::collision(existing)),
         }
     };
-    let results = stream::iter(runs).map(start).buffered(AT_ONCE).collect().await;
+    let results = stream::iter(runs).map(start).buffered(MAX_CONCURRENT_STARTS).collect().await;
     Took::since(sent_at).with(results)
 }
 

@@ -65,7 +65,7 @@ pub(super) fn check_child_key(key: Option<&str>, is_child: bool) -> Result<()> {
     let problem = if !is_child {
         "expected a run that is started through a task's context, got a run without a parent".to_owned()
     } else if key.is_empty() || key.parse::<i64>().is_ok() {
-        format!("expected a string that is not a number, got {key:?}")
+        format!("expected a non-empty string that is not an integer, got {key:?}")
     } else {
         return Ok(());
     };

@@ -105,22 +105,22 @@ impl<O> fmt::Debug for Replayed<O> {
 }
 
 impl<O> ReplayBuilder<O> {
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
         self
     }
 
-    /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
-    /// because they were cancelled on purpose.
+    /// Also replays the run if it was cancelled. By default, [`send`](Self::send) returns [`RunState`](ErrorKind::RunState) for a
+    /// cancelled run, because someone cancelled it on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
         self.options.even_if_cancelled = true;
         self
@@ -145,7 +145,7 @@ impl<O> ReplayBuilder<O> {
             Some(Effect::Skipped(status)) => return Err(Error::run_state(id, "replayed", status)),
             Some(Effect::Unknown(error)) => return Err(error),
             Some(Effect::NotFound) | None => return Err(Error::run_not_found(id)),
-            Some(effect) => return Err(Error::new(ErrorKind::Server, format!("the replay of run {id}: {effect}"))),
+            Some(effect) => return Err(Error::new(ErrorKind::Server, format!("run {id} was not replayed: {effect}"))),
         }
         let Before { attempt: before, counts, names, .. } = before.remove(&id).unwrap_or_default();
         let attempt = attempt.unwrap_or(before.saturating_add(1));
@@ -173,22 +173,22 @@ pub struct ReplayManyBuilder {
 }
 
 impl ReplayManyBuilder {
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
         self
     }
 
-    /// Also replays runs that were cancelled. By default, they are refused, and a replay by a filter without a status skips them,
-    /// because they were cancelled on purpose.
+    /// Also replays cancelled runs. By default, they are reported as [`Skipped`](Effect::Skipped), because someone cancelled them on
+    /// purpose.
     pub fn even_if_cancelled(mut self) -> Self {
         self.options.even_if_cancelled = true;
         self
@@ -295,7 +295,7 @@ async fn batch_after(
                 break;
             }
             // The replay may have been applied. The fetch below reports it.
-            tracing::warn!(%error, "failed to replay, or lost the response");
+            tracing::warn!(%error, "replay failed, or its response was lost");
         }
         tries += 1;
         for (run, replayed) in wait_for_replays(client, &waiting).await {

@@ -17,7 +17,7 @@ use crate::observe::RunFetch;
 
 impl<O> RunHandle<O> {
     /// Prepares a new run of the same workflow with the same input, independent of the status of this run. Its details
-    /// [link](RunDetails::rerun_of) to this run, and [`reruns`](Self::reruns) lists it. For a new attempt of the same run, use
+    /// [link](RunDetails::original_run_id) to this run, and [`reruns`](Self::reruns) lists it. For a new attempt of the same run, use
     /// [`replay`](Self::replay).
     ///
     /// ```no_run
@@ -72,14 +72,14 @@ impl<O> RerunBuilder<O> {
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
@@ -106,7 +106,8 @@ impl<O> RerunBuilder<O> {
         let reading = client.with(self.request)?;
         let details = RunFetch::new(original).fetch(&reading).await?;
         let missing = |what: &str| {
-            Error::new(ErrorKind::Server, format!("the server has no {what} of run {original}")).without_side_effects()
+            Error::new(ErrorKind::Server, format!("the server did not return the {what} of run {original}"))
+                .without_side_effects()
         };
         let workflow = details.workflow_name.clone().ok_or_else(|| missing("workflow name"))?;
         reading.check_own(&workflow, details.workflow_id).await?;
@@ -128,7 +129,7 @@ impl<O> RerunBuilder<O> {
     }
 }
 
-/// The input as it can be sent again: what was not an object has become nothing on its way.
+/// The original's input, or `{}` if the server has replaced an input that is not an object.
 fn own_input(details: &RunDetails) -> Option<String> {
     match details.input.as_str().trim() {
         "" if details.status == RunStatus::Queued => None,

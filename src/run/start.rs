@@ -182,9 +182,9 @@ impl<O> RunBuilder<O> {
     }
 
     /// Sets the key that identifies a child run, independent of the order in which a task starts its children. If a child with the
-    /// same key already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its number.
+    /// same key already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its index: the first child of a task is 0.
     ///
-    /// The engine does not distinguish keys from numbers, so a key must not be a number. A key is accepted only for runs that are
+    /// The server does not distinguish keys from indexes, so a key must not be an integer. A key is accepted only for runs that are
     /// started through a task's [`Context`](crate::Context::run).
     pub fn child_key(mut self, key: impl Into<String>) -> Self {
         self.child_key = Some(key.into());
@@ -206,14 +206,14 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The wait for the run is not limited.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
@@ -223,7 +223,7 @@ impl<O> RunBuilder<O> {
     /// Requests a worker. It has an effect only if the task is [sticky](crate::Task::sticky), which then determines whether the run may
     /// use another worker.
     ///
-    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
     pub fn desired_worker(mut self, worker: WorkerId) -> Self {
         self.placement.worker = Some(worker);
@@ -233,7 +233,7 @@ impl<O> RunBuilder<O> {
     /// Requests workers with a label; see [`DesiredLabel`]. It replaces the task's request for the same label. It has no effect if the
     /// task is sticky.
     ///
-    /// The engine does not return the request. [`Attempt::worker_id`](crate::model::Attempt::worker_id) has the worker that ran an
+    /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
     pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
         self.placement.label(key.into(), label.into());
@@ -255,8 +255,8 @@ impl<O> RunBuilder<O> {
     /// [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`. The trigger is not retried then.
     ///
     /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. The call itself
-    /// takes the number of a [child](crate::Context::run), even if the future is never polled.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A
+    /// [child](crate::Context::run) gets its index when this method is called, even if the future is never polled.
     pub fn start(self) -> impl Future<Output = Result<RunHandle<O>>> {
         // Taken now and not when the future is polled: the order of calls is the same in each attempt, even if the futures are spawned.
         let number = self.parent.as_ref().filter(|_| self.child_key.is_none()).map(|parent| parent.take(1));

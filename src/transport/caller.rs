@@ -23,7 +23,7 @@ const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// The properties of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
-    /// The name in error texts.
+    /// The name in error messages.
     pub(crate) name: &'static str,
     repeat: Repeat,
     /// The timeout, if it is not the configured one.

@@ -62,7 +62,7 @@ pub(crate) struct ResponseFuture(State);
 
 enum State {
     Waiting(CallFuture),
-    /// The response is not gRPC: the start of its body is read for the error text.
+    /// The response is not gRPC: the start of its body is read for the error message.
     Reading(Pin<Box<dyn Future<Output = ProxyResponse> + Send>>),
     /// The call has failed already.
     Failed(Option<BoxError>),
@@ -118,7 +118,7 @@ fn is_grpc<B>(response: &Response<B>) -> bool {
     }
 }
 
-/// Reads the start of a body for the error text, with a short timeout.
+/// Reads the start of a body for the error message, with a short timeout.
 async fn read(response: Response<Body>) -> ProxyResponse {
     const MAX_EXCERPT_BYTES: usize = 4096;
     const EXCERPT_READ_TIMEOUT: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use super::retry::delay;
 enum Interval {
     /// The same pause each time.
     Fixed(Duration),
-    /// Exponential back-off with jitter, at most this long.
+    /// Exponential backoff with jitter, at most this long.
     Backoff(Duration),
 }
 
@@ -29,7 +29,7 @@ impl Polling {
         Self { deadline, interval: Interval::Fixed(interval), polls: 0 }
     }
 
-    /// Polls with exponential back-off up to an interval.
+    /// Polls with exponential backoff up to an interval.
     pub(crate) fn backoff(max_interval: Duration, deadline: Instant) -> Self {
         Self { deadline, interval: Interval::Backoff(max_interval), polls: 0 }
     }

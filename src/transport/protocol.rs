@@ -49,7 +49,7 @@ impl Api {
     }
 }
 
-/// The error text if the server at an address speaks another protocol.
+/// The error message if the server at an address speaks another protocol.
 pub(super) struct Mismatch<'a> {
     pub(super) api: Api,
     pub(super) address: &'a str,

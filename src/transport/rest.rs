@@ -126,7 +126,7 @@ impl RestWire {
         Self { wire: Authorized::new(wire, token), base: base.to_owned() }
     }
 
-    /// The server's base URL, for error texts.
+    /// The server's base URL, for error messages.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }

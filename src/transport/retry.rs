@@ -45,7 +45,7 @@ pub(super) fn decide(error: &Error, repeat: Repeat, failures: u32, left: Duratio
     if delay >= left { Retry::No } else { Retry::After(delay) }
 }
 
-/// Exponential back-off. The jitter is at most half of the delay, so that there is always a pause.
+/// Exponential backoff. The jitter is at most half of the delay, so that there is always a pause.
 pub(crate) fn delay(failures: u32, jitter: f64) -> Duration {
     let range = BASE_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_DELAY);
     range.mul_f64(0.5 + jitter / 2.0)

@@ -14,7 +14,7 @@ use crate::error::{Error, ServerStatus};
 /// How long refusals of a token that was accepted before are transient.
 const REFUSALS_TRANSIENT_FOR: Duration = Duration::from_secs(300);
 
-/// The error text of REST for an invalid token.
+/// The error message of REST for an invalid token.
 const REST_REFUSAL: &str = "Please provide valid credentials";
 /// The gRPC status code.
 const UNAUTHENTICATED: i32 = 16;

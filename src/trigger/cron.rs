@@ -16,7 +16,7 @@ use crate::list::RunQuery;
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{CronDetails, CronId, CronSpec, Priority, RunFilter, Window, metadata};
-use crate::request::{Command, Read};
+use crate::request::{CommandBuilder, ReadBuilder};
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::{CronRow, NewCron};
 use crate::run::Runnable;
@@ -99,14 +99,14 @@ impl<O> CronBuilder<O> {
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
@@ -151,7 +151,7 @@ impl<O> CronBuilder<O> {
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {
                     let text = format!(
-                        "the cron no longer exists: the server deletes a cron that it cannot parse, such as {:?}",
+                        "the server deleted the cron after its creation, probably because it cannot parse the expression {:?}",
                         cron.cron_expression
                     );
                     return Err(Error::new(ErrorKind::Rejected, text).without_side_effects());
@@ -214,13 +214,13 @@ impl<O> CronHandle<O> {
         CronHandle { client: self.client, id: self.id, key: self.key, output: PhantomData }
     }
 
-    /// Prepares a fetch of the details of the cron.
+    /// Fetches the details of the cron when the request is awaited.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    pub fn details(&self) -> Read<CronDetails> {
+    pub fn details(&self) -> ReadBuilder<CronDetails> {
         let id = self.id;
-        Read::new(&self.client, move |client| async move { fetch(&client, id).await })
+        ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id).await })
     }
 
     /// Returns a query for the runs that the cron has started and that were created in a time window. If this client did not create the
@@ -230,9 +230,9 @@ impl<O> CronHandle<O> {
     ///
     /// # Errors
     /// If this client did not create the cron, the errors of [`details`](Self::details).
-    pub fn runs(&self, window: Window) -> Read<RunQuery> {
+    pub fn runs(&self, window: Window) -> ReadBuilder<RunQuery> {
         let (id, key) = (self.id, self.key.clone());
-        Read::new(&self.client, move |client| async move {
+        ReadBuilder::new(&self.client, move |client| async move {
             if let Some(key) = &key {
                 return Ok(correlation::runs(&client.without_options(), window, correlation::CRON, key));
             }
@@ -244,34 +244,34 @@ impl<O> CronHandle<O> {
         })
     }
 
-    /// Prepares a pause of the cron: it starts no runs until it is resumed.
+    /// Returns a command that pauses the cron. A paused cron starts no runs.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    pub fn pause(&self) -> Command {
+    pub fn pause(&self) -> CommandBuilder {
         self.enable(false)
     }
 
-    /// Prepares to resume the cron. The next run starts at the next time of the expression.
+    /// Returns a command that resumes the cron. The next run starts at the next time of the expression.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    pub fn resume(&self) -> Command {
+    pub fn resume(&self) -> CommandBuilder {
         self.enable(true)
     }
 
-    fn enable(&self, enabled: bool) -> Command {
+    fn enable(&self, enabled: bool) -> CommandBuilder {
         let id = self.id;
-        Command::new(&self.client, move |client| async move { client.rpc().rest.enable_cron(id, enabled).await })
+        CommandBuilder::new(&self.client, move |client| async move { client.rpc().rest.enable_cron(id, enabled).await })
     }
 
-    /// Prepares to delete the cron. Its runs are not deleted.
+    /// Returns a command that deletes the cron. Its runs are not deleted.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
-    pub fn delete(&self) -> Command {
+    pub fn delete(&self) -> CommandBuilder {
         let id = self.id;
-        Command::new(&self.client, move |client| async move { client.rpc().rest.delete_cron(id).await })
+        CommandBuilder::new(&self.client, move |client| async move { client.rpc().rest.delete_cron(id).await })
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{EventDetails, EventId, RunStatus, StatusCounts, metadata};
-use crate::request::Read;
+use crate::request::ReadBuilder;
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::Event;
 use crate::run::RunHandle;
@@ -72,28 +72,29 @@ impl EventHandle {
         &self.client
     }
 
-    /// Prepares a fetch of the details of the event: key, payload, metadata, and its runs with their statuses.
+    /// Fetches, when the request is awaited, the details of the event: key, payload, metadata, and its runs with their statuses.
     ///
-    /// The server's history contains an event about a tenth of a second after it was pushed. The request waits for it. The runs appear
+    /// The server's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if this client pushed the
+    /// event, otherwise 1 second. The runs appear
     /// later: [`runs`](Self::runs) waits for them.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.
-    pub fn details(&self) -> Read<EventDetails> {
+    pub fn details(&self) -> ReadBuilder<EventDetails> {
         let (id, timeout) = (self.id, self.creation_timeout());
-        Read::new(&self.client, move |client| async move { fetch(&client, id, timeout).await })
+        ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id, timeout).await })
     }
 
-    /// Prepares a fetch of the runs that the event has started. Empty if no workflow listens to it.
+    /// Fetches, when the request is awaited, the runs that the event has started. Empty if no workflow listens to it.
     ///
     /// The request waits until the server's history contains the event, and then until the number of its runs has not changed for a
     /// moment. If the history lags by seconds, runs may be missing.
     ///
     /// # Errors
     /// The errors of [`details`](Self::details).
-    pub fn runs(&self) -> Read<Vec<RunHandle>> {
+    pub fn runs(&self) -> ReadBuilder<Vec<RunHandle>> {
         let (id, timeout) = (self.id, self.creation_timeout());
-        Read::new(&self.client, move |client| async move { fetch_runs(&client, id, timeout).await })
+        ReadBuilder::new(&self.client, move |client| async move { fetch_runs(&client, id, timeout).await })
     }
 
     /// How long to wait for the event if the server's history does not contain it.
@@ -119,7 +120,7 @@ async fn fetch(client: &Client, id: EventId, timeout: Duration) -> Result<EventD
 }
 
 async fn fetch_runs(client: &Client, id: EventId, timeout: Duration) -> Result<Vec<RunHandle>> {
-    let mut runs = fetch(client, id, timeout).await?.runs;
+    let mut runs = fetch(client, id, timeout).await?.run_ids;
     let mut since = Instant::now();
     loop {
         let stable_for = if runs.is_empty() { NO_RUNS_TIMEOUT } else { STABLE_FOR };
@@ -127,7 +128,7 @@ async fn fetch_runs(client: &Client, id: EventId, timeout: Duration) -> Result<V
             return Ok(runs.into_iter().map(|run| client.without_options().run_handle(run)).collect());
         }
         sleep(POLL_INTERVAL).await;
-        let now = fetch(client, id, timeout).await?.runs;
+        let now = fetch(client, id, timeout).await?.run_ids;
         if now.len() != runs.len() {
             (runs, since) = (now, Instant::now());
         }
@@ -152,7 +153,7 @@ fn details(client: &Client, event: Event) -> EventDetails {
         engine_metadata: engine,
         scope: event.scope,
         created_at: event.seen_at.or(event.metadata.created_at),
-        runs: runs.iter().map(|run| run.workflow_run_id).collect(),
+        run_ids: runs.iter().map(|run| run.workflow_run_id).collect(),
         counts: StatusCounts::new([
             (RunStatus::Queued, counts.queued),
             (RunStatus::Running, counts.running),

@@ -83,26 +83,27 @@ pub struct ScheduleQuery {
 }
 
 impl ScheduleQuery {
-    /// Only schedules of this workflow.
+    /// Matches only schedules of this workflow. If called several times, the last one applies.
     pub fn workflow(mut self, name: impl Into<String>) -> Self {
         self.filter.workflow = Some(name.into());
         self
     }
 
-    /// Only schedules with this tag. With several tags, schedules must have all of them.
+    /// Matches only schedules with this tag, whose value must not contain a colon. If called several times, schedules with all of the tags
+    /// match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.filter.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.filter.request.retry = Some(policy);
@@ -142,26 +143,26 @@ pub struct CronQuery {
 }
 
 impl CronQuery {
-    /// Only crons of this workflow.
+    /// Matches only crons of this workflow. If called several times, the last one applies.
     pub fn workflow(mut self, name: impl Into<String>) -> Self {
         self.filter.workflow = Some(name.into());
         self
     }
 
-    /// Only crons with this tag. With several tags, crons must have all of them.
+    /// Matches only crons with this tag, whose value must not contain a colon. If called several times, crons with all of the tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.filter.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.filter.request.retry = Some(policy);

@@ -16,7 +16,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{Priority, ScheduleDetails, ScheduleId, metadata};
 use crate::observe::if_found;
-use crate::request::{Command, Read};
+use crate::request::{CommandBuilder, ReadBuilder};
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::ScheduleRow;
 use crate::run::{RunHandle, Runnable};
@@ -30,8 +30,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 impl Client {
     /// Prepares a run at a time in the future; [`send`](ScheduleBuilder::send) creates the schedule.
     ///
-    /// If the time has passed, the run starts immediately. The engine checks schedules every few seconds. Times are stored in
-    /// milliseconds.
+    /// If the time has passed, the run starts immediately. The engine checks schedules every few seconds. Times have millisecond
+    /// precision on the server.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -103,14 +103,14 @@ impl<O> ScheduleBuilder<O> {
         self
     }
 
-    /// Sets the deadline of each call of this request, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets how often the calls of this request are retried. The default is the configured
+    /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
@@ -195,22 +195,22 @@ impl<O> ScheduleHandle<O> {
         self.created.as_ref().map(|(key, _)| key.as_str())
     }
 
-    /// Prepares a fetch of the details of the schedule.
+    /// Fetches the details of the schedule when the request is awaited.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
-    pub fn details(&self) -> Read<ScheduleDetails> {
+    pub fn details(&self) -> ReadBuilder<ScheduleDetails> {
         let id = self.id;
-        Read::new(&self.client, move |client| async move { fetch(&client, id).await })
+        ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id).await })
     }
 
-    /// Prepares to move the schedule to another time.
+    /// Returns a command that moves the schedule to another time.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
-    pub fn reschedule(&self, at: DateTime<Utc>) -> Command<ScheduleDetails> {
+    pub fn reschedule(&self, at: DateTime<Utc>) -> CommandBuilder<ScheduleDetails> {
         let id = self.id;
-        Command::new(&self.client, move |client| async move {
+        CommandBuilder::new(&self.client, move |client| async move {
             check(at)?;
             // In UTC, because the server ignores other zones.
             let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
@@ -219,16 +219,17 @@ impl<O> ScheduleHandle<O> {
         })
     }
 
-    /// Prepares to delete the schedule. Succeeds if it does not exist; [`run`](Self::run) reports whether it has started its run.
+    /// Returns a command that deletes the schedule. Succeeds if it does not exist; [`run`](Self::run) reports whether it has started its run.
     ///
     /// # Errors
-    /// Only errors of the call.
-    pub fn delete(&self) -> Command {
+    /// The errors of [`CommandBuilder::send`](crate::builder::CommandBuilder::send). A schedule that does not exist is not an error.
+    pub fn delete(&self) -> CommandBuilder {
         let id = self.id;
-        Command::new(&self.client, move |client| async move { client.rpc().rest.delete_schedule(id).await })
+        CommandBuilder::new(&self.client, move |client| async move { client.rpc().rest.delete_schedule(id).await })
     }
 
-    /// Prepares a search for the run that the schedule has started. `None` if the time has not come, or if the schedule was deleted.
+    /// Finds the run that the schedule has started when the request is awaited. Returns `None` if the schedule has not started its run
+    /// yet, or was deleted.
     ///
     /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the server's history lags by up to
     /// eight seconds under load.
@@ -236,9 +237,9 @@ impl<O> ScheduleHandle<O> {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists: then its run cannot
     /// be found. Keep the handle, or search by a metadata tag.
-    pub fn run(&self) -> Read<Option<RunHandle<O>>> {
+    pub fn run(&self) -> ReadBuilder<Option<RunHandle<O>>> {
         let (id, created) = (self.id, self.created.clone());
-        Read::new(&self.client, move |client| async move {
+        ReadBuilder::new(&self.client, move |client| async move {
             match created {
                 Some((key, created_at)) => find_run(&client, id, &key, created_at).await,
                 // A schedule that exists has not started its run.

@@ -88,7 +88,7 @@ impl TaskId {
 }
 
 impl From<RunId> for TaskId {
-    /// The task of a one-task run has the id of its run.
+    /// The task of a single-task run has the id of its run.
     fn from(run: RunId) -> Self {
         Self(run.0)
     }

@@ -64,7 +64,7 @@ pub struct Completed {
 pub struct Failure {
     /// The name of the task that failed, if it is known.
     pub task_name: Option<String>,
-    /// The error text of the worker, if the engine has one. It has none, for example, if it has reassigned the task ten times.
+    /// The error message of the worker, if the engine has one. It has none, for example, if it has reassigned the task ten times.
     pub message: Option<String>,
 }
 

@@ -90,7 +90,7 @@ impl<O: 'static> RunBuilder<O> {
 /// let mut changes = run.watch();
 /// while let Some(change) = changes.next().await.transpose()? {
 ///     if *change.status() == RunStatus::Running {
-///         println!("attempt {} has started", change.state.attempt);
+///         println!("attempt {} has started", change.attempt());
 ///     }
 /// }
 /// # Ok(())

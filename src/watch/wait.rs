@@ -19,7 +19,7 @@ impl<O> RunHandle<O> {
     /// All waits of a client share one stream, which is reopened when the connection is lost. If the stream does not determine the
     /// outcome (a cancellation, a timeout, or an output that is too large for it), the run is fetched.
     ///
-    /// The method needs gRPC only, except for a run that ended without an output and without an error text: only the REST API
+    /// The method needs gRPC only, except for a run that ended without an output and without an error message: only the REST API
     /// reports whether such a run was cancelled or timed out.
     ///
     /// # Errors

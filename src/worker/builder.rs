@@ -80,14 +80,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, the maximum ten years.
+    /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, the maximum 10 years.
     pub fn shutdown_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
     /// Sets how long an attempt may continue after it was notified of its cancellation. Then it is dropped. The default is 1 second,
-    /// the maximum ten years. The next attempt of the same task does not start before that: a worker never runs two attempts of
+    /// the maximum 10 years. The next attempt of the same task does not start before that: a worker never runs two attempts of
     /// one task at the same time.
     pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
@@ -115,7 +115,7 @@ impl WorkerBuilder {
         }
         for (field, length) in [("shutdown grace period", self.grace), ("cancel grace period", self.cancel_grace)] {
             if length > MAX_DURATION {
-                problems.push(format!("{field}: expected at most ten years, got {length:?}"));
+                problems.push(format!("{field}: expected at most 10 years, got {length:?}"));
             }
         }
         problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
@@ -127,7 +127,7 @@ impl WorkerBuilder {
         for definition in &self.definitions {
             if !names.insert(definition.name.to_lowercase()) {
                 problems.push(format!(
-                    "expected names that differ in more than case, got the workflow {:?} twice",
+                    "expected workflow names that are unique regardless of case, got a second workflow named {:?}",
                     definition.name
                 ));
             }

@@ -18,7 +18,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 const EARLY_INTERVALS: [Duration; 3] =
     [Duration::from_millis(30), Duration::from_millis(150), Duration::from_millis(500)];
 /// The number of results that the driver may be behind with.
-const QUEUE: usize = 16;
+const QUEUE_CAPACITY: usize = 16;
 
 /// The result of a heartbeat.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) struct Heartbeats {
 impl Heartbeats {
     pub(super) fn start(client: &Client, worker: WorkerId) -> Self {
         let (stream_opened, is_opened) = mpsc::channel(1);
-        let (sender, results) = mpsc::channel(QUEUE);
+        let (sender, results) = mpsc::channel(QUEUE_CAPACITY);
         Self { stream_opened, results, task: tokio::spawn(send(client.clone(), worker, is_opened, sender)) }
     }
 

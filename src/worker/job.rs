@@ -21,7 +21,7 @@ use crate::workflow::{Context, TaskError, TaskResult};
 /// How long a report is retried. By then the engine has assigned the attempt to another worker anyway.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The maximum size of an error text in bytes. A longer text may not fit into a message, and is of no use to a reader.
+/// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
 
 /// How long a report is retried when the worker's grace period is over.
@@ -114,7 +114,7 @@ impl Job {
             if let Some(id) = self.action.workflow().and_then(|id| parse_id(id).ok()) {
                 let is_own = match task.workflow.is_known(id) {
                     Some(is_own) => is_own,
-                    // Boxed, because it is seldom under way and large.
+                    // Boxed, because it is large and rarely needed.
                     None => Box::pin(task.workflow.is_own(&self.client, id)).await,
                 };
                 if !is_own {
@@ -149,7 +149,7 @@ impl Job {
         };
         match self.report(kind, text, final_failure).await {
             Ok(()) => done,
-            // If the result is too large to be sent, the task fails with an error text.
+            // If the result is too large to be sent, the task fails with an error message.
             Err(error) if error.kind() == ErrorKind::TooLarge => {
                 let text = format!(
                     "the task's {} could not be sent: {error}",

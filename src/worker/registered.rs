@@ -116,20 +116,19 @@ impl RegisteredWorkflow {
         }
     }
 
-    /// Whether a task of the workflow with this id is known to be this workflow's, or another's.
+    /// Whether a task of the workflow with this id belongs to this workflow, if that is known.
     pub(super) fn is_known(&self, id: WorkflowId) -> Option<bool> {
         self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
     }
 
-    /// Finds out whether a task of the workflow with this id is this workflow's: by its name, which REST knows. Where that cannot
-    /// be asked, it is taken for this one's.
+    /// Whether a task of the workflow with this id belongs to this workflow, by its name over REST. If REST fails, it is assumed to.
     pub(super) async fn is_own(&self, client: &Client, id: WorkflowId) -> bool {
         let is_own = match client.rpc().rest.workflow(id).await {
             Ok(workflow) => workflow.name == self.name,
             // Its runs outlive a workflow that was deleted.
             Err(error) if error.is_not_found() => true,
             Err(error) => {
-                tracing::warn!(workflow = self.name, %id, %error, "could not find out whether a task is of this workflow");
+                tracing::warn!(workflow = self.name, %id, %error, "failed to determine whether a task belongs to this workflow");
                 return true;
             }
         };
@@ -144,7 +143,7 @@ impl RegisteredWorkflow {
         }
     }
 
-    /// The error text of a task that is another workflow's.
+    /// The error message of a task that is another workflow's.
     pub(super) fn foreign(&self, id: WorkflowId) -> String {
         format!(
             "the task is of workflow {id}, whose actions differ only in case from those of workflow {:?}, which this worker has",

@@ -65,7 +65,7 @@ impl Context {
         Self(Arc::new(Inner { run, task, action, client, cancelled, next_child: Arc::default() }))
     }
 
-    /// The run that this task belongs to.
+    /// Returns the id of the run that this task belongs to.
     pub fn run_id(&self) -> RunId {
         self.0.run
     }
@@ -85,12 +85,12 @@ impl Context {
         attempt_number(self.0.action.retry_count())
     }
 
-    /// Returns the run's metadata, without the keys that the engine and this crate added. It is parsed at each call.
+    /// Returns the run's metadata, without the keys that the engine and this crate added. The JSON is parsed on every call.
     pub fn metadata(&self) -> BTreeMap<String, Value> {
         metadata::split(serde_json::from_str(self.0.action.metadata()).unwrap_or_default()).0
     }
 
-    /// Returns the output of a parent task by its name. It is parsed at each call.
+    /// Returns the output of a parent task by its name. The JSON is parsed on every call.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if no such task has ended before this one.
@@ -103,7 +103,7 @@ impl Context {
         Payload::output(output.get()).parse()
     }
 
-    /// Returns the error texts of the failed tasks of the run by task name, for the on-failure task.
+    /// Returns the error messages of the failed tasks of the run by task name, for the on-failure task.
     ///
     /// # Errors
     /// [`Decode`](ErrorKind::Decode) if the engine's JSON cannot be parsed.
@@ -120,7 +120,7 @@ impl Context {
     ///
     /// A retry of the task does not start its children again: the n-th child of a task is the same run in each attempt, even if its input
     /// or workflow differs. So call [`start`](RunBuilder::start) in the same order in each attempt, or set
-    /// [keys](RunBuilder::child_key); children with keys are not numbered. Clones of the context share one counter.
+    /// [keys](RunBuilder::child_key); children with keys have no index. Clones of the context share one counter.
     ///
     /// ```
     /// # use hatchet::{Context, Task};

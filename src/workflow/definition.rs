@@ -96,13 +96,13 @@ impl TaskDefinition {
         for (field, length) in [("timeout", self.timeout), ("schedule timeout", self.schedule_timeout)] {
             check(
                 !length.is_zero() && length <= MAX_DURATION,
-                format!("{field}: expected over 0 and at most ten years, got {length:?}"),
+                format!("{field}: expected more than 0 and at most 10 years, got {length:?}"),
             );
         }
         if let Some((factor, longest)) = self.backoff {
-            check((1.0..=1000.0).contains(&factor), format!("back-off factor: expected 1 to 1000, got {factor}"));
+            check((1.0..=1000.0).contains(&factor), format!("backoff factor: expected 1 to 1000, got {factor}"));
             let is_in_seconds = longest.subsec_nanos() == 0 && (1..=86400).contains(&longest.as_secs());
-            check(is_in_seconds, format!("longest back-off: expected 1 to 86400 whole seconds, got {longest:?}"));
+            check(is_in_seconds, format!("maximum backoff: expected 1 to 86400 whole seconds, got {longest:?}"));
         }
         if let Some(what) = self.handler.non_object_input() {
             check(
@@ -169,7 +169,7 @@ impl Definition {
         for task in self.all_tasks() {
             if !names.insert(task.name.to_lowercase()) {
                 add(format!(
-                    "expected names that differ in more than case, got two tasks with the name {:?}",
+                    "expected task names that are unique regardless of case, got a second task named {:?}",
                     task.name
                 ));
             }
@@ -185,7 +185,9 @@ impl Definition {
             }
         }
         if let Some(name) = self.find_cycle() {
-            add(format!("task {name:?}: expected parents without a cycle, got a cycle"));
+            add(format!(
+                "task {name:?}: expected an acyclic graph, got a task that is part of a cycle or depends on one"
+            ));
         }
         problems.extend(self.all_tasks().flat_map(|task| task.problems()));
         problems

@@ -17,7 +17,7 @@ use crate::model::payload::encode_output;
 /// The result of a task's code.
 pub type TaskResult<O> = Result<O, TaskError>;
 
-/// The error of a task. Any error type converts to it with `?`. Its text includes the texts of the causes.
+/// The error of a task. Any error type converts to it with `?`. Its message includes the messages of the causes.
 ///
 /// It does not implement [`Error`](std::error::Error), so that every error type can convert to it with `?`. Strings and boxed errors
 /// convert with `.map_err(TaskError::new)`.
@@ -50,7 +50,7 @@ impl TaskError {
         Self { message: message.to_string(), retry: false }
     }
 
-    /// Returns the text, which becomes the error text of the attempt.
+    /// Returns the text, which becomes the error message of the attempt.
     pub fn message(&self) -> &str {
         &self.message
     }

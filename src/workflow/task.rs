@@ -58,7 +58,7 @@ where
     /// An output must not contain NaN, infinities or U+0000; otherwise the task fails. If other tasks of a workflow receive the output,
     /// it must not contain integers beyond ±2^53 either, because the engine passes numbers on as doubles.
     ///
-    /// A name consists of letters, digits, `.`, `-` and `_`. [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses other names.
+    /// A name consists of one or more ASCII letters, digits, `.`, `-` and `_`. [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses other names.
     pub fn new<F, R>(name: impl Into<String>, code: F) -> Self
     where
         F: Fn(I, Context) -> R + Send + Sync + 'static,
@@ -75,14 +75,14 @@ impl<I, O> Task<I, O> {
         self
     }
 
-    /// Sets how often the task is retried after a failure or a timeout. The default is 0.
+    /// Sets how many times the task is retried after a failure or a timeout. The default is 0.
     #[must_use]
     pub fn retries(self, retries: u32) -> Self {
         self.with(|definition| definition.retries = retries)
     }
 
     /// Sets the execution timeout of one attempt, from its assignment to a worker. The default is 60 seconds, as in the other SDKs. It
-    /// must be over 0 and at most ten years.
+    /// must be over 0 and at most 10 years.
     ///
     /// The engine checks timeouts about once per second, so an attempt may run up to a second longer. After a timeout, the attempt is
     /// cancelled, and dropped when the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) is over. A retry starts when the
@@ -93,7 +93,7 @@ impl<I, O> Task<I, O> {
         self.with(|definition| definition.timeout = timeout)
     }
 
-    /// Sets how long each attempt may wait for a worker. The default is 5 minutes. It must be over 0 and at most ten years.
+    /// Sets how long each attempt may wait for a worker. The default is 5 minutes. It must be over 0 and at most 10 years.
     #[must_use]
     pub fn schedule_timeout(self, timeout: Duration) -> Self {
         self.with(|definition| definition.schedule_timeout = timeout)

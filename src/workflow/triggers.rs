@@ -21,9 +21,9 @@ use crate::rpc::convert::NewWorkflow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sticky {
-    /// They use the same worker if it has a free slot, and another one otherwise.
+    /// The tasks use the same worker if it has a free slot, and another one otherwise.
     Soft,
-    /// They use only the same worker. A task waits for it until the schedule timeout.
+    /// The tasks use only the same worker. A task waits for that worker until its schedule timeout.
     Hard,
 }
 
@@ -239,7 +239,7 @@ mod tests {
             "expected 0 to 6, *, lists, ranges and steps as the weekday, got \"7\" (in \"0 9 * * 7\")",
             "\"* * * * *\" twice",
             "cron: invalid input: expected a JSON object, got 1",
-            "idempotency: expected 1 ms to a hundred years, got 0ns",
+            "idempotency: expected 1 ms to 100 years, got 0ns",
             "invalid label",
         ] {
             assert!(

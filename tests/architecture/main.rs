@@ -1,12 +1,7 @@
 //! The architecture of the crate: modules depend on each other in one direction, files are short, and the public API contains no type
 //! of a crate that is an implementation detail.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may stop on what it did not expect"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod public_api;
 mod source;

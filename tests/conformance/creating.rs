@@ -74,7 +74,7 @@ async fn c4_bulk_starts_are_split_by_count_and_size(setup: Setup) {
 async fn c9_tenant_and_namespace(setup: Setup) {
     let namespaced = setup.client_with(|config| config.namespace("Team"));
     assert_eq!(namespaced.namespace(), Some("team_"));
-    assert_eq!(namespaced.tenant().unwrap(), setup.hatchet.tenant().unwrap());
+    assert_eq!(namespaced.tenant_id().unwrap(), setup.hatchet.tenant_id().unwrap());
     let task = double(setup.name("double"));
     let worker = namespaced.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
     let run = namespaced.run(&task, &Number { n: 4 }).start().await.unwrap();

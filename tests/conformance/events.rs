@@ -59,7 +59,7 @@ async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(setup: Setup) {
     assert_eq!(details.metadata, [("tenant".to_owned(), json!("acme"))].into());
     assert!(details.created_at.is_some());
     let ids: HashSet<_> = runs.iter().map(hatchet::RunHandle::id).collect();
-    assert_eq!(details.runs.into_iter().collect::<HashSet<_>>(), ids);
+    assert_eq!(details.run_ids.into_iter().collect::<HashSet<_>>(), ids);
     worker.shutdown().await;
 }
 
@@ -73,7 +73,7 @@ async fn c2_a_run_links_to_its_event(setup: Setup) {
     let id: EventId = metadata["hatchet__event_id"].as_str().unwrap().parse().unwrap();
     assert_eq!(metadata["hatchet__event_key"], json!(setup.name("k")));
     let event_of_run = setup.hatchet.event_handle(id);
-    assert_eq!((id, event_of_run.details().await.unwrap().runs), (event.id(), vec![run.id()]));
+    assert_eq!((id, event_of_run.details().await.unwrap().run_ids), (event.id(), vec![run.id()]));
     worker.shutdown().await;
 }
 

@@ -259,9 +259,9 @@ async fn b7_each_related_run_links_to_the_others(setup: Setup) {
         })
         .await;
     let details = rerun.details().await.unwrap();
-    assert_eq!((details.rerun_of(), &details.trigger), (Some(run.id()), &Trigger::Manual));
+    assert_eq!((details.original_run_id(), &details.trigger), (Some(run.id()), &Trigger::Manual));
     // Children inherit metadata from their parent, but they are not reruns.
     setup.eventually(async || rerun.children().await.unwrap().len() == 2).await;
-    assert!(rerun.children().await.unwrap().iter().all(|child| child.rerun_of().is_none()));
+    assert!(rerun.children().await.unwrap().iter().all(|child| child.original_run_id().is_none()));
     worker.shutdown().await;
 }

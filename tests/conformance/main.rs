@@ -1,4 +1,4 @@
-//! The rows of `docs/acceptance.md`, on the embedded engine with all quirks, and on a real Hatchet if `HATCHET_CLIENT_TOKEN` is set.
+//! The rows of `docs/acceptance.md`, on the embedded engine with all quirks, and on a real Hatchet server if `HATCHET_CLIENT_TOKEN` is set.
 //! The name of each test begins with the id of its row.
 //!
 //! With `HATCHET_TEST_THREADS=4`, the rows run on the embedded engine in real time, on a runtime with four threads.
@@ -9,7 +9,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test may stop on what it did not expect"
+    reason = "tests may panic"
 )]
 
 mod cancelling;

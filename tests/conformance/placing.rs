@@ -138,7 +138,7 @@ async fn b8_idempotency_keys_make_triggers_repeatable(setup: Setup) {
     let run = setup.hatchet.run(&any, &input).start().await.unwrap();
     // A second trigger returns the existing run.
     let error = setup.hatchet.run(&any, &input).start().await.unwrap_err();
-    assert_eq!((error.kind(), error.existing_run()), (ErrorKind::AlreadyExists, Some(run.id())));
+    assert_eq!((error.kind(), error.existing_run_id()), (ErrorKind::AlreadyExists, Some(run.id())));
     assert!(error.has_no_side_effects() && error.to_string().contains(&run.id().to_string()), "{error}");
     // Another key is another run.
     let other = setup.hatchet.run(&any, &json!({"n": 1, "id": "b"})).start().await.unwrap();
@@ -188,7 +188,7 @@ async fn b8_bulk_collisions_name_the_existing_run(setup: Setup) {
         let input: Value = run.details().await.unwrap().input.parse().unwrap();
         assert!(input == inputs[at] || at == 0 && input == inputs[3], "{at}: {input}");
     }
-    let existing = |at: usize| runs[at].as_ref().unwrap_err().existing_run();
+    let existing = |at: usize| runs[at].as_ref().unwrap_err().existing_run_id();
     assert_eq!(existing(1), Some(held.id()));
     let (started, refused) = if ids[0].is_some() { (0, 3) } else { (3, 0) };
     assert_eq!(existing(refused), ids[started]);

@@ -155,13 +155,13 @@ async fn p5_a_rerun_links_to_its_original_both_ways(setup: Setup) {
     let first = run.rerun().start().await.unwrap();
     let second = run.rerun().start().await.unwrap();
     second.result().await.unwrap();
-    assert_eq!(first.details().await.unwrap().rerun_of(), Some(run.id()));
-    assert_eq!(run.details().await.unwrap().rerun_of(), None);
+    assert_eq!(first.details().await.unwrap().original_run_id(), Some(run.id()));
+    assert_eq!(run.details().await.unwrap().original_run_id(), None);
     let reruns = async || {
         let (mut items, mut ids) = (run.reruns().items(), Vec::new());
         while let Some(rerun) = items.next().await {
             let rerun = rerun.unwrap();
-            assert_eq!(rerun.rerun_of(), Some(run.id()));
+            assert_eq!(rerun.original_run_id(), Some(run.id()));
             ids.push(rerun.id);
         }
         ids

@@ -31,7 +31,7 @@ impl Setup {
     pub(crate) async fn new(quirks: Quirks, seed: u64) -> Self {
         let (start_time, start) = (std::time::SystemTime::now().into(), Instant::now());
         let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
-        let (wire, tenant) = (Wire::new(engine.client()), engine.tenant().to_string());
+        let (wire, tenant) = (Wire::new(engine.client()), engine.tenant_id().to_string());
         Self { wire, tenant, start_time, start, tasks: Mutex::default(), _engine: Arc::new(engine) }
     }
 

@@ -47,7 +47,7 @@ async fn token_errors_are_those_of_the_engine() {
         "tenant",
         Extra::Allowed,
         &"00000000-0000-4000-8005-000000000001".into(),
-        &engine.tenant().to_string().into(),
+        &engine.tenant_id().to_string().into(),
     );
 
     let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap();

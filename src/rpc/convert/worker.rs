@@ -116,7 +116,7 @@ pub(crate) enum ReportKind {
 }
 
 impl Report {
-    /// A report about the attempt of an assignment. `text`: the output, or the error text.
+    /// A report about the attempt of an assignment. `text`: the output, or the error message.
     ///
     /// Without the worker's id, the engine may not store which worker ran the attempt.
     pub(crate) fn new(worker: WorkerId, action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {

@@ -1,4 +1,4 @@
-//! The back-off before a lost stream is reopened.
+//! The backoff before a lost stream is reopened.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Backoff {
         Self { losses: 0, max, unreadable: None }
     }
 
-    /// Resets the back-off after a message.
+    /// Resets the backoff after a message.
     pub(super) fn message(&mut self) {
         self.losses = 0;
     }

@@ -40,7 +40,7 @@ pub(crate) fn wait(core: &mut Core, turn: &Turn<'_>, key: TaskKey, delay: Durati
     }
 }
 
-/// Removes a task from its queue, its worker or its back-off with the timers of these, and marks it as ended. Returns the worker that has a free slot now.
+/// Removes a task from its queue, its worker or its backoff with the timers of these, and marks it as ended. Returns the worker that has a free slot now.
 pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
     let action = action_of(core, key)?;
     let task = core.runs.task_mut(key)?;

@@ -11,7 +11,7 @@ use crate::embedded::quirks::Quirk;
 
 /// How long a task stays in a queue that the engine does not check.
 const IDLE_QUEUE_DELAY: Duration = Duration::from_secs(5);
-/// The maximum back-off of a definition that has none.
+/// The maximum backoff of a definition that has none.
 const DEFAULT_MAX_BACKOFF_SECONDS: i32 = 86_400;
 /// The urgency of retries, which is higher than all priorities of runs.
 const RETRY_URGENCY: u8 = 4;

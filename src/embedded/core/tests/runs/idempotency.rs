@@ -68,7 +68,7 @@ fn the_end_of_a_run_frees_a_key_of_its_kind() {
 }
 
 #[test]
-fn a_run_whose_key_cannot_be_evaluated_is_a_phantom_among_others() {
+fn a_run_whose_key_cannot_be_evaluated_is_never_created_in_a_bulk() {
     let mut bench = bench(Quirks::none().with(Quirk::NeverCreatedRuns), TTL);
     let triggers = vec![Trigger { input: json!({}), ..trigger(None) }, keyed("a")];
     let ids = bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap();
@@ -188,7 +188,7 @@ fn runs_without_a_collision_are_started() {
 }
 
 #[test]
-fn a_key_that_cannot_be_evaluated_makes_a_phantom_or_is_refused() {
+fn a_run_whose_key_cannot_be_evaluated_is_never_created_or_is_refused() {
     for key in [json!(null), json!(5), json!("hatchet_internal_x"), json!({})] {
         let mut shown = bench(Quirks::none().with(Quirk::NeverCreatedRuns), TTL);
         let ids = shown.turn(|core, turn| core.trigger(turn, vec![keyed(key.clone())])).unwrap();

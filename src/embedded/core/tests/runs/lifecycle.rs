@@ -291,7 +291,7 @@ fn a_back_off_ends_with_its_attempt() {
     bench.pass_with_heartbeats(worker, seconds(5));
     bench.report(id, ReportKind::Failed, 2, "no");
     bench.effects();
-    // The first back-off would end after 60 seconds, the second one ends after 85.
+    // The first backoff would end after 60 seconds, the second one ends after 85.
     bench.pass_with_heartbeats(worker, Duration::from_millis(59_999));
     assert!(bench.actions().is_empty());
     bench.heartbeat(worker);
