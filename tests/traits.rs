@@ -246,7 +246,8 @@ fn data_can_be_compared_stored_and_sent_on() {
     plain::<ErrorKind>();
     plain::<RetryAfter>();
     plain::<RetryPolicy>();
-    plain::<Sticky>();
+    data::<Sticky>();
+    named::<Sticky>();
     plain::<Fault>();
     data::<Quirk>();
     named::<Quirk>();
@@ -281,7 +282,7 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<Failure>();
     shown::<Cancellation>();
     shown::<Timeout>();
-    shown::<TimeoutKind>();
+    named::<TimeoutKind>();
     shown::<Trigger>();
     shown::<Change>();
     shown::<AttemptStatus>();

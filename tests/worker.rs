@@ -147,7 +147,7 @@ async fn timed_out_attempts_end_before_the_next_attempt() {
 
 /// Another client unsubscribes the worker: its stream stays open without messages, and its heartbeats are refused.
 #[tokio::test(start_paused = true)]
-async fn unsubscribed_workers_register_again() {
+async fn unsubscribed_workers_reopen_their_streams() {
     let quirks = Quirks::all().without(Quirk::UndetectedUnsubscribe);
     let engine = Engine::builder().quirks(quirks).seed(7).start().await.unwrap();
     let hatchet = engine.client();

@@ -124,7 +124,7 @@ impl BulkCancelBuilder {
         self.options.check()?;
         let Self { query, options } = self;
         let selection = selection(&query, [RunStatus::Queued, RunStatus::Running], options.request);
-        RunReports::new(selection, cancel::BATCH, move |client, runs| {
+        RunReports::new(selection, cancel::BATCH, cancel::MAX_CONCURRENT_BATCHES, move |client, runs| {
             let options = options.clone();
             Box::pin(async move { cancel::batch(&client, &runs, &options).await })
         })
@@ -196,7 +196,8 @@ impl BulkReplayBuilder {
             ended.push(RunStatus::Cancelled);
         }
         let Self { query, options } = self;
-        RunReports::new(selection(&query, ended, options.request), replay::BATCH, move |client, runs| {
+        // The engine loses replays if there are many at once.
+        RunReports::new(selection(&query, ended, options.request), replay::BATCH, 1, move |client, runs| {
             Box::pin(async move { replay::batch(&client, &runs, options).await })
         })
     }
@@ -208,8 +209,6 @@ fn selection(query: &RunQuery, statuses: impl Into<Vec<RunStatus>>, options: Req
     let selection = query.selection().clone();
     Selection { default_statuses: statuses.into(), request: options.or(selection.request), ..selection }
 }
-
-type Act = Box<dyn Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send>;
 
 /// A stream with a report for each run; see [`BulkCancelBuilder::reports`] and [`BulkReplayBuilder::reports`]. It ends after an error.
 ///
@@ -231,14 +230,14 @@ impl RunReports {
     fn new(
         selection: Selection,
         batch: usize,
+        concurrency: usize,
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
     ) -> Result<Self> {
         let client = selection.client.with(selection.request)?;
         let items = RunItems::new(selection);
         // The list may contain a run twice. No run is acted on twice.
-        let state = (client, items, HashSet::new(), Box::new(act) as Act);
-        let batches = unfold(Some(state), move |state| async move {
-            let (client, mut items, mut acted_on, act) = state?;
+        let batches = unfold(Some((items, HashSet::new())), move |state| async move {
+            let (mut items, mut acted_on) = state?;
             let (mut runs, mut failed) = (Vec::new(), None);
             while runs.len() < batch {
                 match items.next().await {
@@ -252,14 +251,19 @@ impl RunReports {
                 }
             }
             let (is_last, is_empty) = (failed.is_some() || runs.len() < batch, runs.is_empty() && failed.is_none());
-            if is_empty {
-                return None;
-            }
-            let reports = if runs.is_empty() { Vec::new() } else { act(client.clone(), runs).await };
-            let reports = reports.into_iter().map(Ok).chain(failed.map(Err)).collect::<Vec<_>>();
-            Some((stream::iter(reports), (!is_last).then_some((client, items, acted_on, act))))
+            (!is_empty).then(|| ((runs, failed), (!is_last).then_some((items, acted_on))))
         });
-        Ok(Self(BoxStream::new(batches.flatten())))
+        let reports = batches.map(move |(runs, failed)| {
+            let reports = (!runs.is_empty()).then(|| act(client.clone(), runs));
+            async move {
+                let reports = match reports {
+                    Some(reports) => reports.await,
+                    None => Vec::new(),
+                };
+                stream::iter(reports.into_iter().map(Ok).chain(failed.map(Err)).collect::<Vec<_>>())
+            }
+        });
+        Ok(Self(BoxStream::new(reports.buffered(concurrency).flatten())))
     }
 
     /// Returns the next report, or `None` at the end.

@@ -23,6 +23,7 @@ pub(crate) mod strict;
 
 mod summary;
 mod timeline;
+mod timeout_kind;
 pub(crate) mod trigger;
 mod window;
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::parse_name;
 use crate::error::Error;
 
 /// The priority of a run. Queued tasks with a higher priority are assigned first; tasks with the same priority, oldest first.
@@ -57,10 +58,7 @@ impl FromStr for Priority {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
     fn from_str(name: &str) -> Result<Self, Error> {
-        [Self::Low, Self::Medium, Self::High]
-            .into_iter()
-            .find(|priority| priority.to_string() == name)
-            .ok_or_else(|| Error::invalid("priority", format_args!("expected low, medium or high, got {name:?}")))
+        parse_name("priority", &[Self::Low, Self::Medium, Self::High], name)
     }
 }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::name::parse_name;
 use super::{RunId, RunStatus};
 use crate::error::Error;
 
@@ -13,7 +14,7 @@ use crate::error::Error;
 /// ```
 /// use hatchet::model::RunAction;
 ///
-/// assert_eq!(RunAction::Cancel.to_string(), "cancelled");
+/// assert_eq!(RunAction::Cancel.to_string(), "cancel");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -132,7 +133,7 @@ impl RunReport {
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.effect {
-            Effect::Applied => write!(f, "{}: {}", self.run_id, self.action),
+            Effect::Applied => write!(f, "{}: {}", self.run_id, self.action.participle()),
             effect => write!(f, "{}: {effect}", self.run_id),
         }
     }
@@ -141,15 +142,43 @@ impl fmt::Display for RunReport {
 impl FromStr for RunAction {
     type Err = Error;
 
-    /// Parses `cancelled` or `replayed`, as `Display` writes them.
+    /// Parses `cancel` or `replay`.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
     fn from_str(name: &str) -> Result<Self, Error> {
-        [Self::Cancel, Self::Replay]
-            .into_iter()
-            .find(|action| action.to_string() == name)
-            .ok_or_else(|| Error::invalid("action", format_args!("expected cancelled or replayed, got {name:?}")))
+        parse_name("action", &[Self::Cancel, Self::Replay], name)
+    }
+}
+
+impl RunAction {
+    /// The past participle, for reports.
+    fn participle(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancelled",
+            Self::Replay => "replayed",
+        }
+    }
+}
+
+impl fmt::Display for RunAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cancel => "cancel",
+            Self::Replay => "replay",
+        })
+    }
+}
+
+impl FromStr for RunAction {
+    type Err = Error;
+
+    /// Parses `cancel` or `replay`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        parse_name("action", &[Self::Cancel, Self::Replay], name)
     }
 }
 
@@ -266,7 +295,7 @@ impl BulkReport {
 
 impl fmt::Display for BulkReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.applied, self.action)?;
+        write!(f, "{} {}", self.applied, self.action.participle())?;
         let others = [
             (self.skipped, "skipped"),
             (self.finished_first, "finished first"),

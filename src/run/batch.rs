@@ -97,8 +97,8 @@ impl<T> Chunk<T> {
 
 /// Sends items with their sizes, as many in one call as fit, one call after the other: one result for each, in their order.
 ///
-/// What cannot be sent is an error in its place and does not hold up the others. When there is no server to call, or no such
-/// workflow, what is left is not tried.
+/// An item that cannot be sent yields an error and does not block the others. If the server is unreachable or the workflow is missing,
+/// the remaining items are not sent.
 pub(crate) async fn batched<T, R, F: Future<Output = CallResults<R>>>(
     items: impl IntoIterator<Item = Result<(T, usize)>>,
     limit: usize,
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(30);
-    const AT_ONCE: Took = Took(Duration::ZERO);
+    const IMMEDIATELY: Took = Took(Duration::ZERO);
 
     /// Calls a server that takes `each` for every item: the sizes of the calls for `total` items, and the longest call.
     async fn calls_at(each: Duration, total: usize) -> (Vec<usize>, Duration) {
@@ -248,16 +248,18 @@ mod tests {
             });
             let results = batched(items, limit, DEADLINE, async |items: Vec<(usize, usize)>| {
                 calls.borrow_mut().push(items.clone());
-                AT_ONCE.with(items.into_iter().map(|(at, _)| Ok(at)).collect())
+                IMMEDIATELY.with(items.into_iter().map(|(at, _)| Ok(at)).collect())
             });
             let results = results.now_or_never().unwrap();
             let calls = calls.into_inner();
             let size = |call: &[(usize, usize)]| call.iter().map(|(_, size)| size).sum::<usize>();
             prop_assert!(calls.iter().all(|call| !call.is_empty() && call.len() <= MAX_ITEMS && size(call) <= limit));
-            for (number, (call, next)) in calls.iter().zip(calls.iter().skip(1)).enumerate() {
-                let full = call.len() == if number == 0 { FIRST_ITEMS } else { MAX_ITEMS };
-                let grows = call.len() >= FIRST_ITEMS;
-                prop_assert!(full || grows || size(call) + next[0].1 > limit, "one more would have fitted");
+            // Calls take no time, so the sizer only grows.
+            let mut sizer = BatchSizer::new(MAX_ITEMS, DEADLINE);
+            for (call, next) in calls.iter().zip(calls.iter().skip(1)) {
+                let is_full = call.len() == sizer.items();
+                prop_assert!(is_full || size(call) + next[0].1 > limit, "one more would have fitted");
+                sizer.record(call.len(), Duration::ZERO);
             }
             prop_assert_eq!(results.len(), sizes.len());
             for (at, (result, size)) in results.iter().zip(&sizes).enumerate() {
@@ -267,13 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_not_tried_when_nobody_is_there() {
+    fn remaining_items_are_not_sent_if_the_server_is_unreachable() {
         let calls = Cell::new(0);
         let items = (0..2500).map(|at| if at == 2400 { Err(Error::invalid("item", at)) } else { Ok((at, 1)) });
         let results = batched(items, usize::MAX, DEADLINE, async |items: Vec<usize>| {
             calls.set(calls.get() + 1);
             let gone = || all_failed(items.len(), &gone());
-            AT_ONCE.with(if calls.get() == 1 { items.iter().copied().map(Ok).collect() } else { gone() })
+            IMMEDIATELY.with(if calls.get() == 1 { items.iter().copied().map(Ok).collect() } else { gone() })
         });
         let results = results.now_or_never().unwrap();
         assert_eq!((calls.get(), results.len()), (2, 2500));
@@ -288,9 +290,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_too_short_is_no_success() {
+    fn items_without_a_result_are_errors() {
         let results =
-            batched((0..3).map(|at| Ok((at, 1))), 9, DEADLINE, async |_: Vec<usize>| AT_ONCE.with(vec![Ok(0)]))
+            batched((0..3).map(|at| Ok((at, 1))), 9, DEADLINE, async |_: Vec<usize>| IMMEDIATELY.with(vec![Ok(0)]))
                 .now_or_never();
         let kinds: Vec<_> = results.unwrap().into_iter().map(|result| result.map_err(|error| error.kind())).collect();
         assert_eq!(kinds, [Ok(0), Err(ErrorKind::Server), Err(ErrorKind::Server)]);

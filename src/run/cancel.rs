@@ -29,7 +29,7 @@ pub(crate) const BATCH: usize = 100;
 /// For how long a fetched status is considered current when the run is cancelled.
 const STATE_VALID_FOR: Duration = Duration::from_millis(50);
 /// The number of concurrent batches. A cancel takes seconds to have an effect, and the next one need not wait for it.
-const MAX_CONCURRENT_BATCHES: usize = 4;
+pub(crate) const MAX_CONCURRENT_BATCHES: usize = 4;
 /// The maximum interval between fetches of a run after its cancel or replay.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Limits of this crate: a log line has at most 10 000 characters.

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_together() {
         assert!(Definition::from(&task("work")).problems().is_empty());
         let bad = task("a b")
             .retries(u32::MAX)
@@ -302,7 +302,7 @@ mod tests {
     proptest! {
         /// Edges that all go forward make no cycle, and one that closes a path does.
         #[test]
-        fn circles_are_found_and_nothing_else(edges in proptest::collection::btree_set((0usize..8, 0usize..8), 0..20)) {
+        fn exactly_the_cycles_are_found(edges in proptest::collection::btree_set((0usize..8, 0usize..8), 0..20)) {
             let forward = |from: usize| edges.iter().filter(move |(a, b)| a < b && *b == from).map(|(a, _)| format!("t{a}"));
             let mut flow: Workflow<()> = Workflow::new("w");
             for at in 0..8 {

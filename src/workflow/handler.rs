@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_with_the_error() {
+    fn the_message_of_an_error_includes_its_causes() {
         let cause = crate::Error::new(crate::ErrorKind::Decode, "outer").with_source("inner");
         assert_eq!(TaskError::from(cause).message(), "outer: inner");
     }

@@ -1,11 +1,16 @@
 //! The options of a definition that concern its runs: events, crons, idempotency keys and stickiness.
 
-use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use super::dag::Workflow;
 use super::task::Task;
 use crate::client::Client;
+use crate::error::Error;
 use crate::model::cron::{Expression, Problem};
+use crate::model::name::parse_name;
 use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Idempotency};
 use crate::rpc::convert::NewWorkflow;
@@ -18,13 +23,35 @@ use crate::rpc::convert::NewWorkflow;
 ///
 /// let render = Task::new("render", async |(): (), _: Context| Ok(())).sticky(Sticky::Soft);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Sticky {
     /// The tasks use the same worker if it has a free slot, and another one otherwise.
     Soft,
     /// The tasks use only the same worker. A task waits for that worker until its schedule timeout.
     Hard,
+}
+
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+        })
+    }
+}
+
+impl FromStr for Sticky {
+    type Err = Error;
+
+    /// Parses `soft` or `hard`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        parse_name("stickiness", &[Self::Soft, Self::Hard], name)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -177,7 +177,13 @@ fn no_module_uses_a_later_one() {
 
 #[test]
 fn no_file_is_longer_than_600_lines_of_code() {
-    let code = |text: &str| text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+    // Unit tests are at the end. Earlier items may also be for tests only.
+    let code = |text: &str| {
+        let lines: Vec<_> = text.lines().collect();
+        let is_start =
+            |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{');
+        lines.windows(2).position(is_start).unwrap_or(lines.len())
+    };
     let sources = Sources::read();
     let long: Vec<_> =
         sources.files.iter().filter(|source| code(&source.text) > 600).map(|source| &source.file).collect();

@@ -196,7 +196,7 @@ async fn x9_all_runs_that_match_a_filter_are_cancelled(setup: Setup) {
     let filter = RunFilter::new(setup.window()).workflow(task.name()).metadata("batch", "x9");
     let query = setup.hatchet.runs(filter);
     setup.eventually(async || query.count().await.unwrap().to_string() == count.to_string()).await;
-    // The first ten are cancelled while the reports are read, and the others in one call.
+    // The first batch is cancelled while its first reports are read, and the others with one command.
     let mut reports = query.cancel().reason("bad deploy").reports().unwrap();
     for _ in 0..10 {
         assert!(reports.next().await.unwrap().unwrap().is_applied());

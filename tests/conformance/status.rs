@@ -149,7 +149,7 @@ async fn s8_only_legal_transitions_occur(setup: Setup) {
         pairs.clone().all(|(from, to)| !(from.is_final() && from.can_become(to))),
         "final statuses have no transitions"
     );
-    // Stale reports are dropped and counted.
+    // A watch of a run that has ended makes one fetch.
     let run = start(&short).await;
     run.result().await.unwrap();
     let mut watch = run.watch();
