@@ -45,7 +45,7 @@ fn clients_without_a_runtime_return_errors() {
     let assert_refused = |error: hatchet::Error| {
         let text = error.to_string();
         assert!(error.kind() == ErrorKind::Config && error.has_no_side_effects(), "{error:?}");
-        assert!(text.ends_with("needs a Tokio runtime: call it from within one"), "{text}");
+        assert!(text.ends_with("needs a Tokio runtime, but the current thread is not in one"), "{text}");
     };
     assert_refused(block_on(worker.start()).unwrap_err());
     assert_refused(block_on(hatchet.run(&echo, &()).start()).unwrap_err());
@@ -92,7 +92,7 @@ fn engines_need_a_runtime_with_timers_and_io() {
     let refusal = |error: hatchet::Error| (error.kind(), error.has_no_side_effects(), error.to_string());
     let refused = |text: &str| (ErrorKind::Config, true, format!("an embedded engine needs {text}"));
     let error = block_on(Engine::start()).unwrap_err();
-    assert_eq!(refusal(error), refused("a Tokio runtime: call it from within one"));
+    assert_eq!(refusal(error), refused("a Tokio runtime, but the current thread is not in one"));
     let bare = Builder::new_current_thread().build().unwrap();
     let error = bare.block_on(Engine::start()).unwrap_err();
     let text = "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";

@@ -535,7 +535,7 @@ fn crons_schedules_events_and_reports_have_a_stable_form() {
     round_trip::<CronSpec>(&json!({ "name": "nightly", "expression": "0 2 * * *" }));
     let event: EventDetails = round_trip(&json!({
         "id": ID, "key": "k", "payload": { "n": 1 }, "metadata": {}, "engine_metadata": {}, "scope": "s",
-        "created_at": AT, "runs": [ID], "counts": { "COMPLETED": 1, "FAILED": 2 },
+        "created_at": AT, "run_ids": [ID], "counts": { "COMPLETED": 1, "FAILED": 2 },
     }));
     assert_eq!(event.counts.total(), 3);
     let report: WorkerReport = round_trip(&json!({

@@ -170,28 +170,6 @@ impl fmt::Display for RunAction {
     }
 }
 
-impl FromStr for RunAction {
-    type Err = Error;
-
-    /// Parses `cancel` or `replay`.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
-    fn from_str(name: &str) -> Result<Self, Error> {
-        parse_name("action", &[Self::Cancel, Self::Replay], name)
-    }
-}
-
-/// The past participle: `cancelled`, `replayed`.
-impl fmt::Display for RunAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Cancel => "cancelled",
-            Self::Replay => "replayed",
-        })
-    }
-}
-
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

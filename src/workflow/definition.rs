@@ -282,11 +282,11 @@ mod tests {
         let problems = Definition::from(&bad).problems().join("\n");
         for text in [
             "got \"b d\"",
-            "got two tasks with the name \"A\"",
-            "got two tasks with the name \"b\"",
+            "got a second task named \"A\"",
+            "got a second task named \"b\"",
             "task \"b\": expected each parent once, got \"a\" twice",
             "expected a task of the workflow as a parent, got \"nobody\"",
-            "task \"a\": expected parents without a cycle",
+            "task \"a\": expected an acyclic graph",
             "task \"urgent\": expected descriptions, priorities and triggers on the workflow",
         ] {
             assert!(problems.contains(text), "{text}: {problems}");

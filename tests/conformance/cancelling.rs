@@ -182,7 +182,7 @@ async fn x8_many_runs_are_cancelled_by_id_with_a_report_for_each(setup: Setup) {
     let ids = [running[0], done.id(), running[1], unknown, running[2]];
     let reports = setup.hatchet.cancel_many(ids).reason("all of them").send().await.unwrap();
     let effects: Vec<_> = reports.iter().map(|report| (report.run_id, report.effect.to_string())).collect();
-    let expected = ["applied", "skipped, because it is COMPLETED", "applied", "not found", "applied"];
+    let expected = ["applied", "skipped: the run is COMPLETED", "applied", "not found", "applied"];
     assert_eq!(effects, ids.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
     worker.shutdown().await;
 }

@@ -226,7 +226,7 @@ async fn p8_many_runs_are_replayed_by_id_with_a_report_for_each(setup: Setup) {
     let ids = [done[0].id(), running.id(), unknown, done[1].id()];
     let reports = setup.hatchet.replay_many(ids).send().await.unwrap();
     let effects: Vec<_> = reports.iter().map(|report| (report.run_id, report.effect.to_string())).collect();
-    let expected = ["applied", "skipped, because it is RUNNING", "not found", "applied"];
+    let expected = ["applied", "skipped: the run is RUNNING", "not found", "applied"];
     assert_eq!(effects, ids.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
     running.cancel().send().await.unwrap();
     worker.shutdown().await;

@@ -19,7 +19,7 @@ fn clients_need_a_runtime_with_timers_and_io() {
     let bare = Builder::new_current_thread().build().unwrap();
     let timed = Builder::new_current_thread().enable_time().build().unwrap();
     for (error, expected) in [
-        (client().unwrap_err(), "needs a Tokio runtime: call it from within one"),
+        (client().unwrap_err(), "needs a Tokio runtime, but the current thread is not in one"),
         (bare.block_on(async { client().unwrap_err() }), "with timers"),
         (timed.block_on(async { client().unwrap_err() }), "with I/O"),
     ] {
