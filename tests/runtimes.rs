@@ -95,7 +95,7 @@ fn engines_need_a_runtime_with_timers_and_io() {
     assert_eq!(refusal(error), refused("a Tokio runtime, but the current thread is not in one"));
     let bare = Builder::new_current_thread().build().unwrap();
     let error = bare.block_on(Engine::start()).unwrap_err();
-    let text = "a Tokio runtime with timers: call `enable_time` or `enable_all` on its builder";
+    let text = "a Tokio runtime with timers enabled: call `enable_time` or `enable_all` on its builder";
     assert_eq!(refusal(error), refused(text));
     let timers = Builder::new_current_thread().enable_time().build().unwrap();
     let error = timers.block_on(Engine::builder().listen().start()).unwrap_err();

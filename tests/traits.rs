@@ -316,7 +316,9 @@ fn closed_enums_are_parsed_as_they_are_displayed() {
     round_trip(&[TlsStrategy::None, TlsStrategy::Tls, TlsStrategy::Mtls], "ssl");
     round_trip(&[TlsVersion::Tls12, TlsVersion::Tls13], "1.1");
     round_trip(&[Compression::None, Compression::Gzip], "br");
-    round_trip(&[RunAction::Cancel, RunAction::Replay], "cancel");
+    round_trip(&[RunAction::Cancel, RunAction::Replay], "cancelled");
+    round_trip(&[Sticky::Soft, Sticky::Hard], "sticky");
+    round_trip(&[TimeoutKind::Execution, TimeoutKind::Schedule], "run");
 }
 
 #[test]
