@@ -48,7 +48,7 @@ impl CronSpec {
 
     pub(crate) fn check(&self) -> Result<()> {
         if self.name.is_empty() || self.name.contains('\0') {
-            let problem = format_args!("expected a string without U+0000, got {:?}", self.name);
+            let problem = format_args!("expected a non-empty string without U+0000, got {:?}", self.name);
             return Err(Error::invalid("cron name", problem));
         }
         // Only the server knows which time zones exist.
@@ -112,7 +112,7 @@ mod tests {
         assert!(check("a", "0 9 * * *").is_ok() && check("a", "@hourly").is_ok());
         assert!(check("a", "TZ=Europe/Oslo 0 9 * * *").is_ok(), "the server knows the zones");
         for (name, expression, text) in [
-            ("", "* * * * *", "invalid cron name: expected a string without U+0000, got \"\""),
+            ("", "* * * * *", "invalid cron name: expected a non-empty string without U+0000, got \"\""),
             ("a", "not a cron", "invalid cron expression: expected 5 fields, or 6 with seconds first, got 3"),
             ("a", "", "invalid cron expression: expected 5 fields, or 6 with seconds first, got 0"),
             (

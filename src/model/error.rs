@@ -6,6 +6,13 @@ use super::{Outcome, RunId, RunStatus};
 use crate::error::{Error, ErrorKind, RunDetail};
 
 impl Error {
+    /// The server has no such workflow.
+    pub(crate) fn workflow_not_found(workflow: &str, source: Self) -> Self {
+        let text =
+            format!("the server has no workflow {workflow:?}: a workflow is stored when a worker with it starts");
+        Self::new(ErrorKind::WorkflowNotFound, text).with_source(source).without_side_effects()
+    }
+
     pub(crate) fn run_not_found(run: RunId) -> Self {
         Self::new(ErrorKind::RunNotFound, format!("the engine has no run {run}")).with_run(RunDetail::Of(run))
     }

@@ -16,7 +16,7 @@ const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the
 /// engine answers the trigger with the id of a run that it never creates; waiting for it returns
-/// [`RunNotFound`](crate::ErrorKind::RunNotFound).
+/// [`RunNotFound`](crate::ErrorKind::RunNotFound). The embedded engine refuses such a run, unless a quirk is enabled.
 ///
 /// ```
 /// use std::time::Duration;

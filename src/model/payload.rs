@@ -19,7 +19,7 @@ impl Payload {
     /// [`ErrorKind::Decode`] if the JSON does not match the type; the source has the position.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         read(self.unwrapped()).map_err(|error| {
-            Error::new(ErrorKind::Decode, format!("cannot read the payload as {}", std::any::type_name::<T>()))
+            Error::new(ErrorKind::Decode, format!("failed to deserialize the value as {}", std::any::type_name::<T>()))
                 .with_source(error)
         })
     }
@@ -50,7 +50,7 @@ fn encode<T: Serialize + ?Sized>(field: &dyn Display, value: &T, integers: Integ
         if serde_json::to_writer(std::io::sink(), value).is_ok() {
             return Error::invalid(field, error);
         }
-        Error::new(ErrorKind::Encode, format!("cannot write the {field} as JSON"))
+        Error::new(ErrorKind::Encode, format!("failed to serialize the {field} as JSON"))
             .with_source(error)
             .without_side_effects()
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Attempt, RunDetails, TaskDetails};
+use super::{Attempt, Cancellation, Outcome, RunDetails, TaskDetails};
 use crate::time::between;
 
 /// The number of characters of a bar.
@@ -54,7 +54,12 @@ impl fmt::Display for RunDetails {
 /// The first line of what happened to a task that did not complete.
 fn failure_of(task: &TaskDetails) -> Option<String> {
     let outcome = task.outcome.as_ref().filter(|outcome| outcome.output().is_none())?;
-    let text = outcome.to_string();
+    let text = match outcome {
+        Outcome::Cancelled(Cancellation { request: Some(request), message: None }) => {
+            format!("was cancelled: {request}")
+        }
+        other => other.to_string(),
+    };
     let first = text.lines().next().unwrap_or_default();
     first.contains(": ").then(|| first.to_owned())
 }

@@ -240,7 +240,7 @@ impl<O> RunManyBuilder<O> {
 async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
     let count = runs.len();
     let sent_at = Instant::now();
-    let response = client.rpc().workflows.bulk_trigger(runs).await.map_err(of_workflow);
+    let response = client.rpc().workflows.bulk_trigger(runs).await.map_err(|error| of_workflow(error, workflow));
     // What follows is no part of the call.
     let took = Took::since(sent_at);
     let error = match response {
@@ -268,7 +268,7 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Call
 async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
     let sent_at = Instant::now();
     let start = |run: NewRun| async move {
-        match client.rpc().workflows.trigger(&run).await.map_err(of_workflow)? {
+        match client.rpc().workflows.trigger(&run).await.map_err(|error| of_workflow(error, workflow))? {
             Triggered::Run(id) => {
                 client.feed().workflows.confirm(workflow, &[id], client.rpc_timeout()).await?;
                 Ok(started(client, workflow, id))

@@ -292,7 +292,7 @@ impl<O> Prepared<O> {
         let Self { client, workflow, run, .. } = self;
         let call = client.rpc().workflows.trigger(&run);
         drop(run);
-        match call.await.map_err(of_workflow)? {
+        match call.await.map_err(|error| of_workflow(error, &workflow))? {
             Triggered::Run(id) => {
                 client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
                 Ok(RunHandle::started(&client, workflow, id))
@@ -302,15 +302,10 @@ impl<O> Prepared<O> {
     }
 }
 
-/// Maps "not found" errors of a trigger to the workflow.
-pub(super) fn of_workflow(error: Error) -> Error {
-    // The server checks the workflow before it queues a run.
+/// Maps "not found" errors of a trigger to the workflow. The server checks the workflow before it queues a run.
+pub(super) fn of_workflow(error: Error, workflow: &str) -> Error {
     let is_unknown = error.kind() == ErrorKind::Rejected && error.to_string().contains("workflow names not found");
-    match error.kind() {
-        ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).without_side_effects(),
-        _ if is_unknown => error.with_kind(ErrorKind::WorkflowNotFound).without_side_effects(),
-        _ => error,
-    }
+    if error.kind() == ErrorKind::NotFound || is_unknown { Error::workflow_not_found(workflow, error) } else { error }
 }
 
 /// What the runs of one call have in common: name, metadata and priority.

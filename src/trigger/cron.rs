@@ -143,7 +143,8 @@ impl<O> CronBuilder<O> {
         };
         let client = self.client.with(self.request)?;
         let rest = &client.rpc().rest;
-        let created = rest.create_cron(&self.client.prefixed(&self.workflow), &cron).await.map_err(with_kind)?;
+        let created = rest.create_cron(&self.client.prefixed(&self.workflow), &cron).await;
+        let created = created.map_err(|error| with_kind(error, &self.workflow))?;
         let id = created.metadata.id;
         for interval in CHECK_INTERVALS {
             sleep(interval).await;
@@ -168,12 +169,12 @@ impl<O> CronBuilder<O> {
 }
 
 /// Sets the kind of an error that the server distinguishes only by its text.
-fn with_kind(error: Error) -> Error {
+fn with_kind(error: Error, workflow: &str) -> Error {
     let text = error.to_string();
     if text.contains("already exists") {
         error.with_kind(ErrorKind::AlreadyExists)
     } else if text.contains("workflow not found") {
-        error.with_kind(ErrorKind::WorkflowNotFound)
+        Error::workflow_not_found(workflow, error)
     } else {
         error
     }
@@ -325,7 +326,7 @@ mod tests {
 
     #[test]
     fn refusals_have_a_kind() {
-        let kind = |text: &str| with_kind(Error::new(ErrorKind::Rejected, text)).kind();
+        let kind = |text: &str| with_kind(Error::new(ErrorKind::Rejected, text), "w").kind();
         assert_eq!(kind("cron trigger with that name-expression pair already exists"), ErrorKind::AlreadyExists);
         assert_eq!(kind("workflow not found"), ErrorKind::WorkflowNotFound);
         assert_eq!(kind("error creating cron trigger"), ErrorKind::Rejected);

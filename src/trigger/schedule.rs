@@ -138,7 +138,7 @@ impl<O> ScheduleBuilder<O> {
         let client = self.client.with(self.request)?;
         let created = client.rpc().workflows.schedule(name, self.at, input, metadata, self.priority).await;
         let id = created.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => error.with_kind(ErrorKind::WorkflowNotFound).without_side_effects(),
+            ErrorKind::NotFound => Error::workflow_not_found(&self.workflow, error),
             _ => error,
         })?;
         Ok(ScheduleHandle { id, client: self.client, created: Some((key, now)), output: PhantomData })

@@ -190,6 +190,18 @@ impl fmt::Display for Cancellation {
     }
 }
 
+/// The reason and the author: `bad deploy (by ada)`.
+impl fmt::Display for CancelRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.reason, &self.by) {
+            (Some(reason), Some(by)) => write!(f, "{reason} (by {by})"),
+            (Some(reason), None) => f.write_str(reason),
+            (None, Some(by)) => write!(f, "by {by}"),
+            (None, None) => f.write_str("without a reason"),
+        }
+    }
+}
+
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {

@@ -131,6 +131,35 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     }
 }
 
+impl<O> RunManyBuilder<O> {
+    /// Starts the runs, waits for all of them to end, and returns one outcome for each input, in the order of the inputs. A run that
+    /// failed is an outcome, and not an error.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {
+    /// let inputs = (0..10).map(|n| serde_json::json!({ "n": n }));
+    /// for outcome in hatchet.run_many(&square, inputs).outcomes().await? {
+    ///     println!("{}", outcome?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`start`](Self::start), which concern all runs. The outcomes contain the errors of single runs: a run that could
+    /// not be started, and the errors of [`RunHandle::outcome`].
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may have been started.
+    /// Runs that were started continue.
+    pub async fn outcomes(self) -> Result<Vec<Result<Outcome>>> {
+        let runs = self.start().await?;
+        let outcomes =
+            runs.into_iter().map(|run| async { run?.outcome().await.map_err(Error::with_possible_side_effects) });
+        Ok(join_all(outcomes).await)
+    }
+}
+
 impl<O: DeserializeOwned> RunManyBuilder<O> {
     /// Starts the runs, waits for all of them to end, and returns one result for each input, in the order of the inputs.
     ///

@@ -93,14 +93,17 @@ impl Context {
     /// Returns the output of a parent task by its name. The JSON is parsed on every call.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if no such task has ended before this one.
+    /// [`NotFound`](ErrorKind::NotFound) if the task is not a parent of this one, or has no output.
     /// [`Decode`](ErrorKind::Decode) if the output does not match the type.
     pub fn parent_output<T: DeserializeOwned>(&self, task: &str) -> Result<T> {
         let others = self.others()?;
         let output = others.parents.as_ref().and_then(|parents| parents.get(task)).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("no task {task:?} has ended before task {:?}", self.task_name()))
+            let text = format!("task {task:?} is not a parent of task {:?}, or has no output", self.task_name());
+            Error::new(ErrorKind::NotFound, text)
         })?;
-        Payload::output(output.get()).parse()
+        Payload::output(output.get()).parse().map_err(|error| {
+            Error::new(error.kind(), format!("failed to read the output of the parent {task:?}")).with_source(error)
+        })
     }
 
     /// Returns the error messages of the failed tasks of the run by task name, for the on-failure task.
@@ -113,7 +116,7 @@ impl Context {
 
     fn others(&self) -> Result<Others<'_>> {
         serde_json::from_str(self.0.action.payload())
-            .map_err(|error| Error::new(ErrorKind::Decode, "cannot read the assignment's payload").with_source(error))
+            .map_err(|error| Error::new(ErrorKind::Decode, "failed to parse the assignment").with_source(error))
     }
 
     /// Prepares a child run, which is linked to this task and inherits the run's metadata.

@@ -118,11 +118,11 @@ impl<I, O> Workflow<I, O> {
 
     /// Records a problem if a task has options that apply to workflows only: they would be ignored silently.
     fn check<TO>(&mut self, task: &Task<I, TO>) {
-        if *task.options() != WorkflowOptions::default() {
-            self.problems.push(format!(
-                "task {:?}: expected descriptions, priorities and triggers on the workflow, got one on the task",
-                task.name()
-            ));
+        let options = task.options().names();
+        if !options.is_empty() {
+            let options = options.join(", ");
+            self.problems
+                .push(format!("task {:?}: expected {options} on the workflow, got it on the task", task.name()));
         }
     }
 }

@@ -46,6 +46,17 @@ pub(crate) struct WorkflowOptions {
     pub(crate) triggers: Triggers,
 }
 
+impl WorkflowOptions {
+    /// The names of the options that are set.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let own = [
+            ("the description", !self.description.is_empty()),
+            ("the default priority", self.default_priority.is_some()),
+        ];
+        own.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).chain(self.triggers.names()).collect()
+    }
+}
+
 /// A task and its parents.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskNode {
@@ -287,7 +298,7 @@ mod tests {
             "task \"b\": expected each parent once, got \"a\" twice",
             "expected a task of the workflow as a parent, got \"nobody\"",
             "task \"a\": expected an acyclic graph",
-            "task \"urgent\": expected descriptions, priorities and triggers on the workflow",
+            "task \"urgent\": expected the default priority on the workflow",
         ] {
             assert!(problems.contains(text), "{text}: {problems}");
         }

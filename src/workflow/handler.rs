@@ -143,12 +143,12 @@ struct Envelope<'a> {
 /// Deserializes the input of an assignment. If that fails, a retry would fail, too.
 fn input<I: DeserializeOwned>(payload: &str) -> TaskResult<I> {
     let envelope: Envelope<'_> = serde_json::from_str(payload)
-        .map_err(|error| TaskError::non_retryable(format_args!("cannot read the assignment's payload: {error}")))?;
+        .map_err(|error| TaskError::non_retryable(format_args!("failed to parse the assignment: {error}")))?;
     // The engine has replaced an input that is not an object by null.
     let text = envelope.input.map_or("{}", RawValue::get);
     Payload::input(text).parse().map_err(|error| {
         let cause = TaskError::from(error);
-        TaskError::non_retryable(format_args!("cannot read the input: {cause}"))
+        TaskError::non_retryable(format_args!("failed to deserialize the input: {cause}"))
     })
 }
 

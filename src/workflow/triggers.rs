@@ -65,12 +65,24 @@ pub(crate) struct Triggers {
 }
 
 impl Triggers {
+    /// The names of the options that are set.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let options = [
+            ("events", !self.events.is_empty()),
+            ("crons", !self.crons.is_empty()),
+            ("the input of crons", self.cron_input.is_some()),
+            ("stickiness", self.sticky.is_some()),
+            ("the idempotency key", self.idempotency.is_some()),
+        ];
+        options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name))
+    }
+
     /// What the server would refuse, or answer with an internal error.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (at, key) in self.events.iter().enumerate() {
             if key.is_empty() || key.contains('\0') {
-                problems.push(format!("event: expected a key without U+0000, got {key:?}"));
+                problems.push(format!("event: expected a non-empty key without U+0000, got {key:?}"));
             }
             if self.events.iter().take(at).any(|other| other == key) {
                 problems.push(format!("event: expected each key once, got {key:?} twice"));
@@ -260,7 +272,7 @@ mod tests {
             .desired_label("", "x");
         let problems = Definition::from(&bad).problems();
         for text in [
-            "event: expected a key without U+0000, got \"\"",
+            "event: expected a non-empty key without U+0000, got \"\"",
             "\"a\" twice",
             "expected 5 fields, or 6 with seconds first, got 1 (in \"@daily\")",
             "expected 0 to 6, *, lists, ranges and steps as the weekday, got \"7\" (in \"0 9 * * 7\")",
