@@ -18,9 +18,14 @@ impl Payload {
     /// # Errors
     /// [`ErrorKind::Decode`] if the JSON does not match the type; the source has the position.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        self.parse_as(&"the value")
+    }
+
+    /// The same, with the name of the value for the error message.
+    pub(crate) fn parse_as<T: DeserializeOwned>(&self, name: &dyn Display) -> Result<T> {
         read(self.unwrapped()).map_err(|error| {
-            Error::new(ErrorKind::Decode, format!("failed to deserialize the value as {}", std::any::type_name::<T>()))
-                .with_source(error)
+            let text = format!("failed to deserialize {name} as {}", std::any::type_name::<T>());
+            Error::new(ErrorKind::Decode, text).with_source(error)
         })
     }
 }

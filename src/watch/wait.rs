@@ -81,7 +81,9 @@ impl<O: DeserializeOwned> RunHandle<O> {
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
     pub async fn result(&self) -> Result<O> {
         match self.outcome().await? {
-            Outcome::Completed(completed) => completed.output.parse().map_err(|error| error.of_run(self.id())),
+            Outcome::Completed(completed) => {
+                completed.output.parse_as(&"the output").map_err(|error| error.of_run(self.id()))
+            }
             other => Err(Error::run_failed(self.id(), self.workflow().map(|name| &**name), other)),
         }
     }

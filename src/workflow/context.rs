@@ -101,9 +101,7 @@ impl Context {
             let text = format!("task {task:?} is not a parent of task {:?}, or has no output", self.task_name());
             Error::new(ErrorKind::NotFound, text)
         })?;
-        Payload::output(output.get()).parse().map_err(|error| {
-            Error::new(error.kind(), format!("failed to read the output of the parent {task:?}")).with_source(error)
-        })
+        Payload::output(output.get()).parse_as(&format_args!("the output of the parent {task:?}"))
     }
 
     /// Returns the error messages of the failed tasks of the run by task name, for the on-failure task.

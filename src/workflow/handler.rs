@@ -146,10 +146,8 @@ fn input<I: DeserializeOwned>(payload: &str) -> TaskResult<I> {
         .map_err(|error| TaskError::non_retryable(format_args!("failed to parse the assignment: {error}")))?;
     // The engine has replaced an input that is not an object by null.
     let text = envelope.input.map_or("{}", RawValue::get);
-    Payload::input(text).parse().map_err(|error| {
-        let cause = TaskError::from(error);
-        TaskError::non_retryable(format_args!("failed to deserialize the input: {cause}"))
-    })
+    // The message of a task error includes the causes.
+    Payload::input(text).parse_as(&"the input").map_err(|error| TaskError::non_retryable(TaskError::from(error)))
 }
 
 #[cfg(test)]

@@ -252,7 +252,7 @@ async fn c12_invalid_crons_are_refused_without_a_request(setup: Setup) {
         ),
         (
             hatchet.worker("w").register(&task.clone().on_event("")).build().unwrap_err(),
-            "event: expected a key without U+0000, got \"\"",
+            "event: expected a non-empty key without U+0000, got \"\"",
         ),
     ] {
         assert!(error.to_string().contains(text), "{error}");

@@ -67,7 +67,7 @@ async fn w15_panics_fail_the_task_and_not_the_worker(setup: Setup) {
     // An invalid input is a failure with a reason.
     let any = hatchet::workflow::WorkflowRef::<serde_json::Value, Doubled>::new(wrong.name());
     let text = failure(hatchet.run(&any, &serde_json::json!({"m": 1})).start().await.unwrap()).await;
-    assert!(text.starts_with("cannot read the input: ") && text.contains("missing field `n`"), "{text}");
+    assert!(text.starts_with("failed to deserialize the input") && text.contains("missing field `n`"), "{text}");
     assert_eq!(hatchet.run(&wrong, &n).start().await.unwrap().result().await.unwrap(), Doubled { doubled: 2 });
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.failed, report.total()), (1, 4, 5));
