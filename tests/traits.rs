@@ -10,9 +10,10 @@ use std::str::FromStr;
 
 use futures_core::Stream;
 use hatchet::builder::{
-    BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CommandBuilder, CronBuilder, CronQuery,
-    DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, ReadBuilder, ReplayBuilder, ReplayManyBuilder,
-    RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery, ScheduleBuilder, ScheduleQuery, TaskQuery,
+    BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
+    CronQuery, DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, ReadBuilder, ReplayBuilder,
+    ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery, ScheduleBuilder, ScheduleQuery,
+    TaskQuery,
 };
 use hatchet::config::{
     Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
@@ -87,6 +88,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<RunManyBuilder<Output>>();
     plain::<RunOptions>();
     plain::<EventOptions>();
+    plain::<CancelReason>();
     shared_and_shown::<RerunBuilder<Output>>();
     shared_and_shown::<CancelBuilder>();
     shared_and_shown::<CancelManyBuilder>();

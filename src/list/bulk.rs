@@ -85,13 +85,13 @@ impl BulkCancelBuilder {
     /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.options.reason = Some(reason.into());
+        self.options.reason.set_reason(reason.into());
         self
     }
 
     /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
-        self.options.by = Some(who.into());
+        self.options.reason.set_by(who.into());
         self
     }
 

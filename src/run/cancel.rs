@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
+use super::cancel_reason::CancelReason;
 use super::handle::RunHandle;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::payload::excerpt;
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
-use crate::observe::{RunFetch, cancel_line, may_recover};
+use crate::observe::{RunFetch, may_recover};
 use crate::time::MAX_DURATION;
 use crate::transport::{Polling, retry_delay};
 
@@ -32,9 +32,6 @@ const STATE_VALID_FOR: Duration = Duration::from_millis(50);
 pub(crate) const MAX_CONCURRENT_BATCHES: usize = 4;
 /// The maximum interval between fetches of a run after its cancel or replay.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Limits of this crate: a log line has at most 10 000 characters.
-const MAX_REASON_LENGTH: usize = 4000;
-const MAX_NAME_LENGTH: usize = 200;
 
 impl<O> RunHandle<O> {
     /// Prepares a cancel; [`send`](CancelBuilder::send) sends it.
@@ -63,8 +60,9 @@ impl Client {
 /// The options of a cancel.
 #[derive(Debug, Clone)]
 pub(crate) struct CancelOptions {
-    pub(crate) reason: Option<String>,
-    pub(crate) by: Option<String>,
+    pub(crate) reason: CancelReason,
+    /// The reasons of single runs.
+    each: HashMap<RunId, CancelReason>,
     pub(crate) within: Duration,
     pub(crate) request: RequestOptions,
     /// When this client started the run, if it did.
@@ -73,7 +71,13 @@ pub(crate) struct CancelOptions {
 
 impl Default for CancelOptions {
     fn default() -> Self {
-        Self { reason: None, by: None, within: EFFECT_TIMEOUT, request: RequestOptions::default(), started_at: None }
+        Self {
+            reason: CancelReason::default(),
+            each: HashMap::new(),
+            within: EFFECT_TIMEOUT,
+            request: RequestOptions::default(),
+            started_at: None,
+        }
     }
 }
 
@@ -83,26 +87,17 @@ impl CancelOptions {
             let found = format_args!("expected at most 10 years, got {:?}", self.within);
             return Err(Error::invalid("within", found));
         }
-        let limits = [("reason", &self.reason, MAX_REASON_LENGTH), ("by", &self.by, MAX_NAME_LENGTH)];
-        for (field, text, longest) in limits {
-            let Some(text) = text else { continue };
-            let length = text.chars().count();
-            if text.trim().is_empty() || length > longest {
-                let found = format!("expected 1 to {longest} characters, got {length} ({:?})", excerpt(text));
-                return Err(Error::invalid(field, found));
-            }
-            if text.contains('\0') {
-                return Err(Error::invalid(
-                    field,
-                    "expected a string without U+0000, got one that contains it: the server cannot store it",
-                ));
-            }
-        }
-        Ok(())
+        std::iter::once(&self.reason).chain(self.each.values()).try_for_each(CancelReason::check)
     }
 
-    fn line(&self) -> Option<(String, String)> {
-        (self.reason.is_some() || self.by.is_some()).then(|| cancel_line(self.reason.as_deref(), self.by.as_deref()))
+    /// Whether any run has a reason or an author.
+    fn has_reason(&self) -> bool {
+        !self.reason.is_empty() || !self.each.is_empty()
+    }
+
+    /// The log line of a run.
+    fn line(&self, run: RunId) -> Option<(String, String)> {
+        self.reason.line(self.each.get(&run))
     }
 }
 
@@ -142,13 +137,13 @@ impl CancelBuilder {
     /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.options.reason = Some(reason.into());
+        self.options.reason.set_reason(reason.into());
         self
     }
 
     /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
-        self.options.by = Some(who.into());
+        self.options.reason.set_by(who.into());
         self
     }
 
@@ -227,13 +222,13 @@ impl CancelManyBuilder {
     /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.options.reason = Some(reason.into());
+        self.options.reason.set_reason(reason.into());
         self
     }
 
     /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
-        self.options.by = Some(who.into());
+        self.options.reason.set_by(who.into());
         self
     }
 
@@ -241,6 +236,14 @@ impl CancelManyBuilder {
     /// default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
+        self
+    }
+
+    /// Sets reasons of single runs. The function is called once for each run, with its id, and returns the reason and the author of its
+    /// cancellation. What it leaves out is that of all runs.
+    pub fn each(mut self, mut reason: impl FnMut(RunId, CancelReason) -> CancelReason) -> Self {
+        let all = self.runs.iter().map(|run| (*run, reason(*run, CancelReason::default())));
+        self.options.each = all.filter(|(_, reason)| !reason.is_empty()).collect();
         self
     }
 
@@ -273,7 +276,7 @@ pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
 /// Cancels runs with one call, and returns a report for each, in their order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
     // A reason belongs to the attempt that it ends, which only the details contain. Without a reason, the run's status is enough.
-    let has_reason = options.line().is_some();
+    let has_reason = options.has_reason();
     let started_at = options.started_at;
     let states = stream::iter(runs.to_vec()).map(|run| async move {
         if has_reason { fetch(client, run, started_at).await } else { fetch_status(client, run, started_at).await }
@@ -342,10 +345,7 @@ pub(super) fn no_report(error: Error) -> Effect {
 /// Cancels runs that have not ended, and returns the effects, in their order.
 async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &CancelOptions) -> Vec<Effect> {
     // A run whose reason cannot be written is not cancelled: the reason would never be known.
-    let unwritten = match options.line() {
-        Some(line) => write_reasons(client, &active, &line).await,
-        None => BTreeMap::new(),
-    };
+    let unwritten = write_reasons(client, &active, options).await;
     let retry_until = Instant::now() + options.within;
     let retries = options.request.retry.unwrap_or_else(|| client.config().retry());
     let mut failures = 0;
@@ -369,8 +369,8 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
         failures += 1;
         let pause = error.pushback().unwrap_or_else(|| retry_delay(failures, fastrand::f64()));
         if !error.is_transient() || !retries.allows(failures) || Instant::now() + pause >= retry_until {
-            let error = of_cancel(error, options);
-            unknown.extend(runs.into_iter().map(|run| (run, Effect::Unknown(error.clone()))));
+            let effect = |run| (run, Effect::Unknown(of_cancel(error.clone(), run, options)));
+            unknown.extend(runs.into_iter().map(effect));
             break unknown;
         }
         sleep(pause).await;
@@ -406,27 +406,25 @@ async fn check_again(
             Ok(false) => {}
             Ok(true) => drop(ended.insert(run)),
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            Err(error) => drop(unknown.insert(run, no_report(of_cancel(error.without_side_effects(), options)))),
+            Err(error) => drop(unknown.insert(run, no_report(of_cancel(error.without_side_effects(), run, options)))),
         }
     }
     (ended, unknown)
 }
 
 /// An error of a run that was not cancelled. Its reason has already been written to the log, if there is one.
-fn of_cancel(error: Error, options: &CancelOptions) -> Error {
-    if options.line().is_some() { error.with_possible_side_effects() } else { error }
+fn of_cancel(error: Error, run: RunId, options: &CancelOptions) -> Error {
+    if options.line(run).is_some() { error.with_possible_side_effects() } else { error }
 }
 
 /// Writes the reason to the logs of the runs' tasks. Returns the runs to which it cannot be written.
-async fn write_reasons(
-    client: &Client,
-    active: &[ActiveRun],
-    (text, metadata): &(String, String),
-) -> BTreeMap<RunId, Effect> {
-    let tasks = active.iter().flat_map(|active| active.tasks.iter().map(|task| (active.run, *task)));
-    let lines = tasks.map(|(run, (task, attempt))| {
-        let line = client.rpc().events.put_log(task, "INFO", text.clone(), metadata.clone(), attempt);
-        async move { (run, line.await) }
+async fn write_reasons(client: &Client, active: &[ActiveRun], options: &CancelOptions) -> BTreeMap<RunId, Effect> {
+    let with_line = active.iter().filter_map(|active| Some((active, options.line(active.run)?)));
+    let lines = with_line.flat_map(|(active, (text, metadata))| {
+        active.tasks.iter().map(move |(task, attempt)| {
+            let line = client.rpc().events.put_log(*task, "INFO", text.clone(), metadata.clone(), *attempt);
+            async move { (active.run, line.await) }
+        })
     });
     let written: Vec<_> = stream::iter(lines.collect::<Vec<_>>()).buffered(MAX_CONCURRENT_CALLS).collect().await;
     let is_written = |(run, line): &(RunId, Result<()>)| line.is_ok().then_some(*run);
@@ -541,5 +539,25 @@ mod tests {
             assert!(run.cancel().reason("why").send().await.unwrap().is_applied());
             assert_eq!(100 - engine.faults().planned(), 3 + expected, "{delay:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_of_many_runs_has_its_own_reason() {
+        let (engine, first) = queued().await;
+        let client = engine.client();
+        let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| Ok(context.attempt()));
+        let second = client.run(&task, &()).start().await.unwrap();
+        let many = client.cancel_many([first.id(), second.id()]).by("ada");
+        let many = many.each(|id, own| if id == first.id() { own.reason("duplicate") } else { own });
+        let reports = many.send().await.unwrap();
+        assert!(reports.iter().all(RunReport::is_applied), "{reports:?}");
+        let mut reasons = Vec::new();
+        for run in [&first, &second] {
+            let request = run.details().await.unwrap().cancellation().unwrap().clone();
+            reasons.push((request.reason, request.by.unwrap()));
+        }
+        assert_eq!(reasons, [(Some("duplicate".into()), "ada".into()), (None, "ada".into())]);
+        let too_long = client.cancel_many([second.id()]).each(|_, own| own.reason("x".repeat(4001)));
+        assert_eq!(too_long.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }

@@ -2,6 +2,7 @@
 
 mod batch;
 pub(crate) mod cancel;
+mod cancel_reason;
 mod handle;
 mod many;
 mod options;
@@ -13,6 +14,7 @@ mod start;
 
 pub(crate) use batch::{Took, all_failed, batched, fits};
 pub use cancel::{CancelBuilder, CancelManyBuilder};
+pub use cancel_reason::CancelReason;
 pub use handle::RunHandle;
 pub use many::RunManyBuilder;
 pub use options::RunOptions;

@@ -102,7 +102,22 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "fixtures",
         ],
     ),
-    (&["run"], &["batch", "placement", "options", "handle", "cancel", "replay", "start", "reconcile", "many", "rerun"]),
+    (
+        &["run"],
+        &[
+            "batch",
+            "placement",
+            "options",
+            "handle",
+            "cancel_reason",
+            "cancel",
+            "replay",
+            "start",
+            "reconcile",
+            "many",
+            "rerun",
+        ],
+    ),
     (&["embedded", "core", "streams"], &["results", "events"]),
     (&["embedded", "core", "definitions"], &["problems", "graph", "options", "check", "versions"]),
     (
