@@ -87,6 +87,13 @@ impl Client {
     }
 
     /// Returns the namespace, with its trailing underscore. It is the prefix of the names of workflows, events and actions on the server.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// println!("{:?} in tenant {}", hatchet.namespace(), hatchet.tenant_id()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn namespace(&self) -> Option<&str> {
         self.0.config.namespace()
     }

@@ -257,6 +257,19 @@ impl Error {
     }
 
     /// Returns the kind of the error.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, id: hatchet::RunId) -> hatchet::Result<()> {
+    /// use hatchet::ErrorKind;
+    ///
+    /// if let Err(error) = hatchet.run_handle(id).details().await
+    ///     && error.kind() == ErrorKind::RunNotFound
+    /// {
+    ///     println!("no run {id}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -275,6 +288,17 @@ impl Error {
     ///
     /// *What to do:* If it returns `true`, the call can be made again. If it returns `false`, the call may have been processed: search
     /// for its effect before you make the call again, for example for a run by a metadata tag.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+    /// match hatchet.run(&charge, &()).start().await {
+    ///     Ok(run) => println!("{}", run.id()),
+    ///     Err(error) if error.has_no_side_effects() => println!("it can be sent again"),
+    ///     Err(error) => println!("the run may have been started: {error}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn has_no_side_effects(&self) -> bool {
         self.0.has_no_side_effects
     }

@@ -402,6 +402,25 @@ fn every_public_type_has_an_example() {
     assert!(without.is_empty(), "public types without an example: {without:?}");
 }
 
+#[test]
+fn many_public_items_have_an_example() {
+    let (mut items, mut with_example) = (0_u32, 0_u32);
+    for_each_source(&mut |text| {
+        let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Some(rest) = line.strip_prefix("pub ") else { continue };
+            let rest = rest.trim_start_matches("const ").trim_start_matches("async ");
+            let is_item = ["struct ", "enum ", "trait ", "fn "].iter().any(|kind| rest.starts_with(kind));
+            if is_item && at > 0 && (lines[at - 1].starts_with("///") || lines[at - 1].starts_with("#[")) {
+                items += 1;
+                with_example += u32::from(has_example(&lines[..at]));
+            }
+        }
+    });
+    let percent = with_example * 100 / items;
+    assert!(percent > 29, "{with_example} of {items} public items have an example: {percent} %");
+}
+
 const ID: &str = "7c0b6d4e-9a43-4f6e-8a3b-0c6f0a3a5f11";
 const AT: &str = "2028-02-29T12:00:00.123456Z";
 

@@ -185,6 +185,14 @@ impl EngineBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// ```no_run
+    /// # async fn example(engine: hatchet::embedded::Engine, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+    /// let tomorrow = engine.now() + std::time::Duration::from_secs(24 * 3600);
+    /// engine.client().schedule(&remind, &(), tomorrow).send().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn now(mut self, now: DateTime<Utc>) -> Self {
         self.now = Some(now);
         self

@@ -200,6 +200,15 @@ impl Faults {
 
     /// Applies a fault to the next `times` calls with this name, as [`inject`](Self::inject) does for one.
     ///
+    /// ```no_run
+    /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
+    /// use hatchet::embedded::Fault;
+    ///
+    /// engine.faults().inject_times("TriggerWorkflow", Fault::RefuseGrpc(14), 3)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`inject`](Self::inject), and [`InvalidInput`](ErrorKind::InvalidInput) if `times` is 0.
     pub fn inject_times(&self, call: &str, fault: Fault, times: usize) -> Result<()> {
@@ -243,6 +252,14 @@ impl Faults {
 
     /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New streams can be opened. Returns
     /// the number of interrupted streams.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
+    /// let streams = engine.faults().interrupt("ListenV2")?;
+    /// println!("{streams} workers reconnect");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no stream with this name.

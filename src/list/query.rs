@@ -108,6 +108,19 @@ impl RunQuery {
 
     /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. Counts are always
     /// those of all matching runs.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// use hatchet::model::Window;
+    ///
+    /// let query = hatchet.runs(Window::all());
+    /// let first = query.page(50).await?;
+    /// if let Some(token) = first.next {
+    ///     let second = query.after(token).page(50).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn after(mut self, token: PageToken) -> Self {
         self.selection.after = Some(token);
         self
@@ -143,6 +156,15 @@ impl RunQuery {
     }
 
     /// Returns the number of matching runs.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// use hatchet::model::Window;
+    ///
+    /// println!("{} runs", hatchet.runs(Window::all()).count().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The errors of [`page`](Self::page).

@@ -72,6 +72,13 @@ impl RunFilter {
     /// all failed runs, and fetches the events of each run without an error message, with one small request per run. The total for one
     /// or two of the three is [`AtMost`](crate::model::Total::AtMost) if there are more than 1000 such runs. The total for all three is the
     /// server's count.
+    ///
+    /// ```
+    /// use hatchet::model::Window;
+    /// use hatchet::{RunFilter, RunStatus};
+    ///
+    /// let bad = RunFilter::new(Window::all()).status(RunStatus::Failed).status(RunStatus::TimedOut);
+    /// ```
     pub fn status(mut self, status: RunStatus) -> Self {
         if !self.statuses.contains(&status) {
             self.statuses.push(status);

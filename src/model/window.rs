@@ -35,11 +35,24 @@ enum Start {
 
 impl Window {
     /// Creates a window that covers the last `length` before each query.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hatchet::model::Window;
+    ///
+    /// let day = Window::last(Duration::from_secs(24 * 3600));
+    /// ```
     pub fn last(length: Duration) -> Self {
         Self { start: Start::Ago(length), until: None }
     }
 
     /// Creates a window that begins at `start` and has no end.
+    ///
+    /// ```
+    /// use hatchet::model::Window;
+    ///
+    /// let window = Window::since("2026-11-01T00:00:00Z".parse().expect("a time"));
+    /// ```
     pub fn since(start: DateTime<Utc>) -> Self {
         Self { start: Start::At(start), until: None }
     }

@@ -98,6 +98,13 @@ impl<O> RunHandle<O> {
     }
 
     /// Returns a handle to the same run with another output type. Nothing is sent.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, id: hatchet::RunId) -> hatchet::Result<()> {
+    /// let length: usize = hatchet.run_handle(id).typed::<usize>().result().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn typed<T>(self) -> RunHandle<T> {
         RunHandle {
             client: self.client,
@@ -163,6 +170,16 @@ impl<O> RunHandle<O> {
     ///
     /// The engine truncates lines at 10 000 characters, and sets their timestamps when it receives them. Lines that are written during
     /// the iteration are included.
+    ///
+    /// ```no_run
+    /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+    /// let mut lines = run.logs();
+    /// while let Some(line) = lines.next().await.transpose()? {
+    ///     println!("{} {}", line.level, line.message);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn logs(&self) -> LogItems {
         LogItems::new(self.client.clone(), self.id)
     }

@@ -100,6 +100,13 @@ impl Client {
     /// Prepares a run; [`start`](RunBuilder::start) starts it.
     ///
     /// The input is serialized here and must be a JSON object. If that fails, `start` returns the error.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
+    /// let greeting = hatchet.run(&greet, &()).result().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
         let input = encode_input("input", input);
         RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, Metadata::default())
@@ -235,6 +242,13 @@ impl<O> RunBuilder<O> {
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, render: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+    /// hatchet.run(&render, &()).desired_label("gpu", "a100").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
         self.placement.label(key.into(), label.into());
         self
@@ -246,6 +260,14 @@ impl<O> RunBuilder<O> {
     /// confirms the first run of a workflow, and then one run per minute, by fetching it before it returns. If a workflow is deleted
     /// in between, a wait for the run returns [`RunNotFound`](crate::ErrorKind::RunNotFound). The method needs gRPC only. Without
     /// the REST API, it reports an unknown workflow after 10 seconds, and the engine may still create the run later.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
+    /// let run = hatchet.run(&greet, &()).metadata("tenant", "acme").start().await?;
+    /// println!("started run {}", run.id());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.

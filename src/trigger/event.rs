@@ -90,6 +90,15 @@ impl EventHandle {
     /// The request waits until the server's history contains the event, and then until the number of its runs has not changed for a
     /// moment. If the history lags by seconds, runs may be missing.
     ///
+    /// ```no_run
+    /// # async fn example(event: hatchet::handle::EventHandle) -> hatchet::Result<()> {
+    /// for run in event.runs().await? {
+    ///     println!("{}", run.outcome().await?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`details`](Self::details).
     pub fn runs(&self) -> ReadBuilder<Vec<RunHandle>> {

@@ -61,6 +61,14 @@ impl RunningWorker {
     /// The shutdown takes at least 1.75 seconds, because the engine may take up to 1.5 seconds to notice that a worker is paused, and
     /// an assignment to a closed stream would be a failed attempt. With a paused clock it takes no real time.
     ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
+    /// let report = worker.shutdown().await;
+    /// println!("{report}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// Panics if this crate's own background code panicked, because the report would be wrong. A task that panics is only a failed
     /// attempt.

@@ -81,6 +81,12 @@ impl Context {
     }
 
     /// Returns the number of this attempt, starting at 1.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let shaky = Task::new("shaky", async |(): (), context: Context| Ok(context.attempt())).retries(3);
+    /// ```
     pub fn attempt(&self) -> u32 {
         attempt_number(self.0.action.retry_count())
     }
@@ -91,6 +97,15 @@ impl Context {
     }
 
     /// Returns the output of a parent task by its name. The JSON is parsed on every call.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let charge = Task::new("charge", async |(): (), context: Context| {
+    ///     let shelf: u32 = context.parent_output("reserve")?;
+    ///     Ok(shelf)
+    /// });
+    /// ```
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the task is not a parent of this one, or has no output.
@@ -105,6 +120,17 @@ impl Context {
     }
 
     /// Returns the error messages of the failed tasks of the run by task name, for the on-failure task.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let apologize: Task<(), ()> = Task::new("apologize", async |(): (), context: Context| {
+    ///     for (task, message) in context.errors()? {
+    ///         println!("{task}: {message}");
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
     ///
     /// # Errors
     /// [`Decode`](ErrorKind::Decode) if the engine's JSON cannot be parsed.
@@ -160,6 +186,15 @@ impl Context {
     /// Resolves when the attempt must stop: it was cancelled, it has timed out, or the worker is shutting down and its grace period is
     /// over. A task that continues is dropped at its next await after the worker's
     /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let endless: Task<(), ()> = Task::new("endless", async |(): (), context: Context| {
+    ///     context.cancelled().await;
+    ///     Ok(()) // clean up here
+    /// });
+    /// ```
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.

@@ -46,6 +46,14 @@ impl TaskError {
     }
 
     /// Creates an error after which the task is not retried, because a retry would fail, too.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task, TaskError};
+    ///
+    /// let parse: Task<(), u32> = Task::new("parse", async |(): (), _: Context| {
+    ///     "x".parse().map_err(TaskError::non_retryable)
+    /// });
+    /// ```
     pub fn non_retryable(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), retry: false }
     }

@@ -88,6 +88,15 @@ impl<I, O> Task<I, O> {
     /// cancelled, and dropped when the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) is over. A retry starts when the
     /// code of this attempt has ended. The timeout of the retry already runs in the meantime, so code that reacts to
     /// [`Context::cancelled`](crate::Context::cancelled) leaves the retry more time.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// use std::time::Duration;
+    ///
+    /// let fetch: Task<(), ()> =
+    ///     Task::new("fetch", async |(): (), _: Context| Ok(())).timeout(Duration::from_secs(30));
+    /// ```
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|definition| definition.timeout = timeout)
@@ -103,6 +112,16 @@ impl<I, O> Task<I, O> {
     /// further one, up to `longest`. By default, it retries immediately. The factor must be 1 to 1000, and `longest` 1 second to 1 day.
     ///
     /// The engine checks the queue of waiting tasks only from time to time, which may add up to 30 seconds.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// use std::time::Duration;
+    ///
+    /// let fetch: Task<(), ()> = Task::new("fetch", async |(): (), _: Context| Ok(()))
+    ///     .retries(5)
+    ///     .backoff(2.0, Duration::from_secs(60));
+    /// ```
     #[must_use]
     pub fn backoff(self, factor: f32, longest: Duration) -> Self {
         self.with(|definition| definition.backoff = Some((factor, longest)))
