@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::cancel_reason::CancelReason;
 use super::handle::RunHandle;
+use super::resend::Resend;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
 use crate::observe::{RunFetch, may_recover};
 use crate::time::MAX_DURATION;
-use crate::transport::{Polling, retry_delay};
+use crate::transport::Polling;
 
 /// How long a cancel may take to have an effect, by default.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,6 +94,10 @@ impl CancelOptions {
     /// Whether any run has a reason or an author.
     fn has_reason(&self) -> bool {
         !self.reason.is_empty() || !self.each.is_empty()
+    }
+
+    fn has_line(&self, run: RunId) -> bool {
+        !self.reason.is_empty() || self.each.contains_key(&run)
     }
 
     /// The log line of a run.
@@ -173,8 +178,10 @@ impl CancelBuilder {
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be cancelled.
     pub async fn send(self) -> Result<RunReport> {
         self.options.check()?;
-        let Some(report) = batch(&self.client.with(self.options.request)?, &[self.run], &self.options).await.pop()
-        else {
+        let client = self.client.with(self.options.request)?;
+        // Boxed, because it is large.
+        let reports = Box::pin(batch(&client, &[self.run], &self.options)).await;
+        let Some(report) = reports.into_iter().next() else {
             return Err(Error::run_not_found(self.run));
         };
         match report.effect {
@@ -346,9 +353,7 @@ pub(super) fn no_report(error: Error) -> Effect {
 async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &CancelOptions) -> Vec<Effect> {
     // A run whose reason cannot be written is not cancelled: the reason would never be known.
     let unwritten = write_reasons(client, &active, options).await;
-    let retry_until = Instant::now() + options.within;
-    let retries = options.request.retry.unwrap_or_else(|| client.config().retry());
-    let mut failures = 0;
+    let mut resend = Resend::new(client, options.request, options.within);
     let mut unknown = loop {
         // Before each try, because a run may have ended since the last one.
         let to_check = active.iter().filter(|active| !unwritten.contains_key(&active.run));
@@ -366,14 +371,11 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
             tracing::warn!(%error, "lost the response to a cancellation");
             break unknown;
         }
-        failures += 1;
-        let pause = error.pushback().unwrap_or_else(|| retry_delay(failures, fastrand::f64()));
-        if !error.is_transient() || !retries.allows(failures) || Instant::now() + pause >= retry_until {
+        if !resend.again(&error).await {
             let effect = |run| (run, Effect::Unknown(of_cancel(error.clone(), run, options)));
             unknown.extend(runs.into_iter().map(effect));
             break unknown;
         }
-        sleep(pause).await;
     };
     let deadline = Instant::now() + options.within;
     let effects = active.into_iter().map(|active| {
@@ -414,7 +416,7 @@ async fn check_again(
 
 /// An error of a run that was not cancelled. Its reason has already been written to the log, if there is one.
 fn of_cancel(error: Error, run: RunId, options: &CancelOptions) -> Error {
-    if options.line(run).is_some() { error.with_possible_side_effects() } else { error }
+    if options.has_line(run) { error.with_possible_side_effects() } else { error }
 }
 
 /// Writes the reason to the logs of the runs' tasks. Returns the runs to which it cannot be written.

@@ -13,14 +13,14 @@ use super::handle::RunHandle;
 use super::options::{RunOptions, check_child_key};
 use super::placement::Placement;
 use super::reconcile::reconcile;
-use super::start::{Parent, Runnable, common, of_workflow};
+use super::start::{Parent, Prepared, Runnable, common, of_workflow};
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Priority, RunId, WorkerId};
-use crate::rpc::convert::{EncodedRun, NewRun, Triggered, TriggeredMany};
+use crate::rpc::convert::{EncodedRun, NewRun, TriggeredMany};
 
 /// The number of concurrent calls if each run has a call of its own.
 const MAX_CONCURRENT_STARTS: usize = 16;
@@ -267,15 +267,7 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Call
 /// Starts runs with a call for each.
 async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
     let sent_at = Instant::now();
-    let start = |run: NewRun| async move {
-        match client.rpc().workflows.trigger(&run).await.map_err(|error| of_workflow(error, workflow))? {
-            Triggered::Run(id) => {
-                client.feed().workflows.confirm(workflow, &[id], client.rpc_timeout()).await?;
-                Ok(started(client, workflow, id))
-            }
-            Triggered::Taken(existing) => Err(Error::collision(existing)),
-        }
-    };
+    let start = |run| Prepared::new(client.clone(), Arc::clone(workflow), run).start();
     let results = stream::iter(runs).map(start).buffered(MAX_CONCURRENT_STARTS).collect().await;
     Took::since(sent_at).with(results)
 }

@@ -10,6 +10,7 @@ mod placement;
 mod reconcile;
 pub(crate) mod replay;
 mod rerun;
+mod resend;
 mod start;
 
 pub(crate) use batch::{Took, all_failed, batched, fits};

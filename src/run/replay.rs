@@ -8,16 +8,17 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::cancel::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, no_report};
 use super::handle::RunHandle;
+use super::resend::Resend;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId, attempt_number};
 use crate::observe::{RunFetch, may_recover};
-use crate::transport::{Polling, retry_delay};
+use crate::transport::Polling;
 
 /// The number of runs in one call. The engine loses replays if there are several hundred.
 pub(crate) const BATCH: usize = 100;
@@ -233,9 +234,7 @@ impl Before {
             names: details.tasks.iter().map(|task| (task.id, task.name.clone())).collect(),
         }
     }
-}
 
-impl Before {
     /// The number of the run's new attempt, if tasks were replayed. Of a DAG run, only replays count.
     fn new_attempt(&self, replayed: &Counts) -> Option<u32> {
         let count = replayed.values().max()?;
@@ -273,19 +272,15 @@ async fn batch_after(
             Err(error) => drop(effects.insert(run, no_report(error))),
         }
     }
-    let retries = options.request.retry.unwrap_or_else(|| client.config().retry());
     let mut attempts: BTreeMap<RunId, u32> = BTreeMap::new();
-    let (mut tries, mut failures, deadline) = (0, 0, Instant::now() + EFFECT_TIMEOUT);
+    let (mut tries, mut resend) = (0, Resend::new(client, options.request, EFFECT_TIMEOUT));
     while tries < MAX_TRIES && !waiting.is_empty() {
         let to_send = if tries == 0 { waiting.keys().copied().collect() } else { ended(client, &waiting).await };
         if !to_send.is_empty()
             && let Err(error) = client.rpc().admin.replay(to_send).await
         {
             if error.has_no_side_effects() && tries == 0 {
-                failures += 1;
-                let pause = error.pushback().unwrap_or_else(|| retry_delay(failures, fastrand::f64()));
-                if error.is_transient() && retries.allows(failures) && Instant::now() + pause < deadline {
-                    sleep(pause).await;
+                if resend.again(&error).await {
                     // Meanwhile, others may have replayed some of the runs.
                     effects.extend(take_replayed(client, &mut waiting).await);
                     continue;

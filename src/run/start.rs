@@ -297,12 +297,12 @@ impl<O> RunBuilder<O> {
             common = common.children_of(parent.run, parent.task, self.child_key);
         }
         let run = common.encode().run(input, is_child.then_some(number));
-        Ok(Prepared { client, workflow: self.workflow.into(), run, output: PhantomData })
+        Ok(Prepared::new(client, self.workflow.into(), run))
     }
 }
 
 /// A run that is encoded.
-struct Prepared<O> {
+pub(super) struct Prepared<O> {
     client: Client,
     workflow: Arc<str>,
     run: NewRun,
@@ -310,7 +310,11 @@ struct Prepared<O> {
 }
 
 impl<O> Prepared<O> {
-    async fn start(self) -> Result<RunHandle<O>> {
+    pub(super) fn new(client: Client, workflow: Arc<str>, run: NewRun) -> Self {
+        Self { client, workflow, run, output: PhantomData }
+    }
+
+    pub(super) async fn start(self) -> Result<RunHandle<O>> {
         let Self { client, workflow, run, .. } = self;
         let call = client.rpc().workflows.trigger(&run);
         drop(run);

@@ -6,7 +6,6 @@ mod duration;
 mod idle;
 mod timestamp;
 
-#[cfg(feature = "embedded")]
 use tokio::time::Instant;
 
 pub(crate) use clock::Clock;
@@ -14,7 +13,6 @@ pub(crate) use duration::{MAX_DURATION, format_duration, parse_duration};
 pub(crate) use timestamp::{between, is_representable, optional_time, to_proto};
 
 /// Sleeps until a deadline, or forever if there is none. Cancel safe.
-#[cfg(feature = "embedded")]
 pub(crate) async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,

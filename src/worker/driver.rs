@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event};
@@ -17,6 +17,7 @@ use super::report::WorkerReport;
 use crate::error::Result;
 use crate::model::WorkerId;
 use crate::rpc::convert::{Action, ActionKind};
+use crate::time::at;
 use crate::transport::{ReconnectingStream, StreamEvent};
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
@@ -112,7 +113,7 @@ impl Driver {
                 () = stop.cancelled(), if is_running => self.pause(),
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
                 Some(done) = self.jobs.join_next_with_id() => self.on_done(done),
-                () = until(deadline) => self.on_deadline(),
+                () = at(deadline) => self.on_deadline(),
                 event = self.stream.next() => self.on_stream(event),
                 Some(heartbeat) = next(&mut self.heartbeats) => self.on_heartbeat(heartbeat),
                 id = registered(&mut self.registering) => self.on_registered(id),
@@ -316,13 +317,6 @@ async fn paused(phase: &mut Phase) -> bool {
 async fn next(heartbeats: &mut Option<Heartbeats>) -> Option<Heartbeat> {
     match heartbeats {
         Some(heartbeats) => heartbeats.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

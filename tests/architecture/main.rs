@@ -110,6 +110,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "options",
             "handle",
             "cancel_reason",
+            "resend",
             "cancel",
             "replay",
             "start",
