@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{PageToken, RunFilter, RunStatus, WorkflowId};
-use crate::rpc::convert::rest_run::{Row, Rows};
+use crate::rpc::convert::{Row, Rows};
 use crate::rpc::convert::{ListRow, list_row};
 
 /// If none of at least this many rows has a requested status, the server has ignored the filter. They cannot all have changed their

@@ -13,7 +13,7 @@ use super::view::{RunView, TaskView};
 use crate::model::{
     Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, TaskId, attempt_number, metadata, trigger,
 };
-use crate::rpc::convert::rest_run::Envelope;
+use crate::rpc::convert::Envelope;
 
 /// The details, or `None` if the state of the run is not known yet.
 pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> Option<RunDetails> {

@@ -8,43 +8,38 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use crate::model::{Attempt, RunStatus, attempt_number};
-use crate::rpc::convert::rest_run::TaskEvent;
+use crate::rpc::convert::{TaskEvent, TaskEventKind};
 
-/// What an event means for its attempt. Other kinds do not change the status.
-const MEANINGS: &[(&str, Meaning)] = &[
-    ("CREATED", Meaning::Queued),
-    ("QUEUED", Meaning::Queued),
-    (RETRYING, Meaning::Queued),
-    ("REQUEUED_NO_WORKER", Meaning::Queued),
-    ("REQUEUED_RATE_LIMIT", Meaning::Queued),
-    ("WAITING_FOR_BATCH", Meaning::Queued),
-    ("ASSIGNED", Meaning::Taken),
-    ("SENT_TO_WORKER", Meaning::Taken),
-    ("ACKNOWLEDGED", Meaning::Taken),
-    ("STARTED", Meaning::Started),
-    ("FINISHED", Meaning::Ended(RunStatus::Completed)),
-    ("SKIPPED", Meaning::Ended(RunStatus::Completed)),
-    ("FAILED", Meaning::Ended(RunStatus::Failed)),
-    (REASSIGNED, Meaning::Ended(RunStatus::Failed)),
-    ("COULD_NOT_SEND_TO_WORKER", Meaning::Ended(RunStatus::Failed)),
-    ("CANCELLED", Meaning::Ended(RunStatus::Cancelled)),
-    ("TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
-    ("SCHEDULING_TIMED_OUT", Meaning::Ended(RunStatus::TimedOut)),
-];
-
-/// The kind of the event of another attempt after a failure. It belongs to the new attempt.
-const RETRYING: &str = "RETRYING";
-/// The kind of the event of an attempt that the engine took from its worker.
-const REASSIGNED: &str = "REASSIGNED";
-/// The kind of the event of a replay: another attempt follows.
-const REPLAYED: &str = "RETRIED_BY_USER";
-
+/// What an event means for its attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Meaning {
     Queued,
     Taken,
     Started,
     Ended(RunStatus),
+    /// The status does not change.
+    Nothing,
+}
+
+impl Meaning {
+    fn of(kind: &TaskEventKind) -> Self {
+        use TaskEventKind as Kind;
+        match kind {
+            Kind::Created
+            | Kind::Queued
+            | Kind::Retrying
+            | Kind::RequeuedNoWorker
+            | Kind::RequeuedRateLimit
+            | Kind::WaitingForBatch => Self::Queued,
+            Kind::Assigned | Kind::SentToWorker | Kind::Acknowledged => Self::Taken,
+            Kind::Started => Self::Started,
+            Kind::Finished | Kind::Skipped => Self::Ended(RunStatus::Completed),
+            Kind::Failed | Kind::Reassigned | Kind::CouldNotSendToWorker => Self::Ended(RunStatus::Failed),
+            Kind::Cancelled => Self::Ended(RunStatus::Cancelled),
+            Kind::TimedOut | Kind::SchedulingTimedOut => Self::Ended(RunStatus::TimedOut),
+            Kind::RetriedByUser | Kind::Other(_) => Self::Nothing,
+        }
+    }
 }
 
 /// The ends that an attempt has.
@@ -56,7 +51,7 @@ pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
     let mut retried = HashSet::new();
     for event in events {
         let number = attempt_number(event.retry_count.unwrap_or(0));
-        if event.event_type == RETRYING {
+        if event.kind == TaskEventKind::Retrying {
             retried.insert(number.saturating_sub(1));
         }
         let (attempt, ends) = attempts.entry(number).or_insert_with(|| {
@@ -71,11 +66,10 @@ pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
             };
             (attempt, Vec::new())
         });
-        if let Some((_, meaning)) = MEANINGS.iter().find(|(kind, _)| *kind == event.event_type) {
-            take(attempt, event, meaning);
-            if let Meaning::Ended(status) = meaning {
-                ends.push((status.clone(), event));
-            }
+        let meaning = Meaning::of(&event.kind);
+        take(attempt, event, &meaning);
+        if let Meaning::Ended(status) = meaning {
+            ends.push((status, event));
         }
     }
     let with_end = |(mut attempt, ends): (Attempt, Ends<'_>)| {
@@ -98,14 +92,14 @@ pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
 fn counting_end(ends: Ends<'_>, was_retried: bool) -> Option<(RunStatus, &TaskEvent)> {
     let has_failed = ends.iter().any(|(status, _)| *status == RunStatus::Failed);
     let is_failure = |status: &RunStatus| matches!(status, RunStatus::Failed | RunStatus::TimedOut);
-    let was_taken = ends.iter().any(|(_, event)| event.event_type == REASSIGNED)
+    let was_taken = ends.iter().any(|(_, event)| event.kind == TaskEventKind::Reassigned)
         || was_retried && ends.iter().any(|(status, _)| is_failure(status));
     let counts = |(status, _): &(RunStatus, &TaskEvent)| {
         if was_taken { is_failure(status) } else { !has_failed || *status != RunStatus::Cancelled }
     };
     // At the same time, a cancel came first, so the order of the events does not matter.
     ends.into_iter().filter(counts).min_by_key(|(status, event)| {
-        let rank = (*status != RunStatus::Cancelled, event.event_type.as_str());
+        let rank = (*status != RunStatus::Cancelled, &event.kind);
         (*status != RunStatus::Completed, event.timestamp, rank)
     })
 }
@@ -113,8 +107,7 @@ fn counting_end(ends: Ends<'_>, was_retried: bool) -> Option<(RunStatus, &TaskEv
 /// The time and the error message of an attempt's end with a status.
 pub(super) fn end_of(events: &[&TaskEvent], number: u32, status: &RunStatus) -> Option<(DateTime<Utc>, String)> {
     let is_end = |event: &&&TaskEvent| {
-        let kind = MEANINGS.iter().find(|(kind, _)| *kind == event.event_type);
-        kind.is_some_and(|(_, meaning)| *meaning == Meaning::Ended(status.clone()))
+        Meaning::of(&event.kind) == Meaning::Ended(status.clone())
             && attempt_number(event.retry_count.unwrap_or(0)) == number
     };
     events.iter().find(is_end).map(|event| (event.timestamp, error_text(event).to_owned()))
@@ -126,14 +119,14 @@ fn error_text(event: &TaskEvent) -> &str {
 
 /// The numbers of the attempts after which a task was replayed, in order. The event is one of the attempt before.
 pub(super) fn replayed_after<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> Vec<u32> {
-    let replays = events.into_iter().filter(|event| event.event_type == REPLAYED);
+    let replays = events.into_iter().filter(|event| event.kind == TaskEventKind::RetriedByUser);
     let mut numbers: Vec<_> = replays.map(|event| attempt_number(event.retry_count.unwrap_or(0))).collect();
     numbers.sort_unstable();
     numbers
 }
 
 fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
-    if let Some(worker) = event.worker_id {
+    if let Some(worker) = event.worker_id.filter(|_| *meaning != Meaning::Nothing) {
         attempt.worker_id = Some(worker);
     }
     match meaning {
@@ -144,7 +137,7 @@ fn take(attempt: &mut Attempt, event: &TaskEvent, meaning: &Meaning) {
             raise(attempt, RunStatus::Running);
         }
         // Which end counts is decided when all are known.
-        Meaning::Ended(_) => {}
+        Meaning::Ended(_) | Meaning::Nothing => {}
     }
 }
 
@@ -166,7 +159,7 @@ mod tests {
     pub(super) fn event(kind: &str, retry_count: u32, second: u32) -> TaskEvent {
         TaskEvent {
             task_id: None,
-            event_type: kind.into(),
+            kind: TaskEventKind::from_name(kind),
             timestamp: format!("2026-11-23T14:00:{second:02}Z").parse().unwrap(),
             retry_count: Some(retry_count),
             message: String::new(),

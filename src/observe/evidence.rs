@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::model::RunId;
-use crate::rpc::convert::rest_run::{Run as RestRun, TaskConfig, TaskEvent};
-use crate::rpc::convert::{GrpcRun, TaskResult};
+use crate::rpc::convert::{GrpcRun, RestRun, TaskConfig, TaskEvent, TaskResult};
 
 #[derive(Debug, Default)]
 pub(super) struct Evidence {

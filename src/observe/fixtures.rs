@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::evidence::Evidence;
 use crate::model::{Payload, RunId, RunStatus};
-use crate::rpc::convert::rest_run::{Run as RestRun, TaskEvent};
-use crate::rpc::convert::{GrpcRun, GrpcTask, TaskResult};
+use crate::rpc::convert::{GrpcRun, GrpcTask, RestRun, TaskEvent, TaskResult};
 
 const RUN: &str = "00000000-0000-4000-8001-000000000001";
 

@@ -3,6 +3,7 @@
 use super::staleness::{has_failed, has_known_error, is_behind, lacks_attempt};
 use super::view::{RunView, TaskView};
 use crate::model::{Cancellation, Completed, Failure, Outcome, Payload, RunStatus, Timeout, TimeoutKind};
+use crate::rpc::convert::TaskEventKind;
 
 pub(super) fn outcome(view: &RunView<'_>, status: &RunStatus) -> Outcome {
     match (&view.tasks[..], status) {
@@ -19,7 +20,7 @@ pub(super) fn outcome(view: &RunView<'_>, status: &RunStatus) -> Outcome {
             completed(object(&outputs))
         }
         (tasks, RunStatus::Cancelled) => {
-            let messages = tasks.iter().filter_map(|task| task.event_text("CANCELLED"));
+            let messages = tasks.iter().filter_map(|task| task.event_text(&TaskEventKind::Cancelled));
             cancelled(messages.into_iter().find(|text| !text.is_empty()))
         }
         // The run failed because of the first task that failed. The others were cancelled after it, or ran because of it.
@@ -27,7 +28,7 @@ pub(super) fn outcome(view: &RunView<'_>, status: &RunStatus) -> Outcome {
             if let Some(task) =
                 tasks.iter().find(|task| task.was_cancelled()).filter(|_| !tasks.iter().any(may_have_failed))
             {
-                return cancelled(task.event_text("CANCELLED"));
+                return cancelled(task.event_text(&TaskEventKind::Cancelled));
             }
             let failed = |task: &&TaskView<'_>| !is_behind(task) && task.attempts.last().is_some_and(has_failed);
             // If REST lacks the last failure of a task, its time is not known.
@@ -55,7 +56,7 @@ fn may_have_failed(task: &TaskView<'_>) -> bool {
 pub(super) fn task_outcome(task: &TaskView<'_>, status: &RunStatus) -> Outcome {
     match status {
         RunStatus::Completed => completed(output(task)),
-        RunStatus::Cancelled => cancelled(task.event_text("CANCELLED")),
+        RunStatus::Cancelled => cancelled(task.event_text(&TaskEventKind::Cancelled)),
         _ => failure(task),
     }
 }
@@ -69,14 +70,17 @@ fn failure(task: &TaskView<'_>) -> Outcome {
     }
     // REST shows a cancelled task as failed when its schedule timeout passes later.
     if task.was_cancelled() {
-        return cancelled(task.event_text("CANCELLED"));
+        return cancelled(task.event_text(&TaskEventKind::Cancelled));
     }
-    for (kind, event) in [(TimeoutKind::Execution, "TIMED_OUT"), (TimeoutKind::Schedule, "SCHEDULING_TIMED_OUT")] {
-        if let Some(message) = task.event_text(event) {
+    for (kind, event) in [
+        (TimeoutKind::Execution, TaskEventKind::TimedOut),
+        (TimeoutKind::Schedule, TaskEventKind::SchedulingTimedOut),
+    ] {
+        if let Some(message) = task.event_text(&event) {
             return Outcome::TimedOut(Timeout { kind, task_name: name, message: present(message) });
         }
     }
-    failed_by(name, task.event_text("FAILED").filter(|text| !text.is_empty()).or_else(|| error_text(task)))
+    failed_by(name, task.event_text(&TaskEventKind::Failed).filter(|text| !text.is_empty()).or_else(|| error_text(task)))
 }
 
 pub(super) fn completed(output: Payload) -> Outcome {

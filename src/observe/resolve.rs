@@ -10,7 +10,7 @@ use super::outcome::{completed, failed, object, outcome, wrap_output};
 use super::staleness::{agrees, is_behind, may_be_retried};
 use super::view::{RunView, TaskView};
 use crate::model::{Conflict, Outcome, RunId, RunStatus};
-use crate::rpc::convert::{GrpcRun, GrpcTask, TaskResult};
+use crate::rpc::convert::{GrpcRun, GrpcTask, TaskEventKind, TaskResult};
 
 /// How the engine's error message of an execution timeout begins. A task can fail with the same text, so the events decide.
 const TIMEOUT_TEXT: &str = "Task exceeded timeout of ";
@@ -121,7 +121,7 @@ fn grpc_status(run: &GrpcRun) -> RunStatus {
 ///
 /// A schedule timeout is cancelled in gRPC and failed in REST by design, which is no conflict.
 fn conflicts(view: &RunView<'_>, grpc: Option<&RunStatus>, rest: &RunStatus) -> Vec<Conflict> {
-    let is_expected = |task: &TaskView<'_>| has_timed_out(task) && task.event_text("SCHEDULING_TIMED_OUT").is_some();
+    let is_expected = |task: &TaskView<'_>| has_timed_out(task) && task.event_text(&TaskEventKind::SchedulingTimedOut).is_some();
     let differ = |task: Option<&str>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task_name: task.map(str::to_owned), grpc: grpc.clone(), rest: rest.clone() })

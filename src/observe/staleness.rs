@@ -2,6 +2,7 @@
 
 use super::view::TaskView;
 use crate::model::{Attempt, RunStatus};
+use crate::rpc::convert::TaskEventKind;
 
 /// Whether the failure in REST is the one in gRPC, and not that of an earlier attempt.
 pub(super) fn agrees(task: &TaskView<'_>) -> bool {
@@ -14,8 +15,8 @@ pub(super) fn agrees(task: &TaskView<'_>) -> bool {
         RunStatus::Completed => task.rest_status().is_none(),
         // gRPC shows a schedule timeout as cancelled, and an attempt that fails after its cancel has both ends.
         RunStatus::Cancelled => {
-            let is_known = |kind| task.event_text(kind).is_some();
-            task.rest_status().is_none() || is_known("SCHEDULING_TIMED_OUT") || is_known("CANCELLED")
+            let is_known = |kind| task.event_text(&kind).is_some();
+            task.rest_status().is_none() || is_known(TaskEventKind::SchedulingTimedOut) || is_known(TaskEventKind::Cancelled)
         }
         _ => has_known_error(task),
     }

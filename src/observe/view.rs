@@ -6,7 +6,7 @@ use super::attempts::{attempts, replayed_after};
 use super::evidence::Evidence;
 use crate::model::{Attempt, Payload, RunId, RunStatus, TaskId};
 use crate::rpc::convert::GrpcTask;
-use crate::rpc::convert::rest_run::{Task as RestTask, TaskEvent};
+use crate::rpc::convert::{RestTask, TaskEvent, TaskEventKind};
 
 /// A run, and its tasks that exist, in the order of the definition.
 #[derive(Debug)]
@@ -102,9 +102,9 @@ impl<'a> TaskView<'a> {
     }
 
     /// The text of the newest attempt's event of a kind, if there is one.
-    pub(super) fn event_text(&self, kind: &str) -> Option<String> {
+    pub(super) fn event_text(&self, kind: &TaskEventKind) -> Option<String> {
         let newest = self.events.iter().map(|event| event.retry_count).max()?;
-        let event = self.events.iter().find(|event| event.retry_count == newest && event.event_type == kind)?;
+        let event = self.events.iter().find(|event| event.retry_count == newest && event.kind == *kind)?;
         let error = event.error_message.as_deref().filter(|text| !text.is_empty());
         Some(error.unwrap_or(&event.message).to_owned())
     }

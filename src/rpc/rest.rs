@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::convert::rest_run::{LogRow, Row, Rows, Run, StatusCount, TaskEvent, WorkflowRow};
+use super::convert::{LogRow, RestRun, Row, Rows, StatusCount, TaskEvent, WorkflowRow};
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, TaskId, WorkerId, WorkflowId};
@@ -60,7 +60,7 @@ impl Rest {
     }
 
     /// A run with its tasks. It is not found for about a tenth of a second after its trigger.
-    pub(crate) async fn run(&self, run: RunId) -> Result<Run> {
+    pub(crate) async fn run(&self, run: RunId) -> Result<RestRun> {
         self.read("reading the run", RestCall::get(&["stable", "workflow-runs", &run.to_string()])).await
     }
 

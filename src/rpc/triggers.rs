@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
-use super::convert::rest_run::Rows;
+use super::convert::Rows;
 use super::convert::rest_trigger::{CronRow, Event, NewCron, Row, ScheduleRow};
 use super::rest::{Rest, with};
 use crate::error::{Error, ErrorKind, Result, ServerStatus};

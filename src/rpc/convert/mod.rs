@@ -8,20 +8,23 @@ mod definition;
 mod event;
 mod label;
 pub(in crate::rpc) mod new_run;
-pub(crate) mod rest_run;
+mod rest_run;
 pub(crate) mod rest_trigger;
 mod results;
 mod run;
 mod summary;
+mod task_event;
 mod worker;
 
 pub(crate) use collision::{Triggered, TriggeredMany};
 pub(crate) use definition::{NewTask, NewWorkflow};
 pub(crate) use event::NewEvent;
 pub(crate) use new_run::{CommonRun, EncodedRun, NewRun};
+pub(crate) use rest_run::{Envelope, LogRow, RestRun, RestTask, Row, Rows, StatusCount, TaskConfig, WorkflowRow};
 pub(crate) use results::{RunResults, TaskResult};
 pub(crate) use run::{GrpcRun, GrpcTask};
 pub(crate) use summary::{ListRow, list_row, log_line, rest_input};
+pub(crate) use task_event::{TaskEvent, TaskEventKind};
 pub(crate) use worker::{Action, ActionKind, NewWorker, Report, ReportKind};
 
 /// The maximum size of the field number and the length before each element of a repeated field.

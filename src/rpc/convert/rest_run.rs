@@ -9,7 +9,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::model::{RunId, RunStatus, TaskId, WorkerId, WorkflowId, WorkflowVersionId};
+use super::task_event::TaskEvent;
+use crate::model::{RunId, RunStatus, TaskId, WorkflowId, WorkflowVersionId};
 use crate::time::optional_time;
 
 type Timestamp = Option<DateTime<Utc>>;
@@ -39,10 +40,10 @@ pub(crate) struct Meta<I> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_field_names, reason = "the names are the server's")]
-pub(crate) struct Run {
+pub(crate) struct RestRun {
     pub(crate) run: RunBody,
     #[serde(default, deserialize_with = "or_empty")]
-    pub(crate) tasks: Vec<Task>,
+    pub(crate) tasks: Vec<RestTask>,
     /// The names of the tasks.
     #[serde(default, deserialize_with = "or_empty")]
     pub(crate) shape: Vec<ShapeItem>,
@@ -75,7 +76,7 @@ fn status<'de, D: Deserializer<'de>>(source: D) -> Result<RunStatus, D::Error> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_field_names, reason = "the names are the server's")]
-pub(crate) struct Task {
+pub(crate) struct RestTask {
     pub(crate) task_external_id: TaskId,
     #[serde(deserialize_with = "status")]
     pub(crate) status: RunStatus,
@@ -171,24 +172,6 @@ pub(crate) struct Row {
     pub(crate) started_at: Timestamp,
     #[serde(default, deserialize_with = "optional_time")]
     pub(crate) finished_at: Timestamp,
-}
-
-/// An event of a task.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct TaskEvent {
-    #[serde(default, deserialize_with = "optional_id")]
-    pub(crate) task_id: Option<TaskId>,
-    pub(crate) event_type: String,
-    pub(crate) timestamp: DateTime<Utc>,
-    #[serde(default)]
-    pub(crate) retry_count: Option<u32>,
-    #[serde(default)]
-    pub(crate) message: String,
-    #[serde(default)]
-    pub(crate) error_message: Option<String>,
-    #[serde(default, deserialize_with = "optional_id")]
-    pub(crate) worker_id: Option<WorkerId>,
 }
 
 /// A line of a task's log.
