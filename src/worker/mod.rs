@@ -5,11 +5,17 @@ mod builder;
 mod driver;
 mod guard;
 mod heartbeat;
+mod heartbeat_thread;
 mod job;
+mod key;
+mod outbox;
+mod outputs;
 mod registered;
 mod report;
 mod running;
+mod status;
 
 pub use builder::{Worker, WorkerBuilder};
 pub use report::{UnfinishedTask, WorkerReport};
 pub use running::RunningWorker;
+pub use status::{WorkerState, WorkerStatus, WorkerStatuses};
