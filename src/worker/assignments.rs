@@ -166,9 +166,10 @@ impl<A> Assignments<A> {
         (self.running.len(), self.waiting.len(), self.unreported.len())
     }
 
-    /// The running attempts.
-    pub(super) fn running(&self) -> impl Iterator<Item = Key> {
-        self.running.values().map(|running| running.key)
+    /// The attempts that have not been reported.
+    pub(super) fn current(&self) -> impl Iterator<Item = Key> {
+        let running = self.running.values().map(|running| running.key);
+        running.chain(self.waiting.iter().map(|(key, _)| *key)).chain(self.unreported.iter().copied())
     }
 
     /// Whether no attempt runs, waits, or is to be reported.

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::outbox::Limits;
+use tokio::task::spawn_blocking;
+
+use super::outbox::{Journal, Limits};
 use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
 use super::running::RunningWorker;
@@ -49,6 +52,7 @@ impl Client {
             slots: BTreeMap::from([(DEFAULT_KIND.to_owned(), 100)]),
             labels: BTreeMap::new(),
             outbox: OUTBOX,
+            journal: None,
             batches_reports: true,
             grace: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(1),
@@ -74,6 +78,7 @@ pub struct WorkerBuilder {
     slots: BTreeMap<String, u32>,
     labels: Labels,
     outbox: Limits,
+    journal: Option<PathBuf>,
     batches_reports: bool,
     grace: Duration,
     cancel_grace: Duration,
@@ -105,6 +110,25 @@ impl WorkerBuilder {
     /// errors in it have more than 64 MiB.
     pub fn outbox_capacity(mut self, reports: usize) -> Self {
         self.outbox.reports = reports;
+        self
+    }
+
+    /// Writes ends of attempts to a file before they are reported. A worker that is killed with work that has ended and was not reported
+    /// reports it when it is started with the same file again. The engine accepts it if it has not assigned the attempt to another worker
+    /// or ended it in the meantime. By default, there is no file, and such work is done again.
+    ///
+    /// The file is created if it does not exist. Two workers must not use the same file at the same time; a second one does not start. The
+    /// file survives the end of the process, but not necessarily that of the machine, because it is not flushed for each attempt. It
+    /// contains outputs and error messages in plain text.
+    ///
+    /// ```no_run
+    /// # fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+    /// let worker = hatchet.worker("payments").outbox("/var/lib/payments/outbox").register(&charge).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn outbox(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
         self
     }
 
@@ -195,6 +219,7 @@ impl WorkerBuilder {
                 slots: self.slots,
                 labels: self.labels,
                 outbox: self.outbox,
+                journal: self.journal,
                 batches_reports: self.batches_reports,
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
@@ -225,6 +250,7 @@ pub struct Worker {
     slots: BTreeMap<String, u32>,
     pub(super) labels: Labels,
     pub(super) outbox: Limits,
+    journal: Option<PathBuf>,
     pub(super) batches_reports: bool,
     pub(super) grace: Duration,
     pub(super) cancel_grace: Duration,
@@ -239,23 +265,29 @@ impl Worker {
     /// # Errors
     /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if
     /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs
-    /// only in case: the engine would assign the tasks of each to the workers of both.
+    /// only in case: the engine would assign the tasks of each to the workers of both. [`Config`](ErrorKind::Config) if the file of the
+    /// [outbox](WorkerBuilder::outbox) cannot be used.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
     /// stored on the server. The worker is stopped.
-    pub async fn start(self) -> Result<RunningWorker> {
-        runtime::require("a worker", Needs::Timers)?;
+    pub fn start(self) -> impl Future<Output = Result<RunningWorker>> + Send {
         // Boxed, because it is short-lived and would add its size to the caller's future.
-        let id = Box::pin(async {
+        Box::pin(async move {
+            runtime::require("a worker", Needs::Timers)?;
+            let journal = match self.journal.clone() {
+                Some(path) => Some(
+                    spawn_blocking(move || Journal::open(&path)).await.map_err(|_| Error::closed("the runtime"))??,
+                ),
+                None => None,
+            };
             registered::check_names(&self.client, &self.workflows).await?;
             for workflow in &self.workflows {
                 workflow.put(&self.client).await?;
             }
-            self.registration().await
-        });
-        let id = id.await?;
-        RunningWorker::start(self, id).await
+            let id = self.registration().await?;
+            RunningWorker::start(self, id, journal).await
+        })
     }
 
     /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully: it accepts no new attempts, waits for

@@ -10,6 +10,7 @@ mod job;
 mod key;
 mod outbox;
 mod outputs;
+mod ownership;
 mod registered;
 mod report;
 mod running;

@@ -6,7 +6,7 @@ use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{Labels, Worker};
-use super::driver::{Command, Driver, Handles};
+use super::driver::{Command, Driver, Handles, Recovered};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus, WorkerStatuses};
 use crate::client::Client;
@@ -32,15 +32,20 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 #[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {
+    handle: Box<Handle>,
+    task: Option<JoinHandle<WorkerReport>>,
+}
+
+#[derive(Debug)]
+struct Handle {
     client: Client,
     stop: CancellationToken,
     commands: mpsc::UnboundedSender<Command>,
     life: watch::Receiver<Life>,
-    task: Option<JoinHandle<WorkerReport>>,
 }
 
 impl RunningWorker {
-    pub(super) async fn start(worker: Worker, id: WorkerId) -> Result<Self> {
+    pub(super) async fn start(worker: Worker, id: WorkerId, journal: Option<Recovered>) -> Result<Self> {
         let stop = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -48,8 +53,9 @@ impl RunningWorker {
             watch::channel(Life { status: WorkerStatus::starting(id, worker.slots()), failure: None });
         let client = worker.client.clone();
         let handles = Handles { stop: stop.clone(), ready, commands: inbox, life: publisher };
-        let driver = Driver::new(worker, id, handles);
-        let this = Self { client, stop, commands, life, task: Some(tokio::spawn(driver.run())) };
+        let driver = Driver::new(worker, id, journal, handles);
+        let task = Some(tokio::spawn(driver.run()));
+        let this = Self { handle: Box::new(Handle { client, stop, commands, life }), task };
         match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
@@ -63,7 +69,7 @@ impl RunningWorker {
 
     /// Returns the current id of the worker. It changes if the engine loses the worker and it registers again.
     pub fn id(&self) -> WorkerId {
-        self.life.borrow().status.worker_id
+        self.handle.life.borrow().status.worker_id
     }
 
     /// Returns the current status.
@@ -74,12 +80,12 @@ impl RunningWorker {
     /// # }
     /// ```
     pub fn status(&self) -> WorkerStatus {
-        self.life.borrow().status.clone()
+        self.handle.life.borrow().status.clone()
     }
 
     /// Returns a stream of the statuses of the worker, starting with the current one.
     pub fn statuses(&self) -> WorkerStatuses {
-        WorkerStatuses::new(self.life.clone())
+        WorkerStatuses::new(self.handle.life.clone())
     }
 
     /// Waits until the worker is connected. [`Worker::start`](crate::Worker::start) has already waited for it; later, the connection can be lost.
@@ -90,7 +96,7 @@ impl RunningWorker {
     /// # Cancel safety
     /// This method is cancel safe.
     pub async fn ready(&self) -> Result<()> {
-        let mut life = self.life.clone();
+        let mut life = self.handle.life.clone();
         let is_decided = |life: &Life| life.status.state != WorkerState::Disconnected;
         match life.wait_for(is_decided).await {
             Ok(life) if life.status.state == WorkerState::Connected => Ok(()),
@@ -116,7 +122,7 @@ impl RunningWorker {
     /// # Cancel safety
     /// This method is cancel safe.
     pub async fn stopped(&self) -> Result<()> {
-        let mut life = self.life.clone();
+        let mut life = self.handle.life.clone();
         let has_ended = |life: &Life| life.failure.is_some() || life.status.state == WorkerState::Stopped;
         match life.wait_for(has_ended).await {
             Ok(life) => life.failure.clone().map_or(Ok(()), Err),
@@ -149,7 +155,7 @@ impl RunningWorker {
     }
 
     async fn set_paused(&self, is_paused: bool) -> Result<()> {
-        self.client.rpc().rest.pause_worker(self.id(), is_paused).await?;
+        self.handle.client.rpc().rest.pause_worker(self.id(), is_paused).await?;
         self.command(Command::SetPaused(is_paused))
     }
 
@@ -174,12 +180,12 @@ impl RunningWorker {
     ) -> Result<()> {
         let labels: Labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         labels.keys().try_for_each(|key| check_key(key))?;
-        self.client.rpc().dispatcher.put_labels(self.id(), labels.clone()).await?;
+        self.handle.client.rpc().dispatcher.put_labels(self.id(), labels.clone()).await?;
         self.command(Command::SetLabels(labels))
     }
 
     fn command(&self, command: Command) -> Result<()> {
-        self.commands.send(command).map_err(|_| Error::closed("the worker"))
+        self.handle.commands.send(command).map_err(|_| Error::closed("the worker"))
     }
 
     /// Shuts the worker down like [`shutdown`](Self::shutdown), with another
@@ -214,7 +220,7 @@ impl RunningWorker {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
     pub async fn shutdown(mut self) -> WorkerReport {
-        self.stop.cancel();
+        self.handle.stop.cancel();
         match self.task.as_mut() {
             Some(task) => match task.await {
                 Ok(report) => report,

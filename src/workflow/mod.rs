@@ -10,6 +10,7 @@ mod output;
 mod probe;
 mod task;
 mod triggers;
+mod variants;
 
 pub(crate) use context::AttemptContext;
 pub use context::Context;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::model::{LabelValue, WorkerId};
+use crate::model::{LabelValue, TaskId, WorkerId};
 use crate::rpc::pb;
 use crate::time::to_proto;
 
@@ -169,6 +169,37 @@ impl Report {
             ..Default::default()
         };
         Self { kind, worker, at, event }
+    }
+
+    /// A report about an attempt whose assignment is not known any longer.
+    pub(crate) fn of_attempt(
+        worker: WorkerId,
+        task: TaskId,
+        retry_count: u32,
+        kind: ReportKind,
+        at: DateTime<Utc>,
+        text: String,
+    ) -> Self {
+        let event = pb::StepActionEvent {
+            worker_id: worker.into(),
+            task_run_external_id: task.into(),
+            event_timestamp: Some(to_proto(at)),
+            event_type: kind.number(),
+            event_payload: text,
+            retry_count: Some(i32::try_from(retry_count).unwrap_or(i32::MAX)),
+            ..Default::default()
+        };
+        Self { kind, worker, at, event }
+    }
+
+    /// The output, or the error message.
+    pub(crate) fn text(&self) -> &str {
+        &self.event.event_payload
+    }
+
+    /// Whether it is a failure that must not be retried.
+    pub(crate) fn is_final_failure(&self) -> bool {
+        self.event.should_not_retry == Some(true)
     }
 
     /// The same report, of a failure that must not be retried.

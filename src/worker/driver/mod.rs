@@ -21,8 +21,9 @@ use super::builder::{Labels, Worker};
 use super::heartbeat::{Heartbeat, Heartbeats};
 use super::job::{Job, JobEnd, Stop};
 use super::key::Key;
-use super::outbox::{self, Outbox, Sent, Settled};
+use super::outbox::{self, Journal, Outbox, Saved, Sent, Settled};
 use super::outputs::Outputs;
+use super::ownership;
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,6 +59,9 @@ pub(super) struct Driver {
     keys: HashMap<Id, Key>,
     stops: HashMap<Key, Stop>,
     outbox: Outbox,
+    /// The journal of the outbox, while nothing is written to it.
+    journal: Option<Journal>,
+    saving: Option<Saving>,
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// For the next call of the outbox.
     alarm: Alarm,
@@ -67,11 +71,16 @@ pub(super) struct Driver {
     phase: Phase,
     life: watch::Sender<Life>,
     is_connected: bool,
+    /// When the engine last accepted a heartbeat.
+    accepted_at: Option<Instant>,
+    /// Finds out which attempts do not belong to the worker any longer.
+    checking: Option<BoxFuture<'static, Vec<Key>>>,
     is_paused: bool,
     /// Whether the outbox is full.
     is_on_hold: bool,
 }
 
+type Saving = BoxFuture<'static, Option<Saved>>;
 type Registering = Pin<Box<dyn Future<Output = Result<WorkerId>> + Send>>;
 
 /// What the handle of a worker has changed. It has already sent it to the server.
@@ -82,6 +91,9 @@ pub(super) enum Command {
     /// The grace period of a shutdown that follows.
     SetGrace(Duration),
 }
+
+/// The journal of an outbox, and the ends in it.
+pub(super) type Recovered = (Journal, Vec<(u64, Key, Report)>);
 
 /// The connections of a driver to the handle of the worker.
 pub(super) struct Handles {
@@ -99,8 +111,14 @@ struct Assigned {
 }
 
 impl Driver {
-    pub(super) fn new(worker: Worker, id: WorkerId, handles: Handles) -> Self {
+    pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
         let Handles { stop, ready, commands, life } = handles;
+        let mut outbox = Outbox::new(worker.outbox, worker.batches_reports, journal.is_some());
+        let (journal, ends) = journal.unzip();
+        for (number, key, report) in ends.into_iter().flatten() {
+            tracing::info!(run = %key.run, attempt = attempt_number(key.retry_count), "an end of an earlier process is reported");
+            outbox.add_saved(number, key, report);
+        }
         Self {
             stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
             // They start when the stream is requested: an earlier one would not count.
@@ -112,7 +130,9 @@ impl Driver {
             jobs: JoinSet::new(),
             keys: HashMap::new(),
             stops: HashMap::new(),
-            outbox: Outbox::new(worker.outbox, worker.batches_reports),
+            outbox,
+            journal,
+            saving: None,
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
             outputs: Outputs::start(&worker.client),
@@ -121,6 +141,8 @@ impl Driver {
             phase: Phase::Running,
             life,
             is_connected: false,
+            accepted_at: None,
+            checking: None,
             is_paused: false,
             is_on_hold: false,
             worker,
@@ -144,6 +166,8 @@ impl Driver {
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
+                saved = saved(&mut self.saving) => self.on_saved(saved),
+                lost = lost(&mut self.checking) => self.on_lost(lost),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 event = self.stream.next() => self.on_stream(event),
@@ -157,6 +181,14 @@ impl Driver {
     }
 
     async fn end(mut self) -> WorkerReport {
+        if self.saving.is_some() {
+            let saved = saved(&mut self.saving).await;
+            self.on_saved(saved);
+        }
+        // What was accepted since must not be reported again by the next process.
+        if let (Some(journal), Some(unsaved)) = (self.journal.take(), self.outbox.take_unsaved()) {
+            outbox::save(journal, unsaved).await;
+        }
         // Code that blocks its thread cannot be waited for.
         self.jobs.detach_all();
         self.outputs.close().await;
@@ -301,9 +333,20 @@ impl Driver {
             self.is_on_hold = self.outbox.is_full();
             self.step(Event::Hold(self.is_on_hold));
         }
+        if self.journal.is_some()
+            && let Some(unsaved) = self.outbox.take_unsaved()
+        {
+            self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(outbox::save(journal, unsaved)) });
+        }
         while let Some(call) = self.outbox.next_call(Instant::now()) {
             self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));
         }
+    }
+
+    fn on_saved(&mut self, saved: Option<Saved>) {
+        self.saving = None;
+        // There is none if the runtime is shut down.
+        self.journal = saved.and_then(|saved| self.outbox.saved(saved));
     }
 
     fn on_sent(&mut self, sent: Sent) {
@@ -331,6 +374,7 @@ impl Driver {
         match heartbeat {
             Heartbeat::Accepted => {
                 self.is_failed = false;
+                self.check_ownership();
                 self.is_connected = !self.stream.is_lost();
                 if let Some(ready) = self.ready.take() {
                     tracing::info!(worker = %self.id, name = self.worker.name, "the worker is ready");
@@ -372,6 +416,23 @@ impl Driver {
             }
             Ok(id)
         })
+    }
+
+    /// Finds out which attempts the engine has assigned to other workers, if it has not accepted heartbeats for so long that it may have.
+    fn check_ownership(&mut self) {
+        let last = self.accepted_at.replace(Instant::now());
+        if last.is_some_and(|last| last.elapsed() > ownership::MAX_SILENCE) && self.checking.is_none() {
+            let attempts = self.assignments.current().collect();
+            self.checking = Some(Box::pin(ownership::lost(self.worker.client.rpc().clone(), attempts)));
+        }
+    }
+
+    fn on_lost(&mut self, lost: Vec<Key>) {
+        self.checking = None;
+        for key in lost {
+            tracing::warn!(run = %key.run, attempt = attempt_number(key.retry_count), "the engine has ended an attempt or assigned it to another worker");
+            self.step(Event::Cancelled(key));
+        }
     }
 
     fn on_registered(&mut self, id: Result<WorkerId>) {
@@ -459,6 +520,20 @@ impl Driver {
     fn is_drained(&self) -> bool {
         let Phase::Draining(deadlines) = &self.phase else { return false };
         self.assignments.is_idle() && deadlines.are_assignments_over(Instant::now())
+    }
+}
+
+async fn saved(saving: &mut Option<Saving>) -> Option<Saved> {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn lost(checking: &mut Option<BoxFuture<'static, Vec<Key>>>) -> Vec<Key> {
+    match checking {
+        Some(checking) => checking.await,
+        None => std::future::pending().await,
     }
 }
 

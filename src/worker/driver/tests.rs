@@ -225,7 +225,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
     let (_commands, commands) = mpsc::unbounded_channel();
     let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
     let handles = Handles { stop: CancellationToken::new(), ready: oneshot::channel().0, commands, life };
-    let mut driver = Driver::new(worker(&client), id, handles);
+    let mut driver = Driver::new(worker(&client), id, None, handles);
     let (mut retry_counts, mut assigned) = ([0; 12], 0);
     for step in steps {
         let on = |driver: &mut Driver, kind, task: u8, retry_count| {

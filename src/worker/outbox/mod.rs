@@ -4,6 +4,7 @@
 //! an attempt leaves after its start was accepted. What the engine cannot accept now is kept, and sent again.
 
 mod call;
+mod journal;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::rpc::convert::{Report, ReportKind};
 use crate::transport::retry_delay;
 
 pub(super) use call::{Sent, Verdict, send};
+pub(super) use journal::{Journal, Saved, save};
 
 /// The maximum number of reports in one call.
 const MAX_BATCH: usize = 200;
@@ -51,6 +53,16 @@ pub(super) struct Entry {
     is_alone: bool,
     /// Since when the engine has responded with internal errors, and how often.
     internal_errors: Option<(Instant, u32)>,
+    /// Its number in the journal.
+    saved_as: Option<u64>,
+}
+
+/// What must be written to the journal.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    entries: Vec<Entry>,
+    /// The numbers of ends that the engine has accepted.
+    accepted: Vec<u64>,
 }
 
 /// Reports to be sent in one call. All have the same kind and the same worker.
@@ -74,6 +86,11 @@ pub(super) struct Outbox {
     limits: Limits,
     /// Whether the engine accepts several reports in one call, and may be sent them.
     has_batches: bool,
+    /// Whether ends are written to a journal before they are sent.
+    has_journal: bool,
+    unsaved: Vec<Entry>,
+    /// Ends that can be removed from the journal.
+    accepted: Vec<u64>,
     /// Reports that can be sent, by kind, in their order.
     ready: BTreeMap<ReportKind, VecDeque<Entry>>,
     /// The attempts whose start was not accepted yet, and their ends.
@@ -96,10 +113,13 @@ struct InFlight {
 }
 
 impl Outbox {
-    pub(super) fn new(limits: Limits, has_batches: bool) -> Self {
+    pub(super) fn new(limits: Limits, has_batches: bool, has_journal: bool) -> Self {
         Self {
             limits,
             has_batches,
+            has_journal,
+            unsaved: Vec::new(),
+            accepted: Vec::new(),
             ready: BTreeMap::new(),
             starting: HashMap::new(),
             delayed: BTreeMap::new(),
@@ -114,10 +134,48 @@ impl Outbox {
 
     /// Adds a report. An attempt's start is added before its end.
     pub(super) fn add(&mut self, key: Key, report: Report) {
+        let entry = self.entry(key, report, None);
+        if self.has_journal && entry.report.kind != ReportKind::Started {
+            self.unsaved.push(entry);
+        } else {
+            self.queue(entry);
+        }
+    }
+
+    /// Adds an end from the journal of an earlier process.
+    pub(super) fn add_saved(&mut self, number: u64, key: Key, report: Report) {
+        let entry = self.entry(key, report, Some(number));
+        self.queue(entry);
+    }
+
+    fn entry(&mut self, key: Key, report: Report, saved_as: Option<u64>) -> Entry {
         self.entries += 1;
         self.count += 1;
         self.bytes += report.size();
-        let entry = Entry { key, report, number: self.entries, is_alone: false, internal_errors: None };
+        Entry { key, report, number: self.entries, is_alone: false, internal_errors: None, saved_as }
+    }
+
+    /// Takes what must be written to the journal now.
+    pub(super) fn take_unsaved(&mut self) -> Option<Unsaved> {
+        let (entries, accepted) = (std::mem::take(&mut self.unsaved), std::mem::take(&mut self.accepted));
+        (!entries.is_empty() || !accepted.is_empty()).then_some(Unsaved { entries, accepted })
+    }
+
+    /// Sends the ends that are in the journal now, or that could not be written to it.
+    pub(super) fn saved(&mut self, Saved { journal, entries, numbers }: Saved) -> Option<Journal> {
+        self.has_journal = journal.is_some();
+        let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
+        for (entry, saved_as) in entries.into_iter().zip(numbers) {
+            self.queue(Entry { saved_as, ..entry });
+        }
+        if !self.has_journal {
+            std::mem::take(&mut self.unsaved).into_iter().for_each(|entry| self.queue(entry));
+        }
+        journal
+    }
+
+    fn queue(&mut self, entry: Entry) {
+        let key = entry.key;
         match (entry.report.kind, self.starting.get_mut(&key)) {
             (ReportKind::Started, _) => {
                 self.starting.insert(key, None);
@@ -134,7 +192,8 @@ impl Outbox {
 
     /// Removes the reports of an attempt that the engine has ended. Returns `false` if its end is in flight, or not here.
     pub(super) fn withdraw(&mut self, key: Key) -> bool {
-        let held = self.starting.get_mut(&key).and_then(Option::take);
+        let unsaved = self.unsaved.iter().position(|entry| entry.key == key).map(|place| self.unsaved.remove(place));
+        let held = unsaved.or_else(|| self.starting.get_mut(&key).and_then(Option::take));
         let place = |queue: &VecDeque<Entry>| queue.iter().position(|entry| entry.key == key);
         let mut ready = self.ready.iter_mut().filter(|(kind, _)| **kind != ReportKind::Started);
         let removed = held.or_else(|| ready.find_map(|(_, queue)| queue.remove(place(queue)?))).or_else(|| {
@@ -258,6 +317,7 @@ impl Outbox {
     fn forget(&mut self, entry: &Entry) {
         self.count = self.count.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(entry.report.size());
+        self.accepted.extend(entry.saved_as);
     }
 
     fn push(&mut self, entry: Entry) {

@@ -23,7 +23,7 @@ fn started(task: u128) -> Report {
 }
 
 fn with(reports: &[(u128, ReportKind)]) -> Outbox {
-    let mut outbox = Outbox::new(LIMITS, true);
+    let mut outbox = Outbox::new(LIMITS, true, false);
     for (task, kind) in reports {
         outbox.add(key(*task), report(*task, *kind));
     }
@@ -87,7 +87,7 @@ async fn what_has_accumulated_leaves_as_one() {
 
 #[tokio::test(start_paused = true)]
 async fn reports_of_different_times_are_not_sent_as_one() {
-    let mut outbox = Outbox::new(LIMITS, true);
+    let mut outbox = Outbox::new(LIMITS, true, false);
     for (task, millis) in [(1, 0), (2, 60), (3, 120)] {
         let mut report = report(task, Completed);
         report.at += TimeDelta::milliseconds(millis);
@@ -171,14 +171,34 @@ async fn an_end_that_is_not_in_flight_can_be_withdrawn() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_full_by_number_and_by_size() {
-    let mut outbox = Outbox::new(Limits { reports: 2, bytes: 100 }, true);
+    let mut outbox = Outbox::new(Limits { reports: 2, bytes: 100 }, true, false);
     outbox.add(key(1), report(1, Completed));
     assert!(!outbox.is_full());
     outbox.add(key(2), report(2, Completed));
     assert!(outbox.is_full());
-    let mut outbox = Outbox::new(Limits { reports: 2, bytes: 2 }, true);
+    let mut outbox = Outbox::new(Limits { reports: 2, bytes: 2 }, true, false);
     outbox.add(key(1), report(1, Completed));
     assert!(outbox.is_full());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_sent_when_it_is_in_the_journal() {
+    let mut outbox = Outbox::new(LIMITS, true, true);
+    outbox.add_saved(3, key(1), report(1, Completed));
+    outbox.add(key(2), report(2, Completed));
+    let recovered = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&recovered), [(1, Completed)]);
+    let Unsaved { entries, accepted } = outbox.take_unsaved().unwrap();
+    assert_eq!((entries.len(), accepted.len()), (1, 0));
+    assert!(outbox.take_unsaved().is_none());
+    accept(&mut outbox, recovered);
+    // The journal cannot be written any longer: the report is sent nevertheless.
+    assert!(outbox.saved(Saved { journal: None, entries, numbers: Vec::new() }).is_none());
+    let end = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&end), [(2, Completed)]);
+    accept(&mut outbox, end);
+    assert_eq!(outbox.take_unsaved().unwrap().accepted, [3]);
+    assert_eq!(outbox.count, 0);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -208,7 +228,7 @@ proptest! {
     fn each_end_is_settled_once_and_after_its_start(steps in prop::collection::vec(step(), 0..120)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
-            let (mut outbox, mut flying) = (Outbox::new(LIMITS, true), Vec::<Call>::new());
+            let (mut outbox, mut flying) = (Outbox::new(LIMITS, true, false), Vec::<Call>::new());
             let (mut added, mut ended) = (HashSet::new(), HashSet::new());
             let mut drain = 0..10_000;
             let mut steps = steps.into_iter().fuse();
