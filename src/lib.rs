@@ -103,6 +103,7 @@ mod run;
 mod runtime;
 #[cfg(test)]
 mod scripted;
+pub mod telemetry;
 mod time;
 mod transport;
 mod trigger;
@@ -136,6 +137,8 @@ pub mod stream {
     pub use crate::list::{RunItems, RunReports, TaskItems};
     pub use crate::observe::LogItems;
     pub use crate::watch::RunWatch;
+    #[doc(no_inline)]
+    pub use crate::worker::WorkerStatuses;
 }
 
 pub use client::Client;

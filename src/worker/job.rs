@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::End;
@@ -14,12 +14,15 @@ use super::key::Key;
 use super::registered::RegisteredTask;
 use crate::client::Client;
 use crate::model::payload::cut;
-use crate::model::{WorkerId, parse_id};
+use crate::model::{WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, Report, ReportKind};
-use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult};
+use crate::telemetry::{self, AttemptResult, Measurement};
+use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, in_context};
 
 /// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
+/// The maximum size of an error message in the log of this process, in bytes.
+const MAX_LOGGED_BYTES: usize = 1000;
 
 /// What has become of an attempt.
 #[derive(Debug)]
@@ -68,6 +71,21 @@ pub(super) struct Job {
 impl Job {
     /// Runs the code. What is reported is up to the caller.
     pub(super) async fn run(self) -> JobEnd {
+        let start = Instant::now();
+        let name = self.action.task_name();
+        telemetry::record(&Measurement::AttemptStarted { task: name });
+        let ended = self.run_code().await;
+        let result = match (&ended.end, &ended.report) {
+            (End::Finished, Some(report)) if report.kind == ReportKind::Completed => AttemptResult::Completed,
+            (End::Finished, _) => AttemptResult::Failed,
+            (End::Cancelled, _) => AttemptResult::Cancelled,
+            (End::Dropped, _) => AttemptResult::Dropped,
+        };
+        telemetry::record(&Measurement::AttemptEnded { task: name, result, duration: start.elapsed() });
+        ended
+    }
+
+    async fn run_code(&self) -> JobEnd {
         let result = self.work().await;
         // The engine has already ended a cancelled attempt: a second end would corrupt the run.
         if self.stop.is_cancelled.load(Relaxed) {
@@ -87,6 +105,8 @@ impl Job {
             Err(error) => {
                 // The engine cannot store a NUL, and would lose the failure.
                 let text = error.message().replace('\0', "\u{fffd}");
+                let attempt = attempt_number(self.key.retry_count);
+                tracing::info!(run = %self.key.run, task = self.action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "an attempt failed");
                 let failed = report(ReportKind::Failed, cut(text, MAX_ERROR_BYTES));
                 if error.is_retryable() { failed } else { failed.without_retry() }
             }
@@ -113,6 +133,16 @@ impl Job {
             stopped: self.stop.requested.clone(),
         });
         // Both halves can panic: making the future reads the input.
+        let (workflow, attempt) = (task.workflow.short_name(), attempt_number(self.key.retry_count));
+        // Made where the context is known, for layers that need it.
+        let span = || {
+            tracing::info_span!(
+                target: telemetry::TARGET, telemetry::ATTEMPT_SPAN,
+                run = %self.key.run, task = %self.key.task, task_name = self.action.task_name(),
+                workflow = &*workflow, attempt, worker = %self.worker,
+            )
+        };
+        let current = context.clone();
         let code = CatchPanic::new(async {
             if let Some(id) = self.action.workflow().and_then(|id| parse_id(id).ok()) {
                 let is_own = match task.workflow.is_known(id) {
@@ -126,6 +156,7 @@ impl Job {
             }
             task.definition.handler.run(self.action.payload(), context, task.has_dependents).await
         });
+        let code = in_context(current, span, code);
         let unwanted = async {
             self.stop.requested.cancelled().await;
             sleep(self.cancel_grace).await;

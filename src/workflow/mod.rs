@@ -3,6 +3,7 @@
 mod context;
 mod context_control;
 mod context_output;
+mod current;
 mod dag;
 mod definition;
 mod handler;
@@ -14,6 +15,9 @@ mod variants;
 
 pub(crate) use context::AttemptContext;
 pub use context::Context;
+#[cfg(feature = "tracing-subscriber")]
+pub(crate) use current::current_context;
+pub(crate) use current::in_context;
 pub use dag::Workflow;
 pub use definition::Definition;
 pub(crate) use definition::TaskDefinition;

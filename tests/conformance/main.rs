@@ -32,3 +32,4 @@ mod status;
 mod support;
 mod tasks;
 mod workers;
+mod working;

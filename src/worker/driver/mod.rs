@@ -29,6 +29,7 @@ use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{WorkerId, attempt_number};
 use crate::rpc::convert::{Action, ActionKind, Report, ReportKind};
+use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent};
 use shutdown::{Deadlines, Phase};
@@ -478,6 +479,9 @@ impl Driver {
             };
             let is_new = life.status != status;
             life.status = status;
+            if is_new {
+                telemetry::record(&Measurement::Worker { worker: &self.worker.name, running, unreported });
+            }
             is_new
         });
     }
