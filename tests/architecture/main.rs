@@ -61,7 +61,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "turn",
             "ids",
             "labels",
-            "fault",
+            "status_error",
             "requests",
             "conditions",
             "options",
@@ -120,11 +120,12 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["embedded", "core", "streams"], &["results", "events"]),
-    (&["embedded", "core", "definitions"], &["problems", "graph", "options", "check", "versions"]),
+    (&["embedded", "core", "definitions"], &["expressions", "graph", "options", "check", "versions"]),
     (
         &["embedded", "core", "runs"],
         &[
             "idempotency",
+            "availability",
             "children",
             "payload",
             "announce",
@@ -148,7 +149,10 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     ),
     (&["embedded", "core", "triggers"], &["pattern", "filters", "events", "stored", "schedules", "crons"]),
     (&["embedded", "core", "workers"], &["sessions", "registration", "logs", "refresh", "reports"]),
-    (&["embedded", "core", "views"], &["status", "grpc", "rest", "lookup", "events", "selection"]),
+    (
+        &["embedded", "core", "views"],
+        &["status", "grpc", "rest", "workers", "lookup", "events", "metadata", "selection"],
+    ),
     (&["embedded", "core", "engine"], &["turns", "streams", "definitions", "triggers", "workers", "commands"]),
 ];
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Value, json};
 
 use crate::embedded::core::store::{
-    Comparator, DesiredLabel, Fault, Filter, Idempotency, Label, Sticky, WorkflowOptions,
+    Comparator, DesiredLabel, Filter, Idempotency, Label, StatusError, Sticky, WorkflowOptions,
 };
 use crate::rpc::pb::v1::{CreateWorkflowVersionRequest, DesiredWorkerLabels, WorkerLabelComparator};
 
@@ -13,14 +13,14 @@ use crate::rpc::pb::v1::{CreateWorkflowVersionRequest, DesiredWorkerLabels, Work
 const DEFAULT_WEIGHT: i32 = 100;
 
 /// The options of a definition.
-pub(super) fn options(request: &mut CreateWorkflowVersionRequest) -> Result<WorkflowOptions, Fault> {
+pub(super) fn options(request: &mut CreateWorkflowVersionRequest) -> Result<WorkflowOptions, StatusError> {
     let cron_input = request.cron_input.take().map(|text| json_or_internal(text.as_bytes())).transpose()?;
     let filters = std::mem::take(&mut request.default_filters).into_iter().map(|filter| {
         let payload = filter.payload.as_deref().map(json_or_internal).transpose()?.unwrap_or_else(|| json!({}));
         Filter::new(filter.expression, filter.scope, payload)
     });
     Ok(WorkflowOptions {
-        filters: filters.collect::<Result<_, Fault>>()?,
+        filters: filters.collect::<Result<_, StatusError>>()?,
         events: std::mem::take(&mut request.event_triggers),
         crons: std::mem::take(&mut request.cron_triggers),
         cron_input,
@@ -33,15 +33,15 @@ pub(super) fn options(request: &mut CreateWorkflowVersionRequest) -> Result<Work
     })
 }
 
-fn json_or_internal(text: &[u8]) -> Result<Value, Fault> {
-    serde_json::from_slice(text).map_err(|_| Fault::internal())
+fn json_or_internal(text: &[u8]) -> Result<Value, StatusError> {
+    serde_json::from_slice(text).map_err(|_| StatusError::internal())
 }
 
-fn sticky(number: i32) -> Result<Sticky, Fault> {
+fn sticky(number: i32) -> Result<Sticky, StatusError> {
     match number {
         0 => Ok(Sticky::Soft),
         1 => Ok(Sticky::Hard),
-        other => Err(Fault::invalid(format!(
+        other => Err(StatusError::invalid(format!(
             "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.Sticky': on condition 'oneof' [ SOFT HARD ]: got '{other}'\n"
         ))),
     }

@@ -66,7 +66,7 @@ pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
     let newest = failures
         .filter(|event| any_attempt || event.retry_count == task.retry_count)
         .max_by_key(|event| event.retry_count);
-    newest.and_then(|event| event.text.as_deref()).unwrap_or_default()
+    newest.and_then(|event| event.message.as_deref()).unwrap_or_default()
 }
 
 /// A run with its tasks.
@@ -275,7 +275,7 @@ pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At, offset: usize
 }
 
 pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
-    let text = event.text.as_deref().unwrap_or_default();
+    let text = event.message.as_deref().unwrap_or_default();
     let (message, error) = if event.kind == TaskEventKind::Failed { ("", text) } else { (text, "") };
     let mut row = json!({
         "attempt": attempt_of(event.retry_count),

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{MethodFilter, on};
 
-use super::{Engine, Refusal, RestResult};
+use super::{Refusal, RestApi, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
@@ -88,7 +88,7 @@ const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
     ("workflow-version:get", GET, "/api/v1/workflows/{workflow}/versions"),
 ];
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     OPERATIONS.iter().fold(Router::new(), |router, (operation, method, path)| {
         router.route(path, on(*method, async || -> RestResult { Err(refusal(operation)) }))
     })
@@ -97,5 +97,5 @@ pub(super) fn routes() -> Router<Engine> {
 /// The response of an operation that is not implemented.
 pub(super) fn refusal(operation: &str) -> Refusal {
     let text = format!("the embedded engine does not implement {operation} yet");
-    Refusal::Text(StatusCode::NOT_IMPLEMENTED, text)
+    Refusal::message(StatusCode::NOT_IMPLEMENTED, text)
 }

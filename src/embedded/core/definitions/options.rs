@@ -2,21 +2,21 @@
 
 use std::collections::HashSet;
 
-use super::problems::Problems;
 use crate::embedded::core::format::cron::CronSchedule;
-use crate::embedded::core::store::{Fault, WorkflowOptions};
+use crate::embedded::core::format::validation::Problems;
+use crate::embedded::core::store::{StatusError, WorkflowOptions};
 
 /// The checks of the engine's validator.
 pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
-    for (at, text) in options.crons.iter().enumerate() {
+    for (index, text) in options.crons.iter().enumerate() {
         if CronSchedule::of_definition(text).is_none() {
-            problems.add(&format!("CronTriggers[{at}]"), "Invalid cron expression");
+            problems.add(&format!("CronTriggers[{index}]"), "Invalid cron expression");
         }
     }
     let Some(idempotency) = &options.idempotency else { return };
-    if idempotency.text.is_empty() {
+    if idempotency.expression.is_empty() {
         problems.add("Idempotency.Expression", "on condition 'required'");
-    } else if idempotency.expression.is_none() {
+    } else if idempotency.parsed.is_none() {
         problems.add("Idempotency.Expression", "Invalid CEL expression");
     }
     match idempotency.ttl_ms {
@@ -30,13 +30,13 @@ pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
 }
 
 /// Duplicates, which the engine's validator accepts and its database refuses.
-pub(crate) fn check_further(options: &WorkflowOptions) -> Result<(), Fault> {
+pub(crate) fn check_further(options: &WorkflowOptions) -> Result<(), StatusError> {
     let has_duplicates = |texts: &[String]| {
         let mut known = HashSet::new();
         !texts.iter().all(|text| known.insert(text))
     };
     if has_duplicates(&options.events) || has_duplicates(&options.crons) {
-        return Err(Fault::internal());
+        return Err(StatusError::internal());
     }
     Ok(())
 }

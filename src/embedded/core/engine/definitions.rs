@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::embedded::core::definitions::{check, versions};
-use crate::embedded::core::store::{Core, Definition, Fault, Turn, Version};
+use crate::embedded::core::store::{Core, Definition, StatusError, Turn, Version};
 use crate::embedded::core::triggers::{crons, filters, schedules};
 
 impl Core {
@@ -14,7 +14,7 @@ impl Core {
         &mut self,
         turn: &mut Turn<'_>,
         mut definition: Definition,
-    ) -> Result<Arc<Version>, Fault> {
+    ) -> Result<Arc<Version>, StatusError> {
         check::check(&definition)?;
         if let Some(latest) = versions::unchanged(self, &mut definition) {
             return Ok(latest);

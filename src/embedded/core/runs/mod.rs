@@ -2,6 +2,7 @@
 
 pub(crate) mod announce;
 mod attempts;
+mod availability;
 pub(crate) mod cancels;
 mod children;
 mod conditions;

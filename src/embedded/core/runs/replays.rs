@@ -120,12 +120,12 @@ fn record(core: &mut Core, turn: &Turn<'_>, key: TaskKey) {
 /// A step and all steps that depend on it, directly or indirectly.
 fn with_dependents(run: &Run, index: u16) -> Vec<u16> {
     let mut found = vec![index];
-    let mut at = 0;
-    while let Some(parent) = found.get(at).copied() {
+    let mut next_index = 0;
+    while let Some(parent) = found.get(next_index).copied() {
         let next = run.steps().filter(|(_, step)| step.parents.contains(&parent));
         let next: Vec<u16> = next.map(|(index, _)| index).filter(|index| !found.contains(index)).collect();
         found.extend(next);
-        at += 1;
+        next_index += 1;
     }
     found
 }

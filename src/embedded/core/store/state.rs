@@ -8,13 +8,13 @@ use super::crons::Crons;
 use super::effects::Effect;
 use super::events::Events;
 use super::families::Families;
-use super::fault::Fault;
 use super::filters::EventFilters;
 use super::ids::{RunIx, TaskKey};
 use super::keys::Keys;
 use super::queues::Queues;
 use super::runs::Runs;
 use super::schedules::Schedules;
+use super::status_error::StatusError;
 use super::streams::Streams;
 use super::task::{TaskEvent, TaskEventKind};
 use super::timers::{TimerKey, Timers};
@@ -93,8 +93,8 @@ impl Core {
     }
 
     /// The task with an id that a client sent.
-    pub(in crate::embedded::core) fn known_task(&self, task: Uuid) -> Result<TaskKey, Fault> {
-        self.runs.task_key(task).ok_or_else(|| Fault::not_found(format!("task run not found: {task}")))
+    pub(in crate::embedded::core) fn known_task(&self, task: Uuid) -> Result<TaskKey, StatusError> {
+        self.runs.task_key(task).ok_or_else(|| StatusError::not_found(format!("task run not found: {task}")))
     }
 
     /// Records that something happened to the current attempt of a task.
@@ -104,10 +104,10 @@ impl Core {
         kind: TaskEventKind,
         at: At,
         worker: Option<Uuid>,
-        text: Option<&str>,
+        message: Option<&str>,
     ) {
         let Some(retry_count) = self.runs.task(key).map(|(_, task)| task.retry_count) else { return };
-        self.record_for(key, retry_count, kind, at, worker, text);
+        self.record_for(key, retry_count, kind, at, worker, message);
     }
 
     /// Records that something happened to any attempt of a task. Only the first event of a kind and attempt is kept.
@@ -118,7 +118,7 @@ impl Core {
         kind: TaskEventKind,
         at: At,
         worker: Option<Uuid>,
-        text: Option<&str>,
+        message: Option<&str>,
     ) {
         let Some(task) = self.runs.task_mut(key) else { return };
         if task.events.iter().any(|event| event.kind == kind && event.retry_count == retry_count) {
@@ -131,7 +131,7 @@ impl Core {
             retry_count,
             at,
             worker,
-            text: text.map(Into::into),
+            message: message.map(Into::into),
         });
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::embedded::core::store::{
     Condition, ConditionAction, Idempotency, Label, On, ParentLink, PushedEvent, ScheduledRun, State, Sticky, TaskKey,
-    Timer, Waits, expression,
+    Timer, Waits,
 };
 
 use crate::embedded::quirks::Quirk;
@@ -42,7 +42,7 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         ];
         let mut tasks: Vec<_> = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
         let action = [ConditionAction::Queue, ConditionAction::Skip, ConditionAction::Cancel][usize::from(b % 3)];
-        let on = [On::Sleep("2s".into()), On::Event("e".into(), expression("").unwrap())];
+        let on = [On::Sleep("2s".into()), On::event("e".into(), "").unwrap()];
         let conditions = on.into_iter().zip(0..).map(|(on, group)| Condition {
             action,
             group: group * u16::from(c.is_multiple_of(3)),
