@@ -259,6 +259,7 @@ impl Actor {
         }
         self.core.advance(&mut turn);
         run(&mut self.core, &mut turn);
+        self.core.finish_turn(&mut turn);
         self.deliver();
     }
 

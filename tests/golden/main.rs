@@ -9,6 +9,7 @@ mod dags;
 mod errors;
 mod families;
 mod final_state;
+mod limits;
 mod lists;
 mod measured;
 mod not_yet;

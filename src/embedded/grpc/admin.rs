@@ -216,8 +216,6 @@ pub(super) fn run_options(
 
 /// Converts a definition, and refuses features that are not implemented.
 fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, StatusError> {
-    let unsupported = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
-    refuse_unsupported(&unsupported)?;
     let options = rules::options(&mut request)?;
     let tasks = request.tasks.into_iter().enumerate();
     let tasks =
@@ -238,13 +236,14 @@ fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, 
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
     let unsupported = [
         (!task.rate_limits.is_empty(), "rate limits"),
-        (!task.concurrency.is_empty(), "concurrency of tasks"),
         (task.is_durable, "durable tasks"),
         (!default_slot, "slot requests"),
         (task.batch.is_some(), "batch tasks"),
     ];
     refuse_unsupported(&unsupported)?;
+    let missing = format!("CEL expression is required for concurrency (step {})", task.readable_id);
     Ok(TaskDefinition {
+        concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing)?,
         readable_id: task.readable_id,
         action: task.action,
         parents: task.parents,

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dag;
-use crate::embedded::core::store::{At, End, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind};
+use crate::embedded::core::store::{
+    At, Concurrency, End, LimitStrategy, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind,
+};
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
@@ -352,6 +354,9 @@ pub(super) fn log_line(run: &Run, task: &Task, line: &LogLine) -> Value {
 }
 
 fn workflow_config(run: &Run) -> Value {
+    // The limits of a workflow with one task are those of the task.
+    let of_only_task = if run.dag.is_some() { &[] } else { &*run.version.options.concurrency };
+    let step_config = |step| step_config(step, of_only_task);
     let tasks: Vec<_> = run.version.steps.iter().filter(|step| !step.on_failure).map(step_config).collect();
     let mut config = json!({
         "CronInput": null,
@@ -363,14 +368,29 @@ fn workflow_config(run: &Run) -> Value {
         "Tasks": tasks,
         "description": run.version.description,
     });
+    if run.dag.is_some() && !run.version.options.concurrency.is_empty() {
+        extend(&mut config, json!({"concurrency": limits(run.version.options.concurrency.iter())}));
+    }
     if let Some(step) = run.version.steps.iter().find(|step| step.on_failure) {
         extend(&mut config, json!({"onFailureJob": step_config(step)}));
     }
     config
 }
 
-fn step_config(step: &Step) -> Value {
-    json!({
+/// Concurrency limits as the definition has them.
+fn limits<'a>(limits: impl Iterator<Item = &'a Concurrency>) -> Value {
+    let limit = |limit: &Concurrency| {
+        json!({
+            "Expression": limit.expression,
+            "LimitStrategy": limit.strategy.map(LimitStrategy::name),
+            "MaxRuns": limit.max_runs,
+        })
+    };
+    limits.map(limit).collect()
+}
+
+fn step_config(step: &Step, more_limits: &[Concurrency]) -> Value {
+    let mut config = json!({
         "Action": &*step.action,
         "DesiredWorkerLabels": null,
         "Parents": step.definition.parents,
@@ -382,7 +402,12 @@ fn step_config(step: &Step) -> Value {
         "ScheduleTimeout": step.definition.schedule_timeout,
         "Timeout": step.definition.timeout,
         "TriggerConditions": [],
-    })
+    });
+    if !more_limits.is_empty() || !step.definition.concurrency.is_empty() {
+        let all = more_limits.iter().chain(&step.definition.concurrency);
+        extend(&mut config, json!({"concurrency": limits(all)}));
+    }
+    config
 }
 
 /// A workflow as a row of a list.

@@ -20,11 +20,22 @@ pub(crate) fn check(definition: &Definition) -> Result<(), StatusError> {
         problems.name(&format!("{field}.ReadableId"), &task.readable_id);
         check_action(&field, &task.action, &mut problems)?;
         check_limits(&field, task, &mut problems);
+        options::check_concurrency(&format!("{field}."), &task.concurrency, &mut problems);
     }
     options::check(&definition.options, &mut problems);
     problems.into_result("CreateWorkflowVersionOpts")?;
     graph::check(definition)?;
     options::check_further(&definition.options)
+}
+
+/// Refuses fields that the real engine ignores.
+pub(crate) fn refuse_unknown_fields(definition: &Definition) -> Result<(), StatusError> {
+    let of_tasks = definition.tasks.iter().chain(&definition.on_failure).flat_map(|task| &task.concurrency);
+    let unknown = definition.options.concurrency.iter().chain(of_tasks).find_map(|limit| limit.unknown_field);
+    match unknown {
+        Some(field) => Err(StatusError::unimplemented(&format!("the field `{field}` of concurrency limits"))),
+        None => Ok(()),
+    }
 }
 
 fn check_action(field: &str, action: &str, problems: &mut Problems) -> Result<(), StatusError> {

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use crate::embedded::core::expression::{Expression, ParseError};
-use crate::embedded::core::store::{Filter, Idempotency, On, StatusError};
+use crate::embedded::core::store::{Concurrency, Filter, Idempotency, LimitStrategy, On, StatusError};
 
 /// The names that expressions of filters may use.
 pub(crate) const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
-/// The names that expressions of idempotency keys may use.
+/// The names that expressions of idempotency keys and of tasks may use.
 const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum()"];
 /// The names that expressions of conditions may use. Both mean the output or the payload that the condition is about.
 pub(crate) const CONDITION_NAMES: [&str; 2] = ["input", "output"];
@@ -25,6 +25,19 @@ impl Idempotency {
     pub(crate) fn new(expression: String, ttl_ms: i64, method: i32) -> Result<Self, StatusError> {
         let parsed = parse(&expression, KEY_NAMES)?;
         Ok(Self { expression, ttl_ms, method, parsed })
+    }
+}
+
+impl Concurrency {
+    /// A limit as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
+    pub(crate) fn new(
+        expression: String,
+        max_runs: Option<i32>,
+        strategy: Option<LimitStrategy>,
+        unknown_field: Option<&'static str>,
+    ) -> Result<Self, StatusError> {
+        let parsed = parse(&expression, KEY_NAMES)?;
+        Ok(Self { expression, parsed, max_runs, strategy, unknown_field })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::embedded::core::format::cron::CronSchedule;
 use crate::embedded::core::format::validation::Problems;
-use crate::embedded::core::store::{StatusError, WorkflowOptions};
+use crate::embedded::core::store::{Concurrency, StatusError, WorkflowOptions};
 
 /// The checks of the engine's validator.
 pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
@@ -13,6 +13,7 @@ pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
             problems.add(&format!("CronTriggers[{index}]"), "Invalid cron expression");
         }
     }
+    check_concurrency("", &options.concurrency, problems);
     let Some(idempotency) = &options.idempotency else { return };
     if idempotency.expression.is_empty() {
         problems.add("Idempotency.Expression", "on condition 'required'");
@@ -26,6 +27,13 @@ pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
     }
     if !(0..=1).contains(&idempotency.method) {
         problems.add("Idempotency.Method", "on condition 'oneof' [ TTL STATUS ]: got invalid type");
+    }
+}
+
+/// The checks of concurrency limits. `of` is the prefix of their fields.
+pub(crate) fn check_concurrency(of: &str, limits: &[Concurrency], problems: &mut Problems) {
+    for (index, _) in limits.iter().enumerate().filter(|(_, limit)| limit.parsed.is_none()) {
+        problems.add(&format!("{of}Concurrency[{index}].Expression"), "Invalid CEL expression");
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::embedded::core::definitions::{check, versions};
 use crate::embedded::core::store::{Core, Definition, StatusError, Turn, Version};
 use crate::embedded::core::triggers::{crons, filters, schedules};
+use crate::embedded::quirks::Quirk;
 
 impl Core {
     /// Stores a definition. An unchanged definition is the same version.
@@ -16,6 +17,9 @@ impl Core {
         mut definition: Definition,
     ) -> Result<Arc<Version>, StatusError> {
         check::check(&definition)?;
+        if !self.has(Quirk::IgnoredConcurrencyFields) {
+            check::refuse_unknown_fields(&definition)?;
+        }
         if let Some(latest) = versions::unchanged(self, &mut definition) {
             return Ok(latest);
         }

@@ -1,6 +1,6 @@
 //! Turns: due timers, and what the turns cause outside.
 
-use crate::embedded::core::runs::{announce, cancels, late, lifecycle, progress, replays, retries, wakes};
+use crate::embedded::core::runs::{announce, cancels, late, lifecycle, progress, replays, retries, slots, wakes};
 use crate::embedded::core::store::{At, Core, Effect, Timer, Turn};
 use crate::embedded::core::streams::{events, results};
 use crate::embedded::core::triggers::{crons, schedules};
@@ -25,7 +25,13 @@ impl Core {
         for _ in 0..MAX_TIMERS_PER_TURN {
             let Some(timer) = self.timers.due(turn.now) else { return };
             fire(self, turn, timer);
+            self.finish_turn(turn);
         }
+    }
+
+    /// Ends a turn, after its command: decides who gets the concurrency slots that have changed.
+    pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) {
+        slots::update(self, turn);
     }
 }
 

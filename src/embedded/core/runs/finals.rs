@@ -1,7 +1,7 @@
 //! The final rows of tasks: how they have ended.
 
 use super::idempotency;
-use crate::embedded::core::store::{Core, End, Final, Run, State, Task, TaskKey, Turn};
+use crate::embedded::core::store::{Core, End, Final, Run, RunIx, SlotOwner, State, Task, TaskKey, Turn};
 
 /// Ends a task.
 pub(crate) fn end(core: &mut Core, turn: &Turn<'_>, key: TaskKey, end: End) {
@@ -10,6 +10,15 @@ pub(crate) fn end(core: &mut Core, turn: &Turn<'_>, key: TaskKey, end: End) {
     }
     add(core, turn, key, end);
     idempotency::free(core, key.run);
+    release_run(core, key.run);
+}
+
+/// Frees the concurrency slots of a DAG that has ended.
+fn release_run(core: &mut Core, ix: RunIx) {
+    let is_limited = |run: &&Run| run.dag.is_some() && !run.version.options.concurrency.is_empty();
+    if core.runs.get(ix).filter(is_limited).is_some_and(Run::has_ended) {
+        core.slots.remove(SlotOwner::Run(ix));
+    }
 }
 
 pub(crate) fn add(core: &mut Core, turn: &Turn<'_>, key: TaskKey, end: End) {

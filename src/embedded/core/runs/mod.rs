@@ -1,13 +1,16 @@
 //! Runs and their tasks: how they start, are queued, sent to workers, retried, and how they end.
 
+mod admission;
 pub(crate) mod announce;
 mod attempts;
 mod availability;
 pub(crate) mod cancels;
 mod children;
+mod concurrency;
 mod conditions;
 mod dag;
 mod delivery;
+mod expressions;
 mod finals;
 mod idempotency;
 pub(crate) mod late;
@@ -18,6 +21,7 @@ pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod replays;
 pub(crate) mod retries;
+pub(crate) mod slots;
 pub(crate) mod start;
 pub(crate) mod waits;
 pub(crate) mod wakes;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{announce, attempts, progress, queue};
+use super::{admission, announce, attempts, progress};
 use crate::embedded::core::store::{Core, Replay, Run, RunIx, State, TaskEventKind, TaskKey, Timer, Turn, Waits};
 use crate::embedded::quirks::Quirk;
 
@@ -80,12 +80,18 @@ pub(crate) fn replay_now(core: &mut Core, turn: &mut Turn<'_>, replay: Replay) {
         return;
     }
     let key = TaskKey { run: ix, index: 0 };
-    if run.tasks.first().is_some_and(|task| matches!(task.state, State::Ended | State::Queued { .. })) {
+    if run
+        .tasks
+        .first()
+        .is_some_and(|task| matches!(task.state, State::Ended | State::Queued { .. } | State::Limited { .. }))
+    {
         record(core, turn, key);
         attempts::restart(core, key);
-        core.record(key, TaskEventKind::Queued, turn.now, None, None);
-        queue::enqueue(core, turn, key, None);
-        progress::offer(core, turn, key);
+        if admission::begin(core, turn, key) {
+            progress::offer(core, turn, key);
+        } else {
+            announce::if_ended(core, turn, ix);
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::idempotency::Claim;
-use super::{children, dag, idempotency, progress, queue};
+use super::{admission, announce, children, dag, idempotency, progress};
 use crate::embedded::core::definitions::versions;
 use crate::embedded::core::format::json::{go_text, jsonb_text};
 use crate::embedded::core::store::{
-    Child, Collision, Core, Dag, QueueOrder, Run, RunIx, State, StatusError, Task, TaskEventKind, TaskKey, Trigger,
-    Turn, Version, stored,
+    Child, Collision, Core, Dag, QueueOrder, Run, RunIx, State, StatusError, Task, TaskKey, Trigger, Turn, Version,
+    stored,
 };
 use crate::embedded::quirks::Quirk;
 
@@ -164,12 +164,16 @@ fn enqueue(core: &mut Core, turn: &mut Turn<'_>, run: RunIx) -> Vec<TaskKey> {
     if core.runs.get(run).is_some_and(|run| run.dag.is_some()) {
         let queued = dag::unfold(core, turn, run);
         dag::expect_early_end(core, turn, run);
+        announce::if_ended(core, turn, run);
         return queued;
     }
     let key = TaskKey { run, index: 0 };
-    core.record(key, TaskEventKind::Queued, turn.now, None, None);
-    queue::enqueue(core, turn, key, None);
-    vec![key]
+    if admission::begin(core, turn, key) {
+        return vec![key];
+    }
+    announce::creation(core, key);
+    announce::if_ended(core, turn, run);
+    Vec::new()
 }
 
 /// Starts a child that has ended a second time, under the same id and as if it were the first time.
@@ -184,7 +188,5 @@ fn restart(core: &mut Core, turn: &mut Turn<'_>, id: Uuid, trigger: &Trigger) ->
     // An end of a later attempt would be that of an attempt that has not begun.
     task.finals.retain(|row| row.retry_count == 0);
     core.families.add(turn.round, &parent, id, key.run);
-    core.record(key, TaskEventKind::Queued, turn.now, None, None);
-    queue::enqueue(core, turn, key, None);
-    Some(key)
+    admission::begin(core, turn, key).then_some(key)
 }

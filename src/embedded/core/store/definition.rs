@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::concurrency::Concurrency;
 use super::conditions::Condition;
 use super::labels::DesiredLabel;
 use super::options::WorkflowOptions;
@@ -32,6 +33,7 @@ pub(crate) struct TaskDefinition {
     pub(crate) retries: i32,
     pub(crate) backoff_factor: Option<f32>,
     pub(crate) backoff_max_seconds: Option<i32>,
+    pub(crate) concurrency: Vec<Concurrency>,
     /// Requirements and preferences for a worker.
     pub(crate) labels: BTreeMap<String, DesiredLabel>,
 }

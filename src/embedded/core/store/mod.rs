@@ -1,5 +1,6 @@
 //! The data of the engine: types, tables and indexes, timers. A table keeps its indexes consistent; it decides nothing else.
 
+mod concurrency;
 mod conditions;
 mod crons;
 mod definition;
@@ -17,6 +18,7 @@ mod requests;
 mod run;
 mod runs;
 mod schedules;
+mod slots;
 mod state;
 mod status_error;
 mod streams;
@@ -26,6 +28,7 @@ mod turn;
 mod versions;
 mod workers;
 
+pub(crate) use concurrency::{Concurrency, LimitStrategy};
 pub(crate) use conditions::{Condition, ConditionAction, On};
 pub(crate) use crons::{Cron, CronSpec};
 pub(crate) use definition::{Definition, TaskDefinition};
@@ -41,6 +44,7 @@ pub(crate) use requests::{
 };
 pub(crate) use run::{Child, Dag, Run, Wait, Waits};
 pub(crate) use schedules::{Schedule, ScheduledRun};
+pub(crate) use slots::{Group, GroupId, Rank, Scope, SlotOwner};
 pub(crate) use state::Core;
 pub(crate) use status_error::{Code, Collision, Collisions, StatusError};
 pub(crate) use streams::{EventStream, ResultStream, Subject};

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::concurrency::Concurrency;
 use crate::embedded::core::expression::Expression;
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,6 +14,7 @@ pub(crate) struct WorkflowOptions {
     pub(crate) cron_input: Option<Value>,
     pub(crate) sticky: Option<Sticky>,
     pub(crate) idempotency: Option<Idempotency>,
+    pub(crate) concurrency: Vec<Concurrency>,
 }
 
 /// Decides whether an event of its scope starts a run.

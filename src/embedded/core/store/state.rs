@@ -14,6 +14,7 @@ use super::keys::Keys;
 use super::queues::Queues;
 use super::runs::Runs;
 use super::schedules::Schedules;
+use super::slots::Slots;
 use super::status_error::StatusError;
 use super::streams::Streams;
 use super::task::{TaskEvent, TaskEventKind};
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) schedules: Schedules,
     pub(in crate::embedded::core) crons: Crons,
     pub(in crate::embedded::core) keys: Keys,
+    pub(in crate::embedded::core) slots: Slots,
     pub(in crate::embedded::core) effects: Vec<Effect>,
     /// Tasks of DAGs that wait for sleeps or events.
     pub(in crate::embedded::core) waiting: BTreeSet<TaskKey>,
@@ -71,6 +73,7 @@ impl Core {
             schedules: Schedules::default(),
             crons: Crons::default(),
             keys: Keys::default(),
+            slots: Slots::default(),
             effects: Vec::new(),
             waiting: BTreeSet::new(),
             kept_timeouts: BTreeMap::new(),

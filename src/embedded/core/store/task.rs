@@ -29,6 +29,14 @@ pub(crate) struct Task {
 pub(crate) enum State {
     /// Not created yet, because the parents of this task of a DAG have not ended. No API view shows it.
     Absent,
+    /// Waits for a slot under one of its concurrency limits, by the limit's position.
+    Limited {
+        limit: u16,
+        urgency: u8,
+        /// The end of its schedule timeout, which may have no timer.
+        until: At,
+        timer: Option<TimerKey>,
+    },
     Queued {
         timer: Option<TimerKey>,
         order: QueueOrder,

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::embedded::core::store::{
-    Condition, ConditionAction, Idempotency, Label, On, ParentLink, PushedEvent, ScheduledRun, State, Sticky, TaskKey,
-    Timer, Waits,
+    Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink, PushedEvent,
+    ScheduledRun, SlotOwner, State, Sticky, TaskKey, Timer, Waits,
 };
 
 use crate::embedded::quirks::Quirk;
@@ -52,12 +52,14 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         if c.is_multiple_of(4) {
             tasks[usize::from(a) % 2].conditions = conditions.collect();
         }
+        tasks[usize::from(b) % 2].concurrency = limits(c, a, b);
         bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), options(a, b, c)).unwrap();
         return;
     }
     let backoff_factor = (b.is_multiple_of(2)).then_some(1.3);
     let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
-    let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
+    let task =
+        TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, concurrency: limits(b, c, a), ..task() };
     bench.put_with("w", task, options(a, b, c)).unwrap();
 }
 
@@ -243,7 +245,7 @@ impl Play {
             let slots = usize::try_from(worker.profile.slots["default"]).unwrap_or(0);
             assert!(worker.running().len() <= slots, "more tasks than slots");
         }
-        let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
+        let (mut queued, mut running, mut timers, mut limited) = (0, 0, Vec::new(), Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
             let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits != Waits::Nothing);
@@ -274,11 +276,17 @@ impl Play {
                         assert!(core.workers[worker].running().contains_key(&key), "unknown to its worker");
                         timers.push((*timer, Timer::Execution(key)));
                     }
+                    State::Limited { timer, .. } => {
+                        timers.extend(timer.map(|timer| (timer, Timer::Schedule(key))));
+                        limited.push(key);
+                    }
                     State::Backoff { timer } => timers.push((*timer, Timer::Requeue(key))),
                     State::Absent | State::Ended => {}
                 }
             }
         }
+        self.check_slots(&limited);
+        let core = &self.bench.core;
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
         assert_eq!(core.workers.values().map(|worker| worker.running().len()).sum::<usize>(), running);
         timers.extend(core.kept_timeouts.iter().map(|(key, timer)| (*timer, Timer::TimedOutCancel(*key))));
@@ -295,6 +303,34 @@ impl Play {
     }
 }
 
+impl Play {
+    /// Checks that slots are not exceeded, that only those have them that can use them, and that each task that waits has a place.
+    fn check_slots(&self, limited: &[TaskKey]) {
+        let core = &self.bench.core;
+        let is_active = |owner: SlotOwner| match owner {
+            SlotOwner::Run(run) => core.runs.get(run).is_some_and(|run| !run.has_ended()),
+            SlotOwner::Task(key) => core.runs.task(key).is_some_and(|(_, task)| {
+                matches!(task.state, State::Limited { .. } | State::Queued { .. } | State::Running { .. })
+            }),
+        };
+        let mut waiting = BTreeSet::new();
+        for (id, group) in core.slots.groups() {
+            let max = usize::try_from(group.max_runs).unwrap_or_default();
+            assert!(group.running.len() <= max, "{id:?}: {group:?}");
+            let is_full = group.running.len() == max;
+            assert!(group.waiting.is_empty() || is_full, "a free slot: {id:?}: {group:?}");
+            for rank in group.running.iter().chain(&group.waiting) {
+                assert!(is_active(rank.owner), "{:?} in {id:?}", rank.owner);
+            }
+            waiting.extend(group.waiting.iter().map(|rank| rank.owner));
+        }
+        for key in limited {
+            let has_place = waiting.contains(&SlotOwner::Task(*key)) || waiting.contains(&SlotOwner::Run(key.run));
+            assert!(has_place, "{key:?} waits forever");
+        }
+    }
+}
+
 /// Options of all kinds, and often none.
 fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
     let wish = |number: u8| number.is_multiple_of(3);
@@ -302,9 +338,21 @@ fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
         events: if wish(a) { vec!["k:*".into(), "k:1_".into()] } else { vec![] },
         crons: if wish(b) { vec!["*/7 * * * * *".into()] } else { vec![] },
         sticky: wish(c).then_some(if a.is_multiple_of(2) { Sticky::Soft } else { Sticky::Hard }),
+        concurrency: limits(a, b, c),
         idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
         ..WorkflowOptions::default()
     }
+}
+
+/// Concurrency limits of all strategies, with few keys; and often none.
+fn limits(a: u8, b: u8, c: u8) -> Vec<Concurrency> {
+    let strategies = [LimitStrategy::CancelInProgress, LimitStrategy::CancelNewest, LimitStrategy::GroupRoundRobin];
+    let keys = ["'one'", "additional_metadata.tag", "input.nothing"];
+    let limit = |number: u8| {
+        let (strategy, key) = (strategies[usize::from(number % 3)], keys[usize::from(number % 7 / 3)]);
+        Concurrency::new(key.into(), Some(i32::from(number % 4)), Some(strategy), None).unwrap()
+    };
+    [a, b].into_iter().take(usize::from(c % 4) / 2 * 2).map(limit).collect()
 }
 
 fn play(quirks: Quirks, steps: &[Step]) -> Vec<String> {

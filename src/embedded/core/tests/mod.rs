@@ -49,7 +49,9 @@ impl Bench {
         };
         let mut turn = Turn { now: self.now, random: &mut random, round: self.round };
         self.core.advance(&mut turn);
-        command(&mut self.core, &mut turn)
+        let result = command(&mut self.core, &mut turn);
+        self.core.finish_turn(&mut turn);
+        result
     }
 
     /// Lets time pass, with a turn whenever a timer is due.
@@ -219,6 +221,7 @@ fn task() -> TaskDefinition {
         retries: 0,
         backoff_factor: None,
         backoff_max_seconds: None,
+        concurrency: vec![],
         labels: BTreeMap::new(),
     }
 }

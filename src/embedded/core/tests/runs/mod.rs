@@ -2,6 +2,7 @@
 
 mod cancels;
 mod children;
+mod concurrency;
 mod conditions;
 mod dag;
 mod idempotency;
