@@ -129,6 +129,9 @@ quirks! {
     /// The schedule timeout of a task that waits for a concurrency slot has no effect until a slot of its key changes. Without this quirk,
     /// the task ends in time.
     LateLimitTimeouts,
+    /// Rate limits are refilled up to some seconds late, and give no units for more than a second after their first use. Without this
+    /// quirk, they are refilled in time.
+    SlowRateLimits,
     /// The end of the first task of a DAG frees an idempotency key that should be held until the run has ended.
     EarlyFreeKeys,
 }

@@ -66,9 +66,10 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "concurrency",
             "conditions",
             "options",
-            "definition",
             "effects",
             "timers",
+            "rate_limits",
+            "definition",
             "versions",
             "task",
             "run",
@@ -133,6 +134,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "announce",
             "expressions",
             "concurrency",
+            "rates",
             "queue",
             "attempts",
             "finals",
@@ -157,9 +159,12 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     (&["embedded", "core", "workers"], &["sessions", "registration", "logs", "refresh", "reports"]),
     (
         &["embedded", "core", "views"],
-        &["status", "grpc", "rest", "workers", "lookup", "events", "metadata", "selection"],
+        &["status", "grpc", "rest", "workers", "lookup", "events", "metadata", "rate_limits", "selection"],
     ),
-    (&["embedded", "core", "engine"], &["turns", "streams", "definitions", "triggers", "workers", "commands"]),
+    (
+        &["embedded", "core", "engine"],
+        &["turns", "streams", "definitions", "triggers", "workers", "limits", "commands"],
+    ),
 ];
 
 /// The crates that only some modules may use.

@@ -15,6 +15,7 @@ mod measured;
 mod not_yet;
 mod parallel;
 mod pushed;
+mod rates;
 mod recording;
 mod replay;
 mod rest_only;

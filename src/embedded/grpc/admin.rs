@@ -6,7 +6,7 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{GrpcApi, conditions, not_yet, respond, rules, sized, time};
+use super::{GrpcApi, conditions, limits, not_yet, respond, rules, sized, time};
 use crate::embedded::core::format::json::jsonb_text;
 use crate::embedded::core::store::{
     At, Definition, Run, RunOptions, State, StatusError, Task, TaskDefinition, Trigger,
@@ -234,16 +234,13 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, S
 fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, StatusError> {
     let default_slot =
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
-    let unsupported = [
-        (!task.rate_limits.is_empty(), "rate limits"),
-        (task.is_durable, "durable tasks"),
-        (!default_slot, "slot requests"),
-        (task.batch.is_some(), "batch tasks"),
-    ];
+    let unsupported =
+        [(task.is_durable, "durable tasks"), (!default_slot, "slot requests"), (task.batch.is_some(), "batch tasks")];
     refuse_unsupported(&unsupported)?;
     let missing = format!("CEL expression is required for concurrency (step {})", task.readable_id);
     Ok(TaskDefinition {
         concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing)?,
+        rate_limits: limits::of_task(task.rate_limits)?,
         readable_id: task.readable_id,
         action: task.action,
         parents: task.parents,

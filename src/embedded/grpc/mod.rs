@@ -9,6 +9,7 @@ mod collisions;
 mod conditions;
 mod dispatcher;
 mod events;
+mod limits;
 mod rules;
 mod schedules;
 mod v1_dispatcher;

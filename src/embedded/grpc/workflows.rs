@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::admin::{run_options, stored_json};
-use super::{GrpcApi, collisions, not_yet, respond, schedules, sized};
+use super::{GrpcApi, collisions, limits, not_yet, respond, schedules, sized};
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{Code, ParentLink, StatusError, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
@@ -55,8 +55,11 @@ impl WorkflowService for GrpcApi {
         schedules::schedule(self, sized(request)?).await
     }
 
-    async fn put_rate_limit(&self, _: Request<PutRateLimitRequest>) -> Result<Response<PutRateLimitResponse>, Status> {
-        not_yet("PutRateLimit")
+    async fn put_rate_limit(
+        &self,
+        request: Request<PutRateLimitRequest>,
+    ) -> Result<Response<PutRateLimitResponse>, Status> {
+        limits::put(self, sized(request)?).await
     }
 
     async fn pause_rate_limit(

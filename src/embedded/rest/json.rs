@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::dag;
 use crate::embedded::core::store::{
-    At, Concurrency, End, LimitStrategy, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind,
+    At, Cel, Concurrency, End, LimitStrategy, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind, TaskLimit,
+    Window,
 };
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
@@ -389,12 +390,24 @@ fn limits<'a>(limits: impl Iterator<Item = &'a Concurrency>) -> Value {
     limits.map(limit).collect()
 }
 
+fn rate_limit(limit: &TaskLimit) -> Value {
+    let text = |cel: &Option<Cel>| cel.as_ref().map(|cel| cel.text.clone());
+    json!({
+        "Duration": limit.window.map(Window::name),
+        "Key": limit.key,
+        "KeyExpr": text(&limit.key_expression),
+        "LimitExpr": text(&limit.limit_expression),
+        "Units": limit.units,
+        "UnitsExpr": text(&limit.units_expression),
+    })
+}
+
 fn step_config(step: &Step, more_limits: &[Concurrency]) -> Value {
     let mut config = json!({
         "Action": &*step.action,
         "DesiredWorkerLabels": null,
         "Parents": step.definition.parents,
-        "RateLimits": [],
+        "RateLimits": step.definition.rate_limits.iter().map(rate_limit).collect::<Vec<_>>(),
         "ReadableId": &*step.readable_id,
         "Retries": step.definition.retries,
         "RetryBackoffFactor": step.definition.backoff_factor,

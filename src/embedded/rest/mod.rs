@@ -16,6 +16,7 @@ mod list;
 mod not_yet;
 mod paging;
 mod query;
+mod rate_limits;
 mod request;
 mod rows;
 mod schedules;
@@ -80,6 +81,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .merge(filters::routes())
         .merge(workflows::routes())
         .merge(workers::routes())
+        .merge(rate_limits::routes())
         .merge(cel::routes())
         .merge(server::routes())
         .merge(deprecated::routes())

@@ -26,8 +26,6 @@ const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
     ("event:get", GET, "/api/v1/events/{event}"),
     ("metadata:list:integrations", GET, "/api/v1/meta/integrations"),
     ("monitoring:post:runProbe", POST, "/api/v1/monitoring/{tenant}/probe"),
-    ("rate-limit:delete", DELETE, "/api/v1/tenants/{tenant}/rate-limits"),
-    ("rate-limit:list", GET, "/api/v1/tenants/{tenant}/rate-limits"),
     ("slack-webhook:delete", DELETE, "/api/v1/slack/{slack}"),
     ("slack-webhook:list", GET, "/api/v1/tenants/{tenant}/slack"),
     ("sns:create", POST, "/api/v1/tenants/{tenant}/sns"),

@@ -3,12 +3,14 @@
 use serde_json::Value;
 
 use crate::embedded::core::expression::{Expression, ParseError};
-use crate::embedded::core::store::{Concurrency, Filter, Idempotency, LimitStrategy, On, StatusError};
+use crate::embedded::core::store::{Cel, Concurrency, Filter, Idempotency, LimitStrategy, On, StatusError};
 
 /// The names that expressions of filters may use.
 pub(crate) const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
 /// The names that expressions of idempotency keys and of tasks may use.
 const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum()"];
+/// The names that expressions of rate limits may use. `parents` is accepted, but has no value.
+const LIMIT_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "parents", "checksum()"];
 /// The names that expressions of conditions may use. Both mean the output or the payload that the condition is about.
 pub(crate) const CONDITION_NAMES: [&str; 2] = ["input", "output"];
 
@@ -38,6 +40,14 @@ impl Concurrency {
     ) -> Result<Self, StatusError> {
         let parsed = parse(&expression, KEY_NAMES)?;
         Ok(Self { expression, parsed, max_runs, strategy, unknown_field })
+    }
+}
+
+impl Cel {
+    /// An expression of a rate limit as it was sent. One that may be valid CEL, but is not supported here, is refused.
+    pub(crate) fn of_rate_limit(text: String) -> Result<Self, StatusError> {
+        let parsed = parse(&text, LIMIT_NAMES)?;
+        Ok(Self { text, parsed })
     }
 }
 

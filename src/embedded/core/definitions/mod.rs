@@ -3,5 +3,5 @@
 pub(crate) mod check;
 pub(crate) mod expressions;
 mod graph;
-mod options;
+pub(crate) mod options;
 pub(crate) mod versions;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::embedded::core::definitions::{check, versions};
+use crate::embedded::core::definitions::{check, options, versions};
 use crate::embedded::core::store::{Core, Definition, StatusError, Turn, Version};
 use crate::embedded::core::triggers::{crons, filters, schedules};
 use crate::embedded::quirks::Quirk;
@@ -23,6 +23,8 @@ impl Core {
         if let Some(latest) = versions::unchanged(self, &mut definition) {
             return Ok(latest);
         }
+        let tasks: Vec<_> = definition.tasks.iter().chain(&definition.on_failure).collect();
+        options::check_known_rate_limits(self, &tasks)?;
         filters::check(self, &definition.name, &definition.options.filters)?;
         let latest = versions::add(self, turn, definition);
         crons::define(self, turn, &latest.name);

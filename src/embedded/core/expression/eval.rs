@@ -32,6 +32,8 @@ pub(super) enum EvalError {
     /// A name is declared, but has no value.
     NoValue(String),
     NoKey(String),
+    /// A list has no fields.
+    NotInList,
     /// No such operation on values of these types.
     NoOverload,
     /// A number or a string is too large.
@@ -43,6 +45,7 @@ impl fmt::Display for EvalError {
         match self {
             Self::NoValue(name) => write!(f, "no such attribute(s): {name}"),
             Self::NoKey(key) => write!(f, "no such key: {key}"),
+            Self::NotInList => f.write_str("unsupported index type 'string' in list"),
             Self::NoOverload => f.write_str("no such overload"),
             Self::TooLarge => f.write_str("integer overflow"),
         }
@@ -79,15 +82,16 @@ pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Evaluated<'a> {
             let Some((name, fields)) = path.split_first() else { return Err(EvalError::NoOverload) };
             let root = names.0.iter().find(|(other, _)| other == name);
             let (_, root) = root.ok_or_else(|| EvalError::NoValue(name.clone()))?;
-            let get = |value: &'a Value, field: &'a String| {
-                value.as_object().and_then(|map| map.get(field)).ok_or_else(|| EvalError::NoKey(field.clone()))
+            let get = |value: &'a Value, field: &'a String| match value {
+                Value::Array(_) => Err(EvalError::NotInList),
+                value => value.get(field).ok_or_else(|| EvalError::NoKey(field.clone())),
             };
             fields.iter().try_fold(*root, get).map(from_json)
         }
         // False for a value without fields. For a list, and for a missing value, the evaluation fails.
         Node::Has(of, field) => match eval(of, names)? {
             Computed::Other(Value::Object(fields)) => Ok(Computed::Bool(fields.contains_key(field))),
-            Computed::Other(_) => Err(EvalError::NoOverload),
+            Computed::Other(_) => Err(EvalError::NotInList),
             _ => Ok(Computed::Bool(false)),
         },
         Node::Not(inner) => truth(inner, names).map(|flag| Computed::Bool(!flag)),

@@ -1,12 +1,12 @@
 //! How new and replayed tasks are queued.
 
-use super::{concurrency, finals, queue};
+use super::{concurrency, finals, queue, rates};
 use crate::embedded::core::store::{Core, End, TaskEventKind, TaskKey, Turn};
 
 /// Queues a task. If one of its expressions cannot be evaluated, the task fails instead, without an attempt. Returns whether it was
 /// queued.
 pub(crate) fn begin(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool {
-    match concurrency::keys(core, key) {
+    match concurrency::keys(core, key).and_then(|keys| rates::check(core, key).map(|()| keys)) {
         Ok(keys) => {
             let message = message(&keys);
             core.record(key, TaskEventKind::Queued, turn.now, None, message.as_deref());

@@ -19,6 +19,7 @@ mod payload;
 mod placement;
 pub(crate) mod progress;
 pub(crate) mod queue;
+pub(crate) mod rates;
 pub(crate) mod replays;
 pub(crate) mod retries;
 pub(crate) mod slots;

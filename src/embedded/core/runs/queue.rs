@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::concurrency;
+use super::{concurrency, rates};
 use crate::embedded::core::format::duration;
 use crate::embedded::core::store::{At, Core, SlotOwner, State, TaskKey, Timer, Turn};
 use crate::embedded::quirks::Quirk;
@@ -39,6 +39,9 @@ pub(crate) fn enter(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, from: u1
     }
     let until = timeout_noticed(core, turn, timeout);
     let limit = concurrency::wait(core, key, from, urgency);
+    if limit.is_none() {
+        rates::prepare(core, turn, key);
+    }
     let has_timer = limit.is_none() || !core.has(Quirk::LateLimitTimeouts);
     let timer = has_timer.then(|| core.timers.set(until, Timer::Schedule(key)));
     let state = match limit {
@@ -67,6 +70,7 @@ pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
     match std::mem::replace(&mut task.state, State::Ended) {
         State::Queued { timer, order } => {
             core.queues.remove(&action, order);
+            core.rate_limits.units.remove(&key);
             if let Some(timer) = timer {
                 core.timers.clear(timer);
             }

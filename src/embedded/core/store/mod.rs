@@ -14,6 +14,7 @@ mod labels;
 mod options;
 mod outputs;
 mod queues;
+mod rate_limits;
 mod requests;
 mod run;
 mod runs;
@@ -39,6 +40,7 @@ pub(crate) use ids::{RunIx, StreamId, TaskKey};
 pub(crate) use keys::Holder;
 pub(crate) use labels::{Comparator, DesiredLabel, Label};
 pub(crate) use options::{Filter, Idempotency, Sticky, WorkflowOptions};
+pub(crate) use rate_limits::{Cel, RateLimit, TaskLimit, Units, Window};
 pub(crate) use requests::{
     EventRef, ParentLink, RESERVED_METADATA, Registration, Report, ReportKind, RunOptions, Runtime, Trigger,
 };

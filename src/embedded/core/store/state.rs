@@ -12,6 +12,7 @@ use super::filters::EventFilters;
 use super::ids::{RunIx, TaskKey};
 use super::keys::Keys;
 use super::queues::Queues;
+use super::rate_limits::RateLimits;
 use super::runs::Runs;
 use super::schedules::Schedules;
 use super::slots::Slots;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) crons: Crons,
     pub(in crate::embedded::core) keys: Keys,
     pub(in crate::embedded::core) slots: Slots,
+    pub(in crate::embedded::core) rate_limits: RateLimits,
     pub(in crate::embedded::core) effects: Vec<Effect>,
     /// Tasks of DAGs that wait for sleeps or events.
     pub(in crate::embedded::core) waiting: BTreeSet<TaskKey>,
@@ -74,6 +76,7 @@ impl Core {
             crons: Crons::default(),
             keys: Keys::default(),
             slots: Slots::default(),
+            rate_limits: RateLimits::default(),
             effects: Vec::new(),
             waiting: BTreeSet::new(),
             kept_timeouts: BTreeMap::new(),

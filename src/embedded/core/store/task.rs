@@ -118,6 +118,7 @@ macro_rules! task_event_kinds {
 task_event_kinds! {
     Queued = "QUEUED",
     NoWorker = "REQUEUED_NO_WORKER",
+    RateLimited = "REQUEUED_RATE_LIMIT",
     Assigned = "ASSIGNED",
     Sent = "SENT_TO_WORKER",
     Started = "STARTED",

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::embedded::core::store::{
-    Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink, PushedEvent,
-    ScheduledRun, SlotOwner, State, Sticky, TaskKey, Timer, Waits,
+    Cel, Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink, PushedEvent,
+    ScheduledRun, SlotOwner, State, Sticky, TaskKey, TaskLimit, Timer, Waits, Window,
 };
 
 use crate::embedded::quirks::Quirk;
@@ -58,14 +58,21 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
     }
     let backoff_factor = (b.is_multiple_of(2)).then_some(1.3);
     let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
-    let task =
-        TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, concurrency: limits(b, c, a), ..task() };
+    let task = TaskDefinition {
+        retries: i32::from(a % 4),
+        backoff_factor,
+        timeout,
+        concurrency: limits(b, c, a),
+        rate_limits: rate_limits(c, a),
+        ..task()
+    };
     bench.put_with("w", task, options(a, b, c)).unwrap();
 }
 
 impl Play {
     fn new(quirks: Quirks) -> Self {
         let mut bench = Bench::new(quirks);
+        bench.turn(|core, turn| core.put_rate_limit(turn, "k", 2, Window::Second));
         bench.put(TaskDefinition { retries: 1, timeout: "4s".into(), schedule_timeout: Some("40s".into()), ..task() });
         Self {
             bench,
@@ -152,6 +159,11 @@ impl Play {
             }
             (8, Some(worker)) if b % 4 == 0 => bench.turn(|core, _| core.unsubscribe(worker)).unwrap(),
             (8, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
+            (19, _) if b % 5 == 0 => {
+                let key = ["k", "d", "new"][usize::from(a % 3)];
+                let window = if b % 2 == 0 { Window::Second } else { Window::Minute };
+                bench.turn(|core, turn| core.put_rate_limit(turn, key, i32::from(a % 5) - 1, window));
+            }
             (19, Some(worker)) => {
                 let labels = BTreeMap::from([("n".to_owned(), Label::Number(i32::from(b % 3)))]);
                 bench.turn(|core, _| core.upsert_labels(worker, labels)).unwrap();
@@ -288,6 +300,8 @@ impl Play {
         self.check_slots(&limited);
         let core = &self.bench.core;
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
+        let is_queued = |key: &TaskKey| matches!(core.runs.task(*key).unwrap().1.state, State::Queued { .. });
+        assert!(core.rate_limits.units.keys().all(is_queued), "units of a task that is not queued");
         assert_eq!(core.workers.values().map(|worker| worker.running().len()).sum::<usize>(), running);
         timers.extend(core.kept_timeouts.iter().map(|(key, timer)| (*timer, Timer::TimedOutCancel(*key))));
         let of_tasks = |timer: &Timer| {
@@ -342,6 +356,27 @@ fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
         idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
         ..WorkflowOptions::default()
     }
+}
+
+/// Rate limits with few keys, and often none.
+fn rate_limits(a: u8, b: u8) -> Vec<TaskLimit> {
+    let cel = |text: &str| Some(Cel::of_rate_limit(text.into()).unwrap());
+    let fixed = TaskLimit {
+        key: "k".into(),
+        units: Some(i32::from(b % 4) - 1),
+        key_expression: None,
+        units_expression: None,
+        limit_expression: None,
+        window: None,
+    };
+    let dynamic = TaskLimit {
+        key: "d".into(),
+        units_expression: cel("input.n"),
+        limit_expression: cel(if b.is_multiple_of(2) { "2" } else { "-1" }),
+        window: Some(Window::Second),
+        ..fixed.clone()
+    };
+    [fixed, dynamic].into_iter().take(usize::from(a % 5)).skip(usize::from(b % 2)).collect()
 }
 
 /// Concurrency limits of all strategies, with few keys; and often none.

@@ -222,6 +222,7 @@ fn task() -> TaskDefinition {
         backoff_factor: None,
         backoff_max_seconds: None,
         concurrency: vec![],
+        rate_limits: vec![],
         labels: BTreeMap::new(),
     }
 }

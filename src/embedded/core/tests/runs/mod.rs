@@ -8,4 +8,5 @@ mod dag;
 mod idempotency;
 mod lifecycle;
 mod placement;
+mod rates;
 mod replays;
