@@ -19,7 +19,7 @@ use crate::model::{LabelValue, WorkerId};
 use crate::rpc::convert::NewWorker;
 use crate::runtime::{self, Needs};
 use crate::time::MAX_DURATION;
-use crate::workflow::Definition;
+use crate::workflow::{Definition, check_engine};
 
 const MAX_SLOTS: u32 = 100_000;
 
@@ -182,7 +182,9 @@ impl Worker {
     /// # Errors
     /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if
     /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs
-    /// only in case: the engine would assign the tasks of each to the workers of both.
+    /// only in case: the engine would assign the tasks of each to the workers of both. [`Unimplemented`](ErrorKind::Unimplemented) if a
+    /// definition has an option for which the engine is too old, with the version that it needs. [`NotFound`](ErrorKind::NotFound) if a
+    /// task uses a rate limit that does not exist.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
@@ -191,6 +193,8 @@ impl Worker {
         runtime::require("a worker", Needs::Timers)?;
         // Boxed, because it is short-lived and would add its size to the caller's future.
         let id = Box::pin(async {
+            let definitions: Vec<_> = self.workflows.iter().map(|workflow| workflow.definition()).collect();
+            check_engine(&self.client, &definitions).await?;
             registered::check_names(&self.client, &self.workflows).await?;
             for workflow in &self.workflows {
                 workflow.put(&self.client).await?;
