@@ -11,9 +11,9 @@ use std::str::FromStr;
 use futures_core::Stream;
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
-    CronQuery, DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, ReadBuilder, ReplayBuilder,
-    ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery, ScheduleBuilder, ScheduleQuery,
-    TaskQuery,
+    CronQuery, DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, RateLimitBuilder, RateLimitQuery,
+    ReadBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery,
+    ScheduleBuilder, ScheduleQuery, TaskQuery,
 };
 use hatchet::config::{
     Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
@@ -21,18 +21,20 @@ use hatchet::config::{
 };
 use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
-use hatchet::handle::{CronHandle, EventHandle, Replayed, ScheduleHandle};
+use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
     Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChildTrigger, Completed, Conflict,
     CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails, EventId, EventTrigger, Failure,
-    Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RunAction, RunDetails, RunReport, RunSummary,
-    ScheduleDetails, ScheduleId, ScheduleTrigger, StatusCounts, TaskDetails, TaskId, TaskSummary, TenantId, Timeout,
-    TimeoutKind, Total, Trigger, Window, WorkerId, WorkflowId, WorkflowVersionId,
+    Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RateLimitDetails, RateLimitWindow, RunAction,
+    RunDetails, RunReport, RunSummary, ScheduleDetails, ScheduleId, ScheduleTrigger, StatusCounts, TaskDetails, TaskId,
+    TaskSummary, TenantId, Timeout, TimeoutKind, Total, Trigger, Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
 use hatchet::stream::{LogItems, RunItems, RunReports, RunWatch, TaskItems};
 use hatchet::worker::{RunningWorker, UnfinishedTask, WorkerBuilder, WorkerReport};
-use hatchet::workflow::{Definition, Sticky, WorkflowRef};
+use hatchet::workflow::{
+    Concurrency, ConcurrencyStrategy, Condition, Definition, EventFilter, RateLimit, Sticky, TaskDefaults, WorkflowRef,
+};
 use hatchet::{
     Client, Config, Context, Error, ErrorKind, Outcome, Priority, RunFilter, RunHandle, RunId, RunStatus, Task,
     TaskError, Worker, Workflow,
@@ -69,6 +71,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<CronHandle<Output>>();
     handle::<ScheduleHandle<Output>>();
     handle::<EventHandle>();
+    handle::<RateLimitHandle>();
     handle::<Replayed<Output>>();
     handle::<Task<Input, Output>>();
     handle::<Workflow<Input, Output>>();
@@ -105,6 +108,8 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<ScheduleQuery>();
     shared_and_shown::<EventBuilder>();
     shared_and_shown::<EventManyBuilder>();
+    handle::<RateLimitBuilder>();
+    handle::<RateLimitQuery>();
     handle::<WorkerBuilder>();
     handle::<ConfigBuilder>();
     handle::<EngineBuilder>();
@@ -154,6 +159,10 @@ fn futures_can_be_spawned() {
         spawnable(hatchet.schedules().get());
         spawnable(hatchet.cron(task, &(), CronSpec::new("name", "* * * * *")).send());
         spawnable(hatchet.crons().get());
+        spawnable(hatchet.rate_limit("key", 1, RateLimitWindow::Minute).send());
+        spawnable(hatchet.rate_limits().get());
+        spawnable(hatchet.rate_limit_handle("key").details().into_future());
+        spawnable(hatchet.rate_limit_handle("key").delete().send());
         spawnable(worker.start());
         spawnable(other.run_until(std::future::pending::<()>()));
         spawnable(running.shutdown());
@@ -217,6 +226,9 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<CronDetails>();
     data::<CronSpec>();
     data::<ScheduleDetails>();
+    data::<RateLimitDetails>();
+    data::<RateLimitWindow>();
+    named::<RateLimitWindow>();
     data::<EventDetails>();
     data::<WorkerReport>();
     data::<UnfinishedTask>();
@@ -250,6 +262,13 @@ fn data_can_be_compared_stored_and_sent_on() {
     plain::<RetryPolicy>();
     data::<Sticky>();
     named::<Sticky>();
+    data::<ConcurrencyStrategy>();
+    named::<ConcurrencyStrategy>();
+    plain::<Concurrency>();
+    plain::<Condition>();
+    plain::<EventFilter>();
+    plain::<RateLimit>();
+    plain::<TaskDefaults>();
     plain::<Fault>();
     data::<Quirk>();
     named::<Quirk>();
@@ -320,6 +339,8 @@ fn closed_enums_are_parsed_as_they_are_displayed() {
     round_trip(&[Compression::None, Compression::Gzip], "br");
     round_trip(&[RunAction::Cancel, RunAction::Replay], "cancelled");
     round_trip(&[Sticky::Soft, Sticky::Hard], "sticky");
+    round_trip(&[ConcurrencyStrategy::GroupRoundRobin, ConcurrencyStrategy::CancelQueuedExceptOldest], "queue_newest");
+    round_trip(&[RateLimitWindow::Second, RateLimitWindow::Year], "decade");
     round_trip(&[TimeoutKind::Execution, TimeoutKind::Schedule], "run");
 }
 

@@ -128,7 +128,7 @@ impl Job {
             task: self.key.task,
             action: Arc::clone(&self.action),
             workflow: task.workflow.short_name(),
-            retries: task.definition.retries,
+            retries: task.definition.max_retries(),
             output: self.output.clone(),
             stopped: self.stop.requested.clone(),
         });

@@ -1,5 +1,6 @@
 //! The type-erased code of a task.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::{self, Future};
 use std::marker::PhantomData;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::context::Context;
 use super::probe::never_an_object;
+use crate::error::Error;
 use crate::model::Payload;
 use crate::model::payload::encode_output;
 
@@ -69,15 +71,15 @@ impl TaskError {
     }
 }
 
-impl<E: std::error::Error> From<E> for TaskError {
+impl<E: StdError + 'static> From<E> for TaskError {
+    /// The error is retried, unless it or one of its causes is an error of this crate that each attempt would get again, such as that of
+    /// [`Context::output_of`](crate::Context::output_of) for a task that is not a parent.
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let causes = std::iter::successors(error.source(), |&cause| cause.source());
-        for cause in causes {
-            message += ": ";
-            message += &cause.to_string();
-        }
-        Self::new(message)
+        let chain = || std::iter::successors(Some(&error as &(dyn StdError + 'static)), |&error| error.source());
+        let message = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let is_permanent =
+            |error: &(dyn StdError + 'static)| error.downcast_ref::<Error>().is_some_and(Error::is_deterministic);
+        Self { message, retry: !chain().any(is_permanent) }
     }
 }
 
@@ -102,6 +104,9 @@ pub(crate) trait Handler: Send + Sync {
 
     /// The kind of value that the input type deserializes from, if it is never a JSON object.
     fn non_object_input(&self) -> Option<&'static str>;
+
+    /// Why the input type does not deserialize from an empty object, if it does not.
+    fn empty_input_error(&self) -> Option<String>;
 }
 
 pub(super) struct Typed<F, I, O> {
@@ -139,6 +144,13 @@ where
 
     fn non_object_input(&self) -> Option<&'static str> {
         never_an_object::<I>()
+    }
+
+    fn empty_input_error(&self) -> Option<String> {
+        // This is user code. If it panics, it panics again when it deserializes an input, where it fails the task.
+        let read = || Payload::input("{}").parse::<I>().map(drop);
+        let error = std::panic::catch_unwind(read).ok()?.err()?;
+        Some(error.source().map_or_else(|| error.to_string(), ToString::to_string))
     }
 }
 
@@ -187,5 +199,14 @@ mod tests {
     fn the_message_of_an_error_includes_its_causes() {
         let cause = crate::Error::new(crate::ErrorKind::Decode, "outer").with_source("inner");
         assert_eq!(TaskError::from(cause).message(), "outer: inner");
+    }
+
+    #[test]
+    fn errors_that_each_attempt_would_get_are_not_retried() {
+        let error = || crate::Error::new(crate::ErrorKind::NotFound, "no parent");
+        assert!(TaskError::from(error()).is_retryable());
+        assert!(!TaskError::from(error().deterministic()).is_retryable());
+        let wrapped = crate::Error::new(crate::ErrorKind::Decode, "outer").with_source(error().deterministic());
+        assert!(!TaskError::from(wrapped).is_retryable());
     }
 }
