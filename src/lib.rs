@@ -107,6 +107,8 @@ mod runtime;
 #[cfg(test)]
 mod scripted;
 pub mod telemetry;
+#[cfg(feature = "embedded")]
+pub mod testing;
 mod time;
 mod transport;
 mod trigger;

@@ -30,8 +30,13 @@ use hatchet::model::{
     TaskSummary, TenantId, Timeout, TimeoutKind, Total, Trigger, Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
-use hatchet::stream::{LogItems, RunItems, RunReports, RunWatch, TaskItems};
-use hatchet::worker::{RunningWorker, UnfinishedTask, WorkerBuilder, WorkerReport};
+use hatchet::stream::{LogItems, RunItems, RunReports, RunWatch, TaskItems, WorkerStatuses};
+use hatchet::telemetry::{AttemptResult, Measurement, PrometheusRecorder};
+use hatchet::testing::{Call, Called, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
+use hatchet::worker::{
+    HealthBuilder, HealthServer, RunningWorker, TaskLogLayer, UnfinishedTask, WorkerBuilder, WorkerReport, WorkerState,
+    WorkerStatus,
+};
 use hatchet::workflow::{
     Concurrency, ConcurrencyStrategy, Condition, Definition, EventFilter, RateLimit, Sticky, TaskDefaults, WorkflowRef,
 };
@@ -84,6 +89,9 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<RunningWorker>();
     shared_and_shown::<Engine>();
     shared::<RawChannel>();
+    shared_and_shown::<HealthServer>();
+    shared_and_shown::<Harness>();
+    shared_and_shown::<Called<u8>>();
 
     shared_and_shown::<CommandBuilder>();
     shared_and_shown::<ReadBuilder<Output>>();
@@ -113,12 +121,18 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<WorkerBuilder>();
     handle::<ConfigBuilder>();
     handle::<EngineBuilder>();
+    shared_and_shown::<HealthBuilder>();
+    handle::<HarnessBuilder>();
+    shared_and_shown::<Call<Output>>();
+    handle::<PrometheusRecorder>();
+    handle::<TaskLogLayer>();
 
     stream::<RunWatch>();
     stream::<LogItems>();
     stream::<RunItems>();
     stream::<TaskItems>();
     stream::<RunReports>();
+    stream::<WorkerStatuses>();
 }
 
 /// Futures that own what they need can be spawned; those that borrow a handle can be sent with it.
@@ -165,7 +179,13 @@ fn futures_can_be_spawned() {
         spawnable(hatchet.rate_limit_handle("key").delete().send());
         spawnable(worker.start());
         spawnable(other.run_until(std::future::pending::<()>()));
+        sent(running.ready());
+        sent(running.stopped());
+        sent(running.pause());
+        sent(running.set_labels([("a", 1)]));
         spawnable(running.shutdown());
+        sent(context.put("chunk"));
+        sent(context.refresh_timeout(std::time::Duration::ZERO));
         spawnable(engine.shutdown());
         spawnable(Engine::builder().start());
         spawnable(run.children().into_future());
@@ -232,6 +252,13 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<EventDetails>();
     data::<WorkerReport>();
     data::<UnfinishedTask>();
+    data::<WorkerStatus>();
+    data::<WorkerState>();
+    plain::<Measurement<'static>>();
+    plain::<AttemptResult>();
+    plain::<WrittenLine>();
+    plain::<Chunk>();
+    plain::<StartedRun>();
     data::<Payload>();
     data::<RunStatus>();
     data::<Priority>();
@@ -317,6 +344,7 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<BulkReport>();
     shown::<Effect>();
     named::<RunAction>();
+    named::<WorkerState>();
     named::<Priority>();
     named::<TlsStrategy>();
     named::<TlsVersion>();

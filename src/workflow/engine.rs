@@ -48,6 +48,17 @@ async fn check_version(client: &Client, definitions: &[&Definition]) -> Result<(
     }
 }
 
+/// Whether the engine heeds the delay of a retry that a task chooses, and otherwise its version. If that cannot be found out, it is
+/// assumed to.
+pub(crate) async fn has_retry_delays(client: &Client) -> Result<(), String> {
+    let needed = EngineVersion::RETRY_DELAYS;
+    match client.rpc().dispatcher.version().await {
+        Ok(text) if EngineVersion::parse(&text).is_some_and(|found| found < needed) => Err(text),
+        Err(error) if error.kind() == ErrorKind::Unimplemented => Err("an engine without GetVersion".into()),
+        _ => Ok(()),
+    }
+}
+
 /// Only REST lists rate limits, and a worker must be able to start without it.
 async fn check_rate_limits(client: &Client, definitions: &[&Definition]) -> Result<()> {
     let used = definitions.iter().flat_map(|definition| definition.static_rate_limits());

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{self, Future};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,12 +40,35 @@ pub type TaskResult<O> = Result<O, TaskError>;
 pub struct TaskError {
     message: String,
     retry: bool,
+    /// The delay before the retry.
+    delay: Option<Duration>,
 }
 
 impl TaskError {
     /// Creates an error after which the task is retried, if it has retries left.
+    ///
+    /// The message is formatted with `{:#}`, so that an error of the crate `anyhow` includes its causes.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), retry: true }
+        Self { message: format!("{message:#}"), retry: true, delay: None }
+    }
+
+    /// Creates an error after which the task is retried after a delay, if it has retries left. The delay replaces the
+    /// [backoff](crate::Task::backoff) of the task.
+    ///
+    /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails and is not retried, with a message that names both
+    /// versions: a retry without the delay could be harmful.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hatchet::{Context, Task, TaskError};
+    ///
+    /// let ask: Task<(), ()> = Task::new("ask", async |(): (), _: Context| {
+    ///     Err(TaskError::retry_after("the model is overloaded", Duration::from_secs(30)))
+    /// });
+    /// let ask = ask.retries(10);
+    /// ```
+    pub fn retry_after(message: impl fmt::Display, delay: Duration) -> Self {
+        Self { delay: Some(delay), ..Self::new(message) }
     }
 
     /// Creates an error after which the task is not retried, because a retry would fail, too.
@@ -57,7 +81,7 @@ impl TaskError {
     /// });
     /// ```
     pub fn non_retryable(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), retry: false }
+        Self { retry: false, ..Self::new(message) }
     }
 
     /// Returns the text, which becomes the error message of the attempt.
@@ -69,6 +93,11 @@ impl TaskError {
     pub fn is_retryable(&self) -> bool {
         self.retry
     }
+
+    /// Returns the delay before the retry, if the task has chosen one.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.delay
+    }
 }
 
 impl<E: StdError + 'static> From<E> for TaskError {
@@ -79,13 +108,14 @@ impl<E: StdError + 'static> From<E> for TaskError {
         let message = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
         let is_permanent =
             |error: &(dyn StdError + 'static)| error.downcast_ref::<Error>().is_some_and(Error::is_deterministic);
-        Self { message, retry: !chain().any(is_permanent) }
+        Self { message, retry: !chain().any(is_permanent), delay: None }
     }
 }
 
 impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskError").field("message", &self.message).field("retry", &self.retry).finish()
+        let mut shown = f.debug_struct("TaskError");
+        shown.field("message", &self.message).field("retry", &self.retry).field("delay", &self.delay).finish()
     }
 }
 

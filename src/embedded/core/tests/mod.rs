@@ -252,6 +252,7 @@ fn report(task: Uuid, kind: ReportKind, retry_count: i32, payload: &str) -> Repo
         retry_count: Some(retry_count),
         payload: payload.into(),
         should_not_retry: false,
+        retry_after: None,
         batch: false,
     }
 }
