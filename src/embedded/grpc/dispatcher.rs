@@ -272,8 +272,13 @@ impl Dispatcher for GrpcApi {
         respond(RefreshTimeoutResponse { timeout_at: Some(to_proto(end)) })
     }
 
-    async fn release_slot(&self, _: Request<ReleaseSlotRequest>) -> Result<Response<ReleaseSlotResponse>, Status> {
-        not_yet("ReleaseSlot")
+    async fn release_slot(
+        &self,
+        request: Request<ReleaseSlotRequest>,
+    ) -> Result<Response<ReleaseSlotResponse>, Status> {
+        let task = task_id(&sized(request)?.task_run_external_id)?;
+        self.core.call(move |core, turn| core.release_slot(turn, task)).await??;
+        respond(ReleaseSlotResponse {})
     }
 
     async fn restore_evicted_task(

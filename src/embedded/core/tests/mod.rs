@@ -223,6 +223,7 @@ fn task() -> TaskDefinition {
         backoff_max_seconds: None,
         concurrency: vec![],
         rate_limits: vec![],
+        slots: BTreeMap::new(),
         labels: BTreeMap::new(),
     }
 }
