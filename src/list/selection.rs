@@ -7,8 +7,8 @@ use crate::client::Client;
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{PageToken, RunFilter, RunStatus, WorkflowId};
-use crate::rpc::convert::{Row, Rows};
 use crate::rpc::convert::{ListRow, list_row};
+use crate::rpc::convert::{Row, Rows};
 
 /// If none of at least this many rows has a requested status, the server has ignored the filter. They cannot all have changed their
 /// status at the same moment.

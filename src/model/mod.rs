@@ -25,6 +25,7 @@ mod summary;
 mod timeline;
 mod timeout_kind;
 pub(crate) mod trigger;
+mod until;
 mod window;
 
 pub(crate) use crate::value::Update;
@@ -32,7 +33,7 @@ pub use crate::value::{
     AttemptStatus, CancelRequest, Cancellation, Completed, CronId, EventId, Failure, Outcome, Payload, RunId,
     RunStatus, ScheduleId, TaskId, TenantId, Timeout, TimeoutKind, WorkerId, WorkflowId, WorkflowVersionId,
 };
-pub use change::Change;
+pub use change::{Change, ChangeKind, Gap, RunChange, TaskChange};
 pub use counts::{StatusCounts, Total};
 pub use cron_details::{CronDetails, CronSpec};
 pub(crate) use details::attempt_number;
@@ -50,4 +51,5 @@ pub use report::{BulkReport, Effect, RunAction, RunReport};
 pub use schedule_details::ScheduleDetails;
 pub use summary::{RunSummary, TaskSummary};
 pub use trigger::{ChildTrigger, CronTrigger, EventTrigger, ScheduleTrigger, Trigger};
+pub use until::Until;
 pub use window::Window;

@@ -72,15 +72,17 @@ fn failure(task: &TaskView<'_>) -> Outcome {
     if task.was_cancelled() {
         return cancelled(task.event_text(&TaskEventKind::Cancelled));
     }
-    for (kind, event) in [
-        (TimeoutKind::Execution, TaskEventKind::TimedOut),
-        (TimeoutKind::Schedule, TaskEventKind::SchedulingTimedOut),
-    ] {
+    for (kind, event) in
+        [(TimeoutKind::Execution, TaskEventKind::TimedOut), (TimeoutKind::Schedule, TaskEventKind::SchedulingTimedOut)]
+    {
         if let Some(message) = task.event_text(&event) {
             return Outcome::TimedOut(Timeout { kind, task_name: name, message: present(message) });
         }
     }
-    failed_by(name, task.event_text(&TaskEventKind::Failed).filter(|text| !text.is_empty()).or_else(|| error_text(task)))
+    failed_by(
+        name,
+        task.event_text(&TaskEventKind::Failed).filter(|text| !text.is_empty()).or_else(|| error_text(task)),
+    )
 }
 
 pub(super) fn completed(output: Payload) -> Outcome {

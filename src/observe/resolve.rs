@@ -121,7 +121,8 @@ fn grpc_status(run: &GrpcRun) -> RunStatus {
 ///
 /// A schedule timeout is cancelled in gRPC and failed in REST by design, which is no conflict.
 fn conflicts(view: &RunView<'_>, grpc: Option<&RunStatus>, rest: &RunStatus) -> Vec<Conflict> {
-    let is_expected = |task: &TaskView<'_>| has_timed_out(task) && task.event_text(&TaskEventKind::SchedulingTimedOut).is_some();
+    let is_expected =
+        |task: &TaskView<'_>| has_timed_out(task) && task.event_text(&TaskEventKind::SchedulingTimedOut).is_some();
     let differ = |task: Option<&str>, grpc: Option<&RunStatus>, rest: &RunStatus| {
         let grpc = grpc.filter(|grpc| grpc.is_final() && rest.is_final() && *grpc != rest)?;
         Some(Conflict { task_name: task.map(str::to_owned), grpc: grpc.clone(), rest: rest.clone() })

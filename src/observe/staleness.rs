@@ -16,7 +16,9 @@ pub(super) fn agrees(task: &TaskView<'_>) -> bool {
         // gRPC shows a schedule timeout as cancelled, and an attempt that fails after its cancel has both ends.
         RunStatus::Cancelled => {
             let is_known = |kind| task.event_text(&kind).is_some();
-            task.rest_status().is_none() || is_known(TaskEventKind::SchedulingTimedOut) || is_known(TaskEventKind::Cancelled)
+            task.rest_status().is_none()
+                || is_known(TaskEventKind::SchedulingTimedOut)
+                || is_known(TaskEventKind::Cancelled)
         }
         _ => has_known_error(task),
     }

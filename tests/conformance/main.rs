@@ -31,4 +31,5 @@ mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod tasks;
+mod watching;
 mod workers;
