@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // One run.
     let run = hatchet.run(&import, &()).start().await?;
     let mut watch = run.watch();
-    while watch.next().await.transpose()?.is_some_and(|change| *change.status() != RunStatus::Running) {}
+    while watch.next().await.transpose()?.is_some_and(|change| !change.is(&RunStatus::Running)) {}
     let report = run.cancel().reason("the customer asked").by("ada").send().await?;
     println!("run {report}");
     if let Some(request) = run.details().await?.cancellation() {

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut changes = run.watch();
     while let Some(change) = changes.next().await {
         let change = change?;
-        println!("{change} {}", change.error.as_deref().unwrap_or_default());
+        println!("{change} {}", change.error().unwrap_or_default());
     }
 
     match run.outcome().await? {

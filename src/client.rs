@@ -69,7 +69,7 @@ impl Client {
     }
 
     fn assemble(config: Config, rpc: Rpc, clock: Clock, runtime: Handle) -> Self {
-        let feed = Arc::new(Feed::new(&rpc, runtime, config.namespace()));
+        let feed = Arc::new(Feed::new(&rpc, runtime, &config, clock.clone()));
         Self(Arc::new(Inner { config, rpc, clock, feed, request: None }))
     }
 

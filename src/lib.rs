@@ -138,11 +138,11 @@ pub mod handle {
     pub use crate::trigger::{CronHandle, EventHandle, RateLimitHandle, ScheduleHandle};
 }
 
-/// Streams of runs, changes, log lines and reports.
+/// Streams of runs, changes, results, log lines and reports.
 pub mod stream {
     pub use crate::list::{RunItems, RunReports, TaskItems};
     pub use crate::observe::LogItems;
-    pub use crate::watch::RunWatch;
+    pub use crate::watch::{RunOutcomes, RunResults, RunWatch, RunsWatch, TagWatch};
     #[doc(no_inline)]
     pub use crate::worker::WorkerStatuses;
 }

@@ -53,7 +53,7 @@ impl Setup {
 
 async fn until_running<O>(run: &RunHandle<O>) {
     let mut watch = run.watch();
-    while *watch.next().await.unwrap().unwrap().status() != RunStatus::Running {}
+    while !watch.next().await.unwrap().unwrap().is(&RunStatus::Running) {}
 }
 
 fn alive_tasks() -> usize {
@@ -104,7 +104,7 @@ async fn watches_that_are_running_end_with_the_error_and_are_fused() {
     let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
     let mut watches = [run.watch(), hatchet.run(&setup.slow, &()).watch()];
     for watch in &mut watches {
-        while *watch.next().await.unwrap().unwrap().status() != RunStatus::Running {}
+        while !watch.next().await.unwrap().unwrap().is(&RunStatus::Running) {}
     }
     let close = async {
         sleep(60 * SECOND).await;
@@ -315,7 +315,7 @@ async fn no_task_is_left_after_a_close() {
     let run = hatchet.run_handle(id);
     let mut watch = run.watch();
     let first = watch.next().await.unwrap().unwrap();
-    assert_eq!(*first.status(), RunStatus::Queued);
+    assert!(first.is(&RunStatus::Queued));
     let mut outcome = std::pin::pin!(run.outcome());
     assert!(tokio::time::timeout(SECOND, outcome.as_mut()).await.is_err());
     assert_eq!(alive_tasks(), before + 2, "one for the events of runs, and one for their results");

@@ -141,9 +141,9 @@ impl Recorder for Kinds {
     fn record(&self, measurement: &Measurement<'_>) {
         let kind = match measurement {
             Measurement::Call { call, error, .. } => format!("{call} {error:?}"),
-            Measurement::Retry { call } => format!("retry {call}"),
-            Measurement::StreamLost { stream } => format!("lost {stream}"),
-            Measurement::AttemptStarted { task } => format!("started {task}"),
+            Measurement::Retry { call, .. } => format!("retry {call}"),
+            Measurement::StreamLost { stream, .. } => format!("lost {stream}"),
+            Measurement::AttemptStarted { task, .. } => format!("started {task}"),
             Measurement::AttemptEnded { task, result, .. } => format!("{} {task}", result.name()),
             Measurement::Worker { worker, running, .. } => format!("{worker} {running}"),
             other => format!("{other:?}"),

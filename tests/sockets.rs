@@ -90,7 +90,7 @@ async fn watches_and_workers_end_after_the_engine_has_stopped() {
     let hatchet = connect(config.rpc_timeout(Duration::from_secs(1)));
     let (worker, run) = support::start_stuck_run(&hatchet).await;
     let mut watch = run.watch();
-    while *watch.next().await.unwrap().unwrap().status() != hatchet::RunStatus::Running {}
+    while !watch.next().await.unwrap().unwrap().is(&hatchet::RunStatus::Running) {}
     engine.shutdown().await;
     let error = watch.next().await.unwrap().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");

@@ -185,7 +185,7 @@ async fn client(hatchet: Client, tasks: Arc<BTreeMap<Kind, Task<(), u32>>>, numb
     let watched = async {
         let (mut watch, mut statuses) = (all.watch(), Vec::new());
         while let Some(change) = watch.next().await.filter(|_| is_watched) {
-            statuses.push(change.unwrap().status().clone());
+            statuses.extend(change.unwrap().status().cloned());
         }
         is_watched.then_some(statuses)
     };

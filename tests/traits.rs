@@ -23,14 +23,17 @@ use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
 use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
-    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChildTrigger, Completed, Conflict,
-    CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails, EventId, EventTrigger, Failure,
-    Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RateLimitDetails, RateLimitWindow, RunAction,
-    RunDetails, RunReport, RunSummary, ScheduleDetails, ScheduleId, ScheduleTrigger, StatusCounts, TaskDetails, TaskId,
-    TaskSummary, TenantId, Timeout, TimeoutKind, Total, Trigger, Window, WorkerId, WorkflowId, WorkflowVersionId,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Completed,
+    Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails, EventId, EventTrigger,
+    Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RateLimitDetails,
+    RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails, ScheduleId,
+    ScheduleTrigger, StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary, TenantId, Timeout, TimeoutKind, Total,
+    Trigger, Until, Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
-use hatchet::stream::{LogItems, RunItems, RunReports, RunWatch, TaskItems, WorkerStatuses};
+use hatchet::stream::{
+    LogItems, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems, WorkerStatuses,
+};
 use hatchet::telemetry::{AttemptResult, Measurement, PrometheusRecorder};
 use hatchet::testing::{Call, Called, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
 use hatchet::worker::{
@@ -128,6 +131,10 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<TaskLogLayer>();
 
     stream::<RunWatch>();
+    stream::<RunsWatch>();
+    stream::<TagWatch>();
+    stream::<RunOutcomes>();
+    stream::<RunResults<Output>>();
     stream::<LogItems>();
     stream::<RunItems>();
     stream::<TaskItems>();
@@ -243,6 +250,11 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<LogLine>();
     data::<LogLevel>();
     data::<Change>();
+    data::<RunChange>();
+    data::<TaskChange>();
+    data::<Gap>();
+    data::<ChangeKind>();
+    data::<Until>();
     data::<CronDetails>();
     data::<CronSpec>();
     data::<ScheduleDetails>();
@@ -333,6 +345,8 @@ fn names_and_ids_are_displayed_and_parsed() {
     named::<TimeoutKind>();
     shown::<Trigger>();
     shown::<Change>();
+    shown::<Gap>();
+    shown::<Until>();
     shown::<AttemptStatus>();
     shown::<Conflict>();
     shown::<Total>();
@@ -576,11 +590,24 @@ fn lists_changes_and_logs_have_a_stable_form() {
         assert_eq!(page.items.len(), 2);
     }
     for outcome in outcomes().into_iter().chain([Value::Null]) {
-        let change: Change = round_trip(&json!({
-            "run_id": ID, "task_name": "a", "state": { "attempt": 2, "status": "RUNNING" }, "changed_at": AT, "error": "e",
-            "outcome": outcome,
-        }));
+        let change: Change = round_trip(&json!({ "run": {
+            "run_id": ID, "state": { "attempt": 2, "status": "RUNNING" }, "changed_at": AT, "error": "e", "outcome": outcome,
+        }}));
         assert_eq!(change.is_final(), !outcome.is_null());
+    }
+    let change: Change = round_trip(&json!({ "task": {
+        "run_id": ID, "task_id": ID, "task_name": "a", "state": { "attempt": 2, "status": "RUNNING" }, "changed_at": AT,
+        "error": "e",
+    }}));
+    assert_eq!((change.task_name(), change.is_final()), (Some("a"), false));
+    let gap: Change =
+        round_trip(&json!({ "gap": { "run_id": ID, "task_name": null, "first_attempt": 1, "last_attempt": 2 } }));
+    assert_eq!((gap.status(), gap.attempt()), (None, 2));
+    for kind in ["run", "task", "gap"] {
+        round_trip::<ChangeKind>(&json!(kind));
+    }
+    for until in [json!({ "status": "RUNNING" }), json!({ "attempt": 2 }), json!("ended")] {
+        round_trip::<Until>(&json!({ "all": [{ "any": [until, { "task": ["a", "COMPLETED"] }] }] }));
     }
     round_trip::<LogLine>(&log_line());
     for level in ["DEBUG", "INFO", "WARN", "ERROR", "TRACE"] {

@@ -49,6 +49,7 @@ pub struct ConfigBuilder {
     pub(super) connect_timeout: Option<Duration>,
     pub(super) rpc_timeout: Option<Duration>,
     pub(super) retry: Option<RetryPolicy>,
+    pub(super) watch_request_rate: Option<u32>,
     pub(super) max_send_message_length: Option<usize>,
     pub(super) max_recv_message_length: Option<usize>,
     pub(super) compression: Option<Compression>,
@@ -200,6 +201,13 @@ impl ConfigBuilder {
     /// Sets how many times failed calls are retried. By default, they are retried until the timeout; see [`RetryPolicy`].
     pub const fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
+        self
+    }
+
+    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100 000. The default is 200. When
+    /// more are needed, the watches take turns, and report changes later.
+    pub const fn watch_request_rate(mut self, requests_per_second: u32) -> Self {
+        self.watch_request_rate = Some(requests_per_second);
         self
     }
 

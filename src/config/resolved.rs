@@ -60,6 +60,7 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPo
 /// | | [`keepalive_timeout`](ConfigBuilder::keepalive_timeout) | | 20 s | 1 s to 24 h |
 /// | | [`connect_timeout`](ConfigBuilder::connect_timeout) | | 5 s | 1 ms to 24 h |
 /// | | [`rpc_timeout`](ConfigBuilder::rpc_timeout) | | 30 s | 1 ms to 24 h |
+/// | | [`watch_request_rate`](ConfigBuilder::watch_request_rate) | | 200 per second | 1 to 100000 per second |
 ///
 /// * A variable that is empty or only white space counts as not set, because `NAME=${UNSET}` in a compose file sets an empty
 ///   value. White space around a value is removed, such as the newline at the end of a mounted secret.
@@ -202,6 +203,11 @@ impl Config {
         self.values.tuning.retry
     }
 
+    /// Returns the maximum number of requests per second of all watches of a client together.
+    pub fn watch_request_rate(&self) -> u32 {
+        self.values.tuning.watch_request_rate
+    }
+
     /// The maximum size of a sent message in bytes, before compression.
     #[must_use]
     pub fn max_send_message_length(&self) -> usize {
@@ -319,6 +325,7 @@ keepalive_timeout        20s                                   default
 connect_timeout          5s                                    default
 rpc_timeout              3s                                    builder
 retry                    retries until the deadline            default
+watch_request_rate       200                                   default
 max_send_message_length  4194304 bytes                         default
 max_recv_message_length  4194304 bytes                         default
 compression              none                                  default";

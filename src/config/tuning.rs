@@ -71,6 +71,7 @@ pub(super) struct Tuning {
     pub(super) connect_timeout: Duration,
     pub(super) rpc_timeout: Duration,
     pub(super) retry: RetryPolicy,
+    pub(super) watch_request_rate: u32,
     pub(super) max_send_message_length: usize,
     pub(super) max_recv_message_length: usize,
     pub(super) compression: Compression,
@@ -78,6 +79,10 @@ pub(super) struct Tuning {
 
 /// The engine's default limit, for requests and responses.
 const DEFAULT_MESSAGE_SIZE: usize = 4 * 1024 * 1024;
+
+/// The requests per second of all watches of a client.
+const DEFAULT_WATCH_RATE: u32 = 200;
+const MAX_WATCH_RATE: u32 = 100_000;
 
 /// The length prefix of a gRPC message has 32 bits.
 const MAX_MESSAGE_SIZE: usize = u32::MAX as usize;
@@ -104,6 +109,7 @@ pub(super) fn resolve(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Tunin
         connect_timeout: duration(layers, &setting::CONNECT_TIMEOUT, builder.connect_timeout, secs(5), milli),
         rpc_timeout: duration(layers, &setting::RPC_TIMEOUT, builder.rpc_timeout, secs(30), milli),
         retry: retry(layers, builder),
+        watch_request_rate: watch_rate(layers, builder),
         max_send_message_length: size(layers, &setting::MAX_SEND, builder.max_send_message_length),
         max_recv_message_length: size(layers, &setting::MAX_RECV, builder.max_recv_message_length),
         compression: compression(layers, builder),
@@ -150,6 +156,16 @@ fn retry(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> RetryPolicy {
     let policy = builder.retry.unwrap_or_default();
     layers.add_entry("retry", policy.to_string(), source);
     policy
+}
+
+fn watch_rate(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> u32 {
+    let set = builder.watch_request_rate;
+    let (value, source) = set.map_or((DEFAULT_WATCH_RATE, Source::Default), |value| (value, Source::Builder));
+    if !(1..=MAX_WATCH_RATE).contains(&value) {
+        layers.report(&setting::WATCH_RATE, source, &value.to_string());
+    }
+    layers.add_entry(setting::WATCH_RATE.builder_method, value.to_string(), source);
+    value
 }
 
 fn compression(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Compression {

@@ -1,8 +1,9 @@
-//! What all callers of a client share: the subscription to run results, the subscription to run events, and the cache of workflows.
-//! The client owns it.
+//! What all callers of a client share: the subscription to run results, the news of watched runs, their fetches, and the cache of
+//! workflows. The client owns it.
 
+mod fetcher;
+mod news;
 mod results;
-mod run_events;
 mod tasks;
 mod workflows;
 
@@ -10,43 +11,51 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::model::metadata::OWN_PREFIX;
+use crate::config::Config;
 use crate::rpc::Rpc;
+use crate::time::Clock;
 
+pub(crate) use fetcher::{Fetcher, Gate};
+pub(crate) use news::{GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow, Wanted};
 pub(crate) use results::{Answer, Results};
-pub(crate) use run_events::{Notifications, RunEvents};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};
+
+/// The metadata key of the tag of a client's runs.
+pub(crate) const CLIENT_KEY: &str = "hatchet_rs__client";
 
 /// The shared state of a client.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) results: Results,
-    pub(crate) run_events: RunEvents,
+    pub(crate) news: RunNews,
+    pub(crate) fetcher: Fetcher,
     pub(crate) workflows: Arc<WorkflowCache>,
     /// The tag of the runs that this client starts, so that one subscription reports on all of them.
-    tag: (String, String),
+    tag: Tag,
     tasks: Tasks,
 }
 
 impl Feed {
-    pub(crate) fn new(rpc: &Rpc, runtime: Handle, namespace: Option<&str>) -> Self {
-        let tag = (format!("{OWN_PREFIX}client"), format!("{:016x}", fastrand::u64(..)));
+    pub(crate) fn new(rpc: &Rpc, runtime: Handle, config: &Config, clock: Clock) -> Self {
+        let tag = (CLIENT_KEY.to_owned(), format!("{:016x}", fastrand::u64(..)));
         let tasks = Tasks::new(runtime);
+        let fetcher = Fetcher::new(tasks.clone(), config.watch_request_rate());
         Self {
             results: Results::new(rpc.clone(), tasks.clone()),
-            run_events: RunEvents::new(rpc.clone(), tag.clone(), tasks.clone()),
+            news: RunNews::new(rpc.clone(), tasks.clone(), fetcher.clone(), clock),
+            fetcher,
             workflows: Arc::new(WorkflowCache::new(
                 rpc.clone(),
                 tasks.clone(),
-                namespace.unwrap_or_default().to_owned(),
+                config.namespace().unwrap_or_default().to_owned(),
             )),
             tag,
             tasks,
         }
     }
 
-    pub(crate) fn tag(&self) -> &(String, String) {
+    pub(crate) fn tag(&self) -> &Tag {
         &self.tag
     }
 

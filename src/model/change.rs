@@ -5,28 +5,59 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptStatus, Outcome, RunId, RunStatus};
+use super::{AttemptStatus, Outcome, RunId, RunStatus, TaskId};
 
-/// A new status of a run or of one of its tasks.
+/// What a watch returns: a new status of a run, a new status of a task of a DAG run, or a gap.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use hatchet::model::Change;
+///
 /// let mut changes = run.watch();
 /// while let Some(change) = changes.next().await.transpose()? {
-///     println!("{change} at {:?}", change.changed_at);
+///     match change {
+///         Change::Run(run) => println!("{} at {:?}", run.state, run.changed_at),
+///         Change::Task(task) => println!("{}: {}", task.task_name, task.state),
+///         Change::Gap(gap) => println!("not all states are known: {gap}"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Change {
+    /// A new status of the run.
+    Run(RunChange),
+    /// A new status of a task of a DAG run. The only task of a single-task run has the status of the run.
+    Task(TaskChange),
+    /// States that the server did not report.
+    Gap(Gap),
+}
+
+/// A new status of a run; see [`Change`].
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use hatchet::model::Change;
+///
+/// let mut changes = run.watch();
+/// while let Some(change) = changes.next().await.transpose()? {
+///     if let Change::Run(run) = change && let Some(outcome) = run.outcome {
+///         println!("the run {outcome}"); // only in the last change
+///     }
 /// }
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Change {
+pub struct RunChange {
     /// The id of the run.
     pub run_id: RunId,
-    /// The name of the task of a DAG run that has the new status. `None` if the run itself has it.
-    pub task_name: Option<String>,
-    /// The attempt and its status. Retries and replays are attempts of a task and of a single-task run. Only replays are attempts of a
-    /// DAG run.
+    /// The attempt and its status. Retries and replays are attempts of a single-task run. Only replays are attempts of a DAG run.
     pub state: AttemptStatus,
     /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for the others.
     pub changed_at: Option<DateTime<Utc>>,
@@ -36,29 +67,222 @@ pub struct Change {
     pub outcome: Option<Outcome>,
 }
 
+/// A new status of a task of a DAG run; see [`Change`].
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use hatchet::model::Change;
+///
+/// let mut changes = run.watch();
+/// while let Some(change) = changes.next().await.transpose()? {
+///     if let Change::Task(task) = change {
+///         println!("task {} of run {}: {}", task.task_name, task.run_id, task.state);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskChange {
+    /// The id of the run.
+    pub run_id: RunId,
+    /// The id of the task.
+    pub task_id: TaskId,
+    /// The name of the task in its workflow.
+    pub task_name: String,
+    /// The attempt and its status. Retries and replays are attempts of a task.
+    pub state: AttemptStatus,
+    /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for the others.
+    pub changed_at: Option<DateTime<Utc>>,
+    /// The error message of a failed attempt.
+    pub error: Option<String>,
+}
+
+/// States of a run or a task that the server did not report in time; see [`Change`].
+///
+/// The engine's history receives the attempts of a task in any order, and some of them seconds late. A watch waits for them. If they do
+/// not arrive, it reports the gap and continues.
+///
+/// ```no_run
+/// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
+/// use hatchet::model::Change;
+///
+/// let mut changes = run.watch();
+/// while let Some(change) = changes.next().await.transpose()? {
+///     if let Change::Gap(gap) = change {
+///         println!("{gap}"); // states of attempts 1 to 2 are missing
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The id of the run.
+    pub run_id: RunId,
+    /// The name of the task of a DAG run whose states are missing. `None` if they are states of the run.
+    pub task_name: Option<String>,
+    /// The first attempt that lacks states.
+    pub first_attempt: u32,
+    /// The last attempt that lacks states.
+    pub last_attempt: u32,
+}
+
+/// The kinds of changes, for [filters](crate::stream::RunWatch::only).
+///
+/// ```
+/// use hatchet::model::ChangeKind;
+///
+/// assert_eq!(serde_json::to_string(&ChangeKind::Task)?, "\"task\"");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// [`Change::Run`].
+    Run,
+    /// [`Change::Task`].
+    Task,
+    /// [`Change::Gap`].
+    Gap,
+}
+
 impl Change {
-    /// Returns the new status.
-    pub fn status(&self) -> &RunStatus {
-        &self.state.status
+    /// Returns the kind of the change.
+    pub fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Run(_) => ChangeKind::Run,
+            Self::Task(_) => ChangeKind::Task,
+            Self::Gap(_) => ChangeKind::Gap,
+        }
     }
 
-    /// Returns the number of the attempt, starting at 1.
+    /// Returns the id of the run.
+    pub fn run_id(&self) -> RunId {
+        match self {
+            Self::Run(change) => change.run_id,
+            Self::Task(change) => change.run_id,
+            Self::Gap(gap) => gap.run_id,
+        }
+    }
+
+    /// Returns the name of the task, for a change of a task of a DAG run.
+    pub fn task_name(&self) -> Option<&str> {
+        match self {
+            Self::Run(_) => None,
+            Self::Task(change) => Some(&change.task_name),
+            Self::Gap(gap) => gap.task_name.as_deref(),
+        }
+    }
+
+    /// Returns the attempt and its new status. A gap has none.
+    pub fn state(&self) -> Option<&AttemptStatus> {
+        match self {
+            Self::Run(change) => Some(&change.state),
+            Self::Task(change) => Some(&change.state),
+            Self::Gap(_) => None,
+        }
+    }
+
+    /// Returns the new status. A gap has none.
+    pub fn status(&self) -> Option<&RunStatus> {
+        self.state().map(|state| &state.status)
+    }
+
+    /// Returns whether this is a change to a status, of the run or of a task.
+    pub fn is(&self, status: &RunStatus) -> bool {
+        self.status() == Some(status)
+    }
+
+    /// Returns the number of the attempt, starting at 1. For a gap, it is the last attempt that lacks states.
     pub fn attempt(&self) -> u32 {
-        self.state.attempt
+        match self {
+            Self::Run(change) => change.state.attempt,
+            Self::Task(change) => change.state.attempt,
+            Self::Gap(gap) => gap.last_attempt,
+        }
+    }
+
+    /// Returns the time of the change, if it is known.
+    pub fn changed_at(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Run(change) => change.changed_at,
+            Self::Task(change) => change.changed_at,
+            Self::Gap(_) => None,
+        }
+    }
+
+    /// Returns the error message of a failed attempt.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Run(change) => change.error.as_deref(),
+            Self::Task(change) => change.error.as_deref(),
+            Self::Gap(_) => None,
+        }
+    }
+
+    /// Returns the outcome of the run, if the run has ended with this change.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            Self::Run(change) => change.outcome.as_ref(),
+            Self::Task(_) | Self::Gap(_) => None,
+        }
     }
 
     /// Returns whether the run has ended with this change.
     pub fn is_final(&self) -> bool {
-        self.outcome.is_some()
+        self.outcome().is_some()
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(task) = &self.task_name {
+            write!(f, "{task}: ")?;
+        }
+        match (self.first_attempt, self.last_attempt) {
+            (first, last) if first == last => write!(f, "states of attempt {first} are missing"),
+            (first, last) => write!(f, "states of attempts {first} to {last} are missing"),
+        }
     }
 }
 
 /// `RUNNING (attempt 1)`, with the name of the task in front if it is the change of a task.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(task) = &self.task_name {
-            write!(f, "{task}: ")?;
+        match self {
+            Self::Run(change) => change.state.fmt(f),
+            Self::Task(change) => write!(f, "{}: {}", change.task_name, change.state),
+            Self::Gap(gap) => gap.fmt(f),
         }
-        self.state.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_shown_on_one_line() {
+        let id = uuid::Uuid::from_u128(1);
+        let state = AttemptStatus::new(2, RunStatus::Running);
+        let (run_id, task_id) = (RunId::from(id), TaskId::from(id));
+        let run = RunChange { run_id, state: state.clone(), changed_at: None, error: None, outcome: None };
+        let task = TaskChange { run_id, task_id, task_name: "a".into(), state, changed_at: None, error: None };
+        let gap = |task_name: Option<&str>, first_attempt, last_attempt| {
+            Change::Gap(Gap { run_id, task_name: task_name.map(Into::into), first_attempt, last_attempt })
+        };
+        for (change, text) in [
+            (Change::Run(run), "RUNNING (attempt 2)"),
+            (Change::Task(task), "a: RUNNING (attempt 2)"),
+            (gap(None, 1, 1), "states of attempt 1 are missing"),
+            (gap(Some("a"), 1, 3), "a: states of attempts 1 to 3 are missing"),
+        ] {
+            assert_eq!(change.to_string(), text);
+            assert_eq!((change.is_final(), change.run_id()), (false, run_id));
+        }
     }
 }

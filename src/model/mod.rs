@@ -32,6 +32,7 @@ pub(crate) mod task_name;
 mod timeline;
 mod timeout_kind;
 pub(crate) mod trigger;
+mod until;
 mod window;
 
 pub(crate) use crate::value::Update;
@@ -39,7 +40,7 @@ pub use crate::value::{
     AttemptStatus, CancelRequest, Cancellation, Completed, CronId, EventId, Failure, Outcome, Payload, RunId,
     RunStatus, ScheduleId, TaskId, TenantId, Timeout, TimeoutKind, WorkerId, WorkflowId, WorkflowVersionId,
 };
-pub use change::Change;
+pub use change::{Change, ChangeKind, Gap, RunChange, TaskChange};
 pub(crate) use concurrency::Concurrency;
 pub(crate) use condition::{Condition, Conditions};
 pub use counts::{StatusCounts, Total};
@@ -62,4 +63,5 @@ pub use report::{BulkReport, Effect, RunAction, RunReport};
 pub use schedule_details::ScheduleDetails;
 pub use summary::{RunSummary, TaskSummary};
 pub use trigger::{ChildTrigger, CronTrigger, EventTrigger, ScheduleTrigger, Trigger};
+pub use until::Until;
 pub use window::Window;

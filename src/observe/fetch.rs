@@ -14,7 +14,7 @@ use super::staleness::may_be_behind;
 use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::creation_deadline;
+use crate::feed::{Gate, creation_deadline};
 use crate::model::{Attempt, RunDetails, RunId, attempt_number};
 use crate::rpc::convert::{ListRow, TaskResult};
 use crate::transport::Polling;
@@ -51,6 +51,7 @@ pub(crate) struct RunFetch {
     grpc_suffices: bool,
     is_dag: bool,
     started_at: Option<Instant>,
+    gate: Option<Gate>,
 }
 
 impl RunFetch {
@@ -62,6 +63,7 @@ impl RunFetch {
             grpc_suffices: false,
             is_dag: false,
             started_at: None,
+            gate: None,
         }
     }
 
@@ -74,6 +76,12 @@ impl RunFetch {
     /// Sets when this client started the run, if it did.
     pub(crate) fn started_at(mut self, at: Option<Instant>) -> Self {
         self.started_at = at;
+        self
+    }
+
+    /// Sets the gate that each round of requests must pass.
+    pub(crate) fn through(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
         self
     }
 
@@ -145,6 +153,10 @@ impl RunFetch {
         let (rpc, run, evidence) = (client.rpc(), self.run, &mut self.evidence);
         // The task of a single-task run has the id of the run. The events of the tasks of a DAG run are part of the run.
         let needs_events = !self.is_dag && evidence.is_single_task(run) != Some(false);
+        let _permit = match &self.gate {
+            Some(gate) => gate.pass(if needs_events { 3 } else { 2 }).await,
+            None => None,
+        };
         let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
         let (grpc, rest, events) = future::join3(rpc.admin.run_details(run), rpc.rest.run(run), events).await;
         match grpc {

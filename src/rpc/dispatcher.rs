@@ -8,7 +8,7 @@ use futures_core::Stream;
 use futures_util::{StreamExt as _, TryFutureExt as _};
 use prost::Message as _;
 
-use super::convert::{Action, NewWorker, Report, RunResults};
+use super::convert::{Action, NewWorker, Report, RunEvent, RunResults};
 use super::pb::{
     ActionEventResponse, AssignedAction, BatchActionEvent, GetVersionRequest, GetVersionResponse, HeartbeatRequest,
     HeartbeatResponse, RefreshTimeoutRequest, RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse,
@@ -18,7 +18,7 @@ use super::pb::{
 };
 use super::{Method, Streams, Unary};
 use crate::config::RequestOptions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{LabelValue, RunId, TaskId, WorkerId, parse_id};
 use crate::time::{format_duration, from_proto, to_proto};
 use crate::transport::{Call, Messages};
@@ -139,26 +139,13 @@ impl Dispatcher {
         self.streams.open_with(&RUN_RESULTS, requests).await
     }
 
-    /// Subscribes to the events of all runs with a tag: the ids of the runs that have changed. What the events say about the runs is
-    /// not reliable.
-    pub(crate) async fn tagged_events(&self, (key, value): (String, String)) -> Result<Messages<ChangedRun>> {
+    /// Subscribes to the events of all runs with a tag.
+    pub(crate) async fn tagged_events(&self, (key, value): (String, String)) -> Result<Messages<RunEvent>> {
         let request = SubscribeToWorkflowEventsRequest {
             workflow_run_id: None,
             additional_meta_key: Some(key),
             additional_meta_value: Some(value),
         };
         self.streams.open(&RUN_EVENTS, request).await
-    }
-}
-
-/// A run that has changed.
-#[derive(Debug)]
-pub(crate) struct ChangedRun(pub(crate) RunId);
-
-impl TryFrom<WorkflowEvent> for ChangedRun {
-    type Error = Error;
-
-    fn try_from(event: WorkflowEvent) -> Result<Self> {
-        parse_id(&event.workflow_run_id).map(Self)
     }
 }

@@ -19,7 +19,7 @@ mod workflows;
 use std::sync::Arc;
 
 pub(crate) use admin::Admin;
-pub(crate) use dispatcher::{ChangedRun, Dispatcher};
+pub(crate) use dispatcher::Dispatcher;
 pub(crate) use events::Events;
 pub(crate) use rest::Rest;
 pub(crate) use workflows::Workflows;

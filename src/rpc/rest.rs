@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::convert::{LogRow, RestRun, Row, Rows, StatusCount, TaskEvent, WorkflowRow};
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{RunId, TaskId, WorkerId, WorkflowId};
+use crate::model::{RunId, RunStatus, TaskId, WorkerId, WorkflowId};
 use crate::transport::{Call, Caller, RestCall, RestWire, Sent};
 
 /// For how long to try to connect to a REST API that has never responded. Some services can reach only gRPC: for them, calls that need
@@ -80,6 +81,30 @@ impl Rest {
     /// Rows of runs, newest first.
     pub(crate) async fn runs(&self, parameters: &[(&str, String)]) -> Result<Rows<Row>> {
         self.read("listing runs", with(self.tenant_path(&["workflow-runs"]), parameters)).await
+    }
+
+    /// Whether the REST API has ever responded.
+    pub(crate) fn has_responded(&self) -> bool {
+        matches!(*self.lock(), Reachability::Responded)
+    }
+
+    /// Rows of tasks that have not ended, of all runs with a tag that were created since a time, newest first.
+    pub(crate) async fn active_tasks(
+        &self,
+        (key, value): &(String, String),
+        since: DateTime<Utc>,
+        statuses: &[RunStatus],
+        (limit, offset): (usize, usize),
+    ) -> Result<Vec<Row>> {
+        let mut parameters = vec![
+            ("since", since.to_rfc3339_opts(SecondsFormat::Micros, true)),
+            ("only_tasks", "true".to_owned()),
+            ("additional_metadata", format!("{key}:{value}")),
+            ("limit", limit.to_string()),
+            ("offset", offset.to_string()),
+        ];
+        parameters.extend(statuses.iter().map(|status| ("statuses", status.as_str().to_owned())));
+        Ok(self.runs(&parameters).await?.rows.unwrap_or_default())
     }
 
     /// Runs counted by status.

@@ -183,6 +183,11 @@ impl<O> RunBuilder<O> {
         }
     }
 
+    /// The client that will start the run.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// A tag of this crate's own.
     pub(super) fn own_metadata(mut self, key: &str, value: serde_json::Value) -> Self {
         self.own_metadata.insert(key.to_owned(), value);

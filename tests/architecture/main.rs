@@ -91,7 +91,9 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "state",
         ],
     ),
-    (&["feed"], &["tasks", "results", "run_events", "workflows"]),
+    (&["feed"], &["tasks", "results", "fetcher", "news", "workflows"]),
+    (&["feed", "news"], &["schedule", "slot", "group", "driver"]),
+    (&["watch"], &["step", "follower", "changes", "until", "many", "matching", "wait", "results"]),
     (
         &["observe"],
         &[

@@ -114,12 +114,12 @@ async fn x5_all_api_views_show_the_run_as_cancelled(setup: Setup) {
     let mut last = None;
     while let Some(change) = watch.next().await {
         let change = change.unwrap();
-        if *change.status() == RunStatus::Running {
+        if change.is(&RunStatus::Running) {
             run.cancel().send().await.unwrap();
         }
         last = Some(change);
     }
-    assert_eq!(last.unwrap().status(), &RunStatus::Cancelled);
+    assert!(last.unwrap().is(&RunStatus::Cancelled));
     assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     assert_eq!(run.details().await.unwrap().status, RunStatus::Cancelled);
     let cancelled = RunFilter::new(setup.window()).workflow(task.name()).status(RunStatus::Cancelled);

@@ -188,7 +188,7 @@ async fn m6_the_retry_count_grows_and_attempts_are_listed(setup: Setup) {
     let mut attempts_seen = Vec::new();
     let mut watch = run.watch();
     while let Some(change) = watch.next().await {
-        let attempt = change.unwrap().state.attempt;
+        let attempt = change.unwrap().attempt();
         if attempts_seen.last() != Some(&attempt) {
             attempts_seen.push(attempt);
         }

@@ -33,5 +33,6 @@ mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod tasks;
+mod watching;
 mod workers;
 mod working;

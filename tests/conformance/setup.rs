@@ -93,9 +93,7 @@ pub(crate) async fn ids(hatchet: &Client, filter: RunFilter) -> Vec<RunId> {
 pub(crate) async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
     let (mut watch, mut states) = (run.watch(), Vec::new());
     while let Some(change) = watch.next().await {
-        let change = change.unwrap();
-        let task = change.task_name.as_ref().map(|task| format!("{task}: ")).unwrap_or_default();
-        states.push(format!("{task}{}", change.state));
+        states.push(change.unwrap().to_string());
     }
     states
 }
@@ -103,7 +101,7 @@ pub(crate) async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
 /// Watches a run until it has a status.
 pub(crate) async fn until<O>(run: &RunHandle<O>, status: RunStatus) {
     let mut watch = run.watch();
-    while *watch.next().await.expect("the run should reach the status").unwrap().status() != status {}
+    while !watch.next().await.expect("the run should reach the status").unwrap().is(&status) {}
 }
 
 /// Waits until a run is running, by gRPC only.

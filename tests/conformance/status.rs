@@ -28,7 +28,7 @@ async fn s1_runs_start_queued(setup: Setup) {
     setup.worker(&task).await.shutdown().await;
     let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     let first: Change = run.watch().next().await.unwrap().unwrap();
-    assert_eq!(first.state, AttemptStatus::new(1, RunStatus::Queued));
+    assert_eq!(first.state(), Some(&AttemptStatus::new(1, RunStatus::Queued)));
     assert!(!first.is_final());
     assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
 }
@@ -38,9 +38,9 @@ async fn s2_assigned_runs_become_running(setup: Setup) {
     setup.worker(&task).await.shutdown().await;
     let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     let mut watch = run.watch();
-    assert_eq!(*watch.next().await.unwrap().unwrap().status(), RunStatus::Queued);
+    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
     let worker = setup.worker(&task).await;
-    assert_eq!(*watch.next().await.unwrap().unwrap().status(), RunStatus::Running);
+    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Running));
     assert_eq!(run.details().await.unwrap().status, RunStatus::Running);
     drop(worker);
 }
@@ -100,7 +100,7 @@ async fn transitions(
     let (mut watch, mut seen) = (run.watch(), Vec::<RunStatus>::new());
     while let Some(change) = watch.next().await {
         let change = change.unwrap();
-        if *change.status() == when {
+        if change.is(&when) {
             match then {
                 Some("complete") => report(setup, &run, StepActionEventType::StepEventTypeCompleted, "{}").await,
                 Some("fail") => report(setup, &run, StepActionEventType::StepEventTypeFailed, "no").await,
@@ -108,7 +108,7 @@ async fn transitions(
                 _ => {}
             }
         }
-        seen.push(change.status().clone());
+        seen.extend(change.status().cloned());
     }
     seen.windows(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
 }

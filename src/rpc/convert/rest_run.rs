@@ -39,7 +39,6 @@ pub(crate) struct Meta<I> {
 /// A run.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "the names are the server's")]
 pub(crate) struct RestRun {
     pub(crate) run: RunBody,
     #[serde(default, deserialize_with = "or_empty")]
@@ -75,7 +74,6 @@ fn status<'de, D: Deserializer<'de>>(source: D) -> Result<RunStatus, D::Error> {
 /// A task, as its run shows it. Unlike the response for a single task, this status is reliable.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "the names are the server's")]
 pub(crate) struct RestTask {
     pub(crate) task_external_id: TaskId,
     #[serde(deserialize_with = "status")]

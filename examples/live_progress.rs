@@ -1,0 +1,63 @@
+//! How far are my runs? Two bars: how many of many runs have started, and how many have ended, with the results as they come.
+//!
+//! ```text
+//! cargo run --features embedded --example live_progress
+//! ```
+//!
+//! With `HATCHET_CLIENT_TOKEN`, the example uses a Hatchet server.
+
+use std::error::Error;
+use std::time::Duration;
+
+use hatchet::embedded::Engine;
+use hatchet::model::ChangeKind;
+use hatchet::{Client, Context, RunStatus, Task};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+const RUNS: u64 = 200;
+
+#[derive(Serialize, Deserialize)]
+struct Number {
+    n: u64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
+    let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
+
+    let square = Task::new("example-square", async |Number { n }: Number, _: Context| {
+        tokio::time::sleep(Duration::from_millis(100 + n % 7 * 50)).await;
+        Ok(n * n)
+    });
+    let worker = hatchet.worker("squares").slots(20).register(&square).build()?.start().await?;
+    let runs = hatchet.run_many(&square, (1..=RUNS).map(|n| Number { n })).start().await?;
+    let runs = runs.into_iter().collect::<hatchet::Result<Vec<_>>>()?;
+
+    let style = ProgressStyle::with_template("{msg:8} {wide_bar} {pos}/{len}")?;
+    let bars = MultiProgress::new();
+    let bar = |text| bars.add(ProgressBar::new(RUNS).with_style(style.clone()).with_message(text));
+    let (started, ended) = (bar("started"), bar("ended"));
+
+    // One stream for all runs. However many wait, the number of requests is the same.
+    let mut changes = hatchet.watch_many(&runs).only(ChangeKind::Run);
+    while let Some(change) = changes.next().await.transpose()? {
+        started.inc(change.is(&RunStatus::Running).into());
+        ended.inc(change.is_final().into());
+    }
+    bars.clear()?;
+
+    // The results, each with the id of its run, in the order in which the runs end.
+    let (mut results, mut sum) = (hatchet.results(&runs), 0);
+    while let Some((_, result)) = results.next().await {
+        sum += result?;
+    }
+    println!("{RUNS} runs, the sum of the squares is {sum}");
+
+    worker.shutdown().await;
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Which runs of a tenant change now? All status changes of all runs with a tag, live, whoever starts them.
+//!
+//! ```text
+//! cargo run --features embedded --example tenant_feed
+//! ```
+//!
+//! With `HATCHET_CLIENT_TOKEN`, the example uses a Hatchet server. It ends after a few runs.
+
+use std::error::Error;
+use std::time::Duration;
+
+use hatchet::embedded::Engine;
+use hatchet::model::ChangeKind;
+use hatchet::{Client, Context, Task, TaskError};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
+    let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
+
+    let invoice = Task::new("example-invoice", async |(): (), context: Context| {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if context.attempt() == 1 { Err(TaskError::new("the printer is busy")) } else { Ok(()) }
+    })
+    .retries(1);
+    let worker = hatchet.worker("invoices").slots(2).register(&invoice).build()?.start().await?;
+
+    // Elsewhere, some runs start, for two tenants.
+    let (client, task) = (hatchet.clone(), invoice.clone());
+    let started = tokio::spawn(async move {
+        for number in 0..6 {
+            let tenant = if number % 2 == 0 { "acme" } else { "other" };
+            client.run(&task, &()).metadata("tenant", tenant).start().await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        hatchet::Result::Ok(())
+    });
+
+    // With `.since(time)`, also those that were created before now.
+    let mut feed = hatchet.watch_matching("tenant", "acme").only(ChangeKind::Run);
+    let mut ended = 0;
+    while let Some(change) = feed.next().await.transpose()? {
+        println!("{} {change} {}", change.run_id(), change.error().unwrap_or_default());
+        ended += u32::from(change.is_final());
+        if ended == 3 {
+            break;
+        }
+    }
+    started.await??;
+    worker.shutdown().await;
+    if let Some(engine) = engine {
+        engine.shutdown().await;
+    }
+    Ok(())
+}

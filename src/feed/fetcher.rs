@@ -1,0 +1,254 @@
+//! The requests of all watches of a client: how many are sent at once and per second, and in which order.
+//!
+//! A fetch is a task of its own, so a watch that is not polled holds nothing that others wait for. Its requests pass a gate, which lets
+//! them through in the order of their arrival. A watch has one fetch at a time, so each gets its turn.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::tasks::Tasks;
+use crate::error::Result;
+use crate::model::{RunDetails, RunId};
+
+/// The maximum number of fetches whose requests are sent at the same time.
+const MAX_CONCURRENT: usize = 32;
+/// After a pause, the requests of this period may be sent at once.
+const BURST: Duration = Duration::from_secs(1);
+
+/// Fetches runs for the watches of a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetcher {
+    tasks: Tasks,
+    shared: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    concurrent: Arc<Semaphore>,
+    rate: Mutex<Rate>,
+    /// The fetches that have not passed the gate yet. Who needs the same run joins them.
+    waiting: Mutex<HashMap<RunId, WeakShared<SharedFetch>>>,
+}
+
+type SharedFetch = BoxFuture<'static, Result<Arc<RunDetails>>>;
+
+/// A limit of requests per second.
+#[derive(Debug)]
+struct Rate {
+    interval: Duration,
+    /// When the last request would be sent without bursts.
+    last: Instant,
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Self {
+        Self { interval: Duration::from_secs(1) / per_second.max(1), last: Instant::now() }
+    }
+
+    /// Reserves some requests, and returns when they may be sent.
+    fn reserve(&mut self, now: Instant, requests: u32) -> Instant {
+        self.last = self.last.max(now) + self.interval * requests;
+        self.last.checked_sub(BURST).map_or(now, |at| at.max(now))
+    }
+}
+
+/// What each round of requests of a fetch must pass.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    shared: Arc<State>,
+    run: Option<RunId>,
+}
+
+impl Gate {
+    /// Waits until some requests may be sent. They must be complete before the permit is dropped.
+    pub(crate) async fn pass(&self, requests: u32) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.shared.concurrent).acquire_owned().await.ok();
+        let at = lock(&self.shared.rate).reserve(Instant::now(), requests);
+        if at > Instant::now() {
+            sleep_until(at).await;
+        }
+        // Who joined later would not get what changes from now on.
+        if let Some(run) = self.run {
+            lock(&self.shared.waiting).remove(&run);
+        }
+        permit
+    }
+}
+
+impl Fetcher {
+    pub(super) fn new(tasks: Tasks, requests_per_second: u32) -> Self {
+        let shared = State {
+            concurrent: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            rate: Mutex::new(Rate::new(requests_per_second)),
+            waiting: Mutex::default(),
+        };
+        Self { tasks, shared: Arc::new(shared) }
+    }
+
+    /// The gate for requests that belong to no single run.
+    pub(crate) fn gate(&self) -> Gate {
+        Gate { shared: Arc::clone(&self.shared), run: None }
+    }
+
+    /// Runs a fetch as a task. It is aborted when its future is dropped. Cancel safe.
+    pub(crate) async fn spawn<T: Send + 'static>(
+        &self,
+        fetch: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.tasks.check()?;
+        let task = AbortOnDropHandle::new(self.tasks.spawn(fetch));
+        match task.await {
+            Ok(Some(result)) => result,
+            Ok(None) | Err(_) => Err(self.tasks.ended()),
+        }
+    }
+
+    /// Fetches the details of a run. If another caller waits to fetch the same run, its response is shared. Cancel safe.
+    pub(crate) async fn details<F: Future<Output = Result<RunDetails>> + Send + 'static>(
+        &self,
+        run: RunId,
+        fetch: impl FnOnce(Gate) -> F,
+    ) -> Result<Arc<RunDetails>> {
+        let shared = self.join(run).unwrap_or_else(|| {
+            let fetch = fetch(Gate { run: Some(run), ..self.gate() });
+            let fetcher = self.clone();
+            let fetch = async move { fetcher.spawn(fetch).await.map(Arc::new) };
+            let fetch: Shared<SharedFetch> = fetch.boxed().shared();
+            if let Some(weak) = fetch.downgrade() {
+                lock(&self.shared.waiting).insert(run, weak);
+            }
+            fetch
+        });
+        shared.await
+    }
+
+    fn join(&self, run: RunId) -> Option<Shared<SharedFetch>> {
+        let mut waiting = lock(&self.shared.waiting);
+        let joined = waiting.get(&run)?.upgrade();
+        // Those who waited for it have left.
+        if joined.is_none() {
+            waiting.remove(&run);
+        }
+        joined
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures_util::future::join_all;
+    use tokio::runtime::Handle;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::error::Error;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn fetcher(per_second: u32) -> Fetcher {
+        Fetcher::new(Tasks::new(Handle::current()), per_second)
+    }
+
+    fn run(number: usize) -> RunId {
+        uuid::Uuid::from_u128(number as u128).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_limited_per_second() {
+        let (fetcher, start) = (fetcher(100), Instant::now());
+        sleep(Duration::from_secs(60)).await;
+        let mut at = Vec::new();
+        for _ in 0..50 {
+            drop(fetcher.gate().pass(3).await);
+            at.push(start.elapsed().as_millis() - 60_000);
+        }
+        // One second's requests at once, and then three every 30 ms.
+        assert_eq!(at.iter().filter(|at| **at == 0).count(), 33);
+        assert_eq!(at.last(), Some(&500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fetches_are_in_order_and_limited_in_number() {
+        let (fetcher, most) = (fetcher(100_000), Arc::new(AtomicUsize::new(0)));
+        let active = Arc::new(AtomicUsize::new(0));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let all = (0..100).map(|number| {
+            let (active, most, order) = (Arc::clone(&active), Arc::clone(&most), Arc::clone(&order));
+            fetcher.details(run(number), move |gate| async move {
+                let _permit = gate.pass(1).await;
+                order.lock().unwrap().push(number);
+                most.fetch_max(active.fetch_add(1, Relaxed) + 1, Relaxed);
+                sleep(10 * MILLI).await;
+                active.fetch_sub(1, Relaxed);
+                Err(Error::closed("it"))
+            })
+        });
+        let start = Instant::now();
+        join_all(all).await;
+        assert_eq!((most.load(Relaxed), start.elapsed()), (MAX_CONCURRENT, 40 * MILLI));
+        assert_eq!(*order.lock().unwrap(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_share_a_fetch_that_has_not_passed_the_gate() {
+        let (fetcher, count) = (fetcher(100_000), Arc::new(AtomicUsize::new(0)));
+        let fetch = |delay: Duration| {
+            let (fetcher, count) = (fetcher.clone(), Arc::clone(&count));
+            async move {
+                sleep(delay).await;
+                let fetch = fetcher.details(run(1), move |gate| async move {
+                    let _permit = gate.pass(1).await;
+                    sleep(10 * MILLI).await;
+                    count.fetch_add(1, Relaxed);
+                    Err(Error::closed("it"))
+                });
+                fetch.await.unwrap_err()
+            }
+        };
+        // A caller that comes during the fetch needs its own: the state may have changed.
+        tokio::join!(fetch(Duration::ZERO), fetch(Duration::ZERO), fetch(5 * MILLI));
+        assert_eq!(count.load(Relaxed), 2);
+        assert!(lock(&fetcher.shared.waiting).is_empty(), "nothing is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_ends_with_its_last_caller() {
+        let fetcher = fetcher(100_000);
+        let endless = fetcher.details(run(1), |gate| async move {
+            let _permit = gate.pass(1).await;
+            std::future::pending().await
+        });
+        assert!(tokio::time::timeout(MILLI, endless).await.is_err());
+        tokio::task::yield_now().await;
+        assert_eq!(fetcher.shared.concurrent.available_permits(), MAX_CONCURRENT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_is_not_polled_blocks_nobody() {
+        let fetcher = fetcher(100_000);
+        let fetch = |number| {
+            fetcher.details(run(number), |gate| async move {
+                let _permit = gate.pass(1).await;
+                Err(Error::closed("it"))
+            })
+        };
+        let mut idle: Vec<_> = (0..2 * MAX_CONCURRENT).map(|number| Box::pin(fetch(number))).collect();
+        for caller in &mut idle {
+            assert!(caller.as_mut().now_or_never().is_none());
+        }
+        fetch(1000).await.unwrap_err();
+    }
+}

@@ -1,0 +1,294 @@
+//! The task of a group: it reads the stream of events, and fetches the lists.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::group::{Group, State, Tag, lock};
+use super::schedule::Schedule;
+use super::slot::{Listing, News, Slot, TaskRow};
+use crate::error::Result;
+use crate::feed::fetcher::Fetcher;
+use crate::feed::tasks::Tasks;
+use crate::model::{RunId, RunStatus};
+use crate::rpc::Rpc;
+use crate::rpc::convert::{RunEvent, RunEventKind};
+use crate::time::Clock;
+use crate::transport::{ReconnectingStream, StreamEvent};
+
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// The pause before a failed stream is reopened.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
+/// How long the stream stays open when nobody watches.
+pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
+/// The number of rows in one request, and of requests for one list.
+const PAGE: usize = 1000;
+const MAX_PAGES: usize = 20;
+
+/// What all groups of a client share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) rpc: Rpc,
+    pub(super) tasks: Tasks,
+    pub(super) fetcher: Fetcher,
+    pub(super) clock: Clock,
+    pub(super) groups: Mutex<HashMap<Tag, Arc<Group>>>,
+}
+
+impl Inner {
+    /// Starts the task of a group. A task that has ended is replaced.
+    pub(super) fn ensure_task(self: &Arc<Self>, group: &Arc<Group>) {
+        if !std::mem::replace(&mut group.lock().is_running, true) {
+            // If the runtime is gone, the driver is dropped here, which needs the lock.
+            drop(self.tasks.spawn(Driver::new(Arc::clone(self), Arc::clone(group)).run()));
+        }
+    }
+}
+
+/// A list that was fetched.
+#[derive(Debug)]
+struct List {
+    rows: Vec<TaskRow>,
+    with_queued: bool,
+    is_complete: bool,
+    /// Those that have waited for it.
+    newcomers: Vec<(RunId, Arc<Slot>)>,
+}
+
+type Fetching = Pin<Box<dyn Future<Output = Result<List>> + Send>>;
+
+/// Reads the stream of a group, and fetches its lists.
+struct Driver {
+    inner: Arc<Inner>,
+    group: Arc<Group>,
+    stream: ReconnectingStream<RunEvent>,
+    /// Whether events may have been lost since the last message.
+    has_gap: bool,
+    reopen_at: Option<Instant>,
+    schedule: Schedule,
+    fetching: Option<Fetching>,
+    /// The runs with running tasks in the last list.
+    running: HashMap<RunId, Vec<TaskRow>>,
+    idle_since: Option<Instant>,
+}
+
+impl Driver {
+    fn new(inner: Arc<Inner>, group: Arc<Group>) -> Self {
+        let mut stream = ReconnectingStream::new("run events", MAX_BACKOFF);
+        stream.reopen_now();
+        Self {
+            inner,
+            group,
+            stream,
+            has_gap: false,
+            reopen_at: None,
+            schedule: Schedule::new(),
+            fetching: None,
+            running: HashMap::new(),
+            idle_since: None,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            let (demand, is_idle) = {
+                let mut state = self.group.lock();
+                if std::mem::take(&mut state.must_restart) {
+                    self.schedule.restart();
+                }
+                (state.demand, state.members == 0)
+            };
+            self.idle_since = if is_idle { self.idle_since.or(Some(now)) } else { None };
+            let idle = self.idle_since.map(|since| since + IDLE_STREAM_TTL);
+            let due = self.schedule.due(now, demand).filter(|_| self.fetching.is_none());
+            let next = [due.map(|due| due.at), self.reopen_at, idle].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                event = self.stream.next() => self.on_stream(event),
+                list = fetched(&mut self.fetching) => self.on_list(list),
+                () = self.group.wake.notified() => {}
+                () = at(next) => {
+                    let now = Instant::now();
+                    if self.reopen_at.take_if(|at| *at <= now).is_some() {
+                        self.stream.reopen_now();
+                    }
+                    // Those who waited may have left.
+                    let demand = self.group.lock().demand;
+                    let due = self.schedule.due(now, demand).filter(|_| self.fetching.is_none());
+                    if let Some(due) = due.filter(|due| due.at <= now) {
+                        self.fetch(now, due.with_queued);
+                    }
+                    if idle.is_some_and(|idle| idle <= now) && self.leave() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes the group if it still has no members.
+    fn leave(&self) -> bool {
+        let mut groups = lock(&self.inner.groups);
+        let is_idle = self.group.lock().members == 0;
+        if is_idle {
+            groups.remove(&self.group.tag);
+        }
+        is_idle
+    }
+
+    fn on_stream(&mut self, event: StreamEvent<RunEvent>) {
+        match event {
+            StreamEvent::NeedsOpen => {
+                self.has_gap = true;
+                let (rpc, tag) = (self.inner.rpc.clone(), self.group.tag.clone());
+                self.stream.open(async move { rpc.dispatcher.tagged_events(tag).await });
+            }
+            StreamEvent::Message(event) => {
+                if std::mem::take(&mut self.has_gap) {
+                    self.lost();
+                }
+                self.on_event(&event);
+            }
+            StreamEvent::Lost(_) => self.lost(),
+            // Meanwhile, lists continue without events.
+            StreamEvent::Failed(error) => {
+                tracing::warn!(%error, retry_after = ?FAILED_PAUSE, "stream of run events failed");
+                self.reopen_at = Some(Instant::now() + FAILED_PAUSE);
+                self.lost();
+            }
+        }
+    }
+
+    /// Events may have been lost.
+    fn lost(&mut self) {
+        self.schedule.lost();
+        self.group.lock().mark_gap();
+    }
+
+    fn on_event(&mut self, event: &RunEvent) {
+        let change = |news: &mut News| match &event.kind {
+            RunEventKind::TaskCreated(task) => news.created = Some((*task, event.at)),
+            RunEventKind::Changed => news.has_changed = true,
+            RunEventKind::Chunk => {}
+        };
+        if event.kind == RunEventKind::Chunk {
+            return;
+        }
+        let mut state = self.group.lock();
+        let State { by_run, recent, arrivals, .. } = &mut *state;
+        match by_run.get(&event.run) {
+            Some(slots) => slots.iter().for_each(|slot| slot.update(change)),
+            None => recent.update(event.run, change),
+        }
+        for arrivals in arrivals {
+            lock(&arrivals.state).runs.insert(event.run);
+            arrivals.notify.notify_one();
+        }
+    }
+
+    /// Fetches a list of the tasks that are running, or also of those that are queued.
+    fn fetch(&mut self, now: Instant, with_queued: bool) {
+        self.schedule.requested(now, with_queued);
+        let mut state = self.group.lock();
+        let newcomers = if with_queued { std::mem::take(&mut state.newcomers) } else { HashMap::new() };
+        let newcomers = newcomers.into_values().collect();
+        let since = state.since.first_key_value().map_or_else(|| self.inner.clock.now(), |(since, _)| *since);
+        drop(state);
+        let (rpc, gate, tag) = (self.inner.rpc.clone(), self.inner.fetcher.gate(), self.group.tag.clone());
+        self.fetching = Some(Box::pin(async move {
+            let statuses = [RunStatus::Running, RunStatus::Queued];
+            let statuses = if with_queued { &statuses[..] } else { &statuses[..1] };
+            let (mut rows, mut is_complete) = (Vec::new(), false);
+            for page in 0..MAX_PAGES {
+                let _permit = gate.pass(1).await;
+                let found = rpc.rest.active_tasks(&tag, since, statuses, (PAGE, page * PAGE)).await?;
+                is_complete = found.len() < PAGE;
+                rows.extend(found.into_iter().map(TaskRow::from));
+                if is_complete {
+                    break;
+                }
+            }
+            Ok(List { rows, with_queued, is_complete, newcomers })
+        }));
+    }
+
+    fn on_list(&mut self, list: Result<List>) {
+        let state = self.group.lock();
+        let mut list = match list {
+            Ok(list) => list,
+            Err(error) => {
+                tracing::debug!(%error, "listing the tasks of watched runs failed");
+                return state.fail_all();
+            }
+        };
+        let count = list.rows.len();
+        let mut rows: HashMap<RunId, Vec<TaskRow>> = HashMap::new();
+        for row in list.rows.drain(..) {
+            rows.entry(row.run).or_default().push(row);
+        }
+        let mut has_changed = false;
+        let tell = |run: &RunId, slots: &[Arc<Slot>]| {
+            let of_run = rows.get(run).cloned().unwrap_or_default();
+            let listing = if of_run.is_empty() && !list.is_complete {
+                Listing::Unknown
+            } else {
+                Listing::Rows { rows: of_run, with_queued: list.with_queued }
+            };
+            for slot in slots {
+                slot.update(|news| news.listing = Some(listing.clone()));
+            }
+        };
+        for (run, slot) in &list.newcomers {
+            tell(run, std::slice::from_ref(slot));
+        }
+        if list.with_queued {
+            for (run, slots) in &state.by_run {
+                tell(run, slots);
+            }
+        } else {
+            // Those that are running, and those that are no longer.
+            let vanished = self.running.keys().filter(|run| !rows.contains_key(*run));
+            for run in rows.keys().chain(vanished) {
+                if let Some(slots) = state.by_run.get(run).filter(|_| rows.get(run) != self.running.get(run)) {
+                    has_changed = true;
+                    tell(run, slots);
+                }
+            }
+        }
+        drop(state);
+        for of_run in rows.values_mut() {
+            of_run.retain(|row| row.status == RunStatus::Running);
+        }
+        rows.retain(|_, of_run| !of_run.is_empty());
+        self.running = rows;
+        self.schedule.received(count, has_changed);
+    }
+}
+
+/// The task has ended, or was never run: the client is closed, or its runtime is gone.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let mut state = self.group.lock();
+        state.is_running = false;
+        state.fail_all();
+    }
+}
+
+async fn fetched(fetching: &mut Option<Fetching>) -> Result<List> {
+    let Some(list) = fetching else { return pending().await };
+    let list = list.await;
+    *fetching = None;
+    list
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}

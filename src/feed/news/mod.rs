@@ -1,0 +1,309 @@
+//! The news of all runs that a client watches: one subscription to run events, and one list of tasks, for all runs with the same tag.
+//!
+//! All runs that a client starts have the client's tag. An event only means that something has changed, so the watch fetches the run.
+//! The subscription is requested before a run is fetched, but the server does not report when it begins: it sends the response headers
+//! only with the first message, and events before that are lost. The server also ends the subscription whenever all runs that it has
+//! seen have completed. So after each loss, and again with the first message of the next stream, the tasks that have not ended are
+//! listed.
+
+mod driver;
+mod group;
+mod schedule;
+mod slot;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::fetcher::Fetcher;
+use super::tasks::Tasks;
+use crate::model::RunId;
+use crate::rpc::Rpc;
+use crate::time::Clock;
+use driver::Inner;
+use group::{Arrivals, Group, lock};
+pub(crate) use group::{Arrived, Tag, Wanted};
+use slot::Slot;
+pub(crate) use slot::{Listing, News, TaskRow};
+
+/// The clocks of client and server may differ by this much.
+const CLOCK_MARGIN: TimeDelta = TimeDelta::minutes(1);
+/// The maximum number of groups with tags of other clients.
+const MAX_GROUPS: usize = 16;
+
+/// The news of the runs of a client. A group's stream is open while it has members.
+#[derive(Debug)]
+pub(crate) struct RunNews(Arc<Inner>);
+
+/// A member of a group: its stream stays open.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    inner: Arc<Inner>,
+    group: Arc<Group>,
+}
+
+/// The news of one run. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    membership: Membership,
+    run: RunId,
+    number: u64,
+    slot: Arc<Slot>,
+    since: DateTime<Utc>,
+    /// Whether it has waited for the start of the current attempt.
+    waits_for_start: AtomicBool,
+}
+
+/// The runs of a group that have changed. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct GroupSubscription {
+    membership: Membership,
+    arrivals: Arc<Arrivals>,
+}
+
+impl RunNews {
+    pub(super) fn new(rpc: Rpc, tasks: Tasks, fetcher: Fetcher, clock: Clock) -> Self {
+        Self(Arc::new(Inner { rpc, tasks, fetcher, clock, groups: Mutex::default() }))
+    }
+
+    /// Joins the group of a tag: its stream is opened.
+    pub(crate) fn join(&self, tag: &Tag) -> Membership {
+        let group = {
+            let mut groups = lock(&self.0.groups);
+            let group = groups.entry(tag.clone()).or_insert_with(|| Arc::new(Group::new(tag.clone())));
+            // Counted while the groups are locked, so that the group is not removed meanwhile.
+            group.lock().members += 1;
+            Arc::clone(group)
+        };
+        self.0.ensure_task(&group);
+        Membership { inner: Arc::clone(&self.0), group }
+    }
+
+    /// Joins the group of another client's tag, unless there are too many groups.
+    pub(crate) fn try_join(&self, tag: &Tag) -> Option<Membership> {
+        let has_space = {
+            let groups = lock(&self.0.groups);
+            groups.contains_key(tag) || groups.len() < MAX_GROUPS
+        };
+        has_space.then(|| self.join(tag))
+    }
+}
+
+impl Membership {
+    /// Subscribes to the news of a run, which was not created before a time.
+    pub(crate) fn subscribe(self, run: RunId, since: DateTime<Utc>) -> Subscription {
+        let since = since.checked_sub_signed(CLOCK_MARGIN).unwrap_or(since);
+        let mut state = self.group.lock();
+        let slot = Arc::new(Slot::with(state.recent.news.remove(&run).unwrap_or_default()));
+        state.by_run.entry(run).or_default().push(Arc::clone(&slot));
+        *state.since.entry(since).or_default() += 1;
+        state.count += 1;
+        let number = state.count;
+        drop(state);
+        Subscription { membership: self, run, number, slot, since, waits_for_start: AtomicBool::new(false) }
+    }
+
+    /// Subscribes to all runs of the group.
+    pub(crate) fn subscribe_all(self) -> GroupSubscription {
+        let arrivals = Arc::new(Arrivals::default());
+        self.group.lock().arrivals.push(Arc::clone(&arrivals));
+        GroupSubscription { membership: self, arrivals }
+    }
+}
+
+impl Clone for Membership {
+    fn clone(&self) -> Self {
+        self.group.lock().members += 1;
+        Self { inner: Arc::clone(&self.inner), group: Arc::clone(&self.group) }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.group.lock().members -= 1;
+        self.group.wake.notify_one();
+    }
+}
+
+impl Subscription {
+    /// Waits for news. Lists are fetched only while a watch waits. Cancel safe.
+    pub(crate) async fn next(&self, wanted: Wanted) -> News {
+        if let Some(news) = self.slot.take() {
+            return news;
+        }
+        let _waiting = self.wait(wanted);
+        loop {
+            self.slot.changed().await;
+            if let Some(news) = self.slot.take() {
+                return news;
+            }
+        }
+    }
+
+    /// Takes what has arrived.
+    pub(crate) fn take(&self) -> News {
+        self.slot.take().unwrap_or_default()
+    }
+
+    fn wait(&self, wanted: Wanted) -> Waiting<'_> {
+        let Membership { inner, group } = &self.membership;
+        let mut state = group.lock();
+        *state.demand.of(wanted) += 1;
+        let is_waiting = self.waits_for_start.swap(wanted == Wanted::Start, Relaxed);
+        state.must_restart |= wanted != Wanted::End && !is_waiting;
+        if wanted == Wanted::List {
+            state.newcomers.insert(self.number, (self.run, Arc::clone(&self.slot)));
+        }
+        drop(state);
+        inner.ensure_task(group);
+        group.wake.notify_one();
+        Waiting { group, wanted }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.membership.group.lock();
+        state.newcomers.remove(&self.number);
+        if let Some(of_run) = state.by_run.get_mut(&self.run) {
+            of_run.retain(|other| !Arc::ptr_eq(other, &self.slot));
+            if of_run.is_empty() {
+                state.by_run.remove(&self.run);
+            }
+        }
+        if let Some(count) = state.since.get_mut(&self.since) {
+            *count -= 1;
+            if *count == 0 {
+                state.since.remove(&self.since);
+            }
+        }
+    }
+}
+
+impl GroupSubscription {
+    /// Waits until runs of the group have changed. Cancel safe.
+    pub(crate) async fn next(&self) -> Arrived {
+        loop {
+            let arrived = std::mem::take(&mut *lock(&self.arrivals.state));
+            if arrived.has_gap || !arrived.runs.is_empty() {
+                return arrived;
+            }
+            self.arrivals.notify.notified().await;
+        }
+    }
+
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+}
+
+impl Drop for GroupSubscription {
+    fn drop(&mut self) {
+        self.membership.group.lock().arrivals.retain(|other| !Arc::ptr_eq(other, &self.arrivals));
+    }
+}
+
+/// A watch that waits.
+struct Waiting<'a> {
+    group: &'a Group,
+    wanted: Wanted,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        *self.group.lock().demand.of(self.wanted) -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prost::Message as _;
+    use tokio::time::Instant;
+
+    use super::driver::IDLE_STREAM_TTL;
+    use super::*;
+    use crate::rpc::pb::WorkflowEvent;
+    use crate::scripted::{Scripted, client};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn run(number: u128) -> RunId {
+        uuid::Uuid::from_u128(number).into()
+    }
+
+    fn is_list(name: &str) -> bool {
+        name.starts_with("GET ") && name.ends_with("/workflow-runs")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_subscribers_get_a_list_after_a_gap() {
+        let [watched, other] = [1, 2].map(run);
+        let event = WorkflowEvent { workflow_run_id: other.to_string(), ..Default::default() }.encode_to_vec();
+        let (client, _) = client(move |name, count| match (name, count) {
+            (name, _) if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+            (_, 1) => Scripted::Stream(vec![(SECOND, event.clone()), (2 * SECOND, event.clone())], Some(0)),
+            (_, 2) => Scripted::Stream(vec![(3 * SECOND, event.clone())], None),
+            _ => Scripted::Hangs,
+        });
+        let news = &client.feed().news;
+        let subscription = news.join(client.feed().tag()).subscribe(watched, client.clock().now());
+        let started = Instant::now();
+        let mut notified = Vec::new();
+        while let Ok(news) = tokio::time::timeout(9 * SECOND, subscription.next(Wanted::End)).await {
+            assert_eq!(news.listing, Some(Listing::Rows { rows: Vec::new(), with_queued: true }));
+            notified.push(started.elapsed().as_secs_f32());
+        }
+        // At first, with the first message of each stream, and when the first stream was lost.
+        assert_eq!(notified, [0.0, 1.0, 2.0, 5.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_list_is_reported_to_all() {
+        let (client, _) = client(|name, _| match name {
+            name if is_list(name) => Scripted::Rest(403, String::new()),
+            _ => Scripted::Hangs,
+        });
+        let subscribe =
+            |number| client.feed().news.join(client.feed().tag()).subscribe(run(number), client.clock().now());
+        let (one, two) = (subscribe(1), subscribe(2));
+        let (one, two) = tokio::join!(one.next(Wanted::List), two.next(Wanted::Start));
+        assert_eq!((one.listing, two.listing), (Some(Listing::Failed), Some(Listing::Failed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_kept_for_a_watch_that_starts_later() {
+        let created = WorkflowEvent {
+            workflow_run_id: run(1).to_string(),
+            resource_id: run(1).to_string(),
+            resource_type: 1,
+            event_type: 1,
+            ..Default::default()
+        };
+        let (client, _) = client(move |_, _| Scripted::Stream(vec![(SECOND, created.encode_to_vec())], None));
+        let membership = client.feed().news.join(client.feed().tag());
+        tokio::time::sleep(2 * SECOND).await;
+        let subscription = membership.clone().subscribe(run(1), client.clock().now());
+        assert_eq!(subscription.take().created, Some((run(1).into(), None)));
+        assert!(subscription.take().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_without_members_is_removed_after_a_while() {
+        let (client, calls) = client(|_, _| Scripted::Stream(Vec::new(), None));
+        let (news, tag) = (&client.feed().news, client.feed().tag());
+        drop(news.join(tag).subscribe(run(1), client.clock().now()));
+        tokio::time::sleep(IDLE_STREAM_TTL.saturating_sub(SECOND)).await;
+        let membership = news.join(tag);
+        tokio::time::sleep(2 * IDLE_STREAM_TTL).await;
+        assert_eq!((lock(&news.0.groups).len(), calls.count("SubscribeToWorkflowEvents")), (1, 1));
+        drop(membership);
+        tokio::time::sleep(IDLE_STREAM_TTL + SECOND).await;
+        assert!(lock(&news.0.groups).is_empty());
+        drop(news.join(tag));
+        tokio::task::yield_now().await;
+        assert_eq!(calls.count("SubscribeToWorkflowEvents"), 2);
+    }
+}

@@ -1,0 +1,174 @@
+//! When the list of tasks is fetched: the pure core of the news.
+//!
+//! No event announces that a worker has started an attempt. So while watches wait for a start, the running tasks are listed, at intervals
+//! that grow. One list is for all watches: its cost depends on the number of tasks that are running, and not on the number of watches.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The intervals between two lists grow from the first to the last.
+const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_INTERVAL: Duration = Duration::from_secs(2);
+/// The interval after a list with a change.
+const INTERVAL_AFTER_CHANGE: Duration = Duration::from_millis(200);
+/// The minimum interval, for each row of the last list.
+const INTERVAL_PER_ROW: Duration = Duration::from_micros(500);
+/// How often the queued tasks are listed, too, in case the event of an end was lost.
+const COMPLETE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The number of watches that wait for something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Demand {
+    /// They know nothing of their run, and need a list that is fetched from now on.
+    pub(super) list: usize,
+    /// Their run is queued.
+    pub(super) start: usize,
+    /// Their run is running, or has ended.
+    pub(super) end: usize,
+}
+
+impl Demand {
+    fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Schedule {
+    interval: Duration,
+    /// When the last list was requested, and the minimum interval after it.
+    last: Option<Instant>,
+    min_interval: Duration,
+    last_complete: Option<Instant>,
+    /// Whether events may have been lost.
+    has_lost: bool,
+}
+
+/// The next list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) at: Instant,
+    /// Whether it contains the queued tasks, too.
+    pub(super) with_queued: bool,
+}
+
+impl Schedule {
+    pub(super) fn new() -> Self {
+        Self {
+            interval: FIRST_INTERVAL,
+            last: None,
+            min_interval: Duration::ZERO,
+            last_complete: None,
+            has_lost: false,
+        }
+    }
+
+    /// Events may have been lost: the end of any run may have been missed.
+    pub(super) fn lost(&mut self) {
+        self.has_lost = true;
+    }
+
+    /// A watch has begun, or its run is queued again.
+    pub(super) fn restart(&mut self) {
+        self.interval = FIRST_INTERVAL;
+    }
+
+    /// When the next list is due. `None` if nobody waits.
+    pub(super) fn due(&self, now: Instant, demand: Demand) -> Option<Due> {
+        if demand.is_empty() {
+            return None;
+        }
+        let Some(last) = self.last else { return Some(Due { at: now, with_queued: true }) };
+        let interval = match demand {
+            Demand { list: 1.., .. } => FIRST_INTERVAL,
+            _ if self.has_lost => FIRST_INTERVAL,
+            Demand { start: 1.., .. } => self.interval,
+            _ => MAX_INTERVAL,
+        };
+        let at = last + interval.max(self.min_interval);
+        let is_old = self.last_complete.is_none_or(|complete| at >= complete + COMPLETE_INTERVAL);
+        Some(Due { at, with_queued: demand.list > 0 || self.has_lost || is_old })
+    }
+
+    /// A list is requested.
+    pub(super) fn requested(&mut self, now: Instant, with_queued: bool) {
+        if with_queued {
+            self.last_complete = Some(now);
+            self.has_lost = false;
+        } else {
+            self.interval = (self.interval * 2).min(MAX_INTERVAL);
+        }
+        self.last = Some(now);
+    }
+
+    /// A list has arrived.
+    pub(super) fn received(&mut self, rows: usize, has_changed: bool) {
+        self.min_interval = INTERVAL_PER_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX)).min(MAX_INTERVAL);
+        if has_changed {
+            self.interval = self.interval.min(INTERVAL_AFTER_CHANGE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The times of the lists within some time, in milliseconds, and whether they have the queued tasks.
+    fn lists(schedule: &mut Schedule, start: Instant, demand: Demand, rows: usize, within: u64) -> Vec<(u128, bool)> {
+        let (mut now, mut lists) = (start, Vec::new());
+        while let Some(due) = schedule.due(now, demand) {
+            now = due.at.max(now);
+            if now > start + Duration::from_millis(within) {
+                break;
+            }
+            schedule.requested(now, due.with_queued);
+            schedule.received(rows, false);
+            lists.push(((now - start).as_millis(), due.with_queued));
+        }
+        lists
+    }
+
+    #[test]
+    fn the_interval_grows_whatever_the_number_of_watches() {
+        for start in [1, 1_000_000] {
+            let demand = Demand { start, ..Demand::default() };
+            let all = lists(&mut Schedule::new(), Instant::now(), demand, 0, 16_000);
+            let complete: Vec<_> = all.iter().filter(|(_, queued)| *queued).map(|(at, _)| *at).collect();
+            assert_eq!(complete, [0, 11_150]);
+            let times: Vec<_> = all.iter().map(|(at, _)| *at).collect();
+            assert_eq!(times, [0, 50, 150, 350, 750, 1550, 3150, 5150, 7150, 9150, 11_150, 13_150, 15_150]);
+        }
+    }
+
+    #[test]
+    fn watches_of_running_runs_need_few_lists() {
+        let demand = Demand { end: 5, ..Demand::default() };
+        let all = lists(&mut Schedule::new(), Instant::now(), demand, 0, 12_000);
+        assert_eq!(
+            all,
+            [(0, true), (2000, false), (4000, false), (6000, false), (8000, false), (10_000, true), (12_000, false)]
+        );
+    }
+
+    #[test]
+    fn long_lists_are_rare() {
+        let demand = Demand { list: 1, ..Demand::default() };
+        let all = lists(&mut Schedule::new(), Instant::now(), demand, 1000, 1600);
+        assert_eq!(all, [(0, true), (500, true), (1000, true), (1500, true)]);
+        let all = lists(&mut Schedule::new(), Instant::now(), demand, 1_000_000, 4000);
+        assert_eq!(all, [(0, true), (2000, true), (4000, true)]);
+    }
+
+    #[test]
+    fn a_loss_is_followed_by_a_complete_list() {
+        let (now, demand) = (Instant::now(), Demand { end: 1, ..Demand::default() });
+        let mut schedule = Schedule::new();
+        schedule.requested(now, true);
+        assert_eq!(schedule.due(now, demand), Some(Due { at: now + MAX_INTERVAL, with_queued: false }));
+        schedule.lost();
+        assert_eq!(schedule.due(now, demand), Some(Due { at: now + FIRST_INTERVAL, with_queued: true }));
+        assert_eq!(schedule.due(now, Demand::default()), None, "nobody waits");
+    }
+}

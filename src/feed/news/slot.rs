@@ -1,0 +1,92 @@
+//! What a watch of a run is told: at most the last of each kind of news, however long it does not look.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+
+use crate::model::{RunId, RunStatus, TaskId};
+use crate::rpc::convert::Row;
+
+/// The news of a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct News {
+    /// The last task whose creation was announced.
+    pub(crate) created: Option<(TaskId, Option<DateTime<Utc>>)>,
+    /// Whether the end of a task or of the run was announced.
+    pub(crate) has_changed: bool,
+    pub(crate) listing: Option<Listing>,
+}
+
+/// What a list of tasks that have not ended says about a run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Listing {
+    /// All of its tasks that are running, and those that are queued if the list has them.
+    Rows { rows: Vec<TaskRow>, with_queued: bool },
+    /// The list was too long to contain all runs.
+    Unknown,
+    /// There is no list: REST has not responded, or the client is closed.
+    Failed,
+}
+
+/// A task in a list.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TaskRow {
+    pub(crate) run: RunId,
+    pub(crate) task: TaskId,
+    pub(crate) attempt: u32,
+    pub(crate) status: RunStatus,
+    pub(crate) created_at: Option<DateTime<Utc>>,
+    pub(crate) started_at: Option<DateTime<Utc>>,
+}
+
+impl From<Row> for TaskRow {
+    fn from(row: Row) -> Self {
+        Self {
+            run: row.workflow_run_external_id,
+            task: row.task_external_id.unwrap_or_else(|| row.workflow_run_external_id.into()),
+            attempt: row.attempt.or(row.retry_count.map(crate::model::attempt_number)).unwrap_or(1),
+            status: row.status,
+            created_at: row.metadata.created_at.or(row.created_at),
+            started_at: row.started_at,
+        }
+    }
+}
+
+impl News {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.created.is_none() && !self.has_changed && self.listing.is_none()
+    }
+}
+
+/// The place where the news of a run wait for a watch.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    news: Mutex<News>,
+    notify: Notify,
+}
+
+impl Slot {
+    pub(super) fn with(news: News) -> Self {
+        Self { news: Mutex::new(news), notify: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut News)) {
+        change(&mut self.lock());
+        self.notify.notify_one();
+    }
+
+    /// Takes the news, if there are any.
+    pub(super) fn take(&self) -> Option<News> {
+        Some(std::mem::take(&mut *self.lock())).filter(|news| !news.is_empty())
+    }
+
+    /// Waits until there may be news. Cancel safe.
+    pub(super) async fn changed(&self) {
+        self.notify.notified().await;
+    }
+}

@@ -1,0 +1,72 @@
+//! Events of runs, from the stream of run events.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Error;
+use crate::model::{RunId, TaskId, parse_id};
+use crate::rpc::pb;
+
+/// An event of a run. What it says about the run is not reliable: it only means that something has changed.
+#[derive(Debug, Clone)]
+pub(crate) struct RunEvent {
+    pub(crate) run: RunId,
+    pub(crate) at: Option<DateTime<Utc>>,
+    pub(crate) kind: RunEventKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RunEventKind {
+    /// A task was created, and may still be queued.
+    TaskCreated(TaskId),
+    /// An attempt of a task has ended, or the run, or nothing that this crate knows has changed.
+    Changed,
+    /// A chunk of a task's stream.
+    Chunk,
+}
+
+impl TryFrom<pb::WorkflowEvent> for RunEvent {
+    type Error = Error;
+
+    fn try_from(event: pb::WorkflowEvent) -> Result<Self, Error> {
+        use pb::ResourceEventType as Type;
+        let is_task = event.resource_type() == pb::ResourceType::StepRun;
+        let kind = match event.event_type() {
+            Type::Stream => RunEventKind::Chunk,
+            Type::Started if is_task => {
+                parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::TaskCreated)
+            }
+            _ => RunEventKind::Changed,
+        };
+        let at = event.event_timestamp.as_ref();
+        let at = at.and_then(|at| DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?));
+        Ok(Self { run: parse_id(&event.workflow_run_id)?, at, kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_created_tasks_and_chunks_are_distinguished() {
+        use pb::{ResourceEventType as Type, ResourceType as Resource};
+        let id = "00000000-0000-4000-8001-000000000001";
+        let kind = |resource: Resource, kind: Type, resource_id: &str| {
+            let event = pb::WorkflowEvent {
+                workflow_run_id: id.into(),
+                resource_type: resource.into(),
+                event_type: kind.into(),
+                resource_id: resource_id.into(),
+                ..Default::default()
+            };
+            RunEvent::try_from(event).unwrap().kind
+        };
+        let created = RunEventKind::TaskCreated(id.parse().unwrap());
+        assert_eq!(kind(Resource::StepRun, Type::Started, id), created);
+        assert_eq!(kind(Resource::StepRun, Type::Started, "no id"), RunEventKind::Changed);
+        assert_eq!(kind(Resource::WorkflowRun, Type::Started, id), RunEventKind::Changed);
+        assert_eq!(kind(Resource::StepRun, Type::Failed, id), RunEventKind::Changed);
+        assert_eq!(kind(Resource::StepRun, Type::Stream, id), RunEventKind::Chunk);
+        assert!(RunEvent::try_from(pb::WorkflowEvent::default()).is_err());
+    }
+}

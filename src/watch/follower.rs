@@ -1,0 +1,289 @@
+//! Follows one run: waits for news, fetches the run, and passes both to the pure core.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::step::{Next, Observation, Progress, Step};
+use crate::client::Client;
+use crate::error::Result;
+use crate::feed::{CLIENT_KEY, Membership, News, Subscription, Tag, Wanted};
+use crate::model::{Change, RunDetails, RunId, RunStatus, TaskId};
+use crate::observe::{RunFetch, if_found};
+use crate::run::RunHandle;
+use crate::runtime::{self, Needs};
+
+/// How long a fetch follows an announcement: REST shows a change a moment later, and often two changes are announced together.
+const EVENT_DELAY: Duration = Duration::from_millis(50);
+/// The intervals between checks of a run without news grow from the first to the last. Runs have no news if they were not started by
+/// this crate.
+const FIRST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The run that is watched.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    pub(super) client: Client,
+    pub(super) run: RunId,
+    /// The attempt whose end is the end of the watch.
+    pub(super) from_attempt: u32,
+    /// When this client started the run, if it did.
+    pub(super) started_at: Option<Instant>,
+    /// The group whose news include the run, if it is known.
+    pub(super) membership: Option<Membership>,
+}
+
+impl Watched {
+    pub(super) fn of<O>(run: &RunHandle<O>) -> Self {
+        Self {
+            client: run.client().clone(),
+            run: run.id(),
+            from_attempt: run.first_attempt(),
+            started_at: run.started_at(),
+            membership: None,
+        }
+    }
+}
+
+/// What a watch shares with its stream.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) stale: AtomicU64,
+    pub(super) follows_replays: AtomicBool,
+}
+
+pub(super) struct Follower {
+    watched: Watched,
+    shared: Arc<Shared>,
+    progress: Progress,
+    next: Option<Next>,
+    /// When the next fetch may be sent, for [`Next::FetchAfter`].
+    fetch_at: Option<Instant>,
+    news: Option<Subscription>,
+    /// News that were not used yet, because REST had never responded.
+    created: Option<(TaskId, Option<DateTime<Utc>>)>,
+    check_interval: Duration,
+    last_check: Option<Fingerprint>,
+    ready: VecDeque<Change>,
+    has_ended: bool,
+}
+
+/// What REST shows of the tasks of a run. If it changes, the run has changed.
+type Fingerprint = (RunStatus, Vec<(TaskId, RunStatus, u32)>);
+
+impl Follower {
+    pub(super) fn new(watched: Watched, shared: Arc<Shared>) -> Self {
+        let progress = Progress::new(watched.run, watched.from_attempt, watched.started_at);
+        Self {
+            watched,
+            shared,
+            progress,
+            next: None,
+            fetch_at: None,
+            news: None,
+            created: None,
+            check_interval: FIRST_CHECK_INTERVAL,
+            last_check: None,
+            ready: VecDeque::new(),
+            has_ended: false,
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Result<Change>> {
+        loop {
+            if let Some(change) = self.ready.pop_front() {
+                return Some(Ok(change));
+            }
+            if self.has_ended {
+                return None;
+            }
+            if let Err(error) = self.advance().await {
+                self.has_ended = true;
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Does what is next: the first time, it subscribes to the news of the run.
+    async fn advance(&mut self) -> Result<()> {
+        match self.next {
+            None => self.start(),
+            Some(Next::End) => {
+                self.has_ended = true;
+                Ok(())
+            }
+            Some(Next::Fetch) => self.fetch().await,
+            Some(Next::FetchAfter(delay)) => {
+                let at = *self.fetch_at.get_or_insert_with(|| Instant::now() + delay);
+                match &self.news {
+                    None => sleep_until(at).await,
+                    Some(news) => tokio::select! {
+                        biased;
+                        news = news.next(Wanted::End) => {
+                            self.take_news(&news, Some(at));
+                            return Ok(());
+                        }
+                        () = sleep_until(at) => {}
+                    },
+                }
+                self.set_next(Next::Fetch);
+                Ok(())
+            }
+            Some(wait @ (Next::List | Next::WaitForStart | Next::WaitForEnd)) => match &self.news {
+                None => self.check().await,
+                Some(news) => {
+                    let wanted = match wait {
+                        Next::List => Wanted::List,
+                        Next::WaitForStart => Wanted::Start,
+                        _ => Wanted::End,
+                    };
+                    let news = news.next(wanted).await;
+                    self.take_news(&news, None);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn start(&mut self) -> Result<()> {
+        runtime::require("a watch", Needs::Timers)?;
+        if self.shared.follows_replays.load(Relaxed) {
+            self.progress.follow_replays();
+        }
+        // The subscription starts before the first fetch, so nothing falls between the two.
+        let client = &self.watched.client;
+        let membership = self.watched.membership.take();
+        let is_own = self.watched.started_at.is_some();
+        let membership = membership.or_else(|| is_own.then(|| client.feed().news.join(client.feed().tag())));
+        let first = if membership.is_some() { Next::List } else { Next::Fetch };
+        if let Some(membership) = membership {
+            let age = self.watched.started_at.map(|at| at.elapsed()).unwrap_or_default();
+            let created_at = client.clock().now() - age;
+            self.news = Some(membership.subscribe(self.watched.run, created_at));
+        }
+        self.set_next(first);
+        Ok(())
+    }
+
+    fn set_next(&mut self, next: Next) {
+        self.next = Some(next);
+        self.fetch_at = None;
+    }
+
+    fn take_step(&mut self, step: Step) {
+        if !step.changes.is_empty() {
+            self.check_interval = FIRST_CHECK_INTERVAL;
+        }
+        self.ready.extend(step.changes);
+        self.shared.stale.store(self.progress.stale_reports(), Relaxed);
+        self.set_next(step.next);
+    }
+
+    /// Takes news. `fetch_at`: when a fetch is due anyway.
+    fn take_news(&mut self, news: &News, fetch_at: Option<Instant>) {
+        let now = Instant::now();
+        self.created = news.created.or(self.created);
+        let has_rest = self.watched.client.rpc().rest.has_responded();
+        // A client that can only reach gRPC gets the error of a fetch, and no states before it.
+        if has_rest && let Some((task, at)) = self.created.take() {
+            let step = self.progress.step(now, Observation::Created { task, at });
+            self.take_step(step);
+        }
+        if let Some(listing) = &news.listing {
+            let has_to_fetch = self.next == Some(Next::Fetch);
+            let step = self.progress.step(now, Observation::Listed(listing));
+            self.take_step(step);
+            if has_to_fetch {
+                self.set_next(Next::Fetch);
+            }
+        }
+        if news.has_changed || (fetch_at.is_some() && self.next != Some(Next::Fetch)) {
+            self.next = Some(Next::FetchAfter(EVENT_DELAY));
+            let soon = now + EVENT_DELAY;
+            self.fetch_at = Some(match fetch_at {
+                Some(at) if news.has_changed => at.min(soon),
+                Some(at) => at,
+                None => soon,
+            });
+        }
+    }
+
+    /// Fetches the details.
+    async fn fetch(&mut self) -> Result<()> {
+        if let Some(news) = &self.news {
+            // The fetch is later than these.
+            let news = news.take();
+            self.created = news.created.or(self.created);
+        }
+        let Watched { client, run, started_at, .. } = &self.watched;
+        let (owned, run, started_at, is_dag) = (client.clone(), *run, *started_at, self.progress.is_dag());
+        let fetch = client.feed().fetcher.details(run, move |gate| async move {
+            let fetch = RunFetch::new(run).for_wait().started_at(started_at).known_dag(is_dag).through(gate);
+            fetch.fetch(&owned).await
+        });
+        let details = fetch.await?;
+        self.created = None;
+        self.join(&details);
+        let step = self.progress.step(Instant::now(), Observation::Details(&details));
+        self.take_step(step);
+        Ok(())
+    }
+
+    /// Joins the group of the client that started the run.
+    fn join(&mut self, details: &RunDetails) {
+        if self.news.is_some() || details.outcome.is_some() {
+            return;
+        }
+        let Some(value) = details.engine_metadata.get(CLIENT_KEY).and_then(|value| value.as_str()) else { return };
+        let client = &self.watched.client;
+        let tag: Tag = (CLIENT_KEY.to_owned(), value.to_owned());
+        let created_at = details.created_at.unwrap_or_else(|| client.clock().now());
+        self.news = client.feed().news.try_join(&tag).map(|group| group.subscribe(details.id, created_at));
+    }
+
+    /// Checks a run without news after a while.
+    async fn check(&mut self) -> Result<()> {
+        sleep(self.check_interval).await;
+        self.check_interval = (self.check_interval * 2).min(MAX_CHECK_INTERVAL);
+        let (owned, run) = (self.watched.client.clone(), self.watched.run);
+        let gate = owned.feed().fetcher.gate();
+        let request = async move {
+            let _permit = gate.pass(1).await;
+            if_found(owned.rpc().rest.run(run).await)
+        };
+        // A fetch reports an error in its own way.
+        let found = self.watched.client.feed().fetcher.spawn(request).await.ok().flatten();
+        let fingerprint = found.map(|found| {
+            let tasks = found.tasks.iter().map(|task| (task.task_external_id, task.status.clone(), task.retry_count));
+            (found.run.status, tasks.collect())
+        });
+        if fingerprint.is_none() || fingerprint != self.last_check {
+            self.last_check = fingerprint;
+            self.set_next(Next::Fetch);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The news have no list if the client is closed, and the watch gets the error from its fetch.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_of_a_closed_client_ends() {
+        let engine = crate::embedded::Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let run = hatchet.run_handle(RunId::from(uuid::Uuid::from_u128(1)));
+        let watched = Watched { started_at: Some(Instant::now()), ..Watched::of(&run) };
+        let mut follower = Follower::new(watched, Arc::default());
+        hatchet.close().await;
+        let error = follower.next().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), crate::error::ErrorKind::Closed);
+        assert!(follower.next().await.is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! The status changes of several runs in one stream.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::select_all;
+
+use super::changes::Filter;
+#[cfg(doc)]
+use super::changes::RunWatch;
+use crate::boxed::BoxStream;
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::{Change, ChangeKind};
+use crate::run::RunHandle;
+
+impl Client {
+    /// Watches the status changes of several runs in one stream. Those of each run are in order, as in [`RunHandle::watch`]. The stream
+    /// ends when all runs have ended.
+    ///
+    /// If a run cannot be watched, the stream returns the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
+    /// returns its id.
+    ///
+    /// The runs share their requests: one list shows which of them have started, and each run is fetched when it has ended. How many
+    /// runs wait has no effect on the number of requests.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {
+    /// let inputs = (0..1000).map(|n| serde_json::json!({ "n": n }));
+    /// let runs = hatchet.run_many(&square, inputs).start().await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    /// let mut changes = hatchet.watch_many(&runs);
+    /// while let Some(change) = changes.next().await.transpose()? {
+    ///     println!("{} {change}", change.run_id());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch_many<O, I>(&self, runs: I) -> RunsWatch
+    where
+        I: IntoIterator,
+        I::Item: Borrow<RunHandle<O>>,
+    {
+        let watches: Vec<_> = runs.into_iter().map(|run| run.borrow().watch()).collect();
+        RunsWatch { changes: BoxStream::new(select_all(watches)), filter: Filter::default() }
+    }
+}
+
+/// A stream of the [`Change`]s of several runs; see [`Client::watch_many`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<()>>) -> hatchet::Result<()> {
+/// let mut changes = hatchet.watch_many(&runs);
+/// let mut ended = 0;
+/// while let Some(change) = changes.next().await.transpose()? {
+///     ended += u32::from(change.is_final());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is fetched before the stream is polled"]
+pub struct RunsWatch {
+    changes: BoxStream<Result<Change>>,
+    filter: Filter,
+}
+
+impl RunsWatch {
+    /// Returns only changes of this kind, or of several if it is called several times. Errors are always returned.
+    pub fn only(mut self, kind: ChangeKind) -> Self {
+        self.filter.kinds.push(kind);
+        self
+    }
+
+    /// Returns only the changes and gaps of tasks with this name, or of several if it is called several times; see [`RunWatch::task`].
+    pub fn task(mut self, name: impl Into<String>) -> Self {
+        self.filter.tasks.push(name.into());
+        self
+    }
+
+    /// Returns the next change, or `None` when all runs have ended.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no item is lost.
+    pub async fn next(&mut self) -> Option<Result<Change>> {
+        futures_util::StreamExt::next(self).await
+    }
+}
+
+impl Stream for RunsWatch {
+    type Item = Result<Change>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match std::task::ready!(self.changes.poll_next_unpin(cx)) {
+                Some(Ok(change)) if !self.filter.matches(&change) => {}
+                item => return Poll::Ready(item),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RunsWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunsWatch")
+    }
+}

@@ -1,0 +1,302 @@
+//! The status changes of all runs with a tag.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::future::pending;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::{SelectAll, once, unfold};
+use tokio::time::{Instant, sleep_until};
+
+use super::changes::{Filter, RunWatch};
+use super::follower::Watched;
+use crate::boxed::BoxStream;
+use crate::client::Client;
+use crate::error::Result;
+use crate::feed::{GroupSubscription, Tag};
+use crate::list::RunItems;
+use crate::model::{Change, ChangeKind, RunFilter, RunId, RunStatus, RunSummary, Window};
+use crate::runtime::{self, Needs};
+
+/// How far back runs are listed after a gap: the clocks may differ, and REST lists a run a moment late.
+const LIST_MARGIN: TimeDelta = TimeDelta::minutes(1);
+/// The minimum interval between two lists. A real server ends a subscription whenever all of its runs have completed.
+const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a run that has ended is remembered, so that late events do not return it again.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
+impl Client {
+    /// Watches the status changes of all runs with a tag, also of those that other clients start: of all runs that have not ended, and of
+    /// all runs that are created from now on, or [since a time](TagWatch::since). Those of each run are all of its changes, in order, as in
+    /// [`RunHandle::watch`](crate::RunHandle::watch).
+    ///
+    /// The client subscribes to the events of the tag before it lists the runs, and lists them again whenever events may have been lost.
+    /// So no run is missed.
+    ///
+    /// A run is followed to its end. If it is replayed after that, the new attempts are not returned.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// let mut changes = hatchet.watch_matching("tenant", "acme");
+    /// while let Some(change) = changes.next().await.transpose()? {
+    ///     println!("{} {change}", change.run_id());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch_matching(&self, key: impl Into<String>, value: impl Into<String>) -> TagWatch {
+        let pending = Pending { client: self.clone(), tag: (key.into(), value.into()), since: None };
+        TagWatch { pending: Some(pending), changes: None, filter: Filter::default() }
+    }
+}
+
+/// A stream of the [`Change`]s of all runs with a tag; see [`Client::watch_matching`].
+///
+/// It never ends by itself. It returns an error for a run that cannot be watched, and continues with the others. After an error of the
+/// list of runs, it ends.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+/// use hatchet::model::ChangeKind;
+///
+/// let morning = "2026-11-26T06:00:00Z".parse().expect("a time");
+/// let mut changes = hatchet.watch_matching("tenant", "acme").since(morning).only(ChangeKind::Run);
+/// while let Some(change) = changes.next().await.transpose()? {
+///     println!("{} {change}", change.run_id());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is fetched before the stream is polled"]
+pub struct TagWatch {
+    pending: Option<Pending>,
+    changes: Option<BoxStream<Result<Change>>>,
+    filter: Filter,
+}
+
+/// A watch that has not started.
+struct Pending {
+    client: Client,
+    tag: Tag,
+    since: Option<DateTime<Utc>>,
+}
+
+impl TagWatch {
+    /// Also returns the changes of the runs that were created since a time, including those that have ended: they are listed first.
+    /// Each of those needs three requests. It has no effect after the first poll.
+    pub fn since(mut self, time: DateTime<Utc>) -> Self {
+        if let Some(pending) = &mut self.pending {
+            pending.since = Some(time);
+        }
+        self
+    }
+
+    /// Returns only changes of this kind, or of several if it is called several times. Errors are always returned.
+    pub fn only(mut self, kind: ChangeKind) -> Self {
+        self.filter.kinds.push(kind);
+        self
+    }
+
+    /// Returns only the changes and gaps of tasks with this name, or of several if it is called several times; see [`RunWatch::task`].
+    pub fn task(mut self, name: impl Into<String>) -> Self {
+        self.filter.tasks.push(name.into());
+        self
+    }
+
+    /// Returns the next change. `None` only after an error that has ended the stream.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no item is lost.
+    pub async fn next(&mut self) -> Option<Result<Change>> {
+        futures_util::StreamExt::next(self).await
+    }
+}
+
+impl Stream for TagWatch {
+    type Item = Result<Change>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(pending) = self.pending.take() {
+            self.changes = Some(BoxStream::new(pending.start()));
+        }
+        let Self { changes: Some(changes), filter, .. } = &mut *self else { return Poll::Ready(None) };
+        loop {
+            match std::task::ready!(changes.poll_next_unpin(cx)) {
+                Some(Ok(change)) if !filter.matches(&change) => {}
+                item => return Poll::Ready(item),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TagWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TagWatch")
+    }
+}
+
+impl Pending {
+    fn start(self) -> impl Stream<Item = Result<Change>> {
+        let start = async move {
+            runtime::require("a watch", Needs::Timers)?;
+            Ok(Matching::new(self))
+        };
+        once(start).flat_map(|matching| match matching {
+            Ok(matching) => unfold(Some(matching), |matching| async move {
+                let mut matching = matching?;
+                match matching.next().await {
+                    // The error of a list. That of a single run names the run.
+                    Err(error) if error.run_id().is_none() => Some((Err(error), None)),
+                    item => Some((item, Some(matching))),
+                }
+            })
+            .left_stream(),
+            Err(error) => once(std::future::ready(Err(error))).right_stream(),
+        })
+    }
+}
+
+struct Matching {
+    client: Client,
+    tag: Tag,
+    started_at: DateTime<Utc>,
+    group: GroupSubscription,
+    /// The runs that are watched, and those that have ended not long ago.
+    known: HashSet<RunId>,
+    ended: VecDeque<(Instant, RunId)>,
+    watches: SelectAll<RunWatch>,
+    /// The lists that must be read, and the one that is being read.
+    lists: VecDeque<RunFilter>,
+    list: Option<RunItems>,
+    /// The time since which runs may have been missed, and when they may be listed.
+    synced_at: DateTime<Utc>,
+    list_at: Option<Instant>,
+    last_list: Instant,
+}
+
+impl Matching {
+    fn new(Pending { client, tag, since }: Pending) -> Self {
+        // The subscription starts before the list, so nothing falls between the two.
+        let group = client.feed().news.join(&tag).subscribe_all();
+        let now = client.clock().now();
+        let of = |window: Window| RunFilter::new(window).metadata(tag.0.clone(), tag.1.clone());
+        let margin = now.checked_sub_signed(LIST_MARGIN).unwrap_or(now);
+        let lists = if let Some(since) = since {
+            vec![of(Window::since(since))]
+        } else {
+            // The recent ones first: those that have ended before now are not returned.
+            vec![of(Window::since(margin)), of(Window::all()).status(RunStatus::Queued).status(RunStatus::Running)]
+        };
+        Self {
+            client,
+            tag,
+            started_at: since.unwrap_or(now),
+            group,
+            known: HashSet::new(),
+            ended: VecDeque::new(),
+            watches: SelectAll::new(),
+            lists: lists.into(),
+            list: None,
+            synced_at: now,
+            list_at: None,
+            last_list: Instant::now(),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Change> {
+        loop {
+            if self.list.is_none()
+                && let Some(filter) = self.lists.pop_front()
+            {
+                self.list = Some(self.client.runs(filter).items());
+            }
+            let list_at = self.list_at.filter(|_| self.list.is_none());
+            tokio::select! {
+                biased;
+                Some(item) = self.watches.next(), if !self.watches.is_empty() => {
+                    let end = match &item {
+                        Ok(change) => change.is_final().then(|| change.run_id()),
+                        Err(error) => error.run_id(),
+                    };
+                    if let Some(run) = end {
+                        self.ended.push_back((Instant::now(), run));
+                    }
+                    self.forget();
+                    return item;
+                }
+                arrived = self.group.next() => {
+                    for run in arrived.runs {
+                        self.watch(run);
+                    }
+                    if arrived.has_gap && self.list_at.is_none() {
+                        self.list_at = Some(self.last_list + MIN_LIST_INTERVAL);
+                    }
+                }
+                row = next_row(&mut self.list) => match row.transpose()? {
+                    Some(row) => self.listed(&row),
+                    None => self.list = None,
+                },
+                () = at(list_at) => self.list_again(),
+            }
+        }
+    }
+
+    /// Lists the runs that were created since the last list.
+    fn list_again(&mut self) {
+        self.list_at = None;
+        self.last_list = Instant::now();
+        let since = self.synced_at.checked_sub_signed(LIST_MARGIN).unwrap_or(self.synced_at);
+        self.synced_at = self.client.clock().now();
+        self.lists.push_back(RunFilter::new(Window::since(since)).metadata(self.tag.0.clone(), self.tag.1.clone()));
+    }
+
+    fn listed(&mut self, row: &RunSummary) {
+        if row.status.is_final() && row.created_at < self.started_at {
+            if self.known.insert(row.id) {
+                self.ended.push_back((Instant::now(), row.id));
+            }
+        } else {
+            self.watch(row.id);
+        }
+    }
+
+    fn watch(&mut self, run: RunId) {
+        if self.known.insert(run) {
+            self.watches.push(RunWatch::of(Watched {
+                client: self.client.clone(),
+                run,
+                from_attempt: 1,
+                started_at: None,
+                membership: Some(self.group.membership().clone()),
+            }));
+        }
+    }
+
+    fn forget(&mut self) {
+        while let Some((at, run)) = self.ended.front()
+            && at.elapsed() > REMEMBERED_FOR
+        {
+            self.known.remove(run);
+            self.ended.pop_front();
+        }
+    }
+}
+
+async fn next_row(list: &mut Option<RunItems>) -> Option<Result<RunSummary>> {
+    match list {
+        Some(list) => list.next().await,
+        None => pending().await,
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,147 @@
+//! The results of several runs, in the order in which the runs end.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use serde::de::DeserializeOwned;
+
+use crate::boxed::BoxStream;
+use crate::client::Client;
+use crate::error::Result;
+use crate::model::{Outcome, RunId};
+use crate::run::RunHandle;
+
+impl Client {
+    /// Waits for several runs, and returns the result of each as soon as the run has ended, with its id.
+    ///
+    /// All runs are waited for at once, on the one stream that all waits of a client share. There is no limit to their number.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<String>>) -> hatchet::Result<()> {
+    /// let mut results = hatchet.results(&runs);
+    /// while let Some((run, result)) = results.next().await {
+    ///     println!("{run}: {:?}", result);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The results contain the errors of [`RunHandle::result`].
+    pub fn results<O, I>(&self, runs: I) -> RunResults<O>
+    where
+        O: DeserializeOwned + Send + 'static,
+        I: IntoIterator,
+        I::Item: Borrow<RunHandle<O>>,
+    {
+        let waits = runs.into_iter().map(|run| {
+            let run = run.borrow().clone();
+            async move { (run.id(), run.result().await) }
+        });
+        RunResults(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))
+    }
+
+    /// Waits for several runs, and returns the outcome of each as soon as the run has ended, with its id; see [`results`](Self::results).
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<String>>) -> hatchet::Result<()> {
+    /// let mut outcomes = hatchet.outcomes(&runs);
+    /// while let Some((run, outcome)) = outcomes.next().await {
+    ///     println!("run {run} {}", outcome?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn outcomes<O, I>(&self, runs: I) -> RunOutcomes
+    where
+        O: 'static,
+        I: IntoIterator,
+        I::Item: Borrow<RunHandle<O>>,
+    {
+        let waits = runs.into_iter().map(|run| {
+            let run = run.borrow().clone();
+            async move { (run.id(), run.outcome().await) }
+        });
+        RunOutcomes(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))
+    }
+}
+
+/// A stream of the results of several runs, in the order in which they end; see [`Client::results`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<u64>>) -> hatchet::Result<()> {
+/// let (mut results, mut sum) = (hatchet.results(&runs), 0);
+/// while let Some((_, result)) = results.next().await {
+///     sum += result?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is waited for before the stream is polled"]
+pub struct RunResults<O>(BoxStream<(RunId, Result<O>)>);
+
+/// A stream of the outcomes of several runs, in the order in which they end; see [`Client::outcomes`].
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<u64>>) -> hatchet::Result<()> {
+/// let mut outcomes = hatchet.outcomes(&runs);
+/// while let Some((run, outcome)) = outcomes.next().await {
+///     println!("run {run} {}", outcome?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is waited for before the stream is polled"]
+pub struct RunOutcomes(BoxStream<(RunId, Result<Outcome>)>);
+
+impl<O> RunResults<O> {
+    /// Returns the result of the next run that ends, or `None` when all have ended.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no item is lost.
+    pub async fn next(&mut self) -> Option<(RunId, Result<O>)> {
+        self.0.next().await
+    }
+}
+
+impl RunOutcomes {
+    /// Returns the outcome of the next run that ends, or `None` when all have ended.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no item is lost.
+    pub async fn next(&mut self) -> Option<(RunId, Result<Outcome>)> {
+        self.0.next().await
+    }
+}
+
+impl<O> Stream for RunResults<O> {
+    type Item = (RunId, Result<O>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl Stream for RunOutcomes {
+    type Item = (RunId, Result<Outcome>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl<O> fmt::Debug for RunResults<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunResults")
+    }
+}
+
+impl fmt::Debug for RunOutcomes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunOutcomes")
+    }
+}

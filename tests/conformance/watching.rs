@@ -1,0 +1,270 @@
+//! S and B: watches of several runs, conditions, and waits for many runs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use hatchet::model::{Change, ChangeKind, Until};
+use hatchet::stream::TagWatch;
+use hatchet::{Context, Outcome, RunHandle, RunId, RunStatus, Task, Workflow};
+
+use crate::setup::{Setup, rows};
+use crate::tasks::{Number, double, endless, shaky};
+
+rows! {
+    s11_watches_that_start_the_run_return_all_states,
+    s11_watches_of_several_runs_return_all_states_of_each,
+    s11_watches_of_a_tag_return_all_runs_that_follow,
+    s11_watches_of_a_tag_return_earlier_runs_on_request,
+    s11_watches_of_a_tag_include_runs_that_have_not_ended,
+    s11_watches_can_be_limited_to_kinds_and_tasks,
+    s11_watches_can_follow_replays,
+    s11_conditions_are_waited_for,
+    b3_watches_and_waits_survive_lost_streams,
+    b4_thousands_of_runs_are_awaited_at_once,
+}
+
+const ONE: Number = Number { n: 1 };
+const SECOND: Duration = Duration::from_secs(1);
+
+fn completed() -> Vec<String> {
+    ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{status} (attempt 1)")).to_vec()
+}
+
+async fn s11_watches_that_start_the_run_return_all_states(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
+    for _ in 0..3 {
+        let (mut watch, mut states) = (setup.hatchet.run(&task, &ONE).watch(), Vec::new());
+        while let Some(change) = watch.next().await {
+            states.push(change.unwrap().to_string());
+        }
+        assert_eq!(states, completed());
+    }
+    worker.shutdown().await;
+}
+
+async fn s11_watches_of_several_runs_return_all_states_of_each(setup: Setup) {
+    let task = shaky(setup.name("shaky")).retries(1);
+    let worker = setup.worker(&task).await;
+    let inputs = (0..20).map(|n| Number { n: n % 2 });
+    let runs: Vec<_> =
+        setup.hatchet.run_many(&task, inputs).start().await.unwrap().into_iter().map(Result::unwrap).collect();
+    let missing = setup.hatchet.run_handle("00000000-0000-4000-8009-000000000009".parse().unwrap()).typed();
+    let mut watch = setup.hatchet.watch_many(runs.iter().chain([&missing]));
+    let (mut states, mut errors): (HashMap<RunId, Vec<String>>, _) = (HashMap::new(), Vec::new());
+    while let Some(change) = watch.next().await {
+        match change {
+            Ok(change) => states.entry(change.run_id()).or_default().push(change.to_string()),
+            Err(error) => errors.push((error.kind(), error.run_id())),
+        }
+    }
+    assert_eq!(errors, [(hatchet::ErrorKind::RunNotFound, Some(missing.id()))]);
+    let retried = ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "FAILED (attempt 1)"].map(str::to_owned).into_iter();
+    let retried: Vec<_> =
+        retried.chain(completed().iter().map(|state| state.replace("attempt 1", "attempt 2"))).collect();
+    for (number, run) in runs.iter().enumerate() {
+        assert_eq!(states[&run.id()], if number % 2 == 0 { completed() } else { retried.clone() });
+    }
+    worker.shutdown().await;
+}
+
+/// Reads until some runs have ended, and returns the states of each run.
+async fn read(watch: &mut TagWatch, mut ends: usize) -> BTreeMap<RunId, Vec<String>> {
+    let mut states: BTreeMap<RunId, Vec<String>> = BTreeMap::new();
+    while ends > 0 {
+        let change = watch.next().await.unwrap().unwrap();
+        ends -= usize::from(change.is_final());
+        states.entry(change.run_id()).or_default().push(change.to_string());
+    }
+    states
+}
+
+fn ids<'a, O: 'a>(runs: impl IntoIterator<Item = &'a RunHandle<O>>) -> BTreeSet<RunId> {
+    runs.into_iter().map(RunHandle::id).collect()
+}
+
+async fn s11_watches_of_a_tag_return_all_runs_that_follow(setup: Setup) {
+    let (task, tenant) = (double(setup.name("double")), setup.name("tenant"));
+    let worker = setup.worker(&task).await;
+    let start = async |client: &hatchet::Client, tenant: &str| {
+        client.run(&task, &ONE).metadata("tenant", tenant).start().await.unwrap()
+    };
+    let before = start(&setup.hatchet, &tenant).await;
+    before.result().await.unwrap();
+    // REST has its end.
+    before.details().await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    let mut watch = setup.hatchet.watch_matching("tenant", &tenant);
+    let other = setup.client_with(|config| config);
+    let started = async {
+        tokio::time::sleep(SECOND).await;
+        let mut runs = Vec::new();
+        for number in 0..6 {
+            runs.push(start([&setup.hatchet, &other][number % 2], &tenant).await);
+            start(&other, "another").await;
+            if number % 2 == 0 {
+                tokio::time::sleep(SECOND * 2).await;
+            }
+        }
+        runs
+    };
+    let (states, runs) = tokio::join!(read(&mut watch, 6), started);
+    assert_eq!(states.keys().copied().collect::<BTreeSet<_>>(), ids(&runs), "not the one from before");
+    for of_run in states.values() {
+        assert_eq!(*of_run, completed());
+    }
+    worker.shutdown().await;
+}
+
+async fn s11_watches_of_a_tag_return_earlier_runs_on_request(setup: Setup) {
+    let (task, tenant) = (double(setup.name("double")), setup.name("tenant"));
+    let worker = setup.worker(&task).await;
+    let start = async || setup.hatchet.run(&task, &ONE).metadata("tenant", &tenant).start().await.unwrap();
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        runs.push(start().await);
+    }
+    for run in &runs {
+        run.result().await.unwrap();
+    }
+    let since = runs[0].details().await.unwrap().created_at.unwrap();
+    let mut watch = setup.hatchet.watch_matching("tenant", &tenant).since(since);
+    // Runs that start during the list are neither lost nor returned twice.
+    let started = async {
+        let mut runs = Vec::new();
+        for _ in 0..5 {
+            runs.push(start().await);
+            tokio::time::sleep(SECOND / 10).await;
+        }
+        runs
+    };
+    let (states, later) = tokio::join!(read(&mut watch, 8), started);
+    assert_eq!(states.keys().copied().collect::<BTreeSet<_>>(), ids(runs.iter().chain(&later)));
+    for of_run in states.values() {
+        assert_eq!(*of_run, completed());
+    }
+    assert!(tokio::time::timeout(3 * SECOND, watch.next()).await.is_err(), "nothing is returned twice");
+    worker.shutdown().await;
+}
+
+async fn s11_watches_of_a_tag_include_runs_that_have_not_ended(setup: Setup) {
+    let (task, tenant) = (double(setup.name("double")), setup.name("tenant"));
+    setup.worker(&task).await.shutdown().await;
+    let run = setup.hatchet.run(&task, &ONE).metadata("tenant", &tenant).start().await.unwrap();
+    setup.eventually(async || run.details().await.unwrap().created_at.is_some()).await;
+    let other = setup.client_with(|config| config);
+    let mut watch = other.watch_matching("tenant", &tenant);
+    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    let worker = setup.worker(&task).await;
+    let states = read(&mut watch, 1).await;
+    assert_eq!(states, BTreeMap::from([(run.id(), completed()[1..].to_vec())]));
+    worker.shutdown().await;
+}
+
+async fn s11_watches_can_be_limited_to_kinds_and_tasks(setup: Setup) {
+    let step = |name: &str| Task::new(name, async |_: Number, _: Context| Ok(1));
+    let flow: Workflow<Number> = Workflow::new(setup.name("flow")).task(&step("a")).task_after(&step("b"), ["a"]);
+    let worker = setup.worker(&flow).await;
+    let run = setup.hatchet.run(&flow, &ONE).start().await.unwrap();
+    let of_b = async {
+        let (mut watch, mut states) = (run.watch().task("b"), Vec::new());
+        while let Some(change) = watch.next().await {
+            states.push(change.unwrap().to_string());
+        }
+        states
+    };
+    let own = async {
+        let (mut watch, mut states) = (run.watch().only(ChangeKind::Run), Vec::new());
+        while let Some(change) = watch.next().await {
+            states.push(change.unwrap().to_string());
+        }
+        states
+    };
+    let (of_b, own) = tokio::join!(of_b, own);
+    assert_eq!(of_b, completed().iter().map(|state| format!("b: {state}")).collect::<Vec<_>>());
+    assert_eq!(own, completed());
+    worker.shutdown().await;
+}
+
+async fn s11_watches_can_follow_replays(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    let mut watch = run.watch().follow_replays();
+    let mut states = Vec::new();
+    for attempt in 1..=3 {
+        loop {
+            let change = watch.next().await.unwrap().unwrap();
+            states.push(change.to_string());
+            if change.is_final() {
+                break;
+            }
+        }
+        if attempt < 3 {
+            run.replay().send().await.unwrap();
+        }
+    }
+    let expected = (1..=3).flat_map(|attempt| {
+        completed().into_iter().map(move |state| state.replace("attempt 1", &format!("attempt {attempt}")))
+    });
+    assert_eq!(states, expected.collect::<Vec<_>>());
+    worker.shutdown().await;
+}
+
+async fn s11_conditions_are_waited_for(setup: Setup) {
+    let task = endless(setup.name("endless"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    let change = run.until(RunStatus::Running).await.unwrap();
+    assert!(matches!(change, Some(Change::Run(change)) if change.state.status == RunStatus::Running));
+    let ended = run.until(Until::attempt(2).or(Until::ended()));
+    let cancelled = async {
+        tokio::time::sleep(SECOND).await;
+        run.cancel().send().await.unwrap();
+    };
+    let (change, ()) = tokio::join!(ended, cancelled);
+    assert!(change.unwrap().unwrap().is(&RunStatus::Cancelled));
+    assert_eq!(run.until(RunStatus::Completed).await.unwrap(), None, "the run has ended before");
+    worker.shutdown().await;
+}
+
+async fn b3_watches_and_waits_survive_lost_streams(setup: Setup) {
+    // The streams of a real engine cannot be interrupted from here.
+    let Some(engine) = &setup.engine else { return };
+    let slow = Task::new(setup.name("slow"), async |_: Number, _: Context| {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        Ok(7)
+    });
+    let worker = setup.worker(&slow).await;
+    let run = setup.hatchet.run(&slow, &ONE).start().await.unwrap();
+    let interrupted = async {
+        for _ in 0..30 {
+            tokio::time::sleep(SECOND).await;
+            for stream in ["SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"] {
+                engine.faults().interrupt(stream).unwrap();
+            }
+        }
+    };
+    let states = crate::setup::states(&run);
+    let (states, outcome, ()) = tokio::join!(states, run.outcome(), interrupted);
+    assert_eq!(states, completed());
+    assert!(matches!(outcome.unwrap(), Outcome::Completed(_)));
+    worker.shutdown().await;
+}
+
+async fn b4_thousands_of_runs_are_awaited_at_once(setup: Setup) {
+    let count = if setup.engine.is_some() { 10_000 } else { 300 };
+    let task = double(setup.name("double"));
+    let worker = setup.hatchet.worker(setup.name("worker")).slots(200).register(&task);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let inputs = (0..count).map(|n| Number { n });
+    let runs: Vec<_> =
+        setup.hatchet.run_many(&task, inputs).start().await.unwrap().into_iter().map(Result::unwrap).collect();
+    let expected: HashMap<_, _> = runs.iter().zip(0..).map(|(run, n)| (run.id(), 2 * n)).collect();
+    let (mut results, mut seen) = (setup.hatchet.results(&runs), HashMap::new());
+    while let Some((run, result)) = results.next().await {
+        assert!(seen.insert(run, result.unwrap().doubled).is_none(), "each run is returned once");
+    }
+    assert_eq!(seen, expected);
+    worker.shutdown().await;
+}

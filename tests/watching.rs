@@ -1,0 +1,133 @@
+//! How many calls watches make: it must not grow with the number of runs that wait.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use hatchet::embedded::{Engine, Fault};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Config, Context, RunHandle, RunStatus, Task};
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+const PLANNED: usize = 10_000_000;
+/// The calls of watches.
+const CALLS: [&str; 4] = [
+    "GetRunDetails",
+    "GET /api/v1/stable/tasks/{task}/task-events",
+    "GET /api/v1/stable/tenants/{tenant}/workflow-runs",
+    "GET /api/v1/stable/workflow-runs/{run}",
+];
+
+/// An engine that counts the calls of watches.
+struct Setup {
+    engine: Engine,
+    hatchet: Client,
+    short: Task<(), ()>,
+}
+
+impl Setup {
+    async fn new(rate: u32) -> Self {
+        let engine = Engine::start().await.unwrap();
+        let hatchet = engine.client_with(Config::builder().watch_request_rate(rate)).unwrap();
+        let short = Task::new("short", async |(): (), _: Context| {
+            sleep(Duration::from_millis(200)).await;
+            Ok(())
+        });
+        Self { engine, hatchet, short }
+    }
+
+    async fn worker(&self, slots: u32) -> RunningWorker {
+        let worker = self.engine.client().worker("worker").slots(slots).register(&self.short);
+        worker.build().unwrap().start().await.unwrap()
+    }
+
+    async fn runs(&self, count: usize) -> Vec<RunHandle<()>> {
+        let runs = self.hatchet.run_many(&self.short, vec![(); count]).start().await.unwrap();
+        runs.into_iter().map(Result::unwrap).collect()
+    }
+
+    fn count_calls(&self) {
+        self.engine.faults().clear();
+        for call in CALLS {
+            self.engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), PLANNED).unwrap();
+        }
+    }
+
+    fn calls(&self) -> usize {
+        PLANNED * CALLS.len() - self.engine.faults().planned()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_a_short_run_makes_few_calls() {
+    let setup = Setup::new(200).await;
+    let worker = setup.worker(10).await;
+    // The first run of a workflow is confirmed by a call.
+    setup.hatchet.run(&setup.short, &()).result().await.unwrap();
+    setup.count_calls();
+    let watch = setup.hatchet.run(&setup.short, &()).watch();
+    let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
+    assert_eq!(states, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+    assert!(setup.calls() <= 6, "{}", setup.calls());
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_watches_of_short_runs_share_their_lists() {
+    let setup = Setup::new(1000).await;
+    let worker = setup.worker(20).await;
+    setup.count_calls();
+    let runs = setup.runs(1000).await;
+    let mut watch = setup.hatchet.watch_many(&runs);
+    let mut changes = 0;
+    while let Some(change) = watch.next().await {
+        change.unwrap();
+        changes += 1;
+    }
+    assert_eq!(changes, 3000);
+    // Three for each run, and a list now and then.
+    assert!(setup.calls() < 3500, "{}", setup.calls());
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_runs_cost_the_same_whatever_their_number() {
+    let mut calls = Vec::new();
+    for count in [10, 1000] {
+        let setup = Setup::new(200).await;
+        setup.worker(1).await.shutdown().await;
+        let runs = setup.runs(count).await;
+        setup.count_calls();
+        let mut watch = setup.hatchet.watch_many(&runs);
+        for _ in 0..count {
+            assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+        }
+        let first = setup.calls();
+        assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err());
+        calls.push((first, setup.calls() - first));
+    }
+    assert!(calls[1].0 <= calls[0].0 + 1, "one list, of which a full page is followed by another: {calls:?}");
+    assert!(calls[1].1 <= calls[0].1 + 10, "{calls:?}");
+    assert!(calls[0].1 < 45, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_of_requests_is_bounded() {
+    let setup = Setup::new(50).await;
+    let worker = setup.worker(100).await;
+    let runs = setup.runs(100).await;
+    for run in &runs {
+        run.result().await.unwrap();
+    }
+    // Another client, so that each run must be fetched: 300 requests.
+    let other = setup.engine.client_with(Config::builder().watch_request_rate(50)).unwrap();
+    setup.count_calls();
+    let start = Instant::now();
+    let handles: Vec<_> = runs.iter().map(|run| other.run_handle(run.id())).collect();
+    let changes: Vec<_> = other.watch_many(&handles).collect().await;
+    assert_eq!((changes.len(), setup.calls()), (300, 300));
+    assert_eq!(start.elapsed(), 5 * SECOND, "one second's requests at once, and then 50 per second");
+    worker.shutdown().await;
+}
