@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Instrument as _, Level, Subscriber};
+use tracing::{Event, Instrument as _, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
@@ -92,11 +92,11 @@ async fn o1_spans_and_events_have_names_and_ids() {
         assert!(collected.has(&all), "{all:?}: {collected:#?}", collected = collected.0.lock().unwrap());
     }
     for event in [
-        &["event INFO", "the worker is ready", &worker_id][..],
-        &["event INFO", "an attempt failed", &id, "attempt=1", "it broke"],
+        &["event INFO", "worker is ready", &worker_id][..],
+        &["event INFO", "attempt failed", &id, "attempt=1", "it broke"],
         &["event WARN", "heartbeat failed"],
-        &["event INFO", "the worker shuts down", &worker_id],
-        &["event INFO", "the worker has ended", &worker_id, "1 completed, 1 failed attempt"],
+        &["event INFO", "worker is shutting down", &worker_id],
+        &["event INFO", "worker stopped", &worker_id, "1 completed, 1 failed attempt"],
     ] {
         assert!(collected.has(event), "{event:?}: {collected:#?}", collected = collected.0.lock().unwrap());
     }
@@ -104,7 +104,7 @@ async fn o1_spans_and_events_have_names_and_ids() {
 
 #[tokio::test(start_paused = true)]
 async fn o2_events_of_a_task_become_its_log_lines() {
-    let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(Level::DEBUG));
+    let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(LogLevel::Debug));
     let _guard = tracing::subscriber::set_default(subscriber);
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
@@ -155,7 +155,7 @@ impl Recorder for Kinds {
 
 /// The only test of this program that sets the recorder of the process.
 #[tokio::test]
-async fn o4_o5_measurements_and_health_tell_the_truth() {
+async fn o4_measurements_are_recorded_and_o5_health_is_reported() {
     let recorder = PrometheusRecorder::new();
     let kinds = Kinds(Arc::default(), recorder.clone());
     set_recorder(kinds.clone()).unwrap();

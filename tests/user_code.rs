@@ -197,7 +197,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     let (report, late) = tokio::join!(worker.shutdown(), late);
     assert_eq!((report.unfinished, report.total()), (2, 2), "{report}");
     let unfinished: Vec<_> =
-        report.unfinished_tasks.iter().map(|one| (one.run_id, one.attempt, one.finished)).collect();
+        report.unfinished_tasks.iter().map(|one| (one.run_id, one.attempt, one.is_finished)).collect();
     assert_eq!(unfinished.len(), 2);
     assert!(unfinished.contains(&(first, 1, false)) && unfinished.contains(&(late, 1, false)), "{unfinished:?}");
     assert_eq!(started.load(SeqCst), 1, "the second attempt was not started");

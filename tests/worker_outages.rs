@@ -1,4 +1,4 @@
-//! Workers whose engine is away, loses streams, or refuses them. The tests use the embedded engine and paused time.
+//! Workers whose engine is unreachable, loses streams, or refuses them. The tests use the embedded engine and paused time.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
@@ -57,7 +57,7 @@ async fn w17_running_tasks_survive_lost_streams_and_a_restart() {
         assert_eq!(engine.faults().interrupt("ListenV2").unwrap(), 1);
         sleep(2 * SECOND).await;
     }
-    // The engine is away for ten seconds.
+    // The engine is unreachable for ten seconds.
     for call in ["ListenV2", "Heartbeat"] {
         engine.faults().inject_always(call, Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
     }
@@ -87,7 +87,7 @@ async fn w18_an_old_result_is_not_the_result_of_a_new_attempt() {
     let first = register("first").await.unwrap();
     let run = hatchet.run(&task, &()).start().await.unwrap();
     support::until_running(&run).await;
-    // The engine hears nothing of the first worker, and assigns its attempt to the second one.
+    // The engine receives no heartbeats from the first worker, and assigns its attempt to the second one.
     engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
     sleep(35 * SECOND).await;
     engine.faults().clear();
@@ -129,7 +129,7 @@ async fn b9_a_worker_whose_outbox_is_full_takes_no_more() {
     let runs = hatchet.run_many(&task, (0..10).map(|_| Seconds { seconds: 1 })).start().await.unwrap();
     sleep(60 * SECOND).await;
     let status = worker.status();
-    assert!(status.is_outbox_full && status.waiting > 0, "{status:?}");
+    assert!(status.is_outbox_full && status.queued > 0, "{status:?}");
     let started = attempts.load(SeqCst);
     assert!(started < 10, "{started}");
     engine.faults().clear();
@@ -163,7 +163,7 @@ async fn w22_finished_work_outlives_the_process() {
     let (engine, hatchet) = support::engine_with_quirks().await;
     let attempts = Arc::default();
     let task = task(&attempts).timeout(3600 * SECOND);
-    let build = || hatchet.worker("worker").outbox(&file.0).register(&task).build().unwrap();
+    let build = || hatchet.worker("worker").outbox_file(&file.0).register(&task).build().unwrap();
     let worker = build().start().await.unwrap();
     let run = start(&hatchet, &task, 1).await;
     refuse_reports(&engine);
@@ -226,7 +226,7 @@ async fn w21_run_until_returns_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w24_the_delay_of_a_retry_is_heeded_or_refused() {
+async fn w24_the_delay_of_a_retry_is_applied_or_refused() {
     for (version, is_heeded) in [("v0.110.9", false), ("v0.111.0", true)] {
         let engine = Engine::builder().version(version).start().await.unwrap();
         let hatchet = engine.client();

@@ -32,6 +32,7 @@
 mod facade;
 mod prometheus;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -216,7 +217,9 @@ pub(crate) fn is_recorded() -> bool {
 }
 
 pub(crate) fn record(measurement: &Measurement<'_>) {
-    if let Some(recorder) = RECORDER.get() {
-        recorder.record(measurement);
+    let Some(recorder) = RECORDER.get() else { return };
+    // A recorder that panics must not end a worker or a call.
+    if catch_unwind(AssertUnwindSafe(|| recorder.record(measurement))).is_err() {
+        tracing::error!("the recorder of measurements has panicked");
     }
 }

@@ -13,7 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::encode_input;
 use crate::model::{LogLevel, Payload, RunId};
 use crate::rpc::convert::Action;
-use crate::workflow::{AttemptContext, Context, Definition, Task, TaskContent, TaskName, TaskOutput, TaskResult};
+use crate::workflow::{
+    AttemptContext, Context, Definition, Task, TaskContent, TaskMessage, TaskName, TaskOutput, TaskResult,
+};
 
 /// Prepares a call of the code of a task, without a worker. Send it with [`Call::send`].
 ///
@@ -287,20 +289,32 @@ impl<O: DeserializeOwned> Call<O> {
             retries: task.max_retries(),
             output,
             stopped,
+            released: tokio::sync::mpsc::unbounded_channel().0,
         });
-        let result = task.handler.run(&payload.to_string(), context, false).await;
-        let mut called = Called { result: decode(result)?, log: Vec::new(), chunks: Vec::new(), children: Vec::new() };
-        while let Ok(message) = messages.try_recv() {
-            match message.content {
-                TaskContent::Log { level, message, metadata } => {
-                    let metadata = serde_json::from_str(&metadata).unwrap_or_default();
-                    called.log.push(WrittenLine { level, message, metadata });
-                }
-                TaskContent::Chunk { index, bytes, .. } => {
-                    called.chunks.push(Chunk { index, text: String::from_utf8_lossy(&bytes).into_owned() });
-                }
+        let (mut log, mut chunks) = (Vec::new(), Vec::new());
+        let mut collect = |message: TaskMessage| match message.content {
+            TaskContent::Log { level, message, metadata } => {
+                let metadata = serde_json::from_str(&metadata).unwrap_or_default();
+                log.push(WrittenLine { level, message, metadata });
             }
+            TaskContent::Chunk { index, bytes, .. } => {
+                chunks.push(Chunk { index, text: String::from_utf8_lossy(&bytes).into_owned() });
+            }
+            TaskContent::Flush(_) => {}
+        };
+        let mut code = task.handler.run(&payload.to_string(), context, false);
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut code => break result,
+                // The queue is bounded: the code waits if nobody reads it.
+                Some(message) = messages.recv() => collect(message),
+            }
+        };
+        while let Ok(message) = messages.try_recv() {
+            collect(message);
         }
+        let mut called = Called { result: decode(result)?, log, chunks, children: Vec::new() };
         let mut children = run.children().await?;
         children.sort_by_key(|child| child.created_at);
         for child in children {

@@ -108,25 +108,11 @@ impl Caller {
 
     /// Makes a call, with retries. The deadline applies to all tries together. If it passes during a try, the call may have had an
     /// effect, unless no request was sent. A caller that cannot observe its requests passes [`Sent::unknown`].
-    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, attempt: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        if !telemetry::is_recorded() {
-            return self.run_unrecorded(call, sent, attempt).await;
-        }
-        let start = Instant::now();
-        // Boxed, so that the future is not twice as large.
-        let result = Box::pin(self.run_unrecorded(call, sent, attempt)).await;
-        let error = result.as_ref().err().map(Error::kind);
-        telemetry::record(&Measurement::Call { call: call.name, error, duration: start.elapsed() });
-        result
-    }
-
-    async fn run_unrecorded<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
+        let start = telemetry::is_recorded().then(Instant::now);
         if self.closed.is_cancelled() {
             return Err(Error::closed("the client").without_side_effects());
         }
@@ -136,21 +122,21 @@ impl Caller {
         let timeout = runtime::timer("a call", deadline)?;
         tokio::pin!(timeout);
         let (mut failures, mut last, mut has_side_effects) = (0_u32, None, false);
-        loop {
+        let result = loop {
             let tried = tokio::select! {
                 biased;
                 tried = attempt() => tried,
                 () = &mut timeout => {
                     let error = timed_out(call.name, allowed, failures, last);
                     let is_unsent = !has_side_effects && !sent.get();
-                    return Err(if is_unsent { error.without_side_effects() } else { error });
+                    break Err(if is_unsent { error.without_side_effects() } else { error });
                 }
             };
             let error = match tried {
                 Ok(response) => {
                     self.budget.deposit();
                     self.token.accepted();
-                    return Ok(response);
+                    break Ok(response);
                 }
                 Err(error) => self.token.mark_if_recoverable(error),
             };
@@ -167,14 +153,19 @@ impl Caller {
                     // Boxed, because few calls are retried.
                     if Box::pin(self.closed.run_until_cancelled(sleep(delay))).await.is_none() {
                         let closed = Error::closed("the client").with_source(error);
-                        return Err(if has_side_effects { closed } else { closed.without_side_effects() });
+                        break Err(if has_side_effects { closed } else { closed.without_side_effects() });
                     }
                     last = Some(error);
                 }
                 // An earlier try may have had an effect, even if the last one had none.
-                _ => return Err(if has_side_effects { error.with_possible_side_effects() } else { error }),
+                _ => break Err(if has_side_effects { error.with_possible_side_effects() } else { error }),
             }
+        };
+        if let Some(start) = start {
+            let error = result.as_ref().err().map(Error::kind);
+            telemetry::record(&Measurement::Call { call: call.name, error, duration: start.elapsed() });
         }
+        result
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Event<A> {
     Ended(Key, End),
     /// The engine has accepted the report of an attempt's end, or has refused it.
     Reported(Key, Reported),
+    /// An attempt only waits, and does not occupy its slot any longer.
+    Released(Key),
     /// Whether finished attempts that were not reported yet keep others from being started.
     Hold(bool),
     /// The worker shuts down: no further attempt is accepted.
@@ -46,7 +48,7 @@ pub(super) enum End {
     Dropped,
 }
 
-/// What has become of the report of an attempt's end.
+/// The result of reporting an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reported {
     /// The engine has accepted an output.
@@ -79,6 +81,8 @@ pub(super) struct Assignments<A> {
     slots: usize,
     /// The running attempt of each task.
     running: HashMap<TaskId, Running>,
+    /// The number of running attempts that have released their slot.
+    released: usize,
     /// Attempts that have ended, and whose report the engine has not accepted yet.
     unreported: HashSet<Key>,
     /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
@@ -101,6 +105,8 @@ struct Running {
     key: Key,
     /// Whether the engine has ended the attempt.
     is_cancelled: bool,
+    /// Whether it has released its slot.
+    is_released: bool,
 }
 
 /// The newest attempt of a task.
@@ -116,6 +122,7 @@ impl<A> Assignments<A> {
         Self {
             slots,
             running: HashMap::new(),
+            released: 0,
             unreported: HashSet::new(),
             waiting: VecDeque::new(),
             newest: HashMap::new(),
@@ -136,6 +143,13 @@ impl<A> Assignments<A> {
             Event::Cancelled(key) => self.cancel(key, &mut effects),
             Event::Ended(key, end) => self.end(key, end, &mut effects),
             Event::Reported(key, reported) => self.reported(key, reported),
+            Event::Released(key) => {
+                let running = self.running.get_mut(&key.task).filter(|running| running.key == key);
+                if let Some(running) = running.filter(|running| !running.is_released) {
+                    running.is_released = true;
+                    self.released += 1;
+                }
+            }
             Event::Hold(on_hold) => self.on_hold = on_hold,
             Event::StopAccepting => self.accepting = false,
             Event::DropAll => {
@@ -166,10 +180,9 @@ impl<A> Assignments<A> {
         (self.running.len(), self.waiting.len(), self.unreported.len())
     }
 
-    /// The attempts that have not been reported.
+    /// The attempts that run or wait.
     pub(super) fn current(&self) -> impl Iterator<Item = Key> {
-        let running = self.running.values().map(|running| running.key);
-        running.chain(self.waiting.iter().map(|(key, _)| *key)).chain(self.unreported.iter().copied())
+        self.running.values().map(|running| running.key).chain(self.waiting.iter().map(|(key, _)| *key))
     }
 
     /// Whether no attempt runs, waits, or is to be reported.
@@ -236,7 +249,9 @@ impl<A> Assignments<A> {
         if self.running.get(&key.task).is_none_or(|running| running.key != key) {
             return;
         }
-        let was_cancelled = self.running.remove(&key.task).is_some_and(|running| running.is_cancelled);
+        let running = self.running.remove(&key.task);
+        self.released -= usize::from(running.as_ref().is_some_and(|running| running.is_released));
+        let was_cancelled = running.is_some_and(|running| running.is_cancelled);
         match end {
             // The engine has already ended the attempt: a second end would corrupt the run.
             _ if was_cancelled => self.report.cancelled += 1,
@@ -266,13 +281,13 @@ impl<A> Assignments<A> {
 
     /// Starts waiting attempts while there are free slots, in the order of their assignment.
     fn start_waiting(&mut self, effects: &mut Vec<Effect<A>>) {
-        while !self.on_hold && self.running.len() < self.slots {
+        while !self.on_hold && self.running.len() < self.slots.saturating_add(self.released) {
             let is_free = |(key, _): &(Key, A)| !self.running.contains_key(&key.task);
             let Some((key, attempt)) = self.waiting.iter().position(is_free).and_then(|at| self.waiting.remove(at))
             else {
                 return;
             };
-            self.running.insert(key.task, Running { key, is_cancelled: false });
+            self.running.insert(key.task, Running { key, is_cancelled: false, is_released: false });
             effects.push(Effect::Start(key, attempt));
         }
     }
@@ -296,7 +311,7 @@ impl<A> Assignments<A> {
     fn add_unfinished(&mut self, key: Key, finished: bool) {
         let Key { run, task, retry_count } = key;
         let attempt = attempt_number(retry_count);
-        self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, finished }));
+        self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, is_finished: finished }));
     }
 }
 
@@ -403,6 +418,18 @@ mod tests {
     }
 
     #[test]
+    fn a_released_slot_is_free_for_another_attempt() {
+        let mut all = Assignments::new(1);
+        assigned(&mut all, 1, 0);
+        assert_eq!(assigned(&mut all, 2, 0), []);
+        assert_eq!(all.step(Event::Released(key(1, 0))), [Effect::Start(key(2, 0), ())]);
+        assert_eq!(all.step(Event::Released(key(1, 0))), [], "once");
+        assert_eq!(assigned(&mut all, 3, 0), []);
+        assert_eq!(done(&mut all, key(1, 0), Reported::Completed), [], "it had no slot");
+        assert_eq!(done(&mut all, key(2, 0), Reported::Completed), [Effect::Start(key(3, 0), ())]);
+    }
+
+    #[test]
     fn nothing_is_started_on_hold() {
         let mut all = Assignments::new(2);
         assert_eq!(all.step(Event::Hold(true)), []);
@@ -422,7 +449,7 @@ mod tests {
         assert!(all.is_idle());
         assert_eq!(all.step(Event::Ended(key(2, 0), End::Finished)), [], "it is not waited for");
         let report = all.into_report();
-        assert_eq!((report.unfinished, report.unfinished_tasks.iter().filter(|task| task.finished).count()), (3, 1));
+        assert_eq!((report.unfinished, report.unfinished_tasks.iter().filter(|task| task.is_finished).count()), (3, 1));
     }
 
     #[test]

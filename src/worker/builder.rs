@@ -26,11 +26,11 @@ use crate::time::MAX_DURATION;
 use crate::workflow::{Definition, check_engine};
 
 const MAX_SLOTS: u32 = 100_000;
-const MAX_OUTBOX: usize = 1_000_000;
+const MAX_OUTBOX_REPORTS: usize = 1_000_000;
 /// The kind of slots of tasks that request no other.
-const DEFAULT_KIND: &str = "default";
+const DEFAULT_SLOT_KIND: &str = "default";
 /// The limits of an outbox.
-const OUTBOX: Limits = Limits { reports: 10_000, bytes: 64 << 20 };
+const DEFAULT_OUTBOX_LIMITS: Limits = Limits { reports: 10_000, bytes: 64 << 20 };
 
 pub(super) type Labels = BTreeMap<String, LabelValue>;
 
@@ -49,11 +49,11 @@ impl Client {
         WorkerBuilder {
             client: self.clone(),
             name: name.into(),
-            slots: BTreeMap::from([(DEFAULT_KIND.to_owned(), 100)]),
+            slots: BTreeMap::from([(DEFAULT_SLOT_KIND.to_owned(), 100)]),
             labels: BTreeMap::new(),
-            outbox: OUTBOX,
+            outbox: DEFAULT_OUTBOX_LIMITS,
             journal: None,
-            batches_reports: true,
+            batch_reports: true,
             grace: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(1),
             definitions: Vec::new(),
@@ -79,7 +79,7 @@ pub struct WorkerBuilder {
     labels: Labels,
     outbox: Limits,
     journal: Option<PathBuf>,
-    batches_reports: bool,
+    batch_reports: bool,
     grace: Duration,
     cancel_grace: Duration,
     definitions: Vec<Definition>,
@@ -88,11 +88,11 @@ pub struct WorkerBuilder {
 impl WorkerBuilder {
     /// Sets how many attempts the worker runs at the same time, from 1 to 100 000. The default is 100.
     pub fn slots(self, slots: u32) -> Self {
-        self.slot_kind(DEFAULT_KIND, slots)
+        self.slot_kind(DEFAULT_SLOT_KIND, slots)
     }
 
-    /// Sets how many units of another kind of slots the worker has, from 1 to 100 000, for tasks that request them. The engine assigns a
-    /// task only if the worker has all units that the task requests.
+    /// Sets the number of slots of another kind, from 1 to 100 000. The engine assigns an attempt only to a worker that has enough free
+    /// slots of every kind that the task [requests](crate::Task::slot_request).
     ///
     /// ```no_run
     /// # fn example(hatchet: hatchet::Client, train: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -100,46 +100,47 @@ impl WorkerBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn slot_kind(mut self, kind: impl Into<String>, units: u32) -> Self {
-        self.slots.insert(kind.into(), units);
+    pub fn slot_kind(mut self, kind: impl Into<String>, slots: u32) -> Self {
+        self.slots.insert(kind.into(), slots);
         self
     }
 
-    /// Sets how many ends of attempts the worker keeps that the engine has not accepted yet, from 1 to 1 000 000. The default is 10 000.
-    /// A worker whose outbox is full starts no further attempts until the engine accepts reports again. It is also full if the outputs and
-    /// errors in it have more than 64 MiB.
+    /// Sets the maximum number of results in the outbox, from 1 to 1 000 000. The default is 10 000. The outbox holds the results of
+    /// attempts that the engine has not accepted yet. If it is full, or its outputs and errors exceed 64 MiB, the worker starts no further
+    /// attempts until the engine accepts results again.
     pub fn outbox_capacity(mut self, reports: usize) -> Self {
         self.outbox.reports = reports;
         self
     }
 
-    /// Writes ends of attempts to a file before they are reported. A worker that is killed with work that has ended and was not reported
-    /// reports it when it is started with the same file again. The engine accepts it if it has not assigned the attempt to another worker
-    /// or ended it in the meantime. By default, there is no file, and such work is done again.
+    /// Stores the results of attempts in a file before they are reported. If the process is killed, the next worker with the same file
+    /// reports them. The engine accepts such a result unless it has ended the attempt or assigned it to another worker in the meantime.
+    /// By default there is no file, and the attempts run again.
     ///
-    /// The file is created if it does not exist. Two workers must not use the same file at the same time; a second one does not start. The
-    /// file survives the end of the process, but not necessarily that of the machine, because it is not flushed for each attempt. It
-    /// contains outputs and error messages in plain text.
+    /// The file is created if it does not exist; the files `<path>.lock` and `<path>.new` are created next to it. Two workers must not use
+    /// the same file at the same time; a second one does not start. It is not synced to disk after each write, so it survives the end of
+    /// the process, but not necessarily that of the machine. If it can no longer be written, an error is logged, and results are sent
+    /// without being stored. It contains outputs and error messages in plain text.
     ///
     /// ```no_run
     /// # fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), ()>) -> hatchet::Result<()> {
-    /// let worker = hatchet.worker("payments").outbox("/var/lib/payments/outbox").register(&charge).build()?;
+    /// let worker = hatchet.worker("payments").outbox_file("/var/lib/payments/outbox").register(&charge).build()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn outbox(mut self, path: impl Into<PathBuf>) -> Self {
+    pub fn outbox_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self
     }
 
-    /// Sets whether ends of attempts that have accumulated are reported in one call. By default they are: a worker with many short tasks
-    /// needs less than half the time for them. A single report is always sent alone and at once.
+    /// Sets whether results that have accumulated are reported in one call. The default is `true`, which more than halves the time per
+    /// short task. A single result is sent immediately.
     ///
-    /// The engine publishes no events about tasks that are reported together to those who subscribe to a run with another SDK; events
-    /// about their runs are published. All reports of a call get the same time, which differs by at most 100 ms. Engines before 0.88 do
-    /// not accept several reports in one call; the worker notices that by itself.
-    pub fn batches_reports(mut self, batches_reports: bool) -> Self {
-        self.batches_reports = batches_reports;
+    /// The engine publishes no events about tasks that are reported together to subscribers of a run that use another SDK; events about
+    /// their runs are published. It stores one timestamp for all results in a call; it is off by at most 100 ms. Engines before v0.88.0
+    /// do not support this; the worker detects them.
+    pub fn batch_reports(mut self, batch_reports: bool) -> Self {
+        self.batch_reports = batch_reports;
         self
     }
 
@@ -155,16 +156,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets how long an attempt may continue after it was notified of its cancellation. Then it is dropped. The default is 1 second,
-    /// the maximum 10 years. The next attempt of the same task does not start before that: a worker never runs two attempts of
-    /// one task at the same time.
+    /// Sets how long an attempt may continue after its cancellation before it is dropped. The default is 1 second, the maximum 10 years.
+    /// The next attempt of the same task starts only after that: a worker never runs two attempts of one task at the same time.
     pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self
     }
 
-    /// Registers a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow). Its definition is stored on the server when the worker
-    /// starts.
+    /// Registers a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow). The engine stores its definition when the worker starts.
     pub fn register(mut self, what: impl Into<Definition>) -> Self {
         self.definitions.push(what.into());
         self
@@ -181,14 +180,14 @@ impl WorkerBuilder {
         }
         for (kind, units) in &self.slots {
             if !(1..=MAX_SLOTS).contains(units) {
-                problems.push(format!("slots: expected 1 to {MAX_SLOTS} of the kind {kind:?}, got {units}"));
+                problems.push(format!("slots of kind {kind:?}: expected 1 to {MAX_SLOTS}, got {units}"));
             }
             if kind.is_empty() || kind.contains('\0') {
                 problems.push(format!("slots: expected a non-empty kind without U+0000, got {kind:?}"));
             }
         }
-        if !(1..=MAX_OUTBOX).contains(&self.outbox.reports) {
-            problems.push(format!("outbox capacity: expected 1 to {MAX_OUTBOX}, got {}", self.outbox.reports));
+        if !(1..=MAX_OUTBOX_REPORTS).contains(&self.outbox.reports) {
+            problems.push(format!("outbox capacity: expected 1 to {MAX_OUTBOX_REPORTS}, got {}", self.outbox.reports));
         }
         for (field, length) in [("shutdown grace period", self.grace), ("cancel grace period", self.cancel_grace)] {
             if length > MAX_DURATION {
@@ -220,7 +219,7 @@ impl WorkerBuilder {
                 labels: self.labels,
                 outbox: self.outbox,
                 journal: self.journal,
-                batches_reports: self.batches_reports,
+                batch_reports: self.batch_reports,
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
                 actions: Arc::new(actions),
@@ -251,7 +250,7 @@ pub struct Worker {
     pub(super) labels: Labels,
     pub(super) outbox: Limits,
     journal: Option<PathBuf>,
-    pub(super) batches_reports: bool,
+    pub(super) batch_reports: bool,
     pub(super) grace: Duration,
     pub(super) cancel_grace: Duration,
     pub(super) actions: Actions,
@@ -264,11 +263,11 @@ impl Worker {
     ///
     /// # Errors
     /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if
-    /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs
+    /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the engine has a workflow whose name differs
     /// only in case: the engine would assign the tasks of each to the workers of both. [`Unimplemented`](ErrorKind::Unimplemented) if a
     /// definition has an option for which the engine is too old, with the version that it needs. [`NotFound`](ErrorKind::NotFound) if a
-    /// task uses a rate limit that does not exist. [`Config`](ErrorKind::Config) if the file of the [outbox](WorkerBuilder::outbox)
-    /// cannot be used.
+    /// task uses a rate limit that does not exist. [`Config`](ErrorKind::Config) if the file of the [outbox](WorkerBuilder::outbox_file)
+    /// cannot be used, or without a Tokio runtime with timers. [`Timeout`](ErrorKind::Timeout) if no heartbeat is accepted within 30 seconds.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
@@ -296,11 +295,12 @@ impl Worker {
 
     /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully: it accepts no new attempts, waits for
     /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
-    /// start is given up, and the report is empty.
+    /// start is abandoned, and the report is empty.
     ///
     /// # Errors
-    /// The errors of [`start`](Self::start). [`Unauthenticated`](ErrorKind::Unauthenticated) if the token is revoked while the worker
-    /// runs, and [`Closed`](ErrorKind::Closed) if the client is closed: then the worker shuts down by itself, and logs its report.
+    /// The errors of [`start`](Self::start). [`Unauthenticated`](ErrorKind::Unauthenticated) if the token is revoked,
+    /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if the
+    /// client is closed. In these cases the worker shuts down and logs its report.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running
@@ -320,7 +320,7 @@ impl Worker {
         };
         let report = running.shutdown().await;
         let Some(failure) = failure else { return Ok(report) };
-        tracing::error!(%report, error = %failure, "the worker has ended, because it could not continue");
+        tracing::error!(%report, error = %failure, "worker stopped after a fatal error");
         Err(failure)
     }
 

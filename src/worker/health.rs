@@ -37,14 +37,15 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 impl RunningWorker {
     /// Prepares a server that reports the health of this worker over HTTP, for Kubernetes and for load balancers:
     ///
-    /// | path | 200 if | 503 otherwise |
+    /// | path | returns 200 if | on 503 |
     /// |---|---|---|
-    /// | `/livez` | the process runs, and the runtime of the worker is not blocked | restart the process |
-    /// | `/readyz` | the worker takes attempts: it is connected, not paused, does not shut down, and its outbox is not full | wait |
+    /// | `/livez` | the runtime of the worker is not blocked: a heartbeat was attempted within the last 15 seconds | restart the process |
+    /// | `/readyz` | the worker accepts attempts: it is connected, neither paused nor shutting down, and its outbox is not full | wait |
     /// | `/health` | as `/readyz`; the body is a JSON object with the status and the reason | |
     /// | `/metrics` | always: metrics in the text format of Prometheus | |
     ///
-    /// The server has its own thread, so that it responds while the runtime of the worker is blocked.
+    /// The server has its own thread, so that it responds while the runtime of the worker is blocked. It serves at most 64 connections,
+    /// each for at most 30 seconds. Available with the feature `health`.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -59,7 +60,7 @@ impl RunningWorker {
     }
 }
 
-/// A server that is about to be started; see [`RunningWorker::health`].
+/// A builder for a [`HealthServer`]; see [`RunningWorker::health`].
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -104,13 +105,14 @@ struct HealthSource {
 }
 
 impl HealthBuilder {
-    /// Adds the metrics of a recorder to `/metrics`. Without one, it has the numbers of attempts and reports only.
+    /// Adds the metrics of a recorder to `/metrics`. Without one, it contains only the numbers of running attempts and of results in the
+    /// outbox, without labels.
     pub fn metrics(mut self, recorder: PrometheusRecorder) -> Self {
         self.source.recorder = Some(recorder);
         self
     }
 
-    /// Starts the server. A port of 0 means any free port.
+    /// Starts the server. Port 0 selects a free port; see [`HealthServer::address`].
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the address is in use or cannot be used, or if no thread can be started.
@@ -158,7 +160,7 @@ impl Drop for HealthServer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the health thread has panicked");
+            tracing::error!("health server thread panicked");
         }
     }
 }
@@ -194,8 +196,14 @@ async fn serve(listener: TcpListener, source: HealthSource, mut stopped: oneshot
 
 impl HealthSource {
     fn respond(&self, path: &str) -> Response<Full<Bytes>> {
-        let status = self.life.borrow().status.clone();
-        let is_blocked = status.state != WorkerState::Stopped && self.last_heartbeat.age() > MAX_HEARTBEAT_AGE;
+        let mut status = self.life.borrow().status.clone();
+        // A worker that was dropped does not publish its end.
+        if self.life.has_changed().is_err() {
+            status.state = WorkerState::Stopped;
+        }
+        // A worker that shuts down may have stopped its heartbeats.
+        let sends_heartbeats = matches!(status.state, WorkerState::Connected | WorkerState::Disconnected);
+        let is_blocked = sends_heartbeats && self.last_heartbeat.age() > MAX_HEARTBEAT_AGE;
         let problem = if is_blocked { Some("the runtime is blocked") } else { problem(&status) };
         match path {
             "/livez" if is_blocked => text(StatusCode::SERVICE_UNAVAILABLE, "the runtime is blocked\n".into()),

@@ -1,8 +1,8 @@
 //! Heartbeats that do not depend on the threads of the runtime.
 //!
 //! Code that blocks a thread can keep the tasks of the runtime from running, and with them the heartbeats. After 30 seconds without
-//! heartbeats, the engine assigns all attempts of the worker to other workers. So a thread of its own watches the heartbeats. If they are
-//! late, it sends them itself, over a connection of its own.
+//! heartbeats, the engine assigns all attempts of the worker to other workers. A dedicated thread therefore monitors the heartbeats. If
+//! they are late, it sends them over its own connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,8 +23,11 @@ use crate::time::Clock;
 /// engine assigns nothing more, which is right if the runtime is blocked.
 const MAX_DELAY: Duration = Duration::from_secs(6);
 const CHECK_PERIOD: Duration = Duration::from_millis(500);
-/// The interval of the heartbeats that the thread sends.
-const PERIOD: Duration = Duration::from_secs(2);
+/// The interval of the heartbeats that the thread sends. The engine keeps the attempts for 30 seconds, and assigns further ones only for
+/// five seconds after a heartbeat: a blocked runtime should not get many.
+const PERIOD: Duration = Duration::from_secs(12);
+/// The pause after a heartbeat that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// When the last heartbeat of the runtime ended, by the clock of the machine.
 #[derive(Debug, Clone)]
@@ -68,7 +71,11 @@ impl HeartbeatThread {
         let run = move || {
             let _end = end;
             match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(watch(&config, worker, &last, stopped)),
+                Ok(runtime) => {
+                    runtime.block_on(watch(&config, worker, &last, stopped));
+                    // A name resolution in progress must not delay the end.
+                    runtime.shutdown_background();
+                }
                 Err(error) => tracing::warn!(%error, "failed to start the runtime of the heartbeat thread"),
             }
         };
@@ -106,8 +113,11 @@ async fn watch(config: &Config, worker: WorkerId, last: &LastHeartbeat, mut stop
             biased;
             _ = &mut stopped => return,
             sent = send(config, &mut rpc, worker) => match sent {
-                Ok(()) => tracing::warn!(%worker, "the runtime is blocked: a heartbeat was sent by another thread"),
-                Err(error) => tracing::debug!(%worker, %error, "a heartbeat of the heartbeat thread failed"),
+                Ok(()) => tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread"),
+                Err(error) => {
+                    pause = RETRY_PAUSE;
+                    tracing::debug!(worker_id = %worker, %error, "heartbeat thread failed to send a heartbeat");
+                }
             },
         }
     }

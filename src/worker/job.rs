@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -16,17 +16,19 @@ use super::registered::RegisteredTask;
 use crate::client::Client;
 use crate::model::engine_version::EngineVersion;
 use crate::model::payload::cut;
-use crate::model::{WorkerId, attempt_number, parse_id};
+use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, Report, ReportKind};
 use crate::telemetry::{self, AttemptResult, Measurement};
-use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, has_retry_delays, in_context};
+use crate::workflow::{
+    AttemptContext, Context, TaskError, TaskOutput, TaskResult, in_context, version_without_retry_delays,
+};
 
 /// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
 /// The maximum size of an error message in the log of this process, in bytes.
 const MAX_LOGGED_BYTES: usize = 1000;
 
-/// What has become of an attempt.
+/// The result of an attempt.
 #[derive(Debug)]
 pub(super) struct JobEnd {
     pub(super) end: End,
@@ -55,8 +57,8 @@ impl Stop {
     }
 }
 
-/// Whether the engine heeds the delay of a retry that a task chooses, or its version.
-pub(super) type RetryDelays = Arc<OnceCell<Result<(), String>>>;
+/// The version of the engine, if it does not support the delay of a retry that a task chooses.
+pub(super) type RetryDelays = Arc<OnceCell<Option<String>>>;
 
 /// An attempt, and all that it needs to run.
 pub(super) struct Job {
@@ -71,7 +73,9 @@ pub(super) struct Job {
     pub(super) cancel_grace: Duration,
     /// For its log lines and chunks.
     pub(super) output: TaskOutput,
-    /// Whether the engine heeds the delays of retries, or its version. Known after the first such retry.
+    /// Receives the attempt when it releases its slot.
+    pub(super) released: mpsc::UnboundedSender<(TaskId, u32)>,
+    /// Known after the first retry with a delay.
     pub(super) retry_delays: RetryDelays,
 }
 
@@ -113,7 +117,7 @@ impl Job {
                 // The engine cannot store a NUL, and would lose the failure.
                 let text = error.message().replace('\0', "\u{fffd}");
                 let attempt = attempt_number(self.key.retry_count);
-                tracing::info!(run = %self.key.run, task = self.action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "an attempt failed");
+                tracing::info!(run_id = %self.key.run, task_name = self.action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "attempt failed");
                 let failed = report(ReportKind::Failed, cut(text, MAX_ERROR_BYTES));
                 match error.retry_delay() {
                     _ if !error.is_retryable() => failed.without_retry(),
@@ -127,10 +131,17 @@ impl Job {
 
     /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none.
     async fn delayed(&self, failed: Report, delay: Duration) -> Report {
-        let known = self.retry_delays.get_or_init(|| has_retry_delays(&self.client)).await;
-        match known {
-            Ok(()) => failed.with_retry_after(delay),
-            Err(found) => {
+        let found = self.retry_delays.get_or_try_init(|| version_without_retry_delays(&self.client)).await;
+        match found {
+            Ok(None) => failed.with_retry_after(delay),
+            Err(error) => {
+                let text = format!(
+                    "{} (the version of the engine is not known, which the retry after {delay:?} needs: {error})",
+                    failed.text()
+                );
+                failed.into_failure(text)
+            }
+            Ok(Some(found)) => {
                 let needed = EngineVersion::RETRY_DELAYS;
                 let text = failed.text().to_owned();
                 failed.into_failure(format!(
@@ -158,6 +169,7 @@ impl Job {
             retries: task.definition.max_retries(),
             output: self.output.clone(),
             stopped: self.stop.requested.clone(),
+            released: self.released.clone(),
         });
         // Both halves can panic: making the future reads the input.
         let (workflow, attempt) = (task.workflow.short_name(), attempt_number(self.key.retry_count));
@@ -169,7 +181,7 @@ impl Job {
                 workflow = &*workflow, attempt, worker = %self.worker,
             )
         };
-        let current = context.clone();
+        let (current, chunks) = (context.clone(), context.clone());
         let code = CatchPanic::new(async {
             if let Some(id) = self.action.workflow().and_then(|id| parse_id(id).ok()) {
                 let is_own = match task.workflow.is_known(id) {
@@ -187,6 +199,11 @@ impl Job {
         let unwanted = async {
             self.stop.requested.cancelled().await;
             sleep(self.cancel_grace).await;
+        };
+        let code = async {
+            let ended = code.await;
+            chunks.flush_chunks().await;
+            ended
         };
         tokio::select! {
             biased;

@@ -7,6 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -21,14 +22,15 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 ///
 /// An event belongs to a task if it occurs in the span of its attempt, or in a span below it. That includes code which the task
 /// has spawned in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans become the metadata of the
-/// line. Everything else is as with [`Context::log_with`](crate::Context::log_with).
+/// line. Truncation and queueing are those of [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport
+/// (`hatchet`, `h2`, `hyper`, `rustls`, `tonic`, `tower`) are ignored.
 ///
 /// ```
+/// use hatchet::model::LogLevel;
 /// use hatchet::worker::TaskLogLayer;
-/// use tracing::Level;
 /// use tracing_subscriber::layer::SubscriberExt as _;
 ///
-/// let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(Level::DEBUG));
+/// let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(LogLevel::Debug));
 /// # drop(subscriber);
 /// ```
 #[derive(Debug, Clone)]
@@ -42,10 +44,15 @@ impl TaskLogLayer {
         Self { max_level: Level::INFO }
     }
 
-    /// Sets the most detailed level that is written. The level `TRACE` is written as `DEBUG`.
+    /// Sets the most detailed level that is written. Events with the level `TRACE` are never written.
     #[must_use]
-    pub fn max_level(mut self, level: Level) -> Self {
-        self.max_level = level;
+    pub fn max_level(mut self, level: LogLevel) -> Self {
+        self.max_level = match level {
+            LogLevel::Error => Level::ERROR,
+            LogLevel::Warn => Level::WARN,
+            LogLevel::Debug => Level::DEBUG,
+            LogLevel::Info | LogLevel::Unknown(_) => Level::INFO,
+        };
         self
     }
 }
@@ -60,17 +67,22 @@ impl Default for TaskLogLayer {
 struct SpanFields(Map<String, Value>);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        // The span of an attempt has the level INFO.
+        Some(LevelFilter::from_level(self.max_level.max(Level::INFO)))
+    }
+
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: LayerContext<'_, S>) {
         let Some(span) = context.span(id) else { return };
         if span.name() == ATTEMPT_SPAN && span.metadata().target() == TARGET {
             if let Some(attempt) = current_context() {
-                span.extensions_mut().insert(attempt);
+                span.extensions_mut().replace(attempt);
             }
             return;
         }
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        span.extensions_mut().insert(SpanFields(fields.fields));
+        span.extensions_mut().replace(SpanFields(fields.fields));
     }
 
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {

@@ -19,6 +19,8 @@ use crate::workflow::{TaskContent, TaskMessage, TaskOutput};
 
 /// The maximum number of calls in flight.
 const MAX_CALLS: usize = 16;
+/// The number of messages that wait for another one of their task. Further ones stay in the bounded queue.
+const MAX_WAITING: usize = 1000;
 /// How long messages are still sent when the worker has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -33,8 +35,13 @@ impl Outputs {
     pub(super) fn start(client: &Client) -> Self {
         let (output, messages) = TaskOutput::new();
         let closed = CancellationToken::new();
-        let sender =
-            Sender { client: client.clone(), messages, calls: FuturesUnordered::new(), waiting: HashMap::new() };
+        let sender = Sender {
+            client: client.clone(),
+            messages,
+            calls: FuturesUnordered::new(),
+            waiting: HashMap::new(),
+            count: 0,
+        };
         Self { output, closed: closed.clone(), task: tokio::spawn(sender.run(closed)) }
     }
 
@@ -64,6 +71,8 @@ struct Sender {
     calls: FuturesUnordered<BoxFuture<'static, (TaskId, Result<()>)>>,
     /// The messages of tasks that have a call in flight.
     waiting: HashMap<TaskId, VecDeque<TaskMessage>>,
+    /// Their number.
+    count: usize,
 }
 
 impl Sender {
@@ -71,7 +80,7 @@ impl Sender {
     async fn run(mut self, closed: CancellationToken) -> u64 {
         let (mut lost, mut is_closed) = (0, false);
         loop {
-            let has_capacity = self.calls.len() < MAX_CALLS;
+            let has_capacity = self.calls.len() < MAX_CALLS && self.count < MAX_WAITING;
             tokio::select! {
                 biased;
                 Some((task, result)) = self.calls.next() => lost += self.on_sent(task, result),
@@ -93,7 +102,10 @@ impl Sender {
 
     fn on_message(&mut self, message: TaskMessage) {
         match self.waiting.get_mut(&message.task) {
-            Some(waiting) => waiting.push_back(message),
+            Some(waiting) => {
+                waiting.push_back(message);
+                self.count += 1;
+            }
             None => {
                 self.waiting.insert(message.task, VecDeque::new());
                 self.call(message);
@@ -103,7 +115,10 @@ impl Sender {
 
     fn on_sent(&mut self, task: TaskId, result: Result<()>) -> u64 {
         match self.waiting.get_mut(&task).and_then(VecDeque::pop_front) {
-            Some(next) => self.call(next),
+            Some(next) => {
+                self.count -= 1;
+                self.call(next);
+            }
             None => {
                 self.waiting.remove(&task);
             }
@@ -126,6 +141,11 @@ impl Sender {
                     drop(permit);
                     sent
                 }
+                // Nobody waits for it any longer if this fails.
+                TaskContent::Flush(flushed) => {
+                    let _ = flushed.send(());
+                    Ok(())
+                }
             };
             (task, sent)
         }));
@@ -133,5 +153,5 @@ impl Sender {
 }
 
 fn log(task: TaskId, error: &Error) {
-    tracing::warn!(%task, %error, "failed to send a log line or a chunk of a task");
+    tracing::warn!(task_id = %task, %error, "failed to send a log line or a chunk of a task");
 }

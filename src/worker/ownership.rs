@@ -1,26 +1,30 @@
-//! Whether attempts still belong to the worker after a time without heartbeats.
+//! Whether attempts still belong to the worker, after a time in which the engine could not notify it.
 
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
+use tokio::time::sleep;
 
 use super::key::Key;
 use crate::rpc::Rpc;
 
-/// Without a heartbeat for this long, the engine assigns the attempts of a worker to other workers, and does not notify it.
-pub(super) const MAX_SILENCE: Duration = Duration::from_secs(30);
+/// Without a heartbeat for 30 seconds, the engine assigns the attempts of a worker to other workers, and does not notify it.
+pub(super) const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(25);
 /// The number of calls in flight.
 const MAX_CALLS: usize = 8;
+/// How long a check may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Returns which attempts the engine has ended, or assigned again. Only REST reports the retry count of a task; attempts about which it
-/// cannot be asked are kept.
+/// cannot be asked in time are kept.
 pub(super) async fn lost(rpc: Rpc, attempts: Vec<Key>) -> Vec<Key> {
     let checks = iter(attempts).map(|key| {
         let rpc = rpc.clone();
         async move { is_lost(&rpc, key).await.then_some(key) }
     });
-    checks.buffer_unordered(MAX_CALLS).filter_map(|lost| async move { lost }).collect().await
+    let checked = checks.buffer_unordered(MAX_CALLS).take_until(sleep(TIMEOUT));
+    checked.filter_map(|lost| async move { lost }).collect().await
 }
 
 async fn is_lost(rpc: &Rpc, key: Key) -> bool {

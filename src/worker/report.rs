@@ -54,8 +54,8 @@ pub struct UnfinishedTask {
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// Whether the task's code has ended, and only its report was not confirmed: the engine may have it.
-    pub finished: bool,
+    /// Whether the code of the task has finished, and only its report was not confirmed. The engine may have accepted it.
+    pub is_finished: bool,
 }
 
 impl WorkerReport {
@@ -90,7 +90,12 @@ mod tests {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let mut report = WorkerReport { completed: 2, failed: 1, ..WorkerReport::default() };
         for attempt in 1..=1500 {
-            report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: run.into(), attempt, finished: false }));
+            report.add_unfinished(Some(UnfinishedTask {
+                run_id: run,
+                task_id: run.into(),
+                attempt,
+                is_finished: false,
+            }));
         }
         report.add_unfinished(None);
         assert_eq!((report.total(), report.unfinished_tasks.len()), (1504, WorkerReport::MAX_UNFINISHED_TASKS));

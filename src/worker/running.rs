@@ -1,8 +1,9 @@
 //! The handle of a running worker.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{Labels, Worker};
@@ -104,7 +105,7 @@ impl RunningWorker {
         (self.handle.life.clone(), self.handle.last_heartbeat.clone())
     }
 
-    /// Waits until the worker is connected. [`Worker::start`](crate::Worker::start) has already waited for it; later, the connection can be lost.
+    /// Waits until the worker is connected, for example after the connection was lost.
     ///
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) if the worker shuts down or has ended.
@@ -132,8 +133,9 @@ impl RunningWorker {
     /// ```
     ///
     /// # Errors
-    /// The reason why the worker cannot continue: [`Unauthenticated`](ErrorKind::Unauthenticated) if its token was revoked, and
-    /// [`Closed`](ErrorKind::Closed) if its client was closed.
+    /// The reason why the worker cannot continue: [`Unauthenticated`](ErrorKind::Unauthenticated) if its token was revoked,
+    /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if its
+    /// client was closed.
     ///
     /// # Cancel safety
     /// This method is cancel safe.
@@ -151,7 +153,7 @@ impl RunningWorker {
     /// continue.
     ///
     /// # Errors
-    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). It may have been paused then.
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be paused nevertheless.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
@@ -159,10 +161,10 @@ impl RunningWorker {
         self.set_paused(true).await
     }
 
-    /// Ends a [pause](Self::pause). The engine takes up to five seconds until it assigns attempts again.
+    /// Resumes a [paused](Self::pause) worker. The engine may take up to five seconds to assign attempts again.
     ///
     /// # Errors
-    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). It may have been resumed then.
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be resumed nevertheless.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
@@ -175,8 +177,8 @@ impl RunningWorker {
         self.command(Command::SetPaused(is_paused))
     }
 
-    /// Adds labels to the worker, or changes their values. Other labels stay. The engine considers them for attempts that it assigns some
-    /// seconds later.
+    /// Adds labels to the worker, or changes their values. Other labels are unchanged. The engine uses the new labels
+    /// after some seconds.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -186,7 +188,7 @@ impl RunningWorker {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or too long, and the errors of a call.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or contains U+0000, and the errors of an RPC.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
@@ -204,7 +206,7 @@ impl RunningWorker {
         self.handle.commands.send(command).map_err(|_| Error::closed("the worker"))
     }
 
-    /// Shuts the worker down like [`shutdown`](Self::shutdown), with another
+    /// Shuts the worker down like [`shutdown`](Self::shutdown), with a different
     /// [grace period](crate::worker::WorkerBuilder::shutdown_grace_period).
     ///
     /// # Cancel safety

@@ -38,10 +38,10 @@ pub struct WorkerStatus {
     /// The number of attempts that run.
     pub running: usize,
     /// The number of assigned attempts that wait for a slot.
-    pub waiting: usize,
-    /// The number of attempts that have ended, and whose end the engine has not accepted yet.
+    pub queued: usize,
+    /// The number of attempts whose result is in the outbox: the engine has not accepted it yet.
     pub unreported: usize,
-    /// Whether the worker starts no further attempts because too many ends were not accepted yet.
+    /// Whether the worker starts no further attempts because its outbox is full.
     pub is_outbox_full: bool,
 }
 
@@ -56,11 +56,11 @@ pub(super) struct Life {
 impl WorkerStatus {
     pub(super) fn starting(worker_id: WorkerId, slots: usize) -> Self {
         let state = WorkerState::Disconnected;
-        Self { worker_id, state, is_paused: false, slots, running: 0, waiting: 0, unreported: 0, is_outbox_full: false }
+        Self { worker_id, state, is_paused: false, slots, running: 0, queued: 0, unreported: 0, is_outbox_full: false }
     }
 }
 
-/// What a running worker does.
+/// The state of a running worker.
 ///
 /// ```
 /// use hatchet::worker::WorkerState;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicU64};
+use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::output::TaskOutput;
@@ -42,7 +43,7 @@ struct Inner {
     /// The number of the next child.
     next_child: Arc<AtomicI32>,
     /// The number of the next chunk.
-    next_chunk: AtomicI64,
+    next_chunk: Mutex<i64>,
     /// The number of log lines that were lost since the last one that was not.
     lost_lines: AtomicU64,
 }
@@ -60,6 +61,8 @@ pub(crate) struct AttemptContext {
     pub(crate) output: TaskOutput,
     /// Cancelled when the attempt must stop.
     pub(crate) stopped: CancellationToken,
+    /// Receives the task and the retry count of an attempt that has released its slot.
+    pub(crate) released: mpsc::UnboundedSender<(TaskId, u32)>,
 }
 
 /// The part of an assignment's payload that is about other tasks of the run.
@@ -71,7 +74,7 @@ struct Others {
 
 impl Context {
     pub(crate) fn new(attempt: AttemptContext) -> Self {
-        let (next_child, next_chunk, lost_lines) = (Arc::default(), AtomicI64::default(), AtomicU64::default());
+        let (next_child, next_chunk, lost_lines) = (Arc::default(), Mutex::new(0), AtomicU64::default());
         Self(Arc::new(Inner { attempt, next_child, next_chunk, lost_lines }))
     }
 
@@ -83,8 +86,14 @@ impl Context {
         &self.0.attempt.output
     }
 
-    pub(super) fn next_chunk(&self) -> &AtomicI64 {
+    pub(super) fn next_chunk(&self) -> &Mutex<i64> {
         &self.0.next_chunk
+    }
+
+    /// The attempt does not occupy its slot any longer.
+    pub(super) fn notify_released(&self) {
+        // There is nobody to notify if the worker has ended.
+        let _ = self.0.attempt.released.send((self.task_id(), self.action().retry_count()));
     }
 
     pub(super) fn lost_lines(&self) -> &AtomicU64 {

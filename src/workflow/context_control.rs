@@ -49,7 +49,9 @@ impl Context {
     /// # Cancel safety
     /// This method is cancel safe: the request can be sent again.
     pub async fn release_slot(&self) -> Result<()> {
-        self.client().rpc().dispatcher.release_slot(self.task_id()).await
+        self.client().rpc().dispatcher.release_slot(self.task_id()).await?;
+        self.notify_released();
+        Ok(())
     }
 
     /// Returns a handle to the run that this task belongs to, for example to [cancel](RunHandle::cancel) it.

@@ -48,14 +48,13 @@ async fn check_version(client: &Client, definitions: &[&Definition]) -> Result<(
     }
 }
 
-/// Whether the engine heeds the delay of a retry that a task chooses, and otherwise its version. If that cannot be found out, it is
-/// assumed to.
-pub(crate) async fn has_retry_delays(client: &Client) -> Result<(), String> {
+/// `None` if the engine supports the delay of a retry that a task chooses, and otherwise its version.
+pub(crate) async fn version_without_retry_delays(client: &Client) -> Result<Option<String>> {
     let needed = EngineVersion::RETRY_DELAYS;
     match client.rpc().dispatcher.version().await {
-        Ok(text) if EngineVersion::parse(&text).is_some_and(|found| found < needed) => Err(text),
-        Err(error) if error.kind() == ErrorKind::Unimplemented => Err("an engine without GetVersion".into()),
-        _ => Ok(()),
+        Ok(text) => Ok(Some(text).filter(|text| EngineVersion::parse(text).is_some_and(|found| found < needed))),
+        Err(error) if error.kind() == ErrorKind::Unimplemented => Ok(Some("an engine without GetVersion".into())),
+        Err(error) => Err(error),
     }
 }
 

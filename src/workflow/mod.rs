@@ -40,7 +40,7 @@ pub use dag::Workflow;
 pub use defaults::TaskDefaults;
 pub use definition::Definition;
 pub(crate) use definition::TaskDefinition;
-pub(crate) use engine::{check_engine, has_retry_delays};
+pub(crate) use engine::{check_engine, version_without_retry_delays};
 pub use handler::{TaskError, TaskResult};
 pub(crate) use output::{TaskContent, TaskMessage, TaskOutput};
 pub use parents::Parents;

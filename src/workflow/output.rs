@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::model::{LogLevel, TaskId};
@@ -37,6 +37,8 @@ pub(crate) enum TaskContent {
         /// Its part of the size of all chunks that wait.
         permit: OwnedSemaphorePermit,
     },
+    /// All earlier messages of the task were sent.
+    Flush(oneshot::Sender<()>),
 }
 
 /// The queue to the task that sends log lines and chunks.
@@ -63,9 +65,9 @@ impl TaskOutput {
         Arc::clone(&self.chunk_bytes).acquire_many_owned(share).await.map_err(|_| closed())
     }
 
-    /// Waits until the queue has capacity, and adds a message.
-    pub(super) async fn send(&self, message: TaskMessage) -> Result<()> {
-        self.queue.send(message).await.map_err(|_| closed())
+    /// Waits until the queue has capacity for a message.
+    pub(super) async fn reserve(&self) -> Result<mpsc::Permit<'_, TaskMessage>> {
+        self.queue.reserve().await.map_err(|_| closed())
     }
 }
 

@@ -76,7 +76,14 @@ where
         Self::new(name, move |input, context| {
             let (code, span) = (Arc::clone(&code), Span::current());
             async move {
-                match spawn_blocking(move || span.in_scope(|| code(input, context))).await {
+                let run = move || {
+                    // It may have waited for a thread in the meantime.
+                    if context.is_cancelled() {
+                        return Err(TaskError::new("the attempt was cancelled before it started"));
+                    }
+                    span.in_scope(|| code(input, context))
+                };
+                match spawn_blocking(run).await {
                     Ok(result) => result,
                     // The worker reports it, like any panic of a task.
                     Err(error) if error.is_panic() => resume_unwind(error.into_panic()),

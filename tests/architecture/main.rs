@@ -177,8 +177,8 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
 const RESTRICTED: &[(&str, &[&str])] = &[
     ("prost", &["rpc", "raw", "embedded", "scripted"]),
     ("prost_types", &["time", "rpc", "embedded"]),
-    ("hyper_util", &["transport", "embedded"]),
-    ("hyper", &["transport", "embedded", "scripted"]),
+    ("hyper_util", &["transport", "worker", "embedded"]),
+    ("hyper", &["transport", "worker", "embedded", "scripted"]),
     ("h2", &["transport", "embedded"]),
     ("tonic", &["transport", "rpc", "raw", "embedded", "fuzzing", "scripted"]),
     ("axum", &["embedded"]),

@@ -135,7 +135,9 @@ impl Sources {
 
     /// All paths that a source uses: in `use` declarations, in code, in macros.
     pub(crate) fn used(&self, source: &Source) -> Vec<Used> {
-        let mut visitor = Paths { found: Vec::new(), depth: 0, in_test: false };
+        // A file `tests.rs` is declared with `#[cfg(test)]`.
+        let in_test = source.file.ends_with("tests.rs");
+        let mut visitor = Paths { found: Vec::new(), depth: 0, in_test };
         visitor.visit_file(&source.syntax);
         let resolve = |(path, depth, in_test): (Vec<String>, usize, bool)| {
             // A module within a file is one level deeper than the file's.

@@ -239,6 +239,11 @@ impl Report {
         self.without_retry()
     }
 
+    /// The delay before the retry of a failure.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.event.retry_after_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis)
+    }
+
     /// The size of the payload in bytes.
     pub(crate) fn size(&self) -> usize {
         self.event.event_payload.len()

@@ -4,7 +4,7 @@ mod shutdown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -22,13 +22,13 @@ use super::heartbeat::{Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::job::{Job, JobEnd, RetryDelays, Stop};
 use super::key::Key;
-use super::outbox::{self, Journal, Outbox, Saved, Sent, Settled};
+use super::outbox::{self, Journal, Outbox, Resolution, ResolvedReport, Saved, Sent};
 use super::outputs::Outputs;
 use super::ownership;
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{WorkerId, attempt_number};
+use crate::model::{TaskId, WorkerId, attempt_number};
 use crate::rpc::convert::{Action, ActionKind, Report, ReportKind};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
@@ -41,6 +41,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 /// The timeout of each call of a shutdown.
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// For how long the token or a call may be refused before the worker ends.
+const MAX_REFUSAL: Duration = Duration::from_secs(60);
 /// The maximum size of a failure that replaces a report which is too large.
 const MAX_REPLACEMENT_BYTES: usize = 1000;
 
@@ -77,6 +79,17 @@ pub(super) struct Driver {
     is_connected: bool,
     /// When the engine last accepted a heartbeat.
     accepted_at: Option<Instant>,
+    /// Since when the token or a call has been refused.
+    refused_at: Option<Instant>,
+    /// Whether the engine may have ended attempts without a notification.
+    must_check: bool,
+    /// Results of attempts of an earlier process, which the engine may have ended.
+    unchecked: Vec<(u64, Key, Report)>,
+    /// Attempts of an earlier process whose results are in the outbox.
+    recovered: HashSet<Key>,
+    /// For attempts that release their slots.
+    release: mpsc::UnboundedSender<(TaskId, u32)>,
+    releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
     /// Finds out which attempts do not belong to the worker any longer.
     checking: Option<BoxFuture<'static, Vec<Key>>>,
     is_paused: bool,
@@ -118,12 +131,10 @@ struct Assigned {
 impl Driver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
         let Handles { stop, ready, commands, life, last_heartbeat } = handles;
-        let mut outbox = Outbox::new(worker.outbox, worker.batches_reports, journal.is_some());
-        let (journal, ends) = journal.unzip();
-        for (number, key, report) in ends.into_iter().flatten() {
-            tracing::info!(run = %key.run, attempt = attempt_number(key.retry_count), "an end of an earlier process is reported");
-            outbox.add_saved(number, key, report);
-        }
+        let outbox = Outbox::new(worker.outbox, worker.batch_reports, journal.is_some());
+        let (journal, unchecked) = journal.unzip();
+        let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
+        let (release, releases) = mpsc::unbounded_channel();
         Self {
             stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
             // They start when the stream is requested: an earlier one would not count.
@@ -149,6 +160,12 @@ impl Driver {
             life,
             is_connected: false,
             accepted_at: None,
+            refused_at: None,
+            must_check: !unchecked.is_empty(),
+            unchecked,
+            recovered: HashSet::new(),
+            release,
+            releases,
             checking: None,
             is_paused: false,
             is_on_hold: false,
@@ -166,7 +183,7 @@ impl Driver {
             self.publish();
             let now = Instant::now();
             let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline(now));
-            let wake = self.outbox.next_wake();
+            let wake = self.outbox.next_wake(now);
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if is_running => self.pause(),
@@ -177,9 +194,11 @@ impl Driver {
                 lost = lost(&mut self.checking) => self.on_lost(lost),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
-                event = self.stream.next() => self.on_stream(event),
+                // Before the stream, which may always have a message.
                 Some(heartbeat) = next(&mut self.heartbeats) => self.on_heartbeat(heartbeat),
                 id = registered(&mut self.registering) => self.on_registered(id),
+                Some((task, retry_count)) = self.releases.recv() => self.on_released(task, retry_count),
+                event = self.stream.next() => self.on_stream(event),
                 is_paused = self.phase.paused() => self.drain(is_paused),
                 () = self.alarm.at(wake) => {}
             }
@@ -188,13 +207,18 @@ impl Driver {
     }
 
     async fn end(mut self) -> WorkerReport {
-        if self.saving.is_some() {
-            let saved = saved(&mut self.saving).await;
-            self.on_saved(saved);
-        }
-        // What was accepted since must not be reported again by the next process.
-        if let (Some(journal), Some(unsaved)) = (self.journal.take(), self.outbox.take_unsaved()) {
-            outbox::save(journal, unsaved).await;
+        let save = async {
+            if self.saving.is_some() {
+                let saved = saved(&mut self.saving).await;
+                self.on_saved(saved);
+            }
+            // What was accepted since must not be reported again by the next process.
+            if let (Some(journal), Some(unsaved)) = (self.journal.take(), self.outbox.take_unsaved()) {
+                outbox::save(journal, unsaved).await;
+            }
+        };
+        if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {
+            tracing::error!("failed to write to the outbox file in time");
         }
         // Code that blocks its thread cannot be waited for.
         self.jobs.detach_all();
@@ -206,10 +230,11 @@ impl Driver {
             heartbeats.stop().await;
         }
         let report = self.assignments.into_report();
-        tracing::info!(worker = %self.id, %report, "the worker has ended");
+        tracing::info!(worker_id = %self.id, %report, "worker stopped");
+        telemetry::record(&Measurement::Worker { worker: &self.worker.name, running: 0, unreported: 0 });
         self.life.send_modify(|life| {
             life.status.state = WorkerState::Stopped;
-            (life.status.running, life.status.waiting, life.status.unreported) = (0, 0, 0);
+            (life.status.running, life.status.queued, life.status.unreported) = (0, 0, 0);
         });
         report
     }
@@ -228,6 +253,8 @@ impl Driver {
             StreamEvent::Lost(_) => {
                 self.is_failed = false;
                 self.is_connected = false;
+                // A cancellation is sent once, and may have been lost with it.
+                self.must_check = true;
             }
             StreamEvent::Failed(error) => {
                 self.is_connected = false;
@@ -248,10 +275,16 @@ impl Driver {
             let _ = ready.send(Err(error));
             return;
         }
-        let is_final =
-            matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Unimplemented | ErrorKind::Closed);
+        let is_final = match error.kind() {
+            ErrorKind::Closed => true,
+            // A proxy may refuse a token or a path for a while.
+            ErrorKind::Unauthenticated | ErrorKind::Unimplemented => {
+                self.refused_at.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL
+            }
+            _ => false,
+        };
         if is_final && self.phase.is_running() {
-            tracing::error!(worker = %self.id, %error, "the worker cannot continue, and shuts down");
+            tracing::error!(worker_id = %self.id, %error, "worker failed; shutting down");
             self.life.send_modify(|life| life.failure = Some(error));
             self.pause();
         }
@@ -260,10 +293,20 @@ impl Driver {
     fn on_action(&mut self, action: Action) {
         let event = match (Key::read(&action), action.kind()) {
             (Ok(key), ActionKind::Start) => Event::Assigned(key, Assigned { worker: self.id, action }),
-            (Ok(key), ActionKind::Cancel) => Event::Cancelled(key),
+            (Ok(key), ActionKind::Cancel) => {
+                // The engine has ended an attempt of an earlier process.
+                if self.recovered.contains(&key) {
+                    self.outbox.withdraw(key);
+                }
+                Event::Cancelled(key)
+            }
             (Ok(key), kind) => {
-                tracing::error!(?kind, run = %key.run, "received an assignment of unknown kind");
+                tracing::error!(?kind, run_id = %key.run, "received an assignment of unknown kind");
                 return;
+            }
+            (Err(_), ActionKind::StartBatch) => {
+                tracing::error!("received a batch of attempts, which this version does not support");
+                Event::AssignedUnreadable
             }
             (Err(error), kind) => {
                 tracing::error!(%error, "failed to decode assignment");
@@ -313,6 +356,7 @@ impl Driver {
             cancel_grace: self.worker.cancel_grace,
             output: self.outputs.output(),
             retry_delays: RetryDelays::clone(&self.retry_delays),
+            released: self.release.clone(),
         };
         let id = self.jobs.spawn(job.run()).id();
         self.keys.insert(id, key);
@@ -351,26 +395,44 @@ impl Driver {
         }
     }
 
+    fn on_released(&mut self, task: TaskId, retry_count: u32) {
+        if let Some(key) = self.stops.keys().find(|key| key.task == task && key.retry_count == retry_count).copied() {
+            self.step(Event::Released(key));
+        }
+    }
+
     fn on_saved(&mut self, saved: Option<Saved>) {
         self.saving = None;
         // There is none if the runtime is shut down.
-        self.journal = saved.and_then(|saved| self.outbox.saved(saved));
+        let Some(saved) = saved else { return self.outbox.disable_journal() };
+        let (journal, withdrawn) = self.outbox.saved(saved);
+        self.journal = journal;
+        self.on_resolved(withdrawn);
     }
 
     fn on_sent(&mut self, sent: Sent) {
-        for Settled { key, report, result } in self.outbox.sent(Instant::now(), sent, fastrand::f64()) {
-            let reported = match result {
-                Ok(()) if report.kind == ReportKind::Failed => Reported::Failed,
-                Ok(()) => Reported::Completed,
-                Err(error) if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES => {
+        let resolved = self.outbox.sent(Instant::now(), sent, fastrand::f64());
+        self.on_resolved(resolved);
+    }
+
+    fn on_resolved(&mut self, resolved: Vec<ResolvedReport>) {
+        for ResolvedReport { key, report, resolution } in resolved {
+            self.recovered.remove(&key);
+            let reported = match resolution {
+                Resolution::Accepted if report.kind == ReportKind::Failed => Reported::Failed,
+                Resolution::Accepted => Reported::Completed,
+                Resolution::Withdrawn => Reported::Withdrawn,
+                Resolution::Refused(error)
+                    if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES =>
+                {
                     let what = if report.kind == ReportKind::Completed { "output" } else { "error" };
                     let text = format!("the task's {what} could not be sent: {error}");
                     self.outbox.add(key, report.into_failure(text));
                     continue;
                 }
-                Err(error) => {
+                Resolution::Refused(error) => {
                     let attempt = attempt_number(key.retry_count);
-                    tracing::error!(run = %key.run, attempt, %error, "failed to report the end of an attempt");
+                    tracing::error!(run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
                     Reported::Refused
                 }
             };
@@ -382,10 +444,11 @@ impl Driver {
         match heartbeat {
             Heartbeat::Accepted => {
                 self.is_failed = false;
+                self.refused_at = None;
                 self.check_ownership();
                 self.is_connected = !self.stream.is_lost();
                 if let Some(ready) = self.ready.take() {
-                    tracing::info!(worker = %self.id, name = self.worker.name, "the worker is ready");
+                    tracing::info!(worker_id = %self.id, name = self.worker.name, "worker is ready");
                     let _ = ready.send(Ok(()));
                 }
             }
@@ -426,19 +489,35 @@ impl Driver {
         })
     }
 
-    /// Finds out which attempts the engine has assigned to other workers, if it has not accepted heartbeats for so long that it may have.
+    /// Finds out which attempts the engine has ended or assigned to other workers, if it may not have notified the worker.
     fn check_ownership(&mut self) {
         let last = self.accepted_at.replace(Instant::now());
-        if last.is_some_and(|last| last.elapsed() > ownership::MAX_SILENCE) && self.checking.is_none() {
-            let attempts = self.assignments.current().collect();
+        self.must_check |= last.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
+        if !self.must_check || self.checking.is_some() || self.stream.is_lost() {
+            return;
+        }
+        self.must_check = false;
+        let attempts: Vec<_> =
+            self.assignments.current().chain(self.unchecked.iter().map(|(_, key, _)| *key)).collect();
+        if !attempts.is_empty() {
             self.checking = Some(Box::pin(ownership::lost(self.worker.client.rpc().clone(), attempts)));
         }
     }
 
     fn on_lost(&mut self, lost: Vec<Key>) {
         self.checking = None;
+        for (number, key, report) in std::mem::take(&mut self.unchecked) {
+            if lost.contains(&key) {
+                self.outbox.discard_saved(number);
+            } else {
+                let attempt = attempt_number(key.retry_count);
+                tracing::info!(run_id = %key.run, attempt, "reporting the result of an attempt of an earlier process");
+                self.recovered.insert(key);
+                self.outbox.add_saved(number, key, report);
+            }
+        }
         for key in lost {
-            tracing::warn!(run = %key.run, attempt = attempt_number(key.retry_count), "the engine has ended an attempt or assigned it to another worker");
+            tracing::warn!(run_id = %key.run, attempt = attempt_number(key.retry_count), "attempt was ended or reassigned by the engine");
             self.step(Event::Cancelled(key));
         }
     }
@@ -447,8 +526,9 @@ impl Driver {
         self.registering = None;
         match id {
             Ok(id) => {
-                tracing::warn!(old = %self.id, new = %id, "engine lost the worker; registered it again");
+                tracing::warn!(old_worker_id = %self.id, worker_id = %id, "worker was unknown to the engine; registered again");
                 self.id = id;
+                self.must_check = true;
                 self.stream.reopen_now();
                 self.heartbeats = Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat));
             }
@@ -461,41 +541,46 @@ impl Driver {
         match command {
             Command::SetPaused(is_paused) => self.is_paused = is_paused,
             Command::SetLabels(labels) => self.worker.labels.extend(labels),
-            Command::SetGrace(grace) => self.worker.grace = grace,
+            Command::SetGrace(grace) => {
+                self.worker.grace = grace;
+                if let Phase::Draining(deadlines) = &mut self.phase {
+                    deadlines.shorten(Instant::now(), grace, self.worker.cancel_grace);
+                }
+            }
         }
     }
 
     /// Publishes the status if it has changed.
     fn publish(&self) {
-        let (running, waiting, unreported) = self.assignments.counts();
+        let (running, queued, unreported) = self.assignments.counts();
         let state = match (&self.phase, self.is_connected) {
             (Phase::Running, true) => WorkerState::Connected,
             (Phase::Running, false) => WorkerState::Disconnected,
             _ => WorkerState::Draining,
         };
-        self.life.send_if_modified(|life| {
+        let is_new = self.life.send_if_modified(|life| {
             let status = WorkerStatus {
                 worker_id: self.id,
                 state,
                 is_paused: self.is_paused,
                 slots: self.worker.slots(),
                 running,
-                waiting,
+                queued,
                 unreported,
                 is_outbox_full: self.is_on_hold,
             };
             let is_new = life.status != status;
             life.status = status;
-            if is_new {
-                telemetry::record(&Measurement::Worker { worker: &self.worker.name, running, unreported });
-            }
             is_new
         });
+        if is_new {
+            telemetry::record(&Measurement::Worker { worker: &self.worker.name, running, unreported });
+        }
     }
 
     /// Pauses the worker, so that it gets no more assignments.
     fn pause(&mut self) {
-        tracing::info!(worker = %self.id, "the worker shuts down");
+        tracing::info!(worker_id = %self.id, "worker is shutting down");
         self.registering = None;
         let (client, id) = (self.worker.client.clone(), self.id);
         self.phase = Phase::Pausing(Box::pin(async move {

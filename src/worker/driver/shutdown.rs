@@ -56,6 +56,14 @@ impl Deadlines {
         Self { assignments_end: now + delay, grace_end: Some(grace_end), end }
     }
 
+    /// Ends the grace period earlier.
+    pub(super) fn shorten(&mut self, now: Instant, grace: Duration, cancel_grace: Duration) {
+        if let Some(grace_end) = &mut self.grace_end {
+            *grace_end = (*grace_end).min(now + grace);
+            self.end = self.end.min((*grace_end).max(self.assignments_end) + cancel_grace + REPORT_TIMEOUT);
+        }
+    }
+
     /// The next one.
     pub(super) fn next(&self, now: Instant) -> Instant {
         let assignments_end = Some(self.assignments_end).filter(|end| now < *end);

@@ -4,15 +4,15 @@ use super::Call;
 use crate::error::{Error, ErrorKind};
 use crate::rpc::Rpc;
 
-/// What has become of a call.
+/// The result of a call.
 #[derive(Debug)]
 pub(in crate::worker) struct Sent {
     pub(super) call: Call,
-    pub(super) verdict: Verdict,
+    pub(super) result: CallResult,
 }
 
 #[derive(Debug)]
-pub(in crate::worker) enum Verdict {
+pub(in crate::worker) enum CallResult {
     Accepted,
     /// The engine cannot be reached, or does not accept anything now.
     Unavailable(Error),
@@ -29,23 +29,21 @@ pub(in crate::worker) async fn send(rpc: Rpc, mut call: Call) -> Sent {
         [entry] => rpc.dispatcher.report(&entry.report).await,
         entries => rpc.dispatcher.report_batch(entries.iter_mut().map(|entry| &mut entry.report).collect()).await,
     };
-    let verdict = sent.map_or_else(|error| Verdict::of(error, call.entries.len() > 1), |()| Verdict::Accepted);
-    Sent { call, verdict }
+    let result = sent.map_or_else(|error| CallResult::of(error, call.entries.len() > 1), |()| CallResult::Accepted);
+    Sent { call, result }
 }
 
-impl Verdict {
+impl CallResult {
     fn of(error: Error, is_batch: bool) -> Self {
         match error.kind() {
-            _ if error.forbids_retries() || error.is_not_found() => Self::Refused(error),
-            // A token that was accepted before is accepted again, or refused for good.
-            _ if error.is_transient() => Self::Unavailable(error),
             ErrorKind::Unimplemented if is_batch => Self::NoBatches,
-            ErrorKind::Rejected
-            | ErrorKind::TooLarge
-            | ErrorKind::Unauthenticated
-            | ErrorKind::Unimplemented
-            | ErrorKind::Closed => Self::Refused(error),
-            _ => Self::InternalError(error),
+            _ if error.is_transient() => Self::Unavailable(error),
+            ErrorKind::Rejected | ErrorKind::TooLarge => Self::Refused(error),
+            _ if error.is_not_found() => Self::Refused(error),
+            ErrorKind::Server => Self::InternalError(error),
+            // They are not about the report: a proxy may refuse a token or a path for a while. If the worker cannot continue, its streams
+            // and heartbeats find out.
+            _ => Self::Unavailable(error),
         }
     }
 }

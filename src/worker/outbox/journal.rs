@@ -1,12 +1,14 @@
 //! A file with the ends of attempts that the engine has not accepted yet. They survive the process.
 //!
-//! Each line is a JSON value: an end, or the number of an end that was accepted. When the file is opened, it is replaced by one with only
-//! the ends that remain. A line that was cut off by a crash is ignored.
+//! The first line names the format. Each other line is a JSON value: an end, or the number of an end that was accepted. When the file is
+//! opened, it is replaced by one with only the ends that remain. The last line may have been cut off by a crash. If any other line cannot
+//! be read, the file is left as it is.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ use crate::model::{RunId, TaskId, WorkerId};
 use crate::rpc::convert::{Report, ReportKind};
 use crate::worker::key::Key;
 
+/// The first line.
+const HEADER: &str = r#"{"format":"hatchet outbox 1"}"#;
 /// The size at which the file is replaced, if most of its ends were accepted.
 const COMPACT_BYTES: u64 = 16 << 20;
 
@@ -46,6 +50,8 @@ struct Line {
     text: String,
     #[serde(default)]
     is_final: bool,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -74,27 +80,18 @@ impl Journal {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let (mut remaining, mut ends, mut next) = (BTreeMap::new(), BTreeMap::new(), 1);
-        match File::open(path) {
-            Ok(file) => {
-                for line in BufReader::new(file).split(b'\n') {
-                    let Ok(text) = String::from_utf8(line?) else { continue };
-                    match serde_json::from_str(&text) {
-                        Ok(Entry::Accepted { accepted }) => {
-                            remaining.remove(&accepted);
-                            ends.remove(&accepted);
-                        }
-                        Ok(Entry::End(end)) => {
-                            next = next.max(end.number.saturating_add(1));
-                            remaining.insert(end.number, text);
-                            ends.insert(end.number, end);
-                        }
-                        // The last line of a process that was killed.
-                        Err(_) => {}
-                    }
+        for entry in read(path)? {
+            match entry {
+                (Entry::Accepted { accepted }, _) => {
+                    remaining.remove(&accepted);
+                    ends.remove(&accepted);
+                }
+                (Entry::End(end), text) => {
+                    next = next.max(end.number.saturating_add(1));
+                    remaining.insert(end.number, text);
+                    ends.insert(end.number, end);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
         }
         let (file, bytes) = rewrite(path, &remaining)?;
         let ends = ends.into_values().map(|end| (end.number, end.key(), end.into_report())).collect();
@@ -118,14 +115,20 @@ impl Journal {
 
     /// Removes ends that were accepted. Blocks the thread.
     pub(super) fn remove(&mut self, accepted: &[u64]) -> io::Result<()> {
+        if accepted.is_empty() {
+            return Ok(());
+        }
         let mut text = String::new();
         for number in accepted {
             self.remaining.remove(number);
             text.push_str(&format!("{{\"accepted\":{number}}}\n"));
         }
         self.write(&text)?;
+        if self.bytes <= COMPACT_BYTES {
+            return Ok(());
+        }
         let remaining: usize = self.remaining.values().map(String::len).sum();
-        if self.bytes > COMPACT_BYTES && u64::try_from(remaining).unwrap_or(u64::MAX) < self.bytes / 2 {
+        if u64::try_from(remaining).unwrap_or(u64::MAX) < self.bytes / 2 {
             (self.file, self.bytes) = rewrite(&self.path, &self.remaining)?;
         }
         Ok(())
@@ -138,11 +141,39 @@ impl Journal {
     }
 }
 
+/// The entries of a file, with their lines. None if it does not exist.
+fn read(path: &Path) -> io::Result<Vec<(Entry, String)>> {
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let is_complete = content.ends_with(b"\n");
+    let mut lines: Vec<_> = content.split(|byte| *byte == b'\n').collect();
+    // After the last line break, or the last line of a process that was killed.
+    let last = lines.pop().filter(|_| !is_complete);
+    let mut lines = lines.into_iter().enumerate();
+    match lines.next() {
+        Some((_, header)) if header == HEADER.as_bytes() => {}
+        None if last.is_none_or(|last| HEADER.as_bytes().starts_with(last)) => return Ok(Vec::new()),
+        _ => return Err(invalid("it is not an outbox, or one of another version".into())),
+    }
+    let entry = |(number, line): (usize, &[u8])| {
+        let text = String::from_utf8_lossy(line).into_owned();
+        let entry = serde_json::from_str(&text).map_err(|error| invalid(format!("line {}: {error}", number + 1)))?;
+        Ok((entry, text))
+    };
+    lines.map(entry).collect()
+}
+
 /// Replaces the file by one with these lines. A crash leaves the old file or the new one.
 fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)> {
     let new = with_suffix(path, ".new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&new)?;
-    let mut bytes = 0;
+    let mut bytes = HEADER.len() as u64 + 1;
+    file.write_all(HEADER.as_bytes())?;
+    file.write_all(b"\n")?;
     for line in lines.values() {
         file.write_all(line.as_bytes())?;
         file.write_all(b"\n")?;
@@ -153,7 +184,7 @@ fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)
     Ok((file, bytes))
 }
 
-/// What has become of a write.
+/// The result of a write.
 #[derive(Debug)]
 pub(in crate::worker) struct Saved {
     /// `None` if the file cannot be used any longer.
@@ -193,6 +224,7 @@ impl Line {
             at: report.at,
             text: report.text().to_owned(),
             is_final: report.is_final_failure(),
+            retry_after_ms: report.retry_after().and_then(|delay| delay.as_millis().try_into().ok()),
         }
     }
 
@@ -203,7 +235,11 @@ impl Line {
     fn into_report(self) -> Report {
         let kind = if self.failed { ReportKind::Failed } else { ReportKind::Completed };
         let report = Report::of_attempt(self.worker, self.task, self.retry_count, kind, self.at, self.text);
-        if self.is_final { report.without_retry() } else { report }
+        match self.retry_after_ms {
+            _ if self.is_final => report.without_retry(),
+            Some(millis) => report.with_retry_after(Duration::from_millis(millis)),
+            None => report,
+        }
     }
 }
 
@@ -252,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_accepted_is_there_after_a_crash() {
+    fn unaccepted_results_survive_a_crash() {
         let folder = Folder::new();
         let (mut journal, ends) = Journal::open(&folder.file()).unwrap();
         assert!(ends.is_empty());
@@ -271,6 +307,31 @@ mod tests {
         assert!(more[0] > numbers[2], "numbers are not used twice");
         drop(journal);
         assert_eq!(Journal::open(&folder.file()).unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn other_files_are_left_as_they_are() {
+        let folder = Folder::new();
+        for content in ["a = 1\n", "{}\n", "a", &format!("{HEADER}\n{{\n{{\"accepted\":1}}\n")] {
+            fs::write(folder.file(), content).unwrap();
+            assert_eq!(Journal::open(&folder.file()).unwrap_err().kind(), ErrorKind::Config, "{content}");
+            assert_eq!(fs::read_to_string(folder.file()).unwrap(), content);
+        }
+        for content in ["", &HEADER[..7], HEADER, &format!("{HEADER}\n{{\"num")] {
+            fs::write(folder.file(), content).unwrap();
+            assert!(Journal::open(&folder.file()).unwrap().1.is_empty(), "{content}");
+        }
+    }
+
+    #[test]
+    fn the_delay_of_a_retry_is_kept() {
+        let folder = Folder::new();
+        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let (key, report) = end(1, "broken");
+        append(&mut journal, &[(key, report.with_retry_after(Duration::from_secs(3600)))]);
+        drop(journal);
+        let ends = Journal::open(&folder.file()).unwrap().1;
+        assert_eq!(ends[0].2.retry_after(), Some(Duration::from_secs(3600)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The reports that the engine has not accepted yet: a state machine without I/O.
 //!
-//! A report that comes alone leaves alone and at once. Reports that have accumulated while calls were in flight leave as one. The end of
-//! an attempt leaves after its start was accepted. What the engine cannot accept now is kept, and sent again.
+//! A single report is sent immediately and by itself. Reports that accumulated while calls were in flight are sent in one call. The result
+//! of an attempt is sent after its start was accepted. What the engine cannot accept now is kept, and sent again.
 
 mod call;
 mod journal;
@@ -13,11 +13,11 @@ use chrono::TimeDelta;
 use tokio::time::Instant;
 
 use super::key::Key;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::rpc::convert::{Report, ReportKind};
 use crate::transport::retry_delay;
 
-pub(super) use call::{Sent, Verdict, send};
+pub(super) use call::{CallResult, Sent, send};
 pub(super) use journal::{Journal, Saved, save};
 
 /// The maximum number of reports in one call.
@@ -32,7 +32,7 @@ const MAX_CALLS: usize = 2;
 const SLOW_CALL: Duration = Duration::from_millis(250);
 /// The maximum number of calls in flight if some are slow, or if each report is sent alone.
 const MAX_SLOW_CALLS: usize = 64;
-/// For how long a report is sent again to which the engine responds with an internal error.
+/// For how long a report is sent again to which the engine responds with an internal error while it accepts others.
 const MAX_INTERNAL_ERRORS: Duration = Duration::from_secs(120);
 
 /// The limits of an outbox. When one is reached, the worker starts no further attempts.
@@ -51,8 +51,10 @@ pub(super) struct Entry {
     number: u64,
     /// Whether it must not share a call with others, because the engine may refuse the others with it.
     is_alone: bool,
-    /// Since when the engine has responded with internal errors, and how often.
-    internal_errors: Option<(Instant, u32)>,
+    /// Since when the engine has not accepted it.
+    failing_since: Option<Instant>,
+    /// How often the engine has responded with an internal error.
+    failures: u32,
     /// Its number in the journal.
     saved_as: Option<u64>,
 }
@@ -72,13 +74,31 @@ pub(super) struct Call {
     pub(super) entries: Vec<Entry>,
 }
 
-/// The end of an attempt whose report is not waiting any longer.
+/// The result of an attempt that is not in the outbox any longer.
 #[derive(Debug)]
-pub(super) struct Settled {
+pub(super) struct ResolvedReport {
     pub(super) key: Key,
     pub(super) report: Report,
-    /// The error if the engine has refused the report.
-    pub(super) result: Result<(), Error>,
+    pub(super) resolution: Resolution,
+}
+
+#[derive(Debug)]
+pub(super) enum Resolution {
+    Accepted,
+    /// The engine will not accept the report.
+    Refused(Error),
+    /// The attempt was cancelled before its report was accepted.
+    Withdrawn,
+}
+
+/// An outage of the engine.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    /// How often in succession the engine could not be reached.
+    failures: u32,
+    last_failure: Instant,
+    /// Until when nothing is sent.
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -98,18 +118,25 @@ pub(super) struct Outbox {
     /// Reports that are sent again later.
     delayed: BTreeMap<(Instant, u64), Entry>,
     in_flight: HashMap<u64, InFlight>,
+    /// The attempts whose results are being written to the journal.
+    saving: HashSet<Key>,
+    /// Cancelled attempts whose reports are in flight or being written.
+    withdrawn: HashSet<Key>,
+    /// The number and the size of the results.
     count: usize,
     bytes: usize,
     entries: u64,
     calls: u64,
-    /// How often in succession the engine could not be reached, and until when nothing is sent.
-    outage: Option<(u32, Instant)>,
+    outage: Option<Outage>,
+    /// When the engine last accepted a report.
+    accepted_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct InFlight {
     kind: ReportKind,
     since: Instant,
+    keys: Vec<Key>,
 }
 
 impl Outbox {
@@ -124,11 +151,14 @@ impl Outbox {
             starting: HashMap::new(),
             delayed: BTreeMap::new(),
             in_flight: HashMap::new(),
+            saving: HashSet::new(),
+            withdrawn: HashSet::new(),
             count: 0,
             bytes: 0,
             entries: 0,
             calls: 0,
             outage: None,
+            accepted_at: None,
         }
     }
 
@@ -150,28 +180,40 @@ impl Outbox {
 
     fn entry(&mut self, key: Key, report: Report, saved_as: Option<u64>) -> Entry {
         self.entries += 1;
-        self.count += 1;
+        self.count += usize::from(report.kind != ReportKind::Started);
         self.bytes += report.size();
-        Entry { key, report, number: self.entries, is_alone: false, internal_errors: None, saved_as }
+        Entry { key, report, number: self.entries, is_alone: false, failing_since: None, failures: 0, saved_as }
     }
 
     /// Takes what must be written to the journal now.
     pub(super) fn take_unsaved(&mut self) -> Option<Unsaved> {
         let (entries, accepted) = (std::mem::take(&mut self.unsaved), std::mem::take(&mut self.accepted));
+        self.saving.extend(entries.iter().map(|entry| entry.key));
         (!entries.is_empty() || !accepted.is_empty()).then_some(Unsaved { entries, accepted })
     }
 
-    /// Sends the ends that are in the journal now, or that could not be written to it.
-    pub(super) fn saved(&mut self, Saved { journal, entries, numbers }: Saved) -> Option<Journal> {
-        self.has_journal = journal.is_some();
+    /// Sends the results that are in the journal now, or that could not be written to it.
+    pub(super) fn saved(&mut self, saved: Saved) -> (Option<Journal>, Vec<ResolvedReport>) {
+        let Saved { journal, entries, numbers } = saved;
+        self.saving.clear();
         let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
-        for (entry, saved_as) in entries.into_iter().zip(numbers) {
-            self.queue(Entry { saved_as, ..entry });
+        let entries = entries.into_iter().zip(numbers).map(|(entry, saved_as)| Entry { saved_as, ..entry });
+        let withdrawn = self.queue_all(entries.collect());
+        if journal.is_none() {
+            self.disable_journal();
         }
-        if !self.has_journal {
-            std::mem::take(&mut self.unsaved).into_iter().for_each(|entry| self.queue(entry));
-        }
-        journal
+        (journal, withdrawn)
+    }
+
+    /// Sends results without writing them to the journal.
+    pub(super) fn disable_journal(&mut self) {
+        self.has_journal = false;
+        std::mem::take(&mut self.unsaved).into_iter().for_each(|entry| self.queue(entry));
+    }
+
+    /// Removes a result from the journal that was found there, and must not be sent.
+    pub(super) fn discard_saved(&mut self, number: u64) {
+        self.accepted.push(number);
     }
 
     fn queue(&mut self, entry: Entry) {
@@ -190,21 +232,28 @@ impl Outbox {
         self.count >= self.limits.reports || self.bytes >= self.limits.bytes
     }
 
-    /// Removes the reports of an attempt that the engine has ended. Returns `false` if its end is in flight, or not here.
+    /// Removes the result of an attempt that the engine has ended. Returns `false` if it is in flight, or not here: if the call fails, it is
+    /// resolved as withdrawn.
     pub(super) fn withdraw(&mut self, key: Key) -> bool {
         let unsaved = self.unsaved.iter().position(|entry| entry.key == key).map(|place| self.unsaved.remove(place));
         let held = unsaved.or_else(|| self.starting.get_mut(&key).and_then(Option::take));
         let place = |queue: &VecDeque<Entry>| queue.iter().position(|entry| entry.key == key);
         let mut ready = self.ready.iter_mut().filter(|(kind, _)| **kind != ReportKind::Started);
         let removed = held.or_else(|| ready.find_map(|(_, queue)| queue.remove(place(queue)?))).or_else(|| {
-            let is_end = |(_, entry): &(_, &Entry)| entry.key == key && entry.report.kind != ReportKind::Started;
-            let place = self.delayed.iter().find(is_end).map(|(place, _)| *place)?;
+            let is_result = |(_, entry): &(_, &Entry)| entry.key == key && entry.report.kind != ReportKind::Started;
+            let place = self.delayed.iter().find(is_result).map(|(place, _)| *place)?;
             self.delayed.remove(&place)
         });
         if let Some(entry) = &removed {
-            self.forget(entry);
+            self.forget(entry, true);
+            return true;
         }
-        removed.is_some()
+        let is_result = |call: &&InFlight| call.kind != ReportKind::Started;
+        if self.saving.contains(&key) || self.in_flight.values().filter(is_result).any(|call| call.keys.contains(&key))
+        {
+            self.withdrawn.insert(key);
+        }
+        false
     }
 
     /// The next call to be made now.
@@ -213,9 +262,9 @@ impl Outbox {
             let entry = delayed.remove();
             self.push(entry);
         }
-        if let Some((_, until)) = self.outage {
-            // One call finds out whether the engine is back.
-            if until > now || !self.in_flight.is_empty() {
+        if let Some(outage) = self.outage {
+            // One call finds out whether the engine can be reached again.
+            if outage.until > now || !self.in_flight.is_empty() {
                 return None;
             }
         }
@@ -224,7 +273,8 @@ impl Outbox {
         let kind = kinds.into_values().find(|kind| self.may_send(*kind, now))?;
         let entries = collect(self.ready.get_mut(&kind)?, self.has_batches);
         self.calls += 1;
-        self.in_flight.insert(self.calls, InFlight { kind, since: now });
+        let keys = entries.iter().map(|entry| entry.key).collect();
+        self.in_flight.insert(self.calls, InFlight { kind, since: now, keys });
         Some(Call { number: self.calls, entries })
     }
 
@@ -236,105 +286,143 @@ impl Outbox {
         !self.has_batches || self.in_flight.values().filter(is_recent).count() < MAX_CALLS
     }
 
-    /// When [`next_call`](Self::next_call) may return a call again, without anything having happened.
-    pub(super) fn next_wake(&self) -> Option<Instant> {
+    /// When [`next_call`](Self::next_call) may return a call again, without anything having happened. It has returned `None` now.
+    pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-        if self.ready.values().all(VecDeque::is_empty) {
-            return delayed;
-        }
-        let outage = self.outage.map(|(_, until)| until).filter(|_| self.in_flight.is_empty());
-        let slow = self.in_flight.values().map(|call| call.since + SLOW_CALL).max();
-        let ready = if self.outage.is_some() { outage } else { slow };
+        let waiting = |kind| self.ready.get(kind).is_some_and(|queue| !queue.is_empty());
+        let ready = match self.outage {
+            _ if self.ready.values().all(VecDeque::is_empty) => None,
+            Some(outage) => Some(outage.until).filter(|_| self.in_flight.is_empty()),
+            None if self.in_flight.len() >= MAX_SLOW_CALLS => None,
+            None => {
+                let calls = self.in_flight.values().filter(|call| waiting(&call.kind));
+                calls.map(|call| call.since + SLOW_CALL).filter(|at| *at > now).min()
+            }
+        };
         delayed.into_iter().chain(ready).min()
     }
 
-    /// Records what has become of a call. `jitter`: from 0 to 1.
-    pub(super) fn sent(&mut self, now: Instant, sent: Sent, jitter: f64) -> Vec<Settled> {
-        let Sent { call: Call { number, entries }, verdict } = sent;
-        self.in_flight.remove(&number);
-        match verdict {
-            Verdict::Accepted => {
+    /// Records the result of a call. `jitter`: from 0 to 1.
+    pub(super) fn sent(&mut self, now: Instant, sent: Sent, jitter: f64) -> Vec<ResolvedReport> {
+        let Sent { call: Call { number, entries }, result } = sent;
+        let since = self.in_flight.remove(&number).map_or(now, |call| call.since);
+        match result {
+            CallResult::Accepted => {
                 self.outage = None;
-                entries.into_iter().filter_map(|entry| self.settle(entry, Ok(()))).collect()
+                self.accepted_at = Some(now);
+                entries.into_iter().filter_map(|entry| self.resolve(entry, Resolution::Accepted)).collect()
             }
-            Verdict::Unavailable(error) => {
-                let failures = self.outage.map_or(0, |(failures, _)| failures).saturating_add(1);
-                self.outage = Some((failures, now + retry_delay(failures, jitter)));
-                log(failures, self.count, &error);
-                self.return_all(entries);
-                Vec::new()
+            CallResult::Unavailable(error) => {
+                self.add_failure(now, since, &error, jitter);
+                // Others are tried first, in case the problem is one of these.
+                let entries = entries.into_iter().map(|entry| self.failed(now, entry)).collect();
+                self.queue_all(entries)
             }
-            Verdict::NoBatches => {
+            CallResult::NoBatches => {
                 tracing::info!("the engine does not accept several reports in one call");
                 self.has_batches = false;
-                self.return_all(entries);
-                Vec::new()
+                self.queue_all(entries)
             }
             // It may be only one of them.
-            Verdict::Refused(_) | Verdict::InternalError(_) if entries.len() > 1 => {
-                self.return_all(entries.into_iter().map(|entry| Entry { is_alone: true, ..entry }).collect());
-                Vec::new()
+            CallResult::Refused(_) | CallResult::InternalError(_) if entries.len() > 1 => {
+                self.queue_all(entries.into_iter().map(|entry| Entry { is_alone: true, ..entry }).collect())
             }
-            Verdict::Refused(error) => {
+            CallResult::Refused(error) => {
                 self.outage = None;
-                entries.into_iter().filter_map(|entry| self.settle(entry, Err(error.clone()))).collect()
+                let resolve = |entry| self.resolve(entry, Resolution::Refused(error.clone()));
+                entries.into_iter().filter_map(resolve).collect()
             }
-            Verdict::InternalError(error) => {
+            CallResult::InternalError(error) => {
                 self.outage = None;
                 entries.into_iter().filter_map(|entry| self.delay(now, entry, &error, jitter)).collect()
             }
         }
     }
 
-    /// Sends a report again later, for some time.
-    fn delay(&mut self, now: Instant, mut entry: Entry, error: &Error, jitter: f64) -> Option<Settled> {
-        let (since, failures) = entry.internal_errors.unwrap_or((now, 0));
-        let (failures, delay) = (failures.saturating_add(1), retry_delay(failures.saturating_add(1), jitter));
-        if now + delay > since + MAX_INTERNAL_ERRORS {
-            return self.settle(entry, Err(error.clone()));
+    /// Counts a failure. Calls that were in flight together fail together, and count once.
+    fn add_failure(&mut self, now: Instant, since: Instant, error: &Error, jitter: f64) {
+        let is_new = self.outage.is_none_or(|outage| since >= outage.last_failure);
+        let failures = self.outage.map_or(0, |outage| outage.failures).saturating_add(u32::from(is_new));
+        let pause = retry_delay(failures, jitter).max(error.pushback().unwrap_or_default());
+        self.outage = Some(Outage { failures, last_failure: now, until: now + pause });
+        if is_new {
+            log(failures, self.count, error);
+        }
+    }
+
+    /// A report that could not be sent. If others were accepted in the meantime, it is sent alone from now on.
+    fn failed(&mut self, now: Instant, entry: Entry) -> Entry {
+        self.entries += 1;
+        let since = entry.failing_since.unwrap_or(now);
+        let is_alone = entry.is_alone || self.accepted_at.is_some_and(|at| at > since);
+        Entry { number: self.entries, failing_since: Some(since), is_alone, ..entry }
+    }
+
+    /// Sends a report again later. It is given up if the engine accepts others, and not this one.
+    fn delay(&mut self, now: Instant, entry: Entry, error: &Error, jitter: f64) -> Option<ResolvedReport> {
+        let (since, failures) = (entry.failing_since.unwrap_or(now), entry.failures.saturating_add(1));
+        let pause = retry_delay(failures, jitter);
+        let accepts_others = self.accepted_at.is_some_and(|at| at > since);
+        let is_start = entry.report.kind == ReportKind::Started;
+        if is_start || accepts_others && now + pause > since + MAX_INTERNAL_ERRORS {
+            return self.resolve(entry, Resolution::Refused(error.clone()));
+        }
+        if self.withdrawn.contains(&entry.key) {
+            return self.resolve(entry, Resolution::Withdrawn);
         }
         log(failures, 1, error);
-        entry.internal_errors = Some((since, failures));
-        self.delayed.insert((now + delay, entry.number), entry);
+        let entry = Entry { failing_since: Some(since), failures, ..entry };
+        self.delayed.insert((now + pause, entry.number), entry);
         None
     }
 
-    fn settle(&mut self, entry: Entry, result: Result<(), Error>) -> Option<Settled> {
-        self.forget(&entry);
+    fn resolve(&mut self, entry: Entry, resolution: Resolution) -> Option<ResolvedReport> {
+        // An internal error is not about the report: another process may try again.
+        let is_final = !matches!(&resolution, Resolution::Refused(error) if error.kind() == ErrorKind::Server);
+        self.forget(&entry, is_final);
         let Entry { key, report, .. } = entry;
         if report.kind != ReportKind::Started {
-            return Some(Settled { key, report, result });
+            self.withdrawn.remove(&key);
+            return Some(ResolvedReport { key, report, resolution });
         }
-        if let Err(error) = result {
-            tracing::debug!(run = %key.run, %error, "failed to report the start of an attempt");
+        if let Resolution::Refused(error) = resolution {
+            tracing::debug!(run_id = %key.run, %error, "failed to report the start of an attempt");
         }
-        if let Some(end) = self.starting.remove(&key).flatten() {
-            self.push(end);
+        if let Some(result) = self.starting.remove(&key).flatten() {
+            self.push(result);
         }
         None
     }
 
-    fn forget(&mut self, entry: &Entry) {
-        self.count = self.count.saturating_sub(1);
+    /// Removes an entry from the counts, and from the journal if it must not be sent again.
+    fn forget(&mut self, entry: &Entry, from_journal: bool) {
+        self.count = self.count.saturating_sub(usize::from(entry.report.kind != ReportKind::Started));
         self.bytes = self.bytes.saturating_sub(entry.report.size());
-        self.accepted.extend(entry.saved_as);
+        self.accepted.extend(entry.saved_as.filter(|_| from_journal));
+    }
+
+    /// Queues entries again, and returns those that were withdrawn in the meantime.
+    fn queue_all(&mut self, entries: Vec<Entry>) -> Vec<ResolvedReport> {
+        let mut withdrawn = Vec::new();
+        for entry in entries {
+            if entry.report.kind != ReportKind::Started && self.withdrawn.contains(&entry.key) {
+                withdrawn.extend(self.resolve(entry, Resolution::Withdrawn));
+            } else if entry.report.kind == ReportKind::Started {
+                self.push(entry);
+            } else {
+                self.queue(entry);
+            }
+        }
+        withdrawn
     }
 
     fn push(&mut self, entry: Entry) {
         let queue = self.ready.entry(entry.report.kind).or_default();
-        // Nearly always at the end.
-        let place = queue.iter().rposition(|other| other.number < entry.number).map_or(0, |before| before + 1);
-        queue.insert(place, entry);
-    }
-
-    fn return_all(&mut self, entries: Vec<Entry>) {
-        // From the last one, so that each is inserted at the front.
-        entries.into_iter().rev().for_each(|entry| self.push_front(entry));
-    }
-
-    fn push_front(&mut self, entry: Entry) {
-        let queue = self.ready.entry(entry.report.kind).or_default();
-        let place = queue.iter().position(|other| other.number > entry.number).unwrap_or(queue.len());
+        // Nearly always at the end, and sometimes at the front.
+        let place = match queue.front() {
+            Some(front) if entry.number < front.number => 0,
+            _ => queue.iter().rposition(|other| other.number < entry.number).map_or(0, |before| before + 1),
+        };
         queue.insert(place, entry);
     }
 }
@@ -367,9 +455,9 @@ fn collect(queue: &mut VecDeque<Entry>, has_batches: bool) -> Vec<Entry> {
 fn log(failures: u32, reports: usize, error: &Error) {
     match failures {
         1..=3 => {
-            tracing::warn!(%error, failures, reports, "failed to report to the engine; reports are kept and sent again")
+            tracing::warn!(%error, failures, reports, "failed to report results; they are kept and sent again")
         }
-        _ => tracing::debug!(%error, failures, reports, "failed again to report to the engine"),
+        _ => tracing::debug!(%error, failures, reports, "still failing to report results"),
     }
 }
 

@@ -34,12 +34,12 @@ fn shown(call: &Call) -> Vec<(u128, ReportKind)> {
     call.entries.iter().map(|entry| (Uuid::from(entry.key.task).as_u128() - 1, entry.report.kind)).collect()
 }
 
-fn accept(outbox: &mut Outbox, call: Call) -> Vec<Settled> {
-    outbox.sent(Instant::now(), Sent { call, verdict: Verdict::Accepted }, NO_JITTER)
+fn accept(outbox: &mut Outbox, call: Call) -> Vec<ResolvedReport> {
+    outbox.sent(Instant::now(), Sent { call, result: CallResult::Accepted }, NO_JITTER)
 }
 
-fn answer(outbox: &mut Outbox, call: Call, verdict: Verdict) -> Vec<Settled> {
-    outbox.sent(Instant::now(), Sent { call, verdict }, NO_JITTER)
+fn answer(outbox: &mut Outbox, call: Call, result: CallResult) -> Vec<ResolvedReport> {
+    outbox.sent(Instant::now(), Sent { call, result }, NO_JITTER)
 }
 
 fn error(kind: ErrorKind) -> Error {
@@ -58,12 +58,12 @@ async fn the_end_of_an_attempt_follows_its_start() {
     let end = outbox.next_call(Instant::now()).unwrap();
     assert_eq!(shown(&end), [(1, Completed)]);
     let settled = accept(&mut outbox, end);
-    assert!(settled.len() == 1 && settled[0].key == key(1) && settled[0].result.is_ok());
+    assert!(settled.len() == 1 && settled[0].key == key(1) && matches!(settled[0].resolution, Resolution::Accepted));
     assert!(outbox.count == 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_accumulated_leaves_as_one() {
+async fn accumulated_reports_are_sent_in_one_call() {
     let mut outbox = with(&[(1, Completed)]);
     let first = outbox.next_call(Instant::now()).unwrap();
     outbox.add(key(2), report(2, Completed));
@@ -80,7 +80,7 @@ async fn what_has_accumulated_leaves_as_one() {
     assert_eq!(outbox.next_call(Instant::now()).unwrap().entries.len(), MAX_BATCH);
     // The others do not wait for slow calls.
     assert!(outbox.next_call(Instant::now()).is_none());
-    assert_eq!(outbox.next_wake(), Some(Instant::now() + SLOW_CALL));
+    assert_eq!(outbox.next_wake(Instant::now()), Some(Instant::now() + SLOW_CALL));
     tokio::time::advance(SLOW_CALL).await;
     assert_eq!(outbox.next_call(Instant::now()).unwrap().entries.len(), MAX_BATCH);
 }
@@ -100,13 +100,13 @@ async fn reports_of_different_times_are_not_sent_as_one() {
 async fn an_outage_keeps_all_reports_and_sends_one_call_at_a_time() {
     let mut outbox = with(&[(1, Completed), (2, Completed), (3, Failed)]);
     let call = outbox.next_call(Instant::now()).unwrap();
-    assert!(answer(&mut outbox, call, Verdict::Unavailable(error(ErrorKind::Unavailable))).is_empty());
+    assert!(answer(&mut outbox, call, CallResult::Unavailable(error(ErrorKind::Unavailable))).is_empty());
     assert!(outbox.outage.is_some() && outbox.count == 3);
     assert!(outbox.next_call(Instant::now()).is_none());
-    tokio::time::advance(outbox.next_wake().unwrap() - Instant::now()).await;
+    tokio::time::advance(outbox.next_wake(Instant::now()).unwrap() - Instant::now()).await;
     let call = outbox.next_call(Instant::now()).unwrap();
     assert_eq!(shown(&call), [(1, Completed), (2, Completed)]);
-    assert!(outbox.next_call(Instant::now()).is_none() && outbox.next_wake().is_none());
+    assert!(outbox.next_call(Instant::now()).is_none() && outbox.next_wake(Instant::now()).is_none());
     assert_eq!(accept(&mut outbox, call).len(), 2);
     assert!(outbox.outage.is_none());
     assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(3, Failed)]);
@@ -116,12 +116,12 @@ async fn an_outage_keeps_all_reports_and_sends_one_call_at_a_time() {
 async fn a_refused_call_is_sent_again_report_by_report() {
     let mut outbox = with(&[(1, Completed), (2, Completed)]);
     let call = outbox.next_call(Instant::now()).unwrap();
-    assert!(answer(&mut outbox, call, Verdict::Refused(error(ErrorKind::Rejected))).is_empty());
+    assert!(answer(&mut outbox, call, CallResult::Refused(error(ErrorKind::Rejected))).is_empty());
     let (first, second) = (outbox.next_call(Instant::now()).unwrap(), outbox.next_call(Instant::now()).unwrap());
     assert_eq!((shown(&first), shown(&second)), (vec![(1, Completed)], vec![(2, Completed)]));
-    let refused = answer(&mut outbox, first, Verdict::Refused(error(ErrorKind::Rejected)));
-    assert!(refused.len() == 1 && refused[0].result.is_err());
-    assert!(accept(&mut outbox, second)[0].result.is_ok());
+    let refused = answer(&mut outbox, first, CallResult::Refused(error(ErrorKind::Rejected)));
+    assert!(refused.len() == 1 && matches!(refused[0].resolution, Resolution::Refused(_)));
+    assert!(matches!(accept(&mut outbox, second)[0].resolution, Resolution::Accepted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,11 +130,11 @@ async fn internal_errors_delay_one_report_and_end_after_a_while() {
     let (started, mut calls) = (Instant::now(), 0);
     let settled = loop {
         let Some(call) = outbox.next_call(Instant::now()) else {
-            tokio::time::advance(outbox.next_wake().unwrap() - Instant::now()).await;
+            tokio::time::advance(outbox.next_wake(Instant::now()).unwrap() - Instant::now()).await;
             continue;
         };
         calls += 1;
-        let settled = answer(&mut outbox, call, Verdict::InternalError(error(ErrorKind::Server)));
+        let settled = answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server)));
         if let Some(settled) = settled.into_iter().next() {
             break settled;
         }
@@ -144,7 +144,7 @@ async fn internal_errors_delay_one_report_and_end_after_a_while() {
         assert_eq!(shown(&other), [(2, Completed)]);
         accept(&mut outbox, other);
     };
-    assert!(settled.result.is_err() && calls > 50, "{calls}");
+    assert!(matches!(settled.resolution, Resolution::Refused(_)) && calls > 50, "{calls}");
     assert!(started.elapsed() <= MAX_INTERNAL_ERRORS && started.elapsed() + 3 * SLOW_CALL * 8 > MAX_INTERNAL_ERRORS);
 }
 
@@ -152,7 +152,7 @@ async fn internal_errors_delay_one_report_and_end_after_a_while() {
 async fn an_engine_without_batches_gets_single_reports() {
     let mut outbox = with(&[(1, Completed), (2, Completed)]);
     let call = outbox.next_call(Instant::now()).unwrap();
-    answer(&mut outbox, call, Verdict::NoBatches);
+    answer(&mut outbox, call, CallResult::NoBatches);
     for task in [1, 2] {
         assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(task, Completed)]);
     }
@@ -170,7 +170,7 @@ async fn an_end_that_is_not_in_flight_can_be_withdrawn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_full_by_number_and_by_size() {
+async fn the_outbox_is_full_by_count_or_size() {
     let mut outbox = Outbox::new(Limits { reports: 2, bytes: 100 }, true, false);
     outbox.add(key(1), report(1, Completed));
     assert!(!outbox.is_full());
@@ -193,12 +193,62 @@ async fn an_end_is_sent_when_it_is_in_the_journal() {
     assert!(outbox.take_unsaved().is_none());
     accept(&mut outbox, recovered);
     // The journal cannot be written any longer: the report is sent nevertheless.
-    assert!(outbox.saved(Saved { journal: None, entries, numbers: Vec::new() }).is_none());
+    assert!(outbox.saved(Saved { journal: None, entries, numbers: Vec::new() }).0.is_none());
     let end = outbox.next_call(Instant::now()).unwrap();
     assert_eq!(shown(&end), [(2, Completed)]);
     accept(&mut outbox, end);
     assert_eq!(outbox.take_unsaved().unwrap().accepted, [3]);
     assert_eq!(outbox.count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_during_a_call_counts_if_the_call_fails() {
+    let mut outbox = with(&[(1, Completed), (2, Completed)]);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    assert!(!outbox.withdraw(key(1)), "it is in flight");
+    let resolved = answer(&mut outbox, call, CallResult::Unavailable(error(ErrorKind::Unavailable)));
+    assert!(resolved.len() == 1 && resolved[0].key == key(1));
+    assert!(matches!(resolved[0].resolution, Resolution::Withdrawn));
+    assert_eq!(outbox.count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_always_fails_does_not_hold_up_others() {
+    let mut outbox = with(&[(1, Completed), (2, Completed), (3, Failed)]);
+    let mut accepted = Vec::new();
+    for _ in 0..100 {
+        let Some(call) = outbox.next_call(Instant::now()) else {
+            tokio::time::advance(outbox.next_wake(Instant::now()).unwrap() - Instant::now()).await;
+            continue;
+        };
+        let fails = shown(&call).contains(&(1, Completed));
+        let result = if fails { CallResult::Unavailable(error(ErrorKind::Timeout)) } else { CallResult::Accepted };
+        accepted.extend(answer(&mut outbox, call, result).into_iter().map(|resolved| resolved.key));
+    }
+    assert_eq!(accepted, [key(3), key(2)]);
+    assert_eq!(outbox.count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_together_count_once() {
+    let mut outbox = with(&[(1, Completed), (2, Failed)]);
+    let (first, second) = (outbox.next_call(Instant::now()).unwrap(), outbox.next_call(Instant::now()).unwrap());
+    for call in [first, second] {
+        answer(&mut outbox, call, CallResult::Unavailable(error(ErrorKind::Unavailable)));
+    }
+    assert_eq!(outbox.outage.unwrap().failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_number_of_slow_calls_waits_for_their_ends() {
+    let mut outbox = Outbox::new(LIMITS, false, false);
+    for task in 0..80 {
+        outbox.add(key(task), report(task, Completed));
+    }
+    let calls: Vec<_> = std::iter::from_fn(|| outbox.next_call(Instant::now())).collect();
+    assert_eq!(calls.len(), MAX_SLOW_CALLS);
+    tokio::time::advance(2 * SLOW_CALL).await;
+    assert!(outbox.next_call(Instant::now()).is_none() && outbox.next_wake(Instant::now()).is_none());
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -209,6 +259,8 @@ enum Step {
     /// One of the calls in flight gets an answer.
     Answer(usize, u8),
     Withdraw(u128),
+    /// What must be written to the journal is written, or not.
+    Save(bool),
     Wait(u64),
 }
 
@@ -218,24 +270,32 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Send),
         4 => (0usize..8, 0u8..8).prop_map(|(call, answer)| Step::Answer(call, answer)),
         1 => (0u128..40).prop_map(Step::Withdraw),
+        2 => prop::bool::weighted(0.9).prop_map(Step::Save),
         1 => (1u64..2000).prop_map(Step::Wait),
     ]
 }
 
 proptest! {
-    /// Whatever the engine answers: each end is settled or withdrawn once, and follows its start.
+    /// Whatever the engine answers: each result is resolved or withdrawn once, follows its start, and leaves the journal.
     #[test]
-    fn each_end_is_settled_once_and_after_its_start(steps in prop::collection::vec(step(), 0..120)) {
+    fn each_result_is_resolved_once_and_after_its_start(
+        has_journal in any::<bool>(),
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
-            let (mut outbox, mut flying) = (Outbox::new(LIMITS, true, false), Vec::<Call>::new());
-            let (mut added, mut ended) = (HashSet::new(), HashSet::new());
-            let mut drain = 0..10_000;
+            let (mut outbox, mut flying) = (Outbox::new(LIMITS, true, has_journal), Vec::<Call>::new());
+            let (mut added, mut ended, mut saved) = (HashSet::new(), HashSet::new(), HashSet::<u64>::new());
+            let mut saves = 0..;
             let mut steps = steps.into_iter().fuse();
-            while drain.next().is_some() && !(outbox.count == 0 && steps.len() == 0) {
+            for round in 0..10_000 {
+                if outbox.count == 0 && outbox.starting.is_empty() && flying.is_empty() && steps.len() == 0 {
+                    break;
+                }
                 // In the end, everything is accepted.
-                let step = steps.next();
-                let step = step.unwrap_or(if flying.is_empty() { Step::Send } else { Step::Answer(0, 0) });
+                let last = [Step::Save(true), Step::Send, Step::Answer(0, 0)];
+                let step = steps.next().unwrap_or(last[round % 3]);
+                let mut resolved = Vec::new();
                 match step {
                     Step::Add(task, failed) if added.insert(task) => {
                         outbox.add(key(task), started(task));
@@ -251,20 +311,24 @@ proptest! {
                             }
                             flying.push(call);
                         }
-                        None => tokio::time::advance(Duration::from_millis(300)).await,
+                        None => {
+                            let wake = outbox.next_wake(Instant::now());
+                            assert!(wake.is_none_or(|wake| wake > Instant::now()), "a wake in vain");
+                            if let Some(wake) = wake {
+                                tokio::time::advance(wake - Instant::now()).await;
+                            }
+                        }
                     },
                     Step::Answer(call, how) if !flying.is_empty() => {
                         let call = flying.swap_remove(call % flying.len());
-                        let verdict = match how {
-                            0..4 => Verdict::Accepted,
-                            4 => Verdict::Unavailable(error(ErrorKind::Unavailable)),
-                            5 => Verdict::InternalError(error(ErrorKind::Server)),
-                            6 => Verdict::Refused(error(ErrorKind::Rejected)),
-                            _ => Verdict::NoBatches,
+                        let result = match how {
+                            0..4 => CallResult::Accepted,
+                            4 => CallResult::Unavailable(error(ErrorKind::Unavailable)),
+                            5 => CallResult::InternalError(error(ErrorKind::Server)),
+                            6 => CallResult::Refused(error(ErrorKind::Rejected)),
+                            _ => CallResult::NoBatches,
                         };
-                        for settled in answer(&mut outbox, call, verdict) {
-                            assert!(ended.insert(settled.key), "settled twice");
-                        }
+                        resolved = answer(&mut outbox, call, result);
                     }
                     Step::Answer(..) => {}
                     Step::Withdraw(task) => {
@@ -272,11 +336,30 @@ proptest! {
                             assert!(ended.insert(key(task)), "withdrawn after its end");
                         }
                     }
+                    Step::Save(_) if !outbox.has_journal => {}
+                    Step::Save(works) => {
+                        if let Some(Unsaved { entries, accepted }) = outbox.take_unsaved() {
+                            accepted.iter().for_each(|number| assert!(saved.remove(number)));
+                            let numbers: Vec<u64> = entries.iter().filter_map(|_| saves.next().filter(|_| works)).collect();
+                            saved.extend(&numbers);
+                            // A journal that fails is not used any longer; without one, there is nothing to compare.
+                            let journal = None;
+                            let has_journal = works;
+                            resolved = outbox.saved(Saved { journal, entries, numbers }).1;
+                            outbox.has_journal = has_journal;
+                        }
+                    }
                     Step::Wait(millis) => tokio::time::advance(Duration::from_millis(millis)).await,
+                }
+                for resolved in resolved {
+                    assert!(ended.insert(resolved.key), "resolved twice");
                 }
             }
             assert_eq!(ended.len(), added.len());
-            assert!(outbox.count == 0 && outbox.bytes == 0 && outbox.starting.is_empty() && outbox.in_flight.is_empty());
+            assert_eq!((outbox.count, outbox.bytes), (0, 0));
+            assert!(outbox.starting.is_empty() && outbox.in_flight.is_empty() && outbox.withdrawn.is_empty());
+            outbox.accepted.iter().for_each(|number| assert!(saved.remove(number)));
+            assert!(saved.is_empty(), "{saved:?} remain in the journal");
         });
     }
 }
