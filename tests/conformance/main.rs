@@ -22,6 +22,7 @@ mod details;
 mod events;
 mod following;
 mod grpc_only;
+mod limits;
 mod lineage;
 mod placing;
 mod promises;

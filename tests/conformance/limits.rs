@@ -1,0 +1,285 @@
+//! W6 and W7: concurrency limits and rate limits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hatchet::model::{RateLimitWindow, TimeoutKind};
+use hatchet::workflow::{Concurrency, ConcurrencyStrategy, RateLimit, WorkflowRef};
+use hatchet::{Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, Workflow};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::setup::{Setup, rows, until};
+
+rows! {
+    w6_further_runs_of_a_key_wait,
+    w6_newer_runs_cancel_older_ones,
+    w6_new_runs_are_cancelled,
+    w6_several_limits_apply_one_after_the_other,
+    w6_a_workflow_holds_its_place_until_its_end,
+    w6_a_run_that_waits_too_long_times_out,
+    w6_a_key_that_cannot_be_evaluated_fails_the_task,
+    w7_static_limits_restore_their_units,
+    w7_dynamic_limits_have_their_own_keys,
+    w7_limits_that_do_not_exist_are_refused,
+}
+
+/// The text of a run that a limit cancels.
+const EXCEEDS: &str = "Cancelled due to concurrency strategy";
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Job {
+    key: String,
+    millis: u64,
+}
+
+fn job(key: &str, millis: u64) -> Job {
+    Job { key: key.into(), millis }
+}
+
+/// How many attempts of each key run now, and how many ran at most at the same time.
+type Running = Arc<Mutex<HashMap<String, (u32, u32)>>>;
+
+/// Sleeps, and counts how many of its attempts do so at the same time.
+fn work(name: String, running: &Running) -> Task<Job, ()> {
+    let running = Arc::clone(running);
+    Task::new(name, move |job: Job, _: Context| {
+        let running = Arc::clone(&running);
+        async move {
+            {
+                let mut running = running.lock().unwrap();
+                let (now, max) = running.entry(job.key.clone()).or_default();
+                *now += 1;
+                *max = (*max).max(*now);
+            }
+            sleep(Duration::from_millis(job.millis)).await;
+            running.lock().unwrap().get_mut(&job.key).unwrap().0 -= 1;
+            Ok(())
+        }
+    })
+}
+
+fn limit(strategy: ConcurrencyStrategy, max_runs: u32) -> Concurrency {
+    Concurrency::new("input.key", strategy).max_runs(max_runs)
+}
+
+async fn start<O: serde::de::DeserializeOwned>(setup: &Setup, task: &Task<Job, O>, job: Job) -> RunHandle<O> {
+    setup.hatchet.run(task, &job).start().await.unwrap()
+}
+
+async fn message<O: serde::de::DeserializeOwned>(run: &RunHandle<O>) -> Option<String> {
+    match run.outcome().await.unwrap() {
+        Outcome::Cancelled(cancellation) => cancellation.message,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn w6_further_runs_of_a_key_wait(setup: Setup) {
+    let running = Running::default();
+    let task = work(setup.name("work"), &running).concurrency(limit(ConcurrencyStrategy::GroupRoundRobin, 2));
+    let worker = setup.worker(&task).await;
+    let mut runs = Vec::new();
+    for at in 0..6 {
+        runs.push(start(&setup, &task, job(if at == 5 { "b" } else { "a" }, 300)).await);
+    }
+    for run in &runs {
+        assert!(matches!(run.outcome().await.unwrap(), Outcome::Completed(_)));
+    }
+    let max = |key: &str| running.lock().unwrap()[key].1;
+    assert_eq!((max("a"), max("b")), (2, 1));
+    worker.shutdown().await;
+}
+
+async fn w6_newer_runs_cancel_older_ones(setup: Setup) {
+    let task =
+        work(setup.name("work"), &Running::default()).concurrency(limit(ConcurrencyStrategy::CancelInProgress, 1));
+    let worker = setup.worker(&task).await;
+    let first = start(&setup, &task, job("a", 60_000)).await;
+    let other = start(&setup, &task, job("b", 60_000)).await;
+    until(&first, RunStatus::Running).await;
+    let second = start(&setup, &task, job("a", 100)).await;
+    assert_eq!(message(&first).await.as_deref(), Some(EXCEEDS));
+    assert!(matches!(second.outcome().await.unwrap(), Outcome::Completed(_)));
+    let details = first.details().await.unwrap();
+    assert_eq!((details.status, details.tasks[0].attempts.len()), (RunStatus::Cancelled, 1));
+    assert_eq!(other.details().await.unwrap().status, RunStatus::Running, "another key");
+    other.cancel().send().await.unwrap();
+    worker.shutdown().await;
+}
+
+async fn w6_new_runs_are_cancelled(setup: Setup) {
+    let task = work(setup.name("work"), &Running::default()).concurrency(limit(ConcurrencyStrategy::CancelNewest, 1));
+    let worker = setup.worker(&task).await;
+    let first = start(&setup, &task, job("a", 3000)).await;
+    until(&first, RunStatus::Running).await;
+    let second = start(&setup, &task, job("a", 100)).await;
+    assert_eq!(message(&second).await.as_deref(), Some(EXCEEDS));
+    let details = second.details().await.unwrap();
+    assert!(details.started_at().is_none(), "it never started");
+    assert!(matches!(first.outcome().await.unwrap(), Outcome::Completed(_)));
+    // The place is free again.
+    assert!(matches!(start(&setup, &task, job("a", 100)).await.outcome().await.unwrap(), Outcome::Completed(_)));
+    worker.shutdown().await;
+}
+
+async fn w6_several_limits_apply_one_after_the_other(setup: Setup) {
+    let running = Running::default();
+    let all = Concurrency::new("'all'", ConcurrencyStrategy::GroupRoundRobin).max_runs(2);
+    let task =
+        work(setup.name("work"), &running).concurrency(limit(ConcurrencyStrategy::GroupRoundRobin, 1)).concurrency(all);
+    let worker = setup.worker(&task).await;
+    let begin = Instant::now();
+    let mut runs = Vec::new();
+    for key in ["a", "a", "b", "c"] {
+        runs.push(start(&setup, &task, job(key, 1000)).await);
+    }
+    for run in &runs {
+        assert!(matches!(run.outcome().await.unwrap(), Outcome::Completed(_)));
+    }
+    assert_eq!(running.lock().unwrap()["a"].1, 1);
+    // Four runs of one second, two at a time.
+    assert!(begin.elapsed() >= Duration::from_millis(1900), "{:?}", begin.elapsed());
+    worker.shutdown().await;
+}
+
+async fn w6_a_workflow_holds_its_place_until_its_end(setup: Setup) {
+    let flow = |name: &str, strategy| {
+        let nap = |name: &str| work(name.to_owned(), &Running::default());
+        let flow = Workflow::<Job>::new(setup.name(name)).task(&nap("first")).task_after(&nap("last"), "first");
+        flow.concurrency(limit(strategy, 1))
+    };
+    let waiting = flow("waiting", ConcurrencyStrategy::GroupRoundRobin);
+    let newest = flow("newest", ConcurrencyStrategy::CancelNewest);
+    let worker = setup.hatchet.worker(setup.name("worker")).register(&waiting).register(&newest).build().unwrap();
+    let worker = worker.start().await.unwrap();
+    let start = async |flow: &Workflow<Job>, millis| setup.hatchet.run(flow, &job("a", millis)).start().await.unwrap();
+    let (one, two) = (start(&waiting, 500).await, start(&waiting, 100).await);
+    for run in [&one, &two] {
+        assert!(matches!(run.outcome().await.unwrap(), Outcome::Completed(_)));
+    }
+    let (one, two) = (one.details().await.unwrap(), two.details().await.unwrap());
+    assert!(two.task("first").unwrap().attempts[0].started_at >= one.task("last").unwrap().attempts[0].finished_at);
+
+    let one = start(&newest, 2000).await;
+    until(&one, RunStatus::Running).await;
+    let two = start(&newest, 100).await;
+    assert_eq!(message(&two).await.as_deref(), Some(EXCEEDS));
+    let details = two.details().await.unwrap();
+    let statuses: Vec<_> = details.tasks.iter().map(|task| task.status.clone()).collect();
+    assert_eq!(statuses, [RunStatus::Cancelled, RunStatus::Cancelled]);
+    assert!(matches!(one.outcome().await.unwrap(), Outcome::Completed(_)));
+    worker.shutdown().await;
+}
+
+async fn w6_a_run_that_waits_too_long_times_out(setup: Setup) {
+    let task = work(setup.name("work"), &Running::default())
+        .concurrency(limit(ConcurrencyStrategy::GroupRoundRobin, 1))
+        .schedule_timeout(Duration::from_secs(2));
+    let worker = setup.worker(&task).await;
+    let first = start(&setup, &task, job("a", 5000)).await;
+    until(&first, RunStatus::Running).await;
+    let second = start(&setup, &task, job("a", 100)).await;
+    let Outcome::TimedOut(timeout) = second.outcome().await.unwrap() else { panic!() };
+    assert_eq!(timeout.kind, TimeoutKind::Schedule);
+    assert!(matches!(first.outcome().await.unwrap(), Outcome::Completed(_)));
+    worker.shutdown().await;
+}
+
+async fn w6_a_key_that_cannot_be_evaluated_fails_the_task(setup: Setup) {
+    let task = work(setup.name("work"), &Running::default())
+        .concurrency(Concurrency::new("input.missing", ConcurrencyStrategy::CancelNewest))
+        .retries(2);
+    let worker = setup.worker(&task).await;
+    let run = start(&setup, &task, job("a", 100)).await;
+    let Outcome::Failed(failure) = run.outcome().await.unwrap() else { panic!() };
+    let text = "failed to parse step expression (input.missing): no such key: missing";
+    assert_eq!(failure.message.as_deref(), Some(text));
+    assert_eq!(run.details().await.unwrap().attempt(), 1);
+    worker.shutdown().await;
+}
+
+/// Returns its input.
+fn echo(name: String) -> Task<Value, Value> {
+    Task::new(name, async |input: Value, _: Context| Ok(input))
+}
+
+async fn w7_static_limits_restore_their_units(setup: Setup) {
+    let key = setup.name("api");
+    let api = setup.hatchet.rate_limit(&key, 3, RateLimitWindow::Minute).send().await.unwrap();
+    let task = echo(setup.name("echo"))
+        .rate_limit(RateLimit::new(&key))
+        .rate_limit(RateLimit::dynamic(format!("'{key}:' + input.user"), RateLimitWindow::Year).limit(100));
+    let worker = setup.worker(&task).await;
+    let (begin, mut runs) = (Instant::now(), Vec::new());
+    for _ in 0..4 {
+        runs.push(setup.hatchet.run(&task, &json!({"user": "ada"})).start().await.unwrap());
+    }
+    for run in &runs[..3] {
+        run.result().await.unwrap();
+    }
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    let details = api.details().await.unwrap();
+    assert_eq!((details.key.as_str(), details.limit, details.remaining), (key.as_str(), 3, 0));
+    assert_eq!((details.window, details.last_refill_at.is_some()), (Some(RateLimitWindow::Minute), true));
+    assert_eq!(runs[3].details().await.unwrap().status, RunStatus::Queued);
+    runs[3].result().await.unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(55), "{:?}", begin.elapsed());
+    // A limit that is used cannot be deleted.
+    let error = setup.hatchet.rate_limit_handle(&key).delete().send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    worker.shutdown().await;
+}
+
+async fn w7_dynamic_limits_have_their_own_keys(setup: Setup) {
+    let prefix = setup.name("tokens");
+    let tokens = RateLimit::dynamic(format!("'{prefix}:' + input.user"), RateLimitWindow::Day);
+    let task = echo(setup.name("echo")).rate_limit(tokens.limit(10).units_expression("input.n"));
+    let task = task.schedule_timeout(Duration::from_secs(8));
+    let worker = setup.worker(&task).await;
+    let start =
+        async |user: &str, n: i32| setup.hatchet.run(&task, &json!({"user": user, "n": n})).start().await.unwrap();
+    start("ada", 6).await.result().await.unwrap();
+    start("bob", 10).await.result().await.unwrap();
+    let limits = setup.hatchet.rate_limits().key_contains(&prefix).get().await.unwrap();
+    let left: Vec<_> = limits.iter().map(|limit| (limit.key.clone(), limit.limit, limit.remaining)).collect();
+    assert_eq!(left, [(format!("{prefix}:ada"), 10, 4), (format!("{prefix}:bob"), 10, 0)]);
+    // It waits until its schedule timeout, and does not hold up others.
+    let waiting = start("ada", 5).await;
+    start("ada", 4).await.result().await.unwrap();
+    let Outcome::TimedOut(timeout) = waiting.outcome().await.unwrap() else { panic!() };
+    assert_eq!(timeout.kind, TimeoutKind::Schedule);
+    // A key that is not a string fails the task.
+    let run = setup.hatchet.run(&task, &json!({"user": 1, "n": 1})).start().await.unwrap();
+    let Outcome::Failed(failure) = run.outcome().await.unwrap() else { panic!() };
+    let text = format!("failed to parse step expression ('{prefix}:' + input.user): no such overload");
+    assert_eq!(failure.message, Some(text));
+    worker.shutdown().await;
+}
+
+async fn w7_limits_that_do_not_exist_are_refused(setup: Setup) {
+    let key = setup.name("nothing");
+    let task = echo(setup.name("echo")).rate_limit(RateLimit::new(&key));
+    let worker = || setup.hatchet.worker(setup.name("worker")).register(&task).build().unwrap();
+    let error = worker().start().await.unwrap_err();
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::NotFound, true));
+    let text = format!("task {:?}: rate limit {key:?}: expected a limit that exists, got none", task.name());
+    assert!(error.to_string().starts_with(&text), "{error}");
+    let any: WorkflowRef<Value, Value> = WorkflowRef::new(task.name());
+    let error = setup.hatchet.run(&any, &json!({})).start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WorkflowNotFound, "nothing was stored");
+    let error = setup.hatchet.rate_limit_handle(&key).details().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+
+    let invalid = setup.hatchet.rate_limit("", 1, RateLimitWindow::Second).send().await.unwrap_err();
+    assert_eq!(invalid.to_string(), "invalid rate limit: expected a non-empty key without U+0000, got \"\"");
+    let invalid = setup.hatchet.rate_limit("a", u32::MAX, RateLimitWindow::Second).send().await.unwrap_err();
+    assert_eq!(invalid.to_string(), "invalid rate limit: expected at most 2147483647 units, got 4294967295");
+
+    let limit = setup.hatchet.rate_limit(&key, 5, RateLimitWindow::Hour).send().await.unwrap();
+    worker().start().await.unwrap().shutdown().await;
+    // A changed limit keeps its key.
+    setup.hatchet.rate_limit(&key, 0, RateLimitWindow::Hour).send().await.unwrap();
+    assert_eq!(limit.details().await.unwrap().limit, 0);
+}
