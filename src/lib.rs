@@ -103,6 +103,7 @@ mod run;
 mod runtime;
 #[cfg(test)]
 mod scripted;
+pub mod telemetry;
 mod time;
 mod transport;
 mod trigger;
@@ -135,7 +136,9 @@ pub mod handle {
 pub mod stream {
     pub use crate::list::{RunItems, RunReports, TaskItems};
     pub use crate::observe::LogItems;
-    pub use crate::watch::{RunOutcomes, RunResults, RunWatch, RunsWatch, TagWatch};
+    pub use crate::watch::{RunChunks, RunOutcomes, RunResults, RunWatch, RunsWatch, TagWatch};
+    #[doc(no_inline)]
+    pub use crate::worker::WorkerStatuses;
 }
 
 pub use client::Client;

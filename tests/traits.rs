@@ -23,16 +23,16 @@ use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
 use hatchet::handle::{CronHandle, EventHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
-    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Completed,
-    Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails, EventId, EventTrigger,
-    Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RunAction, RunChange,
-    RunDetails, RunReport, RunSummary, ScheduleDetails, ScheduleId, ScheduleTrigger, StatusCounts, TaskChange,
-    TaskDetails, TaskId, TaskSummary, TenantId, Timeout, TimeoutKind, Total, Trigger, Until, Window, WorkerId,
-    WorkflowId, WorkflowVersionId,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Chunk, ChunkGap,
+    ChunkItem, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails,
+    EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload,
+    RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails, ScheduleId, ScheduleTrigger,
+    StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary, TenantId, Timeout, TimeoutKind, Total, Trigger, Until,
+    Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
 use hatchet::stream::{
-    LogItems, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems,
+    LogItems, RunChunks, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems,
 };
 use hatchet::worker::{RunningWorker, UnfinishedTask, WorkerBuilder, WorkerReport};
 use hatchet::workflow::{Definition, Sticky, WorkflowRef};
@@ -115,6 +115,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     stream::<RunWatch>();
     stream::<RunsWatch>();
     stream::<TagWatch>();
+    stream::<RunChunks>();
     stream::<RunOutcomes>();
     stream::<RunResults<Output>>();
     stream::<LogItems>();
@@ -225,6 +226,9 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<TaskChange>();
     data::<Gap>();
     data::<ChangeKind>();
+    data::<Chunk>();
+    data::<ChunkGap>();
+    data::<ChunkItem>();
     data::<Until>();
     data::<CronDetails>();
     data::<CronSpec>();
@@ -300,6 +304,7 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<Trigger>();
     shown::<Change>();
     shown::<Gap>();
+    shown::<ChunkGap>();
     shown::<Until>();
     shown::<AttemptStatus>();
     shown::<Conflict>();
@@ -554,6 +559,10 @@ fn lists_changes_and_logs_have_a_stable_form() {
     let gap: Change =
         round_trip(&json!({ "gap": { "run_id": ID, "task_name": null, "first_attempt": 1, "last_attempt": 2 } }));
     assert_eq!((gap.status(), gap.attempt()), (None, 2));
+    round_trip::<ChunkItem>(&json!({ "chunk": {
+        "run_id": ID, "task_id": ID, "index": 7, "sent_at": AT, "text": "t",
+    }}));
+    round_trip::<ChunkItem>(&json!({ "gap": { "run_id": ID, "task_id": ID, "first_index": 1, "last_index": 2 } }));
     for kind in ["run", "task", "gap"] {
         round_trip::<ChangeKind>(&json!(kind));
     }

@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::core::Core;
-use super::core::store::{Code, Effect, Fault, Message, StreamId, Turn};
+use super::core::store::{Code, Effect, Message, StatusError, StreamId, Turn};
 use super::failure::Failure;
 use crate::time::{Clock, at};
 
@@ -29,7 +29,7 @@ const MAX_COMMANDS_PER_ROUND: usize = 64;
 const MAX_UNREAD_MESSAGES: usize = 65_536;
 
 type Run = Box<dyn FnOnce(&mut Core, &mut Turn<'_>) + Send>;
-type Sink = mpsc::Sender<Result<Message, Fault>>;
+type Sink = mpsc::Sender<Result<Message, StatusError>>;
 
 enum Command {
     Run(Run),
@@ -72,8 +72,8 @@ pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken
     (handle, task)
 }
 
-fn unavailable(message: impl Into<String>) -> Fault {
-    Fault { code: Code::Unavailable, message: message.into() }
+fn unavailable(message: impl Into<String>) -> StatusError {
+    StatusError { code: Code::Unavailable, message: message.into() }
 }
 
 impl Handle {
@@ -83,7 +83,7 @@ impl Handle {
     pub(crate) async fn call<R: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
-    ) -> Result<R, Fault> {
+    ) -> Result<R, StatusError> {
         self.run(Command::Run, command).await
     }
 
@@ -91,7 +91,7 @@ impl Handle {
     pub(crate) async fn heartbeat<R: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
-    ) -> Result<R, Fault> {
+    ) -> Result<R, StatusError> {
         self.run(Command::Heartbeat, command).await
     }
 
@@ -99,7 +99,7 @@ impl Handle {
         &self,
         kind: fn(Run) -> Command,
         command: impl FnOnce(&mut Core, &mut Turn<'_>) -> R + Send + 'static,
-    ) -> Result<R, Fault> {
+    ) -> Result<R, StatusError> {
         let (result, received) = oneshot::channel();
         let run: Run = Box::new(move |core, turn| drop(result.send(command(core, turn))));
         self.send(kind(run), received).await
@@ -110,8 +110,8 @@ impl Handle {
     /// Panics if the core has panicked, in this command or before.
     pub(crate) async fn open(
         &self,
-        command: impl FnOnce(&mut Core, &mut Turn<'_>, StreamId) -> Result<(), Fault> + Send + 'static,
-    ) -> Result<Messages, Fault> {
+        command: impl FnOnce(&mut Core, &mut Turn<'_>, StreamId) -> Result<(), StatusError> + Send + 'static,
+    ) -> Result<Messages, StatusError> {
         let id = StreamId(self.streams.fetch_add(1, Relaxed));
         let (sink, messages) = mpsc::channel(MAX_UNREAD_MESSAGES);
         let (result, received) = oneshot::channel();
@@ -122,7 +122,7 @@ impl Handle {
         Ok(Messages { messages, guard })
     }
 
-    async fn send<R>(&self, command: Command, received: oneshot::Receiver<R>) -> Result<R, Fault> {
+    async fn send<R>(&self, command: Command, received: oneshot::Receiver<R>) -> Result<R, StatusError> {
         if self.commands.send(command).is_ok()
             && let Ok(result) = received.await
         {
@@ -148,7 +148,7 @@ impl Handle {
 
 /// The core's messages on one stream. Dropping it closes the stream.
 pub(crate) struct Messages {
-    messages: mpsc::Receiver<Result<Message, Fault>>,
+    messages: mpsc::Receiver<Result<Message, StatusError>>,
     guard: Guard,
 }
 
@@ -169,7 +169,7 @@ impl Messages {
         self.guard.id
     }
 
-    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Message, Fault>> + Send {
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Message, StatusError>> + Send {
         stream::unfold(self, |mut this| async move { Some((this.messages.recv().await?, this)) })
     }
 }
@@ -259,6 +259,7 @@ impl Actor {
         }
         self.core.advance(&mut turn);
         run(&mut self.core, &mut turn);
+        self.core.finish_turn(&mut turn);
         self.deliver();
     }
 
@@ -275,8 +276,8 @@ impl Actor {
                     }
                 }
                 Effect::End(stream, end) => {
-                    if let (Some(sink), Err(fault)) = (self.sinks.remove(&stream), end) {
-                        let _ = sink.try_send(Err(fault));
+                    if let (Some(sink), Err(error)) = (self.sinks.remove(&stream), end) {
+                        let _ = sink.try_send(Err(error));
                     }
                 }
             }

@@ -80,6 +80,8 @@ pub(super) const REST: &[&str] = &[
     "GET /api/v1/stable/workflow-runs/{run}/task-events",
     "GET /api/v1/stable/workflow-runs/{run}/task-timings",
     "GET /api/v1/tenants/{tenant}",
+    "DELETE /api/v1/tenants/{tenant}/rate-limits",
+    "GET /api/v1/tenants/{tenant}/rate-limits",
     "GET /api/v1/tenants/{tenant}/worker",
     "GET /api/v1/tenants/{tenant}/workflows",
     "GET /api/v1/tenants/{tenant}/workflows/crons",

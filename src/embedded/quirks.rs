@@ -124,6 +124,14 @@ quirks! {
     DisappearingCrons,
     /// A cron that the new version of its workflow lacks fires once more, if it is due before the engine's next check.
     LingeringCrons,
+    /// The newer fields of a concurrency limit, like `max_runs_expression`, are ignored. Without this quirk, they are refused.
+    IgnoredConcurrencyFields,
+    /// The schedule timeout of a task that waits for a concurrency slot has no effect until a slot of its key changes. Without this quirk,
+    /// the task ends in time.
+    LateLimitTimeouts,
+    /// Rate limits are refilled up to some seconds late, and give no units for more than a second after their first use. Without this
+    /// quirk, they are refilled in time.
+    SlowRateLimits,
     /// The end of the first task of a DAG frees an idempotency key that should be held until the run has ended.
     EarlyFreeKeys,
 }

@@ -1,6 +1,7 @@
 //! Data types: ids, statuses, payloads, outcomes, details, filters and reports.
 
 mod change;
+mod chunk;
 mod counts;
 pub(crate) mod cron;
 mod cron_details;
@@ -34,6 +35,7 @@ pub use crate::value::{
     RunStatus, ScheduleId, TaskId, TenantId, Timeout, TimeoutKind, WorkerId, WorkflowId, WorkflowVersionId,
 };
 pub use change::{Change, ChangeKind, Gap, RunChange, TaskChange};
+pub use chunk::{Chunk, ChunkGap, ChunkItem};
 pub use counts::{StatusCounts, Total};
 pub use cron_details::{CronDetails, CronSpec};
 pub(crate) use details::attempt_number;

@@ -1,23 +1,26 @@
 //! `Dispatcher`: the worker's side, and the streams about runs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_core::Stream;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryFutureExt as _};
 use prost::Message as _;
 
 use super::convert::{Action, NewWorker, Report, RunEvent, RunResults};
 use super::pb::{
-    ActionEventResponse, AssignedAction, HeartbeatRequest, HeartbeatResponse, StepActionEvent,
-    SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest,
-    WorkerRegisterResponse, WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
+    ActionEventResponse, AssignedAction, BatchActionEvent, HeartbeatRequest, HeartbeatResponse, RefreshTimeoutRequest,
+    RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse, StepActionEvent, SubscribeToWorkflowEventsRequest,
+    SubscribeToWorkflowRunsRequest, UpsertWorkerLabelsRequest, UpsertWorkerLabelsResponse, WorkerListenRequest,
+    WorkerRegisterRequest, WorkerRegisterResponse, WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent,
+    WorkflowRunEvent,
 };
 use super::{Method, Streams, Unary};
 use crate::config::RequestOptions;
 use crate::error::Result;
-use crate::model::{RunId, WorkerId, parse_id};
-use crate::time::to_proto;
+use crate::model::{LabelValue, RunId, TaskId, WorkerId, parse_id};
+use crate::time::{format_duration, from_proto, to_proto};
 use crate::transport::{Call, Messages};
 
 /// The deadline of a heartbeat. It is short, because the next one is due soon.
@@ -26,9 +29,18 @@ const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(2);
 /// Each call creates a worker with a new id. A worker that is not used is harmless.
 static REGISTER: Method<WorkerRegisterRequest, WorkerRegisterResponse> =
     Method::idempotent("Register", "/Dispatcher/Register");
-/// There is one report for each attempt and kind. A repeated one changes nothing.
+/// The worker sends a report again if it was not accepted: it keeps the order of reports, and it may have to send others first.
 static REPORT: Method<StepActionEvent, ActionEventResponse> =
-    Method::idempotent("SendStepActionEvent", "/Dispatcher/SendStepActionEvent");
+    Method::single("SendStepActionEvent", "/Dispatcher/SendStepActionEvent");
+static REPORT_BATCH: Method<BatchActionEvent, ActionEventResponse> =
+    Method::single("SendBatchActionEvent", "/Dispatcher/SendBatchActionEvent");
+/// Each call adds to the timeout.
+static REFRESH_TIMEOUT: Method<RefreshTimeoutRequest, RefreshTimeoutResponse> =
+    Method::once("RefreshTimeout", "/Dispatcher/RefreshTimeout");
+static RELEASE_SLOT: Method<ReleaseSlotRequest, ReleaseSlotResponse> =
+    Method::idempotent("ReleaseSlot", "/Dispatcher/ReleaseSlot");
+static PUT_LABELS: Method<UpsertWorkerLabelsRequest, UpsertWorkerLabelsResponse> =
+    Method::idempotent("UpsertWorkerLabels", "/Dispatcher/UpsertWorkerLabels");
 static UNSUBSCRIBE: Method<WorkerUnsubscribeRequest, WorkerUnsubscribeResponse> =
     Method::idempotent("Unsubscribe", "/Dispatcher/Unsubscribe");
 /// Not retried: the next one is due soon. So heartbeats during an outage do not use up the retry budget of other calls.
@@ -63,8 +75,38 @@ impl Dispatcher {
     }
 
     pub(crate) async fn report(&self, report: &Report) -> Result<()> {
-        let frame = self.unary.encode(&REPORT, report.0.encoded_len(), |message| report.0.encode(message));
+        let event = &report.event;
+        let frame = self.unary.encode(&REPORT, event.encoded_len(), |message| event.encode(message));
         self.unary.send(&REPORT, frame).await.map(drop)
+    }
+
+    /// Sends reports of one worker and one kind in one call. All or none are accepted.
+    pub(crate) fn report_batch(
+        &self,
+        mut reports: Vec<&mut Report>,
+    ) -> impl Future<Output = Result<()>> + Send + use<'_> {
+        let batch = Report::batch(reports.iter_mut().map(|report| &mut **report));
+        let frame = self.unary.encode(&REPORT_BATCH, batch.encoded_len(), |message| batch.encode(message));
+        Report::restore(reports.into_iter(), batch);
+        self.unary.send(&REPORT_BATCH, frame).map_ok(drop)
+    }
+
+    /// Extends the execution timeout of a running attempt, and returns when it ends now.
+    pub(crate) async fn refresh_timeout(&self, task: TaskId, by: Duration) -> Result<Option<DateTime<Utc>>> {
+        let request =
+            RefreshTimeoutRequest { task_run_external_id: task.into(), increment_timeout_by: format_duration(by) };
+        Ok(self.unary.call(&REFRESH_TIMEOUT, request).await?.timeout_at.and_then(from_proto))
+    }
+
+    /// Asks the engine to free the slot of a running attempt.
+    pub(crate) async fn release_slot(&self, task: TaskId) -> Result<()> {
+        self.unary.call(&RELEASE_SLOT, ReleaseSlotRequest { task_run_external_id: task.into() }).await.map(drop)
+    }
+
+    /// Adds labels to a worker, or changes their values. Other labels stay.
+    pub(crate) async fn put_labels(&self, worker: WorkerId, labels: BTreeMap<String, LabelValue>) -> Result<()> {
+        let labels = labels.into_iter().map(|(key, value)| (key, value.into())).collect();
+        self.unary.call(&PUT_LABELS, UpsertWorkerLabelsRequest { worker_id: worker.into(), labels }).await.map(drop)
     }
 
     pub(crate) async fn unsubscribe(&self, worker: WorkerId) -> Result<()> {

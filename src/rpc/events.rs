@@ -1,16 +1,25 @@
 //! `EventsService`: pushes events, and writes log lines of tasks.
 
+use chrono::{DateTime, Utc};
+
 use super::convert::NewEvent;
-use super::pb::{BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest, PutLogRequest, PutLogResponse};
+use super::pb::{
+    BulkPushEventRequest, Event, Events as ManyEvents, PushEventRequest, PutLogRequest, PutLogResponse,
+    PutStreamEventRequest, PutStreamEventResponse,
+};
 use super::{Method, Unary};
 use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::model::{EventId, TaskId, parse_id};
+use crate::time::to_proto;
 
 static PUSH: Method<PushEventRequest, Event> = Method::once("Push", "/EventsService/Push");
 static BULK_PUSH: Method<BulkPushEventRequest, ManyEvents> = Method::once("BulkPush", "/EventsService/BulkPush");
 /// A duplicate log line is harmless; a lost one is not.
 static PUT_LOG: Method<PutLogRequest, PutLogResponse> = Method::idempotent("PutLog", "/EventsService/PutLog");
+/// A reader recognizes a duplicate chunk by its index.
+static PUT_CHUNK: Method<PutStreamEventRequest, PutStreamEventResponse> =
+    Method::idempotent("PutStreamEvent", "/EventsService/PutStreamEvent");
 
 pub(crate) struct Events {
     unary: Unary,
@@ -60,5 +69,17 @@ impl Events {
             ..Default::default()
         };
         self.unary.call(&PUT_LOG, request).await.map(drop)
+    }
+
+    /// Sends a chunk to those who follow the run. The engine delivers chunks of one task in the order of their indexes, and loses some.
+    pub(crate) async fn put_chunk(&self, task: TaskId, at: DateTime<Utc>, index: i64, chunk: Vec<u8>) -> Result<()> {
+        let request = PutStreamEventRequest {
+            task_run_external_id: task.into(),
+            created_at: Some(to_proto(at)),
+            message: chunk,
+            metadata: String::new(),
+            event_index: Some(index),
+        };
+        self.unary.call(&PUT_CHUNK, request).await.map(drop)
     }
 }

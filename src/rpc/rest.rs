@@ -126,10 +126,11 @@ impl Rest {
         self.read("reading the workflow", RestCall::get(&["workflows", &workflow.to_string()])).await
     }
 
-    /// Stops the server from giving a worker new tasks.
-    pub(crate) async fn pause_worker(&self, worker: WorkerId) -> Result<()> {
-        let call = RestCall::patch(&["workers", &worker.to_string()], r#"{"isPaused":true}"#.into());
-        self.send("pausing the worker", &call).await.map(drop)
+    /// Stops the server from assigning new tasks to a worker, or lets it assign them again.
+    pub(crate) async fn pause_worker(&self, worker: WorkerId, is_paused: bool) -> Result<()> {
+        let body = format!(r#"{{"isPaused":{is_paused}}}"#);
+        let name = if is_paused { "pausing the worker" } else { "resuming the worker" };
+        self.send(name, &RestCall::patch(&["workers", &worker.to_string()], body)).await.map(drop)
     }
 
     fn tenant_path(&self, rest: &[&str]) -> RestCall {

@@ -1,5 +1,6 @@
 //! Clocks, timestamps and durations.
 
+mod alarm;
 mod clock;
 mod duration;
 #[cfg(any(test, feature = "embedded"))]
@@ -8,9 +9,10 @@ mod timestamp;
 
 use tokio::time::Instant;
 
+pub(crate) use alarm::Alarm;
 pub(crate) use clock::Clock;
 pub(crate) use duration::{MAX_DURATION, format_duration, parse_duration};
-pub(crate) use timestamp::{between, is_representable, optional_time, to_proto};
+pub(crate) use timestamp::{between, from_proto, is_representable, optional_time, to_proto};
 
 /// Sleeps until a deadline, or forever if there is none. Cancel safe.
 pub(crate) async fn at(deadline: Option<Instant>) {

@@ -29,6 +29,11 @@ pub(crate) fn to_proto(at: DateTime<Utc>) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.timestamp(), nanos: at.timestamp_subsec_nanos().cast_signed() }
 }
 
+/// `None` for a timestamp that cannot be represented.
+pub(crate) fn from_proto(at: prost_types::Timestamp) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?).and_then(unless_never)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use super::token_health::TokenHealth;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+use crate::telemetry::{self, Measurement};
 
 /// The deadline (100 years) for calls whose deadline is beyond the range of the clock.
 const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -107,7 +108,22 @@ impl Caller {
 
     /// Makes a call, with retries. The deadline applies to all tries together. If it passes during a try, the call may have had an
     /// effect, unless no request was sent. A caller that cannot observe its requests passes [`Sent::unknown`].
-    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        if !telemetry::is_recorded() {
+            return self.run_unrecorded(call, sent, attempt).await;
+        }
+        let start = Instant::now();
+        // Boxed, so that the future is not twice as large.
+        let result = Box::pin(self.run_unrecorded(call, sent, attempt)).await;
+        let error = result.as_ref().err().map(Error::kind);
+        telemetry::record(&Measurement::Call { call: call.name, error, duration: start.elapsed() });
+        result
+    }
+
+    async fn run_unrecorded<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -146,6 +162,7 @@ impl Caller {
                     if !self.closed.is_cancelled() && self.retry.allows(failures) && self.budget.withdraw() =>
                 {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
+                    telemetry::record(&Measurement::Retry { call: call.name });
                     has_side_effects |= !error.has_no_side_effects();
                     // Boxed, because few calls are retried.
                     if Box::pin(self.closed.run_until_cancelled(sleep(delay))).await.is_none() {

@@ -1,8 +1,8 @@
 //! Which attempts a worker runs: a state machine without I/O. The driver passes it what happens, and does what it returns.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::job::{Done, Key};
+use super::key::Key;
 use super::report::{UnfinishedTask, WorkerReport};
 use crate::model::{TaskId, attempt_number};
 
@@ -21,12 +21,41 @@ pub(super) enum Event<A> {
     AssignedUnreadable,
     /// The engine has cancelled an attempt.
     Cancelled(Key),
-    /// A job has ended.
-    Ended(Key, Done),
+    /// The code of an attempt has ended.
+    Ended(Key, End),
+    /// The engine has accepted the report of an attempt's end, or has refused it.
+    Reported(Key, Reported),
+    /// Whether finished attempts that were not reported yet keep others from being started.
+    Hold(bool),
     /// The worker shuts down: no further attempt is accepted.
     StopAccepting,
     /// The grace period of the shutdown is over: no further attempt is started, and the running ones are dropped.
     DropAll,
+    /// The worker does not wait for anything any longer.
+    Abandon,
+}
+
+/// How the code of an attempt has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With an output or an error, which must be reported.
+    Finished,
+    /// The engine had ended the attempt before.
+    Cancelled,
+    /// The worker stopped, and the code did not end in time.
+    Dropped,
+}
+
+/// What has become of the report of an attempt's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reported {
+    /// The engine has accepted an output.
+    Completed,
+    /// The engine has accepted a failure.
+    Failed,
+    Refused,
+    /// The attempt was cancelled before the report was sent.
+    Withdrawn,
 }
 
 /// What the driver must do.
@@ -37,6 +66,10 @@ pub(super) enum Effect<A> {
     Cancel(Key),
     /// The worker does not wait for this attempt any longer.
     Drop(Key),
+    /// The end of this attempt must be reported.
+    Report(Key),
+    /// The engine has ended this attempt, whose report has not been accepted yet.
+    Withdraw(Key),
 }
 
 /// The attempts that are assigned to a worker. Each is started at most once, at most one of a task and at most as many as there are
@@ -45,7 +78,9 @@ pub(super) enum Effect<A> {
 pub(super) struct Assignments<A> {
     slots: usize,
     /// The running attempt of each task.
-    running: HashMap<TaskId, Key>,
+    running: HashMap<TaskId, Running>,
+    /// Attempts that have ended, and whose report the engine has not accepted yet.
+    unreported: HashSet<Key>,
     /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
     /// an attempt, but the code of that attempt may end later.
     waiting: VecDeque<(Key, A)>,
@@ -57,7 +92,15 @@ pub(super) struct Assignments<A> {
     /// Cancellations that arrived before the attempts that they cancel, newest last. With two streams for a moment, that happens.
     cancelled: VecDeque<Key>,
     accepting: bool,
+    on_hold: bool,
     report: WorkerReport,
+}
+
+#[derive(Debug)]
+struct Running {
+    key: Key,
+    /// Whether the engine has ended the attempt.
+    is_cancelled: bool,
 }
 
 /// The newest attempt of a task.
@@ -73,12 +116,14 @@ impl<A> Assignments<A> {
         Self {
             slots,
             running: HashMap::new(),
+            unreported: HashSet::new(),
             waiting: VecDeque::new(),
             newest: HashMap::new(),
             ended: VecDeque::new(),
             ends: 0,
             cancelled: VecDeque::new(),
             accepting: true,
+            on_hold: false,
             report: WorkerReport::default(),
         }
     }
@@ -89,13 +134,26 @@ impl<A> Assignments<A> {
             Event::Assigned(key, attempt) => self.assign(key, attempt, &mut effects),
             Event::AssignedUnreadable => self.report.add_unfinished(None),
             Event::Cancelled(key) => self.cancel(key, &mut effects),
-            Event::Ended(key, done) => self.end(key, done),
+            Event::Ended(key, end) => self.end(key, end, &mut effects),
+            Event::Reported(key, reported) => self.reported(key, reported),
+            Event::Hold(on_hold) => self.on_hold = on_hold,
             Event::StopAccepting => self.accepting = false,
             Event::DropAll => {
                 self.accepting = false;
-                effects.extend(self.running.values().copied().map(Effect::Drop));
+                effects.extend(self.running.values().map(|running| Effect::Drop(running.key)));
                 for (key, _) in std::mem::take(&mut self.waiting) {
                     self.add_unfinished(key, false);
+                }
+            }
+            Event::Abandon => {
+                self.accepting = false;
+                let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(key, _)| key);
+                let running = std::mem::take(&mut self.running).into_values().map(|running| running.key);
+                for key in waiting.chain(running).collect::<Vec<_>>() {
+                    self.add_unfinished(key, false);
+                }
+                for key in std::mem::take(&mut self.unreported) {
+                    self.add_unfinished(key, true);
                 }
             }
         }
@@ -103,9 +161,20 @@ impl<A> Assignments<A> {
         effects
     }
 
-    /// Whether no attempt runs or waits.
+    /// The numbers of attempts that run, that wait, and that have ended and are not reported yet.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        (self.running.len(), self.waiting.len(), self.unreported.len())
+    }
+
+    /// The attempts that have not been reported.
+    pub(super) fn current(&self) -> impl Iterator<Item = Key> {
+        let running = self.running.values().map(|running| running.key);
+        running.chain(self.waiting.iter().map(|(key, _)| *key)).chain(self.unreported.iter().copied())
+    }
+
+    /// Whether no attempt runs, waits, or is to be reported.
     pub(super) fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.is_empty() && self.unreported.is_empty()
     }
 
     pub(super) fn into_report(self) -> WorkerReport {
@@ -123,7 +192,9 @@ impl<A> Assignments<A> {
                 self.waiting.remove(at);
                 self.report.cancelled += 1;
             }
-            effects.extend(self.running.get(&key.task).copied().map(Effect::Cancel));
+            self.cancel_running(key.task, |_| true, effects);
+            let is_earlier = |other: &&Key| other.task == key.task;
+            effects.extend(self.unreported.iter().filter(is_earlier).copied().map(Effect::Withdraw));
         }
         let was_cancelled = self.cancelled.iter().position(|other| *other == key).map(|at| self.cancelled.remove(at));
         if was_cancelled.is_some() {
@@ -138,8 +209,9 @@ impl<A> Assignments<A> {
     }
 
     fn cancel(&mut self, key: Key, effects: &mut Vec<Effect<A>>) {
-        if self.running.get(&key.task) == Some(&key) {
-            effects.push(Effect::Cancel(key));
+        if self.cancel_running(key.task, |running| running == key, effects) {
+        } else if self.unreported.contains(&key) {
+            effects.push(Effect::Withdraw(key));
         } else if let Some(at) = self.waiting.iter().position(|(other, _)| *other == key) {
             self.waiting.remove(at);
             self.report.cancelled += 1;
@@ -152,27 +224,55 @@ impl<A> Assignments<A> {
         }
     }
 
-    fn end(&mut self, key: Key, done: Done) {
-        self.running.remove(&key.task);
-        match done {
-            Done::Completed => self.report.completed += 1,
-            Done::Failed => self.report.failed += 1,
-            Done::Cancelled => self.report.cancelled += 1,
-            Done::Dropped => self.add_unfinished(key, false),
-            Done::Unreported => self.add_unfinished(key, true),
+    /// Cancels the running attempt of a task, if it is meant.
+    fn cancel_running(&mut self, task: TaskId, is_meant: impl Fn(Key) -> bool, effects: &mut Vec<Effect<A>>) -> bool {
+        let Some(running) = self.running.get_mut(&task).filter(|running| is_meant(running.key)) else { return false };
+        running.is_cancelled = true;
+        effects.push(Effect::Cancel(running.key));
+        true
+    }
+
+    fn end(&mut self, key: Key, end: End, effects: &mut Vec<Effect<A>>) {
+        if self.running.get(&key.task).is_none_or(|running| running.key != key) {
+            return;
+        }
+        let was_cancelled = self.running.remove(&key.task).is_some_and(|running| running.is_cancelled);
+        match end {
+            // The engine has already ended the attempt: a second end would corrupt the run.
+            _ if was_cancelled => self.report.cancelled += 1,
+            End::Cancelled => self.report.cancelled += 1,
+            End::Dropped => self.add_unfinished(key, false),
+            End::Finished => {
+                self.unreported.insert(key);
+                effects.push(Effect::Report(key));
+                return;
+            }
+        }
+        self.set_ended(key);
+    }
+
+    fn reported(&mut self, key: Key, reported: Reported) {
+        if !self.unreported.remove(&key) {
+            return;
+        }
+        match reported {
+            Reported::Completed => self.report.completed += 1,
+            Reported::Failed => self.report.failed += 1,
+            Reported::Refused => self.add_unfinished(key, true),
+            Reported::Withdrawn => self.report.cancelled += 1,
         }
         self.set_ended(key);
     }
 
     /// Starts waiting attempts while there are free slots, in the order of their assignment.
     fn start_waiting(&mut self, effects: &mut Vec<Effect<A>>) {
-        while self.running.len() < self.slots {
+        while !self.on_hold && self.running.len() < self.slots {
             let is_free = |(key, _): &(Key, A)| !self.running.contains_key(&key.task);
             let Some((key, attempt)) = self.waiting.iter().position(is_free).and_then(|at| self.waiting.remove(at))
             else {
                 return;
             };
-            self.running.insert(key.task, key);
+            self.running.insert(key.task, Running { key, is_cancelled: false });
             effects.push(Effect::Start(key, attempt));
         }
     }
@@ -202,8 +302,6 @@ impl<A> Assignments<A> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -222,6 +320,16 @@ mod tests {
         started.collect()
     }
 
+    /// The code of an attempt ends, and its report is accepted.
+    fn done(assignments: &mut Assignments<()>, key: Key, reported: Reported) -> Vec<Effect<()>> {
+        let mut effects = assignments.step(Event::Ended(key, End::Finished));
+        if effects.contains(&Effect::Report(key)) {
+            effects.extend(assignments.step(Event::Reported(key, reported)));
+            effects.retain(|effect| *effect != Effect::Report(key));
+        }
+        effects
+    }
+
     fn assigned(assignments: &mut Assignments<()>, task: u8, retry_count: u32) -> Vec<Effect<()>> {
         assignments.step(Event::Assigned(key(task, retry_count), ()))
     }
@@ -231,9 +339,9 @@ mod tests {
         let mut all = Assignments::new(1);
         assert_eq!(assigned(&mut all, 1, 0), [Effect::Start(key(1, 0), ())]);
         assert_eq!((assigned(&mut all, 2, 0), assigned(&mut all, 3, 0)), (Vec::new(), Vec::new()));
-        assert_eq!(all.step(Event::Ended(key(1, 0), Done::Completed)), [Effect::Start(key(2, 0), ())]);
+        assert_eq!(done(&mut all, key(1, 0), Reported::Completed), [Effect::Start(key(2, 0), ())]);
         assert_eq!(all.step(Event::Cancelled(key(3, 0))), []);
-        assert_eq!(all.step(Event::Ended(key(2, 0), Done::Failed)), []);
+        assert_eq!(done(&mut all, key(2, 0), Reported::Failed), []);
         assert!(all.is_idle());
         assert_eq!(all.into_report().to_string(), "1 completed, 1 failed attempt, 1 cancelled, 0 unfinished");
     }
@@ -243,7 +351,7 @@ mod tests {
         let mut all = Assignments::new(2);
         assert_eq!(assigned(&mut all, 1, 0).len(), 1);
         assert_eq!(assigned(&mut all, 1, 0), [], "while it runs");
-        all.step(Event::Ended(key(1, 0), Done::Completed));
+        done(&mut all, key(1, 0), Reported::Completed);
         assert_eq!(assigned(&mut all, 1, 0), [], "after its end");
         all.step(Event::Cancelled(key(2, 0)));
         assert_eq!((assigned(&mut all, 2, 0), assigned(&mut all, 2, 0)), (Vec::new(), Vec::new()), "cancelled before");
@@ -259,8 +367,8 @@ mod tests {
         assert_eq!(assigned(&mut all, 1, 1), [Effect::Cancel(key(1, 0))], "one of a task at a time");
         assert_eq!(assigned(&mut all, 1, 2), [Effect::Cancel(key(1, 0))], "the waiting one is never started");
         assert_eq!(assigned(&mut all, 1, 1), [], "an older one that comes late");
-        assert_eq!(all.step(Event::Ended(key(1, 0), Done::Cancelled)), [Effect::Start(key(1, 2), ())]);
-        all.step(Event::Ended(key(1, 2), Done::Completed));
+        assert_eq!(all.step(Event::Ended(key(1, 0), End::Cancelled)), [Effect::Start(key(1, 2), ())]);
+        done(&mut all, key(1, 2), Reported::Completed);
         assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 2 cancelled, 0 unfinished");
     }
 
@@ -271,9 +379,50 @@ mod tests {
         assigned(&mut all, 2, 0);
         assert_eq!(all.step(Event::DropAll), [Effect::Drop(key(1, 0))]);
         assert!(!all.accepting && !all.is_idle());
-        all.step(Event::Ended(key(1, 0), Done::Dropped));
+        all.step(Event::Ended(key(1, 0), End::Dropped));
         assert!(all.is_idle());
         assert_eq!(all.into_report().unfinished, 2);
+    }
+
+    #[test]
+    fn an_end_that_was_not_reported_is_withdrawn_if_the_engine_has_ended_the_attempt() {
+        let mut all = Assignments::new(1);
+        assigned(&mut all, 1, 0);
+        assert_eq!(all.step(Event::Ended(key(1, 0), End::Finished)), [Effect::Report(key(1, 0))]);
+        assert_eq!(all.step(Event::Cancelled(key(1, 0))), [Effect::Withdraw(key(1, 0))]);
+        // It is too late: the report was on its way.
+        all.step(Event::Reported(key(1, 0), Reported::Completed));
+        assigned(&mut all, 2, 0);
+        all.step(Event::Ended(key(2, 0), End::Finished));
+        assert_eq!(assigned(&mut all, 2, 1), [Effect::Withdraw(key(2, 0)), Effect::Start(key(2, 1), ())]);
+        all.step(Event::Reported(key(2, 0), Reported::Withdrawn));
+        assert_eq!(all.counts(), (1, 0, 0));
+        all.step(Event::Cancelled(key(2, 1)));
+        assert_eq!(all.step(Event::Ended(key(2, 1), End::Finished)), [], "it was cancelled just before its end");
+        assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 2 cancelled, 0 unfinished");
+    }
+
+    #[test]
+    fn nothing_is_started_on_hold() {
+        let mut all = Assignments::new(2);
+        assert_eq!(all.step(Event::Hold(true)), []);
+        assert_eq!(assigned(&mut all, 1, 0), []);
+        assert_eq!(all.step(Event::Hold(false)), [Effect::Start(key(1, 0), ())]);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_counted_as_unfinished() {
+        let mut all = Assignments::new(1);
+        assigned(&mut all, 1, 0);
+        all.step(Event::Ended(key(1, 0), End::Finished));
+        assigned(&mut all, 2, 0);
+        assigned(&mut all, 3, 0);
+        assert_eq!(all.counts(), (1, 1, 1));
+        assert_eq!(all.step(Event::Abandon), []);
+        assert!(all.is_idle());
+        assert_eq!(all.step(Event::Ended(key(2, 0), End::Finished)), [], "it is not waited for");
+        let report = all.into_report();
+        assert_eq!((report.unfinished, report.unfinished_tasks.iter().filter(|task| task.finished).count()), (3, 1));
     }
 
     #[test]
@@ -283,7 +432,7 @@ mod tests {
             let id = Uuid::from_u128(number + 1);
             let key = Key { run: id.into(), task: id.into(), retry_count: 0 };
             all.step(Event::Assigned(key, ()));
-            all.step(Event::Ended(key, Done::Completed));
+            done(&mut all, key, Reported::Completed);
         }
         assert_eq!((all.newest.len(), all.ended.len()), (MAX_ENDED_TASKS, MAX_ENDED_TASKS));
     }
@@ -329,7 +478,7 @@ mod tests {
                     Step::Ended(_) if running.is_empty() => continue,
                     Step::Ended(index) => {
                         let key = running.swap_remove(index % running.len());
-                        all.step(Event::Ended(key, Done::Completed))
+                        done(&mut all, key, Reported::Completed)
                     }
                     Step::StopAccepting => all.step(Event::StopAccepting),
                 };
@@ -342,7 +491,7 @@ mod tests {
             }
             all.step(Event::DropAll);
             for key in running {
-                prop_assert!(started(all.step(Event::Ended(key, Done::Dropped))).is_empty());
+                prop_assert!(started(all.step(Event::Ended(key, End::Dropped))).is_empty());
             }
             prop_assert!(all.is_idle());
             prop_assert_eq!(all.into_report().total(), accepted);

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
+
+use super::outbox::{Journal, Limits};
 use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
 use super::running::RunningWorker;
@@ -22,6 +26,13 @@ use crate::time::MAX_DURATION;
 use crate::workflow::Definition;
 
 const MAX_SLOTS: u32 = 100_000;
+const MAX_OUTBOX: usize = 1_000_000;
+/// The kind of slots of tasks that request no other.
+const DEFAULT_KIND: &str = "default";
+/// The limits of an outbox.
+const OUTBOX: Limits = Limits { reports: 10_000, bytes: 64 << 20 };
+
+pub(super) type Labels = BTreeMap<String, LabelValue>;
 
 impl Client {
     /// Returns a builder for a worker with this name.
@@ -38,8 +49,11 @@ impl Client {
         WorkerBuilder {
             client: self.clone(),
             name: name.into(),
-            slots: 100,
+            slots: BTreeMap::from([(DEFAULT_KIND.to_owned(), 100)]),
             labels: BTreeMap::new(),
+            outbox: OUTBOX,
+            journal: None,
+            batches_reports: true,
             grace: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(1),
             definitions: Vec::new(),
@@ -60,8 +74,12 @@ impl Client {
 pub struct WorkerBuilder {
     client: Client,
     name: String,
-    slots: u32,
-    labels: BTreeMap<String, LabelValue>,
+    /// By kind.
+    slots: BTreeMap<String, u32>,
+    labels: Labels,
+    outbox: Limits,
+    journal: Option<PathBuf>,
+    batches_reports: bool,
     grace: Duration,
     cancel_grace: Duration,
     definitions: Vec<Definition>,
@@ -69,8 +87,59 @@ pub struct WorkerBuilder {
 
 impl WorkerBuilder {
     /// Sets how many attempts the worker runs at the same time, from 1 to 100 000. The default is 100.
-    pub fn slots(mut self, slots: u32) -> Self {
-        self.slots = slots;
+    pub fn slots(self, slots: u32) -> Self {
+        self.slot_kind(DEFAULT_KIND, slots)
+    }
+
+    /// Sets how many units of another kind of slots the worker has, from 1 to 100 000, for tasks that request them. The engine assigns a
+    /// task only if the worker has all units that the task requests.
+    ///
+    /// ```no_run
+    /// # fn example(hatchet: hatchet::Client, train: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+    /// let worker = hatchet.worker("trainer").slot_kind("gpu", 4).register(&train).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn slot_kind(mut self, kind: impl Into<String>, units: u32) -> Self {
+        self.slots.insert(kind.into(), units);
+        self
+    }
+
+    /// Sets how many ends of attempts the worker keeps that the engine has not accepted yet, from 1 to 1 000 000. The default is 10 000.
+    /// A worker whose outbox is full starts no further attempts until the engine accepts reports again. It is also full if the outputs and
+    /// errors in it have more than 64 MiB.
+    pub fn outbox_capacity(mut self, reports: usize) -> Self {
+        self.outbox.reports = reports;
+        self
+    }
+
+    /// Writes ends of attempts to a file before they are reported. A worker that is killed with work that has ended and was not reported
+    /// reports it when it is started with the same file again. The engine accepts it if it has not assigned the attempt to another worker
+    /// or ended it in the meantime. By default, there is no file, and such work is done again.
+    ///
+    /// The file is created if it does not exist. Two workers must not use the same file at the same time; a second one does not start. The
+    /// file survives the end of the process, but not necessarily that of the machine, because it is not flushed for each attempt. It
+    /// contains outputs and error messages in plain text.
+    ///
+    /// ```no_run
+    /// # fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), ()>) -> hatchet::Result<()> {
+    /// let worker = hatchet.worker("payments").outbox("/var/lib/payments/outbox").register(&charge).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn outbox(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
+    /// Sets whether ends of attempts that have accumulated are reported in one call. By default they are: a worker with many short tasks
+    /// needs less than half the time for them. A single report is always sent alone and at once.
+    ///
+    /// The engine publishes no events about tasks that are reported together to those who subscribe to a run with another SDK; events
+    /// about their runs are published. All reports of a call get the same time, which differs by at most 100 ms. Engines before 0.88 do
+    /// not accept several reports in one call; the worker notices that by itself.
+    pub fn batches_reports(mut self, batches_reports: bool) -> Self {
+        self.batches_reports = batches_reports;
         self
     }
 
@@ -110,8 +179,16 @@ impl WorkerBuilder {
         if !is_name(&self.name) {
             problems.push(format!("name: expected {ACCEPTED}, got {:?}", self.name));
         }
-        if !(1..=MAX_SLOTS).contains(&self.slots) {
-            problems.push(format!("slots: expected 1 to {MAX_SLOTS}, got {}", self.slots));
+        for (kind, units) in &self.slots {
+            if !(1..=MAX_SLOTS).contains(units) {
+                problems.push(format!("slots: expected 1 to {MAX_SLOTS} of the kind {kind:?}, got {units}"));
+            }
+            if kind.is_empty() || kind.contains('\0') {
+                problems.push(format!("slots: expected a non-empty kind without U+0000, got {kind:?}"));
+            }
+        }
+        if !(1..=MAX_OUTBOX).contains(&self.outbox.reports) {
+            problems.push(format!("outbox capacity: expected 1 to {MAX_OUTBOX}, got {}", self.outbox.reports));
         }
         for (field, length) in [("shutdown grace period", self.grace), ("cancel grace period", self.cancel_grace)] {
             if length > MAX_DURATION {
@@ -141,6 +218,9 @@ impl WorkerBuilder {
                 name: self.name,
                 slots: self.slots,
                 labels: self.labels,
+                outbox: self.outbox,
+                journal: self.journal,
+                batches_reports: self.batches_reports,
                 grace: self.grace,
                 cancel_grace: self.cancel_grace,
                 actions: Arc::new(actions),
@@ -166,9 +246,12 @@ impl WorkerBuilder {
 #[must_use = "nothing is sent before `start` or `run_until`"]
 pub struct Worker {
     pub(super) client: Client,
-    name: String,
-    slots: u32,
-    labels: BTreeMap<String, LabelValue>,
+    pub(super) name: String,
+    slots: BTreeMap<String, u32>,
+    pub(super) labels: Labels,
+    pub(super) outbox: Limits,
+    journal: Option<PathBuf>,
+    pub(super) batches_reports: bool,
     pub(super) grace: Duration,
     pub(super) cancel_grace: Duration,
     pub(super) actions: Actions,
@@ -182,23 +265,29 @@ impl Worker {
     /// # Errors
     /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if
     /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs
-    /// only in case: the engine would assign the tasks of each to the workers of both.
+    /// only in case: the engine would assign the tasks of each to the workers of both. [`Config`](ErrorKind::Config) if the file of the
+    /// [outbox](WorkerBuilder::outbox) cannot be used.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
     /// stored on the server. The worker is stopped.
-    pub async fn start(self) -> Result<RunningWorker> {
-        runtime::require("a worker", Needs::Timers)?;
+    pub fn start(self) -> impl Future<Output = Result<RunningWorker>> + Send {
         // Boxed, because it is short-lived and would add its size to the caller's future.
-        let id = Box::pin(async {
+        Box::pin(async move {
+            runtime::require("a worker", Needs::Timers)?;
+            let journal = match self.journal.clone() {
+                Some(path) => Some(
+                    spawn_blocking(move || Journal::open(&path)).await.map_err(|_| Error::closed("the runtime"))??,
+                ),
+                None => None,
+            };
             registered::check_names(&self.client, &self.workflows).await?;
             for workflow in &self.workflows {
                 workflow.put(&self.client).await?;
             }
-            self.registration().await
-        });
-        let id = id.await?;
-        RunningWorker::start(self, id).await
+            let id = self.registration().await?;
+            RunningWorker::start(self, id, journal).await
+        })
     }
 
     /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully: it accepts no new attempts, waits for
@@ -206,7 +295,8 @@ impl Worker {
     /// start is given up, and the report is empty.
     ///
     /// # Errors
-    /// The errors of [`start`](Self::start).
+    /// The errors of [`start`](Self::start). [`Unauthenticated`](ErrorKind::Unauthenticated) if the token is revoked while the worker
+    /// runs, and [`Closed`](ErrorKind::Closed) if the client is closed: then the worker shuts down by itself, and logs its report.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running
@@ -219,12 +309,20 @@ impl Worker {
             _ = &mut stop => return Ok(WorkerReport::default()),
             running = self.start() => running?,
         };
-        stop.await;
-        Ok(running.shutdown().await)
+        let failure = tokio::select! {
+            biased;
+            _ = stop => None,
+            failure = running.stopped() => failure.err(),
+        };
+        let report = running.shutdown().await;
+        let Some(failure) = failure else { return Ok(report) };
+        tracing::error!(%report, error = %failure, "the worker has ended, because it could not continue");
+        Err(failure)
     }
 
+    /// The maximum number of attempts that run at the same time. Each takes a unit of some kind.
     pub(super) fn slots(&self) -> usize {
-        self.slots as usize
+        self.slots.values().map(|units| *units as usize).fold(0, usize::saturating_add)
     }
 
     /// Registers the worker with the engine, under a new id each time.
@@ -232,7 +330,7 @@ impl Worker {
         let worker = NewWorker {
             name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
-            slots: BTreeMap::from([("default".to_owned(), i32::try_from(self.slots).unwrap_or(i32::MAX))]),
+            slots: self.slots.iter().map(|(kind, units)| (kind.clone(), units.cast_signed())).collect(),
             labels: self.labels.clone(),
         };
         let rpc = self.client.rpc().clone();

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
@@ -36,13 +37,25 @@ pub(super) struct Heartbeats {
     stream_opened: mpsc::Sender<()>,
     results: mpsc::Receiver<Heartbeat>,
     task: JoinHandle<()>,
+    thread: Option<HeartbeatThread>,
 }
 
 impl Heartbeats {
     pub(super) fn start(client: &Client, worker: WorkerId) -> Self {
         let (stream_opened, is_opened) = mpsc::channel(1);
         let (sender, results) = mpsc::channel(QUEUE_CAPACITY);
-        Self { stream_opened, results, task: tokio::spawn(send(client.clone(), worker, is_opened, sender)) }
+        let last = LastHeartbeat::now();
+        let thread = HeartbeatThread::start(client.config(), &client.clock(), worker, last.clone());
+        let task = tokio::spawn(send(client.clone(), worker, is_opened, sender, last));
+        Self { stream_opened, results, task, thread }
+    }
+
+    /// Ends the heartbeats, and waits until their thread has ended.
+    pub(super) async fn stop(mut self) {
+        self.task.abort();
+        if let Some(thread) = self.thread.take() {
+            thread.stop().await;
+        }
     }
 
     /// Requests early heartbeats, because a stream is being opened. The first call starts the heartbeats.
@@ -63,7 +76,13 @@ impl Drop for Heartbeats {
     }
 }
 
-async fn send(client: Client, worker: WorkerId, mut opened: mpsc::Receiver<()>, results: mpsc::Sender<Heartbeat>) {
+async fn send(
+    client: Client,
+    worker: WorkerId,
+    mut opened: mpsc::Receiver<()>,
+    results: mpsc::Sender<Heartbeat>,
+    last: LastHeartbeat,
+) {
     if opened.recv().await.is_none() {
         return;
     }
@@ -90,6 +109,7 @@ async fn send(client: Client, worker: WorkerId, mut opened: mpsc::Receiver<()>, 
             Err(error) if error.is_not_found() => Heartbeat::UnknownWorker,
             Err(error) => Heartbeat::Failed(error),
         };
+        last.set();
         idle = matches!(heartbeat, Heartbeat::Accepted);
         // After a slow heartbeat, the next one must not be sent immediately.
         next = next.max(Instant::now() - PERIOD / 2);

@@ -39,6 +39,8 @@ pub(super) struct RegisteredWorkflow {
     definition: Definition,
     /// Its name on the server.
     name: String,
+    /// Its name without the namespace.
+    short_name: Arc<str>,
     /// Ids of workflows of which it is known whether they are this one. A workflow that is deleted and stored again has another.
     ids: RwLock<HashMap<WorkflowId, bool>>,
 }
@@ -51,6 +53,7 @@ pub(super) fn tasks(
     let workflow = Arc::new(RegisteredWorkflow {
         definition: definition.clone(),
         name: client.prefixed(&definition.name),
+        short_name: definition.name.as_str().into(),
         ids: RwLock::default(),
     });
     let task = |task: &Arc<TaskDefinition>| {
@@ -78,6 +81,10 @@ pub(super) async fn check_names(client: &Client, workflows: &[Arc<RegisteredWork
 }
 
 impl RegisteredWorkflow {
+    pub(super) fn short_name(&self) -> Arc<str> {
+        Arc::clone(&self.short_name)
+    }
+
     async fn check_name(&self, client: &Client) -> Result<()> {
         let name = &self.name;
         match client.feed().workflows.same_except_case(name).await {

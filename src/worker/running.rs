@@ -1,15 +1,19 @@
 //! The handle of a running worker.
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::builder::Worker;
-use super::driver::Driver;
+use super::builder::{Labels, Worker};
+use super::driver::{Command, Driver, Handles, Recovered};
 use super::report::WorkerReport;
+use super::status::{Life, WorkerState, WorkerStatus, WorkerStatuses};
+use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::WorkerId;
+use crate::model::label::check_key;
+use crate::model::{LabelValue, WorkerId};
+use crate::time::MAX_DURATION;
 
 /// How long the first heartbeat may take to be accepted.
 pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,17 +32,30 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 #[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {
-    id: WorkerId,
-    stop: CancellationToken,
+    handle: Box<Handle>,
     task: Option<JoinHandle<WorkerReport>>,
 }
 
+#[derive(Debug)]
+struct Handle {
+    client: Client,
+    stop: CancellationToken,
+    commands: mpsc::UnboundedSender<Command>,
+    life: watch::Receiver<Life>,
+}
+
 impl RunningWorker {
-    pub(super) async fn start(worker: Worker, id: WorkerId) -> Result<Self> {
+    pub(super) async fn start(worker: Worker, id: WorkerId, journal: Option<Recovered>) -> Result<Self> {
         let stop = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
-        let driver = Driver::new(worker, id, stop.clone(), ready);
-        let this = Self { id, stop, task: Some(tokio::spawn(driver.run())) };
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (publisher, life) =
+            watch::channel(Life { status: WorkerStatus::starting(id, worker.slots()), failure: None });
+        let client = worker.client.clone();
+        let handles = Handles { stop: stop.clone(), ready, commands: inbox, life: publisher };
+        let driver = Driver::new(worker, id, journal, handles);
+        let task = Some(tokio::spawn(driver.run()));
+        let this = Self { handle: Box::new(Handle { client, stop, commands, life }), task };
         match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
@@ -50,9 +67,136 @@ impl RunningWorker {
         }
     }
 
-    /// Returns the worker's id at its start. The id changes if the engine loses the worker and it registers again.
+    /// Returns the current id of the worker. It changes if the engine loses the worker and it registers again.
     pub fn id(&self) -> WorkerId {
-        self.id
+        self.handle.life.borrow().status.worker_id
+    }
+
+    /// Returns the current status.
+    ///
+    /// ```no_run
+    /// # fn example(worker: &hatchet::worker::RunningWorker) -> bool {
+    /// worker.status().state == hatchet::worker::WorkerState::Connected
+    /// # }
+    /// ```
+    pub fn status(&self) -> WorkerStatus {
+        self.handle.life.borrow().status.clone()
+    }
+
+    /// Returns a stream of the statuses of the worker, starting with the current one.
+    pub fn statuses(&self) -> WorkerStatuses {
+        WorkerStatuses::new(self.handle.life.clone())
+    }
+
+    /// Waits until the worker is connected. [`Worker::start`](crate::Worker::start) has already waited for it; later, the connection can be lost.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) if the worker shuts down or has ended.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe.
+    pub async fn ready(&self) -> Result<()> {
+        let mut life = self.handle.life.clone();
+        let is_decided = |life: &Life| life.status.state != WorkerState::Disconnected;
+        match life.wait_for(is_decided).await {
+            Ok(life) if life.status.state == WorkerState::Connected => Ok(()),
+            _ => Err(Error::closed("the worker").without_side_effects()),
+        }
+    }
+
+    /// Waits until the worker has ended, or cannot continue and shuts down by itself. [`shutdown`](Self::shutdown) then returns its report.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::worker::RunningWorker) {
+    /// if let Err(error) = worker.stopped().await {
+    ///     println!("the worker cannot continue: {error}");
+    /// }
+    /// println!("{}", worker.shutdown().await);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The reason why the worker cannot continue: [`Unauthenticated`](ErrorKind::Unauthenticated) if its token was revoked, and
+    /// [`Closed`](ErrorKind::Closed) if its client was closed.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe.
+    pub async fn stopped(&self) -> Result<()> {
+        let mut life = self.handle.life.clone();
+        let has_ended = |life: &Life| life.failure.is_some() || life.status.state == WorkerState::Stopped;
+        match life.wait_for(has_ended).await {
+            Ok(life) => life.failure.clone().map_or(Ok(()), Err),
+            // The background task has ended without a status: it has panicked, or its runtime was shut down.
+            Err(_) => Err(Error::closed("the worker")),
+        }
+    }
+
+    /// Pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds. Running attempts
+    /// continue.
+    ///
+    /// # Errors
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). It may have been paused then.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it can be called again.
+    pub async fn pause(&self) -> Result<()> {
+        self.set_paused(true).await
+    }
+
+    /// Ends a [pause](Self::pause). The engine takes up to five seconds until it assigns attempts again.
+    ///
+    /// # Errors
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). It may have been resumed then.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it can be called again.
+    pub async fn resume(&self) -> Result<()> {
+        self.set_paused(false).await
+    }
+
+    async fn set_paused(&self, is_paused: bool) -> Result<()> {
+        self.handle.client.rpc().rest.pause_worker(self.id(), is_paused).await?;
+        self.command(Command::SetPaused(is_paused))
+    }
+
+    /// Adds labels to the worker, or changes their values. Other labels stay. The engine considers them for attempts that it assigns some
+    /// seconds later.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
+    /// worker.set_labels([("model", "large")]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or too long, and the errors of a call.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it can be called again.
+    pub async fn set_labels<K: Into<String>, V: Into<LabelValue>>(
+        &self,
+        labels: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<()> {
+        let labels: Labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        labels.keys().try_for_each(|key| check_key(key))?;
+        self.handle.client.rpc().dispatcher.put_labels(self.id(), labels.clone()).await?;
+        self.command(Command::SetLabels(labels))
+    }
+
+    fn command(&self, command: Command) -> Result<()> {
+        self.handle.commands.send(command).map_err(|_| Error::closed("the worker"))
+    }
+
+    /// Shuts the worker down like [`shutdown`](Self::shutdown), with another
+    /// [grace period](crate::worker::WorkerBuilder::shutdown_grace_period).
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
+    pub async fn shutdown_with_timeout(self, grace: Duration) -> WorkerReport {
+        // A worker that has ended needs no grace period.
+        let _ = self.command(Command::SetGrace(grace.min(MAX_DURATION)));
+        self.shutdown().await
     }
 
     /// Shuts the worker down gracefully: it accepts no new attempts, waits for running attempts until the grace period is over, and
@@ -76,7 +220,7 @@ impl RunningWorker {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
     pub async fn shutdown(mut self) -> WorkerReport {
-        self.stop.cancel();
+        self.handle.stop.cancel();
         match self.task.as_mut() {
             Some(task) => match task.await {
                 Ok(report) => report,

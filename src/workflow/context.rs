@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -11,9 +11,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
+use super::output::TaskOutput;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Payload, RunId, TaskId, attempt_number, metadata};
+use crate::model::{
+    Payload, Priority, RunId, TaskId, Trigger, WorkerId, WorkflowId, WorkflowVersionId, attempt_number, metadata,
+    parse_id, trigger,
+};
 use crate::rpc::convert::Action;
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 
@@ -36,13 +40,28 @@ use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 pub struct Context(Arc<Inner>);
 
 struct Inner {
-    run: RunId,
-    task: TaskId,
-    action: Arc<Action>,
-    client: Client,
-    cancelled: CancellationToken,
+    attempt: AttemptContext,
     /// The number of the next child.
     next_child: Arc<AtomicI32>,
+    /// The number of the next chunk.
+    next_chunk: AtomicI64,
+    /// The number of log lines that were lost since the last one that was not.
+    lost_lines: AtomicU64,
+}
+
+/// What the worker knows about an attempt.
+pub(crate) struct AttemptContext {
+    pub(crate) client: Client,
+    pub(crate) worker: WorkerId,
+    pub(crate) run: RunId,
+    pub(crate) task: TaskId,
+    pub(crate) action: Arc<Action>,
+    /// The name of the workflow, without the namespace.
+    pub(crate) workflow: Arc<str>,
+    pub(crate) retries: u32,
+    pub(crate) output: TaskOutput,
+    /// Cancelled when the attempt must stop.
+    pub(crate) stopped: CancellationToken,
 }
 
 /// The part of an assignment's payload that is about other tasks of the run.
@@ -55,29 +74,84 @@ struct Others<'a> {
 }
 
 impl Context {
-    pub(crate) fn new(
-        run: RunId,
-        task: TaskId,
-        action: Arc<Action>,
-        client: Client,
-        cancelled: CancellationToken,
-    ) -> Self {
-        Self(Arc::new(Inner { run, task, action, client, cancelled, next_child: Arc::default() }))
+    pub(crate) fn new(attempt: AttemptContext) -> Self {
+        let (next_child, next_chunk, lost_lines) = (Arc::default(), AtomicI64::default(), AtomicU64::default());
+        Self(Arc::new(Inner { attempt, next_child, next_chunk, lost_lines }))
+    }
+
+    fn action(&self) -> &Action {
+        &self.0.attempt.action
+    }
+
+    pub(super) fn output(&self) -> &TaskOutput {
+        &self.0.attempt.output
+    }
+
+    pub(super) fn next_chunk(&self) -> &AtomicI64 {
+        &self.0.next_chunk
+    }
+
+    pub(super) fn lost_lines(&self) -> &AtomicU64 {
+        &self.0.lost_lines
     }
 
     /// Returns the id of the run that this task belongs to.
     pub fn run_id(&self) -> RunId {
-        self.0.run
+        self.0.attempt.run
     }
 
-    /// This task.
+    /// Returns the id of this task.
     pub fn task_id(&self) -> TaskId {
-        self.0.task
+        self.0.attempt.task
     }
 
-    /// The task's name in the workflow.
+    /// Returns the task's name in the workflow.
     pub fn task_name(&self) -> &str {
-        self.0.action.task_name()
+        self.action().task_name()
+    }
+
+    /// Returns the name of the workflow that this task belongs to, without the namespace of the client.
+    pub fn workflow_name(&self) -> &str {
+        &self.0.attempt.workflow
+    }
+
+    /// Returns the id of the workflow, if the engine reports it.
+    pub fn workflow_id(&self) -> Option<WorkflowId> {
+        parse_id(self.action().workflow()?).ok()
+    }
+
+    /// Returns the id of the version of the workflow that the run follows, if the engine reports it.
+    pub fn workflow_version_id(&self) -> Option<WorkflowVersionId> {
+        parse_id(self.action().workflow_version()?).ok()
+    }
+
+    /// Returns the id of the worker that runs this attempt.
+    pub fn worker_id(&self) -> WorkerId {
+        self.0.attempt.worker
+    }
+
+    /// Returns the priority of the run, or `None` if this version of the crate does not know it.
+    pub fn priority(&self) -> Option<Priority> {
+        let priorities = [Priority::Low, Priority::Medium, Priority::High];
+        priorities.into_iter().find(|priority| priority.number() == self.action().priority())
+    }
+
+    /// Returns what has started the run. The JSON of the metadata is parsed on every call.
+    ///
+    /// ```
+    /// use hatchet::model::Trigger;
+    /// use hatchet::{Context, Task};
+    ///
+    /// let ship: Task<(), ()> = Task::new("ship", async |(): (), context: Context| {
+    ///     if let Trigger::Event(event) = context.trigger() {
+    ///         println!("because of the event {}", event.event_id);
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn trigger(&self) -> Trigger {
+        let parent = self.action().parent_task().and_then(|task| parse_id(task).ok());
+        trigger::read(&self.all_metadata().1, parent)
     }
 
     /// Returns the number of this attempt, starting at 1.
@@ -88,12 +162,34 @@ impl Context {
     /// let shaky = Task::new("shaky", async |(): (), context: Context| Ok(context.attempt())).retries(3);
     /// ```
     pub fn attempt(&self) -> u32 {
-        attempt_number(self.0.action.retry_count())
+        attempt_number(self.action().retry_count())
+    }
+
+    /// Returns the number of attempts that the task can have, by its [retries](crate::Task::retries). Attempts that the engine takes from a lost worker,
+    /// and replays, are not limited by it, so [`attempt`](Self::attempt) can be greater.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let shaky: Task<(), ()> = Task::new("shaky", async |(): (), context: Context| {
+    ///     if context.attempt() >= context.max_attempts() {
+    ///         context.log("this is the last attempt");
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn max_attempts(&self) -> u32 {
+        self.0.attempt.retries.saturating_add(1)
     }
 
     /// Returns the run's metadata, without the keys that the engine and this crate added. The JSON is parsed on every call.
     pub fn metadata(&self) -> BTreeMap<String, Value> {
-        metadata::split(serde_json::from_str(self.0.action.metadata()).unwrap_or_default()).0
+        self.all_metadata().0
+    }
+
+    /// The keys of the user, and those of the engine and of this crate.
+    fn all_metadata(&self) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
+        metadata::split(serde_json::from_str(self.action().metadata()).unwrap_or_default())
     }
 
     /// Returns the output of a parent task by its name. The JSON is parsed on every call.
@@ -139,7 +235,7 @@ impl Context {
     }
 
     fn others(&self) -> Result<Others<'_>> {
-        serde_json::from_str(self.0.action.payload())
+        serde_json::from_str(self.action().payload())
             .map_err(|error| Error::new(ErrorKind::Decode, "failed to parse the assignment").with_source(error))
     }
 
@@ -174,18 +270,19 @@ impl Context {
     }
 
     fn parent(&self) -> Parent {
-        let Inner { run, task, next_child, .. } = &*self.0;
-        Parent { run: *run, task: *task, next: Arc::clone(next_child), again: self.attempt() > 1 }
+        let next = Arc::clone(&self.0.next_child);
+        Parent { run: self.run_id(), task: self.task_id(), next, again: self.attempt() > 1 }
     }
 
     /// Returns the client of the worker. Runs that are started through it, and not through the context, are not children.
     pub fn client(&self) -> &Client {
-        &self.0.client
+        &self.0.attempt.client
     }
 
     /// Resolves when the attempt must stop: it was cancelled, it has timed out, or the worker is shutting down and its grace period is
     /// over. A task that continues is dropped at its next await after the worker's
-    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
+    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Whatever it returns is ignored: the engine has already
+    /// ended the attempt, or assigns it to another worker.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -199,19 +296,19 @@ impl Context {
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
     pub async fn cancelled(&self) {
-        self.0.cancelled.cancelled().await;
+        self.0.attempt.stopped.cancelled().await;
     }
 
     /// Returns whether the attempt must stop, for code between awaits.
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.is_cancelled()
+        self.0.attempt.stopped.is_cancelled()
     }
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Context");
-        shown.field("run", &self.0.run).field("task", &self.0.task).field("attempt", &self.attempt());
+        shown.field("run", &self.run_id()).field("task", &self.task_id()).field("attempt", &self.attempt());
         shown.finish_non_exhaustive()
     }
 }

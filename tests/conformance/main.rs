@@ -33,3 +33,4 @@ mod support;
 mod tasks;
 mod watching;
 mod workers;
+mod working;

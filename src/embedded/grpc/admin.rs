@@ -6,11 +6,12 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Engine, conditions, not_yet, respond, rules, sized, time};
-use crate::embedded::core::RunFilter;
+use super::{GrpcApi, conditions, limits, not_yet, respond, rules, sized, time};
 use crate::embedded::core::format::json::jsonb_text;
-use crate::embedded::core::store::{At, Definition, Fault, Run, RunOptions, State, Task, TaskDefinition, Trigger};
-use crate::embedded::core::{Core, RestStatus, TaskView};
+use crate::embedded::core::store::{
+    At, Definition, Run, RunOptions, State, StatusError, Task, TaskDefinition, Trigger,
+};
+use crate::embedded::core::{Core, RestStatus, RunFilter, Selection, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
@@ -19,12 +20,8 @@ use crate::rpc::pb::v1::{
     TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
 
-/// The maximum numbers of runs that a filter selects.
-const MAX_CANCELLED: usize = 20_000;
-const MAX_REPLAYED: usize = 1000;
-
 #[tonic::async_trait]
-impl AdminService for Engine {
+impl AdminService for GrpcApi {
     async fn put_workflow(
         &self,
         request: Request<CreateWorkflowVersionRequest>,
@@ -72,18 +69,19 @@ impl AdminService for Engine {
         request: Request<CancelTasksRequest>,
     ) -> Result<Response<CancelTasksResponse>, Status> {
         let request = sized(request)?;
-        let selection = Selection::parse(&request.external_ids, request.filter)?;
-        let filtered = self
+        let by_filter = request.filter.is_some();
+        let selection = selection(&request.external_ids, request.filter)?;
+        let ids = self
             .core
             .call(move |core, turn| {
-                let (ids, filtered) = selection.find(core, MAX_CANCELLED, turn.now);
+                let ids = core.selected_to_cancel(selection, turn.now);
                 core.cancel(turn, &ids);
-                filtered.then_some(ids)
+                ids
             })
             .await?;
-        // The requested ids are returned, whatever the effect.
-        let cancelled = filtered.map(|ids| ids.iter().map(Uuid::to_string).collect());
-        respond(CancelTasksResponse { cancelled_tasks: cancelled.unwrap_or(request.external_ids) })
+        // The requested ids are returned as they were written, whatever the effect.
+        let found = || ids.iter().map(Uuid::to_string).collect();
+        respond(CancelTasksResponse { cancelled_tasks: if by_filter { found() } else { request.external_ids } })
     }
 
     async fn replay_tasks(
@@ -91,11 +89,11 @@ impl AdminService for Engine {
         request: Request<ReplayTasksRequest>,
     ) -> Result<Response<ReplayTasksResponse>, Status> {
         let request = sized(request)?;
-        let selection = Selection::parse(&request.external_ids, request.filter)?;
+        let selection = selection(&request.external_ids, request.filter)?;
         let replayed = self
             .core
             .call(move |core, turn| {
-                let (ids, _) = selection.find(core, MAX_REPLAYED, turn.now);
+                let ids = core.selected_to_replay(selection, turn.now);
                 core.replay(turn, &ids)
             })
             .await?;
@@ -118,37 +116,22 @@ fn ids(texts: &[String]) -> Result<Vec<Uuid>, Status> {
     texts.iter().map(|text| external_id(text)).collect()
 }
 
-/// The runs or tasks of a request: by their ids, or by a filter.
-enum Selection {
-    Ids(Vec<Uuid>),
-    Filter(RunFilter),
-}
-
-impl Selection {
-    fn parse(external_ids: &[String], filter: Option<TasksFilter>) -> Result<Self, Status> {
-        let ids = ids(external_ids)?;
-        let Some(filter) = filter else { return Ok(Self::Ids(ids)) };
-        if !ids.is_empty() {
-            return Err(Status::invalid_argument("cannot provide both external ids and filter"));
-        }
-        let workflow = |text: &String| text.parse().map_err(|_| Status::invalid_argument("invalid workflow id"));
-        let selected = RunFilter {
-            since: time(filter.since),
-            until: time(filter.until),
-            workflows: filter.workflow_ids.iter().map(workflow).collect::<Result<_, _>>()?,
-            ..RunFilter::default()
-        };
-        let selected = selected.with_texts(&filter.statuses, &filter.additional_metadata).map_err(Fault::from)?;
-        Ok(Self::Filter(selected))
+/// The runs or tasks of a request.
+fn selection(external_ids: &[String], filter: Option<TasksFilter>) -> Result<Selection, Status> {
+    let ids = ids(external_ids)?;
+    let Some(filter) = filter else { return Ok(Selection::Ids(ids)) };
+    if !ids.is_empty() {
+        return Err(Status::invalid_argument("cannot provide both external ids and filter"));
     }
-
-    /// The ids, and whether they were found by a filter.
-    fn find(self, core: &Core, max: usize, now: At) -> (Vec<Uuid>, bool) {
-        match self {
-            Self::Ids(ids) => (ids, false),
-            Self::Filter(filter) => (core.filtered(&filter, max, now), true),
-        }
-    }
+    let workflow = |text: &String| text.parse().map_err(|_| Status::invalid_argument("invalid workflow id"));
+    let selected = RunFilter {
+        since: time(filter.since),
+        until: time(filter.until),
+        workflows: filter.workflow_ids.iter().map(workflow).collect::<Result<_, _>>()?,
+        ..RunFilter::default()
+    };
+    let selected = selected.with_texts(&filter.statuses, &filter.additional_metadata).map_err(StatusError::from)?;
+    Ok(Selection::Filter(selected))
 }
 
 /// A run with its tasks; or one task of a DAG, as if it were a run.
@@ -232,12 +215,11 @@ pub(super) fn run_options(
 }
 
 /// Converts a definition, and refuses features that are not implemented.
-fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, Fault> {
-    let unsupported = [(request.concurrency.is_some() || !request.concurrency_arr.is_empty(), "concurrency")];
-    refuse_unsupported(&unsupported)?;
+fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, StatusError> {
     let options = rules::options(&mut request)?;
     let tasks = request.tasks.into_iter().enumerate();
-    let tasks = tasks.map(|(at, task)| task_definition(&format!("Tasks[{at}]"), task)).collect::<Result<_, _>>()?;
+    let tasks =
+        tasks.map(|(index, task)| task_definition(&format!("Tasks[{index}]"), task)).collect::<Result<_, _>>()?;
     Ok(Definition {
         name: request.name,
         description: request.description,
@@ -249,18 +231,16 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, F
     })
 }
 
-fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, Fault> {
+fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, StatusError> {
     let default_slot =
         task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
-    let unsupported = [
-        (!task.rate_limits.is_empty(), "rate limits"),
-        (!task.concurrency.is_empty(), "concurrency of tasks"),
-        (task.is_durable, "durable tasks"),
-        (!default_slot, "slot requests"),
-        (task.batch.is_some(), "batch tasks"),
-    ];
+    let unsupported =
+        [(task.is_durable, "durable tasks"), (!default_slot, "slot requests"), (task.batch.is_some(), "batch tasks")];
     refuse_unsupported(&unsupported)?;
+    let missing = format!("CEL expression is required for concurrency (step {})", task.readable_id);
     Ok(TaskDefinition {
+        concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing)?,
+        rate_limits: limits::of_task(task.rate_limits)?,
         readable_id: task.readable_id,
         action: task.action,
         parents: task.parents,
@@ -278,9 +258,9 @@ fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, 
     })
 }
 
-fn refuse_unsupported(unsupported: &[(bool, &str)]) -> Result<(), Fault> {
+fn refuse_unsupported(unsupported: &[(bool, &str)]) -> Result<(), StatusError> {
     match unsupported.iter().find(|(is_used, _)| *is_used) {
-        Some((_, what)) => Err(Fault::unimplemented(what)),
+        Some((_, what)) => Err(StatusError::unimplemented(what)),
         None => Ok(()),
     }
 }

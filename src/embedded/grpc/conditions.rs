@@ -2,29 +2,29 @@
 
 use uuid::Uuid;
 
-use crate::embedded::core::store::{Condition, ConditionAction, Fault, On, expression};
+use crate::embedded::core::store::{Condition, ConditionAction, On, StatusError};
 use crate::rpc::pb::v1::{Action, TaskConditions};
 
 /// The maximum number of conditions of a task. The engine has no known limit. The embedded engine evaluates all of them for each event.
 const MAX_CONDITIONS: usize = 1000;
 
 /// Converts conditions in the engine's order: events, sleeps, parents. Conditions without a base are ignored.
-pub(super) fn conditions(task: &str, request: TaskConditions) -> Result<Vec<Condition>, Fault> {
+pub(super) fn conditions(task: &str, request: TaskConditions) -> Result<Vec<Condition>, StatusError> {
     let events = request.user_event_conditions.into_iter().filter_map(|event| {
         let base = event.base?;
-        Some((expression(&base.expression).map(|expression| On::Event(event.user_event_key, expression)), base))
+        Some((On::event(event.user_event_key, &base.expression), base))
     });
     let sleeps =
         request.sleep_conditions.into_iter().filter_map(|sleep| Some((Ok(On::Sleep(sleep.sleep_for)), sleep.base?)));
     let parents = request.parent_override_conditions.into_iter().filter_map(|parent| {
         let base = parent.base?;
-        Some((expression(&base.expression).map(|expression| On::Parent(parent.parent_readable_id, expression)), base))
+        Some((On::parent(parent.parent_readable_id, &base.expression), base))
     });
     let mut groups: Vec<Option<Uuid>> = Vec::new();
     let mut found = Vec::new();
     for (on, base) in events.chain(sleeps).chain(parents) {
         if found.len() >= MAX_CONDITIONS {
-            return Err(Fault::unimplemented(&format!("tasks with more than {MAX_CONDITIONS} conditions")));
+            return Err(StatusError::unimplemented(&format!("tasks with more than {MAX_CONDITIONS} conditions")));
         }
         let action = action(base.action, &format!("{task}.TriggerConditions[{}]", found.len()))?;
         found.push(Condition {
@@ -37,14 +37,14 @@ pub(super) fn conditions(task: &str, request: TaskConditions) -> Result<Vec<Cond
     Ok(found)
 }
 
-fn action(number: i32, field: &str) -> Result<ConditionAction, Fault> {
+fn action(number: i32, field: &str) -> Result<ConditionAction, StatusError> {
     match Action::try_from(number) {
         Ok(Action::Queue) => Ok(ConditionAction::Queue),
         Ok(Action::Cancel) => Ok(ConditionAction::Cancel),
         Ok(Action::Skip) => Ok(ConditionAction::Skip),
         other => {
             let got = other.map_or_else(|_| number.to_string(), |action| action.as_str_name().to_owned());
-            Err(Fault::invalid(format!(
+            Err(StatusError::invalid(format!(
                 "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.{field}.Action': on condition 'oneof' [ QUEUE CANCEL SKIP ]: got '{got}'\n"
             )))
         }
@@ -52,14 +52,14 @@ fn action(number: i32, field: &str) -> Result<ConditionAction, Fault> {
 }
 
 /// The number of a group: the same for the same id, and a new one without an id.
-fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, Fault> {
-    let id = if text.is_empty() { None } else { Some(text.parse::<Uuid>().map_err(|_| Fault::internal())?) };
+fn group(text: &str, groups: &mut Vec<Option<Uuid>>) -> Result<u16, StatusError> {
+    let id = if text.is_empty() { None } else { Some(text.parse::<Uuid>().map_err(|_| StatusError::internal())?) };
     let known = groups.iter().position(|other| id.is_some() && *other == id);
     let place = known.unwrap_or_else(|| {
         groups.push(id);
         groups.len().saturating_sub(1)
     });
-    u16::try_from(place).map_err(|_| Fault::internal())
+    u16::try_from(place).map_err(|_| StatusError::internal())
 }
 
 #[cfg(test)]

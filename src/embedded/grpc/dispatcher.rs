@@ -7,13 +7,14 @@ use futures_util::stream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{Engine, Stream, not_yet, respond, sized, time};
+use super::{GrpcApi, Stream, not_yet, respond, sized, time};
 use crate::embedded::VERSION;
 use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{
-    Action, EventKind, Fault, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
+    Action, EventKind, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
+    StatusError,
 };
 use crate::rpc::pb::dispatcher_server::Dispatcher;
 use crate::rpc::pb::{
@@ -29,7 +30,7 @@ use crate::rpc::pb::{
 use crate::time::to_proto;
 
 #[tonic::async_trait]
-impl Dispatcher for Engine {
+impl Dispatcher for GrpcApi {
     type ListenStream = Stream<AssignedAction>;
     type ListenV2Stream = Stream<AssignedAction>;
     type SubscribeToWorkflowEventsStream = Stream<WorkflowEvent>;
@@ -127,14 +128,14 @@ impl Dispatcher for Engine {
                 core.call(move |core, turn| core.ask_result(turn, id, run))
                     .await
                     .err()
-                    .map(|fault| Err(Status::from(fault)))
+                    .map(|error| Err(Status::from(error)))
             }
         });
         let responses = messages.into_stream().filter_map(|message| async move {
             match message {
                 Ok(Message::Result(result)) => Some(Ok(run_result(result))),
                 Ok(_) => None,
-                Err(fault) => Some(Err(fault.into())),
+                Err(error) => Some(Err(error.into())),
             }
         });
         with_first(until_either_ends(responses, lookups)).await
@@ -291,7 +292,7 @@ async fn open<T: Send + 'static>(
     let stream = messages.into_stream().filter_map(move |message| {
         std::future::ready(match message {
             Ok(message) => convert(message).map(Ok),
-            Err(fault) => Some(Err(fault.into())),
+            Err(error) => Some(Err(error.into())),
         })
     });
     with_first(stream).await
@@ -326,13 +327,13 @@ fn labels(labels: HashMap<String, WorkerLabels>) -> BTreeMap<String, Label> {
 }
 
 /// Parses the runtime information of a worker. The language must be one of the four in the contract.
-fn runtime(info: RuntimeInfo) -> Result<Runtime, Fault> {
+fn runtime(info: RuntimeInfo) -> Result<Runtime, StatusError> {
     let language = info.language.map(|number| match Sdks::try_from(number) {
         Ok(Sdks::Go) => Ok("GOLANG"),
         Ok(Sdks::Python) => Ok("PYTHON"),
         Ok(Sdks::Typescript) => Ok("TYPESCRIPT"),
         Ok(Sdks::Ruby) => Ok("RUBY"),
-        Ok(Sdks::Unknown) | Err(_) => Err(Fault::internal()),
+        Ok(Sdks::Unknown) | Err(_) => Err(StatusError::internal()),
     });
     Ok(Runtime {
         language: language.transpose()?,

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::admin::stored_json;
-use super::{Engine, respond, sized, time};
+use super::{GrpcApi, respond, sized, time};
 use crate::embedded::core::store::{At, PushedEvent};
 use crate::rpc::pb::events_service_server::EventsService;
 use crate::rpc::pb::{
@@ -17,7 +17,7 @@ use crate::time::to_proto;
 const NO_KEY: &str = "Invalid request: events failing validation error 400: 1 error occurred:\n\t* validation failed on field 'CreateEventOpts.Key': on condition 'required'\n\n";
 
 #[tonic::async_trait]
-impl EventsService for Engine {
+impl EventsService for GrpcApi {
     async fn push(&self, request: Request<PushEventRequest>) -> Result<Response<Event>, Status> {
         let request = sized(request)?;
         let pushed = pushed(&request)?;

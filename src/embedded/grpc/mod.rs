@@ -9,6 +9,7 @@ mod collisions;
 mod conditions;
 mod dispatcher;
 mod events;
+mod limits;
 mod rules;
 mod schedules;
 mod v1_dispatcher;
@@ -33,7 +34,7 @@ use uuid::Uuid;
 
 use super::actor::Handle;
 use super::calls::STREAMS;
-use super::core::store::{Code, Fault};
+use super::core::store::{Code, StatusError};
 use super::faults::{self, Faults};
 use super::interrupt;
 use crate::rpc::pb::dispatcher_server::DispatcherServer;
@@ -54,7 +55,7 @@ const MAX_STATUS_TEXT_BYTES: usize = 4096;
 
 /// The state that all services share.
 #[derive(Clone)]
-pub(super) struct Engine {
+pub(super) struct GrpcApi {
     pub(super) core: Handle,
     pub(super) tenant: Uuid,
     token: Arc<str>,
@@ -68,16 +69,16 @@ pub(crate) struct Services {
     token: Arc<str>,
     core: Handle,
     faults: Faults,
-    admin: AdminServiceServer<Engine>,
-    dispatcher: DispatcherServer<Engine>,
-    events: EventsServiceServer<Engine>,
-    v1_dispatcher: V1DispatcherServer<Engine>,
-    workflows: WorkflowServiceServer<Engine>,
+    admin: AdminServiceServer<GrpcApi>,
+    dispatcher: DispatcherServer<GrpcApi>,
+    events: EventsServiceServer<GrpcApi>,
+    v1_dispatcher: V1DispatcherServer<GrpcApi>,
+    workflows: WorkflowServiceServer<GrpcApi>,
 }
 
 macro_rules! server {
-    ($server:ident, $engine:expr) => {
-        $server::new($engine.clone())
+    ($server:ident, $api:expr) => {
+        $server::new($api.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_ENCODED_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
@@ -87,16 +88,16 @@ macro_rules! server {
 
 impl Services {
     pub(crate) fn new(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults) -> Self {
-        let engine = Engine { core, tenant, token };
+        let api = GrpcApi { core, tenant, token };
         Self {
-            token: Arc::clone(&engine.token),
-            core: engine.core.clone(),
+            token: Arc::clone(&api.token),
+            core: api.core.clone(),
             faults,
-            admin: server!(AdminServiceServer, engine),
-            dispatcher: server!(DispatcherServer, engine),
-            events: server!(EventsServiceServer, engine),
-            v1_dispatcher: server!(V1DispatcherServer, engine),
-            workflows: server!(WorkflowServiceServer, engine),
+            admin: server!(AdminServiceServer, api),
+            dispatcher: server!(DispatcherServer, api),
+            events: server!(EventsServiceServer, api),
+            v1_dispatcher: server!(V1DispatcherServer, api),
+            workflows: server!(WorkflowServiceServer, api),
         }
     }
 
@@ -226,18 +227,18 @@ fn refuse(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, 
     future::ready(Ok(status.into_http())).boxed()
 }
 
-impl From<Fault> for Status {
-    fn from(fault: Fault) -> Self {
-        let code = match fault.code {
+impl From<StatusError> for Status {
+    fn from(error: StatusError) -> Self {
+        let code = match error.code {
             Code::InvalidArgument => GrpcCode::InvalidArgument,
             Code::NotFound => GrpcCode::NotFound,
-            Code::AlreadyExists(found) => return collisions::single(fault.message, &found),
+            Code::AlreadyExists(found) => return collisions::single(error.message, &found),
             Code::FailedPrecondition => GrpcCode::FailedPrecondition,
             Code::Internal => GrpcCode::Internal,
             Code::Unimplemented => GrpcCode::Unimplemented,
             Code::Unavailable => GrpcCode::Unavailable,
         };
-        let mut status = Self::new(code, fault.message);
+        let mut status = Self::new(code, error.message);
         if code == GrpcCode::Unavailable {
             // It never becomes available again.
             status.metadata_mut().insert(PUSHBACK, MetadataValue::from_static("-1"));
@@ -268,7 +269,7 @@ fn respond<T: prost::Message>(message: T) -> Result<tonic::Response<T>, Status> 
 }
 
 fn not_yet<T>(what: &str) -> Result<T, Status> {
-    Err(Fault::unimplemented(what).into())
+    Err(StatusError::unimplemented(what).into())
 }
 
 fn time(at: Option<prost_types::Timestamp>) -> Option<chrono::DateTime<chrono::Utc>> {

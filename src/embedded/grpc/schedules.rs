@@ -3,18 +3,18 @@
 use tonic::{Response, Status};
 
 use super::admin::stored_json;
-use super::{Engine, respond, time};
-use crate::embedded::core::store::{Fault, ScheduledRun};
+use super::{GrpcApi, respond, time};
+use crate::embedded::core::store::{ScheduledRun, StatusError};
 use crate::rpc::pb::{ScheduleWorkflowRequest, ScheduledWorkflow, WorkflowVersion};
 use crate::time::to_proto;
 
 /// Checks in the order and with the error texts of the engine: the workflow first, and only the syntax of the parent's id.
 pub(super) async fn schedule(
-    engine: &Engine,
+    api: &GrpcApi,
     request: ScheduleWorkflowRequest,
 ) -> Result<Response<WorkflowVersion>, Status> {
     let name = request.name.clone();
-    if !engine.core.call(move |core, _| core.workflows().any(|view| view.name == name)).await? {
+    if !api.core.call(move |core, _| core.workflows().any(|view| view.name == name)).await? {
         return Err(Status::not_found("workflow not found"));
     }
     if request.parent_id.is_some() {
@@ -36,17 +36,17 @@ pub(super) async fn schedule(
     // The engine's check accepts an empty string, its database does not.
     if !request.schedules.is_empty() && (request.input.is_empty() || request.additional_metadata.as_deref() == Some(""))
     {
-        return Err(Fault::internal().into());
+        return Err(StatusError::internal().into());
     }
     let times = request.schedules.iter().map(|at| time(Some(*at))).collect::<Option<Vec<_>>>();
-    let times = times.ok_or_else(Fault::internal)?;
+    let times = times.ok_or_else(StatusError::internal)?;
     let run = ScheduledRun { workflow: request.name, input, metadata, priority: request.priority };
-    let version = engine
+    let version = api
         .core
         .call(move |core, turn| {
             let made = core.schedule(turn, &run, &times)?;
-            let latest = core.latest(&run.workflow).ok_or_else(|| Fault::not_found("workflow not found"))?;
-            Ok::<_, Fault>(WorkflowVersion {
+            let latest = core.latest(&run.workflow).ok_or_else(|| StatusError::not_found("workflow not found"))?;
+            Ok::<_, StatusError>(WorkflowVersion {
                 id: latest.id.to_string(),
                 created_at: Some(to_proto(latest.created)),
                 updated_at: Some(to_proto(latest.created)),

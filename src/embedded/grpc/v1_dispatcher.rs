@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Engine, Stream, not_yet};
+use super::{GrpcApi, Stream, not_yet};
 use crate::rpc::pb::v1::v1_dispatcher_server::V1Dispatcher;
 use crate::rpc::pb::v1::{
     DurableEvent, DurableTaskRequest, DurableTaskResponse, ListenForDurableEventRequest, RegisterDurableEventRequest,
@@ -10,7 +10,7 @@ use crate::rpc::pb::v1::{
 };
 
 #[tonic::async_trait]
-impl V1Dispatcher for Engine {
+impl V1Dispatcher for GrpcApi {
     type DurableTaskStream = Stream<DurableTaskResponse>;
     type ListenForDurableEventStream = Stream<DurableEvent>;
 

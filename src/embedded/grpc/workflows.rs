@@ -4,9 +4,9 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::admin::{run_options, stored_json};
-use super::{Engine, collisions, not_yet, respond, schedules, sized};
+use super::{GrpcApi, collisions, limits, not_yet, respond, schedules, sized};
 use crate::embedded::core::format::uuid::go_uuid;
-use crate::embedded::core::store::{Code, Fault, ParentLink, Trigger};
+use crate::embedded::core::store::{Code, ParentLink, StatusError, Trigger};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 use crate::rpc::pb::workflow_service_server::WorkflowService;
 use crate::rpc::pb::{
@@ -16,7 +16,7 @@ use crate::rpc::pb::{
 };
 
 #[tonic::async_trait]
-impl WorkflowService for Engine {
+impl WorkflowService for GrpcApi {
     async fn trigger_workflow(
         &self,
         request: Request<TriggerWorkflowRequest>,
@@ -36,7 +36,9 @@ impl WorkflowService for Engine {
             triggers.push(trigger(element)?);
         }
         let ids = match self.core.call(move |core, turn| core.trigger(turn, triggers)).await? {
-            Err(Fault { code: Code::AlreadyExists(found), message }) => return Err(collisions::bulk(message, &found)),
+            Err(StatusError { code: Code::AlreadyExists(found), message }) => {
+                return Err(collisions::bulk(message, &found));
+            }
             ids => ids?,
         };
         respond(BulkTriggerWorkflowResponse { workflow_run_ids: ids.iter().map(Uuid::to_string).collect() })
@@ -53,8 +55,11 @@ impl WorkflowService for Engine {
         schedules::schedule(self, sized(request)?).await
     }
 
-    async fn put_rate_limit(&self, _: Request<PutRateLimitRequest>) -> Result<Response<PutRateLimitResponse>, Status> {
-        not_yet("PutRateLimit")
+    async fn put_rate_limit(
+        &self,
+        request: Request<PutRateLimitRequest>,
+    ) -> Result<Response<PutRateLimitResponse>, Status> {
+        limits::put(self, sized(request)?).await
     }
 
     async fn pause_rate_limit(

@@ -19,7 +19,7 @@ pub(super) fn body(bytes: &Bytes) -> Result<Value, Refusal> {
     }
     serde_json::from_slice(bytes).map_err(|error| {
         let problem = go_problem(&String::from_utf8_lossy(bytes), &error);
-        Refusal::Text(StatusCode::BAD_REQUEST, format!("Syntax error: offset={}, error={problem}", error.column()))
+        Refusal::message(StatusCode::BAD_REQUEST, format!("Syntax error: offset={}, error={problem}", error.column()))
     })
 }
 
@@ -95,5 +95,5 @@ fn recognized(value: &Value, text: &str) -> (&'static str, usize) {
 }
 
 fn bad(message: String) -> Refusal {
-    Refusal::Text(StatusCode::BAD_REQUEST, message)
+    Refusal::message(StatusCode::BAD_REQUEST, message)
 }

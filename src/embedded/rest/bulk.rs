@@ -7,23 +7,12 @@ use uuid::Uuid;
 
 use super::request::OfTenant;
 use super::{Refusal, RestResult, respond};
-use crate::embedded::core::RunFilter;
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::At;
-
-/// The maximum number of runs that a filter selects.
-const MAX_CANCELLED: usize = 20_000;
-const MAX_REPLAYED: usize = 1000;
-
-/// The runs or tasks of a request.
-#[derive(Default)]
-struct Selection {
-    ids: Vec<Uuid>,
-    filter: Option<RunFilter>,
-}
+use crate::embedded::core::{RunFilter, Selection};
 
 fn bad(message: String) -> Refusal {
-    Refusal::Text(StatusCode::BAD_REQUEST, message)
+    Refusal::message(StatusCode::BAD_REQUEST, message)
 }
 
 fn texts(value: Option<&Value>) -> Vec<String> {
@@ -41,21 +30,19 @@ fn time(value: Option<&Value>) -> Result<Option<At>, Refusal> {
     text.parse().map(Some).map_err(|_| problem())
 }
 
-impl Selection {
-    fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        if body.is_empty() {
-            return Ok(Self::default());
+/// The runs or tasks of a request. Without any, nothing is selected.
+fn selection(body: &[u8]) -> Result<Selection, Refusal> {
+    if body.is_empty() {
+        return Ok(Selection::Ids(Vec::new()));
+    }
+    let body: Value = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+    let ids = ids(body.get("externalIds"))?;
+    match body.get("filter").filter(|filter| !filter.is_null()) {
+        None => Ok(Selection::Ids(ids)),
+        Some(filter) => {
+            let filter = parse_filter(filter)?;
+            if ids.is_empty() { Ok(Selection::Filter(filter)) } else { Err(Refusal::INTERNAL) }
         }
-        let body: Value = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
-        let external_ids = ids(body.get("externalIds"))?;
-        let filter = match body.get("filter").filter(|filter| !filter.is_null()) {
-            None => None,
-            Some(filter) => Some(parse_filter(filter)?),
-        };
-        if !external_ids.is_empty() && filter.is_some() {
-            return Err(Refusal::INTERNAL);
-        }
-        Ok(Self { ids: external_ids, filter })
     }
 }
 
@@ -70,12 +57,12 @@ fn parse_filter(filter: &Value) -> Result<RunFilter, Refusal> {
     .map_err(|_| Refusal::INTERNAL)
 }
 
-pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> RestResult {
-    let selection = Selection::parse(&body)?;
-    let ids = engine
+pub(super) async fn cancel(OfTenant(api): OfTenant, body: Bytes) -> RestResult {
+    let selection = selection(&body)?;
+    let ids = api
         .core
         .call(move |core, turn| {
-            let ids = selection.filter.map_or(selection.ids, |filter| core.filtered(&filter, MAX_CANCELLED, turn.now));
+            let ids = core.selected_to_cancel(selection, turn.now);
             core.cancel(turn, &ids);
             ids
         })
@@ -83,12 +70,12 @@ pub(super) async fn cancel(OfTenant(engine): OfTenant, body: Bytes) -> RestResul
     Ok(respond(&json!({ "ids": ids })))
 }
 
-pub(super) async fn replay(OfTenant(engine): OfTenant, body: Bytes) -> RestResult {
-    let selection = Selection::parse(&body)?;
-    let ids = engine
+pub(super) async fn replay(OfTenant(api): OfTenant, body: Bytes) -> RestResult {
+    let selection = selection(&body)?;
+    let ids = api
         .core
         .call(move |core, turn| {
-            let ids = selection.filter.map_or(selection.ids, |filter| core.filtered(&filter, MAX_REPLAYED, turn.now));
+            let ids = core.selected_to_replay(selection, turn.now);
             core.replay(turn, &ids)
         })
         .await?;

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::body::Typed;
 use super::request::OfTenant;
-use super::{Engine, Refusal, RestResult, respond};
+use super::{Refusal, RestApi, RestResult, respond};
+use crate::embedded::core::FILTER_NAMES;
 use crate::embedded::core::expression::{Expression, Names, ParseError, Truth};
-use crate::embedded::core::store::FILTER_NAMES;
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     Router::new().route("/api/v1/stable/tenants/{tenant}/cel/debug", post(debug))
 }
 
@@ -26,7 +26,7 @@ async fn debug(_: OfTenant, bytes: Bytes) -> RestResult {
         Err(ParseError::Invalid) => return Ok(failed("failed to compile expression: it is not valid CEL")),
         Err(ParseError::Unsupported) => {
             let text = format!("the embedded engine does not implement the CEL expression `{text}` yet");
-            return Err(Refusal::Text(StatusCode::NOT_IMPLEMENTED, text));
+            return Err(Refusal::message(StatusCode::NOT_IMPLEMENTED, text));
         }
     };
     // `event_id` and `event_key` are declared, but have no value here.

@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, on};
 
 use super::request::OfTenant;
 use super::workflows::KnownWorkflow;
-use super::{Engine, Refusal, RestResult};
+use super::{Refusal, RestApi, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
@@ -79,7 +79,7 @@ const OF_WORKFLOW: &[(MethodFilter, &str, Option<&str>)] = &[
     ),
 ];
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     let mut router = Router::new();
     for (method, path, text) in OF_TENANT {
         router = router.route(path, on(*method, async |_: OfTenant| refused(text)));
@@ -95,12 +95,12 @@ pub(super) fn routes() -> Router<Engine> {
 }
 
 fn refused(text: &'static str) -> RestResult {
-    Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, text))
+    Err(Refusal::description(StatusCode::BAD_REQUEST, text))
 }
 
-async fn of_nothing(State(engine): State<Engine>, Path(names): Path<BTreeMap<String, String>>) -> RestResult {
+async fn of_nothing(State(api): State<RestApi>, Path(names): Path<BTreeMap<String, String>>) -> RestResult {
     if let Some(tenant) = names.get("tenant") {
-        engine.find_tenant(tenant)?;
+        api.find_tenant(tenant)?;
     }
-    Err(Refusal::Message(StatusCode::BAD_REQUEST, "This endpoint is deprecated."))
+    Err(Refusal::message(StatusCode::BAD_REQUEST, "This endpoint is deprecated."))
 }

@@ -12,9 +12,9 @@ use uuid::Uuid;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::RowPage;
-use super::{Engine, Refusal, RestResult, json as render, respond};
+use super::{Refusal, RestApi, RestResult, json as render, respond};
 use crate::embedded::core::store::{At, Event, Run};
-use crate::embedded::core::{Core, RestStatus};
+use crate::embedded::core::{Core, MetadataFilter, RestStatus};
 use crate::embedded::quirks::Quirk;
 
 /// The default time range of the server.
@@ -22,7 +22,7 @@ const DEFAULT_WINDOW: TimeDelta = TimeDelta::hours(24);
 /// The maximum total: the server counts no further.
 const MAX_COUNTED: usize = 20_000;
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     Router::new()
         .route("/api/v1/stable/tenants/{tenant}/events", get(list))
         .route("/api/v1/stable/tenants/{tenant}/events/keys", get(keys))
@@ -93,20 +93,20 @@ async fn one(request: OfOne) -> RestResult {
     Ok(respond(&row))
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
+async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
     let list = ListQuery::parse(&query)?;
-    let found = engine.core.call(move |core, turn| list.find(core, turn.now)).await?;
+    let found = api.core.call(move |core, turn| list.find(core, turn.now)).await?;
     Ok(found.render(|row| row.render()))
 }
 
 /// The keys of all events of the last day.
-async fn keys(OfTenant(engine): OfTenant) -> RestResult {
+async fn keys(OfTenant(api): OfTenant) -> RestResult {
     let read = |core: &Core, now: At| {
         let recent = core.events(now, None).take_while(|event| now.signed_duration_since(event.at) < DEFAULT_WINDOW);
         let keys: BTreeSet<_> = recent.map(|event| &*event.key).collect();
         json!({ "rows": keys })
     };
-    Ok(respond(&engine.core.call(move |core, turn| read(core, turn.now)).await?))
+    Ok(respond(&api.core.call(move |core, turn| read(core, turn.now)).await?))
 }
 
 /// The query of a list of events.
@@ -118,7 +118,7 @@ struct ListQuery {
     ids: Vec<Uuid>,
     workflows: Vec<Uuid>,
     statuses: Vec<String>,
-    tags: Vec<(String, String)>,
+    metadata: MetadataFilter,
     offset: usize,
     limit: usize,
 }
@@ -127,8 +127,10 @@ impl ListQuery {
     fn parse(query: &Query) -> Result<Self, Refusal> {
         let texts = |name: &str| query.all(name).map(str::to_owned).collect::<Vec<_>>();
         let limit = query.limit()?.unwrap_or(50);
-        let tag = |pair: &str| pair.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let tags = query.all("additionalMetadata").map(tag).collect::<Option<Vec<_>>>();
+        let metadata = MetadataFilter::all(query.all("additionalMetadata")).map_err(|_| Refusal::INTERNAL)?;
+        if limit == 0 {
+            return Err(Refusal::INTERNAL);
+        }
         Ok(Self {
             since: query.time("since")?,
             until: query.time("until")?,
@@ -137,7 +139,7 @@ impl ListQuery {
             ids: query.ids("eventIds")?,
             workflows: query.ids("workflowIds")?,
             statuses: texts("workflowRunStatuses"),
-            tags: tags.filter(|_| limit > 0).ok_or(Refusal::INTERNAL)?,
+            metadata,
             offset: query.number("offset")?.unwrap_or(0),
             limit,
         })
@@ -151,15 +153,7 @@ impl ListQuery {
             && (self.ids.is_empty() || self.ids.contains(&event.id))
             && (self.workflows.is_empty() || of_runs(&|run| self.workflows.contains(&run.version.workflow)))
             && (self.statuses.is_empty() || of_runs(&|run| contains(&self.statuses, run.rest_status().name())))
-            && self.has_tags(event)
-    }
-
-    fn has_tags(&self, event: &Event) -> bool {
-        if self.tags.is_empty() {
-            return true;
-        }
-        let metadata = render::object(&event.metadata);
-        self.tags.iter().all(|(key, value)| metadata.get(key).and_then(Value::as_str) == Some(value))
+            && self.metadata.matches(serde_json::from_str(&event.metadata).ok().as_ref())
     }
 
     fn find(&self, core: &Core, now: At) -> RowPage<Row> {

@@ -12,13 +12,13 @@ use super::paging::bad_request;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::RowPage;
-use super::{Engine, Refusal, RestResult, json as render, respond};
-use crate::embedded::core::store::{Code, EventFilter, Fault, Filter};
+use super::{Refusal, RestApi, RestResult, json as render, respond};
+use crate::embedded::core::store::{Code, EventFilter, Filter, StatusError};
 
 /// The default limit of a list.
 const DEFAULT_LIMIT: usize = 20_000;
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     Router::new()
         .route("/api/v1/stable/tenants/{tenant}/filters", get(list).post(create))
         .route("/api/v1/stable/tenants/{tenant}/filters/{filter}", get(one).patch(update).delete(delete))
@@ -29,8 +29,8 @@ fn show(tenant: Uuid, filter: &EventFilter) -> Value {
     render::extend(&mut metadata, json!({"updatedAt": render::timestamp(filter.updated)}));
     json!({
         "metadata": metadata,
-        "expression": filter.content.text,
-        "isDeclarative": filter.defined,
+        "expression": filter.content.expression,
+        "isDeclarative": filter.from_definition,
         "payload": filter.content.payload,
         "scope": filter.content.scope,
         "tenantId": tenant.to_string(),
@@ -39,33 +39,33 @@ fn show(tenant: Uuid, filter: &EventFilter) -> Value {
 }
 
 /// Unsupported expressions are reported as such. For everything else, the server returns 500.
-fn refusal(fault: Fault) -> Refusal {
-    match fault.code {
-        Code::Unimplemented => Refusal::Text(StatusCode::NOT_IMPLEMENTED, fault.message),
+fn refusal(error: StatusError) -> Refusal {
+    match error.code {
+        Code::Unimplemented => Refusal::message(StatusCode::NOT_IMPLEMENTED, error.message),
         _ => Refusal::INTERNAL,
     }
 }
 
-async fn create(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
+async fn create(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     let body = Typed::parse(&bytes, "gen.V1CreateFilterRequest")?;
     let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
     let payload = body.object("payload")?.unwrap_or_default();
     let workflow = body.id("workflowId")?.unwrap_or_default();
     let content = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
-    let tenant = engine.tenant;
-    let created = engine
+    let tenant = api.tenant;
+    let created = api
         .core
         .call(move |core, turn| core.create_filter(turn, workflow, content).map(|filter| show(tenant, filter)))
         .await?;
     Ok(respond(&created.map_err(refusal)?))
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
+async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
     let (offset, limit) = (query.number("offset")?.unwrap_or(0), query.limit()?.unwrap_or(DEFAULT_LIMIT));
     let page = offset.checked_div(limit).ok_or_else(|| bad_request("failed to list filters"))?;
     let (workflows, scopes) = (query.ids("workflowIds")?, query.all("scopes").map(str::to_owned).collect::<Vec<_>>());
-    let tenant = engine.tenant;
-    let found = engine
+    let tenant = api.tenant;
+    let found = api
         .core
         .call(move |core, _| {
             let mut all = core.all_filters();
@@ -88,19 +88,23 @@ async fn find(request: &OfOne) -> Result<(Uuid, EventFilter), Refusal> {
 }
 
 async fn one(request: OfOne) -> RestResult {
-    Ok(respond(&show(request.engine.tenant, &find(&request).await?.1)))
+    Ok(respond(&show(request.api.tenant, &find(&request).await?.1)))
 }
 
 async fn update(request: OfOne, bytes: Bytes) -> RestResult {
     let (id, _) = find(&request).await?;
     let body = Typed::parse(&bytes, "gen.V1UpdateFilterRequest")?;
-    let (text, scope, payload) = (body.text("expression")?, body.text("scope")?, body.object("payload")?);
+    let (expression, scope, payload) = (body.text("expression")?, body.text("scope")?, body.object("payload")?);
     let change = |old: Filter| {
-        Filter::new(text.unwrap_or(old.text), scope.unwrap_or(old.scope), payload.map_or(old.payload, Value::Object))
+        Filter::new(
+            expression.unwrap_or(old.expression),
+            scope.unwrap_or(old.scope),
+            payload.map_or(old.payload, Value::Object),
+        )
     };
-    let tenant = request.engine.tenant;
+    let tenant = request.api.tenant;
     let changed = request
-        .engine
+        .api
         .core
         .call(move |core, turn| {
             core.update_filter(turn, id, change).map(|changed| changed.map(|filter| show(tenant, filter)))
@@ -111,8 +115,8 @@ async fn update(request: OfOne, bytes: Bytes) -> RestResult {
 
 async fn delete(request: OfOne) -> RestResult {
     let (id, ..) = find(&request).await?;
-    let tenant = request.engine.tenant;
+    let tenant = request.api.tenant;
     let deleted =
-        request.engine.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
+        request.api.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
     Ok(respond(&deleted.ok_or(Refusal::NOT_FOUND)?))
 }

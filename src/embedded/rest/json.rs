@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dag;
-use crate::embedded::core::store::{At, End, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind};
+use crate::embedded::core::store::{
+    At, Cel, Concurrency, End, LimitStrategy, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind, TaskLimit,
+    Window,
+};
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
@@ -66,7 +69,7 @@ pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
     let newest = failures
         .filter(|event| any_attempt || event.retry_count == task.retry_count)
         .max_by_key(|event| event.retry_count);
-    newest.and_then(|event| event.text.as_deref()).unwrap_or_default()
+    newest.and_then(|event| event.message.as_deref()).unwrap_or_default()
 }
 
 /// A run with its tasks.
@@ -275,7 +278,7 @@ pub(super) fn events(core: &Core, run: &Run, task: &Task, now: At, offset: usize
 }
 
 pub(super) fn task_event(run: &Run, task: &Task, event: &TaskEvent) -> Value {
-    let text = event.text.as_deref().unwrap_or_default();
+    let text = event.message.as_deref().unwrap_or_default();
     let (message, error) = if event.kind == TaskEventKind::Failed { ("", text) } else { (text, "") };
     let mut row = json!({
         "attempt": attempt_of(event.retry_count),
@@ -352,6 +355,9 @@ pub(super) fn log_line(run: &Run, task: &Task, line: &LogLine) -> Value {
 }
 
 fn workflow_config(run: &Run) -> Value {
+    // The limits of a workflow with one task are those of the task.
+    let of_only_task = if run.dag.is_some() { &[] } else { &*run.version.options.concurrency };
+    let step_config = |step| step_config(step, of_only_task);
     let tasks: Vec<_> = run.version.steps.iter().filter(|step| !step.on_failure).map(step_config).collect();
     let mut config = json!({
         "CronInput": null,
@@ -363,18 +369,45 @@ fn workflow_config(run: &Run) -> Value {
         "Tasks": tasks,
         "description": run.version.description,
     });
+    if run.dag.is_some() && !run.version.options.concurrency.is_empty() {
+        extend(&mut config, json!({"concurrency": limits(run.version.options.concurrency.iter())}));
+    }
     if let Some(step) = run.version.steps.iter().find(|step| step.on_failure) {
         extend(&mut config, json!({"onFailureJob": step_config(step)}));
     }
     config
 }
 
-fn step_config(step: &Step) -> Value {
+/// Concurrency limits as the definition has them.
+fn limits<'a>(limits: impl Iterator<Item = &'a Concurrency>) -> Value {
+    let limit = |limit: &Concurrency| {
+        json!({
+            "Expression": limit.expression,
+            "LimitStrategy": limit.strategy.map(LimitStrategy::name),
+            "MaxRuns": limit.max_runs,
+        })
+    };
+    limits.map(limit).collect()
+}
+
+fn rate_limit(limit: &TaskLimit) -> Value {
+    let text = |cel: &Option<Cel>| cel.as_ref().map(|cel| cel.text.clone());
     json!({
+        "Duration": limit.window.map(Window::name),
+        "Key": limit.key,
+        "KeyExpr": text(&limit.key_expression),
+        "LimitExpr": text(&limit.limit_expression),
+        "Units": limit.units,
+        "UnitsExpr": text(&limit.units_expression),
+    })
+}
+
+fn step_config(step: &Step, more_limits: &[Concurrency]) -> Value {
+    let mut config = json!({
         "Action": &*step.action,
         "DesiredWorkerLabels": null,
         "Parents": step.definition.parents,
-        "RateLimits": [],
+        "RateLimits": step.definition.rate_limits.iter().map(rate_limit).collect::<Vec<_>>(),
         "ReadableId": &*step.readable_id,
         "Retries": step.definition.retries,
         "RetryBackoffFactor": step.definition.backoff_factor,
@@ -382,7 +415,12 @@ fn step_config(step: &Step) -> Value {
         "ScheduleTimeout": step.definition.schedule_timeout,
         "Timeout": step.definition.timeout,
         "TriggerConditions": [],
-    })
+    });
+    if !more_limits.is_empty() || !step.definition.concurrency.is_empty() {
+        let all = more_limits.iter().chain(&step.definition.concurrency);
+        extend(&mut config, json!({"concurrency": limits(all)}));
+    }
+    config
 }
 
 /// A workflow as a row of a list.

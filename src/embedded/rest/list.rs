@@ -9,9 +9,8 @@ use super::json::{self as render, attempt_of};
 use super::query::{self, Query};
 use super::rows::RowPage;
 use crate::embedded::Quirk;
-use crate::embedded::core::has_tags;
 use crate::embedded::core::store::{At, Run, RunIx, Task};
-use crate::embedded::core::{Core, RestStatus};
+use crate::embedded::core::{Core, MetadataFilter, RestStatus};
 
 /// The maximum total: the server counts no further.
 const MAX_COUNTED: usize = 20_000;
@@ -34,9 +33,9 @@ pub(super) struct Page {
 impl Page {
     pub(super) fn render(self) -> Response {
         let Self { found, core, payloads } = self;
-        let mut at = 0..found.rows.len();
+        let mut rows = 0..found.rows.len();
         found.render(move |task| {
-            let Some(run) = at.next().and_then(|at| core.runs().at(at)) else { return Value::Null };
+            let Some(run) = rows.next().and_then(|row| core.runs().at(row)) else { return Value::Null };
             match task.and_then(|index| run.tasks.get(usize::from(index))) {
                 Some(task) => render::task_row(&core, run, task, payloads),
                 None => render::row(&core, run, payloads),
@@ -52,8 +51,7 @@ pub(super) struct Runs {
     statuses: Vec<RestStatus>,
     workflows: Vec<Uuid>,
     parents: Vec<Uuid>,
-    metadata: Vec<(String, String)>,
-    all_tags: bool,
+    metadata: MetadataFilter,
     tasks: bool,
     payloads: bool,
     /// The event that started the runs, the workers that had one of their tasks, and their idempotency keys.
@@ -83,12 +81,8 @@ impl Runs {
         if limit == 0 {
             return Err(Refusal::INTERNAL);
         }
-        let mut metadata: Vec<(String, String)> = Vec::new();
-        // Split at the first colon, and ignored without one. Of several values for one key, the last counts.
-        for (key, value) in query.all("additional_metadata").filter_map(|pair| pair.split_once(':')) {
-            metadata.retain(|(other, _)| other != key);
-            metadata.push((key.into(), value.into()));
-        }
+        let metadata = MetadataFilter::lenient(query.all("additional_metadata"));
+        let match_all = query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1;
         Ok(Self {
             // Without a start, the server returns no rows.
             since: query.time("since")?,
@@ -100,8 +94,7 @@ impl Runs {
                 .collect(),
             workflows: query.ids("workflow_ids")?,
             parents: query.ids("parent_task_external_id")?,
-            all_tags: query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1,
-            metadata,
+            metadata: if match_all { metadata } else { metadata.match_any() },
             tasks: false,
             payloads: query.flag("include_payloads")?.unwrap_or(false),
             event: query.ids("triggering_event_external_id")?.first().copied(),
@@ -185,7 +178,7 @@ impl Runs {
             .filter(move |run| core.is_visible(run, now))
             .filter(|run| self.workflows.is_empty() || self.workflows.contains(&run.version.workflow))
             .filter(|run| self.is_of_event(run))
-            .filter(|run| has_tags(run, &self.metadata, self.all_tags))
+            .filter(|run| self.metadata.matches_run(run))
             .flat_map(|run| std::iter::repeat_n(run, self.count_of(core, run)))
     }
 

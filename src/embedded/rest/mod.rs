@@ -16,6 +16,7 @@ mod list;
 mod not_yet;
 mod paging;
 mod query;
+mod rate_limits;
 mod request;
 mod rows;
 mod schedules;
@@ -26,6 +27,7 @@ mod trigger;
 mod workers;
 mod workflows;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -44,7 +46,7 @@ use self::request::{Authorization, OfTenant};
 use super::actor::Handle;
 use super::core::Core;
 use super::core::store::RunIx;
-use super::core::store::{At, Fault};
+use super::core::store::{At, StatusError};
 use super::faults::{self, Faults};
 use crate::transport::PUSHBACK;
 
@@ -53,7 +55,7 @@ const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// The state that all routes share.
 #[derive(Clone)]
-struct Engine {
+struct RestApi {
     core: Handle,
     tenant: Uuid,
     token: Arc<str>,
@@ -70,7 +72,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
         .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(trigger::start));
-    let engine = Engine { core: core.clone(), tenant, token, started };
+    let api = RestApi { core: core.clone(), tenant, token, started };
     Router::new()
         .merge(tenant_routes)
         .merge(events::routes())
@@ -79,6 +81,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .merge(filters::routes())
         .merge(workflows::routes())
         .merge(workers::routes())
+        .merge(rate_limits::routes())
         .merge(cel::routes())
         .merge(server::routes())
         .merge(deprecated::routes())
@@ -90,36 +93,40 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tasks/{task}", get(task))
         .route("/api/v1/stable/tasks/{task}/task-events", get(task_events))
         .route("/api/v1/stable/tasks/{task}/logs", get(logs))
-        .route_layer(middleware::from_fn_with_state(engine.clone(), request::read_body))
+        .route_layer(middleware::from_fn_with_state(api.clone(), request::read_body))
         .route_layer(middleware::from_fn_with_state((faults, core), faults::over_rest))
         // The body has been read before.
         .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
-        .with_state(engine)
+        .with_state(api)
 }
 
 /// An error response in one of the engine's two formats: a message, or a list of descriptions.
 enum Refusal {
-    Message(StatusCode, &'static str),
-    Text(StatusCode, String),
-    Descriptions(StatusCode, &'static str),
-    Description(StatusCode, String),
+    Message(StatusCode, Cow<'static, str>),
+    Description(StatusCode, Cow<'static, str>),
     /// The engine has stopped.
     Stopped(String),
 }
 
 impl Refusal {
-    const NOT_FOUND: Self = Self::Message(StatusCode::NOT_FOUND, "not found");
-    const INTERNAL: Self = Self::Message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+    const NOT_FOUND: Self = Self::Message(StatusCode::NOT_FOUND, Cow::Borrowed("not found"));
+    const INTERNAL: Self = Self::Message(StatusCode::INTERNAL_SERVER_ERROR, Cow::Borrowed("Internal Server Error"));
+
+    fn message(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Message(status, text.into())
+    }
+
+    fn description(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Description(status, text.into())
+    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, body) = match self {
             Self::Message(status, message) => (status, json!({ "message": message })),
-            Self::Text(status, message) => (status, json!({ "message": message })),
-            Self::Descriptions(status, description) => (status, json!({ "errors": [{ "description": description }] })),
             Self::Description(status, description) => (status, json!({ "errors": [{ "description": description }] })),
             Self::Stopped(message) => {
                 let body = json!({ "message": message }).to_string();
@@ -130,9 +137,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Self {
-        Self::Stopped(fault.message)
+impl From<StatusError> for Refusal {
+    fn from(error: StatusError) -> Self {
+        Self::Stopped(error.message)
     }
 }
 
@@ -142,33 +149,29 @@ fn respond(body: &Value) -> Response {
     ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-impl Engine {
-    /// Checks that something exists, then the token, and then reads the response.
-    async fn find(
+impl RestApi {
+    /// Reads what a request is about, and then checks the token: whether something exists is answered without a valid token, too.
+    async fn known<T: Send + 'static>(
         &self,
         authorization: &Authorization,
-        exists: impl FnOnce(&Core, At) -> bool + Send + 'static,
-        read: impl FnOnce(&Core, At) -> Option<Value> + Send + 'static,
-    ) -> RestResult {
-        let exists = self.core.call(move |core, turn| exists(core, turn.now)).await?;
-        exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
+        missing: Refusal,
+        read: impl FnOnce(&Core, At) -> Option<T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let found = self.core.call(move |core, turn| read(core, turn.now)).await?.ok_or(missing)?;
         self.check(authorization)?;
-        let found = self.core.call(move |core, turn| read(core, turn.now)).await?;
-        Ok(respond(&found.ok_or(Refusal::NOT_FOUND)?))
+        Ok(found)
     }
 
-    /// Like [`find`](Self::find), for large responses about one run. They are rendered from a snapshot of the run, outside of the core's
-    /// task.
-    async fn find_in_run(
+    /// The response to a request about a known run. It is rendered from a snapshot of the run, outside of the core's task.
+    async fn of_run(
         &self,
         authorization: &Authorization,
         run: impl FnOnce(&Core, At) -> Option<RunIx> + Send + 'static,
-        read: impl FnOnce(&Core, At) -> Option<Value>,
+        render: impl FnOnce(&Core, At) -> Option<Value>,
     ) -> RestResult {
-        let found = self.core.call(move |core, turn| Some((core.snapshot([run(core, turn.now)?]), turn.now))).await?;
-        let (snapshot, now) = found.ok_or(Refusal::NOT_FOUND)?;
-        self.check(authorization)?;
-        Ok(respond(&read(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
+        let read = move |core: &Core, now| Some((core.snapshot([run(core, now)?]), now));
+        let (snapshot, now) = self.known(authorization, Refusal::NOT_FOUND, read).await?;
+        Ok(respond(&render(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
     }
 
     fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
@@ -176,7 +179,7 @@ impl Engine {
         if token == Some(&*self.token) {
             Ok(())
         } else {
-            Err(Refusal::Message(StatusCode::FORBIDDEN, "Please provide valid credentials"))
+            Err(Refusal::message(StatusCode::FORBIDDEN, "Please provide valid credentials"))
         }
     }
 
@@ -187,24 +190,23 @@ impl Engine {
 }
 
 fn id(text: &str, what: &str) -> Result<Uuid, Refusal> {
-    text.parse().map_err(|_| Refusal::Text(StatusCode::BAD_REQUEST, format!("invalid {what} id")))
+    text.parse().map_err(|_| Refusal::message(StatusCode::BAD_REQUEST, format!("invalid {what} id")))
 }
 
-async fn run(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
+async fn run(State(api): State<RestApi>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
     let run = id(&run, "workflow run")?;
     let details = move |core: &Core, now| Some(json::run_details(core, core.rest_run(run, now)?, now));
-    engine.find_in_run(&authorization, move |core, now| Some(core.rest_run(run, now)?.ix), details).await
+    api.of_run(&authorization, move |core, now| Some(core.rest_run(run, now)?.ix), details).await
 }
 
-async fn run_status(State(engine): State<Engine>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
+async fn run_status(State(api): State<RestApi>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
     let run = id(&run, "workflow run")?;
-    let exists = move |core: &Core, now| core.rest_run(run, now).is_some();
-    let status = move |core: &Core, now| Some(core.rest_run_status(core.rest_run(run, now)?, now).name().into());
-    engine.find(&authorization, exists, status).await
+    let status = move |core: &Core, now| Some(core.rest_run_status(core.rest_run(run, now)?, now).name());
+    Ok(respond(&api.known(&authorization, Refusal::NOT_FOUND, status).await?.into()))
 }
 
 async fn run_task_events(
-    State(engine): State<Engine>,
+    State(api): State<RestApi>,
     Path(run): Path<String>,
     authorization: Authorization,
 ) -> RestResult {
@@ -215,11 +217,11 @@ async fn run_task_events(
         let rows = if run.dag.is_some() { dag::events(core, run, now) } else { Vec::new() };
         Some(json!({"pagination": {}, "rows": rows}))
     };
-    engine.find_in_run(&authorization, move |core, now| Some(core.rest_run(run, now)?.ix), events).await
+    api.of_run(&authorization, move |core, now| Some(core.rest_run(run, now)?.ix), events).await
 }
 
 async fn task_timings(
-    State(engine): State<Engine>,
+    State(api): State<RestApi>,
     Path(run): Path<String>,
     query: Query,
     authorization: Authorization,
@@ -227,15 +229,18 @@ async fn task_timings(
     let run = id(&run, "workflow run")?;
     let depth = query.number("depth")?.unwrap_or(0);
     if depth > 10 {
-        return Err(Refusal::Descriptions(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
+        return Err(Refusal::description(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
-    let exists = move |core: &Core, now| core.rest_run(run, now).is_some();
+    let exists = move |core: &Core, now| core.rest_run(run, now).map(drop);
+    api.known(&authorization, Refusal::NOT_FOUND, exists).await?;
+    // The timings of all children can be many, so they are read only with a valid token.
     let timings = move |core: &Core, now| Some(json::timings(core, core.rest_run(run, now)?, depth));
-    engine.find(&authorization, exists, timings).await
+    let found = api.core.call(move |core, turn| timings(core, turn.now)).await?;
+    Ok(respond(&found.ok_or(Refusal::NOT_FOUND)?))
 }
 
 async fn task(
-    State(engine): State<Engine>,
+    State(api): State<RestApi>,
     Path(task): Path<String>,
     query: Query,
     authorization: Authorization,
@@ -243,23 +248,19 @@ async fn task(
     let task = id(&task, "task")?;
     let attempt = query.number("attempt")?;
     if attempt == Some(0) {
-        return Err(Refusal::Message(StatusCode::BAD_REQUEST, "Attempt must be greater than 0"));
+        return Err(Refusal::message(StatusCode::BAD_REQUEST, "Attempt must be greater than 0"));
     }
-    let found = engine
-        .core
-        .call(move |core, turn| {
-            let (run, _) = core.rest_task(task, turn.now)?;
-            Some((core.snapshot([run.ix]), core.children(task).count(), turn.now))
-        })
-        .await?;
-    let (snapshot, children, now) = found.ok_or(Refusal::NOT_FOUND)?;
-    engine.check(&authorization)?;
+    let read = move |core: &Core, now| {
+        let (run, _) = core.rest_task(task, now)?;
+        Some((core.snapshot([run.ix]), core.children(task).count(), now))
+    };
+    let (snapshot, children, now) = api.known(&authorization, Refusal::NOT_FOUND, read).await?;
     let (run, task) = snapshot.rest_task(task, now).ok_or(Refusal::NOT_FOUND)?;
     let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
     match attempt.unwrap_or(last).cmp(&last) {
         Ordering::Equal => Ok(respond(&json::task_details(&snapshot, run, task, children))),
         Ordering::Greater => Err(Refusal::INTERNAL),
-        Ordering::Less => Err(Refusal::Message(
+        Ordering::Less => Err(Refusal::message(
             StatusCode::NOT_IMPLEMENTED,
             "the embedded engine does not implement earlier attempts yet",
         )),
@@ -267,7 +268,7 @@ async fn task(
 }
 
 async fn task_events(
-    State(engine): State<Engine>,
+    State(api): State<RestApi>,
     Path(task): Path<String>,
     query: Query,
     authorization: Authorization,
@@ -280,11 +281,11 @@ async fn task_events(
         let (run, task) = core.rest_task(task, now)?;
         Some(json!({"pagination": {}, "rows": json::events(core, run, task, now, offset, limit)}))
     };
-    engine.find_in_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), events).await
+    api.of_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), events).await
 }
 
 async fn logs(
-    State(engine): State<Engine>,
+    State(api): State<RestApi>,
     Path(task): Path<String>,
     query: Query,
     authorization: Authorization,
@@ -292,18 +293,18 @@ async fn logs(
     let task = id(&task, "task")?;
     let query = list::Logs::parse(&query)?;
     let lines = move |core: &Core, now| query.respond(core, core.rest_task(task, now)?);
-    engine.find_in_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), lines).await
+    api.of_run(&authorization, move |core, now| Some(core.rest_task(task, now)?.0.ix), lines).await
 }
 
-async fn runs(OfTenant(engine): OfTenant, query: Query) -> RestResult {
+async fn runs(OfTenant(api): OfTenant, query: Query) -> RestResult {
     let query = list::Runs::parse_list(&query)?;
-    let page = engine.core.call(move |core, turn| query.find(core, turn.now)).await?;
+    let page = api.core.call(move |core, turn| query.find(core, turn.now)).await?;
     Ok(page.render())
 }
 
-async fn metrics(OfTenant(engine): OfTenant, query: Query) -> RestResult {
+async fn metrics(OfTenant(api): OfTenant, query: Query) -> RestResult {
     let query = list::Runs::parse(&query)?;
-    let body = engine.core.call(move |core, turn| query.count(core, turn.now)).await?;
+    let body = api.core.call(move |core, turn| query.count(core, turn.now)).await?;
     Ok(respond(&body))
 }
 

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{MethodFilter, on};
 
-use super::{Engine, Refusal, RestResult};
+use super::{Refusal, RestApi, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
@@ -26,8 +26,6 @@ const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
     ("event:get", GET, "/api/v1/events/{event}"),
     ("metadata:list:integrations", GET, "/api/v1/meta/integrations"),
     ("monitoring:post:runProbe", POST, "/api/v1/monitoring/{tenant}/probe"),
-    ("rate-limit:delete", DELETE, "/api/v1/tenants/{tenant}/rate-limits"),
-    ("rate-limit:list", GET, "/api/v1/tenants/{tenant}/rate-limits"),
     ("slack-webhook:delete", DELETE, "/api/v1/slack/{slack}"),
     ("slack-webhook:list", GET, "/api/v1/tenants/{tenant}/slack"),
     ("sns:create", POST, "/api/v1/tenants/{tenant}/sns"),
@@ -88,7 +86,7 @@ const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
     ("workflow-version:get", GET, "/api/v1/workflows/{workflow}/versions"),
 ];
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     OPERATIONS.iter().fold(Router::new(), |router, (operation, method, path)| {
         router.route(path, on(*method, async || -> RestResult { Err(refusal(operation)) }))
     })
@@ -97,5 +95,5 @@ pub(super) fn routes() -> Router<Engine> {
 /// The response of an operation that is not implemented.
 pub(super) fn refusal(operation: &str) -> Refusal {
     let text = format!("the embedded engine does not implement {operation} yet");
-    Refusal::Text(StatusCode::NOT_IMPLEMENTED, text)
+    Refusal::message(StatusCode::NOT_IMPLEMENTED, text)
 }

@@ -2,15 +2,16 @@
 
 use axum::http::StatusCode;
 use chrono::SecondsFormat;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Refusal;
 use super::query::Query;
 use super::rows::RowPage;
+use crate::embedded::core::MetadataFilter;
 use crate::embedded::core::store::At;
 
 pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
-    Refusal::Description(StatusCode::BAD_REQUEST, description.into())
+    Refusal::description(StatusCode::BAD_REQUEST, description.into())
 }
 
 /// A timestamp in milliseconds, without trailing zeros.
@@ -20,22 +21,9 @@ pub(super) fn millis(at: At) -> String {
 }
 
 /// Pairs of a key and a value, all of which must match.
-pub(super) struct Tags(Vec<(String, String)>);
-
-impl Tags {
-    pub(super) fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, Refusal> {
-        let pair = |text: &str| match text.split(':').collect::<Vec<_>>()[..] {
-            [key, value] => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(bad_request("Additional metadata filters must be in the format key:value.")),
-        };
-        texts.map(pair).collect::<Result<_, _>>().map(Self)
-    }
-
-    pub(super) fn match_metadata(&self, metadata: Option<&Value>) -> bool {
-        self.0.iter().all(|(key, value)| {
-            metadata.and_then(|metadata| metadata.get(key)).is_some_and(|found| found.as_str() == Some(value))
-        })
-    }
+pub(super) fn metadata_filter<'a>(texts: impl Iterator<Item = &'a str>) -> Result<MetadataFilter, Refusal> {
+    MetadataFilter::with_one_colon(texts)
+        .map_err(|_| bad_request("Additional metadata filters must be in the format key:value."))
 }
 
 /// The requested page of a list.

@@ -63,7 +63,7 @@ impl Query {
     pub(super) fn limit(&self) -> Result<Option<usize>, Refusal> {
         let limit = self.number("limit")?;
         match limit {
-            Some(limit) if limit > MAX_PAGE => Err(Refusal::Description(
+            Some(limit) if limit > MAX_PAGE => Err(Refusal::description(
                 StatusCode::BAD_REQUEST,
                 format!("found limit={limit}, accepted: at most {MAX_PAGE} rows in a page of the embedded engine"),
             )),
@@ -109,7 +109,7 @@ impl Query {
 }
 
 pub(super) fn bad(name: &str, problem: &str) -> Refusal {
-    Refusal::Text(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
+    Refusal::message(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
 }
 
 /// Go's error message for a string that is not a date.

@@ -13,7 +13,7 @@ use axum::response::Response;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use uuid::Uuid;
 
-use super::{Engine, MAX_BODY_BYTES, Refusal, id};
+use super::{MAX_BODY_BYTES, Refusal, RestApi, id};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::At;
 
@@ -36,9 +36,9 @@ impl<S: Sync> FromRequestParts<S> for Authorization {
 
 /// Reads the body of a request before its route runs. Without a valid token the body is not read: the route gets an empty body, and
 /// refuses the request when it checks the token.
-pub(super) async fn read_body(State(engine): State<Engine>, request: Request, next: Next) -> Result<Response, Refusal> {
+pub(super) async fn read_body(State(api): State<RestApi>, request: Request, next: Next) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let body = match engine.check(&Authorization::of(&parts.headers)) {
+    let body = match api.check(&Authorization::of(&parts.headers)) {
         Ok(()) => read(body).await?,
         Err(_) => Bytes::new(),
     };
@@ -47,7 +47,7 @@ pub(super) async fn read_body(State(engine): State<Engine>, request: Request, ne
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
     let too_large = || {
-        Refusal::Text(
+        Refusal::message(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("found a larger body, accepted: at most {MAX_BODY_BYTES} bytes"),
         )
@@ -58,7 +58,7 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
             Ok(read) => return Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {}
             Err(error) => {
-                return Err(Refusal::Text(StatusCode::BAD_REQUEST, format!("failed to read the body: {error}")));
+                return Err(Refusal::message(StatusCode::BAD_REQUEST, format!("failed to read the body: {error}")));
             }
         }
     }
@@ -66,42 +66,42 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
 }
 
 /// The parameters of a path, by their names in the route.
-pub(super) async fn names(parts: &mut Parts, engine: &Engine) -> Result<BTreeMap<String, String>, Refusal> {
-    let path = Path::from_request_parts(parts, engine).await;
+pub(super) async fn names(parts: &mut Parts, api: &RestApi) -> Result<BTreeMap<String, String>, Refusal> {
+    let path = Path::from_request_parts(parts, api).await;
     path.map(|Path(names)| names).map_err(|_| Refusal::NOT_FOUND)
 }
 
 /// An authorized request about objects of a tenant.
-pub(super) struct OfTenant(pub(super) Engine);
+pub(super) struct OfTenant(pub(super) RestApi);
 
-impl FromRequestParts<Engine> for OfTenant {
+impl FromRequestParts<RestApi> for OfTenant {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
-        let names = names(parts, engine).await?;
-        engine.find_tenant(names.get("tenant").map_or("", String::as_str))?;
-        engine.check(&Authorization::of(&parts.headers))?;
-        Ok(Self(engine.clone()))
+    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Refusal> {
+        let names = names(parts, api).await?;
+        api.find_tenant(names.get("tenant").map_or("", String::as_str))?;
+        api.check(&Authorization::of(&parts.headers))?;
+        Ok(Self(api.clone()))
     }
 }
 
 /// A request about one object of a tenant, whose route has only the ids of both. The order of the checks is: the tenant, the object,
 /// the token.
 pub(super) struct OfOne {
-    pub(super) engine: Engine,
+    pub(super) api: RestApi,
     tenant: String,
     id: String,
     authorization: Authorization,
 }
 
-impl FromRequestParts<Engine> for OfOne {
+impl FromRequestParts<RestApi> for OfOne {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
-        let mut names = names(parts, engine).await?;
+    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Refusal> {
+        let mut names = names(parts, api).await?;
         let tenant = names.remove("tenant").unwrap_or_default();
         let id = names.into_values().next().unwrap_or_default();
-        Ok(Self { engine: engine.clone(), tenant, id, authorization: Authorization::of(&parts.headers) })
+        Ok(Self { api: api.clone(), tenant, id, authorization: Authorization::of(&parts.headers) })
     }
 }
 
@@ -113,10 +113,9 @@ impl OfOne {
         missing: Refusal,
         read: impl FnOnce(&Core, Uuid, At) -> Option<T> + Send + 'static,
     ) -> Result<(Uuid, T), Refusal> {
-        self.engine.find_tenant(&self.tenant)?;
+        self.api.find_tenant(&self.tenant)?;
         let id = id(&self.id, what)?;
-        let found = self.engine.core.call(move |core, turn| read(core, id, turn.now)).await?.ok_or(missing)?;
-        self.engine.check(&self.authorization)?;
+        let found = self.api.known(&self.authorization, missing, move |core, now| read(core, id, now)).await?;
         Ok((id, found))
     }
 }

@@ -1,5 +1,6 @@
 //! Schedules.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -13,18 +14,18 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::{body, given};
-use super::paging::{Page, Tags, bad_request, millis};
+use super::paging::{Page, bad_request, metadata_filter, millis};
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::{Engine, Refusal, RestResult, respond};
-use crate::embedded::core::Core;
+use super::{Refusal, RestApi, RestResult, respond};
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{At, Schedule, ScheduledRun};
+use crate::embedded::core::{Core, MetadataFilter};
 
-const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, "scheduled workflow run not found");
+const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, Cow::Borrowed("scheduled workflow run not found"));
 const NO_TIME: &str = "ERROR: null value in column \"triggerAt\" of relation \"WorkflowTriggerScheduledRef\" violates not-null constraint (SQLSTATE 23502)";
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     Router::new()
         .route("/api/v1/tenants/{tenant}/workflows/{workflow}/scheduled", post(create))
         .route("/api/v1/tenants/{tenant}/workflows/scheduled", get(list))
@@ -74,7 +75,7 @@ fn time(body: &Value) -> Result<Option<At>, Refusal> {
     let Some(text) = given(body, "triggerAt") else { return Ok(None) };
     let text = text.as_str().unwrap_or_default();
     let problem = || {
-        Refusal::Text(
+        Refusal::message(
             StatusCode::BAD_REQUEST,
             format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""),
         )
@@ -84,7 +85,7 @@ fn time(body: &Value) -> Result<Option<At>, Refusal> {
     at.ok().map(|at| at.naive_local().and_utc()).filter(crate::time::is_representable).map(Some).ok_or_else(problem)
 }
 
-async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> RestResult {
+async fn create(OfTenant(api): OfTenant, Path((_, workflow)): Path<(String, String)>, bytes: Bytes) -> RestResult {
     let body = body(&bytes)?;
     let at = time(&body)?;
     let priority = body.get("priority").and_then(Value::as_i64);
@@ -94,7 +95,7 @@ async fn create(OfTenant(engine): OfTenant, Path((_, workflow)): Path<(String, S
         metadata: given(&body, "additionalMetadata"),
         priority: priority.and_then(|priority| i32::try_from(priority).ok()),
     };
-    let created = engine
+    let created = api
         .core
         .call(move |core, turn| {
             if core.latest(&run.workflow).is_none() {
@@ -120,18 +121,18 @@ fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
     )))
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
-    let (page, tags) = (Page::parse(&query)?, Tags::parse(query.all("additionalMetadata"))?);
+async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
+    let (page, metadata) = (Page::parse(&query)?, metadata_filter(query.all("additionalMetadata"))?);
     let workflow = query.ids("workflowId")?.first().copied();
     // The server compares it with the schedule's own id, so it has no effect.
     let parent = query.ids("parentWorkflowRunId")?.first().copied();
     let statuses: Vec<_> = query.all("statuses").map(str::to_owned).collect();
     let by_creation = query.first("orderByField") == Some("createdAt");
     let ascending = query.first("orderByDirection") == Some("ASC");
-    let found = engine
+    let found = api
         .core
         .call(move |core, _| {
-            let mut all = matching(core, workflow, &tags);
+            let mut all = matching(core, workflow, &metadata);
             all.retain(|schedule| parent.is_none_or(|parent| schedule.id == parent));
             all.retain(|_| statuses.is_empty() || statuses.iter().any(|status| status == "SCHEDULED"));
             all.sort_by_key(|schedule| Reverse(if by_creation { schedule.created } else { schedule.at }));
@@ -144,11 +145,11 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     Ok(found.render(|row| row.render()))
 }
 
-fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, tags: &Tags) -> Vec<&'a Arc<Schedule>> {
+fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, metadata: &MetadataFilter) -> Vec<&'a Arc<Schedule>> {
     let mut all = core.all_schedules();
     all.retain(|schedule| {
         let own = core.latest(&schedule.run.workflow).map(|version| version.workflow);
-        tags.match_metadata(schedule.run.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
+        metadata.matches(schedule.run.metadata.as_ref()) && workflow.is_none_or(|workflow| own == Some(workflow))
     });
     all
 }
@@ -170,7 +171,7 @@ async fn reschedule(request: OfOne, bytes: Bytes) -> RestResult {
     let (schedule, _) = find(&request).await?;
     let at = time(&body(&bytes)?)?.ok_or(Refusal::INTERNAL)?;
     let moved = request
-        .engine
+        .api
         .core
         .call(move |core, turn| {
             core.reschedule(turn, schedule, at);
@@ -182,17 +183,17 @@ async fn reschedule(request: OfOne, bytes: Bytes) -> RestResult {
 
 async fn delete(request: OfOne) -> RestResult {
     let (schedule, _) = find(&request).await?;
-    request.engine.core.call(move |core, _| core.delete_schedule(schedule)).await?;
+    request.api.core.call(move |core, _| core.delete_schedule(schedule)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn start(request: OfOne) -> RestResult {
     let (schedule, _) = find(&request).await?;
-    let run = request.engine.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
+    let run = request.api.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
     Ok(respond(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
 }
 
-async fn bulk_delete(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
+async fn bulk_delete(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     let body = body(&bytes)?;
     let ids = given(&body, "scheduledWorkflowRunIds").map(|ids| uuids(&ids)).transpose()?;
     let filter = given(&body, "filter");
@@ -204,16 +205,16 @@ async fn bulk_delete(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
         (Some(ids), None) => Ok(ids),
         (None, Some(filter)) => {
             let workflow = given(&filter, "workflowId").map(|id| uuids(&json!([id]))).transpose()?;
-            let tags = given(&filter, "additionalMetadata").unwrap_or_default();
-            let tags = Tags::parse(tags.as_array().into_iter().flatten().filter_map(Value::as_str))?;
-            Err((workflow.and_then(|ids| ids.first().copied()), tags))
+            let metadata = given(&filter, "additionalMetadata").unwrap_or_default();
+            let metadata = metadata_filter(metadata.as_array().into_iter().flatten().filter_map(Value::as_str))?;
+            Err((workflow.and_then(|ids| ids.first().copied()), metadata))
         }
     };
-    let (deleted, missing) = engine
+    let (deleted, missing) = api
         .core
         .call(move |core, _| {
-            let ids = ids.unwrap_or_else(|(workflow, tags)| {
-                matching(core, workflow, &tags).into_iter().map(|schedule| schedule.id).collect()
+            let ids = ids.unwrap_or_else(|(workflow, metadata)| {
+                matching(core, workflow, &metadata).into_iter().map(|schedule| schedule.id).collect()
             });
             ids.into_iter().partition::<Vec<_>, _>(|id| core.delete_schedule(*id))
         })
@@ -223,14 +224,14 @@ async fn bulk_delete(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
     ))
 }
 
-async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
+async fn bulk_update(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     let body = body(&bytes)?;
     let mut updates = Vec::new();
     for update in body.get("updates").and_then(Value::as_array).into_iter().flatten() {
         let ids = uuids(&json!([update.get("id")]))?;
         updates.push((ids.first().copied().unwrap_or_default(), time(update)?.ok_or(Refusal::INTERNAL)?));
     }
-    let (moved, missing): (Vec<_>, Vec<_>) = engine
+    let (moved, missing): (Vec<_>, Vec<_>) = api
         .core
         .call(move |core, turn| updates.into_iter().partition(|(id, at)| core.reschedule(turn, *id, *at)))
         .await?;
@@ -242,7 +243,7 @@ async fn bulk_update(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
 
 fn uuids(ids: &Value) -> Result<Vec<Uuid>, Refusal> {
     let parse = |id: &Value| {
-        go_uuid(id.as_str().unwrap_or_default()).map_err(|problem| Refusal::Text(StatusCode::BAD_REQUEST, problem))
+        go_uuid(id.as_str().unwrap_or_default()).map_err(|problem| Refusal::message(StatusCode::BAD_REQUEST, problem))
     };
     ids.as_array().into_iter().flatten().map(parse).collect()
 }

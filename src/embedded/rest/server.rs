@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::paging::millis;
 use super::request::OfTenant;
-use super::{Engine, RestResult, respond};
+use super::{RestApi, RestResult, respond};
 use crate::embedded::VERSION;
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     Router::new()
         .route("/api/live", get(alive))
         .route("/api/ready", get(alive))
@@ -23,8 +23,8 @@ pub(super) fn routes() -> Router<Engine> {
 }
 
 /// Healthy as long as the core answers.
-async fn alive(State(engine): State<Engine>) -> RestResult {
-    engine.core.call(|_, _| ()).await?;
+async fn alive(State(api): State<RestApi>) -> RestResult {
+    api.core.call(|_, _| ()).await?;
     Ok(StatusCode::OK.into_response())
 }
 
@@ -52,10 +52,10 @@ async fn version() -> Response {
     respond(&json!({ "version": VERSION }))
 }
 
-async fn tenant(OfTenant(engine): OfTenant) -> Response {
-    let created = millis(engine.started);
+async fn tenant(OfTenant(api): OfTenant) -> Response {
+    let created = millis(api.started);
     respond(&json!({
-        "metadata": {"id": engine.tenant.to_string(), "createdAt": created, "updatedAt": created},
+        "metadata": {"id": api.tenant.to_string(), "createdAt": created, "updatedAt": created},
         "alertMemberEmails": true,
         "analyticsOptOut": false,
         "name": "Default",

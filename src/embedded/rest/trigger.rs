@@ -12,7 +12,7 @@ use super::paging::bad_request;
 use super::request::OfTenant;
 use super::{Refusal, RestResult, json as render, respond};
 use crate::embedded::core::Core;
-use crate::embedded::core::store::{At, Code, Fault, Trigger};
+use crate::embedded::core::store::{At, Code, StatusError, Trigger};
 
 /// The number of attempts to find the run, and the time between them.
 const FIND_ATTEMPTS: usize = 10;
@@ -20,10 +20,10 @@ const FIND_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum size of an input, which is that of a gRPC message.
 const MAX_INPUT: usize = 4 << 20;
 
-pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResult {
+pub(super) async fn start(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     let body = Typed::parse(&bytes, "gen.V1TriggerWorkflowRunRequest")?;
     let (trigger, only_id) = (trigger(&body)?, body.flag("return_only_id")?);
-    let started = engine.core.call(move |core, turn| (core.trigger(turn, vec![trigger]), turn.now)).await?;
+    let started = api.core.call(move |core, turn| (core.trigger(turn, vec![trigger]), turn.now)).await?;
     let (ids, now) = (started.0.map_err(refusal)?, started.1);
     let id = ids.first().copied().ok_or(Refusal::INTERNAL)?;
     if only_id {
@@ -31,10 +31,10 @@ pub(super) async fn start(OfTenant(engine): OfTenant, bytes: Bytes) -> RestResul
     }
     for _ in 0..FIND_ATTEMPTS {
         let read = move |core: &Core, now: At| Some(render::run_details(core, core.rest_run(id, now)?, now));
-        if let Some(found) = engine.core.call(move |core, turn| read(core, turn.now)).await? {
+        if let Some(found) = api.core.call(move |core, turn| read(core, turn.now)).await? {
             return Ok(respond(&found));
         }
-        engine.core.sleep(FIND_INTERVAL).await;
+        api.core.sleep(FIND_INTERVAL).await;
     }
     Err(Refusal::INTERNAL)
 }
@@ -55,9 +55,9 @@ fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
     Ok(Trigger { workflow, input, metadata, priority, parent: None, options: None })
 }
 
-fn refusal(fault: Fault) -> Refusal {
-    match fault.code {
-        Code::InvalidArgument => bad_request(fault.message),
+fn refusal(error: StatusError) -> Refusal {
+    match error.code {
+        Code::InvalidArgument => bad_request(error.message),
         _ => Refusal::INTERNAL,
     }
 }

@@ -16,7 +16,7 @@ use super::paging::{bad_request, millis};
 use super::query::Query;
 use super::request::OfTenant;
 use super::rows::RowPage;
-use super::{Authorization, Engine, Refusal, RestResult, id, respond};
+use super::{Authorization, Refusal, RestApi, RestResult, id, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Label, Profile, Worker};
 
@@ -27,7 +27,7 @@ const LISTED_FOR: TimeDelta = TimeDelta::hours(24);
 /// The default limit of a list.
 const DEFAULT_LIMIT: usize = 10_000;
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     Router::new()
         .route("/api/v1/tenants/{tenant}/worker", get(list))
         .route("/api/v1/workers/{worker}", get(one).patch(pause))
@@ -168,23 +168,21 @@ impl ListQuery {
     }
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
+async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
     let list = ListQuery::parse(&query)?;
-    let found = engine.core.call(move |core, turn| list.find(core, turn.now)).await?;
+    let found = api.core.call(move |core, turn| list.find(core, turn.now)).await?;
     Ok(found.render(|row| row.render()))
 }
 
 /// The server fails with 500 for a worker without actions.
-async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authorization: Authorization) -> RestResult {
+async fn one(State(api): State<RestApi>, Path(worker): Path<String>, authorization: Authorization) -> RestResult {
     let id = id(&worker, "worker")?;
     let read = move |core: &Core, now| {
         let worker = core.worker(id)?;
         let workflows: Vec<_> = core.workflows_of(worker).map(|(id, name)| (id, name.to_owned())).collect();
         Some((Row::new(id, worker, now), workflows))
     };
-    let found = engine.core.call(move |core, turn| read(core, turn.now)).await?;
-    let (row, workflows) = found.ok_or(Refusal::NOT_FOUND)?;
-    engine.check(&authorization)?;
+    let (row, workflows) = api.known(&authorization, Refusal::NOT_FOUND, read).await?;
     if row.profile.actions.is_empty() {
         return Err(Refusal::INTERNAL);
     }
@@ -196,17 +194,15 @@ async fn one(State(engine): State<Engine>, Path(worker): Path<String>, authoriza
 }
 
 async fn pause(
-    State(engine): State<Engine>,
+    State(api): State<RestApi>,
     Path(worker): Path<String>,
     authorization: Authorization,
     body: Bytes,
 ) -> RestResult {
     let worker = id(&worker, "worker")?;
-    let exists = engine.core.call(move |core, _| core.worker(worker).is_some()).await?;
-    exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
-    engine.check(&authorization)?;
+    api.known(&authorization, Refusal::NOT_FOUND, move |core, _| core.worker(worker).map(drop)).await?;
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let found = engine
+    let found = api
         .core
         .call(move |core, turn| {
             if let Some(paused) = request.get("isPaused").and_then(Value::as_bool) {

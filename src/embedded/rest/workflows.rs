@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::query::Query;
 use super::request::{OfTenant, names};
-use super::{Authorization, Engine, Refusal, RestResult, id, json as render, not_yet, respond};
+use super::{Authorization, Refusal, RestApi, RestResult, id, json as render, not_yet, respond};
 use crate::embedded::core::Core;
 
-pub(super) fn routes() -> Router<Engine> {
+pub(super) fn routes() -> Router<RestApi> {
     Router::new()
         .route("/api/v1/tenants/{tenant}/workflows", get(list))
         .route("/api/v1/workflows/{workflow}", get(one).patch(update).delete(delete))
@@ -23,31 +23,30 @@ pub(super) fn routes() -> Router<Engine> {
 /// An authorized request about an existing workflow. The checks are in the server's order: the tenant if the route names it,
 /// the workflow, the token.
 pub(super) struct KnownWorkflow {
-    engine: Engine,
+    api: RestApi,
     id: Uuid,
 }
 
-impl FromRequestParts<Engine> for KnownWorkflow {
+impl FromRequestParts<RestApi> for KnownWorkflow {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
-        let names = names(parts, engine).await?;
+    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Refusal> {
+        let names = names(parts, api).await?;
         if let Some(tenant) = names.get("tenant") {
-            engine.find_tenant(tenant)?;
+            api.find_tenant(tenant)?;
         }
         let id = id(names.get("workflow").map_or("", String::as_str), "workflow")?;
-        let exists = engine.core.call(move |core, _| core.find_workflow(id).is_some()).await?;
-        exists.then_some(()).ok_or(Refusal::NOT_FOUND)?;
-        engine.check(&Authorization::of(&parts.headers))?;
-        Ok(Self { engine: engine.clone(), id })
+        let authorization = Authorization::of(&parts.headers);
+        api.known(&authorization, Refusal::NOT_FOUND, move |core, _| core.find_workflow(id).map(drop)).await?;
+        Ok(Self { api: api.clone(), id })
     }
 }
 
-async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
+async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
     let name = query.first("name").unwrap_or_default().to_lowercase();
     let (offset, limit) =
         (query.number("offset")?.unwrap_or(0), query.limit()?.filter(|limit| *limit > 0).unwrap_or(50));
-    let body = engine
+    let body = api
         .core
         .call(move |core, _| {
             let found = || core.workflows().filter(|view| view.name.to_lowercase().contains(&name));
@@ -60,24 +59,22 @@ async fn list(OfTenant(engine): OfTenant, query: Query) -> RestResult {
     Ok(respond(&body))
 }
 
-async fn one(State(engine): State<Engine>, Path(workflow): Path<String>, authorization: Authorization) -> RestResult {
+async fn one(State(api): State<RestApi>, Path(workflow): Path<String>, authorization: Authorization) -> RestResult {
     let workflow = id(&workflow, "workflow")?;
-    let exists = move |core: &Core, _| core.find_workflow(workflow).is_some();
-    engine
-        .find(&authorization, exists, move |core, _| {
-            let found = core.find_workflow(workflow)?;
-            let latest = &found.workflow.latest;
-            let version = json!({
-                "metadata": render::meta(latest.id, latest.created),
-                "order": latest.order,
-                "version": "",
-                "workflowId": found.workflow.id.to_string(),
-            });
-            let mut shown = render::workflow(&found);
-            render::extend(&mut shown, json!({"tenantId": core.tenant.to_string(), "versions": [version]}));
-            Some(shown)
-        })
-        .await
+    let read = move |core: &Core, _| {
+        let found = core.find_workflow(workflow)?;
+        let latest = &found.workflow.latest;
+        let version = json!({
+            "metadata": render::meta(latest.id, latest.created),
+            "order": latest.order,
+            "version": "",
+            "workflowId": found.workflow.id.to_string(),
+        });
+        let mut shown = render::workflow(&found);
+        render::extend(&mut shown, json!({"tenantId": core.tenant.to_string(), "versions": [version]}));
+        Some(shown)
+    };
+    Ok(respond(&api.known(&authorization, Refusal::NOT_FOUND, read).await?))
 }
 
 /// Pausing is not implemented. An unknown workflow is still reported as such.
@@ -86,7 +83,7 @@ async fn update(_: KnownWorkflow) -> RestResult {
 }
 
 async fn delete(known: KnownWorkflow) -> RestResult {
-    let deleted = known.engine.core.call(move |core, _| core.delete_workflow(known.id)).await?;
+    let deleted = known.api.core.call(move |core, _| core.delete_workflow(known.id)).await?;
     deleted.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

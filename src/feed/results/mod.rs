@@ -1,6 +1,5 @@
 //! The results of all runs that callers of a client wait for: one subscription, and one task that owns it.
 
-mod alarm;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -18,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::RunId;
 use crate::rpc::Rpc;
 use crate::rpc::convert::{RunResults, TaskResult};
+use crate::time::Alarm;
 use crate::transport::{ReconnectingStream, StreamEvent};
-use alarm::Alarm;
 use waiting::{Decision, Probed, Waiting};
 
 /// The number of run ids that wait to be sent on the stream.

@@ -1,10 +1,11 @@
 //! The messages of workers: their registration, their assignments, and their reports.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::model::{LabelValue, WorkerId};
+use crate::model::{LabelValue, TaskId, WorkerId};
 use crate::rpc::pb;
 use crate::time::to_proto;
 
@@ -48,6 +49,8 @@ pub(crate) struct Action(pb::AssignedAction);
 pub(crate) enum ActionKind {
     Start,
     Cancel,
+    /// Several attempts of one task at once.
+    StartBatch,
     /// A kind that this version of the crate does not know.
     Unknown(i32),
 }
@@ -63,6 +66,7 @@ impl Action {
         match pb::ActionType::try_from(self.0.action_type) {
             Ok(pb::ActionType::StartStepRun) => ActionKind::Start,
             Ok(pb::ActionType::CancelStepRun) => ActionKind::Cancel,
+            Ok(pb::ActionType::StartBatch) => ActionKind::StartBatch,
             _ => ActionKind::Unknown(self.0.action_type),
         }
     }
@@ -89,6 +93,20 @@ impl Action {
         self.0.workflow_id.as_deref()
     }
 
+    pub(crate) fn workflow_version(&self) -> Option<&str> {
+        self.0.workflow_version_id.as_deref()
+    }
+
+    /// 1, 2 or 3.
+    pub(crate) fn priority(&self) -> i32 {
+        self.0.priority
+    }
+
+    /// The task that started the run as its child. The engine names the field after the run.
+    pub(crate) fn parent_task(&self) -> Option<&str> {
+        self.0.parent_workflow_run_id.as_deref()
+    }
+
     pub(crate) fn retry_count(&self) -> u32 {
         u32::try_from(self.0.retry_count).unwrap_or(0)
     }
@@ -106,13 +124,29 @@ impl Action {
 
 /// A report of a worker about an attempt.
 #[derive(Debug, Clone)]
-pub(crate) struct Report(pub(in crate::rpc) pb::StepActionEvent);
+pub(crate) struct Report {
+    pub(crate) kind: ReportKind,
+    pub(crate) worker: WorkerId,
+    pub(crate) at: DateTime<Utc>,
+    pub(in crate::rpc) event: pb::StepActionEvent,
+}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ReportKind {
     Started,
     Completed,
     Failed,
+}
+
+impl ReportKind {
+    fn number(self) -> i32 {
+        let kind = match self {
+            Self::Started => pb::StepActionEventType::StepEventTypeStarted,
+            Self::Completed => pb::StepActionEventType::StepEventTypeCompleted,
+            Self::Failed => pb::StepActionEventType::StepEventTypeFailed,
+        };
+        kind as i32
+    }
 }
 
 impl Report {
@@ -120,13 +154,8 @@ impl Report {
     ///
     /// Without the worker's id, the engine may not store which worker ran the attempt.
     pub(crate) fn new(worker: WorkerId, action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {
-        let kind = match kind {
-            ReportKind::Started => pb::StepActionEventType::StepEventTypeStarted,
-            ReportKind::Completed => pb::StepActionEventType::StepEventTypeCompleted,
-            ReportKind::Failed => pb::StepActionEventType::StepEventTypeFailed,
-        };
         let action = &action.0;
-        Self(pb::StepActionEvent {
+        let event = pb::StepActionEvent {
             worker_id: worker.into(),
             job_id: action.job_id.clone(),
             job_run_id: action.job_run_id.clone(),
@@ -134,17 +163,96 @@ impl Report {
             task_run_external_id: action.task_run_external_id.clone(),
             action_id: action.action_id.clone(),
             event_timestamp: Some(to_proto(at)),
-            event_type: kind as i32,
+            event_type: kind.number(),
             event_payload: text,
             retry_count: Some(action.retry_count),
             ..Default::default()
-        })
+        };
+        Self { kind, worker, at, event }
+    }
+
+    /// A report about an attempt whose assignment is not known any longer.
+    pub(crate) fn of_attempt(
+        worker: WorkerId,
+        task: TaskId,
+        retry_count: u32,
+        kind: ReportKind,
+        at: DateTime<Utc>,
+        text: String,
+    ) -> Self {
+        let event = pb::StepActionEvent {
+            worker_id: worker.into(),
+            task_run_external_id: task.into(),
+            event_timestamp: Some(to_proto(at)),
+            event_type: kind.number(),
+            event_payload: text,
+            retry_count: Some(i32::try_from(retry_count).unwrap_or(i32::MAX)),
+            ..Default::default()
+        };
+        Self { kind, worker, at, event }
+    }
+
+    /// The output, or the error message.
+    pub(crate) fn text(&self) -> &str {
+        &self.event.event_payload
+    }
+
+    /// Whether it is a failure that must not be retried.
+    pub(crate) fn is_final_failure(&self) -> bool {
+        self.event.should_not_retry == Some(true)
     }
 
     /// The same report, of a failure that must not be retried.
     pub(crate) fn without_retry(mut self) -> Self {
-        self.0.should_not_retry = Some(true);
+        self.event.should_not_retry = Some(true);
         self
+    }
+
+    /// The same report, of a failure that must be retried after a delay.
+    pub(crate) fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.event.retry_after_ms = Some(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+        self
+    }
+
+    /// The same attempt, which has failed with this text and must not be retried.
+    pub(crate) fn into_failure(mut self, text: String) -> Self {
+        self.kind = ReportKind::Failed;
+        self.event.event_type = self.kind.number();
+        self.event.event_payload = text;
+        self.without_retry()
+    }
+
+    /// The size of the payload in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.event.event_payload.len()
+    }
+
+    /// One message for reports of one worker and one kind. The texts are moved out of the reports; [`restore`](Self::restore) moves them
+    /// back. The engine stores one time for all of them, and ignores the job and the action.
+    pub(in crate::rpc) fn batch<'a>(reports: impl Iterator<Item = &'a mut Self>) -> pb::BatchActionEvent {
+        let mut batch = pb::BatchActionEvent::default();
+        for Self { event, .. } in reports {
+            batch.worker_id.clone_from(&event.worker_id);
+            batch.job_id.clone_from(&event.job_id);
+            batch.action_id.clone_from(&event.action_id);
+            batch.event_timestamp = event.event_timestamp;
+            batch.event_type = event.event_type;
+            batch.items.push(pb::BatchActionEventItem {
+                task_run_external_id: std::mem::take(&mut event.task_run_external_id),
+                event_payload: std::mem::take(&mut event.event_payload),
+                retry_count: event.retry_count,
+                should_not_retry: event.should_not_retry,
+                retry_after_ms: event.retry_after_ms,
+            });
+        }
+        batch
+    }
+
+    pub(in crate::rpc) fn restore<'a>(reports: impl Iterator<Item = &'a mut Self>, batch: pb::BatchActionEvent) {
+        for (Self { event, .. }, item) in reports.zip(batch.items) {
+            event.task_run_external_id = item.task_run_external_id;
+            event.event_payload = item.event_payload;
+        }
     }
 }
 
@@ -157,5 +265,27 @@ mod tests {
         let action = |action_type| Action::from(pb::AssignedAction { action_type, ..Default::default() });
         assert_eq!(action(pb::ActionType::StartStepRun as i32).kind(), ActionKind::Start);
         assert_eq!(action(77).kind(), ActionKind::Unknown(77));
+    }
+
+    #[test]
+    fn a_batch_borrows_the_texts_of_its_reports() {
+        let action = Action::from(pb::AssignedAction {
+            task_run_external_id: "task".into(),
+            retry_count: 3,
+            ..Default::default()
+        });
+        let worker = uuid::Uuid::from_u128(7).into();
+        let report = |text: &str| Report::new(worker, &action, ReportKind::Failed, DateTime::default(), text.into());
+        let before = [report("a"), report("b").without_retry()];
+        let mut reports = before.clone();
+        let batch = Report::batch(reports.iter_mut());
+        assert_eq!((batch.worker_id.clone(), batch.event_type), (worker.to_string(), ReportKind::Failed.number()));
+        let items =
+            batch.items.iter().map(|item| (item.event_payload.as_str(), item.retry_count, item.should_not_retry));
+        assert_eq!(items.collect::<Vec<_>>(), [("a", Some(3), None), ("b", Some(3), Some(true))]);
+        Report::restore(reports.iter_mut(), batch);
+        for (one, other) in before.iter().zip(&reports) {
+            assert_eq!(one.event, other.event);
+        }
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::messages::Messages;
 use crate::error::{Error, Result};
+use crate::telemetry::{self, Measurement};
 use backoff::Backoff;
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<Messages<T>>> + Send>>;
@@ -136,6 +137,7 @@ impl<T> ReconnectingStream<T> {
             }
             (pause, error) => {
                 self.backoff.log(self.name, error.as_ref());
+                telemetry::record(&Measurement::StreamLost { stream: self.name });
                 self.state = State::Lost(Instant::now() + pause.unwrap_or_default());
                 StreamEvent::Lost(error)
             }

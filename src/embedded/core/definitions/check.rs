@@ -1,25 +1,27 @@
 //! The engine's checks of a definition, with its error texts.
 
-use super::problems::Problems;
 use super::{graph, options};
 use crate::embedded::core::format::duration;
-use crate::embedded::core::store::{Definition, Fault, On, TaskDefinition};
+use crate::embedded::core::format::validation::Problems;
+use crate::embedded::core::store::{Definition, On, StatusError, TaskDefinition};
 
 /// Checks a definition in the order of the real engine. What that answers with INTERNAL is answered so here, too.
-pub(crate) fn check(definition: &Definition) -> Result<(), Fault> {
+pub(crate) fn check(definition: &Definition) -> Result<(), StatusError> {
     let mut problems = Problems::default();
     problems.name("Name", &definition.name);
     if let Some(priority) = definition.default_priority {
         problems.range("DefaultPriority", priority, 1, 3);
     }
-    let named = definition.tasks.iter().enumerate().map(|(at, task)| (format!("Tasks[{at}]"), task));
+    let named = definition.tasks.iter().enumerate().map(|(index, task)| (format!("Tasks[{index}]"), task));
     for (field, task) in named.chain(definition.on_failure.iter().map(|task| ("OnFailure".to_owned(), task))) {
         if task.readable_id.is_empty() || task.action.is_empty() {
-            return Err(Fault::internal());
+            return Err(StatusError::internal());
         }
         problems.name(&format!("{field}.ReadableId"), &task.readable_id);
         check_action(&field, &task.action, &mut problems)?;
         check_limits(&field, task, &mut problems);
+        options::check_concurrency(&format!("{field}."), &task.concurrency, &mut problems);
+        options::check_rate_limits(&field, &task.rate_limits, &mut problems);
     }
     options::check(&definition.options, &mut problems);
     problems.into_result("CreateWorkflowVersionOpts")?;
@@ -27,14 +29,24 @@ pub(crate) fn check(definition: &Definition) -> Result<(), Fault> {
     options::check_further(&definition.options)
 }
 
-fn check_action(field: &str, action: &str, problems: &mut Problems) -> Result<(), Fault> {
+/// Refuses fields that the real engine ignores.
+pub(crate) fn refuse_unknown_fields(definition: &Definition) -> Result<(), StatusError> {
+    let of_tasks = definition.tasks.iter().chain(&definition.on_failure).flat_map(|task| &task.concurrency);
+    let unknown = definition.options.concurrency.iter().chain(of_tasks).find_map(|limit| limit.unknown_field);
+    match unknown {
+        Some(field) => Err(StatusError::unimplemented(&format!("the field `{field}` of concurrency limits"))),
+        None => Ok(()),
+    }
+}
+
+fn check_action(field: &str, action: &str, problems: &mut Problems) -> Result<(), StatusError> {
     let parts: Vec<_> = action.split(':').collect();
     if !(2..=3).contains(&parts.len()) {
-        return Err(Fault::internal());
+        return Err(StatusError::internal());
     }
     // The engine converts only the first letter of the service to lower case before it searches for it.
     if parts.first().is_some_and(|service| service.chars().skip(1).any(char::is_uppercase)) {
-        return Err(Fault::internal());
+        return Err(StatusError::internal());
     }
     if parts.iter().take(2).any(|part| part.is_empty()) {
         let text = "Invalid action ID. Action IDs must be in the format <integrationId>:<verb>";
@@ -54,8 +66,8 @@ fn check_limits(field: &str, task: &TaskDefinition, problems: &mut Problems) {
     if task.retries < 0 {
         add("Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
     }
-    for (at, condition) in task.conditions.iter().enumerate() {
-        let mut add = |name: &str, problem: &str| add(&format!("TriggerConditions[{at}].{name}"), problem);
+    for (index, condition) in task.conditions.iter().enumerate() {
+        let mut add = |name: &str, problem: &str| add(&format!("TriggerConditions[{index}].{name}"), problem);
         if condition.is_late() && condition.data_key.is_empty() {
             add("ReadableDataKey", "on condition 'required'");
         }

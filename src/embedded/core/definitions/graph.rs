@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::embedded::core::store::{Definition, Fault};
+use crate::embedded::core::store::{Definition, StatusError};
 
 /// The maximum number of tasks of a workflow. The real engine has no known limit; here each read of a run visits all of its tasks.
 const MAX_TASKS: usize = 1000;
 
 /// Checks that the tasks of a definition form a DAG.
-pub(crate) fn check(definition: &Definition) -> Result<(), Fault> {
+pub(crate) fn check(definition: &Definition) -> Result<(), StatusError> {
     let tasks = &definition.tasks;
     if tasks.len() > MAX_TASKS {
-        return Err(Fault::unimplemented(&format!("workflows of more than {MAX_TASKS} tasks")));
+        return Err(StatusError::unimplemented(&format!("workflows of more than {MAX_TASKS} tasks")));
     }
     let known: HashSet<_> = tasks.iter().map(|task| task.readable_id.as_str()).collect();
     for task in tasks {
         if let Some(parent) = task.parents.iter().find(|parent| !known.contains(parent.as_str())) {
             let text =
                 format!("dag parent not found: parent step '{parent}' not found for step '{}'", task.readable_id);
-            return Err(Fault::invalid(text));
+            return Err(StatusError::invalid(text));
         }
     }
     let has_duplicates = |names: &mut Vec<&str>| {
@@ -32,7 +32,7 @@ pub(crate) fn check(definition: &Definition) -> Result<(), Fault> {
         tasks.iter().any(|task| has_duplicates(&mut task.parents.iter().map(String::as_str).collect::<Vec<_>>()));
     let on_failure_parents = definition.on_failure.as_ref().is_some_and(|task| !task.parents.is_empty());
     if tasks.is_empty() || has_duplicates(&mut names) || same_parent || on_failure_parents || has_cycle(definition) {
-        return Err(Fault::internal());
+        return Err(StatusError::internal());
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Workflow definitions: the engine's checks, in its words, and the versions that it makes of them.
 
 pub(crate) mod check;
+pub(crate) mod expressions;
 mod graph;
-mod options;
-pub(crate) mod problems;
+pub(crate) mod options;
 pub(crate) mod versions;

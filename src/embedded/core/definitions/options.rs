@@ -2,21 +2,22 @@
 
 use std::collections::HashSet;
 
-use super::problems::Problems;
 use crate::embedded::core::format::cron::CronSchedule;
-use crate::embedded::core::store::{Fault, WorkflowOptions};
+use crate::embedded::core::format::validation::Problems;
+use crate::embedded::core::store::{Concurrency, Core, StatusError, TaskDefinition, TaskLimit, WorkflowOptions};
 
 /// The checks of the engine's validator.
 pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
-    for (at, text) in options.crons.iter().enumerate() {
+    for (index, text) in options.crons.iter().enumerate() {
         if CronSchedule::of_definition(text).is_none() {
-            problems.add(&format!("CronTriggers[{at}]"), "Invalid cron expression");
+            problems.add(&format!("CronTriggers[{index}]"), "Invalid cron expression");
         }
     }
+    check_concurrency("", &options.concurrency, problems);
     let Some(idempotency) = &options.idempotency else { return };
-    if idempotency.text.is_empty() {
+    if idempotency.expression.is_empty() {
         problems.add("Idempotency.Expression", "on condition 'required'");
-    } else if idempotency.expression.is_none() {
+    } else if idempotency.parsed.is_none() {
         problems.add("Idempotency.Expression", "Invalid CEL expression");
     }
     match idempotency.ttl_ms {
@@ -29,14 +30,51 @@ pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
     }
 }
 
+/// The checks of concurrency limits. `of` is the prefix of their fields.
+pub(crate) fn check_concurrency(of: &str, limits: &[Concurrency], problems: &mut Problems) {
+    for (index, _) in limits.iter().enumerate().filter(|(_, limit)| limit.parsed.is_none()) {
+        problems.add(&format!("{of}Concurrency[{index}].Expression"), "Invalid CEL expression");
+    }
+}
+
+/// The checks of the rate limits of a task, which has the field `of`.
+pub(crate) fn check_rate_limits(of: &str, limits: &[TaskLimit], problems: &mut Problems) {
+    for (index, limit) in limits.iter().enumerate() {
+        let mut add = |name: &str, problem: &str| problems.add(&format!("{of}.RateLimits[{index}].{name}"), problem);
+        if limit.key.is_empty() {
+            add("Key", "on condition 'required'");
+        }
+        let expressions = [
+            ("KeyExpr", &limit.key_expression),
+            ("UnitsExpr", &limit.units_expression),
+            ("LimitExpr", &limit.limit_expression),
+        ];
+        for (name, expression) in expressions {
+            if expression.as_ref().is_some_and(|expression| expression.parsed.is_none()) {
+                add(name, "Invalid CEL expression");
+            }
+        }
+    }
+}
+
+/// Refuses static rate limits that do not exist, and two limits of a task with one key: the engine's database does.
+pub(crate) fn check_known_rate_limits(core: &Core, tasks: &[&TaskDefinition]) -> Result<(), StatusError> {
+    let is_known = |limit: &TaskLimit| limit.is_dynamic() || core.rate_limits.get(&limit.key).is_some();
+    let is_valid = |task: &&TaskDefinition| {
+        let mut keys = HashSet::new();
+        task.rate_limits.iter().all(|limit| is_known(limit) && keys.insert(&limit.key))
+    };
+    if tasks.iter().all(is_valid) { Ok(()) } else { Err(StatusError::internal()) }
+}
+
 /// Duplicates, which the engine's validator accepts and its database refuses.
-pub(crate) fn check_further(options: &WorkflowOptions) -> Result<(), Fault> {
+pub(crate) fn check_further(options: &WorkflowOptions) -> Result<(), StatusError> {
     let has_duplicates = |texts: &[String]| {
         let mut known = HashSet::new();
         !texts.iter().all(|text| known.insert(text))
     };
     if has_duplicates(&options.events) || has_duplicates(&options.crons) {
-        return Err(Fault::internal());
+        return Err(StatusError::internal());
     }
     Ok(())
 }

@@ -12,7 +12,10 @@ const CACHED_FOR: Duration = Duration::from_secs(5);
 /// The latest version of a workflow, if that has the same definition.
 pub(crate) fn unchanged(core: &Core, definition: &mut Definition) -> Option<Arc<Version>> {
     let known = core.workflows.find(&definition.name)?;
-    definition.options.keep_filters_of(&known.definition.options);
+    // A version without filters has the filters of the version before it.
+    if definition.options.filters.is_empty() {
+        definition.options.filters.clone_from(&known.definition.options.filters);
+    }
     is_equal(&known.definition, definition).then(|| Arc::clone(&known.latest))
 }
 

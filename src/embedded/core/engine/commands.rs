@@ -3,12 +3,12 @@
 use uuid::Uuid;
 
 use crate::embedded::core::runs::{cancels, replays, start};
-use crate::embedded::core::store::{At, Core, Fault, Report, Trigger, Turn};
+use crate::embedded::core::store::{At, Core, Report, StatusError, Trigger, Turn};
 use crate::embedded::core::workers::{logs, refresh, reports};
 
 impl Core {
     /// Starts runs.
-    pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
+    pub(crate) fn trigger(&mut self, turn: &mut Turn<'_>, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, StatusError> {
         start::start(self, turn, triggers)
     }
 
@@ -27,7 +27,7 @@ impl Core {
     }
 
     /// A worker's report about an attempt.
-    pub(crate) fn report(&mut self, turn: &mut Turn<'_>, report: Report) -> Result<(), Fault> {
+    pub(crate) fn report(&mut self, turn: &mut Turn<'_>, report: Report) -> Result<(), StatusError> {
         reports::report(self, turn, report)
     }
 
@@ -39,12 +39,12 @@ impl Core {
         text: &str,
         index: Option<i64>,
         at: Option<At>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StatusError> {
         reports::chunk(self, turn, task, text, index, at)
     }
 
     /// Extends the execution timeout of a running attempt, and returns its new end.
-    pub(crate) fn refresh_timeout(&mut self, turn: &mut Turn<'_>, task: Uuid, by: &str) -> Result<At, Fault> {
+    pub(crate) fn refresh_timeout(&mut self, turn: &mut Turn<'_>, task: Uuid, by: &str) -> Result<At, StatusError> {
         refresh::refresh_timeout(self, turn, task, by)
     }
 
@@ -57,7 +57,7 @@ impl Core {
         level: Option<&str>,
         metadata: &str,
         retry_count: Option<i32>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StatusError> {
         logs::put_log(self, turn, task, message, level, metadata, retry_count)
     }
 }

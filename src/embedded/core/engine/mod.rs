@@ -2,6 +2,7 @@
 
 mod commands;
 mod definitions;
+mod limits;
 mod streams;
 mod triggers;
 mod turns;

@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::embedded::core::store::{At, Core, CronSpec, EventFilter, Fault, Filter, PushedEvent, ScheduledRun, Turn};
+use crate::embedded::core::store::{
+    At, Core, CronSpec, EventFilter, Filter, PushedEvent, ScheduledRun, StatusError, Turn,
+};
 use crate::embedded::core::triggers::{crons, events, filters, schedules};
 
 impl Core {
@@ -16,7 +18,7 @@ impl Core {
         turn: &mut Turn<'_>,
         workflow: Uuid,
         content: Filter,
-    ) -> Result<&EventFilter, Fault> {
+    ) -> Result<&EventFilter, StatusError> {
         filters::create(self, turn, workflow, content)
     }
 
@@ -25,8 +27,8 @@ impl Core {
         &mut self,
         turn: &Turn<'_>,
         id: Uuid,
-        change: impl FnOnce(Filter) -> Result<Filter, Fault>,
-    ) -> Option<Result<&EventFilter, Fault>> {
+        change: impl FnOnce(Filter) -> Result<Filter, StatusError>,
+    ) -> Option<Result<&EventFilter, StatusError>> {
         filters::update(self, turn, id, change)
     }
 
@@ -40,7 +42,7 @@ impl Core {
         turn: &mut Turn<'_>,
         run: &ScheduledRun,
         times: &[At],
-    ) -> Result<Vec<(Uuid, At)>, Fault> {
+    ) -> Result<Vec<(Uuid, At)>, StatusError> {
         schedules::create(self, turn, run, times)
     }
 
@@ -58,7 +60,7 @@ impl Core {
         schedules::fire(self, turn, id)
     }
 
-    pub(crate) fn create_cron(&mut self, turn: &mut Turn<'_>, spec: CronSpec) -> Result<Uuid, Fault> {
+    pub(crate) fn create_cron(&mut self, turn: &mut Turn<'_>, spec: CronSpec) -> Result<Uuid, StatusError> {
         crons::create(self, turn, spec)
     }
 

@@ -1,6 +1,8 @@
 //! Turns: due timers, and what the turns cause outside.
 
-use crate::embedded::core::runs::{announce, cancels, late, lifecycle, progress, replays, retries, wakes};
+use crate::embedded::core::runs::{
+    announce, cancels, late, lifecycle, progress, rates, replays, retries, slots, wakes,
+};
 use crate::embedded::core::store::{At, Core, Effect, Timer, Turn};
 use crate::embedded::core::streams::{events, results};
 use crate::embedded::core::triggers::{crons, schedules};
@@ -25,6 +27,16 @@ impl Core {
         for _ in 0..MAX_TIMERS_PER_TURN {
             let Some(timer) = self.timers.due(turn.now) else { return };
             fire(self, turn, timer);
+            self.finish_turn(turn);
+        }
+    }
+
+    /// Ends a turn, after its command: decides who gets the concurrency slots that have changed, and offers the queues that waited for
+    /// rate limits which did not exist.
+    pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) {
+        slots::update(self, turn);
+        for action in std::mem::take(&mut self.rate_limits.changed) {
+            progress::assign(self, turn, &action);
         }
     }
 }
@@ -44,6 +56,11 @@ fn fire(core: &mut Core, turn: &mut Turn<'_>, timer: Timer) {
         Timer::Wake(task, condition) => wakes::wake(core, turn, task, condition),
         Timer::EarlyEnd(run) => announce::early_end(core, turn, run),
         Timer::Scheduled(schedule) => drop(schedules::fire(core, turn, schedule)),
+        Timer::Refill(limit) => {
+            for action in rates::refill(core, limit) {
+                progress::assign(core, turn, &action);
+            }
+        }
         Timer::Cron(cron) => crons::fire(core, turn, cron),
     }
 }

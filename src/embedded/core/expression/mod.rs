@@ -31,29 +31,43 @@ impl Expression {
 
     /// Its value if that is a string.
     pub(crate) fn text(&self, names: &Names<'_>) -> Option<String> {
-        match eval::eval(&self.0, names)? {
-            eval::Computed::String(text) => Some(text.into_owned()),
+        match eval::eval(&self.0, names) {
+            Ok(eval::Computed::String(text)) => Some(text.into_owned()),
             _ => None,
+        }
+    }
+
+    /// Its value for a task: a string or a number. Otherwise, the error of the engine.
+    pub(crate) fn step_value(&self, names: &Names<'_>) -> Result<StepValue, String> {
+        match eval::eval(&self.0, names).map_err(|error| error.to_string())? {
+            eval::Computed::String(text) => Ok(StepValue::Text(text.into_owned())),
+            eval::Computed::Int(number) => Ok(StepValue::Number(number)),
+            #[expect(clippy::cast_possible_truncation, reason = "as the engine truncates it")]
+            eval::Computed::Double(number) => Ok(StepValue::Number(number as i64)),
+            other => Err(format!("output must evaluate to a string or integer: got {}", other.type_name())),
         }
     }
 
     /// The value as a boolean, or its type if it is not a boolean. `None` if the evaluation fails.
     pub(crate) fn truth(&self, names: &Names<'_>) -> Option<Truth> {
-        Some(match eval::eval(&self.0, names)? {
+        Some(match eval::eval(&self.0, names).ok()? {
             eval::Computed::Bool(known) => Truth::Known(known),
-            eval::Computed::Null => Truth::OfType("null_type"),
-            eval::Computed::Int(_) => Truth::OfType("int"),
-            eval::Computed::Double(_) => Truth::OfType("double"),
-            eval::Computed::String(_) => Truth::OfType("string"),
-            eval::Computed::Other(Value::Array(_)) => Truth::OfType("list"),
-            eval::Computed::Other(_) => Truth::OfType("map"),
+            other => Truth::OfType(other.type_name()),
         })
     }
 
     /// Whether it is true. It is false if its evaluation fails.
     pub(crate) fn is_true(&self, names: &Names<'_>) -> bool {
-        matches!(eval::eval(&self.0, names), Some(eval::Computed::Bool(true)))
+        matches!(eval::eval(&self.0, names), Ok(eval::Computed::Bool(true)))
     }
+}
+
+/// The value of an expression of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StepValue {
+    Text(String),
+    /// Doubles are truncated.
+    Number(i64),
 }
 
 /// The value of an expression that should be a boolean.

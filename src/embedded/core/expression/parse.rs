@@ -26,9 +26,9 @@ pub(super) fn parse(text: &str, names: &[&str]) -> Result<Node, ParseError> {
     if text.len() > MAX_LENGTH {
         return Err(ParseError::Unsupported);
     }
-    let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0 };
+    let mut parser = Parser { tokens: tokens(text)?, position: 0, names, depth: 0 };
     let node = parser.or()?;
-    if parser.at == parser.tokens.len() { Ok(node) } else { Err(ParseError::Invalid) }
+    if parser.position == parser.tokens.len() { Ok(node) } else { Err(ParseError::Invalid) }
 }
 
 fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
@@ -112,15 +112,15 @@ fn number(text: &str) -> Result<(Literal, &str), ParseError> {
 
 struct Parser<'a> {
     tokens: Vec<Token>,
-    at: usize,
+    position: usize,
     names: &'a [&'a str],
     depth: usize,
 }
 
 impl Parser<'_> {
     fn takes(&mut self, sign: &str) -> bool {
-        let is = matches!(self.tokens.get(self.at), Some(Token::Sign(other)) if *other == sign);
-        self.at += usize::from(is);
+        let is = matches!(self.tokens.get(self.position), Some(Token::Sign(other)) if *other == sign);
+        self.position += usize::from(is);
         is
     }
 
@@ -198,8 +198,8 @@ impl Parser<'_> {
                 Ok(node)
             };
         }
-        let token = self.tokens.get(self.at).cloned().ok_or(ParseError::Invalid)?;
-        self.at += 1;
+        let token = self.tokens.get(self.position).cloned().ok_or(ParseError::Invalid)?;
+        self.position += 1;
         match token {
             // A method call on a literal.
             Token::Literal(_) if self.takes(".") => Err(ParseError::Unsupported),
@@ -212,8 +212,10 @@ impl Parser<'_> {
     fn path(&mut self, first: String) -> Result<Node, ParseError> {
         let mut path = vec![first];
         while self.takes(".") {
-            let Some(Token::Name(name)) = self.tokens.get(self.at).cloned() else { return Err(ParseError::Invalid) };
-            self.at += 1;
+            let Some(Token::Name(name)) = self.tokens.get(self.position).cloned() else {
+                return Err(ParseError::Invalid);
+            };
+            self.position += 1;
             path.push(name);
         }
         if self.takes("(") {

@@ -103,8 +103,8 @@ fn write_value(text: &mut String, value: &Value, style: &Style) {
         Value::String(string) => write_string(text, string, style),
         Value::Array(items) => {
             text.push('[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
                     text.push_str(style.comma);
                 }
                 write_value(text, item, style);
@@ -123,8 +123,8 @@ fn write_map(text: &mut String, map: &Map<String, Value>, style: &Style) {
         entries.sort_by_key(|(key, _)| *key);
     }
     text.push('{');
-    for (at, (key, value)) in entries.into_iter().enumerate() {
-        if at > 0 {
+    for (index, (key, value)) in entries.into_iter().enumerate() {
+        if index > 0 {
             text.push_str(style.comma);
         }
         write_string(text, key, style);

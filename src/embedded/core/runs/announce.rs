@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::embedded::core::store::{Core, EventKind, Resource, Run, RunEvent, RunIx, TaskKey, Turn};
+use crate::embedded::core::store::{Core, EventKind, Resource, Run, RunEvent, RunIx, Task, TaskKey, Turn};
 use crate::embedded::core::streams::{events, results};
 
 /// Announces that the current attempt of a task has ended.
@@ -71,5 +71,15 @@ pub(crate) fn creation(core: &mut Core, key: TaskKey) {
 pub(crate) fn if_new(core: &mut Core, key: TaskKey) {
     if core.runs.task(key).is_some_and(|(_, task)| task.is_first()) {
         creation(core, key);
+    }
+}
+
+impl Run {
+    /// The kind of the event that announces the end of the run.
+    pub(crate) fn end_kind(&self) -> EventKind {
+        let kinds = || self.tasks.iter().filter_map(Task::best_final).map(|row| row.end.kind());
+        let worst =
+            [EventKind::Failed, EventKind::Cancelled].into_iter().find(|kind| kinds().any(|other| other == *kind));
+        worst.unwrap_or(EventKind::Completed)
     }
 }

@@ -6,11 +6,16 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{announce, finals, lifecycle, progress, wakes};
-use crate::embedded::core::store::{Core, End, RunIx, State, TaskEventKind, TaskKey, Timer, Turn, Waits};
+use crate::embedded::core::store::{
+    Core, End, EventKind, Run, RunIx, SlotOwner, State, TaskEventKind, TaskKey, Timer, Turn, Waits,
+};
 use crate::embedded::quirks::Quirk;
 
 /// How long each cancel of a large call takes: 2000 take a little more than six seconds.
 const CANCEL_DURATION: Duration = Duration::from_millis(3);
+
+/// The message of a cancel because of a concurrency limit.
+const EXCEEDS_LIMIT: &str = "Cancelled due to concurrency strategy";
 
 /// What one id of a call means.
 enum Target {
@@ -39,38 +44,79 @@ pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, ids: &[Uuid]) {
     }
 }
 
-/// Stops everything before it ends anything and assigns other tasks: otherwise a slot that becomes free would get a task that is
-/// cancelled next.
 pub(crate) fn cancel_together(core: &mut Core, turn: &mut Turn<'_>, ids: &[Uuid]) {
-    let (mut freed, mut stopped) = (BTreeSet::new(), Vec::new());
-    let mut targets = Vec::with_capacity(ids.len());
+    let mut together = Together::default();
     for id in ids {
-        let Some(target) = find(core, *id) else { continue };
+        if let Some(target) = find(core, *id) {
+            together.stop(core, turn, target, None);
+        }
+    }
+    for worker in together.end(core, turn) {
+        progress::assign_to(core, turn, worker);
+    }
+}
+
+/// Cancels those that exceed a concurrency limit. Returns the workers that have free slots now.
+pub(crate) fn cancel_exceeding(core: &mut Core, turn: &mut Turn<'_>, owners: &[SlotOwner]) -> BTreeSet<Uuid> {
+    let mut together = Together::default();
+    for owner in owners {
+        core.slots.remove(*owner);
+        let target = match owner {
+            SlotOwner::Task(key) if is_active(core, *key) => Target::Stopped(*key),
+            SlotOwner::Task(_) => continue,
+            SlotOwner::Run(ix) => {
+                let tasks = core.runs.get(*ix).into_iter().flat_map(Run::present);
+                let keys = tasks.map(|task| TaskKey { run: *ix, index: task.step });
+                let active = keys.filter(|key| is_active(core, *key)).collect();
+                Target::Dag(Dag { run: *ix, had_ended: false, ended: Vec::new(), active })
+            }
+        };
+        together.stop(core, turn, target, Some(EXCEEDS_LIMIT));
+    }
+    for key in &together.stopped {
+        announce::task_end(core, turn, *key, EventKind::Cancelled, "".into());
+    }
+    together.end(core, turn)
+}
+
+/// What is cancelled together. Everything is stopped before anything ends and other tasks are assigned: otherwise a slot that becomes free
+/// would get a task that is cancelled next.
+#[derive(Default)]
+struct Together {
+    freed: BTreeSet<Uuid>,
+    stopped: Vec<TaskKey>,
+    targets: Vec<Target>,
+}
+
+impl Together {
+    fn stop(&mut self, core: &mut Core, turn: &mut Turn<'_>, target: Target, message: Option<&str>) {
         let active = match &target {
             Target::Stopped(key) => std::slice::from_ref(key),
             Target::Ended(_) => &[],
             Target::Dag(dag) => &*dag.active,
         };
         for key in active {
-            freed.extend(lifecycle::stop(core, turn, *key));
-            stopped.push(*key);
+            self.freed.extend(lifecycle::stop(core, turn, *key, message));
+            self.stopped.push(*key);
         }
-        targets.push(target);
+        self.targets.push(target);
     }
-    for key in stopped {
-        finals::end(core, turn, key, End::Cancelled);
-    }
-    let mut followed = HashSet::new();
-    for target in targets {
-        match target {
-            Target::Stopped(key) if followed.insert(key.run) => progress::after_end(core, turn, key.run),
-            Target::Stopped(_) => {}
-            Target::Ended(key) => lifecycle::cancel(core, turn, key),
-            Target::Dag(dag) => end_dag(core, turn, dag),
+
+    /// Ends what has been stopped, and what follows from that. Returns the workers that have free slots now.
+    fn end(self, core: &mut Core, turn: &mut Turn<'_>) -> BTreeSet<Uuid> {
+        for key in self.stopped {
+            finals::end(core, turn, key, End::Cancelled);
         }
-    }
-    for worker in freed {
-        progress::assign_to(core, turn, worker);
+        let mut followed = HashSet::new();
+        for target in self.targets {
+            match target {
+                Target::Stopped(key) if followed.insert(key.run) => progress::after_end(core, turn, key.run),
+                Target::Stopped(_) => {}
+                Target::Ended(key) => lifecycle::cancel(core, turn, key),
+                Target::Dag(dag) => end_dag(core, turn, dag),
+            }
+        }
+        self.freed
     }
 }
 

@@ -3,14 +3,14 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::embedded::core::store::{Core, Fault, ParentLink, RESERVED_METADATA, RunIx, Trigger, Turn};
+use crate::embedded::core::store::{Core, ParentLink, RESERVED_METADATA, RunIx, StatusError, Trigger, Turn};
 use crate::embedded::quirks::Quirk;
 
 /// Refuses a trigger whose parent does not exist. The parent of a child is a task; the run of a DAG cannot be one.
-pub(crate) fn check_parents(core: &Core, triggers: &[Trigger]) -> Result<(), Fault> {
+pub(crate) fn check_parents(core: &Core, triggers: &[Trigger]) -> Result<(), StatusError> {
     let unknown = |parent: &ParentLink| core.runs.task_key(parent.task).is_none();
     if triggers.iter().filter_map(|trigger| trigger.parent.as_ref()).any(unknown) {
-        return Err(Fault::not_found("not found"));
+        return Err(StatusError::not_found("not found"));
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::embedded::core::expression::Expression;
-use crate::embedded::core::store::{ConditionAction, On, Run, Step, Task, is_true};
+use crate::embedded::core::definitions::expressions::CONDITION_NAMES;
+use crate::embedded::core::expression::{Expression, Names};
+use crate::embedded::core::store::{ConditionAction, On, Run, Step, Task};
 
 /// What happens to a task that has waited for its parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,4 +102,17 @@ pub(crate) fn decide_by_waits(step: &Step, met: &[u16]) -> Option<Decision> {
         groups.add(condition.action, Group::Written(condition.group), met.contains(&index));
     }
     groups.decision()
+}
+
+/// Evaluates the expression of a condition on an output or a payload.
+pub(crate) fn is_true(expression: &Expression, data: &Value) -> bool {
+    expression.is_true(&Names(&CONDITION_NAMES.map(|name| (name, data))))
+}
+
+impl Task {
+    /// Whether the tasks that depend on it take it for skipped. Only its output counts, whoever wrote it.
+    fn is_skipped(&self) -> bool {
+        let output = self.output().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        output.is_some_and(|output| output.get("skipped") == Some(&Value::Bool(true)))
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::conditions::{Decision, decide_by_parents};
-use super::{announce, attempts, finals, queue, waits};
+use super::{admission, announce, attempts, finals, waits};
 use crate::embedded::core::store::{
     Condition, Core, End, Run, RunIx, Step, TaskEventKind, TaskKey, Timer, Turn, Waits, stored,
 };
@@ -53,17 +53,16 @@ pub(crate) fn unfold(core: &mut Core, turn: &mut Turn<'_>, ix: RunIx) -> Vec<Tas
                 waits::start(core, turn, key);
                 continue;
             }
-            create(core, turn, key, decision);
-            if decision == Decision::Queue {
+            if create(core, turn, key, decision) {
                 queued.push(key);
             }
         }
     }
 }
 
-/// Creates a task that has waited, or restarts it if it is replayed.
-pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, decision: Decision) {
-    let Some(node) = core.runs.node_mut(key) else { return };
+/// Creates a task that has waited, or restarts it if it is replayed. Returns whether it is in its queue.
+pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, decision: Decision) -> bool {
+    let Some(node) = core.runs.node_mut(key) else { return false };
     node.waits = Waits::Nothing;
     let is_new = node.created.is_none();
     node.created.get_or_insert(stored(turn.now));
@@ -72,9 +71,11 @@ pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, decisio
     }
     let (kind, end) = match decision {
         Decision::Queue => {
-            core.record(key, TaskEventKind::Queued, turn.now, None, None);
-            queue::enqueue(core, turn, key, None);
-            return;
+            let is_queued = admission::begin(core, turn, key);
+            if !is_queued && is_new {
+                announce::creation(core, key);
+            }
+            return is_queued;
         }
         Decision::Skip => (TaskEventKind::Skipped, End::Skipped),
         Decision::Cancel => (TaskEventKind::Cancelled, End::Cancelled),
@@ -85,6 +86,7 @@ pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, decisio
     if is_new {
         announce::creation(core, key);
     }
+    false
 }
 
 /// Schedules the early announcement of a DAG's end: the real engine takes the first change of its state for that.

@@ -5,9 +5,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::embedded::core::expression::{Names, object};
-use crate::embedded::core::store::{Core, Fault, Holder, RunIx, Trigger, Turn, Version};
+use crate::embedded::core::store::{Core, Holder, Idempotency, RunIx, StatusError, Trigger, Turn, Version};
 use crate::embedded::quirks::Quirk;
 
+/// The number of the method in which the end of the run frees the key.
+const STATUS: i32 = 1;
 /// The prefix of keys that are reserved for the engine.
 const RESERVED: &str = "hatchet_internal_";
 
@@ -35,11 +37,11 @@ pub(crate) fn claim(core: &mut Core, turn: &Turn<'_>, id: Uuid, version: &Versio
 }
 
 /// Refuses a run whose key cannot be evaluated. The real engine answers with the id of a run that it never creates.
-pub(crate) fn check(core: &Core, trigger: &Trigger) -> Result<(), Fault> {
+pub(crate) fn check(core: &Core, trigger: &Trigger) -> Result<(), StatusError> {
     let Some(workflow) = core.workflows.find(&trigger.workflow) else { return Ok(()) };
     if workflow.latest.options.idempotency.is_some() && key(&workflow.latest, trigger).is_none() {
         let text = format!("the idempotency key of a run of {} cannot be evaluated", trigger.workflow);
-        return Err(Fault::invalid(text));
+        return Err(StatusError::invalid(text));
     }
     Ok(())
 }
@@ -54,8 +56,15 @@ pub(crate) fn free(core: &mut Core, run: RunIx) {
 
 /// The key of a run. `None` if its expression is not a string, or one that is reserved for the engine.
 fn key(version: &Version, trigger: &Trigger) -> Option<String> {
-    let expression = version.options.idempotency.as_ref()?.expression.as_ref()?;
+    let expression = version.options.idempotency.as_ref()?.parsed.as_ref()?;
     let (input, metadata) = (object(&trigger.input), Value::Object(trigger.metadata.clone()));
     let key = expression.text(&Names(&[("input", &input), ("additional_metadata", &metadata)]))?;
     (!key.starts_with(RESERVED)).then_some(key)
+}
+
+impl Idempotency {
+    /// Whether the end of the run frees the key.
+    fn ends_with_run(&self) -> bool {
+        self.method == STATUS
+    }
 }

@@ -91,15 +91,15 @@ pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
         finals::shuffle(core, turn, key);
         return;
     }
-    let worker = stop(core, turn, key);
+    let worker = stop(core, turn, key, None);
     progress::end(core, turn, key, End::Cancelled);
     progress::assign_to_freed(core, turn, worker);
 }
 
 /// The first part of a cancel: tells the worker, and takes the task from it or from its queue. The task has not ended before it has a
 /// final row. Returns the worker that has a free slot now.
-pub(crate) fn stop(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> Option<Uuid> {
-    core.record(key, TaskEventKind::Cancelled, turn.now, None, None);
+pub(crate) fn stop(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, message: Option<&str>) -> Option<Uuid> {
+    core.record(key, TaskEventKind::Cancelled, turn.now, None, message);
     delivery::send_cancel(core, key);
     late::keep_schedule_timeout(core, turn, key);
     queue::take_back(core, key)

@@ -1,12 +1,16 @@
 //! Runs and their tasks: how they start, are queued, sent to workers, retried, and how they end.
 
+mod admission;
 pub(crate) mod announce;
 mod attempts;
+mod availability;
 pub(crate) mod cancels;
 mod children;
+mod concurrency;
 mod conditions;
 mod dag;
 mod delivery;
+mod expressions;
 mod finals;
 mod idempotency;
 pub(crate) mod late;
@@ -15,8 +19,10 @@ mod payload;
 mod placement;
 pub(crate) mod progress;
 pub(crate) mod queue;
+pub(crate) mod rates;
 pub(crate) mod replays;
 pub(crate) mod retries;
+pub(crate) mod slots;
 pub(crate) mod start;
 pub(crate) mod waits;
 pub(crate) mod wakes;

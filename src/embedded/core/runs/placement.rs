@@ -5,16 +5,23 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::queue::execution_timeout;
+use super::rates;
 use crate::embedded::core::store::{
     At, Comparator, Core, DesiredLabel, Label, Run, Sticky, Task, TaskEventKind, TaskKey, Turn, Worker,
 };
 use crate::embedded::quirks::Quirk;
 
-/// Takes tasks of an action from their queue, each for a worker with a free slot, as long as there are both.
-pub(crate) fn pick(core: &mut Core, turn: &Turn<'_>, action: &str) -> Vec<(TaskKey, Uuid)> {
+/// Takes tasks of an action from their queue, each for a worker with a free slot, as long as there are both. Those that exceed a rate
+/// limit stay in the queue.
+pub(crate) fn pick(core: &mut Core, turn: &mut Turn<'_>, action: &str) -> Vec<(TaskKey, Uuid)> {
     let mut picked = Vec::new();
     let mut passed = None;
     while let Some((order, key)) = core.queues.after(action, passed) {
+        if !rates::allow(core, turn, key, action) {
+            core.queues.take_one_new(action, order);
+            passed = Some(order);
+            continue;
+        }
         let Some(worker) = worker_for(core, turn.now, key, action) else {
             // A task that accepts only some workers does not block the tasks behind it.
             if takes_any(core, key) || free_workers(core, turn.now, action).next().is_none() {
@@ -27,6 +34,7 @@ pub(crate) fn pick(core: &mut Core, turn: &Turn<'_>, action: &str) -> Vec<(TaskK
         let Some(holder) = core.workers.get_mut(&worker) else { break };
         core.queues.remove(action, order);
         holder.reserve(key, end);
+        rates::consume(core, key);
         picked.push((key, worker));
     }
     // The most urgent tasks are picked, and then sent in the order of their creation.

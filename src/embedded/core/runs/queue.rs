@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::{concurrency, rates};
 use crate::embedded::core::format::duration;
-use crate::embedded::core::store::{At, Core, State, TaskKey, Timer, Turn};
+use crate::embedded::core::store::{At, Core, SlotOwner, State, TaskKey, Timer, Turn};
 use crate::embedded::quirks::Quirk;
 
 /// The timeouts of a definition that has none.
@@ -15,20 +16,40 @@ const DEFAULT_SCHEDULE_TIMEOUT: &str = "5m";
 /// The interval at which the engine checks timeouts.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Puts a task into its queue, with the given urgency or with that of its run, and starts its schedule timeout.
+/// Puts a task into its queue, with the given urgency or with that of its run, as soon as its concurrency limits allow it. Starts its
+/// schedule timeout.
 pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgency: Option<u8>) {
-    let Some((run, task)) = core.runs.task(key) else { return };
-    let Some(step) = run.step(task) else { return };
-    let text = step.definition.schedule_timeout.as_deref().unwrap_or(DEFAULT_SCHEDULE_TIMEOUT);
-    let wait = duration::parse(text).unwrap_or_default();
-    let (action, urgency) = (Arc::clone(&step.action), urgency.unwrap_or(run.priority));
+    let Some(urgency) = core.runs.get(key.run).map(|run| urgency.unwrap_or(run.priority)) else { return };
     if let Some(timer) = core.kept_timeouts.remove(&key) {
         core.timers.clear(timer);
     }
-    let order = core.queues.push(action, urgency, key);
-    let timer = core.timers.set(timeout_noticed(core, turn, wait), Timer::Schedule(key));
+    enter(core, turn, key, 0, urgency);
+}
+
+/// Makes a task wait under the first of its concurrency limits, from a position on, under which it has no slot. A task that has slots
+/// under all of them enters its queue. Its schedule timeout starts again at each limit.
+pub(crate) fn enter(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, from: u16, urgency: u8) {
+    let Some((run, task)) = core.runs.task(key) else { return };
+    let Some(step) = run.step(task) else { return };
+    let text = step.definition.schedule_timeout.as_deref().unwrap_or(DEFAULT_SCHEDULE_TIMEOUT);
+    let timeout = duration::parse(text).unwrap_or_default();
+    let action = Arc::clone(&step.action);
+    if let State::Limited { timer: Some(timer), .. } = task.state {
+        core.timers.clear(timer);
+    }
+    let until = timeout_noticed(core, turn, timeout);
+    let limit = concurrency::wait(core, key, from, urgency);
+    if limit.is_none() {
+        rates::prepare(core, turn, key);
+    }
+    let has_timer = limit.is_none() || !core.has(Quirk::LateLimitTimeouts);
+    let timer = has_timer.then(|| core.timers.set(until, Timer::Schedule(key)));
+    let state = match limit {
+        Some(limit) => State::Limited { limit, urgency, until, timer },
+        None => State::Queued { timer, order: core.queues.push(action, urgency, key) },
+    };
     if let Some(task) = core.runs.task_mut(key) {
-        task.state = State::Queued { timer: Some(timer), order };
+        task.state = state;
     }
 }
 
@@ -40,13 +61,16 @@ pub(crate) fn wait(core: &mut Core, turn: &Turn<'_>, key: TaskKey, delay: Durati
     }
 }
 
-/// Removes a task from its queue, its worker or its backoff with the timers of these, and marks it as ended. Returns the worker that has a free slot now.
+/// Removes a task from its queue, its worker or its backoff, with the timers of these and its concurrency slots, and marks it as ended.
+/// Returns the worker that has a free slot now.
 pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
+    core.slots.remove(SlotOwner::Task(key));
     let action = action_of(core, key)?;
     let task = core.runs.task_mut(key)?;
     match std::mem::replace(&mut task.state, State::Ended) {
         State::Queued { timer, order } => {
             core.queues.remove(&action, order);
+            core.rate_limits.units.remove(&key);
             if let Some(timer) = timer {
                 core.timers.clear(timer);
             }
@@ -58,6 +82,12 @@ pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
                 holder.free(key);
             }
             Some(worker)
+        }
+        State::Limited { timer, .. } => {
+            if let Some(timer) = timer {
+                core.timers.clear(timer);
+            }
+            None
         }
         State::Backoff { timer } => {
             core.timers.clear(timer);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{announce, attempts, progress, queue};
+use super::{admission, announce, attempts, progress};
 use crate::embedded::core::store::{Core, Replay, Run, RunIx, State, TaskEventKind, TaskKey, Timer, Turn, Waits};
 use crate::embedded::quirks::Quirk;
 
@@ -80,12 +80,18 @@ pub(crate) fn replay_now(core: &mut Core, turn: &mut Turn<'_>, replay: Replay) {
         return;
     }
     let key = TaskKey { run: ix, index: 0 };
-    if run.tasks.first().is_some_and(|task| matches!(task.state, State::Ended | State::Queued { .. })) {
+    if run
+        .tasks
+        .first()
+        .is_some_and(|task| matches!(task.state, State::Ended | State::Queued { .. } | State::Limited { .. }))
+    {
         record(core, turn, key);
         attempts::restart(core, key);
-        core.record(key, TaskEventKind::Queued, turn.now, None, None);
-        queue::enqueue(core, turn, key, None);
-        progress::offer(core, turn, key);
+        if admission::begin(core, turn, key) {
+            progress::offer(core, turn, key);
+        } else {
+            announce::if_ended(core, turn, ix);
+        }
     }
 }
 
@@ -120,12 +126,12 @@ fn record(core: &mut Core, turn: &Turn<'_>, key: TaskKey) {
 /// A step and all steps that depend on it, directly or indirectly.
 fn with_dependents(run: &Run, index: u16) -> Vec<u16> {
     let mut found = vec![index];
-    let mut at = 0;
-    while let Some(parent) = found.get(at).copied() {
+    let mut next_index = 0;
+    while let Some(parent) = found.get(next_index).copied() {
         let next = run.steps().filter(|(_, step)| step.parents.contains(&parent));
         let next: Vec<u16> = next.map(|(index, _)| index).filter(|index| !found.contains(index)).collect();
         found.extend(next);
-        at += 1;
+        next_index += 1;
     }
     found
 }

@@ -7,18 +7,22 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::idempotency::Claim;
-use super::{children, dag, idempotency, progress, queue};
+use super::{admission, announce, children, dag, idempotency, progress};
 use crate::embedded::core::definitions::versions;
 use crate::embedded::core::format::json::{go_text, jsonb_text};
 use crate::embedded::core::store::{
-    Child, Collision, Core, Dag, Fault, QueueOrder, Run, RunIx, State, Task, TaskEventKind, TaskKey, Trigger, Turn,
-    Version, stored,
+    Child, Collision, Core, Dag, QueueOrder, Run, RunIx, State, StatusError, Task, TaskKey, Trigger, Turn, Version,
+    stored,
 };
 use crate::embedded::quirks::Quirk;
 
 /// Starts runs in the order of their triggers. All have the same creation time. Returns their ids, of which some may belong to
 /// children that were already started, or to runs that are never created.
-pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, mut triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
+pub(crate) fn start(
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    mut triggers: Vec<Trigger>,
+) -> Result<Vec<Uuid>, StatusError> {
     check_workflows(core, &triggers)?;
     children::check_parents(core, &triggers)?;
     // Known children are searched for before any run is created, so a child that occurs twice in a call is started twice. This comes
@@ -64,7 +68,7 @@ pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, mut triggers: Vec<Trig
         progress::hand_out(core, turn, key);
     }
     // Collisions do not affect the other runs.
-    if collisions.is_empty() { Ok(ids) } else { Err(Fault::collisions(ids, collisions)) }
+    if collisions.is_empty() { Ok(ids) } else { Err(StatusError::collisions(ids, collisions)) }
 }
 
 /// The triggers that do not mean a known child.
@@ -72,7 +76,7 @@ fn new_runs<'a>(triggers: &'a mut [Trigger], known: &'a [Option<Uuid>]) -> impl 
     triggers.iter_mut().zip(known).filter(|(_, known)| known.is_none()).map(|(trigger, _)| trigger)
 }
 
-fn check_workflows(core: &Core, triggers: &[Trigger]) -> Result<(), Fault> {
+fn check_workflows(core: &Core, triggers: &[Trigger]) -> Result<(), StatusError> {
     if core.has(Quirk::NeverCreatedRuns) {
         return Ok(());
     }
@@ -81,17 +85,17 @@ fn check_workflows(core: &Core, triggers: &[Trigger]) -> Result<(), Fault> {
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(Fault::invalid(format!("workflow names not found: {}", unknown.join(", "))))
+    Err(StatusError::invalid(format!("workflow names not found: {}", unknown.join(", "))))
 }
 
 /// Refuses what the real engine answers with the id of a run that it never creates.
-fn check_new_runs(core: &Core, triggers: &mut [Trigger], known: &[Option<Uuid>]) -> Result<(), Fault> {
+fn check_new_runs(core: &Core, triggers: &mut [Trigger], known: &[Option<Uuid>]) -> Result<(), StatusError> {
     if core.has(Quirk::NeverCreatedRuns) {
         return Ok(());
     }
     let stuck = |name: &str| core.workflows.find(name).is_some_and(|known| is_stuck(&known.latest));
     if triggers.iter().any(|trigger| stuck(&trigger.workflow)) {
-        return Err(Fault::unimplemented("conditions of the only task of a workflow"));
+        return Err(StatusError::unimplemented("conditions of the only task of a workflow"));
     }
     new_runs(triggers, known).try_for_each(|trigger| idempotency::check(core, trigger))
 }
@@ -160,12 +164,16 @@ fn enqueue(core: &mut Core, turn: &mut Turn<'_>, run: RunIx) -> Vec<TaskKey> {
     if core.runs.get(run).is_some_and(|run| run.dag.is_some()) {
         let queued = dag::unfold(core, turn, run);
         dag::expect_early_end(core, turn, run);
+        announce::if_ended(core, turn, run);
         return queued;
     }
     let key = TaskKey { run, index: 0 };
-    core.record(key, TaskEventKind::Queued, turn.now, None, None);
-    queue::enqueue(core, turn, key, None);
-    vec![key]
+    if admission::begin(core, turn, key) {
+        return vec![key];
+    }
+    announce::creation(core, key);
+    announce::if_ended(core, turn, run);
+    Vec::new()
 }
 
 /// Starts a child that has ended a second time, under the same id and as if it were the first time.
@@ -180,7 +188,5 @@ fn restart(core: &mut Core, turn: &mut Turn<'_>, id: Uuid, trigger: &Trigger) ->
     // An end of a later attempt would be that of an attempt that has not begun.
     task.finals.retain(|row| row.retry_count == 0);
     core.families.add(turn.round, &parent, id, key.run);
-    core.record(key, TaskEventKind::Queued, turn.now, None, None);
-    queue::enqueue(core, turn, key, None);
-    Some(key)
+    admission::begin(core, turn, key).then_some(key)
 }

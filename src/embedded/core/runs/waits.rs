@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::conditions::{Decision, decide_by_waits};
+use super::conditions::{Decision, decide_by_waits, is_true};
 use crate::embedded::core::format::duration;
-use crate::embedded::core::store::{Core, On, TaskKey, Timer, Turn, Wait, Waits, is_true};
+use crate::embedded::core::store::{Core, On, TaskKey, Timer, Turn, Wait, Waits};
 use crate::embedded::quirks::Quirk;
 
 /// Starts the wait of a task, and its sleeps.

@@ -24,8 +24,7 @@ pub(crate) fn event_arrives(core: &mut Core, turn: &mut Turn<'_>, event: &str, p
 fn satisfy(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, met: &[u16], payload: Option<&Value>) {
     let Some(decision) = waits::satisfy(core, key, met, payload) else { return };
     waits::end(core, key);
-    dag::create(core, turn, key, decision);
-    if decision == Decision::Queue {
+    if dag::create(core, turn, key, decision) {
         progress::hand_out(core, turn, key);
     }
     progress::follow(core, turn, key.run);

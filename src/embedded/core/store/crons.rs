@@ -15,7 +15,7 @@ use crate::embedded::core::format::cron::CronSchedule;
 pub(crate) struct CronSpec {
     pub(crate) workflow: String,
     pub(crate) name: String,
-    pub(crate) text: String,
+    pub(crate) expression: String,
     pub(crate) input: Option<Value>,
     pub(crate) metadata: Option<Value>,
     pub(crate) priority: Option<i32>,
@@ -28,7 +28,7 @@ pub(crate) struct Cron {
     /// Shared with lists that are rendered outside of the core's task.
     pub(crate) spec: Arc<CronSpec>,
     /// Whether it belongs to a definition. If not, it was created by REST.
-    pub(crate) defined: bool,
+    pub(crate) from_definition: bool,
     pub(crate) enabled: bool,
     /// `None` if the expression is invalid: then the cron soon disappears.
     pub(crate) schedule: Option<CronSchedule>,
@@ -46,10 +46,18 @@ pub(crate) struct Crons {
 }
 
 impl Crons {
-    pub(crate) fn add(&mut self, id: Uuid, created: At, spec: CronSpec, defined: bool, schedule: Option<CronSchedule>) {
+    pub(crate) fn add(
+        &mut self,
+        id: Uuid,
+        created: At,
+        spec: CronSpec,
+        from_definition: bool,
+        schedule: Option<CronSchedule>,
+    ) {
         self.count += 1;
         let (number, spec) = (self.count, Arc::new(spec));
-        let cron = Cron { id, created, spec, defined, enabled: true, schedule, next: None, dropped: false, number };
+        let cron =
+            Cron { id, created, spec, from_definition, enabled: true, schedule, next: None, dropped: false, number };
         self.all.insert(id, cron);
     }
 
@@ -74,7 +82,8 @@ impl Crons {
     /// Whether there is a cron with the same workflow, name and expression.
     pub(crate) fn has_same(&self, spec: &CronSpec) -> bool {
         self.all.values().filter(|cron| !cron.dropped).any(|cron| {
-            (&cron.spec.workflow, &cron.spec.name, &cron.spec.text) == (&spec.workflow, &spec.name, &spec.text)
+            (&cron.spec.workflow, &cron.spec.name, &cron.spec.expression)
+                == (&spec.workflow, &spec.name, &spec.expression)
         })
     }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::concurrency::Concurrency;
 use super::conditions::Condition;
 use super::labels::DesiredLabel;
 use super::options::WorkflowOptions;
+use super::rate_limits::TaskLimit;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Definition {
@@ -32,6 +34,8 @@ pub(crate) struct TaskDefinition {
     pub(crate) retries: i32,
     pub(crate) backoff_factor: Option<f32>,
     pub(crate) backoff_max_seconds: Option<i32>,
+    pub(crate) concurrency: Vec<Concurrency>,
+    pub(crate) rate_limits: Vec<TaskLimit>,
     /// Requirements and preferences for a worker.
     pub(crate) labels: BTreeMap<String, DesiredLabel>,
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::fault::Fault;
 use super::ids::StreamId;
 use super::requests::{EventRef, ParentLink};
+use super::status_error::StatusError;
 use super::turn::At;
 
 #[derive(Debug)]
 pub(crate) enum Effect {
     Send(StreamId, Message),
     /// End a stream, with a status if it ends in an error.
-    End(StreamId, Result<(), Fault>),
+    End(StreamId, Result<(), StatusError>),
 }
 
 #[derive(Debug)]

@@ -14,7 +14,7 @@ pub(crate) struct EventFilter {
     pub(crate) updated: At,
     pub(crate) workflow: Uuid,
     /// Whether it belongs to a definition. If not, it was created by REST.
-    pub(crate) defined: bool,
+    pub(crate) from_definition: bool,
     /// Shared with lists that are rendered outside of the core's task.
     pub(crate) content: Arc<Filter>,
 }
@@ -34,15 +34,22 @@ impl EventFilters {
         others.any(|other| *other.content == *content)
     }
 
-    pub(crate) fn add(&mut self, turn: &mut Turn<'_>, workflow: Uuid, defined: bool, content: Filter) -> Uuid {
+    pub(crate) fn add(&mut self, turn: &mut Turn<'_>, workflow: Uuid, from_definition: bool, content: Filter) -> Uuid {
         let (id, created) = (turn.uuid(), stored(turn.now));
-        self.0.push(EventFilter { id, created, updated: created, workflow, defined, content: Arc::new(content) });
+        self.0.push(EventFilter {
+            id,
+            created,
+            updated: created,
+            workflow,
+            from_definition,
+            content: Arc::new(content),
+        });
         id
     }
 
     /// Removes the filters that belong to the definition of a workflow.
-    pub(crate) fn remove_defined(&mut self, workflow: Uuid) {
-        self.0.retain(|filter| filter.workflow != workflow || !filter.defined);
+    pub(crate) fn remove_from_definition(&mut self, workflow: Uuid) {
+        self.0.retain(|filter| filter.workflow != workflow || !filter.from_definition);
     }
 
     pub(crate) fn find(&self, id: Uuid) -> Option<&EventFilter> {
@@ -54,8 +61,8 @@ impl EventFilters {
     }
 
     pub(crate) fn remove(&mut self, id: Uuid) -> Option<EventFilter> {
-        let at = self.0.iter().position(|filter| filter.id == id)?;
-        Some(self.0.remove(at))
+        let index = self.0.iter().position(|filter| filter.id == id)?;
+        Some(self.0.remove(index))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &EventFilter> {

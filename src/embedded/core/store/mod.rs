@@ -1,12 +1,12 @@
 //! The data of the engine: types, tables and indexes, timers. A table keeps its indexes consistent; it decides nothing else.
 
+mod concurrency;
 mod conditions;
 mod crons;
 mod definition;
 mod effects;
 mod events;
 mod families;
-mod fault;
 mod filters;
 mod ids;
 mod keys;
@@ -14,11 +14,14 @@ mod labels;
 mod options;
 mod outputs;
 mod queues;
+mod rate_limits;
 mod requests;
 mod run;
 mod runs;
 mod schedules;
+mod slots;
 mod state;
+mod status_error;
 mod streams;
 mod task;
 mod timers;
@@ -26,23 +29,26 @@ mod turn;
 mod versions;
 mod workers;
 
-pub(crate) use conditions::{Condition, ConditionAction, On, expression, is_true};
+pub(crate) use concurrency::{Concurrency, LimitStrategy};
+pub(crate) use conditions::{Condition, ConditionAction, On};
 pub(crate) use crons::{Cron, CronSpec};
 pub(crate) use definition::{Definition, TaskDefinition};
 pub(crate) use effects::{Action, Effect, EventKind, Message, Resource, RunEvent, RunResult, TaskResult};
 pub(crate) use events::{Event, PushedEvent};
-pub(crate) use fault::{Code, Collision, Collisions, Fault};
 pub(crate) use filters::EventFilter;
 pub(crate) use ids::{RunIx, StreamId, TaskKey};
 pub(crate) use keys::Holder;
 pub(crate) use labels::{Comparator, DesiredLabel, Label};
-pub(crate) use options::{FILTER_NAMES, Filter, Idempotency, Sticky, WorkflowOptions};
+pub(crate) use options::{Filter, Idempotency, Sticky, WorkflowOptions};
+pub(crate) use rate_limits::{Cel, RateLimit, TaskLimit, Units, Window};
 pub(crate) use requests::{
     EventRef, ParentLink, RESERVED_METADATA, Registration, Report, ReportKind, RunOptions, Runtime, Trigger,
 };
 pub(crate) use run::{Child, Dag, Run, Wait, Waits};
 pub(crate) use schedules::{Schedule, ScheduledRun};
+pub(crate) use slots::{Group, GroupId, Rank, Scope, SlotOwner};
 pub(crate) use state::Core;
+pub(crate) use status_error::{Code, Collision, Collisions, StatusError};
 pub(crate) use streams::{EventStream, ResultStream, Subject};
 pub(crate) use task::{End, Final, LogLine, QueueOrder, SKIPPED, State, Task, TaskEvent, TaskEventKind};
 pub(crate) use timers::{Replay, Timer, TimerKey};

@@ -51,6 +51,13 @@ impl Queues {
         new.into_iter().rev().filter_map(|order| queue.tasks.get(&order).copied()).collect()
     }
 
+    /// Removes a task from those that have been queued since [`Queues::take_new`].
+    pub(crate) fn take_one_new(&mut self, action: &str, order: QueueOrder) {
+        if let Some(queue) = self.by_action.get_mut(action) {
+            queue.new.remove(&order);
+        }
+    }
+
     pub(crate) fn has_tasks(&self, action: &str) -> bool {
         self.by_action.get(action).is_some_and(|queue| !queue.tasks.is_empty())
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::effects::EventKind;
 use super::ids::RunIx;
 use super::requests::{ParentLink, RunOptions};
 use super::task::{State, Task};
@@ -84,7 +83,8 @@ impl Dag {
         Self { nodes: version.steps.iter().map(node).collect(), hides_waits: false }
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether none of its tasks waits.
+    pub(crate) fn is_idle(&self) -> bool {
         self.nodes.iter().all(|node| node.waits == Waits::Nothing)
     }
 
@@ -99,12 +99,7 @@ impl Run {
         self.has_only_ended_tasks() && self.dag.as_ref().is_none_or(|dag| dag.is_idle())
     }
 
-    /// Whether the API views show it as ended. Replayed tasks that wait may not be visible there.
-    pub(crate) fn is_shown_as_ended(&self) -> bool {
-        self.has_only_ended_tasks() && self.dag.as_ref().is_none_or(|dag| dag.hides_waits || dag.is_idle())
-    }
-
-    fn has_only_ended_tasks(&self) -> bool {
+    pub(crate) fn has_only_ended_tasks(&self) -> bool {
         self.tasks.iter().all(|task| task.state == State::Ended)
     }
 
@@ -127,11 +122,6 @@ impl Run {
         self.options.as_ref()?.key.as_deref()
     }
 
-    /// The idempotency key of a task: tasks without parents have the key of their run, the others have none.
-    pub(crate) fn key_of(&self, task: &Task) -> Option<&str> {
-        self.key().filter(|_| self.step(task).is_some_and(|step| step.parents.is_empty() && !step.on_failure))
-    }
-
     /// The input that workers get, as JSON text in Go's style.
     pub(crate) fn last_input(&self) -> &str {
         self.child.as_ref().and_then(|child| child.restarted.as_deref()).unwrap_or(&self.input)
@@ -139,14 +129,6 @@ impl Run {
 
     pub(crate) fn step(&self, task: &Task) -> Option<&Step> {
         self.version.steps.get(usize::from(task.step))
-    }
-
-    /// The kind of the event that announces the end of the run.
-    pub(crate) fn end_kind(&self) -> EventKind {
-        let kinds = || self.tasks.iter().filter_map(Task::best_final).map(|row| row.end.kind());
-        let worst =
-            [EventKind::Failed, EventKind::Cancelled].into_iter().find(|kind| kinds().any(|other| other == *kind));
-        worst.unwrap_or(EventKind::Completed)
     }
 
     /// The tasks that have been created.

@@ -8,13 +8,15 @@ use super::crons::Crons;
 use super::effects::Effect;
 use super::events::Events;
 use super::families::Families;
-use super::fault::Fault;
 use super::filters::EventFilters;
 use super::ids::{RunIx, TaskKey};
 use super::keys::Keys;
 use super::queues::Queues;
+use super::rate_limits::RateLimits;
 use super::runs::Runs;
 use super::schedules::Schedules;
+use super::slots::Slots;
+use super::status_error::StatusError;
 use super::streams::Streams;
 use super::task::{TaskEvent, TaskEventKind};
 use super::timers::{TimerKey, Timers};
@@ -43,6 +45,8 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) schedules: Schedules,
     pub(in crate::embedded::core) crons: Crons,
     pub(in crate::embedded::core) keys: Keys,
+    pub(in crate::embedded::core) slots: Slots,
+    pub(in crate::embedded::core) rate_limits: RateLimits,
     pub(in crate::embedded::core) effects: Vec<Effect>,
     /// Tasks of DAGs that wait for sleeps or events.
     pub(in crate::embedded::core) waiting: BTreeSet<TaskKey>,
@@ -71,6 +75,8 @@ impl Core {
             schedules: Schedules::default(),
             crons: Crons::default(),
             keys: Keys::default(),
+            slots: Slots::default(),
+            rate_limits: RateLimits::default(),
             effects: Vec::new(),
             waiting: BTreeSet::new(),
             kept_timeouts: BTreeMap::new(),
@@ -93,8 +99,8 @@ impl Core {
     }
 
     /// The task with an id that a client sent.
-    pub(in crate::embedded::core) fn known_task(&self, task: Uuid) -> Result<TaskKey, Fault> {
-        self.runs.task_key(task).ok_or_else(|| Fault::not_found(format!("task run not found: {task}")))
+    pub(in crate::embedded::core) fn known_task(&self, task: Uuid) -> Result<TaskKey, StatusError> {
+        self.runs.task_key(task).ok_or_else(|| StatusError::not_found(format!("task run not found: {task}")))
     }
 
     /// Records that something happened to the current attempt of a task.
@@ -104,10 +110,10 @@ impl Core {
         kind: TaskEventKind,
         at: At,
         worker: Option<Uuid>,
-        text: Option<&str>,
+        message: Option<&str>,
     ) {
         let Some(retry_count) = self.runs.task(key).map(|(_, task)| task.retry_count) else { return };
-        self.record_for(key, retry_count, kind, at, worker, text);
+        self.record_for(key, retry_count, kind, at, worker, message);
     }
 
     /// Records that something happened to any attempt of a task. Only the first event of a kind and attempt is kept.
@@ -118,7 +124,7 @@ impl Core {
         kind: TaskEventKind,
         at: At,
         worker: Option<Uuid>,
-        text: Option<&str>,
+        message: Option<&str>,
     ) {
         let Some(task) = self.runs.task_mut(key) else { return };
         if task.events.iter().any(|event| event.kind == kind && event.retry_count == retry_count) {
@@ -131,7 +137,7 @@ impl Core {
             retry_count,
             at,
             worker,
-            text: text.map(Into::into),
+            message: message.map(Into::into),
         });
     }
 }

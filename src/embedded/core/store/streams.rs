@@ -27,7 +27,7 @@ pub(crate) struct ResultStream {
     pub(crate) opened: At,
     pub(crate) asked: HashSet<Uuid>,
     /// Runs that had ended before the stream asked for them.
-    pub(crate) late: Vec<RunIx>,
+    pub(crate) ended_before: Vec<RunIx>,
 }
 
 #[derive(Debug, Default)]

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::effects::EventKind;
@@ -12,9 +10,6 @@ use super::turn::At;
 
 /// The output of a skipped task.
 pub(crate) const SKIPPED: &str = r#"{"skipped":true}"#;
-/// How long the gRPC view shows the first of two final rows, before it changes to the last.
-const FIRST_FINAL_SHOWN_FOR: TimeDelta = TimeDelta::minutes(5);
-
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     pub(crate) id: Uuid,
@@ -34,6 +29,14 @@ pub(crate) struct Task {
 pub(crate) enum State {
     /// Not created yet, because the parents of this task of a DAG have not ended. No API view shows it.
     Absent,
+    /// Waits for a slot under one of its concurrency limits, by the limit's position.
+    Limited {
+        limit: u16,
+        urgency: u8,
+        /// The end of its schedule timeout, which may have no timer.
+        until: At,
+        timer: Option<TimerKey>,
+    },
     Queued {
         timer: Option<TimerKey>,
         order: QueueOrder,
@@ -96,7 +99,7 @@ pub(crate) struct TaskEvent {
     pub(crate) at: At,
     pub(crate) worker: Option<Uuid>,
     /// The error of a failure, and a message for other kinds.
-    pub(crate) text: Option<Box<str>>,
+    pub(crate) message: Option<Box<str>>,
 }
 
 macro_rules! task_event_kinds {
@@ -115,6 +118,7 @@ macro_rules! task_event_kinds {
 task_event_kinds! {
     Queued = "QUEUED",
     NoWorker = "REQUEUED_NO_WORKER",
+    RateLimited = "REQUEUED_RATE_LIMIT",
     Assigned = "ASSIGNED",
     Sent = "SENT_TO_WORKER",
     Started = "STARTED",
@@ -146,12 +150,6 @@ impl Task {
         self.event(TaskEventKind::Started).map(|event| event.at)
     }
 
-    /// Whether its queueing has a later timestamp than its assignment.
-    pub(crate) fn has_late_timestamp(&self) -> bool {
-        let at = |kind| self.event(kind).map(|event| event.at);
-        at(TaskEventKind::Assigned).is_some_and(|assigned| at(TaskEventKind::Queued) > Some(assigned))
-    }
-
     /// The last worker that had it, in any attempt.
     pub(crate) fn last_worker(&self) -> Option<Uuid> {
         self.events.iter().rev().find_map(|event| event.worker)
@@ -176,11 +174,6 @@ impl Task {
         self.finals.iter().filter(|row| row.retry_count == self.retry_count)
     }
 
-    /// The final row that REST shows although the task has not ended: a report with a retry count that is too high.
-    pub(crate) fn early_final(&self) -> Option<&Final> {
-        self.finals.iter().rev().find(|row| row.retry_count > self.retry_count)
-    }
-
     /// The final row that was recorded last, whatever its position.
     pub(crate) fn last_final(&self) -> Option<&Final> {
         self.current_finals().max_by_key(|row| row.at)
@@ -192,21 +185,6 @@ impl Task {
 
     pub(crate) fn event(&self, kind: TaskEventKind) -> Option<&TaskEvent> {
         self.events.iter().find(|event| event.kind == kind && event.retry_count == self.retry_count)
-    }
-
-    /// The final row that the REST view shows. A completed one has precedence, whatever came before or after it.
-    pub(crate) fn best_final(&self) -> Option<&Final> {
-        // Of several completed ones, the first counts.
-        self.current_finals().rev().max_by_key(|row| match row.end {
-            End::Completed(_) | End::Skipped => 2,
-            End::Failed(_) | End::TimedOut(_) | End::ScheduleTimedOut => 1,
-            End::Cancelled => 0,
-        })
-    }
-
-    /// Whether minutes have passed since the last final row. From then on, gRPC shows the last instead of the first.
-    pub(crate) fn shows_last_final(&self, now: At) -> bool {
-        self.last_final().is_some_and(|last| now >= last.at + FIRST_FINAL_SHOWN_FOR)
     }
 
     pub(crate) fn ends(&self) -> impl Iterator<Item = &End> {
@@ -228,12 +206,6 @@ impl Task {
             End::Skipped => Some(SKIPPED),
             _ => None,
         })
-    }
-
-    /// Whether the tasks that depend on it take it for skipped. Only its output counts, whoever wrote it.
-    pub(crate) fn is_skipped(&self) -> bool {
-        let output = self.output().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        output.is_some_and(|output| output.get("skipped") == Some(&Value::Bool(true)))
     }
 
     /// Whether it has never been replayed or retried.

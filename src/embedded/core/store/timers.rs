@@ -38,6 +38,8 @@ pub(crate) enum Timer {
     Cancel(Uuid),
     /// A schedule is to start its run.
     Scheduled(Uuid),
+    /// A rate limit, by its number, may be refilled.
+    Refill(u32),
     /// A cron is to start its next run.
     Cron(Uuid),
 }

@@ -29,6 +29,12 @@ impl Version {
     pub(crate) fn is_dag(&self) -> bool {
         self.steps.len() > 1
     }
+
+    /// Whether one of its tasks uses a static rate limit.
+    pub(crate) fn uses_rate_limit(&self, key: &str) -> bool {
+        let mut limits = self.steps.iter().flat_map(|step| &step.definition.rate_limits);
+        limits.any(|limit| !limit.is_dynamic() && limit.key == key)
+    }
 }
 
 /// A task of a version.

@@ -2,17 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::ids::{StreamId, TaskKey};
 use super::labels::Label;
 use super::requests::Runtime;
 use super::turn::At;
-
-/// A worker without a heartbeat for this long is not assigned new tasks.
-const ACTIVE_FOR: Duration = Duration::from_secs(5);
-/// How long after a pause the scheduler may still assign tasks.
-const PAUSE_DELAY: Duration = Duration::from_millis(1500);
 
 /// What a worker reports about itself. The REST API renders lists outside of the core's task and shares it with them.
 #[derive(Debug, Clone)]
@@ -71,16 +65,17 @@ impl Worker {
         }
     }
 
-    fn is_active(&self, now: At) -> bool {
-        self.connection == Connection::Live && self.last_heartbeat.is_some_and(|last| last + ACTIVE_FOR >= now)
+    /// Whether it sends heartbeats, as far as the engine knows.
+    pub(crate) fn is_live(&self) -> bool {
+        self.connection == Connection::Live
     }
 
-    fn is_paused(&self, now: At, delay: Duration) -> bool {
-        self.paused_since.is_some_and(|since| since + delay <= now)
+    pub(crate) fn paused_since(&self) -> Option<At> {
+        self.paused_since
     }
 
     /// Whether the engine would try to send it a task.
-    fn has_stream(&self) -> bool {
+    pub(crate) fn has_stream(&self) -> bool {
         !self.streams.is_empty() || self.has_undetected_end
     }
 
@@ -109,21 +104,6 @@ impl Worker {
     pub(crate) fn free_slots(&self) -> usize {
         let slots = self.profile.slots.get("default").copied().unwrap_or(0);
         usize::try_from(slots).unwrap_or(0).saturating_sub(self.running.len())
-    }
-
-    /// Whether it can be assigned a task of the action now. With a late pause, also shortly after it was paused.
-    pub(crate) fn can_take(&self, now: At, action: &str, late_pause: bool) -> bool {
-        let delay = if late_pause { PAUSE_DELAY } else { Duration::ZERO };
-        let is_ready = !self.is_paused(now, delay) && self.is_active(now) && self.has_stream();
-        is_ready && self.profile.actions.contains(action) && self.free_slots() > 0
-    }
-
-    pub(crate) fn status(&self, now: At) -> &'static str {
-        match (self.is_active(now), self.paused_since.is_some()) {
-            (false, _) => "INACTIVE",
-            (true, true) => "PAUSED",
-            (true, false) => "ACTIVE",
-        }
     }
 
     pub(crate) fn streams(&self) -> &[StreamId] {

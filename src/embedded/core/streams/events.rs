@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::embedded::core::store::{
-    Core, Effect, EventKind, EventStream, Fault, Message, Resource, RunEvent, StreamId, Subject, Timer, Turn,
+    Core, Effect, EventKind, EventStream, Message, Resource, RunEvent, StatusError, StreamId, Subject, Timer, Turn,
 };
 use crate::embedded::quirks::Quirk;
 
@@ -48,7 +48,7 @@ pub(crate) fn attach(core: &mut Core, stream: StreamId) {
     let events = &mut core.streams.events;
     let Some(Subject::Run(id)) = events.open.get(&stream).map(|watching| watching.subject.clone()) else { return };
     let end = match core.runs.find(id) {
-        None => Err(Fault::not_found(format!("workflow run {id} not found"))),
+        None => Err(StatusError::not_found(format!("workflow run {id} not found"))),
         Some(run) if run.has_ended() => Ok(()),
         Some(_) => return events.by_run.add(id, stream),
     };

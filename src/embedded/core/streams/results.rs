@@ -3,19 +3,23 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::embedded::core::store::{
-    At, Core, Effect, End, Message, ResultStream, Run, RunIx, RunResult, SKIPPED, StreamId, TaskResult, Timer, Turn,
+    At, Core, Effect, End, Message, ResultStream, Run, RunIx, RunResult, SKIPPED, StreamId, Task, TaskResult, Timer,
+    Turn,
 };
 
 /// How often a stream checks for results of runs that had ended before it asked for them.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long streams and gRPC show the first of two final rows, before they change to the last.
+const FIRST_FINAL_SHOWN_FOR: TimeDelta = TimeDelta::minutes(5);
 /// The maximum size of all outputs of a run together, to be sent as its result.
 const MAX_RESULT_BYTES: usize = 4 << 20;
 
 pub(crate) fn open(core: &mut Core, turn: &Turn<'_>, stream: StreamId) {
-    let opened = ResultStream { opened: turn.now, asked: HashSet::new(), late: Vec::new() };
+    let opened = ResultStream { opened: turn.now, asked: HashSet::new(), ended_before: Vec::new() };
     core.streams.results.open.insert(stream, opened);
 }
 
@@ -29,12 +33,12 @@ pub(crate) fn ask(core: &mut Core, turn: &Turn<'_>, stream: StreamId, run: Uuid)
     match core.runs.index(run).filter(|ix| core.runs.get(*ix).is_some_and(Run::has_ended)) {
         None => results.waiting.add(run, stream),
         Some(ix) => {
-            if asking.late.is_empty() {
+            if asking.ended_before.is_empty() {
                 let open = (turn.now - asking.opened).num_milliseconds().unsigned_abs();
                 let next = Duration::from_millis(1000 - open % 1000).min(POLL_INTERVAL);
                 core.timers.set(turn.now + next, Timer::Poll(stream));
             }
-            asking.late.push(ix);
+            asking.ended_before.push(ix);
         }
     }
 }
@@ -43,7 +47,7 @@ pub(crate) fn ask(core: &mut Core, turn: &Turn<'_>, stream: StreamId, run: Uuid)
 pub(crate) fn poll(core: &mut Core, turn: &Turn<'_>, stream: StreamId) {
     let results = &mut core.streams.results;
     let Some(asking) = results.open.get_mut(&stream) else { return };
-    for run in std::mem::take(&mut asking.late).into_iter().filter_map(|ix| core.runs.get(ix)) {
+    for run in std::mem::take(&mut asking.ended_before).into_iter().filter_map(|ix| core.runs.get(ix)) {
         if run.has_ended() {
             asking.asked.remove(&run.id);
             core.effects.push(Effect::Send(stream, Message::Result(result(run, turn.now))));
@@ -99,4 +103,11 @@ fn result(run: &Run, at: At) -> RunResult {
         tasks.clear();
     }
     RunResult { run: run.id, at, tasks }
+}
+
+impl Task {
+    /// Whether minutes have passed since the last final row. From then on, gRPC shows the last instead of the first.
+    pub(crate) fn shows_last_final(&self, now: At) -> bool {
+        self.last_final().is_some_and(|last| now >= last.at + FIRST_FINAL_SHOWN_FOR)
+    }
 }

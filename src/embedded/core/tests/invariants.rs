@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::embedded::core::store::{
-    Condition, ConditionAction, Idempotency, Label, On, ParentLink, PushedEvent, ScheduledRun, State, Sticky, TaskKey,
-    Timer, Waits, expression,
+    Cel, Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink, PushedEvent,
+    ScheduledRun, SlotOwner, State, Sticky, TaskKey, TaskLimit, Timer, Waits, Window,
 };
 
 use crate::embedded::quirks::Quirk;
@@ -42,7 +42,7 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         ];
         let mut tasks: Vec<_> = shapes[usize::from(a % 3)].iter().map(|(name, parents)| named(name, parents)).collect();
         let action = [ConditionAction::Queue, ConditionAction::Skip, ConditionAction::Cancel][usize::from(b % 3)];
-        let on = [On::Sleep("2s".into()), On::Event("e".into(), expression("").unwrap())];
+        let on = [On::Sleep("2s".into()), On::event("e".into(), "").unwrap()];
         let conditions = on.into_iter().zip(0..).map(|(on, group)| Condition {
             action,
             group: group * u16::from(c.is_multiple_of(3)),
@@ -52,18 +52,27 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         if c.is_multiple_of(4) {
             tasks[usize::from(a) % 2].conditions = conditions.collect();
         }
+        tasks[usize::from(b) % 2].concurrency = limits(c, a, b);
         bench.define("w", tasks, (b.is_multiple_of(2)).then(|| named("f", &[])), options(a, b, c)).unwrap();
         return;
     }
     let backoff_factor = (b.is_multiple_of(2)).then_some(1.3);
     let timeout = ["0s", "3s", "60s"][usize::from(c % 3)].into();
-    let task = TaskDefinition { retries: i32::from(a % 4), backoff_factor, timeout, ..task() };
+    let task = TaskDefinition {
+        retries: i32::from(a % 4),
+        backoff_factor,
+        timeout,
+        concurrency: limits(b, c, a),
+        rate_limits: rate_limits(c, a),
+        ..task()
+    };
     bench.put_with("w", task, options(a, b, c)).unwrap();
 }
 
 impl Play {
     fn new(quirks: Quirks) -> Self {
         let mut bench = Bench::new(quirks);
+        bench.turn(|core, turn| core.put_rate_limit(turn, "k", 2, Window::Second));
         bench.put(TaskDefinition { retries: 1, timeout: "4s".into(), schedule_timeout: Some("40s".into()), ..task() });
         Self {
             bench,
@@ -150,6 +159,11 @@ impl Play {
             }
             (8, Some(worker)) if b % 4 == 0 => bench.turn(|core, _| core.unsubscribe(worker)).unwrap(),
             (8, Some(worker)) => drop(bench.turn(|core, turn| core.pause(turn, worker, b % 2 == 0))),
+            (19, _) if b % 5 == 0 => {
+                let key = ["k", "d", "new"][usize::from(a % 3)];
+                let window = if b % 2 == 0 { Window::Second } else { Window::Minute };
+                bench.turn(|core, turn| core.put_rate_limit(turn, key, i32::from(a % 5) - 1, window));
+            }
             (19, Some(worker)) => {
                 let labels = BTreeMap::from([("n".to_owned(), Label::Number(i32::from(b % 3)))]);
                 bench.turn(|core, _| core.upsert_labels(worker, labels)).unwrap();
@@ -243,7 +257,7 @@ impl Play {
             let slots = usize::try_from(worker.profile.slots["default"]).unwrap_or(0);
             assert!(worker.running().len() <= slots, "more tasks than slots");
         }
-        let (mut queued, mut running, mut timers) = (0, 0, Vec::new());
+        let (mut queued, mut running, mut timers, mut limited) = (0, 0, Vec::new(), Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
             let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits != Waits::Nothing);
@@ -274,12 +288,20 @@ impl Play {
                         assert!(core.workers[worker].running().contains_key(&key), "unknown to its worker");
                         timers.push((*timer, Timer::Execution(key)));
                     }
+                    State::Limited { timer, .. } => {
+                        timers.extend(timer.map(|timer| (timer, Timer::Schedule(key))));
+                        limited.push(key);
+                    }
                     State::Backoff { timer } => timers.push((*timer, Timer::Requeue(key))),
                     State::Absent | State::Ended => {}
                 }
             }
         }
+        self.check_slots(&limited);
+        let core = &self.bench.core;
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
+        let is_queued = |key: &TaskKey| matches!(core.runs.task(*key).unwrap().1.state, State::Queued { .. });
+        assert!(core.rate_limits.units.keys().all(is_queued), "units of a task that is not queued");
         assert_eq!(core.workers.values().map(|worker| worker.running().len()).sum::<usize>(), running);
         timers.extend(core.kept_timeouts.iter().map(|(key, timer)| (*timer, Timer::TimedOutCancel(*key))));
         let of_tasks = |timer: &Timer| {
@@ -295,6 +317,34 @@ impl Play {
     }
 }
 
+impl Play {
+    /// Checks that slots are not exceeded, that only those have them that can use them, and that each task that waits has a place.
+    fn check_slots(&self, limited: &[TaskKey]) {
+        let core = &self.bench.core;
+        let is_active = |owner: SlotOwner| match owner {
+            SlotOwner::Run(run) => core.runs.get(run).is_some_and(|run| !run.has_ended()),
+            SlotOwner::Task(key) => core.runs.task(key).is_some_and(|(_, task)| {
+                matches!(task.state, State::Limited { .. } | State::Queued { .. } | State::Running { .. })
+            }),
+        };
+        let mut waiting = BTreeSet::new();
+        for (id, group) in core.slots.groups() {
+            let max = usize::try_from(group.max_runs).unwrap_or_default();
+            assert!(group.running.len() <= max, "{id:?}: {group:?}");
+            let is_full = group.running.len() == max;
+            assert!(group.waiting.is_empty() || is_full, "a free slot: {id:?}: {group:?}");
+            for rank in group.running.iter().chain(&group.waiting) {
+                assert!(is_active(rank.owner), "{:?} in {id:?}", rank.owner);
+            }
+            waiting.extend(group.waiting.iter().map(|rank| rank.owner));
+        }
+        for key in limited {
+            let has_place = waiting.contains(&SlotOwner::Task(*key)) || waiting.contains(&SlotOwner::Run(key.run));
+            assert!(has_place, "{key:?} waits forever");
+        }
+    }
+}
+
 /// Options of all kinds, and often none.
 fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
     let wish = |number: u8| number.is_multiple_of(3);
@@ -302,9 +352,42 @@ fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
         events: if wish(a) { vec!["k:*".into(), "k:1_".into()] } else { vec![] },
         crons: if wish(b) { vec!["*/7 * * * * *".into()] } else { vec![] },
         sticky: wish(c).then_some(if a.is_multiple_of(2) { Sticky::Soft } else { Sticky::Hard }),
+        concurrency: limits(a, b, c),
         idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
         ..WorkflowOptions::default()
     }
+}
+
+/// Rate limits with few keys, and often none.
+fn rate_limits(a: u8, b: u8) -> Vec<TaskLimit> {
+    let cel = |text: &str| Some(Cel::of_rate_limit(text.into()).unwrap());
+    let fixed = TaskLimit {
+        key: "k".into(),
+        units: Some(i32::from(b % 4) - 1),
+        key_expression: None,
+        units_expression: None,
+        limit_expression: None,
+        window: None,
+    };
+    let dynamic = TaskLimit {
+        key: "d".into(),
+        units_expression: cel("input.n"),
+        limit_expression: cel(if b.is_multiple_of(2) { "2" } else { "-1" }),
+        window: Some(Window::Second),
+        ..fixed.clone()
+    };
+    [fixed, dynamic].into_iter().take(usize::from(a % 5)).skip(usize::from(b % 2)).collect()
+}
+
+/// Concurrency limits of all strategies, with few keys; and often none.
+fn limits(a: u8, b: u8, c: u8) -> Vec<Concurrency> {
+    let strategies = [LimitStrategy::CancelInProgress, LimitStrategy::CancelNewest, LimitStrategy::GroupRoundRobin];
+    let keys = ["'one'", "additional_metadata.tag", "input.nothing"];
+    let limit = |number: u8| {
+        let (strategy, key) = (strategies[usize::from(number % 3)], keys[usize::from(number % 7 / 3)]);
+        Concurrency::new(key.into(), Some(i32::from(number % 4)), Some(strategy), None).unwrap()
+    };
+    [a, b].into_iter().take(usize::from(c % 4) / 2 * 2).map(limit).collect()
 }
 
 fn play(quirks: Quirks, steps: &[Step]) -> Vec<String> {

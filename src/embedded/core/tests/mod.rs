@@ -14,8 +14,8 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::store::{
-    Action, At, Definition, Effect, End, EventKind, Fault, Message, Registration, Report, ReportKind, Resource, Run,
-    RunEvent, StreamId, Task, TaskDefinition, TaskEventKind, Trigger, Turn, WorkflowOptions,
+    Action, At, Definition, Effect, End, EventKind, Message, Registration, Report, ReportKind, Resource, Run, RunEvent,
+    StatusError, StreamId, Task, TaskDefinition, TaskEventKind, Trigger, Turn, WorkflowOptions,
 };
 use super::{Core, RestStatus};
 use crate::embedded::actor::mixed;
@@ -49,7 +49,9 @@ impl Bench {
         };
         let mut turn = Turn { now: self.now, random: &mut random, round: self.round };
         self.core.advance(&mut turn);
-        command(&mut self.core, &mut turn)
+        let result = command(&mut self.core, &mut turn);
+        self.core.finish_turn(&mut turn);
+        result
     }
 
     /// Lets time pass, with a turn whenever a timer is due.
@@ -92,12 +94,12 @@ impl Bench {
     }
 
     /// Stores the workflow `w` with several tasks. All have the same action.
-    fn put_all(&mut self, tasks: Vec<TaskDefinition>, on_failure: Option<TaskDefinition>) -> Result<Uuid, Fault> {
+    fn put_all(&mut self, tasks: Vec<TaskDefinition>, on_failure: Option<TaskDefinition>) -> Result<Uuid, StatusError> {
         self.define("w", tasks, on_failure, WorkflowOptions::default())
     }
 
     /// Stores a workflow with one task.
-    fn put_with(&mut self, name: &str, task: TaskDefinition, options: WorkflowOptions) -> Result<(), Fault> {
+    fn put_with(&mut self, name: &str, task: TaskDefinition, options: WorkflowOptions) -> Result<(), StatusError> {
         self.define(name, vec![task], None, options).map(drop)
     }
 
@@ -107,7 +109,7 @@ impl Bench {
         tasks: Vec<TaskDefinition>,
         on_failure: Option<TaskDefinition>,
         options: WorkflowOptions,
-    ) -> Result<Uuid, Fault> {
+    ) -> Result<Uuid, StatusError> {
         let definition = Definition {
             name: name.into(),
             description: String::new(),
@@ -204,7 +206,7 @@ impl Bench {
     }
 
     fn text(&self, id: Uuid, kind: TaskEventKind) -> &str {
-        self.task(id).events.iter().rfind(|event| event.kind == kind).unwrap().text.as_deref().unwrap()
+        self.task(id).events.iter().rfind(|event| event.kind == kind).unwrap().message.as_deref().unwrap()
     }
 }
 
@@ -219,6 +221,8 @@ fn task() -> TaskDefinition {
         retries: 0,
         backoff_factor: None,
         backoff_max_seconds: None,
+        concurrency: vec![],
+        rate_limits: vec![],
         labels: BTreeMap::new(),
     }
 }

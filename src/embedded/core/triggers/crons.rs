@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::stored::{NEXT_CHECK, object, start_stored};
 use crate::embedded::core::format::cron::CronSchedule;
-use crate::embedded::core::store::{At, Core, Cron, CronSpec, Fault, Timer, Turn, stored};
+use crate::embedded::core::store::{At, Core, Cron, CronSpec, StatusError, Timer, Turn, stored};
 use crate::embedded::quirks::Quirk;
 
 /// How long a cron with an invalid expression exists.
@@ -18,22 +18,22 @@ const INVALID_CRON_LIFETIME: Duration = Duration::from_millis(300);
 pub(crate) fn define(core: &mut Core, turn: &mut Turn<'_>, workflow: &str) {
     let Some(known) = core.workflows.find(workflow) else { return };
     let version = Arc::clone(&known.latest);
-    let is_old = |cron: &&Cron| cron.defined && !cron.dropped;
+    let is_old = |cron: &&Cron| cron.from_definition && !cron.dropped;
     for id in core.crons.of(workflow).filter(is_old).map(|cron| cron.id).collect::<Vec<_>>() {
         if !lingers(core, turn, id, &version.options.crons) {
             delete(core, id);
         }
     }
-    for text in &version.options.crons {
+    for expression in &version.options.crons {
         let spec = CronSpec {
             workflow: workflow.to_owned(),
             name: String::new(),
-            text: text.clone(),
+            expression: expression.clone(),
             input: version.options.cron_input.clone(),
             metadata: None,
             priority: version.default_priority,
         };
-        add(core, turn, spec, true, CronSchedule::of_definition(text));
+        add(core, turn, spec, true, CronSchedule::of_definition(expression));
     }
 }
 
@@ -42,31 +42,37 @@ fn lingers(core: &mut Core, turn: &Turn<'_>, id: Uuid, crons: &[String]) -> bool
     let until = turn.now + NEXT_CHECK;
     let lingers = core.has(Quirk::LingeringCrons);
     let Some(cron) = core.crons.get_mut(id) else { return false };
-    cron.dropped = lingers && !crons.contains(&cron.spec.text) && cron.next.is_some_and(|(at, _)| at <= until);
+    cron.dropped = lingers && !crons.contains(&cron.spec.expression) && cron.next.is_some_and(|(at, _)| at <= until);
     cron.dropped
 }
 
 /// Creates a cron by REST.
-pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, spec: CronSpec) -> Result<Uuid, Fault> {
+pub(crate) fn create(core: &mut Core, turn: &mut Turn<'_>, spec: CronSpec) -> Result<Uuid, StatusError> {
     if spec.name.is_empty() {
-        return Err(Fault::invalid("cron name is required"));
+        return Err(StatusError::invalid("cron name is required"));
     }
     if core.workflows.find(&spec.workflow).is_none() {
-        return Err(Fault::invalid("workflow not found"));
+        return Err(StatusError::invalid("workflow not found"));
     }
     if core.crons.has_same(&spec) {
-        return Err(Fault::invalid("cron trigger with that name-expression pair already exists"));
+        return Err(StatusError::invalid("cron trigger with that name-expression pair already exists"));
     }
-    let schedule = CronSchedule::of_rest(&spec.text);
+    let schedule = CronSchedule::of_rest(&spec.expression);
     if schedule.is_none() && !core.has(Quirk::DisappearingCrons) {
-        return Err(Fault::invalid("Invalid cron expression"));
+        return Err(StatusError::invalid("Invalid cron expression"));
     }
     Ok(add(core, turn, spec, false, schedule))
 }
 
-fn add(core: &mut Core, turn: &mut Turn<'_>, spec: CronSpec, defined: bool, schedule: Option<CronSchedule>) -> Uuid {
+fn add(
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    spec: CronSpec,
+    from_definition: bool,
+    schedule: Option<CronSchedule>,
+) -> Uuid {
     let id = turn.uuid();
-    core.crons.add(id, stored(turn.now), spec, defined, schedule);
+    core.crons.add(id, stored(turn.now), spec, from_definition, schedule);
     set_timer(core, turn, id);
     id
 }
@@ -126,7 +132,7 @@ pub(crate) fn fire(core: &mut Core, turn: &mut Turn<'_>, id: Uuid) {
 pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, id: Uuid, at: At) -> Option<Uuid> {
     let spec = CronSpec::clone(&core.crons.get(id)?.spec);
     let mut metadata = object(spec.metadata);
-    metadata.insert("hatchet__cron_expression".into(), spec.text.into());
+    metadata.insert("hatchet__cron_expression".into(), spec.expression.into());
     metadata.insert("hatchet__cron_name".into(), spec.name.into());
     metadata.insert("hatchet__cron_scheduled_at".into(), at.to_rfc3339_opts(SecondsFormat::Secs, true).into());
     start_stored(core, turn, spec.workflow, spec.input.unwrap_or_default(), metadata, spec.priority)

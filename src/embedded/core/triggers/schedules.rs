@@ -6,7 +6,7 @@ use chrono::SubsecRound as _;
 use uuid::Uuid;
 
 use super::stored::{NEXT_CHECK, object, start_stored};
-use crate::embedded::core::store::{At, Core, Fault, Schedule, ScheduledRun, Timer, TimerKey, Turn, stored};
+use crate::embedded::core::store::{At, Core, Schedule, ScheduledRun, StatusError, Timer, TimerKey, Turn, stored};
 use crate::embedded::quirks::Quirk;
 
 /// Creates a schedule for each time, in their order.
@@ -15,9 +15,9 @@ pub(crate) fn create(
     turn: &mut Turn<'_>,
     run: &ScheduledRun,
     times: &[At],
-) -> Result<Vec<(Uuid, At)>, Fault> {
+) -> Result<Vec<(Uuid, At)>, StatusError> {
     if core.workflows.find(&run.workflow).is_none() {
-        return Err(Fault::not_found("workflow not found"));
+        return Err(StatusError::not_found("workflow not found"));
     }
     let mut created = Vec::with_capacity(times.len());
     for at in times {

@@ -56,6 +56,12 @@ impl Core {
 }
 
 impl Task {
+    /// Whether its queueing has a later timestamp than its assignment.
+    pub(crate) fn has_late_timestamp(&self) -> bool {
+        let at = |kind| self.event(kind).map(|event| event.at);
+        at(TaskEventKind::Assigned).is_some_and(|assigned| at(TaskEventKind::Queued) > Some(assigned))
+    }
+
     /// Whether REST finds the task by its worker. If the task ended as soon as it was assigned, the end may reach REST first, and
     /// then the end must have the worker's id.
     pub(crate) fn kept_its_worker(&self) -> bool {
@@ -65,6 +71,13 @@ impl Task {
                 && matches!(event.kind, TaskEventKind::Finished | TaskEventKind::Failed)
         });
         end.is_none_or(|end| end.worker.is_some() || end.at > assignment.at + lag(assignment.kind))
+    }
+}
+
+impl Run {
+    /// The idempotency key of a task: tasks without parents have the key of their run, the others have none.
+    pub(crate) fn key_of(&self, task: &Task) -> Option<&str> {
+        self.key().filter(|_| self.step(task).is_some_and(|step| step.parents.is_empty() && !step.on_failure))
     }
 }
 

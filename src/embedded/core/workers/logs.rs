@@ -3,9 +3,9 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::embedded::core::definitions::problems::Problems;
 use crate::embedded::core::format::json::{go_problem, go_type, jsonb_text};
-use crate::embedded::core::store::{Core, Fault, LogLine, Turn, stored};
+use crate::embedded::core::format::validation::Problems;
+use crate::embedded::core::store::{Core, LogLine, StatusError, Turn, stored};
 
 const LEVELS: [&str; 4] = ["INFO", "ERROR", "WARN", "DEBUG"];
 const MAX_MESSAGE_CHARS: usize = 10_000;
@@ -19,7 +19,7 @@ pub(crate) fn put_log(
     level: Option<&str>,
     metadata: &str,
     retry_count: Option<i32>,
-) -> Result<(), Fault> {
+) -> Result<(), StatusError> {
     let key = core.known_task(task)?;
     let metadata = match metadata {
         "" => Value::Object(serde_json::Map::new()),
@@ -30,10 +30,10 @@ pub(crate) fn put_log(
                 let text = format!(
                     "Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
                 );
-                return Err(Fault::invalid(text));
+                return Err(StatusError::invalid(text));
             }
             Err(error) => {
-                return Err(Fault::invalid(format!("Invalid metadata JSON: {}", go_problem(text, &error))));
+                return Err(StatusError::invalid(format!("Invalid metadata JSON: {}", go_problem(text, &error))));
             }
         },
     };
@@ -53,7 +53,7 @@ pub(crate) fn put_log(
     problems.into_request_result("CreateLogLineOpts")?;
     if message.contains('\0') {
         // The database refuses it.
-        return Err(Fault::internal());
+        return Err(StatusError::internal());
     }
     let Some(task) = core.runs.task_mut(key) else { return Ok(()) };
     task.logs.push(LogLine {

@@ -8,16 +8,16 @@ use uuid::Uuid;
 use crate::embedded::core::runs::lifecycle::{Completion, Failure};
 use crate::embedded::core::runs::{late, lifecycle};
 use crate::embedded::core::store::{
-    At, Core, End, EventKind, Fault, Report, ReportKind, Resource, RunEvent, State, TaskEventKind, TaskKey, Turn,
+    At, Core, End, EventKind, Report, ReportKind, Resource, RunEvent, State, StatusError, TaskEventKind, TaskKey, Turn,
 };
 use crate::embedded::core::streams::events;
 use crate::model::payload::has_nul;
 
 /// A worker's report about an attempt.
-pub(crate) fn report(core: &mut Core, turn: &mut Turn<'_>, report: Report) -> Result<(), Fault> {
+pub(crate) fn report(core: &mut Core, turn: &mut Turn<'_>, report: Report) -> Result<(), StatusError> {
     let Some(key) = core.runs.task_key(report.task) else {
         let text = format!("invalid task external run id {}: no rows in result set", report.task);
-        return Err(Fault::invalid(text));
+        return Err(StatusError::invalid(text));
     };
     let Some((_, task)) = core.runs.task(key) else { return Ok(()) };
     let retry_count = report.retry_count.unwrap_or(task.retry_count);
@@ -83,7 +83,7 @@ pub(crate) fn chunk(
     text: &str,
     index: Option<i64>,
     at: Option<At>,
-) -> Result<(), Fault> {
+) -> Result<(), StatusError> {
     let key = core.known_task(task)?;
     let Some(run) = core.runs.get(key.run).map(|run| run.id) else { return Ok(()) };
     let event = RunEvent {

@@ -5,19 +5,19 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::embedded::core::runs::{progress, retries};
-use crate::embedded::core::store::{At, Code, Core, Fault, HeartbeatRefused, StreamId, Timer, Turn, Worker};
+use crate::embedded::core::store::{At, Code, Core, HeartbeatRefused, StatusError, StreamId, Timer, Turn, Worker};
 use crate::embedded::quirks::Quirk;
 
 /// After this long without a heartbeat, the tasks of a worker are reassigned.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
-pub(super) fn find(core: &mut Core, worker: Uuid) -> Result<&mut Worker, Fault> {
-    core.workers.get_mut(&worker).ok_or_else(|| Fault::not_found(format!("worker not found: {worker}")))
+pub(super) fn find(core: &mut Core, worker: Uuid) -> Result<&mut Worker, StatusError> {
+    core.workers.get_mut(&worker).ok_or_else(|| StatusError::not_found(format!("worker not found: {worker}")))
 }
 
 /// A worker opens a stream. It is assigned nothing before its next heartbeat.
-pub(crate) fn listen(core: &mut Core, worker: Uuid, stream: StreamId) -> Result<(), Fault> {
-    let holder = core.workers.get_mut(&worker).ok_or_else(|| Fault::not_found("not found"))?;
+pub(crate) fn listen(core: &mut Core, worker: Uuid, stream: StreamId) -> Result<(), StatusError> {
+    let holder = core.workers.get_mut(&worker).ok_or_else(|| StatusError::not_found("not found"))?;
     holder.open_stream(stream);
     core.streams.worker_of.insert(stream, worker);
     Ok(())
@@ -32,8 +32,8 @@ pub(crate) fn close(core: &mut Core, turn: &mut Turn<'_>, stream: StreamId) {
     }
 }
 
-pub(crate) fn heartbeat(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) -> Result<(), Fault> {
-    let set_timer = find(core, worker)?.heartbeat(turn.now).map_err(|HeartbeatRefused| Fault {
+pub(crate) fn heartbeat(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) -> Result<(), StatusError> {
+    let set_timer = find(core, worker)?.heartbeat(turn.now).map_err(|HeartbeatRefused| StatusError {
         code: Code::FailedPrecondition,
         message: format!("Heartbeat rejected: worker stream is not active: {worker}"),
     })?;
@@ -50,7 +50,7 @@ pub(crate) fn count_heartbeat(core: &mut Core, worker: Uuid, at: At) -> bool {
 }
 
 /// A worker wants no more tasks. Its streams stay open without messages.
-pub(crate) fn unsubscribe(core: &mut Core, worker: Uuid) -> Result<(), Fault> {
+pub(crate) fn unsubscribe(core: &mut Core, worker: Uuid) -> Result<(), StatusError> {
     let is_detected = !core.has(Quirk::UndetectedUnsubscribe);
     for stream in find(core, worker)?.unsubscribe(is_detected) {
         core.streams.worker_of.remove(&stream);

@@ -20,7 +20,7 @@ fn parent(quirks: Quirks) -> (Bench, Uuid) {
 }
 
 impl Bench {
-    fn start(&mut self, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, Fault> {
+    fn start(&mut self, triggers: Vec<Trigger>) -> Result<Vec<Uuid>, StatusError> {
         self.turn(|core, turn| core.trigger(turn, triggers))
     }
 

@@ -1,7 +1,7 @@
 //! Conditions of tasks: waits, skips, cancels.
 
 use crate::embedded::core::runs::wakes;
-use crate::embedded::core::store::{Condition, ConditionAction, On, expression};
+use crate::embedded::core::store::{Condition, ConditionAction, On};
 use crate::embedded::core::tests::*;
 use crate::embedded::quirks::Quirk;
 
@@ -13,12 +13,12 @@ fn sleep(action: ConditionAction, group: u16, length: &str) -> Condition {
 }
 
 fn event(action: ConditionAction, group: u16, key: &str) -> Condition {
-    let on = On::Event(key.into(), expression("input.n > 1").unwrap());
+    let on = On::event(key.into(), "input.n > 1").unwrap();
     Condition { action, group, data_key: key.into(), on }
 }
 
 fn parent(action: ConditionAction, name: &str, text: &str) -> Condition {
-    let on = On::Parent(name.into(), expression(text).unwrap());
+    let on = On::parent(name.into(), text).unwrap();
     Condition { action, group: 9, data_key: String::new(), on }
 }
 
@@ -145,8 +145,8 @@ fn expressions_of_conditions() {
         assert_eq!(bench.assigned(), ["a"], "{text} is no CEL, accepted and never true");
     }
     for text in ["size(output) > 1", "output.x == 'checksum(' && size(output) > 1"] {
-        let fault = expression(text).unwrap_err();
-        assert_eq!(fault.message, format!("the embedded engine does not implement conditions like `{text}` yet"));
+        let refused = On::event("e".into(), text).unwrap_err();
+        assert_eq!(refused.message, format!("the embedded engine does not implement conditions like `{text}` yet"));
     }
 }
 

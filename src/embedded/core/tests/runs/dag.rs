@@ -232,7 +232,7 @@ fn a_result_that_is_too_large_is_sent_empty() {
 fn impossible_definitions_are_refused() {
     let mut bench = Bench::new(Quirks::none());
     let unknown = bench.put_all(vec![named("t", &["zz"])], None).unwrap_err();
-    assert_eq!(unknown, Fault::invalid("dag parent not found: parent step 'zz' not found for step 't'"));
+    assert_eq!(unknown, StatusError::invalid("dag parent not found: parent step 'zz' not found for step 't'"));
     for (tasks, on_failure) in [
         (vec![], None),
         (vec![named("a", &[]), named("a", &[])], None),

@@ -2,9 +2,11 @@
 
 mod cancels;
 mod children;
+mod concurrency;
 mod conditions;
 mod dag;
 mod idempotency;
 mod lifecycle;
 mod placement;
+mod rates;
 mod replays;

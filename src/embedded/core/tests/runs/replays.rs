@@ -1,7 +1,7 @@
 //! Replays.
 
-use crate::embedded::core::RunFilter;
 use crate::embedded::core::tests::*;
+use crate::embedded::core::{RunFilter, Selection};
 use crate::embedded::quirks::Quirk;
 
 impl Bench {
@@ -212,7 +212,7 @@ fn a_filter_selects_the_newest() {
     };
     let since = RunFilter { since: Some(bench.now - TimeDelta::seconds(60)), ..RunFilter::default() };
     let found = |statuses: &[&str], tags: &[&str], most| {
-        bench.core.filtered(&filter(since.clone(), statuses, tags).unwrap(), most, bench.now)
+        bench.core.selected(Selection::Filter(filter(since.clone(), statuses, tags).unwrap()), most, bench.now)
     };
     assert_eq!(found(&[], &[], 10), [newer, id]);
     assert_eq!(found(&[], &[], 1), [newer]);
@@ -221,7 +221,7 @@ fn a_filter_selects_the_newest() {
     // Of two values for one key, the last counts.
     assert!(found(&[], &["tag:x", "tag:y"], 10).is_empty());
     // Without a start, nothing matches.
-    assert!(bench.core.filtered(&RunFilter::default(), 10, bench.now).is_empty());
+    assert!(bench.core.selected(Selection::Filter(RunFilter::default()), 10, bench.now).is_empty());
     assert!(
         filter(RunFilter::default(), &["NOPE"], &[]).is_err() && filter(RunFilter::default(), &[], &["x"]).is_err()
     );

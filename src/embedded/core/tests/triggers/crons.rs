@@ -10,7 +10,7 @@ fn spec(name: &str, text: &str) -> CronSpec {
     CronSpec {
         workflow: "w".into(),
         name: name.into(),
-        text: text.into(),
+        expression: text.into(),
         input: Some(json!({"n": 1})),
         metadata: Some(json!({"k": "v"})),
         priority: None,
@@ -23,7 +23,7 @@ fn defined(crons: &[&str]) -> WorkflowOptions {
 }
 
 impl Bench {
-    fn create(&mut self, spec: CronSpec) -> Result<Uuid, Fault> {
+    fn create(&mut self, spec: CronSpec) -> Result<Uuid, StatusError> {
         self.turn(|core, turn| core.create_cron(turn, spec))
     }
 
@@ -131,16 +131,16 @@ fn what_is_refused() {
         (spec("c", "* * * * *"), "cron trigger with that name-expression pair already exists"),
         (spec("d", "not a cron"), "Invalid cron expression"),
     ] {
-        assert_eq!(bench.create(spec).unwrap_err(), Fault::invalid(text));
+        assert_eq!(bench.create(spec).unwrap_err(), StatusError::invalid(text));
     }
-    let fault = bench.put_with("w", task(), defined(&["* * * * *", "@daily"])).unwrap_err();
+    let refused = bench.put_with("w", task(), defined(&["* * * * *", "@daily"])).unwrap_err();
     assert_eq!(
-        fault.message,
+        refused.message,
         "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.CronTriggers[1]': Invalid cron expression\n"
     );
-    assert_eq!(bench.put_with("w", task(), defined(&["* * * * *", "* * * * *"])).unwrap_err(), Fault::internal());
-    let fault = bench.put_with("w", task(), defined(&["TZ=Europe/Atlantis 0 9 * * *"])).unwrap_err();
-    assert!(fault.message.contains("CronTriggers[0]': Invalid cron expression"), "{}", fault.message);
+    assert_eq!(bench.put_with("w", task(), defined(&["* * * * *", "* * * * *"])).unwrap_err(), StatusError::internal());
+    let refused = bench.put_with("w", task(), defined(&["TZ=Europe/Atlantis 0 9 * * *"])).unwrap_err();
+    assert!(refused.message.contains("CronTriggers[0]': Invalid cron expression"), "{}", refused.message);
 }
 
 #[test]

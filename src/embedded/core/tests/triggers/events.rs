@@ -144,7 +144,7 @@ fn rest_shows_it_a_moment_later() {
 #[test]
 fn the_same_trigger_twice_is_refused() {
     let mut bench = Bench::new(Quirks::none());
-    assert_eq!(bench.put_with("w", task(), listens(&["k", "k"])).unwrap_err(), Fault::internal());
+    assert_eq!(bench.put_with("w", task(), listens(&["k", "k"])).unwrap_err(), StatusError::internal());
     assert!(
         Filter::new("size(input.list) > 1".into(), String::new(), json!({})).is_err(),
         "and so is what cannot be followed"

@@ -120,6 +120,6 @@ fn it_uses_the_newest_version_but_not_its_priority() {
 #[test]
 fn an_unknown_workflow_is_refused() {
     let mut bench = Bench::new(Quirks::none());
-    let fault = bench.turn(|core, turn| core.schedule(turn, &what(), &[])).unwrap_err();
-    assert_eq!(fault, Fault::not_found("workflow not found"));
+    let refused = bench.turn(|core, turn| core.schedule(turn, &what(), &[])).unwrap_err();
+    assert_eq!(refused, StatusError::not_found("workflow not found"));
 }

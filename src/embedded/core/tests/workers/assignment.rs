@@ -87,8 +87,8 @@ fn a_heartbeat_after_the_stream_is_refused() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, stream) = bench.worker(1);
     bench.turn(|core, turn| core.close_stream(turn, stream));
-    let fault = bench.turn(|core, turn| core.heartbeat(turn, worker)).unwrap_err();
-    assert_eq!(fault.message, format!("Heartbeat rejected: worker stream is not active: {worker}"));
+    let refused = bench.turn(|core, turn| core.heartbeat(turn, worker)).unwrap_err();
+    assert_eq!(refused.message, format!("Heartbeat rejected: worker stream is not active: {worker}"));
 }
 
 #[test]

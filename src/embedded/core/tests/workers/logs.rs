@@ -9,14 +9,14 @@ fn lines_that_cannot_be_stored_are_refused() {
     let id = bench.started(task());
     for (message, expected) in [("a line\nand another", Ok(())), ("a\0b", Err(Code::Internal))] {
         let put = bench.turn(|core, turn| core.put_log(turn, id, message, None, "null", None));
-        assert_eq!(put.map_err(|fault| fault.code), expected);
+        assert_eq!(put.map_err(|refused| refused.code), expected);
     }
     for (metadata, kind) in [("5", "number"), ("true", "bool"), (r#""x""#, "string"), ("[1]", "array")] {
-        let fault = bench.turn(|core, turn| core.put_log(turn, id, "x", None, metadata, None)).unwrap_err();
+        let refused = bench.turn(|core, turn| core.put_log(turn, id, "x", None, metadata, None)).unwrap_err();
         let expected = format!(
             "Invalid metadata JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
         );
-        assert_eq!((fault.code, fault.message), (Code::InvalidArgument, expected));
+        assert_eq!((refused.code, refused.message), (Code::InvalidArgument, expected));
     }
     assert_eq!(bench.task(id).logs.len(), 1);
 }

@@ -4,7 +4,7 @@ use crate::embedded::core::store::Code;
 use crate::embedded::core::tests::*;
 use crate::embedded::quirks::Quirk;
 
-fn refresh(bench: &mut Bench, task: Uuid, by: &str) -> Result<At, Fault> {
+fn refresh(bench: &mut Bench, task: Uuid, by: &str) -> Result<At, StatusError> {
     bench.turn(|core, turn| core.refresh_timeout(turn, task, by))
 }
 
@@ -60,7 +60,7 @@ fn the_returned_end_is_exact_even_if_timeouts_are_noticed_late() {
 fn a_task_that_does_not_run_is_not_found() {
     let mut bench = Bench::new(Quirks::none());
     let id = bench.started(task());
-    let missing = |id: Uuid| Fault::not_found(format!("task run not found: {id}"));
+    let missing = |id: Uuid| StatusError::not_found(format!("task run not found: {id}"));
     assert_eq!(refresh(&mut bench, id, "1s"), Err(missing(id)), "it is queued");
     bench.worker(1);
     assert!(refresh(&mut bench, id, "1s").is_ok());
@@ -74,7 +74,7 @@ fn a_task_that_does_not_run_is_not_found() {
 fn a_malformed_increment_is_refused_before_the_lookup() {
     let mut bench = Bench::new(Quirks::none());
     let start = "Invalid request: Validation failed with the following errors:\n0: validation failed on field 'RefreshTimeoutBy.IncrementTimeoutBy': ";
-    let refusal = |text: &str| Err(Fault::invalid(format!("{start}{text}\n")));
+    let refusal = |text: &str| Err(StatusError::invalid(format!("{start}{text}\n")));
     assert_eq!(refresh(&mut bench, Uuid::nil(), ""), refusal("on condition 'required'"));
     for by in ["abc", "-1s", "1d", "5"] {
         assert_eq!(

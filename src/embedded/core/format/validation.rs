@@ -1,6 +1,5 @@
-//! The problems of a request, in the form of the engine's validator.
+//! The problems of a request, in the words of the engine's validator.
 
-use crate::embedded::core::store::Fault;
 use crate::model::name::is_name;
 
 /// The problems of a request: the fields, and what is wrong with each.
@@ -28,7 +27,8 @@ impl Problems {
         }
     }
 
-    fn message(self, of: &str) -> Option<String> {
+    /// The text of a refusal, unless there are no problems. `of` is the name of the request's type.
+    pub(crate) fn message(self, of: &str) -> Option<String> {
         if self.0.is_empty() {
             return None;
         }
@@ -36,15 +36,5 @@ impl Problems {
         Some(self.0.iter().enumerate().fold(start, |text, (number, (field, problem))| {
             text + &format!("{number}: validation failed on field '{of}.{field}': {problem}\n")
         }))
-    }
-
-    /// Refuses the request if there are problems. `of` is the name of the request's type.
-    pub(crate) fn into_result(self, of: &str) -> Result<(), Fault> {
-        self.message(of).map_or(Ok(()), |text| Err(Fault::invalid(text)))
-    }
-
-    /// The same with the prefix that most other services use.
-    pub(crate) fn into_request_result(self, of: &str) -> Result<(), Fault> {
-        self.message(of).map_or(Ok(()), |text| Err(Fault::invalid(format!("Invalid request: {text}"))))
     }
 }

@@ -2,8 +2,10 @@
 
 use uuid::Uuid;
 
+use crate::embedded::core::format::validation::Problems;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct StatusError {
     pub(crate) code: Code,
     pub(crate) message: String,
 }
@@ -34,7 +36,7 @@ pub(crate) struct Collisions {
     pub(crate) collisions: Vec<Collision>,
 }
 
-impl Fault {
+impl StatusError {
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self { code: Code::InvalidArgument, message: message.into() }
     }
@@ -60,5 +62,17 @@ impl Fault {
             code: Code::AlreadyExists(Box::new(Collisions { successful, collisions })),
             message: "idempotency key collision".into(),
         }
+    }
+}
+
+impl Problems {
+    /// Refuses the request if there are problems. `of` is the name of the request's type.
+    pub(crate) fn into_result(self, of: &str) -> Result<(), StatusError> {
+        self.message(of).map_or(Ok(()), |text| Err(StatusError::invalid(text)))
+    }
+
+    /// The same with the prefix that most other services use.
+    pub(crate) fn into_request_result(self, of: &str) -> Result<(), StatusError> {
+        self.message(of).map_or(Ok(()), |text| Err(StatusError::invalid(format!("Invalid request: {text}"))))
     }
 }

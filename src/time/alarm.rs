@@ -8,11 +8,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// A timer for moments that change often. A timer that would only resolve too early is kept: it wakes its owner once in vain, which costs
 /// less than a new one for each change.
 #[derive(Debug, Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// Resolves at a moment, or never if there is none. Cancel safe.
-    pub(super) async fn at(&mut self, moment: Option<Instant>) {
+    pub(crate) async fn at(&mut self, moment: Option<Instant>) {
         let Some(moment) = moment else { return pending().await };
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(moment)));
         if sleep.is_elapsed() || sleep.deadline() > moment {

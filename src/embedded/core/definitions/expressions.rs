@@ -1,0 +1,86 @@
+//! The expressions of definitions: which names they may use, and what happens to invalid ones.
+
+use serde_json::Value;
+
+use crate::embedded::core::expression::{Expression, ParseError};
+use crate::embedded::core::store::{Cel, Concurrency, Filter, Idempotency, LimitStrategy, On, StatusError};
+
+/// The names that expressions of filters may use.
+pub(crate) const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
+/// The names that expressions of idempotency keys and of tasks may use.
+const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum()"];
+/// The names that expressions of rate limits may use. `parents` is accepted, but has no value.
+const LIMIT_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "parents", "checksum()"];
+/// The names that expressions of conditions may use. Both mean the output or the payload that the condition is about.
+pub(crate) const CONDITION_NAMES: [&str; 2] = ["input", "output"];
+
+impl Filter {
+    /// A filter as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
+    pub(crate) fn new(expression: String, scope: String, payload: Value) -> Result<Self, StatusError> {
+        let parsed = parse(&expression, FILTER_NAMES)?;
+        Ok(Self { expression, scope, payload, parsed })
+    }
+}
+
+impl Idempotency {
+    /// An option as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
+    pub(crate) fn new(expression: String, ttl_ms: i64, method: i32) -> Result<Self, StatusError> {
+        let parsed = parse(&expression, KEY_NAMES)?;
+        Ok(Self { expression, ttl_ms, method, parsed })
+    }
+}
+
+impl Concurrency {
+    /// A limit as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
+    pub(crate) fn new(
+        expression: String,
+        max_runs: Option<i32>,
+        strategy: Option<LimitStrategy>,
+        unknown_field: Option<&'static str>,
+    ) -> Result<Self, StatusError> {
+        let parsed = parse(&expression, KEY_NAMES)?;
+        Ok(Self { expression, parsed, max_runs, strategy, unknown_field })
+    }
+}
+
+impl Cel {
+    /// An expression of a rate limit as it was sent. One that may be valid CEL, but is not supported here, is refused.
+    pub(crate) fn of_rate_limit(text: String) -> Result<Self, StatusError> {
+        let parsed = parse(&text, LIMIT_NAMES)?;
+        Ok(Self { text, parsed })
+    }
+}
+
+impl On {
+    /// The output of a parent.
+    pub(crate) fn parent(name: String, expression: &str) -> Result<Self, StatusError> {
+        Ok(Self::Parent(name, condition(expression)?))
+    }
+
+    /// An event with a key.
+    pub(crate) fn event(key: String, expression: &str) -> Result<Self, StatusError> {
+        Ok(Self::Event(key, condition(expression)?))
+    }
+}
+
+/// `None` for an invalid expression.
+fn parse(text: &str, names: &[&str]) -> Result<Option<Expression>, StatusError> {
+    match Expression::parse(text, names) {
+        Ok(expression) => Ok(Some(expression)),
+        Err(ParseError::Invalid) => Ok(None),
+        Err(ParseError::Unsupported) => Err(StatusError::unimplemented(&format!("the CEL expression `{text}`"))),
+    }
+}
+
+/// Parses the expression of a condition. An empty one is always true, and an invalid one is always false, as in the real engine.
+/// One that may be valid CEL, but is not supported here, is refused.
+fn condition(text: &str) -> Result<Expression, StatusError> {
+    if text.is_empty() {
+        return Ok(Expression::constant(true));
+    }
+    match Expression::parse(text, &CONDITION_NAMES) {
+        Err(ParseError::Invalid) => Ok(Expression::constant(false)),
+        Err(ParseError::Unsupported) => Err(StatusError::unimplemented(&format!("conditions like `{text}`"))),
+        Ok(expression) => Ok(expression),
+    }
+}

@@ -1,0 +1,149 @@
+//! Concurrency limits of a task: their keys, and the places of the task in their groups.
+
+use std::cmp::Reverse;
+
+use super::expressions;
+use crate::embedded::core::store::{
+    Concurrency, Core, Group, GroupId, LimitStrategy, Rank, Run, Scope, SlotOwner, Task, TaskKey,
+};
+
+/// How many of a key have a slot, unless the limit has a number.
+const DEFAULT_MAX_RUNS: i32 = 1;
+const KEY: &str = "concurrency key";
+
+/// The limits of a task: those of its workflow, then its own. A limit of a workflow with one task is a limit of that task.
+pub(crate) fn limits<'a>(run: &'a Run, task: &Task) -> impl Iterator<Item = (Scope, &'a Concurrency)> {
+    let (version, step) = (run.version.id, task.step);
+    let of_workflow = (0..).zip(&run.version.options.concurrency);
+    let of_task = run.step(task).map(|step| &*step.definition.concurrency).unwrap_or_default();
+    let own = (0..).zip(of_task);
+    of_workflow
+        .map(move |(index, limit)| (Scope { version, step: None, index }, limit))
+        .chain(own.map(move |(index, limit)| (Scope { version, step: Some(step), index }, limit)))
+}
+
+/// Who has the slots of a limit.
+pub(crate) fn owner(run: &Run, key: TaskKey, scope: Scope) -> SlotOwner {
+    if run.dag.is_some() && scope.step.is_none() { SlotOwner::Run(key.run) } else { SlotOwner::Task(key) }
+}
+
+/// The keys of all limits of a task, or the error of the first key that cannot be evaluated.
+pub(crate) fn keys(core: &Core, key: TaskKey) -> Result<Vec<String>, String> {
+    let Some((run, task)) = core.runs.task(key) else { return Ok(Vec::new()) };
+    let mut limits = limits(run, task).peekable();
+    if limits.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let Some(values) = expressions::Scope::of(core, key) else { return Ok(Vec::new()) };
+    limits.map(|(_, limit)| values.text(&limit.expression, limit.parsed.as_ref(), KEY)).collect()
+}
+
+/// Finds the first limit, from a position on, under which a task has no slot, and makes the task wait there. Returns the position.
+pub(crate) fn wait(core: &mut Core, key: TaskKey, from: u16, urgency: u8) -> Option<u16> {
+    let (run, task) = core.runs.task(key)?;
+    let start = usize::from(from);
+    let (position, scope, limit) = (from..)
+        .zip(limits(run, task).skip(start))
+        .map(|(position, (scope, limit))| (position, scope, limit))
+        .find(|(_, scope, _)| core.slots.has_slot(owner(run, key, *scope), *scope) != Some(true))?;
+    let owner = owner(run, key, scope);
+    if core.slots.has_slot(owner, scope).is_some() {
+        // Another task of its run waits already.
+        return Some(position);
+    }
+    let created = match owner {
+        SlotOwner::Run(_) => run.created,
+        SlotOwner::Task(_) => run.created(task),
+    };
+    let (strategy, max_runs) =
+        (limit.strategy.unwrap_or(LimitStrategy::CancelInProgress), limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS));
+    // Keys that cannot be evaluated have failed the task before.
+    let text = keys(core, key).ok()?.into_iter().nth(usize::from(position))?;
+    let rank = Rank { urgency: Reverse(urgency), created, owner };
+    core.slots.wait(GroupId { scope, key: text.into() }, strategy, max_runs, rank);
+    Some(position)
+}
+
+/// Who gets a slot, and who loses its slot or its place.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) filled: Vec<Rank>,
+    pub(crate) cancelled: Vec<Rank>,
+}
+
+/// Decides about those that wait in a group. With a limit of zero or less, they wait forever.
+pub(crate) fn decide(group: &Group) -> Decision {
+    let Some(max) = usize::try_from(group.max_runs).ok().filter(|max| *max > 0) else { return Decision::default() };
+    let free = max.saturating_sub(group.running.len());
+    match group.strategy {
+        LimitStrategy::GroupRoundRobin => {
+            Decision { filled: group.waiting.iter().take(free).copied().collect(), cancelled: Vec::new() }
+        }
+        LimitStrategy::CancelNewest => Decision {
+            filled: group.waiting.iter().take(free).copied().collect(),
+            cancelled: group.waiting.iter().skip(free).copied().collect(),
+        },
+        LimitStrategy::CancelInProgress => {
+            let mut all: Vec<_> = group.running.iter().chain(&group.waiting).copied().collect();
+            all.sort_by_key(|rank| (rank.urgency, Reverse((rank.created, rank.owner))));
+            let filled = all.iter().take(max).filter(|rank| group.waiting.contains(rank)).copied().collect();
+            Decision { filled, cancelled: all.into_iter().skip(max).collect() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::embedded::core::store::RunIx;
+
+    fn rank(urgency: u8, second: i64) -> Rank {
+        let created = DateTime::from_timestamp(second, 0).unwrap();
+        Rank { urgency: Reverse(urgency), created, owner: SlotOwner::Task(TaskKey { run: RunIx::default(), index: 0 }) }
+    }
+
+    fn decided(strategy: LimitStrategy, max_runs: i32, running: &[Rank], waiting: &[Rank]) -> Decision {
+        let (running, waiting) = (running.iter().copied().collect(), waiting.iter().copied().collect());
+        decide(&Group { strategy, max_runs, running, waiting })
+    }
+
+    #[test]
+    fn the_oldest_get_the_slots_and_the_others_wait() {
+        let (first, second, third) = (rank(1, 1), rank(1, 2), rank(1, 3));
+        let decision = decided(LimitStrategy::GroupRoundRobin, 2, &[first], &[third, second]);
+        assert_eq!(decision, Decision { filled: vec![second], cancelled: vec![] });
+        let urgent = rank(3, 9);
+        let decision = decided(LimitStrategy::GroupRoundRobin, 1, &[], &[first, urgent]);
+        assert_eq!(decision, Decision { filled: vec![urgent], cancelled: vec![] });
+    }
+
+    #[test]
+    fn those_with_slots_keep_them_and_the_others_are_cancelled() {
+        let (first, second, third) = (rank(1, 1), rank(1, 2), rank(3, 3));
+        let decision = decided(LimitStrategy::CancelNewest, 1, &[first], &[second, third]);
+        assert_eq!(decision, Decision { filled: vec![], cancelled: vec![third, second] });
+        let decision = decided(LimitStrategy::CancelNewest, 2, &[first], &[second, third]);
+        assert_eq!(decision, Decision { filled: vec![third], cancelled: vec![second] });
+    }
+
+    #[test]
+    fn the_newest_get_the_slots_of_others() {
+        let (first, second, third) = (rank(1, 1), rank(1, 2), rank(1, 3));
+        let decision = decided(LimitStrategy::CancelInProgress, 1, &[first], &[second, third]);
+        assert_eq!(decision, Decision { filled: vec![third], cancelled: vec![second, first] });
+        let urgent = rank(2, 0);
+        let decision = decided(LimitStrategy::CancelInProgress, 1, &[urgent], &[third]);
+        assert_eq!(decision, Decision { filled: vec![], cancelled: vec![third] });
+    }
+
+    #[test]
+    fn a_limit_below_one_lets_all_wait() {
+        for strategy in [LimitStrategy::CancelInProgress, LimitStrategy::CancelNewest, LimitStrategy::GroupRoundRobin] {
+            for max_runs in [0, -1] {
+                assert_eq!(decided(strategy, max_runs, &[], &[rank(1, 1), rank(1, 2)]), Decision::default());
+            }
+        }
+    }
+}

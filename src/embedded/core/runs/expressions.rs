@@ -1,0 +1,122 @@
+//! Expressions of tasks: evaluated when a task is created, on the input and the metadata of its run.
+
+use serde_json::Value;
+
+use crate::embedded::core::expression::{Expression, Names, StepValue, object};
+use crate::embedded::core::store::{Core, TaskKey};
+
+/// A name that definitions may use, and that has no value.
+const PARENTS: &str = "parents";
+/// The engine's error for an empty expression.
+pub(crate) const EMPTY: &str = "ERROR: <input>:1:0: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+
+/// What the expressions of a task are evaluated on.
+pub(crate) struct Scope {
+    input: Value,
+    metadata: Value,
+    task: Value,
+}
+
+impl Scope {
+    pub(crate) fn of(core: &Core, key: TaskKey) -> Option<Self> {
+        let (run, task) = core.runs.task(key)?;
+        let parse = |text| object(&serde_json::from_str(text).unwrap_or_default());
+        Some(Self { input: parse(run.last_input()), metadata: parse(&run.metadata), task: task.id.to_string().into() })
+    }
+
+    /// The value of an expression, if it is a string. `what` names it in the error.
+    pub(crate) fn text(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<String, String> {
+        match self.value(text, parsed)? {
+            StepValue::Text(value) => Ok(value),
+            StepValue::Number(_) => Err(failed(text, &format!("expected string output for {what}, got int"))),
+        }
+    }
+
+    /// The value of an expression, if it is a number. Doubles are truncated.
+    pub(crate) fn number(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<i64, String> {
+        match self.value(text, parsed)? {
+            StepValue::Number(value) => Ok(value),
+            StepValue::Text(_) => Err(failed(text, &format!("expected int output for {what}, got string"))),
+        }
+    }
+
+    fn value(&self, text: &str, parsed: Option<&Expression>) -> Result<StepValue, String> {
+        if let Some(problem) = undeclared(text) {
+            return Err(failed(text, &problem));
+        }
+        // A definition with an invalid expression is refused, so this is not reached.
+        let Some(expression) = parsed else { return Err(failed(text, "it is not valid CEL")) };
+        let names = [("input", &self.input), ("additional_metadata", &self.metadata), ("workflow_run_id", &self.task)];
+        expression.step_value(&Names(&names)).map_err(|problem| failed(text, &problem))
+    }
+}
+
+/// The error of expressions that use `parents`: definitions accept that, but it has no value. One line for each use.
+fn undeclared(text: &str) -> Option<String> {
+    let errors = uses(text, PARENTS).into_iter().map(|position| {
+        let before = text.get(..position).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+        let source = text.lines().nth(line - 1).unwrap_or_default();
+        let dots = ".".repeat(column);
+        let problem = format!("undeclared reference to '{PARENTS}' (in container '')");
+        format!("ERROR: <input>:{line}:{}: {problem}\n | {source}\n | {dots}^", column + 1)
+    });
+    let errors: Vec<_> = errors.collect();
+    (!errors.is_empty()).then(|| errors.join("\n"))
+}
+
+/// The positions at which an expression uses a name.
+fn uses(text: &str, name: &str) -> Vec<usize> {
+    let (mut found, mut quote, mut word) = (Vec::new(), None, String::new());
+    let mut before = ' ';
+    for (position, char) in text.char_indices().chain([(text.len(), ' ')]) {
+        let is_word = char.is_ascii_alphanumeric() || char == '_';
+        if quote.is_none() && !is_word {
+            if word == name && before != '.' {
+                found.push(position - word.len());
+            }
+            if !char.is_whitespace() || !word.is_empty() {
+                before = char;
+            }
+        }
+        match quote {
+            Some(open) if char == open => quote = None,
+            None if char == '\'' || char == '"' => quote = Some(char),
+            _ => {}
+        }
+        if quote.is_none() && is_word {
+            word.push(char);
+        } else {
+            word.clear();
+        }
+    }
+    found
+}
+
+/// The error of a task whose expression cannot be evaluated.
+pub(crate) fn failed(text: &str, problem: &str) -> String {
+    format!("failed to parse step expression ({text}): {problem}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uses_of_an_undeclared_name_are_found() {
+        for (text, positions) in [
+            ("'p-'+parents.a.x", vec![5]),
+            ("parents.a.x + parents.b.y", vec![0, 14]),
+            ("input.parents", vec![]),
+            ("'parents' + input.x", vec![]),
+            ("xparents + parents_ + \"it's parents\"", vec![]),
+        ] {
+            assert_eq!(uses(text, PARENTS), positions, "{text}");
+        }
+        let error =
+            "ERROR: <input>:1:6: undeclared reference to 'parents' (in container '')\n | 'p-'+parents.a.x\n | .....^";
+        assert_eq!(undeclared("'p-'+parents.a.x").as_deref(), Some(error));
+        assert_eq!(undeclared("input.x"), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! Concurrency limits of definitions.
+
+use crate::embedded::core::expression::Expression;
+
+/// Limits how many runs of a workflow, or attempts of a task, have a slot at the same time. Each key has slots of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Concurrency {
+    /// The key, as it was sent.
+    pub(crate) expression: String,
+    /// `None` for an invalid expression.
+    pub(crate) parsed: Option<Expression>,
+    pub(crate) max_runs: Option<i32>,
+    pub(crate) strategy: Option<LimitStrategy>,
+    /// The name of a field that was set and that this version of the engine does not know.
+    pub(crate) unknown_field: Option<&'static str>,
+}
+
+/// What happens to those that exceed a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitStrategy {
+    /// The newest have the slots. All others are cancelled.
+    CancelInProgress,
+    /// Those that have slots keep them. All others are cancelled.
+    CancelNewest,
+    /// They wait.
+    GroupRoundRobin,
+}
+
+impl LimitStrategy {
+    /// Its name in the contract.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::CancelInProgress => "CANCEL_IN_PROGRESS",
+            Self::CancelNewest => "CANCEL_NEWEST",
+            Self::GroupRoundRobin => "GROUP_ROUND_ROBIN",
+        }
+    }
+}

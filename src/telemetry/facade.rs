@@ -1,0 +1,50 @@
+//! The bridge to the facade of the crate `metrics`.
+
+use metrics::{counter, gauge, histogram};
+
+use super::{
+    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS, Measurement, OUTBOX_REPORTS,
+    Recorder, SLOTS_USED, STREAMS_LOST,
+};
+
+/// Passes measurements on to the recorder that is installed for the crate `metrics`.
+///
+/// ```
+/// use hatchet::telemetry::{MetricsRecorder, set_recorder};
+///
+/// set_recorder(MetricsRecorder)?;
+/// # Ok::<(), hatchet::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MetricsRecorder;
+
+impl Recorder for MetricsRecorder {
+    fn record(&self, measurement: &Measurement<'_>) {
+        match measurement {
+            Measurement::Call { call, error, duration } => {
+                let result = error.map_or("ok".into(), |error| format!("{error:?}"));
+                counter!(CALLS, "call" => (*call).to_owned(), "result" => result).increment(1);
+                histogram!(CALL_SECONDS, "call" => (*call).to_owned()).record(*duration);
+            }
+            Measurement::Retry { call } => counter!(CALL_RETRIES, "call" => (*call).to_owned()).increment(1),
+            Measurement::StreamLost { stream } => {
+                counter!(STREAMS_LOST, "stream" => (*stream).to_owned()).increment(1);
+            }
+            Measurement::AttemptStarted { task } => {
+                counter!(ATTEMPTS_STARTED, "task" => (*task).to_owned()).increment(1);
+            }
+            Measurement::AttemptEnded { task, result, duration } => {
+                counter!(ATTEMPTS_ENDED, "task" => (*task).to_owned(), "result" => result.name()).increment(1);
+                histogram!(ATTEMPT_SECONDS, "task" => (*task).to_owned()).record(*duration);
+            }
+            Measurement::Worker { worker, running, unreported } => {
+                gauge!(SLOTS_USED, "worker" => (*worker).to_owned()).set(as_float(*running));
+                gauge!(OUTBOX_REPORTS, "worker" => (*worker).to_owned()).set(as_float(*unreported));
+            }
+        }
+    }
+}
+
+fn as_float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}

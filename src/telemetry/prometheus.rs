@@ -1,0 +1,184 @@
+//! Counts measurements in memory, and shows them in the text format of Prometheus.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{
+    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS, Measurement, OUTBOX_REPORTS,
+    Recorder, SLOTS_USED, STREAMS_LOST,
+};
+
+/// The upper bounds of the buckets of histograms, in seconds.
+const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+/// Counts measurements, and shows them in the text format of Prometheus. It is cheap to clone; clones share the counts.
+///
+/// ```
+/// use hatchet::telemetry::{PrometheusRecorder, set_recorder};
+///
+/// let recorder = PrometheusRecorder::new();
+/// set_recorder(recorder.clone())?;
+/// // To be sent for GET /metrics:
+/// let body = recorder.render();
+/// # Ok::<(), hatchet::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct PrometheusRecorder(Arc<Mutex<Metrics>>);
+
+/// The labels of a time series in the text format.
+type Labels = String;
+
+#[derive(Default)]
+struct Metrics {
+    counters: BTreeMap<(&'static str, Labels), u64>,
+    gauges: BTreeMap<(&'static str, Labels), usize>,
+    histograms: BTreeMap<(&'static str, Labels), Histogram>,
+}
+
+#[derive(Default)]
+struct Histogram {
+    /// The number of values up to each bound.
+    buckets: [u64; BUCKETS.len()],
+    count: u64,
+    sum: Duration,
+}
+
+impl PrometheusRecorder {
+    /// Creates a recorder without counts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns all metrics in the text format of Prometheus, version 0.0.4.
+    pub fn render(&self) -> String {
+        let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = metrics.write(&mut text);
+        text
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Metrics)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Recorder for PrometheusRecorder {
+    fn record(&self, measurement: &Measurement<'_>) {
+        self.with(|metrics| match measurement {
+            Measurement::Call { call, error, duration } => {
+                let result = error.map_or_else(|| "ok".to_owned(), |error| format!("{error:?}"));
+                metrics.count(CALLS, &[("call", call), ("result", &result)]);
+                metrics.observe(CALL_SECONDS, &[("call", call)], *duration);
+            }
+            Measurement::Retry { call } => metrics.count(CALL_RETRIES, &[("call", call)]),
+            Measurement::StreamLost { stream } => metrics.count(STREAMS_LOST, &[("stream", stream)]),
+            Measurement::AttemptStarted { task } => metrics.count(ATTEMPTS_STARTED, &[("task", task)]),
+            Measurement::AttemptEnded { task, result, duration } => {
+                metrics.count(ATTEMPTS_ENDED, &[("task", task), ("result", result.name())]);
+                metrics.observe(ATTEMPT_SECONDS, &[("task", task)], *duration);
+            }
+            Measurement::Worker { worker, running, unreported } => {
+                let labels = labels(&[("worker", worker)]);
+                metrics.gauges.insert((SLOTS_USED, labels.clone()), *running);
+                metrics.gauges.insert((OUTBOX_REPORTS, labels), *unreported);
+            }
+        });
+    }
+}
+
+impl Metrics {
+    fn count(&mut self, name: &'static str, all: &[(&str, &str)]) {
+        *self.counters.entry((name, labels(all))).or_default() += 1;
+    }
+
+    fn observe(&mut self, name: &'static str, all: &[(&str, &str)], value: Duration) {
+        let histogram = self.histograms.entry((name, labels(all))).or_default();
+        for (bucket, bound) in histogram.buckets.iter_mut().zip(BUCKETS) {
+            *bucket += u64::from(value.as_secs_f64() <= bound);
+        }
+        histogram.count += 1;
+        histogram.sum += value;
+    }
+
+    fn write(&self, text: &mut String) -> fmt::Result {
+        let mut last = "";
+        for ((name, labels), count) in &self.counters {
+            header(text, name, "counter", &mut last)?;
+            writeln!(text, "{name}{{{labels}}} {count}")?;
+        }
+        for ((name, labels), value) in &self.gauges {
+            header(text, name, "gauge", &mut last)?;
+            writeln!(text, "{name}{{{labels}}} {value}")?;
+        }
+        for ((name, labels), histogram) in &self.histograms {
+            header(text, name, "histogram", &mut last)?;
+            for (count, bound) in histogram.buckets.iter().zip(BUCKETS) {
+                writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}")?;
+            }
+            writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", histogram.count)?;
+            writeln!(text, "{name}_sum{{{labels}}} {}", histogram.sum.as_secs_f64())?;
+            writeln!(text, "{name}_count{{{labels}}} {}", histogram.count)?;
+        }
+        Ok(())
+    }
+}
+
+/// The type of a metric, once before its time series.
+fn header<'a>(text: &mut String, name: &'a str, kind: &str, last: &mut &'a str) -> fmt::Result {
+    if std::mem::replace(last, name) == name { Ok(()) } else { writeln!(text, "# TYPE {name} {kind}") }
+}
+
+fn labels(all: &[(&str, &str)]) -> Labels {
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let all: Vec<_> = all.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    all.join(",")
+}
+
+impl fmt::Debug for PrometheusRecorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrometheusRecorder")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::AttemptResult;
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn metrics_have_the_text_format_of_prometheus() {
+        let recorder = PrometheusRecorder::new();
+        let millis = Duration::from_millis;
+        for (error, duration) in [(None, millis(3)), (None, millis(20)), (Some(ErrorKind::Timeout), millis(30_000))] {
+            recorder.record(&Measurement::Call { call: "Push", error, duration });
+        }
+        let result = AttemptResult::Failed;
+        recorder.record(&Measurement::AttemptEnded { task: "a\"b", result, duration: millis(1) });
+        recorder.record(&Measurement::Worker { worker: "w", running: 3, unreported: 1 });
+        recorder.record(&Measurement::Worker { worker: "w", running: 2, unreported: 0 });
+        let text = recorder.render();
+        for line in [
+            "# TYPE hatchet_calls_total counter",
+            "hatchet_calls_total{call=\"Push\",result=\"ok\"} 2",
+            "hatchet_calls_total{call=\"Push\",result=\"Timeout\"} 1",
+            "hatchet_attempts_ended_total{task=\"a\\\"b\",result=\"failed\"} 1",
+            "# TYPE hatchet_slots_used gauge",
+            "hatchet_slots_used{worker=\"w\"} 2",
+            "hatchet_outbox_reports{worker=\"w\"} 0",
+            "# TYPE hatchet_call_seconds histogram",
+            "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.005\"} 1",
+            "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.025\"} 2",
+            "hatchet_call_seconds_bucket{call=\"Push\",le=\"30\"} 3",
+            "hatchet_call_seconds_bucket{call=\"Push\",le=\"+Inf\"} 3",
+            "hatchet_call_seconds_sum{call=\"Push\"} 30.023",
+            "hatchet_call_seconds_count{call=\"Push\"} 3",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+        assert_eq!(text.matches("# TYPE hatchet_calls_total").count(), 1);
+    }
+}

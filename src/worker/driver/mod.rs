@@ -1,0 +1,556 @@
+//! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
+
+mod shutdown;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Duration, Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::assignments::{Assignments, Effect, End, Event, Reported};
+use super::builder::{Labels, Worker};
+use super::heartbeat::{Heartbeat, Heartbeats};
+use super::job::{Job, JobEnd, Stop};
+use super::key::Key;
+use super::outbox::{self, Journal, Outbox, Saved, Sent, Settled};
+use super::outputs::Outputs;
+use super::ownership;
+use super::report::WorkerReport;
+use super::status::{Life, WorkerState, WorkerStatus};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{WorkerId, attempt_number};
+use crate::rpc::convert::{Action, ActionKind, Report, ReportKind};
+use crate::telemetry::{self, Measurement};
+use crate::time::{Alarm, at};
+use crate::transport::{ReconnectingStream, StreamEvent};
+use shutdown::{Deadlines, Phase};
+
+/// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// How long the engine may take to notice a stream.
+const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
+/// The timeout of each call of a shutdown.
+const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The maximum size of a failure that replaces a report which is too large.
+const MAX_REPLACEMENT_BYTES: usize = 1000;
+
+/// The background task of a worker. It owns the running attempts.
+pub(super) struct Driver {
+    worker: Worker,
+    id: WorkerId,
+    stream: ReconnectingStream<Action>,
+    /// `None` if the engine must not send more assignments, and the worker could not be paused.
+    heartbeats: Option<Heartbeats>,
+    registering: Option<Registering>,
+    ready: Option<oneshot::Sender<Result<()>>>,
+    /// Whether a permanent error of the stream has been logged, and the stream has not been opened since.
+    is_failed: bool,
+    assignments: Assignments<Assigned>,
+    jobs: JoinSet<JobEnd>,
+    /// The attempt of each job, and the way to stop it.
+    keys: HashMap<Id, Key>,
+    stops: HashMap<Key, Stop>,
+    outbox: Outbox,
+    /// The journal of the outbox, while nothing is written to it.
+    journal: Option<Journal>,
+    saving: Option<Saving>,
+    calls: FuturesUnordered<BoxFuture<'static, Sent>>,
+    /// For the next call of the outbox.
+    alarm: Alarm,
+    outputs: Outputs,
+    stop: CancellationToken,
+    commands: mpsc::UnboundedReceiver<Command>,
+    phase: Phase,
+    life: watch::Sender<Life>,
+    is_connected: bool,
+    /// When the engine last accepted a heartbeat.
+    accepted_at: Option<Instant>,
+    /// Finds out which attempts do not belong to the worker any longer.
+    checking: Option<BoxFuture<'static, Vec<Key>>>,
+    is_paused: bool,
+    /// Whether the outbox is full.
+    is_on_hold: bool,
+}
+
+type Saving = BoxFuture<'static, Option<Saved>>;
+type Registering = Pin<Box<dyn Future<Output = Result<WorkerId>> + Send>>;
+
+/// What the handle of a worker has changed. It has already sent it to the server.
+#[derive(Debug)]
+pub(super) enum Command {
+    SetPaused(bool),
+    SetLabels(Labels),
+    /// The grace period of a shutdown that follows.
+    SetGrace(Duration),
+}
+
+/// The journal of an outbox, and the ends in it.
+pub(super) type Recovered = (Journal, Vec<(u64, Key, Report)>);
+
+/// The connections of a driver to the handle of the worker.
+pub(super) struct Handles {
+    pub(super) stop: CancellationToken,
+    pub(super) ready: oneshot::Sender<Result<()>>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) life: watch::Sender<Life>,
+}
+
+/// An attempt that the engine has assigned to this worker.
+struct Assigned {
+    /// The worker's id at the time of the assignment.
+    worker: WorkerId,
+    action: Action,
+}
+
+impl Driver {
+    pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
+        let Handles { stop, ready, commands, life } = handles;
+        let mut outbox = Outbox::new(worker.outbox, worker.batches_reports, journal.is_some());
+        let (journal, ends) = journal.unzip();
+        for (number, key, report) in ends.into_iter().flatten() {
+            tracing::info!(run = %key.run, attempt = attempt_number(key.retry_count), "an end of an earlier process is reported");
+            outbox.add_saved(number, key, report);
+        }
+        Self {
+            stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
+            // They start when the stream is requested: an earlier one would not count.
+            heartbeats: Some(Heartbeats::start(&worker.client, id)),
+            registering: None,
+            ready: Some(ready),
+            is_failed: false,
+            assignments: Assignments::new(worker.slots()),
+            jobs: JoinSet::new(),
+            keys: HashMap::new(),
+            stops: HashMap::new(),
+            outbox,
+            journal,
+            saving: None,
+            calls: FuturesUnordered::new(),
+            alarm: Alarm::default(),
+            outputs: Outputs::start(&worker.client),
+            stop,
+            commands,
+            phase: Phase::Running,
+            life,
+            is_connected: false,
+            accepted_at: None,
+            checking: None,
+            is_paused: false,
+            is_on_hold: false,
+            worker,
+            id,
+        }
+    }
+
+    /// Runs the worker until it was stopped, and its attempts have ended or were dropped.
+    pub(super) async fn run(mut self) -> WorkerReport {
+        self.stream.reopen_now();
+        let stop = self.stop.clone();
+        while !self.is_drained() {
+            self.send_reports();
+            self.publish();
+            let now = Instant::now();
+            let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline(now));
+            let wake = self.outbox.next_wake();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if is_running => self.pause(),
+                // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
+                Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
+                Some(sent) = self.calls.next() => self.on_sent(sent),
+                saved = saved(&mut self.saving) => self.on_saved(saved),
+                lost = lost(&mut self.checking) => self.on_lost(lost),
+                () = at(deadline) => self.on_deadline(),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                event = self.stream.next() => self.on_stream(event),
+                Some(heartbeat) = next(&mut self.heartbeats) => self.on_heartbeat(heartbeat),
+                id = registered(&mut self.registering) => self.on_registered(id),
+                is_paused = self.phase.paused() => self.drain(is_paused),
+                () = self.alarm.at(wake) => {}
+            }
+        }
+        self.end().await
+    }
+
+    async fn end(mut self) -> WorkerReport {
+        if self.saving.is_some() {
+            let saved = saved(&mut self.saving).await;
+            self.on_saved(saved);
+        }
+        // What was accepted since must not be reported again by the next process.
+        if let (Some(journal), Some(unsaved)) = (self.journal.take(), self.outbox.take_unsaved()) {
+            outbox::save(journal, unsaved).await;
+        }
+        // Code that blocks its thread cannot be waited for.
+        self.jobs.detach_all();
+        self.outputs.close().await;
+        // The worker is gone anyway if this fails.
+        let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
+        drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
+        if let Some(heartbeats) = self.heartbeats {
+            heartbeats.stop().await;
+        }
+        let report = self.assignments.into_report();
+        tracing::info!(worker = %self.id, %report, "the worker has ended");
+        self.life.send_modify(|life| {
+            life.status.state = WorkerState::Stopped;
+            (life.status.running, life.status.waiting, life.status.unreported) = (0, 0, 0);
+        });
+        report
+    }
+
+    fn on_stream(&mut self, event: StreamEvent<Action>) {
+        match event {
+            StreamEvent::Message(action) => {
+                self.is_failed = false;
+                self.on_action(action);
+            }
+            StreamEvent::NeedsOpen => {
+                let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
+                self.stream.open(async move { rpc.dispatcher.listen(id).await });
+                self.heartbeats.iter().for_each(Heartbeats::stream_opened);
+            }
+            StreamEvent::Lost(_) => {
+                self.is_failed = false;
+                self.is_connected = false;
+            }
+            StreamEvent::Failed(error) => {
+                self.is_connected = false;
+                if std::mem::replace(&mut self.is_failed, true) {
+                    tracing::debug!(%error, "worker stream still failed");
+                } else {
+                    tracing::error!(%error, "worker stream failed");
+                }
+                self.stream.mark_lost();
+                self.fail(error);
+            }
+        }
+    }
+
+    /// Ends a worker that cannot go on. If the worker has not started, the start fails.
+    fn fail(&mut self, error: Error) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(Err(error));
+            return;
+        }
+        let is_final =
+            matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Unimplemented | ErrorKind::Closed);
+        if is_final && self.phase.is_running() {
+            tracing::error!(worker = %self.id, %error, "the worker cannot continue, and shuts down");
+            self.life.send_modify(|life| life.failure = Some(error));
+            self.pause();
+        }
+    }
+
+    fn on_action(&mut self, action: Action) {
+        let event = match (Key::read(&action), action.kind()) {
+            (Ok(key), ActionKind::Start) => Event::Assigned(key, Assigned { worker: self.id, action }),
+            (Ok(key), ActionKind::Cancel) => Event::Cancelled(key),
+            (Ok(key), kind) => {
+                tracing::error!(?kind, run = %key.run, "received an assignment of unknown kind");
+                return;
+            }
+            (Err(error), kind) => {
+                tracing::error!(%error, "failed to decode assignment");
+                if kind != ActionKind::Start {
+                    return;
+                }
+                Event::AssignedUnreadable
+            }
+        };
+        self.step(event);
+    }
+
+    fn step(&mut self, event: Event<Assigned>) {
+        let effects = self.assignments.step(event);
+        self.apply(effects);
+    }
+
+    fn apply(&mut self, effects: Vec<Effect<Assigned>>) {
+        for effect in effects {
+            match effect {
+                Effect::Start(key, assigned) => self.start_job(key, assigned),
+                Effect::Cancel(key) => self.stops.get(&key).into_iter().for_each(Stop::cancel),
+                Effect::Drop(key) => self.stops.get(&key).into_iter().for_each(Stop::abandon),
+                // Its report has just been added to the outbox.
+                Effect::Report(_) => {}
+                Effect::Withdraw(key) => {
+                    if self.outbox.withdraw(key) {
+                        self.step(Event::Reported(key, Reported::Withdrawn));
+                    }
+                }
+            }
+        }
+    }
+
+    fn start_job(&mut self, key: Key, Assigned { worker, action }: Assigned) {
+        let stop = Stop::default();
+        let started =
+            Report::new(worker, &action, ReportKind::Started, self.worker.client.clock().now(), String::new());
+        self.outbox.add(key, started);
+        let job = Job {
+            client: self.worker.client.clone(),
+            worker,
+            key,
+            task: self.worker.actions.get(action.name()).cloned(),
+            action: Arc::new(action),
+            stop: stop.clone(),
+            cancel_grace: self.worker.cancel_grace,
+            output: self.outputs.output(),
+        };
+        let id = self.jobs.spawn(job.run()).id();
+        self.keys.insert(id, key);
+        self.stops.insert(key, stop);
+    }
+
+    fn on_ended(&mut self, ended: Result<(Id, JobEnd), JoinError>) {
+        let (id, JobEnd { end, report }) = match ended {
+            Ok(ended) => ended,
+            // Neither is expected: panics are caught inside, and jobs are not aborted. The attempt still has to be counted.
+            Err(error) => (error.id(), JobEnd { end: End::Dropped, report: None }),
+        };
+        let Some(key) = self.keys.remove(&id) else { return };
+        self.stops.remove(&key);
+        let effects = self.assignments.step(Event::Ended(key, end));
+        let is_reported = effects.iter().any(|effect| matches!(effect, Effect::Report(_)));
+        if let Some(report) = report.filter(|_| is_reported) {
+            self.outbox.add(key, report);
+        }
+        self.apply(effects);
+    }
+
+    /// Makes the calls that are due.
+    fn send_reports(&mut self) {
+        if self.outbox.is_full() != self.is_on_hold {
+            self.is_on_hold = self.outbox.is_full();
+            self.step(Event::Hold(self.is_on_hold));
+        }
+        if self.journal.is_some()
+            && let Some(unsaved) = self.outbox.take_unsaved()
+        {
+            self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(outbox::save(journal, unsaved)) });
+        }
+        while let Some(call) = self.outbox.next_call(Instant::now()) {
+            self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));
+        }
+    }
+
+    fn on_saved(&mut self, saved: Option<Saved>) {
+        self.saving = None;
+        // There is none if the runtime is shut down.
+        self.journal = saved.and_then(|saved| self.outbox.saved(saved));
+    }
+
+    fn on_sent(&mut self, sent: Sent) {
+        for Settled { key, report, result } in self.outbox.sent(Instant::now(), sent, fastrand::f64()) {
+            let reported = match result {
+                Ok(()) if report.kind == ReportKind::Failed => Reported::Failed,
+                Ok(()) => Reported::Completed,
+                Err(error) if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES => {
+                    let what = if report.kind == ReportKind::Completed { "output" } else { "error" };
+                    let text = format!("the task's {what} could not be sent: {error}");
+                    self.outbox.add(key, report.into_failure(text));
+                    continue;
+                }
+                Err(error) => {
+                    let attempt = attempt_number(key.retry_count);
+                    tracing::error!(run = %key.run, attempt, %error, "failed to report the end of an attempt");
+                    Reported::Refused
+                }
+            };
+            self.step(Event::Reported(key, reported));
+        }
+    }
+
+    fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
+        match heartbeat {
+            Heartbeat::Accepted => {
+                self.is_failed = false;
+                self.check_ownership();
+                self.is_connected = !self.stream.is_lost();
+                if let Some(ready) = self.ready.take() {
+                    tracing::info!(worker = %self.id, name = self.worker.name, "the worker is ready");
+                    let _ = ready.send(Ok(()));
+                }
+            }
+            // A heartbeat from before the stream was requested, or from just after that, does not prove that the stream works.
+            Heartbeat::Refused(sent_at)
+                if sent_at >= self.stream.opened_at() + STREAM_NOTICE_DELAY && !self.stream.is_lost() =>
+            {
+                self.is_connected = false;
+                self.stream.mark_lost();
+            }
+            // The engine has lost the worker and its attempts.
+            Heartbeat::UnknownWorker if self.registering.is_none() && self.phase.is_running() => {
+                self.is_connected = false;
+                self.registering = Some(self.register());
+            }
+            Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
+            Heartbeat::Failed(error) => {
+                self.is_connected = false;
+                tracing::warn!(%error, "heartbeat failed");
+                // Transient errors are waited out.
+                if !error.is_transient() {
+                    self.fail(error);
+                }
+            }
+        }
+    }
+
+    /// Registers the worker again. A paused one must not get assignments under its new id.
+    fn register(&self) -> Registering {
+        let (registration, rpc, is_paused) =
+            (self.worker.registration(), self.worker.client.rpc().clone(), self.is_paused);
+        Box::pin(async move {
+            let id = registration.await?;
+            if is_paused {
+                rpc.rest.pause_worker(id, true).await?;
+            }
+            Ok(id)
+        })
+    }
+
+    /// Finds out which attempts the engine has assigned to other workers, if it has not accepted heartbeats for so long that it may have.
+    fn check_ownership(&mut self) {
+        let last = self.accepted_at.replace(Instant::now());
+        if last.is_some_and(|last| last.elapsed() > ownership::MAX_SILENCE) && self.checking.is_none() {
+            let attempts = self.assignments.current().collect();
+            self.checking = Some(Box::pin(ownership::lost(self.worker.client.rpc().clone(), attempts)));
+        }
+    }
+
+    fn on_lost(&mut self, lost: Vec<Key>) {
+        self.checking = None;
+        for key in lost {
+            tracing::warn!(run = %key.run, attempt = attempt_number(key.retry_count), "the engine has ended an attempt or assigned it to another worker");
+            self.step(Event::Cancelled(key));
+        }
+    }
+
+    fn on_registered(&mut self, id: Result<WorkerId>) {
+        self.registering = None;
+        match id {
+            Ok(id) => {
+                tracing::warn!(old = %self.id, new = %id, "engine lost the worker; registered it again");
+                self.id = id;
+                self.stream.reopen_now();
+                self.heartbeats = Some(Heartbeats::start(&self.worker.client, id));
+            }
+            // The next heartbeat is refused again, which triggers the next try.
+            Err(error) => tracing::error!(%error, "failed to register the worker again"),
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::SetPaused(is_paused) => self.is_paused = is_paused,
+            Command::SetLabels(labels) => self.worker.labels.extend(labels),
+            Command::SetGrace(grace) => self.worker.grace = grace,
+        }
+    }
+
+    /// Publishes the status if it has changed.
+    fn publish(&self) {
+        let (running, waiting, unreported) = self.assignments.counts();
+        let state = match (&self.phase, self.is_connected) {
+            (Phase::Running, true) => WorkerState::Connected,
+            (Phase::Running, false) => WorkerState::Disconnected,
+            _ => WorkerState::Draining,
+        };
+        self.life.send_if_modified(|life| {
+            let status = WorkerStatus {
+                worker_id: self.id,
+                state,
+                is_paused: self.is_paused,
+                slots: self.worker.slots(),
+                running,
+                waiting,
+                unreported,
+                is_outbox_full: self.is_on_hold,
+            };
+            let is_new = life.status != status;
+            life.status = status;
+            if is_new {
+                telemetry::record(&Measurement::Worker { worker: &self.worker.name, running, unreported });
+            }
+            is_new
+        });
+    }
+
+    /// Pauses the worker, so that it gets no more assignments.
+    fn pause(&mut self) {
+        tracing::info!(worker = %self.id, "the worker shuts down");
+        self.registering = None;
+        let (client, id) = (self.worker.client.clone(), self.id);
+        self.phase = Phase::Pausing(Box::pin(async move {
+            matches!(timeout(SHUTDOWN_CALL_TIMEOUT, client.rpc().rest.pause_worker(id, true)).await, Ok(Ok(())))
+        }));
+    }
+
+    /// Waits for the running attempts. Heartbeats continue meanwhile: without them the engine would reassign the attempts. But a worker
+    /// that could not be paused must not send heartbeats, or it would get more assignments.
+    fn drain(&mut self, is_paused: bool) {
+        if !is_paused {
+            tracing::warn!("failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
+            self.heartbeats = None;
+        }
+        let (grace, cancel_grace) = (self.worker.grace, self.worker.cancel_grace);
+        self.phase = Phase::Draining(Deadlines::new(Instant::now(), is_paused, grace, cancel_grace));
+    }
+
+    fn on_deadline(&mut self) {
+        let Phase::Draining(deadlines) = &mut self.phase else { return };
+        let due = deadlines.take_due(Instant::now());
+        if due.stop_accepting {
+            self.step(Event::StopAccepting);
+        }
+        if due.drop_all {
+            self.step(Event::DropAll);
+        }
+        if due.abandon {
+            self.step(Event::Abandon);
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        let Phase::Draining(deadlines) = &self.phase else { return false };
+        self.assignments.is_idle() && deadlines.are_assignments_over(Instant::now())
+    }
+}
+
+async fn saved(saving: &mut Option<Saving>) -> Option<Saved> {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn lost(checking: &mut Option<BoxFuture<'static, Vec<Key>>>) -> Vec<Key> {
+    match checking {
+        Some(checking) => checking.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn registered(registering: &mut Option<Registering>) -> Result<WorkerId> {
+    match registering {
+        Some(registering) => registering.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(heartbeats: &mut Option<Heartbeats>) -> Option<Heartbeat> {
+    match heartbeats {
+        Some(heartbeats) => heartbeats.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,289 @@
+use proptest::prelude::*;
+use prost::Message as _;
+use tokio::task::yield_now;
+
+use super::super::running::READY_TIMEOUT;
+use super::shutdown::{PAUSED_ASSIGNMENT_DELAY, UNPAUSED_ASSIGNMENT_DELAY};
+use super::*;
+use crate::client::Client;
+use crate::error::ErrorKind;
+use crate::rpc::pb;
+use crate::scripted::{Calls, Scripted, client};
+use crate::workflow::{Context, Task, TaskError};
+
+const SECOND: Duration = Duration::from_secs(1);
+const WORKER: &str = "00000000-0000-4000-8003-000000000001";
+
+/// A server that accepts everything, unless `change` has another answer. The worker gets these assignments.
+fn server(
+    assignments: Vec<(Duration, Vec<u8>)>,
+    change: impl Fn(&str, usize) -> Option<Scripted> + Send + Sync + 'static,
+) -> (Client, Calls) {
+    client(move |call, count| {
+        change(call, count).unwrap_or_else(|| match call {
+            "Register" => {
+                Scripted::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() })
+            }
+            "PutWorkflow" => Scripted::message(&pb::v1::CreateWorkflowVersionResponse {
+                id: WORKER.into(),
+                workflow_id: WORKER.into(),
+            }),
+            "ListenV2" => Scripted::Stream(assignments.clone(), None),
+            call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+            call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
+            _ => Scripted::empty(),
+        })
+    })
+}
+
+/// Sleeps for some milliseconds, and then completes, fails or panics.
+fn task() -> Task<(), u32> {
+    Task::new("task", async |(): (), context: Context| {
+        let number = u32::from(uuid::Uuid::from(context.task_id()).as_bytes()[15]);
+        tokio::time::sleep(Duration::from_millis(u64::from(number) % 7)).await;
+        match number % 5 {
+            0 => Err(TaskError::new("as planned")),
+            1 => std::future::pending().await,
+            _ => Ok(number),
+        }
+    })
+}
+
+fn worker(client: &Client) -> Worker {
+    client.worker("worker").slots(3).shutdown_grace_period(2 * SECOND).register(&task()).build().unwrap()
+}
+
+fn action(kind: pb::ActionType, task: u8, retry_count: i32) -> pb::AssignedAction {
+    let id = format!("00000000-0000-4000-8001-0000000000{task:02x}");
+    pb::AssignedAction {
+        action_type: kind as i32,
+        action_id: "task:task".into(),
+        action_payload: r#"{"input":{}}"#.into(),
+        workflow_run_id: id.clone(),
+        task_run_external_id: id,
+        retry_count,
+        ..Default::default()
+    }
+}
+
+fn start(task: u8) -> Vec<u8> {
+    action(pb::ActionType::StartStepRun, task, 0).encode_to_vec()
+}
+
+fn cancel(task: u8) -> Vec<u8> {
+    action(pb::ActionType::CancelStepRun, task, 0).encode_to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_takes_as_long_as_late_assignments_can_arrive() {
+    for (pause, unsubscribe, expected) in [
+        (Scripted::Rest as fn(u16, String) -> Scripted, true, PAUSED_ASSIGNMENT_DELAY),
+        (Scripted::Rest, false, PAUSED_ASSIGNMENT_DELAY + SHUTDOWN_CALL_TIMEOUT),
+        (|_, _| Scripted::Rest(403, String::new()), true, UNPAUSED_ASSIGNMENT_DELAY),
+        (|_, _| Scripted::Hangs, true, SHUTDOWN_CALL_TIMEOUT + UNPAUSED_ASSIGNMENT_DELAY),
+    ] {
+        let (client, calls) = server(Vec::new(), move |call, _| match call {
+            "Unsubscribe" if !unsubscribe => Some(Scripted::Hangs),
+            call if call.starts_with("PATCH") => Some(pause(200, "{}".into())),
+            _ => None,
+        });
+        let running = worker(&client).start().await.unwrap();
+        let started = Instant::now();
+        let report = running.shutdown().await;
+        assert_eq!((started.elapsed(), report.total()), (expected, 0));
+        assert_eq!(calls.count("Unsubscribe"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn assignments_after_the_start_of_the_shutdown_are_counted() {
+    // Started; accepted while the worker pauses; too late to be started.
+    let late = PAUSED_ASSIGNMENT_DELAY + SECOND + SECOND / 2;
+    let assignments =
+        vec![(SECOND, start(2)), (SECOND + SECOND / 2, start(3)), (SECOND + SECOND / 2, start(1)), (late, start(4))];
+    let (client, _) = server(assignments, |_, _| None);
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep_until(Instant::now() + SECOND + SECOND / 4).await;
+    let started = Instant::now();
+    let report = running.shutdown().await;
+    assert_eq!((report.completed, report.unfinished, report.total()), (2, 2, 4), "{report}");
+    let unfinished: Vec<_> = report.unfinished_tasks.iter().map(|task| task.task_id.to_string()).collect();
+    assert!(unfinished[0].ends_with('4') && unfinished[1].ends_with('1'), "{unfinished:?}");
+    // The grace period, and that of a cancel.
+    assert_eq!(started.elapsed(), 3 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_heartbeats_are_not_accepted_does_not_start() {
+    let refused = |call: &str, _| (call == "Heartbeat").then_some(Scripted::Status(9));
+    let (client, calls) = server(Vec::new(), refused);
+    let started = Instant::now();
+    let error = worker(&client).start().await.unwrap_err();
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, READY_TIMEOUT));
+    assert!(calls.count("ListenV2") > 5, "the stream is reopened: {}", calls.count("ListenV2"));
+    // A permanent error is returned at once.
+    let (client, _) = server(Vec::new(), |call, _| (call == "Heartbeat").then_some(Scripted::Status(12)));
+    let started = Instant::now();
+    let error = worker(&client).start().await.unwrap_err();
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_the_engine_has_lost_registers_again() {
+    // The heartbeat after ten seconds finds that the worker is unknown.
+    let (client, calls) =
+        server(Vec::new(), |call, count| (call == "Heartbeat" && count == 6).then_some(Scripted::Status(5)));
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!((calls.count("Register"), calls.count("ListenV2")), (2, 2));
+    assert_eq!(calls.times("Register")[1], calls.times("Heartbeat")[5], "immediately");
+    running.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_sent_until_it_is_accepted() {
+    // The start and the end of one attempt are reported. The end fails five times.
+    let (client, calls) = server(vec![(SECOND, start(2))], |call, count| {
+        (call == "SendStepActionEvent" && (2..=6).contains(&count)).then_some(Scripted::Status(14))
+    });
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(calls.count("SendStepActionEvent"), 7);
+    assert_eq!(running.shutdown().await.completed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_can_arrive_before_its_attempt() {
+    let (client, calls) = server(vec![(SECOND, cancel(2)), (SECOND, start(2)), (SECOND, start(3))], |_, _| None);
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    let report = running.shutdown().await;
+    assert_eq!((report.completed, report.cancelled, report.total()), (1, 1, 2), "{report}");
+    assert_eq!(calls.count("SendStepActionEvent"), 2, "nothing is reported of an attempt that was not started");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_cancelled_during_the_shutdown_although_the_stream_has_failed() {
+    // The worker cannot be paused, so there are no heartbeats that would find out about the stream.
+    let (client, calls) = server(Vec::new(), |call, count| match (call, count) {
+        ("ListenV2", 1) => Some(Scripted::Stream(vec![(SECOND, start(1)), (3 * SECOND, cancel(9))], Some(16))),
+        ("ListenV2", _) => Some(Scripted::Stream(vec![(SECOND, cancel(1))], None)),
+        (call, _) if call.starts_with("PATCH") => Some(Scripted::Rest(403, String::new())),
+        _ => None,
+    });
+    let worker = client.worker("worker").shutdown_grace_period(20 * SECOND).register(&task()).build().unwrap();
+    let running = worker.start().await.unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    let report = running.shutdown().await;
+    assert_eq!((report.cancelled, report.total()), (1, 1), "{report}");
+    assert!(calls.count("ListenV2") > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_cancelled_while_the_worker_is_being_paused() {
+    let (client, calls) = server(vec![(SECOND, start(1)), (2 * SECOND, cancel(1))], |call, _| {
+        call.starts_with("PATCH").then_some(Scripted::Hangs)
+    });
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep_until(Instant::now() + SECOND + SECOND / 2).await;
+    // The call takes until 3.5 seconds, and the attempt has a second to end after its cancellation.
+    let report = running.shutdown().await;
+    assert_eq!((report.cancelled, report.total()), (1, 1), "{report}");
+    assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
+}
+
+/// A step of a connection that works badly.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A new attempt. It may be the next one of a task that still has one.
+    Start { task: u8, twice: bool, cancelled_before: bool },
+    /// A cancellation of the last attempt of a task, or of one that has not been assigned.
+    Cancel { task: u8 },
+    /// The jobs run for some milliseconds.
+    Run { millis: u64 },
+    /// What is not understood.
+    Invalid,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..12, any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(task, twice, cancelled_before)| Step::Start { task, twice, cancelled_before }),
+        2 => (0u8..12).prop_map(|task| Step::Cancel { task }),
+        3 => (0u64..20).prop_map(|millis| Step::Run { millis }),
+        1 => Just(Step::Invalid),
+    ]
+}
+
+/// Feeds a driver, and returns its report and the number of assignments.
+async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
+    let (client, _) = server(Vec::new(), move |call, count| {
+        let status = statuses[count % statuses.len()];
+        (call == "SendStepActionEvent" && status != 0).then_some(Scripted::Status(status))
+    });
+    let id: WorkerId = WORKER.parse().unwrap();
+    let (_commands, commands) = mpsc::unbounded_channel();
+    let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
+    let handles = Handles { stop: CancellationToken::new(), ready: oneshot::channel().0, commands, life };
+    let mut driver = Driver::new(worker(&client), id, None, handles);
+    let (mut retry_counts, mut assigned) = ([0; 12], 0);
+    for step in steps {
+        let on = |driver: &mut Driver, kind, task: u8, retry_count| {
+            driver.on_action(action(kind, task, retry_count).into());
+        };
+        match step {
+            Step::Start { task, twice, cancelled_before } => {
+                let retry_count = &mut retry_counts[usize::from(task)];
+                *retry_count += 1;
+                assigned += 1;
+                if cancelled_before {
+                    on(&mut driver, pb::ActionType::CancelStepRun, task, *retry_count);
+                }
+                on(&mut driver, pb::ActionType::StartStepRun, task, *retry_count);
+                if twice && !cancelled_before {
+                    on(&mut driver, pb::ActionType::StartStepRun, task, *retry_count);
+                }
+            }
+            Step::Cancel { task } => {
+                on(&mut driver, pb::ActionType::CancelStepRun, task, retry_counts[usize::from(task)]);
+            }
+            Step::Run { millis } => {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                yield_now().await;
+                while let Some(done) = driver.jobs.try_join_next_with_id() {
+                    driver.on_ended(done);
+                }
+            }
+            Step::Invalid => {
+                let ids =
+                    pb::AssignedAction { workflow_run_id: "x".into(), ..action(pb::ActionType::StartStepRun, 0, 0) };
+                assigned += 1;
+                driver.on_action(ids.into());
+                driver.on_action(
+                    pb::AssignedAction { action_type: 77, ..action(pb::ActionType::StartStepRun, 0, 0) }.into(),
+                );
+            }
+        }
+        assert!(driver.jobs.len() <= driver.worker.slots(), "never more than the slots");
+        assert_eq!(driver.stops.len(), driver.jobs.len());
+    }
+    driver.stop.cancel();
+    (driver.run().await, assigned)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_assignment_is_in_exactly_one_count_of_the_report(
+        steps in prop::collection::vec(step(), 0..40),
+        statuses in prop::collection::vec(prop_oneof![6 => Just(0), 1 => Just(14), 1 => Just(13), 1 => Just(5), 1 => Just(3)], 1..6),
+    ) {
+        let invalid = steps.iter().filter(|step| matches!(step, Step::Invalid)).count();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (report, assigned) = runtime.block_on(drive(steps, statuses));
+        prop_assert_eq!(report.total(), assigned, "{}", report);
+        // Attempts that cannot be identified are only counted.
+        prop_assert_eq!(report.unfinished_tasks.len() + invalid, usize::try_from(report.unfinished).unwrap(), "{}", report);
+    }
+}

@@ -1,0 +1,19 @@
+//! The identity of an attempt.
+
+use crate::error::Result;
+use crate::model::{RunId, TaskId, parse_id};
+use crate::rpc::convert::Action;
+
+/// Identifies one attempt: a result is sent for exactly that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) run: RunId,
+    pub(super) task: TaskId,
+    pub(super) retry_count: u32,
+}
+
+impl Key {
+    pub(super) fn read(action: &Action) -> Result<Self> {
+        Ok(Self { run: parse_id(action.run())?, task: parse_id(action.task())?, retry_count: action.retry_count() })
+    }
+}

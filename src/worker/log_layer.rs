@@ -1,0 +1,151 @@
+//! Writes what a task logs with `tracing` to its log in Hatchet.
+
+use std::fmt::{self, Write as _};
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context as LayerContext;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::model::LogLevel;
+use crate::telemetry::{ATTEMPT_SPAN, TARGET};
+use crate::workflow::{Context, current_context};
+
+/// The targets of crates whose events are not those of the task, but of the connection that would carry them.
+const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls", "tokio_rustls", "tonic", "tower"];
+
+/// A layer for `tracing-subscriber` that writes the events of a task to its log in Hatchet.
+///
+/// An event belongs to a task if it occurs in the span of its attempt, or in a span below it. That includes code which the task
+/// has spawned in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans become the metadata of the
+/// line. Everything else is as with [`Context::log_with`](crate::Context::log_with).
+///
+/// ```
+/// use hatchet::worker::TaskLogLayer;
+/// use tracing::Level;
+/// use tracing_subscriber::layer::SubscriberExt as _;
+///
+/// let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(Level::DEBUG));
+/// # drop(subscriber);
+/// ```
+#[derive(Debug, Clone)]
+pub struct TaskLogLayer {
+    max_level: Level,
+}
+
+impl TaskLogLayer {
+    /// Creates a layer for events with the level `INFO` and above.
+    pub fn new() -> Self {
+        Self { max_level: Level::INFO }
+    }
+
+    /// Sets the most detailed level that is written. The level `TRACE` is written as `DEBUG`.
+    #[must_use]
+    pub fn max_level(mut self, level: Level) -> Self {
+        self.max_level = level;
+        self
+    }
+}
+
+impl Default for TaskLogLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The fields of a span.
+struct SpanFields(Map<String, Value>);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: LayerContext<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        if span.name() == ATTEMPT_SPAN && span.metadata().target() == TARGET {
+            if let Some(attempt) = current_context() {
+                span.extensions_mut().insert(attempt);
+            }
+            return;
+        }
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        span.extensions_mut().insert(SpanFields(fields.fields));
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {
+        let metadata = event.metadata();
+        let is_own = |own: &&str| {
+            metadata.target().strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        if *metadata.level() > self.max_level || OWN_TARGETS.iter().any(|own| is_own(&own)) {
+            return;
+        }
+        let Some(scope) = context.event_scope(event) else { return };
+        let (mut fields, mut attempt) = (Fields::default(), None);
+        event.record(&mut fields);
+        for span in scope {
+            let extensions = span.extensions();
+            if let Some(found) = extensions.get::<Context>() {
+                attempt = Some(found.clone());
+                break;
+            }
+            for (name, value) in extensions.get::<SpanFields>().into_iter().flat_map(|fields| &fields.0) {
+                fields.fields.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let Some(attempt) = attempt else { return };
+        let level = match *metadata.level() {
+            Level::ERROR => LogLevel::Error,
+            Level::WARN => LogLevel::Warn,
+            Level::INFO => LogLevel::Info,
+            _ => LogLevel::Debug,
+        };
+        fields.fields.insert("target".into(), metadata.target().into());
+        attempt.write_log(level, fields.message, Value::Object(fields.fields).to_string());
+    }
+}
+
+/// The message and the fields of an event.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: impl Into<Value>) {
+        self.fields.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a string does not fail.
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            self.add(field, format!("{value:?}"));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" { self.message.push_str(value) } else { self.add(field, value) }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+}

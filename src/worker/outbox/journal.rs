@@ -1,0 +1,298 @@
+//! A file with the ends of attempts that the engine has not accepted yet. They survive the process.
+//!
+//! Each line is a JSON value: an end, or the number of an end that was accepted. When the file is opened, it is replaced by one with only
+//! the ends that remain. A line that was cut off by a crash is ignored.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{RunId, TaskId, WorkerId};
+use crate::rpc::convert::{Report, ReportKind};
+use crate::worker::key::Key;
+
+/// The size at which the file is replaced, if most of its ends were accepted.
+const COMPACT_BYTES: u64 = 16 << 20;
+
+#[derive(Debug)]
+pub(in crate::worker) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Keeps other workers from using the file.
+    _lock: File,
+    bytes: u64,
+    /// The lines of the ends that remain, by number.
+    remaining: BTreeMap<u64, String>,
+    next: u64,
+}
+
+/// An end in the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    number: u64,
+    run: RunId,
+    task: TaskId,
+    retry_count: u32,
+    worker: WorkerId,
+    failed: bool,
+    at: DateTime<Utc>,
+    /// The output, or the error message.
+    text: String,
+    #[serde(default)]
+    is_final: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Accepted { accepted: u64 },
+    End(Line),
+}
+
+impl Journal {
+    /// Opens or creates the file, and returns the ends in it. Blocks the thread.
+    pub(in crate::worker) fn open(path: &Path) -> Result<(Self, Vec<(u64, Key, Report)>)> {
+        Self::try_open(path).map_err(|error| {
+            let text = format!("failed to open the outbox {}", path.display());
+            Error::new(ErrorKind::Config, text).with_source(error)
+        })
+    }
+
+    fn try_open(path: &Path) -> io::Result<(Self, Vec<(u64, Key, Report)>)> {
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "another worker uses it"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let (mut remaining, mut ends, mut next) = (BTreeMap::new(), BTreeMap::new(), 1);
+        match File::open(path) {
+            Ok(file) => {
+                for line in BufReader::new(file).split(b'\n') {
+                    let Ok(text) = String::from_utf8(line?) else { continue };
+                    match serde_json::from_str(&text) {
+                        Ok(Entry::Accepted { accepted }) => {
+                            remaining.remove(&accepted);
+                            ends.remove(&accepted);
+                        }
+                        Ok(Entry::End(end)) => {
+                            next = next.max(end.number.saturating_add(1));
+                            remaining.insert(end.number, text);
+                            ends.insert(end.number, end);
+                        }
+                        // The last line of a process that was killed.
+                        Err(_) => {}
+                    }
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let (file, bytes) = rewrite(path, &remaining)?;
+        let ends = ends.into_values().map(|end| (end.number, end.key(), end.into_report())).collect();
+        Ok((Self { path: path.to_owned(), file, _lock: lock, bytes, remaining, next }, ends))
+    }
+
+    /// Adds ends, and returns their numbers. Blocks the thread.
+    pub(super) fn append<'a>(&mut self, ends: impl Iterator<Item = (Key, &'a Report)>) -> io::Result<Vec<u64>> {
+        let (mut text, mut numbers) = (String::new(), Vec::new());
+        for (key, report) in ends {
+            let line = serde_json::to_string(&Line::new(self.next, key, report))?;
+            text.push_str(&line);
+            text.push('\n');
+            self.remaining.insert(self.next, line);
+            numbers.push(self.next);
+            self.next += 1;
+        }
+        self.write(&text)?;
+        Ok(numbers)
+    }
+
+    /// Removes ends that were accepted. Blocks the thread.
+    pub(super) fn remove(&mut self, accepted: &[u64]) -> io::Result<()> {
+        let mut text = String::new();
+        for number in accepted {
+            self.remaining.remove(number);
+            text.push_str(&format!("{{\"accepted\":{number}}}\n"));
+        }
+        self.write(&text)?;
+        let remaining: usize = self.remaining.values().map(String::len).sum();
+        if self.bytes > COMPACT_BYTES && u64::try_from(remaining).unwrap_or(u64::MAX) < self.bytes / 2 {
+            (self.file, self.bytes) = rewrite(&self.path, &self.remaining)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        self.file.write_all(text.as_bytes())?;
+        self.bytes += u64::try_from(text.len()).unwrap_or_default();
+        Ok(())
+    }
+}
+
+/// Replaces the file by one with these lines. A crash leaves the old file or the new one.
+fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)> {
+    let new = with_suffix(path, ".new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&new)?;
+    let mut bytes = 0;
+    for line in lines.values() {
+        file.write_all(line.as_bytes())?;
+        file.write_all(b"\n")?;
+        bytes += line.len() as u64 + 1;
+    }
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    Ok((file, bytes))
+}
+
+/// What has become of a write.
+#[derive(Debug)]
+pub(in crate::worker) struct Saved {
+    /// `None` if the file cannot be used any longer.
+    pub(in crate::worker) journal: Option<Journal>,
+    pub(super) entries: Vec<super::Entry>,
+    /// The numbers of the entries in the file, or none if they are not in it.
+    pub(super) numbers: Vec<u64>,
+}
+
+/// Writes ends that are new, and removes ends that were accepted, on a thread for blocking code.
+pub(in crate::worker) async fn save(journal: Journal, unsaved: super::Unsaved) -> Option<Saved> {
+    let written = spawn_blocking(move || {
+        let (mut journal, super::Unsaved { entries, accepted }) = (journal, unsaved);
+        let ends = entries.iter().map(|entry| (entry.key, &entry.report));
+        let written = journal.append(ends).and_then(|numbers| journal.remove(&accepted).map(|()| numbers));
+        match written {
+            Ok(numbers) => Saved { journal: Some(journal), entries, numbers },
+            Err(error) => {
+                // The reports are sent nevertheless. They are only not safe from a crash.
+                tracing::error!(path = %journal.path.display(), %error, "failed to write to the outbox; it is not used any longer");
+                Saved { journal: None, entries, numbers: Vec::new() }
+            }
+        }
+    });
+    written.await.ok()
+}
+
+impl Line {
+    fn new(number: u64, key: Key, report: &Report) -> Self {
+        Self {
+            number,
+            run: key.run,
+            task: key.task,
+            retry_count: key.retry_count,
+            worker: report.worker,
+            failed: report.kind == ReportKind::Failed,
+            at: report.at,
+            text: report.text().to_owned(),
+            is_final: report.is_final_failure(),
+        }
+    }
+
+    fn key(&self) -> Key {
+        Key { run: self.run, task: self.task, retry_count: self.retry_count }
+    }
+
+    fn into_report(self) -> Report {
+        let kind = if self.failed { ReportKind::Failed } else { ReportKind::Completed };
+        let report = Report::of_attempt(self.worker, self.task, self.retry_count, kind, self.at, self.text);
+        if self.is_final { report.without_retry() } else { report }
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn end(task: u128, text: &str) -> (Key, Report) {
+        let key = Key { run: Uuid::from_u128(1).into(), task: Uuid::from_u128(task).into(), retry_count: 2 };
+        let worker = Uuid::from_u128(7).into();
+        let at = DateTime::from_timestamp(1_700_000_000, 5_000_000).unwrap();
+        let kind = if text == "broken" { ReportKind::Failed } else { ReportKind::Completed };
+        (key, Report::of_attempt(worker, key.task, 2, kind, at, text.into()))
+    }
+
+    fn append(journal: &mut Journal, ends: &[(Key, Report)]) -> Vec<u64> {
+        journal.append(ends.iter().map(|(key, report)| (*key, report))).unwrap()
+    }
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("hatchet-outbox-{:016x}", fastrand::u64(..)));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("outbox")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_was_not_accepted_is_there_after_a_crash() {
+        let folder = Folder::new();
+        let (mut journal, ends) = Journal::open(&folder.file()).unwrap();
+        assert!(ends.is_empty());
+        let [one, two, three] = [end(1, "{}"), end(2, "broken"), end(3, "\"a\\nb\"")];
+        let two = (two.0, two.1.without_retry());
+        let numbers = append(&mut journal, &[one, two.clone(), three.clone()]);
+        journal.remove(&numbers[..1]).unwrap();
+        // The process is killed in the middle of a line.
+        journal.file.write_all(br#"{"number":9,"run":"#).unwrap();
+        drop(journal);
+        let (mut journal, ends) = Journal::open(&folder.file()).unwrap();
+        let found: Vec<_> = ends.iter().map(|(number, key, report)| (*number, *key, format!("{report:?}"))).collect();
+        let expected = [(numbers[1], two.0, format!("{:?}", two.1)), (numbers[2], three.0, format!("{:?}", three.1))];
+        assert_eq!(found, expected);
+        let more = append(&mut journal, &[end(4, "{}")]);
+        assert!(more[0] > numbers[2], "numbers are not used twice");
+        drop(journal);
+        assert_eq!(Journal::open(&folder.file()).unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn two_workers_do_not_share_a_file() {
+        let folder = Folder::new();
+        let _journal = Journal::open(&folder.file()).unwrap();
+        let error = Journal::open(&folder.file()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(format!("{error:?}").contains("another worker uses it"), "{error:?}");
+    }
+
+    #[test]
+    fn the_file_does_not_grow_without_bound() {
+        let folder = Folder::new();
+        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let large = "x".repeat(1 << 20);
+        for task in 0..40 {
+            let numbers = append(&mut journal, &[end(task, &large)]);
+            journal.remove(&numbers).unwrap();
+        }
+        assert!(fs::metadata(folder.file()).unwrap().len() < COMPACT_BYTES + (2 << 20));
+        drop(journal);
+        assert!(Journal::open(&folder.file()).unwrap().1.is_empty());
+    }
+}

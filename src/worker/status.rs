@@ -1,0 +1,146 @@
+//! The status of a running worker.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::boxed::BoxStream;
+use crate::error::Error;
+use crate::model::WorkerId;
+
+/// The status of a running worker; see [`RunningWorker::status`](super::RunningWorker::status).
+///
+/// ```no_run
+/// # async fn example(worker: hatchet::worker::RunningWorker) {
+/// let status = worker.status();
+/// println!("{}: {} of {} slots in use", status.state, status.running, status.slots);
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// The id of the worker. It changes if the engine loses the worker and it registers again.
+    pub worker_id: WorkerId,
+    /// Whether the worker is connected, or shuts down.
+    pub state: WorkerState,
+    /// Whether the worker was [paused](super::RunningWorker::pause).
+    pub is_paused: bool,
+    /// The number of attempts that can run at the same time.
+    pub slots: usize,
+    /// The number of attempts that run.
+    pub running: usize,
+    /// The number of assigned attempts that wait for a slot.
+    pub waiting: usize,
+    /// The number of attempts that have ended, and whose end the engine has not accepted yet.
+    pub unreported: usize,
+    /// Whether the worker starts no further attempts because too many ends were not accepted yet.
+    pub is_outbox_full: bool,
+}
+
+/// What a driver publishes.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) status: WorkerStatus,
+    /// Why the worker cannot continue.
+    pub(super) failure: Option<Error>,
+}
+
+impl WorkerStatus {
+    pub(super) fn starting(worker_id: WorkerId, slots: usize) -> Self {
+        let state = WorkerState::Disconnected;
+        Self { worker_id, state, is_paused: false, slots, running: 0, waiting: 0, unreported: 0, is_outbox_full: false }
+    }
+}
+
+/// What a running worker does.
+///
+/// ```
+/// use hatchet::worker::WorkerState;
+///
+/// assert_eq!(WorkerState::Connected.to_string(), "connected");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// The engine cannot be reached, or does not accept the worker's heartbeats. Running attempts continue.
+    Disconnected,
+    /// The engine accepts the worker's heartbeats, and assigns attempts.
+    Connected,
+    /// The worker shuts down: it waits for running attempts.
+    Draining,
+    /// The worker has ended.
+    Stopped,
+}
+
+impl WorkerState {
+    /// Returns the name: `disconnected`, `connected`, `draining` or `stopped`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::Connected => "connected",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A stream of the statuses of a worker; see [`RunningWorker::statuses`](super::RunningWorker::statuses). It starts with the current
+/// status, and ends when the worker has ended. A reader that is slow misses statuses in between, but never the last one.
+///
+/// ```no_run
+/// # async fn example(worker: hatchet::worker::RunningWorker) {
+/// let mut statuses = worker.statuses();
+/// while let Some(status) = statuses.next().await {
+///     println!("{}", status.state);
+/// }
+/// # }
+/// ```
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct WorkerStatuses(BoxStream<WorkerStatus>);
+
+impl WorkerStatuses {
+    pub(super) fn new(mut statuses: watch::Receiver<Life>) -> Self {
+        statuses.mark_changed();
+        let next = |mut statuses: watch::Receiver<Life>| async move {
+            statuses.changed().await.ok()?;
+            let status = statuses.borrow_and_update().status.clone();
+            Some((status, statuses))
+        };
+        Self(BoxStream::new(unfold(statuses, next)))
+    }
+
+    /// Returns the next status, or `None` when the worker has ended.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: no status is lost.
+    pub async fn next(&mut self) -> Option<WorkerStatus> {
+        self.0.next().await
+    }
+}
+
+impl Stream for WorkerStatuses {
+    type Item = WorkerStatus;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WorkerStatus>> {
+        Pin::new(&mut self.0).poll_next(cx)
+    }
+}
+
+impl fmt::Debug for WorkerStatuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WorkerStatuses")
+    }
+}

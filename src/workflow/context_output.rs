@@ -1,0 +1,179 @@
+//! What a task sends beside its result: log lines and chunks.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::context::Context;
+use super::output::{TaskContent, TaskMessage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::LogLevel;
+
+/// The maximum length of a log line in characters. The engine refuses longer ones.
+const MAX_LINE: usize = 10_000;
+/// The end of a line that was cut.
+const CUT_MARK: &str = "… (cut)";
+
+impl Context {
+    /// Writes a line to the task's log, with the level `Info`. See [`log_with`](Self::log_with).
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let charge: Task<(), ()> = Task::new("charge", async |(): (), context: Context| {
+    ///     context.log("charging the card");
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn log(&self, message: impl Into<String>) {
+        self.write_log(LogLevel::Info, message.into(), String::new());
+    }
+
+    /// Writes a line to the task's log, with a level and metadata, which must serialize to a JSON object.
+    ///
+    /// The line is put into a queue, and a background task of the worker sends it. The lines of a task arrive in their order. A line of
+    /// more than 10 000 characters is cut, and U+0000 is replaced. If the server is away for long, and 10 000 lines of the worker wait,
+    /// further lines are dropped; the next line that is sent is preceded by one that says how many were lost.
+    ///
+    /// ```
+    /// use hatchet::model::LogLevel;
+    /// use hatchet::{Context, Task};
+    /// use serde_json::json;
+    ///
+    /// let charge: Task<(), ()> = Task::new("charge", async |(): (), context: Context| {
+    ///     context.log_with(LogLevel::Warn, "the card expires soon", json!({"month": 12}))?;
+    ///     Ok(())
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the metadata does not serialize to a JSON object, or if the level is
+    /// [`Unknown`](LogLevel::Unknown).
+    pub fn log_with(&self, level: LogLevel, message: impl Into<String>, metadata: impl Serialize) -> Result<()> {
+        if let LogLevel::Unknown(name) = &level {
+            return Err(Error::invalid("log level", format!("expected DEBUG, INFO, WARN or ERROR, got {name:?}")));
+        }
+        let metadata = match serde_json::to_value(metadata) {
+            Ok(Value::Object(metadata)) => Value::Object(metadata).to_string(),
+            Ok(Value::Null) => String::new(),
+            Ok(other) => {
+                return Err(Error::invalid("log metadata", format!("expected a JSON object, got {other}")));
+            }
+            Err(error) => return Err(Error::invalid("log metadata", "failed to serialize").with_source(error)),
+        };
+        self.write_log(level, message.into(), metadata);
+        Ok(())
+    }
+
+    pub(crate) fn write_log(&self, level: LogLevel, message: String, metadata: String) {
+        let lost = self.lost_lines().load(Relaxed);
+        if lost > 0 {
+            let text =
+                format!("{lost} log lines of this task were lost, because too many lines were waiting to be sent");
+            if !self.send_line(LogLevel::Warn, text, String::new()) {
+                self.lost_lines().fetch_add(1, Relaxed);
+                return;
+            }
+            self.lost_lines().fetch_sub(lost, Relaxed);
+        }
+        if !self.send_line(level, fitting(message), metadata) {
+            self.lost_lines().fetch_add(1, Relaxed);
+        }
+    }
+
+    fn send_line(&self, level: LogLevel, message: String, metadata: String) -> bool {
+        let content = TaskContent::Log { level, message, metadata };
+        self.output().try_send(TaskMessage { task: self.task_id(), attempt: self.attempt(), content })
+    }
+
+    /// Sends a chunk to those who follow the run, such as a token of a language model. Chunks are numbered, so that readers get them in
+    /// their order and notice missing ones. Nothing is stored: who does not follow the run at that moment does not get the chunk.
+    ///
+    /// It resolves when the chunk is in the queue of the worker; a background task sends it. If chunks of more than 16 MiB wait, it
+    /// waits: a task that is faster than the connection is slowed down.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let answer: Task<(), ()> = Task::new("answer", async |(): (), context: Context| {
+    ///     for word in ["to", "be", "or", "not"] {
+    ///         context.put(word).await?;
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`TooLarge`](ErrorKind::TooLarge) if the chunk does not fit into a message. [`Closed`](ErrorKind::Closed) if the worker has ended.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped before it resolves, the chunk is not sent.
+    pub async fn put(&self, chunk: impl AsRef<str>) -> Result<()> {
+        let (chunk, limit) = (chunk.as_ref(), self.client().rpc().events.max_send());
+        // The ids and the timestamp of the message need some space, too.
+        if chunk.len().saturating_add(1024) > limit {
+            let text = format!("expected a chunk of less than {limit} bytes, got {}", chunk.len());
+            return Err(Error::new(ErrorKind::TooLarge, text).without_side_effects());
+        }
+        let permit = self.output().chunk_permit(chunk.len()).await?;
+        let index = self.next_chunk().fetch_add(1, Relaxed);
+        let at = self.client().clock().now();
+        let content = TaskContent::Chunk { index, at, bytes: chunk.as_bytes().to_vec(), permit };
+        self.output().send(TaskMessage { task: self.task_id(), attempt: self.attempt(), content }).await
+    }
+
+    /// Serializes a value to JSON, and sends it as a [chunk](Self::put).
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    /// use serde::Serialize;
+    ///
+    /// #[derive(Serialize)]
+    /// struct Progress { percent: u8 }
+    ///
+    /// let import: Task<(), ()> = Task::new("import", async |(): (), context: Context| {
+    ///     context.put_json(&Progress { percent: 50 }).await?;
+    ///     Ok(())
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Encode`](ErrorKind::Encode) if the value cannot be serialized, and the errors of [`put`](Self::put).
+    pub async fn put_json(&self, chunk: &(impl Serialize + Sync)) -> Result<()> {
+        let text = serde_json::to_string(chunk)
+            .map_err(|error| Error::new(ErrorKind::Encode, "failed to serialize the chunk").with_source(error))?;
+        self.put(text).await
+    }
+}
+
+/// The text of a line as the engine accepts it: not empty, without U+0000, and not too long.
+fn fitting(message: String) -> String {
+    let message = if message.contains('\0') { message.replace('\0', "\u{fffd}") } else { message };
+    if message.is_empty() {
+        return " ".into();
+    }
+    match message.char_indices().nth(MAX_LINE) {
+        None => message,
+        Some(_) => {
+            let kept = MAX_LINE.saturating_sub(CUT_MARK.chars().count());
+            message.chars().take(kept).chain(CUT_MARK.chars()).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_fit_the_limits_of_the_engine() {
+        assert_eq!(fitting("as it is".into()), "as it is");
+        assert_eq!(fitting(String::new()), " ");
+        assert_eq!(fitting("a\0b".into()), "a\u{fffd}b");
+        let longest = "ä".repeat(MAX_LINE);
+        assert_eq!(fitting(longest.clone()), longest);
+        let cut = fitting(longest + "!");
+        assert!(cut.chars().count() == MAX_LINE && cut.ends_with("ä… (cut)"));
+    }
+}

@@ -1,0 +1,88 @@
+//! Tasks whose code has a state, or blocks its thread.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::spawn_blocking;
+use tracing::Span;
+
+use super::context::Context;
+use super::handler::{TaskError, TaskResult};
+use super::task::Task;
+
+impl<I, O> Task<I, O>
+where
+    I: DeserializeOwned + 'static,
+    O: Serialize + 'static,
+{
+    /// Creates a task whose code gets a clone of a state, such as a connection pool, for each attempt. Everything else is as with
+    /// [`new`](Self::new).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use hatchet::{Context, Task};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Order { id: String }
+    /// # struct Pool;
+    /// # impl Pool { async fn charge(&self, id: &str) -> std::io::Result<u32> { Ok(id.len() as u32) } }
+    ///
+    /// let pool = Arc::new(Pool);
+    /// let charge = Task::with_state("charge", pool, async |pool: Arc<Pool>, order: Order, _: Context| {
+    ///     Ok(pool.charge(&order.id).await?)
+    /// });
+    /// ```
+    pub fn with_state<S, F, R>(name: impl Into<String>, state: S, code: F) -> Self
+    where
+        S: Clone + Send + Sync + 'static,
+        F: Fn(S, I, Context) -> R + Send + Sync + 'static,
+        R: Future<Output = TaskResult<O>> + Send + 'static,
+    {
+        Self::new(name, move |input, context| code(state.clone(), input, context))
+    }
+
+    /// Creates a task whose code blocks its thread, because it computes for long or calls blocking functions. It runs on the threads
+    /// that Tokio has for [blocking code](spawn_blocking), so that it does not keep other tasks from running. Everything else is as with
+    /// [`new`](Self::new).
+    ///
+    /// Code that is running cannot be stopped from outside: it should check [`Context::is_cancelled`] from time to time. If it does not,
+    /// the worker ignores its result after the cancellation, but its thread remains busy. Set the worker's
+    /// [slots](crate::worker::WorkerBuilder::slots) according to the number of processors: Tokio starts up to 512 threads.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task, TaskError};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Limit { below: u64 }
+    ///
+    /// let sum = Task::blocking("sum", |limit: Limit, context: Context| {
+    ///     let mut sum = 0_u64;
+    ///     for number in 0..limit.below {
+    ///         if number % 1_000_000 == 0 && context.is_cancelled() {
+    ///             return Err(TaskError::new("cancelled"));
+    ///         }
+    ///         sum = sum.wrapping_add(number);
+    ///     }
+    ///     Ok(sum)
+    /// });
+    /// ```
+    pub fn blocking<F>(name: impl Into<String>, code: F) -> Self
+    where
+        F: Fn(I, Context) -> TaskResult<O> + Send + Sync + 'static,
+        I: Send,
+        O: Send,
+    {
+        let code = Arc::new(code);
+        Self::new(name, move |input, context| {
+            let (code, span) = (Arc::clone(&code), Span::current());
+            async move {
+                match spawn_blocking(move || span.in_scope(|| code(input, context))).await {
+                    Ok(result) => result,
+                    // The worker reports it, like any panic of a task.
+                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                    Err(_) => Err(TaskError::new("the runtime was shut down before the task started")),
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,222 @@
+//! W: what tasks and workers can do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
+
+use hatchet::model::{LogLevel, TimeoutKind};
+use hatchet::worker::WorkerState;
+use hatchet::{Context, Outcome, RunStatus, Task, TaskError};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::setup::{Setup, rows};
+use crate::support::until_running;
+use crate::tasks::{Doubled, Number, double};
+
+rows! {
+    w1_tasks_have_typed_inputs_outputs_and_errors,
+    w5_timeouts_are_enforced_and_can_be_extended,
+    w11_children_of_many_forms_are_started_once,
+    w12_log_lines_arrive_in_order_with_their_levels,
+    w16_blocking_tasks_run_beside_others_and_can_be_cancelled,
+    w19_pause_resume_and_drain_are_visible,
+    w20_no_more_attempts_run_than_there_are_slots,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn w1_tasks_have_typed_inputs_outputs_and_errors(setup: Setup) {
+    let echo = Task::new(setup.name("echo"), async |input: Number, context: Context| match input.n {
+        0 => Err(TaskError::non_retryable("zero is not accepted")),
+        n => Ok((context.task_name().to_owned(), n, vec![context.attempt()])),
+    });
+    let worker = setup.worker(&echo).await;
+    // The output is an array, and returned as it was.
+    let output = setup.hatchet.run(&echo, &Number { n: 7 }).result().await.unwrap();
+    assert_eq!(output, (setup.name("echo"), 7, vec![1]));
+    let error = setup.hatchet.run(&echo, &Number { n: 0 }).result().await.unwrap_err();
+    assert!(
+        matches!(error.outcome(), Some(Outcome::Failed(failure)) if failure.message.as_deref() == Some("zero is not accepted")),
+        "{error:?}"
+    );
+    worker.shutdown().await;
+}
+
+async fn w5_timeouts_are_enforced_and_can_be_extended(setup: Setup) {
+    let slow = |name: &str, extended: bool| {
+        let task = Task::new(setup.name(name), move |input: Number, context: Context| async move {
+            if extended {
+                context.refresh_timeout(10 * SECOND).await?;
+            }
+            sleep(4 * SECOND).await;
+            Ok(Doubled { doubled: input.n * 2 })
+        });
+        task.timeout(2 * SECOND)
+    };
+    let (short, extended) = (slow("short", false), slow("extended", true));
+    let idle = double(setup.name("idle")).schedule_timeout(2 * SECOND);
+    let worker = setup.hatchet.worker(setup.name("worker")).register(&short).register(&extended);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let runs = (setup.hatchet.run(&short, &Number { n: 1 }), setup.hatchet.run(&extended, &Number { n: 2 }));
+    let (short, extended) = tokio::join!(runs.0.outcome(), runs.1.result());
+    let Ok(Outcome::TimedOut(timeout)) = short else { panic!("{short:?}") };
+    assert_eq!(timeout.kind, TimeoutKind::Execution);
+    assert_eq!(extended.unwrap(), Doubled { doubled: 4 });
+    worker.shutdown().await;
+    // No worker takes this one.
+    let worker = setup.worker(&idle).await;
+    worker.shutdown().await;
+    let outcome = setup.hatchet.run(&idle, &Number { n: 1 }).outcome().await.unwrap();
+    assert!(matches!(&outcome, Outcome::TimedOut(timeout) if timeout.kind == TimeoutKind::Schedule), "{outcome:?}");
+}
+
+async fn w11_children_of_many_forms_are_started_once(setup: Setup) {
+    let child = double(setup.name("child"));
+    let parent = Task::new(setup.name("parent"), {
+        let child = child.clone();
+        move |input: Number, context: Context| {
+            let child = child.clone();
+            async move {
+                let one = context.run(&child, &input).start().await?;
+                let many = context.run_many(&child, (1..=3).map(|n| Number { n })).start().await?;
+                let keyed = context.run(&child, &Number { n: 9 }).child_key("nine").start().await?;
+                let mut ids = vec![one.id()];
+                for run in many {
+                    ids.push(run?.id());
+                }
+                ids.push(keyed.id());
+                if context.attempt() == 1 {
+                    return Err(TaskError::new("again"));
+                }
+                Ok(ids)
+            }
+        }
+    });
+    let parent = parent.retries(1);
+    let worker = setup.hatchet.worker(setup.name("worker")).register(&child).register(&parent);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let run = setup.hatchet.run(&parent, &Number { n: 5 }).start().await.unwrap();
+    let ids = run.result().await.unwrap();
+    for (id, doubled) in ids.iter().zip([10, 2, 4, 6, 18]) {
+        assert_eq!(setup.hatchet.run_handle(*id).typed::<Doubled>().result().await.unwrap(), Doubled { doubled });
+    }
+    setup.eventually(async || run.children().await.is_ok_and(|children| children.len() == 5)).await;
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.failed), (6, 1), "{report}");
+}
+
+async fn w12_log_lines_arrive_in_order_with_their_levels(setup: Setup) {
+    let talk: Task<Number, ()> = Task::new(setup.name("talk"), async |input: Number, context: Context| {
+        context.log_with(LogLevel::Debug, "first", json!({"n": input.n}))?;
+        for n in 0..input.n {
+            context.log(format!("line {n}"));
+        }
+        context.log_with(LogLevel::Error, "x".repeat(20_000), ())?;
+        context.log("");
+        assert!(context.log_with(LogLevel::Info, "wrong", [1]).is_err());
+        Ok(())
+    });
+    let worker = setup.worker(&talk).await;
+    let run = setup.hatchet.run(&talk, &Number { n: 50 }).start().await.unwrap();
+    run.result().await.unwrap();
+    worker.shutdown().await;
+    let lines = setup
+        .fetch_until(
+            async || {
+                let (mut lines, mut all) = (run.logs(), Vec::new());
+                while let Some(line) = lines.next().await {
+                    all.push(line.unwrap());
+                }
+                all
+            },
+            |lines| lines.len() >= 53,
+        )
+        .await;
+    let expected = (0..50).map(|n| format!("line {n}"));
+    assert_eq!(lines[1..51].iter().map(|line| line.message.clone()).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    assert_eq!(
+        (&lines[0].level, lines[0].message.as_str(), &lines[0].metadata),
+        (&LogLevel::Debug, "first", &json!({"n": 50}))
+    );
+    assert_eq!((&lines[51].level, lines[51].message.chars().count()), (&LogLevel::Error, 10_000));
+    assert!(lines[51].message.ends_with("x… (cut)"));
+    assert_eq!((lines[52].message.as_str(), lines.len()), (" ", 53));
+}
+
+async fn w16_blocking_tasks_run_beside_others_and_can_be_cancelled(setup: Setup) {
+    setup.use_real_time();
+    let was_cancelled = Arc::new(AtomicBool::new(false));
+    let spin: Task<Number, Doubled> = Task::blocking(setup.name("spin"), {
+        let was_cancelled = Arc::clone(&was_cancelled);
+        move |input: Number, context: Context| {
+            while input.n == 0 {
+                if context.is_cancelled() {
+                    was_cancelled.store(true, SeqCst);
+                    return Err(TaskError::new("cancelled"));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(Doubled { doubled: input.n * 2 })
+        }
+    });
+    let worker = setup.worker(&spin).await;
+    let endless = setup.hatchet.run(&spin, &Number { n: 0 }).start().await.unwrap();
+    until_running(&endless).await;
+    let other = setup.hatchet.run(&spin, &Number { n: 4 }).result().await.unwrap();
+    assert_eq!(other, Doubled { doubled: 8 });
+    endless.cancel().send().await.unwrap();
+    assert!(matches!(endless.outcome().await.unwrap(), Outcome::Cancelled(_)));
+    setup.eventually(async || was_cancelled.load(SeqCst)).await;
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.cancelled, report.total()), (1, 1, 2), "{report}");
+}
+
+async fn w19_pause_resume_and_drain_are_visible(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
+    let mut statuses = worker.statuses();
+    assert_eq!(statuses.next().await.unwrap().state, WorkerState::Connected);
+    worker.pause().await.unwrap();
+    setup.eventually(async || worker.status().is_paused).await;
+    // What the engine's scheduler knows is up to 1.5 seconds old.
+    sleep(3 * SECOND).await;
+    let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    sleep(2 * SECOND).await;
+    assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
+    worker.resume().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), Doubled { doubled: 2 });
+    assert!(worker.ready().await.is_ok());
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.total()), (1, 1));
+    let mut seen = Vec::new();
+    while let Some(status) = statuses.next().await {
+        if seen.last() != Some(&status.state) {
+            seen.push(status.state);
+        }
+    }
+    assert_eq!(seen.last(), Some(&WorkerState::Stopped), "{seen:?}");
+}
+
+async fn w20_no_more_attempts_run_than_there_are_slots(setup: Setup) {
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let task: Task<Number, ()> = Task::new(setup.name("task"), {
+        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+        move |_: Number, _: Context| {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            async move {
+                most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                sleep(SECOND / 5).await;
+                running.fetch_sub(1, SeqCst);
+                Ok(())
+            }
+        }
+    });
+    let worker = setup.hatchet.worker(setup.name("worker")).slots(3).register(&task).build().unwrap();
+    let worker = worker.start().await.unwrap();
+    let results = setup.hatchet.run_many(&task, (0..20).map(|n| Number { n })).results().await.unwrap();
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(most.load(SeqCst), 3);
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.total()), (20, 20));
+}

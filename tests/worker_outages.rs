@@ -1,0 +1,226 @@
+//! Workers whose engine is away, loses streams, or refuses them. The tests use the embedded engine and paused time.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
+
+use hatchet::embedded::{Engine, Fault};
+use hatchet::worker::WorkerState;
+use hatchet::{Client, Context, ErrorKind, RunHandle, RunStatus, Task};
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+const REPORTS: [&str; 2] = ["SendStepActionEvent", "SendBatchActionEvent"];
+/// The code of `UNAVAILABLE`.
+const UNAVAILABLE: u16 = 14;
+
+/// Sleeps for as many seconds as its input says, and counts its attempts.
+fn task(attempts: &Arc<AtomicU32>) -> Task<Seconds, u64> {
+    Task::with_state("task", Arc::clone(attempts), async |attempts: Arc<AtomicU32>, input: Seconds, _: Context| {
+        attempts.fetch_add(1, SeqCst);
+        sleep(Duration::from_secs(input.seconds)).await;
+        Ok(input.seconds)
+    })
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Seconds {
+    seconds: u64,
+}
+
+async fn start(hatchet: &Client, task: &Task<Seconds, u64>, seconds: u64) -> RunHandle<u64> {
+    let run = hatchet.run(task, &Seconds { seconds }).start().await.unwrap();
+    support::until_running(&run).await;
+    run
+}
+
+fn refuse_reports(engine: &Engine) {
+    for call in REPORTS {
+        engine.faults().inject_always(call, Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn w17_running_tasks_survive_lost_streams_and_a_restart() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let attempts = Arc::default();
+    let task = task(&attempts);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let id = worker.id();
+    let run = start(&hatchet, &task, 20).await;
+    for _ in 0..3 {
+        assert_eq!(engine.faults().interrupt("ListenV2").unwrap(), 1);
+        sleep(2 * SECOND).await;
+    }
+    // The engine is away for ten seconds.
+    for call in ["ListenV2", "Heartbeat"] {
+        engine.faults().inject_always(call, Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
+    }
+    engine.faults().interrupt("ListenV2").unwrap();
+    sleep(10 * SECOND).await;
+    assert_eq!(worker.status().state, WorkerState::Disconnected);
+    engine.faults().clear();
+    worker.ready().await.unwrap();
+    let next = Instant::now();
+    assert_eq!(hatchet.run(&task, &Seconds { seconds: 0 }).result().await.unwrap(), 0);
+    assert!(next.elapsed() < 10 * SECOND, "{:?}", next.elapsed());
+    assert_eq!((run.result().await.unwrap(), worker.id()), (20, id), "it was not registered again");
+    assert_eq!(attempts.load(SeqCst), 2, "nothing ran twice");
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.total()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn w18_an_old_result_is_not_the_result_of_a_new_attempt() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| {
+        sleep(if context.attempt() == 1 { 60 * SECOND } else { SECOND }).await;
+        Ok(context.attempt())
+    })
+    .timeout(600 * SECOND);
+    let register = |name: &str| hatchet.worker(name).register(&task).build().unwrap().start();
+    let first = register("first").await.unwrap();
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    support::until_running(&run).await;
+    // The engine hears nothing of the first worker, and assigns its attempt to the second one.
+    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
+    sleep(35 * SECOND).await;
+    engine.faults().clear();
+    let second = register("second").await.unwrap();
+    assert_eq!(run.result().await.unwrap(), 2);
+    let (first, second) = (first.shutdown().await, second.shutdown().await);
+    assert_eq!(run.details().await.unwrap().status, RunStatus::Completed);
+    assert_eq!((first.cancelled + second.completed, first.completed), (2, 0), "{first}; {second}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w22_finished_work_outlives_an_outage() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let attempts = Arc::default();
+    let task = task(&attempts).timeout(3600 * SECOND);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let runs = hatchet.run_many(&task, (0..20).map(|_| Seconds { seconds: 2 })).start().await.unwrap();
+    sleep(SECOND).await;
+    refuse_reports(&engine);
+    sleep(600 * SECOND).await;
+    assert_eq!((worker.status().unreported, worker.status().running), (20, 0));
+    engine.faults().clear();
+    for run in runs {
+        assert_eq!(run.unwrap().result().await.unwrap(), 2);
+    }
+    assert_eq!(attempts.load(SeqCst), 20);
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.total()), (20, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b9_a_worker_whose_outbox_is_full_takes_no_more() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let attempts = Arc::default();
+    let task = task(&attempts).timeout(3600 * SECOND);
+    let worker = hatchet.worker("worker").outbox_capacity(3).slots(10).register(&task).build().unwrap();
+    let worker = worker.start().await.unwrap();
+    refuse_reports(&engine);
+    let runs = hatchet.run_many(&task, (0..10).map(|_| Seconds { seconds: 1 })).start().await.unwrap();
+    sleep(60 * SECOND).await;
+    let status = worker.status();
+    assert!(status.is_outbox_full && status.waiting > 0, "{status:?}");
+    let started = attempts.load(SeqCst);
+    assert!(started < 10, "{started}");
+    engine.faults().clear();
+    for run in runs {
+        assert_eq!(run.unwrap().result().await.unwrap(), 1);
+    }
+    assert_eq!(attempts.load(SeqCst), 10);
+    assert_eq!(worker.shutdown().await.completed, 10);
+}
+
+/// A file that is removed in the end, with its companions.
+struct OutboxFile(PathBuf);
+
+impl OutboxFile {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("hatchet-{name}-{}", std::process::id())))
+    }
+}
+
+impl Drop for OutboxFile {
+    fn drop(&mut self) {
+        for suffix in ["", ".lock", ".new"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", self.0.display()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn w22_finished_work_outlives_the_process() {
+    let file = OutboxFile::new("killed");
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let attempts = Arc::default();
+    let task = task(&attempts).timeout(3600 * SECOND);
+    let build = || hatchet.worker("worker").outbox(&file.0).register(&task).build().unwrap();
+    let worker = build().start().await.unwrap();
+    let run = start(&hatchet, &task, 1).await;
+    refuse_reports(&engine);
+    while worker.status().unreported == 0 {
+        sleep(SECOND / 10).await;
+    }
+    // The file is written on another thread.
+    while !std::fs::read_to_string(&file.0).unwrap().contains("\"number\"") {
+        tokio::task::yield_now().await;
+    }
+    drop(worker);
+    sleep(SECOND).await;
+    engine.faults().clear();
+    let worker = build().start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), 1);
+    assert_eq!(attempts.load(SeqCst), 1, "it did not run again");
+    let second = build().start().await.unwrap_err();
+    assert_eq!(second.kind(), ErrorKind::Config, "the file is in use");
+    worker.shutdown().await;
+    let content = std::fs::read_to_string(&file.0).unwrap();
+    assert!(content.lines().last().unwrap().contains("accepted"), "{content}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w21_a_worker_whose_client_is_closed_ends_with_the_reason() {
+    let (engine, _) = support::engine_with_quirks().await;
+    let hatchet = engine.client_with(hatchet::Config::builder()).unwrap();
+    let attempts = Arc::default();
+    let task = task(&attempts);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let mut statuses = worker.statuses();
+    start(&engine.client(), &task, 3600).await;
+    hatchet.close().await;
+    assert_eq!(worker.stopped().await.unwrap_err().kind(), ErrorKind::Closed);
+    let report = worker.shutdown().await;
+    assert_eq!((report.unfinished, report.total()), (1, 1), "{report}");
+    let mut last = None;
+    while let Some(status) = statuses.next().await {
+        last = Some(status.state);
+    }
+    assert_eq!(last, Some(WorkerState::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn w21_run_until_returns_the_reason() {
+    let (engine, _) = support::engine_with_quirks().await;
+    let hatchet = engine.client_with(hatchet::Config::builder()).unwrap();
+    let task = task(&Arc::default());
+    let running =
+        tokio::spawn(hatchet.worker("worker").register(&task).build().unwrap().run_until(std::future::pending::<()>()));
+    sleep(5 * SECOND).await;
+    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(16)).unwrap();
+    engine.faults().inject_always("ListenV2", Fault::RefuseGrpc(16)).unwrap();
+    engine.faults().interrupt("ListenV2").unwrap();
+    let started = Instant::now();
+    let error = running.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+    // A token that was accepted before may be refused for some minutes, because the database of the engine is away.
+    assert!(started.elapsed() > 240 * SECOND && started.elapsed() < 420 * SECOND, "{:?}", started.elapsed());
+}
