@@ -37,6 +37,7 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 pub struct Error(Box<Inner>);
 
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 struct Inner {
     kind: ErrorKind,
     text: String,
@@ -45,6 +46,8 @@ struct Inner {
     transient: bool,
     /// Whether the REST API has never been reached.
     rest_unreached: bool,
+    /// Whether each attempt of the same task would get this error.
+    deterministic: bool,
     /// When the server allows a retry, if it specified that.
     retry_after: Option<RetryAfter>,
     status: Option<ServerStatus>,
@@ -106,7 +109,7 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The server refuses the request. A retry has the same result.
     Rejected,
-    /// The server does not implement the call.
+    /// The server does not implement the call, or is too old for an option of a definition. The text names the required version.
     Unimplemented,
     /// The server has an internal error, or its response is invalid.
     Server,
@@ -155,6 +158,7 @@ impl Error {
             has_no_side_effects: false,
             transient: false,
             rest_unreached: false,
+            deterministic: false,
             retry_after: None,
             status: None,
             run: None,
@@ -233,6 +237,16 @@ impl Error {
     pub(crate) fn rest_unreached(mut self) -> Self {
         self.0.rest_unreached = true;
         self
+    }
+
+    /// Marks that each attempt of the same task would get this error.
+    pub(crate) fn deterministic(mut self) -> Self {
+        self.0.deterministic = true;
+        self
+    }
+
+    pub(crate) fn is_deterministic(&self) -> bool {
+        self.0.deterministic
     }
 
     /// Whether the REST API has never been reached: some services can reach only gRPC.

@@ -40,6 +40,8 @@
 //! | wait for a run and watch it | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
 //! | find runs | [`Client::runs`], [`RunFilter`], [`RunHandle::children`], [`RunHandle::reruns`] |
 //! | change runs | [`RunHandle::cancel`], [`RunHandle::replay`], [`RunHandle::rerun`], [`RunQuery`](builder::RunQuery) |
+//! | limit runs | [`Concurrency`](workflow::Concurrency), [`RateLimit`](workflow::RateLimit), [`Client::rate_limit`] |
+//! | wait for, skip and cancel tasks of a workflow | [`Condition`](workflow::Condition), [`Task::wait_for`] |
 //! | start runs by events, schedules and crons | [`Client::push`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
 //! | start only one run per key | [`Idempotency`](model::Idempotency), [`Error::existing_run_id`] |
 //! | execute tasks | [`Client::worker`], [`Worker`] |
@@ -77,6 +79,7 @@
 //! |---|---|
 //! | `tls-ring` (default) | TLS, with ring |
 //! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring if both are enabled |
+//! | `schemars` | `input_schema` of tasks and workflows: the JSON schema of the input, by the crate `schemars` 1 |
 //! | `embedded` | the module `embedded`: an in-process engine |
 //! | `unstable-raw` | the generated stubs, for calls that this crate does not support yet, without a stability guarantee |
 
@@ -104,6 +107,8 @@ mod runtime;
 #[cfg(test)]
 mod scripted;
 pub mod telemetry;
+#[cfg(feature = "embedded")]
+pub mod testing;
 mod time;
 mod transport;
 mod trigger;
@@ -122,14 +127,15 @@ pub mod builder {
         RunManyBuilder, RunOptions,
     };
     pub use crate::trigger::{
-        CronBuilder, CronQuery, EventBuilder, EventManyBuilder, EventOptions, ScheduleBuilder, ScheduleQuery,
+        CronBuilder, CronQuery, EventBuilder, EventManyBuilder, EventOptions, RateLimitBuilder, RateLimitQuery,
+        ScheduleBuilder, ScheduleQuery,
     };
 }
 
 /// Handles to what exists on the server.
 pub mod handle {
     pub use crate::run::{Replayed, RunHandle};
-    pub use crate::trigger::{CronHandle, EventHandle, ScheduleHandle};
+    pub use crate::trigger::{CronHandle, EventHandle, RateLimitHandle, ScheduleHandle};
 }
 
 /// Streams of runs, changes, results, log lines and reports.

@@ -11,9 +11,9 @@ use std::str::FromStr;
 use futures_core::Stream;
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
-    CronQuery, DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, ReadBuilder, ReplayBuilder,
-    ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery, ScheduleBuilder, ScheduleQuery,
-    TaskQuery,
+    CronQuery, DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, RateLimitBuilder, RateLimitQuery,
+    ReadBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery,
+    ScheduleBuilder, ScheduleQuery, TaskQuery,
 };
 use hatchet::config::{
     Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
@@ -21,21 +21,29 @@ use hatchet::config::{
 };
 use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
-use hatchet::handle::{CronHandle, EventHandle, Replayed, ScheduleHandle};
+use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
-    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Chunk, ChunkGap,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, ChunkGap,
     ChunkItem, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails,
     EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload,
-    RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails, ScheduleId, ScheduleTrigger,
-    StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary, TenantId, Timeout, TimeoutKind, Total, Trigger, Until,
-    Window, WorkerId, WorkflowId, WorkflowVersionId,
+    RateLimitDetails, RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails,
+    ScheduleId, ScheduleTrigger, StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary, TenantId, Timeout,
+    TimeoutKind, Total, Trigger, Until, Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
 use hatchet::stream::{
     LogItems, RunChunks, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems,
+    WorkerStatuses,
 };
-use hatchet::worker::{RunningWorker, UnfinishedTask, WorkerBuilder, WorkerReport};
-use hatchet::workflow::{Definition, Sticky, WorkflowRef};
+use hatchet::telemetry::{AttemptResult, Measurement, PrometheusRecorder};
+use hatchet::testing::{Call, Called, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
+use hatchet::worker::{
+    HealthBuilder, HealthServer, RunningWorker, TaskLogLayer, UnfinishedTask, WorkerBuilder, WorkerReport, WorkerState,
+    WorkerStatus,
+};
+use hatchet::workflow::{
+    Concurrency, ConcurrencyStrategy, Condition, Definition, EventFilter, RateLimit, Sticky, TaskDefaults, WorkflowRef,
+};
 use hatchet::{
     Client, Config, Context, Error, ErrorKind, Outcome, Priority, RunFilter, RunHandle, RunId, RunStatus, Task,
     TaskError, Worker, Workflow,
@@ -72,6 +80,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<CronHandle<Output>>();
     handle::<ScheduleHandle<Output>>();
     handle::<EventHandle>();
+    handle::<RateLimitHandle>();
     handle::<Replayed<Output>>();
     handle::<Task<Input, Output>>();
     handle::<Workflow<Input, Output>>();
@@ -84,6 +93,9 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<RunningWorker>();
     shared_and_shown::<Engine>();
     shared::<RawChannel>();
+    shared_and_shown::<HealthServer>();
+    shared_and_shown::<Harness>();
+    shared_and_shown::<Called<u8>>();
 
     shared_and_shown::<CommandBuilder>();
     shared_and_shown::<ReadBuilder<Output>>();
@@ -108,9 +120,16 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<ScheduleQuery>();
     shared_and_shown::<EventBuilder>();
     shared_and_shown::<EventManyBuilder>();
+    handle::<RateLimitBuilder>();
+    handle::<RateLimitQuery>();
     handle::<WorkerBuilder>();
     handle::<ConfigBuilder>();
     handle::<EngineBuilder>();
+    shared_and_shown::<HealthBuilder>();
+    handle::<HarnessBuilder>();
+    shared_and_shown::<Call<Output>>();
+    handle::<PrometheusRecorder>();
+    handle::<TaskLogLayer>();
 
     stream::<RunWatch>();
     stream::<RunsWatch>();
@@ -122,6 +141,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     stream::<RunItems>();
     stream::<TaskItems>();
     stream::<RunReports>();
+    stream::<WorkerStatuses>();
 }
 
 /// Futures that own what they need can be spawned; those that borrow a handle can be sent with it.
@@ -162,9 +182,19 @@ fn futures_can_be_spawned() {
         spawnable(hatchet.schedules().get());
         spawnable(hatchet.cron(task, &(), CronSpec::new("name", "* * * * *")).send());
         spawnable(hatchet.crons().get());
+        spawnable(hatchet.rate_limit("key", 1, RateLimitWindow::Minute).send());
+        spawnable(hatchet.rate_limits().get());
+        spawnable(hatchet.rate_limit_handle("key").details().into_future());
+        spawnable(hatchet.rate_limit_handle("key").delete().send());
         spawnable(worker.start());
         spawnable(other.run_until(std::future::pending::<()>()));
+        sent(running.ready());
+        sent(running.stopped());
+        sent(running.pause());
+        sent(running.set_labels([("a", 1)]));
         spawnable(running.shutdown());
+        sent(context.put("chunk"));
+        sent(context.refresh_timeout(std::time::Duration::ZERO));
         spawnable(engine.shutdown());
         spawnable(Engine::builder().start());
         spawnable(run.children().into_future());
@@ -226,16 +256,26 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<TaskChange>();
     data::<Gap>();
     data::<ChangeKind>();
-    data::<Chunk>();
+    data::<hatchet::model::Chunk>();
     data::<ChunkGap>();
     data::<ChunkItem>();
     data::<Until>();
     data::<CronDetails>();
     data::<CronSpec>();
     data::<ScheduleDetails>();
+    data::<RateLimitDetails>();
+    data::<RateLimitWindow>();
+    named::<RateLimitWindow>();
     data::<EventDetails>();
     data::<WorkerReport>();
     data::<UnfinishedTask>();
+    data::<WorkerStatus>();
+    data::<WorkerState>();
+    plain::<Measurement<'static>>();
+    plain::<AttemptResult>();
+    plain::<WrittenLine>();
+    plain::<Chunk>();
+    plain::<StartedRun>();
     data::<Payload>();
     data::<RunStatus>();
     data::<Priority>();
@@ -266,6 +306,13 @@ fn data_can_be_compared_stored_and_sent_on() {
     plain::<RetryPolicy>();
     data::<Sticky>();
     named::<Sticky>();
+    data::<ConcurrencyStrategy>();
+    named::<ConcurrencyStrategy>();
+    plain::<Concurrency>();
+    plain::<Condition>();
+    plain::<EventFilter>();
+    plain::<RateLimit>();
+    plain::<TaskDefaults>();
     plain::<Fault>();
     data::<Quirk>();
     named::<Quirk>();
@@ -317,6 +364,7 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<BulkReport>();
     shown::<Effect>();
     named::<RunAction>();
+    named::<WorkerState>();
     named::<Priority>();
     named::<TlsStrategy>();
     named::<TlsVersion>();
@@ -339,6 +387,8 @@ fn closed_enums_are_parsed_as_they_are_displayed() {
     round_trip(&[Compression::None, Compression::Gzip], "br");
     round_trip(&[RunAction::Cancel, RunAction::Replay], "cancelled");
     round_trip(&[Sticky::Soft, Sticky::Hard], "sticky");
+    round_trip(&[ConcurrencyStrategy::GroupRoundRobin, ConcurrencyStrategy::CancelQueuedExceptOldest], "queue_newest");
+    round_trip(&[RateLimitWindow::Second, RateLimitWindow::Year], "decade");
     round_trip(&[TimeoutKind::Execution, TimeoutKind::Schedule], "run");
 }
 

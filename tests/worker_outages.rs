@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hatchet::embedded::{Engine, Fault};
 use hatchet::worker::WorkerState;
-use hatchet::{Client, Context, ErrorKind, RunHandle, RunStatus, Task};
+use hatchet::{Client, Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, TaskError};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -223,4 +223,33 @@ async fn w21_run_until_returns_the_reason() {
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     // A token that was accepted before may be refused for some minutes, because the database of the engine is away.
     assert!(started.elapsed() > 240 * SECOND && started.elapsed() < 420 * SECOND, "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn w24_the_delay_of_a_retry_is_heeded_or_refused() {
+    for (version, is_heeded) in [("v0.110.9", false), ("v0.111.0", true)] {
+        let engine = Engine::builder().version(version).start().await.unwrap();
+        let hatchet = engine.client();
+        let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| match context.attempt() {
+            1 => Err(TaskError::retry_after("overloaded", 40 * SECOND)),
+            attempt => Ok(attempt),
+        })
+        .retries(3)
+        .backoff(2.0, 2 * SECOND);
+        let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        let started = Instant::now();
+        let result = hatchet.run(&task, &()).result().await;
+        let elapsed = started.elapsed();
+        match (result, is_heeded) {
+            (Ok(2), true) => assert!(elapsed >= 40 * SECOND && elapsed < 46 * SECOND, "{elapsed:?}"),
+            (Err(error), false) => {
+                let Some(Outcome::Failed(failure)) = error.outcome() else { panic!("{error:?}") };
+                let expected = "overloaded (the retry after 40s needs engine v0.111.0 or later, got v0.110.9)";
+                assert_eq!(failure.message.as_deref(), Some(expected));
+                assert!(elapsed < SECOND, "{elapsed:?}");
+            }
+            (result, _) => panic!("{version}: {result:?}"),
+        }
+        worker.shutdown().await;
+    }
 }

@@ -18,9 +18,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::VERSION;
 use super::core::Core;
 use super::core::store::{Code, Effect, Message, StatusError, StreamId, Turn};
 use super::failure::Failure;
+use crate::model::engine_version::EngineVersion;
 use crate::time::{Clock, at};
 
 /// The maximum number of commands in one round.
@@ -51,6 +53,8 @@ pub(crate) struct Handle {
     /// The runtime on which the engine was started.
     runtime: runtime::Handle,
     pub(crate) clock: Clock,
+    /// The version that the engine reports.
+    pub(crate) version: EngineVersion,
 }
 
 /// Starts the engine's task. It runs until `stop`, and then ends all streams.
@@ -60,7 +64,15 @@ pub(super) fn start(core: Core, seed: u64, clock: Clock, stop: CancellationToken
     let failure = Failure::default();
     let mut actor = Actor { core, sinks: HashMap::new(), clock: clock.clone(), random: Random(seed), round: 0 };
     let runtime = runtime::Handle::current();
-    let handle = Handle { commands, closed, streams: Arc::default(), failure: failure.clone(), runtime, clock };
+    let handle = Handle {
+        commands,
+        closed,
+        streams: Arc::default(),
+        failure: failure.clone(),
+        runtime,
+        clock,
+        version: VERSION,
+    };
     let task = tokio::spawn(async move {
         let ended = AssertUnwindSafe(actor.run(&mut inbox, &mut closing, &stop)).catch_unwind().await;
         if let Err(panic) = ended {

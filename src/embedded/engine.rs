@@ -18,11 +18,12 @@ use super::faults::Faults;
 use super::grpc::Services;
 use super::listen::{self, Protocol, SHUTDOWN_GRACE_PERIOD, Shared};
 use super::quirks::Quirks;
-use super::{rest, token};
+use super::{VERSION, rest, token};
 use crate::client::Client;
 use crate::config::{Config, ConfigBuilder};
 use crate::error::{Error, Result};
 use crate::model::TenantId;
+use crate::model::engine_version::EngineVersion;
 use crate::runtime::{self, Needs};
 use crate::time::Clock;
 use crate::transport::Wire;
@@ -102,6 +103,7 @@ pub struct EngineBuilder {
     config: Option<ConfigBuilder>,
     listen: Option<Ports>,
     now: Option<DateTime<Utc>>,
+    version: Option<String>,
     shutdown_grace_period: Option<Duration>,
 }
 
@@ -198,6 +200,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets the version that the engine reports, such as `v0.111.0`. The default is v0.104.7, whose behaviour is reproduced. Of what newer
+    /// engines do otherwise, only this is implemented: from v0.111.0, the delay of a retry that a
+    /// [task chooses](crate::TaskError::retry_after) is heeded.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
     /// Sets how long [`Engine::shutdown`] waits for the connections of other processes to close. Then it drops them. The default is two
     /// seconds.
     pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
@@ -208,11 +218,13 @@ impl EngineBuilder {
     /// Starts the engine.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000, or if the
+    /// [version](Self::version) does not consist of three numbers.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is in use. [`Config`](crate::ErrorKind::Config) if the client
     /// configuration is invalid, or without a Tokio runtime with timers (and with I/O, if the engine listens).
     pub async fn start(self) -> Result<Engine> {
         check_time(self.now)?;
+        let version = version(self.version.as_deref())?;
         let needs = if self.listen.is_some() { Needs::TimersAndSockets } else { Needs::Timers };
         runtime::require("an embedded engine", needs)?;
         let sockets = match self.listen {
@@ -235,7 +247,8 @@ impl EngineBuilder {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let token: Arc<str> = token::issue(TENANT, &grpc, &server, token::random(self.seed)).into();
         let (stop, clock) = (CancellationToken::new(), Clock::tokio(self.now));
-        let (handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock.clone(), stop.clone());
+        let (mut handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock.clone(), stop.clone());
+        handle.version = version;
         let faults = Faults::of(clock.clone());
         let services = Services::new(handle.clone(), TENANT, Arc::clone(&token), faults.clone());
         let router = rest::router(handle.clone(), TENANT, Arc::clone(&token), faults);
@@ -261,6 +274,12 @@ fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
         Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),
         None => Ok(()),
     }
+}
+
+fn version(text: Option<&str>) -> Result<EngineVersion> {
+    let Some(text) = text else { return Ok(VERSION) };
+    let problem = || Error::invalid("version", format_args!("expected three numbers, such as {VERSION}, got {text:?}"));
+    EngineVersion::parse(text).ok_or_else(problem)
 }
 
 /// A client that calls the services directly, without sockets and HTTP.

@@ -44,7 +44,9 @@ mod rest;
 mod token;
 
 /// The version of the real engine whose behaviour is reproduced.
-const VERSION: &str = "v0.104.7";
+const VERSION: EngineVersion = EngineVersion::new(0, 104, 7);
+
+use crate::model::engine_version::EngineVersion;
 
 pub use engine::{Engine, EngineBuilder};
 pub use faults::{Fault, Faults};

@@ -91,7 +91,8 @@ quirks! {
     /// A DAG that is replayed is shown as ended, with the results of its last attempts, while all tasks that the replay will restart wait
     /// for sleeps, events or other tasks. Without this quirk, it is shown as running.
     HiddenReplayWaits,
-    /// A paused worker is assigned tasks for up to another second and a half.
+    /// A paused worker is assigned tasks for up to another second and a half. New runs of a paused workflow start for some seconds, if it
+    /// had other runs in the five seconds before.
     LatePause,
     /// In half of the cases, the engine does not detect the end of a worker's stream: the worker counts as active and is assigned tasks that
     /// cannot be sent to it. These fail after ten retries.
@@ -132,6 +133,10 @@ quirks! {
     /// Rate limits are refilled up to some seconds late, and give no units for more than a second after their first use. Without this
     /// quirk, they are refilled in time.
     SlowRateLimits,
+    /// `ReleaseSlot` does not free the slot before the end of the attempt.
+    UnreleasedSlots,
+    /// A task that requests slots of other types takes a slot of the default type, too.
+    ExtraDefaultSlots,
     /// The end of the first task of a DAG frees an idempotency key that should be held until the run has ended.
     EarlyFreeKeys,
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::expression::key_problem;
+
 /// The engine stores milliseconds, and its timestamps are limited.
 const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -52,8 +54,8 @@ impl Idempotency {
 
     /// The problem for which the server would refuse it.
     pub(crate) fn problem(&self) -> Option<String> {
-        if self.expression.trim().is_empty() || self.expression.contains('\0') {
-            return Some(format!("idempotency: expected a CEL expression, got {:?}", self.expression));
+        if let Some(problem) = key_problem(&self.expression) {
+            return Some(format!("idempotency: {problem}"));
         }
         let fits = (Duration::from_millis(1)..=MAX_TTL).contains(&self.ttl);
         (!fits).then(|| format!("idempotency: expected 1 ms to 100 years, got {:?}", self.ttl))

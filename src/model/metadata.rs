@@ -24,6 +24,11 @@ pub(crate) fn is_reserved(key: &str) -> bool {
 pub(crate) struct Metadata(BTreeMap<String, Value>);
 
 impl Metadata {
+    /// These tags; of several with the same key, the last one.
+    pub(crate) fn of(tags: &[(String, String)]) -> Self {
+        Self(tags.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect())
+    }
+
     pub(crate) fn insert(&mut self, key: String, value: Value) {
         self.0.insert(key, value);
     }

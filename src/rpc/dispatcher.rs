@@ -10,11 +10,11 @@ use prost::Message as _;
 
 use super::convert::{Action, NewWorker, Report, RunEvent, RunResults};
 use super::pb::{
-    ActionEventResponse, AssignedAction, BatchActionEvent, HeartbeatRequest, HeartbeatResponse, RefreshTimeoutRequest,
-    RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse, StepActionEvent, SubscribeToWorkflowEventsRequest,
-    SubscribeToWorkflowRunsRequest, UpsertWorkerLabelsRequest, UpsertWorkerLabelsResponse, WorkerListenRequest,
-    WorkerRegisterRequest, WorkerRegisterResponse, WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent,
-    WorkflowRunEvent,
+    ActionEventResponse, AssignedAction, BatchActionEvent, GetVersionRequest, GetVersionResponse, HeartbeatRequest,
+    HeartbeatResponse, RefreshTimeoutRequest, RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse,
+    StepActionEvent, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, UpsertWorkerLabelsRequest,
+    UpsertWorkerLabelsResponse, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
+    WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
 };
 use super::{Method, Streams, Unary};
 use crate::config::RequestOptions;
@@ -46,6 +46,8 @@ static UNSUBSCRIBE: Method<WorkerUnsubscribeRequest, WorkerUnsubscribeResponse> 
 /// Not retried: the next one is due soon. So heartbeats during an outage do not use up the retry budget of other calls.
 static HEARTBEAT: Method<HeartbeatRequest, HeartbeatResponse> =
     Method::new(Call::single("Heartbeat").within(HEARTBEAT_DEADLINE), "/Dispatcher/Heartbeat");
+static GET_VERSION: Method<GetVersionRequest, GetVersionResponse> =
+    Method::idempotent("GetVersion", "/Dispatcher/GetVersion");
 
 /// The owner of a stream reopens it.
 static LISTEN: Method<WorkerListenRequest, AssignedAction> = Method::single("ListenV2", "/Dispatcher/ListenV2");
@@ -67,6 +69,11 @@ impl Dispatcher {
 
     pub(super) fn with(&self, options: RequestOptions) -> Self {
         Self { unary: self.unary.with(options), ..self.clone() }
+    }
+
+    /// The version of the engine, as it reports it.
+    pub(crate) async fn version(&self) -> Result<String> {
+        Ok(self.unary.call(&GET_VERSION, GetVersionRequest {}).await?.version)
     }
 
     /// Registers a worker, and returns its id.

@@ -1,10 +1,11 @@
-//! The REST calls about events, schedules and crons.
+//! The REST calls about events, schedules, crons and rate limits.
 
 use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
 use super::convert::Rows;
+use super::convert::limit::RateLimitRow;
 use super::convert::rest_trigger::{CronRow, Event, NewCron, Row, ScheduleRow};
 use super::rest::{Rest, with};
 use crate::error::{Error, ErrorKind, Result, ServerStatus};
@@ -33,7 +34,7 @@ impl Rest {
 
     /// All schedules that have not started their runs, with the tags of the parameters.
     pub(crate) async fn schedules(&self, parameters: &[(&str, String)]) -> Result<Vec<ScheduleRow>> {
-        self.all("listing the schedules", "scheduled", parameters).await
+        self.all("listing the schedules", self.of_workflows(&["scheduled"], RestCall::get), parameters).await
     }
 
     pub(crate) async fn delete_schedule(&self, schedule: ScheduleId) -> Result<()> {
@@ -77,7 +78,7 @@ impl Rest {
     }
 
     pub(crate) async fn crons(&self, parameters: &[(&str, String)]) -> Result<Vec<CronRow>> {
-        self.all("listing the crons", "crons", parameters).await
+        self.all("listing the crons", self.of_workflows(&["crons"], RestCall::get), parameters).await
     }
 
     /// Resumes or pauses a cron.
@@ -108,6 +109,21 @@ impl Rest {
         Ok(self.crons(&[]).await?.into_iter().find(|row| row.id() == cron))
     }
 
+    /// All rate limits with the parameters.
+    pub(crate) async fn rate_limits(&self, parameters: &[(&str, String)]) -> Result<Vec<RateLimitRow>> {
+        self.all("listing the rate limits", self.rate_limit_path(RestCall::get), parameters).await
+    }
+
+    /// Deletes a rate limit. The server answers the same if it does not exist.
+    pub(crate) async fn delete_rate_limit(&self, key: &str) -> Result<()> {
+        let call = self.rate_limit_path(RestCall::delete).query("key", key);
+        self.send("deleting the rate limit", &call).await.map(drop)
+    }
+
+    fn rate_limit_path(&self, call: impl FnOnce(&[&str]) -> RestCall) -> RestCall {
+        call(&["tenants", self.tenant(), "rate-limits"])
+    }
+
     /// A call below the tenant's workflows.
     fn of_workflows(&self, rest: &[&str], call: impl FnOnce(&[&str]) -> RestCall) -> RestCall {
         call(&[&["tenants", self.tenant(), "workflows"], rest].concat())
@@ -117,15 +133,12 @@ impl Rest {
     async fn all<T: DeserializeOwned + Row>(
         &self,
         name: &'static str,
-        list: &str,
+        list: RestCall,
         parameters: &[(&str, String)],
     ) -> Result<Vec<T>> {
         let (mut all, mut known, mut offset) = (Vec::new(), HashSet::new(), 0_usize);
         loop {
-            let call = self
-                .of_workflows(&[list], RestCall::get)
-                .query("limit", &PAGE_SIZE.to_string())
-                .query("offset", &offset.to_string());
+            let call = list.clone().query("limit", &PAGE_SIZE.to_string()).query("offset", &offset.to_string());
             let rows = self.read::<Rows<T>>(name, with(call, parameters)).await?.rows.unwrap_or_default();
             // Rows that are deleted meanwhile move the others up: a page without a row of the last one has missed some.
             if offset > 0 && !rows.iter().any(|row| known.contains(&row.id())) {

@@ -1,18 +1,19 @@
-//! `WorkflowService`: starting runs.
+//! `WorkflowService`: starting runs, and rate limits.
 
 use chrono::{DateTime, Utc};
 
+use super::convert::limit::window;
 use super::convert::new_run::{bulk_len, encode_bulk};
 use super::convert::{NewRun, Triggered, TriggeredMany, collision};
 use super::pb::v1::TriggerWorkflowRequest;
 use super::pb::{
-    BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse, ScheduleWorkflowRequest, TriggerWorkflowResponse,
-    WorkflowVersion,
+    BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse, PutRateLimitRequest, PutRateLimitResponse,
+    ScheduleWorkflowRequest, TriggerWorkflowResponse, WorkflowVersion,
 };
 use super::{Method, Unary};
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Priority, ScheduleId, parse_id};
+use crate::model::{Priority, RateLimitWindow, ScheduleId, parse_id};
 use crate::time::to_proto;
 
 static TRIGGER: Method<TriggerWorkflowRequest, TriggerWorkflowResponse> =
@@ -21,6 +22,9 @@ static BULK_TRIGGER: Method<BulkTriggerWorkflowRequest, BulkTriggerWorkflowRespo
     Method::once("BulkTriggerWorkflow", "/WorkflowService/BulkTriggerWorkflow");
 static SCHEDULE: Method<ScheduleWorkflowRequest, WorkflowVersion> =
     Method::once("ScheduleWorkflow", "/WorkflowService/ScheduleWorkflow");
+/// The same limit again changes nothing.
+static PUT_RATE_LIMIT: Method<PutRateLimitRequest, PutRateLimitResponse> =
+    Method::idempotent("PutRateLimit", "/WorkflowService/PutRateLimit");
 
 pub(crate) struct Workflows {
     unary: Unary,
@@ -84,5 +88,11 @@ impl Workflows {
             Some(schedule) => parse_id(&schedule.id),
             None => Err(Error::new(ErrorKind::Server, "the response to ScheduleWorkflow has no schedule")),
         }
+    }
+    /// Creates or changes a rate limit.
+    pub(crate) async fn put_rate_limit(&self, key: String, limit: i32, length: RateLimitWindow) -> Result<()> {
+        // Both of the contract's enums have the same numbers.
+        let request = PutRateLimitRequest { key, limit, duration: window(length).into() };
+        self.unary.call(&PUT_RATE_LIMIT, request).await.map(drop)
     }
 }

@@ -53,7 +53,7 @@ impl Client {
                 .enumerate()
                 .map(|(at, input)| encode_input(format_args!("inputs[{at}]"), &input))
                 .collect(),
-            metadata: Metadata::default(),
+            metadata: Metadata::of(workflow.default_metadata()),
             priority: None,
             placement: Placement::default(),
             each: HashMap::new(),

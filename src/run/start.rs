@@ -45,6 +45,12 @@ pub trait Runnable {
 
     /// The workflow's name, without the namespace.
     fn workflow_name(&self) -> &str;
+
+    /// The tags of the runs, schedules and crons that are started through it: keys and values. Their own tags replace those with the same
+    /// key. The default is none.
+    fn default_metadata(&self) -> &[(String, String)] {
+        &[]
+    }
 }
 
 impl<T: Runnable> Runnable for &T {
@@ -53,6 +59,10 @@ impl<T: Runnable> Runnable for &T {
 
     fn workflow_name(&self) -> &str {
         (**self).workflow_name()
+    }
+
+    fn default_metadata(&self) -> &[(String, String)] {
+        (**self).default_metadata()
     }
 }
 
@@ -109,7 +119,8 @@ impl Client {
     /// ```
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
         let input = encode_input("input", input);
-        RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, Metadata::default())
+        let metadata = Metadata::of(workflow.default_metadata());
+        RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, metadata)
     }
 }
 

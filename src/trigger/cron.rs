@@ -47,7 +47,7 @@ impl Client {
             workflow: workflow.workflow_name().to_owned(),
             spec,
             input: encode_input("input", input),
-            metadata: Metadata::default(),
+            metadata: Metadata::of(workflow.default_metadata()),
             priority: None,
             request: RequestOptions::default(),
             output: PhantomData,

@@ -1,4 +1,4 @@
-//! What starts runs on the server: events, schedules, crons.
+//! What starts runs on the server, and what delays them: events, schedules, crons and rate limits.
 //!
 //! The engine links only events to their runs. So the schedules and crons of this crate have a correlation key in their metadata, which
 //! their runs inherit.
@@ -8,10 +8,12 @@ mod cron;
 mod event;
 mod push;
 mod query;
+mod rate_limit;
 mod schedule;
 
 pub use cron::{CronBuilder, CronHandle};
 pub use event::EventHandle;
 pub use push::{EventBuilder, EventManyBuilder, EventOptions};
 pub use query::{CronQuery, ScheduleQuery};
+pub use rate_limit::{RateLimitBuilder, RateLimitHandle, RateLimitQuery};
 pub use schedule::{ScheduleBuilder, ScheduleHandle};

@@ -52,7 +52,7 @@ impl Client {
             workflow: workflow.workflow_name().to_owned(),
             input: encode_input("input", input),
             at,
-            metadata: Metadata::default(),
+            metadata: Metadata::of(workflow.default_metadata()),
             priority: None,
             request: RequestOptions::default(),
             output: PhantomData,

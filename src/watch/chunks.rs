@@ -110,8 +110,8 @@ async fn membership(watched: &Watched) -> Result<Membership> {
 }
 
 fn tag(details: &RunDetails) -> Option<Tag> {
-    let all = details.engine_metadata.iter().filter(|(key, _)| *key == CLIENT_KEY).chain(&details.metadata);
-    all.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).next()
+    let mut all = details.engine_metadata.iter().filter(|(key, _)| *key == CLIENT_KEY).chain(&details.metadata);
+    all.find_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
 }
 
 type Opening = BoxFuture<'static, Result<(ChunkSubscription, Watched)>>;

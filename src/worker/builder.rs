@@ -23,7 +23,7 @@ use crate::model::{LabelValue, WorkerId};
 use crate::rpc::convert::NewWorker;
 use crate::runtime::{self, Needs};
 use crate::time::MAX_DURATION;
-use crate::workflow::Definition;
+use crate::workflow::{Definition, check_engine};
 
 const MAX_SLOTS: u32 = 100_000;
 const MAX_OUTBOX: usize = 1_000_000;
@@ -265,8 +265,10 @@ impl Worker {
     /// # Errors
     /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if
     /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the server has a workflow whose name differs
-    /// only in case: the engine would assign the tasks of each to the workers of both. [`Config`](ErrorKind::Config) if the file of the
-    /// [outbox](WorkerBuilder::outbox) cannot be used.
+    /// only in case: the engine would assign the tasks of each to the workers of both. [`Unimplemented`](ErrorKind::Unimplemented) if a
+    /// definition has an option for which the engine is too old, with the version that it needs. [`NotFound`](ErrorKind::NotFound) if a
+    /// task uses a rate limit that does not exist. [`Config`](ErrorKind::Config) if the file of the [outbox](WorkerBuilder::outbox)
+    /// cannot be used.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
@@ -281,6 +283,8 @@ impl Worker {
                 ),
                 None => None,
             };
+            let definitions: Vec<_> = self.workflows.iter().map(|workflow| workflow.definition()).collect();
+            check_engine(&self.client, &definitions).await?;
             registered::check_names(&self.client, &self.workflows).await?;
             for workflow in &self.workflows {
                 workflow.put(&self.client).await?;

@@ -41,12 +41,12 @@ pub(super) struct Heartbeats {
 }
 
 impl Heartbeats {
-    pub(super) fn start(client: &Client, worker: WorkerId) -> Self {
+    pub(super) fn start(client: &Client, worker: WorkerId, last: &LastHeartbeat) -> Self {
         let (stream_opened, is_opened) = mpsc::channel(1);
         let (sender, results) = mpsc::channel(QUEUE_CAPACITY);
-        let last = LastHeartbeat::now();
+        last.set();
         let thread = HeartbeatThread::start(client.config(), &client.clock(), worker, last.clone());
-        let task = tokio::spawn(send(client.clone(), worker, is_opened, sender, last));
+        let task = tokio::spawn(send(client.clone(), worker, is_opened, sender, last.clone()));
         Self { stream_opened, results, task, thread }
     }
 

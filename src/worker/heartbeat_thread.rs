@@ -42,7 +42,8 @@ impl LastHeartbeat {
         self.millis.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    fn age(&self) -> Duration {
+    /// How long ago it was.
+    pub(super) fn age(&self) -> Duration {
         self.start.elapsed().saturating_sub(Duration::from_millis(self.millis.load(Relaxed)))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -13,11 +14,12 @@ use super::guard::CatchPanic;
 use super::key::Key;
 use super::registered::RegisteredTask;
 use crate::client::Client;
+use crate::model::engine_version::EngineVersion;
 use crate::model::payload::cut;
 use crate::model::{WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, Report, ReportKind};
 use crate::telemetry::{self, AttemptResult, Measurement};
-use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, in_context};
+use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, has_retry_delays, in_context};
 
 /// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
@@ -53,6 +55,9 @@ impl Stop {
     }
 }
 
+/// Whether the engine heeds the delay of a retry that a task chooses, or its version.
+pub(super) type RetryDelays = Arc<OnceCell<Result<(), String>>>;
+
 /// An attempt, and all that it needs to run.
 pub(super) struct Job {
     pub(super) client: Client,
@@ -66,6 +71,8 @@ pub(super) struct Job {
     pub(super) cancel_grace: Duration,
     /// For its log lines and chunks.
     pub(super) output: TaskOutput,
+    /// Whether the engine heeds the delays of retries, or its version. Known after the first such retry.
+    pub(super) retry_delays: RetryDelays,
 }
 
 impl Job {
@@ -95,10 +102,10 @@ impl Job {
         let Some(result) = result.filter(|_| !self.stop.requested.is_cancelled()) else {
             return JobEnd { end: End::Dropped, report: None };
         };
-        JobEnd { end: End::Finished, report: Some(self.report(result)) }
+        JobEnd { end: End::Finished, report: Some(self.report(result).await) }
     }
 
-    fn report(&self, result: TaskResult<String>) -> Report {
+    async fn report(&self, result: TaskResult<String>) -> Report {
         let report = |kind, text| Report::new(self.worker, &self.action, kind, self.client.clock().now(), text);
         match result {
             Ok(output) => report(ReportKind::Completed, output),
@@ -108,7 +115,27 @@ impl Job {
                 let attempt = attempt_number(self.key.retry_count);
                 tracing::info!(run = %self.key.run, task = self.action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "an attempt failed");
                 let failed = report(ReportKind::Failed, cut(text, MAX_ERROR_BYTES));
-                if error.is_retryable() { failed } else { failed.without_retry() }
+                match error.retry_delay() {
+                    _ if !error.is_retryable() => failed.without_retry(),
+                    None => failed,
+                    // Boxed, because it is rarely needed.
+                    Some(delay) => Box::pin(self.delayed(failed, delay)).await,
+                }
+            }
+        }
+    }
+
+    /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none.
+    async fn delayed(&self, failed: Report, delay: Duration) -> Report {
+        let known = self.retry_delays.get_or_init(|| has_retry_delays(&self.client)).await;
+        match known {
+            Ok(()) => failed.with_retry_after(delay),
+            Err(found) => {
+                let needed = EngineVersion::RETRY_DELAYS;
+                let text = failed.text().to_owned();
+                failed.into_failure(format!(
+                    "{text} (the retry after {delay:?} needs engine {needed} or later, got {found})"
+                ))
             }
         }
     }
@@ -128,7 +155,7 @@ impl Job {
             task: self.key.task,
             action: Arc::clone(&self.action),
             workflow: task.workflow.short_name(),
-            retries: task.definition.retries,
+            retries: task.definition.max_retries(),
             output: self.output.clone(),
             stopped: self.stop.requested.clone(),
         });

@@ -4,6 +4,8 @@ mod assignments;
 mod builder;
 mod driver;
 mod guard;
+#[cfg(feature = "health")]
+mod health;
 mod heartbeat;
 mod heartbeat_thread;
 mod job;
@@ -19,6 +21,8 @@ mod running;
 mod status;
 
 pub use builder::{Worker, WorkerBuilder};
+#[cfg(feature = "health")]
+pub use health::{HealthBuilder, HealthServer};
 #[cfg(feature = "tracing-subscriber")]
 pub use log_layer::TaskLogLayer;
 pub use report::{UnfinishedTask, WorkerReport};

@@ -103,6 +103,10 @@ impl RegisteredWorkflow {
         }
     }
 
+    pub(super) fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
     /// Stores the definition, and remembers its id.
     pub(super) async fn put(&self, client: &Client) -> Result<WorkflowId> {
         let workflow = self.definition.to_server(client);

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::builder::{Labels, Worker};
 use super::driver::{Command, Driver, Handles, Recovered};
+use super::heartbeat_thread::LastHeartbeat;
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus, WorkerStatuses};
 use crate::client::Client;
@@ -42,6 +43,9 @@ struct Handle {
     stop: CancellationToken,
     commands: mpsc::UnboundedSender<Command>,
     life: watch::Receiver<Life>,
+    /// For the health server.
+    #[cfg_attr(not(feature = "health"), expect(dead_code, reason = "only the health server reads it"))]
+    last_heartbeat: LastHeartbeat,
 }
 
 impl RunningWorker {
@@ -52,10 +56,17 @@ impl RunningWorker {
         let (publisher, life) =
             watch::channel(Life { status: WorkerStatus::starting(id, worker.slots()), failure: None });
         let client = worker.client.clone();
-        let handles = Handles { stop: stop.clone(), ready, commands: inbox, life: publisher };
+        let last_heartbeat = LastHeartbeat::now();
+        let handles = Handles {
+            stop: stop.clone(),
+            ready,
+            commands: inbox,
+            life: publisher,
+            last_heartbeat: last_heartbeat.clone(),
+        };
         let driver = Driver::new(worker, id, journal, handles);
         let task = Some(tokio::spawn(driver.run()));
-        let this = Self { handle: Box::new(Handle { client, stop, commands, life }), task };
+        let this = Self { handle: Box::new(Handle { client, stop, commands, life, last_heartbeat }), task };
         match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
@@ -86,6 +97,11 @@ impl RunningWorker {
     /// Returns a stream of the statuses of the worker, starting with the current one.
     pub fn statuses(&self) -> WorkerStatuses {
         WorkerStatuses::new(self.handle.life.clone())
+    }
+
+    #[cfg(feature = "health")]
+    pub(super) fn health_source(&self) -> (watch::Receiver<Life>, LastHeartbeat) {
+        (self.handle.life.clone(), self.handle.last_heartbeat.clone())
     }
 
     /// Waits until the worker is connected. [`Worker::start`](crate::Worker::start) has already waited for it; later, the connection can be lost.

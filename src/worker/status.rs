@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -11,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::boxed::BoxStream;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::model::WorkerId;
+use crate::model::name::parse_name;
 
 /// The status of a running worker; see [`RunningWorker::status`](super::RunningWorker::status).
 ///
@@ -77,6 +79,18 @@ pub enum WorkerState {
     Draining,
     /// The worker has ended.
     Stopped,
+}
+
+impl FromStr for WorkerState {
+    type Err = Error;
+
+    /// Parses `disconnected`, `connected`, `draining` or `stopped`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self> {
+        parse_name("worker state", &[Self::Disconnected, Self::Connected, Self::Draining, Self::Stopped], name)
+    }
 }
 
 impl WorkerState {

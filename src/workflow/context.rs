@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::output::TaskOutput;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Payload, Priority, RunId, TaskId, Trigger, WorkerId, WorkflowId, WorkflowVersionId, attempt_number, metadata,
-    parse_id, trigger,
+    Priority, RunId, TaskId, Trigger, WorkerId, WorkflowId, WorkflowVersionId, attempt_number, metadata, parse_id,
+    trigger,
 };
 use crate::rpc::convert::Action;
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
@@ -66,9 +64,7 @@ pub(crate) struct AttemptContext {
 
 /// The part of an assignment's payload that is about other tasks of the run.
 #[derive(Deserialize)]
-struct Others<'a> {
-    #[serde(default, borrow)]
-    parents: Option<BTreeMap<String, &'a RawValue>>,
+struct Others {
     #[serde(default)]
     step_run_errors: Option<BTreeMap<String, String>>,
 }
@@ -192,29 +188,6 @@ impl Context {
         metadata::split(serde_json::from_str(self.action().metadata()).unwrap_or_default())
     }
 
-    /// Returns the output of a parent task by its name. The JSON is parsed on every call.
-    ///
-    /// ```
-    /// use hatchet::{Context, Task};
-    ///
-    /// let charge = Task::new("charge", async |(): (), context: Context| {
-    ///     let shelf: u32 = context.parent_output("reserve")?;
-    ///     Ok(shelf)
-    /// });
-    /// ```
-    ///
-    /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if the task is not a parent of this one, or has no output.
-    /// [`Decode`](ErrorKind::Decode) if the output does not match the type.
-    pub fn parent_output<T: DeserializeOwned>(&self, task: &str) -> Result<T> {
-        let others = self.others()?;
-        let output = others.parents.as_ref().and_then(|parents| parents.get(task)).ok_or_else(|| {
-            let text = format!("task {task:?} is not a parent of task {:?}, or has no output", self.task_name());
-            Error::new(ErrorKind::NotFound, text)
-        })?;
-        Payload::output(output.get()).parse_as(&format_args!("the output of the parent {task:?}"))
-    }
-
     /// Returns the error messages of the failed tasks of the run by task name, for the on-failure task.
     ///
     /// ```
@@ -234,8 +207,13 @@ impl Context {
         Ok(self.others()?.step_run_errors.unwrap_or_default())
     }
 
-    fn others(&self) -> Result<Others<'_>> {
-        serde_json::from_str(self.action().payload())
+    /// The payload of the assignment.
+    pub(super) fn payload(&self) -> &str {
+        self.action().payload()
+    }
+
+    fn others(&self) -> Result<Others> {
+        serde_json::from_str(self.payload())
             .map_err(|error| Error::new(ErrorKind::Decode, "failed to parse the assignment").with_source(error))
     }
 

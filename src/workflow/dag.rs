@@ -7,13 +7,16 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::definition::{Definition, TaskNode, WorkflowOptions};
+use super::defaults::TaskDefaults;
+use super::definition::{Definition, TaskDefinition, TaskNode};
+use super::graph;
+use super::parents::Parents;
 use super::task::Task;
-use crate::model::Priority;
+use super::workflow_options::WorkflowOptions;
 use crate::run::Runnable;
 
 /// A workflow with several tasks (a DAG). Each task starts when its parents have completed. All tasks receive the input of the run.
-/// A task reads the outputs of its parents with [`Context::parent_output`](crate::Context::parent_output).
+/// A task reads the outputs of its parents with [`Context::output_of`](crate::Context::output_of).
 ///
 /// The output of a run, `O`, is an object with the outputs of the tasks by task name.
 ///
@@ -28,16 +31,23 @@ use crate::run::Runnable;
 /// struct Counts { words: usize, doubled: usize }
 ///
 /// let words = Task::new("words", async |input: Text, _: Context| Ok(input.text.split_whitespace().count()));
-/// let doubled = Task::new("doubled", async |_: Text, context: Context| {
-///     Ok(context.parent_output::<usize>("words")? * 2)
+/// let doubled = Task::new("doubled", {
+///     let words = words.clone();
+///     move |_: Text, context: Context| {
+///         let words = words.clone();
+///         async move { Ok(context.output_of(&words)? * 2) }
+///     }
 /// });
-/// let count = Workflow::new("count").task(&words).task_after(&doubled, ["words"]).typed::<Counts>();
+/// let count = Workflow::new("count").task(&words).task_after(&doubled, &words).typed::<Counts>();
 /// ```
 pub struct Workflow<I, O = serde_json::Value> {
     name: String,
     options: WorkflowOptions,
     tasks: Vec<TaskNode>,
-    on_failure: Option<Arc<super::definition::TaskDefinition>>,
+    on_failure: Option<Arc<TaskDefinition>>,
+    /// The task that runs after all others.
+    on_success: Option<Arc<TaskDefinition>>,
+    pub(super) defaults: TaskDefaults,
     problems: Vec<String>,
     types: PhantomData<fn(I) -> O>,
 }
@@ -51,6 +61,8 @@ impl<I> Workflow<I> {
             options: WorkflowOptions::default(),
             tasks: Vec::new(),
             on_failure: None,
+            on_success: None,
+            defaults: TaskDefaults::default(),
             problems: Vec::new(),
             types: PhantomData,
         }
@@ -61,21 +73,37 @@ impl<I, O> Workflow<I, O> {
     /// Sets the output type of runs: an object with the outputs of the tasks by task name.
     #[must_use]
     pub fn typed<T>(self) -> Workflow<I, T> {
-        let Self { name, options, tasks, on_failure, problems, types: _ } = self;
-        Workflow { name, options, tasks, on_failure, problems, types: PhantomData }
+        let Self { name, options, tasks, on_failure, on_success, defaults, problems, types: _ } = self;
+        Workflow { name, options, tasks, on_failure, on_success, defaults, problems, types: PhantomData }
     }
 
     /// Adds a task without parents.
     #[must_use]
     pub fn task<TO>(self, task: &Task<I, TO>) -> Self {
-        self.task_after(task, std::iter::empty::<String>())
+        self.add(task, Vec::new())
     }
 
-    /// Adds a task that starts when all of its parents have completed.
+    /// Adds a task that starts when all of its parents have completed: a task or a name, or several of them; see [`Parents`]. A parent may
+    /// be added later than the task. The task is skipped if all parents were [skipped](Task::skip_if), and cancelled if one of them has
+    /// failed or was cancelled.
+    ///
+    /// ```
+    /// # use hatchet::{Context, Task, Workflow};
+    /// # fn example(reserve: Task<(), String>, charge: Task<(), f64>, ship: Task<(), ()>, tell: Task<(), ()>) {
+    /// let order = Workflow::<()>::new("order")
+    ///     .task(&reserve)
+    ///     .task(&charge)
+    ///     .task_after(&ship, (&reserve, &charge))
+    ///     .task_after(&tell, &ship);
+    /// # }
+    /// ```
     #[must_use]
-    pub fn task_after<TO>(mut self, task: &Task<I, TO>, parents: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn task_after<TO>(self, task: &Task<I, TO>, parents: impl Parents) -> Self {
+        self.add(task, parents.names())
+    }
+
+    fn add<TO>(mut self, task: &Task<I, TO>, parents: Vec<String>) -> Self {
         self.check(task);
-        let parents = parents.into_iter().map(Into::into).collect();
         self.tasks.push(TaskNode { task: Arc::clone(task.definition()), parents });
         self
     }
@@ -92,17 +120,23 @@ impl<I, O> Workflow<I, O> {
         self
     }
 
-    /// Sets the priority of runs that are started without one.
+    /// Sets the task that runs when all other tasks have completed. It is a task whose parents are all tasks on which no other task depends,
+    /// as in the other SDKs. So it is skipped if all of these were skipped, cancelled if one of them was cancelled, and its failure is one of
+    /// the run, after which the on-failure task runs.
+    ///
+    /// ```
+    /// # use hatchet::{Context, Task, Workflow};
+    /// # fn example(reserve: Task<(), String>, charge: Task<(), f64>, thank: Task<(), ()>, apologize: Task<(), ()>) {
+    /// let order =
+    ///     Workflow::<()>::new("order").task(&reserve).task(&charge).on_success(&thank).on_failure(&apologize);
+    /// # }
+    /// ```
     #[must_use]
-    pub fn default_priority(mut self, priority: Priority) -> Self {
-        self.options.default_priority = Some(priority);
-        self
-    }
-
-    /// Sets the description that the dashboard shows.
-    #[must_use]
-    pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.options.description = text.into();
+    pub fn on_success<TO>(mut self, task: &Task<I, TO>) -> Self {
+        self.check(task);
+        if self.on_success.replace(Arc::clone(task.definition())).is_some() {
+            self.problems.push(format!("workflow {:?}: expected one on_success task, got two", self.name));
+        }
         self
     }
 
@@ -129,13 +163,23 @@ impl<I, O> Workflow<I, O> {
 
 impl<I, O> From<&Workflow<I, O>> for Definition {
     fn from(workflow: &Workflow<I, O>) -> Self {
+        let mut tasks = workflow.tasks.clone();
+        if let Some(task) = &workflow.on_success {
+            tasks.push(TaskNode { task: Arc::clone(task), parents: graph::leaves(&tasks) });
+        }
+        for node in &mut tasks {
+            node.task = workflow.defaults.apply(&node.task);
+        }
+        let on_failure = workflow.on_failure.as_ref().map(|task| workflow.defaults.apply(task));
+        let unused = workflow.defaults.problems(tasks.iter().map(|node| &node.task).chain(&on_failure));
+        let unused = unused.into_iter().map(|problem| format!("workflow {:?}: {problem}", workflow.name));
         Self {
             name: workflow.name.clone(),
             options: workflow.options.clone(),
-            tasks: workflow.tasks.clone(),
-            on_failure: workflow.on_failure.clone(),
+            problems: workflow.problems.iter().cloned().chain(unused).collect(),
+            tasks,
+            on_failure,
             is_workflow: true,
-            problems: workflow.problems.clone(),
         }
     }
 }
@@ -147,6 +191,10 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Workflow<I, O> {
     fn workflow_name(&self) -> &str {
         &self.name
     }
+
+    fn default_metadata(&self) -> &[(String, String)] {
+        &self.options.metadata
+    }
 }
 
 impl<I, O> Clone for Workflow<I, O> {
@@ -156,6 +204,8 @@ impl<I, O> Clone for Workflow<I, O> {
             options: self.options.clone(),
             tasks: self.tasks.clone(),
             on_failure: self.on_failure.clone(),
+            on_success: self.on_success.clone(),
+            defaults: self.defaults.clone(),
             problems: self.problems.clone(),
             types: PhantomData,
         }

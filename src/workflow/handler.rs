@@ -1,9 +1,11 @@
 //! The type-erased code of a task.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::{self, Future};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::context::Context;
 use super::probe::never_an_object;
+use crate::error::Error;
 use crate::model::Payload;
 use crate::model::payload::encode_output;
 
@@ -37,12 +40,35 @@ pub type TaskResult<O> = Result<O, TaskError>;
 pub struct TaskError {
     message: String,
     retry: bool,
+    /// The delay before the retry.
+    delay: Option<Duration>,
 }
 
 impl TaskError {
     /// Creates an error after which the task is retried, if it has retries left.
+    ///
+    /// The message is formatted with `{:#}`, so that an error of the crate `anyhow` includes its causes.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), retry: true }
+        Self { message: format!("{message:#}"), retry: true, delay: None }
+    }
+
+    /// Creates an error after which the task is retried after a delay, if it has retries left. The delay replaces the
+    /// [backoff](crate::Task::backoff) of the task.
+    ///
+    /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails and is not retried, with a message that names both
+    /// versions: a retry without the delay could be harmful.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hatchet::{Context, Task, TaskError};
+    ///
+    /// let ask: Task<(), ()> = Task::new("ask", async |(): (), _: Context| {
+    ///     Err(TaskError::retry_after("the model is overloaded", Duration::from_secs(30)))
+    /// });
+    /// let ask = ask.retries(10);
+    /// ```
+    pub fn retry_after(message: impl fmt::Display, delay: Duration) -> Self {
+        Self { delay: Some(delay), ..Self::new(message) }
     }
 
     /// Creates an error after which the task is not retried, because a retry would fail, too.
@@ -55,7 +81,7 @@ impl TaskError {
     /// });
     /// ```
     pub fn non_retryable(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), retry: false }
+        Self { retry: false, ..Self::new(message) }
     }
 
     /// Returns the text, which becomes the error message of the attempt.
@@ -67,23 +93,29 @@ impl TaskError {
     pub fn is_retryable(&self) -> bool {
         self.retry
     }
+
+    /// Returns the delay before the retry, if the task has chosen one.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.delay
+    }
 }
 
-impl<E: std::error::Error> From<E> for TaskError {
+impl<E: StdError + 'static> From<E> for TaskError {
+    /// The error is retried, unless it or one of its causes is an error of this crate that each attempt would get again, such as that of
+    /// [`Context::output_of`](crate::Context::output_of) for a task that is not a parent.
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let causes = std::iter::successors(error.source(), |&cause| cause.source());
-        for cause in causes {
-            message += ": ";
-            message += &cause.to_string();
-        }
-        Self::new(message)
+        let chain = || std::iter::successors(Some(&error as &(dyn StdError + 'static)), |&error| error.source());
+        let message = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let is_permanent =
+            |error: &(dyn StdError + 'static)| error.downcast_ref::<Error>().is_some_and(Error::is_deterministic);
+        Self { message, retry: !chain().any(is_permanent), delay: None }
     }
 }
 
 impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskError").field("message", &self.message).field("retry", &self.retry).finish()
+        let mut shown = f.debug_struct("TaskError");
+        shown.field("message", &self.message).field("retry", &self.retry).field("delay", &self.delay).finish()
     }
 }
 
@@ -102,6 +134,9 @@ pub(crate) trait Handler: Send + Sync {
 
     /// The kind of value that the input type deserializes from, if it is never a JSON object.
     fn non_object_input(&self) -> Option<&'static str>;
+
+    /// Why the input type does not deserialize from an empty object, if it does not.
+    fn empty_input_error(&self) -> Option<String>;
 }
 
 pub(super) struct Typed<F, I, O> {
@@ -139,6 +174,13 @@ where
 
     fn non_object_input(&self) -> Option<&'static str> {
         never_an_object::<I>()
+    }
+
+    fn empty_input_error(&self) -> Option<String> {
+        // This is user code. If it panics, it panics again when it deserializes an input, where it fails the task.
+        let read = || Payload::input("{}").parse::<I>().map(drop);
+        let error = std::panic::catch_unwind(read).ok()?.err()?;
+        Some(error.source().map_or_else(|| error.to_string(), ToString::to_string))
     }
 }
 
@@ -187,5 +229,14 @@ mod tests {
     fn the_message_of_an_error_includes_its_causes() {
         let cause = crate::Error::new(crate::ErrorKind::Decode, "outer").with_source("inner");
         assert_eq!(TaskError::from(cause).message(), "outer: inner");
+    }
+
+    #[test]
+    fn errors_that_each_attempt_would_get_are_not_retried() {
+        let error = || crate::Error::new(crate::ErrorKind::NotFound, "no parent");
+        assert!(TaskError::from(error()).is_retryable());
+        assert!(!TaskError::from(error().deterministic()).is_retryable());
+        let wrapped = crate::Error::new(crate::ErrorKind::Decode, "outer").with_source(error().deterministic());
+        assert!(!TaskError::from(wrapped).is_retryable());
     }
 }

@@ -1,29 +1,50 @@
 //! Definitions of tasks and workflows, and the context of a running task.
 
+mod check;
+mod conditions;
 mod context;
 mod context_control;
 mod context_output;
+mod context_parents;
 mod current;
 mod dag;
+mod defaults;
 mod definition;
+mod engine;
+mod graph;
 mod handler;
+mod options;
 mod output;
+mod parents;
 mod probe;
+#[cfg(feature = "schemars")]
+mod schema;
+mod sticky;
 mod task;
 mod triggers;
 mod variants;
 
 pub(crate) use context::AttemptContext;
+mod workflow_options;
+
+pub use crate::model::concurrency::{Concurrency, ConcurrencyStrategy};
+pub use crate::model::condition::Condition;
+pub use crate::model::event_filter::EventFilter;
+pub use crate::model::rate_limit::RateLimit;
+pub use crate::model::task_name::TaskName;
 pub use context::Context;
 #[cfg(feature = "tracing-subscriber")]
 pub(crate) use current::current_context;
 pub(crate) use current::in_context;
 pub use dag::Workflow;
+pub use defaults::TaskDefaults;
 pub use definition::Definition;
 pub(crate) use definition::TaskDefinition;
+pub(crate) use engine::{check_engine, has_retry_delays};
 pub use handler::{TaskError, TaskResult};
 pub(crate) use output::{TaskContent, TaskMessage, TaskOutput};
+pub use parents::Parents;
+pub use sticky::Sticky;
 pub use task::Task;
-pub use triggers::Sticky;
 
 pub use crate::run::{Runnable, WorkflowRef};

@@ -4,15 +4,14 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::Context;
-use super::definition::{Definition, TaskDefinition, TaskNode, WorkflowOptions};
+use super::definition::{Definition, TaskDefinition, TaskNode};
 use super::handler::{TaskResult, Typed};
-use crate::model::Priority;
+use super::workflow_options::WorkflowOptions;
 use crate::run::Runnable;
 
 /// A task: its code and its options. It is registered as a workflow of the same name, or added to a
@@ -75,72 +74,6 @@ impl<I, O> Task<I, O> {
         self
     }
 
-    /// Sets how many times the task is retried after a failure or a timeout. The default is 0.
-    #[must_use]
-    pub fn retries(self, retries: u32) -> Self {
-        self.with(|definition| definition.retries = retries)
-    }
-
-    /// Sets the execution timeout of one attempt, from its assignment to a worker. The default is 60 seconds, as in the other SDKs. It
-    /// must be over 0 and at most 10 years.
-    ///
-    /// The engine checks timeouts about once per second, so an attempt may run up to a second longer. After a timeout, the attempt is
-    /// cancelled, and dropped when the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) is over. A retry starts when the
-    /// code of this attempt has ended. The timeout of the retry already runs in the meantime, so code that reacts to
-    /// [`Context::cancelled`](crate::Context::cancelled) leaves the retry more time.
-    ///
-    /// ```
-    /// use hatchet::{Context, Task};
-    ///
-    /// use std::time::Duration;
-    ///
-    /// let fetch: Task<(), ()> =
-    ///     Task::new("fetch", async |(): (), _: Context| Ok(())).timeout(Duration::from_secs(30));
-    /// ```
-    #[must_use]
-    pub fn timeout(self, timeout: Duration) -> Self {
-        self.with(|definition| definition.timeout = timeout)
-    }
-
-    /// Sets how long each attempt may wait for a worker. The default is 5 minutes. It must be over 0 and at most 10 years.
-    #[must_use]
-    pub fn schedule_timeout(self, timeout: Duration) -> Self {
-        self.with(|definition| definition.schedule_timeout = timeout)
-    }
-
-    /// Sets the exponential backoff: the engine waits `factor` seconds before the first retry, and `factor` times as long before each
-    /// further one, up to `longest`. By default, it retries immediately. The factor must be 1 to 1000, and `longest` 1 second to 1 day.
-    ///
-    /// The engine checks the queue of waiting tasks only from time to time, which may add up to 30 seconds.
-    ///
-    /// ```
-    /// use hatchet::{Context, Task};
-    ///
-    /// use std::time::Duration;
-    ///
-    /// let fetch: Task<(), ()> = Task::new("fetch", async |(): (), _: Context| Ok(()))
-    ///     .retries(5)
-    ///     .backoff(2.0, Duration::from_secs(60));
-    /// ```
-    #[must_use]
-    pub fn backoff(self, factor: f32, longest: Duration) -> Self {
-        self.with(|definition| definition.backoff = Some((factor, longest)))
-    }
-
-    /// Sets the priority of runs that are started without one.
-    #[must_use]
-    pub fn default_priority(mut self, priority: Priority) -> Self {
-        self.options.default_priority = Some(priority);
-        self
-    }
-
-    /// Sets the description that the dashboard shows.
-    #[must_use]
-    pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.options.description = text.into();
-        self
-    }
-
     /// Returns the name of the task.
     pub fn name(&self) -> &str {
         &self.definition.name
@@ -179,6 +112,10 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Task<I, O> {
 
     fn workflow_name(&self) -> &str {
         &self.definition.name
+    }
+
+    fn default_metadata(&self) -> &[(String, String)] {
+        &self.options.metadata
     }
 }
 

@@ -1,62 +1,20 @@
 //! The options of a definition that concern its runs: events, crons, idempotency keys and stickiness.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::dag::Workflow;
+use super::sticky::Sticky;
 use super::task::Task;
 use crate::client::Client;
-use crate::error::Error;
 use crate::model::cron::{Expression, Problem};
-use crate::model::name::parse_name;
 use crate::model::payload::encode_input;
-use crate::model::{DesiredLabel, Idempotency};
+use crate::model::{EventFilter, Idempotency};
 use crate::rpc::convert::NewWorkflow;
-
-/// Whether the tasks of a run stay on one worker.
-///
-/// ```
-/// use hatchet::workflow::Sticky;
-/// use hatchet::{Context, Task};
-///
-/// let render = Task::new("render", async |(): (), _: Context| Ok(())).sticky(Sticky::Soft);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Sticky {
-    /// The tasks use the same worker if it has a free slot, and another one otherwise.
-    Soft,
-    /// The tasks use only the same worker. A task waits for that worker until its schedule timeout.
-    Hard,
-}
-
-impl fmt::Display for Sticky {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Soft => "soft",
-            Self::Hard => "hard",
-        })
-    }
-}
-
-impl FromStr for Sticky {
-    type Err = Error;
-
-    /// Parses `soft` or `hard`.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
-    fn from_str(name: &str) -> Result<Self, Error> {
-        parse_name("stickiness", &[Self::Soft, Self::Hard], name)
-    }
-}
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Triggers {
     events: Vec<String>,
+    filters: Vec<EventFilter>,
     crons: Vec<String>,
     /// The input of the runs of crons, or the error of serializing it.
     cron_input: Option<Result<String, String>>,
@@ -69,12 +27,17 @@ impl Triggers {
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         let options = [
             ("events", !self.events.is_empty()),
+            ("default filters", !self.filters.is_empty()),
             ("crons", !self.crons.is_empty()),
             ("the input of crons", self.cron_input.is_some()),
             ("stickiness", self.sticky.is_some()),
             ("the idempotency key", self.idempotency.is_some()),
         ];
         options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name))
+    }
+
+    pub(super) fn has_crons_without_input(&self) -> bool {
+        !self.crons.is_empty() && self.cron_input.is_none()
     }
 
     /// What the server would refuse, or answer with an internal error.
@@ -88,6 +51,20 @@ impl Triggers {
                 problems.push(format!("event: expected each key once, got {key:?} twice"));
             }
         }
+        for (at, filter) in self.filters.iter().enumerate() {
+            problems.extend(filter.problems());
+            let is_same =
+                |other: &EventFilter| (&other.expression, &other.scope) == (&filter.expression, &filter.scope);
+            if self.filters.iter().take(at).any(is_same) {
+                let (expression, scope) = (&filter.expression, &filter.scope);
+                problems.push(format!(
+                    "filter: expected each expression once per scope, got {expression:?} in {scope:?} twice"
+                ));
+            }
+        }
+        if !self.filters.is_empty() && self.events.is_empty() {
+            problems.push("filter: expected an event key together with a filter, got none".into());
+        }
         for (at, cron) in self.crons.iter().enumerate() {
             // Only the server knows which time zones exist.
             if let Err(Problem(problem)) = Expression::parse(cron) {
@@ -100,6 +77,9 @@ impl Triggers {
         if let Some(Err(problem)) = &self.cron_input {
             problems.push(format!("cron: {problem}"));
         }
+        if self.cron_input.is_some() && self.crons.is_empty() {
+            problems.push("cron_input: expected a cron together with its input, got none".into());
+        }
         problems.extend(self.idempotency.as_ref().and_then(Idempotency::problem));
         problems
     }
@@ -110,6 +90,7 @@ impl Triggers {
         let input = self.cron_input.clone().and_then(Result::ok).unwrap_or_else(|| "{}".into());
         NewWorkflow {
             events: self.events.iter().map(|key| client.prefixed(key)).collect(),
+            filters: self.filters.clone(),
             crons: self.crons.clone(),
             cron_input: (!self.crons.is_empty()).then_some(input),
             sticky: self.sticky.map(|sticky| sticky == Sticky::Hard),
@@ -140,6 +121,13 @@ impl<I, O> Task<I, O> {
         self.with_options(|options| options.triggers.events.push(key.into()))
     }
 
+    /// Adds a filter for the events that start runs; see [`EventFilter`]. The filters replace those of the previous version of the definition;
+    /// a definition without filters keeps them. The task must have an [event key](Self::on_event).
+    #[must_use]
+    pub fn default_filter(self, filter: EventFilter) -> Self {
+        self.with_options(|options| options.triggers.filters.push(filter))
+    }
+
     /// Starts a run at each time of a cron expression. With several expressions, a run is started at the times of any of them.
     ///
     /// An expression has five fields (minute, hour, day, month, weekday, where Sunday is 0), or six fields with seconds first. Fields can
@@ -150,7 +138,8 @@ impl<I, O> Task<I, O> {
         self.with_options(|options| options.triggers.crons.push(expression.into()))
     }
 
-    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object.
+    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object,
+    /// which the input type must accept.
     #[must_use]
     pub fn cron_input(self, input: &I) -> Self
     where
@@ -195,6 +184,13 @@ impl<I, O> Workflow<I, O> {
         self.with_options(|options| options.triggers.events.push(key.into()))
     }
 
+    /// Adds a filter for the events that start runs; see [`EventFilter`]. The filters replace those of the previous version of the definition;
+    /// a definition without filters keeps them. The workflow must have an [event key](Self::on_event).
+    #[must_use]
+    pub fn default_filter(self, filter: EventFilter) -> Self {
+        self.with_options(|options| options.triggers.filters.push(filter))
+    }
+
     /// Starts a run at each time of a cron expression. With several expressions, a run is started at the times of any of them.
     ///
     /// An expression has five fields (minute, hour, day, month, weekday, where Sunday is 0), or six fields with seconds first. Fields can
@@ -205,7 +201,8 @@ impl<I, O> Workflow<I, O> {
         self.with_options(|options| options.triggers.crons.push(expression.into()))
     }
 
-    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object.
+    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object,
+    /// which the input type must accept.
     #[must_use]
     pub fn cron_input(self, input: &I) -> Self
     where
@@ -226,16 +223,6 @@ impl<I, O> Workflow<I, O> {
     #[must_use]
     pub fn sticky(self, sticky: Sticky) -> Self {
         self.with_options(|options| options.triggers.sticky = Some(sticky))
-    }
-}
-
-impl<I, O> Task<I, O> {
-    /// Requests workers with a label; see [`DesiredLabel`]. A run can request another value.
-    #[must_use]
-    pub fn desired_label(self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
-        self.with(|definition| {
-            definition.labels.insert(key.into(), label.into());
-        })
     }
 }
 

@@ -6,7 +6,8 @@ use syn::{FnArg, ImplItem, Item, ReturnType, Signature, TraitItem, Visibility};
 use super::source::{Sources, Target, is_test, leaves};
 
 /// The crates whose types may be in the public API.
-const PUBLIC_CRATES: &[&str] = &["std", "core", "alloc", "chrono", "futures_core", "serde", "serde_json", "uuid"];
+const PUBLIC_CRATES: &[&str] =
+    &["std", "core", "alloc", "chrono", "futures_core", "schemars", "serde", "serde_json", "uuid"];
 
 /// The types of other crates in public items, except for those of [`PUBLIC_CRATES`].
 ///

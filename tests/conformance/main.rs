@@ -13,9 +13,11 @@
 )]
 
 mod cancelling;
+mod conditions;
 mod creating;
 mod dag_lists;
 mod dags;
+mod definitions;
 mod details;
 mod events;
 mod following;

@@ -18,9 +18,6 @@ use super::{MAX_SEEDS, SEED};
 
 const WORKFLOW: &str = "fx-error-bodies";
 
-/// The gRPC rows that the embedded engine does not implement.
-const NOT_YET_GRPC: &[&str] = &["release slot of an unknown task"];
-
 /// The REST rows that the embedded engine does not implement.
 const NOT_YET_REST: &[&str] = &["display-names without ids", "external-ids without since"];
 
@@ -218,13 +215,7 @@ async fn grpc_differences(seed: u64) -> Vec<String> {
     for row in list(&recording, "/grpc").iter().filter(|row| !is_about_token(row)) {
         let ours = table.grpc(row).await;
         let text = ours["message"].as_str().unwrap_or_default().to_owned();
-        check(
-            &mut table,
-            row,
-            &ours,
-            NOT_YET_GRPC,
-            ours["code"] == "UNIMPLEMENTED" && text.starts_with("the embedded engine"),
-        );
+        check(&mut table, row, &ours, &[], ours["code"] == "UNIMPLEMENTED" && text.starts_with("the embedded engine"));
     }
     sleep(Duration::from_secs(30)).await;
     for row in list(&recording, "/afterwards/rows") {

@@ -14,6 +14,7 @@ mod lists;
 mod measured;
 mod not_yet;
 mod parallel;
+mod pauses;
 mod pushed;
 mod rates;
 mod recording;

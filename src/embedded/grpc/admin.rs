@@ -1,6 +1,6 @@
 //! `v1.AdminService`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use tonic::{Request, Response, Status};
@@ -232,15 +232,13 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, S
 }
 
 fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, StatusError> {
-    let default_slot =
-        task.slot_requests.is_empty() || task.slot_requests.len() == 1 && task.slot_requests.get("default") == Some(&1);
-    let unsupported =
-        [(task.is_durable, "durable tasks"), (!default_slot, "slot requests"), (task.batch.is_some(), "batch tasks")];
+    let unsupported = [(task.is_durable, "durable tasks"), (task.batch.is_some(), "batch tasks")];
     refuse_unsupported(&unsupported)?;
     let missing = format!("CEL expression is required for concurrency (step {})", task.readable_id);
     Ok(TaskDefinition {
         concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing)?,
         rate_limits: limits::of_task(task.rate_limits)?,
+        slots: slots(task.slot_requests),
         readable_id: task.readable_id,
         action: task.action,
         parents: task.parents,
@@ -256,6 +254,12 @@ fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, 
         backoff_max_seconds: task.backoff_max_seconds,
         labels: rules::labels(task.worker_labels),
     })
+}
+
+/// The requested slots. One of the default type is the same as no request.
+fn slots(requests: HashMap<String, i32>) -> BTreeMap<String, i32> {
+    let is_default = requests.len() == 1 && requests.get("default") == Some(&1);
+    if is_default { BTreeMap::new() } else { requests.into_iter().collect() }
 }
 
 fn refuse_unsupported(unsupported: &[(bool, &str)]) -> Result<(), StatusError> {

@@ -1,6 +1,7 @@
 //! `Dispatcher`: workers, and the streams about runs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -8,7 +9,6 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::{GrpcApi, Stream, not_yet, respond, sized, time};
-use crate::embedded::VERSION;
 use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
 use crate::embedded::core::format::uuid::go_uuid;
@@ -16,6 +16,7 @@ use crate::embedded::core::store::{
     Action, EventKind, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
     StatusError,
 };
+use crate::model::engine_version::EngineVersion;
 use crate::rpc::pb::dispatcher_server::Dispatcher;
 use crate::rpc::pb::{
     ActionEventResponse, ActionType, AssignedAction, BatchActionEvent, GetVersionRequest, GetVersionResponse,
@@ -28,6 +29,14 @@ use crate::rpc::pb::{
     WorkflowRunEventType,
 };
 use crate::time::to_proto;
+
+impl GrpcApi {
+    /// The delay of a retry. Older engines ignore it.
+    fn retry_after(&self, millis: Option<i64>) -> Option<Duration> {
+        let millis = millis.filter(|_| self.core.version >= EngineVersion::RETRY_DELAYS)?;
+        u64::try_from(millis).ok().map(Duration::from_millis)
+    }
+}
 
 #[tonic::async_trait]
 impl Dispatcher for GrpcApi {
@@ -195,6 +204,7 @@ impl Dispatcher for GrpcApi {
             retry_count: request.retry_count,
             payload: request.event_payload,
             should_not_retry: request.should_not_retry.unwrap_or(false),
+            retry_after: self.retry_after(request.retry_after_ms),
             batch: false,
         };
         self.core.call(move |core, turn| core.report(turn, report)).await??;
@@ -219,6 +229,7 @@ impl Dispatcher for GrpcApi {
                 retry_count: item.retry_count.filter(|_| kind != ReportKind::Cancelled),
                 payload: item.event_payload,
                 should_not_retry: item.should_not_retry.unwrap_or(false),
+                retry_after: self.retry_after(item.retry_after_ms),
                 batch: true,
             })
         });
@@ -236,7 +247,7 @@ impl Dispatcher for GrpcApi {
     }
 
     async fn get_version(&self, _: Request<GetVersionRequest>) -> Result<Response<GetVersionResponse>, Status> {
-        respond(GetVersionResponse { version: VERSION.into() })
+        respond(GetVersionResponse { version: self.core.version.to_string() })
     }
 
     async fn put_overrides_data(&self, _: Request<OverridesData>) -> Result<Response<OverridesDataResponse>, Status> {
@@ -261,8 +272,13 @@ impl Dispatcher for GrpcApi {
         respond(RefreshTimeoutResponse { timeout_at: Some(to_proto(end)) })
     }
 
-    async fn release_slot(&self, _: Request<ReleaseSlotRequest>) -> Result<Response<ReleaseSlotResponse>, Status> {
-        not_yet("ReleaseSlot")
+    async fn release_slot(
+        &self,
+        request: Request<ReleaseSlotRequest>,
+    ) -> Result<Response<ReleaseSlotResponse>, Status> {
+        let task = task_id(&sized(request)?.task_run_external_id)?;
+        self.core.call(move |core, turn| core.release_slot(turn, task)).await??;
+        respond(ReleaseSlotResponse {})
     }
 
     async fn restore_evicted_task(

@@ -6,11 +6,8 @@ use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::dag;
-use crate::embedded::core::store::{
-    At, Cel, Concurrency, End, LimitStrategy, LogLine, Run, State, Step, Task, TaskEvent, TaskEventKind, TaskLimit,
-    Window,
-};
+use super::{config, dag};
+use crate::embedded::core::store::{At, End, LogLine, PausedRuns, Run, State, Task, TaskEvent, TaskEventKind};
 use crate::embedded::core::{Core, RestStatus, WorkflowView, stored_payload};
 use crate::embedded::quirks::Quirk;
 
@@ -91,7 +88,7 @@ pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
         "shape": dag::shape(run),
         "taskEvents": events,
         "tasks": tasks,
-        "workflowConfig": workflow_config(run),
+        "workflowConfig": config::of_run(run),
     })
 }
 
@@ -172,7 +169,7 @@ pub(super) fn task_details(core: &Core, run: &Run, task: &Task, children: usize)
         json!({
             "input": object(run.last_input()),
             "numSpawnedChildren": children,
-            "workflowConfig": workflow_config(run),
+            "workflowConfig": config::of_run(run),
         }),
     );
     if matches!(task.state, State::Running { .. }) && task.has_late_timestamp() {
@@ -354,82 +351,25 @@ pub(super) fn log_line(run: &Run, task: &Task, line: &LogLine) -> Value {
     })
 }
 
-fn workflow_config(run: &Run) -> Value {
-    // The limits of a workflow with one task are those of the task.
-    let of_only_task = if run.dag.is_some() { &[] } else { &*run.version.options.concurrency };
-    let step_config = |step| step_config(step, of_only_task);
-    let tasks: Vec<_> = run.version.steps.iter().filter(|step| !step.on_failure).map(step_config).collect();
-    let mut config = json!({
-        "CronInput": null,
-        "CronTriggers": null,
-        "DefaultPriority": run.version.default_priority,
-        "EventTriggers": null,
-        "Name": &*run.version.name,
-        "Sticky": null,
-        "Tasks": tasks,
-        "description": run.version.description,
-    });
-    if run.dag.is_some() && !run.version.options.concurrency.is_empty() {
-        extend(&mut config, json!({"concurrency": limits(run.version.options.concurrency.iter())}));
-    }
-    if let Some(step) = run.version.steps.iter().find(|step| step.on_failure) {
-        extend(&mut config, json!({"onFailureJob": step_config(step)}));
-    }
-    config
-}
-
-/// Concurrency limits as the definition has them.
-fn limits<'a>(limits: impl Iterator<Item = &'a Concurrency>) -> Value {
-    let limit = |limit: &Concurrency| {
-        json!({
-            "Expression": limit.expression,
-            "LimitStrategy": limit.strategy.map(LimitStrategy::name),
-            "MaxRuns": limit.max_runs,
-        })
-    };
-    limits.map(limit).collect()
-}
-
-fn rate_limit(limit: &TaskLimit) -> Value {
-    let text = |cel: &Option<Cel>| cel.as_ref().map(|cel| cel.text.clone());
-    json!({
-        "Duration": limit.window.map(Window::name),
-        "Key": limit.key,
-        "KeyExpr": text(&limit.key_expression),
-        "LimitExpr": text(&limit.limit_expression),
-        "Units": limit.units,
-        "UnitsExpr": text(&limit.units_expression),
-    })
-}
-
-fn step_config(step: &Step, more_limits: &[Concurrency]) -> Value {
-    let mut config = json!({
-        "Action": &*step.action,
-        "DesiredWorkerLabels": null,
-        "Parents": step.definition.parents,
-        "RateLimits": step.definition.rate_limits.iter().map(rate_limit).collect::<Vec<_>>(),
-        "ReadableId": &*step.readable_id,
-        "Retries": step.definition.retries,
-        "RetryBackoffFactor": step.definition.backoff_factor,
-        "RetryBackoffMaxSeconds": step.definition.backoff_max_seconds,
-        "ScheduleTimeout": step.definition.schedule_timeout,
-        "Timeout": step.definition.timeout,
-        "TriggerConditions": [],
-    });
-    if !more_limits.is_empty() || !step.definition.concurrency.is_empty() {
-        let all = more_limits.iter().chain(&step.definition.concurrency);
-        extend(&mut config, json!({"concurrency": limits(all)}));
-    }
-    config
-}
-
 /// A workflow as a row of a list.
 pub(super) fn workflow(view: &WorkflowView<'_>) -> Value {
-    json!({
+    let mut row = json!({
         "metadata": meta(view.workflow.id, view.workflow.created),
         "name": view.name,
         "description": view.workflow.latest.description,
-        "isPaused": false,
+        "isPaused": view.workflow.pause.is_some(),
         "tenantId": "",
-    })
+    });
+    if let Some(pause) = &view.workflow.pause {
+        let name = |runs: PausedRuns| match runs {
+            PausedRuns::Queue => "QUEUE",
+            PausedRuns::Drop => "DROP",
+        };
+        let behaviors = json!({
+            "pausedWorkflowCronRunQueueBehavior": name(pause.crons),
+            "pausedWorkflowScheduledRunQueueBehavior": name(pause.schedules),
+        });
+        extend(&mut row, behaviors);
+    }
+    row
 }

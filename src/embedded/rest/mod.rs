@@ -6,6 +6,7 @@
 mod body;
 mod bulk;
 mod cel;
+mod config;
 mod crons;
 mod dag;
 mod deprecated;

@@ -93,7 +93,7 @@ pub(super) fn routes() -> Router<RestApi> {
 }
 
 /// The response of an operation that is not implemented.
-pub(super) fn refusal(operation: &str) -> Refusal {
+fn refusal(operation: &str) -> Refusal {
     let text = format!("the embedded engine does not implement {operation} yet");
     Refusal::message(StatusCode::NOT_IMPLEMENTED, text)
 }

@@ -10,7 +10,6 @@ use serde_json::json;
 use super::paging::millis;
 use super::request::OfTenant;
 use super::{RestApi, RestResult, respond};
-use crate::embedded::VERSION;
 
 pub(super) fn routes() -> Router<RestApi> {
     Router::new()
@@ -48,8 +47,8 @@ async fn meta() -> Response {
     }))
 }
 
-async fn version() -> Response {
-    respond(&json!({ "version": VERSION }))
+async fn version(State(api): State<RestApi>) -> Response {
+    respond(&json!({ "version": api.core.version.to_string() }))
 }
 
 async fn tenant(OfTenant(api): OfTenant) -> Response {

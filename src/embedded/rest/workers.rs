@@ -1,6 +1,7 @@
 //! Workers.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -39,7 +40,8 @@ struct Row {
     profile: Arc<Profile>,
     created: At,
     last_heartbeat: Option<At>,
-    free: usize,
+    /// The free slots, by their types.
+    free: BTreeMap<String, i64>,
     status: &'static str,
 }
 
@@ -50,7 +52,7 @@ impl Row {
             profile: Arc::clone(&worker.profile),
             created: worker.created,
             last_heartbeat: worker.last_heartbeat,
-            free: worker.free_slots(),
+            free: worker.profile.slots.keys().map(|kind| (kind.clone(), worker.free_slots(kind))).collect(),
             status: worker.status(now),
         }
     }
@@ -61,8 +63,7 @@ impl Row {
         let slots: Map<_, _> = slots
             .iter()
             .map(|(kind, limit)| {
-                let available =
-                    if kind == "default" { i64::try_from(self.free).unwrap_or_default() } else { i64::from(*limit) };
+                let available = self.free.get(kind).copied().unwrap_or_default();
                 (kind.clone(), json!({"available": available, "limit": limit}))
             })
             .collect();

@@ -1,18 +1,24 @@
 //! Workflows.
 
+use std::time::Duration;
+
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::body::{body, given};
 use super::query::Query;
 use super::request::{OfTenant, names};
-use super::{Authorization, Refusal, RestApi, RestResult, id, json as render, not_yet, respond};
+use super::{Authorization, Refusal, RestApi, RestResult, id, json as render, respond};
 use crate::embedded::core::Core;
+use crate::embedded::core::format::duration;
+use crate::embedded::core::store::{Pause, PausedRuns};
 
 pub(super) fn routes() -> Router<RestApi> {
     Router::new()
@@ -77,13 +83,48 @@ async fn one(State(api): State<RestApi>, Path(workflow): Path<String>, authoriza
     Ok(respond(&api.known(&authorization, Refusal::NOT_FOUND, read).await?))
 }
 
-/// Pausing is not implemented. An unknown workflow is still reported as such.
-async fn update(_: KnownWorkflow) -> RestResult {
-    Err(not_yet::refusal("workflow:update"))
+/// Pauses a workflow, or ends its pause. For an invalid request, the server returns 500.
+async fn update(known: KnownWorkflow, bytes: Bytes) -> RestResult {
+    let request = given(&body(&bytes)?, "pause").ok_or(Refusal::INTERNAL)?;
+    let text = |name: &str| request.get(name).and_then(Value::as_str).unwrap_or_default();
+    let behavior = |name: &str| match text(name) {
+        "QUEUE" => Ok(PausedRuns::Queue),
+        "DROP" => Ok(PausedRuns::Drop),
+        _ => Err(Refusal::INTERNAL),
+    };
+    let ttl = interval(text("pausedWorkflowQueueTTL"));
+    let behaviors = match text("action") {
+        "unpause" => None,
+        "pause" => Some((
+            behavior("pausedWorkflowCronRunQueueBehavior")?,
+            behavior("pausedWorkflowScheduledRunQueueBehavior")?,
+        )),
+        _ => return Err(Refusal::INTERNAL),
+    };
+    let updated = known
+        .api
+        .core
+        .call(move |core, turn| {
+            match behaviors {
+                Some((crons, schedules)) => {
+                    let pause = Pause { from: turn.now, crons, schedules, ttl };
+                    core.pause_workflow(turn, known.id, pause);
+                }
+                None => core.unpause_workflow(turn, known.id),
+            }
+            core.find_workflow(known.id).map(|view| render::workflow(&view))
+        })
+        .await?;
+    Ok(respond(&updated.ok_or(Refusal::NOT_FOUND)?))
+}
+
+/// A duration of the database, which is five minutes if it is invalid.
+fn interval(text: &str) -> Duration {
+    duration::parse(text).unwrap_or(Duration::from_secs(300))
 }
 
 async fn delete(known: KnownWorkflow) -> RestResult {
-    let deleted = known.api.core.call(move |core, _| core.delete_workflow(known.id)).await?;
+    let deleted = known.api.core.call(move |core, turn| core.delete_workflow(turn, known.id)).await?;
     deleted.then_some(()).ok_or(Refusal::NOT_FOUND)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,8 +1,10 @@
 //! Definitions, as they are stored.
 
-use crate::model::{DesiredLabels, Idempotency};
+use super::condition;
+use super::limit::rate_limit;
+use crate::model::{Concurrency, Conditions, DesiredLabels, EventFilter, Idempotency, RateLimit};
 use crate::rpc::pb::v1::{
-    CreateTaskOpts, CreateWorkflowVersionRequest, IdempotencyConfig, IdempotencyMethod, StickyStrategy,
+    CreateTaskOpts, CreateWorkflowVersionRequest, DefaultFilter, IdempotencyConfig, IdempotencyMethod, StickyStrategy,
 };
 
 /// A workflow's definition. Names and actions have their namespace.
@@ -16,12 +18,16 @@ pub(crate) struct NewWorkflow {
     pub(crate) on_failure: Option<NewTask>,
     /// The keys of events that start it, and the cron expressions.
     pub(crate) events: Vec<String>,
+    pub(crate) filters: Vec<EventFilter>,
     pub(crate) crons: Vec<String>,
     /// What the runs of a cron get, as JSON text.
     pub(crate) cron_input: Option<String>,
     /// Whether its tasks stay on one worker; then, whether they wait for it.
     pub(crate) sticky: Option<bool>,
     pub(crate) idempotency: Option<Idempotency>,
+    pub(crate) concurrency: Vec<Concurrency>,
+    /// A JSON schema, as JSON text.
+    pub(crate) input_schema: Option<String>,
 }
 
 /// A task's definition.
@@ -38,6 +44,11 @@ pub(crate) struct NewTask {
     /// The names of the tasks that it follows.
     pub(crate) parents: Vec<String>,
     pub(crate) labels: DesiredLabels,
+    pub(crate) concurrency: Vec<Concurrency>,
+    pub(crate) rate_limits: Vec<RateLimit>,
+    pub(crate) conditions: Conditions,
+    /// The number of slots by kind. Empty for one default slot.
+    pub(crate) slots: Vec<(String, i32)>,
 }
 
 impl From<NewWorkflow> for CreateWorkflowVersionRequest {
@@ -49,10 +60,14 @@ impl From<NewWorkflow> for CreateWorkflowVersionRequest {
             tasks: workflow.tasks.into_iter().map(Into::into).collect(),
             on_failure_task: workflow.on_failure.map(Into::into),
             event_triggers: workflow.events,
+            default_filters: workflow.filters.into_iter().map(Into::into).collect(),
             cron_triggers: workflow.crons,
             cron_input: workflow.cron_input,
             sticky: workflow.sticky.map(|hard| if hard { StickyStrategy::Hard } else { StickyStrategy::Soft } as i32),
             idempotency: workflow.idempotency.map(Into::into),
+            // The older field for one limit is not needed: all engines that know this call read the list.
+            concurrency_arr: workflow.concurrency.into_iter().map(Into::into).collect(),
+            input_json_schema: workflow.input_schema.map(String::into_bytes),
             ..Default::default()
         }
     }
@@ -69,6 +84,13 @@ impl From<Idempotency> for IdempotencyConfig {
     }
 }
 
+impl From<EventFilter> for DefaultFilter {
+    fn from(filter: EventFilter) -> Self {
+        let payload = filter.payload_text().map(|text| text.as_bytes().to_vec());
+        Self { payload, expression: filter.expression, scope: filter.scope }
+    }
+}
+
 impl From<NewTask> for CreateTaskOpts {
     fn from(task: NewTask) -> Self {
         Self {
@@ -79,8 +101,12 @@ impl From<NewTask> for CreateTaskOpts {
             retries: task.retries,
             backoff_factor: task.backoff_factor,
             backoff_max_seconds: task.backoff_max_seconds,
+            conditions: condition::conditions(&task.conditions, &task.parents),
             parents: task.parents,
             worker_labels: task.labels.into_iter().map(|(key, label)| (key, label.into())).collect(),
+            concurrency: task.concurrency.into_iter().map(Into::into).collect(),
+            rate_limits: task.rate_limits.iter().map(rate_limit).collect(),
+            slot_requests: task.slots.into_iter().collect(),
             ..Default::default()
         }
     }

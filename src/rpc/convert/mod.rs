@@ -4,9 +4,11 @@
 //! error.
 
 pub(super) mod collision;
+mod condition;
 mod definition;
 mod event;
 mod label;
+pub(in crate::rpc) mod limit;
 pub(in crate::rpc) mod new_run;
 mod rest_run;
 pub(crate) mod rest_trigger;

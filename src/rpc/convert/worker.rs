@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+#[cfg(feature = "embedded")]
+use crate::model::RunId;
 use crate::model::{LabelValue, TaskId, WorkerId};
 use crate::rpc::pb;
 use crate::time::to_proto;
@@ -62,6 +64,21 @@ impl From<pb::AssignedAction> for Action {
 }
 
 impl Action {
+    /// The assignment of an attempt that no engine has assigned.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn made_up(run: RunId, task: &str, payload: String, metadata: String, attempt: u32) -> Self {
+        Self(pb::AssignedAction {
+            workflow_run_id: run.into(),
+            task_run_external_id: run.into(),
+            task_name: task.to_owned(),
+            action_payload: payload,
+            additional_metadata: Some(metadata),
+            retry_count: i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX),
+            priority: 1,
+            ..Default::default()
+        })
+    }
+
     pub(crate) fn kind(&self) -> ActionKind {
         match pb::ActionType::try_from(self.0.action_type) {
             Ok(pb::ActionType::StartStepRun) => ActionKind::Start,

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::assignments::{Assignments, Effect, End, Event, Reported};
 use super::builder::{Labels, Worker};
 use super::heartbeat::{Heartbeat, Heartbeats};
-use super::job::{Job, JobEnd, Stop};
+use super::heartbeat_thread::LastHeartbeat;
+use super::job::{Job, JobEnd, RetryDelays, Stop};
 use super::key::Key;
 use super::outbox::{self, Journal, Outbox, Saved, Sent, Settled};
 use super::outputs::Outputs;
@@ -67,6 +68,8 @@ pub(super) struct Driver {
     /// For the next call of the outbox.
     alarm: Alarm,
     outputs: Outputs,
+    retry_delays: RetryDelays,
+    last_heartbeat: LastHeartbeat,
     stop: CancellationToken,
     commands: mpsc::UnboundedReceiver<Command>,
     phase: Phase,
@@ -102,6 +105,7 @@ pub(super) struct Handles {
     pub(super) ready: oneshot::Sender<Result<()>>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) life: watch::Sender<Life>,
+    pub(super) last_heartbeat: LastHeartbeat,
 }
 
 /// An attempt that the engine has assigned to this worker.
@@ -113,7 +117,7 @@ struct Assigned {
 
 impl Driver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
-        let Handles { stop, ready, commands, life } = handles;
+        let Handles { stop, ready, commands, life, last_heartbeat } = handles;
         let mut outbox = Outbox::new(worker.outbox, worker.batches_reports, journal.is_some());
         let (journal, ends) = journal.unzip();
         for (number, key, report) in ends.into_iter().flatten() {
@@ -123,7 +127,7 @@ impl Driver {
         Self {
             stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
             // They start when the stream is requested: an earlier one would not count.
-            heartbeats: Some(Heartbeats::start(&worker.client, id)),
+            heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat)),
             registering: None,
             ready: Some(ready),
             is_failed: false,
@@ -137,6 +141,8 @@ impl Driver {
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
             outputs: Outputs::start(&worker.client),
+            retry_delays: RetryDelays::default(),
+            last_heartbeat,
             stop,
             commands,
             phase: Phase::Running,
@@ -306,6 +312,7 @@ impl Driver {
             stop: stop.clone(),
             cancel_grace: self.worker.cancel_grace,
             output: self.outputs.output(),
+            retry_delays: RetryDelays::clone(&self.retry_delays),
         };
         let id = self.jobs.spawn(job.run()).id();
         self.keys.insert(id, key);
@@ -443,7 +450,7 @@ impl Driver {
                 tracing::warn!(old = %self.id, new = %id, "engine lost the worker; registered it again");
                 self.id = id;
                 self.stream.reopen_now();
-                self.heartbeats = Some(Heartbeats::start(&self.worker.client, id));
+                self.heartbeats = Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat));
             }
             // The next heartbeat is refused again, which triggers the next try.
             Err(error) => tracing::error!(%error, "failed to register the worker again"),

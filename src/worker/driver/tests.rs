@@ -224,7 +224,13 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
     let id: WorkerId = WORKER.parse().unwrap();
     let (_commands, commands) = mpsc::unbounded_channel();
     let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
-    let handles = Handles { stop: CancellationToken::new(), ready: oneshot::channel().0, commands, life };
+    let handles = Handles {
+        stop: CancellationToken::new(),
+        ready: oneshot::channel().0,
+        commands,
+        life,
+        last_heartbeat: LastHeartbeat::now(),
+    };
     let mut driver = Driver::new(worker(&client), id, None, handles);
     let (mut retry_counts, mut assigned) = ([0; 12], 0);
     for step in steps {

@@ -63,6 +63,13 @@ fn check_limits(field: &str, task: &TaskDefinition, problems: &mut Problems) {
     if task.schedule_timeout.as_deref().is_some_and(|text| duration::parse(text).is_none()) {
         add("ScheduleTimeout", duration::REFUSAL);
     }
+    for (kind, units) in &task.slots {
+        if kind.is_empty() {
+            add("SlotRequests[]", "on condition 'required'");
+        } else if *units < 1 {
+            add(&format!("SlotRequests[{kind}]"), "on condition 'gt' [ 0 ]: got invalid type");
+        }
+    }
     if task.retries < 0 {
         add("Retries", &format!("on condition 'min' [ 0 ]: got {}", task.retries));
     }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::embedded::core::runs::{cancels, replays, start};
 use crate::embedded::core::store::{At, Core, Report, StatusError, Trigger, Turn};
-use crate::embedded::core::workers::{logs, refresh, reports};
+use crate::embedded::core::workers::{logs, refresh, release, reports};
 
 impl Core {
     /// Starts runs.
@@ -46,6 +46,11 @@ impl Core {
     /// Extends the execution timeout of a running attempt, and returns its new end.
     pub(crate) fn refresh_timeout(&mut self, turn: &mut Turn<'_>, task: Uuid, by: &str) -> Result<At, StatusError> {
         refresh::refresh_timeout(self, turn, task, by)
+    }
+
+    /// Releases the slots of a running attempt.
+    pub(crate) fn release_slot(&mut self, turn: &mut Turn<'_>, task: Uuid) -> Result<(), StatusError> {
+        release::release_slot(self, turn, task)
     }
 
     /// Adds a line to a task's log.

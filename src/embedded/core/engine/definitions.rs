@@ -5,7 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::embedded::core::definitions::{check, options, versions};
-use crate::embedded::core::store::{Core, Definition, StatusError, Turn, Version};
+use crate::embedded::core::runs::pauses;
+use crate::embedded::core::store::{Core, Definition, Pause, StatusError, Turn, Version};
 use crate::embedded::core::triggers::{crons, filters, schedules};
 use crate::embedded::quirks::Quirk;
 
@@ -32,9 +33,23 @@ impl Core {
         Ok(latest)
     }
 
-    /// Deletes a workflow, its schedules and its crons. Its runs and its filters stay.
-    pub(crate) fn delete_workflow(&mut self, id: Uuid) -> bool {
+    /// Pauses a workflow, if it exists.
+    pub(crate) fn pause_workflow(&mut self, turn: &mut Turn<'_>, id: Uuid, pause: Pause) {
+        pauses::pause(self, turn, id, pause);
+    }
+
+    /// Ends the pause of a workflow, if it exists and is paused.
+    pub(crate) fn unpause_workflow(&mut self, turn: &mut Turn<'_>, id: Uuid) {
+        pauses::unpause(self, turn, id);
+        if let Some(name) = self.find_workflow(id).map(|view| view.name.to_owned()) {
+            schedules::resume(self, turn, &name);
+        }
+    }
+
+    /// Deletes a workflow, its schedules and its crons. Its runs and its filters stay; what a pause held up is queued.
+    pub(crate) fn delete_workflow(&mut self, turn: &mut Turn<'_>, id: Uuid) -> bool {
         let Some(name) = self.find_workflow(id).map(|view| view.name.to_owned()) else { return false };
+        pauses::unpause(self, turn, id);
         self.workflows.remove(&name);
         crons::delete_all_of(self, &name);
         schedules::delete_all_of(self, &name);

@@ -1,7 +1,7 @@
 //! Turns: due timers, and what the turns cause outside.
 
 use crate::embedded::core::runs::{
-    announce, cancels, late, lifecycle, progress, rates, replays, retries, slots, wakes,
+    announce, cancels, late, lifecycle, pauses, progress, rates, replays, retries, slots, wakes,
 };
 use crate::embedded::core::store::{At, Core, Effect, Timer, Turn};
 use crate::embedded::core::streams::{events, results};
@@ -46,6 +46,7 @@ fn fire(core: &mut Core, turn: &mut Turn<'_>, timer: Timer) {
         Timer::Execution(task) => lifecycle::execution_timeout(core, turn, task),
         Timer::Schedule(task) => lifecycle::schedule_timeout(core, turn, task),
         Timer::TimedOutCancel(task) => late::schedule_timeout(core, turn, task),
+        Timer::Expire(task) => pauses::expire(core, turn, task),
         Timer::Requeue(task) => retries::requeue(core, turn, task),
         Timer::Silence(worker) => sessions::check_silence(core, turn, worker),
         Timer::Poll(stream) => results::poll(core, turn, stream),
@@ -55,7 +56,7 @@ fn fire(core: &mut Core, turn: &mut Turn<'_>, timer: Timer) {
         Timer::Cancel(id) => cancels::cancel_together(core, turn, &[id]),
         Timer::Wake(task, condition) => wakes::wake(core, turn, task, condition),
         Timer::EarlyEnd(run) => announce::early_end(core, turn, run),
-        Timer::Scheduled(schedule) => drop(schedules::fire(core, turn, schedule)),
+        Timer::Scheduled(schedule) => schedules::fire_due(core, turn, schedule),
         Timer::Refill(limit) => {
             for action in rates::refill(core, limit) {
                 progress::assign(core, turn, &action);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::embedded::core::store::{At, Worker};
+use crate::embedded::core::store::{At, SlotRequests, Worker};
 
 /// A worker without a heartbeat for this long is not assigned new tasks.
 const ACTIVE_FOR: Duration = Duration::from_secs(5);
@@ -15,11 +15,15 @@ impl Worker {
         self.is_live() && self.last_heartbeat.is_some_and(|last| last + ACTIVE_FOR >= now)
     }
 
-    /// Whether it can be assigned a task of the action now. With a late pause, also shortly after it was paused.
-    pub(crate) fn can_take(&self, now: At, action: &str, late_pause: bool) -> bool {
+    /// Whether it can be assigned tasks of the action now, if it has slots. With a late pause, also shortly after it was paused.
+    pub(crate) fn is_ready(&self, now: At, action: &str, late_pause: bool) -> bool {
         let delay = if late_pause { PAUSE_DELAY } else { Duration::ZERO };
         let is_paused = self.paused_since().is_some_and(|since| since + delay <= now);
-        let is_ready = !is_paused && self.is_active(now) && self.has_stream();
-        is_ready && self.profile.actions.contains(action) && self.free_slots() > 0
+        !is_paused && self.is_active(now) && self.has_stream() && self.profile.actions.contains(action)
+    }
+
+    /// Whether it has free slots for a task.
+    pub(crate) fn has_slots(&self, requests: &SlotRequests) -> bool {
+        requests.iter().all(|(kind, units)| self.free_slots(kind) >= i64::from(*units))
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn start(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, worker: 
 pub(crate) fn send_cancel(core: &mut Core, key: TaskKey) {
     let Some((_, task)) = core.runs.task(key) else { return };
     let State::Running { worker, .. } = task.state else { return };
-    let Some(holder) = core.workers.get(&worker) else { return };
+    let Some(holder) = core.workers.get(&worker).filter(|holder| !holder.has_released(key)) else { return };
     for stream in holder.streams().to_vec() {
         if let Some(action) = payload::action(core, key, true) {
             core.effects.push(Effect::Send(stream, Message::Action(Box::new(action))));

@@ -1,6 +1,7 @@
 //! How an attempt ends: it completes, fails, times out or is cancelled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -22,9 +23,17 @@ pub(crate) struct Completion {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Arc<str>,
-    pub(crate) retry: bool,
+    pub(crate) retry: Retry,
     /// Not announced to event streams.
     pub(crate) quiet: bool,
+}
+
+/// Whether another attempt may follow a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    Never,
+    /// After this delay, or after the backoff of the definition.
+    After(Option<Duration>),
 }
 
 pub(crate) fn complete(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, completion: Completion) {
@@ -44,7 +53,11 @@ pub(crate) fn fail(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, failure: 
     if !quiet {
         announce::task_end(core, turn, key, EventKind::Failed, Arc::clone(&error));
     }
-    if retry && worker.is_some() && retries::retry(core, turn, key) {
+    let is_retried = match retry {
+        Retry::After(delay) if worker.is_some() => retries::retry(core, turn, key, delay),
+        _ => false,
+    };
+    if is_retried {
         // For a task of a DAG, the engine announces the end of the task's own id, which no stream watches.
         if core.has(Quirk::EarlyEnd) && core.runs.get(key.run).is_some_and(|run| run.dag.is_none()) {
             announce::run_end(core, turn, key.run, EventKind::Failed);
@@ -65,7 +78,7 @@ pub(crate) fn execution_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskK
     core.record(key, TaskEventKind::TimedOut, turn.now, None, Some(&text));
     delivery::send_cancel(core, key);
     let worker = queue::take_back(core, key);
-    let is_retried = retries::retry(core, turn, key);
+    let is_retried = retries::retry(core, turn, key, None);
     progress::assign_to_freed(core, turn, worker);
     if !is_retried {
         progress::end(core, turn, key, End::TimedOut(text));

@@ -15,6 +15,7 @@ mod finals;
 mod idempotency;
 pub(crate) mod late;
 pub(crate) mod lifecycle;
+pub(crate) mod pauses;
 mod payload;
 mod placement;
 pub(crate) mod progress;

@@ -7,9 +7,13 @@ use uuid::Uuid;
 use super::queue::execution_timeout;
 use super::rates;
 use crate::embedded::core::store::{
-    At, Comparator, Core, DesiredLabel, Label, Run, Sticky, Task, TaskEventKind, TaskKey, Turn, Worker,
+    At, Comparator, Core, DesiredLabel, Label, Run, SlotRequests, Step, Sticky, Task, TaskEventKind, TaskKey, Turn,
+    Worker,
 };
 use crate::embedded::quirks::Quirk;
+
+/// The type of the slots of tasks that request none.
+const DEFAULT_SLOT: &str = "default";
 
 /// Takes tasks of an action from their queue, each for a worker with a free slot, as long as there are both. Those that exceed a rate
 /// limit stay in the queue.
@@ -24,16 +28,17 @@ pub(crate) fn pick(core: &mut Core, turn: &mut Turn<'_>, action: &str) -> Vec<(T
         }
         let Some(worker) = worker_for(core, turn.now, key, action) else {
             // A task that accepts only some workers does not block the tasks behind it.
-            if takes_any(core, key) || free_workers(core, turn.now, action).next().is_none() {
+            if takes_any(core, key) || !ready_workers(core, turn.now, action).any(|(_, worker)| worker.has_free_slot())
+            {
                 break;
             }
             passed = Some(order);
             continue;
         };
-        let end = turn.now + execution_timeout(core, key);
+        let (end, slots) = (turn.now + execution_timeout(core, key), slot_requests(core, key));
         let Some(holder) = core.workers.get_mut(&worker) else { break };
         core.queues.remove(action, order);
-        holder.reserve(key, end);
+        holder.reserve(key, end, slots);
         rates::consume(core, key);
         picked.push((key, worker));
     }
@@ -56,20 +61,22 @@ fn worker_for(core: &Core, now: At, key: TaskKey, action: &str) -> Option<Uuid> 
     let desired = desired_worker(run, task);
     let of_run = run.options.as_ref().map(|options| &options.labels);
     let of_step = run.step(task).map(|step| &step.definition.labels);
-    let free = free_workers(core, now, action);
+    let requests = slot_requests(core, key);
+    let free = ready_workers(core, now, action).filter(|(_, worker)| worker.has_slots(&requests));
+    let free_slots = |worker: &Worker| requests.keys().map(|kind| worker.free_slots(kind)).min();
     // Labels have no effect on a sticky run.
     match (sticky, desired) {
         (None, _) => {}
-        (Some(_), None) => return most_free(free.map(|(id, worker)| (0, id, worker))),
+        (Some(_), None) => return most_free(free.map(|(id, worker)| (0, free_slots(worker), id))),
         (Some(Sticky::Hard), Some(desired)) => {
-            return most_free(free.filter(|(id, _)| *id == desired).map(|(id, worker)| (0, id, worker)));
+            return most_free(free.filter(|(id, _)| *id == desired).map(|(id, worker)| (0, free_slots(worker), id)));
         }
         (Some(Sticky::Soft), Some(desired)) => {
-            return most_free(free.map(|(id, worker)| (i64::from(id == desired), id, worker)));
+            return most_free(free.map(|(id, worker)| (i64::from(id == desired), free_slots(worker), id)));
         }
     }
     let wanted = wanted(of_step, of_run);
-    most_free(free.filter_map(|(id, worker)| Some((weight(&wanted, worker)?, id, worker))))
+    most_free(free.filter_map(|(id, worker)| Some((weight(&wanted, worker)?, free_slots(worker), id))))
 }
 
 /// Whether a task accepts all workers that have its action.
@@ -77,14 +84,15 @@ fn takes_any(core: &Core, key: TaskKey) -> bool {
     let Some((run, task)) = core.runs.task(key) else { return true };
     let of_run = run.options.as_ref().is_none_or(|options| options.labels.is_empty());
     let bound = run.version.options.sticky.is_some() && desired_worker(run, task).is_some();
-    of_run && !bound && run.step(task).is_none_or(|step| step.definition.labels.is_empty())
+    let takes_any = |step: &Step| step.definition.labels.is_empty() && step.definition.slots.is_empty();
+    of_run && !bound && run.step(task).is_none_or(takes_any)
 }
 
-/// The workers that have the action and a free slot.
-fn free_workers<'a>(core: &'a Core, now: At, action: &str) -> impl Iterator<Item = (Uuid, &'a Worker)> {
+/// The workers that could be assigned a task of the action if they had free slots.
+fn ready_workers<'a>(core: &'a Core, now: At, action: &str) -> impl Iterator<Item = (Uuid, &'a Worker)> {
     let late_pause = core.has(Quirk::LatePause);
     let workers = core.workers.iter().map(|(id, worker)| (*id, worker));
-    workers.filter(move |(_, worker)| worker.can_take(now, action, late_pause))
+    workers.filter(move |(_, worker)| worker.is_ready(now, action, late_pause))
 }
 
 /// The desired worker of a task in a sticky run: that of a parent, or for a task without parents, that of the trigger.
@@ -96,8 +104,19 @@ fn desired_worker(run: &Run, task: &Task) -> Option<Uuid> {
     parents.iter().find_map(|index| run.tasks.get(usize::from(*index))?.last_worker())
 }
 
-fn most_free<'a>(workers: impl Iterator<Item = (i64, Uuid, &'a Worker)>) -> Option<Uuid> {
-    workers.max_by_key(|(weight, _, worker)| (*weight, worker.free_slots())).map(|(_, id, _)| id)
+/// The best of some workers by their weights, then by their free slots.
+fn most_free(workers: impl Iterator<Item = (i64, Option<i64>, Uuid)>) -> Option<Uuid> {
+    workers.max_by_key(|(weight, free, _)| (*weight, *free)).map(|(.., id)| id)
+}
+
+/// The slots that a task takes.
+fn slot_requests(core: &Core, key: TaskKey) -> SlotRequests {
+    let step = core.runs.task(key).and_then(|(run, task)| run.step(task));
+    let mut requests = step.map(|step| step.definition.slots.clone()).unwrap_or_default();
+    if requests.is_empty() || core.has(Quirk::ExtraDefaultSlots) {
+        requests.entry(DEFAULT_SLOT.to_owned()).or_insert(1);
+    }
+    requests
 }
 
 /// The requirements of a task for labels, replaced label by label by those of its run.

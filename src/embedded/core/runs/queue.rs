@@ -27,29 +27,76 @@ pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgenc
 }
 
 /// Makes a task wait under the first of its concurrency limits, from a position on, under which it has no slot. A task that has slots
-/// under all of them enters its queue. Its schedule timeout starts again at each limit.
+/// under all of them enters its queue. Its schedule timeout starts again at each limit and in the queue.
 pub(crate) fn enter(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, from: u16, urgency: u8) {
-    let Some((run, task)) = core.runs.task(key) else { return };
-    let Some(step) = run.step(task) else { return };
-    let text = step.definition.schedule_timeout.as_deref().unwrap_or(DEFAULT_SCHEDULE_TIMEOUT);
-    let timeout = duration::parse(text).unwrap_or_default();
-    let action = Arc::clone(&step.action);
-    if let State::Limited { timer: Some(timer), .. } = task.state {
-        core.timers.clear(timer);
-    }
-    let until = timeout_noticed(core, turn, timeout);
-    let limit = concurrency::wait(core, key, from, urgency);
-    if limit.is_none() {
-        rates::prepare(core, turn, key);
-    }
-    let has_timer = limit.is_none() || !core.has(Quirk::LateLimitTimeouts);
-    let timer = has_timer.then(|| core.timers.set(until, Timer::Schedule(key)));
-    let state = match limit {
-        Some(limit) => State::Limited { limit, urgency, until, timer },
-        None => State::Queued { timer, order: core.queues.push(action, urgency, key) },
+    let Some(limit) = concurrency::wait(core, key, from, urgency) else {
+        enter_queue(core, turn, key, urgency);
+        return;
     };
+    leave(core, key);
+    let until = schedule_timeout(core, turn, key);
+    let has_timer = !core.has(Quirk::LateLimitTimeouts);
+    let timer = has_timer.then(|| core.timers.set(until, Timer::Schedule(key)));
+    set_state(core, key, State::Limited { limit, urgency, until, timer });
+}
+
+/// Puts a task that has all of its concurrency slots into its queue. If its workflow is paused, it waits for the end of the pause.
+pub(crate) fn enter_queue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgency: u8) {
+    leave(core, key);
+    if let Some(until) = paused_until(core, turn, key) {
+        core.paused.insert(key);
+        let timer = core.timers.set(until, Timer::Expire(key));
+        set_state(core, key, State::Paused { urgency, timer });
+        return;
+    }
+    let Some(action) = action_of(core, key) else { return };
+    rates::prepare(core, turn, key);
+    let until = schedule_timeout(core, turn, key);
+    let order = core.queues.push(action, urgency, key);
+    let timer = Some(core.timers.set(until, Timer::Schedule(key)));
+    set_state(core, key, State::Queued { timer, order });
+}
+
+fn set_state(core: &mut Core, key: TaskKey, state: State) {
     if let Some(task) = core.runs.task_mut(key) {
         task.state = state;
+    }
+}
+
+/// When a task that is queued now times out.
+fn schedule_timeout(core: &Core, turn: &mut Turn<'_>, key: TaskKey) -> At {
+    let step = core.runs.task(key).and_then(|(run, task)| run.step(task));
+    let text = step.and_then(|step| step.definition.schedule_timeout.as_deref()).unwrap_or(DEFAULT_SCHEDULE_TIMEOUT);
+    timeout_noticed(core, turn, duration::parse(text).unwrap_or_default())
+}
+
+/// Until when a task of a paused workflow may wait for the end of the pause.
+fn paused_until(core: &Core, turn: &Turn<'_>, key: TaskKey) -> Option<At> {
+    let (run, task) = core.runs.task(key)?;
+    let pause = core.workflows.pause_of(&run.version).filter(|pause| pause.from <= turn.now)?;
+    Some((run.created(task) + pause.ttl).max(turn.now))
+}
+
+/// Removes a task from its queue, or from where it waits for it. Its concurrency slots stay.
+fn leave(core: &mut Core, key: TaskKey) {
+    let Some((_, task)) = core.runs.task(key) else { return };
+    let timer = match task.state {
+        State::Queued { timer, order } => {
+            if let Some(action) = action_of(core, key) {
+                core.queues.remove(&action, order);
+            }
+            core.rate_limits.units.remove(&key);
+            timer
+        }
+        State::Limited { timer, .. } => timer,
+        State::Paused { timer, .. } => {
+            core.paused.remove(&key);
+            Some(timer)
+        }
+        _ => None,
+    };
+    if let Some(timer) = timer {
+        core.timers.clear(timer);
     }
 }
 
@@ -65,17 +112,9 @@ pub(crate) fn wait(core: &mut Core, turn: &Turn<'_>, key: TaskKey, delay: Durati
 /// Returns the worker that has a free slot now.
 pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
     core.slots.remove(SlotOwner::Task(key));
-    let action = action_of(core, key)?;
+    leave(core, key);
     let task = core.runs.task_mut(key)?;
     match std::mem::replace(&mut task.state, State::Ended) {
-        State::Queued { timer, order } => {
-            core.queues.remove(&action, order);
-            core.rate_limits.units.remove(&key);
-            if let Some(timer) = timer {
-                core.timers.clear(timer);
-            }
-            None
-        }
         State::Running { worker, timer } => {
             core.timers.clear(timer);
             if let Some(holder) = core.workers.get_mut(&worker) {
@@ -83,17 +122,11 @@ pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
             }
             Some(worker)
         }
-        State::Limited { timer, .. } => {
-            if let Some(timer) = timer {
-                core.timers.clear(timer);
-            }
-            None
-        }
         State::Backoff { timer } => {
             core.timers.clear(timer);
             None
         }
-        State::Absent | State::Ended => None,
+        _ => None,
     }
 }
 

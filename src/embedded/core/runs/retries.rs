@@ -16,20 +16,21 @@ const DEFAULT_MAX_BACKOFF_SECONDS: i32 = 86_400;
 /// The urgency of retries, which is higher than all priorities of runs.
 const RETRY_URGENCY: u8 = 4;
 
-/// Starts the next attempt if the definition allows one more.
-pub(crate) fn retry(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool {
+/// Starts the next attempt if the definition allows one more, after this delay or the backoff of the definition.
+pub(crate) fn retry(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, delay: Option<Duration>) -> bool {
     let Some((run, task)) = core.runs.task(key) else { return false };
     let Some(step) = run.step(task) else { return false };
     let number = task.app_retries + 1;
     if number > step.definition.retries {
         return false;
     }
-    let delay = step.definition.backoff_factor.map(|factor| {
+    let backoff = step.definition.backoff_factor.map(|factor| {
         let max = step.definition.backoff_max_seconds.unwrap_or(DEFAULT_MAX_BACKOFF_SECONDS);
         let length = Duration::from_secs_f64(f64::from(factor).powi(number).min(f64::from(max)));
         // The engine truncates it to milliseconds.
         Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
     });
+    let delay = delay.or(backoff);
     let text = match delay {
         None => format!("This is retry number {number}."),
         Some(delay) => {

@@ -36,6 +36,8 @@ pub(crate) struct TaskDefinition {
     pub(crate) backoff_max_seconds: Option<i32>,
     pub(crate) concurrency: Vec<Concurrency>,
     pub(crate) rate_limits: Vec<TaskLimit>,
+    /// The slots that it takes on a worker. Empty means one of the default type.
+    pub(crate) slots: BTreeMap<String, i32>,
     /// Requirements and preferences for a worker.
     pub(crate) labels: BTreeMap<String, DesiredLabel>,
 }

@@ -13,6 +13,7 @@ mod keys;
 mod labels;
 mod options;
 mod outputs;
+mod pauses;
 mod queues;
 mod rate_limits;
 mod requests;
@@ -40,6 +41,7 @@ pub(crate) use ids::{RunIx, StreamId, TaskKey};
 pub(crate) use keys::Holder;
 pub(crate) use labels::{Comparator, DesiredLabel, Label};
 pub(crate) use options::{Filter, Idempotency, Sticky, WorkflowOptions};
+pub(crate) use pauses::{Pause, PausedRuns};
 pub(crate) use rate_limits::{Cel, RateLimit, TaskLimit, Units, Window};
 pub(crate) use requests::{
     EventRef, ParentLink, RESERVED_METADATA, Registration, Report, ReportKind, RunOptions, Runtime, Trigger,
@@ -54,4 +56,4 @@ pub(crate) use task::{End, Final, LogLine, QueueOrder, SKIPPED, State, Task, Tas
 pub(crate) use timers::{Replay, Timer, TimerKey};
 pub(crate) use turn::{At, Turn, stored};
 pub(crate) use versions::{Step, Version, Workflow};
-pub(crate) use workers::{HeartbeatRefused, Profile, Worker};
+pub(crate) use workers::{HeartbeatRefused, Profile, SlotRequests, Worker};

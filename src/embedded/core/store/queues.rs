@@ -62,7 +62,7 @@ impl Queues {
         self.by_action.get(action).is_some_and(|queue| !queue.tasks.is_empty())
     }
 
-    #[cfg(test)]
+    /// All queued tasks, with their positions.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (QueueOrder, TaskKey)> {
         self.by_action.values().flat_map(|queue| &queue.tasks).map(|(order, task)| (*order, *task))
     }

@@ -1,5 +1,7 @@
 //! Requests of clients and workers, after validation of their syntax.
 
+use std::time::Duration;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -87,6 +89,8 @@ pub(crate) struct Report {
     pub(crate) retry_count: Option<i32>,
     pub(crate) payload: String,
     pub(crate) should_not_retry: bool,
+    /// The delay before the next attempt, instead of the backoff of the definition.
+    pub(crate) retry_after: Option<Duration>,
     /// Reports of a batch are not published to event streams.
     pub(crate) batch: bool,
 }

@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) slots: Slots,
     pub(in crate::embedded::core) rate_limits: RateLimits,
     pub(in crate::embedded::core) effects: Vec<Effect>,
+    /// Tasks that wait for the end of a pause of their workflows.
+    pub(in crate::embedded::core) paused: BTreeSet<TaskKey>,
     /// Tasks of DAGs that wait for sleeps or events.
     pub(in crate::embedded::core) waiting: BTreeSet<TaskKey>,
     /// The schedule timeouts of tasks that were cancelled while queued and that keep them.
@@ -78,6 +80,7 @@ impl Core {
             slots: Slots::default(),
             rate_limits: RateLimits::default(),
             effects: Vec::new(),
+            paused: BTreeSet::new(),
             waiting: BTreeSet::new(),
             kept_timeouts: BTreeMap::new(),
             replays_until: None,

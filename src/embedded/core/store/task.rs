@@ -41,6 +41,11 @@ pub(crate) enum State {
         timer: Option<TimerKey>,
         order: QueueOrder,
     },
+    /// Waits for the end of a pause of its workflow. The timer cancels it.
+    Paused {
+        urgency: u8,
+        timer: TimerKey,
+    },
     /// Between two attempts. The timer queues it again.
     Backoff {
         timer: TimerKey,
@@ -128,6 +133,7 @@ task_event_kinds! {
     Cancelled = "CANCELLED",
     TimedOut = "TIMED_OUT",
     TimeoutRefreshed = "TIMEOUT_REFRESHED",
+    SlotReleased = "SLOT_RELEASED",
     ScheduleTimedOut = "SCHEDULING_TIMED_OUT",
     Reassigned = "REASSIGNED",
     Skipped = "SKIPPED",

@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Schedule(TaskKey),
     /// The schedule timeout of a task that was cancelled while queued.
     TimedOutCancel(TaskKey),
+    /// A task waits for too long for the end of a pause.
+    Expire(TaskKey),
     /// A task that waits for its next attempt is to be queued.
     Requeue(TaskKey),
     /// A worker may not have sent a heartbeat for 30 seconds.

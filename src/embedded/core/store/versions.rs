@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::definition::{Definition, TaskDefinition};
 use super::options::WorkflowOptions;
+use super::pauses::Pause;
 use super::turn::At;
 
 /// One version of a workflow.
@@ -55,6 +56,7 @@ pub(crate) struct Workflow {
     pub(crate) created: At,
     pub(crate) definition: Definition,
     pub(crate) latest: Arc<Version>,
+    pub(crate) pause: Option<Pause>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,15 @@ pub(crate) struct Workflows {
 impl Workflows {
     pub(crate) fn find(&self, name: &str) -> Option<&Workflow> {
         self.by_name.get(name)
+    }
+
+    pub(crate) fn by_id_mut(&mut self, id: Uuid) -> Option<&mut Workflow> {
+        self.by_name.values_mut().find(|workflow| workflow.id == id)
+    }
+
+    /// The pause of a version's workflow.
+    pub(crate) fn pause_of(&self, version: &Version) -> Option<&Pause> {
+        self.by_name.get(&*version.name).filter(|workflow| workflow.id == version.workflow)?.pause.as_ref()
     }
 
     pub(crate) fn oldest_first(&self) -> impl Iterator<Item = (&str, &Workflow)> {
@@ -93,7 +104,7 @@ impl Workflows {
         } else {
             let name = definition.name.clone();
             self.names.push(name.clone());
-            self.by_name.insert(name, Workflow { id: latest.workflow, created, definition, latest });
+            self.by_name.insert(name, Workflow { id: latest.workflow, created, definition, latest, pause: None });
         }
     }
 

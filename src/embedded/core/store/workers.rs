@@ -26,13 +26,27 @@ pub(crate) struct Worker {
     paused_since: Option<At>,
     /// Open streams, oldest first. Assignments go to the first, cancellations to all.
     streams: Vec<StreamId>,
-    /// Running tasks, with the end of each one's execution timeout.
-    running: BTreeMap<TaskKey, At>,
+    running: BTreeMap<TaskKey, Held>,
+    /// How many slots of each type its running tasks have.
+    taken: BTreeMap<String, i64>,
     connection: Connection,
     /// Whether the engine has not detected that none of its streams delivers anything any more: it is assigned tasks that cannot be sent.
     has_undetected_end: bool,
     /// Whether a timer for its silence is set.
     has_silence_timer: bool,
+}
+
+/// How many slots a task takes, by their types.
+pub(crate) type SlotRequests = BTreeMap<String, i32>;
+
+/// A running task, as its worker has it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// The end of its execution timeout.
+    timeout: At,
+    slots: SlotRequests,
+    /// Whether it was separated from the worker by a release of its slots.
+    is_released: bool,
 }
 
 /// The engine's state of a worker's streams.
@@ -59,6 +73,7 @@ impl Worker {
             paused_since: None,
             streams: Vec::new(),
             running: BTreeMap::new(),
+            taken: BTreeMap::new(),
             connection: Connection::Silent,
             has_undetected_end: false,
             has_silence_timer: false,
@@ -79,31 +94,60 @@ impl Worker {
         !self.streams.is_empty() || self.has_undetected_end
     }
 
-    /// Reserves a slot for a task, until it is freed or the worker is lost.
-    pub(crate) fn reserve(&mut self, task: TaskKey, timeout: At) {
-        self.running.insert(task, timeout);
+    /// Reserves slots for a task, until they are freed or the worker is lost.
+    pub(crate) fn reserve(&mut self, task: TaskKey, timeout: At, slots: SlotRequests) {
+        self.count(&slots, 1);
+        self.running.insert(task, Held { timeout, slots, is_released: false });
     }
 
-    /// Frees the slot of a task.
+    /// Frees the slots of a task.
     pub(crate) fn free(&mut self, task: TaskKey) {
-        self.running.remove(&task);
+        if let Some(held) = self.running.remove(&task) {
+            self.count(&held.slots, -1);
+        }
     }
 
-    /// Running tasks, with the end of each one's execution timeout.
+    /// Separates a running task from the worker, and frees its slots if `frees`.
+    pub(crate) fn release(&mut self, task: TaskKey, frees: bool) {
+        let Some(held) = self.running.get_mut(&task) else { return };
+        held.is_released = true;
+        if frees {
+            let slots = std::mem::take(&mut held.slots);
+            self.count(&slots, -1);
+        }
+    }
+
+    fn count(&mut self, slots: &SlotRequests, sign: i64) {
+        for (kind, units) in slots {
+            *self.taken.entry(kind.clone()).or_default() += sign * i64::from(*units);
+        }
+    }
+
+    /// Whether a running task was separated from the worker.
+    pub(crate) fn has_released(&self, task: TaskKey) -> bool {
+        self.running.get(&task).is_some_and(|held| held.is_released)
+    }
+
+    /// Running tasks.
     #[cfg(test)]
-    pub(crate) fn running(&self) -> &BTreeMap<TaskKey, At> {
+    pub(crate) fn running(&self) -> &BTreeMap<TaskKey, Held> {
         &self.running
     }
 
     /// The end of the execution timeout of a running task.
     pub(crate) fn timeout_mut(&mut self, task: TaskKey) -> Option<&mut At> {
-        self.running.get_mut(&task)
+        self.running.get_mut(&task).map(|held| &mut held.timeout)
     }
 
-    /// The number of free slots.
-    pub(crate) fn free_slots(&self) -> usize {
-        let slots = self.profile.slots.get("default").copied().unwrap_or(0);
-        usize::try_from(slots).unwrap_or(0).saturating_sub(self.running.len())
+    /// The number of free slots of a type.
+    pub(crate) fn free_slots(&self, kind: &str) -> i64 {
+        let slots = self.profile.slots.get(kind).copied().unwrap_or(0).max(0);
+        i64::from(slots) - self.taken.get(kind).copied().unwrap_or(0)
+    }
+
+    /// Whether it has a free slot of any type.
+    pub(crate) fn has_free_slot(&self) -> bool {
+        self.profile.slots.keys().any(|kind| self.free_slots(kind) > 0)
     }
 
     pub(crate) fn streams(&self) -> &[StreamId] {
@@ -162,10 +206,14 @@ impl Worker {
         is_live
     }
 
-    /// The timer for its silence has fired: the worker is lost. Returns its running tasks.
-    pub(crate) fn lose(&mut self) -> BTreeMap<TaskKey, At> {
+    /// The timer for its silence has fired: the worker is lost. Returns its running tasks, except those that it has released.
+    pub(crate) fn lose(&mut self) -> Vec<TaskKey> {
         self.has_silence_timer = false;
-        std::mem::take(&mut self.running)
+        let lost: Vec<_> = self.running.iter().filter(|(_, held)| !held.is_released).map(|(key, _)| *key).collect();
+        for task in &lost {
+            self.free(*task);
+        }
+        lost
     }
 
     pub(crate) fn set_paused(&mut self, since: Option<At>) {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::embedded::core::store::{
-    Cel, Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink, PushedEvent,
-    ScheduledRun, SlotOwner, State, Sticky, TaskKey, TaskLimit, Timer, Waits, Window,
+    Cel, Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink, Pause, PausedRuns,
+    PushedEvent, ScheduledRun, SlotOwner, State, Sticky, TaskKey, TaskLimit, Timer, Waits, Window,
 };
 
 use crate::embedded::quirks::Quirk;
@@ -64,6 +64,7 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         timeout,
         concurrency: limits(b, c, a),
         rate_limits: rate_limits(c, a),
+        slots: slots(b, c),
         ..task()
     };
     bench.put_with("w", task, options(a, b, c)).unwrap();
@@ -107,6 +108,16 @@ impl Play {
         let run = pick(&self.runs, a);
         let bench = &mut self.bench;
         match kind % 21 {
+            0 if c % 5 == 0 => {
+                let workflow = bench.core.latest("w").unwrap().workflow;
+                let runs = if a % 2 == 0 { PausedRuns::Queue } else { PausedRuns::Drop };
+                let (from, ttl) = (bench.now, seconds(u64::from(b)));
+                let pause = Pause { from, crons: runs, schedules: runs, ttl };
+                bench.turn(|core, turn| match b % 3 {
+                    0 => core.pause_workflow(turn, workflow, pause),
+                    _ => core.unpause_workflow(turn, workflow),
+                });
+            }
             0 => put(bench, a, b, c),
             1 | 2 => {
                 let parent = run.filter(|_| c % 3 == 0).and_then(|run| self.task(run, b));
@@ -141,9 +152,11 @@ impl Play {
         let worker = pick(&self.workers, a);
         let bench = &mut self.bench;
         match (kind % 21, worker) {
-            (3, _) => self
-                .workers
-                .push(bench.turn(|core, turn| core.register(turn, registration(i32::from(a % 4) - 1))).unwrap()),
+            (3, _) => {
+                let mut registered = registration(i32::from(a % 4) - 1);
+                registered.slots.insert("gpu".into(), i32::from(b % 3));
+                self.workers.push(bench.turn(|core, turn| core.register(turn, registered)).unwrap());
+            }
             (4, Some(worker)) => {
                 let stream = bench.stream();
                 bench.turn(|core, _| core.listen(worker, stream)).unwrap();
@@ -217,6 +230,11 @@ impl Play {
                     });
                 bench.turn(|core, turn| core.ask_result(turn, stream, run));
             }
+            15 if c % 3 == 0 => {
+                if let Some((task, _)) = self.task(run, b) {
+                    drop(self.bench.turn(|core, turn| core.release_slot(turn, task)));
+                }
+            }
             15 => {
                 if let Some((task, _)) = self.task(run, b) {
                     self.bench.turn(|core, turn| core.chunk(turn, task, "chunk", None, None)).unwrap();
@@ -254,10 +272,9 @@ impl Play {
         self.take_effects();
         let core = &self.bench.core;
         for worker in core.workers.values() {
-            let slots = usize::try_from(worker.profile.slots["default"]).unwrap_or(0);
-            assert!(worker.running().len() <= slots, "more tasks than slots");
+            assert!(worker.profile.slots.keys().all(|kind| worker.free_slots(kind) >= 0), "more tasks than slots");
         }
-        let (mut queued, mut running, mut timers, mut limited) = (0, 0, Vec::new(), Vec::new());
+        let (mut queued, mut running, mut paused, mut timers, mut limited) = (0, 0, 0, Vec::new(), Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
             let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits != Waits::Nothing);
@@ -292,6 +309,11 @@ impl Play {
                         timers.extend(timer.map(|timer| (timer, Timer::Schedule(key))));
                         limited.push(key);
                     }
+                    State::Paused { timer, .. } => {
+                        assert!(core.paused.contains(&key), "it is never queued again");
+                        paused += 1;
+                        timers.push((*timer, Timer::Expire(key)));
+                    }
                     State::Backoff { timer } => timers.push((*timer, Timer::Requeue(key))),
                     State::Absent | State::Ended => {}
                 }
@@ -299,14 +321,15 @@ impl Play {
         }
         self.check_slots(&limited);
         let core = &self.bench.core;
+        assert_eq!(core.paused.len(), paused);
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
         let is_queued = |key: &TaskKey| matches!(core.runs.task(*key).unwrap().1.state, State::Queued { .. });
         assert!(core.rate_limits.units.keys().all(is_queued), "units of a task that is not queued");
         assert_eq!(core.workers.values().map(|worker| worker.running().len()).sum::<usize>(), running);
         timers.extend(core.kept_timeouts.iter().map(|(key, timer)| (*timer, Timer::TimedOutCancel(*key))));
         let of_tasks = |timer: &Timer| {
-            use Timer::{Execution, Requeue, Schedule, TimedOutCancel};
-            matches!(timer, Schedule(_) | Execution(_) | Requeue(_) | TimedOutCancel(_))
+            use Timer::{Execution, Expire, Requeue, Schedule, TimedOutCancel};
+            matches!(timer, Schedule(_) | Execution(_) | Expire(_) | Requeue(_) | TimedOutCancel(_))
         };
         let timeouts = core.timers.all().filter(|(_, timer)| of_tasks(timer));
         timers.sort_unstable_by_key(|(key, _)| *key);
@@ -324,7 +347,10 @@ impl Play {
         let is_active = |owner: SlotOwner| match owner {
             SlotOwner::Run(run) => core.runs.get(run).is_some_and(|run| !run.has_ended()),
             SlotOwner::Task(key) => core.runs.task(key).is_some_and(|(_, task)| {
-                matches!(task.state, State::Limited { .. } | State::Queued { .. } | State::Running { .. })
+                matches!(
+                    task.state,
+                    State::Limited { .. } | State::Paused { .. } | State::Queued { .. } | State::Running { .. }
+                )
             }),
         };
         let mut waiting = BTreeSet::new();
@@ -356,6 +382,12 @@ fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
         idempotency: a.is_multiple_of(5).then(|| Idempotency::new("'one'".into(), 3000, i32::from(b % 2)).unwrap()),
         ..WorkflowOptions::default()
     }
+}
+
+/// Requests of slots of two types, and often none.
+fn slots(a: u8, b: u8) -> BTreeMap<String, i32> {
+    let requests = [("default".to_owned(), i32::from(a % 2) + 1), ("gpu".to_owned(), i32::from(b % 2) + 1)];
+    requests.into_iter().take(usize::from(a % 5)).skip(usize::from(b % 3)).collect()
 }
 
 /// Rate limits with few keys, and often none.

@@ -223,6 +223,7 @@ fn task() -> TaskDefinition {
         backoff_max_seconds: None,
         concurrency: vec![],
         rate_limits: vec![],
+        slots: BTreeMap::new(),
         labels: BTreeMap::new(),
     }
 }
@@ -252,6 +253,7 @@ fn report(task: Uuid, kind: ReportKind, retry_count: i32, payload: &str) -> Repo
         retry_count: Some(retry_count),
         payload: payload.into(),
         should_not_retry: false,
+        retry_after: None,
         batch: false,
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::stored::{NEXT_CHECK, object, start_stored};
 use crate::embedded::core::format::cron::CronSchedule;
-use crate::embedded::core::store::{At, Core, Cron, CronSpec, StatusError, Timer, Turn, stored};
+use crate::embedded::core::store::{At, Core, Cron, CronSpec, PausedRuns, StatusError, Timer, Turn, stored};
 use crate::embedded::quirks::Quirk;
 
 /// How long a cron with an invalid expression exists.
@@ -120,7 +120,10 @@ pub(crate) fn fire(core: &mut Core, turn: &mut Turn<'_>, id: Uuid) {
         return;
     }
     let dropped = cron.dropped;
-    start(core, turn, id, at);
+    let pause = core.workflows.find(&cron.spec.workflow).and_then(|workflow| workflow.pause.as_ref());
+    if pause.is_none_or(|pause| pause.crons == PausedRuns::Queue) {
+        start(core, turn, id, at);
+    }
     if dropped {
         core.crons.remove(id);
     } else {

@@ -6,7 +6,9 @@ use chrono::SubsecRound as _;
 use uuid::Uuid;
 
 use super::stored::{NEXT_CHECK, object, start_stored};
-use crate::embedded::core::store::{At, Core, Schedule, ScheduledRun, StatusError, Timer, TimerKey, Turn, stored};
+use crate::embedded::core::store::{
+    At, Core, PausedRuns, Schedule, ScheduledRun, StatusError, Timer, TimerKey, Turn, stored,
+};
 use crate::embedded::quirks::Quirk;
 
 /// Creates a schedule for each time, in their order.
@@ -57,6 +59,23 @@ pub(crate) fn delete(core: &mut Core, id: Uuid) -> bool {
 pub(crate) fn delete_all_of(core: &mut Core, workflow: &str) {
     for id in core.schedules.of(workflow).map(|schedule| schedule.id).collect::<Vec<_>>() {
         delete(core, id);
+    }
+}
+
+/// A schedule is due. Its workflow may be paused and drop its run: then it waits for the end of the pause.
+pub(crate) fn fire_due(core: &mut Core, turn: &mut Turn<'_>, id: Uuid) {
+    let workflow = core.schedules.find(id).and_then(|schedule| core.workflows.find(&schedule.run.workflow));
+    let pause = workflow.and_then(|workflow| workflow.pause.as_ref());
+    if pause.is_none_or(|pause| pause.schedules == PausedRuns::Queue) {
+        fire(core, turn, id);
+    }
+}
+
+/// The pause of a workflow is over: its schedules that were due start their runs.
+pub(crate) fn resume(core: &mut Core, turn: &mut Turn<'_>, workflow: &str) {
+    let due = core.schedules.of(workflow).filter(|schedule| schedule.at <= turn.now);
+    for (id, at) in due.map(|schedule| (schedule.id, schedule.at)).collect::<Vec<_>>() {
+        reschedule(core, turn, id, at);
     }
 }
 

@@ -18,7 +18,11 @@ impl TaskView<'_> {
 impl Task {
     pub(crate) fn grpc_view(&self, now: At) -> TaskView<'_> {
         match self.state {
-            State::Absent | State::Limited { .. } | State::Queued { .. } | State::Backoff { .. } => TaskView::QUEUED,
+            State::Absent
+            | State::Limited { .. }
+            | State::Paused { .. }
+            | State::Queued { .. }
+            | State::Backoff { .. } => TaskView::QUEUED,
             State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
             State::Ended => match shown_final(self, now).map(|row| &row.end) {
                 Some(End::Completed(output)) => {

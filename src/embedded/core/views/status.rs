@@ -53,7 +53,11 @@ impl Task {
             return row.end.rest_status();
         }
         match self.state {
-            State::Absent | State::Limited { .. } | State::Queued { .. } | State::Backoff { .. } => RestStatus::Queued,
+            State::Absent
+            | State::Limited { .. }
+            | State::Paused { .. }
+            | State::Queued { .. }
+            | State::Backoff { .. } => RestStatus::Queued,
             State::Running { .. } => RestStatus::Running,
             State::Ended => self.best_final().map_or(RestStatus::Cancelled, |row| row.end.rest_status()),
         }
@@ -73,7 +77,7 @@ impl Run {
         }
         if !self.is_shown_as_ended() {
             let was_never_assigned = |task: &Task| {
-                matches!(task.state, State::Limited { .. } | State::Queued { .. })
+                matches!(task.state, State::Limited { .. } | State::Paused { .. } | State::Queued { .. })
                     && !task.events.iter().any(TaskEvent::is_assignment)
             };
             return if self.present().all(was_never_assigned) { RestStatus::Queued } else { RestStatus::Running };

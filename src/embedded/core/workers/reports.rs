@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::embedded::core::runs::lifecycle::{Completion, Failure};
+use crate::embedded::core::runs::lifecycle::{Completion, Failure, Retry};
 use crate::embedded::core::runs::{late, lifecycle};
 use crate::embedded::core::store::{
     At, Core, End, EventKind, Report, ReportKind, Resource, RunEvent, State, StatusError, TaskEventKind, TaskKey, Turn,
@@ -62,7 +62,8 @@ fn failed(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, report: &Report, r
     let (current, ended) = (retry_count == task.retry_count, task.state == State::Ended);
     let error: Arc<str> = report.payload.as_str().into();
     if current && !ended {
-        let failure = Failure { error, retry: !report.should_not_retry, quiet: report.batch };
+        let retry = if report.should_not_retry { Retry::Never } else { Retry::After(report.retry_after) };
+        let failure = Failure { error, retry, quiet: report.batch };
         lifecycle::fail(core, turn, key, failure);
         return;
     }

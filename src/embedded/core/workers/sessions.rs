@@ -77,7 +77,7 @@ pub(crate) fn check_silence(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) 
         core.timers.set(last + LOST_AFTER, Timer::Silence(worker));
         return;
     }
-    for task in holder.lose().into_keys() {
+    for task in holder.lose() {
         retries::reassign(core, turn, task, worker);
     }
 }

@@ -7,6 +7,7 @@ mod conditions;
 mod dag;
 mod idempotency;
 mod lifecycle;
+mod pauses;
 mod placement;
 mod rates;
 mod replays;

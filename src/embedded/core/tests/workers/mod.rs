@@ -3,3 +3,4 @@
 mod assignment;
 mod logs;
 mod refresh;
+mod slots;

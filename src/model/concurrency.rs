@@ -1,0 +1,249 @@
+//! Concurrency limits of definitions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::engine_version::EngineVersion;
+use super::expression::{input_problem, key_problem};
+use super::name::parse_name;
+use crate::error::{Error, Result};
+
+/// The engine that has the strategies for queued runs.
+const QUEUED_STRATEGIES: EngineVersion = EngineVersion::new(0, 105, 16);
+/// The engine that has limits by an expression, and limits that workflows share.
+const SHARED_LIMITS: EngineVersion = EngineVersion::new(0, 106, 5);
+
+/// What happens to runs that exceed a [`Concurrency`] limit.
+///
+/// ```
+/// use hatchet::workflow::ConcurrencyStrategy;
+///
+/// let strategy: ConcurrencyStrategy = "cancel_newest".parse()?;
+/// assert_eq!(strategy, ConcurrencyStrategy::CancelNewest);
+/// # Ok::<(), hatchet::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ConcurrencyStrategy {
+    /// Further runs wait: the oldest of each key is next, and the keys take turns. A run that waits longer than its schedule timeout
+    /// times out, but only when another run ends.
+    GroupRoundRobin,
+    /// The newest runs continue. Older ones are cancelled, even if they are running.
+    CancelInProgress,
+    /// The runs that are there continue. New ones are cancelled before they start.
+    CancelNewest,
+    /// Of the runs that wait, only the newest is kept. The others are cancelled. Needs an engine from v0.105.16 on.
+    CancelQueuedExceptNewest,
+    /// Of the runs that wait, only the oldest is kept. The others are cancelled. Needs an engine from v0.105.16 on.
+    CancelQueuedExceptOldest,
+}
+
+impl ConcurrencyStrategy {
+    const ALL: [Self; 5] = [
+        Self::GroupRoundRobin,
+        Self::CancelInProgress,
+        Self::CancelNewest,
+        Self::CancelQueuedExceptNewest,
+        Self::CancelQueuedExceptOldest,
+    ];
+}
+
+impl fmt::Display for ConcurrencyStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::GroupRoundRobin => "group_round_robin",
+            Self::CancelInProgress => "cancel_in_progress",
+            Self::CancelNewest => "cancel_newest",
+            Self::CancelQueuedExceptNewest => "cancel_queued_except_newest",
+            Self::CancelQueuedExceptOldest => "cancel_queued_except_oldest",
+        })
+    }
+}
+
+impl FromStr for ConcurrencyStrategy {
+    type Err = Error;
+
+    /// Parses a name such as `group_round_robin`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self> {
+        parse_name("concurrency strategy", &Self::ALL, name)
+    }
+}
+
+/// Limits how many runs of a workflow, or how many executions of a task, take place at the same time. An expression computes a key from
+/// the input, and the limit applies to each key.
+///
+/// The expression is CEL over `input` and `additional_metadata`, and must return a string. `'all'` is one key for all runs. If it cannot be
+/// evaluated, the task fails without an attempt and is not retried: "failed to parse step expression (…)".
+///
+/// A run that the limit cancels has the message "Cancelled due to concurrency strategy"; see
+/// [`Attempt::error`](crate::model::Attempt::error) and the outcome. For a workflow with several tasks, the limit holds from the first task
+/// to the end of the run.
+///
+/// ```
+/// use hatchet::workflow::{Concurrency, ConcurrencyStrategy};
+/// use hatchet::{Context, Task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Report { tenant: String }
+///
+/// // Two reports of each tenant at a time. The others wait.
+/// let per_tenant = Concurrency::new("input.tenant", ConcurrencyStrategy::GroupRoundRobin).max_runs(2);
+/// let render = Task::new("render", async |_: Report, _: Context| Ok(())).concurrency(per_tenant);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a limit has no effect before it is added to a definition"]
+pub struct Concurrency {
+    pub(crate) expression: String,
+    pub(crate) strategy: ConcurrencyStrategy,
+    max_runs: Option<u32>,
+    pub(crate) max_runs_expression: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) is_tenant_scoped: bool,
+}
+
+impl Concurrency {
+    /// Limits the runs of each key to 1, or to another [number](Self::max_runs).
+    pub fn new(expression: impl Into<String>, strategy: ConcurrencyStrategy) -> Self {
+        Self {
+            expression: expression.into(),
+            strategy,
+            max_runs: None,
+            max_runs_expression: None,
+            name: None,
+            is_tenant_scoped: false,
+        }
+    }
+
+    /// Sets the limit for each key, at least 1. The default is 1.
+    pub fn max_runs(mut self, max_runs: u32) -> Self {
+        self.max_runs = Some(max_runs);
+        self
+    }
+
+    /// Sets an expression that computes the limit from the input, for example `input.tier == 'premium' ? 10 : 1`. The limit of a key is the
+    /// value of its newest run. Needs an engine from v0.106.5 on: older ones ignore it, so a worker that registers the definition checks
+    /// the engine's version first.
+    pub fn max_runs_expression(mut self, expression: impl Into<String>) -> Self {
+        self.max_runs_expression = Some(expression.into());
+        self
+    }
+
+    /// Sets the name of the limit. Needs an engine from v0.106.5 on.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Shares the limit between all workflows of the tenant that declare a limit with the same [name](Self::name), which is required.
+    /// Several limits must have the same order everywhere. The client's namespace is not added to the name. Needs an engine from v0.106.5
+    /// on.
+    pub fn tenant_scoped(mut self) -> Self {
+        self.is_tenant_scoped = true;
+        self
+    }
+
+    /// The limit that is sent. With an expression, it applies only to runs from before the expression.
+    pub(crate) fn limit(&self) -> i32 {
+        self.max_runs.map_or(1, |limit| i32::try_from(limit).unwrap_or(i32::MAX))
+    }
+
+    /// What the server would refuse, or would never run.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<_> = key_problem(&self.expression).into_iter().collect();
+        if let Some(limit) = self.max_runs.filter(|&limit| limit < 1 || i32::try_from(limit).is_err()) {
+            problems.push(format!("expected a maximum of 1 to {} runs, got {limit}", i32::MAX));
+        }
+        if let Some(expression) = &self.max_runs_expression {
+            problems.extend(input_problem(expression));
+            if self.max_runs.is_some() {
+                problems.push("expected max_runs or max_runs_expression, got both".into());
+            }
+        }
+        match self.name.as_deref() {
+            Some(name) if name.trim().is_empty() || name.contains('\0') => {
+                problems.push(format!("expected a non-empty name without U+0000, got {name:?}"));
+            }
+            None if self.is_tenant_scoped => {
+                problems.push("expected a name for a limit that workflows share, got none".into());
+            }
+            _ => {}
+        }
+        problems.into_iter().map(|problem| format!("concurrency: {problem}")).collect()
+    }
+
+    /// The options that need a newer engine than the oldest that this crate supports.
+    pub(crate) fn requirements(&self) -> Vec<(String, EngineVersion)> {
+        use ConcurrencyStrategy::{CancelQueuedExceptNewest, CancelQueuedExceptOldest};
+        let is_new = matches!(self.strategy, CancelQueuedExceptNewest | CancelQueuedExceptOldest);
+        let strategy = is_new.then(|| (format!("the concurrency strategy {}", self.strategy), QUEUED_STRATEGIES));
+        let options = [
+            ("max_runs_expression", self.max_runs_expression.is_some()),
+            ("the name of a concurrency limit", self.name.is_some()),
+            ("a concurrency limit of the tenant", self.is_tenant_scoped),
+        ];
+        let options =
+            options.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name.to_owned(), SHARED_LIMITS));
+        strategy.into_iter().chain(options).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_could_never_run_are_refused() {
+        let limit = |expression: &str| Concurrency::new(expression, ConcurrencyStrategy::GroupRoundRobin);
+        assert_eq!(limit("input.tenant").problems(), Vec::<String>::new());
+        assert_eq!(limit("'all'").max_runs(5).name("n").tenant_scoped().problems(), Vec::<String>::new());
+        assert_eq!(
+            limit("").max_runs(0).problems(),
+            [
+                "concurrency: expected a CEL expression, got \"\"",
+                "concurrency: expected a maximum of 1 to 2147483647 runs, got 0",
+            ]
+        );
+        assert_eq!(
+            limit("1").max_runs(u32::MAX).max_runs_expression("(").tenant_scoped().problems(),
+            [
+                "concurrency: expected a CEL expression that returns a string, got \"1\"",
+                "concurrency: expected a maximum of 1 to 2147483647 runs, got 4294967295",
+                "concurrency: expected a CEL expression with balanced brackets, got \"(\"",
+                "concurrency: expected max_runs or max_runs_expression, got both",
+                "concurrency: expected a name for a limit that workflows share, got none",
+            ]
+        );
+        assert_eq!(
+            limit("'a'").name(" ").problems(),
+            ["concurrency: expected a non-empty name without U+0000, got \" \""]
+        );
+    }
+
+    #[test]
+    fn newer_options_name_their_version() {
+        let texts = |limit: &Concurrency| {
+            let all = limit.requirements().into_iter();
+            all.map(|(option, version)| format!("{option} {version}")).collect::<Vec<_>>()
+        };
+        let old = Concurrency::new("'a'", ConcurrencyStrategy::CancelNewest).max_runs(3);
+        assert!(texts(&old).is_empty());
+        let new =
+            Concurrency::new("'a'", ConcurrencyStrategy::CancelQueuedExceptOldest).max_runs_expression("2").name("n");
+        assert_eq!(
+            texts(&new.tenant_scoped()),
+            [
+                "the concurrency strategy cancel_queued_except_oldest v0.105.16",
+                "max_runs_expression v0.106.5",
+                "the name of a concurrency limit v0.106.5",
+                "a concurrency limit of the tenant v0.106.5",
+            ]
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! Conditions of tasks in a workflow.
+
+use std::time::Duration;
+
+use super::expression::expression_problem;
+use super::task_name::TaskName;
+use crate::time::{MAX_DURATION, format_duration};
+
+/// The key of the payload's own data.
+const FILTER_PAYLOAD: &str = "filter_payload";
+
+/// A condition of a task in a workflow: a sleep, an event, or an expression over the output of a parent. A task
+/// [waits for](crate::Task::wait_for) conditions, or is [skipped](crate::Task::skip_if) or [cancelled](crate::Task::cancel_if) if they are
+/// satisfied.
+///
+/// Sleeps and events count from the end of all parents on: an event that was pushed earlier does not satisfy a condition. The engine
+/// checks sleeps about once per second.
+///
+/// ```
+/// use std::time::Duration;
+/// use hatchet::workflow::Condition;
+/// use hatchet::{Context, Task, Workflow};
+///
+/// let order = Task::new("order", async |(): (), _: Context| Ok(()));
+/// // `ship` starts when an event reports the payment, or after a day.
+/// let paid = Condition::event("order:paid").matching("input.amount > 5").named("paid");
+/// let ship = Task::new("ship", async |(): (), _: Context| Ok(()))
+///     .wait_for(paid.or(Condition::sleep(Duration::from_secs(24 * 3600))));
+/// let flow = Workflow::<()>::new("flow").task(&order).task_after(&ship, &order);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a condition has no effect before it is added to a task"]
+pub struct Condition {
+    /// At least one. The engine calls it a group.
+    pub(crate) alternatives: Vec<Alternative>,
+    problems: Vec<String>,
+}
+
+/// One alternative of a condition.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Alternative {
+    pub(crate) on: On,
+    data_key: Option<String>,
+}
+
+/// What a condition is about.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum On {
+    Sleep(Duration),
+    /// The key of an event, and an expression over its payload.
+    Event(String, Option<String>),
+    /// The name of a parent, and an expression over its output.
+    Parent(String, String),
+}
+
+impl Alternative {
+    /// The name of the data that satisfied the condition.
+    pub(crate) fn data_key(&self) -> String {
+        self.data_key.clone().unwrap_or_else(|| match &self.on {
+            On::Sleep(length) => format!("sleep:{}", format_duration(*length)),
+            On::Event(key, _) => key.clone(),
+            On::Parent(task, _) => task.clone(),
+        })
+    }
+
+    /// Whether the engine evaluates it only after all parents have completed.
+    pub(crate) fn is_late(&self) -> bool {
+        !matches!(self.on, On::Parent(..))
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        match &self.on {
+            On::Sleep(length) if length.is_zero() || *length > MAX_DURATION => {
+                problems.push(format!("sleep: expected more than 0 and at most 10 years, got {length:?}"));
+            }
+            On::Event(key, expression) => {
+                if key.is_empty() || key.contains(['\0', '*']) {
+                    let expected = "expected a non-empty key without U+0000 and *, which is no wildcard here";
+                    problems.push(format!("event: {expected}, got {key:?}"));
+                }
+                let problem = expression.as_deref().and_then(expression_problem);
+                problems.extend(problem.map(|problem| format!("event {key:?}: {problem}")));
+            }
+            On::Parent(task, expression) => {
+                problems.extend(expression_problem(expression).map(|problem| format!("parent {task:?}: {problem}")));
+            }
+            On::Sleep(_) => {}
+        }
+        if let Some(key) = &self.data_key
+            && (key.is_empty() || key.contains('\0') || key == FILTER_PAYLOAD)
+        {
+            problems.push(format!(
+                "name: expected a non-empty string without U+0000, and not {FILTER_PAYLOAD:?}, got {key:?}"
+            ));
+        }
+        problems
+    }
+}
+
+impl Condition {
+    fn new(on: On) -> Self {
+        Self { alternatives: vec![Alternative { on, data_key: None }], problems: Vec::new() }
+    }
+
+    /// Is satisfied after this time, which must be over 0 and at most 10 years. Its data is an object with the field `sleep_duration`, and its
+    /// default name is `sleep:` with the duration, such as `sleep:90s`.
+    pub fn sleep(duration: Duration) -> Self {
+        Self::new(On::Sleep(duration))
+    }
+
+    /// Is satisfied by an event with exactly this key. `*` is no wildcard here. The client's namespace is prepended to the key. Its data is the
+    /// payload of the event, and its default name is the key.
+    pub fn event(key: impl Into<String>) -> Self {
+        Self::new(On::Event(key.into(), None))
+    }
+
+    /// Is satisfied if an expression over `output`, the output of a parent, is true when the parent completes. An output that is not a JSON
+    /// object is the field `output._value`.
+    ///
+    /// An expression that cannot be evaluated counts as false: it is not reported as an error.
+    pub fn parent(task: impl TaskName, expression: impl Into<String>) -> Self {
+        Self::new(On::Parent(task.task_name().to_owned(), expression.into()))
+    }
+
+    /// Requires that an expression over `input`, the payload of the event, is true. It is called before [`or`](Self::or).
+    ///
+    /// An expression that cannot be evaluated counts as false: it is not reported as an error.
+    pub fn matching(mut self, expression: impl Into<String>) -> Self {
+        match self.alternatives.as_mut_slice() {
+            [Alternative { on: On::Event(_, text), .. }] => *text = Some(expression.into()),
+            _ => self.problems.push("matching: expected a condition on one event".into()),
+        }
+        self
+    }
+
+    /// Sets the name by which [`Context::condition_data`](crate::Context::condition_data) returns the data of a sleep or an event. It is called
+    /// before [`or`](Self::or). If conditions of one task have the same name, the engine keeps the data of one of them.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        match self.alternatives.as_mut_slice() {
+            [alternative] if alternative.is_late() => alternative.data_key = Some(name.into()),
+            _ => self.problems.push("named: expected a condition on one sleep or one event".into()),
+        }
+        self
+    }
+
+    /// Is satisfied if this condition or another one is.
+    pub fn or(mut self, other: Self) -> Self {
+        self.alternatives.extend(other.alternatives);
+        self.problems.extend(other.problems);
+        self
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.problems.iter().cloned().chain(self.alternatives.iter().flat_map(Alternative::problems)).collect()
+    }
+}
+
+/// The conditions of a task. All conditions of one kind must be satisfied.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Conditions {
+    pub(crate) wait_for: Vec<Condition>,
+    pub(crate) skip_if: Vec<Condition>,
+    pub(crate) cancel_if: Vec<Condition>,
+}
+
+impl Conditions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wait_for.is_empty() && self.skip_if.is_empty() && self.cancel_if.is_empty()
+    }
+
+    pub(crate) fn kinds(&self) -> [(&'static str, &[Condition]); 3] {
+        [("wait_for", &self.wait_for), ("skip_if", &self.skip_if), ("cancel_if", &self.cancel_if)]
+    }
+
+    /// The same conditions with other keys of events.
+    pub(crate) fn with_event_keys(mut self, key: impl Fn(&str) -> String) -> Self {
+        for condition in self.wait_for.iter_mut().chain(&mut self.skip_if).chain(&mut self.cancel_if) {
+            for alternative in &mut condition.alternatives {
+                if let On::Event(name, _) = &alternative.on {
+                    // The data keeps the name that the user wrote.
+                    alternative.data_key = Some(alternative.data_key());
+                    let key = key(name);
+                    if let On::Event(name, _) = &mut alternative.on {
+                        *name = key;
+                    }
+                }
+            }
+        }
+        self
+    }
+
+    /// What the server would refuse or misinterpret, for a task with these parents.
+    pub(crate) fn problems(&self, parents: &[String]) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (kind, conditions) in self.kinds() {
+            for condition in conditions {
+                problems.extend(condition.problems().into_iter().map(|problem| format!("{kind}: {problem}")));
+                for alternative in &condition.alternatives {
+                    if let On::Parent(task, _) = &alternative.on
+                        && !parents.contains(task)
+                    {
+                        problems.push(format!("{kind}: expected a parent of the task, got {task:?}"));
+                    }
+                }
+            }
+        }
+        let is_late = |condition: &Condition| condition.alternatives.iter().any(Alternative::is_late);
+        for condition in self.wait_for.iter().filter(|condition| is_late(condition)) {
+            // The engine evaluates parents before it starts to wait for sleeps and events, and requires both.
+            if !condition.alternatives.iter().all(Alternative::is_late) {
+                let expected = "expected alternatives on parents only, or on sleeps and events only";
+                problems.push(format!("wait_for: {expected}, got both: the engine would require both"));
+            }
+        }
+        // The engine starts to wait for sleeps and events only together with those that let the task run.
+        if !self.wait_for.iter().any(is_late) {
+            for (kind, conditions) in [("skip_if", &self.skip_if), ("cancel_if", &self.cancel_if)] {
+                if conditions.iter().any(is_late) {
+                    problems.push(format!(
+                        "{kind}: expected a sleep or an event in wait_for together with one in {kind}, got none: the task would never run"
+                    ));
+                }
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn waiting(wait_for: Condition) -> Conditions {
+        Conditions { wait_for: vec![wait_for], ..Conditions::default() }
+    }
+
+    #[test]
+    fn conditions_that_the_engine_would_misinterpret_are_refused() {
+        let parents = ["a".to_owned(), "b".to_owned()];
+        let fine = Conditions {
+            wait_for: vec![
+                Condition::event("paid").named("p").or(Condition::sleep(SECOND)),
+                Condition::parent("a", "output.x"),
+            ],
+            skip_if: vec![Condition::parent("a", "output.x > 1").or(Condition::event("skip"))],
+            cancel_if: vec![Condition::event("stop").matching("input.x == 1")],
+        };
+        assert_eq!(fine.problems(&parents), Vec::<String>::new());
+        for (condition, problem) in [
+            (Condition::sleep(Duration::ZERO), "wait_for: sleep: expected more than 0 and at most 10 years, got 0ns"),
+            (
+                Condition::event("k:*"),
+                "wait_for: event: expected a non-empty key without U+0000 and *, which is no wildcard here, got \"k:*\"",
+            ),
+            (
+                Condition::event(""),
+                "wait_for: event: expected a non-empty key without U+0000 and *, which is no wildcard here, got \"\"",
+            ),
+            (
+                Condition::event("k").matching("("),
+                "wait_for: event \"k\": expected a CEL expression with balanced brackets, got \"(\"",
+            ),
+            (Condition::parent("a", ""), "wait_for: parent \"a\": expected a CEL expression, got \"\""),
+            (Condition::parent("c", "true"), "wait_for: expected a parent of the task, got \"c\""),
+            (Condition::sleep(SECOND).matching("true"), "wait_for: matching: expected a condition on one event"),
+            (
+                Condition::parent("a", "true").named("x"),
+                "wait_for: named: expected a condition on one sleep or one event",
+            ),
+            (
+                Condition::event("k").named("filter_payload"),
+                "wait_for: name: expected a non-empty string without U+0000, and not \"filter_payload\", got \"filter_payload\"",
+            ),
+            (
+                Condition::parent("a", "true").or(Condition::sleep(SECOND)),
+                "wait_for: expected alternatives on parents only, or on sleeps and events only, got both: the engine would require both",
+            ),
+        ] {
+            assert_eq!(waiting(condition).problems(&parents), [problem]);
+        }
+    }
+
+    #[test]
+    fn tasks_that_would_never_run_are_refused() {
+        let late = || vec![Condition::event("k")];
+        let both = Conditions { skip_if: late(), cancel_if: late(), wait_for: vec![Condition::parent("a", "true")] };
+        assert_eq!(
+            both.problems(&["a".to_owned()]),
+            ["skip_if", "cancel_if"].map(|kind| format!(
+                "{kind}: expected a sleep or an event in wait_for together with one in {kind}, got none: the task would never run"
+            ))
+        );
+    }
+
+    #[test]
+    fn data_has_the_name_that_the_user_wrote() {
+        let conditions = waiting(Condition::event("paid").or(Condition::sleep(SECOND * 90)))
+            .with_event_keys(|key| format!("ns_{key}"));
+        let alternatives = &conditions.wait_for[0].alternatives;
+        assert_eq!(alternatives[0].on, On::Event("ns_paid".into(), None));
+        let keys: Vec<_> = alternatives.iter().map(Alternative::data_key).collect();
+        assert_eq!(keys, ["paid", "sleep:90s"]);
+    }
+}

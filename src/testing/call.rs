@@ -1,0 +1,336 @@
+//! Calls the code of a task without a worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::embedded::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::payload::encode_input;
+use crate::model::{LogLevel, Payload, RunId};
+use crate::rpc::convert::Action;
+use crate::workflow::{AttemptContext, Context, Definition, Task, TaskContent, TaskName, TaskOutput, TaskResult};
+
+/// Prepares a call of the code of a task, without a worker. Send it with [`Call::send`].
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::testing::call;
+///
+/// let ship: Task<(), String> = Task::new("ship", async |(): (), context: Context| {
+///     context.log("shipping");
+///     Ok(format!("from shelf {}", context.parent_output::<u32>("reserve")?))
+/// });
+///
+/// let called = call(&ship, &()).parent("reserve", &7).send().await?;
+/// assert_eq!(called.result.unwrap(), "from shelf 7");
+/// assert_eq!(called.log[0].message, "shipping");
+/// # Ok(())
+/// # }
+/// ```
+pub fn call<I: Serialize, O: DeserializeOwned>(task: &Task<I, O>, input: &I) -> Call<O>
+where
+    for<'a> Definition: From<&'a Task<I, O>>,
+{
+    Call {
+        definition: Definition::from(task),
+        input: encode_input("input", input),
+        attempt: 1,
+        parents: Ok(Map::new()),
+        data: Ok(Map::new()),
+        errors: BTreeMap::new(),
+        metadata: Map::new(),
+        is_cancelled: false,
+        helpers: Vec::new(),
+        output: std::marker::PhantomData,
+    }
+}
+
+/// A call of the code of a task that is about to be made; see [`call`].
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::testing::call;
+///
+/// let retry: Task<(), u32> = Task::new("retry", async |(): (), context: Context| Ok(context.attempt()));
+/// assert_eq!(call(&retry, &()).attempt(3).send().await?.result.unwrap(), 3);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is called before `send`"]
+pub struct Call<O> {
+    definition: Definition,
+    input: Result<String>,
+    attempt: u32,
+    parents: Result<Map<String, Value>>,
+    data: Result<Map<String, Value>>,
+    errors: BTreeMap<String, String>,
+    metadata: Map<String, Value>,
+    is_cancelled: bool,
+    /// The tasks and workflows that the task can start as children.
+    helpers: Vec<Definition>,
+    output: std::marker::PhantomData<fn() -> O>,
+}
+
+/// What the code of a task has done.
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::testing::{Called, call};
+///
+/// let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| Ok(context.put("a").await?));
+/// let called: Called<()> = call(&task, &()).send().await?;
+/// assert!(called.result.is_ok());
+/// assert_eq!(called.chunks[0].text, "a");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Called<O> {
+    /// What it has returned.
+    pub result: TaskResult<O>,
+    /// The lines that it has logged.
+    pub log: Vec<WrittenLine>,
+    /// The chunks that it has sent.
+    pub chunks: Vec<Chunk>,
+    /// The child runs that it has started, oldest first.
+    pub children: Vec<StartedRun>,
+}
+
+/// A line that a task has logged.
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::model::LogLevel;
+/// use hatchet::testing::call;
+///
+/// let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {
+///     context.log("a");
+///     Ok(())
+/// });
+/// assert_eq!(call(&task, &()).send().await?.log[0].level, LogLevel::Info);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct WrittenLine {
+    /// The level.
+    pub level: LogLevel,
+    /// The text.
+    pub message: String,
+    /// The metadata: an object, or `null`.
+    pub metadata: Value,
+}
+
+/// A chunk that a task has sent.
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::testing::call;
+///
+/// let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| Ok(context.put("a").await?));
+/// assert_eq!(call(&task, &()).send().await?.chunks[0].index, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Chunk {
+    /// Its number, starting at 0.
+    pub index: i64,
+    /// The text.
+    pub text: String,
+}
+
+/// A child run that a task has started.
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::testing::call;
+///
+/// let child: Task<(), u32> = Task::new("child", async |(): (), _: Context| Ok(7));
+/// let parent = Task::with_state("parent", child.clone(), async |child: Task<(), u32>, (): (), context: Context| {
+///     Ok(context.run(&child, &()).result().await?)
+/// });
+/// let called = call(&parent, &()).register(&child).send().await?;
+/// assert_eq!((called.result.unwrap(), called.children[0].workflow_name.as_str()), (7, "child"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StartedRun {
+    /// The id of the run.
+    pub run_id: RunId,
+    /// The name of its workflow.
+    pub workflow_name: String,
+    /// Its input.
+    pub input: Payload,
+}
+
+impl<O> Call<O> {
+    /// Sets the number of the attempt. The default is 1.
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// Adds the output of a parent.
+    pub fn parent(mut self, task: impl TaskName, output: &impl Serialize) -> Self {
+        let name = task.task_name().to_owned();
+        insert(&mut self.parents, name, output);
+        self
+    }
+
+    /// Adds a parent that was skipped.
+    pub fn skipped_parent(self, task: impl TaskName) -> Self {
+        self.parent(task, &json!({"skipped": true}))
+    }
+
+    /// Adds the data of a condition, such as the payload of an event; see [`Condition`](crate::workflow::Condition).
+    pub fn condition_data(mut self, name: impl Into<String>, data: &impl Serialize) -> Self {
+        insert(&mut self.data, name.into(), data);
+        self
+    }
+
+    /// Adds the error of a task that has failed, for an on-failure task.
+    pub fn error(mut self, task: impl TaskName, message: impl Into<String>) -> Self {
+        self.errors.insert(task.task_name().to_owned(), message.into());
+        self
+    }
+
+    /// Adds a key to the metadata of the run.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), Value::String(value.into()));
+        self
+    }
+
+    /// Calls the code with an attempt that was cancelled before.
+    pub fn cancelled(mut self) -> Self {
+        self.is_cancelled = true;
+        self
+    }
+
+    /// Registers a task or a workflow that the code can start and wait for. Others can be started, but never end.
+    pub fn register(mut self, definition: impl Into<Definition>) -> Self {
+        self.helpers.push(definition.into());
+        self
+    }
+}
+
+impl<O: DeserializeOwned> Call<O> {
+    /// Calls the code. A panic of the code is not caught.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the input, the outputs of the parents or a definition are invalid.
+    /// [`Decode`](ErrorKind::Decode) if the output of the code cannot be deserialized as `O`.
+    pub async fn send(self) -> Result<Called<O>> {
+        let engine = Engine::start().await?;
+        let client = engine.client();
+        let worker = match self.helpers.is_empty() {
+            true => None,
+            false => {
+                let worker = client.worker("helpers");
+                let worker = self.helpers.into_iter().fold(worker, |worker, helper| worker.register(helper));
+                Some(worker.build()?.start().await?)
+            }
+        };
+        // Children need a parent that exists.
+        let Some(task) = self.definition.all_tasks().next().map(Arc::clone) else {
+            return Err(Error::invalid("definition", "expected a task, got none"));
+        };
+        client.rpc().admin.put_workflow(self.definition.to_server(&client)).await?;
+        let input = self.input?;
+        let any = crate::run::WorkflowRef::<Value, Value>::new(self.definition.name.as_str());
+        let value = serde_json::from_str(&input)
+            .map_err(|error| Error::new(ErrorKind::InvalidInput, "failed to parse the input").with_source(error))?;
+        let run = client.run(&any, &value).start().await?;
+        let mut payload = json!({
+            "input": value, "parents": self.parents?, "triggers": self.data?, "triggered_by": "manual",
+        });
+        if !self.errors.is_empty() {
+            payload["step_run_errors"] = json!(self.errors);
+        }
+        let metadata = Value::Object(self.metadata).to_string();
+        let action = Action::made_up(run.id(), &task.name, payload.to_string(), metadata, self.attempt);
+        let (output, mut messages) = TaskOutput::new();
+        let stopped = CancellationToken::new();
+        if self.is_cancelled {
+            stopped.cancel();
+        }
+        let context = Context::new(AttemptContext {
+            client: client.clone(),
+            worker: uuid::Uuid::nil().into(),
+            run: run.id(),
+            task: run.id().into(),
+            action: Arc::new(action),
+            workflow: self.definition.name.as_str().into(),
+            retries: task.max_retries(),
+            output,
+            stopped,
+        });
+        let result = task.handler.run(&payload.to_string(), context, false).await;
+        let mut called = Called { result: decode(result)?, log: Vec::new(), chunks: Vec::new(), children: Vec::new() };
+        while let Ok(message) = messages.try_recv() {
+            match message.content {
+                TaskContent::Log { level, message, metadata } => {
+                    let metadata = serde_json::from_str(&metadata).unwrap_or_default();
+                    called.log.push(WrittenLine { level, message, metadata });
+                }
+                TaskContent::Chunk { index, bytes, .. } => {
+                    called.chunks.push(Chunk { index, text: String::from_utf8_lossy(&bytes).into_owned() });
+                }
+            }
+        }
+        let mut children = run.children().await?;
+        children.sort_by_key(|child| child.created_at);
+        for child in children {
+            let details = client.run_handle(child.id).details().await?;
+            let workflow_name = details.workflow_name.unwrap_or_default();
+            called.children.push(StartedRun { run_id: child.id, workflow_name, input: details.input });
+        }
+        if let Some(worker) = worker {
+            worker.shutdown().await;
+        }
+        engine.shutdown().await;
+        Ok(called)
+    }
+}
+
+fn insert(values: &mut Result<Map<String, Value>>, name: String, value: &impl Serialize) {
+    let Ok(all) = values else { return };
+    match serde_json::to_value(value) {
+        Ok(value) => {
+            all.insert(name, value);
+        }
+        Err(error) => {
+            *values = Err(Error::invalid(name, "failed to serialize").with_source(error));
+        }
+    }
+}
+
+fn decode<O: DeserializeOwned>(result: TaskResult<String>) -> Result<TaskResult<O>> {
+    match result {
+        Ok(output) => Ok(Ok(Payload::output(&output).parse_as(&"the output")?)),
+        Err(error) => Ok(Err(error)),
+    }
+}

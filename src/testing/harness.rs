@@ -1,0 +1,156 @@
+//! An embedded engine with a worker.
+
+use crate::client::Client;
+use crate::embedded::{Engine, EngineBuilder, Quirks};
+use crate::error::Result;
+use crate::run::{RunBuilder, RunManyBuilder, Runnable};
+use crate::worker::{RunningWorker, WorkerReport};
+use crate::workflow::Definition;
+
+/// An embedded engine, and a worker with the definitions under test. Dropping it stops both.
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::embedded::Fault;
+/// use hatchet::testing::Harness;
+///
+/// let greet: Task<(), String> = Task::new("greet", async |(): (), _: Context| Ok("hello".to_owned()));
+/// let harness = Harness::of(&greet).await?;
+///
+/// // The run completes although the engine loses a response.
+/// harness.engine().faults().inject("SendStepActionEvent", Fault::LoseResponse)?;
+/// let run = harness.run(&greet, &()).start().await?;
+/// assert_eq!(run.result().await?, "hello");
+/// assert_eq!(run.details().await?.tasks[0].attempts.len(), 1);
+/// assert_eq!(harness.shutdown().await.completed, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it stops the engine and the worker"]
+pub struct Harness {
+    // Dropped before the engine.
+    worker: RunningWorker,
+    engine: Engine,
+    client: Client,
+}
+
+impl Harness {
+    /// Starts an engine without quirks, and a worker with one definition.
+    ///
+    /// # Errors
+    /// The errors of [`HarnessBuilder::start`].
+    pub async fn of(definition: impl Into<Definition>) -> Result<Self> {
+        Self::builder().register(definition).start().await
+    }
+
+    /// Creates a builder for several definitions, quirks, or another number of slots.
+    pub fn builder() -> HarnessBuilder {
+        HarnessBuilder { engine: Engine::builder(), definitions: Vec::new(), slots: 100 }
+    }
+
+    /// Returns the engine, for faults and its clock.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Returns the client of the engine, for events, schedules, queries and everything else.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns the worker.
+    pub fn worker(&self) -> &RunningWorker {
+        &self.worker
+    }
+
+    /// Prepares a run; see [`Client::run`].
+    pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
+        self.client.run(workflow, input)
+    }
+
+    /// Prepares many runs; see [`Client::run_many`].
+    pub fn run_many<R: Runnable>(
+        &self,
+        workflow: &R,
+        inputs: impl IntoIterator<Item = R::Input>,
+    ) -> RunManyBuilder<R::Output> {
+        self.client.run_many(workflow, inputs)
+    }
+
+    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker.
+    ///
+    /// # Panics
+    /// Panics if the background code of the worker or the engine has panicked.
+    pub async fn shutdown(self) -> WorkerReport {
+        let report = self.worker.shutdown().await;
+        self.engine.shutdown().await;
+        report
+    }
+}
+
+/// A builder for a [`Harness`].
+///
+/// ```
+/// # use hatchet::{Context, Task};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> hatchet::Result<()> {
+/// use hatchet::embedded::Quirks;
+/// use hatchet::testing::Harness;
+///
+/// # let parent: Task<(), ()> = Task::new("parent", async |(): (), _: Context| Ok(()));
+/// # let child: Task<(), ()> = Task::new("child", async |(): (), _: Context| Ok(()));
+/// let harness = Harness::builder().register(&parent).register(&child).quirks(Quirks::all()).slots(2).start().await?;
+/// # drop(harness);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `start`"]
+pub struct HarnessBuilder {
+    engine: EngineBuilder,
+    definitions: Vec<Definition>,
+    slots: u32,
+}
+
+impl HarnessBuilder {
+    /// Registers a task or a workflow with the worker.
+    pub fn register(mut self, definition: impl Into<Definition>) -> Self {
+        self.definitions.push(definition.into());
+        self
+    }
+
+    /// Sets how many attempts run at the same time. The default is 100.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Enables defects of the real engine. The default is none.
+    pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
+        self.engine = self.engine.quirks(quirks);
+        self
+    }
+
+    /// Replaces the engine, for example by one whose clock starts at another time. Set its quirks on it.
+    pub fn engine(mut self, engine: EngineBuilder) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// Starts the engine and the worker.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with all problems of the definitions, and the errors of
+    /// [`EngineBuilder::start`].
+    pub async fn start(self) -> Result<Harness> {
+        let engine = self.engine.start().await?;
+        let client = engine.client();
+        let worker = client.worker("testing").slots(self.slots);
+        let worker = self.definitions.into_iter().fold(worker, |worker, definition| worker.register(definition));
+        let worker = worker.build()?.start().await?;
+        Ok(Harness { worker, engine, client })
+    }
+}

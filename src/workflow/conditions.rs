@@ -1,0 +1,65 @@
+//! The conditions of a task in a workflow.
+
+use super::task::Task;
+use crate::model::{Condition, Conditions};
+
+impl<I, O> Task<I, O> {
+    /// Adds a condition that must be satisfied before the task starts. With several conditions, all must be satisfied;
+    /// [`Condition::or`] adds alternatives.
+    ///
+    /// A condition on a parent replaces the rule that this parent must have completed. If its expression is false, the task waits for ever,
+    /// and so does the run: use [`skip_if`](Self::skip_if) for a task that may not be needed. The
+    /// [schedule timeout](Self::schedule_timeout) does not apply to this wait. A run whose task waits for a sleep or an event cannot be
+    /// cancelled on every engine; the [report](crate::builder::CancelBuilder::send) of a cancel says what happened.
+    ///
+    /// Conditions are possible in a [`Workflow`](crate::Workflow) with several tasks only: the engine never creates the run of a single task
+    /// with conditions.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hatchet::workflow::Condition;
+    /// use hatchet::{Context, Task};
+    ///
+    /// let remind: Task<(), ()> =
+    ///     Task::new("remind", async |(): (), _: Context| Ok(())).wait_for(Condition::sleep(Duration::from_secs(3600)));
+    /// ```
+    #[must_use]
+    pub fn wait_for(self, condition: Condition) -> Self {
+        self.with_conditions(|conditions| conditions.wait_for.push(condition))
+    }
+
+    /// Adds a condition that skips the task. With several conditions, the task is skipped if all are satisfied; [`Condition::or`] adds
+    /// alternatives. If a task is to be skipped and to be started at the same moment, it is skipped.
+    ///
+    /// A skipped task counts as completed with the output `{"skipped":true}`. A task whose parents were all skipped is skipped, too, unless
+    /// it has a `skip_if` on a parent of its own. [`Context::was_skipped`](crate::Context::was_skipped) tells a task which parents were
+    /// skipped.
+    ///
+    /// A sleep or an event requires one in [`wait_for`](Self::wait_for) as well: otherwise the task would never run.
+    ///
+    /// ```
+    /// use hatchet::workflow::Condition;
+    /// use hatchet::{Context, Task};
+    ///
+    /// let check = Task::new("check", async |(): (), _: Context| Ok(12));
+    /// let refund: Task<(), ()> =
+    ///     Task::new("refund", async |(): (), _: Context| Ok(())).skip_if(Condition::parent(&check, "output._value < 10"));
+    /// ```
+    #[must_use]
+    pub fn skip_if(self, condition: Condition) -> Self {
+        self.with_conditions(|conditions| conditions.skip_if.push(condition))
+    }
+
+    /// Adds a condition that cancels the task. With several conditions, the task is cancelled if all are satisfied; [`Condition::or`] adds
+    /// alternatives. The tasks after it are cancelled, too, and the run ends as cancelled, without an error message. Other tasks continue.
+    ///
+    /// A sleep or an event requires one in [`wait_for`](Self::wait_for) as well: otherwise the task would never run.
+    #[must_use]
+    pub fn cancel_if(self, condition: Condition) -> Self {
+        self.with_conditions(|conditions| conditions.cancel_if.push(condition))
+    }
+
+    fn with_conditions(self, change: impl FnOnce(&mut Conditions)) -> Self {
+        self.with(|definition| change(&mut definition.options.conditions))
+    }
+}

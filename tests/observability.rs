@@ -1,0 +1,219 @@
+//! What the crate reports about itself: spans, events, metrics, logs of tasks, health.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hatchet::embedded::{Engine, Fault};
+use hatchet::model::LogLevel;
+use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
+use hatchet::worker::{RunningWorker, TaskLogLayer};
+use hatchet::{Client, Context, Task, TaskError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Instrument as _, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// All spans and events, one text for each.
+#[derive(Clone, Default)]
+struct Collected(Arc<Mutex<Vec<String>>>);
+
+impl Collected {
+    fn add(&self, kind: &str, metadata: &tracing::Metadata<'_>, record: impl FnOnce(&mut Text)) {
+        let mut text = Text(format!("{kind} {} {} {}", metadata.level(), metadata.target(), metadata.name()));
+        record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+
+    fn has(&self, all: &[&str]) -> bool {
+        self.0.lock().unwrap().iter().any(|text| all.iter().all(|part| text.contains(part)))
+    }
+}
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Collected {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: LayerContext<'_, S>) {
+        self.add("span", attributes.metadata(), |text| attributes.record(text));
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+        self.add("event", event.metadata(), |text| event.record(text));
+    }
+}
+
+fn flaky() -> Task<(), u32> {
+    Task::new("flaky", async |(): (), context: Context| match context.attempt() {
+        1 => Err(TaskError::new("it broke")),
+        attempt => Ok(attempt),
+    })
+    .retries(1)
+}
+
+async fn start(hatchet: &Client, task: &Task<(), u32>) -> RunningWorker {
+    hatchet.worker("observed").register(task).build().unwrap().start().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn o1_spans_and_events_have_names_and_ids() {
+    let collected = Collected::default();
+    let subscriber = tracing_subscriber::registry().with(collected.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task = flaky();
+    let worker = start(&hatchet, &task).await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), 2);
+    let (id, worker_id) = (run.id().to_string(), worker.id().to_string());
+    engine.faults().inject_times("Heartbeat", Fault::RefuseGrpc(14), 3).unwrap();
+    engine.faults().interrupt("ListenV2").unwrap();
+    sleep(10 * SECOND).await;
+    worker.shutdown().await;
+    let span = ["span INFO", telemetry::TARGET, telemetry::ATTEMPT_SPAN, "task_name=\"flaky\"", &id, &worker_id];
+    for attempt in ["attempt=1", "attempt=2"] {
+        let all: Vec<_> = span.into_iter().chain([attempt]).collect();
+        assert!(collected.has(&all), "{all:?}: {collected:#?}", collected = collected.0.lock().unwrap());
+    }
+    for event in [
+        &["event INFO", "the worker is ready", &worker_id][..],
+        &["event INFO", "an attempt failed", &id, "attempt=1", "it broke"],
+        &["event WARN", "heartbeat failed"],
+        &["event INFO", "the worker shuts down", &worker_id],
+        &["event INFO", "the worker has ended", &worker_id, "1 completed, 1 failed attempt"],
+    ] {
+        assert!(collected.has(event), "{event:?}: {collected:#?}", collected = collected.0.lock().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn o2_events_of_a_task_become_its_log_lines() {
+    let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(Level::DEBUG));
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::new("logs", async |(): (), context: Context| {
+        tracing::info!(number = 7, "first");
+        context.log("second");
+        let inner = tracing::info_span!("inner", customer = "acme");
+        async { tracing::warn!("third") }.instrument(inner.clone()).await;
+        tokio::spawn(async { tracing::debug!("fourth") }.instrument(inner)).await?;
+        tracing::trace!("too detailed");
+        Ok(1)
+    });
+    let worker = start(&hatchet, &task).await;
+    tracing::info!("outside of a task");
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    worker.shutdown().await;
+    let (mut lines, mut found) = (run.logs(), Vec::new());
+    while let Some(line) = lines.next().await {
+        found.push(line.unwrap());
+    }
+    let texts: Vec<_> = found.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
+    let expected =
+        [(LogLevel::Info, "first"), (LogLevel::Info, "second"), (LogLevel::Warn, "third"), (LogLevel::Debug, "fourth")];
+    assert_eq!(texts, expected);
+    assert_eq!((&found[0].metadata["number"], &found[2].metadata["customer"]), (&7.into(), &"acme".into()));
+}
+
+/// The kinds of measurements, and a recorder that renders them.
+#[derive(Clone)]
+struct Kinds(Arc<Mutex<BTreeSet<String>>>, PrometheusRecorder);
+
+impl Recorder for Kinds {
+    fn record(&self, measurement: &Measurement<'_>) {
+        let kind = match measurement {
+            Measurement::Call { call, error, .. } => format!("{call} {error:?}"),
+            Measurement::Retry { call, .. } => format!("retry {call}"),
+            Measurement::StreamLost { stream, .. } => format!("lost {stream}"),
+            Measurement::AttemptStarted { task, .. } => format!("started {task}"),
+            Measurement::AttemptEnded { task, result, .. } => format!("{} {task}", result.name()),
+            Measurement::Worker { worker, running, .. } => format!("{worker} {running}"),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().insert(kind);
+        self.1.record(measurement);
+    }
+}
+
+/// The only test of this program that sets the recorder of the process.
+#[tokio::test]
+async fn o4_o5_measurements_and_health_tell_the_truth() {
+    let recorder = PrometheusRecorder::new();
+    let kinds = Kinds(Arc::default(), recorder.clone());
+    set_recorder(kinds.clone()).unwrap();
+    assert_eq!(set_recorder(recorder.clone()).unwrap_err().kind(), hatchet::ErrorKind::AlreadyExists);
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task = flaky();
+    let worker = start(&hatchet, &task).await;
+    let health = worker.health(([127, 0, 0, 1], 0)).metrics(recorder).start().await.unwrap();
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(health.address()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        let code: u16 = response.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, response)
+    };
+    for path in ["/livez", "/readyz", "/health"] {
+        assert_eq!(get(path).await.0, 200, "{path}");
+    }
+    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(14)).unwrap();
+    assert_eq!(hatchet.run(&task, &()).result().await.unwrap(), 2);
+    engine.faults().interrupt("ListenV2").unwrap();
+    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
+    let until = async |state: &str| {
+        while get("/health").await.1.contains("\"healthy\":true") == (state == "unhealthy") {
+            sleep(SECOND / 10).await;
+        }
+    };
+    until("unhealthy").await;
+    assert_eq!((get("/livez").await.0, get("/readyz").await.0), (200, 503));
+    engine.faults().clear();
+    until("healthy").await;
+    let metrics = get("/metrics").await.1;
+    for line in [
+        "hatchet_attempts_ended_total{task=\"flaky\",result=\"failed\"} 1",
+        "hatchet_attempts_ended_total{task=\"flaky\",result=\"completed\"} 1",
+        "hatchet_attempts_started_total{task=\"flaky\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    worker.shutdown().await;
+    let (code, body) = get("/readyz").await;
+    assert!(code == 503 && body.contains("the worker has ended"), "{body}");
+    assert_eq!(get("/nothing").await.0, 404);
+    let found = kinds.0.lock().unwrap().clone();
+    for kind in [
+        "started flaky",
+        &format!("{} flaky", AttemptResult::Failed.name()),
+        "completed flaky",
+        "observed 1",
+        "observed 0",
+        "retry TriggerWorkflow",
+        "TriggerWorkflow None",
+        "Heartbeat Some(Unavailable)",
+        "lost assignments",
+    ] {
+        assert!(found.contains(kind), "{kind}: {found:#?}");
+    }
+}

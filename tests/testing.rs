@@ -1,0 +1,113 @@
+//! The testing kit, used as in the tests of a user.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+
+use std::time::Duration;
+
+use hatchet::embedded::{Fault, Quirks};
+use hatchet::model::LogLevel;
+use hatchet::testing::{Harness, call};
+use hatchet::{Context, Outcome, RunStatus, Task, TaskError, Workflow};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::Instant;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: String,
+}
+
+fn flaky() -> Task<Order, u32> {
+    let task = Task::new("flaky", async |_: Order, context: Context| match context.attempt() {
+        1..=4 => Err(TaskError::new("not yet")),
+        attempt => Ok(attempt),
+    });
+    task.retries(10).backoff(60.0, HOUR)
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_hours_of_backoff_take_milliseconds() {
+    let (started, real) = (Instant::now(), std::time::Instant::now());
+    let harness = Harness::of(&flaky()).await.unwrap();
+    let order = Order { id: "7".into() };
+    assert_eq!(harness.run(&flaky(), &order).result().await.unwrap(), 5);
+    // 60 s, and three times an hour.
+    assert!(started.elapsed() > 3 * HOUR && real.elapsed() < Duration::from_secs(10), "{:?}", real.elapsed());
+    let report = harness.shutdown().await;
+    assert_eq!((report.completed, report.failed), (1, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_workflows_run_with_faults_and_quirks() {
+    let reserve = Task::new("reserve", async |order: Order, _: Context| Ok(order.id.len()));
+    let ship =
+        Task::with_state("ship", reserve.clone(), async |reserve: Task<Order, usize>, _: Order, context: Context| {
+            Ok(context.output_of(&reserve)? + 1)
+        });
+    let flow = Workflow::new("order").task(&reserve).task_after(&ship, &reserve);
+    let harness = Harness::builder().register(&flow).quirks(Quirks::all()).slots(1).start().await.unwrap();
+    harness.engine().faults().inject("SendStepActionEvent", Fault::LoseResponse).unwrap();
+    let run = harness.run(&flow, &Order { id: "abc".into() }).start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), json!({"reserve": 3, "ship": 4}));
+    assert_eq!(run.details().await.unwrap().status, RunStatus::Completed);
+    assert_eq!(harness.worker().status().slots, 1);
+    harness.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_a_task_can_be_called_alone() {
+    let child: Task<Order, String> = Task::new("child", async |order: Order, _: Context| Ok(order.id));
+    let task =
+        Task::with_state("task", child.clone(), async |child: Task<Order, String>, order: Order, context: Context| {
+            context.log_with(LogLevel::Warn, format!("order {}", order.id), json!({"attempt": context.attempt()}))?;
+            context.put("one").await?;
+            context.put_json(&json!({"two": 2})).await?;
+            let shelf: u32 = context.parent_output("reserve")?;
+            let tenant = context.metadata()["tenant"].clone();
+            let name = context.run(&child, &order).result().await?;
+            Ok(json!({"shelf": shelf, "tenant": tenant, "child": name}))
+        });
+    let order = Order { id: "7".into() };
+    let called = call(&task, &order)
+        .attempt(2)
+        .parent("reserve", &3)
+        .metadata("tenant", "acme")
+        .register(&child)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(called.result.unwrap(), json!({"shelf": 3, "tenant": "acme", "child": "7"}));
+    let [line] = &called.log[..] else { panic!("{:?}", called.log) };
+    assert_eq!(
+        (&line.level, line.message.as_str(), &line.metadata),
+        (&LogLevel::Warn, "order 7", &json!({"attempt": 2}))
+    );
+    let chunks: Vec<_> = called.chunks.iter().map(|chunk| (chunk.index, chunk.text.as_str())).collect();
+    assert_eq!(chunks, [(0, "one"), (1, r#"{"two":2}"#)]);
+    let [started] = &called.children[..] else { panic!("{:?}", called.children) };
+    assert_eq!((started.workflow_name.as_str(), started.input.as_str()), ("child", r#"{"id":"7"}"#));
+
+    let error = call(&task, &order).send().await.unwrap().result.unwrap_err();
+    assert!(error.message().contains("reserve"), "{error}");
+    let waits: Task<Order, ()> = Task::new("waits", async |_: Order, context: Context| {
+        context.cancelled().await;
+        Err(TaskError::new("stopped"))
+    });
+    let called = call(&waits, &order).cancelled().send().await.unwrap();
+    assert_eq!(called.result.unwrap_err().message(), "stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_an_on_failure_task_gets_the_errors() {
+    let tidy: Task<Order, Vec<String>> = Task::new("tidy", async |_: Order, context: Context| {
+        Ok(context.errors()?.into_iter().map(|(task, error)| format!("{task}: {error}")).collect())
+    });
+    let called = call(&tidy, &Order { id: "7".into() }).error("pay", "no money").send().await.unwrap();
+    assert_eq!(called.result.unwrap(), ["pay: no money"]);
+    let pay: Task<Order, ()> = Task::new("pay", async |_: Order, _: Context| Err(TaskError::non_retryable("no money")));
+    let flow = Workflow::new("order").task(&pay).on_failure(&tidy);
+    let outcome = Harness::of(&flow).await.unwrap().run(&flow, &Order { id: "7".into() }).outcome().await.unwrap();
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+}
