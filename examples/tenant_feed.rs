@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             client.run(&task, &()).metadata("tenant", tenant).start().await?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        hatchet::Result::Ok(())
+        Ok::<(), hatchet::Error>(())
     });
 
     // With `.since(time)`, also those that were created before now.

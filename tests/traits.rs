@@ -23,16 +23,17 @@ use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
 use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
-    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Completed,
-    Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails, EventId, EventTrigger,
-    Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload, RateLimitDetails,
-    RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails, ScheduleId,
-    ScheduleTrigger, StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary, TenantId, Timeout, TimeoutKind, Total,
-    Trigger, Until, Window, WorkerId, WorkflowId, WorkflowVersionId,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, ChunkGap,
+    ChunkItem, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails,
+    EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload,
+    RateLimitDetails, RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails,
+    ScheduleId, ScheduleTrigger, StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary, TenantId, Timeout,
+    TimeoutKind, Total, Trigger, Until, Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
 use hatchet::stream::{
-    LogItems, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems, WorkerStatuses,
+    LogItems, RunChunks, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems,
+    WorkerStatuses,
 };
 use hatchet::telemetry::{AttemptResult, Measurement, PrometheusRecorder};
 use hatchet::testing::{Call, Called, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
@@ -133,6 +134,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     stream::<RunWatch>();
     stream::<RunsWatch>();
     stream::<TagWatch>();
+    stream::<RunChunks>();
     stream::<RunOutcomes>();
     stream::<RunResults<Output>>();
     stream::<LogItems>();
@@ -254,6 +256,9 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<TaskChange>();
     data::<Gap>();
     data::<ChangeKind>();
+    data::<hatchet::model::Chunk>();
+    data::<ChunkGap>();
+    data::<ChunkItem>();
     data::<Until>();
     data::<CronDetails>();
     data::<CronSpec>();
@@ -346,6 +351,7 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<Trigger>();
     shown::<Change>();
     shown::<Gap>();
+    shown::<ChunkGap>();
     shown::<Until>();
     shown::<AttemptStatus>();
     shown::<Conflict>();
@@ -603,6 +609,10 @@ fn lists_changes_and_logs_have_a_stable_form() {
     let gap: Change =
         round_trip(&json!({ "gap": { "run_id": ID, "task_name": null, "first_attempt": 1, "last_attempt": 2 } }));
     assert_eq!((gap.status(), gap.attempt()), (None, 2));
+    round_trip::<ChunkItem>(&json!({ "chunk": {
+        "run_id": ID, "task_id": ID, "index": 7, "sent_at": AT, "text": "t",
+    }}));
+    round_trip::<ChunkItem>(&json!({ "gap": { "run_id": ID, "task_id": ID, "first_index": 1, "last_index": 2 } }));
     for kind in ["run", "task", "gap"] {
         round_trip::<ChangeKind>(&json!(kind));
     }

@@ -107,6 +107,8 @@ impl Fetcher {
         let task = AbortOnDropHandle::new(self.tasks.spawn(fetch));
         match task.await {
             Ok(Some(result)) => result,
+            // The embedded engine has panicked in a call: its callers must, too.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Ok(None) | Err(_) => Err(self.tasks.ended()),
         }
     }

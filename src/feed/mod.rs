@@ -16,7 +16,9 @@ use crate::rpc::Rpc;
 use crate::time::Clock;
 
 pub(crate) use fetcher::{Fetcher, Gate};
-pub(crate) use news::{GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow, Wanted};
+pub(crate) use news::{
+    ChunkSubscription, GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow, Wanted,
+};
 pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};

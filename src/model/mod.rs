@@ -1,6 +1,7 @@
 //! Data types: ids, statuses, payloads, outcomes, details, filters and reports.
 
 mod change;
+mod chunk;
 pub(crate) mod concurrency;
 pub(crate) mod condition;
 mod counts;
@@ -41,6 +42,7 @@ pub use crate::value::{
     RunStatus, ScheduleId, TaskId, TenantId, Timeout, TimeoutKind, WorkerId, WorkflowId, WorkflowVersionId,
 };
 pub use change::{Change, ChangeKind, Gap, RunChange, TaskChange};
+pub use chunk::{Chunk, ChunkGap, ChunkItem};
 pub(crate) use concurrency::Concurrency;
 pub(crate) use condition::{Condition, Conditions};
 pub use counts::{StatusCounts, Total};

@@ -1,15 +1,18 @@
 //! Following runs: waiting for results, and watching status changes.
 
 mod changes;
+mod chunks;
 mod follower;
 mod many;
 mod matching;
+mod reorder;
 mod results;
 mod step;
 mod until;
 mod wait;
 
 pub use changes::RunWatch;
+pub use chunks::RunChunks;
 pub use many::RunsWatch;
 pub use matching::TagWatch;
 pub use results::{RunOutcomes, RunResults};

@@ -92,8 +92,8 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["feed"], &["tasks", "results", "fetcher", "news", "workflows"]),
-    (&["feed", "news"], &["schedule", "slot", "group", "driver"]),
-    (&["watch"], &["step", "follower", "changes", "until", "many", "matching", "wait", "results"]),
+    (&["feed", "news"], &["schedule", "slot", "chunks", "group", "driver"]),
+    (&["watch"], &["step", "reorder", "follower", "changes", "chunks", "until", "many", "matching", "wait", "results"]),
     (
         &["observe"],
         &[

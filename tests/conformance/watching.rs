@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use hatchet::model::{Change, ChangeKind, Until};
+use hatchet::model::{Change, ChangeKind, ChunkItem, Until};
 use hatchet::stream::TagWatch;
 use hatchet::{Context, Outcome, RunHandle, RunId, RunStatus, Task, Workflow};
 
@@ -19,8 +19,11 @@ rows! {
     s11_watches_can_be_limited_to_kinds_and_tasks,
     s11_watches_can_follow_replays,
     s11_conditions_are_waited_for,
+    b2_watches_and_chunks_of_a_run_that_they_start_are_complete,
     b3_watches_and_waits_survive_lost_streams,
     b4_thousands_of_runs_are_awaited_at_once,
+    b13_chunks_of_retries_and_dags_are_in_order,
+    b13_missing_chunks_are_a_gap,
 }
 
 const ONE: Number = Number { n: 1 };
@@ -266,5 +269,87 @@ async fn b4_thousands_of_runs_are_awaited_at_once(setup: Setup) {
         assert!(seen.insert(run, result.unwrap().doubled).is_none(), "each run is returned once");
     }
     assert_eq!(seen, expected);
+    worker.shutdown().await;
+}
+
+/// The texts of the chunks of a stream, and its gaps.
+async fn texts(mut chunks: hatchet::stream::RunChunks) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Some(item) = chunks.next().await {
+        match item.unwrap() {
+            ChunkItem::Chunk(chunk) => texts.push(chunk.text),
+            ChunkItem::Gap(gap) => texts.push(gap.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+    texts
+}
+
+async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setup) {
+    let chat = Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
+        // A real engine needs a moment to subscribe.
+        tokio::time::sleep(SECOND / 2).await;
+        for number in 0..n {
+            context.put(format!("{number}")).await?;
+        }
+        // The end of the run can be announced before the last chunks.
+        tokio::time::sleep(SECOND / 2).await;
+        Ok(n)
+    });
+    let worker = setup.worker(&chat).await;
+    let chunks = texts(setup.hatchet.run(&chat, &Number { n: 50 }).chunks()).await;
+    assert_eq!(chunks, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    let (mut watch, mut states) = (setup.hatchet.run(&chat, &ONE).watch(), Vec::new());
+    while let Some(change) = watch.next().await {
+        states.push(change.unwrap().to_string());
+    }
+    assert_eq!(states, completed());
+    worker.shutdown().await;
+}
+
+async fn say(context: &Context, text: &str) {
+    for number in 0..3 {
+        context.put(format!("{text}{number}")).await.unwrap();
+    }
+    tokio::time::sleep(SECOND / 2).await;
+}
+
+async fn b13_chunks_of_retries_and_dags_are_in_order(setup: Setup) {
+    let first = Task::new("first", async |_: Number, context: Context| {
+        tokio::time::sleep(SECOND / 2).await;
+        say(&context, &format!("a{}.", context.attempt())).await;
+        if context.attempt() == 1 { Err(hatchet::TaskError::new("once more")) } else { Ok(1) }
+    })
+    .retries(1);
+    let last = Task::new("last", async |_: Number, context: Context| {
+        say(&context, "b").await;
+        Ok(1)
+    });
+    let flow: Workflow<Number> = Workflow::new(setup.name("flow")).task(&first).task_after(&last, ["first"]);
+    let worker = setup.worker(&flow).await;
+    let chunks = texts(setup.hatchet.run(&flow, &ONE).chunks()).await;
+    let expected: Vec<_> =
+        ["a1.", "a2.", "b"].iter().flat_map(|text| (0..3).map(move |n| format!("{text}{n}"))).collect();
+    assert_eq!(chunks, expected);
+    worker.shutdown().await;
+}
+
+async fn b13_missing_chunks_are_a_gap(setup: Setup) {
+    let chat = Task::new(setup.name("chat"), async |_: Number, context: Context| {
+        for number in 0..10 {
+            context.put(format!("{number}")).await?;
+            tokio::time::sleep(SECOND).await;
+        }
+        Ok(())
+    });
+    let worker = setup.worker(&chat).await;
+    let run = setup.hatchet.run(&chat, &ONE).start().await.unwrap();
+    tokio::time::sleep(4 * SECOND + SECOND / 2).await;
+    // Another client, which finds the tag of the one that started the run.
+    let other = setup.client_with(|config| config);
+    let chunks = texts(other.run_handle(run.id()).chunks()).await;
+    assert!(chunks[0].starts_with("chunks 0 to "), "{chunks:?}");
+    let first: usize = chunks[0].split(' ').nth(3).unwrap().parse().unwrap();
+    assert_eq!(chunks[1..], (first + 1..10).map(|number| number.to_string()).collect::<Vec<_>>());
     worker.shutdown().await;
 }

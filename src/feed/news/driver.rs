@@ -152,7 +152,7 @@ impl Driver {
                 if std::mem::take(&mut self.has_gap) {
                     self.lost();
                 }
-                self.on_event(&event);
+                self.on_event(event);
             }
             StreamEvent::Lost(_) => self.lost(),
             // Meanwhile, lists continue without events.
@@ -170,23 +170,25 @@ impl Driver {
         self.group.lock().mark_gap();
     }
 
-    fn on_event(&mut self, event: &RunEvent) {
-        let change = |news: &mut News| match &event.kind {
-            RunEventKind::TaskCreated(task) => news.created = Some((*task, event.at)),
-            RunEventKind::Changed => news.has_changed = true,
-            RunEventKind::Chunk => {}
-        };
-        if event.kind == RunEventKind::Chunk {
-            return;
-        }
+    fn on_event(&mut self, event: RunEvent) {
+        let RunEvent { run, at, kind } = event;
         let mut state = self.group.lock();
+        let created = match kind {
+            RunEventKind::Chunk(chunk) => return state.chunks.take(chunk),
+            RunEventKind::TaskCreated(task) => Some((task, at)),
+            RunEventKind::Changed => None,
+        };
+        let change = |news: &mut News| match created {
+            Some(_) => news.created = created,
+            None => news.has_changed = true,
+        };
         let State { by_run, recent, arrivals, .. } = &mut *state;
-        match by_run.get(&event.run) {
+        match by_run.get(&run) {
             Some(slots) => slots.iter().for_each(|slot| slot.update(change)),
-            None => recent.update(event.run, change),
+            None => recent.update(run, change),
         }
         for arrivals in arrivals {
-            lock(&arrivals.state).runs.insert(event.run);
+            lock(&arrivals.state).runs.insert(run);
             arrivals.notify.notify_one();
         }
     }

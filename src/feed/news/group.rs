@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
+use super::chunks::ChunkReaders;
 use super::schedule::Demand;
 use super::slot::{Listing, News, Slot};
 use crate::model::RunId;
@@ -40,6 +41,7 @@ pub(super) struct State {
     pub(super) since: BTreeMap<DateTime<Utc>, usize>,
     pub(super) recent: Recent,
     pub(super) arrivals: Vec<Arc<Arrivals>>,
+    pub(super) chunks: ChunkReaders,
     /// Whether there is a task that reads the stream.
     pub(super) is_running: bool,
 }

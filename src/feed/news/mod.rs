@@ -6,6 +6,7 @@
 //! seen have completed. So after each loss, and again with the first message of the next stream, the tasks that have not ended are
 //! listed.
 
+mod chunks;
 mod driver;
 mod group;
 mod schedule;
@@ -18,9 +19,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::fetcher::Fetcher;
 use super::tasks::Tasks;
-use crate::model::RunId;
+use crate::model::{Chunk, RunId};
 use crate::rpc::Rpc;
 use crate::time::Clock;
+use chunks::ChunkQueue;
 use driver::Inner;
 use group::{Arrivals, Group, lock};
 pub(crate) use group::{Arrived, Tag, Wanted};
@@ -61,6 +63,18 @@ pub(crate) struct GroupSubscription {
     membership: Membership,
     arrivals: Arc<Arrivals>,
 }
+
+/// The chunks of one run. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct ChunkSubscription {
+    membership: Membership,
+    run: RunId,
+    queue: Arc<ChunkQueue>,
+}
+
+/// Keeps the chunks of a run that is being started. Dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct Starting(Membership);
 
 impl RunNews {
     pub(super) fn new(rpc: Rpc, tasks: Tasks, fetcher: Fetcher, clock: Clock) -> Self {
@@ -109,6 +123,55 @@ impl Membership {
         let arrivals = Arc::new(Arrivals::default());
         self.group.lock().arrivals.push(Arc::clone(&arrivals));
         GroupSubscription { membership: self, arrivals }
+    }
+}
+
+impl Membership {
+    /// Subscribes to the chunks of a run.
+    pub(crate) fn chunks(self, run: RunId) -> ChunkSubscription {
+        let queue = self.group.lock().chunks.add(run);
+        ChunkSubscription { membership: self, run, queue }
+    }
+
+    /// Keeps the chunks of a run that is being started.
+    pub(crate) fn starting(self) -> Starting {
+        self.group.lock().chunks.starting += 1;
+        Starting(self)
+    }
+}
+
+impl Starting {
+    /// The run was started: subscribes to its chunks.
+    pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
+        self.0.clone().chunks(run)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.group.lock().chunks.started();
+    }
+}
+
+impl ChunkSubscription {
+    /// Waits for the next chunk. Cancel safe.
+    pub(crate) async fn next(&self) -> Chunk {
+        self.queue.next().await
+    }
+
+    /// The number of chunks that were dropped because too many waited.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.queue.dropped()
+    }
+
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+}
+
+impl Drop for ChunkSubscription {
+    fn drop(&mut self) {
+        self.membership.group.lock().chunks.remove(self.run, &self.queue);
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
-use crate::model::{RunId, TaskId, parse_id};
+use crate::model::{Chunk, RunId, TaskId, parse_id};
 use crate::rpc::pb;
 
 /// An event of a run. What it says about the run is not reliable: it only means that something has changed.
@@ -21,7 +21,7 @@ pub(crate) enum RunEventKind {
     /// An attempt of a task has ended, or the run, or nothing that this crate knows has changed.
     Changed,
     /// A chunk of a task's stream.
-    Chunk,
+    Chunk(Chunk),
 }
 
 impl TryFrom<pb::WorkflowEvent> for RunEvent {
@@ -30,16 +30,20 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
     fn try_from(event: pb::WorkflowEvent) -> Result<Self, Error> {
         use pb::ResourceEventType as Type;
         let is_task = event.resource_type() == pb::ResourceType::StepRun;
+        let run = parse_id(&event.workflow_run_id)?;
+        let at = event.event_timestamp.as_ref();
+        let at = at.and_then(|at| DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?));
         let kind = match event.event_type() {
-            Type::Stream => RunEventKind::Chunk,
+            Type::Stream => parse_id(&event.resource_id).map_or(RunEventKind::Changed, |task_id| {
+                let (index, text) = (event.event_index, event.event_payload);
+                RunEventKind::Chunk(Chunk { run_id: run, task_id, index, sent_at: at, text })
+            }),
             Type::Started if is_task => {
                 parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::TaskCreated)
             }
             _ => RunEventKind::Changed,
         };
-        let at = event.event_timestamp.as_ref();
-        let at = at.and_then(|at| DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?));
-        Ok(Self { run: parse_id(&event.workflow_run_id)?, at, kind })
+        Ok(Self { run, at, kind })
     }
 }
 
@@ -66,7 +70,8 @@ mod tests {
         assert_eq!(kind(Resource::StepRun, Type::Started, "no id"), RunEventKind::Changed);
         assert_eq!(kind(Resource::WorkflowRun, Type::Started, id), RunEventKind::Changed);
         assert_eq!(kind(Resource::StepRun, Type::Failed, id), RunEventKind::Changed);
-        assert_eq!(kind(Resource::StepRun, Type::Stream, id), RunEventKind::Chunk);
+        let RunEventKind::Chunk(chunk) = kind(Resource::StepRun, Type::Stream, id) else { panic!() };
+        assert_eq!((chunk.run_id.to_string(), chunk.index), (id.to_owned(), None));
         assert!(RunEvent::try_from(pb::WorkflowEvent::default()).is_err());
     }
 }

@@ -1,0 +1,219 @@
+//! The order of chunks: the pure core of a stream of chunks.
+//!
+//! Chunks are numbered from 0 in each attempt of a task. The engine delivers them in order for five seconds, and then nearly in order. So
+//! a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`]. What has not arrived then is a gap.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use crate::model::{Chunk, ChunkGap, ChunkItem, RunId, TaskId};
+
+/// How long a chunk waits for the ones before it.
+const MAX_HOLD: Duration = Duration::from_secs(3);
+/// The number and the bytes of chunks that wait, for each task.
+const MAX_HELD: usize = 4096;
+const MAX_HELD_BYTES: usize = 16 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Reorder {
+    tasks: HashMap<TaskId, Lane>,
+    outdated: u64,
+}
+
+/// The chunks of one task.
+#[derive(Debug, Default)]
+struct Lane {
+    next: i64,
+    last_sent_at: Option<DateTime<Utc>>,
+    held: BTreeMap<i64, Chunk>,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl Reorder {
+    /// Takes a chunk, and adds those that are next to `ready`.
+    pub(super) fn take(&mut self, now: Instant, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
+        let Some(index) = chunk.index else { return ready.extend([ChunkItem::Chunk(chunk)]) };
+        let lane = self.tasks.entry(chunk.task_id).or_default();
+        if index < lane.next {
+            // A chunk of the next attempt is later than all chunks of this one. Other chunks have been returned, or were given up.
+            let is_later = chunk.sent_at.zip(lane.last_sent_at).is_some_and(|(sent, last)| sent > last);
+            if !is_later {
+                self.outdated += 1;
+                return;
+            }
+            lane.release(ready, true);
+            lane.next = 0;
+        }
+        lane.bytes = lane.bytes.saturating_add(chunk.text.len());
+        if let Some(twice) = lane.held.insert(index, chunk) {
+            lane.bytes = lane.bytes.saturating_sub(twice.text.len());
+        }
+        lane.release(ready, false);
+        if lane.held.len() > MAX_HELD || lane.bytes > MAX_HELD_BYTES {
+            lane.release(ready, true);
+        }
+        lane.since = if lane.held.is_empty() { None } else { lane.since.or(Some(now)) };
+    }
+
+    /// When the first held chunks are released.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.tasks.values().filter_map(|lane| lane.since).min().map(|since| since + MAX_HOLD)
+    }
+
+    /// Releases the chunks that have waited for too long.
+    pub(super) fn release_due(&mut self, now: Instant, ready: &mut impl Extend<ChunkItem>) {
+        for lane in self.tasks.values_mut().filter(|lane| lane.since.is_some_and(|since| since + MAX_HOLD <= now)) {
+            lane.release(ready, true);
+            lane.since = None;
+        }
+    }
+
+    /// Releases all chunks.
+    pub(super) fn release_all(&mut self, ready: &mut impl Extend<ChunkItem>) {
+        for lane in self.tasks.values_mut() {
+            lane.release(ready, true);
+            lane.since = None;
+        }
+    }
+}
+
+impl Lane {
+    /// Releases the chunks that are next, or all of them with gaps.
+    fn release(&mut self, ready: &mut impl Extend<ChunkItem>, with_gaps: bool) {
+        while let Some(first) = self.held.first_entry() {
+            let index = *first.key();
+            if index > self.next {
+                if !with_gaps {
+                    break;
+                }
+                let (run_id, task_id): (RunId, TaskId) = (first.get().run_id, first.get().task_id);
+                let (first_index, last_index) = (self.next, index.saturating_sub(1));
+                ready.extend([ChunkItem::Gap(ChunkGap { run_id, task_id, first_index, last_index })]);
+            }
+            let chunk = first.remove();
+            self.next = index.saturating_add(1);
+            self.bytes = self.bytes.saturating_sub(chunk.text.len());
+            self.last_sent_at = self.last_sent_at.max(chunk.sent_at);
+            ready.extend([ChunkItem::Chunk(chunk)]);
+        }
+        self.since = self.since.filter(|_| !self.held.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A chunk of an attempt.
+    fn chunk(attempt: i64, index: i64) -> Chunk {
+        let sent_at = DateTime::from_timestamp(attempt * 1000 + index, 0);
+        let id = uuid::Uuid::from_u128(1);
+        let text = format!("{attempt}.{index}");
+        Chunk { run_id: id.into(), task_id: id.into(), index: Some(index), sent_at, text }
+    }
+
+    fn texts(items: &[ChunkItem]) -> Vec<String> {
+        items
+            .iter()
+            .map(|item| match item {
+                ChunkItem::Chunk(chunk) => chunk.text.clone(),
+                ChunkItem::Gap(gap) => gap.to_string(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn chunks_are_returned_in_order_and_once() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        for index in [1, 0, 0, 2, 4, 3, 1] {
+            reorder.take(now, chunk(1, index), &mut ready);
+        }
+        assert_eq!(texts(&ready), ["1.0", "1.1", "1.2", "1.3", "1.4"]);
+        assert_eq!((reorder.outdated, reorder.due()), (2, None));
+    }
+
+    #[test]
+    fn missing_chunks_are_a_gap_after_a_while() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        for index in [3, 4, 7] {
+            reorder.take(now, chunk(1, index), &mut ready);
+        }
+        assert_eq!((ready.len(), reorder.due()), (0, Some(now + MAX_HOLD)));
+        reorder.release_due(now + SECOND, &mut ready);
+        assert_eq!(ready.len(), 0);
+        reorder.release_due(now + MAX_HOLD, &mut ready);
+        let expected = ["chunks 0 to 2 are missing", "1.3", "1.4", "chunks 5 to 6 are missing", "1.7"];
+        assert_eq!(texts(&ready), expected);
+        reorder.take(now, chunk(1, 5), &mut ready);
+        assert_eq!(texts(&ready), expected, "it is too late");
+    }
+
+    #[test]
+    fn the_next_attempt_begins_at_zero_again() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        for (attempt, index) in [(1, 0), (1, 1), (1, 3), (2, 0), (2, 1), (3, 1), (3, 0)] {
+            reorder.take(now, chunk(attempt, index), &mut ready);
+        }
+        reorder.release_all(&mut ready);
+        assert_eq!(texts(&ready), ["1.0", "1.1", "chunk 2 is missing", "1.3", "2.0", "2.1", "3.0", "3.1"]);
+    }
+
+    #[test]
+    fn chunks_without_numbers_are_returned_as_they_come() {
+        let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
+        reorder.take(Instant::now(), Chunk { index: None, ..chunk(1, 5) }, &mut ready);
+        assert_eq!(texts(&ready), ["1.5"]);
+    }
+
+    #[test]
+    fn the_number_of_held_chunks_is_limited() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        let count = i64::try_from(MAX_HELD).unwrap() + 1;
+        for index in 1..=count {
+            reorder.take(now, chunk(1, index), &mut ready);
+        }
+        assert_eq!((ready.len(), reorder.due()), (MAX_HELD + 2, None));
+        assert_eq!(texts(&ready)[0], "chunk 0 is missing");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+        /// Whatever the order, what is repeated and what is lost: chunks are in order, once, and each missing one is in a gap.
+        #[test]
+        fn each_chunk_is_returned_once_or_in_a_gap(
+            arrivals in proptest::collection::vec((0i64..40, 0u64..2000), 0..120),
+        ) {
+            let (mut reorder, mut now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+            for (index, pause) in &arrivals {
+                reorder.take(now, Chunk { sent_at: None, ..chunk(1, *index) }, &mut ready);
+                now += Duration::from_millis(*pause);
+                reorder.release_due(now, &mut ready);
+            }
+            reorder.release_all(&mut ready);
+            let mut next = 0;
+            for item in &ready {
+                match item {
+                    ChunkItem::Chunk(chunk) => {
+                        prop_assert_eq!(chunk.index, Some(next));
+                        next += 1;
+                    }
+                    ChunkItem::Gap(gap) => {
+                        prop_assert_eq!(gap.first_index, next);
+                        prop_assert!(gap.last_index >= gap.first_index);
+                        next = gap.last_index + 1;
+                    }
+                }
+            }
+            prop_assert_eq!(next, arrivals.iter().map(|(index, _)| index + 1).max().unwrap_or(0));
+        }
+    }
+}
