@@ -487,7 +487,7 @@ impl Driver {
             let is_new = life.status != status;
             life.status = status;
             if is_new {
-                telemetry::record(&Measurement::Worker { worker: &self.worker.name, running, unreported });
+                telemetry::record(&Measurement::WorkerLoad { worker_name: &self.worker.name, running, unreported });
             }
             is_new
         });
