@@ -35,7 +35,7 @@ use hatchet::stream::{
     LogItems, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems, WorkerStatuses,
 };
 use hatchet::telemetry::{AttemptResult, Measurement, PrometheusRecorder};
-use hatchet::testing::{Call, Called, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
+use hatchet::testing::{Call, CallRecord, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
 use hatchet::worker::{
     HealthBuilder, HealthServer, RunningWorker, TaskLogLayer, UnfinishedTask, WorkerBuilder, WorkerReport, WorkerState,
     WorkerStatus,
@@ -94,7 +94,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared::<RawChannel>();
     shared_and_shown::<HealthServer>();
     shared_and_shown::<Harness>();
-    shared_and_shown::<Called<u8>>();
+    shared_and_shown::<CallRecord<u8>>();
 
     shared_and_shown::<CommandBuilder>();
     shared_and_shown::<ReadBuilder<Output>>();
