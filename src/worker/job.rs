@@ -55,7 +55,7 @@ impl Stop {
     }
 }
 
-/// Whether the engine heeds the delay of a retry that a task chooses, or its version.
+/// Whether the engine supports the delay of a retry that a task chooses, or its version.
 pub(super) type RetryDelays = Arc<OnceCell<Result<(), String>>>;
 
 /// An attempt, and all that it needs to run.
@@ -71,7 +71,7 @@ pub(super) struct Job {
     pub(super) cancel_grace: Duration,
     /// For its log lines and chunks.
     pub(super) output: TaskOutput,
-    /// Whether the engine heeds the delays of retries, or its version. Known after the first such retry.
+    /// Whether the engine supports the delays of retries, or its version. Known after the first such retry.
     pub(super) retry_delays: RetryDelays,
 }
 
@@ -80,7 +80,7 @@ impl Job {
     pub(super) async fn run(self) -> JobEnd {
         let start = Instant::now();
         let name = self.action.task_name();
-        telemetry::record(&Measurement::AttemptStarted { task: name });
+        telemetry::record(&Measurement::AttemptStarted { task_name: name });
         let ended = self.run_code().await;
         let result = match (&ended.end, &ended.report) {
             (End::Finished, Some(report)) if report.kind == ReportKind::Completed => AttemptResult::Completed,
@@ -88,7 +88,7 @@ impl Job {
             (End::Cancelled, _) => AttemptResult::Cancelled,
             (End::Dropped, _) => AttemptResult::Dropped,
         };
-        telemetry::record(&Measurement::AttemptEnded { task: name, result, duration: start.elapsed() });
+        telemetry::record(&Measurement::AttemptEnded { task_name: name, result, duration: start.elapsed() });
         ended
     }
 
@@ -165,8 +165,8 @@ impl Job {
         let span = || {
             tracing::info_span!(
                 target: telemetry::TARGET, telemetry::ATTEMPT_SPAN,
-                run = %self.key.run, task = %self.key.task, task_name = self.action.task_name(),
-                workflow = &*workflow, attempt, worker = %self.worker,
+                run_id = %self.key.run, task_id = %self.key.task, task_name = self.action.task_name(),
+                workflow_name = &*workflow, attempt, worker_id = %self.worker,
             )
         };
         let current = context.clone();
