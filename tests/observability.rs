@@ -178,7 +178,8 @@ async fn o4_o5_measurements_and_health_match_the_worker() {
     for path in ["/livez", "/readyz", "/health"] {
         assert_eq!(get(path).await.0, 200, "{path}");
     }
-    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(14)).unwrap();
+    // RESOURCE_EXHAUSTED: the engine has not processed the call, so it is retried.
+    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(8)).unwrap();
     assert_eq!(hatchet.run(&task, &()).result().await.unwrap(), 2);
     engine.faults().interrupt("ListenV2").unwrap();
     engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
@@ -188,6 +189,10 @@ async fn o4_o5_measurements_and_health_match_the_worker() {
         }
     };
     until("unhealthy").await;
+    // The loss of the stream alone makes the worker unhealthy, before a heartbeat has failed.
+    while !kinds.0.lock().unwrap().contains("Heartbeat Some(Unavailable)") {
+        sleep(SECOND / 10).await;
+    }
     assert_eq!((get("/livez").await.0, get("/readyz").await.0), (200, 503));
     engine.faults().clear();
     until("healthy").await;
