@@ -1,4 +1,4 @@
-//! Waits inside a workflow for an event, but not for ever.
+//! Waits inside a workflow for an event, but not forever.
 //!
 //! ```text
 //! cargo run --example conditions

@@ -1,10 +1,10 @@
-//! How far are my runs? Two bars: how many of many runs have started, and how many have ended, with the results as they come.
+//! Shows two progress bars for many runs: started and ended. Prints each result as it arrives.
 //!
 //! ```text
 //! cargo run --features embedded --example live_progress
 //! ```
 //!
-//! With `HATCHET_CLIENT_TOKEN`, the example uses a Hatchet server.
+//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
 
 use std::error::Error;
 use std::time::Duration;

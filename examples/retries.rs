@@ -4,7 +4,8 @@
 //! cargo run --example retries
 //! ```
 //!
-//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server, which notices delayed retries up to 37 seconds late.
+//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server, which may start a delayed retry up to
+//! 40 seconds late.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;

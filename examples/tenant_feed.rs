@@ -1,10 +1,10 @@
-//! Which runs of a tenant change now? All status changes of all runs with a tag, live, whoever starts them.
+//! Prints all status changes of the runs of a tenant as they happen, whichever client starts them.
 //!
 //! ```text
 //! cargo run --features embedded --example tenant_feed
 //! ```
 //!
-//! With `HATCHET_CLIENT_TOKEN`, the example uses a Hatchet server. It ends after a few runs.
+//! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server. It ends after a few runs.
 
 use std::error::Error;
 use std::time::Duration;

@@ -37,7 +37,8 @@
 //! | connect | [`Client`], [`Config`] |
 //! | define tasks and workflows | [`Task`], [`Workflow`], [`Context`], [`TaskError`] |
 //! | start runs | [`Client::run`], [`Client::run_many`]; from inside a task, [`Context::run`] |
-//! | wait for a run and watch it | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::watch`], [`RunHandle::details`] |
+//! | wait for a run and watch it | [`RunHandle::result`], [`RunHandle::outcome`], [`RunHandle::until`], [`RunHandle::watch`], [`RunHandle::details`] |
+//! | wait for many runs and watch them | [`Client::results`], [`Client::outcomes`], [`Client::watch_many`], [`Client::watch_matching`] |
 //! | find runs | [`Client::runs`], [`RunFilter`], [`RunHandle::children`], [`RunHandle::reruns`] |
 //! | change runs | [`RunHandle::cancel`], [`RunHandle::replay`], [`RunHandle::rerun`], [`RunQuery`](builder::RunQuery) |
 //! | limit runs | [`Concurrency`](workflow::Concurrency), [`RateLimit`](workflow::RateLimit), [`Client::rate_limit`] |
@@ -45,10 +46,11 @@
 //! | start runs by events, schedules and crons | [`Client::push`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
 //! | start only one run per key | [`Idempotency`](model::Idempotency), [`Error::existing_run_id`] |
 //! | execute tasks | [`Client::worker`], [`Worker`] |
-//! | test without a server | the module `embedded` (a feature) |
+//! | test without a server | the modules `testing` and `embedded` (the feature `embedded`) |
 //!
 //! The most used types are at the root of the crate. The others are in modules by role: [`builder`] for requests, [`handle`] for what
-//! exists on the server, [`stream`] for streams, [`model`] for data, [`config`], [`error`], [`worker`] and [`workflow`].
+//! exists in the engine, [`stream`] for streams, [`model`] for data, [`config`], [`error`], [`worker`], [`workflow`], [`telemetry`] for
+//! spans, events and metrics, and `testing` for tests.
 //!
 //! # Glossary
 //!
@@ -66,10 +68,11 @@
 //! | child | a run that was started by a task of another run, its parent |
 //! | trigger | what started a run: a call, an event, a cron, a schedule, or a task |
 //! | event | a message that starts a run of each workflow that listens to its key |
-//! | cron, schedule | recurring times, and a single time, at which the server starts runs |
+//! | cron, schedule | recurring times, and a single time, at which the engine starts runs |
 //! | tag | a key and a value in the metadata of a run, by which it can be found |
 //! | worker, slot | a process that executes tasks; it executes one attempt in each of its slots |
-//! | engine, server | Hatchet itself, or the embedded engine |
+//! | engine | the part of Hatchet that stores definitions and assigns attempts to workers; also the embedded engine |
+//! | server | what a client connects to: an engine with its gRPC and REST APIs |
 //! | quirk | a defect of the real engine that the embedded engine reproduces |
 //! | fault | a failure that a test injects into a call to the embedded engine |
 //!
@@ -80,7 +83,10 @@
 //! | `tls-ring` (default) | TLS, with ring |
 //! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring if both are enabled |
 //! | `schemars` | `input_schema` of tasks and workflows: the JSON schema of the input, by the crate `schemars` 1 |
-//! | `embedded` | the module `embedded`: an in-process engine |
+//! | `embedded` | the modules `embedded`, an in-process engine, and `testing`, the testing kit |
+//! | `health` | an HTTP server that reports the health and the metrics of a worker |
+//! | `metrics` | a recorder that passes [measurements](telemetry) on to the crate `metrics` |
+//! | `tracing-subscriber` | a layer that writes what a task logs with `tracing` to its log in Hatchet |
 //! | `unstable-raw` | the generated stubs, for calls that this crate does not support yet, without a stability guarantee |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -132,7 +138,7 @@ pub mod builder {
     };
 }
 
-/// Handles to what exists on the server.
+/// Handles to what exists in the engine.
 pub mod handle {
     pub use crate::run::{Replayed, RunHandle};
     pub use crate::trigger::{CronHandle, EventHandle, RateLimitHandle, ScheduleHandle};

@@ -86,9 +86,10 @@ async fn o1_spans_and_events_have_names_and_ids() {
     engine.faults().interrupt("ListenV2").unwrap();
     sleep(10 * SECOND).await;
     worker.shutdown().await;
-    let span = ["span INFO", telemetry::TARGET, telemetry::ATTEMPT_SPAN, "task_name=\"flaky\"", &id, &worker_id];
+    let fields = [format!("run_id={id}"), format!("worker_id={worker_id}"), "workflow_name=\"flaky\"".to_owned()];
+    let span = ["span INFO", telemetry::TARGET, telemetry::ATTEMPT_SPAN, "task_name=\"flaky\"", "task_id="];
     for attempt in ["attempt=1", "attempt=2"] {
-        let all: Vec<_> = span.into_iter().chain([attempt]).collect();
+        let all: Vec<_> = span.into_iter().chain([attempt]).chain(fields.iter().map(String::as_str)).collect();
         assert!(collected.has(&all), "{all:?}: {collected:#?}", collected = collected.0.lock().unwrap());
     }
     for event in [
@@ -143,9 +144,9 @@ impl Recorder for Kinds {
             Measurement::Call { call, error, .. } => format!("{call} {error:?}"),
             Measurement::Retry { call, .. } => format!("retry {call}"),
             Measurement::StreamLost { stream, .. } => format!("lost {stream}"),
-            Measurement::AttemptStarted { task, .. } => format!("started {task}"),
-            Measurement::AttemptEnded { task, result, .. } => format!("{} {task}", result.name()),
-            Measurement::Worker { worker, running, .. } => format!("{worker} {running}"),
+            Measurement::AttemptStarted { task_name, .. } => format!("started {task_name}"),
+            Measurement::AttemptEnded { task_name, result, .. } => format!("{} {task_name}", result.name()),
+            Measurement::WorkerLoad { worker_name, running, .. } => format!("{worker_name} {running}"),
             other => format!("{other:?}"),
         };
         self.0.lock().unwrap().insert(kind);
@@ -177,7 +178,8 @@ async fn o4_measurements_are_recorded_and_o5_health_is_reported() {
     for path in ["/livez", "/readyz", "/health"] {
         assert_eq!(get(path).await.0, 200, "{path}");
     }
-    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(14)).unwrap();
+    // RESOURCE_EXHAUSTED: the engine has not processed the call, so it is retried.
+    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(8)).unwrap();
     assert_eq!(hatchet.run(&task, &()).result().await.unwrap(), 2);
     engine.faults().interrupt("ListenV2").unwrap();
     engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
@@ -187,14 +189,18 @@ async fn o4_measurements_are_recorded_and_o5_health_is_reported() {
         }
     };
     until("unhealthy").await;
+    // The loss of the stream alone makes the worker unhealthy, before a heartbeat has failed.
+    while !kinds.0.lock().unwrap().contains("Heartbeat Some(Unavailable)") {
+        sleep(SECOND / 10).await;
+    }
     assert_eq!((get("/livez").await.0, get("/readyz").await.0), (200, 503));
     engine.faults().clear();
     until("healthy").await;
     let metrics = get("/metrics").await.1;
     for line in [
-        "hatchet_attempts_ended_total{task=\"flaky\",result=\"failed\"} 1",
-        "hatchet_attempts_ended_total{task=\"flaky\",result=\"completed\"} 1",
-        "hatchet_attempts_started_total{task=\"flaky\"} 2",
+        "hatchet_attempts_ended_total{task_name=\"flaky\",result=\"failed\"} 1",
+        "hatchet_attempts_ended_total{task_name=\"flaky\",result=\"completed\"} 1",
+        "hatchet_attempts_started_total{task_name=\"flaky\"} 2",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

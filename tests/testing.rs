@@ -70,33 +70,36 @@ async fn b5_a_task_can_be_called_alone() {
             Ok(json!({"shelf": shelf, "tenant": tenant, "child": name}))
         });
     let order = Order { id: "7".into() };
-    let called = call(&task, &order)
+    let record = call(&task, &order)
         .attempt(2)
         .parent("reserve", &3)
         .metadata("tenant", "acme")
         .register(&child)
-        .send()
+        .run()
         .await
         .unwrap();
-    assert_eq!(called.result.unwrap(), json!({"shelf": 3, "tenant": "acme", "child": "7"}));
-    let [line] = &called.log[..] else { panic!("{:?}", called.log) };
+    assert_eq!(record.result.unwrap(), json!({"shelf": 3, "tenant": "acme", "child": "7"}));
+    let [line] = &record.log[..] else { panic!("{:?}", record.log) };
     assert_eq!(
         (&line.level, line.message.as_str(), &line.metadata),
         (&LogLevel::Warn, "order 7", &json!({"attempt": 2}))
     );
-    let chunks: Vec<_> = called.chunks.iter().map(|chunk| (chunk.index, chunk.text.as_str())).collect();
+    let chunks: Vec<_> = record.chunks.iter().map(|chunk| (chunk.index, chunk.text.as_str())).collect();
     assert_eq!(chunks, [(0, "one"), (1, r#"{"two":2}"#)]);
-    let [started] = &called.children[..] else { panic!("{:?}", called.children) };
+    let [started] = &record.children[..] else { panic!("{:?}", record.children) };
     assert_eq!((started.workflow_name.as_str(), started.input.as_str()), ("child", r#"{"id":"7"}"#));
 
-    let error = call(&task, &order).send().await.unwrap().result.unwrap_err();
+    let error = call(&task, &order).run().await.unwrap().result.unwrap_err();
     assert!(error.message().contains("reserve"), "{error}");
+    let record = call(&task, &order).parent("reserve", &3).metadata("tenant", "acme").run().await.unwrap();
+    let error = record.result.unwrap_err();
+    assert!(error.message().contains("no workflow \"child\""), "{error}");
     let waits: Task<Order, ()> = Task::new("waits", async |_: Order, context: Context| {
         context.cancelled().await;
         Err(TaskError::new("stopped"))
     });
-    let called = call(&waits, &order).cancelled().send().await.unwrap();
-    assert_eq!(called.result.unwrap_err().message(), "stopped");
+    let record = call(&waits, &order).cancelled().run().await.unwrap();
+    assert_eq!(record.result.unwrap_err().message(), "stopped");
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,8 +107,8 @@ async fn b5_an_on_failure_task_gets_the_errors() {
     let tidy: Task<Order, Vec<String>> = Task::new("tidy", async |_: Order, context: Context| {
         Ok(context.errors()?.into_iter().map(|(task, error)| format!("{task}: {error}")).collect())
     });
-    let called = call(&tidy, &Order { id: "7".into() }).error("pay", "no money").send().await.unwrap();
-    assert_eq!(called.result.unwrap(), ["pay: no money"]);
+    let record = call(&tidy, &Order { id: "7".into() }).error("pay", "no money").run().await.unwrap();
+    assert_eq!(record.result.unwrap(), ["pay: no money"]);
     let pay: Task<Order, ()> = Task::new("pay", async |_: Order, _: Context| Err(TaskError::non_retryable("no money")));
     let flow = Workflow::new("order").task(&pay).on_failure(&tidy);
     let outcome = Harness::of(&flow).await.unwrap().run(&flow, &Order { id: "7".into() }).outcome().await.unwrap();

@@ -35,8 +35,10 @@ use hatchet::stream::{
     LogItems, RunChunks, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems,
     WorkerStatuses,
 };
+#[cfg(feature = "metrics")]
+use hatchet::telemetry::MetricsRecorder;
 use hatchet::telemetry::{AttemptResult, Measurement, PrometheusRecorder};
-use hatchet::testing::{Call, Called, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
+use hatchet::testing::{Call, CallRecord, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
 use hatchet::worker::{
     HealthBuilder, HealthServer, RunningWorker, TaskLogLayer, UnfinishedTask, WorkerBuilder, WorkerReport, WorkerState,
     WorkerStatus,
@@ -95,7 +97,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared::<RawChannel>();
     shared_and_shown::<HealthServer>();
     shared_and_shown::<Harness>();
-    shared_and_shown::<Called<u8>>();
+    shared_and_shown::<CallRecord<u8>>();
 
     shared_and_shown::<CommandBuilder>();
     shared_and_shown::<ReadBuilder<Output>>();
@@ -129,6 +131,8 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<HarnessBuilder>();
     shared_and_shown::<Call<Output>>();
     handle::<PrometheusRecorder>();
+    #[cfg(feature = "metrics")]
+    plain::<MetricsRecorder>();
     handle::<TaskLogLayer>();
 
     stream::<RunWatch>();
@@ -408,7 +412,6 @@ fn filters_and_reports_have_a_stable_form() {
     );
 }
 
-/// A new type has to be added above.
 /// Calls a function with the text of each source file.
 fn for_each_source(text: &mut impl FnMut(&str)) {
     fn visit(folder: &Path, text: &mut impl FnMut(&str)) {
@@ -424,6 +427,7 @@ fn for_each_source(text: &mut impl FnMut(&str)) {
     visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), text);
 }
 
+/// A new type has to be added above.
 #[test]
 fn every_public_type_is_in_this_file() {
     let mut names = Vec::new();

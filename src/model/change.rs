@@ -33,7 +33,7 @@ pub enum Change {
     Run(RunChange),
     /// A new status of a task of a DAG run. The only task of a single-task run has the status of the run.
     Task(TaskChange),
-    /// States that the server did not report.
+    /// States that the engine did not report.
     Gap(Gap),
 }
 
@@ -99,7 +99,7 @@ pub struct TaskChange {
     pub error: Option<String>,
 }
 
-/// States of a run or a task that the server did not report in time; see [`Change`].
+/// States of a run or a task that the engine did not report in time; see [`Change`].
 ///
 /// The engine's history receives the attempts of a task in any order, and some of them seconds late. A watch waits for them. If they do
 /// not arrive, it reports the gap and continues.

@@ -75,7 +75,7 @@ impl FromStr for ConcurrencyStrategy {
     }
 }
 
-/// Limits how many runs of a workflow, or how many executions of a task, take place at the same time. An expression computes a key from
+/// Limits how many runs of a workflow, or how many attempts of a task, take place at the same time. An expression computes a key from
 /// the input, and the limit applies to each key.
 ///
 /// The expression is CEL over `input` and `additional_metadata`, and must return a string. `'all'` is one key for all runs. If it cannot be
@@ -154,7 +154,7 @@ impl Concurrency {
         self.max_runs.map_or(1, |limit| i32::try_from(limit).unwrap_or(i32::MAX))
     }
 
-    /// What the server would refuse, or would never run.
+    /// What the engine would refuse, or would never run.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<_> = key_problem(&self.expression).into_iter().collect();
         if let Some(limit) = self.max_runs.filter(|&limit| limit < 1 || i32::try_from(limit).is_err()) {

@@ -39,13 +39,13 @@ pub struct Condition {
 /// One alternative of a condition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Alternative {
-    pub(crate) on: On,
+    pub(crate) kind: ConditionKind,
     data_key: Option<String>,
 }
 
-/// What a condition is about.
+/// What must happen for a condition to be satisfied.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum On {
+pub(crate) enum ConditionKind {
     Sleep(Duration),
     /// The key of an event, and an expression over its payload.
     Event(String, Option<String>),
@@ -56,36 +56,36 @@ pub(crate) enum On {
 impl Alternative {
     /// The name of the data that satisfied the condition.
     pub(crate) fn data_key(&self) -> String {
-        self.data_key.clone().unwrap_or_else(|| match &self.on {
-            On::Sleep(length) => format!("sleep:{}", format_duration(*length)),
-            On::Event(key, _) => key.clone(),
-            On::Parent(task, _) => task.clone(),
+        self.data_key.clone().unwrap_or_else(|| match &self.kind {
+            ConditionKind::Sleep(length) => format!("sleep:{}", format_duration(*length)),
+            ConditionKind::Event(key, _) => key.clone(),
+            ConditionKind::Parent(task, _) => task.clone(),
         })
     }
 
     /// Whether the engine evaluates it only after all parents have completed.
-    pub(crate) fn is_late(&self) -> bool {
-        !matches!(self.on, On::Parent(..))
+    pub(crate) fn waits_after_parents(&self) -> bool {
+        !matches!(self.kind, ConditionKind::Parent(..))
     }
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        match &self.on {
-            On::Sleep(length) if length.is_zero() || *length > MAX_DURATION => {
+        match &self.kind {
+            ConditionKind::Sleep(length) if length.is_zero() || *length > MAX_DURATION => {
                 problems.push(format!("sleep: expected more than 0 and at most 10 years, got {length:?}"));
             }
-            On::Event(key, expression) => {
+            ConditionKind::Event(key, expression) => {
                 if key.is_empty() || key.contains(['\0', '*']) {
-                    let expected = "expected a non-empty key without U+0000 and *, which is no wildcard here";
+                    let expected = "expected a non-empty key without U+0000 and `*` (wildcards are not supported)";
                     problems.push(format!("event: {expected}, got {key:?}"));
                 }
                 let problem = expression.as_deref().and_then(expression_problem);
                 problems.extend(problem.map(|problem| format!("event {key:?}: {problem}")));
             }
-            On::Parent(task, expression) => {
+            ConditionKind::Parent(task, expression) => {
                 problems.extend(expression_problem(expression).map(|problem| format!("parent {task:?}: {problem}")));
             }
-            On::Sleep(_) => {}
+            ConditionKind::Sleep(_) => {}
         }
         if let Some(key) = &self.data_key
             && (key.is_empty() || key.contains('\0') || key == FILTER_PAYLOAD)
@@ -99,52 +99,52 @@ impl Alternative {
 }
 
 impl Condition {
-    fn new(on: On) -> Self {
-        Self { alternatives: vec![Alternative { on, data_key: None }], problems: Vec::new() }
+    fn new(kind: ConditionKind) -> Self {
+        Self { alternatives: vec![Alternative { kind, data_key: None }], problems: Vec::new() }
     }
 
-    /// Is satisfied after this time, which must be over 0 and at most 10 years. Its data is an object with the field `sleep_duration`, and its
-    /// default name is `sleep:` with the duration, such as `sleep:90s`.
+    /// Creates a condition that is satisfied after this time, which must be over 0 and at most 10 years. Its data is an object with the field
+    /// `sleep_duration`, and its default name is `sleep:` with the duration, such as `sleep:90s`.
     pub fn sleep(duration: Duration) -> Self {
-        Self::new(On::Sleep(duration))
+        Self::new(ConditionKind::Sleep(duration))
     }
 
-    /// Is satisfied by an event with exactly this key. `*` is no wildcard here. The client's namespace is prepended to the key. Its data is the
-    /// payload of the event, and its default name is the key.
+    /// Creates a condition that is satisfied by an event with exactly this key. `*` is not a wildcard here. The client's namespace is prepended
+    /// to the key. Its data is the payload of the event, and its default name is the key.
     pub fn event(key: impl Into<String>) -> Self {
-        Self::new(On::Event(key.into(), None))
+        Self::new(ConditionKind::Event(key.into(), None))
     }
 
-    /// Is satisfied if an expression over `output`, the output of a parent, is true when the parent completes. An output that is not a JSON
-    /// object is the field `output._value`.
+    /// Creates a condition that is satisfied if an expression over `output`, the output of a parent, is true when the parent completes. An
+    /// output that is not a JSON object is the field `output._value`.
     ///
     /// An expression that cannot be evaluated counts as false: it is not reported as an error.
     pub fn parent(task: impl TaskName, expression: impl Into<String>) -> Self {
-        Self::new(On::Parent(task.task_name().to_owned(), expression.into()))
+        Self::new(ConditionKind::Parent(task.task_name().to_owned(), expression.into()))
     }
 
-    /// Requires that an expression over `input`, the payload of the event, is true. It is called before [`or`](Self::or).
+    /// Adds the requirement that an expression over `input`, the payload of the event, is true. Call it before [`or`](Self::or).
     ///
     /// An expression that cannot be evaluated counts as false: it is not reported as an error.
     pub fn matching(mut self, expression: impl Into<String>) -> Self {
         match self.alternatives.as_mut_slice() {
-            [Alternative { on: On::Event(_, text), .. }] => *text = Some(expression.into()),
+            [Alternative { kind: ConditionKind::Event(_, text), .. }] => *text = Some(expression.into()),
             _ => self.problems.push("matching: expected a condition on one event".into()),
         }
         self
     }
 
-    /// Sets the name by which [`Context::condition_data`](crate::Context::condition_data) returns the data of a sleep or an event. It is called
+    /// Sets the name by which [`Context::condition_data`](crate::Context::condition_data) returns the data of a sleep or an event. Call it
     /// before [`or`](Self::or). If conditions of one task have the same name, the engine keeps the data of one of them.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         match self.alternatives.as_mut_slice() {
-            [alternative] if alternative.is_late() => alternative.data_key = Some(name.into()),
+            [alternative] if alternative.waits_after_parents() => alternative.data_key = Some(name.into()),
             _ => self.problems.push("named: expected a condition on one sleep or one event".into()),
         }
         self
     }
 
-    /// Is satisfied if this condition or another one is.
+    /// Adds alternatives: the result is satisfied if this condition or the other one is.
     pub fn or(mut self, other: Self) -> Self {
         self.alternatives.extend(other.alternatives);
         self.problems.extend(other.problems);
@@ -156,7 +156,7 @@ impl Condition {
     }
 }
 
-/// The conditions of a task. All conditions of one kind must be satisfied.
+/// The conditions of a task. All conditions of one action must be satisfied.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Conditions {
     pub(crate) wait_for: Vec<Condition>,
@@ -169,7 +169,7 @@ impl Conditions {
         self.wait_for.is_empty() && self.skip_if.is_empty() && self.cancel_if.is_empty()
     }
 
-    pub(crate) fn kinds(&self) -> [(&'static str, &[Condition]); 3] {
+    pub(crate) fn by_action(&self) -> [(&'static str, &[Condition]); 3] {
         [("wait_for", &self.wait_for), ("skip_if", &self.skip_if), ("cancel_if", &self.cancel_if)]
     }
 
@@ -177,11 +177,11 @@ impl Conditions {
     pub(crate) fn with_event_keys(mut self, key: impl Fn(&str) -> String) -> Self {
         for condition in self.wait_for.iter_mut().chain(&mut self.skip_if).chain(&mut self.cancel_if) {
             for alternative in &mut condition.alternatives {
-                if let On::Event(name, _) = &alternative.on {
+                if let ConditionKind::Event(name, _) = &alternative.kind {
                     // The data keeps the name that the user wrote.
                     alternative.data_key = Some(alternative.data_key());
                     let key = key(name);
-                    if let On::Event(name, _) = &mut alternative.on {
+                    if let ConditionKind::Event(name, _) = &mut alternative.kind {
                         *name = key;
                     }
                 }
@@ -190,35 +190,36 @@ impl Conditions {
         self
     }
 
-    /// What the server would refuse or misinterpret, for a task with these parents.
+    /// What the engine would refuse or misinterpret, for a task with these parents.
     pub(crate) fn problems(&self, parents: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
-        for (kind, conditions) in self.kinds() {
+        for (action, conditions) in self.by_action() {
             for condition in conditions {
-                problems.extend(condition.problems().into_iter().map(|problem| format!("{kind}: {problem}")));
+                problems.extend(condition.problems().into_iter().map(|problem| format!("{action}: {problem}")));
                 for alternative in &condition.alternatives {
-                    if let On::Parent(task, _) = &alternative.on
+                    if let ConditionKind::Parent(task, _) = &alternative.kind
                         && !parents.contains(task)
                     {
-                        problems.push(format!("{kind}: expected a parent of the task, got {task:?}"));
+                        problems.push(format!("{action}: expected a parent of the task, got {task:?}"));
                     }
                 }
             }
         }
-        let is_late = |condition: &Condition| condition.alternatives.iter().any(Alternative::is_late);
-        for condition in self.wait_for.iter().filter(|condition| is_late(condition)) {
+        let waits_after_parents =
+            |condition: &Condition| condition.alternatives.iter().any(Alternative::waits_after_parents);
+        for condition in self.wait_for.iter().filter(|condition| waits_after_parents(condition)) {
             // The engine evaluates parents before it starts to wait for sleeps and events, and requires both.
-            if !condition.alternatives.iter().all(Alternative::is_late) {
+            if !condition.alternatives.iter().all(Alternative::waits_after_parents) {
                 let expected = "expected alternatives on parents only, or on sleeps and events only";
                 problems.push(format!("wait_for: {expected}, got both: the engine would require both"));
             }
         }
         // The engine starts to wait for sleeps and events only together with those that let the task run.
-        if !self.wait_for.iter().any(is_late) {
-            for (kind, conditions) in [("skip_if", &self.skip_if), ("cancel_if", &self.cancel_if)] {
-                if conditions.iter().any(is_late) {
+        if !self.wait_for.iter().any(waits_after_parents) {
+            for (action, conditions) in [("skip_if", &self.skip_if), ("cancel_if", &self.cancel_if)] {
+                if conditions.iter().any(waits_after_parents) {
                     problems.push(format!(
-                        "{kind}: expected a sleep or an event in wait_for together with one in {kind}, got none: the task would never run"
+                        "{action}: expected a sleep or an event in wait_for together with one in {action}, got none: the task would never run"
                     ));
                 }
             }
@@ -253,11 +254,11 @@ mod tests {
             (Condition::sleep(Duration::ZERO), "wait_for: sleep: expected more than 0 and at most 10 years, got 0ns"),
             (
                 Condition::event("k:*"),
-                "wait_for: event: expected a non-empty key without U+0000 and *, which is no wildcard here, got \"k:*\"",
+                "wait_for: event: expected a non-empty key without U+0000 and `*` (wildcards are not supported), got \"k:*\"",
             ),
             (
                 Condition::event(""),
-                "wait_for: event: expected a non-empty key without U+0000 and *, which is no wildcard here, got \"\"",
+                "wait_for: event: expected a non-empty key without U+0000 and `*` (wildcards are not supported), got \"\"",
             ),
             (
                 Condition::event("k").matching("("),
@@ -285,12 +286,13 @@ mod tests {
 
     #[test]
     fn tasks_that_would_never_run_are_refused() {
-        let late = || vec![Condition::event("k")];
-        let both = Conditions { skip_if: late(), cancel_if: late(), wait_for: vec![Condition::parent("a", "true")] };
+        let events = || vec![Condition::event("k")];
+        let both =
+            Conditions { skip_if: events(), cancel_if: events(), wait_for: vec![Condition::parent("a", "true")] };
         assert_eq!(
             both.problems(&["a".to_owned()]),
-            ["skip_if", "cancel_if"].map(|kind| format!(
-                "{kind}: expected a sleep or an event in wait_for together with one in {kind}, got none: the task would never run"
+            ["skip_if", "cancel_if"].map(|action| format!(
+                "{action}: expected a sleep or an event in wait_for together with one in {action}, got none: the task would never run"
             ))
         );
     }
@@ -300,7 +302,7 @@ mod tests {
         let conditions = waiting(Condition::event("paid").or(Condition::sleep(SECOND * 90)))
             .with_event_keys(|key| format!("ns_{key}"));
         let alternatives = &conditions.wait_for[0].alternatives;
-        assert_eq!(alternatives[0].on, On::Event("ns_paid".into(), None));
+        assert_eq!(alternatives[0].kind, ConditionKind::Event("ns_paid".into(), None));
         let keys: Vec<_> = alternatives.iter().map(Alternative::data_key).collect();
         assert_eq!(keys, ["paid", "sleep:90s"]);
     }

@@ -34,7 +34,7 @@ const WEEKDAY: Kind = ("weekday", 0, 6, &WEEKDAYS);
 /// An expression: the numbers that each field allows, as bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expression {
-    /// The name of a time zone, which only a server can look up. Empty for UTC.
+    /// The name of a time zone, which only an engine can look up. Empty for UTC.
     pub(crate) zone: Box<str>,
     pub(crate) seconds: u64,
     pub(crate) minutes: u64,

@@ -51,7 +51,7 @@ impl CronSpec {
             let problem = format_args!("expected a non-empty string without U+0000, got {:?}", self.name);
             return Err(Error::invalid("cron name", problem));
         }
-        // Only the server knows which time zones exist.
+        // Only the engine knows which time zones exist.
         Schedule::parse(&self.expression).map(drop).map_err(|Problem(problem)| {
             Error::invalid("cron expression", format_args!("{problem} (in {:?})", excerpt(&self.expression)))
         })
@@ -110,7 +110,7 @@ mod tests {
     fn an_invalid_specification_is_refused() {
         let check = |name: &str, expression: &str| CronSpec::new(name, expression).check();
         assert!(check("a", "0 9 * * *").is_ok() && check("a", "@hourly").is_ok());
-        assert!(check("a", "TZ=Europe/Oslo 0 9 * * *").is_ok(), "the server knows the zones");
+        assert!(check("a", "TZ=Europe/Oslo 0 9 * * *").is_ok(), "the engine knows the zones");
         for (name, expression, text) in [
             ("", "* * * * *", "invalid cron name: expected a non-empty string without U+0000, got \"\""),
             ("a", "not a cron", "invalid cron expression: expected 5 fields, or 6 with seconds first, got 3"),

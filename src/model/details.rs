@@ -32,7 +32,7 @@ use crate::time::between;
 pub struct RunDetails {
     /// The id of the run.
     pub id: RunId,
-    /// The id of the workflow. `None` if the server's history, which lags behind, does not contain the run yet.
+    /// The id of the workflow. `None` if the engine's history, which lags behind, does not contain the run yet.
     pub workflow_id: Option<WorkflowId>,
     /// The name of the workflow, without the namespace. `None` if the history does not contain the run yet.
     pub workflow_name: Option<String>,

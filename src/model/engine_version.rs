@@ -11,7 +11,7 @@ pub(crate) struct EngineVersion {
 }
 
 impl EngineVersion {
-    /// The first version that heeds the delay of a retry which a task chooses.
+    /// The first version that supports the delay of a retry which a task chooses.
     pub(crate) const RETRY_DELAYS: Self = Self::new(0, 111, 0);
 
     pub(crate) const fn new(major: u32, minor: u32, patch: u32) -> Self {

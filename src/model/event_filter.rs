@@ -57,7 +57,7 @@ impl EventFilter {
         self.payload.as_ref()?.as_deref().ok()
     }
 
-    /// What the server would refuse, or what would never be true.
+    /// What the engine would refuse, or what would never be true.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<_> = expression_problem(&self.expression).into_iter().collect();
         // A filter without a scope would match only events with an empty scope.

@@ -1,4 +1,4 @@
-//! Checks of CEL expressions that need no parser. Only the server parses CEL: what passes here can still be refused by it.
+//! Checks of CEL expressions that need no parser. Only the engine parses CEL: what passes here can still be refused by it.
 
 use super::payload::excerpt;
 

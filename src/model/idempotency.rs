@@ -52,7 +52,7 @@ impl Idempotency {
         Self { expression: expression.into(), ttl: at_most, ends_with_run: true }
     }
 
-    /// The problem for which the server would refuse it.
+    /// The problem for which the engine would refuse it.
     pub(crate) fn problem(&self) -> Option<String> {
         if let Some(problem) = key_problem(&self.expression) {
             return Some(format!("idempotency: {problem}"));

@@ -1,4 +1,4 @@
-//! Rate limits: what a task consumes, and what the server has.
+//! Rate limits: what a task consumes, and what the tenant has.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use super::expression::{input_problem, key_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
-/// The window of a rate limit. All units are restored at its end at once; it does not slide.
+/// The window of a rate limit. All units are refilled at its end at once; it does not slide.
 ///
 /// ```
 /// use hatchet::model::RateLimitWindow;
@@ -77,7 +77,7 @@ impl FromStr for RateLimitWindow {
 /// Expressions are CEL over `input` and `additional_metadata`. If one cannot be evaluated, the task fails without an attempt and is not
 /// retried. Keys are shared by all workflows of the tenant, and the client's namespace is not added to them.
 ///
-/// A task that waits for units starts up to some seconds after they are restored, and the first task of a new key about 1.2 seconds late. A
+/// A task that waits for units starts up to some seconds after they are refilled. The first task of a new key starts about 1.2 seconds late. A
 /// task that waits longer than its [schedule timeout](crate::Task::schedule_timeout) times out.
 ///
 /// ```
@@ -122,12 +122,12 @@ impl RateLimitKey {
 }
 
 impl RateLimit {
-    /// Consumes units of the limit with this key, which must exist.
+    /// Creates a static rate limit: each attempt consumes units of the limit with this key, which must exist.
     pub fn new(key: impl Into<String>) -> Self {
         Self::with_key(RateLimitKey::Static(key.into()), RateLimitWindow::Minute)
     }
 
-    /// Consumes units of the limit whose key is computed by an expression, which must return a string. Its size must be set with
+    /// Creates a dynamic rate limit: each attempt consumes units of the limit whose key an expression computes. The key must be a string. Its size must be set with
     /// [`limit`](Self::limit) or [`limit_expression`](Self::limit_expression): otherwise, the engine would create a limit of 0.
     pub fn dynamic(key_expression: impl Into<String>, window: RateLimitWindow) -> Self {
         Self::with_key(RateLimitKey::Dynamic(key_expression.into()), window)
@@ -143,8 +143,7 @@ impl RateLimit {
         self
     }
 
-    /// Sets an expression that computes the number of units. The fraction of a number is cut off. A negative number restores units, even
-    /// beyond the limit.
+    /// Sets an expression that computes the number of units. Fractions are truncated. A negative number refills units, even beyond the limit.
     pub fn units_expression(mut self, expression: impl Into<String>) -> Self {
         self.units_expression = Some(expression.into());
         self
@@ -173,7 +172,7 @@ impl RateLimit {
         self.limit_expression.clone().or_else(|| self.limit.map(|limit| limit.to_string()))
     }
 
-    /// What the server would refuse, or would never run.
+    /// What the engine would refuse, or would never run.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         match &self.key {
@@ -210,7 +209,7 @@ impl RateLimit {
     }
 }
 
-/// A rate limit of the server; see [`Client::rate_limits`](crate::Client::rate_limits).
+/// A rate limit of the tenant; see [`Client::rate_limits`](crate::Client::rate_limits).
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -226,11 +225,11 @@ pub struct RateLimitDetails {
     pub key: String,
     /// The number of units in a window.
     pub limit: i64,
-    /// How many units are left in this window. It is more than the limit if an expression has restored units.
+    /// How many units are left in this window. It is more than the limit if an expression has refilled units.
     pub remaining: i64,
     /// The window. `None` if this version of the crate does not know it.
     pub window: Option<RateLimitWindow>,
-    /// When the units were restored the last time.
+    /// When the units were last refilled.
     pub last_refill_at: Option<DateTime<Utc>>,
 }
 

@@ -58,9 +58,9 @@ pub enum Trigger {
 pub struct EventTrigger {
     /// The id of the event.
     pub event_id: EventId,
-    /// The key of the event on the server, including the namespace.
+    /// The key of the event in the engine, including the namespace.
     pub key: String,
-    /// The payload of the event. Only [`RunHandle::details`](crate::RunHandle::details) fetches it, if the server's history still
+    /// The payload of the event. Only [`RunHandle::details`](crate::RunHandle::details) fetches it, if the engine's history still
     /// contains the event.
     pub payload: Option<Payload>,
     /// The scope of the event, if it has one. It is fetched with the payload.

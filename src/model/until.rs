@@ -39,27 +39,27 @@ enum Condition {
 }
 
 impl Until {
-    /// The run has this status, in any attempt.
+    /// Creates a condition that is true when the run has this status, in any attempt.
     pub fn status(status: RunStatus) -> Self {
         Self(Condition::Status(status))
     }
 
-    /// The run has reached this attempt, or a later one.
+    /// Creates a condition that is true when the run has reached this attempt, or a later one.
     pub fn attempt(number: u32) -> Self {
         Self(Condition::Attempt(number))
     }
 
-    /// The task of a DAG run with this name has this status, in any attempt.
+    /// Creates a condition that is true when the task of a DAG run with this name has this status, in any attempt.
     pub fn task(name: impl Into<String>, status: RunStatus) -> Self {
         Self(Condition::Task(name.into(), status))
     }
 
-    /// The run has ended.
+    /// Creates a condition that is true when the run has ended.
     pub fn ended() -> Self {
         Self(Condition::Ended)
     }
 
-    /// At least one of the two conditions is true.
+    /// Returns a condition that is true when at least one of the two conditions is true.
     #[must_use]
     pub fn or(self, other: impl Into<Self>) -> Self {
         let mut all = match self.0 {
@@ -70,7 +70,7 @@ impl Until {
         Self(Condition::Any(all))
     }
 
-    /// Both conditions are true.
+    /// Returns a condition that is true when both conditions are true, or have been true at different times.
     #[must_use]
     pub fn and(self, other: impl Into<Self>) -> Self {
         let mut all = match self.0 {
@@ -94,7 +94,7 @@ impl Condition {
             Self::Attempt(number) => matches!(change, Change::Run(run) if run.state.attempt >= *number),
             Self::Task(name, status) => change.task_name() == Some(name) && change.is(status),
             Self::Ended => change.is_final(),
-            // It is over with the first one, so the others need not see the change.
+            // The wait ends with the first one, so the others need not take the change.
             Self::Any(all) => all.iter_mut().any(|one| one.take(change)),
             Self::All(all) => {
                 all.retain_mut(|one| !one.take(change));

@@ -62,7 +62,7 @@ impl Window {
         Self { start: Start::At(start), until: Some(until) }
     }
 
-    /// Creates a window with all runs that the server still has. The server deletes runs after its retention period, which is 30 days by
+    /// Creates a window with all runs that the engine still has. The engine deletes runs after its retention period, which is 30 days by
     /// default.
     pub fn all() -> Self {
         Self { start: Start::At(DateTime::UNIX_EPOCH), until: None }

@@ -126,7 +126,7 @@ impl Rest {
         self.read("reading the workflow", RestCall::get(&["workflows", &workflow.to_string()])).await
     }
 
-    /// Stops the server from assigning new tasks to a worker, or lets it assign them again.
+    /// Stops the engine from assigning new tasks to a worker, or lets it assign them again.
     pub(crate) async fn pause_worker(&self, worker: WorkerId, is_paused: bool) -> Result<()> {
         let body = format!(r#"{{"isPaused":{is_paused}}}"#);
         let name = if is_paused { "pausing the worker" } else { "resuming the worker" };

@@ -3,8 +3,8 @@
 use metrics::{counter, gauge, histogram};
 
 use super::{
-    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS, Measurement, OUTBOX_REPORTS,
-    Recorder, SLOTS_USED, STREAMS_LOST,
+    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
+    Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
 };
 
 /// Passes measurements on to the recorder that is installed for the crate `metrics`.
@@ -22,24 +22,24 @@ impl Recorder for MetricsRecorder {
     fn record(&self, measurement: &Measurement<'_>) {
         match measurement {
             Measurement::Call { call, error, duration } => {
-                let result = error.map_or("ok".into(), |error| format!("{error:?}"));
-                counter!(CALLS, "call" => (*call).to_owned(), "result" => result).increment(1);
+                counter!(CALLS, "call" => (*call).to_owned(), "result" => call_result(*error)).increment(1);
                 histogram!(CALL_SECONDS, "call" => (*call).to_owned()).record(*duration);
             }
             Measurement::Retry { call } => counter!(CALL_RETRIES, "call" => (*call).to_owned()).increment(1),
             Measurement::StreamLost { stream } => {
                 counter!(STREAMS_LOST, "stream" => (*stream).to_owned()).increment(1);
             }
-            Measurement::AttemptStarted { task } => {
-                counter!(ATTEMPTS_STARTED, "task" => (*task).to_owned()).increment(1);
+            Measurement::AttemptStarted { task_name } => {
+                counter!(ATTEMPTS_STARTED, "task_name" => (*task_name).to_owned()).increment(1);
             }
-            Measurement::AttemptEnded { task, result, duration } => {
-                counter!(ATTEMPTS_ENDED, "task" => (*task).to_owned(), "result" => result.name()).increment(1);
-                histogram!(ATTEMPT_SECONDS, "task" => (*task).to_owned()).record(*duration);
+            Measurement::AttemptEnded { task_name, result, duration } => {
+                counter!(ATTEMPTS_ENDED, "task_name" => (*task_name).to_owned(), "result" => result.name())
+                    .increment(1);
+                histogram!(ATTEMPT_SECONDS, "task_name" => (*task_name).to_owned()).record(*duration);
             }
-            Measurement::Worker { worker, running, unreported } => {
-                gauge!(SLOTS_USED, "worker" => (*worker).to_owned()).set(as_float(*running));
-                gauge!(OUTBOX_REPORTS, "worker" => (*worker).to_owned()).set(as_float(*unreported));
+            Measurement::WorkerLoad { worker_name, running, unreported } => {
+                gauge!(ATTEMPTS_RUNNING, "worker_name" => (*worker_name).to_owned()).set(as_float(*running));
+                gauge!(OUTBOX_REPORTS, "worker_name" => (*worker_name).to_owned()).set(as_float(*unreported));
             }
         }
     }

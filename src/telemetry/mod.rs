@@ -2,14 +2,30 @@
 //!
 //! # Spans
 //!
-//! The code of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run`,
-//! `task`, `task_name`, `workflow`, `attempt` and `worker`.
+//! The code of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run_id`,
+//! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`.
 //!
 //! # Events
 //!
-//! All events have a target that begins with `hatchet`. An event about a run has the field `run`, one about an attempt also `attempt`,
-//! and one about a worker `worker`. The start and the end of a worker, the loss of a connection, failed attempts and shutdowns are
-//! events with the level `INFO` or above.
+//! All events have a target that begins with `hatchet`. An event about a run has the field `run_id`, one about an attempt also `attempt`,
+//! and one about a worker `worker_id`. The most important events:
+//!
+//! | level | message |
+//! |---|---|
+//! | `INFO` | `the worker is ready` |
+//! | `INFO` | `an attempt failed` |
+//! | `INFO` | `the worker shuts down` |
+//! | `INFO` | `the worker has ended` |
+//! | `WARN` | `heartbeat failed` |
+//! | `WARN` | `stream lost` (after it was lost several times; before that, `stream ended` with the level `DEBUG`) |
+//! | `WARN` | `engine lost the worker; registered it again` |
+//! | `WARN` | `the engine has ended an attempt or assigned it to another worker` |
+//! | `WARN` | `failed to report to the engine; reports are kept and sent again` |
+//! | `WARN` | `the runtime is blocked: a heartbeat was sent by another thread` |
+//! | `ERROR` | `failed to report the end of an attempt` |
+//! | `ERROR` | `worker stream failed` |
+//! | `ERROR` | `the worker cannot continue, and shuts down` |
+//! | `DEBUG` | `retrying` (a call, with the field `call`) |
 //!
 //! # Metrics
 //!
@@ -18,15 +34,18 @@
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
-//! | [`CALLS`] | counter | `call`, `result`: `ok`, or the kind of the error |
+//! | [`CALLS`] | counter | `call`; `result`: `ok`, or the [kind](ErrorKind) of the error, such as `run_not_found` |
 //! | [`CALL_SECONDS`] | histogram | `call` |
 //! | [`CALL_RETRIES`] | counter | `call` |
 //! | [`STREAMS_LOST`] | counter | `stream` |
-//! | [`ATTEMPTS_STARTED`] | counter | `task` |
-//! | [`ATTEMPTS_ENDED`] | counter | `task`, `result`: `completed`, `failed`, `cancelled` or `dropped` |
-//! | [`ATTEMPT_SECONDS`] | histogram | `task` |
-//! | [`SLOTS_USED`] | gauge | `worker`: the name of the worker |
-//! | [`OUTBOX_REPORTS`] | gauge | `worker`: the name of the worker |
+//! | [`ATTEMPTS_STARTED`] | counter | `task_name` |
+//! | [`ATTEMPTS_ENDED`] | counter | `task_name`; `result`: `completed`, `failed`, `cancelled` or `dropped` |
+//! | [`ATTEMPT_SECONDS`] | histogram | `task_name` |
+//! | [`ATTEMPTS_RUNNING`] | gauge | `worker_name` |
+//! | [`OUTBOX_REPORTS`] | gauge | `worker_name` |
+//!
+//! `call` is the name of a gRPC method, such as `TriggerWorkflow`, or a description of a REST request, such as `reading the run`. `stream`
+//! is `assignments` (of a worker), `run results` or `run events`.
 
 #[cfg(feature = "metrics")]
 mod facade;
@@ -53,17 +72,17 @@ pub const CALLS: &str = "hatchet_calls_total";
 pub const CALL_SECONDS: &str = "hatchet_call_seconds";
 /// The number of retries of calls.
 pub const CALL_RETRIES: &str = "hatchet_call_retries_total";
-/// The number of times that a stream was lost. It is reopened.
+/// The number of times that a stream was lost. A lost stream is reopened.
 pub const STREAMS_LOST: &str = "hatchet_streams_lost_total";
 /// The number of attempts that a worker of this process has started.
 pub const ATTEMPTS_STARTED: &str = "hatchet_attempts_started_total";
-/// The number of attempts of which the code has ended.
+/// The number of attempts whose code has ended.
 pub const ATTEMPTS_ENDED: &str = "hatchet_attempts_ended_total";
 /// How long the code of attempts ran, in seconds.
 pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
-/// The number of attempts that run on a worker.
-pub const SLOTS_USED: &str = "hatchet_slots_used";
-/// The number of ends of attempts that the engine has not accepted yet.
+/// The number of attempts that are running on a worker.
+pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";
+/// The number of reports of ended attempts that the engine has not accepted yet.
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
 
 /// Something that this crate has counted or measured.
@@ -89,7 +108,7 @@ pub enum Measurement<'a> {
     /// A call has ended, with all its retries.
     #[non_exhaustive]
     Call {
-        /// The name of the call.
+        /// The name of the gRPC method, or a description of the REST request.
         call: &'a str,
         /// The kind of its error. `None` if it has succeeded.
         error: Option<ErrorKind>,
@@ -99,39 +118,39 @@ pub enum Measurement<'a> {
     /// A call is made again.
     #[non_exhaustive]
     Retry {
-        /// The name of the call.
+        /// The name of the gRPC method, or a description of the REST request.
         call: &'a str,
     },
     /// A stream was lost.
     #[non_exhaustive]
     StreamLost {
-        /// The name of the stream.
+        /// The name of the stream: `assignments`, `run results` or `run events`.
         stream: &'a str,
     },
     /// A worker has started an attempt.
     #[non_exhaustive]
     AttemptStarted {
         /// The name of the task.
-        task: &'a str,
+        task_name: &'a str,
     },
     /// The code of an attempt has ended.
     #[non_exhaustive]
     AttemptEnded {
         /// The name of the task.
-        task: &'a str,
+        task_name: &'a str,
         /// How it has ended.
         result: AttemptResult,
         /// How long the code ran.
         duration: Duration,
     },
-    /// The number of attempts on a worker has changed.
+    /// The number of running attempts or of reports of a worker has changed.
     #[non_exhaustive]
-    Worker {
+    WorkerLoad {
         /// The name of the worker.
-        worker: &'a str,
-        /// The number of attempts that run.
+        worker_name: &'a str,
+        /// The number of running attempts.
         running: usize,
-        /// The number of ends of attempts that the engine has not accepted yet.
+        /// The number of reports of ended attempts that the engine has not accepted yet.
         unreported: usize,
     },
 }
@@ -150,9 +169,9 @@ pub enum AttemptResult {
     Completed,
     /// With an error or a panic.
     Failed,
-    /// The engine had ended the attempt before.
+    /// The engine had already ended the attempt.
     Cancelled,
-    /// The worker shut down before its end.
+    /// The worker shut down before the code ended.
     Dropped,
 }
 
@@ -191,9 +210,35 @@ pub trait Recorder: Send + Sync + 'static {
     fn record(&self, measurement: &Measurement<'_>);
 }
 
+/// The value of the label `result` of a call.
+fn call_result(error: Option<ErrorKind>) -> &'static str {
+    match error {
+        None => "ok",
+        Some(ErrorKind::Config) => "config",
+        Some(ErrorKind::InvalidInput) => "invalid_input",
+        Some(ErrorKind::TooLarge) => "too_large",
+        Some(ErrorKind::Encode) => "encode",
+        Some(ErrorKind::Decode) => "decode",
+        Some(ErrorKind::Unavailable) => "unavailable",
+        Some(ErrorKind::Timeout) => "timeout",
+        Some(ErrorKind::Unauthenticated) => "unauthenticated",
+        Some(ErrorKind::RateLimited) => "rate_limited",
+        Some(ErrorKind::RunNotFound) => "run_not_found",
+        Some(ErrorKind::WorkflowNotFound) => "workflow_not_found",
+        Some(ErrorKind::NotFound) => "not_found",
+        Some(ErrorKind::AlreadyExists) => "already_exists",
+        Some(ErrorKind::Rejected) => "rejected",
+        Some(ErrorKind::Unimplemented) => "unimplemented",
+        Some(ErrorKind::Server) => "server",
+        Some(ErrorKind::RunFailed) => "run_failed",
+        Some(ErrorKind::RunState) => "run_state",
+        Some(ErrorKind::Closed) => "closed",
+    }
+}
+
 static RECORDER: OnceLock<Box<dyn Recorder>> = OnceLock::new();
 
-/// Sets the recorder of this process. Without one, nothing is measured.
+/// Sets the recorder of this process. It cannot be replaced. Without a recorder, nothing is measured.
 ///
 /// ```
 /// use hatchet::telemetry::{PrometheusRecorder, set_recorder};
@@ -205,7 +250,7 @@ static RECORDER: OnceLock<Box<dyn Recorder>> = OnceLock::new();
 /// ```
 ///
 /// # Errors
-/// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is one already.
+/// [`AlreadyExists`](ErrorKind::AlreadyExists) if a recorder is already set.
 pub fn set_recorder(recorder: impl Recorder) -> Result<()> {
     let text = "a recorder of this process is already set";
     RECORDER.set(Box::new(recorder)).map_err(|_| Error::new(ErrorKind::AlreadyExists, text).without_side_effects())

@@ -1,4 +1,4 @@
-//! Counts measurements in memory, and shows them in the text format of Prometheus.
+//! Counts measurements in memory, and renders them in the text format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{
-    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS, Measurement, OUTBOX_REPORTS,
-    Recorder, SLOTS_USED, STREAMS_LOST,
+    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
+    Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
 };
 
 /// The upper bounds of the buckets of histograms, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
-/// Counts measurements, and shows them in the text format of Prometheus. It is cheap to clone; clones share the counts.
+/// Counts measurements, and renders them in the text format of Prometheus. It is cheap to clone; clones share the counts.
+///
+/// The upper bounds of the buckets of all histograms are 1, 5, 10, 25, 50, 100, 250 and 500 ms, and 1, 5, 30 and 300 s.
 ///
 /// ```
 /// use hatchet::telemetry::{PrometheusRecorder, set_recorder};
@@ -69,20 +71,20 @@ impl Recorder for PrometheusRecorder {
     fn record(&self, measurement: &Measurement<'_>) {
         self.with(|metrics| match measurement {
             Measurement::Call { call, error, duration } => {
-                let result = error.map_or_else(|| "ok".to_owned(), |error| format!("{error:?}"));
-                metrics.count(CALLS, &[("call", call), ("result", &result)]);
+                let result = call_result(*error);
+                metrics.count(CALLS, &[("call", call), ("result", result)]);
                 metrics.observe(CALL_SECONDS, &[("call", call)], *duration);
             }
             Measurement::Retry { call } => metrics.count(CALL_RETRIES, &[("call", call)]),
             Measurement::StreamLost { stream } => metrics.count(STREAMS_LOST, &[("stream", stream)]),
-            Measurement::AttemptStarted { task } => metrics.count(ATTEMPTS_STARTED, &[("task", task)]),
-            Measurement::AttemptEnded { task, result, duration } => {
-                metrics.count(ATTEMPTS_ENDED, &[("task", task), ("result", result.name())]);
-                metrics.observe(ATTEMPT_SECONDS, &[("task", task)], *duration);
+            Measurement::AttemptStarted { task_name } => metrics.count(ATTEMPTS_STARTED, &[("task_name", task_name)]),
+            Measurement::AttemptEnded { task_name, result, duration } => {
+                metrics.count(ATTEMPTS_ENDED, &[("task_name", task_name), ("result", result.name())]);
+                metrics.observe(ATTEMPT_SECONDS, &[("task_name", task_name)], *duration);
             }
-            Measurement::Worker { worker, running, unreported } => {
-                let labels = labels(&[("worker", worker)]);
-                metrics.gauges.insert((SLOTS_USED, labels.clone()), *running);
+            Measurement::WorkerLoad { worker_name, running, unreported } => {
+                let labels = labels(&[("worker_name", worker_name)]);
+                metrics.gauges.insert((ATTEMPTS_RUNNING, labels.clone()), *running);
                 metrics.gauges.insert((OUTBOX_REPORTS, labels), *unreported);
             }
         });
@@ -157,18 +159,18 @@ mod tests {
             recorder.record(&Measurement::Call { call: "Push", error, duration });
         }
         let result = AttemptResult::Failed;
-        recorder.record(&Measurement::AttemptEnded { task: "a\"b", result, duration: millis(1) });
-        recorder.record(&Measurement::Worker { worker: "w", running: 3, unreported: 1 });
-        recorder.record(&Measurement::Worker { worker: "w", running: 2, unreported: 0 });
+        recorder.record(&Measurement::AttemptEnded { task_name: "a\"b", result, duration: millis(1) });
+        recorder.record(&Measurement::WorkerLoad { worker_name: "w", running: 3, unreported: 1 });
+        recorder.record(&Measurement::WorkerLoad { worker_name: "w", running: 2, unreported: 0 });
         let text = recorder.render();
         for line in [
             "# TYPE hatchet_calls_total counter",
             "hatchet_calls_total{call=\"Push\",result=\"ok\"} 2",
-            "hatchet_calls_total{call=\"Push\",result=\"Timeout\"} 1",
-            "hatchet_attempts_ended_total{task=\"a\\\"b\",result=\"failed\"} 1",
-            "# TYPE hatchet_slots_used gauge",
-            "hatchet_slots_used{worker=\"w\"} 2",
-            "hatchet_outbox_reports{worker=\"w\"} 0",
+            "hatchet_calls_total{call=\"Push\",result=\"timeout\"} 1",
+            "hatchet_attempts_ended_total{task_name=\"a\\\"b\",result=\"failed\"} 1",
+            "# TYPE hatchet_attempts_running gauge",
+            "hatchet_attempts_running{worker_name=\"w\"} 2",
+            "hatchet_outbox_reports{worker_name=\"w\"} 0",
             "# TYPE hatchet_call_seconds histogram",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.005\"} 1",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.025\"} 2",

@@ -17,7 +17,7 @@ use crate::workflow::{
     AttemptContext, Context, Definition, Task, TaskContent, TaskMessage, TaskName, TaskOutput, TaskResult,
 };
 
-/// Prepares a call of the code of a task, without a worker. Send it with [`Call::send`].
+/// Prepares a call of the code of a task, without a worker for it. [`Call::run`] makes the call.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -30,9 +30,9 @@ use crate::workflow::{
 ///     Ok(format!("from shelf {}", context.parent_output::<u32>("reserve")?))
 /// });
 ///
-/// let called = call(&ship, &()).parent("reserve", &7).send().await?;
-/// assert_eq!(called.result.unwrap(), "from shelf 7");
-/// assert_eq!(called.log[0].message, "shipping");
+/// let record = call(&ship, &()).parent("reserve", &7).run().await?;
+/// assert_eq!(record.result.unwrap(), "from shelf 7");
+/// assert_eq!(record.log[0].message, "shipping");
 /// # Ok(())
 /// # }
 /// ```
@@ -54,7 +54,7 @@ where
     }
 }
 
-/// A call of the code of a task that is about to be made; see [`call`].
+/// A prepared call of the code of a task; see [`call`].
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -63,12 +63,12 @@ where
 /// use hatchet::testing::call;
 ///
 /// let retry: Task<(), u32> = Task::new("retry", async |(): (), context: Context| Ok(context.attempt()));
-/// assert_eq!(call(&retry, &()).attempt(3).send().await?.result.unwrap(), 3);
+/// assert_eq!(call(&retry, &()).attempt(3).run().await?.result.unwrap(), 3);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is called before `send`"]
+#[must_use = "nothing is called before `run`"]
 pub struct Call<O> {
     definition: Definition,
     input: Result<String>,
@@ -83,29 +83,29 @@ pub struct Call<O> {
     output: std::marker::PhantomData<fn() -> O>,
 }
 
-/// What the code of a task has done.
+/// What the code of a task has done; see [`call`].
 ///
 /// ```
 /// # use hatchet::{Context, Task};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> hatchet::Result<()> {
-/// use hatchet::testing::{Called, call};
+/// use hatchet::testing::{CallRecord, call};
 ///
 /// let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| Ok(context.put("a").await?));
-/// let called: Called<()> = call(&task, &()).send().await?;
-/// assert!(called.result.is_ok());
-/// assert_eq!(called.chunks[0].text, "a");
+/// let record: CallRecord<()> = call(&task, &()).run().await?;
+/// assert!(record.result.is_ok());
+/// assert_eq!(record.chunks[0].text, "a");
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Called<O> {
+pub struct CallRecord<O> {
     /// What it has returned.
     pub result: TaskResult<O>,
-    /// The lines that it has logged.
+    /// The lines that it has logged, oldest first.
     pub log: Vec<WrittenLine>,
-    /// The chunks that it has sent.
+    /// The chunks that it has sent, oldest first.
     pub chunks: Vec<Chunk>,
     /// The child runs that it has started, oldest first.
     pub children: Vec<StartedRun>,
@@ -124,7 +124,7 @@ pub struct Called<O> {
 ///     context.log("a");
 ///     Ok(())
 /// });
-/// assert_eq!(call(&task, &()).send().await?.log[0].level, LogLevel::Info);
+/// assert_eq!(call(&task, &()).run().await?.log[0].level, LogLevel::Info);
 /// # Ok(())
 /// # }
 /// ```
@@ -148,7 +148,7 @@ pub struct WrittenLine {
 /// use hatchet::testing::call;
 ///
 /// let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| Ok(context.put("a").await?));
-/// assert_eq!(call(&task, &()).send().await?.chunks[0].index, 0);
+/// assert_eq!(call(&task, &()).run().await?.chunks[0].index, 0);
 /// # Ok(())
 /// # }
 /// ```
@@ -173,8 +173,8 @@ pub struct Chunk {
 /// let parent = Task::with_state("parent", child.clone(), async |child: Task<(), u32>, (): (), context: Context| {
 ///     Ok(context.run(&child, &()).result().await?)
 /// });
-/// let called = call(&parent, &()).register(&child).send().await?;
-/// assert_eq!((called.result.unwrap(), called.children[0].workflow_name.as_str()), (7, "child"));
+/// let record = call(&parent, &()).register(&child).run().await?;
+/// assert_eq!((record.result.unwrap(), record.children[0].workflow_name.as_str()), (7, "child"));
 /// # Ok(())
 /// # }
 /// ```
@@ -226,13 +226,15 @@ impl<O> Call<O> {
         self
     }
 
-    /// Calls the code with an attempt that was cancelled before.
+    /// Marks the attempt as cancelled before the code starts.
     pub fn cancelled(mut self) -> Self {
         self.is_cancelled = true;
         self
     }
 
-    /// Registers a task or a workflow that the code can start and wait for. Others can be started, but never end.
+    /// Registers a task or a workflow that the code can start and wait for. Runs of other workflows never end: the code cannot wait for
+    /// them. With a registered definition, the call starts a worker, whose shutdown takes at least 1.75 seconds of real time unless the
+    /// clock is paused.
     pub fn register(mut self, definition: impl Into<Definition>) -> Self {
         self.helpers.push(definition.into());
         self
@@ -242,10 +244,15 @@ impl<O> Call<O> {
 impl<O: DeserializeOwned> Call<O> {
     /// Calls the code. A panic of the code is not caught.
     ///
+    /// Each call starts an embedded engine, which needs a Tokio runtime with timers, and stops it at the end.
+    ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the input, the outputs of the parents or a definition are invalid.
     /// [`Decode`](ErrorKind::Decode) if the output of the code cannot be deserialized as `O`.
-    pub async fn send(self) -> Result<Called<O>> {
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the code is dropped at the await where it is, and what it has done is lost.
+    pub async fn run(self) -> Result<CallRecord<O>> {
         let engine = Engine::start().await?;
         let client = engine.client();
         let worker = match self.helpers.is_empty() {
@@ -260,7 +267,7 @@ impl<O: DeserializeOwned> Call<O> {
         let Some(task) = self.definition.all_tasks().next().map(Arc::clone) else {
             return Err(Error::invalid("definition", "expected a task, got none"));
         };
-        client.rpc().admin.put_workflow(self.definition.to_server(&client)).await?;
+        client.rpc().admin.put_workflow(self.definition.to_engine(&client)).await?;
         let input = self.input?;
         let any = crate::run::WorkflowRef::<Value, Value>::new(self.definition.name.as_str());
         let value = serde_json::from_str(&input)
@@ -273,7 +280,7 @@ impl<O: DeserializeOwned> Call<O> {
             payload["step_run_errors"] = json!(self.errors);
         }
         let metadata = Value::Object(self.metadata).to_string();
-        let action = Action::made_up(run.id(), &task.name, payload.to_string(), metadata, self.attempt);
+        let action = Action::synthetic(run.id(), &task.name, payload.to_string(), metadata, self.attempt);
         let (output, mut messages) = TaskOutput::new();
         let stopped = CancellationToken::new();
         if self.is_cancelled {
@@ -314,19 +321,19 @@ impl<O: DeserializeOwned> Call<O> {
         while let Ok(message) = messages.try_recv() {
             collect(message);
         }
-        let mut called = Called { result: decode(result)?, log, chunks, children: Vec::new() };
+        let mut record = CallRecord { result: decode(result)?, log, chunks, children: Vec::new() };
         let mut children = run.children().await?;
         children.sort_by_key(|child| child.created_at);
         for child in children {
             let details = client.run_handle(child.id).details().await?;
             let workflow_name = details.workflow_name.unwrap_or_default();
-            called.children.push(StartedRun { run_id: child.id, workflow_name, input: details.input });
+            record.children.push(StartedRun { run_id: child.id, workflow_name, input: details.input });
         }
         if let Some(worker) = worker {
             worker.shutdown().await;
         }
         engine.shutdown().await;
-        Ok(called)
+        Ok(record)
     }
 }
 

@@ -80,7 +80,8 @@ impl Harness {
         self.client.run_many(workflow, inputs)
     }
 
-    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker.
+    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker. It takes at least 1.75 seconds, which are
+    /// real seconds unless the clock is paused.
     ///
     /// # Panics
     /// Panics if the background code of the worker or the engine has panicked.
@@ -128,13 +129,14 @@ impl HarnessBuilder {
         self
     }
 
-    /// Enables defects of the real engine. The default is none.
+    /// Enables defects of the real engine. The default is none. It replaces the quirks of an [`engine`](Self::engine) that was set before.
     pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
         self.engine = self.engine.quirks(quirks);
         self
     }
 
-    /// Replaces the engine, for example by one whose clock starts at another time. Set its quirks on it.
+    /// Replaces the engine, for example by one whose clock starts at another time. It also replaces the quirks: those that were set with
+    /// [`quirks`](Self::quirks) before have no effect.
     pub fn engine(mut self, engine: EngineBuilder) -> Self {
         self.engine = engine;
         self

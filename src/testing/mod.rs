@@ -1,6 +1,6 @@
 //! Tests of tasks and workflows: in this process, on virtual time, without a server.
 //!
-//! A [`Harness`] has an embedded engine and a worker. It runs tasks and workflows as a server would, with retries, timeouts and
+//! A [`Harness`] has an embedded engine and a worker. It runs tasks and workflows as a real engine would, with retries, timeouts and
 //! conditions; faults can be injected, and runs can be inspected. On Tokio's paused clock, hours of backoff take milliseconds:
 //!
 //! ```
@@ -22,10 +22,10 @@
 //! # }
 //! ```
 //!
-//! [`call`] calls the code of a task alone, with a context that the test makes up, and returns what it has logged, streamed and started.
+//! [`call`] calls the code of a task alone, with a context that the test provides, and returns what it has logged, streamed and started.
 
 mod call;
 mod harness;
 
-pub use call::{Call, Called, Chunk, StartedRun, WrittenLine, call};
+pub use call::{Call, CallRecord, Chunk, StartedRun, WrittenLine, call};
 pub use harness::{Harness, HarnessBuilder};

@@ -21,7 +21,7 @@ use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::{CronRow, NewCron};
 use crate::run::Runnable;
 
-/// When to check that a new cron still exists: the server accepts an expression that it cannot parse, and deletes the cron within a
+/// When to check that a new cron still exists: the engine accepts an expression that it cannot parse, and deletes the cron within a
 /// fraction of a second.
 const CHECK_INTERVALS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
@@ -115,7 +115,7 @@ impl<O> CronBuilder<O> {
 
     /// Creates the cron, and checks that it continues to exist.
     ///
-    /// The server accepts an expression that it cannot parse, for example with an unknown time zone, and deletes the cron a moment later.
+    /// The engine accepts an expression that it cannot parse, for example with an unknown time zone, and deletes the cron a moment later.
     /// So this method fetches the cron for one second after its creation. If it cannot be fetched, the method logs a warning and returns
     /// the handle.
     ///
@@ -152,14 +152,14 @@ impl<O> CronBuilder<O> {
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {
                     let text = format!(
-                        "the server deleted the cron after its creation, probably because it cannot parse the expression {:?}",
+                        "the engine deleted the cron after its creation, probably because it cannot parse the expression {:?}",
                         cron.cron_expression
                     );
                     return Err(Error::new(ErrorKind::Rejected, text).without_side_effects());
                 }
                 // The cron was created. Without a handle, its caller could not delete it.
                 Err(error) => {
-                    tracing::warn!(%error, cron = %id, "failed to check that a new cron exists");
+                    tracing::warn!(%error, cron_id = %id, "failed to check that a new cron exists");
                     break;
                 }
             }

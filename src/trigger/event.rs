@@ -14,7 +14,7 @@ use crate::rpc::convert::rest_trigger::Event;
 use crate::run::RunHandle;
 use crate::transport::Polling;
 
-/// How long to wait for an event that this client pushed. The server's history usually lags by a tenth of a second, under load by up
+/// How long to wait for an event that this client pushed. The engine's history usually lags by a tenth of a second, under load by up
 /// to eight seconds.
 const PUSHED_EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for any other event.
@@ -74,7 +74,7 @@ impl EventHandle {
 
     /// Fetches, when the request is awaited, the details of the event: key, payload, metadata, and its runs with their statuses.
     ///
-    /// The server's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if this client pushed the
+    /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if this client pushed the
     /// event, otherwise 1 second. The runs appear
     /// later: [`runs`](Self::runs) waits for them.
     ///
@@ -87,7 +87,7 @@ impl EventHandle {
 
     /// Fetches, when the request is awaited, the runs that the event has started. Empty if no workflow listens to it.
     ///
-    /// The request waits until the server's history contains the event, and then until the number of its runs has not changed for a
+    /// The request waits until the engine's history contains the event, and then until the number of its runs has not changed for a
     /// moment. If the history lags by seconds, runs may be missing.
     ///
     /// ```no_run
@@ -106,7 +106,7 @@ impl EventHandle {
         ReadBuilder::new(&self.client, move |client| async move { fetch_runs(&client, id, timeout).await })
     }
 
-    /// How long to wait for the event if the server's history does not contain it.
+    /// How long to wait for the event if the engine's history does not contain it.
     fn creation_timeout(&self) -> Duration {
         if self.key.is_some() { PUSHED_EVENT_TIMEOUT } else { EVENT_TIMEOUT }
     }

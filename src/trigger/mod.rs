@@ -1,4 +1,4 @@
-//! What starts runs on the server, and what delays them: events, schedules, crons and rate limits.
+//! What starts runs, and what delays them: events, schedules, crons and rate limits.
 //!
 //! The engine links only events to their runs. So the schedules and crons of this crate have a correlation key in their metadata, which
 //! their runs inherit.

@@ -1,4 +1,4 @@
-//! The rate limits of the server.
+//! The rate limits of the tenant.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ impl Client {
     /// with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key: all programs of a tenant share
     /// the limit.
     ///
-    /// With a limit of 0, tasks that consume its units wait.
+    /// The limit is 0 to 2 147 483 647. With a limit of 0, tasks that consume its units wait. The first task of a new key starts about 1.2
+    /// seconds late.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -87,7 +88,8 @@ impl RateLimitBuilder {
     /// Creates the rate limit, or changes the one with the same key. A higher limit applies from the next window on, a lower one immediately.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) before anything is sent.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or contains U+0000, or if the limit is over 2 147 483 647. Nothing is
+    /// sent then.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the limit may have been created.
@@ -129,7 +131,7 @@ impl RateLimitHandle {
         &self.client
     }
 
-    /// Fetches the details of the limit when the request is awaited.
+    /// Fetches the details of the limit when the request is awaited. This needs the REST API.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the limit does not exist.
@@ -139,13 +141,13 @@ impl RateLimitHandle {
             check_key(&key)?;
             let rows = list(&client, Some(&key)).await?;
             rows.into_iter().find(|row| row.key == key).ok_or_else(|| {
-                let text = format!("the server has no rate limit {key:?}");
+                let text = format!("the tenant has no rate limit {key:?}");
                 Error::new(ErrorKind::NotFound, text).without_side_effects()
             })
         })
     }
 
-    /// Returns a command that deletes the limit. It succeeds if the limit does not exist.
+    /// Returns a command that deletes the limit. It succeeds if the limit does not exist. This needs the REST API.
     ///
     /// # Errors
     /// [`Rejected`](ErrorKind::Rejected) if a workflow uses the limit.
@@ -195,7 +197,7 @@ impl RateLimitQuery {
         self
     }
 
-    /// Returns all matching limits, in the order of their keys. They are read page by page.
+    /// Returns all matching limits, in the order of their keys. They are read page by page, which needs the REST API.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the REST API cannot be reached.

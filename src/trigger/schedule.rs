@@ -23,7 +23,7 @@ use crate::run::{RunHandle, Runnable};
 use crate::time::is_representable;
 use crate::transport::Polling;
 
-/// How long to wait for the run of a schedule that the server has deleted.
+/// How long to wait for the run of a schedule that the engine has deleted.
 const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -231,7 +231,7 @@ impl<O> ScheduleHandle<O> {
     /// Finds the run that the schedule has started when the request is awaited. Returns `None` if the schedule has not started its run
     /// yet, or was deleted.
     ///
-    /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the server's history lags by up to
+    /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the engine's history lags by up to
     /// eight seconds under load.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use super::heartbeat_thread::LastHeartbeat;
 use super::running::RunningWorker;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::{OUTBOX_REPORTS, PrometheusRecorder, SLOTS_USED};
+use crate::telemetry::{ATTEMPTS_RUNNING, OUTBOX_REPORTS, PrometheusRecorder};
 
 /// The runtime of the worker is blocked if it has not sent a heartbeat for this long.
 const MAX_HEARTBEAT_AGE: Duration = Duration::from_secs(15);
@@ -226,7 +226,7 @@ impl HealthSource {
         match &self.recorder {
             Some(recorder) => recorder.render(),
             None => format!(
-                "# TYPE {SLOTS_USED} gauge\n{SLOTS_USED} {}\n# TYPE {OUTBOX_REPORTS} gauge\n{OUTBOX_REPORTS} {}\n",
+                "# TYPE {ATTEMPTS_RUNNING} gauge\n{ATTEMPTS_RUNNING} {}\n# TYPE {OUTBOX_REPORTS} gauge\n{OUTBOX_REPORTS} {}\n",
                 status.running, status.unreported
             ),
         }

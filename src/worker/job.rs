@@ -84,7 +84,7 @@ impl Job {
     pub(super) async fn run(self) -> JobEnd {
         let start = Instant::now();
         let name = self.action.task_name();
-        telemetry::record(&Measurement::AttemptStarted { task: name });
+        telemetry::record(&Measurement::AttemptStarted { task_name: name });
         let ended = self.run_code().await;
         let result = match (&ended.end, &ended.report) {
             (End::Finished, Some(report)) if report.kind == ReportKind::Completed => AttemptResult::Completed,
@@ -92,7 +92,7 @@ impl Job {
             (End::Cancelled, _) => AttemptResult::Cancelled,
             (End::Dropped, _) => AttemptResult::Dropped,
         };
-        telemetry::record(&Measurement::AttemptEnded { task: name, result, duration: start.elapsed() });
+        telemetry::record(&Measurement::AttemptEnded { task_name: name, result, duration: start.elapsed() });
         ended
     }
 
@@ -177,8 +177,8 @@ impl Job {
         let span = || {
             tracing::info_span!(
                 target: telemetry::TARGET, telemetry::ATTEMPT_SPAN,
-                run = %self.key.run, task = %self.key.task, task_name = self.action.task_name(),
-                workflow = &*workflow, attempt, worker = %self.worker,
+                run_id = %self.key.run, task_id = %self.key.task, task_name = self.action.task_name(),
+                workflow_name = &*workflow, attempt, worker_id = %self.worker,
             )
         };
         let (current, chunks) = (context.clone(), context.clone());

@@ -109,7 +109,7 @@ impl RegisteredWorkflow {
 
     /// Stores the definition, and remembers its id.
     pub(super) async fn put(&self, client: &Client) -> Result<WorkflowId> {
-        let workflow = self.definition.to_server(client);
+        let workflow = self.definition.to_engine(client);
         let mut retries = 0;
         loop {
             match client.rpc().admin.put_workflow(workflow.clone()).await {

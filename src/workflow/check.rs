@@ -1,4 +1,4 @@
-//! The checks of a definition: all that the server would refuse, answer with an internal error, or ignore without an error.
+//! The checks of a definition: all that the engine would refuse, answer with an internal error, or ignore without an error.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ impl Definition {
         if self.tasks.is_empty() {
             problems.push("expected at least one task, got none".into());
         }
-        // The server distinguishes a task from a workflow with one task by the name only.
+        // The engine distinguishes a task from a workflow with one task by the name only.
         if let (Some(only), true) = (self.only_task(), self.is_workflow)
             && only.name == self.name
         {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dag_that_the_server_would_refuse_is_refused_with_all_reasons() {
+    fn a_dag_that_the_engine_would_refuse_is_refused_with_all_reasons() {
         let fine: Workflow<()> =
             Workflow::new("fine").task_after(&task("b"), ["a"]).task(&task("a")).on_failure(&task("tidy"));
         assert!(Definition::from(&fine).problems().is_empty(), "parents may be named before they are defined");

@@ -7,10 +7,12 @@ impl<I, O> Task<I, O> {
     /// Adds a condition that must be satisfied before the task starts. With several conditions, all must be satisfied;
     /// [`Condition::or`] adds alternatives.
     ///
-    /// A condition on a parent replaces the rule that this parent must have completed. If its expression is false, the task waits for ever,
+    /// A condition on a parent replaces the rule that this parent must have completed. If its expression is false, the task waits forever,
     /// and so does the run: use [`skip_if`](Self::skip_if) for a task that may not be needed. The
-    /// [schedule timeout](Self::schedule_timeout) does not apply to this wait. A run whose task waits for a sleep or an event cannot be
-    /// cancelled on every engine; the [report](crate::builder::CancelBuilder::send) of a cancel says what happened.
+    /// [schedule timeout](Self::schedule_timeout) does not apply to this wait.
+    ///
+    /// On some engines, a run whose task waits for a sleep or an event cannot be cancelled; the
+    /// [report](crate::builder::CancelBuilder::send) then has [`Effect::NoEffect`](crate::model::Effect::NoEffect).
     ///
     /// Conditions are possible in a [`Workflow`](crate::Workflow) with several tasks only: the engine never creates the run of a single task
     /// with conditions.
@@ -32,10 +34,10 @@ impl<I, O> Task<I, O> {
     /// alternatives. If a task is to be skipped and to be started at the same moment, it is skipped.
     ///
     /// A skipped task counts as completed with the output `{"skipped":true}`. A task whose parents were all skipped is skipped, too, unless
-    /// it has a `skip_if` on a parent of its own. [`Context::was_skipped`](crate::Context::was_skipped) tells a task which parents were
-    /// skipped.
+    /// it has a `skip_if` on a parent of its own. [`Context::was_skipped`](crate::Context::was_skipped) returns whether a parent was skipped.
     ///
-    /// A sleep or an event requires one in [`wait_for`](Self::wait_for) as well: otherwise the task would never run.
+    /// A sleep or an event in `skip_if` requires a sleep or an event in [`wait_for`](Self::wait_for): otherwise the task would never run.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses it.
     ///
     /// ```
     /// use hatchet::workflow::Condition;
@@ -53,7 +55,8 @@ impl<I, O> Task<I, O> {
     /// Adds a condition that cancels the task. With several conditions, the task is cancelled if all are satisfied; [`Condition::or`] adds
     /// alternatives. The tasks after it are cancelled, too, and the run ends as cancelled, without an error message. Other tasks continue.
     ///
-    /// A sleep or an event requires one in [`wait_for`](Self::wait_for) as well: otherwise the task would never run.
+    /// A sleep or an event in `cancel_if` requires a sleep or an event in [`wait_for`](Self::wait_for): otherwise the task would never run.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses it.
     #[must_use]
     pub fn cancel_if(self, condition: Condition) -> Self {
         self.with_conditions(|conditions| conditions.cancel_if.push(condition))

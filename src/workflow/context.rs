@@ -170,8 +170,8 @@ impl Context {
         attempt_number(self.action().retry_count())
     }
 
-    /// Returns the number of attempts that the task can have, by its [retries](crate::Task::retries). Attempts that the engine takes from a lost worker,
-    /// and replays, are not limited by it, so [`attempt`](Self::attempt) can be greater.
+    /// Returns the maximum number of attempts: 1 plus the task's [retries](crate::Task::retries). Attempts that are reassigned from a lost
+    /// worker, and replays, do not count, so [`attempt`](Self::attempt) can be greater.
     ///
     /// ```
     /// use hatchet::{Context, Task};

@@ -12,7 +12,8 @@ use crate::run::RunHandle;
 use crate::time::MAX_DURATION;
 
 impl Context {
-    /// Extends the execution timeout of this attempt, and returns when it ends now, by the engine's clock.
+    /// Extends the execution timeout of this attempt, and returns the new deadline by the engine's clock, or `None` if the engine does not
+    /// report it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -26,7 +27,7 @@ impl Context {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the duration is 0 or more than 10 years. [`NotFound`](ErrorKind::NotFound) if the
-    /// engine has already ended the attempt.
+    /// engine has already ended the attempt. Other errors of a call, such as [`Unavailable`](ErrorKind::Unavailable).
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the timeout may have been extended.
@@ -37,14 +38,15 @@ impl Context {
         self.client().rpc().dispatcher.refresh_timeout(self.task_id(), by).await
     }
 
-    /// Asks the engine to free the slot of this attempt, so that another attempt can start while this one only waits. The worker may
+    /// Requests that the engine frees the slot of this attempt, so that another attempt can start while this one only waits. The worker may
     /// then run more attempts than it has slots.
     ///
-    /// Engines up to 0.104 accept the request and do not free the slot. After it, the engine does not notify the worker if the attempt is
+    /// Engines up to v0.104.7 accept the request and do not free the slot. After it, the engine does not notify the worker if the attempt is
     /// cancelled, and does not assign it again if the worker is lost; the execution timeout still applies.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if the engine has already ended the attempt.
+    /// [`NotFound`](ErrorKind::NotFound) if the engine has already ended the attempt. Other errors of a call, such as
+    /// [`Unavailable`](ErrorKind::Unavailable).
     ///
     /// # Cancel safety
     /// This method is cancel safe: the request can be sent again.

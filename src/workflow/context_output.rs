@@ -15,13 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::LogLevel;
 
 /// The maximum length of a log line in characters. The engine refuses longer ones.
-const MAX_LINE: usize = 10_000;
+const MAX_LINE_CHARS: usize = 10_000;
 /// How long the end of an attempt waits for its chunks.
 const MAX_FLUSH: Duration = Duration::from_secs(5);
 /// How long before the end of a run its last chunk must have been accepted: measured, 0.05 s were too short in 2 of 12 runs, and 0.1 s in none.
 const PUBLISH_DELAY: Duration = Duration::from_millis(100);
-/// The end of a line that was cut.
-const CUT_MARK: &str = "… (cut)";
+/// The end of a line that was truncated.
+const TRUNCATION_SUFFIX: &str = "… (truncated)";
 
 impl Context {
     /// Writes a line to the task's log, with the level `Info`. See [`log_with`](Self::log_with).
@@ -41,8 +41,9 @@ impl Context {
     /// Writes a line to the task's log, with a level and metadata, which must serialize to a JSON object.
     ///
     /// The line is put into a queue, and a background task of the worker sends it. The lines of a task arrive in their order. A line of
-    /// more than 10 000 characters is cut, and U+0000 is replaced. If the server is away for long, and 10 000 lines of the worker wait,
-    /// further lines are dropped; the next line that is sent is preceded by one that says how many were lost.
+    /// more than 10 000 characters is truncated, and U+0000 is replaced by U+FFFD. If the server cannot be reached and 10 000 messages of
+    /// the worker (log lines and chunks) are queued, further lines are dropped; the next line that is sent is preceded by one with the
+    /// number of dropped lines.
     ///
     /// ```
     /// use hatchet::model::LogLevel;
@@ -84,7 +85,7 @@ impl Context {
                 return;
             }
         }
-        if !self.send_line(level, fitting(message), metadata) {
+        if !self.send_line(level, sanitize_line(message), metadata) {
             self.lost_lines().fetch_add(1, Relaxed);
         }
     }
@@ -94,11 +95,12 @@ impl Context {
         self.output().try_send(TaskMessage { task: self.task_id(), attempt: self.attempt(), content })
     }
 
-    /// Sends a chunk to those who follow the run, such as a token of a language model. Chunks are numbered, so that readers get them in
-    /// their order and notice missing ones. Nothing is stored: who does not follow the run at that moment does not get the chunk.
+    /// Sends a chunk, such as a token of a language model, to the subscribers of the run. Chunks are numbered, so that subscribers receive
+    /// them in their order and notice missing ones. A chunk is not stored: subscribers that join later do not receive it. It is sent as it
+    /// is, including U+0000.
     ///
-    /// It resolves when the chunk is in the queue of the worker; a background task sends it. If chunks of more than 16 MiB wait, it
-    /// waits: a task that is faster than the connection is slowed down.
+    /// Resolves when the chunk is queued; a background task of the worker sends it. Waits while the queue is full (16 MiB of chunks, or
+    /// 10 000 messages of all tasks of the worker): a task that is faster than the connection is slowed down.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -112,7 +114,9 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// [`TooLarge`](ErrorKind::TooLarge) if the chunk does not fit into a message. [`Closed`](ErrorKind::Closed) if the worker has ended.
+    /// [`TooLarge`](ErrorKind::TooLarge) if the chunk and 1 KiB for its ids exceed the configured
+    /// [`max_send_message_length`](crate::config::ConfigBuilder::max_send_message_length), 4 MiB by default.
+    /// [`Closed`](ErrorKind::Closed) if the worker has ended.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped before it resolves, the chunk is not sent.
@@ -120,7 +124,7 @@ impl Context {
         let (chunk, limit) = (chunk.as_ref(), self.client().rpc().events.max_send());
         // The ids and the timestamp of the message need some space, too.
         if chunk.len().saturating_add(1024) > limit {
-            let text = format!("expected a chunk of less than {limit} bytes, got {}", chunk.len());
+            let text = format!("expected a chunk of at most {} bytes, got {}", limit.saturating_sub(1024), chunk.len());
             return Err(Error::new(ErrorKind::TooLarge, text).without_side_effects());
         }
         let permit = self.output().chunk_permit(chunk.len()).await?;
@@ -177,16 +181,16 @@ impl Context {
 }
 
 /// The text of a line as the engine accepts it: not empty, without U+0000, and not too long.
-fn fitting(message: String) -> String {
+fn sanitize_line(message: String) -> String {
     let message = if message.contains('\0') { message.replace('\0', "\u{fffd}") } else { message };
     if message.is_empty() {
         return " ".into();
     }
-    match message.char_indices().nth(MAX_LINE) {
+    match message.char_indices().nth(MAX_LINE_CHARS) {
         None => message,
         Some(_) => {
-            let kept = MAX_LINE.saturating_sub(CUT_MARK.chars().count());
-            message.chars().take(kept).chain(CUT_MARK.chars()).collect()
+            let kept = MAX_LINE_CHARS.saturating_sub(TRUNCATION_SUFFIX.chars().count());
+            message.chars().take(kept).chain(TRUNCATION_SUFFIX.chars()).collect()
         }
     }
 }
@@ -196,13 +200,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_fit_the_limits_of_the_engine() {
-        assert_eq!(fitting("as it is".into()), "as it is");
-        assert_eq!(fitting(String::new()), " ");
-        assert_eq!(fitting("a\0b".into()), "a\u{fffd}b");
-        let longest = "ä".repeat(MAX_LINE);
-        assert_eq!(fitting(longest.clone()), longest);
-        let cut = fitting(longest + "!");
-        assert!(cut.chars().count() == MAX_LINE && cut.ends_with("ä… (cut)"));
+    fn lines_respect_the_limits_of_the_engine() {
+        assert_eq!(sanitize_line("as it is".into()), "as it is");
+        assert_eq!(sanitize_line(String::new()), " ");
+        assert_eq!(sanitize_line("a\0b".into()), "a\u{fffd}b");
+        let longest = "ä".repeat(MAX_LINE_CHARS);
+        assert_eq!(sanitize_line(longest.clone()), longest);
+        let truncated = sanitize_line(longest + "!");
+        assert!(truncated.chars().count() == MAX_LINE_CHARS && truncated.ends_with("ä… (truncated)"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a task receives of its parents, its conditions and its filter.
+//! What a task receives from its parents, its conditions and its filter.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -80,7 +80,7 @@ impl Context {
         if self.was_skipped(task)? { Ok(None) } else { self.parent_output(task).map(Some) }
     }
 
-    /// Returns the output of a parent task by its name, as any type. The JSON is parsed on every call.
+    /// Returns the output of a parent, deserialized as `T`. The JSON is parsed on every call.
     ///
     /// ```
     /// use hatchet::{Context, Task};

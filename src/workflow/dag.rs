@@ -83,9 +83,9 @@ impl<I, O> Workflow<I, O> {
         self.add(task, Vec::new())
     }
 
-    /// Adds a task that starts when all of its parents have completed: a task or a name, or several of them; see [`Parents`]. A parent may
-    /// be added later than the task. The task is skipped if all parents were [skipped](Task::skip_if), and cancelled if one of them has
-    /// failed or was cancelled.
+    /// Adds a task that starts when all of its parents have completed. `parents` is a task, a name, or several of them; see [`Parents`]. A
+    /// parent may be added later than the task. The task is skipped if all parents were [skipped](Task::skip_if), and cancelled if one of
+    /// them has failed or was cancelled.
     ///
     /// ```
     /// # use hatchet::{Context, Task, Workflow};

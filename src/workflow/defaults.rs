@@ -53,8 +53,8 @@ impl TaskDefaults {
     }
 
     /// Sets the backoff of tasks that have retries and no [`Task::backoff`](crate::Task::backoff).
-    pub fn backoff(mut self, factor: f32, longest: Duration) -> Self {
-        self.backoff = Some((factor, longest));
+    pub fn backoff(mut self, factor: f32, max_delay: Duration) -> Self {
+        self.backoff = Some((factor, max_delay));
         self
     }
 

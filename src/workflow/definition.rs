@@ -1,4 +1,4 @@
-//! A definition, and its conversion for the server.
+//! A definition, and its conversion for the engine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -96,12 +96,12 @@ impl Definition {
         keys
     }
 
-    /// The action name of a task. The server converts it to lower case, and fails on some upper-case letters.
+    /// The action name of a task. The engine converts it to lower case, and fails on some upper-case letters.
     pub(crate) fn action(&self, client: &Client, task: &TaskDefinition) -> String {
         format!("{}:{}", client.prefixed(&self.name), task.name).to_lowercase()
     }
 
-    pub(crate) fn to_server(&self, client: &Client) -> NewWorkflow {
+    pub(crate) fn to_engine(&self, client: &Client) -> NewWorkflow {
         let task = |task: &TaskDefinition, parents: &[String]| {
             let (name, action, parents) = (task.name.clone(), self.action(client, task), parents.to_vec());
             let sent = NewTask { name, action, parents, ..NewTask::default() };

@@ -15,8 +15,8 @@ use crate::model::engine_version::{EngineVersion, unsupported};
 /// How long the check of rate limits may take: the worker starts without it.
 const RATE_LIMITS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Checks that the engine has the options of the definitions, some of which older engines ignore without an error; and that the rate limits
-/// exist that they use, because the engine answers a definition with a missing one with an internal error.
+/// Checks that the engine supports the options of the definitions, and that the rate limits they use exist. Older engines ignore some
+/// options without an error, and the engine answers a definition whose rate limit is missing with an internal error.
 pub(crate) async fn check_engine(client: &Client, definitions: &[&Definition]) -> Result<()> {
     check_version(client, definitions).await?;
     check_rate_limits(client, definitions).await

@@ -53,7 +53,7 @@ impl TaskError {
     }
 
     /// Creates an error after which the task is retried after a delay, if it has retries left. The delay replaces the
-    /// [backoff](crate::Task::backoff) of the task.
+    /// [backoff](crate::Task::backoff) of the task. The delay is rounded down to milliseconds.
     ///
     /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails and is not retried, with a message that names both
     /// versions: a retry without the delay could be harmful.
@@ -84,7 +84,7 @@ impl TaskError {
         Self { retry: false, ..Self::new(message) }
     }
 
-    /// Returns the text, which becomes the error message of the attempt.
+    /// Returns the error message of the attempt.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_does_not_fit_is_not_tried_again() {
+    fn a_task_whose_input_does_not_match_the_type_is_not_retried() {
         let error = input::<Greeting>(r#"{"input":{"nom":"Ada"}}"#).unwrap_err();
         assert!(!error.is_retryable());
         assert!(error.message().contains("missing field `name`"), "{error}");

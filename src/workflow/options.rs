@@ -42,7 +42,7 @@ impl TaskOptions {
         (self.timeout.unwrap_or(DEFAULT_TIMEOUT), self.schedule_timeout.unwrap_or(DEFAULT_SCHEDULE_TIMEOUT))
     }
 
-    /// What the server would refuse or ignore. The conditions are checked with the parents.
+    /// What the engine would refuse or ignore. The conditions are checked with the parents.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if i32::try_from(self.max_retries()).is_err() {
@@ -96,13 +96,13 @@ impl TaskOptions {
     /// Adds them to a task that is sent.
     pub(super) fn apply(&self, task: NewTask, event_key: impl Fn(&str) -> String) -> NewTask {
         let (timeout, schedule_timeout) = self.timeouts();
-        let (factor, longest) = self.backoff.unzip();
+        let (factor, max_delay) = self.backoff.unzip();
         NewTask {
             timeout: format_duration(timeout),
             schedule_timeout: format_duration(schedule_timeout),
             retries: i32::try_from(self.max_retries()).unwrap_or(i32::MAX),
             backoff_factor: factor,
-            backoff_max_seconds: longest.map(|longest| i32::try_from(longest.as_secs()).unwrap_or(i32::MAX)),
+            backoff_max_seconds: max_delay.map(|max_delay| i32::try_from(max_delay.as_secs()).unwrap_or(i32::MAX)),
             labels: self.labels.clone(),
             concurrency: self.concurrency.clone(),
             rate_limits: self.rate_limits.clone(),
@@ -113,14 +113,14 @@ impl TaskOptions {
     }
 }
 
-/// What the server would refuse about a backoff.
-pub(super) fn backoff_problems((factor, longest): (f32, Duration)) -> Vec<String> {
+/// What the engine would refuse about a backoff.
+pub(super) fn backoff_problems((factor, max_delay): (f32, Duration)) -> Vec<String> {
     let mut problems = Vec::new();
     if !(1.0..=1000.0).contains(&factor) {
         problems.push(format!("backoff factor: expected 1 to 1000, got {factor}"));
     }
-    if longest.subsec_nanos() != 0 || !(1..=86400).contains(&longest.as_secs()) {
-        problems.push(format!("maximum backoff: expected 1 to 86400 whole seconds, got {longest:?}"));
+    if max_delay.subsec_nanos() != 0 || !(1..=86400).contains(&max_delay.as_secs()) {
+        problems.push(format!("maximum backoff: expected 1 to 86400 whole seconds, got {max_delay:?}"));
     }
     problems
 }
@@ -157,7 +157,8 @@ impl<I, O> Task<I, O> {
         self.with_task_options(|options| options.timeout = Some(timeout))
     }
 
-    /// Sets how long each attempt may wait for a worker. The default is 5 minutes. It must be over 0 and at most 10 years.
+    /// Sets how long each attempt may wait for a worker and for units of [rate limits](Self::rate_limit). The default is 5 minutes. It must
+    /// be over 0 and at most 10 years.
     ///
     /// The time that a task waits for its parents or for [conditions](Self::wait_for) does not count. A task that waits for a
     /// [concurrency limit](Self::concurrency) times out only when another run ends, even if its time is over before that.
@@ -167,10 +168,10 @@ impl<I, O> Task<I, O> {
     }
 
     /// Sets the exponential backoff: the engine waits `factor` seconds before the first retry, and `factor` times as long before each
-    /// further one, up to `longest`. By default, it retries immediately. The factor must be 1 to 1000, and `longest` 1 second to 1 day. The
-    /// task must have [retries](Self::retries).
+    /// further one, up to `max_delay`. By default, it retries immediately. The factor must be 1 to 1000, and `max_delay` a number of whole
+    /// seconds from 1 second to 1 day. The task must have [retries](Self::retries).
     ///
-    /// The engine checks the queue of waiting tasks only from time to time, which may add up to 30 seconds.
+    /// The engine checks an idle queue of delayed retries only from time to time, so a retry may start up to 40 seconds late.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -182,8 +183,8 @@ impl<I, O> Task<I, O> {
     ///     .backoff(2.0, Duration::from_secs(60));
     /// ```
     #[must_use]
-    pub fn backoff(self, factor: f32, longest: Duration) -> Self {
-        self.with_task_options(|options| options.backoff = Some((factor, longest)))
+    pub fn backoff(self, factor: f32, max_delay: Duration) -> Self {
+        self.with_task_options(|options| options.backoff = Some((factor, max_delay)))
     }
 
     /// Requests workers with a label; see [`DesiredLabel`]. A run can request another value.
@@ -210,6 +211,7 @@ impl<I, O> Task<I, O> {
 
     /// Sets how many slots of a kind an attempt occupies, at least 1. It is assigned only to workers that have so many free slots of each
     /// requested kind. A task that requests only kinds other than `default` occupies no default slot.
+    /// On engines up to v0.104.7, such a task also occupies one default slot.
     #[must_use]
     pub fn slot_request(self, kind: impl Into<String>, slots: u32) -> Self {
         self.with_task_options(|options| {
@@ -217,8 +219,8 @@ impl<I, O> Task<I, O> {
         })
     }
 
-    /// Limits how many attempts of the task run at the same time; see [`Concurrency`]. With several limits, each applies to what the limits
-    /// before it let through.
+    /// Limits how many attempts of the task run at the same time; see [`Concurrency`]. With several limits, a run must pass them in the
+    /// order in which they were added.
     #[must_use]
     pub fn concurrency(self, limit: Concurrency) -> Self {
         self.with_task_options(|options| options.concurrency.push(limit))

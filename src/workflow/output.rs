@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::{LogLevel, TaskId};
 
 /// The number of log lines and chunks of a worker that wait to be sent.
-const QUEUE: usize = 10_000;
+const QUEUE_CAPACITY: usize = 10_000;
 /// The size of all chunks of a worker that wait to be sent, in bytes.
 const MAX_CHUNK_BYTES: usize = 16 << 20;
 
@@ -50,7 +50,7 @@ pub(crate) struct TaskOutput {
 
 impl TaskOutput {
     pub(crate) fn new() -> (Self, mpsc::Receiver<TaskMessage>) {
-        let (queue, messages) = mpsc::channel(QUEUE);
+        let (queue, messages) = mpsc::channel(QUEUE_CAPACITY);
         (Self { queue, chunk_bytes: Arc::new(Semaphore::new(MAX_CHUNK_BYTES)) }, messages)
     }
 

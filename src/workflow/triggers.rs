@@ -40,7 +40,7 @@ impl Triggers {
         !self.crons.is_empty() && self.cron_input.is_none()
     }
 
-    /// What the server would refuse, or answer with an internal error.
+    /// What the engine would refuse, or answer with an internal error.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (at, key) in self.events.iter().enumerate() {
@@ -66,7 +66,7 @@ impl Triggers {
             problems.push("filter: expected an event key together with a filter, got none".into());
         }
         for (at, cron) in self.crons.iter().enumerate() {
-            // Only the server knows which time zones exist.
+            // Only the engine knows which time zones exist.
             if let Err(Problem(problem)) = Expression::parse(cron) {
                 problems.push(format!("cron: {problem} (in {cron:?})"));
             }

@@ -42,13 +42,13 @@ where
         Self::new(name, move |input, context| code(state.clone(), input, context))
     }
 
-    /// Creates a task whose code blocks its thread, because it computes for long or calls blocking functions. It runs on the threads
+    /// Creates a task whose code blocks its thread, because it is CPU-bound or calls blocking functions. It runs on the threads
     /// that Tokio has for [blocking code](spawn_blocking), so that it does not keep other tasks from running. Everything else is as with
     /// [`new`](Self::new).
     ///
     /// Code that is running cannot be stopped from outside: it should check [`Context::is_cancelled`] from time to time. If it does not,
     /// the worker ignores its result after the cancellation, but its thread remains busy. Set the worker's
-    /// [slots](crate::worker::WorkerBuilder::slots) according to the number of processors: Tokio starts up to 512 threads.
+    /// [slots](crate::worker::WorkerBuilder::slots) according to the number of processors: by default, Tokio starts up to 512 blocking threads.
     ///
     /// ```
     /// use hatchet::{Context, Task, TaskError};

@@ -33,7 +33,7 @@ impl WorkflowOptions {
         own.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).chain(self.triggers.names()).collect()
     }
 
-    /// What the server would refuse, or answer with an internal error.
+    /// What the engine would refuse, or answer with an internal error.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = self.triggers.problems();
         problems.extend(self.concurrency.iter().flat_map(Concurrency::problems));
@@ -92,11 +92,11 @@ impl<I, O> Workflow<I, O> {
         self.with_options(|options| options.metadata.push((key.into(), value.into())))
     }
 
-    /// Limits how many runs of the workflow take place at the same time; see [`Concurrency`]. With several limits, each applies to what the
-    /// limits before it let through.
+    /// Limits how many runs of the workflow take place at the same time; see [`Concurrency`]. With several limits, a run must pass them in
+    /// the order in which they were added.
     ///
-    /// A run holds its place from its first task to its end. A run that loses is cancelled: its first task has the message "Cancelled due to
-    /// concurrency strategy".
+    /// A run counts from the start of its first task to its end. A run that exceeds the limit waits or is cancelled, depending on the
+    /// strategy. The first task of a run that was cancelled has the message "Cancelled due to concurrency strategy".
     ///
     /// ```
     /// use hatchet::workflow::{Concurrency, ConcurrencyStrategy};

@@ -13,7 +13,7 @@ use crate::tasks::Number;
 
 rows! {
     w2_outputs_of_parents_are_typed_and_skipped_ones_visible,
-    w2_a_task_that_is_no_parent_fails_without_a_retry,
+    w2_a_task_that_is_not_a_parent_fails_without_a_retry,
     w9_a_task_waits_for_an_event_or_a_sleep,
     w9_a_task_waits_for_all_of_its_conditions,
     w9_tasks_are_skipped_by_the_outputs_of_parents,
@@ -75,7 +75,7 @@ async fn w2_outputs_of_parents_are_typed_and_skipped_ones_visible(setup: Setup) 
     worker.shutdown().await;
 }
 
-async fn w2_a_task_that_is_no_parent_fails_without_a_retry(setup: Setup) {
+async fn w2_a_task_that_is_not_a_parent_fails_without_a_retry(setup: Setup) {
     let stranger = number("stranger");
     let last: Task<Number, i64> = Task::new("last", {
         let stranger = stranger.clone();

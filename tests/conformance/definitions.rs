@@ -142,7 +142,7 @@ async fn w4_retries_have_a_backoff_with_a_maximum(setup: Setup) {
     let pauses = attempts.windows(2).map(|pair| pair[1].started_at.unwrap() - pair[0].finished_at.unwrap());
     let pauses: Vec<_> = pauses.map(|pause| pause.num_milliseconds()).collect();
     for (pause, expected) in pauses.iter().zip([2000, 3000, 3000]) {
-        // An idle queue notices due retries late: a real one up to 37 seconds, the embedded one 5 seconds.
+        // An idle queue starts delayed retries late: the real engine up to 40 seconds, the embedded one up to 5 seconds.
         let late = if setup.engine.is_some() { 5500 } else { 40_000 };
         assert!((expected - 100..expected + late).contains(pause), "{pauses:?}");
     }
@@ -240,7 +240,7 @@ async fn w14_definitions_are_refused_with_all_reasons(setup: Setup) {
         "task \"a\": expected an acyclic graph",
         "task \"a\": backoff: expected retries together with a backoff, got 0",
         "task \"b\": slots: expected 1 to 2147483647 of kind \"default\", got 0",
-        "task \"c\": wait_for: event: expected a non-empty key without U+0000 and *, which is no wildcard here, got \"k:*\"",
+        "task \"c\": wait_for: event: expected a non-empty key without U+0000 and `*` (wildcards are not supported), got \"k:*\"",
         "task \"c\": rate limit \"\": expected a non-empty key without U+0000, got \"\"",
     ] {
         assert!(text.contains(problem), "{problem}: {text}");

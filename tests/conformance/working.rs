@@ -140,7 +140,7 @@ async fn w12_log_lines_arrive_in_order_with_their_levels(setup: Setup) {
         (&LogLevel::Debug, "first", &json!({"n": 50}))
     );
     assert_eq!((&lines[51].level, lines[51].message.chars().count()), (&LogLevel::Error, 10_000));
-    assert!(lines[51].message.ends_with("x… (cut)"));
+    assert!(lines[51].message.ends_with("x… (truncated)"));
     assert_eq!((lines[52].message.as_str(), lines.len()), (" ", 53));
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use uuid::Builder;
 
 use crate::model::Conditions;
-use crate::model::condition::{Alternative, Condition, On};
+use crate::model::condition::{Alternative, Condition, ConditionKind};
 use crate::rpc::pb::v1::{
     Action, BaseMatchCondition, ParentOverrideMatchCondition, SleepMatchCondition, TaskConditions,
     UserEventMatchCondition,
@@ -45,17 +45,17 @@ impl Group {
     }
 
     fn add(&self, alternative: &Alternative, message: &mut TaskConditions) {
-        match &alternative.on {
-            On::Sleep(length) => message.sleep_conditions.push(SleepMatchCondition {
+        match &alternative.kind {
+            ConditionKind::Sleep(length) => message.sleep_conditions.push(SleepMatchCondition {
                 base: Some(self.base(alternative.data_key(), "")),
                 sleep_for: format_duration(*length),
             }),
-            On::Event(key, expression) => message.user_event_conditions.push(UserEventMatchCondition {
+            ConditionKind::Event(key, expression) => message.user_event_conditions.push(UserEventMatchCondition {
                 base: Some(self.base(alternative.data_key(), expression.as_deref().unwrap_or_default())),
                 user_event_key: key.clone(),
                 ..UserEventMatchCondition::default()
             }),
-            On::Parent(task, expression) => self.add_parent(task, expression, message),
+            ConditionKind::Parent(task, expression) => self.add_parent(task, expression, message),
         }
     }
 
@@ -70,13 +70,13 @@ impl Group {
     ///
     /// The engine adds "the parent has failed or was cancelled" to each condition on a parent, and has a group of its own for the other
     /// parents. It cancels a task only if all groups are satisfied. So a condition on one of two parents would have no effect, and the task
-    /// would wait for ever after a failure. With all parents in each group, there is no other group.
+    /// would wait forever after a failure. With all parents in each group, there is no other group.
     fn add_other_parents(&self, condition: &Condition, parents: &[String], message: &mut TaskConditions) {
         let mentioned: BTreeSet<_> = condition
             .alternatives
             .iter()
-            .filter_map(|alternative| match &alternative.on {
-                On::Parent(task, _) => Some(task),
+            .filter_map(|alternative| match &alternative.kind {
+                ConditionKind::Parent(task, _) => Some(task),
                 _ => None,
             })
             .collect();

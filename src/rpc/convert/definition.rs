@@ -35,7 +35,7 @@ pub(crate) struct NewWorkflow {
 pub(crate) struct NewTask {
     pub(crate) name: String,
     pub(crate) action: String,
-    /// In the server's grammar, as the schedule timeout.
+    /// In the engine's grammar, as the schedule timeout.
     pub(crate) timeout: String,
     pub(crate) schedule_timeout: String,
     pub(crate) retries: i32,

@@ -72,7 +72,7 @@ pub(in crate::rpc) fn window(window: RateLimitWindow) -> RateLimitDuration {
     }
 }
 
-/// A rate limit of the server.
+/// A rate limit of the tenant.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RateLimitRow {

@@ -66,7 +66,7 @@ impl From<pb::AssignedAction> for Action {
 impl Action {
     /// The assignment of an attempt that no engine has assigned.
     #[cfg(feature = "embedded")]
-    pub(crate) fn made_up(run: RunId, task: &str, payload: String, metadata: String, attempt: u32) -> Self {
+    pub(crate) fn synthetic(run: RunId, task: &str, payload: String, metadata: String, attempt: u32) -> Self {
         Self(pb::AssignedAction {
             workflow_run_id: run.into(),
             task_run_external_id: run.into(),

@@ -231,7 +231,7 @@ impl Driver {
         }
         let report = self.assignments.into_report();
         tracing::info!(worker_id = %self.id, %report, "worker stopped");
-        telemetry::record(&Measurement::Worker { worker: &self.worker.name, running: 0, unreported: 0 });
+        telemetry::record(&Measurement::WorkerLoad { worker_name: &self.worker.name, running: 0, unreported: 0 });
         self.life.send_modify(|life| {
             life.status.state = WorkerState::Stopped;
             (life.status.running, life.status.queued, life.status.unreported) = (0, 0, 0);
@@ -574,7 +574,7 @@ impl Driver {
             is_new
         });
         if is_new {
-            telemetry::record(&Measurement::Worker { worker: &self.worker.name, running, unreported });
+            telemetry::record(&Measurement::WorkerLoad { worker_name: &self.worker.name, running, unreported });
         }
     }
 
