@@ -212,7 +212,7 @@ async fn workflows_that_differ_only_in_case_are_refused() {
     let first = support::start_worker(&hatchet, &upper).await;
     let refused = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
     assert_eq!((refused.kind(), refused.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
-    assert!(refused.to_string().contains("the server's workflow \"SendEmail\" in more than case"), "{refused}");
+    assert!(refused.to_string().contains("the engine's workflow \"SendEmail\" in more than case"), "{refused}");
 
     // If the list of workflows is not available, each run is checked.
     engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::RefuseRest(501)).unwrap();

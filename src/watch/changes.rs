@@ -20,7 +20,7 @@ use crate::run::{RunBuilder, RunHandle};
 impl<O> RunHandle<O> {
     /// Watches the status changes of the run: all of them, in order, until the end, including those from before the watch started.
     ///
-    /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch. States that the server does not
+    /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch. States that the engine does not
     /// report within 10 seconds are returned as a [gap](Change::Gap).
     ///
     /// All watches of a client share one subscription and one list of tasks, and together send at most
@@ -70,8 +70,8 @@ impl<O: 'static> RunBuilder<O> {
 
 /// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
 ///
-/// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or the last error of
-/// the fetches when their deadline has passed.
+/// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or the error of
+/// a fetch that failed until its deadline.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -26,7 +26,8 @@ impl Client {
     /// returns its id.
     ///
     /// The runs share their requests: one list shows which of them have started, and each run is fetched when it has ended. How many
-    /// runs wait has no effect on the number of requests.
+    /// runs wait has no effect on the number of requests. Runs that this crate has not started are checked one by one, every 2 seconds
+    /// at most.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {

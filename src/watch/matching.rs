@@ -25,18 +25,17 @@ use crate::runtime::{self, Needs};
 
 /// How far back runs are listed after a gap: the clocks may differ, and REST lists a run a moment late.
 const LIST_MARGIN: TimeDelta = TimeDelta::minutes(1);
-/// The minimum interval between two lists. A real server ends a subscription whenever all of its runs have completed.
+/// The minimum interval between two lists. The engine ends a subscription whenever all of its runs have completed.
 const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a run that has ended is remembered, so that late events do not return it again.
-const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+const ENDED_RUN_TTL: Duration = Duration::from_secs(600);
 
 impl Client {
-    /// Watches the status changes of all runs with a tag, also of those that other clients start: of all runs that have not ended, and of
-    /// all runs that are created from now on, or [since a time](TagWatch::since). Those of each run are all of its changes, in order, as in
+    /// Watches the status changes of all runs with a tag, including runs that other clients start. It covers runs that have not ended, and
+    /// runs that are created from now on or [since a time](TagWatch::since). The changes of each run are in order, as in
     /// [`RunHandle::watch`](crate::RunHandle::watch).
     ///
     /// The client subscribes to the events of the tag before it lists the runs, and lists them again whenever events may have been lost.
-    /// So no run is missed.
     ///
     /// A run is followed to its end. If it is replayed after that, the new attempts are not returned.
     ///
@@ -88,7 +87,7 @@ struct Pending {
 
 impl TagWatch {
     /// Also returns the changes of the runs that were created since a time, including those that have ended: they are listed first.
-    /// Each of those needs three requests. It has no effect after the first poll.
+    /// Each of those needs three requests. Calling this method after the first poll has no effect.
     pub fn since(mut self, time: DateTime<Utc>) -> Self {
         if let Some(pending) = &mut self.pending {
             pending.since = Some(time);
@@ -279,7 +278,7 @@ impl Matching {
 
     fn forget(&mut self) {
         while let Some((at, run)) = self.ended.front()
-            && at.elapsed() > REMEMBERED_FOR
+            && at.elapsed() > ENDED_RUN_TTL
         {
             self.known.remove(run);
             self.ended.pop_front();

@@ -3,7 +3,7 @@
 //! [`Progress::step`] takes an observation, and returns the changes that are new in it and what the watch must do next. The history of
 //! the run in the details contains all states, so changes are only taken from other observations if they follow the known state.
 //!
-//! The server's history receives the attempts of a task in no order. So a state is only returned when all earlier ones are known.
+//! The engine's history receives the attempts of a task in no order. So a state is only returned when all earlier ones are known.
 //! Meanwhile the history is fetched again. If it is not complete after a while, what is missing is returned as a gap.
 
 use std::collections::BTreeMap;

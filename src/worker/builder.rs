@@ -271,7 +271,7 @@ impl Worker {
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
-    /// stored on the server. The worker is stopped.
+    /// stored. The worker is stopped.
     pub fn start(self) -> impl Future<Output = Result<RunningWorker>> + Send {
         // Boxed, because it is short-lived and would add its size to the caller's future.
         Box::pin(async move {
@@ -309,7 +309,7 @@ impl Worker {
         let mut stop = pin!(stop);
         let running = tokio::select! {
             biased;
-            // It may take a minute to start, if the server is not there.
+            // It may take a minute to start, if the server cannot be reached.
             _ = &mut stop => return Ok(WorkerReport::default()),
             running = self.start() => running?,
         };

@@ -1,4 +1,4 @@
-//! The registered workflows of a worker, as they are stored on the server, and the task for each action.
+//! The registered workflows of a worker, as the engine stores them, and the task for each action.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,11 +33,11 @@ pub(super) struct RegisteredTask {
     pub(super) has_dependents: bool,
 }
 
-/// A workflow that the worker has stored on the server.
+/// A workflow that the worker has stored.
 #[derive(Debug)]
 pub(super) struct RegisteredWorkflow {
     definition: Definition,
-    /// Its name on the server.
+    /// Its name in the engine.
     name: String,
     /// Its name without the namespace.
     short_name: Arc<str>,
@@ -91,7 +91,7 @@ impl RegisteredWorkflow {
             Ok(None) => Ok(()),
             Ok(Some(other)) => {
                 let text = format!(
-                    "expected a name that differs from the server's workflow {other:?} in more than case, got {name:?}: otherwise \
+                    "expected a name that differs from the engine's workflow {other:?} in more than case, got {name:?}: otherwise \
                     their workers would run each other's tasks"
                 );
                 Err(Error::new(ErrorKind::AlreadyExists, text).without_side_effects())

@@ -1,8 +1,8 @@
 //! The news of all runs that a client watches: one subscription to run events, and one list of tasks, for all runs with the same tag.
 //!
 //! All runs that a client starts have the client's tag. An event only means that something has changed, so the watch fetches the run.
-//! The subscription is requested before a run is fetched, but the server does not report when it begins: it sends the response headers
-//! only with the first message, and events before that are lost. The server also ends the subscription whenever all runs that it has
+//! The subscription is requested before a run is fetched, but the engine does not report when it begins: it sends the response headers
+//! only with the first message, and events before that are lost. The engine also ends the subscription whenever all runs that it has
 //! seen have completed. So after each loss, and again with the first message of the next stream, the tasks that have not ended are
 //! listed.
 
