@@ -10,7 +10,7 @@ use std::time::Duration;
 use hatchet::embedded::{Engine, Fault};
 use hatchet::model::LogLevel;
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
-use hatchet::worker::{RunningWorker, TaskLogLayer};
+use hatchet::worker::{HealthServer, RunningWorker, TaskLogLayer};
 use hatchet::{Client, Context, Task, TaskError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -154,9 +154,48 @@ impl Recorder for Kinds {
     }
 }
 
+/// The status and the response of a path of the health server.
+async fn get(health: &HealthServer, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(health.address()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    (response.split(' ').nth(1).unwrap().parse().unwrap(), response)
+}
+
+#[tokio::test]
+async fn o5_health_and_metrics_report_the_state_of_the_worker() {
+    let engine = Engine::start().await.unwrap();
+    let worker = start(&engine.client(), &flaky()).await;
+    let health = worker.health(([127, 0, 0, 1], 0)).start().await.unwrap();
+    let until = async |code: u16, text: &str| loop {
+        let (found, body) = get(&health, "/readyz").await;
+        if found == code && body.contains(text) {
+            break;
+        }
+        sleep(SECOND / 20).await;
+    };
+    until(200, "ok").await;
+    worker.pause().await.unwrap();
+    until(503, "the worker is paused").await;
+    assert_eq!(get(&health, "/livez").await.0, 200);
+    worker.resume().await.unwrap();
+    until(200, "ok").await;
+    let (_, metrics) = get(&health, "/metrics").await;
+    assert!(metrics.contains(&format!("{} 0", telemetry::ATTEMPTS_RUNNING)), "{metrics}");
+    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
+    until(503, "the worker is not connected").await;
+    let (code, body) = get(&health, "/health").await;
+    assert!(code == 503 && body.contains("\"state\":\"disconnected\""), "{body}");
+    drop(worker);
+    until(503, "the worker has ended").await;
+    assert_eq!((get(&health, "/livez").await.0, get(&health, "/nothing").await.0), (200, 404));
+}
+
 /// The only test of this program that sets the recorder of the process.
 #[tokio::test]
-async fn o4_measurements_are_recorded_and_o5_health_is_reported() {
+async fn o4_calls_streams_attempts_and_slots_are_measured() {
     let recorder = PrometheusRecorder::new();
     let kinds = Kinds(Arc::default(), recorder.clone());
     set_recorder(kinds.clone()).unwrap();
@@ -166,15 +205,7 @@ async fn o4_measurements_are_recorded_and_o5_health_is_reported() {
     let task = flaky();
     let worker = start(&hatchet, &task).await;
     let health = worker.health(([127, 0, 0, 1], 0)).metrics(recorder).start().await.unwrap();
-    let get = async |path: &str| {
-        let mut stream = TcpStream::connect(health.address()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await.unwrap();
-        let code: u16 = response.split(' ').nth(1).unwrap().parse().unwrap();
-        (code, response)
-    };
+    let get = async |path: &str| get(&health, path).await;
     for path in ["/livez", "/readyz", "/health"] {
         assert_eq!(get(path).await.0, 200, "{path}");
     }

@@ -38,7 +38,7 @@ use hatchet::stream::{
 #[cfg(feature = "metrics")]
 use hatchet::telemetry::MetricsRecorder;
 use hatchet::telemetry::{AttemptResult, Measurement, PrometheusRecorder};
-use hatchet::testing::{Call, CallRecord, Chunk, Harness, HarnessBuilder, StartedRun, WrittenLine};
+use hatchet::testing::{Call, CallRecord, Harness, HarnessBuilder, SentChunk, StartedRun, WrittenLine};
 use hatchet::worker::{
     HealthBuilder, HealthServer, RunningWorker, TaskLogLayer, UnfinishedTask, WorkerBuilder, WorkerReport, WorkerState,
     WorkerStatus,
@@ -278,7 +278,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     plain::<Measurement<'static>>();
     plain::<AttemptResult>();
     plain::<WrittenLine>();
-    plain::<Chunk>();
+    plain::<SentChunk>();
     plain::<StartedRun>();
     data::<Payload>();
     data::<RunStatus>();

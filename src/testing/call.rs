@@ -106,7 +106,7 @@ pub struct CallRecord<O> {
     /// The lines that it has logged, oldest first.
     pub log: Vec<WrittenLine>,
     /// The chunks that it has sent, oldest first.
-    pub chunks: Vec<Chunk>,
+    pub chunks: Vec<SentChunk>,
     /// The child runs that it has started, oldest first.
     pub children: Vec<StartedRun>,
 }
@@ -154,7 +154,7 @@ pub struct WrittenLine {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Chunk {
+pub struct SentChunk {
     /// Its number, starting at 0.
     pub index: i64,
     /// The text.
@@ -232,9 +232,7 @@ impl<O> Call<O> {
         self
     }
 
-    /// Registers a task or a workflow that the code can start and wait for. Runs of other workflows never end: the code cannot wait for
-    /// them. With a registered definition, the call starts a worker, whose shutdown takes at least 1.75 seconds of real time unless the
-    /// clock is paused.
+    /// Registers a task or a workflow that the code can start and wait for. A worker executes its runs. The engine has no other workflows.
     pub fn register(mut self, definition: impl Into<Definition>) -> Self {
         self.helpers.push(definition.into());
         self
@@ -305,7 +303,7 @@ impl<O: DeserializeOwned> Call<O> {
                 log.push(WrittenLine { level, message, metadata });
             }
             TaskContent::Chunk { index, bytes, .. } => {
-                chunks.push(Chunk { index, text: String::from_utf8_lossy(&bytes).into_owned() });
+                chunks.push(SentChunk { index, text: String::from_utf8_lossy(&bytes).into_owned() });
             }
             TaskContent::Flush(_) => {}
         };

@@ -461,7 +461,7 @@ fn compare(run: RunId, known: Option<&AttemptStatus>, report: &AttemptStatus) ->
     let Some(known) = known else { return Update::New };
     let update = known.compare(report);
     if update == Update::Invalid {
-        tracing::warn!(%run, %known, %report, "dropped an invalid transition");
+        tracing::warn!(run_id = %run, %known, %report, "dropped an invalid transition");
     }
     update
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use hatchet::model::{LogLevel, TimeoutKind};
+use hatchet::model::{ChunkItem, DesiredLabel, LogLevel, TimeoutKind, WorkerId};
 use hatchet::worker::WorkerState;
-use hatchet::{Context, Outcome, RunStatus, Task, TaskError};
+use hatchet::workflow::Sticky;
+use hatchet::{Context, ErrorKind, Outcome, Priority, RunStatus, Task, TaskError};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -15,16 +16,43 @@ use crate::support::until_running;
 use crate::tasks::{Doubled, Number, double};
 
 rows! {
+    c14_each_of_many_runs_has_its_own_options,
     w1_tasks_have_typed_inputs_outputs_and_errors,
     w5_timeouts_are_enforced_and_can_be_extended,
+    w8_labels_can_change_while_the_worker_runs,
     w11_children_of_many_forms_are_started_once,
     w12_log_lines_arrive_in_order_with_their_levels,
+    w13_chunks_of_text_and_of_values_reach_the_reader,
     w16_blocking_tasks_run_beside_others_and_can_be_cancelled,
     w19_pause_resume_and_drain_are_visible,
     w20_no_more_attempts_run_than_there_are_slots,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+async fn c14_each_of_many_runs_has_its_own_options(setup: Setup) {
+    let task: Task<Number, (Option<Priority>, String, WorkerId)> =
+        Task::new(setup.name("task"), async |_: Number, context: Context| {
+            let team = context.metadata().remove("team").map(|team| team.to_string()).unwrap_or_default();
+            Ok((context.priority(), team, context.worker_id()))
+        });
+    let task = task.sticky(Sticky::Hard);
+    let register = |name: &str| setup.hatchet.worker(setup.name(name)).register(&task).build().unwrap().start();
+    let (one, other) = (register("one").await.unwrap(), register("other").await.unwrap());
+    let workers = [one.id(), other.id()];
+    let runs =
+        setup.hatchet.run_many(&task, (0..4).map(|n| Number { n })).metadata("team", "all").each(|at, options| {
+            let options = options.desired_worker(workers[at % 2]);
+            if at == 3 { options.metadata("team", "last").priority(Priority::High) } else { options }
+        });
+    let results: Vec<_> = runs.results().await.unwrap().into_iter().map(Result::unwrap).collect();
+    for (at, (priority, team, worker)) in results.into_iter().enumerate() {
+        let expected = if at == 3 { (Some(Priority::High), "\"last\"") } else { (Some(Priority::Low), "\"all\"") };
+        assert_eq!(((priority, team.as_str()), worker), (expected, workers[at % 2]), "{at}");
+    }
+    one.shutdown().await;
+    other.shutdown().await;
+}
 
 async fn w1_tasks_have_typed_inputs_outputs_and_errors(setup: Setup) {
     let echo = Task::new(setup.name("echo"), async |input: Number, context: Context| match input.n {
@@ -69,6 +97,27 @@ async fn w5_timeouts_are_enforced_and_can_be_extended(setup: Setup) {
     worker.shutdown().await;
     let outcome = setup.hatchet.run(&idle, &Number { n: 1 }).outcome().await.unwrap();
     assert!(matches!(&outcome, Outcome::TimedOut(timeout) if timeout.kind == TimeoutKind::Schedule), "{outcome:?}");
+}
+
+async fn w8_labels_can_change_while_the_worker_runs(setup: Setup) {
+    let task: Task<Number, WorkerId> =
+        Task::new(setup.name("task"), async |_: Number, context: Context| Ok(context.worker_id()));
+    let register = |name: &str| {
+        let worker = setup.hatchet.worker(setup.name(name)).label("model", "small").register(&task);
+        worker.build().unwrap().start()
+    };
+    let (one, other) = (register("one").await.unwrap(), register("other").await.unwrap());
+    other.set_labels([("model", "large")]).await.unwrap();
+    assert!(other.set_labels([("", 1)]).await.is_err());
+    // The scheduler of the real engine notices labels some seconds later.
+    sleep(8 * SECOND).await;
+    for (size, worker) in [("large", &other), ("small", &one)] {
+        let run = setup.hatchet.run(&task, &Number { n: 1 });
+        let run = run.desired_label("model", DesiredLabel::equal(size).required());
+        assert_eq!(run.result().await.unwrap(), worker.id(), "{size}");
+    }
+    one.shutdown().await;
+    other.shutdown().await;
 }
 
 async fn w11_children_of_many_forms_are_started_once(setup: Setup) {
@@ -142,6 +191,29 @@ async fn w12_log_lines_arrive_in_order_with_their_levels(setup: Setup) {
     assert_eq!((&lines[51].level, lines[51].message.chars().count()), (&LogLevel::Error, 10_000));
     assert!(lines[51].message.ends_with("x… (truncated)"));
     assert_eq!((lines[52].message.as_str(), lines.len()), (" ", 53));
+}
+
+async fn w13_chunks_of_text_and_of_values_reach_the_reader(setup: Setup) {
+    let chat: Task<Number, ()> = Task::new(setup.name("chat"), async |input: Number, context: Context| {
+        // The engine looks for a run that was subscribed to at its start a second later.
+        sleep(2 * SECOND).await;
+        context.put("text").await?;
+        context.put_json(&input).await?;
+        let large = context.put("x".repeat(5 << 20)).await.unwrap_err();
+        assert_eq!(large.kind(), ErrorKind::TooLarge);
+        Ok(())
+    });
+    let worker = setup.worker(&chat).await;
+    let mut chunks = setup.hatchet.run(&chat, &Number { n: 7 }).chunks();
+    let mut found = Vec::new();
+    while let Some(item) = chunks.next().await {
+        if let ChunkItem::Chunk(chunk) = item.unwrap() {
+            found.push(chunk);
+        }
+    }
+    assert_eq!(found.iter().map(|chunk| chunk.index).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    assert_eq!((found[0].text.as_str(), found[1].parse::<Number>().unwrap()), ("text", Number { n: 7 }));
+    worker.shutdown().await;
 }
 
 async fn w16_blocking_tasks_run_beside_others_and_can_be_cancelled(setup: Setup) {
