@@ -79,7 +79,7 @@ impl DetailsBuilder {
         }
         // The outcome is complete without the request.
         if let Err(error) = logs::add_cancel_request(&client, &mut details).await {
-            tracing::warn!(%error, run = %self.run, "failed to read the cancel request");
+            tracing::warn!(%error, run_id = %self.run, "failed to read the cancel request");
         }
         Ok(details)
     }

@@ -232,7 +232,8 @@ impl<O> Call<O> {
         self
     }
 
-    /// Registers a task or a workflow that the code can start and wait for. A worker executes its runs. The engine has no other workflows.
+    /// Registers a task or a workflow that the code can start and wait for; the engine has no others. A worker executes its runs, whose
+    /// shutdown takes at least 1.75 seconds of real time unless the clock is paused.
     pub fn register(mut self, definition: impl Into<Definition>) -> Self {
         self.helpers.push(definition.into());
         self
