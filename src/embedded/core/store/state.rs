@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use super::batches::Batches;
 use super::crons::Crons;
 use super::effects::Effect;
 use super::events::Events;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) runs: Runs,
     pub(in crate::embedded::core) families: Families,
     pub(in crate::embedded::core) queues: Queues,
+    pub(in crate::embedded::core) batches: Batches,
     pub(in crate::embedded::core) workers: BTreeMap<Uuid, Worker>,
     pub(in crate::embedded::core) streams: Streams,
     pub(in crate::embedded::core) timers: Timers,
@@ -69,6 +71,7 @@ impl Core {
             runs: Runs::default(),
             families: Families::default(),
             queues: Queues::default(),
+            batches: Batches::default(),
             workers: BTreeMap::new(),
             streams: Streams::default(),
             timers: Timers::default(),
@@ -95,6 +98,11 @@ impl Core {
 
     pub(crate) fn has(&self, quirk: Quirk) -> bool {
         self.quirks.contains(quirk)
+    }
+
+    /// Whether tasks of an action wait for workers.
+    pub(in crate::embedded::core) fn has_work(&self, action: &str) -> bool {
+        self.queues.has_tasks(action) || self.batches.has_groups(action)
     }
 
     pub(crate) fn runs(&self) -> &Runs {

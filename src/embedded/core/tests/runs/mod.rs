@@ -1,5 +1,6 @@
 //! Runs and their tasks.
 
+mod batches;
 mod cancels;
 mod children;
 mod concurrency;
