@@ -28,9 +28,9 @@ impl BatchLimits {
     fn new(options: &BatchOptions) -> Self {
         // The numbers have been checked: they are positive.
         Self {
-            max_size: usize::try_from(options.max_size).unwrap_or(1).max(1),
-            max_interval: Duration::from_millis(u64::try_from(options.max_interval_ms).unwrap_or_default()),
-            max_runs: usize::try_from(options.group_max_runs).unwrap_or(1).max(1),
+            size: usize::try_from(options.max_size).unwrap_or(1).max(1),
+            interval: Duration::from_millis(u64::try_from(options.max_interval_ms).unwrap_or_default()),
+            runs: usize::try_from(options.group_max_runs).unwrap_or(1).max(1),
         }
     }
 }
@@ -97,7 +97,7 @@ pub(crate) fn restart_interval(core: &mut Core, turn: &mut Turn<'_>, id: BatchGr
     if let Some(timer) = group.deadline.take() {
         core.timers.clear(timer);
     }
-    let at = turn.now + group.limits.max_interval + Duration::from_millis(late.into());
+    let at = turn.now + group.limits.interval + Duration::from_millis(late.into());
     group.deadline = Some(core.timers.set(at, Timer::Flush(id)));
 }
 
@@ -119,8 +119,8 @@ pub(crate) fn due(group: &BatchGroup) -> Option<(usize, Reason)> {
         });
         return Some((fit.count().max(1), Reason::TooLarge));
     }
-    if group.size() >= group.limits.max_size {
-        return Some((group.limits.max_size, Reason::Full));
+    if group.size() >= group.limits.size {
+        return Some((group.limits.size, Reason::Full));
     }
     (group.deadline.is_none() && group.size() > 0).then(|| (group.size(), Reason::Waited))
 }

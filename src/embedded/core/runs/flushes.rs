@@ -41,7 +41,7 @@ fn record_waiting(core: &mut Core, turn: &Turn<'_>, id: BatchGroupId) {
 fn start(core: &mut Core, turn: &mut Turn<'_>, id: BatchGroupId, size: usize, reason: Reason) -> bool {
     let Some(group) = core.batches.group(id) else { return false };
     // Only keys that are not blank have a limit.
-    if !group.key.is_empty() && group.runs() >= group.limits.max_runs {
+    if !group.key.is_empty() && group.runs() >= group.limits.runs {
         return false;
     }
     let (action, group_key, limits) = (group.action.clone(), group.key.clone(), group.limits);
@@ -106,9 +106,9 @@ fn payload_of(core: &Core, tasks: &[TaskKey]) -> String {
 impl Reason {
     fn text(self, limits: BatchLimits) -> String {
         match self {
-            Self::Full => format!("batch size threshold {} reached", limits.max_size),
+            Self::Full => format!("batch size threshold {} reached", limits.size),
             Self::TooLarge => "batch max memory size reached".into(),
-            Self::Waited => format!("batch max interval {} elapsed", duration::text(limits.max_interval)),
+            Self::Waited => format!("batch max interval {} elapsed", duration::text(limits.interval)),
         }
     }
 }
@@ -123,8 +123,8 @@ fn key_text(key: &str) -> String {
 
 /// The message of the event of a task that waits.
 fn waiting_text(group: &BatchGroup) -> String {
-    let BatchLimits { max_size, max_interval, max_runs } = group.limits;
-    let interval = duration::text(max_interval);
+    let BatchLimits { size: max_size, interval, runs: max_runs } = group.limits;
+    let interval = duration::text(interval);
     let flush = match group.deadline {
         Some((at, _)) => format!("Flush at {} (interval {interval}).", seconds(at)),
         None => format!("Flush after {interval} interval."),
@@ -135,8 +135,8 @@ fn waiting_text(group: &BatchGroup) -> String {
 
 /// The message of the event of a task whose batch is assigned.
 fn started_text(batch: Uuid, key: &str, size: usize, limits: BatchLimits, at: At, reason: Reason) -> String {
-    let BatchLimits { max_size, max_interval, max_runs } = limits;
-    let (key, at, reason, interval) = (key_text(key), seconds(at), reason.text(limits), duration::text(max_interval));
+    let BatchLimits { size: max_size, interval, runs: max_runs } = limits;
+    let (key, at, reason, interval) = (key_text(key), seconds(at), reason.text(limits), duration::text(interval));
     format!(
         "Batch {batch} flushed ({size}/{max_size} tasks) at {at} because {reason}.{key} Max concurrent batches per key: {max_runs}. Configured batch max interval: {interval}."
     )

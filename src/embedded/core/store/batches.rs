@@ -21,12 +21,12 @@ pub(crate) struct BatchOptions {
     pub(crate) broadcast_output: bool,
 }
 
-/// When the tasks of a group are assigned.
+/// The maxima of a group: the size of a batch, how long tasks wait, and how many batches run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchLimits {
-    pub(crate) max_size: usize,
-    pub(crate) max_interval: Duration,
-    pub(crate) max_runs: usize,
+    pub(crate) size: usize,
+    pub(crate) interval: Duration,
+    pub(crate) runs: usize,
 }
 
 /// The tasks of one step and one key. Only they share batches.
@@ -46,6 +46,9 @@ pub(crate) struct BatchGroup {
     running: BTreeSet<Uuid>,
 }
 
+/// The groups of an action, by step and key.
+type GroupsOfAction = BTreeMap<(Uuid, Box<str>), BatchGroupId>;
+
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Waiting(BatchGroupId, u64),
@@ -61,7 +64,8 @@ struct Batch {
 
 #[derive(Debug, Default)]
 pub(crate) struct Batches {
-    ids: HashMap<Arc<str>, BTreeMap<(Uuid, Box<str>), BatchGroupId>>,
+    /// The groups of each action.
+    ids: HashMap<Arc<str>, GroupsOfAction>,
     groups: BTreeMap<BatchGroupId, BatchGroup>,
     running: HashMap<Uuid, Batch>,
     places: HashMap<TaskKey, Place>,

@@ -358,7 +358,7 @@ impl Play {
             waiting += group.size();
             assert!(group.size() > 0 || group.runs() > 0, "{group:?}");
             assert_eq!(group.size() > 0, group.deadline.is_some(), "{group:?}");
-            assert!(group.runs() <= group.limits.max_runs || group.key.is_empty(), "{group:?}");
+            assert!(group.runs() <= group.limits.runs || group.key.is_empty(), "{group:?}");
             let is_set = |timer| core.timers.all().any(|set| set == (timer, Timer::Flush(id)));
             assert!(group.deadline.is_none_or(is_set), "{group:?}");
         }
