@@ -133,6 +133,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     (
         &["embedded", "core", "runs"],
         &[
+            "retention",
             "idempotency",
             "availability",
             "children",

@@ -22,6 +22,7 @@ mod recording;
 mod replay;
 mod rest_only;
 mod restarted;
+mod retention;
 mod routes;
 mod scheduled;
 mod setup;

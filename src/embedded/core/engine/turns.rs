@@ -1,7 +1,8 @@
 //! Turns: due timers, and what the turns cause outside.
 
 use crate::embedded::core::runs::{
-    announce, batches, cancels, flushes, late, lifecycle, pauses, progress, rates, replays, retries, slots, wakes,
+    announce, batches, cancels, flushes, late, lifecycle, pauses, progress, rates, replays, retention, retries, slots,
+    wakes,
 };
 use crate::embedded::core::store::{At, Core, Effect, Timer, Turn};
 use crate::embedded::core::streams::{events, results};
@@ -64,6 +65,7 @@ fn fire(core: &mut Core, turn: &mut Turn<'_>, timer: Timer) {
             }
         }
         Timer::Cron(cron) => crons::fire(core, turn, cron),
+        Timer::Retention => retention::apply(core, turn),
         Timer::Flush(group) => batches::interval_over(core, group),
     }
 }

@@ -24,6 +24,7 @@ pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod rates;
 pub(crate) mod replays;
+pub(crate) mod retention;
 pub(crate) mod retries;
 pub(crate) mod slots;
 pub(crate) mod start;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::batches::Batches;
@@ -58,6 +59,10 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) kept_timeouts: BTreeMap<TaskKey, TimerKey>,
     /// When the replays of the last call are done, if they are delayed.
     pub(in crate::embedded::core) replays_until: Option<At>,
+    /// How long runs are kept. `None` means forever.
+    pub(in crate::embedded::core) retention: Option<TimeDelta>,
+    /// Whether a timer is set that drops old runs.
+    pub(in crate::embedded::core) has_retention_timer: bool,
     /// The number of recorded task events.
     event_count: i64,
 }
@@ -87,8 +92,15 @@ impl Core {
             waiting: BTreeSet::new(),
             kept_timeouts: BTreeMap::new(),
             replays_until: None,
+            retention: None,
+            has_retention_timer: false,
             event_count: 0,
         }
+    }
+
+    /// Drops runs after this long.
+    pub(crate) fn with_retention(self, retention: TimeDelta) -> Self {
+        Self { retention: Some(retention), ..self }
     }
 
     /// A core that has only the current state of some runs, to render them outside of the core's task.

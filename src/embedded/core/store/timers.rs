@@ -44,6 +44,8 @@ pub(crate) enum Timer {
     Refill(u32),
     /// A cron is to start its next run.
     Cron(Uuid),
+    /// Old runs are to be dropped.
+    Retention,
     /// All tasks that wait for a batch in a group are to be assigned.
     Flush(BatchGroupId),
 }

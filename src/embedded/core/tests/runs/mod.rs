@@ -12,3 +12,4 @@ mod pauses;
 mod placement;
 mod rates;
 mod replays;
+mod retention;
