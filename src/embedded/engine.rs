@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike as _, Utc};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +105,7 @@ pub struct EngineBuilder {
     now: Option<DateTime<Utc>>,
     version: Option<String>,
     shutdown_grace_period: Option<Duration>,
+    retention: Option<Duration>,
 }
 
 impl EngineBuilder {
@@ -215,16 +216,40 @@ impl EngineBuilder {
         self
     }
 
+    /// Drops runs that were created longer ago than this and have ended, as a server does. They are then unknown to gRPC and REST, like
+    /// runs that never existed. The default is to keep all runs; that of a server is 30 days.
+    ///
+    /// A server drops all runs of a day (UTC) together, and so does this engine: a run is dropped when this period has passed since the
+    /// midnight after its creation. Other than a server, it keeps runs that have not ended.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// use hatchet::embedded::Engine;
+    ///
+    /// let engine = Engine::builder().retention(Duration::from_secs(30 * 24 * 3600)).start().await?;
+    /// # engine.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
     /// Starts the engine.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000, or if the
-    /// [version](Self::version) does not consist of three numbers.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000, if the
+    /// [version](Self::version) does not consist of three numbers, or if the [retention](Self::retention) is zero or longer than ten years.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is in use. [`Config`](crate::ErrorKind::Config) if the client
     /// configuration is invalid, or without a Tokio runtime with timers (and with I/O, if the engine listens).
     pub async fn start(self) -> Result<Engine> {
         check_time(self.now)?;
         let version = version(self.version.as_deref())?;
+        let retention = self.retention.map(retention).transpose()?;
         let needs = if self.listen.is_some() { Needs::TimersAndSockets } else { Needs::Timers };
         runtime::require("an embedded engine", needs)?;
         let sockets = match self.listen {
@@ -247,7 +272,12 @@ impl EngineBuilder {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let token: Arc<str> = token::issue(TENANT, &grpc, &server, token::random(self.seed)).into();
         let (stop, clock) = (CancellationToken::new(), Clock::tokio(self.now));
-        let (mut handle, task) = actor::start(Core::new(TENANT, self.quirks), seed, clock.clone(), stop.clone());
+        let core = Core::new(TENANT, self.quirks);
+        let core = match retention {
+            Some(retention) => core.with_retention(retention),
+            None => core,
+        };
+        let (mut handle, task) = actor::start(core, seed, clock.clone(), stop.clone());
         handle.version = version;
         let faults = Faults::of(clock.clone());
         let services = Services::new(handle.clone(), TENANT, Arc::clone(&token), faults.clone());
@@ -274,6 +304,17 @@ fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
         Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),
         None => Ok(()),
     }
+}
+
+/// The longest retention.
+const MAX_RETENTION: TimeDelta = TimeDelta::days(3653);
+
+fn retention(length: Duration) -> Result<TimeDelta> {
+    let known =
+        TimeDelta::from_std(length).ok().filter(|length| *length > TimeDelta::zero() && *length <= MAX_RETENTION);
+    known.ok_or_else(|| {
+        Error::invalid("retention", format_args!("expected more than zero and at most ten years, got {length:?}"))
+    })
 }
 
 fn version(text: Option<&str>) -> Result<EngineVersion> {

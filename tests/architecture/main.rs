@@ -71,6 +71,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "effects",
             "timers",
             "rate_limits",
+            "batches",
             "definition",
             "pauses",
             "versions",
@@ -132,6 +133,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     (
         &["embedded", "core", "runs"],
         &[
+            "retention",
             "idempotency",
             "availability",
             "children",
@@ -140,6 +142,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "expressions",
             "concurrency",
             "rates",
+            "batches",
             "queue",
             "attempts",
             "finals",
@@ -150,6 +153,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "waits",
             "dag",
             "progress",
+            "flushes",
             "retries",
             "late",
             "lifecycle",

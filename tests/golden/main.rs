@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod accepted;
+mod batches;
 mod bulks;
 mod compare;
 mod dags;
@@ -21,6 +22,7 @@ mod recording;
 mod replay;
 mod rest_only;
 mod restarted;
+mod retention;
 mod routes;
 mod scheduled;
 mod setup;

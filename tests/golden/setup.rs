@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use hatchet::embedded::{Engine, Quirks};
+use hatchet::embedded::{Engine, EngineBuilder, Quirks};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -27,10 +27,19 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    #[expect(clippy::disallowed_methods, reason = "the engine's clock starts with the wall clock")]
     pub(crate) async fn new(quirks: Quirks, seed: u64) -> Self {
+        Self::with_builder(Engine::builder().quirks(quirks).seed(seed)).await
+    }
+
+    /// Creates an engine that drops old runs.
+    pub(crate) async fn keeping(quirks: Quirks, retention: Duration) -> Self {
+        Self::with_builder(Engine::builder().quirks(quirks).seed(7).retention(retention)).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the engine's clock starts with the wall clock")]
+    async fn with_builder(builder: EngineBuilder) -> Self {
         let (start_time, start) = (std::time::SystemTime::now().into(), Instant::now());
-        let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
+        let engine = builder.start().await.unwrap();
         let (wire, tenant) = (Wire::new(engine.client()), engine.tenant_id().to_string());
         Self { wire, tenant, start_time, start, tasks: Mutex::default(), _engine: Arc::new(engine) }
     }

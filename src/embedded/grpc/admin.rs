@@ -9,15 +9,15 @@ use uuid::Uuid;
 use super::{GrpcApi, conditions, limits, not_yet, respond, rules, sized, time};
 use crate::embedded::core::format::json::jsonb_text;
 use crate::embedded::core::store::{
-    At, Definition, Run, RunOptions, State, StatusError, Task, TaskDefinition, Trigger,
+    At, BatchOptions, Definition, Run, RunOptions, State, StatusError, Task, TaskDefinition, Trigger,
 };
 use crate::embedded::core::{Core, RestStatus, RunFilter, Selection, TaskView};
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
     CreateWorkflowVersionRequest, CreateWorkflowVersionResponse, DesiredWorkerLabels, GetRunDetailsRequest,
-    GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskRunDetail, TasksFilter,
-    TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
+    GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse, RunStatus, TaskBatchConfig, TaskRunDetail,
+    TasksFilter, TriggerWorkflowRunRequest, TriggerWorkflowRunResponse,
 };
 
 #[tonic::async_trait]
@@ -232,8 +232,7 @@ fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, S
 }
 
 fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, StatusError> {
-    let unsupported = [(task.is_durable, "durable tasks"), (task.batch.is_some(), "batch tasks")];
-    refuse_unsupported(&unsupported)?;
+    refuse_unsupported(&[(task.is_durable, "durable tasks")])?;
     let missing = format!("CEL expression is required for concurrency (step {})", task.readable_id);
     Ok(TaskDefinition {
         concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing)?,
@@ -253,7 +252,18 @@ fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, 
         backoff_factor: task.backoff_factor,
         backoff_max_seconds: task.backoff_max_seconds,
         labels: rules::labels(task.worker_labels),
+        batch: task.batch.map(batch).transpose()?,
     })
+}
+
+fn batch(config: TaskBatchConfig) -> Result<BatchOptions, StatusError> {
+    BatchOptions::new(
+        config.batch_max_size,
+        config.batch_max_interval_ms,
+        config.batch_group_key,
+        config.batch_group_max_runs,
+        config.broadcast_output.unwrap_or(false),
+    )
 }
 
 /// The requested slots. One of the default type is the same as no request.

@@ -13,14 +13,14 @@ use crate::embedded::actor::Messages;
 use crate::embedded::core::Core;
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{
-    Action, EventKind, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult, Runtime,
-    StatusError,
+    Action, BatchAction, EventKind, Label, Message, Registration, Report, ReportKind, Resource, RunEvent, RunResult,
+    Runtime, StatusError,
 };
 use crate::model::engine_version::EngineVersion;
 use crate::rpc::pb::dispatcher_server::Dispatcher;
 use crate::rpc::pb::{
-    ActionEventResponse, ActionType, AssignedAction, BatchActionEvent, GetVersionRequest, GetVersionResponse,
-    GroupKeyActionEvent, HeartbeatRequest, HeartbeatResponse, OverridesData, OverridesDataResponse,
+    ActionEventResponse, ActionType, AssignedAction, BatchActionEvent, BatchStartPayload, GetVersionRequest,
+    GetVersionResponse, GroupKeyActionEvent, HeartbeatRequest, HeartbeatResponse, OverridesData, OverridesDataResponse,
     RefreshTimeoutRequest, RefreshTimeoutResponse, ReleaseSlotRequest, ReleaseSlotResponse, ResourceEventType,
     ResourceType, RestoreEvictedTaskRequest, RestoreEvictedTaskResponse, RuntimeInfo, Sdks, StepActionEvent,
     StepActionEventType, StepRunResult, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest,
@@ -84,6 +84,7 @@ impl Dispatcher for GrpcApi {
         let tenant = self.tenant.to_string();
         open(messages, move |message| match message {
             Message::Action(action) => Some(assigned(&tenant, *action)),
+            Message::Batch(batch) => Some(batch_started(&tenant, *batch)),
             _ => None,
         })
         .await
@@ -394,6 +395,23 @@ fn assigned(tenant: &str, action: Action) -> AssignedAction {
         workflow_version_id: Some(action.version.to_string()),
         triggering_event_external_id: action.event.as_ref().map(|event| event.id.to_string()),
         triggering_event_key: action.event.map(|event| event.key.to_string()),
+        ..Default::default()
+    }
+}
+
+fn batch_started(tenant: &str, batch: BatchAction) -> AssignedAction {
+    AssignedAction {
+        tenant_id: tenant.to_owned(),
+        action_type: ActionType::StartBatch as i32,
+        action_id: batch.name.to_string(),
+        action_payload: batch.payload,
+        batch_id: Some(batch.id.to_string()),
+        batch_key: Some(batch.key.into_string()).filter(|key| !key.is_empty()),
+        batch_start_payload: Some(BatchStartPayload {
+            trigger_reason: batch.reason,
+            trigger_time: Some(to_proto(batch.at)),
+            expected_size: i32::try_from(batch.size).unwrap_or(i32::MAX),
+        }),
         ..Default::default()
     }
 }

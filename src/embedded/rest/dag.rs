@@ -13,7 +13,7 @@ use crate::embedded::core::store::{At, End, Run, State, Task, TaskEventKind};
 /// The creation, start and end of a run's current attempts, as recorded for REST.
 fn times(core: &Core, run: &Run) -> [Option<At>; 3] {
     let first = run.present().filter_map(Task::first_event_at).min();
-    let started = run.present().filter_map(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at).min();
+    let started = run.present().filter_map(Task::assignment).map(|event| event.at).min();
     let ended = run.present().filter(|task| task.state == State::Ended);
     let finished = ended.filter_map(Task::last_final).map(|row| row.at).max();
     [first, started, finished].map(|at| recorded(core, run, at))

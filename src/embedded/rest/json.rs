@@ -106,7 +106,7 @@ pub(super) fn recorded(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
 fn single(core: &Core, run: &Run, now: At) -> Value {
     let first = run.tasks.first();
     // A run has the times of the engine, and its task those that the worker reported.
-    let started = first.and_then(|task| task.event(TaskEventKind::Assigned)).map(|event| event.at);
+    let started = first.and_then(Task::assignment).map(|event| event.at);
     let finished = first.filter(|task| task.state == State::Ended).and_then(Task::last_final).map(|row| row.at);
     let created = first.and_then(Task::first_event_at);
     let [created, started, finished] = [created, started, finished].map(|at| recorded(core, run, at));

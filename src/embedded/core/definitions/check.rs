@@ -22,6 +22,7 @@ pub(crate) fn check(definition: &Definition) -> Result<(), StatusError> {
         check_limits(&field, task, &mut problems);
         options::check_concurrency(&format!("{field}."), &task.concurrency, &mut problems);
         options::check_rate_limits(&field, &task.rate_limits, &mut problems);
+        options::check_batch(&field, task.batch.as_ref(), &mut problems);
     }
     options::check(&definition.options, &mut problems);
     problems.into_result("CreateWorkflowVersionOpts")?;

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::embedded::core::expression::{Expression, ParseError};
-use crate::embedded::core::store::{Cel, Concurrency, Filter, Idempotency, LimitStrategy, On, StatusError};
+use crate::embedded::core::store::{
+    BatchOptions, Cel, Concurrency, Filter, Idempotency, LimitStrategy, On, StatusError,
+};
 
 /// The names that expressions of filters may use.
 pub(crate) const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
@@ -48,6 +50,30 @@ impl Cel {
     pub(crate) fn of_rate_limit(text: String) -> Result<Self, StatusError> {
         let parsed = parse(&text, LIMIT_NAMES)?;
         Ok(Self { text, parsed })
+    }
+}
+
+impl BatchOptions {
+    /// The key of a definition that has none.
+    pub(crate) const DEFAULT_KEY: &str = "'default'";
+
+    /// Options as they were sent. A key that may be valid CEL, but is not supported here, is refused. An invalid one is not: the tasks
+    /// fail when they are created.
+    pub(crate) fn new(
+        max_size: i32,
+        max_interval_ms: Option<i32>,
+        group_key: Option<String>,
+        group_max_runs: Option<i32>,
+        broadcast_output: bool,
+    ) -> Result<Self, StatusError> {
+        let key = group_key.filter(|key| !key.is_empty()).unwrap_or_else(|| Self::DEFAULT_KEY.to_owned());
+        Ok(Self {
+            max_size,
+            max_interval_ms: max_interval_ms.unwrap_or(1000),
+            group_key: Cel { parsed: parse(&key, LIMIT_NAMES)?, text: key },
+            group_max_runs: group_max_runs.unwrap_or(100),
+            broadcast_output,
+        })
     }
 }
 

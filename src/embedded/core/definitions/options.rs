@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use crate::embedded::core::format::cron::CronSchedule;
 use crate::embedded::core::format::validation::Problems;
-use crate::embedded::core::store::{Concurrency, Core, StatusError, TaskDefinition, TaskLimit, WorkflowOptions};
+use crate::embedded::core::store::{
+    BatchOptions, Concurrency, Core, StatusError, TaskDefinition, TaskLimit, WorkflowOptions,
+};
 
 /// The checks of the engine's validator.
 pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
@@ -55,6 +57,18 @@ pub(crate) fn check_rate_limits(of: &str, limits: &[TaskLimit], problems: &mut P
             }
         }
     }
+}
+
+/// The checks of the batches of a task, which has the field `of`. The key is not checked.
+pub(crate) fn check_batch(of: &str, batch: Option<&BatchOptions>, problems: &mut Problems) {
+    let Some(batch) = batch else { return };
+    let field = |name: &str| format!("{of}.BatchConfig.{name}");
+    match batch.max_size {
+        0 => problems.add(&field("BatchMaxSize"), "on condition 'required'"),
+        size => problems.range(&field("BatchMaxSize"), size, 1, 100_000),
+    }
+    problems.range(&field("BatchMaxInterval"), batch.max_interval_ms, 1, 86_400_000);
+    problems.range(&field("BatchGroupMaxRuns"), batch.group_max_runs, 1, 10_000);
 }
 
 /// Refuses static rate limits that do not exist, and two limits of a task with one key: the engine's database does.

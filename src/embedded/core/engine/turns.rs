@@ -1,7 +1,8 @@
 //! Turns: due timers, and what the turns cause outside.
 
 use crate::embedded::core::runs::{
-    announce, cancels, late, lifecycle, pauses, progress, rates, replays, retries, slots, wakes,
+    announce, batches, cancels, flushes, late, lifecycle, pauses, progress, rates, replays, retention, retries, slots,
+    wakes,
 };
 use crate::embedded::core::store::{At, Core, Effect, Timer, Turn};
 use crate::embedded::core::streams::{events, results};
@@ -32,12 +33,13 @@ impl Core {
     }
 
     /// Ends a turn, after its command: decides who gets the concurrency slots that have changed, and offers the queues that waited for
-    /// rate limits which did not exist.
+    /// rate limits which did not exist. Then it assigns the batches that are due.
     pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) {
         slots::update(self, turn);
         for action in std::mem::take(&mut self.rate_limits.changed) {
             progress::assign(self, turn, &action);
         }
+        flushes::update(self, turn);
     }
 }
 
@@ -63,5 +65,7 @@ fn fire(core: &mut Core, turn: &mut Turn<'_>, timer: Timer) {
             }
         }
         Timer::Cron(cron) => crons::fire(core, turn, cron),
+        Timer::Retention => retention::apply(core, turn),
+        Timer::Flush(group) => batches::interval_over(core, group),
     }
 }

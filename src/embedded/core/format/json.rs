@@ -85,15 +85,25 @@ pub(crate) fn jsonb_text(value: &Value) -> String {
     text
 }
 
+/// The database's style, as Go sends it inside of another text: without spaces.
+pub(crate) fn compact_jsonb_text(value: &Value) -> String {
+    let mut text = String::new();
+    write_value(&mut text, value, &COMPACT_JSONB);
+    text
+}
+
 struct Style {
     colon: &'static str,
     comma: &'static str,
     short_keys_first: bool,
-    go: bool,
+    rounds_integers: bool,
+    escapes_html: bool,
 }
 
-const GO: Style = Style { colon: ":", comma: ",", short_keys_first: false, go: true };
-const JSONB: Style = Style { colon: ": ", comma: ", ", short_keys_first: true, go: false };
+const GO: Style = Style { colon: ":", comma: ",", short_keys_first: false, rounds_integers: true, escapes_html: true };
+const JSONB: Style =
+    Style { colon: ": ", comma: ", ", short_keys_first: true, rounds_integers: false, escapes_html: false };
+const COMPACT_JSONB: Style = Style { colon: ":", comma: ",", escapes_html: true, ..JSONB };
 
 fn write_value(text: &mut String, value: &Value, style: &Style) {
     match value {
@@ -138,7 +148,7 @@ fn write_number(text: &mut String, number: &Number, style: &Style) {
     const EXACT: u64 = 1 << 53;
     match number.as_i64().map(i64::unsigned_abs).or(number.as_u64()) {
         // The engine's maps convert numbers to doubles, so the last digits of large integers are lost.
-        Some(size) if style.go && size > EXACT => {
+        Some(size) if style.rounds_integers && size > EXACT => {
             let _ = write!(text, "{:.0}", number.as_f64().unwrap_or_default());
         }
         _ => text.push_str(&number.to_string()),
@@ -147,7 +157,7 @@ fn write_number(text: &mut String, number: &Number, style: &Style) {
 
 fn write_string(text: &mut String, string: &str, style: &Style) {
     let quoted = Value::from(string).to_string();
-    if !style.go || !quoted.contains(['<', '>', '&']) {
+    if !style.escapes_html || !quoted.contains(['<', '>', '&']) {
         text.push_str(&quoted);
         return;
     }
@@ -172,6 +182,8 @@ mod tests {
         let value = json!({"traceparent": "t", "part": "p0", "fx_case": "bulk-3", "n": [1, null]});
         assert_eq!(jsonb_text(&value), r#"{"n": [1, null], "part": "p0", "fx_case": "bulk-3", "traceparent": "t"}"#);
         assert_eq!(go_text(&value), r#"{"fx_case":"bulk-3","n":[1,null],"part":"p0","traceparent":"t"}"#);
+        let compact = r#"{"n":[1,null],"part":"p0","fx_case":"bulk-3","traceparent":"t"}"#;
+        assert_eq!(compact_jsonb_text(&value), compact);
     }
 
     #[test]
@@ -179,6 +191,7 @@ mod tests {
         assert_eq!(go_text(&json!("<a&b>")), r#""\u003ca\u0026b\u003e""#);
         assert_eq!(go_text(&json!(9_007_199_254_740_993_u64)), "9007199254740992");
         assert_eq!(jsonb_text(&json!(9_007_199_254_740_993_u64)), "9007199254740993");
+        assert_eq!(compact_jsonb_text(&json!([9_007_199_254_740_993_u64, "<"])), r#"[9007199254740993,"\u003c"]"#);
     }
 
     #[test]

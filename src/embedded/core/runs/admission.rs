@@ -1,12 +1,12 @@
 //! How new and replayed tasks are queued.
 
-use super::{concurrency, finals, queue, rates};
+use super::{batches, concurrency, finals, queue, rates};
 use crate::embedded::core::store::{Core, End, TaskEventKind, TaskKey, Turn};
 
 /// Queues a task. If one of its expressions cannot be evaluated, the task fails instead, without an attempt. Returns whether it was
 /// queued.
 pub(crate) fn begin(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool {
-    match concurrency::keys(core, key).and_then(|keys| rates::check(core, key).map(|()| keys)) {
+    match keys(core, key) {
         Ok(keys) => {
             let message = message(&keys);
             core.record(key, TaskEventKind::Queued, turn.now, None, message.as_deref());
@@ -19,6 +19,14 @@ pub(crate) fn begin(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool 
             false
         }
     }
+}
+
+/// The keys of its concurrency limits, or the error of the first expression that cannot be evaluated.
+fn keys(core: &Core, key: TaskKey) -> Result<Vec<String>, String> {
+    let keys = concurrency::keys(core, key)?;
+    rates::check(core, key)?;
+    batches::check(core, key)?;
+    Ok(keys)
 }
 
 /// What the event of a queued task says about its concurrency keys.

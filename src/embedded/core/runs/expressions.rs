@@ -26,15 +26,20 @@ impl Scope {
 
     /// The value of an expression, if it is a string. `what` names it in the error.
     pub(crate) fn text(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<String, String> {
+        self.string(text, parsed, what).map_err(|problem| failed(text, &problem))
+    }
+
+    /// The same, with an error that does not contain the expression.
+    pub(crate) fn string(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<String, String> {
         match self.value(text, parsed)? {
             StepValue::Text(value) => Ok(value),
-            StepValue::Number(_) => Err(failed(text, &format!("expected string output for {what}, got int"))),
+            StepValue::Number(_) => Err(format!("expected string output for {what}, got int")),
         }
     }
 
     /// The value of an expression, if it is a number. Doubles are truncated.
     pub(crate) fn number(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<i64, String> {
-        match self.value(text, parsed)? {
+        match self.value(text, parsed).map_err(|problem| failed(text, &problem))? {
             StepValue::Number(value) => Ok(value),
             StepValue::Text(_) => Err(failed(text, &format!("expected int output for {what}, got string"))),
         }
@@ -42,12 +47,12 @@ impl Scope {
 
     fn value(&self, text: &str, parsed: Option<&Expression>) -> Result<StepValue, String> {
         if let Some(problem) = undeclared(text) {
-            return Err(failed(text, &problem));
+            return Err(problem);
         }
-        // A definition with an invalid expression is refused, so this is not reached.
-        let Some(expression) = parsed else { return Err(failed(text, "it is not valid CEL")) };
+        // Only definitions of batches may have invalid expressions: others are refused.
+        let Some(expression) = parsed else { return Err("it is not valid CEL".into()) };
         let names = [("input", &self.input), ("additional_metadata", &self.metadata), ("workflow_run_id", &self.task)];
-        expression.step_value(&Names(&names)).map_err(|problem| failed(text, &problem))
+        expression.step_value(&Names(&names))
     }
 }
 

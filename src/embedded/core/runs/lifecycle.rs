@@ -71,16 +71,52 @@ pub(crate) fn fail(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, failure: 
 }
 
 pub(crate) fn execution_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
-    let Some((run, task)) = core.runs.task(key) else { return };
-    let Some(step) = run.step(task) else { return };
-    let limit = if step.definition.timeout.is_empty() { DEFAULT_TIMEOUT } else { &step.definition.timeout };
-    let text: Arc<str> = format!("Task exceeded timeout of {limit}").into();
+    let batch = core.batches.members(key);
+    if !batch.is_empty() {
+        batch_timeout(core, turn, &batch);
+        return;
+    }
+    let text: Arc<str> = format!("Task exceeded timeout of {}", timeout_text(core, key)).into();
     core.record(key, TaskEventKind::TimedOut, turn.now, None, Some(&text));
     delivery::send_cancel(core, key);
     let worker = queue::take_back(core, key);
     let is_retried = retries::retry(core, turn, key, None);
     progress::assign_to_freed(core, turn, worker);
     if !is_retried {
+        progress::end(core, turn, key, End::TimedOut(text));
+    }
+}
+
+/// The timeout of a task, as it was defined.
+fn timeout_text(core: &Core, key: TaskKey) -> &str {
+    let step = core.runs.task(key).and_then(|(run, task)| run.step(task));
+    step.map(|step| &*step.definition.timeout).filter(|text| !text.is_empty()).unwrap_or(DEFAULT_TIMEOUT)
+}
+
+/// The timeout of one task of a batch has passed: all that have not ended fail.
+fn batch_timeout(core: &mut Core, turn: &mut Turn<'_>, batch: &[TaskKey]) {
+    let mut freed = None;
+    let mut texts = Vec::with_capacity(batch.len());
+    for key in batch {
+        let State::Running { worker, .. } = core.runs.task(*key).map_or(State::Ended, |(_, task)| task.state.clone())
+        else {
+            continue;
+        };
+        let timeout = core.workers.get(&worker).and_then(|holder| holder.timeout(*key));
+        let text: Arc<str> = if timeout.is_none_or(|timeout| timeout <= turn.now) {
+            format!("Task failed due to batch timeout, exceeded timeout of {}", timeout_text(core, *key)).into()
+        } else {
+            // The engine has this text instead of the timeout of those that have extended theirs.
+            "Task exceeded timeout of batch timeout".into()
+        };
+        core.record(*key, TaskEventKind::TimedOut, turn.now, None, Some(&text));
+        delivery::send_cancel(core, *key);
+        freed = queue::take_back(core, *key).or(freed);
+        texts.push((*key, text));
+    }
+    let ended: Vec<_> = texts.into_iter().filter(|(key, _)| !retries::retry(core, turn, *key, None)).collect();
+    progress::assign_to_freed(core, turn, freed);
+    for (key, text) in ended {
         progress::end(core, turn, key, End::TimedOut(text));
     }
 }

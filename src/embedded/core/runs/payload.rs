@@ -19,7 +19,7 @@ pub(crate) fn action(core: &Core, key: TaskKey, cancel: bool) -> Option<Action> 
         step: step.id,
         readable_id: Arc::clone(&step.readable_id),
         name: Arc::clone(&step.action),
-        payload: if cancel { String::new() } else { payload(run, task) },
+        payload: if cancel { String::new() } else { text(run, task) },
         retry_count: task.retry_count,
         metadata: run.metadata.to_string(),
         priority: run.priority.into(),
@@ -34,7 +34,7 @@ pub(crate) fn action(core: &Core, key: TaskKey, cancel: bool) -> Option<Action> 
 ///
 /// The first attempt gets JSON text in Go's style. Later attempts, on-failure tasks and runs that were started from the database
 /// get it in the database's style.
-fn payload(run: &Run, task: &Task) -> String {
+pub(crate) fn text(run: &Run, task: &Task) -> String {
     let on_failure = run.step(task).is_some_and(|step| step.on_failure);
     let parents = if run.dag.is_some() {
         go_text(&run.outputs(None).into_iter().map(|(name, output)| (name.to_owned(), output)).collect())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::queue::execution_timeout;
-use super::rates;
+use super::{batches, rates};
 use crate::embedded::core::store::{
     At, Comparator, Core, DesiredLabel, Label, Run, SlotRequests, Step, Sticky, Task, TaskEventKind, TaskKey, Turn,
     Worker,
@@ -13,10 +13,10 @@ use crate::embedded::core::store::{
 use crate::embedded::quirks::Quirk;
 
 /// The type of the slots of tasks that request none.
-const DEFAULT_SLOT: &str = "default";
+pub(crate) const DEFAULT_SLOT: &str = "default";
 
 /// Takes tasks of an action from their queue, each for a worker with a free slot, as long as there are both. Those that exceed a rate
-/// limit stay in the queue.
+/// limit stay in the queue. Those that are assigned in batches leave it without a worker.
 pub(crate) fn pick(core: &mut Core, turn: &mut Turn<'_>, action: &str) -> Vec<(TaskKey, Uuid)> {
     let mut picked = Vec::new();
     let mut passed = None;
@@ -26,7 +26,13 @@ pub(crate) fn pick(core: &mut Core, turn: &mut Turn<'_>, action: &str) -> Vec<(T
             passed = Some(order);
             continue;
         }
-        let Some(worker) = worker_for(core, turn.now, key, action) else {
+        if batches::wait(core, turn, key) {
+            core.queues.remove(action, order);
+            rates::consume(core, key);
+            continue;
+        }
+        let slots = slot_requests(core, key);
+        let Some(worker) = worker_for(core, turn.now, key, action, &slots) else {
             // A task that accepts only some workers does not block the tasks behind it.
             if takes_any(core, key) || !ready_workers(core, turn.now, action).any(|(_, worker)| worker.has_free_slot())
             {
@@ -35,7 +41,7 @@ pub(crate) fn pick(core: &mut Core, turn: &mut Turn<'_>, action: &str) -> Vec<(T
             passed = Some(order);
             continue;
         };
-        let (end, slots) = (turn.now + execution_timeout(core, key), slot_requests(core, key));
+        let end = turn.now + execution_timeout(core, key);
         let Some(holder) = core.workers.get_mut(&worker) else { break };
         core.queues.remove(action, order);
         holder.reserve(key, end, slots);
@@ -55,14 +61,13 @@ pub(crate) fn record_unassigned(core: &mut Core, turn: &Turn<'_>, action: &str) 
 }
 
 /// The best of the free workers for a task. Of equally good ones, that with most free slots.
-fn worker_for(core: &Core, now: At, key: TaskKey, action: &str) -> Option<Uuid> {
+pub(crate) fn worker_for(core: &Core, now: At, key: TaskKey, action: &str, requests: &SlotRequests) -> Option<Uuid> {
     let (run, task) = core.runs.task(key)?;
     let sticky = run.version.options.sticky;
     let desired = desired_worker(run, task);
     let of_run = run.options.as_ref().map(|options| &options.labels);
     let of_step = run.step(task).map(|step| &step.definition.labels);
-    let requests = slot_requests(core, key);
-    let free = ready_workers(core, now, action).filter(|(_, worker)| worker.has_slots(&requests));
+    let free = ready_workers(core, now, action).filter(|(_, worker)| worker.has_slots(requests));
     let free_slots = |worker: &Worker| requests.keys().map(|kind| worker.free_slots(kind)).min();
     // Labels have no effect on a sticky run.
     match (sticky, desired) {

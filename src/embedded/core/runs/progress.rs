@@ -24,12 +24,13 @@ pub(crate) fn assign(core: &mut Core, turn: &mut Turn<'_>, action: &str) {
         }
     }
     placement::record_unassigned(core, turn, action);
+    core.batches.offer(action);
 }
 
 /// Assigns tasks from all queues of a worker that has a free slot or is active again.
 pub(crate) fn assign_to(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) {
     let Some(profile) = core.workers.get(&worker).map(|worker| Arc::clone(&worker.profile)) else { return };
-    for action in profile.actions.iter().filter(|action| core.queues.has_tasks(action)).collect::<Vec<_>>() {
+    for action in profile.actions.iter().filter(|action| core.has_work(action)).collect::<Vec<_>>() {
         assign(core, turn, action);
     }
 }

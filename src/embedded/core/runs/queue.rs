@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{concurrency, rates};
+use super::{batches, concurrency, rates};
 use crate::embedded::core::format::duration;
 use crate::embedded::core::store::{At, Core, SlotOwner, State, TaskKey, Timer, Turn};
 use crate::embedded::quirks::Quirk;
@@ -88,6 +88,10 @@ fn leave(core: &mut Core, key: TaskKey) {
             core.rate_limits.units.remove(&key);
             timer
         }
+        State::Batched { timer } => {
+            batches::leave(core, key);
+            timer
+        }
         State::Limited { timer, .. } => timer,
         State::Paused { timer, .. } => {
             core.paused.remove(&key);
@@ -108,7 +112,7 @@ pub(crate) fn wait(core: &mut Core, turn: &Turn<'_>, key: TaskKey, delay: Durati
     }
 }
 
-/// Removes a task from its queue, its worker or its backoff, with the timers of these and its concurrency slots, and marks it as ended.
+/// Removes a task from its queue, its worker, its batch or its backoff, with the timers of these and its concurrency slots, and marks it as ended.
 /// Returns the worker that has a free slot now.
 pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
     core.slots.remove(SlotOwner::Task(key));
@@ -117,6 +121,7 @@ pub(crate) fn take_back(core: &mut Core, key: TaskKey) -> Option<Uuid> {
     match std::mem::replace(&mut task.state, State::Ended) {
         State::Running { worker, timer } => {
             core.timers.clear(timer);
+            batches::leave(core, key);
             if let Some(holder) = core.workers.get_mut(&worker) {
                 holder.free(key);
             }

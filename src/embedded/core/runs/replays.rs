@@ -81,7 +81,10 @@ pub(crate) fn replay_now(core: &mut Core, turn: &mut Turn<'_>, replay: Replay) {
     }
     let key = TaskKey { run: ix, index: 0 };
     if run.tasks.first().is_some_and(|task| {
-        matches!(task.state, State::Ended | State::Queued { .. } | State::Limited { .. } | State::Paused { .. })
+        matches!(
+            task.state,
+            State::Ended | State::Queued { .. } | State::Batched { .. } | State::Limited { .. } | State::Paused { .. }
+        )
     }) {
         record(core, turn, key);
         attempts::restart(core, key);

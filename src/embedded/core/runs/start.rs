@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::idempotency::Claim;
-use super::{admission, announce, children, dag, idempotency, progress};
+use super::{admission, announce, children, dag, idempotency, progress, retention};
 use crate::embedded::core::definitions::versions;
 use crate::embedded::core::format::json::{go_text, jsonb_text};
 use crate::embedded::core::store::{
@@ -137,6 +137,7 @@ fn create(
         version,
     });
     children::join(core, turn, run);
+    retention::expect(core, stored(turn.now));
     run
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::batches::BatchOptions;
 use super::concurrency::Concurrency;
 use super::conditions::Condition;
 use super::labels::DesiredLabel;
@@ -40,4 +41,6 @@ pub(crate) struct TaskDefinition {
     pub(crate) slots: BTreeMap<String, i32>,
     /// Requirements and preferences for a worker.
     pub(crate) labels: BTreeMap<String, DesiredLabel>,
+    /// For a task whose runs are assigned to workers in batches.
+    pub(crate) batch: Option<BatchOptions>,
 }

@@ -19,6 +19,7 @@ pub(crate) enum Effect {
 #[derive(Debug)]
 pub(crate) enum Message {
     Action(Box<Action>),
+    Batch(Box<BatchAction>),
     Result(RunResult),
     Event(RunEvent),
 }
@@ -40,6 +41,22 @@ pub(crate) struct Action {
     pub(crate) version: Uuid,
     pub(crate) parent: Option<ParentLink>,
     pub(crate) event: Option<EventRef>,
+}
+
+/// An assignment of a batch.
+#[derive(Debug)]
+pub(crate) struct BatchAction {
+    pub(crate) id: Uuid,
+    /// The name of the action.
+    pub(crate) name: Arc<str>,
+    /// The key of the tasks; empty if it is blank.
+    pub(crate) key: Box<str>,
+    /// Why it was assigned now.
+    pub(crate) reason: String,
+    pub(crate) at: At,
+    /// The number of its tasks.
+    pub(crate) size: usize,
+    pub(crate) payload: String,
 }
 
 /// How a run ended, for the streams that wait for its result.

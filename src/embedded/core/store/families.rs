@@ -48,6 +48,11 @@ impl Families {
         family.runs.push(run);
     }
 
+    /// Forgets the children of a task.
+    pub(crate) fn remove(&mut self, task: Uuid) {
+        self.0.remove(&task);
+    }
+
     /// The children of a task, in the order of their starts.
     pub(crate) fn of(&self, task: Uuid) -> impl Iterator<Item = RunIx> {
         self.0.get(&task).into_iter().flat_map(|family| &family.runs).copied()

@@ -21,6 +21,10 @@ pub(crate) struct TaskKey {
     pub(crate) index: u16,
 }
 
+/// A group of tasks that share batches, by the number of its first task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BatchGroupId(pub(super) u64);
+
 /// An open stream, by the number that its opener chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamId(pub(crate) u64);

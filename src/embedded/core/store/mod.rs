@@ -1,5 +1,6 @@
 //! The data of the engine: types, tables and indexes, timers. A table keeps its indexes consistent; it decides nothing else.
 
+mod batches;
 mod concurrency;
 mod conditions;
 mod crons;
@@ -30,14 +31,15 @@ mod turn;
 mod versions;
 mod workers;
 
+pub(crate) use batches::{BatchGroup, BatchLimits, BatchOptions};
 pub(crate) use concurrency::{Concurrency, LimitStrategy};
 pub(crate) use conditions::{Condition, ConditionAction, On};
 pub(crate) use crons::{Cron, CronSpec};
 pub(crate) use definition::{Definition, TaskDefinition};
-pub(crate) use effects::{Action, Effect, EventKind, Message, Resource, RunEvent, RunResult, TaskResult};
+pub(crate) use effects::{Action, BatchAction, Effect, EventKind, Message, Resource, RunEvent, RunResult, TaskResult};
 pub(crate) use events::{Event, PushedEvent};
 pub(crate) use filters::EventFilter;
-pub(crate) use ids::{RunIx, StreamId, TaskKey};
+pub(crate) use ids::{BatchGroupId, RunIx, StreamId, TaskKey};
 pub(crate) use keys::Holder;
 pub(crate) use labels::{Comparator, DesiredLabel, Label};
 pub(crate) use options::{Filter, Idempotency, Sticky, WorkflowOptions};

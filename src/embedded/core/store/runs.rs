@@ -10,12 +10,38 @@ use super::run::{Dag, Node, Run};
 use super::task::{State, Task};
 use super::turn::At;
 
+/// A run, or the creation time of one that has been dropped.
+#[derive(Debug)]
+enum Slot {
+    Kept(Arc<Run>),
+    Dropped(At),
+}
+
+impl Slot {
+    fn run(&self) -> Option<&Run> {
+        match self {
+            Self::Kept(run) => Some(run),
+            Self::Dropped(_) => None,
+        }
+    }
+
+    fn created(&self) -> At {
+        match self {
+            Self::Kept(run) => run.created,
+            Self::Dropped(created) => *created,
+        }
+    }
+}
+
 /// All runs, in the order of their creation.
 ///
 /// The REST API renders runs outside of the core's task and shares them with this table. A shared run is copied before it changes.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
-    all: Vec<Arc<Run>>,
+    all: Vec<Slot>,
+    /// All runs before this position have been dropped.
+    first: usize,
+    dropped: usize,
     by_id: HashMap<Uuid, RunIx>,
     /// The tasks of DAGs.
     by_task: HashMap<Uuid, TaskKey>,
@@ -38,26 +64,28 @@ impl Runs {
             let keys = run.tasks.iter().map(|task| (task.id, TaskKey { run: ix, index: task.step }));
             self.by_task.extend(keys);
         }
-        self.all.push(run);
+        self.all.push(Slot::Kept(run));
         ix
     }
 
     /// A snapshot of some runs.
     pub(crate) fn shared(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
         let mut shared = Self::default();
-        for run in runs.into_iter().filter_map(|ix| self.all.get(ix.0 as usize)) {
-            shared.push(Arc::clone(run));
+        for slot in runs.into_iter().filter_map(|ix| self.all.get(ix.0 as usize)) {
+            if let Slot::Kept(run) = slot {
+                shared.push(Arc::clone(run));
+            }
         }
         shared
     }
 
     pub(crate) fn get(&self, ix: RunIx) -> Option<&Run> {
-        self.all.get(ix.0 as usize).map(|run| &**run)
+        self.all.get(ix.0 as usize)?.run()
     }
 
     /// A run by its position in a snapshot.
     pub(crate) fn at(&self, index: usize) -> Option<&Run> {
-        self.all.get(index).map(|run| &**run)
+        self.all.get(index)?.run()
     }
 
     /// The runs that were created before one, newest first.
@@ -83,7 +111,10 @@ impl Runs {
     }
 
     pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
-        self.all.get_mut(ix.0 as usize).map(Arc::make_mut)
+        match self.all.get_mut(ix.0 as usize)? {
+            Slot::Kept(run) => Some(Arc::make_mut(run)),
+            Slot::Dropped(_) => None,
+        }
     }
 
     pub(crate) fn node_mut(&mut self, key: TaskKey) -> Option<&mut Node> {
@@ -106,16 +137,46 @@ impl Runs {
     /// All runs, oldest first.
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
-        self.all.iter().map(|run| &**run)
+        self.all.iter().filter_map(Slot::run)
     }
 
     /// The runs that were created at `until` or before, newest first.
     pub(crate) fn newest_first(&self, until: Option<At>) -> impl Iterator<Item = &Run> {
-        let end = until.map_or(self.all.len(), |until| self.all.partition_point(|run| run.created <= until));
-        self.all.get(..end).unwrap_or_default().iter().rev().map(|run| &**run)
+        let end = until.map_or(self.all.len(), |until| self.all.partition_point(|slot| slot.created() <= until));
+        self.all.get(self.first..end).unwrap_or_default().iter().rev().filter_map(Slot::run)
     }
 
+    /// The number of runs that have not been dropped.
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.all.len() - self.dropped
+    }
+
+    /// When the oldest run was created.
+    pub(crate) fn oldest(&self) -> Option<At> {
+        self.all.get(self.first).map(Slot::created)
+    }
+
+    /// Drops the runs that were created before a time and have ended. Returns them.
+    pub(crate) fn drop_ended(&mut self, created_before: At) -> Vec<Arc<Run>> {
+        let end = self.all.partition_point(|slot| slot.created() < created_before);
+        let mut dropped = Vec::new();
+        for slot in self.all.get_mut(self.first..end).unwrap_or_default() {
+            let Slot::Kept(run) = slot else { continue };
+            if !run.has_ended() {
+                continue;
+            }
+            self.by_id.remove(&run.id);
+            for task in &run.tasks {
+                self.by_task.remove(&task.id);
+            }
+            let created = run.created;
+            if let Slot::Kept(run) = std::mem::replace(slot, Slot::Dropped(created)) {
+                dropped.push(run);
+            }
+        }
+        self.dropped += dropped.len();
+        let rest = self.all.get(self.first..).unwrap_or_default();
+        self.first += rest.iter().take_while(|slot| slot.run().is_none()).count();
+        dropped
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
+use super::batches::Batches;
 use super::crons::Crons;
 use super::effects::Effect;
 use super::events::Events;
@@ -37,6 +39,7 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) runs: Runs,
     pub(in crate::embedded::core) families: Families,
     pub(in crate::embedded::core) queues: Queues,
+    pub(in crate::embedded::core) batches: Batches,
     pub(in crate::embedded::core) workers: BTreeMap<Uuid, Worker>,
     pub(in crate::embedded::core) streams: Streams,
     pub(in crate::embedded::core) timers: Timers,
@@ -56,6 +59,10 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) kept_timeouts: BTreeMap<TaskKey, TimerKey>,
     /// When the replays of the last call are done, if they are delayed.
     pub(in crate::embedded::core) replays_until: Option<At>,
+    /// How long runs are kept. `None` means forever.
+    pub(in crate::embedded::core) retention: Option<TimeDelta>,
+    /// Whether a timer is set that drops old runs.
+    pub(in crate::embedded::core) has_retention_timer: bool,
     /// The number of recorded task events.
     event_count: i64,
 }
@@ -69,6 +76,7 @@ impl Core {
             runs: Runs::default(),
             families: Families::default(),
             queues: Queues::default(),
+            batches: Batches::default(),
             workers: BTreeMap::new(),
             streams: Streams::default(),
             timers: Timers::default(),
@@ -84,8 +92,15 @@ impl Core {
             waiting: BTreeSet::new(),
             kept_timeouts: BTreeMap::new(),
             replays_until: None,
+            retention: None,
+            has_retention_timer: false,
             event_count: 0,
         }
+    }
+
+    /// Drops runs after this long.
+    pub(crate) fn with_retention(self, retention: TimeDelta) -> Self {
+        Self { retention: Some(retention), ..self }
     }
 
     /// A core that has only the current state of some runs, to render them outside of the core's task.
@@ -95,6 +110,11 @@ impl Core {
 
     pub(crate) fn has(&self, quirk: Quirk) -> bool {
         self.quirks.contains(quirk)
+    }
+
+    /// Whether tasks of an action wait for workers.
+    pub(in crate::embedded::core) fn has_work(&self, action: &str) -> bool {
+        self.queues.has_tasks(action) || self.batches.has_groups(action)
     }
 
     pub(crate) fn runs(&self) -> &Runs {

@@ -41,6 +41,10 @@ pub(crate) enum State {
         timer: Option<TimerKey>,
         order: QueueOrder,
     },
+    /// Waits for other tasks, to be assigned with them as a batch. The timer is its schedule timeout.
+    Batched {
+        timer: Option<TimerKey>,
+    },
     /// Waits for the end of a pause of its workflow. The timer cancels it.
     Paused {
         urgency: u8,
@@ -124,7 +128,9 @@ task_event_kinds! {
     Queued = "QUEUED",
     NoWorker = "REQUEUED_NO_WORKER",
     RateLimited = "REQUEUED_RATE_LIMIT",
+    WaitingForBatch = "WAITING_FOR_BATCH",
     Assigned = "ASSIGNED",
+    BatchFlushed = "BATCH_FLUSHED",
     Sent = "SENT_TO_WORKER",
     Started = "STARTED",
     Finished = "FINISHED",
@@ -164,7 +170,7 @@ impl Task {
     /// The time of the first event of the current attempt.
     pub(crate) fn first_event_at(&self) -> Option<At> {
         let first = self.current_events().min_by_key(|event| event.number).map(|event| event.at)?;
-        Some(self.event(TaskEventKind::Assigned).map_or(first, |assigned| first.min(assigned.at)))
+        Some(self.assignment().map_or(first, |assigned| first.min(assigned.at)))
     }
 
     /// When the current attempt ended, by its last event that reports an end.
@@ -191,6 +197,11 @@ impl Task {
 
     pub(crate) fn event(&self, kind: TaskEventKind) -> Option<&TaskEvent> {
         self.events.iter().find(|event| event.kind == kind && event.retry_count == self.retry_count)
+    }
+
+    /// The assignment of the current attempt, by itself or in a batch.
+    pub(crate) fn assignment(&self) -> Option<&TaskEvent> {
+        self.event(TaskEventKind::Assigned).or_else(|| self.event(TaskEventKind::BatchFlushed))
     }
 
     pub(crate) fn ends(&self) -> impl Iterator<Item = &End> {

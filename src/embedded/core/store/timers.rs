@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::ids::{RunIx, StreamId, TaskKey};
+use super::ids::{BatchGroupId, RunIx, StreamId, TaskKey};
 use super::turn::At;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub(crate) enum Timer {
     Refill(u32),
     /// A cron is to start its next run.
     Cron(Uuid),
+    /// Old runs are to be dropped.
+    Retention,
+    /// All tasks that wait for a batch in a group are to be assigned.
+    Flush(BatchGroupId),
 }
 
 /// What is replayed together: a run, or one step of a DAG with all that depend on it.

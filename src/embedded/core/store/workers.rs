@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::ids::{StreamId, TaskKey};
 use super::labels::Label;
 use super::requests::Runtime;
@@ -27,6 +29,7 @@ pub(crate) struct Worker {
     /// Open streams, oldest first. Assignments go to the first, cancellations to all.
     streams: Vec<StreamId>,
     running: BTreeMap<TaskKey, Held>,
+    batches: BTreeMap<Uuid, HeldBatch>,
     /// How many slots of each type its running tasks have.
     taken: BTreeMap<String, i64>,
     connection: Connection,
@@ -45,8 +48,17 @@ pub(crate) struct Held {
     /// The end of its execution timeout.
     timeout: At,
     slots: SlotRequests,
+    /// The batch with which it shares slots.
+    batch: Option<Uuid>,
     /// Whether it was separated from the worker by a release of its slots.
     is_released: bool,
+}
+
+/// A batch, as its worker has it. Its slots are free when none of its tasks needs them any more.
+#[derive(Debug)]
+struct HeldBatch {
+    tasks: usize,
+    slots: SlotRequests,
 }
 
 /// The engine's state of a worker's streams.
@@ -73,6 +85,7 @@ impl Worker {
             paused_since: None,
             streams: Vec::new(),
             running: BTreeMap::new(),
+            batches: BTreeMap::new(),
             taken: BTreeMap::new(),
             connection: Connection::Silent,
             has_undetected_end: false,
@@ -97,12 +110,34 @@ impl Worker {
     /// Reserves slots for a task, until they are freed or the worker is lost.
     pub(crate) fn reserve(&mut self, task: TaskKey, timeout: At, slots: SlotRequests) {
         self.count(&slots, 1);
-        self.running.insert(task, Held { timeout, slots, is_released: false });
+        self.running.insert(task, Held { timeout, slots, batch: None, is_released: false });
+    }
+
+    /// Reserves slots for the tasks of a batch together.
+    pub(crate) fn reserve_batch(&mut self, batch: Uuid, tasks: &[TaskKey], timeout: At, slots: SlotRequests) {
+        self.count(&slots, 1);
+        self.batches.insert(batch, HeldBatch { tasks: tasks.len(), slots });
+        for task in tasks {
+            let held = Held { timeout, slots: SlotRequests::new(), batch: Some(batch), is_released: false };
+            self.running.insert(*task, held);
+        }
     }
 
     /// Frees the slots of a task.
     pub(crate) fn free(&mut self, task: TaskKey) {
         if let Some(held) = self.running.remove(&task) {
+            self.count(&held.slots, -1);
+            self.leave_batch(held.batch);
+        }
+    }
+
+    /// A task of a batch needs the slots of the batch no more.
+    fn leave_batch(&mut self, batch: Option<Uuid>) {
+        let Some((batch, held)) = batch.and_then(|id| Some((id, self.batches.get_mut(&id)?))) else { return };
+        held.tasks = held.tasks.saturating_sub(1);
+        if held.tasks == 0
+            && let Some(held) = self.batches.remove(&batch)
+        {
             self.count(&held.slots, -1);
         }
     }
@@ -112,8 +147,9 @@ impl Worker {
         let Some(held) = self.running.get_mut(&task) else { return };
         held.is_released = true;
         if frees {
-            let slots = std::mem::take(&mut held.slots);
+            let (slots, batch) = (std::mem::take(&mut held.slots), held.batch.take());
             self.count(&slots, -1);
+            self.leave_batch(batch);
         }
     }
 
@@ -135,6 +171,11 @@ impl Worker {
     }
 
     /// The end of the execution timeout of a running task.
+    pub(crate) fn timeout(&self, task: TaskKey) -> Option<At> {
+        self.running.get(&task).map(|held| held.timeout)
+    }
+
+    /// The same, to change it.
     pub(crate) fn timeout_mut(&mut self, task: TaskKey) -> Option<&mut At> {
         self.running.get_mut(&task).map(|held| &mut held.timeout)
     }

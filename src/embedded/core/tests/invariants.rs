@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::embedded::core::store::{
-    Cel, Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink, Pause, PausedRuns,
-    PushedEvent, ScheduledRun, SlotOwner, State, Sticky, TaskKey, TaskLimit, Timer, Waits, Window,
+    BatchOptions, Cel, Concurrency, Condition, ConditionAction, Idempotency, Label, LimitStrategy, On, ParentLink,
+    Pause, PausedRuns, PushedEvent, ScheduledRun, SlotOwner, State, Sticky, TaskKey, TaskLimit, Timer, Waits, Window,
 };
 
 use crate::embedded::quirks::Quirk;
@@ -65,6 +65,7 @@ fn put(bench: &mut Bench, a: u8, b: u8, c: u8) {
         concurrency: limits(b, c, a),
         rate_limits: rate_limits(c, a),
         slots: slots(b, c),
+        batch: batch(a, c),
         ..task()
     };
     bench.put_with("w", task, options(a, b, c)).unwrap();
@@ -274,7 +275,8 @@ impl Play {
         for worker in core.workers.values() {
             assert!(worker.profile.slots.keys().all(|kind| worker.free_slots(kind) >= 0), "more tasks than slots");
         }
-        let (mut queued, mut running, mut paused, mut timers, mut limited) = (0, 0, 0, Vec::new(), Vec::new());
+        let (mut queued, mut running, mut paused, mut batched) = (0, 0, 0, 0);
+        let (mut timers, mut limited) = (Vec::new(), Vec::new());
         for run in core.runs().newest_first(None) {
             let over = run.present().all(|task| task.state == State::Ended);
             let waiting = run.dag.iter().flat_map(|dag| &dag.nodes).any(|node| node.waits != Waits::Nothing);
@@ -314,12 +316,19 @@ impl Play {
                         paused += 1;
                         timers.push((*timer, Timer::Expire(key)));
                     }
+                    State::Batched { timer } => {
+                        batched += 1;
+                        let mut groups = core.batches.all().flat_map(|(_, group)| group.waiting());
+                        assert!(groups.any(|(waits, _)| waits == key), "in no group");
+                        timers.push((timer.expect("it waits for ever"), Timer::Schedule(key)));
+                    }
                     State::Backoff { timer } => timers.push((*timer, Timer::Requeue(key))),
                     State::Absent | State::Ended => {}
                 }
             }
         }
         self.check_slots(&limited);
+        self.check_batches(batched);
         let core = &self.bench.core;
         assert_eq!(core.paused.len(), paused);
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
@@ -341,6 +350,25 @@ impl Play {
 }
 
 impl Play {
+    /// Checks that all that wait for a batch have a deadline, and that no group is left over.
+    fn check_batches(&self, batched: usize) {
+        let core = &self.bench.core;
+        let mut waiting = 0;
+        for (id, group) in core.batches.all() {
+            waiting += group.size();
+            assert!(group.size() > 0 || group.runs() > 0, "{group:?}");
+            assert_eq!(group.size() > 0, group.deadline.is_some(), "{group:?}");
+            assert!(group.runs() <= group.limits.runs || group.key.is_empty(), "{group:?}");
+            let is_set = |timer| core.timers.all().any(|set| set == (timer, Timer::Flush(id)));
+            assert!(group.deadline.is_none_or(is_set), "{group:?}");
+        }
+        assert_eq!(waiting, batched);
+        let deadlines = core.timers.all().filter(|(_, timer)| matches!(timer, Timer::Flush(_))).count();
+        assert_eq!(deadlines, core.batches.all().filter(|(_, group)| group.deadline.is_some()).count());
+        let running = core.batches.tasks() - waiting;
+        assert!(running <= core.workers.values().map(|worker| worker.running().len()).sum());
+    }
+
     /// Checks that slots are not exceeded, that only those have them that can use them, and that each task that waits has a place.
     fn check_slots(&self, limited: &[TaskKey]) {
         let core = &self.bench.core;
@@ -349,7 +377,11 @@ impl Play {
             SlotOwner::Task(key) => core.runs.task(key).is_some_and(|(_, task)| {
                 matches!(
                     task.state,
-                    State::Limited { .. } | State::Paused { .. } | State::Queued { .. } | State::Running { .. }
+                    State::Limited { .. }
+                        | State::Paused { .. }
+                        | State::Queued { .. }
+                        | State::Batched { .. }
+                        | State::Running { .. }
                 )
             }),
         };
@@ -388,6 +420,14 @@ fn options(a: u8, b: u8, c: u8) -> WorkflowOptions {
 fn slots(a: u8, b: u8) -> BTreeMap<String, i32> {
     let requests = [("default".to_owned(), i32::from(a % 2) + 1), ("gpu".to_owned(), i32::from(b % 2) + 1)];
     requests.into_iter().take(usize::from(a % 5)).skip(usize::from(b % 3)).collect()
+}
+
+/// Batches of few sizes and keys, and often none.
+fn batch(a: u8, b: u8) -> Option<BatchOptions> {
+    let key = ["'one'", "input.n", "additional_metadata.tag", ""][usize::from(b % 4)];
+    let (size, interval) = (i32::from(b % 3) + 1, i32::from(b) * 20 + 1);
+    let options = || BatchOptions::new(size, Some(interval), Some(key.into()), Some(i32::from(a % 2) + 1), false);
+    a.is_multiple_of(3).then(|| options().unwrap())
 }
 
 /// Rate limits with few keys, and often none.

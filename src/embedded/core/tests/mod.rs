@@ -225,6 +225,7 @@ fn task() -> TaskDefinition {
         rate_limits: vec![],
         slots: BTreeMap::new(),
         labels: BTreeMap::new(),
+        batch: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What gRPC shows of a run and its tasks.
 
 use super::status::RestStatus;
-use crate::embedded::core::store::{At, End, Final, Run, SKIPPED, State, Task, TaskEventKind};
+use crate::embedded::core::store::{At, End, Final, Run, SKIPPED, State, Task};
 
 /// A task in the gRPC view.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ impl Task {
             | State::Limited { .. }
             | State::Paused { .. }
             | State::Queued { .. }
+            | State::Batched { .. }
             | State::Backoff { .. } => TaskView::QUEUED,
             State::Running { .. } => TaskView { status: RestStatus::Running, error: None, output: None },
             State::Ended => match shown_final(self, now).map(|row| &row.end) {
@@ -60,7 +61,7 @@ fn shown_final(task: &Task, now: At) -> Option<&Final> {
         // assigned are shown immediately.
         Some(last)
             if task.shows_last_final(now)
-                || task.event(TaskEventKind::Assigned).is_none()
+                || task.assignment().is_none()
                 || matches!(
                     (&first.end, &last.end),
                     (End::Cancelled, End::Failed(_)) | (End::Failed(_), End::Completed(_))

@@ -37,7 +37,7 @@ impl End {
 
 impl TaskEvent {
     pub(super) fn is_assignment(&self) -> bool {
-        self.kind == TaskEventKind::Assigned
+        matches!(self.kind, TaskEventKind::Assigned | TaskEventKind::BatchFlushed)
     }
 }
 
@@ -57,6 +57,7 @@ impl Task {
             | State::Limited { .. }
             | State::Paused { .. }
             | State::Queued { .. }
+            | State::Batched { .. }
             | State::Backoff { .. } => RestStatus::Queued,
             State::Running { .. } => RestStatus::Running,
             State::Ended => self.best_final().map_or(RestStatus::Cancelled, |row| row.end.rest_status()),
@@ -77,8 +78,10 @@ impl Run {
         }
         if !self.is_shown_as_ended() {
             let was_never_assigned = |task: &Task| {
-                matches!(task.state, State::Limited { .. } | State::Paused { .. } | State::Queued { .. })
-                    && !task.events.iter().any(TaskEvent::is_assignment)
+                matches!(
+                    task.state,
+                    State::Limited { .. } | State::Paused { .. } | State::Queued { .. } | State::Batched { .. }
+                ) && !task.events.iter().any(TaskEvent::is_assignment)
             };
             return if self.present().all(was_never_assigned) { RestStatus::Queued } else { RestStatus::Running };
         }

@@ -1,5 +1,6 @@
 //! Runs and their tasks.
 
+mod batches;
 mod cancels;
 mod children;
 mod concurrency;
@@ -11,3 +12,4 @@ mod pauses;
 mod placement;
 mod rates;
 mod replays;
+mod retention;
