@@ -1,5 +1,6 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
 
+mod reports;
 mod shutdown;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use super::heartbeat::{Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::job::{Job, JobEnd, RetryDelays, Stop};
 use super::key::Key;
-use super::outbox::{self, Journal, Outbox, Resolution, ResolvedReport, Saved, Sent};
+use super::outbox::{self, Journal, Outbox, Saved, Sent};
 use super::outputs::Outputs;
 use super::ownership;
 use super::report::WorkerReport;
@@ -377,67 +378,6 @@ impl Driver {
             self.outbox.add(key, report);
         }
         self.apply(effects);
-    }
-
-    /// Makes the calls that are due.
-    fn send_reports(&mut self) {
-        if self.outbox.is_full() != self.is_on_hold {
-            self.is_on_hold = self.outbox.is_full();
-            self.step(Event::Hold(self.is_on_hold));
-        }
-        if self.journal.is_some()
-            && let Some(unsaved) = self.outbox.take_unsaved()
-        {
-            self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(outbox::save(journal, unsaved)) });
-        }
-        while let Some(call) = self.outbox.next_call(Instant::now()) {
-            self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));
-        }
-    }
-
-    fn on_released(&mut self, task: TaskId, retry_count: u32) {
-        if let Some(key) = self.stops.keys().find(|key| key.task == task && key.retry_count == retry_count).copied() {
-            self.step(Event::Released(key));
-        }
-    }
-
-    fn on_saved(&mut self, saved: Option<Saved>) {
-        self.saving = None;
-        // There is none if the runtime is shut down.
-        let Some(saved) = saved else { return self.outbox.disable_journal() };
-        let (journal, withdrawn) = self.outbox.saved(saved);
-        self.journal = journal;
-        self.on_resolved(withdrawn);
-    }
-
-    fn on_sent(&mut self, sent: Sent) {
-        let resolved = self.outbox.sent(Instant::now(), sent, fastrand::f64());
-        self.on_resolved(resolved);
-    }
-
-    fn on_resolved(&mut self, resolved: Vec<ResolvedReport>) {
-        for ResolvedReport { key, report, resolution } in resolved {
-            self.recovered.remove(&key);
-            let reported = match resolution {
-                Resolution::Accepted if report.kind == ReportKind::Failed => Reported::Failed,
-                Resolution::Accepted => Reported::Completed,
-                Resolution::Withdrawn => Reported::Withdrawn,
-                Resolution::Refused(error)
-                    if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES =>
-                {
-                    let what = if report.kind == ReportKind::Completed { "output" } else { "error" };
-                    let text = format!("the task's {what} could not be sent: {error}");
-                    self.outbox.add(key, report.into_failure(text));
-                    continue;
-                }
-                Resolution::Refused(error) => {
-                    let attempt = attempt_number(key.retry_count);
-                    tracing::error!(run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
-                    Reported::Refused
-                }
-            };
-            self.step(Event::Reported(key, reported));
-        }
     }
 
     fn on_heartbeat(&mut self, heartbeat: Heartbeat) {

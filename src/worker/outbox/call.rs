@@ -38,7 +38,7 @@ impl CallResult {
         match error.kind() {
             ErrorKind::Unimplemented if is_batch => Self::NoBatches,
             _ if error.is_transient() => Self::Unavailable(error),
-            ErrorKind::Rejected | ErrorKind::TooLarge => Self::Refused(error),
+            ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Closed => Self::Refused(error),
             _ if error.is_not_found() => Self::Refused(error),
             ErrorKind::Server => Self::InternalError(error),
             // They are not about the report: a proxy may refuse a token or a path for a while. If the worker cannot continue, its streams

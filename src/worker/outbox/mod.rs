@@ -341,7 +341,7 @@ impl Outbox {
 
     /// Counts a failure. Calls that were in flight together fail together, and count once.
     fn add_failure(&mut self, now: Instant, since: Instant, error: &Error, jitter: f64) {
-        let is_new = self.outage.is_none_or(|outage| since >= outage.last_failure);
+        let is_new = self.outage.is_none_or(|outage| since > outage.last_failure);
         let failures = self.outage.map_or(0, |outage| outage.failures).saturating_add(u32::from(is_new));
         let pause = retry_delay(failures, jitter).max(error.pushback().unwrap_or_default());
         self.outage = Some(Outage { failures, last_failure: now, until: now + pause });
@@ -377,8 +377,8 @@ impl Outbox {
     }
 
     fn resolve(&mut self, entry: Entry, resolution: Resolution) -> Option<ResolvedReport> {
-        // An internal error is not about the report: another process may try again.
-        let is_final = !matches!(&resolution, Resolution::Refused(error) if error.kind() == ErrorKind::Server);
+        // These errors are not about the report: another process may send it.
+        let is_final = !matches!(&resolution, Resolution::Refused(error) if matches!(error.kind(), ErrorKind::Server | ErrorKind::Closed));
         self.forget(&entry, is_final);
         let Entry { key, report, .. } = entry;
         if report.kind != ReportKind::Started {

@@ -1,0 +1,73 @@
+//! The driver's part of reporting: it makes the calls of the outbox, and passes on what has become of them.
+
+use tokio::time::Instant;
+
+use super::super::assignments::{Event, Reported};
+use super::super::outbox::{self, Resolution, ResolvedReport, Saved, Sent};
+use super::{Driver, MAX_REPLACEMENT_BYTES, Saving};
+use crate::error::ErrorKind;
+use crate::model::{TaskId, attempt_number};
+use crate::rpc::convert::ReportKind;
+
+impl Driver {
+    /// Makes the calls that are due.
+    pub(super) fn send_reports(&mut self) {
+        if self.outbox.is_full() != self.is_on_hold {
+            self.is_on_hold = self.outbox.is_full();
+            self.step(Event::Hold(self.is_on_hold));
+        }
+        if self.journal.is_some()
+            && let Some(unsaved) = self.outbox.take_unsaved()
+        {
+            self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(outbox::save(journal, unsaved)) });
+        }
+        while let Some(call) = self.outbox.next_call(Instant::now()) {
+            self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));
+        }
+    }
+
+    pub(super) fn on_released(&mut self, task: TaskId, retry_count: u32) {
+        if let Some(key) = self.stops.keys().find(|key| key.task == task && key.retry_count == retry_count).copied() {
+            self.step(Event::Released(key));
+        }
+    }
+
+    pub(super) fn on_saved(&mut self, saved: Option<Saved>) {
+        self.saving = None;
+        // There is none if the runtime is shut down.
+        let Some(saved) = saved else { return self.outbox.disable_journal() };
+        let (journal, withdrawn) = self.outbox.saved(saved);
+        self.journal = journal;
+        self.on_resolved(withdrawn);
+    }
+
+    pub(super) fn on_sent(&mut self, sent: Sent) {
+        let resolved = self.outbox.sent(Instant::now(), sent, fastrand::f64());
+        self.on_resolved(resolved);
+    }
+
+    pub(super) fn on_resolved(&mut self, resolved: Vec<ResolvedReport>) {
+        for ResolvedReport { key, report, resolution } in resolved {
+            self.recovered.remove(&key);
+            let reported = match resolution {
+                Resolution::Accepted if report.kind == ReportKind::Failed => Reported::Failed,
+                Resolution::Accepted => Reported::Completed,
+                Resolution::Withdrawn => Reported::Withdrawn,
+                Resolution::Refused(error)
+                    if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES =>
+                {
+                    let what = if report.kind == ReportKind::Completed { "output" } else { "error" };
+                    let text = format!("the task's {what} could not be sent: {error}");
+                    self.outbox.add(key, report.into_failure(text));
+                    continue;
+                }
+                Resolution::Refused(error) => {
+                    let attempt = attempt_number(key.retry_count);
+                    tracing::error!(run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
+                    Reported::Refused
+                }
+            };
+            self.step(Event::Reported(key, reported));
+        }
+    }
+}
