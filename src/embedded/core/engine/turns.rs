@@ -33,13 +33,19 @@ impl Core {
     }
 
     /// Ends a turn, after its command: decides who gets the concurrency slots that have changed, and offers the queues that waited for
-    /// rate limits which did not exist. Then it assigns the batches that are due.
+    /// rate limits which did not exist. Then it assigns the batches that are due. Each of these can end tasks, which gives slots back:
+    /// the turn is over when none has changed.
     pub(crate) fn finish_turn(&mut self, turn: &mut Turn<'_>) {
-        slots::update(self, turn);
-        for action in std::mem::take(&mut self.rate_limits.changed) {
-            progress::assign(self, turn, &action);
+        loop {
+            slots::update(self, turn);
+            for action in std::mem::take(&mut self.rate_limits.changed) {
+                progress::assign(self, turn, &action);
+            }
+            flushes::update(self, turn);
+            if !self.slots.have_changed() {
+                return;
+            }
         }
-        flushes::update(self, turn);
     }
 }
 

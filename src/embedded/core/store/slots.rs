@@ -104,6 +104,11 @@ impl Slots {
         self.groups.get(id)
     }
 
+    /// Whether [`take_changed`](Self::take_changed) returns any group.
+    pub(crate) fn have_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     pub(crate) fn take_changed(&mut self) -> BTreeSet<GroupId> {
         std::mem::take(&mut self.changed)
     }
