@@ -23,7 +23,7 @@ use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
 use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
-    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, ChunkGap,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Chunk, ChunkGap,
     ChunkItem, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails,
     EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload,
     RateLimitDetails, RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails,
@@ -260,7 +260,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<TaskChange>();
     data::<Gap>();
     data::<ChangeKind>();
-    data::<hatchet::model::Chunk>();
+    data::<Chunk>();
     data::<ChunkGap>();
     data::<ChunkItem>();
     data::<Until>();
@@ -653,7 +653,7 @@ fn crons_schedules_events_and_reports_have_a_stable_form() {
     assert_eq!(event.counts.total(), 3);
     let report: WorkerReport = round_trip(&json!({
         "completed": 1, "failed": 2, "cancelled": 3, "unfinished": 1,
-        "unfinished_tasks": [{ "run_id": ID, "task_id": ID, "attempt": 2, "finished": true }],
+        "unfinished_tasks": [{ "run_id": ID, "task_id": ID, "attempt": 2, "is_finished": true }],
     }));
     assert_eq!(report.total(), 7);
     round_trip::<LabelValue>(&json!(7));

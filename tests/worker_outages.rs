@@ -119,19 +119,26 @@ async fn w22_finished_work_outlives_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b9_a_worker_whose_outbox_is_full_takes_no_more() {
+async fn b9_a_worker_with_a_full_outbox_keeps_its_results_and_takes_no_more() {
     let (engine, hatchet) = support::engine_with_quirks().await;
     let attempts = Arc::default();
     let task = task(&attempts).timeout(3600 * SECOND);
     let worker = hatchet.worker("worker").outbox_capacity(3).slots(10).register(&task).build().unwrap();
     let worker = worker.start().await.unwrap();
     refuse_reports(&engine);
-    let runs = hatchet.run_many(&task, (0..10).map(|_| Seconds { seconds: 1 })).start().await.unwrap();
-    sleep(60 * SECOND).await;
+    let started = async |count| {
+        let inputs = (0..count).map(|_| Seconds { seconds: 1 });
+        let runs = hatchet.run_many(&task, inputs).start().await.unwrap();
+        sleep(60 * SECOND).await;
+        runs
+    };
+    let mut runs = started(2).await;
+    assert!(!worker.status().is_outbox_full);
+    runs.extend(started(1).await);
+    assert!(worker.status().is_outbox_full);
+    runs.extend(started(7).await);
     let status = worker.status();
-    assert!(status.is_outbox_full && status.queued > 0, "{status:?}");
-    let started = attempts.load(SeqCst);
-    assert!(started < 10, "{started}");
+    assert_eq!((status.unreported, status.queued, attempts.load(SeqCst)), (3, 7, 3));
     engine.faults().clear();
     for run in runs {
         assert_eq!(run.unwrap().result().await.unwrap(), 1);
