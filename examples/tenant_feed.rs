@@ -6,6 +6,8 @@
 //!
 //! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server. It ends after a few runs.
 
+#![expect(clippy::print_stdout, reason = "examples print to the terminal")]
+
 use std::error::Error;
 use std::time::Duration;
 

@@ -28,6 +28,7 @@ fn flaky() -> Task<Order, u32> {
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "the cost of virtual time is measured in real time")]
 async fn b5_hours_of_backoff_take_milliseconds() {
     let (started, real) = (Instant::now(), std::time::Instant::now());
     let harness = Harness::of(&flaky()).await.unwrap();

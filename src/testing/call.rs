@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::encode_input;
 use crate::model::{LogLevel, Payload, RunId};
 use crate::rpc::convert::Action;
+use crate::worker::WorkerBuilder;
 use crate::workflow::{
     AttemptContext, Context, Definition, Task, TaskContent, TaskMessage, TaskName, TaskOutput, TaskResult,
 };
@@ -254,13 +255,11 @@ impl<O: DeserializeOwned> Call<O> {
     pub async fn run(self) -> Result<CallRecord<O>> {
         let engine = Engine::start().await?;
         let client = engine.client();
-        let worker = match self.helpers.is_empty() {
-            true => None,
-            false => {
-                let worker = client.worker("helpers");
-                let worker = self.helpers.into_iter().fold(worker, |worker, helper| worker.register(helper));
-                Some(worker.build()?.start().await?)
-            }
+        let worker = if self.helpers.is_empty() {
+            None
+        } else {
+            let worker = self.helpers.into_iter().fold(client.worker("helpers"), WorkerBuilder::register);
+            Some(worker.build()?.start().await?)
         };
         // Children need a parent that exists.
         let Some(task) = self.definition.all_tasks().next().map(Arc::clone) else {
@@ -272,12 +271,14 @@ impl<O: DeserializeOwned> Call<O> {
         let value = serde_json::from_str(&input)
             .map_err(|error| Error::new(ErrorKind::InvalidInput, "failed to parse the input").with_source(error))?;
         let run = client.run(&any, &value).start().await?;
-        let mut payload = json!({
-            "input": value, "parents": self.parents?, "triggers": self.data?, "triggered_by": "manual",
-        });
-        if !self.errors.is_empty() {
-            payload["step_run_errors"] = json!(self.errors);
-        }
+        let errors = (!self.errors.is_empty()).then(|| ("step_run_errors".to_owned(), json!(self.errors)));
+        let payload = [
+            ("input".to_owned(), value),
+            ("parents".to_owned(), json!(self.parents?)),
+            ("triggers".to_owned(), json!(self.data?)),
+            ("triggered_by".to_owned(), json!("manual")),
+        ];
+        let payload = Value::Object(payload.into_iter().chain(errors).collect());
         let metadata = Value::Object(self.metadata).to_string();
         let action = Action::synthetic(run.id(), &task.name, payload.to_string(), metadata, self.attempt);
         let (output, mut messages) = TaskOutput::new();

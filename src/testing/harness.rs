@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::embedded::{Engine, EngineBuilder, Quirks};
 use crate::error::Result;
 use crate::run::{RunBuilder, RunManyBuilder, Runnable};
-use crate::worker::{RunningWorker, WorkerReport};
+use crate::worker::{RunningWorker, WorkerBuilder, WorkerReport};
 use crate::workflow::Definition;
 
 /// An embedded engine, and a worker with the definitions under test. Dropping it stops both.
@@ -151,7 +151,7 @@ impl HarnessBuilder {
         let engine = self.engine.start().await?;
         let client = engine.client();
         let worker = client.worker("testing").slots(self.slots);
-        let worker = self.definitions.into_iter().fold(worker, |worker, definition| worker.register(definition));
+        let worker = self.definitions.into_iter().fold(worker, WorkerBuilder::register);
         let worker = worker.build()?.start().await?;
         Ok(Harness { worker, engine, client })
     }

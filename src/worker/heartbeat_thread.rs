@@ -37,6 +37,7 @@ pub(super) struct LastHeartbeat {
 }
 
 impl LastHeartbeat {
+    #[expect(clippy::disallowed_methods, reason = "the thread runs on the clock of the machine")]
     pub(super) fn now() -> Self {
         Self { start: Instant::now(), millis: Arc::default() }
     }

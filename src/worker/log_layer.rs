@@ -46,6 +46,7 @@ impl TaskLogLayer {
 
     /// Sets the most detailed level that is written. Events with the level `TRACE` are never written.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "as all setters of builders")]
     pub fn max_level(mut self, level: LogLevel) -> Self {
         self.max_level = match level {
             LogLevel::Error => Level::ERROR,
@@ -88,9 +89,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {
         let metadata = event.metadata();
         let is_own = |own: &&str| {
-            metadata.target().strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            metadata.target().strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
-        if *metadata.level() > self.max_level || OWN_TARGETS.iter().any(|own| is_own(&own)) {
+        if *metadata.level() > self.max_level || OWN_TARGETS.iter().any(is_own) {
             return;
         }
         let Some(scope) = context.event_scope(event) else { return };

@@ -101,15 +101,12 @@ impl Sender {
     }
 
     fn on_message(&mut self, message: TaskMessage) {
-        match self.waiting.get_mut(&message.task) {
-            Some(waiting) => {
-                waiting.push_back(message);
-                self.count += 1;
-            }
-            None => {
-                self.waiting.insert(message.task, VecDeque::new());
-                self.call(message);
-            }
+        if let Some(waiting) = self.waiting.get_mut(&message.task) {
+            waiting.push_back(message);
+            self.count += 1;
+        } else {
+            self.waiting.insert(message.task, VecDeque::new());
+            self.call(message);
         }
     }
 

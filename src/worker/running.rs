@@ -7,8 +7,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{Labels, Worker};
-use super::driver::{Command, Driver, Handles, Recovered};
+use super::driver::{Command, Driver, Handles};
 use super::heartbeat_thread::LastHeartbeat;
+use super::outbox::Recovered;
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus, WorkerStatuses};
 use crate::client::Client;
@@ -174,7 +175,7 @@ impl RunningWorker {
 
     async fn set_paused(&self, is_paused: bool) -> Result<()> {
         self.handle.client.rpc().rest.pause_worker(self.id(), is_paused).await?;
-        self.command(Command::SetPaused(is_paused))
+        self.command(Command::Pause(is_paused))
     }
 
     /// Adds labels to the worker, or changes their values. Other labels are unchanged. The engine uses the new labels
@@ -199,7 +200,7 @@ impl RunningWorker {
         let labels: Labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         labels.keys().try_for_each(|key| check_key(key))?;
         self.handle.client.rpc().dispatcher.put_labels(self.id(), labels.clone()).await?;
-        self.command(Command::SetLabels(labels))
+        self.command(Command::AddLabels(labels))
     }
 
     fn command(&self, command: Command) -> Result<()> {
@@ -213,7 +214,7 @@ impl RunningWorker {
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
     pub async fn shutdown_with_timeout(self, grace: Duration) -> WorkerReport {
         // A worker that has ended needs no grace period.
-        let _ = self.command(Command::SetGrace(grace.min(MAX_DURATION)));
+        let _ = self.command(Command::LimitShutdown(grace.min(MAX_DURATION)));
         self.shutdown().await
     }
 

@@ -186,13 +186,11 @@ fn sanitize_line(message: String) -> String {
     if message.is_empty() {
         return " ".into();
     }
-    match message.char_indices().nth(MAX_LINE_CHARS) {
-        None => message,
-        Some(_) => {
-            let kept = MAX_LINE_CHARS.saturating_sub(TRUNCATION_SUFFIX.chars().count());
-            message.chars().take(kept).chain(TRUNCATION_SUFFIX.chars()).collect()
-        }
+    if message.chars().nth(MAX_LINE_CHARS).is_none() {
+        return message;
     }
+    let kept = MAX_LINE_CHARS.saturating_sub(TRUNCATION_SUFFIX.chars().count());
+    message.chars().take(kept).chain(TRUNCATION_SUFFIX.chars()).collect()
 }
 
 #[cfg(test)]

@@ -222,14 +222,14 @@ async fn w16_blocking_tasks_run_beside_others_and_can_be_cancelled(setup: Setup)
     let spin: Task<Number, Doubled> = Task::blocking(setup.name("spin"), {
         let was_cancelled = Arc::clone(&was_cancelled);
         move |input: Number, context: Context| {
-            while input.n == 0 {
-                if context.is_cancelled() {
-                    was_cancelled.store(true, SeqCst);
-                    return Err(TaskError::new("cancelled"));
-                }
+            if input.n > 0 {
+                return Ok(Doubled { doubled: input.n * 2 });
+            }
+            while !context.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Ok(Doubled { doubled: input.n * 2 })
+            was_cancelled.store(true, SeqCst);
+            Err(TaskError::new("cancelled"))
         }
     });
     let worker = setup.worker(&spin).await;

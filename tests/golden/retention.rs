@@ -12,7 +12,8 @@ use tonic::Code;
 use super::setup::{ALL_TIME, Setup};
 
 const NAME: &str = "fx";
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const SECONDS_PER_DAY: u64 = 24 * 3600;
+const DAY: Duration = Duration::from_secs(SECONDS_PER_DAY);
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_run_is_unknown_to_grpc_and_rest() {
@@ -22,7 +23,7 @@ async fn a_dropped_run_is_unknown_to_grpc_and_rest() {
         let (ended, waiting) =
             (setup.trigger(NAME, &json!({})).await.unwrap(), setup.trigger(NAME, &json!({})).await.unwrap());
         setup.end(&ended, "COMPLETED", "{}").await;
-        sleep(DAY - Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(SECONDS_PER_DAY - 1)).await;
         assert_eq!(setup.listed(ALL_TIME).await.len(), 2);
         sleep(DAY + Duration::from_secs(2)).await;
         let missing = setup.details(&ended).await.unwrap_err();

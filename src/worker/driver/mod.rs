@@ -23,7 +23,7 @@ use super::heartbeat::{Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::job::{Job, JobEnd, RetryDelays, Stop};
 use super::key::Key;
-use super::outbox::{self, Journal, Outbox, Saved, Sent};
+use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
 use super::ownership;
 use super::report::WorkerReport;
@@ -48,6 +48,7 @@ const MAX_REFUSAL: Duration = Duration::from_secs(60);
 const MAX_REPLACEMENT_BYTES: usize = 1000;
 
 /// The background task of a worker. It owns the running attempts.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own: all combinations occur")]
 pub(super) struct Driver {
     worker: Worker,
     id: WorkerId,
@@ -104,14 +105,11 @@ type Registering = Pin<Box<dyn Future<Output = Result<WorkerId>> + Send>>;
 /// What the handle of a worker has changed. It has already sent it to the server.
 #[derive(Debug)]
 pub(super) enum Command {
-    SetPaused(bool),
-    SetLabels(Labels),
+    Pause(bool),
+    AddLabels(Labels),
     /// The grace period of a shutdown that follows.
-    SetGrace(Duration),
+    LimitShutdown(Duration),
 }
-
-/// The journal of an outbox, and the ends in it.
-pub(super) type Recovered = (Journal, Vec<(u64, Key, Report)>);
 
 /// The connections of a driver to the handle of the worker.
 pub(super) struct Handles {
@@ -479,9 +477,9 @@ impl Driver {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::SetPaused(is_paused) => self.is_paused = is_paused,
-            Command::SetLabels(labels) => self.worker.labels.extend(labels),
-            Command::SetGrace(grace) => {
+            Command::Pause(is_paused) => self.is_paused = is_paused,
+            Command::AddLabels(labels) => self.worker.labels.extend(labels),
+            Command::LimitShutdown(grace) => {
                 self.worker.grace = grace;
                 if let Phase::Draining(deadlines) = &mut self.phase {
                     deadlines.shorten(Instant::now(), grace, self.worker.cancel_grace);

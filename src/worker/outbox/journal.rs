@@ -61,16 +61,19 @@ enum Entry {
     End(Line),
 }
 
+/// A journal, and the ends in it with their numbers.
+pub(in crate::worker) type Recovered = (Journal, Vec<(u64, Key, Report)>);
+
 impl Journal {
     /// Opens or creates the file, and returns the ends in it. Blocks the thread.
-    pub(in crate::worker) fn open(path: &Path) -> Result<(Self, Vec<(u64, Key, Report)>)> {
+    pub(in crate::worker) fn open(path: &Path) -> Result<Recovered> {
         Self::try_open(path).map_err(|error| {
             let text = format!("failed to open the outbox {}", path.display());
             Error::new(ErrorKind::Config, text).with_source(error)
         })
     }
 
-    fn try_open(path: &Path) -> io::Result<(Self, Vec<(u64, Key, Report)>)> {
+    fn try_open(path: &Path) -> io::Result<Recovered> {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -121,7 +124,7 @@ impl Journal {
         let mut text = String::new();
         for number in accepted {
             self.remaining.remove(number);
-            text.push_str(&format!("{{\"accepted\":{number}}}\n"));
+            text.extend(["{\"accepted\":", &number.to_string(), "}\n"]);
         }
         self.write(&text)?;
         if self.bytes <= COMPACT_BYTES {

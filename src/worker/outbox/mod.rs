@@ -18,7 +18,7 @@ use crate::rpc::convert::{Report, ReportKind};
 use crate::transport::retry_delay;
 
 pub(super) use call::{CallResult, Sent, send};
-pub(super) use journal::{Journal, Saved, save};
+pub(super) use journal::{Journal, Recovered, Saved, save};
 
 /// The maximum number of reports in one call.
 const MAX_BATCH: usize = 200;
@@ -208,7 +208,9 @@ impl Outbox {
     /// Sends results without writing them to the journal.
     pub(super) fn disable_journal(&mut self) {
         self.has_journal = false;
-        std::mem::take(&mut self.unsaved).into_iter().for_each(|entry| self.queue(entry));
+        for entry in std::mem::take(&mut self.unsaved) {
+            self.queue(entry);
+        }
     }
 
     /// Removes a result from the journal that was found there, and must not be sent.
@@ -453,11 +455,10 @@ fn collect(queue: &mut VecDeque<Entry>, has_batches: bool) -> Vec<Entry> {
 
 /// Logs a failure: an outage must not fill the log.
 fn log(failures: u32, reports: usize, error: &Error) {
-    match failures {
-        1..=3 => {
-            tracing::warn!(%error, failures, reports, "failed to report results; they are kept and sent again")
-        }
-        _ => tracing::debug!(%error, failures, reports, "still failing to report results"),
+    if failures <= 3 {
+        tracing::warn!(%error, failures, reports, "failed to report results; they are kept and sent again");
+    } else {
+        tracing::debug!(%error, failures, reports, "still failing to report results");
     }
 }
 

@@ -301,24 +301,22 @@ proptest! {
                         outbox.add(key(task), started(task));
                         outbox.add(key(task), report(task, if failed { Failed } else { Completed }));
                     }
-                    Step::Add(..) => {}
-                    Step::Send => match outbox.next_call(Instant::now()) {
-                        Some(call) => {
+                    Step::Send => {
+                        if let Some(call) = outbox.next_call(Instant::now()) {
                             for entry in &call.entries {
                                 let is_start = entry.report.kind == Started;
                                 assert_eq!(outbox.starting.contains_key(&entry.key), is_start, "{:?}", entry.key);
                                 assert_eq!(entry.report.size(), 2, "the text is kept");
                             }
                             flying.push(call);
-                        }
-                        None => {
+                        } else {
                             let wake = outbox.next_wake(Instant::now());
                             assert!(wake.is_none_or(|wake| wake > Instant::now()), "a wake in vain");
                             if let Some(wake) = wake {
                                 tokio::time::advance(wake - Instant::now()).await;
                             }
                         }
-                    },
+                    }
                     Step::Answer(call, how) if !flying.is_empty() => {
                         let call = flying.swap_remove(call % flying.len());
                         let result = match how {
@@ -330,7 +328,7 @@ proptest! {
                         };
                         resolved = answer(&mut outbox, call, result);
                     }
-                    Step::Answer(..) => {}
+                    Step::Add(..) | Step::Answer(..) => {}
                     Step::Withdraw(task) => {
                         if outbox.withdraw(key(task)) {
                             assert!(ended.insert(key(task)), "withdrawn after its end");
@@ -339,7 +337,7 @@ proptest! {
                     Step::Save(_) if !outbox.has_journal => {}
                     Step::Save(works) => {
                         if let Some(Unsaved { entries, accepted }) = outbox.take_unsaved() {
-                            accepted.iter().for_each(|number| assert!(saved.remove(number)));
+                            assert!(accepted.iter().all(|number| saved.remove(number)));
                             let numbers: Vec<u64> = entries.iter().filter_map(|_| saves.next().filter(|_| works)).collect();
                             saved.extend(&numbers);
                             // A journal that fails is not used any longer; without one, there is nothing to compare.
@@ -358,7 +356,7 @@ proptest! {
             assert_eq!(ended.len(), added.len());
             assert_eq!((outbox.count, outbox.bytes), (0, 0));
             assert!(outbox.starting.is_empty() && outbox.in_flight.is_empty() && outbox.withdrawn.is_empty());
-            outbox.accepted.iter().for_each(|number| assert!(saved.remove(number)));
+            assert!(outbox.accepted.iter().all(|number| saved.remove(number)));
             assert!(saved.is_empty(), "{saved:?} remain in the journal");
         });
     }

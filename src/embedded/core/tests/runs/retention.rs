@@ -5,7 +5,8 @@ use crate::embedded::core::tests::*;
 
 use RestStatus::{Completed, Queued};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const SECONDS_PER_DAY: u64 = 24 * 3600;
+const DAY: Duration = Duration::from_secs(SECONDS_PER_DAY);
 
 impl Bench {
     /// A bench whose time is noon.
@@ -33,14 +34,14 @@ fn the_runs_of_a_day_are_dropped_together() {
     bench.put(task());
     let first = bench.trigger();
     bench.finish(first);
-    bench.pass(DAY / 2 - seconds(1));
+    bench.pass(seconds(SECONDS_PER_DAY / 2 - 1));
     let last = bench.trigger();
     bench.finish(last);
     bench.pass(seconds(1));
     let next_day = bench.trigger();
     bench.finish(next_day);
     // It is midnight.
-    bench.pass(2 * DAY - seconds(1));
+    bench.pass(seconds(2 * SECONDS_PER_DAY - 1));
     assert!([first, last, next_day].iter().all(|run| bench.is_kept(*run)));
     bench.pass(seconds(1));
     assert_eq!([first, last, next_day].map(|run| bench.is_kept(run)), [false, false, true]);
