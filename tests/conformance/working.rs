@@ -247,6 +247,7 @@ async fn w16_blocking_tasks_run_beside_others_and_can_be_cancelled(setup: Setup)
 async fn w19_pause_resume_and_drain_are_visible(setup: Setup) {
     let task = double(setup.name("double"));
     let worker = setup.worker(&task).await;
+    worker.ready().await.unwrap();
     let mut statuses = worker.statuses();
     assert_eq!(statuses.next().await.unwrap().state, WorkerState::Connected);
     worker.pause().await.unwrap();
@@ -258,7 +259,6 @@ async fn w19_pause_resume_and_drain_are_visible(setup: Setup) {
     assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
     worker.resume().await.unwrap();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 2 });
-    assert!(worker.ready().await.is_ok());
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.total()), (1, 1));
     let mut seen = Vec::new();
