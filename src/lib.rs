@@ -112,6 +112,7 @@ mod run;
 mod runtime;
 #[cfg(test)]
 mod scripted;
+mod sync;
 pub mod telemetry;
 #[cfg(feature = "embedded")]
 pub mod testing;

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -19,6 +19,7 @@ use super::calls;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use crate::time::Clock;
 
 /// A failure of one call, which a test injects with [`Faults::inject`].
@@ -295,7 +296,7 @@ impl Faults {
     }
 
     fn lock(&self) -> MutexGuard<'_, Methods> {
-        self.0.by_method.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.by_method)
     }
 }
 

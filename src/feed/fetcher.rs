@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::tasks::Tasks;
 use crate::error::Result;
 use crate::model::{RunDetails, RunId};
+use crate::sync::lock;
 
 /// The maximum number of fetches whose requests are sent at the same time.
 const MAX_CONCURRENT: usize = 32;
@@ -141,10 +142,6 @@ impl Fetcher {
         }
         joined
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, WorkflowId};
 use crate::rpc::Rpc;
 use crate::runtime;
+use crate::sync::lock;
 use crate::transport::Polling;
 
 /// The number of rows in one request. The server matches substrings of names, so there may be several rows.
@@ -188,7 +189,7 @@ impl WorkflowCache {
         full: &str,
         runs: &[RunId],
     ) -> Shared<BoxFuture<'static, Confirmation>> {
-        let mut confirming = self.confirming.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confirming = lock(&self.confirming);
         if let Some(running) = confirming.get(full).and_then(WeakShared::upgrade).filter(|one| one.peek().is_none()) {
             return running;
         }

@@ -1,7 +1,7 @@
 //! The REST calls about runs, workflows and workers.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -12,6 +12,7 @@ use super::convert::{LogRow, RestRun, Row, Rows, StatusCount, TaskEvent, Workflo
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, RunStatus, TaskId, WorkerId, WorkflowId};
+use crate::sync::lock;
 use crate::transport::{Call, Caller, RestCall, RestWire, Sent};
 
 /// For how long to try to connect to a REST API that has never responded. Some services can reach only gRPC: for them, calls that need
@@ -47,7 +48,7 @@ impl Rest {
     }
 
     fn lock(&self) -> MutexGuard<'_, Reachability> {
-        self.reachability.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reachability)
     }
 
     pub(super) fn tenant(&self) -> &str {

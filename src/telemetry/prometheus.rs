@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{
     ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
     Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
 };
+
+use crate::sync::lock;
 
 /// The upper bounds of the buckets of histograms, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
@@ -55,7 +57,7 @@ impl PrometheusRecorder {
 
     /// Returns all metrics in the text format of Prometheus, version 0.0.4.
     pub fn render(&self) -> String {
-        let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = lock(&self.0);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = metrics.write(&mut text);
@@ -63,7 +65,7 @@ impl PrometheusRecorder {
     }
 
     fn with(&self, change: impl FnOnce(&mut Metrics)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.0));
     }
 }
 

@@ -5,12 +5,14 @@
 //! applies those that are due before each of its turns.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
+
+use crate::sync::lock;
 
 /// The series of all idle workers of one embedded engine. The engine and its clients share it.
 #[derive(Debug, Default)]
@@ -110,7 +112,7 @@ impl IdleHeartbeats {
     }
 
     fn lock(&self) -> MutexGuard<'_, AllSeries> {
-        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.series)
     }
 }
 

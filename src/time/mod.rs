@@ -7,8 +7,9 @@ mod duration;
 mod idle;
 mod timestamp;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
+use crate::sync::or_pending;
 pub(crate) use alarm::Alarm;
 pub(crate) use clock::Clock;
 pub(crate) use duration::{MAX_DURATION, format_duration, parse_duration};
@@ -16,8 +17,5 @@ pub(crate) use timestamp::{between, from_proto, is_representable, optional_time,
 
 /// Sleeps until a deadline, or forever if there is none. Cancel safe.
 pub(crate) async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
+    or_pending(deadline.map(sleep_until)).await;
 }

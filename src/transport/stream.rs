@@ -6,13 +6,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::protocol::{Protocol, unexpected};
+
+use crate::sync::lock;
 
 /// Why a connection ended without a byte of the expected protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,11 +43,11 @@ impl LastConnection {
         if self.has_worked() {
             return None;
         }
-        self.0.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0.ended).clone()
     }
 
     pub(super) fn set(&self, ended: Option<EarlyEnd>) {
-        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+        *lock(&self.0.ended) = ended;
     }
 
     /// Whether the server has ever sent something of the expected protocol.

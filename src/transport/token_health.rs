@@ -3,13 +3,14 @@
 //! While its database is unavailable, the engine rejects valid tokens with UNAUTHENTICATED "invalid auth token". So a token that was
 //! accepted before is retried for five minutes. The refusal of any other token is permanent.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::{Error, ServerStatus};
+use crate::sync::lock;
 
 /// How long refusals of a token that was accepted before are transient.
 const REFUSALS_TRANSIENT_FOR: Duration = Duration::from_secs(300);
@@ -48,7 +49,7 @@ impl TokenHealth {
     }
 
     fn may_recover(&self, now: Instant) -> bool {
-        let mut since = self.refused_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.refused_since);
         match self.state.load(Relaxed) {
             UNKNOWN => return false,
             ACCEPTED => {

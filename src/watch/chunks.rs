@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, pending};
+use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::changes::RunWatch;
 use super::follower::Watched;
@@ -24,6 +24,7 @@ use crate::model::{ChangeKind, Chunk, ChunkItem, RunDetails};
 use crate::observe::RunFetch;
 use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
+use crate::time::at;
 
 /// For how long chunks are expected after the end of the run: the engine may announce the end before the last chunks.
 const AFTER_END: Duration = Duration::from_secs(1);
@@ -263,12 +264,5 @@ impl OpenReader {
         self.dropped.store(self.chunks.dropped(), Relaxed);
         self.ended_at = self.ended_at.map(|_| now);
         self.reorder.take(now, chunk, &mut self.ready);
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
     }
 }

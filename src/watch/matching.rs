@@ -2,7 +2,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::future::pending;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, once, unfold};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::changes::{Filter, RunWatch};
 use super::follower::Watched;
@@ -22,6 +21,8 @@ use crate::feed::{GroupSubscription, Tag};
 use crate::list::RunItems;
 use crate::model::{Change, ChangeKind, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::runtime::{self, Needs};
+use crate::sync::or_pending;
+use crate::time::at;
 
 /// How far back runs are listed after a gap: the clocks may differ, and REST lists a run a moment late.
 const LIST_MARGIN: TimeDelta = TimeDelta::minutes(1);
@@ -236,7 +237,7 @@ impl Matching {
                         self.list_at = Some(self.last_list + MIN_LIST_INTERVAL);
                     }
                 }
-                row = next_row(&mut self.list) => match row.transpose()? {
+                row = or_pending(self.list.as_mut().map(RunItems::next)) => match row.transpose()? {
                     Some(row) => self.listed(&row),
                     None => self.list = None,
                 },
@@ -283,19 +284,5 @@ impl Matching {
             self.known.remove(run);
             self.ended.pop_front();
         }
-    }
-}
-
-async fn next_row(list: &mut Option<RunItems>) -> Option<Result<RunSummary>> {
-    match list {
-        Some(list) => list.next().await,
-        None => pending().await,
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
     }
 }

@@ -1,6 +1,5 @@
 //! What a task sends beside its result: log lines and chunks.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::context::Context;
 use super::output::{TaskContent, TaskMessage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::LogLevel;
+use crate::sync::lock;
 
 /// The maximum length of a log line in characters. The engine refuses longer ones.
 const MAX_LINE_CHARS: usize = 10_000;
@@ -130,7 +130,7 @@ impl Context {
         let permit = self.output().chunk_permit(chunk.len()).await?;
         let place = self.output().reserve().await?;
         // Chunks enter the queue in the order of their numbers, and no number is lost.
-        let mut next = self.next_chunk().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = lock(self.next_chunk());
         let (index, at) = (*next, self.client().clock().now());
         *next = next.saturating_add(1);
         let content = TaskContent::Chunk { index, at, bytes: chunk.as_bytes().to_vec(), permit };
@@ -140,7 +140,7 @@ impl Context {
 
     /// Waits until the chunks of this attempt were sent: the engine ends the streams of its readers as soon as the run has ended.
     pub(crate) async fn flush_chunks(&self) {
-        if *self.next_chunk().lock().unwrap_or_else(PoisonError::into_inner) == 0 {
+        if *lock(self.next_chunk()) == 0 {
             return;
         }
         let flush = async {

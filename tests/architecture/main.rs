@@ -13,6 +13,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     (
         &[],
         &[
+            "sync",
             "value",
             "error",
             "runtime",

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use crate::model::{Chunk, RunId};
+use crate::sync::lock;
 
 /// The number and the bytes of chunks that wait for a slow reader. More are dropped and counted: the stream is shared with others.
 const MAX_QUEUED: usize = 8192;
@@ -28,7 +29,7 @@ struct Queued {
 
 impl ChunkQueue {
     pub(super) fn push(&self, chunk: Chunk) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if state.chunks.len() >= MAX_QUEUED || state.bytes.saturating_add(chunk.text.len()) > MAX_QUEUED_BYTES {
             self.dropped.fetch_add(1, Relaxed);
             return;
@@ -40,7 +41,7 @@ impl ChunkQueue {
     }
 
     fn pop(&self) -> Option<Chunk> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let chunk = state.chunks.pop_front()?;
         state.bytes = state.bytes.saturating_sub(chunk.text.len());
         Some(chunk)

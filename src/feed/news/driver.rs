@@ -1,14 +1,13 @@
 //! The task of a group: it reads the stream of events, and fetches the lists.
 
 use std::collections::HashMap;
-use std::future::pending;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
-use super::group::{Group, State, Tag, lock};
+use super::group::{Group, State, Tag};
 use super::schedule::Schedule;
 use super::slot::{Listing, News, Slot, TaskRow};
 use crate::error::Result;
@@ -17,7 +16,8 @@ use crate::feed::tasks::Tasks;
 use crate::model::{RunId, RunStatus};
 use crate::rpc::Rpc;
 use crate::rpc::convert::{RunEvent, RunEventKind};
-use crate::time::Clock;
+use crate::sync::{lock, or_pending};
+use crate::time::{Clock, at};
 use crate::transport::{ReconnectingStream, StreamEvent};
 
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ struct List {
     newcomers: Vec<(RunId, Arc<Slot>)>,
 }
 
-type Fetching = Pin<Box<dyn Future<Output = Result<List>> + Send>>;
+type Fetching = BoxFuture<'static, Result<List>>;
 
 /// Reads the stream of a group, and fetches its lists.
 struct Driver {
@@ -110,7 +110,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 event = self.stream.next() => self.on_stream(event),
-                list = fetched(&mut self.fetching) => self.on_list(list),
+                list = or_pending(self.fetching.as_mut()) => self.on_list(list),
                 () = self.group.wake.notified() => {}
                 () = at(next) => {
                     let now = Instant::now();
@@ -220,6 +220,7 @@ impl Driver {
     }
 
     fn on_list(&mut self, list: Result<List>) {
+        self.fetching = None;
         let state = self.group.lock();
         let mut list = match list {
             Ok(list) => list,
@@ -278,19 +279,5 @@ impl Drop for Driver {
         let mut state = self.group.lock();
         state.is_running = false;
         state.fail_all();
-    }
-}
-
-async fn fetched(fetching: &mut Option<Fetching>) -> Result<List> {
-    let Some(list) = fetching else { return pending().await };
-    let list = list.await;
-    *fetching = None;
-    list
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
     }
 }

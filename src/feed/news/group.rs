@@ -1,7 +1,7 @@
 //! A group of watched runs: what its members wait for, and where their news go.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
@@ -10,6 +10,7 @@ use super::chunks::ChunkReaders;
 use super::schedule::Demand;
 use super::slot::{Listing, News, Slot};
 use crate::model::RunId;
+use crate::sync::lock;
 
 /// The number of runs whose events are kept for watches that start a moment later.
 const MAX_RECENT: usize = 4096;
@@ -126,8 +127,4 @@ impl State {
             arrivals.notify.notify_one();
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

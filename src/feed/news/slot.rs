@@ -1,12 +1,13 @@
 //! What a watch of a run is told: at most the last of each kind of news, however long it does not look.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::model::{RunId, RunStatus, TaskId};
 use crate::rpc::convert::Row;
+use crate::sync::lock;
 
 /// The news of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -72,7 +73,7 @@ impl Slot {
     }
 
     fn lock(&self) -> MutexGuard<'_, News> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.news)
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut News)) {

@@ -5,7 +5,7 @@ mod waiting;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::RunId;
 use crate::rpc::Rpc;
 use crate::rpc::convert::{RunResults, TaskResult};
+use crate::sync::lock;
 use crate::time::Alarm;
 use crate::transport::{ReconnectingStream, StreamEvent};
 use waiting::{Decision, Probed, Waiting};
@@ -73,7 +74,7 @@ impl Results {
 
     /// The channel to the task. A task that has ended is replaced.
     fn commands(&self) -> Commands {
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut commands = lock(&self.commands);
         match &*commands {
             Some(commands) if !commands.is_closed() => commands.clone(),
             _ => {

@@ -6,7 +6,6 @@ mod shutdown;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -31,6 +30,7 @@ use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{TaskId, WorkerId, attempt_number};
 use crate::rpc::convert::{Action, ActionKind, Report, ReportKind};
+use crate::sync::or_pending;
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent};
@@ -100,7 +100,7 @@ pub(super) struct Driver {
 }
 
 type Saving = BoxFuture<'static, Option<Saved>>;
-type Registering = Pin<Box<dyn Future<Output = Result<WorkerId>> + Send>>;
+type Registering = BoxFuture<'static, Result<WorkerId>>;
 
 /// What the handle of a worker has changed. It has already sent it to the server.
 #[derive(Debug)]
@@ -189,13 +189,13 @@ impl Driver {
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
-                saved = saved(&mut self.saving) => self.on_saved(saved),
-                lost = lost(&mut self.checking) => self.on_lost(lost),
+                saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
+                lost = or_pending(self.checking.as_mut()) => self.on_lost(lost),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 // Before the stream, which may always have a message.
-                Some(heartbeat) = next(&mut self.heartbeats) => self.on_heartbeat(heartbeat),
-                id = registered(&mut self.registering) => self.on_registered(id),
+                Some(heartbeat) = or_pending(self.heartbeats.as_mut().map(Heartbeats::next)) => self.on_heartbeat(heartbeat),
+                id = or_pending(self.registering.as_mut()) => self.on_registered(id),
                 Some((task, retry_count)) = self.releases.recv() => self.on_released(task, retry_count),
                 event = self.stream.next() => self.on_stream(event),
                 is_paused = self.phase.paused() => self.drain(is_paused),
@@ -207,9 +207,8 @@ impl Driver {
 
     async fn end(mut self) -> WorkerReport {
         let save = async {
-            if self.saving.is_some() {
-                let saved = saved(&mut self.saving).await;
-                self.on_saved(saved);
+            if let Some(saving) = self.saving.take() {
+                self.on_saved(saving.await);
             }
             // What was accepted since must not be reported again by the next process.
             if let (Some(journal), Some(unsaved)) = (self.journal.take(), self.outbox.take_unsaved()) {
@@ -554,33 +553,5 @@ impl Driver {
     fn is_drained(&self) -> bool {
         let Phase::Draining(deadlines) = &self.phase else { return false };
         self.assignments.is_idle() && deadlines.are_assignments_over(Instant::now())
-    }
-}
-
-async fn saved(saving: &mut Option<Saving>) -> Option<Saved> {
-    match saving {
-        Some(saving) => saving.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn lost(checking: &mut Option<BoxFuture<'static, Vec<Key>>>) -> Vec<Key> {
-    match checking {
-        Some(checking) => checking.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn registered(registering: &mut Option<Registering>) -> Result<WorkerId> {
-    match registering {
-        Some(registering) => registering.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next(heartbeats: &mut Option<Heartbeats>) -> Option<Heartbeat> {
-    match heartbeats {
-        Some(heartbeats) => heartbeats.next().await,
-        None => std::future::pending().await,
     }
 }
