@@ -101,9 +101,23 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn matches(&self, change: &Change) -> bool {
+    fn matches(&self, change: &Change) -> bool {
         let of_task = || change.task_name().is_some_and(|task| self.tasks.iter().any(|name| name == task));
         (self.kinds.is_empty() || self.kinds.contains(&change.kind())) && (self.tasks.is_empty() || of_task())
+    }
+
+    /// Polls a stream for the next change that matches, or for an error.
+    pub(super) fn poll_next(
+        &self,
+        changes: &mut BoxStream<Result<Change>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Change>>> {
+        loop {
+            match std::task::ready!(changes.poll_next_unpin(cx)) {
+                Some(Ok(change)) if !self.matches(&change) => {}
+                item => return Poll::Ready(item),
+            }
+        }
     }
 }
 
@@ -190,12 +204,8 @@ impl Stream for RunWatch {
     type Item = Result<Change>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            match std::task::ready!(self.changes.poll_next_unpin(cx)) {
-                Some(Ok(change)) if !self.filter.matches(&change) => {}
-                item => return Poll::Ready(item),
-            }
-        }
+        let Self { changes, filter, .. } = &mut *self;
+        filter.poll_next(changes, cx)
     }
 }
 

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use futures_util::StreamExt as _;
 use futures_util::stream::select_all;
 
 use super::changes::Filter;
@@ -94,12 +93,8 @@ impl Stream for RunsWatch {
     type Item = Result<Change>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            match std::task::ready!(self.changes.poll_next_unpin(cx)) {
-                Some(Ok(change)) if !self.filter.matches(&change) => {}
-                item => return Poll::Ready(item),
-            }
-        }
+        let Self { changes, filter } = &mut *self;
+        filter.poll_next(changes, cx)
     }
 }
 

@@ -125,12 +125,7 @@ impl Stream for TagWatch {
             self.changes = Some(BoxStream::new(pending.start()));
         }
         let Self { changes: Some(changes), filter, .. } = &mut *self else { return Poll::Ready(None) };
-        loop {
-            match std::task::ready!(changes.poll_next_unpin(cx)) {
-                Some(Ok(change)) if !filter.matches(&change) => {}
-                item => return Poll::Ready(item),
-            }
-        }
+        filter.poll_next(changes, cx)
     }
 }
 
