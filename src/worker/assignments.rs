@@ -25,8 +25,8 @@ pub(super) enum Event<A> {
     Ended(Key, End),
     /// The engine has accepted the report of an attempt's end, or has refused it.
     Reported(Key, Reported),
-    /// An attempt only waits, and does not occupy its slot any longer.
-    Released(Key),
+    /// An attempt of a task, by its retry count, only waits, and does not occupy its slot any longer.
+    Released(TaskId, u32),
     /// Whether finished attempts that were not reported yet keep others from being started.
     Hold(bool),
     /// The worker shuts down: no further attempt is accepted.
@@ -143,8 +143,8 @@ impl<A> Assignments<A> {
             Event::Cancelled(key) => self.cancel(key, &mut effects),
             Event::Ended(key, end) => self.end(key, end, &mut effects),
             Event::Reported(key, reported) => self.reported(key, reported),
-            Event::Released(key) => {
-                let running = self.running.get_mut(&key.task).filter(|running| running.key == key);
+            Event::Released(task, retry_count) => {
+                let running = self.running.get_mut(&task).filter(|running| running.key.retry_count == retry_count);
                 if let Some(running) = running.filter(|running| !running.is_released) {
                     running.is_released = true;
                     self.released += 1;
@@ -173,6 +173,11 @@ impl<A> Assignments<A> {
         }
         self.start_waiting(&mut effects);
         effects
+    }
+
+    /// Whether no attempt is started because of unreported ones.
+    pub(super) fn is_on_hold(&self) -> bool {
+        self.on_hold
     }
 
     /// The numbers of attempts that run, that wait, and that have ended and are not reported yet.
@@ -422,8 +427,8 @@ mod tests {
         let mut all = Assignments::new(1);
         assigned(&mut all, 1, 0);
         assert_eq!(assigned(&mut all, 2, 0), []);
-        assert_eq!(all.step(Event::Released(key(1, 0))), [Effect::Start(key(2, 0), ())]);
-        assert_eq!(all.step(Event::Released(key(1, 0))), [], "once");
+        assert_eq!(all.step(Event::Released(key(1, 0).task, 0)), [Effect::Start(key(2, 0), ())]);
+        assert_eq!(all.step(Event::Released(key(1, 0).task, 0)), [], "once");
         assert_eq!(assigned(&mut all, 3, 0), []);
         assert_eq!(done(&mut all, key(1, 0), Reported::Completed), [], "it had no slot");
         assert_eq!(done(&mut all, key(2, 0), Reported::Completed), [Effect::Start(key(3, 0), ())]);

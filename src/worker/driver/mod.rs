@@ -95,8 +95,6 @@ pub(super) struct Driver {
     /// Finds out which attempts do not belong to the worker any longer.
     checking: Option<BoxFuture<'static, Vec<Key>>>,
     is_paused: bool,
-    /// Whether the outbox is full.
-    is_on_hold: bool,
 }
 
 type Saving = BoxFuture<'static, Option<Saved>>;
@@ -167,7 +165,6 @@ impl Driver {
             releases,
             checking: None,
             is_paused: false,
-            is_on_hold: false,
             worker,
             id,
         }
@@ -196,7 +193,7 @@ impl Driver {
                 // Before the stream, which may always have a message.
                 Some(heartbeat) = or_pending(self.heartbeats.as_mut().map(Heartbeats::next)) => self.on_heartbeat(heartbeat),
                 id = or_pending(self.registering.as_mut()) => self.on_registered(id),
-                Some((task, retry_count)) = self.releases.recv() => self.on_released(task, retry_count),
+                Some((task, retry_count)) = self.releases.recv() => self.step(Event::Released(task, retry_count)),
                 event = self.stream.next() => self.on_stream(event),
                 is_paused = self.phase.paused() => self.drain(is_paused),
                 () = self.alarm.at(wake) => {}
@@ -504,7 +501,7 @@ impl Driver {
                 running,
                 queued,
                 unreported,
-                is_outbox_full: self.is_on_hold,
+                is_outbox_full: self.assignments.is_on_hold(),
             };
             let is_new = life.status != status;
             life.status = status;

@@ -6,15 +6,15 @@ use super::super::assignments::{Event, Reported};
 use super::super::outbox::{self, Resolution, ResolvedReport, Saved, Sent};
 use super::{Driver, MAX_REPLACEMENT_BYTES, Saving};
 use crate::error::ErrorKind;
-use crate::model::{TaskId, attempt_number};
+use crate::model::attempt_number;
 use crate::rpc::convert::ReportKind;
 
 impl Driver {
     /// Makes the calls that are due.
     pub(super) fn send_reports(&mut self) {
-        if self.outbox.is_full() != self.is_on_hold {
-            self.is_on_hold = self.outbox.is_full();
-            self.step(Event::Hold(self.is_on_hold));
+        let is_full = self.outbox.is_full();
+        if is_full != self.assignments.is_on_hold() {
+            self.step(Event::Hold(is_full));
         }
         if self.journal.is_some()
             && let Some(unsaved) = self.outbox.take_unsaved()
@@ -23,12 +23,6 @@ impl Driver {
         }
         while let Some(call) = self.outbox.next_call(Instant::now()) {
             self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));
-        }
-    }
-
-    pub(super) fn on_released(&mut self, task: TaskId, retry_count: u32) {
-        if let Some(key) = self.stops.keys().find(|key| key.task == task && key.retry_count == retry_count).copied() {
-            self.step(Event::Released(key));
         }
     }
 
