@@ -66,6 +66,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "labels",
             "status_error",
             "requests",
+            "cel",
             "concurrency",
             "conditions",
             "options",

@@ -34,7 +34,7 @@ pub(super) fn of_run(run: &Run) -> Value {
 fn limits<'a>(limits: impl Iterator<Item = &'a Concurrency>) -> Value {
     let limit = |limit: &Concurrency| {
         json!({
-            "Expression": limit.expression,
+            "Expression": limit.expression.text,
             "LimitStrategy": limit.strategy.map(LimitStrategy::name),
             "MaxRuns": limit.max_runs,
         })

@@ -29,7 +29,7 @@ fn show(tenant: Uuid, filter: &EventFilter) -> Value {
     render::extend(&mut metadata, json!({"updatedAt": render::timestamp(filter.updated)}));
     json!({
         "metadata": metadata,
-        "expression": filter.content.expression,
+        "expression": filter.content.expression.text,
         "isDeclarative": filter.from_definition,
         "payload": filter.content.payload,
         "scope": filter.content.scope,
@@ -97,7 +97,7 @@ async fn update(request: OfOne, bytes: Bytes) -> RestResult {
     let (expression, scope, payload) = (body.text("expression")?, body.text("scope")?, body.object("payload")?);
     let change = |old: Filter| {
         Filter::new(
-            expression.unwrap_or(old.expression),
+            expression.unwrap_or(old.expression.text),
             scope.unwrap_or(old.scope),
             payload.map_or(old.payload, Value::Object),
         )

@@ -19,16 +19,14 @@ pub(crate) const CONDITION_NAMES: [&str; 2] = ["input", "output"];
 impl Filter {
     /// A filter as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
     pub(crate) fn new(expression: String, scope: String, payload: Value) -> Result<Self, StatusError> {
-        let parsed = parse(&expression, FILTER_NAMES)?;
-        Ok(Self { expression, scope, payload, parsed })
+        Ok(Self { expression: Cel::new(expression, FILTER_NAMES)?, scope, payload })
     }
 }
 
 impl Idempotency {
     /// An option as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
     pub(crate) fn new(expression: String, ttl_ms: i64, method: i32) -> Result<Self, StatusError> {
-        let parsed = parse(&expression, KEY_NAMES)?;
-        Ok(Self { expression, ttl_ms, method, parsed })
+        Ok(Self { expression: Cel::new(expression, KEY_NAMES)?, ttl_ms, method })
     }
 }
 
@@ -40,16 +38,26 @@ impl Concurrency {
         strategy: Option<LimitStrategy>,
         unknown_field: Option<&'static str>,
     ) -> Result<Self, StatusError> {
-        let parsed = parse(&expression, KEY_NAMES)?;
-        Ok(Self { expression, parsed, max_runs, strategy, unknown_field })
+        Ok(Self { expression: Cel::new(expression, KEY_NAMES)?, max_runs, strategy, unknown_field })
     }
 }
 
 impl Cel {
-    /// An expression of a rate limit as it was sent. One that may be valid CEL, but is not supported here, is refused.
-    pub(crate) fn of_rate_limit(text: String) -> Result<Self, StatusError> {
-        let parsed = parse(&text, LIMIT_NAMES)?;
+    /// An expression as it was sent, and the names that it may use. One that may be valid CEL, but is not supported here, is refused.
+    fn new(text: String, names: &[&str]) -> Result<Self, StatusError> {
+        let parsed = match Expression::parse(&text, names) {
+            Ok(expression) => Some(expression),
+            Err(ParseError::Invalid) => None,
+            Err(ParseError::Unsupported) => {
+                return Err(StatusError::unimplemented(&format!("the CEL expression `{text}`")));
+            }
+        };
         Ok(Self { text, parsed })
+    }
+
+    /// An expression of a rate limit.
+    pub(crate) fn of_rate_limit(text: String) -> Result<Self, StatusError> {
+        Self::new(text, LIMIT_NAMES)
     }
 }
 
@@ -70,7 +78,7 @@ impl BatchOptions {
         Ok(Self {
             max_size,
             max_interval_ms: max_interval_ms.unwrap_or(1000),
-            group_key: Cel { parsed: parse(&key, LIMIT_NAMES)?, text: key },
+            group_key: Cel::new(key, LIMIT_NAMES)?,
             group_max_runs: group_max_runs.unwrap_or(100),
             broadcast_output,
         })
@@ -86,15 +94,6 @@ impl On {
     /// An event with a key.
     pub(crate) fn event(key: String, expression: &str) -> Result<Self, StatusError> {
         Ok(Self::Event(key, condition(expression)?))
-    }
-}
-
-/// `None` for an invalid expression.
-fn parse(text: &str, names: &[&str]) -> Result<Option<Expression>, StatusError> {
-    match Expression::parse(text, names) {
-        Ok(expression) => Ok(Some(expression)),
-        Err(ParseError::Invalid) => Ok(None),
-        Err(ParseError::Unsupported) => Err(StatusError::unimplemented(&format!("the CEL expression `{text}`"))),
     }
 }
 

@@ -17,9 +17,9 @@ pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
     }
     check_concurrency("", &options.concurrency, problems);
     let Some(idempotency) = &options.idempotency else { return };
-    if idempotency.expression.is_empty() {
+    if idempotency.expression.text.is_empty() {
         problems.add("Idempotency.Expression", "on condition 'required'");
-    } else if idempotency.parsed.is_none() {
+    } else if idempotency.expression.parsed.is_none() {
         problems.add("Idempotency.Expression", "Invalid CEL expression");
     }
     match idempotency.ttl_ms {
@@ -34,7 +34,7 @@ pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
 
 /// The checks of concurrency limits. `of` is the prefix of their fields.
 pub(crate) fn check_concurrency(of: &str, limits: &[Concurrency], problems: &mut Problems) {
-    for (index, _) in limits.iter().enumerate().filter(|(_, limit)| limit.parsed.is_none()) {
+    for (index, _) in limits.iter().enumerate().filter(|(_, limit)| limit.expression.parsed.is_none()) {
         problems.add(&format!("{of}Concurrency[{index}].Expression"), "Invalid CEL expression");
     }
 }

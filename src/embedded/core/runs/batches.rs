@@ -44,7 +44,7 @@ fn options(core: &Core, key: TaskKey) -> Option<&BatchOptions> {
 /// The key of a task that is assigned in batches, or the error of a key that cannot be evaluated. Tasks with equal keys share batches.
 fn group_key(core: &Core, key: TaskKey) -> Option<Result<String, String>> {
     let cel = &options(core, key)?.group_key;
-    let text = Scope::of(core, key)?.string(&cel.text, cel.parsed.as_ref(), "batch key");
+    let text = Scope::of(core, key)?.string(cel, "batch key");
     let failed = |problem| format!("failed to parse batch group key expression ({}): {problem}", cel.text);
     Some(text.map(|text| text.trim().to_owned()).map_err(failed))
 }

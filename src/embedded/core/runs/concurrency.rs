@@ -35,7 +35,7 @@ pub(crate) fn keys(core: &Core, key: TaskKey) -> Result<Vec<String>, String> {
         return Ok(Vec::new());
     }
     let Some(values) = expressions::Scope::of(core, key) else { return Ok(Vec::new()) };
-    limits.map(|(_, limit)| values.text(&limit.expression, limit.parsed.as_ref(), KEY)).collect()
+    limits.map(|(_, limit)| values.text(&limit.expression, KEY)).collect()
 }
 
 /// Finds the first limit, from a position on, under which a task has no slot, and makes the task wait there. Returns the position.
@@ -57,8 +57,8 @@ pub(crate) fn wait(core: &mut Core, key: TaskKey, from: u16, urgency: u8) -> Opt
     };
     let (strategy, max_runs) =
         (limit.strategy.unwrap_or(LimitStrategy::CancelInProgress), limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS));
-    // Keys that cannot be evaluated have failed the task before.
-    let text = keys(core, key).ok()?.into_iter().nth(usize::from(position))?;
+    // A key that cannot be evaluated has failed the task before.
+    let text = expressions::Scope::of(core, key)?.text(&limit.expression, KEY).ok()?;
     let rank = Rank { urgency: Reverse(urgency), created, owner };
     core.slots.wait(GroupId { scope, key: text.into() }, strategy, max_runs, rank);
     Some(position)

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::embedded::core::expression::{Expression, Names, StepValue, object};
-use crate::embedded::core::store::{Core, TaskKey};
+use crate::embedded::core::expression::{Names, StepValue, object};
+use crate::embedded::core::store::{Cel, Core, TaskKey};
 
 /// A name that definitions may use, and that has no value.
 const PARENTS: &str = "parents";
@@ -25,32 +25,32 @@ impl Scope {
     }
 
     /// The value of an expression, if it is a string. `what` names it in the error.
-    pub(crate) fn text(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<String, String> {
-        self.string(text, parsed, what).map_err(|problem| failed(text, &problem))
+    pub(crate) fn text(&self, cel: &Cel, what: &str) -> Result<String, String> {
+        self.string(cel, what).map_err(|problem| failed(&cel.text, &problem))
     }
 
     /// The same, with an error that does not contain the expression.
-    pub(crate) fn string(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<String, String> {
-        match self.value(text, parsed)? {
+    pub(crate) fn string(&self, cel: &Cel, what: &str) -> Result<String, String> {
+        match self.value(cel)? {
             StepValue::Text(value) => Ok(value),
             StepValue::Number(_) => Err(format!("expected string output for {what}, got int")),
         }
     }
 
     /// The value of an expression, if it is a number. Doubles are truncated.
-    pub(crate) fn number(&self, text: &str, parsed: Option<&Expression>, what: &str) -> Result<i64, String> {
-        match self.value(text, parsed).map_err(|problem| failed(text, &problem))? {
+    pub(crate) fn number(&self, cel: &Cel, what: &str) -> Result<i64, String> {
+        match self.value(cel).map_err(|problem| failed(&cel.text, &problem))? {
             StepValue::Number(value) => Ok(value),
-            StepValue::Text(_) => Err(failed(text, &format!("expected int output for {what}, got string"))),
+            StepValue::Text(_) => Err(failed(&cel.text, &format!("expected int output for {what}, got string"))),
         }
     }
 
-    fn value(&self, text: &str, parsed: Option<&Expression>) -> Result<StepValue, String> {
-        if let Some(problem) = undeclared(text) {
+    fn value(&self, cel: &Cel) -> Result<StepValue, String> {
+        if let Some(problem) = undeclared(&cel.text) {
             return Err(problem);
         }
         // Only definitions of batches may have invalid expressions: others are refused.
-        let Some(expression) = parsed else { return Err("it is not valid CEL".into()) };
+        let Some(expression) = &cel.parsed else { return Err("it is not valid CEL".into()) };
         let names = [("input", &self.input), ("additional_metadata", &self.metadata), ("workflow_run_id", &self.task)];
         expression.step_value(&Names(&names))
     }

@@ -56,7 +56,7 @@ pub(crate) fn free(core: &mut Core, run: RunIx) {
 
 /// The key of a run. `None` if its expression is not a string, or one that is reserved for the engine.
 fn key(version: &Version, trigger: &Trigger) -> Option<String> {
-    let expression = version.options.idempotency.as_ref()?.parsed.as_ref()?;
+    let expression = version.options.idempotency.as_ref()?.expression.parsed.as_ref()?;
     let (input, metadata) = (object(&trigger.input), Value::Object(trigger.metadata.clone()));
     let key = expression.text(&Names(&[("input", &input), ("additional_metadata", &metadata)]))?;
     (!key.starts_with(RESERVED)).then_some(key)

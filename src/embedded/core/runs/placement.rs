@@ -69,19 +69,16 @@ pub(crate) fn worker_for(core: &Core, now: At, key: TaskKey, action: &str, reque
     let of_step = run.step(task).map(|step| &step.definition.labels);
     let free = ready_workers(core, now, action).filter(|(_, worker)| worker.has_slots(requests));
     let free_slots = |worker: &Worker| requests.keys().map(|kind| worker.free_slots(kind)).min();
-    // Labels have no effect on a sticky run.
-    match (sticky, desired) {
-        (None, _) => {}
-        (Some(_), None) => return most_free(free.map(|(id, worker)| (0, free_slots(worker), id))),
-        (Some(Sticky::Hard), Some(desired)) => {
-            return most_free(free.filter(|(id, _)| *id == desired).map(|(id, worker)| (0, free_slots(worker), id)));
-        }
-        (Some(Sticky::Soft), Some(desired)) => {
-            return most_free(free.map(|(id, worker)| (i64::from(id == desired), free_slots(worker), id)));
-        }
-    }
     let wanted = wanted(of_step, of_run);
-    most_free(free.filter_map(|(id, worker)| Some((weight(&wanted, worker)?, free_slots(worker), id))))
+    let weight = |id, worker| match (sticky, desired) {
+        (None, _) => weight(&wanted, worker),
+        // Labels have no effect on a sticky run.
+        (Some(_), None) => Some(0),
+        (Some(Sticky::Hard), Some(desired)) => (id == desired).then_some(0),
+        (Some(Sticky::Soft), Some(desired)) => Some(i64::from(id == desired)),
+    };
+    let rated = free.filter_map(|(id, worker)| Some((weight(id, worker)?, free_slots(worker), id)));
+    rated.max_by_key(|(weight, free, _)| (*weight, *free)).map(|(.., id)| id)
 }
 
 /// Whether a task accepts all workers that have its action.
@@ -107,11 +104,6 @@ fn desired_worker(run: &Run, task: &Task) -> Option<Uuid> {
         return run.options.as_ref()?.worker;
     }
     parents.iter().find_map(|index| run.tasks.get(usize::from(*index))?.last_worker())
-}
-
-/// The best of some workers by their weights, then by their free slots.
-fn most_free(workers: impl Iterator<Item = (i64, Option<i64>, Uuid)>) -> Option<Uuid> {
-    workers.max_by_key(|(weight, free, _)| (*weight, *free)).map(|(.., id)| id)
 }
 
 /// The slots that a task takes.

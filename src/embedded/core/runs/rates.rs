@@ -7,9 +7,7 @@ use std::time::Duration;
 use chrono::{Months, TimeDelta};
 
 use super::expressions::{self, Scope};
-use crate::embedded::core::store::{
-    At, Cel, Core, TaskEventKind, TaskKey, TaskLimit, Timer, Turn, Units, Window, stored,
-};
+use crate::embedded::core::store::{At, Core, TaskEventKind, TaskKey, TaskLimit, Timer, Turn, Units, Window, stored};
 use crate::embedded::quirks::Quirk;
 
 /// The window of a dynamic limit that has none.
@@ -57,21 +55,20 @@ fn evaluate(core: &Core, key: TaskKey) -> Result<Vec<Dynamic>, String> {
 }
 
 fn evaluate_one(values: &Scope, limit: &TaskLimit) -> Result<Dynamic, String> {
-    let number = |cel: &Cel, what| values.number(&cel.text, cel.parsed.as_ref(), what);
     Ok(Dynamic {
         key: match &limit.key_expression {
-            Some(cel) => values.text(&cel.text, cel.parsed.as_ref(), "dynamic rate limit key")?,
+            Some(cel) => values.text(cel, "dynamic rate limit key")?,
             None => limit.key.clone(),
         },
         // Without a size, the size is zero.
         limit: limit
             .limit_expression
             .as_ref()
-            .map(|cel| number(cel, "dynamic rate limit value"))
+            .map(|cel| values.number(cel, "dynamic rate limit value"))
             .transpose()?
             .unwrap_or(0),
         units: match (&limit.units_expression, limit.units) {
-            (Some(cel), _) => number(cel, "dynamic rate limit units")?,
+            (Some(cel), _) => values.number(cel, "dynamic rate limit units")?,
             (None, Some(units)) => units.into(),
             (None, None) => return Err(expressions::failed("", expressions::EMPTY)),
         },

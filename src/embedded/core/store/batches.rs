@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::cel::Cel;
 use super::ids::{BatchGroupId, TaskKey};
-use super::rate_limits::Cel;
 use super::timers::TimerKey;
 
 /// How the tasks of a step are put into batches, as it was defined. Options that were not set have their defaults.

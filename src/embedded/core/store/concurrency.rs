@@ -1,14 +1,12 @@
 //! Concurrency limits of definitions.
 
-use crate::embedded::core::expression::Expression;
+use super::cel::Cel;
 
 /// Limits how many runs of a workflow, or attempts of a task, have a slot at the same time. Each key has slots of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Concurrency {
-    /// The key, as it was sent.
-    pub(crate) expression: String,
-    /// `None` for an invalid expression.
-    pub(crate) parsed: Option<Expression>,
+    /// The key.
+    pub(crate) expression: Cel,
     pub(crate) max_runs: Option<i32>,
     pub(crate) strategy: Option<LimitStrategy>,
     /// The name of a field that was set and that this version of the engine does not know.

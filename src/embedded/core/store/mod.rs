@@ -1,6 +1,7 @@
 //! The data of the engine: types, tables and indexes, timers. A table keeps its indexes consistent; it decides nothing else.
 
 mod batches;
+mod cel;
 mod concurrency;
 mod conditions;
 mod crons;
@@ -32,6 +33,7 @@ mod versions;
 mod workers;
 
 pub(crate) use batches::{BatchGroup, BatchLimits, BatchOptions};
+pub(crate) use cel::Cel;
 pub(crate) use concurrency::{Concurrency, LimitStrategy};
 pub(crate) use conditions::{Condition, ConditionAction, On};
 pub(crate) use crons::{Cron, CronSpec};
@@ -44,7 +46,7 @@ pub(crate) use keys::Holder;
 pub(crate) use labels::{Comparator, DesiredLabel, Label};
 pub(crate) use options::{Filter, Idempotency, Sticky, WorkflowOptions};
 pub(crate) use pauses::{Pause, PausedRuns};
-pub(crate) use rate_limits::{Cel, RateLimit, TaskLimit, Units, Window};
+pub(crate) use rate_limits::{RateLimit, TaskLimit, Units, Window};
 pub(crate) use requests::{
     EventRef, ParentLink, RESERVED_METADATA, Registration, Report, ReportKind, RunOptions, Runtime, Trigger,
 };

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::cel::Cel;
 use super::concurrency::Concurrency;
-use crate::embedded::core::expression::Expression;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct WorkflowOptions {
@@ -20,11 +20,10 @@ pub(crate) struct WorkflowOptions {
 /// Decides whether an event of its scope starts a run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Filter {
-    pub(crate) expression: String,
+    /// An empty or invalid one is never true.
+    pub(crate) expression: Cel,
     pub(crate) scope: String,
     pub(crate) payload: Value,
-    /// `None` for an empty or invalid expression, which is never true.
-    pub(crate) parsed: Option<Expression>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +35,8 @@ pub(crate) enum Sticky {
 /// Allows only one run for each key.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Idempotency {
-    pub(crate) expression: String,
+    pub(crate) expression: Cel,
     pub(crate) ttl_ms: i64,
     /// The number of the contract's enum. An unknown one is kept, because the refusal comes with the engine's other checks.
     pub(crate) method: i32,
-    /// `None` for an invalid expression.
-    pub(crate) parsed: Option<Expression>,
 }

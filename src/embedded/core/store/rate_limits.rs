@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::cel::Cel;
 use super::ids::TaskKey;
 use super::timers::TimerKey;
 use super::turn::At;
-use crate::embedded::core::expression::Expression;
 
 /// A rate limit that a task of a definition uses.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,14 +26,6 @@ impl TaskLimit {
     pub(crate) fn is_dynamic(&self) -> bool {
         [&self.key_expression, &self.units_expression, &self.limit_expression].into_iter().any(Option::is_some)
     }
-}
-
-/// An expression as it was sent.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Cel {
-    pub(crate) text: String,
-    /// `None` for an invalid one.
-    pub(crate) parsed: Option<Expression>,
 }
 
 /// How often a limit is refilled.

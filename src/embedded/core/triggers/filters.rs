@@ -30,7 +30,7 @@ pub(crate) fn passed<'a>(
             ("event_id", &id),
             ("event_key", &key),
         ];
-        filter.content.parsed.as_ref().is_some_and(|expression| expression.is_true(&Names(&names)))
+        filter.content.expression.parsed.as_ref().is_some_and(|expression| expression.is_true(&Names(&names)))
     };
     let in_scope = all().filter(|filter| pushed.scope.as_deref() == Some(&filter.content.scope));
     in_scope.filter(is_true).map(Some).collect()
