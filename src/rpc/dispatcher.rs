@@ -18,7 +18,7 @@ use super::pb::{
 };
 use super::{Method, Streams, Unary};
 use crate::config::RequestOptions;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::model::{LabelValue, RunId, TaskId, WorkerId, parse_id};
 use crate::time::{format_duration, from_proto, to_proto};
 use crate::transport::{Call, Messages};
@@ -71,9 +71,13 @@ impl Dispatcher {
         Self { unary: self.unary.with(options), ..self.clone() }
     }
 
-    /// The version of the engine, as it reports it.
-    pub(crate) async fn version(&self) -> Result<String> {
-        Ok(self.unary.call(&GET_VERSION, GetVersionRequest {}).await?.version)
+    /// The version of the engine, as it reports it. `None` for very old engines, which cannot report it.
+    pub(crate) async fn version(&self) -> Result<Option<String>> {
+        match self.unary.call(&GET_VERSION, GetVersionRequest {}).await {
+            Ok(response) => Ok(Some(response.version)),
+            Err(error) if error.kind() == ErrorKind::Unimplemented => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Registers a worker, and returns its id.

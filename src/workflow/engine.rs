@@ -27,21 +27,12 @@ async fn check_version(client: &Client, definitions: &[&Definition]) -> Result<(
     if requirements.is_empty() {
         return Ok(());
     }
-    let found = match client.rpc().dispatcher.version().await {
-        Ok(text) => {
-            let Some(version) = EngineVersion::parse(&text) else {
-                tracing::warn!(
-                    version = text,
-                    "the engine's version cannot be parsed, so it is assumed to have all options"
-                );
-                return Ok(());
-            };
-            Some(version)
-        }
-        // Very old engines cannot report their version.
-        Err(error) if error.kind() == ErrorKind::Unimplemented => None,
-        Err(error) => return Err(error),
-    };
+    let text = client.rpc().dispatcher.version().await?;
+    let found = text.as_deref().and_then(EngineVersion::parse);
+    if text.is_some() && found.is_none() {
+        tracing::warn!(version = text, "the engine's version cannot be parsed, so it is assumed to have all options");
+        return Ok(());
+    }
     match unsupported(&requirements, found) {
         Some(text) => Err(Error::new(ErrorKind::Unimplemented, text).without_side_effects()),
         None => Ok(()),
@@ -51,11 +42,10 @@ async fn check_version(client: &Client, definitions: &[&Definition]) -> Result<(
 /// `None` if the engine supports the delay of a retry that a task chooses, and otherwise its version.
 pub(crate) async fn version_without_retry_delays(client: &Client) -> Result<Option<String>> {
     let needed = EngineVersion::RETRY_DELAYS;
-    match client.rpc().dispatcher.version().await {
-        Ok(text) => Ok(Some(text).filter(|text| EngineVersion::parse(text).is_some_and(|found| found < needed))),
-        Err(error) if error.kind() == ErrorKind::Unimplemented => Ok(Some("an engine without GetVersion".into())),
-        Err(error) => Err(error),
-    }
+    let Some(text) = client.rpc().dispatcher.version().await? else {
+        return Ok(Some("an engine without GetVersion".into()));
+    };
+    Ok(Some(text).filter(|text| EngineVersion::parse(text).is_some_and(|found| found < needed)))
 }
 
 /// Only REST lists rate limits, and a worker must be able to start without it.
