@@ -5,6 +5,7 @@
 //! afterwards. A run that ends between the first fetch and the cancel may still get a second end; the report shows this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -18,6 +19,7 @@ use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
 use crate::observe::{RunFetch, may_recover};
+use crate::sync::lock;
 use crate::time::MAX_DURATION;
 use crate::transport::Polling;
 
@@ -58,6 +60,21 @@ impl Client {
     }
 }
 
+/// When a run of a command last ended. The batches of a command share it: the engine cancels one run after the other, so the last batch
+/// has an effect long after it was sent.
+#[derive(Debug, Clone, Default)]
+struct Progress(Arc<Mutex<Option<Instant>>>);
+
+impl Progress {
+    fn record(&self) {
+        *lock(&self.0) = Some(Instant::now());
+    }
+
+    fn last(&self) -> Option<Instant> {
+        *lock(&self.0)
+    }
+}
+
 /// The options of a cancel.
 #[derive(Debug, Clone)]
 pub(crate) struct CancelOptions {
@@ -68,6 +85,7 @@ pub(crate) struct CancelOptions {
     pub(crate) request: RequestOptions,
     /// When this client started the run, if it did.
     started_at: Option<Instant>,
+    progress: Progress,
 }
 
 impl Default for CancelOptions {
@@ -78,6 +96,7 @@ impl Default for CancelOptions {
             within: EFFECT_TIMEOUT,
             request: RequestOptions::default(),
             started_at: None,
+            progress: Progress::default(),
         }
     }
 }
@@ -239,8 +258,9 @@ impl CancelManyBuilder {
         self
     }
 
-    /// Sets how long the cancel may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect). The
-    /// default is 10 seconds, and the maximum is 10 years.
+    /// Sets how long the cancel may take to have an effect before runs are reported as [`NoEffect`](crate::model::Effect::NoEffect). The
+    /// engine cancels one run after the other, so the time starts again whenever one of the runs has ended. The default is 10 seconds,
+    /// and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
@@ -377,18 +397,10 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
             break unknown;
         }
     };
-    let deadline = Instant::now() + options.within;
-    let effects = active.into_iter().map(|active| {
-        let known = unknown.remove(&active.run);
-        async move {
-            match known {
-                Some(effect) => effect,
-                None => wait_for_effect(client, active.run, deadline).await,
-            }
-        }
-    });
-    // All runs are polled concurrently: the last one must not start after the deadline.
-    stream::iter(effects.collect::<Vec<_>>()).buffered(BATCH).collect().await
+    let sent = active.iter().map(|active| active.run).filter(|run| !unknown.contains_key(run)).collect();
+    let mut effects = wait_for_effects(client, sent, options).await;
+    effects.append(&mut unknown);
+    active.iter().map(|active| effects.remove(&active.run).unwrap_or(Effect::NotFound)).collect()
 }
 
 /// Fetches runs again whose status is not current: a cancel would corrupt a run that has ended meanwhile. Returns the runs that have
@@ -440,39 +452,65 @@ async fn write_reasons(client: &Client, active: &[ActiveRun], options: &CancelOp
     failed.collect()
 }
 
-/// Fetches the run until it has ended or the deadline has passed.
-async fn wait_for_effect(client: &Client, run: RunId, deadline: Instant) -> Effect {
-    let mut polling = Polling::backoff(MAX_POLL_INTERVAL, deadline);
-    // The final status in gRPC. `None` if the run is too large for gRPC.
-    let grpc = loop {
-        let effect = match client.rpc().admin.run_details(run).await {
-            Ok(details) if details.done && details.status.is_final() => break Some(details.status),
-            Ok(details) => Effect::NoEffect(details.status),
-            // The run is too large for this call: fetch its details.
-            Err(error) if error.kind() == ErrorKind::TooLarge => match RunFetch::new(run).fetch(client).await {
-                Ok(details) if details.outcome.is_some() => break None,
-                Ok(details) => Effect::NoEffect(details.status),
-                Err(error) if may_recover(&error) => no_report(error.with_possible_side_effects()),
-                Err(error) => return no_report(error.with_possible_side_effects()),
-            },
-            Err(error) if may_recover(&error) => no_report(error.with_possible_side_effects()),
-            Err(error) => return no_report(error.with_possible_side_effects()),
-        };
-        if !polling.again().await {
-            return effect;
+/// Fetches the runs until all have ended, or no run of the command has ended for the time that an effect may take.
+async fn wait_for_effects(client: &Client, runs: Vec<RunId>, options: &CancelOptions) -> BTreeMap<RunId, Effect> {
+    let sent_at = Instant::now();
+    let deadline = || options.progress.last().map_or(sent_at, |last| last.max(sent_at)) + options.within;
+    let (mut pending, mut effects) = (runs, BTreeMap::new());
+    let mut polling = Polling::backoff(MAX_POLL_INTERVAL, deadline());
+    loop {
+        let reads = stream::iter(std::mem::take(&mut pending)).map(|run| async move {
+            let effect = current_effect(client, run).await;
+            if effect.is_ok() {
+                options.progress.record();
+            }
+            (run, effect)
+        });
+        let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
+        for (run, effect) in fetched {
+            effects.insert(
+                run,
+                effect.unwrap_or_else(|for_now| {
+                    pending.push(run);
+                    for_now
+                }),
+            );
         }
+        polling.set_deadline(deadline());
+        if pending.is_empty() || !polling.again().await {
+            return effects;
+        }
+    }
+}
+
+/// Fetches the effect of a cancel on a run. An error is the effect for now: a later fetch can show another.
+async fn current_effect(client: &Client, run: RunId) -> std::result::Result<Effect, Effect> {
+    let unknown = |error: Error| {
+        let may_change = may_recover(&error);
+        let effect = no_report(error.with_possible_side_effects());
+        if may_change { Err(effect) } else { Ok(effect) }
+    };
+    // The final status in gRPC. `None` if the run is too large for gRPC.
+    let grpc = match client.rpc().admin.run_details(run).await {
+        Ok(details) if details.done && details.status.is_final() => Some(details.status),
+        Ok(details) => return Err(Effect::NoEffect(details.status)),
+        // The run is too large for this call: its details show whether it has ended.
+        Err(error) if error.kind() == ErrorKind::TooLarge => None,
+        Err(error) => return unknown(error),
     };
     match RunFetch::new(run).fetch(client).await {
-        Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => Effect::Applied,
-        Ok(RunDetails { outcome: Some(outcome), .. }) => Effect::FinishedFirst(outcome.status()),
-        Ok(details) => Effect::NoEffect(details.status),
+        Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => {
+            Ok(Effect::Applied)
+        }
+        Ok(RunDetails { outcome: Some(outcome), .. }) => Ok(Effect::FinishedFirst(outcome.status())),
+        Ok(details) => Err(Effect::NoEffect(details.status)),
         // Without REST, gRPC decides: the run had not ended when it was cancelled.
         Err(error) if error.is_rest_unreached() => match grpc {
-            Some(RunStatus::Cancelled) => Effect::Applied,
-            Some(status) => Effect::FinishedFirst(status),
-            None => no_report(error.with_possible_side_effects()),
+            Some(RunStatus::Cancelled) => Ok(Effect::Applied),
+            Some(status) => Ok(Effect::FinishedFirst(status)),
+            None => unknown(error),
         },
-        Err(error) => no_report(error.with_possible_side_effects()),
+        Err(error) => unknown(error),
     }
 }
 
@@ -503,6 +541,27 @@ mod tests {
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Queued)), "{report}");
         assert!((5 * SECOND..=5 * SECOND + MAX_POLL_INTERVAL).contains(&started.elapsed()), "{:?}", started.elapsed());
         assert_eq!(engine.faults().planned(), 9, "a cancel that may have been processed is not repeated");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_an_effect_starts_again_when_a_run_has_ended() {
+        let (engine, first) = queued().await;
+        let client = engine.client();
+        let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| Ok(context.attempt()));
+        let second = client.run(&task, &()).start().await.unwrap();
+        // The command's own call is lost. Others cancel the runs 4 and 8 seconds later.
+        engine.faults().inject("CancelTasks", Fault::RefuseGrpc(14)).unwrap();
+        let started = Instant::now();
+        let cancel_later = async {
+            for run in [&first, &second] {
+                tokio::time::sleep(4 * SECOND).await;
+                client.rpc().admin.cancel([run.id()]).await.unwrap();
+            }
+        };
+        let many = client.cancel_many([first.id(), second.id()]).within(5 * SECOND);
+        let (reports, ()) = tokio::join!(many.send(), cancel_later);
+        assert!(reports.unwrap().iter().all(RunReport::is_applied));
+        assert!((8 * SECOND..=8 * SECOND + MAX_POLL_INTERVAL).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -346,7 +346,8 @@ async fn take_replayed(client: &Client, waiting: &mut BTreeMap<RunId, Before>) -
     skipped.collect()
 }
 
-/// Waits until all of these runs run again, or the time is over. Returns the new attempt of each that does.
+/// Waits until all of these runs run again, or none has for a while: the engine processes them one after the other. Returns the new
+/// attempt of each that does.
 async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Before>) -> Vec<(RunId, Result<Option<u32>>)> {
     let mut pending: Vec<RunId> = waiting.keys().copied().collect();
     let mut results: BTreeMap<RunId, Result<Option<u32>>> = BTreeMap::new();
@@ -363,7 +364,9 @@ async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Before>) ->
                 Ok(replayed) => replayed.is_some(),
                 Err(error) => !may_recover(error) && !error.is_not_found(),
             };
-            if !is_known {
+            if is_known {
+                polling.set_deadline(Instant::now() + EFFECT_TIMEOUT);
+            } else {
                 pending.push(run);
             }
             results.insert(run, replayed);

@@ -34,6 +34,11 @@ impl Polling {
         Self { deadline, interval: Interval::Backoff(max_interval), polls: 0 }
     }
 
+    /// Replaces the deadline.
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
     /// Whether the deadline has passed, so that the current poll is the last one.
     pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
