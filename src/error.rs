@@ -118,6 +118,10 @@ pub enum ErrorKind {
     RunFailed,
     /// The status of the run does not allow the action; see [`Error::run_status`](crate::Error::run_status).
     RunState,
+    /// The store of an archive cannot be read or written. The source is the error of the store.
+    Storage,
+    /// A file of an archive is damaged, or was written by a newer version of this crate. The text names the file.
+    Corrupt,
     /// The client, the worker or the runtime is shut down.
     Closed,
 }

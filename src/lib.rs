@@ -45,6 +45,7 @@
 //! | wait for, skip and cancel tasks of a workflow | [`Condition`](workflow::Condition), [`Task::wait_for`] |
 //! | start runs by events, schedules and crons | [`Client::push`], [`Client::schedule`], [`Client::cron`], [`Task::on_event`] |
 //! | start only one run per key | [`Idempotency`](model::Idempotency), [`Error::existing_run_id`] |
+//! | keep runs for longer than the engine does | the module `archive` (the feature `archive`) |
 //! | execute tasks | [`Client::worker`], [`Worker`] |
 //! | test without a server | the modules `testing` and `embedded` (the feature `embedded`) |
 //!
@@ -82,6 +83,8 @@
 //! |---|---|
 //! | `tls-ring` (default) | TLS, with ring |
 //! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring if both are enabled |
+//! | `archive` | the module `archive`: runs in Parquet files, in a local folder or in memory |
+//! | `archive-s3`, `archive-gcs`, `archive-azure` | archives in Amazon S3 and stores with its API, in Google Cloud Storage, and in Azure Blob Storage |
 //! | `schemars` | `input_schema` of tasks and workflows: the JSON schema of the input, by the crate `schemars` 1 |
 //! | `embedded` | the modules `embedded`, an in-process engine, and `testing`, the testing kit |
 //! | `health` | an HTTP server that reports the health and the metrics of a worker |
@@ -91,6 +94,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "archive")]
+pub mod archive;
 mod boxed;
 mod client;
 pub mod config;

@@ -39,6 +39,16 @@ struct State {
     waiting: Mutex<HashMap<RunId, WeakShared<SharedFetch>>>,
 }
 
+impl State {
+    fn new(concurrent: usize, per_second: u32) -> Self {
+        Self {
+            concurrent: Arc::new(Semaphore::new(concurrent)),
+            rate: Mutex::new(Rate::new(per_second)),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
 type SharedFetch = BoxFuture<'static, Result<Arc<RunDetails>>>;
 
 /// A limit of requests per second.
@@ -69,6 +79,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// A gate of its own, for this many concurrent requests and this many per second.
+    #[cfg(feature = "archive")]
+    pub(crate) fn new(concurrent: usize, per_second: u32) -> Self {
+        Self { shared: Arc::new(State::new(concurrent, per_second)), run: None }
+    }
+
     /// Waits until some requests may be sent. They must be complete before the permit is dropped.
     pub(crate) async fn pass(&self, requests: u32) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.shared.concurrent).acquire_owned().await.ok();
@@ -86,12 +102,7 @@ impl Gate {
 
 impl Fetcher {
     pub(super) fn new(tasks: Tasks, requests_per_second: u32) -> Self {
-        let shared = State {
-            concurrent: Arc::new(Semaphore::new(MAX_CONCURRENT)),
-            rate: Mutex::new(Rate::new(requests_per_second)),
-            waiting: Mutex::default(),
-        };
-        Self { tasks, shared: Arc::new(shared) }
+        Self { tasks, shared: Arc::new(State::new(MAX_CONCURRENT, requests_per_second)) }
     }
 
     /// The gate for requests that belong to no single run.

@@ -12,6 +12,7 @@ use super::logs;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, Result};
+use crate::feed::Gate;
 use crate::model::{RunDetails, RunId, Trigger};
 use crate::rpc::convert::rest_input;
 use crate::transport::Polling;
@@ -38,11 +39,12 @@ pub struct DetailsBuilder {
     started_at: Option<Instant>,
     logs: usize,
     request: RequestOptions,
+    gate: Option<Gate>,
 }
 
 impl DetailsBuilder {
     pub(crate) fn new(client: Client, run: RunId, started_at: Option<Instant>) -> Self {
-        Self { client, run, started_at, logs: 0, request: RequestOptions::default() }
+        Self { client, run, started_at, logs: 0, request: RequestOptions::default(), gate: None }
     }
 
     /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, the maximum is
@@ -66,13 +68,22 @@ impl DetailsBuilder {
         self
     }
 
+    /// Sets the gate that each round of requests must pass.
+    #[cfg(feature = "archive")]
+    pub(crate) fn through(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
     async fn fetch(self) -> Result<RunDetails> {
         if self.logs > RunDetails::MAX_LOGS {
             let problem = format!("expected at most {}, got {}", RunDetails::MAX_LOGS, self.logs);
             return Err(Error::invalid("number of log lines", problem));
         }
         let client = self.client.with(self.request)?;
-        let mut details = RunFetch::new(self.run).started_at(self.started_at).fetch(&client).await?;
+        let fetch = RunFetch::new(self.run).started_at(self.started_at);
+        let fetch = self.gate.into_iter().fold(fetch, RunFetch::through);
+        let mut details = fetch.fetch(&client).await?;
         add_event(&client, &mut details.trigger).await?;
         if self.logs > 0 {
             details.logs = logs::first_lines(&client, &details, self.logs).await?;

@@ -108,6 +108,19 @@ impl Rest {
         Ok(self.runs(&parameters).await?.rows.unwrap_or_default())
     }
 
+    /// The retention of the tenant's runs, if the server shows it.
+    #[cfg(feature = "archive")]
+    pub(crate) async fn retention(&self) -> Result<Option<Duration>> {
+        const UNITS: &[(&str, f64)] = &[("h", 3600.0), ("ms", 0.001), ("m", 60.0), ("s", 1.0)];
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Tenant {
+            data_retention_period: Option<String>,
+        }
+        let tenant: Tenant = self.read("reading the tenant", RestCall::get(&["tenants", &self.tenant])).await?;
+        Ok(tenant.data_retention_period.and_then(|text| crate::time::parse_duration(&text, UNITS)))
+    }
+
     /// Runs counted by status.
     pub(crate) async fn counts(&self, parameters: &[(&str, String)]) -> Result<Vec<StatusCount>> {
         self.read("counting runs", with(self.tenant_path(&["task-metrics"]), parameters)).await

@@ -3,7 +3,7 @@
 use metrics::{counter, gauge, histogram};
 
 use super::{
-    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
+    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK,    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
     Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
 };
 
@@ -40,6 +40,10 @@ impl Recorder for MetricsRecorder {
             Measurement::WorkerLoad { worker_name, running, unreported } => {
                 gauge!(ATTEMPTS_RUNNING, "worker_name" => (*worker_name).to_owned()).set(as_float(*running));
                 gauge!(OUTBOX_REPORTS, "worker_name" => (*worker_name).to_owned()).set(as_float(*unreported));
+            }
+            Measurement::RunsArchived { archived, at_risk } => {
+                counter!(ARCHIVED_RUNS).increment(*archived);
+                gauge!(ARCHIVED_RUNS_AT_RISK).set(as_float(usize::try_from(*at_risk).unwrap_or(usize::MAX)));
             }
         }
     }

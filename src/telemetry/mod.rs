@@ -43,6 +43,8 @@
 //! | [`ATTEMPT_SECONDS`] | histogram | `task_name` |
 //! | [`ATTEMPTS_RUNNING`] | gauge | `worker_name` |
 //! | [`OUTBOX_REPORTS`] | gauge | `worker_name` |
+//! | [`ARCHIVED_RUNS`] | counter | |
+//! | [`ARCHIVED_RUNS_AT_RISK`] | gauge | |
 //!
 //! `call` is the name of a gRPC method, such as `TriggerWorkflow`, or a description of a REST request, such as `reading the run`. `stream`
 //! is `assignments` (of a worker), `run results` or `run events`.
@@ -84,6 +86,10 @@ pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
 pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";
 /// The number of reports of ended attempts that the engine has not accepted yet.
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
+/// The number of runs that collections of an archive have archived.
+pub const ARCHIVED_RUNS: &str = "hatchet_archived_runs_total";
+/// The number of runs that the last collection archived only shortly before the engine drops them.
+pub const ARCHIVED_RUNS_AT_RISK: &str = "hatchet_archived_runs_at_risk";
 
 /// Something that this crate has counted or measured.
 ///
@@ -152,6 +158,14 @@ pub enum Measurement<'a> {
         running: usize,
         /// The number of reports of ended attempts that the engine has not accepted yet.
         unreported: usize,
+    },
+    /// A collection of an archive has ended.
+    #[non_exhaustive]
+    RunsArchived {
+        /// The number of runs that it archived.
+        archived: u64,
+        /// The number of these that the engine drops soon.
+        at_risk: u64,
     },
 }
 
@@ -232,6 +246,8 @@ fn call_result(error: Option<ErrorKind>) -> &'static str {
         Some(ErrorKind::Server) => "server",
         Some(ErrorKind::RunFailed) => "run_failed",
         Some(ErrorKind::RunState) => "run_state",
+        Some(ErrorKind::Storage) => "storage",
+        Some(ErrorKind::Corrupt) => "corrupt",
         Some(ErrorKind::Closed) => "closed",
     }
 }

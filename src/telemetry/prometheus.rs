@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{
-    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
+    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK,    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
     Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
 };
 
@@ -89,13 +89,22 @@ impl Recorder for PrometheusRecorder {
                 metrics.gauges.insert((ATTEMPTS_RUNNING, labels.clone()), *running);
                 metrics.gauges.insert((OUTBOX_REPORTS, labels), *unreported);
             }
+            Measurement::RunsArchived { archived, at_risk } => {
+                metrics.add(ARCHIVED_RUNS, &[], *archived);
+                let at_risk = usize::try_from(*at_risk).unwrap_or(usize::MAX);
+                metrics.gauges.insert((ARCHIVED_RUNS_AT_RISK, labels(&[])), at_risk);
+            }
         });
     }
 }
 
 impl Metrics {
     fn count(&mut self, name: &'static str, all: &[(&str, &str)]) {
-        *self.counters.entry((name, labels(all))).or_default() += 1;
+        self.add(name, all, 1);
+    }
+
+    fn add(&mut self, name: &'static str, all: &[(&str, &str)], number: u64) {
+        *self.counters.entry((name, labels(all))).or_default() += number;
     }
 
     fn observe(&mut self, name: &'static str, all: &[(&str, &str)], value: Duration) {

@@ -1,0 +1,240 @@
+//! Converts runs to rows, and rows to runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::schema::{Column, Row};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Completed, Outcome, Payload, RunDetails, RunId, RunStatus, RunSummary, TaskDetails, Trigger};
+
+/// The columns of a [`RunSummary`], and those that filters need.
+pub(super) const SUMMARY: &[Column] = &[
+    Column::RunId,
+    Column::CreatedAt,
+    Column::WorkflowName,
+    Column::WorkflowId,
+    Column::Status,
+    Column::Attempt,
+    Column::StartedAt,
+    Column::FinishedAt,
+    Column::Error,
+    Column::EventId,
+    Column::ParentTaskId,
+    Column::Metadata,
+    Column::MetadataValues,
+    Column::EngineMetadata,
+    Column::ArchivedAt,
+];
+
+/// The columns that identify a run and its version.
+pub(super) const KEYS: &[Column] = &[
+    Column::RunId,
+    Column::CreatedAt,
+    Column::WorkflowName,
+    Column::Status,
+    Column::Attempt,
+    Column::FinishedAt,
+    Column::ArchivedAt,
+];
+
+/// Which of two rows of a run is newer: a replay ends later than the attempts before it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version {
+    finished_at: Option<i64>,
+    attempt: i64,
+}
+
+impl Version {
+    pub(super) fn of(row: &Row) -> Self {
+        Self {
+            finished_at: row.int(Column::FinishedAt),
+            attempt: row.int(Column::Attempt).unwrap_or(0),
+        }
+    }
+
+    /// The version of a run in a list.
+    pub(super) fn of_listed(run: &RunSummary) -> Self {
+        Self {
+            finished_at: run.finished_at.map(|at| at.timestamp_micros()),
+            attempt: run.attempt.into(),
+        }
+    }
+}
+
+/// The place of a row: newest first, and then by id.
+pub(super) fn key(row: &Row) -> Option<(i64, &str)> {
+    Some((row.int(Column::CreatedAt)?, row.text(Column::RunId)?))
+}
+
+/// The row of a run that has ended. The list's times and attempt are used: they identify the version of the run in the next list.
+pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, archived_at: DateTime<Utc>) -> Result<Row> {
+    let mut row = Row::default();
+    let id = |id: &dyn ToString| id.to_string();
+    row.set(Column::RunId, id(&run.id));
+    row.set(Column::CreatedAt, run.created_at.timestamp_micros());
+    row.set(Column::WorkflowName, run.workflow_name.clone());
+    row.set(Column::WorkflowId, id(&run.workflow_id));
+    row.set(Column::WorkflowVersionId, details.workflow_version_id.as_ref().map(ToString::to_string));
+    row.set(Column::Status, details.status.as_str().to_owned());
+    row.set(Column::Attempt, i64::from(run.attempt));
+    row.set(Column::StartedAt, run.started_at.map(|at| at.timestamp_micros()));
+    row.set(Column::FinishedAt, run.finished_at.map(|at| at.timestamp_micros()));
+    row.set(Column::QueuedMs, millis(details.queued_for()));
+    row.set(Column::RanMs, millis(details.ran_for()));
+    row.set(Column::ElapsedMs, millis(details.elapsed()));
+    row.set(Column::RetryCount, i64::from(details.retry_count()));
+    row.set(Column::Error, run.error.clone());
+    let cancellation = details.cancellation();
+    row.set(Column::CancelReason, cancellation.and_then(|request| request.reason.clone()));
+    row.set(Column::CancelledBy, cancellation.and_then(|request| request.by.clone()));
+    row.set(Column::Trigger, json(&details.trigger)?);
+    row.set(Column::EventId, match &details.trigger {
+        Trigger::Event(event) => Some(event.event_id.to_string()),
+        _ => None,
+    });
+    row.set(Column::ParentRunId, details.parent_run_id().as_ref().map(ToString::to_string));
+    row.set(Column::ParentTaskId, run.parent_task_id.as_ref().map(ToString::to_string));
+    row.set(Column::OriginalRunId, details.original_run_id().as_ref().map(ToString::to_string));
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let entries: Vec<_> = details.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+    row.set(Column::Metadata, entries);
+    let others: BTreeMap<_, _> = details.metadata.iter().filter(|(_, value)| !value.is_string()).collect();
+    row.set(Column::MetadataValues, (!others.is_empty()).then(|| json(&others)).transpose()?);
+    row.set(Column::EngineMetadata, json(&details.engine_metadata)?);
+    if has_payloads {
+        row.set(Column::Input, details.input.unwrapped().to_owned());
+        row.set(Column::Output, details.output().map(|output| output.unwrapped().to_owned()));
+        row.set(Column::Logs, (!details.logs.is_empty()).then(|| json(&details.logs)).transpose()?);
+    }
+    row.set(Column::Outcome, details.outcome.clone().map(without_output).map(|outcome| json(&outcome)).transpose()?);
+    // The output of the only task is that of the run.
+    let keeps_outputs = has_payloads && !details.is_single_task();
+    let tasks: Vec<_> = details.tasks.iter().cloned().map(|task| if keeps_outputs { task } else { bare(task) }).collect();
+    row.set(Column::Tasks, json(&tasks)?);
+    row.set(Column::Conflicts, (!details.conflicts.is_empty()).then(|| json(&details.conflicts)).transpose()?);
+    row.set(Column::ArchivedAt, archived_at.timestamp_micros());
+    Ok(row)
+}
+
+/// The run of a row as in a list.
+pub(super) fn summary(row: &Row) -> Result<RunSummary> {
+    Ok(RunSummary {
+        id: parsed(row, Column::RunId)?,
+        parent_task_id: optional(row, Column::ParentTaskId)?,
+        workflow_id: parsed(row, Column::WorkflowId)?,
+        workflow_name: required(row, Column::WorkflowName)?.to_owned(),
+        status: status(row)?,
+        attempt: row.int(Column::Attempt).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1),
+        error: row.text(Column::Error).map(str::to_owned),
+        metadata: metadata(row)?,
+        engine_metadata: json_or_default(row, Column::EngineMetadata)?,
+        created_at: time(row, Column::CreatedAt).ok_or_else(|| missing(Column::CreatedAt))?,
+        started_at: time(row, Column::StartedAt),
+        finished_at: time(row, Column::FinishedAt),
+    })
+}
+
+/// The details of a row with all columns.
+pub(super) fn details(row: &Row) -> Result<RunDetails> {
+    let id: RunId = parsed(row, Column::RunId)?;
+    let output = row.text(Column::Output).map(Payload::output);
+    let with_output = |outcome| match outcome {
+        Outcome::Completed(_) => {
+            Outcome::Completed(Completed { output: output.clone().unwrap_or_else(|| Payload::output("null")) })
+        }
+        other => other,
+    };
+    let outcome: Option<Outcome> = json_or_default(row, Column::Outcome)?;
+    let mut tasks: Vec<TaskDetails> = json_or_default(row, Column::Tasks)?;
+    for task in tasks.iter_mut().filter(|task| task.id.is_single_task_of(id)) {
+        task.outcome = task.outcome.take().map(&with_output);
+    }
+    Ok(RunDetails {
+        id,
+        workflow_id: optional(row, Column::WorkflowId)?,
+        workflow_name: row.text(Column::WorkflowName).map(str::to_owned),
+        workflow_version_id: optional(row, Column::WorkflowVersionId)?,
+        status: status(row)?,
+        outcome: outcome.map(with_output),
+        trigger: from_json(row, Column::Trigger)?,
+        input: Payload::input(row.text(Column::Input).unwrap_or("null")),
+        metadata: metadata(row)?,
+        engine_metadata: json_or_default(row, Column::EngineMetadata)?,
+        created_at: time(row, Column::CreatedAt),
+        tasks,
+        logs: json_or_default(row, Column::Logs)?,
+        conflicts: json_or_default(row, Column::Conflicts)?,
+    })
+}
+
+fn without_output(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Completed(_) => Outcome::Completed(Completed { output: Payload::output("null") }),
+        other => other,
+    }
+}
+
+/// A task without its output.
+fn bare(task: TaskDetails) -> TaskDetails {
+    TaskDetails { outcome: task.outcome.map(without_output), ..task }
+}
+
+fn millis(length: Option<Duration>) -> Option<i64> {
+    i64::try_from(length?.as_millis()).ok()
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::new(ErrorKind::Encode, "failed to serialize a run for the archive").with_source(error))
+}
+
+pub(super) fn status(row: &Row) -> Result<RunStatus> {
+    Ok(RunStatus::from_name(required(row, Column::Status)?))
+}
+
+pub(super) fn metadata(row: &Row) -> Result<BTreeMap<String, Value>> {
+    let mut others: BTreeMap<String, Value> = json_or_default(row, Column::MetadataValues)?;
+    let entries = row.map(Column::Metadata).iter();
+    Ok(entries
+        .map(|(key, text)| (key.clone(), others.remove(key).unwrap_or_else(|| Value::String(text.clone()))))
+        .collect())
+}
+
+pub(super) fn time(row: &Row, column: Column) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(row.int(column)?)
+}
+
+fn required(row: &Row, column: Column) -> Result<&str> {
+    row.text(column).ok_or_else(|| missing(column))
+}
+
+fn missing(column: Column) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the archive has no {} of a run", column.name()))
+}
+
+pub(super) fn parsed<T: std::str::FromStr>(row: &Row, column: Column) -> Result<T> {
+    let text = required(row, column)?;
+    text.parse().map_err(|_| invalid(column, &text))
+}
+
+fn optional<T: std::str::FromStr>(row: &Row, column: Column) -> Result<Option<T>> {
+    row.text(column).map(|text| text.parse().map_err(|_| invalid(column, &text))).transpose()
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row, column: Column) -> Result<T> {
+    let text = required(row, column)?;
+    serde_json::from_str(text).map_err(|error| invalid(column, &error).with_source(error))
+}
+
+pub(super) fn json_or_default<T: DeserializeOwned + Default>(row: &Row, column: Column) -> Result<T> {
+    if row.text(column).is_none() { Ok(T::default()) } else { from_json(row, column) }
+}
+
+fn invalid(column: Column, problem: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the archive has an invalid {} of a run: {problem}", column.name()))
+}

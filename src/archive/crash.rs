@@ -1,0 +1,46 @@
+//! Crashes that tests inject into the operations of a store.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use super::store::Failure;
+use crate::sync::lock;
+
+/// A process that crashes at one of its operations: before the store carries it out, or after. Later operations fail, too.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crash {
+    operations: Arc<AtomicUsize>,
+    /// The step at which the process crashes. Each operation has two.
+    at: Option<usize>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Crash {
+    pub(super) fn at(step: usize) -> Self {
+        Self { at: Some(step), ..Self::default() }
+    }
+
+    /// The operations before the crash.
+    pub(super) fn operations(&self) -> Vec<String> {
+        lock(&self.log).clone()
+    }
+
+    /// Whether it has happened.
+    pub(super) fn has_happened(&self) -> bool {
+        self.at.is_some_and(|at| self.operations.load(SeqCst) > at)
+    }
+
+    pub(super) fn before(&self, operation: &str, path: &str) -> Result<(), Failure> {
+        lock(&self.log).push(format!("{operation} {path}"));
+        self.step()
+    }
+
+    pub(super) fn after(&self) -> Result<(), Failure> {
+        self.step()
+    }
+
+    fn step(&self) -> Result<(), Failure> {
+        let step = self.operations.fetch_add(1, SeqCst);
+        if self.at.is_some_and(|at| step >= at) { Err(Failure::Crash) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,231 @@
+//! Reads rows from the Parquet files of an archive. Only the parts of a file are fetched that are needed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use bytes::buf::Reader;
+use bytes::{Buf as _, Bytes};
+use parquet::bloom_filter::Sbbf;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::reader::{ChunkReader, FileReader as _, Length};
+use parquet::file::serialized_reader::SerializedFileReader;
+use parquet::file::statistics::Statistics;
+use parquet::record::Field;
+use parquet::schema::types::Type;
+
+use super::log::corrupt;
+use super::manifest::File;
+use super::schema::{Cell, Column, Row, VERSION, VERSION_KEY};
+use super::store::Store;
+use crate::error::{Error, Result};
+use crate::sync::lock;
+
+/// The end of a file that is fetched first. Nearly always, it contains the metadata.
+const TAIL: u64 = 64 << 10;
+
+/// A file whose metadata has been read.
+pub(super) struct FileReader {
+    store: Store,
+    path: String,
+    fetched: Fetched,
+    reader: Arc<SerializedFileReader<Fetched>>,
+}
+
+/// The parts of a file that have been fetched, by their offset.
+#[derive(Debug, Clone)]
+struct Fetched {
+    length: u64,
+    parts: Arc<Mutex<BTreeMap<u64, Bytes>>>,
+}
+
+impl Fetched {
+    fn add(&self, offset: u64, content: Bytes) {
+        lock(&self.parts).insert(offset, content);
+    }
+
+    fn part(&self, start: u64) -> Option<Bytes> {
+        let parts = lock(&self.parts);
+        let (offset, content) = parts.range(..=start).next_back()?;
+        let skipped = usize::try_from(start - offset).ok().filter(|skipped| *skipped <= content.len())?;
+        Some(content.slice(skipped..))
+    }
+}
+
+impl Length for Fetched {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Fetched {
+    type T = Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        let part = self.part(start).ok_or_else(|| ParquetError::EOF(format!("nothing was fetched at {start}")))?;
+        Ok(part.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let part = self.part(start).filter(|part| part.len() >= length);
+        let part = part.ok_or_else(|| ParquetError::EOF(format!("{length} bytes at {start} were not fetched")))?;
+        Ok(part.slice(..length))
+    }
+}
+
+impl FileReader {
+    /// Reads the metadata of a file.
+    pub(super) async fn open(store: &Store, file: &File) -> Result<Self> {
+        let damaged = |error: ParquetError| corrupt(&file.path, &error).with_source(error);
+        let fetched = Fetched { length: file.bytes, parts: Arc::default() };
+        let mut start = file.bytes.saturating_sub(TAIL);
+        loop {
+            let tail = read(store, &file.path, start..file.bytes).await?;
+            fetched.add(start, tail.clone());
+            match ParquetMetaDataReader::new().try_parse_sized(&tail, file.bytes) {
+                Ok(()) => break,
+                Err(ParquetError::NeedMoreData(needed)) => start = file.bytes.saturating_sub(needed as u64),
+                Err(error) => return Err(damaged(error)),
+            }
+        }
+        let reader = SerializedFileReader::new(fetched.clone()).map_err(damaged)?;
+        let metadata = reader.metadata().file_metadata();
+        let version = metadata.key_value_metadata().into_iter().flatten().find(|entry| entry.key == VERSION_KEY);
+        match version.and_then(|entry| entry.value.as_deref()) {
+            // A newer schema has the columns of this one.
+            Some(version) if version.parse::<u32>().is_ok() => {}
+            version => {
+                let problem = format_args!("expected a schema version such as {VERSION}, got {version:?}");
+                return Err(corrupt(&file.path, &problem));
+            }
+        }
+        Ok(Self { store: store.clone(), path: file.path.clone(), fetched, reader: Arc::new(reader) })
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.reader.metadata().num_row_groups()
+    }
+
+    fn group(&self, at: usize) -> Option<&RowGroupMetaData> {
+        self.reader.metadata().row_groups().get(at)
+    }
+
+    /// The least and the greatest value of a number column in a row group, if the file has them.
+    pub(super) fn int_range(&self, group: usize, column: Column) -> Option<(i64, i64)> {
+        let columns = self.group(group)?.columns();
+        let column = columns.iter().find(|chunk| chunk.column_path().string() == column.name())?;
+        match column.statistics()? {
+            Statistics::Int64(range) => Some((*range.min_opt()?, *range.max_opt()?)),
+            _ => None,
+        }
+    }
+
+    /// Whether a row group can contain this text in a column with a Bloom filter.
+    pub(super) async fn may_contain(&self, group: usize, column: Column, text: &str) -> Result<bool> {
+        let Some(chunk) = self.group(group).and_then(|group| {
+            group.columns().iter().find(|chunk| chunk.column_path().string() == column.name())
+        }) else {
+            return Ok(false);
+        };
+        let (Some(offset), Some(length)) = (chunk.bloom_filter_offset(), chunk.bloom_filter_length()) else {
+            return Ok(true);
+        };
+        let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else { return Ok(true) };
+        self.fetch([offset..offset.saturating_add(length)]).await?;
+        let filter = Sbbf::read_from_column_chunk(chunk, &self.fetched).map_err(|error| self.damaged(error))?;
+        Ok(filter.is_none_or(|filter| filter.check(text)))
+    }
+
+    /// Reads some columns of a row group.
+    pub(super) async fn rows(&self, group: usize, columns: &'static [Column]) -> Result<Vec<Row>> {
+        let Some(metadata) = self.group(group) else { return Ok(Vec::new()) };
+        let is_wanted = |root: &str| columns.iter().any(|column| column.name() == root);
+        let wanted = metadata.columns().iter().filter(|chunk| {
+            chunk.column_path().parts().first().is_some_and(|root| is_wanted(root))
+        });
+        let ranges = wanted.map(|chunk| {
+            let (start, length) = chunk.byte_range();
+            start..start.saturating_add(length)
+        });
+        self.fetch(ranges).await?;
+        let (reader, fetched) = (Arc::clone(&self.reader), self.fetched.clone());
+        // Decompression takes milliseconds, which must not block the runtime.
+        let rows = tokio::task::spawn_blocking(move || {
+            let rows = decode(&reader, group, columns);
+            // The metadata is at the end, and is kept by the reader.
+            lock(&fetched.parts).clear();
+            rows
+        });
+        match rows.await {
+            Ok(rows) => rows.map_err(|error| self.damaged(error)),
+            Err(error) if error.is_panic() => Err(corrupt(&self.path, &"decoding it failed")),
+            Err(_) => Err(Error::closed("the runtime")),
+        }
+    }
+
+    async fn fetch(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
+        let ranges: Vec<_> = ranges.into_iter().collect();
+        if let Some(range) = ranges.iter().find(|range| range.end > self.fetched.length) {
+            return Err(corrupt(&self.path, &format_args!("expected at most {} bytes, got the range {range:?}", self.fetched.length)));
+        }
+        let parts = self.store.read_ranges(&self.path, &ranges).await?;
+        for (range, part) in ranges.into_iter().zip(parts) {
+            self.fetched.add(range.start, part);
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, error: ParquetError) -> Error {
+        corrupt(&self.path, &error).with_source(error)
+    }
+}
+
+async fn read(store: &Store, path: &str, range: Range<u64>) -> Result<Bytes> {
+    let length = range.end - range.start;
+    let content = store.read_ranges(path, &[range]).await?.into_iter().next().unwrap_or_default();
+    if content.len() as u64 != length {
+        return Err(corrupt(path, &format_args!("expected {length} bytes, got {}", content.len())));
+    }
+    Ok(content)
+}
+
+fn decode(
+    reader: &SerializedFileReader<Fetched>,
+    group: usize,
+    columns: &[Column],
+) -> parquet::errors::Result<Vec<Row>> {
+    let schema = reader.metadata().file_metadata().schema();
+    let is_wanted = |field: &Type| columns.iter().any(|column| column.name() == field.name());
+    let fields = schema.get_fields().iter().filter(|field| is_wanted(field)).cloned().collect();
+    let projection = Type::group_type_builder(schema.name()).with_fields(fields).build()?;
+    let group = reader.get_row_group(group)?;
+    let rows = group.get_row_iter(Some(projection))?;
+    rows.map(|fields| {
+        let mut row = Row::default();
+        for (name, field) in fields?.into_columns() {
+            if let Some(column) = columns.iter().find(|column| column.name() == name) {
+                row.set(*column, cell(field));
+            }
+        }
+        Ok(row)
+    })
+    .collect()
+}
+
+fn cell(field: Field) -> Cell {
+    match field {
+        Field::Str(text) => Cell::Text(text),
+        Field::Long(number) | Field::TimestampMicros(number) => Cell::Int(number),
+        Field::MapInternal(map) => Cell::Map(
+            map.entries()
+                .iter()
+                .filter_map(|entry| match entry {
+                    (Field::Str(key), Field::Str(value)) => Some((key.clone(), value.clone())),
+                    _ => None,
+                })
+                .collect(),
+        ),
+        _ => Cell::Null,
+    }
+}

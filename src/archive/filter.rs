@@ -1,0 +1,87 @@
+//! Whether a file, a row group or a run of an archive matches a filter.
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+use super::convert::{self, time};
+use super::decode::FileReader;
+use super::manifest::File;
+use super::schema::{Column, Row};
+use crate::error::Result;
+use crate::model::{RunFilter, RunStatus};
+
+/// A filter whose time window is resolved.
+#[derive(Debug, Clone)]
+pub(super) struct Criteria {
+    filter: RunFilter,
+    pub(super) since: DateTime<Utc>,
+    pub(super) until: Option<DateTime<Utc>>,
+}
+
+impl Criteria {
+    pub(super) fn new(filter: RunFilter, now: DateTime<Utc>) -> Result<Self> {
+        filter.check(false)?;
+        Ok(Self { since: filter.window.start(now), until: filter.window.until(), filter })
+    }
+
+    /// The same filter for a part of its time window.
+    pub(super) fn within(&self, since: DateTime<Utc>, until: DateTime<Utc>) -> Self {
+        let until = self.until.map_or(until, |own| own.min(until));
+        Self { since: self.since.max(since), until: Some(until), filter: self.filter.clone() }
+    }
+
+    pub(super) fn has_statuses(&self) -> bool {
+        !self.filter.statuses.is_empty()
+    }
+
+    fn overlaps(&self, first: DateTime<Utc>, last: DateTime<Utc>) -> bool {
+        last >= self.since && self.until.is_none_or(|until| first <= until)
+    }
+
+    /// Whether a file can contain matching runs. Its statuses decide only if no other file can have newer versions of its runs.
+    pub(super) fn may_match_file(&self, file: &File, is_alone: bool) -> bool {
+        let has_status = |wanted: &RunStatus| file.statuses.contains_key(wanted.as_str());
+        self.overlaps(file.min_created_at, file.max_created_at)
+            && (self.filter.workflows.is_empty() || self.filter.workflows.contains(&file.partition.workflow))
+            && (!is_alone || self.filter.statuses.is_empty() || self.filter.statuses.iter().any(has_status))
+    }
+
+    /// Whether a row group can contain matching runs.
+    pub(super) fn may_match_group(&self, file: &FileReader, group: usize) -> bool {
+        let Some((min, max)) = file.int_range(group, Column::CreatedAt) else { return true };
+        let (min, max) = (DateTime::from_timestamp_micros(min), DateTime::from_timestamp_micros(max));
+        min.zip(max).is_none_or(|(min, max)| self.overlaps(min, max))
+    }
+
+    /// Whether a run matches, by the columns of a summary.
+    pub(super) fn matches(&self, row: &Row) -> Result<bool> {
+        let filter = &self.filter;
+        let Some(created_at) = time(row, Column::CreatedAt) else { return Ok(false) };
+        let is = |column: Column, id: Option<String>| id.is_none_or(|id| row.text(column) == Some(&id));
+        if !self.overlaps(created_at, created_at)
+            || !(filter.workflows.is_empty()
+                || filter.workflows.iter().any(|name| row.text(Column::WorkflowName) == Some(name)))
+            || !(filter.statuses.is_empty() || filter.statuses.contains(&convert::status(row)?))
+            || !is(Column::EventId, filter.event.map(|id| id.to_string()))
+            || !is(Column::ParentTaskId, filter.parent.map(|id| id.to_string()))
+        {
+            return Ok(false);
+        }
+        let has = |(key, value): &(String, String)| {
+            row.map(Column::Metadata).iter().any(|(own, text)| own == key && text == value)
+        };
+        if !filter.metadata.iter().all(has) || !(filter.any_metadata.is_empty() || filter.any_metadata.iter().any(has)) {
+            return Ok(false);
+        }
+        if filter.own_metadata.is_empty() {
+            return Ok(true);
+        }
+        let own: std::collections::BTreeMap<String, serde_json::Value> =
+            convert::json_or_default(row, Column::EngineMetadata)?;
+        Ok(filter.own_metadata.iter().all(|(key, value)| own.get(key).and_then(|own| own.as_str()) == Some(value)))
+    }
+
+    /// Whether a day has a part in the time window.
+    pub(super) fn has_day(&self, day: NaiveDate) -> bool {
+        day >= self.since.date_naive() && self.until.is_none_or(|until| day <= until.date_naive())
+    }
+}

@@ -1,0 +1,320 @@
+//! One view over the runs of the engine and of the archive.
+//!
+//! The engine is always read before the archive: a run that the engine has dropped in the meantime was archived before, so it is in the
+//! archive when that is read. A run that both have is that of the engine, because it may have been replayed since it was archived.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+
+use super::Archive;
+use super::convert::{self, SUMMARY};
+use super::filter::Criteria;
+use super::reading::Reading;
+use crate::boxed::BoxStream;
+use crate::client::Client;
+use crate::error::{ErrorKind, Result};
+use crate::model::{RunDetails, RunFilter, RunId, RunSummary, Window};
+use crate::list::RunItems;
+
+/// The number of runs of the engine that are read before the archive is.
+const PAGE: usize = 200;
+/// The resolution of creation times.
+const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
+
+/// The runs of an engine and of its archive, each once.
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+/// use hatchet::archive::History;
+/// use hatchet::model::Window;
+/// use hatchet::{RunFilter, RunStatus};
+///
+/// let history = History::new(&hatchet, &archive);
+/// let mut failed = history.runs(RunFilter::new(Window::all()).status(RunStatus::Failed)).items();
+/// while let Some(run) = failed.next().await.transpose()? {
+///     println!("{}", history.run(run.id).await?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct History {
+    client: Client,
+    archive: Archive,
+}
+
+impl History {
+    /// Creates the view.
+    pub fn new(client: &Client, archive: &Archive) -> Self {
+        Self { client: client.clone(), archive: archive.clone() }
+    }
+
+    /// Prepares a query for the runs that match a filter, or that were created in a time window.
+    pub fn runs(&self, filter: impl Into<RunFilter>) -> HistoryQuery {
+        HistoryQuery { history: self.clone(), filter: filter.into() }
+    }
+
+    /// Returns the details of a run: those of the engine if it still has the run, and otherwise those of the archive.
+    ///
+    /// # Errors
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if neither has the run, and the errors of
+    /// [`details`](crate::RunHandle::details) and of [`Archive::run`].
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn run(&self, id: RunId) -> Result<RunDetails> {
+        match self.client.run_handle(id).details().await {
+            Err(error) if error.kind() == ErrorKind::RunNotFound => self.archive.run(id).await,
+            details => details,
+        }
+    }
+}
+
+/// A query for the runs of an engine and of its archive; see [`History::runs`].
+///
+/// ```no_run
+/// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let mut runs = history.runs(Window::all()).items();
+/// while let Some(run) = runs.next().await.transpose()? {
+///     println!("{} {}", run.created_at, run.id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is read before `items`"]
+pub struct HistoryQuery {
+    history: History,
+    filter: RunFilter,
+}
+
+impl HistoryQuery {
+    /// Returns a stream of the matching runs, newest first. Runs that are created in the meantime are not in it.
+    ///
+    /// If the filter has a status, a run that was archived with this status, and that the engine may still have with another, is looked up
+    /// in the engine with one request.
+    pub fn items(&self) -> HistoryRuns {
+        let query = self.clone();
+        HistoryRuns(BoxStream::new(unfold(State::New(query), |state| async move {
+            let mut merge = match state {
+                State::Ended => return None,
+                State::Merging(merge) => merge,
+                State::New(query) => match Merge::start(query).await {
+                    Ok(merge) => Box::new(merge),
+                    Err(error) => return Some((Err(error), State::Ended)),
+                },
+            };
+            let run = merge.next().await?;
+            // A damaged file of the archive does not end the stream.
+            let goes_on = run.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Corrupt);
+            Some((run, if goes_on { State::Merging(merge) } else { State::Ended }))
+        })))
+    }
+}
+
+enum State {
+    New(HistoryQuery),
+    Merging(Box<Merge>),
+    Ended,
+}
+
+struct Merge {
+    client: Client,
+    archive: Archive,
+    criteria: Criteria,
+    /// The list of the engine, until its end.
+    list: Option<RunItems>,
+    /// The runs of the engine that have been read.
+    live: VecDeque<RunSummary>,
+    /// The runs of the engine that the archive may have, too, in the time that is being read.
+    ids: HashSet<RunId>,
+    /// Those with the creation time `read_down_to`. More of them may follow.
+    boundary: HashSet<RunId>,
+    /// The archive, down to the creation time of the last run in `live`.
+    archived: Option<Reading>,
+    /// The next run of the archive.
+    next_archived: Option<RunSummary>,
+    /// The creation time of the last run of the engine that has been read. The archive is read down to it, but not including it.
+    read_down_to: Option<DateTime<Utc>>,
+    /// The engine has dropped all runs that were created before this day. `None` if archived runs need not be looked up.
+    oldest_live_day: Option<NaiveDate>,
+}
+
+impl Merge {
+    async fn start(query: HistoryQuery) -> Result<Self> {
+        let HistoryQuery { history: History { client, archive }, filter } = query;
+        let criteria = Criteria::new(filter.clone(), client.clock().now())?;
+        let oldest_live_day =
+            if criteria.has_statuses() { Some(oldest_live_day(&client, &archive).await?) } else { None };
+        let list = Some(client.runs(filter).items());
+        Ok(Self {
+            client,
+            archive,
+            criteria,
+            list,
+            live: VecDeque::new(),
+            ids: HashSet::new(),
+            boundary: HashSet::new(),
+            archived: None,
+            next_archived: None,
+            read_down_to: None,
+            oldest_live_day,
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<RunSummary>> {
+        loop {
+            if let Err(error) = self.fill_archived().await {
+                return Some(Err(error));
+            }
+            let archived_is_next = match (&self.next_archived, self.live.front()) {
+                (Some(archived), Some(live)) => archived.created_at > live.created_at,
+                (archived, None) => archived.is_some(),
+                (None, Some(_)) => false,
+            };
+            if archived_is_next {
+                return self.next_archived.take().map(Ok);
+            }
+            if let Some(run) = self.live.pop_front() {
+                return Some(Ok(run));
+            }
+            match self.read_page().await {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Reads the next run of the archive that the engine does not have.
+    async fn fill_archived(&mut self) -> Result<()> {
+        while self.next_archived.is_none()
+            && let Some(archived) = &mut self.archived
+        {
+            let Some(row) = archived.next().await.transpose()? else {
+                self.archived = None;
+                return Ok(());
+            };
+            let run = convert::summary(&row)?;
+            if !self.ids.contains(&run.id) && !self.is_live(&run).await? {
+                self.next_archived = Some(run);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the engine still has an archived run that is not in its list. Then it has another status there.
+    async fn is_live(&self, run: &RunSummary) -> Result<bool> {
+        if self.oldest_live_day.is_none_or(|oldest| run.created_at.date_naive() < oldest) {
+            return Ok(false);
+        }
+        match self.client.rpc().rest.run(run.id).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the next runs of the engine, and then opens the archive for their time. Returns `false` at the end.
+    async fn read_page(&mut self) -> Result<bool> {
+        let Some(list) = &mut self.list else { return Ok(false) };
+        let last = self.read_down_to;
+        let mut page = Vec::new();
+        while page.len() < PAGE {
+            match list.next().await.transpose()? {
+                Some(run) => page.push(run),
+                None => {
+                    self.list = None;
+                    break;
+                }
+            }
+        }
+        let low = page.last().map(|run| run.created_at).filter(|_| self.list.is_some());
+        let mut ids = std::mem::take(&mut self.boundary);
+        let at_low = page.iter().filter(|run| Some(run.created_at) == low).map(|run| run.id);
+        self.boundary = at_low.chain(ids.iter().copied().filter(|_| low == last)).collect();
+        ids.extend(page.iter().map(|run| run.id));
+        self.ids = ids;
+        let since = low.map_or(self.criteria.since, |low| low + MICROSECOND);
+        let until = last.or(self.criteria.until).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        if since <= until {
+            let criteria = self.criteria.within(since, until);
+            self.archived = Some(self.archive.reading(criteria, SUMMARY).await?);
+        }
+        self.read_down_to = low;
+        self.live.extend(page);
+        Ok(true)
+    }
+}
+
+/// The first day of which the engine has runs, among the days of the archive. A later day if it has none of them.
+async fn oldest_live_day(client: &Client, archive: &Archive) -> Result<NaiveDate> {
+    let state = archive.log().state().await?;
+    let days = || state.files().map(|file| file.partition.day);
+    let Some((mut first, last)) = days().min().zip(days().max()) else { return Ok(NaiveDate::MAX) };
+    let mut end = last.succ_opt().unwrap_or(last);
+    // The engine drops the oldest days, so it has runs of every later day or of none.
+    while first < end {
+        let middle = first + TimeDelta::days((end - first).num_days() / 2);
+        let until = (middle + TimeDelta::days(1)).and_time(NaiveTime::MIN).and_utc() - MICROSECOND;
+        let older = client.runs(Window::between(DateTime::UNIX_EPOCH, until));
+        if older.newest().await?.is_some() {
+            end = middle;
+        } else {
+            first = middle + TimeDelta::days(1);
+        }
+    }
+    Ok(first)
+}
+
+/// A stream of the runs of an engine and of its archive, newest first; see [`HistoryQuery::items`]. It continues after an error of the kind
+/// [`Corrupt`](ErrorKind::Corrupt), and ends after others.
+///
+/// ```no_run
+/// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
+/// use std::time::Duration;
+/// use hatchet::model::Window;
+///
+/// let year = Window::last(Duration::from_secs(365 * 24 * 3600));
+/// let mut runs = history.runs(year).items();
+/// while let Some(run) = runs.next().await {
+///     println!("{}", run?.workflow_name);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "streams do nothing unless polled"]
+pub struct HistoryRuns(BoxStream<Result<RunSummary>>);
+
+impl HistoryRuns {
+    /// Returns the next run, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no run is lost.
+    pub async fn next(&mut self) -> Option<Result<RunSummary>> {
+        self.0.next().await
+    }
+}
+
+impl Stream for HistoryRuns {
+    type Item = Result<RunSummary>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for HistoryRuns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HistoryRuns")
+    }
+}

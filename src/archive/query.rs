@@ -1,0 +1,235 @@
+//! Queries for archived runs.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use chrono::Utc;
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
+
+use super::Archive;
+use super::convert::{self, SUMMARY};
+use super::filter::Criteria;
+use super::reading::Reading;
+use super::schema::{Column, Row};
+use crate::boxed::BoxStream;
+use crate::error::{Error, Result};
+use crate::model::{RunDetails, RunFilter, RunId, RunSummary, StatusCounts};
+
+impl Archive {
+    /// Prepares a query for the archived runs that match a filter, or that were created in a time window. The filter is that of
+    /// [`Client::runs`](crate::Client::runs), and so are the results. A window that is relative to now uses the system's clock.
+    ///
+    /// ```no_run
+    /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use hatchet::model::Window;
+    /// use hatchet::{RunFilter, RunStatus};
+    ///
+    /// let mut failed = archive.runs(RunFilter::new(Window::all()).workflow("greet").status(RunStatus::Failed)).items();
+    /// while let Some(run) = failed.next().await {
+    ///     println!("{}", run?.id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn runs(&self, filter: impl Into<RunFilter>) -> ArchiveQuery {
+        ArchiveQuery { archive: self.clone(), filter: filter.into() }
+    }
+
+    /// Returns the details of an archived run.
+    ///
+    /// The id alone does not determine the file of a run. So a small part of each file is read, until one contains the id, newest days
+    /// first.
+    ///
+    /// ```no_run
+    /// # async fn example(archive: hatchet::archive::Archive, id: hatchet::RunId) -> hatchet::Result<()> {
+    /// println!("{}", archive.run(id).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the archive has no such run; [`Storage`](crate::ErrorKind::Storage) and
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a file cannot be read that may contain it.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn run(&self, id: RunId) -> Result<RunDetails> {
+        let found = self.find(id).await?;
+        found.as_ref().map_or_else(|| Err(Error::run_not_found(id)), convert::details)
+    }
+}
+
+/// A query for archived runs; see [`Archive::runs`]. It can be read as a stream of runs or of their details, or as counts.
+///
+/// ```no_run
+/// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// println!("{}", archive.runs(Window::all()).counts_by_status().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is read before `items`, `details` or a count"]
+pub struct ArchiveQuery {
+    archive: Archive,
+    filter: RunFilter,
+}
+
+impl ArchiveQuery {
+    /// Returns a stream of the matching runs, newest first. Inputs and outputs are not read.
+    pub fn items(&self) -> ArchivedRuns {
+        ArchivedRuns(self.read(SUMMARY, convert::summary))
+    }
+
+    /// Returns a stream of the details of the matching runs, newest first.
+    pub fn details(&self) -> ArchivedDetails {
+        ArchivedDetails(self.read(Column::ALL, convert::details))
+    }
+
+    /// Returns the number of matching runs.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage) and
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a file cannot be read.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn count(&self) -> Result<u64> {
+        Ok(self.counts_by_status().await?.iter().map(|(_, count)| count).sum())
+    }
+
+    /// Returns the number of matching runs by status. Other than that of the server, it counts only the statuses of the filter.
+    ///
+    /// # Errors
+    /// The errors of [`count`](Self::count).
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn counts_by_status(&self) -> Result<StatusCounts> {
+        let mut rows = self.archive.reading(self.criteria()?, SUMMARY).await?;
+        let mut counts = std::collections::BTreeMap::new();
+        while let Some(row) = rows.next().await.transpose()? {
+            let status = row.text(Column::Status).unwrap_or_default().to_owned();
+            *counts.entry(status).or_insert(0) += 1;
+        }
+        Ok(StatusCounts::new(counts.into_iter().map(|(name, count)| (crate::model::RunStatus::from_name(&name), count))))
+    }
+
+    fn criteria(&self) -> Result<Criteria> {
+        Criteria::new(self.filter.clone(), Utc::now())
+    }
+
+    fn read<T: Send + 'static>(&self, columns: &'static [Column], convert: fn(&Row) -> Result<T>) -> BoxStream<Result<T>> {
+        let query = self.clone();
+        BoxStream::new(unfold(State::New(query), move |state| async move {
+            let mut reading = match state {
+                State::Ended => return None,
+                State::Reading(reading) => reading,
+                State::New(query) => {
+                    let reading = async { query.archive.reading(query.criteria()?, columns).await };
+                    match reading.await {
+                        Ok(reading) => Box::new(reading),
+                        Err(error) => return Some((Err(error), State::Ended)),
+                    }
+                }
+            };
+            let row = reading.next().await?;
+            Some((row.and_then(|row| convert(&row)), State::Reading(reading)))
+        }))
+    }
+}
+
+/// How far a stream is.
+enum State {
+    New(ArchiveQuery),
+    Reading(Box<Reading>),
+    Ended,
+}
+
+/// A stream of archived runs, newest first; see [`ArchiveQuery::items`]. An item is an error if a file cannot be read. The stream then
+/// continues with the other files.
+///
+/// ```no_run
+/// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let mut runs = archive.runs(Window::all()).items();
+/// while let Some(run) = runs.next().await {
+///     match run {
+///         Ok(run) => println!("{} {}", run.id, run.status),
+///         Err(error) => eprintln!("{error}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "streams do nothing unless polled"]
+pub struct ArchivedRuns(BoxStream<Result<RunSummary>>);
+
+/// A stream of the details of archived runs, newest first; see [`ArchiveQuery::details`]. It treats errors as [`ArchivedRuns`] does.
+///
+/// ```no_run
+/// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+/// use hatchet::model::Window;
+///
+/// let mut runs = archive.runs(Window::all()).details();
+/// while let Some(run) = runs.next().await.transpose()? {
+///     println!("{run}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "streams do nothing unless polled"]
+pub struct ArchivedDetails(BoxStream<Result<RunDetails>>);
+
+impl ArchivedRuns {
+    /// Returns the next run, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no run is lost.
+    pub async fn next(&mut self) -> Option<Result<RunSummary>> {
+        self.0.next().await
+    }
+}
+
+impl ArchivedDetails {
+    /// Returns the details of the next run, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no run is lost.
+    pub async fn next(&mut self) -> Option<Result<RunDetails>> {
+        self.0.next().await
+    }
+}
+
+impl Stream for ArchivedRuns {
+    type Item = Result<RunSummary>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl Stream for ArchivedDetails {
+    type Item = Result<RunDetails>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for ArchivedRuns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ArchivedRuns")
+    }
+}
+
+impl fmt::Debug for ArchivedDetails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ArchivedDetails")
+    }
+}

@@ -1,0 +1,189 @@
+//! The object store of an archive: a few operations, with deadlines, and errors that name the object.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use url::Url;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long one operation may take, with the retries of the store's own client.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Objects below a URL.
+#[derive(Debug, Clone)]
+pub(super) struct Store {
+    objects: Arc<dyn ObjectStore>,
+    /// The URL, for messages.
+    url: Arc<str>,
+    bytes_read: Arc<AtomicU64>,
+    #[cfg(test)]
+    crash: super::crash::Crash,
+}
+
+/// An object in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) path: String,
+    pub(super) bytes: u64,
+    pub(super) modified_at: DateTime<Utc>,
+}
+
+impl Store {
+    /// Opens a folder, or the store of a URL. Credentials of cloud stores are read from the environment.
+    pub(super) fn open(url: &str) -> Result<Self> {
+        let failed = |problem: &dyn std::fmt::Display| Error::invalid("archive URL", format_args!("{problem}, got {url:?}"));
+        let objects: Arc<dyn ObjectStore> = match Url::parse(url) {
+            Ok(parsed) if parsed.scheme() == "memory" => Arc::new(InMemory::new()),
+            Ok(parsed) if parsed.scheme() == "file" => {
+                let path = parsed.to_file_path().map_err(|()| failed(&"expected the path of a folder"))?;
+                folder(&path)?
+            }
+            Ok(parsed) if url.contains("://") => {
+                let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+                let (store, prefix) = object_store::parse_url_opts(&parsed, variables).map_err(|error| {
+                    failed(&"expected a folder, or a URL of a store whose feature is enabled").with_source(error)
+                })?;
+                Arc::new(PrefixStore::new(store, prefix))
+            }
+            _ => folder(std::path::Path::new(url))?,
+        };
+        Ok(Self {
+            objects,
+            url: url.into(),
+            bytes_read: Arc::default(),
+            #[cfg(test)]
+            crash: super::crash::Crash::default(),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn crashing(&self, crash: super::crash::Crash) -> Self {
+        Self { crash, ..self.clone() }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The number of bytes that were read from objects.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Relaxed)
+    }
+
+    /// Creates an object. Returns `false` if it exists, and leaves it as it is.
+    pub(super) async fn create(&self, path: &str, content: Bytes) -> Result<bool> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let created = self.run("write", path, self.objects.put_opts(&Path::from(path), content.into(), options)).await;
+        match created {
+            Ok(_) => Ok(true),
+            Err(Failure::Store(object_store::Error::AlreadyExists { .. })) => Ok(false),
+            Err(failure) => Err(self.error("write", path, failure)),
+        }
+    }
+
+    /// Replaces or creates an object.
+    pub(super) async fn put(&self, path: &str, content: Bytes) -> Result<()> {
+        let put = self.run("write", path, self.objects.put(&Path::from(path), content.into())).await;
+        put.map(drop).map_err(|failure| self.error("write", path, failure))
+    }
+
+    pub(super) async fn read(&self, path: &str) -> Result<Bytes> {
+        let read = async { self.objects.get(&Path::from(path)).await?.bytes().await };
+        let read = self.run("read", path, read).await.map_err(|failure| self.error("read", path, failure))?;
+        self.bytes_read.fetch_add(read.len() as u64, Relaxed);
+        Ok(read)
+    }
+
+    pub(super) async fn read_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let read = self.run("read", path, self.objects.get_ranges(&Path::from(path), ranges)).await;
+        let read = read.map_err(|failure| self.error("read", path, failure))?;
+        self.bytes_read.fetch_add(read.iter().map(|part| part.len() as u64).sum(), Relaxed);
+        Ok(read)
+    }
+
+    /// Lists the objects in a folder whose paths are greater than `after`, by path.
+    pub(super) async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<Object>> {
+        let prefix = Path::from(folder);
+        let objects = match after {
+            Some(after) => self.objects.list_with_offset(Some(&prefix), &Path::from(after)),
+            None => self.objects.list(Some(&prefix)),
+        };
+        let objects = self.run("list", folder, objects.try_collect::<Vec<_>>()).await;
+        let mut objects: Vec<_> = objects
+            .map_err(|failure| self.error("list", folder, failure))?
+            .into_iter()
+            .map(|object| Object {
+                path: object.location.into(),
+                bytes: object.size,
+                modified_at: object.last_modified,
+            })
+            .collect();
+        objects.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(objects)
+    }
+
+    /// Deletes an object. It is not an error if there is none.
+    pub(super) async fn delete(&self, path: &str) -> Result<()> {
+        match self.run("delete", path, self.objects.delete(&Path::from(path))).await {
+            Ok(()) | Err(Failure::Store(object_store::Error::NotFound { .. })) => Ok(()),
+            Err(failure) => Err(self.error("delete", path, failure)),
+        }
+    }
+
+    #[cfg_attr(not(test), expect(unused_variables, reason = "tests count the operations"))]
+    async fn run<T>(
+        &self,
+        operation: &'static str,
+        path: &str,
+        future: impl Future<Output = object_store::Result<T>>,
+    ) -> std::result::Result<T, Failure> {
+        #[cfg(test)]
+        self.crash.before(operation, path)?;
+        let result = match tokio::time::timeout(OPERATION_TIMEOUT, future).await {
+            Ok(result) => result.map_err(Failure::Store),
+            Err(_) => Err(Failure::Timeout),
+        };
+        #[cfg(test)]
+        self.crash.after()?;
+        result
+    }
+
+    fn error(&self, operation: &str, path: &str, failure: Failure) -> Error {
+        let text = format!("failed to {operation} {path} in the archive {}", self.url);
+        match failure {
+            Failure::Store(error) => Error::new(ErrorKind::Storage, text).with_source(error),
+            Failure::Timeout => Error::new(ErrorKind::Timeout, format!("{text} within {OPERATION_TIMEOUT:?}")).transient(),
+            #[cfg(test)]
+            Failure::Crash => Error::new(ErrorKind::Storage, format!("{text}: crashed")),
+        }
+    }
+}
+
+/// Why an operation failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Store(object_store::Error),
+    Timeout,
+    #[cfg(test)]
+    Crash,
+}
+
+fn folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}: {error}", path.display()))
+    };
+    std::fs::create_dir_all(path).map_err(|error| failed(&error).with_source(error))?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&"it is not a folder").with_source(error))?;
+    Ok(Arc::new(store.with_fsync(true)))
+}
