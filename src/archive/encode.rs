@@ -20,17 +20,22 @@ const MAX_GROUP_BYTES: usize = 8 << 20;
 
 /// Writes rows, which must be in their order, to a file.
 pub(super) fn encode(rows: &[Row]) -> Result<Bytes> {
-    write(rows).map(Bytes::from).map_err(|error| {
+    encode_columns(rows, Column::ALL, VERSION)
+}
+
+/// Writes some columns, as a version of the schema.
+pub(super) fn encode_columns(rows: &[Row], columns: &[Column], version: &str) -> Result<Bytes> {
+    write(rows, columns, version).map(Bytes::from).map_err(|error| {
         Error::new(ErrorKind::Encode, "failed to write a file of the archive").with_source(error)
     })
 }
 
-fn write(rows: &[Row]) -> std::result::Result<Vec<u8>, ParquetError> {
-    let schema = schema(Column::ALL).map_err(|error| ParquetError::External(Box::new(error)))?;
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties(rows.len())))?;
+fn write(rows: &[Row], columns: &[Column], version: &str) -> std::result::Result<Vec<u8>, ParquetError> {
+    let schema = schema(columns).map_err(|error| ParquetError::External(Box::new(error)))?;
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties(rows.len(), version)))?;
     for group in groups(rows) {
         let mut group_writer = writer.next_row_group()?;
-        for column in Column::ALL {
+        for column in columns {
             write_column(&mut group_writer, *column, group)?;
         }
         group_writer.close()?;
@@ -38,9 +43,9 @@ fn write(rows: &[Row]) -> std::result::Result<Vec<u8>, ParquetError> {
     writer.into_inner()
 }
 
-fn properties(rows: usize) -> WriterProperties {
+fn properties(rows: usize, version: &str) -> WriterProperties {
     let path = |column: Column| ColumnPath::from(column.name());
-    let version = KeyValue::new(VERSION_KEY.to_owned(), VERSION.to_owned());
+    let version = KeyValue::new(VERSION_KEY.to_owned(), version.to_owned());
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("hatchet-rs {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(vec![version]))

@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::model::TenantId;
+
+/// The characters of a name that are escaped in a path.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// The version of the manifest's format. Newer ones are refused.
 pub(super) const VERSION: u32 = 1;
@@ -125,7 +129,7 @@ impl Partition {
 
     /// The path of a file in this partition, in the form that query engines recognize.
     pub(super) fn path(&self, name: &str) -> String {
-        let workflow = percent_encoding::utf8_percent_encode(&self.workflow, percent_encoding::NON_ALPHANUMERIC);
+        let workflow = utf8_percent_encode(&self.workflow, ESCAPED);
         format!("runs/workflow={workflow}/day={}/{name}.parquet", self.day)
     }
 }

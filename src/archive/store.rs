@@ -84,7 +84,7 @@ impl Store {
     /// Creates an object. Returns `false` if it exists, and leaves it as it is.
     pub(super) async fn create(&self, path: &str, content: Bytes) -> Result<bool> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let created = self.run("write", path, self.objects.put_opts(&Path::from(path), content.into(), options)).await;
+        let created = self.run("write", path, self.objects.put_opts(&key(path), content.into(), options)).await;
         match created {
             Ok(_) => Ok(true),
             Err(Failure::Store(object_store::Error::AlreadyExists { .. })) => Ok(false),
@@ -94,19 +94,19 @@ impl Store {
 
     /// Replaces or creates an object.
     pub(super) async fn put(&self, path: &str, content: Bytes) -> Result<()> {
-        let put = self.run("write", path, self.objects.put(&Path::from(path), content.into())).await;
+        let put = self.run("write", path, self.objects.put(&key(path), content.into())).await;
         put.map(drop).map_err(|failure| self.error("write", path, failure))
     }
 
     pub(super) async fn read(&self, path: &str) -> Result<Bytes> {
-        let read = async { self.objects.get(&Path::from(path)).await?.bytes().await };
+        let read = async { self.objects.get(&key(path)).await?.bytes().await };
         let read = self.run("read", path, read).await.map_err(|failure| self.error("read", path, failure))?;
         self.bytes_read.fetch_add(read.len() as u64, Relaxed);
         Ok(read)
     }
 
     pub(super) async fn read_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let read = self.run("read", path, self.objects.get_ranges(&Path::from(path), ranges)).await;
+        let read = self.run("read", path, self.objects.get_ranges(&key(path), ranges)).await;
         let read = read.map_err(|failure| self.error("read", path, failure))?;
         self.bytes_read.fetch_add(read.iter().map(|part| part.len() as u64).sum(), Relaxed);
         Ok(read)
@@ -114,9 +114,9 @@ impl Store {
 
     /// Lists the objects in a folder whose paths are greater than `after`, by path.
     pub(super) async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<Object>> {
-        let prefix = Path::from(folder);
+        let prefix = key(folder);
         let objects = match after {
-            Some(after) => self.objects.list_with_offset(Some(&prefix), &Path::from(after)),
+            Some(after) => self.objects.list_with_offset(Some(&prefix), &key(after)),
             None => self.objects.list(Some(&prefix)),
         };
         let objects = self.run("list", folder, objects.try_collect::<Vec<_>>()).await;
@@ -135,7 +135,7 @@ impl Store {
 
     /// Deletes an object. It is not an error if there is none.
     pub(super) async fn delete(&self, path: &str) -> Result<()> {
-        match self.run("delete", path, self.objects.delete(&Path::from(path))).await {
+        match self.run("delete", path, self.objects.delete(&key(path))).await {
             Ok(()) | Err(Failure::Store(object_store::Error::NotFound { .. })) => Ok(()),
             Err(failure) => Err(self.error("delete", path, failure)),
         }
@@ -179,6 +179,12 @@ pub(super) enum Failure {
     Crash,
 }
 
+/// The key of a path whose parts are already escaped.
+fn key(path: &str) -> Path {
+    // Any other path would be escaped.
+    Path::parse(path).unwrap_or_else(|_| Path::from(path))
+}
+
 fn folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}: {error}", path.display()))
@@ -186,4 +192,46 @@ fn folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
     std::fs::create_dir_all(path).map_err(|error| failed(&error).with_source(error))?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&"it is not a folder").with_source(error))?;
     Ok(Arc::new(store.with_fsync(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::manifest::Partition;
+
+    #[tokio::test]
+    async fn objects_are_listed_by_the_paths_that_they_were_created_with() {
+        let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+        let names = ["greet", "a/b", "é ü", "50%", "..", "a=b", "x~y*z?", "-_."];
+        for url in ["memory://", folder.to_str().unwrap()] {
+            let store = Store::open(url).unwrap();
+            let mut paths = Vec::new();
+            for name in names {
+                let path = Partition::of(name, DateTime::UNIX_EPOCH).path("file");
+                assert!(store.create(&path, "content".into()).await.unwrap());
+                assert!(!store.create(&path, "other".into()).await.unwrap());
+                assert_eq!(store.read(&path).await.unwrap(), "content");
+                paths.push(path);
+            }
+            paths.sort();
+            let listed = store.list("runs", None).await.unwrap();
+            assert_eq!(listed.iter().map(|object| object.path.clone()).collect::<Vec<_>>(), paths);
+            let after: Vec<_> = store.list("runs", Some(&paths[3])).await.unwrap();
+            assert_eq!(after.len(), names.len() - 4);
+            for path in &paths {
+                store.delete(path).await.unwrap();
+                store.delete(path).await.unwrap();
+            }
+            assert_eq!(store.list("runs", None).await.unwrap(), []);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_object_and_the_archive() {
+        let store = Store::open("memory://").unwrap();
+        let error = store.read("runs/missing").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        assert_eq!(error.to_string(), "failed to read runs/missing in the archive memory://");
+    }
 }

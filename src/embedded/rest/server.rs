@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::json;
 
+use super::json::extend;
 use super::paging::millis;
 use super::request::OfTenant;
 use super::{RestApi, RestResult, respond};
@@ -51,14 +52,20 @@ async fn version(State(api): State<RestApi>) -> Response {
     respond(&json!({ "version": api.core.version.to_string() }))
 }
 
-async fn tenant(OfTenant(api): OfTenant) -> Response {
+async fn tenant(OfTenant(api): OfTenant) -> RestResult {
     let created = millis(api.started);
-    respond(&json!({
+    let retention = api.core.call(|core, _| core.retention()).await?;
+    let mut tenant = json!({
         "metadata": {"id": api.tenant.to_string(), "createdAt": created, "updatedAt": created},
         "alertMemberEmails": true,
         "analyticsOptOut": false,
         "name": "Default",
         "slug": "default",
         "version": "V1",
-    }))
+    });
+    // The engine whose behaviour is reproduced does not show its retention, and newer ones do.
+    if let Some(retention) = retention {
+        extend(&mut tenant, json!({"dataRetentionPeriod": format!("{}s", retention.num_seconds())}));
+    }
+    Ok(respond(&tenant))
 }

@@ -98,6 +98,11 @@ impl Core {
         }
     }
 
+    /// How long ended runs are kept, if there is a limit.
+    pub(crate) fn retention(&self) -> Option<TimeDelta> {
+        self.retention
+    }
+
     /// Drops runs after this long.
     pub(crate) fn with_retention(self, retention: TimeDelta) -> Self {
         Self { retention: Some(retention), ..self }
