@@ -192,4 +192,7 @@ mod guide {
     struct Configuration;
     #[doc = include_str!("../docs/operations.md")]
     struct Operations;
+    #[cfg(feature = "archive")]
+    #[doc = include_str!("../docs/archive.md")]
+    struct Archive;
 }

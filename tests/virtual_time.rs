@@ -205,3 +205,28 @@ async fn two_idle_workers_share_the_work() {
     assert!(start.elapsed() < 11 * SECOND, "{:?}: the runs were not parallel", start.elapsed());
     assert_eq!((one.shutdown().await.completed, two.shutdown().await.completed), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn t1_runs_are_archived_after_90_days_by_default() {
+    use hatchet::archive::{Archive, Retention, Rule};
+
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let (task, soon) = (work(), Task::new("soon", async |(): (), _: Context| Ok(())));
+    let worker = hatchet.worker("worker").register(&task).register(&soon).build().unwrap().start().await.unwrap();
+    let archive = Archive::open("memory://").unwrap();
+    let retention = Retention::default().workflow("soon", Rule::older_than(DAY));
+    let mut archived = Vec::new();
+    for day in 1..=93 {
+        hatchet.run(&task, &seconds(1)).result().await.unwrap();
+        hatchet.run(&soon, &()).result().await.unwrap();
+        sleep(DAY).await;
+        if day >= 88 {
+            archived.push(archive.collect(&hatchet, retention.clone()).send().await.unwrap().archived);
+        }
+    }
+    // The runs of one workflow after a day, and those of the other after 90 days.
+    assert_eq!(archived, [88, 1, 2, 2, 2, 2]);
+    worker.shutdown().await;
+    engine.shutdown().await;
+}

@@ -12,6 +12,7 @@
     reason = "tests may panic"
 )]
 
+mod archive;
 mod cancelling;
 mod conditions;
 mod creating;

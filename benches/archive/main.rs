@@ -1,0 +1,25 @@
+//! Measures an archive: what a query reads, and what a collection costs a worker.
+//!
+//! ```text
+//! cargo bench --bench archive --features archive
+//! cargo bench --bench archive --features archive -- 100000   # with another number of archived runs
+//! ```
+//!
+//! The first part archives runs of ten workflows on a hundred days, through the embedded engine, and queries them. The second part runs a worker
+//! on an engine with 100 000 runs, with and without a collection at the same time.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a command-line program, which exits on a failure, and which measures real time"
+)]
+
+mod queries;
+mod workers;
+
+fn main() {
+    let runs = std::env::args().find_map(|argument| argument.parse::<usize>().ok()).unwrap_or(1_000_000);
+    queries::run(runs);
+    workers::run();
+}
