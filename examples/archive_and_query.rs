@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::builder().retention(30 * DAY).start().await?;
     let hatchet = engine.client();
     let ship = Task::new("ship", async |order: Order, _: Context| {
-        if order.number % 7 == 0 { Err(TaskError::new("out of stock")) } else { Ok(order.number) }
+        if order.number.is_multiple_of(7) { Err(TaskError::new("out of stock")) } else { Ok(order.number) }
     });
     let worker = hatchet.worker("shipping").register(&ship).build()?.start().await?;
 

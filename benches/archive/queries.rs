@@ -20,7 +20,7 @@ struct Input {
 /// One run of a hundred fails.
 fn task(workflow: usize) -> Task<Input, usize> {
     Task::new(format!("workflow-{workflow}"), async |input: Input, _: Context| {
-        if input.number % 100 == 0 { Err(TaskError::new("failed")) } else { Ok(input.number) }
+        if input.number.is_multiple_of(100) { Err(TaskError::new("failed")) } else { Ok(input.number) }
     })
 }
 
@@ -40,10 +40,11 @@ pub(crate) fn run(runs: usize) {
 
 /// Archives the runs day by day. The engine drops them after two days.
 async fn fill(url: &str, runs: usize) -> RunId {
-    let engine = Engine::builder().now("2026-01-01T00:00:00Z".parse().unwrap()).retention(2 * DAY).start().await.unwrap();
+    let engine =
+        Engine::builder().now("2026-01-01T00:00:00Z".parse().unwrap()).retention(2 * DAY).start().await.unwrap();
     let hatchet = engine.client();
     let tasks: Vec<_> = (0..WORKFLOWS).map(task).collect();
-    let worker = tasks.iter().fold(hatchet.worker("worker").slots(1000), |worker, task| worker.register(task));
+    let worker = tasks.iter().fold(hatchet.worker("worker").slots(1000), hatchet::worker::WorkerBuilder::register);
     let worker = worker.build().unwrap().start().await.unwrap();
     let archive = Archive::open(url).unwrap();
     let mut one = None;
@@ -103,5 +104,7 @@ async fn query(url: &str, one: RunId) {
 
 fn sizes(folder: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    entries.map(|entry| if entry.path().is_dir() { sizes(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+    entries
+        .map(|entry| if entry.path().is_dir() { sizes(&entry.path()) } else { entry.metadata().unwrap().len() })
+        .sum()
 }

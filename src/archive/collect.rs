@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_core::Stream;
-use futures_util::StreamExt as _;
 use futures_util::stream::{self, unfold};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use super::Archive;
@@ -29,9 +29,9 @@ use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Gate;
+use crate::list::RunItems;
 use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::observe::DetailsBuilder;
-use crate::list::RunItems;
 use crate::sync::lock;
 use crate::telemetry::{Measurement, record};
 
@@ -223,7 +223,8 @@ impl CollectBuilder {
         let before = self.before.map(|before| before - TimeDelta::microseconds(1));
         let until = before.or_else(|| self.retention.last_due(now))?;
         let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
-        let filter = ended.into_iter().fold(RunFilter::new(Window::between(DateTime::UNIX_EPOCH, until)), RunFilter::status);
+        let filter =
+            ended.into_iter().fold(RunFilter::new(Window::between(DateTime::UNIX_EPOCH, until)), RunFilter::status);
         match self.retention.only_workflows() {
             None => Some(filter),
             Some(names) => {
@@ -273,7 +274,10 @@ impl Collector {
         let engine_retention = engine_retention(&client).await;
         let is_too_long = engine_retention.zip(builder.retention.longest()).is_some_and(|(engine, age)| age >= engine);
         if is_too_long && builder.before.is_none() {
-            tracing::warn!(?engine_retention, "the engine drops runs before they are archived: expected a shorter retention");
+            tracing::warn!(
+                ?engine_retention,
+                "the engine drops runs before they are archived: expected a shorter retention"
+            );
         }
         let report = CollectReport {
             is_dry_run: builder.is_dry_run,
@@ -299,10 +303,7 @@ impl Collector {
         }
         let batch = self.commit().await?;
         if batch.is_none() {
-            record(&Measurement::RunsArchived {
-                archived: self.report.archived,
-                at_risk: self.report.at_risk,
-            });
+            record(&Measurement::RunsArchived { archived: self.report.archived, at_risk: self.report.at_risk });
             tracing::info!(archive = self.builder.archive.url(), report = %self.report, "a collection has ended");
         }
         Ok(batch)
@@ -312,15 +313,9 @@ impl Collector {
     async fn read_list(&mut self) -> Result<()> {
         let Some(list) = &mut self.list else { return Ok(()) };
         let permit = self.gate.pass(1).await;
-        let (mut listed, mut is_end) = (Vec::new(), false);
-        while listed.len() < LIST_BATCH && !is_end {
-            match list.next().await.transpose()? {
-                Some(run) => listed.push(run),
-                None => is_end = true,
-            }
-        }
+        let mut listed: Vec<RunSummary> = list.by_ref().take(LIST_BATCH).try_collect().await?;
         drop(permit);
-        if is_end {
+        if listed.len() < LIST_BATCH {
             self.list = None;
         }
         listed.retain(|run| self.builder.is_due(run, self.now) && !self.ids.contains(&run.id));

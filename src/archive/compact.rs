@@ -210,7 +210,9 @@ impl ExpireBuilder {
             let expired: Vec<&File> = state
                 .files()
                 .filter(is_expired)
-                .filter(|file| state.files().filter(|other| other.partition == file.partition).all(|other| is_expired(&other)))
+                .filter(|file| {
+                    state.files().filter(|other| other.partition == file.partition).all(|other| is_expired(&other))
+                })
                 .collect();
             let report = ExpireReport {
                 runs: expired.iter().map(|file| file.rows).sum(),

@@ -51,18 +51,12 @@ pub(super) struct Version {
 
 impl Version {
     pub(super) fn of(row: &Row) -> Self {
-        Self {
-            finished_at: row.int(Column::FinishedAt),
-            attempt: row.int(Column::Attempt).unwrap_or(0),
-        }
+        Self { finished_at: row.int(Column::FinishedAt), attempt: row.int(Column::Attempt).unwrap_or(0) }
     }
 
     /// The version of a run in a list.
     pub(super) fn of_listed(run: &RunSummary) -> Self {
-        Self {
-            finished_at: run.finished_at.map(|at| at.timestamp_micros()),
-            attempt: run.attempt.into(),
-        }
+        Self { finished_at: run.finished_at.map(|at| at.timestamp_micros()), attempt: run.attempt.into() }
     }
 }
 
@@ -72,7 +66,12 @@ pub(super) fn key(row: &Row) -> Option<(i64, &str)> {
 }
 
 /// The row of a run that has ended. The list's times and attempt are used: they identify the version of the run in the next list.
-pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, archived_at: DateTime<Utc>) -> Result<Row> {
+pub(super) fn row(
+    run: &RunSummary,
+    details: &RunDetails,
+    has_payloads: bool,
+    archived_at: DateTime<Utc>,
+) -> Result<Row> {
     let mut row = Row::default();
     let id = |id: &dyn ToString| id.to_string();
     row.set(Column::RunId, id(&run.id));
@@ -93,10 +92,13 @@ pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, ar
     row.set(Column::CancelReason, cancellation.and_then(|request| request.reason.clone()));
     row.set(Column::CancelledBy, cancellation.and_then(|request| request.by.clone()));
     row.set(Column::Trigger, json(&details.trigger)?);
-    row.set(Column::EventId, match &details.trigger {
-        Trigger::Event(event) => Some(event.event_id.to_string()),
-        _ => None,
-    });
+    row.set(
+        Column::EventId,
+        match &details.trigger {
+            Trigger::Event(event) => Some(event.event_id.to_string()),
+            _ => None,
+        },
+    );
     row.set(Column::ParentRunId, details.parent_run_id().as_ref().map(ToString::to_string));
     row.set(Column::ParentTaskId, run.parent_task_id.as_ref().map(ToString::to_string));
     row.set(Column::OriginalRunId, details.original_run_id().as_ref().map(ToString::to_string));
@@ -114,7 +116,8 @@ pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, ar
     row.set(Column::Outcome, details.outcome.clone().map(without_output).map(|outcome| json(&outcome)).transpose()?);
     // The output of the only task is that of the run.
     let keeps_outputs = has_payloads && !details.is_single_task();
-    let tasks: Vec<_> = details.tasks.iter().cloned().map(|task| if keeps_outputs { task } else { bare(task) }).collect();
+    let tasks: Vec<_> =
+        details.tasks.iter().cloned().map(|task| if keeps_outputs { task } else { bare(task) }).collect();
     row.set(Column::Tasks, json(&tasks)?);
     row.set(Column::Conflicts, (!details.conflicts.is_empty()).then(|| json(&details.conflicts)).transpose()?);
     row.set(Column::ArchivedAt, archived_at.timestamp_micros());

@@ -123,16 +123,17 @@ impl FileReader {
 
     /// Whether a row group can contain this text in a column with a Bloom filter.
     pub(super) async fn may_contain(&self, group: usize, column: Column, text: &str) -> Result<bool> {
-        let Some(chunk) = self.group(group).and_then(|group| {
-            group.columns().iter().find(|chunk| chunk.column_path().string() == column.name())
-        }) else {
+        let Some(chunk) = self
+            .group(group)
+            .and_then(|group| group.columns().iter().find(|chunk| chunk.column_path().string() == column.name()))
+        else {
             return Ok(false);
         };
         let (Some(offset), Some(length)) = (chunk.bloom_filter_offset(), chunk.bloom_filter_length()) else {
             return Ok(true);
         };
         let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else { return Ok(true) };
-        self.fetch([offset..offset.saturating_add(length)]).await?;
+        self.fetch(std::iter::once(offset..offset.saturating_add(length))).await?;
         let filter = Sbbf::read_from_column_chunk(chunk, &self.fetched).map_err(|error| self.damaged(error))?;
         Ok(filter.is_none_or(|filter| filter.check(text)))
     }
@@ -141,9 +142,10 @@ impl FileReader {
     pub(super) async fn rows(&self, group: usize, columns: &'static [Column]) -> Result<Vec<Row>> {
         let Some(metadata) = self.group(group) else { return Ok(Vec::new()) };
         let is_wanted = |root: &str| columns.iter().any(|column| column.name() == root);
-        let wanted = metadata.columns().iter().filter(|chunk| {
-            chunk.column_path().parts().first().is_some_and(|root| is_wanted(root))
-        });
+        let wanted = metadata
+            .columns()
+            .iter()
+            .filter(|chunk| chunk.column_path().parts().first().is_some_and(|root| is_wanted(root)));
         let ranges = wanted.map(|chunk| {
             let (start, length) = chunk.byte_range();
             start..start.saturating_add(length)
@@ -167,7 +169,10 @@ impl FileReader {
     async fn fetch(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
         let ranges: Vec<_> = ranges.into_iter().collect();
         if let Some(range) = ranges.iter().find(|range| range.end > self.fetched.length) {
-            return Err(corrupt(&self.path, &format_args!("expected at most {} bytes, got the range {range:?}", self.fetched.length)));
+            return Err(corrupt(
+                &self.path,
+                &format_args!("expected at most {} bytes, got the range {range:?}", self.fetched.length),
+            ));
         }
         let parts = self.store.read_ranges(&self.path, &ranges).await?;
         for (range, part) in ranges.into_iter().zip(parts) {

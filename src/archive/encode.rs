@@ -25,9 +25,9 @@ pub(super) fn encode(rows: &[Row]) -> Result<Bytes> {
 
 /// Writes some columns, as a version of the schema.
 pub(super) fn encode_columns(rows: &[Row], columns: &[Column], version: &str) -> Result<Bytes> {
-    write(rows, columns, version).map(Bytes::from).map_err(|error| {
-        Error::new(ErrorKind::Encode, "failed to write a file of the archive").with_source(error)
-    })
+    write(rows, columns, version)
+        .map(Bytes::from)
+        .map_err(|error| Error::new(ErrorKind::Encode, "failed to write a file of the archive").with_source(error))
 }
 
 fn write(rows: &[Row], columns: &[Column], version: &str) -> std::result::Result<Vec<u8>, ParquetError> {

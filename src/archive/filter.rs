@@ -69,7 +69,8 @@ impl Criteria {
         let has = |(key, value): &(String, String)| {
             row.map(Column::Metadata).iter().any(|(own, text)| own == key && text == value)
         };
-        if !filter.metadata.iter().all(has) || !(filter.any_metadata.is_empty() || filter.any_metadata.iter().any(has)) {
+        if !filter.metadata.iter().all(has) || !(filter.any_metadata.is_empty() || filter.any_metadata.iter().any(has))
+        {
             return Ok(false);
         }
         if filter.own_metadata.is_empty() {

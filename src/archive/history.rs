@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use futures_core::Stream;
-use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::Archive;
 use super::convert::{self, SUMMARY};
@@ -20,8 +20,8 @@ use super::reading::Reading;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};
-use crate::model::{RunDetails, RunFilter, RunId, RunSummary, Window};
 use crate::list::RunItems;
+use crate::model::{RunDetails, RunFilter, RunId, RunSummary, Window};
 
 /// The number of runs of the engine that are read before the archive is.
 const PAGE: usize = 200;
@@ -104,11 +104,11 @@ impl HistoryQuery {
     /// in the engine with one request.
     pub fn items(&self) -> HistoryRuns {
         let query = self.clone();
-        HistoryRuns(BoxStream::new(unfold(State::New(query), |state| async move {
+        HistoryRuns(BoxStream::new(unfold(State::New(Box::new(query)), |state| async move {
             let mut merge = match state {
                 State::Ended => return None,
                 State::Merging(merge) => merge,
-                State::New(query) => match Merge::start(query).await {
+                State::New(query) => match Merge::start(*query).await {
                     Ok(merge) => Box::new(merge),
                     Err(error) => return Some((Err(error), State::Ended)),
                 },
@@ -122,7 +122,7 @@ impl HistoryQuery {
 }
 
 enum State {
-    New(HistoryQuery),
+    New(Box<HistoryQuery>),
     Merging(Box<Merge>),
     Ended,
 }
@@ -227,25 +227,19 @@ impl Merge {
     /// Reads the next runs of the engine, and then opens the archive for their time. Returns `false` at the end.
     async fn read_page(&mut self) -> Result<bool> {
         let Some(list) = &mut self.list else { return Ok(false) };
-        let last = self.read_down_to;
-        let mut page = Vec::new();
-        while page.len() < PAGE {
-            match list.next().await.transpose()? {
-                Some(run) => page.push(run),
-                None => {
-                    self.list = None;
-                    break;
-                }
-            }
+        let read_down_to = self.read_down_to;
+        let page: Vec<RunSummary> = list.by_ref().take(PAGE).try_collect().await?;
+        if page.len() < PAGE {
+            self.list = None;
         }
         let low = page.last().map(|run| run.created_at).filter(|_| self.list.is_some());
         let mut ids = std::mem::take(&mut self.boundary);
         let at_low = page.iter().filter(|run| Some(run.created_at) == low).map(|run| run.id);
-        self.boundary = at_low.chain(ids.iter().copied().filter(|_| low == last)).collect();
+        self.boundary = at_low.chain(ids.iter().copied().filter(|_| low == read_down_to)).collect();
         ids.extend(page.iter().map(|run| run.id));
         self.ids = ids;
         let since = low.map_or(self.criteria.since, |low| low + MICROSECOND);
-        let until = last.or(self.criteria.until).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let until = read_down_to.or(self.criteria.until).unwrap_or(DateTime::<Utc>::MAX_UTC);
         if since <= until {
             let criteria = self.criteria.within(since, until);
             self.archived = Some(self.archive.reading(criteria, SUMMARY).await?);

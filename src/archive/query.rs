@@ -116,16 +116,22 @@ impl ArchiveQuery {
             let status = row.text(Column::Status).unwrap_or_default().to_owned();
             *counts.entry(status).or_insert(0) += 1;
         }
-        Ok(StatusCounts::new(counts.into_iter().map(|(name, count)| (crate::model::RunStatus::from_name(&name), count))))
+        Ok(StatusCounts::new(
+            counts.into_iter().map(|(name, count)| (crate::model::RunStatus::from_name(&name), count)),
+        ))
     }
 
     fn criteria(&self) -> Result<Criteria> {
         Criteria::new(self.filter.clone(), Utc::now())
     }
 
-    fn read<T: Send + 'static>(&self, columns: &'static [Column], convert: fn(&Row) -> Result<T>) -> BoxStream<Result<T>> {
+    fn read<T: Send + 'static>(
+        &self,
+        columns: &'static [Column],
+        convert: fn(&Row) -> Result<T>,
+    ) -> BoxStream<Result<T>> {
         let query = self.clone();
-        BoxStream::new(unfold(State::New(query), move |state| async move {
+        BoxStream::new(unfold(State::New(Box::new(query)), move |state| async move {
             let mut reading = match state {
                 State::Ended => return None,
                 State::Reading(reading) => reading,
@@ -145,7 +151,7 @@ impl ArchiveQuery {
 
 /// How far a stream is.
 enum State {
-    New(ArchiveQuery),
+    New(Box<ArchiveQuery>),
     Reading(Box<Reading>),
     Ended,
 }

@@ -75,7 +75,15 @@ impl Reading {
                 days.entry(file.partition.day).or_default().push(file.clone());
             }
         }
-        Self { store, criteria, columns, days: days.into_iter().collect(), sources: Vec::new(), errors: VecDeque::new(), run: None }
+        Self {
+            store,
+            criteria,
+            columns,
+            days: days.into_iter().collect(),
+            sources: Vec::new(),
+            errors: VecDeque::new(),
+            run: None,
+        }
     }
 
     /// Reads the rows of these files only, all of them.
@@ -84,7 +92,15 @@ impl Reading {
         for file in files {
             days.entry(file.partition.day).or_default().push(file);
         }
-        Self { store, criteria, columns, days: days.into_iter().collect(), sources: Vec::new(), errors: VecDeque::new(), run: None }
+        Self {
+            store,
+            criteria,
+            columns,
+            days: days.into_iter().collect(),
+            sources: Vec::new(),
+            errors: VecDeque::new(),
+            run: None,
+        }
     }
 
     /// Returns the next row, or `None` at the end. After an error, it continues with what can be read.

@@ -187,7 +187,9 @@ mod tests {
         assert_eq!(retention.last_due(day(20)), Some(day(19)));
         assert_eq!(retention.of("other").last_due(day(20)), Some(day(10)));
         assert_eq!(retention.of("never").last_due(day(20)), None);
-        assert!(retention.of("soon").selects(&RunStatus::Failed) && !retention.of("soon").selects(&RunStatus::Completed));
+        assert!(
+            retention.of("soon").selects(&RunStatus::Failed) && !retention.of("soon").selects(&RunStatus::Completed)
+        );
         assert!(!retention.of("other").selects(&RunStatus::Running));
         assert!(retention.only_workflows().is_none());
         let only: Vec<_> = retention.rule(Rule::keep_forever()).only_workflows().unwrap().map(str::to_owned).collect();

@@ -42,7 +42,8 @@ pub(super) struct Object {
 impl Store {
     /// Opens a folder, or the store of a URL. Credentials of cloud stores are read from the environment.
     pub(super) fn open(url: &str) -> Result<Self> {
-        let failed = |problem: &dyn std::fmt::Display| Error::invalid("archive URL", format_args!("{problem}, got {url:?}"));
+        let failed =
+            |problem: &dyn std::fmt::Display| Error::invalid("archive URL", format_args!("{problem}, got {url:?}"));
         let objects: Arc<dyn ObjectStore> = match Url::parse(url) {
             Ok(parsed) if parsed.scheme() == "memory" => Arc::new(InMemory::new()),
             Ok(parsed) if parsed.scheme() == "file" => {
@@ -163,7 +164,9 @@ impl Store {
         let text = format!("failed to {operation} {path} in the archive {}", self.url);
         match failure {
             Failure::Store(error) => Error::new(ErrorKind::Storage, text).with_source(error),
-            Failure::Timeout => Error::new(ErrorKind::Timeout, format!("{text} within {OPERATION_TIMEOUT:?}")).transient(),
+            Failure::Timeout => {
+                Error::new(ErrorKind::Timeout, format!("{text} within {OPERATION_TIMEOUT:?}")).transient()
+            }
             #[cfg(test)]
             Failure::Crash => Error::new(ErrorKind::Storage, format!("{text}: crashed")),
         }
@@ -190,7 +193,8 @@ fn folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
         Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}: {error}", path.display()))
     };
     std::fs::create_dir_all(path).map_err(|error| failed(&error).with_source(error))?;
-    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&"it is not a folder").with_source(error))?;
+    let store =
+        LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&"it is not a folder").with_source(error))?;
     Ok(Arc::new(store.with_fsync(true)))
 }
 

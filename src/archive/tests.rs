@@ -96,7 +96,8 @@ impl Bench {
 
 /// The runs of a stream, which must have each once, newest first.
 async fn listed(runs: impl futures_core::Stream<Item = Result<RunSummary>>) -> BTreeMap<RunId, RunSummary> {
-    let runs: Vec<RunSummary> = futures_util::StreamExt::collect::<Vec<_>>(runs).await.into_iter().map(Result::unwrap).collect();
+    let runs: Vec<RunSummary> =
+        futures_util::StreamExt::collect::<Vec<_>>(runs).await.into_iter().map(Result::unwrap).collect();
     assert!(runs.is_sorted_by(|one, other| one.created_at >= other.created_at), "newest first");
     let count = runs.len();
     let runs: BTreeMap<_, _> = runs.into_iter().map(|run| (run.id, run)).collect();
@@ -269,7 +270,12 @@ async fn after_a_crash_of_a_compaction_nothing_is_lost_and_nothing_is_doubled() 
     for step in 0.. {
         let crash = Crash::at(step);
         let result = bench.crashing(&crash).compact().send().await;
-        assert_eq!((bench.archived().await, rows(&bench.other()).await), (expected.clone(), 3), "{:?}", crash.operations());
+        assert_eq!(
+            (bench.archived().await, rows(&bench.other()).await),
+            (expected.clone(), 3),
+            "{:?}",
+            crash.operations()
+        );
         if !crash.has_happened() {
             result.unwrap();
             assert!(step > 10);
@@ -286,8 +292,8 @@ async fn of_several_collectors_at_once_each_run_is_archived_by_one() {
     bench.start(0..10).await;
     let archives: Vec<_> = (0..3).map(|_| bench.other()).collect();
     let reports = join_all(archives.iter().map(|archive| archive.collect(&bench.client, all()).send())).await;
-    let archived: u64 = reports.into_iter().map(|report| report.unwrap().archived).sum();
-    assert_eq!((archived, rows(&bench.archive).await), (10, 10));
+    let total: u64 = reports.into_iter().map(|report| report.unwrap().archived).sum();
+    assert_eq!((total, rows(&bench.archive).await), (10, 10));
     assert_eq!(bench.archived().await, bench.live().await);
     bench.end().await;
 }
@@ -320,7 +326,12 @@ async fn the_story_of_a_hundred_days() {
     let seen = listed(history.runs(failed.clone()).items()).await;
     assert_eq!(seen.len(), 100);
     // A run that was archived as failed, and that has been replayed since, has the status that it has in the engine.
-    let newest = *archived.values().filter(|run| run.status == RunStatus::Failed).max_by_key(|run| run.created_at).map(|run| &run.id).unwrap();
+    let newest = *archived
+        .values()
+        .filter(|run| run.status == RunStatus::Failed)
+        .max_by_key(|run| run.created_at)
+        .map(|run| &run.id)
+        .unwrap();
     bench.client.run_handle(newest).replay().send().await.unwrap().run.outcome().await.unwrap();
     sleep(Duration::from_secs(60)).await;
     let seen = listed(history.runs(failed).items()).await;

@@ -37,7 +37,9 @@ pub(super) struct Written {
 pub(super) async fn write(archive: &Archive, rows: &[Row]) -> Result<Vec<File>> {
     let mut partitions: BTreeMap<Partition, Vec<Row>> = BTreeMap::new();
     for row in rows {
-        let (Some(workflow), Some(at)) = (row.text(Column::WorkflowName), time(row, Column::CreatedAt)) else { continue };
+        let (Some(workflow), Some(at)) = (row.text(Column::WorkflowName), time(row, Column::CreatedAt)) else {
+            continue;
+        };
         partitions.entry(Partition::of(workflow, at)).or_default().push(row.clone());
     }
     let mut files = Vec::new();
@@ -60,7 +62,8 @@ pub(super) async fn write_file(archive: &Archive, partition: Partition, rows: Ve
     let count = rows.len() as u64;
     // Compression takes longer than the runtime may be blocked.
     let content = tokio::task::spawn_blocking(move || encode(&rows)).await;
-    let content = content.map_err(|error| Error::new(ErrorKind::Encode, "writing a file failed").with_source(error))??;
+    let content =
+        content.map_err(|error| Error::new(ErrorKind::Encode, "writing a file failed").with_source(error))??;
     let store = archive.store();
     if !store.create(&path, content.clone()).await? {
         return Err(Error::new(ErrorKind::AlreadyExists, format!("the file {path} exists in the archive")));
@@ -93,13 +96,18 @@ pub(super) async fn commit(
         if paths.is_empty() || paths.iter().all(|path| state.files.contains_key(*path)) {
             // Also if the response to the commit was lost.
             let count = |of: fn(&File) -> u64| files.iter().map(of).sum();
-            return Ok(Written { runs: count(|file| file.rows), files: files.len() as u64, bytes: count(|file| file.bytes) });
+            return Ok(Written {
+                runs: count(|file| file.rows),
+                files: files.len() as u64,
+                bytes: count(|file| file.bytes),
+            });
         }
         let is_ours = |file: &&File| files.iter().any(|own| own.partition == file.partition);
         let others: Vec<File> = state.files_since(checked).filter(is_ours).cloned().collect();
         checked = state.commits;
         if !others.is_empty() {
-            let known = known(archive, Reading::of_files(archive.store().clone(), others, everything(now)?, KEYS)).await?;
+            let known =
+                known(archive, Reading::of_files(archive.store().clone(), others, everything(now)?, KEYS)).await?;
             let count = rows.len();
             rows.retain(|row| {
                 let id = row.text(Column::RunId).unwrap_or_default();
@@ -114,7 +122,8 @@ pub(super) async fn commit(
             }
         }
         let add = files.clone();
-        let next = Commit { version: VERSION, committed_at: now, source: Some(source.clone()), add, remove: Vec::new() };
+        let next =
+            Commit { version: VERSION, committed_at: now, source: Some(source.clone()), add, remove: Vec::new() };
         state.check(&next).map_err(refused)?;
         archive.log().commit(&state, &next).await?;
     }

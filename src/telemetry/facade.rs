@@ -3,8 +3,8 @@
 use metrics::{counter, gauge, histogram};
 
 use super::{
-    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK,    ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED, CALL_RETRIES, CALL_SECONDS, CALLS,
-    Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
+    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK, ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED,
+    CALL_RETRIES, CALL_SECONDS, CALLS, Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
 };
 
 /// Passes measurements on to the recorder that is installed for the crate `metrics`.

@@ -32,9 +32,12 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A task that fails for odd numbers.
 fn count(setup: &Setup) -> Task<Number, i64> {
-    Task::new(setup.name("count"), async |input: Number, _: Context| {
-        if input.n % 2 == 1 { Err(TaskError::new("odd")) } else { Ok(input.n) }
-    })
+    Task::new(
+        setup.name("count"),
+        async |input: Number, _: Context| {
+            if input.n % 2 == 1 { Err(TaskError::new("odd")) } else { Ok(input.n) }
+        },
+    )
 }
 
 /// All runs of these tasks that have ended, at any age.
@@ -304,5 +307,7 @@ fn read_with_duckdb(folder: &Path) -> Option<BTreeSet<(String, String)>> {
         return None;
     }
     let text = String::from_utf8(output.stdout).unwrap();
-    Some(text.lines().map(|line| line.split_once(' ').map(|(id, status)| (id.into(), status.into())).unwrap()).collect())
+    Some(
+        text.lines().map(|line| line.split_once(' ').map(|(id, status)| (id.into(), status.into())).unwrap()).collect(),
+    )
 }
