@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Archive;
+use super::handle::Archive;
 use super::log::refused;
 use super::manifest::{Commit, Conflict, File, Partition, VERSION};
 use super::reading::Reading;

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use super::store::Failure;
 use crate::sync::lock;
+
+/// The error of each operation of a process that has crashed.
+#[derive(Debug)]
+pub(super) struct Crashed;
 
 /// A process that crashes at one of its operations: before the store carries it out, or after. Later operations fail, too.
 #[derive(Debug, Clone, Default)]
@@ -30,17 +33,17 @@ impl Crash {
         self.at.is_some_and(|at| self.operations.load(SeqCst) > at)
     }
 
-    pub(super) fn before(&self, operation: &str, path: &str) -> Result<(), Failure> {
+    pub(super) fn before(&self, operation: &str, path: &str) -> Result<(), Crashed> {
         lock(&self.log).push(format!("{operation} {path}"));
         self.step()
     }
 
-    pub(super) fn after(&self) -> Result<(), Failure> {
+    pub(super) fn after(&self) -> Result<(), Crashed> {
         self.step()
     }
 
-    fn step(&self) -> Result<(), Failure> {
+    fn step(&self) -> Result<(), Crashed> {
         let step = self.operations.fetch_add(1, SeqCst);
-        if self.at.is_some_and(|at| step >= at) { Err(Failure::Crash) } else { Ok(()) }
+        if self.at.is_some_and(|at| step >= at) { Err(Crashed) } else { Ok(()) }
     }
 }

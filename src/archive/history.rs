@@ -13,9 +13,9 @@ use futures_core::Stream;
 use futures_util::stream::unfold;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::Archive;
 use super::convert::{self, SUMMARY};
 use super::filter::Criteria;
+use super::handle::Archive;
 use super::reading::Reading;
 use crate::boxed::BoxStream;
 use crate::client::Client;

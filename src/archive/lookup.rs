@@ -6,10 +6,10 @@ use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::Archive;
 use super::convert::Version;
 use super::decode::FileReader;
 use super::filter::Criteria;
+use super::handle::Archive;
 use super::manifest::{File, Partition};
 use super::schema::{Column, Row};
 use crate::error::Result;

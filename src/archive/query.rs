@@ -9,9 +9,9 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 
-use super::Archive;
 use super::convert::{self, SUMMARY};
 use super::filter::Criteria;
+use super::handle::Archive;
 use super::reading::Reading;
 use super::schema::{Column, Row};
 use crate::boxed::BoxStream;

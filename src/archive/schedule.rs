@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Archive;
-use super::collect::{CollectBuilder, CollectReport, RISK_MARGIN};
+use super::collect::{CollectBuilder, RISK_MARGIN};
+use super::handle::Archive;
+use super::report::CollectReport;
 use super::retention::Retention;
 use crate::client::Client;
 use crate::error::{Error, Result};

@@ -188,6 +188,13 @@ fn key(path: &str) -> Path {
     Path::parse(path).unwrap_or_else(|_| Path::from(path))
 }
 
+#[cfg(test)]
+impl From<super::crash::Crashed> for Failure {
+    fn from(_: super::crash::Crashed) -> Self {
+        Self::Crash
+    }
+}
+
 fn folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}: {error}", path.display()))

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::Archive;
 use super::convert::{KEYS, Version, key, time};
 use super::encode::encode;
 use super::filter::Criteria;
+use super::handle::Archive;
 use super::log::{corrupt, refused};
 use super::manifest::{Commit, File, Partition, Source, VERSION};
 use super::reading::Reading;

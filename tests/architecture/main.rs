@@ -109,6 +109,8 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "decode",
             "filter",
             "reading",
+            "handle",
+            "report",
             "lookup",
             "query",
             "writing",
