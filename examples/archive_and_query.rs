@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let worker = hatchet.worker("shipping").register(&ship).build()?.start().await?;
 
-    let folder = std::env::temp_dir().join("hatchet-archive-example");
+    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", std::process::id()));
     let archive = Archive::open(&folder.to_string_lossy())?;
     for day in 0..40 {
         for number in 0..5 {
@@ -45,7 +45,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             println!("day {}: {report}", day + 1);
         }
     }
-    println!("{}", archive.compact().send().await?);
 
     println!("the engine has {} runs", hatchet.runs(Window::all()).count().await?);
     println!("the archive has {} runs", archive.runs(Window::all()).count().await?);

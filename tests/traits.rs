@@ -9,6 +9,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 use futures_core::Stream;
+use hatchet::archive::{
+    Archive, ArchiveFile, ArchiveQuery, ArchivedDetails, ArchivedRuns, CollectBuilder, CollectReport, CollectedBatch,
+    CollectedBatches, CompactBuilder, CompactReport, ExpireBuilder, ExpireReport, History, HistoryQuery, HistoryRuns,
+    Retention, Rule, RunningCollector, SweepBuilder, SweepReport,
+};
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
     CronQuery, DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, RateLimitBuilder, RateLimitQuery,
@@ -98,6 +103,28 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<HealthServer>();
     shared_and_shown::<Harness>();
     shared_and_shown::<CallRecord<u8>>();
+
+    handle::<Archive>();
+    handle::<History>();
+    shared_and_shown::<RunningCollector>();
+    handle::<CollectBuilder>();
+    handle::<CompactBuilder>();
+    handle::<ExpireBuilder>();
+    handle::<SweepBuilder>();
+    handle::<ArchiveQuery>();
+    handle::<HistoryQuery>();
+    stream::<ArchivedRuns>();
+    stream::<ArchivedDetails>();
+    stream::<CollectedBatches>();
+    stream::<HistoryRuns>();
+    data::<Retention>();
+    data::<Rule>();
+    data::<ArchiveFile>();
+    data::<CollectReport>();
+    data::<CollectedBatch>();
+    data::<CompactReport>();
+    data::<ExpireReport>();
+    data::<SweepReport>();
 
     shared_and_shown::<CommandBuilder>();
     shared_and_shown::<ReadBuilder<Output>>();
