@@ -1,10 +1,10 @@
-//! Archives runs, lets the engine drop them, and queries both.
+//! Archives runs, lets the engine drop them, and queries the engine and the archive together.
 //!
 //! ```text
 //! cargo run --example archive_and_query --features archive
 //! ```
 //!
-//! The clock is virtual: 40 days pass in a moment. The engine drops runs after 30 days, and the archive is a folder of Parquet files.
+//! The clock is virtual: 40 days pass in seconds. The engine drops runs after 30 days, and the archive is a folder of Parquet files.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
@@ -56,9 +56,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         count += 1;
         last = Some(run.id);
     }
-    println!("{count} runs have failed since the beginning; the first of them:");
+    println!("{count} runs have failed; the oldest of them:");
     if let Some(id) = last {
-        println!("{}", history.run(id).await?);
+        println!("{}", history.details(id).await?);
     }
     println!("\nThe files are in {}. With DuckDB:\n", folder.display());
     println!("  select status, count(*) from read_parquet('{}/runs/*/*/*.parquet') group by status", folder.display());

@@ -51,7 +51,7 @@
 //!
 //! The most used types are at the root of the crate. The others are in modules by role: [`builder`] for requests, [`handle`] for what
 //! exists in the engine, [`stream`] for streams, [`model`] for data, [`config`], [`error`], [`worker`], [`workflow`], [`telemetry`] for
-//! spans, events and metrics, and `testing` for tests.
+//! spans, events and metrics, `archive` for archives, and `testing` for tests.
 //!
 //! # Glossary
 //!
@@ -74,6 +74,9 @@
 //! | worker, slot | a process that executes tasks; it executes one attempt in each of its slots |
 //! | engine | the part of Hatchet that stores definitions and assigns attempts to workers; also the embedded engine |
 //! | server | what a client connects to: an engine with its gRPC and REST APIs |
+//! | retention period | the time after which the engine drops a run |
+//! | archive | copies of runs that outlive the retention period, in Parquet files |
+//! | collection, collector | one pass that copies all due runs to an archive; what repeats it |
 //! | quirk | a defect of the real engine that the embedded engine reproduces |
 //! | fault | a failure that a test injects into a call to the embedded engine |
 //!
@@ -84,7 +87,7 @@
 //! | `tls-ring` (default) | TLS, with ring |
 //! | `tls-aws-lc` | TLS, with aws-lc; used instead of ring if both are enabled |
 //! | `archive` | the module `archive`: runs in Parquet files, in a local folder or in memory |
-//! | `archive-s3`, `archive-gcs`, `archive-azure` | archives in Amazon S3 and stores with its API, in Google Cloud Storage, and in Azure Blob Storage |
+//! | `archive-s3`, `archive-gcs`, `archive-azure` | archives in Amazon S3 and compatible stores, in Google Cloud Storage, and in Azure Blob Storage |
 //! | `schemars` | `input_schema` of tasks and workflows: the JSON schema of the input, by the crate `schemars` 1 |
 //! | `embedded` | the modules `embedded`, an in-process engine, and `testing`, the testing kit |
 //! | `health` | an HTTP server that reports the health and the metrics of a worker |

@@ -11,8 +11,8 @@ use std::str::FromStr;
 use futures_core::Stream;
 use hatchet::archive::{
     Archive, ArchiveFile, ArchiveQuery, ArchivedDetails, ArchivedRuns, CollectBuilder, CollectReport, CollectedBatch,
-    CollectedBatches, CompactBuilder, CompactReport, ExpireBuilder, ExpireReport, History, HistoryQuery, HistoryRuns,
-    Retention, Rule, RunningCollector, SweepBuilder, SweepReport,
+    CollectedBatches, CollectorBuilder, CompactBuilder, CompactReport, ExpireBuilder, ExpireReport, History,
+    HistoryQuery, HistoryRuns, Retention, Rule, RunningCollector, SweepBuilder, SweepReport,
 };
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
@@ -108,6 +108,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<History>();
     shared_and_shown::<RunningCollector>();
     handle::<CollectBuilder>();
+    handle::<CollectorBuilder>();
     handle::<CompactBuilder>();
     handle::<ExpireBuilder>();
     handle::<SweepBuilder>();

@@ -1,12 +1,12 @@
-//! Measures an archive: what a query reads, and what a collection costs a worker.
+//! Measures how much a query reads, and how much a collection slows down a worker.
 //!
 //! ```text
 //! cargo bench --bench archive --features archive
-//! cargo bench --bench archive --features archive -- 100000   # with another number of archived runs
+//! cargo bench --bench archive --features archive -- 100000   # with another number of runs
 //! ```
 //!
-//! The first part archives runs of ten workflows on a hundred days, through the embedded engine, and queries them. The second part runs a worker
-//! on an engine with 100 000 runs, with and without a collection at the same time.
+//! The first part archives runs of ten workflows, created over a hundred days, through the embedded engine, and queries them. The
+//! second part runs a worker on an engine with 100 000 runs, with and without a collection at the same time.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,

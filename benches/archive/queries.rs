@@ -17,7 +17,7 @@ struct Input {
     number: usize,
 }
 
-/// One run of a hundred fails.
+/// A task that fails for one run in a hundred.
 fn task(workflow: usize) -> Task<Input, usize> {
     Task::new(format!("workflow-{workflow}"), async |input: Input, _: Context| {
         if input.number.is_multiple_of(100) { Err(TaskError::new("failed")) } else { Ok(input.number) }
@@ -30,7 +30,7 @@ pub(crate) fn run(runs: usize) {
     let virtual_time = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let started = Instant::now();
     let one = virtual_time.block_on(fill(&url, runs));
-    let size: u64 = sizes(&folder.join("runs"));
+    let size: u64 = total_size(&folder.join("runs"));
     let per_run = size / runs.max(1) as u64;
     println!("{runs} runs archived in {:.1?}: {size} bytes, {per_run} for each run", started.elapsed());
     let real_time = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -77,7 +77,7 @@ async fn start(hatchet: &Client, task: &Task<Input, usize>, count: usize) -> Run
     last.expect("a run")
 }
 
-async fn query(url: &str, one: RunId) {
+async fn query(url: &str, id: RunId) {
     let day = |day: &str| format!("{day}T00:00:00Z").parse().unwrap();
     let all = RunFilter::new(Window::all());
     let one_day = RunFilter::new(Window::between(day("2026-02-01"), day("2026-02-02")));
@@ -90,7 +90,7 @@ async fn query(url: &str, one: RunId) {
     ];
     println!("{:<40} {:>9} {:>12} {:>12}", "query", "runs", "read", "time");
     for (name, filter) in queries {
-        // A new archive, so that nothing is known of it.
+        // A new `Archive`, so that no state is cached.
         let archive = Archive::open(url).unwrap();
         let started = Instant::now();
         let count = archive.runs(filter).count().await.unwrap();
@@ -98,13 +98,13 @@ async fn query(url: &str, one: RunId) {
     }
     let archive = Archive::open(url).unwrap();
     let started = Instant::now();
-    archive.run(one).await.unwrap();
+    archive.details(id).await.unwrap();
     println!("{:<40} {:>9} {:>12} {:>12.1?}", "one run by its id", 1, archive.bytes_read(), started.elapsed());
 }
 
-fn sizes(folder: &std::path::Path) -> u64 {
+fn total_size(folder: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     entries
-        .map(|entry| if entry.path().is_dir() { sizes(&entry.path()) } else { entry.metadata().unwrap().len() })
+        .map(|entry| if entry.path().is_dir() { total_size(&entry.path()) } else { entry.metadata().unwrap().len() })
         .sum()
 }

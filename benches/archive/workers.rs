@@ -6,9 +6,9 @@ use hatchet::archive::{Archive, Retention};
 use hatchet::embedded::Engine;
 use hatchet::{Client, Context, Task};
 
-/// The runs of the engine that are collected.
+/// The number of runs that are collected.
 const OLD_RUNS: usize = 100_000;
-/// The runs of the worker in one measurement.
+/// The number of runs in one measurement.
 const RUNS: usize = 5000;
 const ROUNDS: usize = 5;
 
@@ -25,7 +25,7 @@ pub(crate) fn run() {
             alone.push(work(&hatchet, &task, RUNS).await);
             let archive = Archive::open("memory://").unwrap();
             let retention = Retention::older_than(Duration::ZERO);
-            let collector = archive.collect(&hatchet, retention).every(Duration::from_secs(3600)).unwrap();
+            let collector = archive.collect(&hatchet, retention).every(Duration::from_secs(3600)).start().unwrap();
             together.push(work(&hatchet, &task, RUNS).await);
             collector.shutdown().await;
         }
@@ -36,7 +36,7 @@ pub(crate) fn run() {
         let (alone, together) = (median(&mut alone), median(&mut together));
         let rate = |seconds: f64| f64::from(u32::try_from(RUNS).unwrap_or(u32::MAX)) / seconds;
         println!(
-            "a worker on an engine with {OLD_RUNS} runs: {:.0} tasks/s alone, {:.0} with a collection of 200 requests/s, ratio {:.2}",
+            "a worker on an engine with {OLD_RUNS} runs: {:.0} tasks/s alone, {:.0} with a collection of 200 requests/s, time ratio {:.2}",
             rate(alone),
             rate(together),
             together / alone

@@ -1,21 +1,23 @@
-//! Moves runs that are due from the engine to the archive.
+//! Copies runs that are due from the engine to the archive.
 //!
-//! Every run of the list is compared with what is archived, so a collection can be repeated, and can stop at any time: what has been committed
-//! is kept, and the next one continues. A run that was replayed after it was archived is archived again.
+//! Each listed run is compared with its archived version. So a collection can be stopped at any time and repeated: committed runs are kept,
+//! and the next collection continues. A run that was replayed after it was archived is archived again. The oldest days come first, because
+//! the engine drops them first.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use futures_core::Stream;
 use futures_util::stream::{self, unfold};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::convert::{self, KEYS, Version};
+use super::convert::{self, VERSION_COLUMNS, Version};
+use super::days::{MICROSECOND, day_end, day_start, first_day_with_runs};
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::manifest::Source;
@@ -23,7 +25,7 @@ use super::reading::Reading;
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
 use super::schema::{Column, Row};
-use super::writing::{self, MAX_FILE_BYTES, known};
+use super::writing::{self, Archived, MAX_FILE_BYTES, archived_versions};
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -37,6 +39,8 @@ use crate::telemetry::{Measurement, record};
 
 /// The number of runs that are compared with the archive at once. It is the size of a page of the list.
 const LIST_BATCH: usize = 200;
+/// The number of runs that are fetched before their size is checked.
+const FETCH_BATCH: usize = 32;
 /// The number of runs that are committed at once.
 const COMMIT_RUNS: usize = 10_000;
 /// The default of [`CollectBuilder::requests_per_second`].
@@ -44,14 +48,15 @@ const REQUESTS_PER_SECOND: u32 = 200;
 /// The default of [`CollectBuilder::concurrency`].
 const CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY: usize = 64;
-/// A run that the engine drops within this time was archived too late for comfort.
+/// A run that the engine drops within this time counts as at risk.
 pub(super) const RISK_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 impl Archive {
-    /// Prepares a collection: all runs of the client's namespace that have ended and that are older than the [`Retention`] says are copied
-    /// to the archive. The engine keeps its copy until its own retention.
+    /// Prepares a collection: it copies the runs of the client's namespace that have ended and that the [`Retention`] selects to the archive.
+    /// The engine's copies are not deleted; the engine drops them after its retention period.
     ///
-    /// Several processes can collect at the same time, and a collection can be repeated: each run is archived once.
+    /// Several processes can collect at the same time, and a collection can be repeated: each version of a run is archived once. A run that
+    /// was replayed since is archived again.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -91,7 +96,7 @@ impl Archive {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is archived before `send` or `batches`"]
+#[must_use = "nothing is archived before `send`, `batches` or `start`"]
 pub struct CollectBuilder {
     pub(super) archive: Archive,
     pub(super) client: Client,
@@ -107,8 +112,8 @@ pub struct CollectBuilder {
 }
 
 impl CollectBuilder {
-    /// Archives all runs that were created before this time, whatever their age, except for those of workflows that are
-    /// [kept for ever](super::Rule::keep_forever).
+    /// Archives the runs that were created before this time, whatever their age. The run must have ended. The statuses of the rules still
+    /// apply, and runs of workflows with the rule [`never`](super::Rule::never) are not archived.
     pub fn before(mut self, time: DateTime<Utc>) -> Self {
         self.before = Some(time);
         self
@@ -133,8 +138,9 @@ impl CollectBuilder {
         self
     }
 
-    /// Sets how many requests per second are sent to the server, at least 1. The default is 200. A run takes three to five requests, and
-    /// so does a list of 200 runs take one. Requests for log lines, events and reasons of cancels are not counted.
+    /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
+    /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
+    /// to five. Requests for log lines, events, cancel reasons and the statuses of failed runs in the list are not limited.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.requests_per_second = requests;
         self
@@ -154,25 +160,30 @@ impl CollectBuilder {
         self
     }
 
-    /// Collects the runs, and returns how many were archived.
+    /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
+    /// with [`batches`](Self::batches), the report is available.
+    ///
+    /// A run whose details cannot be fetched is counted as [`failed`](CollectReport::failed). An error of the server or of the archive ends the
+    /// collection.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the options, or if the archive has runs of another tenant or namespace.
-    /// [`Storage`](ErrorKind::Storage) and [`Corrupt`](ErrorKind::Corrupt) if the archive cannot be read or written, and the errors of
-    /// [`RunQuery::page`](crate::builder::RunQuery::page). What was committed before the error remains in the archive.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.
+    /// [`Storage`](ErrorKind::Storage), [`Corrupt`](ErrorKind::Corrupt) and [`Timeout`](ErrorKind::Timeout) if the archive cannot be read or
+    /// written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: a collection that is stopped can be repeated. Nothing is archived twice, and nothing is lost.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches()?;
         while batches.next().await.transpose()?.is_some() {}
         Ok(batches.report())
     }
 
-    /// Returns a stream that collects the runs while it is polled, with an item for each commit.
+    /// Returns a stream that collects the runs while it is polled, with an item for each commit. If the list fails, the runs that were fetched
+    /// before are committed without an item of their own; [`report`](CollectedBatches::report) includes them.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the options. Other errors are in the stream, and end it.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the options. Other errors are items, after which the stream ends; see [`send`](Self::send).
     pub fn batches(self) -> Result<CollectedBatches> {
         self.check()?;
         let client = self.client.with(self.request)?;
@@ -217,29 +228,36 @@ impl CollectBuilder {
         Ok(())
     }
 
-    /// The filter of all runs that can be due. `None` if no run can.
-    fn filter(&self, now: DateTime<Utc>) -> Option<RunFilter> {
-        // A time window includes its end, and runs before a time do not.
-        let before = self.before.map(|before| before - TimeDelta::microseconds(1));
-        let until = before.or_else(|| self.retention.last_due(now))?;
-        let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
-        let filter =
-            ended.into_iter().fold(RunFilter::new(Window::between(DateTime::UNIX_EPOCH, until)), RunFilter::status);
-        match self.retention.only_workflows() {
-            None => Some(filter),
-            Some(names) => {
-                let mut names = names.peekable();
-                names.peek()?;
-                Some(names.fold(filter, RunFilter::workflow))
-            }
+    /// The latest creation time of runs that are due. `None` if no run is.
+    fn last_due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self.before {
+            // A time window includes its end, and the runs before a time do not.
+            Some(before) => before.checked_sub_signed(MICROSECOND).map(|before| before.min(now)),
+            None => self.retention.last_due(now),
         }
     }
 
-    /// Whether a run of the list is due.
+    /// The filter of the runs that can be due, without their time. `None` if no run can.
+    async fn filter(&self, client: &Client) -> Result<Option<RunFilter>> {
+        let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
+        let filter = ended.into_iter().fold(RunFilter::new(Window::all()), RunFilter::status);
+        let Some(names) = self.retention.only_workflows() else { return Ok(Some(filter)) };
+        let mut workflows = Vec::new();
+        for name in names {
+            match client.feed().workflows.id_of(name).await {
+                Ok(_) => workflows.push(name),
+                // It has no runs yet, or none any longer.
+                Err(error) if error.kind() == ErrorKind::WorkflowNotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((!workflows.is_empty()).then(|| workflows.into_iter().fold(filter, RunFilter::workflow)))
+    }
+
+    /// Whether a run is old enough.
     fn is_due(&self, run: &RunSummary, now: DateTime<Utc>) -> bool {
-        let rule = self.retention.of(&run.workflow_name);
-        let due = rule.last_due(now).is_some_and(|last| self.before.is_some() || run.created_at <= last);
-        due && self.before.is_none_or(|before| run.created_at < before) && rule.selects(&run.status)
+        let last = self.retention.of(&run.workflow_name).last_due(now);
+        last.is_some_and(|last| self.before.map_or(run.created_at <= last, |before| run.created_at < before))
     }
 }
 
@@ -256,11 +274,18 @@ struct Collector {
     gate: Gate,
     source: Source,
     now: DateTime<Utc>,
-    /// The list, until its end.
+    filter: RunFilter,
+    /// The next day to list. `None` after the last one.
+    next_day: Option<NaiveDate>,
+    /// The latest creation time of runs that are due.
+    until: DateTime<Utc>,
+    /// The list of the current day, until its end.
     list: Option<RunItems>,
+    /// The runs to fetch, with their archived versions.
+    queue: VecDeque<(RunSummary, Option<Archived>)>,
     rows: Vec<Row>,
     size: usize,
-    /// The runs of `rows`.
+    /// The runs of `queue` and `rows`.
     ids: HashSet<RunId>,
     /// The rows were compared with the archive after this many commits, or more.
     checked: Option<u64>,
@@ -270,13 +295,15 @@ struct Collector {
 impl Collector {
     async fn start(builder: CollectBuilder, client: Client) -> Result<Self> {
         let now = client.clock().now();
-        let source = Source { tenant_id: client.tenant_id()?, namespace: client.namespace().map(str::to_owned) };
+        let source = builder.archive.check_source(&client).await?;
         let engine_retention = engine_retention(&client).await;
         let is_too_long = engine_retention.zip(builder.retention.longest()).is_some_and(|(engine, age)| age >= engine);
         if is_too_long && builder.before.is_none() {
+            let archive = builder.archive.url();
             tracing::warn!(
+                archive,
                 ?engine_retention,
-                "the engine drops runs before they are archived: expected a shorter retention"
+                "the engine drops runs before they are archived: expected a retention shorter than the engine's retention period"
             );
         }
         let report = CollectReport {
@@ -285,33 +312,68 @@ impl Collector {
             is_retention_too_long: is_too_long,
             ..CollectReport::default()
         };
-        let list = builder.filter(now).map(|filter| client.runs(filter).items());
-        let gate = Gate::new(builder.concurrency, builder.requests_per_second);
-        let (rows, ids) = (Vec::new(), HashSet::new());
-        Ok(Self { builder, client, gate, source, now, list, rows, size: 0, ids, checked: None, report })
+        let (filter, until) = (builder.filter(&client).await?, builder.last_due(now));
+        let next_day = match (&filter, until) {
+            (Some(_), Some(until)) => first_day_with_runs(&client, NaiveDate::default(), until.date_naive()).await?,
+            _ => None,
+        };
+        Ok(Self {
+            gate: Gate::new(builder.concurrency, builder.requests_per_second),
+            builder,
+            client,
+            source,
+            now,
+            filter: filter.unwrap_or_else(|| RunFilter::new(Window::all())),
+            next_day,
+            until: until.unwrap_or(now),
+            list: None,
+            queue: VecDeque::new(),
+            rows: Vec::new(),
+            size: 0,
+            ids: HashSet::new(),
+            checked: None,
+            report,
+        })
     }
 
     /// Collects until a batch is committed. `None` at the end.
     async fn next(&mut self) -> Result<Option<CollectedBatch>> {
-        while self.list.is_some() && self.rows.len() < COMMIT_RUNS && self.size < MAX_FILE_BYTES {
-            if let Err(error) = self.read_list().await {
-                // What has been fetched is not fetched again.
-                self.list = None;
-                self.commit().await?;
-                return Err(error);
+        while self.rows.len() < COMMIT_RUNS && self.size < MAX_FILE_BYTES {
+            let step = if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) };
+            match step {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    // What has been fetched is not fetched again.
+                    self.commit().await?;
+                    return Err(error);
+                }
             }
         }
         let batch = self.commit().await?;
         if batch.is_none() {
-            record(&Measurement::RunsArchived { archived: self.report.archived, at_risk: self.report.at_risk });
-            tracing::info!(archive = self.builder.archive.url(), report = %self.report, "a collection has ended");
+            let archive = self.builder.archive.url();
+            if self.report.at_risk > 0 {
+                tracing::warn!(
+                    archive,
+                    at_risk = self.report.at_risk,
+                    "runs are archived only shortly before the engine drops them"
+                );
+            }
+            tracing::info!(archive, report = %self.report, "the collection has ended");
         }
         Ok(batch)
     }
 
-    /// Reads the next runs of the list, and fetches those that are not archived.
-    async fn read_list(&mut self) -> Result<()> {
-        let Some(list) = &mut self.list else { return Ok(()) };
+    /// Reads the next runs of the list, and queues those that are not archived. Returns `false` at the end.
+    async fn read_list(&mut self) -> Result<bool> {
+        if self.list.is_none() {
+            let Some(day) = self.next_day.filter(|day| day_start(*day) <= self.until) else { return Ok(false) };
+            let window = Window::between(day_start(day), day_end(day).min(self.until));
+            self.list = Some(self.client.runs(RunFilter { window, ..self.filter.clone() }).items());
+            self.next_day = day.succ_opt();
+        }
+        let Some(list) = &mut self.list else { return Ok(false) };
         let permit = self.gate.pass(1).await;
         let mut listed: Vec<RunSummary> = list.by_ref().take(LIST_BATCH).try_collect().await?;
         drop(permit);
@@ -319,61 +381,82 @@ impl Collector {
             self.list = None;
         }
         listed.retain(|run| self.builder.is_due(run, self.now) && !self.ids.contains(&run.id));
-        let known = self.known(&listed).await?;
-        let count = listed.len();
-        listed.retain(|run| known.get(&run.id.to_string()).is_none_or(|known| *known < Version::of_listed(run)));
-        self.report.unchanged += (count - listed.len()) as u64;
-        self.report.at_risk += listed.iter().filter(|run| self.is_at_risk(run)).count() as u64;
-        if self.builder.is_dry_run {
-            self.report.archived += listed.len() as u64;
-            return Ok(());
+        let mut archived = self.archived_versions(&listed).await?;
+        for run in listed {
+            let archived = archived.remove(&run.id.to_string());
+            let is_selected = || self.builder.retention.of(&run.workflow_name).selects(&run.status);
+            match &archived {
+                Some(archived) if archived.version == Version::of_listed(&run) => self.report.unchanged += 1,
+                // A run that is archived is updated whatever its new status.
+                None if !is_selected() => {}
+                _ => {
+                    self.report.at_risk += u64::from(self.is_at_risk(&run));
+                    if self.builder.is_dry_run {
+                        self.report.archived += 1;
+                    } else {
+                        self.ids.insert(run.id);
+                        self.queue.push_back((run, archived));
+                    }
+                }
+            }
         }
-        self.fetch(listed).await
+        Ok(true)
     }
 
-    /// Whether the engine drops the run soon. It drops whole days in UTC.
+    /// Whether the engine drops the run within the margin.
     fn is_at_risk(&self, run: &RunSummary) -> bool {
         let Some(retention) = self.report.engine_retention else { return false };
         let left = TimeDelta::from_std(retention.saturating_sub(self.builder.margin)).unwrap_or(TimeDelta::MAX);
         self.now.signed_duration_since(run.created_at) >= left
     }
 
-    /// The archived versions of runs.
-    async fn known(&mut self, runs: &[RunSummary]) -> Result<HashMap<String, Version>> {
+    /// The archived versions of runs. Workflows do not matter: the engine renames a workflow that is deleted.
+    async fn archived_versions(&mut self, runs: &[RunSummary]) -> Result<HashMap<String, Archived>> {
         let times = || runs.iter().map(|run| run.created_at);
         let Some((first, last)) = times().min().zip(times().max()) else { return Ok(HashMap::new()) };
-        let mut filter = RunFilter::new(Window::between(first, last));
-        for name in runs.iter().map(|run| &run.workflow_name).collect::<HashSet<_>>() {
-            filter = filter.workflow(name);
-        }
         let archive = &self.builder.archive;
         let state = archive.log().state().await?;
         self.checked.get_or_insert(state.commits);
-        let criteria = Criteria::new(filter, self.now)?;
-        known(archive, Reading::new(archive.store().clone(), &state, criteria, KEYS)).await
+        let criteria = Criteria::new(RunFilter::new(Window::between(first, last)), self.now)?;
+        archived_versions(archive, Reading::new(archive.store().clone(), &state, criteria, VERSION_COLUMNS)).await
     }
 
-    async fn fetch(&mut self, runs: Vec<RunSummary>) -> Result<()> {
-        let (client, gate, logs) = (&self.client, &self.gate, self.builder.logs);
+    /// Fetches the next runs of the queue.
+    async fn fetch(&mut self) -> Result<()> {
+        let runs: Vec<_> = self.queue.drain(..self.queue.len().min(FETCH_BATCH)).collect();
+        let (builder, client, gate) = (&self.builder, &self.client, &self.gate);
         let mut fetched = stream::iter(runs)
-            .map(|run| async move {
+            .map(|(run, archived)| async move {
+                let has_payloads = builder.retention.of(&run.workflow_name).has_payloads();
+                let logs = if has_payloads { builder.logs } else { 0 };
                 let details = DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
-                (run, details)
+                (run, archived, has_payloads, details)
             })
             .buffered(self.builder.concurrency);
-        while let Some((run, details)) = fetched.next().await {
+        while let Some((run, archived, has_payloads, details)) = fetched.next().await {
+            let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
             match details {
-                Ok(details) if details.outcome.is_none() => self.report.active += 1,
+                // It was replayed meanwhile. The next collection finds its end.
+                Ok(details) if details.outcome.is_none() || is_other_attempt(&details) => self.report.active += 1,
                 Ok(details) => {
-                    let has_payloads = self.builder.retention.of(&run.workflow_name).has_payloads();
-                    let row = convert::row(&run, &details, has_payloads, self.now)?;
+                    // The archived row may have been written by a process whose clock is ahead.
+                    let after = archived.as_ref().map(|archived| archived.archived_at + 1);
+                    let archived_at = self.now.timestamp_micros().max(after.unwrap_or(i64::MIN));
+                    let row = convert::row(&run, &details, has_payloads, archived_at)?;
+                    if archived.is_some_and(|archived| archived.version == Version::of(&row)) {
+                        self.report.unchanged += 1;
+                        continue;
+                    }
                     self.size += row.size();
                     self.rows.push(row);
-                    self.ids.insert(run.id);
                 }
                 Err(error) if error.kind() == ErrorKind::RunNotFound => {
-                    tracing::warn!(run_id = %run.id, "the engine dropped the run before it was archived");
+                    tracing::warn!(archive = builder.archive.url(), run_id = %run.id, "the engine dropped a run before it was archived");
                     self.report.dropped += 1;
+                }
+                Err(error) if is_of_one_run(&error) => {
+                    tracing::warn!(archive = builder.archive.url(), run_id = %run.id, %error, "failed to fetch a run for the archive");
+                    self.report.failed += 1;
                 }
                 Err(error) => return Err(error),
             }
@@ -383,21 +466,30 @@ impl Collector {
 
     async fn commit(&mut self) -> Result<Option<CollectedBatch>> {
         let rows = std::mem::take(&mut self.rows);
-        self.ids.clear();
+        self.ids = self.queue.iter().map(|(run, _)| run.id).collect();
         self.size = 0;
         if rows.is_empty() {
             return Ok(None);
         }
         let times = || rows.iter().filter_map(|row| convert::time(row, Column::CreatedAt));
         let (first, last) = (times().min().unwrap_or(self.now), times().max().unwrap_or(self.now));
-        let (archive, checked) = (&self.builder.archive, self.checked.take().unwrap_or(0));
-        let written = writing::commit(archive, &self.source, rows, checked, self.now).await?;
+        let archive = &self.builder.archive;
+        // What is still queued was compared with the same state.
+        let checked = if self.queue.is_empty() { self.checked.take() } else { self.checked };
+        let written = writing::commit(archive, &self.source, rows, checked.unwrap_or(0), self.now).await?;
         self.report.archived += written.runs;
         self.report.files += written.files;
         self.report.bytes += written.bytes;
+        record(&Measurement::RunsArchived { archived: written.runs, at_risk: self.report.at_risk });
         let writing::Written { runs, files, bytes } = written;
-        Ok(Some(CollectedBatch { runs, files, bytes, first_created_at: first, last_created_at: last }))
+        Ok(Some(CollectedBatch { runs, files, bytes, min_created_at: first, max_created_at: last }))
     }
+}
+
+/// Whether an error concerns one run, and not the server.
+fn is_of_one_run(error: &Error) -> bool {
+    use ErrorKind::{Decode, Encode, NotFound, Rejected, Server, TooLarge, Unimplemented};
+    matches!(error.kind(), Decode | Encode | NotFound | Rejected | Server | TooLarge | Unimplemented)
 }
 
 /// The engine's retention, if the server shows it.
@@ -405,20 +497,20 @@ async fn engine_retention(client: &Client) -> Option<Duration> {
     match client.rpc().rest.retention().await {
         Ok(retention) => retention,
         Err(error) => {
-            tracing::debug!(%error, "failed to read the engine's retention");
+            tracing::debug!(%error, "failed to read the engine's retention period");
             None
         }
     }
 }
 
-/// A collection in progress, as a stream of its commits; see [`CollectBuilder::batches`]. It ends after an error. Dropping it stops the
-/// collection.
+/// A stream of the commits of a collection; see [`CollectBuilder::batches`]. It ends after an error. Dropping it stops the collection; what
+/// was committed remains.
 ///
 /// ```no_run
 /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
 /// let mut batches = collection.batches()?;
 /// while let Some(batch) = batches.next().await.transpose()? {
-///     println!("{} runs since {}", batch.runs, batch.first_created_at);
+///     println!("{} runs since {}", batch.runs, batch.min_created_at);
 /// }
 /// println!("{}", batches.report());
 /// # Ok(())
@@ -439,7 +531,7 @@ impl CollectedBatches {
         self.batches.next().await
     }
 
-    /// Returns what has been done until the last item.
+    /// Returns the counts up to the last item that the stream has returned, including an error.
     pub fn report(&self) -> CollectReport {
         lock(&self.report).clone()
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Completed, Outcome, Payload, RunDetails, RunId, RunStatus, RunSummary, TaskDetails, Trigger};
 
 /// The columns of a [`RunSummary`], and those that filters need.
-pub(super) const SUMMARY: &[Column] = &[
+pub(super) const SUMMARY_COLUMNS: &[Column] = &[
     Column::RunId,
     Column::CreatedAt,
     Column::WorkflowName,
@@ -26,13 +26,13 @@ pub(super) const SUMMARY: &[Column] = &[
     Column::EventId,
     Column::ParentTaskId,
     Column::Metadata,
-    Column::MetadataValues,
+    Column::NonStringMetadata,
     Column::EngineMetadata,
     Column::ArchivedAt,
 ];
 
 /// The columns that identify a run and its version.
-pub(super) const KEYS: &[Column] = &[
+pub(super) const VERSION_COLUMNS: &[Column] = &[
     Column::RunId,
     Column::CreatedAt,
     Column::WorkflowName,
@@ -42,22 +42,36 @@ pub(super) const KEYS: &[Column] = &[
     Column::ArchivedAt,
 ];
 
-/// Which of two rows of a run is newer: a replay ends later than the attempts before it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// What changes when a run is replayed, or when the engine corrects its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
-    finished_at: Option<i64>,
     attempt: i64,
+    finished_at: Option<i64>,
+    status: String,
 }
 
 impl Version {
     pub(super) fn of(row: &Row) -> Self {
-        Self { finished_at: row.int(Column::FinishedAt), attempt: row.int(Column::Attempt).unwrap_or(0) }
+        Self {
+            attempt: row.int(Column::Attempt).unwrap_or(0),
+            finished_at: row.int(Column::FinishedAt),
+            status: row.text(Column::Status).unwrap_or_default().to_owned(),
+        }
     }
 
     /// The version of a run in a list.
     pub(super) fn of_listed(run: &RunSummary) -> Self {
-        Self { finished_at: run.finished_at.map(|at| at.timestamp_micros()), attempt: run.attempt.into() }
+        Self {
+            attempt: run.attempt.into(),
+            finished_at: run.finished_at.map(|at| at.timestamp_micros()),
+            status: run.status.as_str().to_owned(),
+        }
     }
+}
+
+/// The order of the rows of one run: the last is valid. Times of workers do not decide, because their clocks differ.
+pub(super) fn age(row: &Row) -> (Option<i64>, Option<i64>, Option<i64>) {
+    (row.int(Column::Attempt), row.int(Column::ArchivedAt), row.int(Column::FinishedAt))
 }
 
 /// The place of a row: newest first, and then by id.
@@ -66,12 +80,7 @@ pub(super) fn key(row: &Row) -> Option<(i64, &str)> {
 }
 
 /// The row of a run that has ended. The list's times and attempt are used: they identify the version of the run in the next list.
-pub(super) fn row(
-    run: &RunSummary,
-    details: &RunDetails,
-    has_payloads: bool,
-    archived_at: DateTime<Utc>,
-) -> Result<Row> {
+pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, archived_at: i64) -> Result<Row> {
     let mut row = Row::default();
     let id = |id: &dyn ToString| id.to_string();
     row.set(Column::RunId, id(&run.id));
@@ -91,7 +100,13 @@ pub(super) fn row(
     let cancellation = details.cancellation();
     row.set(Column::CancelReason, cancellation.and_then(|request| request.reason.clone()));
     row.set(Column::CancelledBy, cancellation.and_then(|request| request.by.clone()));
-    row.set(Column::Trigger, json(&details.trigger)?);
+    let mut trigger = details.trigger.clone();
+    if let Trigger::Event(event) = &mut trigger
+        && !has_payloads
+    {
+        event.payload = None;
+    }
+    row.set(Column::Trigger, json(&trigger)?);
     row.set(
         Column::EventId,
         match &details.trigger {
@@ -106,21 +121,25 @@ pub(super) fn row(
     let entries: Vec<_> = details.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect();
     row.set(Column::Metadata, entries);
     let others: BTreeMap<_, _> = details.metadata.iter().filter(|(_, value)| !value.is_string()).collect();
-    row.set(Column::MetadataValues, (!others.is_empty()).then(|| json(&others)).transpose()?);
+    row.set(Column::NonStringMetadata, (!others.is_empty()).then(|| json(&others)).transpose()?);
     row.set(Column::EngineMetadata, json(&details.engine_metadata)?);
     if has_payloads {
-        row.set(Column::Input, details.input.unwrapped().to_owned());
-        row.set(Column::Output, details.output().map(|output| output.unwrapped().to_owned()));
+        row.set(Column::Input, text_of(&details.input));
+        row.set(Column::Output, details.output().and_then(text_of));
         row.set(Column::Logs, (!details.logs.is_empty()).then(|| json(&details.logs)).transpose()?);
     }
     row.set(Column::Outcome, details.outcome.clone().map(without_output).map(|outcome| json(&outcome)).transpose()?);
     // The output of the only task is that of the run.
     let keeps_outputs = has_payloads && !details.is_single_task();
-    let tasks: Vec<_> =
-        details.tasks.iter().cloned().map(|task| if keeps_outputs { task } else { bare(task) }).collect();
+    let tasks: Vec<_> = details
+        .tasks
+        .iter()
+        .cloned()
+        .map(|task| if keeps_outputs { task } else { without_task_output(task) })
+        .collect();
     row.set(Column::Tasks, json(&tasks)?);
     row.set(Column::Conflicts, (!details.conflicts.is_empty()).then(|| json(&details.conflicts)).transpose()?);
-    row.set(Column::ArchivedAt, archived_at.timestamp_micros());
+    row.set(Column::ArchivedAt, archived_at);
     Ok(row)
 }
 
@@ -145,10 +164,11 @@ pub(super) fn summary(row: &Row) -> Result<RunSummary> {
 /// The details of a row with all columns.
 pub(super) fn details(row: &Row) -> Result<RunDetails> {
     let id: RunId = parsed(row, Column::RunId)?;
-    let output = row.text(Column::Output).map(Payload::output);
+    // It is stored without its wrapper.
+    let output = row.text(Column::Output).map(Payload::input);
     let with_output = |outcome| match outcome {
         Outcome::Completed(_) => {
-            Outcome::Completed(Completed { output: output.clone().unwrap_or_else(|| Payload::output("null")) })
+            Outcome::Completed(Completed { output: output.clone().unwrap_or_else(|| Payload::input("null")) })
         }
         other => other,
     };
@@ -175,6 +195,11 @@ pub(super) fn details(row: &Row) -> Result<RunDetails> {
     })
 }
 
+/// The JSON text of a payload. Workers of other SDKs can complete a task without an output.
+fn text_of(payload: &Payload) -> Option<String> {
+    Some(payload.unwrapped().to_owned()).filter(|text| !text.trim().is_empty())
+}
+
 fn without_output(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Completed(_) => Outcome::Completed(Completed { output: Payload::output("null") }),
@@ -183,7 +208,7 @@ fn without_output(outcome: Outcome) -> Outcome {
 }
 
 /// A task without its output.
-fn bare(task: TaskDetails) -> TaskDetails {
+fn without_task_output(task: TaskDetails) -> TaskDetails {
     TaskDetails { outcome: task.outcome.map(without_output), ..task }
 }
 
@@ -201,7 +226,7 @@ pub(super) fn status(row: &Row) -> Result<RunStatus> {
 }
 
 pub(super) fn metadata(row: &Row) -> Result<BTreeMap<String, Value>> {
-    let mut others: BTreeMap<String, Value> = json_or_default(row, Column::MetadataValues)?;
+    let mut others: BTreeMap<String, Value> = json_or_default(row, Column::NonStringMetadata)?;
     let entries = row.map(Column::Metadata).iter();
     Ok(entries
         .map(|(key, text)| (key.clone(), others.remove(key).unwrap_or_else(|| Value::String(text.clone()))))
@@ -217,21 +242,23 @@ fn required(row: &Row, column: Column) -> Result<&str> {
 }
 
 fn missing(column: Column) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("the archive has no {} of a run", column.name()))
+    Error::new(ErrorKind::Corrupt, format!("expected a value in the column {} of the archive, got none", column.name()))
 }
 
 pub(super) fn parsed<T: std::str::FromStr>(row: &Row, column: Column) -> Result<T> {
     let text = required(row, column)?;
-    text.parse().map_err(|_| invalid(column, &text))
+    text.parse().map_err(|_| invalid(column, &format_args!("expected an id, got {text:?}")))
 }
 
 fn optional<T: std::str::FromStr>(row: &Row, column: Column) -> Result<Option<T>> {
-    row.text(column).map(|text| text.parse().map_err(|_| invalid(column, &text))).transpose()
+    row.text(column)
+        .map(|text| text.parse().map_err(|_| invalid(column, &format_args!("expected an id, got {text:?}"))))
+        .transpose()
 }
 
 fn from_json<T: DeserializeOwned>(row: &Row, column: Column) -> Result<T> {
     let text = required(row, column)?;
-    serde_json::from_str(text).map_err(|error| invalid(column, &error).with_source(error))
+    serde_json::from_str(text).map_err(|error| invalid(column, &"expected JSON").with_source(error))
 }
 
 pub(super) fn json_or_default<T: DeserializeOwned + Default>(row: &Row, column: Column) -> Result<T> {
@@ -239,5 +266,5 @@ pub(super) fn json_or_default<T: DeserializeOwned + Default>(row: &Row, column: 
 }
 
 fn invalid(column: Column, problem: &dyn std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("the archive has an invalid {} of a run: {problem}", column.name()))
+    Error::new(ErrorKind::Corrupt, format!("cannot read the column {} of the archive: {problem}", column.name()))
 }

@@ -22,8 +22,10 @@ use super::store::Store;
 use crate::error::{Error, Result};
 use crate::sync::lock;
 
-/// The end of a file that is fetched first. Nearly always, it contains the metadata.
-const TAIL: u64 = 64 << 10;
+/// The number of bytes at the end of a file that are fetched first. They nearly always contain the metadata.
+const TAIL_BYTES: u64 = 64 << 10;
+
+const NOT_PARQUET: &str = "it is not a valid Parquet file";
 
 /// A file whose metadata has been read.
 pub(super) struct FileReader {
@@ -31,6 +33,8 @@ pub(super) struct FileReader {
     path: String,
     fetched: Fetched,
     reader: Arc<SerializedFileReader<Fetched>>,
+    /// Whether the file has the schema of this version of the crate.
+    is_current: bool,
 }
 
 /// The parts of a file that have been fetched, by their offset.
@@ -77,11 +81,12 @@ impl ChunkReader for Fetched {
 impl FileReader {
     /// Reads the metadata of a file.
     pub(super) async fn open(store: &Store, file: &File) -> Result<Self> {
-        let damaged = |error: ParquetError| corrupt(&file.path, &error).with_source(error);
+        let damaged = |error: ParquetError| corrupt(&file.path, &NOT_PARQUET).with_source(error);
         let fetched = Fetched { length: file.bytes, parts: Arc::default() };
-        let mut start = file.bytes.saturating_sub(TAIL);
+        let mut start = file.bytes.saturating_sub(TAIL_BYTES);
         loop {
-            let tail = read(store, &file.path, start..file.bytes).await?;
+            let tail = read_ranges(store, &file.path, file.bytes, std::slice::from_ref(&(start..file.bytes))).await?;
+            let tail = tail.into_iter().next().unwrap_or_default();
             fetched.add(start, tail.clone());
             match ParquetMetaDataReader::new().try_parse_sized(&tail, file.bytes) {
                 Ok(()) => break,
@@ -96,11 +101,18 @@ impl FileReader {
             // A newer schema has the columns of this one.
             Some(version) if version.parse::<u32>().is_ok() => {}
             version => {
-                let problem = format_args!("expected a schema version such as {VERSION}, got {version:?}");
+                let version = version.map_or_else(|| "none".to_owned(), |version| format!("{version:?}"));
+                let problem = format_args!("expected a schema version such as {VERSION}, got {version}");
                 return Err(corrupt(&file.path, &problem));
             }
         }
-        Ok(Self { store: store.clone(), path: file.path.clone(), fetched, reader: Arc::new(reader) })
+        let is_current = version.and_then(|entry| entry.value.as_deref()) == Some(VERSION);
+        Ok(Self { store: store.clone(), path: file.path.clone(), fetched, reader: Arc::new(reader), is_current })
+    }
+
+    /// Whether the file has the schema of this version of the crate, so that nothing is lost if its rows are written again.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current
     }
 
     pub(super) fn groups(&self) -> usize {
@@ -147,8 +159,10 @@ impl FileReader {
             .iter()
             .filter(|chunk| chunk.column_path().parts().first().is_some_and(|root| is_wanted(root)));
         let ranges = wanted.map(|chunk| {
-            let (start, length) = chunk.byte_range();
-            start..start.saturating_add(length)
+            let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+            // Damaged metadata can contain any number.
+            let (start, length) = (u64::try_from(start).unwrap_or(u64::MAX), u64::try_from(chunk.compressed_size()));
+            start..start.saturating_add(length.unwrap_or(u64::MAX))
         });
         self.fetch(ranges).await?;
         let (reader, fetched) = (Arc::clone(&self.reader), self.fetched.clone());
@@ -161,7 +175,7 @@ impl FileReader {
         });
         match rows.await {
             Ok(rows) => rows.map_err(|error| self.damaged(error)),
-            Err(error) if error.is_panic() => Err(corrupt(&self.path, &"decoding it failed")),
+            Err(error) if error.is_panic() => Err(corrupt(&self.path, &"the decoder panicked")),
             Err(_) => Err(Error::closed("the runtime")),
         }
     }
@@ -171,10 +185,10 @@ impl FileReader {
         if let Some(range) = ranges.iter().find(|range| range.end > self.fetched.length) {
             return Err(corrupt(
                 &self.path,
-                &format_args!("expected at most {} bytes, got the range {range:?}", self.fetched.length),
+                &format_args!("expected a range within {} bytes, got {range:?}", self.fetched.length),
             ));
         }
-        let parts = self.store.read_ranges(&self.path, &ranges).await?;
+        let parts = read_ranges(&self.store, &self.path, self.fetched.length, &ranges).await?;
         for (range, part) in ranges.into_iter().zip(parts) {
             self.fetched.add(range.start, part);
         }
@@ -182,17 +196,27 @@ impl FileReader {
     }
 
     fn damaged(&self, error: ParquetError) -> Error {
-        corrupt(&self.path, &error).with_source(error)
+        corrupt(&self.path, &NOT_PARQUET).with_source(error)
     }
 }
 
-async fn read(store: &Store, path: &str, range: Range<u64>) -> Result<Bytes> {
-    let length = range.end - range.start;
-    let content = store.read_ranges(path, &[range]).await?.into_iter().next().unwrap_or_default();
-    if content.len() as u64 != length {
-        return Err(corrupt(path, &format_args!("expected {length} bytes, got {}", content.len())));
+/// Reads parts of a file. A file that is missing or has another length than when it was written is damaged.
+async fn read_ranges(store: &Store, path: &str, length: u64, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    let parts = match store.read_ranges(path, ranges).await {
+        Ok(parts) => parts,
+        Err(error) => {
+            return Err(match store.length(path).await? {
+                Some(found) if found == length => error,
+                Some(found) => corrupt(path, &format_args!("expected {length} bytes, got {found}")),
+                None => corrupt(path, &"expected a file, got none"),
+            });
+        }
+    };
+    let is_complete = |(part, range): (&Bytes, &Range<u64>)| part.len() as u64 == range.end - range.start;
+    if parts.len() != ranges.len() || !parts.iter().zip(ranges).all(is_complete) {
+        return Err(corrupt(path, &format_args!("expected {length} bytes, got fewer")));
     }
-    Ok(content)
+    Ok(parts)
 }
 
 fn decode(

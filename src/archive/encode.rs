@@ -27,7 +27,7 @@ pub(super) fn encode(rows: &[Row]) -> Result<Bytes> {
 pub(super) fn encode_columns(rows: &[Row], columns: &[Column], version: &str) -> Result<Bytes> {
     write(rows, columns, version)
         .map(Bytes::from)
-        .map_err(|error| Error::new(ErrorKind::Encode, "failed to write a file of the archive").with_source(error))
+        .map_err(|error| Error::new(ErrorKind::Encode, "failed to encode a file of the archive").with_source(error))
 }
 
 fn write(rows: &[Row], columns: &[Column], version: &str) -> std::result::Result<Vec<u8>, ParquetError> {
@@ -57,7 +57,7 @@ fn properties(rows: usize, version: &str) -> WriterProperties {
         .set_column_dictionary_enabled(path(Column::RunId), false)
         .set_column_encoding(path(Column::CreatedAt), Encoding::DELTA_BINARY_PACKED)
         .set_column_dictionary_enabled(path(Column::CreatedAt), false);
-    // Payloads are all different, and nobody searches a range of them.
+    // Payloads differ from each other, and are not searched by range.
     for column in [Column::Input, Column::Output, Column::Outcome, Column::Tasks, Column::Logs] {
         properties = properties
             .set_column_dictionary_enabled(path(column), false)

@@ -38,11 +38,11 @@ impl Criteria {
     }
 
     /// Whether a file can contain matching runs. Its statuses decide only if no other file can have newer versions of its runs.
-    pub(super) fn may_match_file(&self, file: &File, is_alone: bool) -> bool {
+    pub(super) fn may_match_file(&self, file: &File, is_only_file: bool) -> bool {
         let has_status = |wanted: &RunStatus| file.statuses.contains_key(wanted.as_str());
         self.overlaps(file.min_created_at, file.max_created_at)
             && (self.filter.workflows.is_empty() || self.filter.workflows.contains(&file.partition.workflow))
-            && (!is_alone || self.filter.statuses.is_empty() || self.filter.statuses.iter().any(has_status))
+            && (!is_only_file || self.filter.statuses.is_empty() || self.filter.statuses.iter().any(has_status))
     }
 
     /// Whether a row group can contain matching runs.
@@ -66,8 +66,11 @@ impl Criteria {
         {
             return Ok(false);
         }
+        let others: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
+            convert::json_or_default(row, Column::NonStringMetadata)?;
+        // The engine finds only strings.
         let has = |(key, value): &(String, String)| {
-            row.map(Column::Metadata).iter().any(|(own, text)| own == key && text == value)
+            row.map(Column::Metadata).iter().any(|(own, text)| own == key && text == value && !others.contains_key(key))
         };
         if !filter.metadata.iter().all(has) || !(filter.any_metadata.is_empty() || filter.any_metadata.iter().any(has))
         {
@@ -82,7 +85,7 @@ impl Criteria {
     }
 
     /// Whether a day has a part in the time window.
-    pub(super) fn has_day(&self, day: NaiveDate) -> bool {
+    pub(super) fn overlaps_day(&self, day: NaiveDate) -> bool {
         day >= self.since.date_naive() && self.until.is_none_or(|until| day <= until.date_naive())
     }
 }

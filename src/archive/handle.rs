@@ -4,15 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::filter::Criteria;
-use super::log::Log;
+use super::log::{Log, refused};
+use super::manifest::{Conflict, Source};
 use super::reading::Reading;
 use super::schema::Column;
 use super::store::Store;
+use crate::client::Client;
 use crate::error::Result;
 
 /// An archive of runs; see the [module documentation](super). It is cheap to clone.
 ///
-/// An archive has the runs of one tenant and of one namespace. Several processes can write to it at the same time.
+/// An archive contains the runs of one tenant and one namespace. Several processes can write to it at the same time.
 ///
 /// ```
 /// # fn example() -> hatchet::Result<()> {
@@ -33,12 +35,12 @@ struct Inner {
 }
 
 impl Archive {
-    /// Opens an archive: a folder, which is created, or the [URL of a store](super#stores). Nothing is read before the first use, and an archive
-    /// that does not exist is empty.
+    /// Opens an archive by the path of a folder or the [URL of a store](super#stores). A folder that does not exist is created. Nothing is
+    /// read before the first use; a new archive is empty.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the URL, also if its feature is not enabled.
-    /// [`Storage`](crate::ErrorKind::Storage) if the folder cannot be created.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is invalid or the feature of its store is not enabled.
+    /// [`Storage`](crate::ErrorKind::Storage) if the folder cannot be created or opened.
     pub fn open(url: &str) -> Result<Self> {
         Ok(Self::over(Store::open(url)?))
     }
@@ -64,6 +66,15 @@ impl Archive {
 
     pub(super) fn log(&self) -> &Log {
         &self.0.log
+    }
+
+    /// Checks that the archive has no runs of another tenant or namespace, and returns those of the client.
+    pub(super) async fn check_source(&self, client: &Client) -> Result<Source> {
+        let source = Source { tenant_id: client.tenant_id()?, namespace: client.namespace().map(str::to_owned) };
+        match &self.0.log.state().await?.source {
+            Some(other) if *other != source => Err(refused(Conflict::Source(other.clone()))),
+            _ => Ok(source),
+        }
     }
 
     /// Reads the runs that match, in the current state of the archive.

@@ -1,19 +1,20 @@
 //! One view over the runs of the engine and of the archive.
 //!
-//! The engine is always read before the archive: a run that the engine has dropped in the meantime was archived before, so it is in the
-//! archive when that is read. A run that both have is that of the engine, because it may have been replayed since it was archived.
+//! The engine is always read before the archive: a run that the engine drops in between was archived before, so the archive has it. If both
+//! have a run, the engine's version is used, because the run may have been replayed after it was archived.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_core::Stream;
 use futures_util::stream::unfold;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::convert::{self, SUMMARY};
+use super::convert::{self, SUMMARY_COLUMNS};
+use super::days::{MICROSECOND, first_day_with_runs};
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::reading::Reading;
@@ -21,14 +22,12 @@ use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};
 use crate::list::RunItems;
-use crate::model::{RunDetails, RunFilter, RunId, RunSummary, Window};
+use crate::model::{RunDetails, RunFilter, RunId, RunSummary};
 
 /// The number of runs of the engine that are read before the archive is.
-const PAGE: usize = 200;
-/// The resolution of creation times.
-const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
+const PAGE_SIZE: usize = 200;
 
-/// The runs of an engine and of its archive, each once.
+/// One view over the runs of an engine and of its archive. A run that both have is returned once.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -39,7 +38,7 @@ const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 /// let history = History::new(&hatchet, &archive);
 /// let mut failed = history.runs(RunFilter::new(Window::all()).status(RunStatus::Failed)).items();
 /// while let Some(run) = failed.next().await.transpose()? {
-///     println!("{}", history.run(run.id).await?);
+///     println!("{}", history.details(run.id).await?);
 /// }
 /// # Ok(())
 /// # }
@@ -48,12 +47,21 @@ const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 pub struct History {
     client: Client,
     archive: Archive,
+    /// The number of runs of the engine that are read before the archive is.
+    page: usize,
 }
 
 impl History {
-    /// Creates the view.
+    /// Creates a view. Nothing is read. The archive must contain the runs of the client's tenant and namespace; otherwise, queries return an
+    /// error.
     pub fn new(client: &Client, archive: &Archive) -> Self {
-        Self { client: client.clone(), archive: archive.clone() }
+        Self { client: client.clone(), archive: archive.clone(), page: PAGE_SIZE }
+    }
+
+    /// The same view, with another number of runs that are read at once.
+    #[cfg(test)]
+    pub(super) fn paged(&self, page: usize) -> Self {
+        Self { page, ..self.clone() }
     }
 
     /// Prepares a query for the runs that match a filter, or that were created in a time window.
@@ -61,17 +69,17 @@ impl History {
         HistoryQuery { history: self.clone(), filter: filter.into() }
     }
 
-    /// Returns the details of a run: those of the engine if it still has the run, and otherwise those of the archive.
+    /// Returns the details of a run: from the engine if it has the run, otherwise from the archive.
     ///
     /// # Errors
-    /// [`RunNotFound`](ErrorKind::RunNotFound) if neither has the run, and the errors of
-    /// [`details`](crate::RunHandle::details) and of [`Archive::run`].
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if neither has the run. Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
+    /// [`Archive::details`].
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
-    pub async fn run(&self, id: RunId) -> Result<RunDetails> {
+    pub async fn details(&self, id: RunId) -> Result<RunDetails> {
         match self.client.run_handle(id).details().await {
-            Err(error) if error.kind() == ErrorKind::RunNotFound => self.archive.run(id).await,
+            Err(error) if error.kind() == ErrorKind::RunNotFound => self.archive.details(id).await,
             details => details,
         }
     }
@@ -98,10 +106,10 @@ pub struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// Returns a stream of the matching runs, newest first. Runs that are created in the meantime are not in it.
+    /// Returns a stream of the matching runs, newest first. Runs that are created after the first item was requested are not in it.
     ///
-    /// If the filter has a status, a run that was archived with this status, and that the engine may still have with another, is looked up
-    /// in the engine with one request.
+    /// With a status in the filter, the stream sends one more request for each archived run that matches and that the engine may still have,
+    /// because its status in the engine may differ. A workflow that the server no longer has is looked up in the archive only.
     pub fn items(&self) -> HistoryRuns {
         let query = self.clone();
         HistoryRuns(BoxStream::new(unfold(State::New(Box::new(query)), |state| async move {
@@ -114,9 +122,8 @@ impl HistoryQuery {
                 },
             };
             let run = merge.next().await?;
-            // A damaged file of the archive does not end the stream.
-            let goes_on = run.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Corrupt);
-            Some((run, if goes_on { State::Merging(merge) } else { State::Ended }))
+            let next = if merge.has_failed { State::Ended } else { State::Merging(merge) };
+            Some((run, next))
         })))
     }
 }
@@ -147,11 +154,15 @@ struct Merge {
     read_down_to: Option<DateTime<Utc>>,
     /// The engine has dropped all runs that were created before this day. `None` if archived runs need not be looked up.
     oldest_live_day: Option<NaiveDate>,
+    page: usize,
+    /// Whether the stream ends, because of an error of the engine or of the manifest.
+    has_failed: bool,
 }
 
 impl Merge {
     async fn start(query: HistoryQuery) -> Result<Self> {
-        let HistoryQuery { history: History { client, archive }, filter } = query;
+        let HistoryQuery { history: History { client, archive, page }, filter } = query;
+        archive.check_source(&client).await?;
         let criteria = Criteria::new(filter.clone(), client.clock().now())?;
         let oldest_live_day =
             if criteria.has_statuses() { Some(oldest_live_day(&client, &archive).await?) } else { None };
@@ -168,12 +179,16 @@ impl Merge {
             next_archived: None,
             read_down_to: None,
             oldest_live_day,
+            page,
+            has_failed: false,
         })
     }
 
     async fn next(&mut self) -> Option<Result<RunSummary>> {
         loop {
             if let Err(error) = self.fill_archived().await {
+                // A damaged file of the archive does not end the stream.
+                self.has_failed = error.kind() != ErrorKind::Corrupt;
                 return Some(Err(error));
             }
             let archived_is_next = match (&self.next_archived, self.live.front()) {
@@ -190,7 +205,10 @@ impl Merge {
             match self.read_page().await {
                 Ok(true) => {}
                 Ok(false) => return None,
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    self.has_failed = true;
+                    return Some(Err(error));
+                }
             }
         }
     }
@@ -228,8 +246,12 @@ impl Merge {
     async fn read_page(&mut self) -> Result<bool> {
         let Some(list) = &mut self.list else { return Ok(false) };
         let read_down_to = self.read_down_to;
-        let page: Vec<RunSummary> = list.by_ref().take(PAGE).try_collect().await?;
-        if page.len() < PAGE {
+        let page: Vec<RunSummary> = match list.by_ref().take(self.page).try_collect().await {
+            // The archive may still have runs of a workflow that was deleted.
+            Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Vec::new(),
+            page => page?,
+        };
+        if page.len() < self.page {
             self.list = None;
         }
         let low = page.last().map(|run| run.created_at).filter(|_| self.list.is_some());
@@ -242,7 +264,7 @@ impl Merge {
         let until = read_down_to.or(self.criteria.until).unwrap_or(DateTime::<Utc>::MAX_UTC);
         if since <= until {
             let criteria = self.criteria.within(since, until);
-            self.archived = Some(self.archive.reading(criteria, SUMMARY).await?);
+            self.archived = Some(self.archive.reading(criteria, SUMMARY_COLUMNS).await?);
         }
         self.read_down_to = low;
         self.live.extend(page);
@@ -250,28 +272,21 @@ impl Merge {
     }
 }
 
-/// The first day of which the engine has runs, among the days of the archive. A later day if it has none of them.
+/// The first day of which the engine still has runs, if the archive has runs of days before it. Otherwise the first of all days.
 async fn oldest_live_day(client: &Client, archive: &Archive) -> Result<NaiveDate> {
     let state = archive.log().state().await?;
     let days = || state.files().map(|file| file.partition.day);
-    let Some((mut first, last)) = days().min().zip(days().max()) else { return Ok(NaiveDate::MAX) };
-    let mut end = last.succ_opt().unwrap_or(last);
-    // The engine drops the oldest days, so it has runs of every later day or of none.
-    while first < end {
-        let middle = first + TimeDelta::days((end - first).num_days() / 2);
-        let until = (middle + TimeDelta::days(1)).and_time(NaiveTime::MIN).and_utc() - MICROSECOND;
-        let older = client.runs(Window::between(DateTime::UNIX_EPOCH, until));
-        if older.newest().await?.is_some() {
-            end = middle;
-        } else {
-            first = middle + TimeDelta::days(1);
-        }
+    let Some((first, last)) = days().min().zip(days().max()) else { return Ok(NaiveDate::MIN) };
+    match first_day_with_runs(client, first, last).await? {
+        // The archive may get runs of earlier days.
+        Some(day) if day == first => Ok(NaiveDate::MIN),
+        Some(day) => Ok(day),
+        None => Ok(last.succ_opt().unwrap_or(last)),
     }
-    Ok(first)
 }
 
-/// A stream of the runs of an engine and of its archive, newest first; see [`HistoryQuery::items`]. It continues after an error of the kind
-/// [`Corrupt`](ErrorKind::Corrupt), and ends after others.
+/// A stream of the runs of an engine and of its archive, newest first; see [`HistoryQuery::items`]. It continues after the error of a
+/// damaged file, and ends after any other error.
 ///
 /// ```no_run
 /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
@@ -286,7 +301,7 @@ async fn oldest_live_day(client: &Client, archive: &Archive) -> Result<NaiveDate
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "streams do nothing unless polled"]
+#[must_use = "nothing is read before the stream is polled"]
 pub struct HistoryRuns(BoxStream<Result<RunSummary>>);
 
 impl HistoryRuns {

@@ -1,12 +1,14 @@
 //! Reads and writes the manifest of an archive.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
-use super::manifest::{Commit, Conflict, State, VERSION};
+use super::manifest::{Commit, Conflict, Source, State, VERSION};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
@@ -15,6 +17,8 @@ use crate::sync::lock;
 const COMMITS: &str = "manifest/commits";
 /// The folder of stored states, which save reading the commits before them.
 const STATES: &str = "manifest/states";
+/// The folder of objects that check the store.
+const PROBES: &str = "manifest/probes";
 /// The number of commits between two stored states.
 const COMMITS_PER_STATE: u64 = 50;
 
@@ -23,90 +27,143 @@ const COMMITS_PER_STATE: u64 = 50;
 pub(super) struct Log {
     store: Store,
     last: Mutex<Arc<State>>,
+    /// Whether the store was checked.
+    is_checked: AtomicBool,
 }
 
 impl Log {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, last: Mutex::new(Arc::new(State { version: VERSION, ..State::default() })) }
+        let last = Mutex::new(Arc::new(State { version: VERSION, ..State::default() }));
+        Self { store, last, is_checked: AtomicBool::new(false) }
     }
 
     /// Reads the commits since the last call, and returns the current state.
     pub(super) async fn state(&self) -> Result<Arc<State>> {
         let last = lock(&self.last).clone();
         let base = if last.commits == 0 { self.stored_state().await? } else { last };
+        let new = self.store.list(COMMITS, Some(&commit_path(base.commits))).await?;
+        if new.is_empty() {
+            self.remember(&base);
+            return Ok(base);
+        }
         let mut state = State::clone(&base);
-        let read_from = state.commits;
-        let last_read = commit_path(state.commits);
-        for object in self.store.list(COMMITS, Some(&last_read)).await? {
+        for object in new {
             let commit: Commit = self.read(&object.path).await?;
             let expected = commit_path(state.commits + 1);
             if object.path != expected {
                 return Err(corrupt(&expected, &"the commit is missing"));
             }
             check_version(&object.path, commit.version)?;
-            state.check(&commit).map_err(|conflict| corrupt(&object.path, &format_args!("{conflict:?}")))?;
+            state.check(&commit).map_err(|_| {
+                corrupt(
+                    &object.path,
+                    &"the commit does not follow the previous one: it removes a file that is not in the archive, or it has another \
+                      tenant or namespace",
+                )
+            })?;
             state.apply(commit);
         }
         let state = Arc::new(state);
-        let mut last = lock(&self.last);
-        // Another call may have read more.
-        if state.commits >= last.commits && (state.commits > read_from || last.commits == 0) {
-            *last = Arc::clone(&state);
-        }
+        self.remember(&state);
         Ok(state)
     }
 
-    /// The newest stored state, or an empty one.
-    async fn stored_state(&self) -> Result<Arc<State>> {
-        let Some(object) = self.store.list(STATES, None).await?.pop() else { return Ok(lock(&self.last).clone()) };
-        let state: State = self.read(&object.path).await?;
-        check_version(&object.path, state.version)?;
-        Ok(Arc::new(state))
+    /// Keeps a state for the next call, unless another call has read more.
+    fn remember(&self, state: &Arc<State>) {
+        let mut last = lock(&self.last);
+        if state.commits > last.commits {
+            *last = Arc::clone(state);
+        }
     }
 
-    /// Adds a commit after a state. Returns `false` if another commit has this place.
+    /// The newest stored state, or an empty one. If it is damaged, the ones before it and the commits have the same content.
+    async fn stored_state(&self) -> Result<Arc<State>> {
+        for object in self.store.list(STATES, None).await?.into_iter().rev() {
+            match self.read::<State>(&object.path).await {
+                Ok(state) => {
+                    check_version(&object.path, state.version)?;
+                    return Ok(Arc::new(state));
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(%error, archive = self.store.url(), "a stored state of the manifest cannot be read; another is used");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lock(&self.last).clone())
+    }
+
+    /// Adds a commit after a state. Returns `false` if another commit has this place; the next state contains it.
     pub(super) async fn commit(&self, state: &State, commit: &Commit) -> Result<bool> {
+        self.check_store().await?;
         let number = state.commits + 1;
         if !self.store.create(&commit_path(number), json(commit)?).await? {
-            return Ok(false);
+            // Without this check, a store that refuses an object which does not exist would be asked for ever.
+            return match self.state().await?.commits >= number {
+                true => Ok(false),
+                false => Err(Error::new(
+                    ErrorKind::Storage,
+                    format!(
+                        "expected the commit {} of the archive after the store refused to create it, got none",
+                        commit_path(number)
+                    ),
+                )),
+            };
         }
         let mut next = state.clone();
         next.apply(commit.clone());
         let next = Arc::new(next);
-        {
-            let mut last = lock(&self.last);
-            if next.commits > last.commits {
-                *last = Arc::clone(&next);
-            }
-        }
+        self.remember(&next);
         if number.is_multiple_of(COMMITS_PER_STATE)
             && let Err(error) = self.store.put(&state_path(number), json(&*next)?).await
         {
-            // The state can be read without it.
-            tracing::warn!(%error, archive = self.store.url(), "failed to store the state of the manifest");
+            tracing::warn!(%error, archive = self.store.url(), "failed to store the state of the manifest; it is stored again later");
         }
         Ok(true)
     }
 
+    /// Checks once that the store does not replace objects that exist: otherwise two processes could replace each other's commits.
+    async fn check_store(&self) -> Result<()> {
+        if self.is_checked.load(Relaxed) {
+            return Ok(());
+        }
+        let path = format!("{PROBES}/{}", Uuid::new_v4());
+        self.store.create(&path, Bytes::from_static(b"probe")).await?;
+        let is_replaced = self.store.create(&path, Bytes::from_static(b"probe")).await?;
+        self.store.delete(&path).await?;
+        if is_replaced {
+            let text = format!(
+                "expected a store that can create an object only if it does not exist, got {}",
+                self.store.url()
+            );
+            return Err(Error::new(ErrorKind::Storage, text));
+        }
+        self.is_checked.store(true, Relaxed);
+        Ok(())
+    }
+
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        serde_json::from_slice(&self.store.read(path).await?).map_err(|error| corrupt(path, &error).with_source(error))
+        serde_json::from_slice(&self.store.read(path).await?)
+            .map_err(|error| corrupt(path, &"it is not a valid file of the manifest").with_source(error))
     }
 }
 
 /// The error for a commit that cannot follow the state.
 pub(super) fn refused(conflict: Conflict) -> Error {
     match conflict {
-        Conflict::Source(source) => Error::invalid(
-            "archive",
-            format_args!(
-                "expected an archive of the client's tenant and namespace, got one of the tenant {} and the namespace {:?}",
-                source.tenant_id,
-                source.namespace.unwrap_or_default()
-            ),
-        ),
-        Conflict::Missing(path) => {
-            Error::new(ErrorKind::Storage, format!("the file {path} was removed by another process")).transient()
+        Conflict::Source(Source { tenant_id, namespace }) => {
+            let namespace =
+                namespace.map_or_else(|| "no namespace".to_owned(), |name| format!("the namespace {name:?}"));
+            let found = format_args!(
+                "expected one of the client's tenant and namespace, got one of the tenant {tenant_id} and {namespace}"
+            );
+            Error::invalid("archive", found)
         }
+        Conflict::Missing(path) => Error::new(
+            ErrorKind::Storage,
+            format!("expected the file {path} in the archive, but another process has removed it"),
+        )
+        .transient(),
     }
 }
 
@@ -117,7 +174,7 @@ pub(super) fn corrupt(path: &str, problem: &dyn std::fmt::Display) -> Error {
 
 fn check_version(path: &str, version: u32) -> Result<()> {
     if version > VERSION {
-        return Err(corrupt(path, &format_args!("expected a version up to {VERSION}, got {version}")));
+        return Err(corrupt(path, &format_args!("expected a manifest version up to {VERSION}, got {version}")));
     }
     Ok(())
 }
@@ -148,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_two_commits_with_one_number_the_second_is_refused() {
+    async fn the_second_of_two_commits_with_the_same_number_is_refused() {
         let store = Store::open("memory://").unwrap();
         let (one, other) = (Log::new(store.clone()), Log::new(store));
         let (before, same) = (one.state().await.unwrap(), other.state().await.unwrap());
@@ -161,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stored_state_saves_reading_the_commits_before_it() {
+    async fn commits_before_a_stored_state_are_not_read() {
         let store = Store::open("memory://").unwrap();
         let log = Log::new(store.clone());
         for number in 0..COMMITS_PER_STATE + 2 {
@@ -188,5 +245,17 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             assert!(error.to_string().contains("manifest/commits/00000000000000000001.json"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_state_is_read_from_the_commits() {
+        let store = Store::open("memory://").unwrap();
+        let log = Log::new(store.clone());
+        for number in 0..COMMITS_PER_STATE + 1 {
+            let state = log.state().await.unwrap();
+            assert!(log.commit(&state, &commit(&number.to_string())).await.unwrap());
+        }
+        store.put(&state_path(COMMITS_PER_STATE), "{".into()).await.unwrap();
+        assert_eq!(Log::new(store).state().await.unwrap().files().count(), 51);
     }
 }

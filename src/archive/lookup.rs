@@ -6,11 +6,12 @@ use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::convert::Version;
+use super::convert::age;
 use super::decode::FileReader;
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::manifest::{File, Partition};
+use super::reading::matching_files;
 use super::schema::{Column, Row};
 use crate::error::Result;
 use crate::model::{RunFilter, RunId};
@@ -25,7 +26,7 @@ const MAX_CONCURRENT_SEARCHES: usize = 8;
 /// use hatchet::model::Window;
 ///
 /// for file in archive.files(Window::all()).await? {
-///     println!("{} with {} runs of {}", file.path, file.runs, file.workflow_name);
+///     println!("{} with {} rows of {}", file.path, file.rows, file.workflow_name);
 /// }
 /// # Ok(())
 /// # }
@@ -33,26 +34,26 @@ const MAX_CONCURRENT_SEARCHES: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ArchiveFile {
-    /// The path below the archive's folder or URL.
+    /// The path, relative to the folder or the URL of the archive.
     pub path: String,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
     /// The day on which the runs were created, in UTC.
     pub day: NaiveDate,
-    /// The number of rows. A run that was archived again after a replay has several, until the archive is
-    /// [compacted](Archive::compact): the one with the latest `finished_at` is valid.
-    pub runs: u64,
+    /// The number of rows. A run that was archived again after a replay has a row in each of several files until the archive is
+    /// [compacted](Archive::compact): of those with the highest `attempt`, the one with the latest `archived_at` is valid.
+    pub rows: u64,
     /// The size in bytes.
     pub bytes: u64,
-    /// The earliest creation time of a run.
+    /// The earliest creation time of the runs.
     pub min_created_at: DateTime<Utc>,
-    /// The latest creation time of a run.
+    /// The latest creation time of the runs.
     pub max_created_at: DateTime<Utc>,
 }
 
 impl Archive {
-    /// Returns the files that may contain matching runs, for other tools. Files in the store that are not in this list were not committed,
-    /// or have been replaced.
+    /// Returns the committed files that may contain matching runs, for other tools. Only the time window, the workflows and the statuses of
+    /// the filter are used. Other files in the store were not committed, or have been replaced.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage) and
@@ -63,8 +64,7 @@ impl Archive {
     pub async fn files(&self, filter: impl Into<RunFilter>) -> Result<Vec<ArchiveFile>> {
         let criteria = Criteria::new(filter.into(), Utc::now())?;
         let state = self.log().state().await?;
-        let matching = state.files().filter(|file| criteria.may_match_file(file, true));
-        Ok(matching.cloned().map(ArchiveFile::from).collect())
+        Ok(matching_files(&state, &criteria).into_iter().cloned().map(ArchiveFile::from).collect())
     }
 
     /// The newest row of a run.
@@ -83,29 +83,40 @@ impl Archive {
             match found {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
-                // It may be in another.
+                // Another partition may have the run.
                 Err(error) => failed = Some(error),
             }
         }
         failed.map_or(Ok(None), Err)
     }
 
+    /// The newest row of a run in the files of a partition. A file that cannot be read is an error only if no other has the run.
     async fn find_in(&self, files: Vec<&File>, id: &str) -> Result<Option<Row>> {
-        let mut newest: Option<Row> = None;
+        let (mut newest, mut failed): (Option<Row>, _) = (None, None);
         for file in files {
-            let file = FileReader::open(self.store(), file).await?;
-            for group in 0..file.groups() {
-                if !file.may_contain(group, Column::RunId, id).await? {
-                    continue;
-                }
+            match self.find_in_file(file, id).await {
+                Ok(Some(row)) if newest.as_ref().is_none_or(|newest| age(newest) < age(&row)) => newest = Some(row),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (newest, failed) {
+            (None, Some(error)) => Err(error),
+            (newest, _) => Ok(newest),
+        }
+    }
+
+    async fn find_in_file(&self, file: &File, id: &str) -> Result<Option<Row>> {
+        let file = FileReader::open(self.store(), file).await?;
+        for group in 0..file.groups() {
+            if file.may_contain(group, Column::RunId, id).await? {
                 let rows = file.rows(group, Column::ALL).await?;
-                let Some(row) = rows.into_iter().find(|row| row.text(Column::RunId) == Some(id)) else { continue };
-                if newest.as_ref().is_none_or(|newest| Version::of(newest) < Version::of(&row)) {
-                    newest = Some(row);
+                if let Some(row) = rows.into_iter().find(|row| row.text(Column::RunId) == Some(id)) {
+                    return Ok(Some(row));
                 }
             }
         }
-        Ok(newest)
+        Ok(None)
     }
 }
 
@@ -115,7 +126,7 @@ impl From<File> for ArchiveFile {
             path: file.path,
             workflow_name: file.partition.workflow,
             day: file.partition.day,
-            runs: file.rows,
+            rows: file.rows,
             bytes: file.bytes,
             min_created_at: file.min_created_at,
             max_created_at: file.max_created_at,

@@ -1,7 +1,7 @@
 //! The manifest: numbered commits, each of which adds and removes files, and the state that they add up to.
 //!
-//! A commit is an object that is created only if no other has its number. So of two writers with the same number one loses, reads what the
-//! other has committed, and tries again with the next number. A file that no commit has added is not part of the archive.
+//! A commit is an object that is created only if no other has its number. If two writers use the same number, only the first succeeds. The
+//! other reads the new commit, and tries again with the next number. A file that no commit has added is not part of the archive.
 
 use std::collections::BTreeMap;
 
@@ -51,6 +51,9 @@ pub(super) struct File {
     pub(super) max_created_at: DateTime<Utc>,
     /// The number of runs by status.
     pub(super) statuses: BTreeMap<String, u64>,
+    /// Whether a compaction has written it.
+    #[serde(default)]
+    pub(super) is_compacted: bool,
 }
 
 /// What the runs of a file have in common.
@@ -82,7 +85,7 @@ pub(super) struct State {
 pub(super) enum Conflict {
     /// The archive has runs of another tenant or namespace.
     Source(Source),
-    /// A file is removed that is not there: another writer has replaced it.
+    /// A file to be removed is not in the archive: another writer has replaced it.
     Missing(String),
 }
 
@@ -148,6 +151,7 @@ pub(super) mod tests {
             min_created_at: at,
             max_created_at: at,
             statuses: BTreeMap::from([("COMPLETED".into(), 1)]),
+            is_compacted: false,
         }
     }
 
@@ -166,7 +170,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn commits_add_up() {
+    fn a_state_is_the_sum_of_its_commits() {
         let mut state = State::default();
         for commit in [commit(&["a", "b"], &[]), commit(&["c"], &["a"])] {
             state.check(&commit).unwrap();
@@ -178,7 +182,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_is_removed_once() {
+    fn a_file_cannot_be_removed_twice() {
         let mut state = State::default();
         state.apply(commit(&["a"], &[]));
         state.apply(commit(&["b"], &["a"]));
@@ -186,7 +190,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_archive_has_one_source() {
+    fn an_archive_has_one_tenant_and_namespace() {
         let source = |namespace: &str| {
             Some(Source { tenant_id: uuid::Uuid::nil().into(), namespace: Some(namespace.to_owned()) })
         };
@@ -200,7 +204,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn names_of_workflows_are_escaped_in_paths() {
+    fn workflow_names_are_escaped_in_paths() {
         let path = Partition::of("a/b=c", "2026-11-01T23:59:59Z".parse().unwrap()).path("x");
         assert_eq!(path, "runs/workflow=a%2Fb%3Dc/day=2026-11-01/x.parquet");
     }

@@ -1,7 +1,7 @@
 //! An archive of runs that outlives the engine's retention.
 //!
-//! The engine drops runs after a retention, which is 30 days by default. An [`Archive`] keeps them in Parquet files, in a local folder or in
-//! an object store, where it can query them, and so can every tool that reads Parquet.
+//! The engine drops runs after its retention period, which is 30 days by default. An [`Archive`] keeps copies of them in Parquet files, in a
+//! local folder or in an object store. This crate can query them, and so can every other tool that reads Parquet.
 //!
 //! ```
 //! use std::time::Duration;
@@ -13,7 +13,7 @@
 //! let report = archive.collect(&hatchet, Retention::older_than(Duration::from_secs(20 * 24 * 3600))).send().await?;
 //! println!("{report}");
 //!
-//! // Runs of the engine and of the archive, each once.
+//! // The runs of the engine and of the archive. A run that both have is returned once.
 //! let mut runs = History::new(&hatchet, &archive).runs(Window::all()).items();
 //! while let Some(run) = runs.next().await {
 //!     println!("{}", run?.id);
@@ -32,54 +32,62 @@
 //! | `gs://bucket/path` | `archive-gcs` |
 //! | `az://container/path` | `archive-azure` |
 //!
-//! Credentials are read from the environment: `AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`, and the
-//! others that the crate `object_store` documents.
+//! Each call of [`Archive::open`] with `memory://` creates an empty store, which the clones of the archive share. An operation of a store that
+//! takes longer than 120 seconds fails with [`Timeout`](crate::ErrorKind::Timeout). A store must be able to create an object only if it does
+//! not exist; this is checked before the first commit.
+//!
+//! Credentials of cloud stores are read from environment variables, such as `AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS` and
+//! `AZURE_STORAGE_ACCOUNT_NAME`; the crate `object_store` documents all of them.
 //!
 //! # Files
 //!
 //! | path | content |
 //! |---|---|
-//! | `runs/workflow=<name>/day=<date>/<id>.parquet` | runs of one workflow that were created on one day in UTC, newest first |
-//! | `manifest/commits/<number>.json` | which files were added and removed; the first to create a number has it |
-//! | `manifest/states/<number>.json` | all files after some commits, which saves reading the commits before |
+//! | `runs/workflow=<name>/day=<date>/<uuid>.parquet` | runs of one workflow that were created on one day (UTC), newest first; the name is percent-encoded |
+//! | `manifest/commits/<number>.json` | the files that a commit adds and removes; if several processes write the same number, only the first succeeds |
+//! | `manifest/states/<number>.json` | the list of all files after this commit, so that the commits before it need not be read |
 //!
-//! Only files that were committed are part of the archive: [`Archive::files`] lists them for other tools.
+//! Files that were not committed are not part of the archive. [`Archive::files`] lists the committed files for other tools.
 //!
 //! # Schema
 //!
-//! Version 1. Columns are never removed and never change their meaning. Times are in microseconds and in UTC, JSON is text.
+//! This is version 1. Columns are never removed, and their meaning never changes. Times are in microseconds, in UTC. JSON values are stored
+//! as strings.
 //!
 //! | column | type | meaning |
 //! |---|---|---|
-//! | `run_id` | text | the id of the run |
+//! | `run_id` | string | the id of the run |
 //! | `created_at` | time | when the run was created |
-//! | `workflow_name`, `workflow_id`, `workflow_version_id` | text | the workflow, its name without the namespace |
-//! | `status` | text | `COMPLETED`, `FAILED`, `CANCELLED` or `TIMED_OUT` |
+//! | `workflow_name`, `workflow_id`, `workflow_version_id` | string | the workflow, its name without the namespace |
+//! | `status` | string | `COMPLETED`, `FAILED`, `CANCELLED` or `TIMED_OUT` |
 //! | `attempt` | integer | the number of the newest attempt, starting at 1 |
 //! | `started_at`, `finished_at` | time | when the newest attempt started, and when the run ended |
-//! | `queued_ms`, `ran_ms`, `elapsed_ms` | integer | the sums of the queue times and of the execution times of all attempts, and the time from the creation to the end |
+//! | `queued_ms`, `ran_ms`, `elapsed_ms` | integer | milliseconds: the sum of the queue times of all attempts, the sum of their execution times, and the time from the creation to the end |
 //! | `retry_count` | integer | the highest retry count of the tasks |
-//! | `error` | text | the error message of a failed run |
-//! | `cancel_reason`, `cancelled_by` | text | the reason and the author of a cancel |
+//! | `error` | string | the error message of a failed run |
+//! | `cancel_reason`, `cancelled_by` | string | the reason and the author of the cancellation |
 //! | `trigger` | JSON | what started the run: [`Trigger`](crate::model::Trigger) |
-//! | `event_id`, `parent_run_id`, `parent_task_id`, `original_run_id` | text | the event, the parent and the original (of a rerun) of the run |
-//! | `metadata` | map of text | the user's metadata; values that are not strings are JSON |
-//! | `metadata_values` | JSON | the values of the metadata that are not strings |
-//! | `engine_metadata` | JSON | the metadata of the engine and of this crate |
+//! | `event_id`, `parent_run_id`, `parent_task_id`, `original_run_id` | string | the ids of the event that started the run, of the parent of a child run, and of the original of a rerun |
+//! | `metadata` | map of strings | the user's metadata; a value that is not a string is its JSON |
+//! | `non_string_metadata` | JSON | the metadata whose values are not strings |
+//! | `engine_metadata` | JSON | the metadata that the engine and this crate added |
 //! | `input`, `output` | JSON | the input, and the output of a completed run |
 //! | `outcome` | JSON | how the run ended, without its output: [`Outcome`](crate::model::Outcome) |
 //! | `tasks` | JSON | the tasks with their attempts: [`TaskDetails`](crate::model::TaskDetails) |
 //! | `logs` | JSON | the log lines that were [requested](CollectBuilder::logs): [`LogLine`](crate::model::LogLine) |
-//! | `conflicts` | JSON | conflicts between the server's API views: [`Conflict`](crate::model::Conflict) |
+//! | `conflicts` | JSON | the conflicts between the server's API views: [`Conflict`](crate::model::Conflict) |
 //! | `archived_at` | time | when the row was written |
 
 mod collect;
+mod collector;
 mod compact;
 mod convert;
 #[cfg(test)]
 mod crash;
+mod days;
 mod decode;
 mod encode;
+mod expire;
 mod filter;
 mod handle;
 mod history;
@@ -90,19 +98,21 @@ mod query;
 mod reading;
 mod report;
 mod retention;
-mod schedule;
 mod schema;
 mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod writing;
 
 pub use self::collect::{CollectBuilder, CollectedBatches};
-pub use self::compact::{CompactBuilder, CompactReport, ExpireBuilder, ExpireReport, SweepBuilder, SweepReport};
+pub use self::collector::{CollectorBuilder, RunningCollector};
+pub use self::compact::{CompactBuilder, CompactReport};
+pub use self::expire::{ExpireBuilder, ExpireReport};
 pub use self::handle::Archive;
 pub use self::history::{History, HistoryQuery, HistoryRuns};
 pub use self::lookup::ArchiveFile;
 pub use self::query::{ArchiveQuery, ArchivedDetails, ArchivedRuns};
 pub use self::report::{CollectReport, CollectedBatch};
 pub use self::retention::{Retention, Rule};
-pub use self::schedule::RunningCollector;
+pub use self::sweep::{SweepBuilder, SweepReport};

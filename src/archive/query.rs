@@ -9,7 +9,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 
-use super::convert::{self, SUMMARY};
+use super::convert::{self, SUMMARY_COLUMNS};
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::reading::Reading;
@@ -19,8 +19,9 @@ use crate::error::{Error, Result};
 use crate::model::{RunDetails, RunFilter, RunId, RunSummary, StatusCounts};
 
 impl Archive {
-    /// Prepares a query for the archived runs that match a filter, or that were created in a time window. The filter is that of
-    /// [`Client::runs`](crate::Client::runs), and so are the results. A window that is relative to now uses the system's clock.
+    /// Prepares a query for the archived runs that match a filter, or that were created in a time window. It takes the same filters as
+    /// [`Client::runs`](crate::Client::runs) and returns the same summaries. Counts are exact. A
+    /// [`Window::last`](crate::model::Window::last) is relative to the system clock.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -40,23 +41,23 @@ impl Archive {
 
     /// Returns the details of an archived run.
     ///
-    /// The id alone does not determine the file of a run. So a small part of each file is read, until one contains the id, newest days
-    /// first.
+    /// An id does not determine the file of a run. The method reads a small part of each file, from the newest day to the oldest, until it
+    /// finds the run.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive, id: hatchet::RunId) -> hatchet::Result<()> {
-    /// println!("{}", archive.run(id).await?);
+    /// println!("{}", archive.details(id).await?);
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the archive has no such run; [`Storage`](crate::ErrorKind::Storage) and
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a file cannot be read that may contain it.
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the archive does not contain the run. [`Storage`](crate::ErrorKind::Storage),
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if it was not found and a file could not be read.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
-    pub async fn run(&self, id: RunId) -> Result<RunDetails> {
+    pub async fn details(&self, id: RunId) -> Result<RunDetails> {
         let found = self.find(id).await?;
         found.as_ref().map_or_else(|| Err(Error::run_not_found(id)), convert::details)
     }
@@ -82,7 +83,7 @@ pub struct ArchiveQuery {
 impl ArchiveQuery {
     /// Returns a stream of the matching runs, newest first. Inputs and outputs are not read.
     pub fn items(&self) -> ArchivedRuns {
-        ArchivedRuns(self.read(SUMMARY, convert::summary))
+        ArchivedRuns(self.read(SUMMARY_COLUMNS, convert::summary))
     }
 
     /// Returns a stream of the details of the matching runs, newest first.
@@ -102,7 +103,8 @@ impl ArchiveQuery {
         Ok(self.counts_by_status().await?.iter().map(|(_, count)| count).sum())
     }
 
-    /// Returns the number of matching runs by status. Other than that of the server, it counts only the statuses of the filter.
+    /// Returns the number of matching runs by status. Unlike [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it
+    /// respects the statuses of the filter and counts timed-out runs separately.
     ///
     /// # Errors
     /// The errors of [`count`](Self::count).
@@ -110,7 +112,7 @@ impl ArchiveQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        let mut rows = self.archive.reading(self.criteria()?, SUMMARY).await?;
+        let mut rows = self.archive.reading(self.criteria()?, SUMMARY_COLUMNS).await?;
         let mut counts = std::collections::BTreeMap::new();
         while let Some(row) = rows.next().await.transpose()? {
             let status = row.text(Column::Status).unwrap_or_default().to_owned();
@@ -156,8 +158,8 @@ enum State {
     Ended,
 }
 
-/// A stream of archived runs, newest first; see [`ArchiveQuery::items`]. An item is an error if a file cannot be read. The stream then
-/// continues with the other files.
+/// A stream of archived runs, newest first; see [`ArchiveQuery::items`]. If a file cannot be read, an item is an error that names it, and the
+/// stream continues with the other files. If the filter is invalid or the manifest cannot be read, the only item is an error.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -173,10 +175,11 @@ enum State {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "streams do nothing unless polled"]
+#[must_use = "nothing is read before the stream is polled"]
 pub struct ArchivedRuns(BoxStream<Result<RunSummary>>);
 
-/// A stream of the details of archived runs, newest first; see [`ArchiveQuery::details`]. It treats errors as [`ArchivedRuns`] does.
+/// A stream of the details of archived runs, newest first; see [`ArchiveQuery::details`]. Errors are handled as in
+/// [`ArchivedRuns`].
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -189,7 +192,7 @@ pub struct ArchivedRuns(BoxStream<Result<RunSummary>>);
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "streams do nothing unless polled"]
+#[must_use = "nothing is read before the stream is polled"]
 pub struct ArchivedDetails(BoxStream<Result<RunDetails>>);
 
 impl ArchivedRuns {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::convert::{Version, key};
+use super::convert::{age, key};
 use super::decode::FileReader;
 use super::filter::Criteria;
 use super::manifest::{File, Partition, State};
@@ -28,10 +28,21 @@ pub(super) struct Reading {
     /// The files of the days that have not been read yet, the next day last.
     days: Vec<(NaiveDate, Vec<File>)>,
     sources: Vec<Source>,
-    /// Of files that cannot be read.
+    /// The errors of files that cannot be read.
     errors: VecDeque<Error>,
     /// The newest row of the run that is being read.
     run: Option<Row>,
+}
+
+/// The files of a state that can contain matching runs.
+pub(super) fn matching_files<'a>(state: &'a State, criteria: &Criteria) -> Vec<&'a File> {
+    let mut files_in: BTreeMap<&Partition, usize> = BTreeMap::new();
+    for file in state.files() {
+        *files_in.entry(&file.partition).or_default() += 1;
+    }
+    let is_only_file = |file: &File| files_in.get(&file.partition) == Some(&1);
+    let files = state.files().filter(|file| criteria.overlaps_day(file.partition.day));
+    files.filter(|file| criteria.may_match_file(file, is_only_file(file))).collect()
 }
 
 /// The rows of one file.
@@ -64,16 +75,9 @@ impl Source {
 
 impl Reading {
     pub(super) fn new(store: Store, state: &Arc<State>, criteria: Criteria, columns: &'static [Column]) -> Self {
-        let mut files_in: BTreeMap<&Partition, usize> = BTreeMap::new();
-        for file in state.files() {
-            *files_in.entry(&file.partition).or_default() += 1;
-        }
         let mut days: BTreeMap<NaiveDate, Vec<File>> = BTreeMap::new();
-        for file in state.files().filter(|file| criteria.has_day(file.partition.day)) {
-            let is_alone = files_in.get(&file.partition) == Some(&1);
-            if criteria.may_match_file(file, is_alone) {
-                days.entry(file.partition.day).or_default().push(file.clone());
-            }
+        for file in matching_files(state, &criteria) {
+            days.entry(file.partition.day).or_default().push(file.clone());
         }
         Self {
             store,
@@ -136,7 +140,7 @@ impl Reading {
         if key(run) != key(&row) {
             return Some(std::mem::replace(run, row));
         }
-        if (Version::of(&row), row.int(Column::ArchivedAt)) > (Version::of(run), run.int(Column::ArchivedAt)) {
+        if age(&row) > age(run) {
             *run = row;
         }
         None

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
 /// let report = collection.send().await?;
 /// if report.at_risk > 0 {
-///     eprintln!("{} runs were archived only shortly before the engine drops them", report.at_risk);
+///     eprintln!("the engine would soon have dropped {} of the archived runs", report.at_risk);
 /// }
 /// # Ok(())
 /// # }
@@ -20,16 +20,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CollectReport {
-    /// The number of runs that were archived, or that would have been in a [dry run](super::CollectBuilder::dry_run).
+    /// The number of runs that were archived, or that would be archived if this is a [dry run](super::CollectBuilder::dry_run).
     pub archived: u64,
-    /// The number of runs that were archived before and have not changed since.
+    /// The number of runs that were already archived and have not changed since.
     pub unchanged: u64,
-    /// The number of runs that had ended in the list, but run again. They are archived by a later collection.
+    /// The number of runs that had ended when they were listed, but not when they were fetched, because they were replayed. A later
+    /// collection archives them.
     pub active: u64,
-    /// The number of runs that the engine dropped before they could be fetched. They are lost.
+    /// The number of runs whose details could not be fetched. The errors are logged. A later collection tries again.
+    pub failed: u64,
+    /// The number of runs that the engine dropped between the list and the fetch. They are lost.
     pub dropped: u64,
-    /// The number of archived runs that the engine drops within a day, or within the interval of
-    /// [`every`](super::CollectBuilder::every) and a day. A shorter [`Retention`](super::Retention) archives them earlier. It is 0 if the engine's retention is unknown.
+    /// The number of due runs that the engine drops within 24 hours or, for a collector, within 24 hours and its
+    /// [interval](super::CollectBuilder::every). A shorter [`Retention`](super::Retention) archives them earlier. It is 0 if the engine's
+    /// retention period is unknown.
     pub at_risk: u64,
     /// The number of files that were written.
     pub files: u64,
@@ -37,9 +41,10 @@ pub struct CollectReport {
     pub bytes: u64,
     /// Whether nothing was archived because of [`dry_run`](super::CollectBuilder::dry_run).
     pub is_dry_run: bool,
-    /// The engine's retention, if the server shows it. Servers before 0.105 do not.
+    /// The engine's retention period, if the server reports it. Older servers do not.
     pub engine_retention: Option<Duration>,
-    /// Whether runs of some workflow are to be archived only after the engine has dropped them.
+    /// Whether the age of a rule is not shorter than the engine's retention period, so that the engine drops runs before they are archived.
+    /// It is `false` if the retention period is unknown.
     pub is_retention_too_long: bool,
 }
 
@@ -47,7 +52,12 @@ impl fmt::Display for CollectReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.is_dry_run { "to archive" } else { "archived" };
         write!(f, "{} {what}, {} unchanged", self.archived, self.unchanged)?;
-        let others = [(self.active, "active"), (self.dropped, "dropped by the engine"), (self.at_risk, "at risk")];
+        let others = [
+            (self.active, "active"),
+            (self.failed, "failed"),
+            (self.dropped, "dropped by the engine"),
+            (self.at_risk, "at risk"),
+        ];
         others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))
     }
 }
@@ -56,20 +66,20 @@ impl fmt::Display for CollectReport {
 ///
 /// ```
 /// fn print(batch: &hatchet::archive::CollectedBatch) {
-///     println!("{} runs since {}", batch.runs, batch.first_created_at);
+///     println!("{} runs since {}", batch.runs, batch.min_created_at);
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CollectedBatch {
-    /// The number of runs.
+    /// The number of runs that were committed.
     pub runs: u64,
-    /// The number of files.
+    /// The number of files that were written.
     pub files: u64,
-    /// The size of the files in bytes.
+    /// The total size of these files, in bytes.
     pub bytes: u64,
-    /// When the first run was created.
-    pub first_created_at: DateTime<Utc>,
-    /// When the last run was created.
-    pub last_created_at: DateTime<Utc>,
+    /// The earliest creation time of these runs.
+    pub min_created_at: DateTime<Utc>,
+    /// The latest creation time of these runs.
+    pub max_created_at: DateTime<Utc>,
 }

@@ -1,4 +1,4 @@
-//! When runs are moved to the archive, and when they are removed from it.
+//! Which runs are copied to the archive, and which are removed from it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::time::MAX_DURATION;
 /// The age at which runs are archived by default.
 const DEFAULT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// For how long runs are kept, by workflow: in the engine before they are [archived](super::Archive::collect), or in the archive before they
-/// [expire](super::Archive::expire). The default is 90 days for all workflows.
+/// Which runs are due, by workflow and age: [`collect`](super::Archive::collect) copies the due runs of the engine to the archive, and
+/// [`expire`](super::Archive::expire) removes the due runs of the archive. By default, runs of all workflows are due after 90 days.
 ///
-/// The engine drops runs after a retention of its own, which is 30 days unless its operator has changed it. Runs must be archived before
-/// that, so the age should be several days shorter. [`CollectReport::engine_retention`](super::CollectReport::engine_retention) is the
-/// engine's retention, if the server shows it.
+/// The engine drops runs after its retention period, which is 30 days unless its operator has changed it. Runs must be archived before
+/// that, so set an age that is several days shorter. [`CollectReport::engine_retention`](super::CollectReport::engine_retention) is that
+/// period, if the server reports it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,7 +27,7 @@ const DEFAULT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// const DAY: Duration = Duration::from_secs(24 * 3600);
 /// let retention = Retention::older_than(20 * DAY)
 ///     .workflow("import", Rule::older_than(2 * DAY).without_payloads())
-///     .workflow("audit", Rule::keep_forever());
+///     .workflow("debug", Rule::never());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
@@ -36,7 +36,7 @@ pub struct Retention {
     workflows: BTreeMap<String, Rule>,
 }
 
-/// For how long the runs of a workflow are kept, and which of them; see [`Retention`].
+/// Which runs of a workflow are due, and what of them is archived; see [`Retention`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Retention {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 pub struct Rule {
-    /// `None` if runs are kept for ever.
+    /// `None` if no run is ever due.
     age: Option<Duration>,
     /// Empty for all.
     statuses: Vec<RunStatus>,
@@ -62,23 +62,24 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Keeps runs until they have this age, counted from their creation. The maximum is ten years.
+    /// Selects the runs that were created at least this long ago. The maximum is ten years; a longer age is refused when the retention is
+    /// used.
     pub fn older_than(age: Duration) -> Self {
         Self { rule: Rule::older_than(age), workflows: BTreeMap::new() }
     }
 
-    /// Keeps all runs for ever, except for those of [workflows](Self::workflow) with a rule.
-    pub fn keep_forever() -> Self {
-        Self { rule: Rule::keep_forever(), workflows: BTreeMap::new() }
+    /// Selects no run, except those of [workflows](Self::workflow) with a rule of their own.
+    pub fn never() -> Self {
+        Self { rule: Rule::never(), workflows: BTreeMap::new() }
     }
 
-    /// Sets the rule of the workflows that have none of their own.
-    pub fn rule(mut self, rule: Rule) -> Self {
+    /// Sets the rule for workflows without a rule of their own.
+    pub fn default_rule(mut self, rule: Rule) -> Self {
         self.rule = rule;
         self
     }
 
-    /// Sets the rule of a workflow, by its name without the namespace.
+    /// Sets the rule for a workflow, by its name without the namespace.
     pub fn workflow(mut self, name: impl Into<String>, rule: Rule) -> Self {
         self.workflows.insert(name.into(), rule);
         self
@@ -93,7 +94,7 @@ impl Retention {
         std::iter::once(&self.rule).chain(self.workflows.values())
     }
 
-    /// Creation times up to this one can be due. `None` if no run ever is.
+    /// The latest creation time at which a run can be due. `None` if no run is ever due.
     pub(super) fn last_due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.rules().filter_map(|rule| rule.last_due(now)).max()
     }
@@ -122,7 +123,7 @@ impl Retention {
         if self.rules().any(|rule| !rule.statuses.is_empty() || rule.without_payloads) {
             return Err(Error::invalid(
                 "retention",
-                "expected rules with an age only, because whole days expire, got a rule with statuses or without payloads",
+                "expected rules with an age only, because whole days expire, got a rule with `status` or `without_payloads`",
             ));
         }
         Ok(())
@@ -130,24 +131,27 @@ impl Retention {
 }
 
 impl Rule {
-    /// Keeps runs until they have this age.
+    /// Selects the runs that were created at least this long ago. The maximum is ten years; a longer age is refused when the rule is used.
     pub fn older_than(age: Duration) -> Self {
         Self { age: Some(age), statuses: Vec::new(), without_payloads: false }
     }
 
-    /// Keeps runs for ever.
-    pub fn keep_forever() -> Self {
+    /// Selects no run: [`collect`](super::Archive::collect) does not archive it, so the engine drops it after its retention period, and
+    /// [`expire`](super::Archive::expire) does not remove it.
+    pub fn never() -> Self {
         Self { age: None, statuses: Vec::new(), without_payloads: false }
     }
 
-    /// Archives only runs with this status. If it is called several times, runs with any of the statuses are archived. By default, all
-    /// runs that have ended are.
+    /// Selects only runs with this status. If it is called several times, runs with any of the statuses are selected. By default, all runs
+    /// that have ended are selected. Runs that have not ended never are. A run that is archived already is updated whatever its new status.
+    /// [`expire`](super::Archive::expire) refuses a rule with a status.
     pub fn status(mut self, status: RunStatus) -> Self {
         self.statuses.push(status);
         self
     }
 
-    /// Archives everything but the inputs, the outputs and the log lines. They are `null` in the archive.
+    /// Archives runs without inputs, outputs, payloads of events and log lines: inputs and outputs are `null` in the archive, and the others
+    /// are absent. Metadata and error messages are archived. [`expire`](super::Archive::expire) refuses such a rule.
     pub fn without_payloads(mut self) -> Self {
         self.without_payloads = true;
         self
@@ -183,7 +187,7 @@ mod tests {
     fn each_workflow_has_its_own_rule() {
         let retention = Retention::older_than(10 * DAY)
             .workflow("soon", Rule::older_than(DAY).status(RunStatus::Failed))
-            .workflow("never", Rule::keep_forever());
+            .workflow("never", Rule::never());
         assert_eq!(retention.last_due(day(20)), Some(day(19)));
         assert_eq!(retention.of("other").last_due(day(20)), Some(day(10)));
         assert_eq!(retention.of("never").last_due(day(20)), None);
@@ -192,21 +196,21 @@ mod tests {
         );
         assert!(!retention.of("other").selects(&RunStatus::Running));
         assert!(retention.only_workflows().is_none());
-        let only: Vec<_> = retention.rule(Rule::keep_forever()).only_workflows().unwrap().map(str::to_owned).collect();
+        let only: Vec<_> = retention.default_rule(Rule::never()).only_workflows().unwrap().map(str::to_owned).collect();
         assert_eq!(only, ["soon"]);
     }
 
     #[test]
     fn the_default_is_90_days() {
         assert_eq!(Retention::default(), Retention::older_than(90 * DAY));
-        assert_eq!(Retention::keep_forever().last_due(day(1)), None);
+        assert_eq!(Retention::never().last_due(day(1)), None);
     }
 
     #[test]
     fn ages_are_limited_and_days_expire_as_a_whole() {
         let error = Retention::older_than(4000 * DAY).check().unwrap_err();
         assert!(error.to_string().contains("expected at most 10 years"), "{error}");
-        let failed = Retention::default().rule(Rule::older_than(DAY).status(RunStatus::Failed));
+        let failed = Retention::default().default_rule(Rule::older_than(DAY).status(RunStatus::Failed));
         assert!(failed.check_ages_only().is_err() && failed.check().is_ok());
     }
 }

@@ -86,7 +86,7 @@ columns! {
     ParentTaskId "parent_task_id" Text false;
     OriginalRunId "original_run_id" Text false;
     Metadata "metadata" Map true;
-    MetadataValues "metadata_values" Json false;
+    NonStringMetadata "non_string_metadata" Json false;
     EngineMetadata "engine_metadata" Json false;
     Input "input" Json false;
     Output "output" Json false;

@@ -47,13 +47,17 @@ impl Store {
         let objects: Arc<dyn ObjectStore> = match Url::parse(url) {
             Ok(parsed) if parsed.scheme() == "memory" => Arc::new(InMemory::new()),
             Ok(parsed) if parsed.scheme() == "file" => {
-                let path = parsed.to_file_path().map_err(|()| failed(&"expected the path of a folder"))?;
+                let path =
+                    parsed.to_file_path().map_err(|()| failed(&"expected the path of a folder after file://"))?;
                 folder(&path)?
             }
             Ok(parsed) if url.contains("://") => {
-                let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+                let variables = std::env::vars_os().filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
+                });
                 let (store, prefix) = object_store::parse_url_opts(&parsed, variables).map_err(|error| {
-                    failed(&"expected a folder, or a URL of a store whose feature is enabled").with_source(error)
+                    failed(&"expected the path of a folder, or the URL of a store whose feature is enabled")
+                        .with_source(error)
                 })?;
                 Arc::new(PrefixStore::new(store, prefix))
             }
@@ -111,6 +115,15 @@ impl Store {
         let read = read.map_err(|failure| self.error("read", path, failure))?;
         self.bytes_read.fetch_add(read.iter().map(|part| part.len() as u64).sum(), Relaxed);
         Ok(read)
+    }
+
+    /// The length of an object. `None` if there is none.
+    pub(super) async fn length(&self, path: &str) -> Result<Option<u64>> {
+        match self.run("read", path, self.objects.head(&key(path))).await {
+            Ok(object) => Ok(Some(object.size)),
+            Err(Failure::Store(object_store::Error::NotFound { .. })) => Ok(None),
+            Err(failure) => Err(self.error("read", path, failure)),
+        }
     }
 
     /// Lists the objects in a folder whose paths are greater than `after`, by path.
@@ -196,12 +209,9 @@ impl From<super::crash::Crashed> for Failure {
 }
 
 fn folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}: {error}", path.display()))
-    };
-    std::fs::create_dir_all(path).map_err(|error| failed(&error).with_source(error))?;
-    let store =
-        LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&"it is not a folder").with_source(error))?;
+    let failed = || Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}", path.display()));
+    std::fs::create_dir_all(path).map_err(|error| failed().with_source(error))?;
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed().with_source(error))?;
     Ok(Arc::new(store.with_fsync(true)))
 }
 

@@ -1,15 +1,15 @@
 //! Writes rows to files, and commits the files.
 //!
-//! A file is written under a name of its own, read again and compared, and only then committed. So a crash leaves at most files that no
-//! commit has added, which nobody reads and which are [swept](super::Archive::sweep) later.
+//! Each file is written under a new name, read back and compared before it is committed. So a crash leaves only files that were not
+//! committed; nothing reads them, and [`sweep`](super::Archive::sweep) deletes them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::convert::{KEYS, Version, key, time};
+use super::convert::{VERSION_COLUMNS, Version, key, time};
 use super::encode::encode;
 use super::filter::Criteria;
 use super::handle::Archive;
@@ -62,22 +62,26 @@ pub(super) async fn write_file(archive: &Archive, partition: Partition, rows: Ve
     let count = rows.len() as u64;
     // Compression takes longer than the runtime may be blocked.
     let content = tokio::task::spawn_blocking(move || encode(&rows)).await;
-    let content =
-        content.map_err(|error| Error::new(ErrorKind::Encode, "writing a file failed").with_source(error))??;
+    let content = content.map_err(|error| {
+        Error::new(ErrorKind::Encode, "the encoder of a file of the archive did not finish").with_source(error)
+    })??;
     let store = archive.store();
-    if !store.create(&path, content.clone()).await? {
-        return Err(Error::new(ErrorKind::AlreadyExists, format!("the file {path} exists in the archive")));
-    }
+    // No other file has this name.
+    store.put(&path, content.clone()).await?;
     verify(&path, &content, &store.read(&path).await?)?;
     let bytes = content.len() as u64;
-    Ok(File { path, partition, rows: count, bytes, min_created_at, max_created_at, statuses })
+    Ok(File { path, partition, rows: count, bytes, min_created_at, max_created_at, statuses, is_compacted: false })
 }
 
 fn verify(path: &str, written: &Bytes, read: &Bytes) -> Result<()> {
     if written == read {
         return Ok(());
     }
-    let problem = format_args!("expected the {} bytes that were written, got {} others", written.len(), read.len());
+    let problem = format_args!(
+        "expected the {} bytes that were written, got {} bytes with other content",
+        written.len(),
+        read.len()
+    );
     Err(corrupt(path, &problem))
 }
 
@@ -92,9 +96,9 @@ pub(super) async fn commit(
     let mut files = write(archive, &rows).await?;
     loop {
         let state = archive.log().state().await?;
-        let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        if paths.is_empty() || paths.iter().all(|path| state.files.contains_key(*path)) {
-            // Also if the response to the commit was lost.
+        // Also if the response to the commit was lost. Another process may already have replaced some of the files.
+        let is_committed = |file: &File| state.files.contains_key(&file.path) || state.removed.contains_key(&file.path);
+        if files.iter().all(|file| file.rows == 0) || files.iter().any(is_committed) {
             let count = |of: fn(&File) -> u64| files.iter().map(of).sum();
             return Ok(Written {
                 runs: count(|file| file.rows),
@@ -102,21 +106,19 @@ pub(super) async fn commit(
                 bytes: count(|file| file.bytes),
             });
         }
-        let is_ours = |file: &&File| files.iter().any(|own| own.partition == file.partition);
-        let others: Vec<File> = state.files_since(checked).filter(is_ours).cloned().collect();
+        let is_same_day = |file: &&File| files.iter().any(|own| own.partition.day == file.partition.day);
+        let others: Vec<File> = state.files_since(checked).filter(is_same_day).cloned().collect();
         checked = state.commits;
         if !others.is_empty() {
-            let known =
-                known(archive, Reading::of_files(archive.store().clone(), others, everything(now)?, KEYS)).await?;
+            let reading = Reading::of_files(archive.store().clone(), others, everything(now)?, VERSION_COLUMNS);
+            let archived = archived_versions(archive, reading).await?;
             let count = rows.len();
             rows.retain(|row| {
                 let id = row.text(Column::RunId).unwrap_or_default();
-                known.get(id).is_none_or(|known| *known < Version::of(row))
+                archived.get(id).is_none_or(|archived| archived.version != Version::of(row))
             });
             if rows.len() < count {
-                for file in &files {
-                    archive.store().delete(&file.path).await?;
-                }
+                // The files that were written are not committed, and are swept later.
                 files = write(archive, &rows).await?;
                 continue;
             }
@@ -129,19 +131,32 @@ pub(super) async fn commit(
     }
 }
 
+/// What is archived of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Archived {
+    pub(super) version: Version,
+    /// In microseconds.
+    pub(super) archived_at: i64,
+}
+
 /// The versions of the runs that are read, by id. Files that are damaged are left out: what they had is archived again.
-pub(super) async fn known(archive: &Archive, mut reading: Reading) -> Result<HashMap<String, Version>> {
-    let mut known = HashMap::new();
+pub(super) async fn archived_versions(archive: &Archive, mut reading: Reading) -> Result<HashMap<String, Archived>> {
+    let mut archived = HashMap::new();
     while let Some(row) = reading.next().await {
         match row {
-            Ok(row) => drop(known.insert(row.text(Column::RunId).unwrap_or_default().to_owned(), Version::of(&row))),
+            Ok(row) => {
+                let archived_at = row.int(Column::ArchivedAt).unwrap_or(0);
+                let id = row.text(Column::RunId).unwrap_or_default().to_owned();
+                archived.insert(id, Archived { version: Version::of(&row), archived_at });
+            }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::warn!(%error, archive = archive.url(), "a file of the archive cannot be read");
+                let archive = archive.url();
+                tracing::warn!(%error, archive, "a file of the archive cannot be read; its runs are archived again");
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(known)
+    Ok(archived)
 }
 
 /// Criteria that match each run.

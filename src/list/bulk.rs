@@ -95,9 +95,9 @@ impl BulkCancelBuilder {
         self
     }
 
-    /// Sets how long the cancel may take to have an effect before runs are reported as [`NoEffect`](crate::model::Effect::NoEffect). The
-    /// engine cancels one run after the other, so the time starts again whenever one of the runs has ended. The default is 10 seconds,
-    /// and the maximum is 10 years.
+    /// Sets how long to wait for an effect. A run that has not ended is reported as [`NoEffect`](crate::model::Effect::NoEffect) when no run of
+    /// this command has ended for this long. The engine cancels the runs one after the other, so the time restarts whenever one of them ends.
+    /// The default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self

@@ -51,8 +51,8 @@ impl fmt::Display for Total {
     }
 }
 
-/// The number of runs with each status, as the server counts them. Failed runs include timed-out runs, and runs that were cancelled
-/// while they were queued and whose schedule timeout passed afterwards.
+/// The number of runs with each status. The server counts timed-out runs as failed, and also runs that were cancelled while they were
+/// queued and whose schedule timeout passed afterwards. An archive counts each status separately.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -76,10 +76,11 @@ impl StatusCounts {
         Self { by_status: counts.into_iter().map(|(status, count)| (status.as_str().to_owned(), count)).collect() }
     }
 
-    /// Returns the number of runs with a status. Failed runs include timed-out runs. Returns `None` for [`RunStatus::TimedOut`],
-    /// because the server does not count timed-out runs separately.
+    /// Returns the number of runs with a status. For [`RunStatus::TimedOut`], it is `None` if the counts do not contain this status,
+    /// because the server counts timed-out runs as failed.
     pub fn get(&self, status: &RunStatus) -> Option<u64> {
-        (*status != RunStatus::TimedOut).then(|| self.by_status.get(status.as_str()).copied().unwrap_or(0))
+        let count = self.by_status.get(status.as_str()).copied();
+        if *status == RunStatus::TimedOut { count } else { Some(count.unwrap_or(0)) }
     }
 
     /// Iterates over the statuses with their numbers, in the order of the statuses' names.

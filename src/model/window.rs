@@ -62,8 +62,8 @@ impl Window {
         Self { start: Start::At(start), until: Some(until) }
     }
 
-    /// Creates a window with all runs that the engine still has. The engine deletes runs after its retention period, which is 30 days by
-    /// default.
+    /// Creates a window without limits. The engine deletes runs after its retention period, which is 30 days by default; an archive keeps
+    /// them.
     pub fn all() -> Self {
         Self { start: Start::At(DateTime::UNIX_EPOCH), until: None }
     }

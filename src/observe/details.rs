@@ -82,6 +82,8 @@ impl DetailsBuilder {
         }
         let client = self.client.with(self.request)?;
         let fetch = RunFetch::new(self.run).started_at(self.started_at);
+        // Who fetches a run for later needs all of it.
+        let is_strict = self.gate.is_some();
         let fetch = self.gate.into_iter().fold(fetch, RunFetch::through);
         let mut details = fetch.fetch(&client).await?;
         add_event(&client, &mut details.trigger).await?;
@@ -90,6 +92,9 @@ impl DetailsBuilder {
         }
         // The outcome is complete without the request.
         if let Err(error) = logs::add_cancel_request(&client, &mut details).await {
+            if is_strict {
+                return Err(error);
+            }
             tracing::warn!(%error, run_id = %self.run, "failed to read the cancel request");
         }
         Ok(details)

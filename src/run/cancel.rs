@@ -258,9 +258,9 @@ impl CancelManyBuilder {
         self
     }
 
-    /// Sets how long the cancel may take to have an effect before runs are reported as [`NoEffect`](crate::model::Effect::NoEffect). The
-    /// engine cancels one run after the other, so the time starts again whenever one of the runs has ended. The default is 10 seconds,
-    /// and the maximum is 10 years.
+    /// Sets how long to wait for an effect. A run that has not ended is reported as [`NoEffect`](crate::model::Effect::NoEffect) when no run of
+    /// this command has ended for this long. The engine cancels the runs one after the other, so the time restarts whenever one of them ends.
+    /// The default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
@@ -461,7 +461,7 @@ async fn wait_for_effects(client: &Client, runs: Vec<RunId>, options: &CancelOpt
     loop {
         let reads = stream::iter(std::mem::take(&mut pending)).map(|run| async move {
             let effect = current_effect(client, run).await;
-            if effect.is_ok() {
+            if matches!(effect, Ok(Effect::Applied | Effect::FinishedFirst(_))) {
                 options.progress.record();
             }
             (run, effect)
@@ -470,9 +470,9 @@ async fn wait_for_effects(client: &Client, runs: Vec<RunId>, options: &CancelOpt
         for (run, effect) in fetched {
             effects.insert(
                 run,
-                effect.unwrap_or_else(|for_now| {
+                effect.unwrap_or_else(|current| {
                     pending.push(run);
-                    for_now
+                    current
                 }),
             );
         }
@@ -483,7 +483,7 @@ async fn wait_for_effects(client: &Client, runs: Vec<RunId>, options: &CancelOpt
     }
 }
 
-/// Fetches the effect of a cancel on a run. An error is the effect for now: a later fetch can show another.
+/// Fetches the effect of a cancel on a run. `Err` contains the effect so far, which a later fetch may change.
 async fn current_effect(client: &Client, run: RunId) -> std::result::Result<Effect, Effect> {
     let unknown = |error: Error| {
         let may_change = may_recover(&error);
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_for_an_effect_starts_again_when_a_run_has_ended() {
+    async fn the_time_for_an_effect_restarts_when_a_run_ends() {
         let (engine, first) = queued().await;
         let client = engine.client();
         let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| Ok(context.attempt()));

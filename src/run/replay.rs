@@ -346,8 +346,8 @@ async fn take_replayed(client: &Client, waiting: &mut BTreeMap<RunId, Before>) -
     skipped.collect()
 }
 
-/// Waits until all of these runs run again, or none has for a while: the engine processes them one after the other. Returns the new
-/// attempt of each that does.
+/// Waits until all of these runs have been replayed, or until none has been for [`EFFECT_TIMEOUT`]: the engine replays them one after the
+/// other. Returns the new attempt of each that has.
 async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Before>) -> Vec<(RunId, Result<Option<u32>>)> {
     let mut pending: Vec<RunId> = waiting.keys().copied().collect();
     let mut results: BTreeMap<RunId, Result<Option<u32>>> = BTreeMap::new();

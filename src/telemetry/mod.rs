@@ -8,7 +8,7 @@
 //! # Events
 //!
 //! All events have a target that begins with `hatchet`. An event about a run has the field `run_id`, one about an attempt also `attempt`,
-//! and one about a worker `worker_id`. The most important events:
+//! and one about a worker `worker_id`. An event about an archive has the field `archive`, its URL. The most important events:
 //!
 //! | level | message |
 //! |---|---|
@@ -22,6 +22,9 @@
 //! | `WARN` | `the engine has ended an attempt or assigned it to another worker` |
 //! | `WARN` | `failed to report to the engine; reports are kept and sent again` |
 //! | `WARN` | `the runtime is blocked: a heartbeat was sent by another thread` |
+//! | `WARN` | `a collection failed; the collector continues` |
+//! | `WARN` | `the engine dropped a run before it was archived` |
+//! | `INFO` | `the collection has ended` |
 //! | `ERROR` | `failed to report the end of an attempt` |
 //! | `ERROR` | `worker stream failed` |
 //! | `ERROR` | `the worker cannot continue, and shuts down` |
@@ -86,9 +89,10 @@ pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
 pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";
 /// The number of reports of ended attempts that the engine has not accepted yet.
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
-/// The number of runs that collections of an archive have archived.
+/// The number of runs that were archived.
 pub const ARCHIVED_RUNS: &str = "hatchet_archived_runs_total";
-/// The number of runs that the last collection archived only shortly before the engine drops them.
+/// The number of runs in the last collection that the engine would have dropped within 24 hours, or within 24 hours and the interval of
+/// the collector.
 pub const ARCHIVED_RUNS_AT_RISK: &str = "hatchet_archived_runs_at_risk";
 
 /// Something that this crate has counted or measured.
@@ -159,12 +163,13 @@ pub enum Measurement<'a> {
         /// The number of reports of ended attempts that the engine has not accepted yet.
         unreported: usize,
     },
-    /// A collection of an archive has ended.
+    /// Runs have been committed to an archive.
     #[non_exhaustive]
     RunsArchived {
-        /// The number of runs that it archived.
+        /// The number of runs that were committed.
         archived: u64,
-        /// The number of these that the engine drops soon.
+        /// The number of runs in the collection so far that the engine would have dropped within 24 hours, or within 24 hours and the interval
+        /// of the collector.
         at_risk: u64,
     },
 }

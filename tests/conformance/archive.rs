@@ -1,6 +1,6 @@
-//! Rows t and b10: the archive of runs.
+//! Rows t1 to t7 and b10: the archive.
 //!
-//! The rows archive the runs of their own workflows only, because a real engine has many others.
+//! The tests archive only the runs of their own workflows, because a real engine has many others.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,14 @@ use crate::setup::{Setup, rows};
 use crate::tasks::Number;
 
 rows! {
-    t1_runs_beyond_an_age_are_archived,
+    t1_runs_older_than_an_age_are_archived,
     t2_archived_runs_are_read_by_id_and_with_the_same_filters,
-    t3_active_runs_are_left_alone,
+    t3_active_runs_are_not_archived,
     t4_collections_run_regularly_in_a_process_and_as_a_task,
     t5_the_request_rate_is_limited,
     t6_a_collection_that_is_stopped_and_repeated_archives_each_run_once,
-    t7_everything_before_a_date_is_archived_on_demand,
-    b10_the_archive_is_parquet_that_other_tools_read,
+    t7_all_runs_before_a_date_are_archived_on_demand,
+    b10_other_tools_can_read_the_archive,
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -43,7 +43,7 @@ fn count(setup: &Setup) -> Task<Number, i64> {
 /// All runs of these tasks that have ended, at any age.
 fn of(names: &[&str]) -> Retention {
     let any_age = || Rule::older_than(Duration::ZERO);
-    names.iter().fold(Retention::keep_forever(), |retention, name| retention.workflow(*name, any_age()))
+    names.iter().fold(Retention::never(), |retention, name| retention.workflow(*name, any_age()))
 }
 
 /// Starts runs one after the other, and waits until the list shows their end.
@@ -81,14 +81,14 @@ fn memory() -> Archive {
     Archive::open("memory://").unwrap()
 }
 
-async fn t1_runs_beyond_an_age_are_archived(setup: Setup) {
+async fn t1_runs_older_than_an_age_are_archived(setup: Setup) {
     let (task, archive) = (count(&setup), memory());
     let worker = setup.worker(&task).await;
     let runs = ended(&setup, &task, 0..2).await;
     // The default of 90 days is a test on virtual time: a real engine has no runs of this age.
-    let collect = |rule: Rule| archive.collect(&setup.hatchet, Retention::keep_forever().workflow(task.name(), rule));
+    let collect = |rule: Rule| archive.collect(&setup.hatchet, Retention::never().workflow(task.name(), rule));
     assert_eq!(collect(Rule::older_than(90 * DAY)).send().await.unwrap().archived, 0);
-    assert_eq!(collect(Rule::keep_forever()).send().await.unwrap().archived, 0);
+    assert_eq!(collect(Rule::never()).send().await.unwrap().archived, 0);
     let failed = Rule::older_than(Duration::ZERO).status(RunStatus::Failed);
     assert_eq!(collect(failed).send().await.unwrap().archived, 1);
     sleep(Duration::from_secs(1)).await;
@@ -106,13 +106,13 @@ async fn t2_archived_runs_are_read_by_id_and_with_the_same_filters(setup: Setup)
     let later = ended(&setup, &task, 6..8).await;
     let history = History::new(&setup.hatchet, &archive);
     for run in &runs {
-        let (live, kept) = (run.details().await.unwrap(), archive.run(run.id()).await.unwrap());
+        let (live, kept) = (run.details().await.unwrap(), archive.details(run.id()).await.unwrap());
         assert_eq!(serde_json::to_value(&kept).unwrap(), serde_json::to_value(&live).unwrap());
-        assert_eq!(history.run(run.id()).await.unwrap().status, live.status);
+        assert_eq!(history.details(run.id()).await.unwrap().status, live.status);
     }
-    let error = archive.run(later[0].id()).await.unwrap_err();
+    let error = archive.details(later[0].id()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RunNotFound);
-    assert_eq!(history.run(later[0].id()).await.unwrap().id, later[0].id());
+    assert_eq!(history.details(later[0].id()).await.unwrap().id, later[0].id());
 
     let own = RunFilter::new(setup.window()).workflow(task.name());
     for filter in [own.clone(), own.clone().status(RunStatus::Failed), own.clone().metadata("parity", "0")] {
@@ -136,7 +136,7 @@ async fn t2_archived_runs_are_read_by_id_and_with_the_same_filters(setup: Setup)
     worker.shutdown().await;
 }
 
-async fn t3_active_runs_are_left_alone(setup: Setup) {
+async fn t3_active_runs_are_not_archived(setup: Setup) {
     let (task, archive) = (count(&setup), memory());
     let worker = setup.worker(&task).await;
     let done = ended(&setup, &task, 0..1).await;
@@ -149,12 +149,12 @@ async fn t3_active_runs_are_left_alone(setup: Setup) {
     assert_eq!(waiting.details().await.unwrap().status, RunStatus::Queued);
     waiting.cancel().send().await.unwrap();
     setup.eventually(async || collect().await.unwrap().archived == 1).await;
-    assert_eq!(archive.run(waiting.id()).await.unwrap().status, RunStatus::Cancelled);
+    assert_eq!(archive.details(waiting.id()).await.unwrap().status, RunStatus::Cancelled);
 }
 
 async fn t4_collections_run_regularly_in_a_process_and_as_a_task(setup: Setup) {
     let (task, archive) = (count(&setup), memory());
-    let collect = archive.task(setup.name("archive"), &setup.hatchet, of(&[task.name()])).cron("0 3 * * *");
+    let collect = archive.collect(&setup.hatchet, of(&[task.name()])).task(setup.name("archive")).cron("0 3 * * *");
     let worker = setup.hatchet.worker(setup.name("worker")).register(&task).register(&collect);
     let worker = worker.build().unwrap().start().await.unwrap();
     ended(&setup, &task, 0..2).await;
@@ -162,17 +162,17 @@ async fn t4_collections_run_regularly_in_a_process_and_as_a_task(setup: Setup) {
     assert_eq!((report.archived, report.unchanged), (2, 0), "{report}");
 
     let interval = Duration::from_secs(2);
-    let mut collector = archive.collect(&setup.hatchet, of(&[task.name()])).every(interval).unwrap();
-    let first = collector.next_round().await.unwrap().unwrap();
+    let mut collector = archive.collect(&setup.hatchet, of(&[task.name()])).every(interval).start().unwrap();
+    let first = collector.next_result().await.unwrap().unwrap();
     assert_eq!((first.archived, first.unchanged), (0, 2), "{first}");
     ended(&setup, &task, 2..4).await;
     // A round may have begun before the runs ended.
     let mut new = 0;
     while new < 2 {
-        new += collector.next_round().await.unwrap().unwrap().archived;
+        new += collector.next_result().await.unwrap().unwrap().archived;
     }
     assert_eq!((new, archived(&archive, Window::all()).await.len()), (2, 4));
-    assert!(collector.last_round().is_some_and(|round| round.is_ok()));
+    assert!(collector.last_result().is_some_and(|round| round.is_ok()));
     collector.shutdown().await;
     worker.shutdown().await;
 }
@@ -205,14 +205,14 @@ async fn t6_a_collection_that_is_stopped_and_repeated_archives_each_run_once(set
     let ids: BTreeSet<_> = archived(&archive, Window::all()).await.into_iter().collect();
     assert_eq!(ids, runs.iter().map(RunHandle::id).collect());
     let files = archive.files(Window::all()).await.unwrap();
-    assert_eq!(files.iter().map(|file| file.runs).sum::<u64>(), 6);
+    assert_eq!(files.iter().map(|file| file.rows).sum::<u64>(), 6);
     archive.compact().send().await.unwrap();
     archive.sweep().grace_period(Duration::ZERO).send().await.unwrap();
     assert_eq!(archived(&archive, Window::all()).await.len(), 6);
     worker.shutdown().await;
 }
 
-async fn t7_everything_before_a_date_is_archived_on_demand(setup: Setup) {
+async fn t7_all_runs_before_a_date_are_archived_on_demand(setup: Setup) {
     let (task, archive) = (count(&setup), memory());
     let worker = setup.worker(&task).await;
     let before = ended(&setup, &task, 0..3).await;
@@ -220,10 +220,10 @@ async fn t7_everything_before_a_date_is_archived_on_demand(setup: Setup) {
     let last = ended(&setup, &task, 3..4).await.remove(0);
     let date = last.details().await.unwrap().created_at.unwrap();
     // The age does not matter.
-    let retention = Retention::keep_forever().workflow(task.name(), Rule::older_than(90 * DAY));
+    let retention = Retention::never().workflow(task.name(), Rule::older_than(90 * DAY));
     let mut batches = archive.collect(&setup.hatchet, retention).before(date).batches().unwrap();
     let batch = batches.next().await.unwrap().unwrap();
-    assert_eq!((batch.runs, batch.last_created_at < date), (3, true));
+    assert_eq!((batch.runs, batch.max_created_at < date), (3, true));
     assert!(batches.next().await.is_none());
     assert_eq!(batches.report().archived, 3);
     let ids: BTreeSet<_> = archived(&archive, Window::all()).await.into_iter().collect();
@@ -246,14 +246,14 @@ impl Drop for Folder {
     }
 }
 
-async fn b10_the_archive_is_parquet_that_other_tools_read(setup: Setup) {
+async fn b10_other_tools_can_read_the_archive(setup: Setup) {
     let (task, folder) = (count(&setup), Folder::new());
     let archive = Archive::open(folder.0.to_str().unwrap()).unwrap();
     let worker = setup.worker(&task).await;
     let runs = ended(&setup, &task, 0..3).await;
     archive.collect(&setup.hatchet, of(&[task.name()])).send().await.unwrap();
     let files = archive.files(Window::all()).await.unwrap();
-    assert_eq!(files.iter().map(|file| file.runs).sum::<u64>(), 3);
+    assert_eq!(files.iter().map(|file| file.rows).sum::<u64>(), 3);
 
     let mut found = BTreeSet::new();
     for file in &files {

@@ -1,0 +1,186 @@
+//! Collections that run repeatedly: in this process, or as a Hatchet task.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::collect::{CollectBuilder, RISK_MARGIN};
+use super::report::CollectReport;
+use crate::error::{Error, Result};
+use crate::runtime::{self, Needs};
+use crate::time::MAX_DURATION;
+use crate::workflow::{Concurrency, ConcurrencyStrategy, Context, Task, TaskError};
+
+/// The fraction of the interval by which it varies, so that several processes do not collect at the same time.
+const JITTER_FRACTION: f64 = 0.1;
+/// How long a collection by a task may take.
+const TASK_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// How many times a collection by a task is retried.
+const TASK_RETRIES: u32 = 3;
+
+impl CollectBuilder {
+    /// Prepares a collector, which collects repeatedly: immediately when it is started, and then once per interval, from 1 second to 10 years.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::archive::Retention;
+    ///
+    /// let retention = Retention::older_than(Duration::from_secs(20 * 24 * 3600));
+    /// let collector = archive.collect(&hatchet, retention).every(Duration::from_secs(6 * 3600)).start()?;
+    /// // … when the process ends:
+    /// collector.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn every(self, interval: Duration) -> CollectorBuilder {
+        CollectorBuilder { collection: self, interval }
+    }
+
+    /// Creates a task that collects, to be registered with a worker. Each collection is then a run of the task: it is visible in the dashboard,
+    /// and it is retried if it fails. Only one run of the task executes at a time; a run that is started meanwhile is cancelled. The output is a
+    /// [`CollectReport`].
+    ///
+    /// The timeout of the task is 6 hours, and it is retried three times; both can be changed, and a [cron](Task::cron) can be added. Invalid
+    /// options of the collection are an error of the run.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::archive::Retention;
+    ///
+    /// let retention = Retention::older_than(Duration::from_secs(20 * 24 * 3600));
+    /// let collect = archive.collect(&hatchet, retention).task("archive-runs").cron("0 3 * * *");
+    /// let worker = hatchet.worker("archiver").register(&collect).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn task(self, name: impl Into<String>) -> Task<(), CollectReport> {
+        let builder = Arc::new(self);
+        let task = Task::new(name, move |(): (), _: Context| {
+            let builder = CollectBuilder::clone(&builder);
+            async move { builder.send().await.map_err(TaskError::from) }
+        });
+        let one = Concurrency::new("'archive'", ConcurrencyStrategy::CancelNewest).max_runs(1);
+        task.concurrency(one).timeout(TASK_TIMEOUT).retries(TASK_RETRIES)
+    }
+}
+
+/// A collector that is about to start; see [`CollectBuilder::every`].
+///
+/// ```no_run
+/// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
+/// use std::time::Duration;
+///
+/// let collector = collection.every(Duration::from_secs(3600)).start()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is archived before `start`"]
+pub struct CollectorBuilder {
+    collection: CollectBuilder,
+    interval: Duration,
+}
+
+impl CollectorBuilder {
+    /// Starts a Tokio task that collects until the handle is shut down or dropped. The interval is measured between the starts of two
+    /// collections, and varies by up to 10 % so that several processes do not collect at the same time. If a collection takes longer, the next
+    /// one starts as soon as it ends. A collection that fails is logged, and the collector continues.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the interval is shorter than one second or longer than ten years, and for the
+    /// options of the collection. [`Config`](crate::ErrorKind::Config) if the current thread has no suitable Tokio runtime.
+    pub fn start(self) -> Result<RunningCollector> {
+        let Self { mut collection, interval } = self;
+        if !(Duration::from_secs(1)..=MAX_DURATION).contains(&interval) {
+            let problem = format_args!("expected 1 second to 10 years, got {interval:?}");
+            return Err(Error::invalid("interval", problem));
+        }
+        collection.check()?;
+        collection.margin = RISK_MARGIN.saturating_add(interval);
+        let runtime = runtime::current("a collector", Needs::Timers)?;
+        let (results, last_result) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let task = runtime.spawn(collect_regularly(collection, interval, results, stop.clone()));
+        Ok(RunningCollector { last_result, stop, task: AbortOnDropHandle::new(task) })
+    }
+}
+
+type LastResult = Option<Result<CollectReport>>;
+
+async fn collect_regularly(
+    builder: CollectBuilder,
+    interval: Duration,
+    results: watch::Sender<LastResult>,
+    stop: CancellationToken,
+) {
+    loop {
+        let started_at = Instant::now();
+        // A collection can be stopped at any time.
+        let Some(result) = stop.run_until_cancelled(builder.clone().send()).await else { return };
+        if let Err(error) = &result {
+            tracing::warn!(%error, archive = builder.archive.url(), "a collection failed; the collector continues");
+        }
+        results.send_replace(Some(result));
+        let pause = interval.mul_f64(1.0 - JITTER_FRACTION + 2.0 * JITTER_FRACTION * fastrand::f64());
+        if stop.run_until_cancelled(sleep_until(started_at + pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// A collector in this process; see [`CollectBuilder::every`]. Dropping it stops the collector; [`shutdown`](Self::shutdown) also waits for it.
+///
+/// ```no_run
+/// # async fn example(mut collector: hatchet::archive::RunningCollector) -> hatchet::Result<()> {
+/// while let Some(result) = collector.next_result().await {
+///     println!("{}", result?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "dropping it stops the collector"]
+pub struct RunningCollector {
+    last_result: watch::Receiver<LastResult>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl RunningCollector {
+    /// Returns the result of the last collection, or `None` if none has ended yet.
+    pub fn last_result(&self) -> Option<Result<CollectReport>> {
+        self.last_result.borrow().clone()
+    }
+
+    /// Waits until a collection ends, and returns its result. If several collections have ended since the last call, only the result of the
+    /// newest is returned. Returns `None` if the collector has ended.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, the next call returns the result.
+    pub async fn next_result(&mut self) -> Option<Result<CollectReport>> {
+        self.last_result.changed().await.ok()?;
+        self.last_result.borrow_and_update().clone()
+    }
+
+    /// Stops the collector, and waits until its task has ended. A collection in progress is stopped; what it has committed remains.
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the collector is aborted.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        // It ends without a result, also if it has panicked.
+        let _ = self.task.await;
+    }
+}
+
+impl fmt::Debug for RunningCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningCollector").field("last_result", &self.last_result()).finish_non_exhaustive()
+    }
+}

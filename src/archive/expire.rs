@@ -1,0 +1,122 @@
+//! Removing old runs from an archive.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+
+use super::handle::Archive;
+use super::manifest::{Commit, File, Partition, VERSION};
+use super::retention::Retention;
+use crate::error::Result;
+
+impl Archive {
+    /// Prepares to remove the archived runs that a [`Retention`] selects. The runs of a workflow and a day are removed together, when the
+    /// newest of them is old enough. Runs are never removed without this call.
+    ///
+    /// ```no_run
+    /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::archive::{Retention, Rule};
+    ///
+    /// let years = |count: u32| Duration::from_secs(365 * 24 * 3600) * count;
+    /// let retention = Retention::older_than(years(2)).workflow("audit", Rule::never());
+    /// println!("{}", archive.expire(retention).dry_run().send().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn expire(&self, retention: Retention) -> ExpireBuilder {
+        ExpireBuilder { archive: self.clone(), retention, is_dry_run: false }
+    }
+}
+
+/// A removal of expired runs that is about to start; see [`Archive::expire`].
+///
+/// ```no_run
+/// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+/// use hatchet::archive::Retention;
+///
+/// println!("{}", archive.expire(Retention::default()).send().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is removed before `send`"]
+pub struct ExpireBuilder {
+    archive: Archive,
+    retention: Retention,
+    is_dry_run: bool,
+}
+
+impl ExpireBuilder {
+    /// Only counts the runs that would be removed. Nothing is changed.
+    pub fn dry_run(mut self) -> Self {
+        self.is_dry_run = true;
+        self
+    }
+
+    /// Removes the runs from the archive. [`sweep`](Archive::sweep) deletes their files. Ages are measured by the system clock.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads: whole
+    /// days expire. [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout)
+    /// if the manifest cannot be read or written.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it can be called again. The runs may have been removed.
+    pub async fn send(self) -> Result<ExpireReport> {
+        self.retention.check_ages_only()?;
+        let now = Utc::now();
+        loop {
+            let state = self.archive.log().state().await?;
+            let is_expired = |file: &File| {
+                let last = self.retention.of(&file.partition.workflow).last_due(now);
+                last.is_some_and(|last| file.max_created_at <= last)
+            };
+            // A file of a day with newer runs stays: days are removed together.
+            let kept: BTreeSet<&Partition> =
+                state.files().filter(|file| !is_expired(file)).map(|file| &file.partition).collect();
+            let expired: Vec<&File> = state.files().filter(|file| !kept.contains(&file.partition)).collect();
+            let report = ExpireReport {
+                runs: expired.iter().map(|file| file.rows).sum(),
+                files: expired.len() as u64,
+                bytes: expired.iter().map(|file| file.bytes).sum(),
+                is_dry_run: self.is_dry_run,
+            };
+            if self.is_dry_run || expired.is_empty() {
+                return Ok(report);
+            }
+            let remove = expired.iter().map(|file| file.path.clone()).collect();
+            let commit = Commit { version: VERSION, committed_at: now, source: None, add: Vec::new(), remove };
+            if self.archive.log().commit(&state, &commit).await? {
+                return Ok(report);
+            }
+        }
+    }
+}
+
+/// The result of an expiry; see [`ExpireBuilder::send`].
+///
+/// ```
+/// assert_eq!(hatchet::archive::ExpireReport::default().to_string(), "0 runs in 0 files removed");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ExpireReport {
+    /// The number of runs that were removed, or that would be removed if this is a dry run.
+    pub runs: u64,
+    /// The number of their files.
+    pub files: u64,
+    /// The total size of these files, in bytes.
+    pub bytes: u64,
+    /// Whether nothing was removed because of [`dry_run`](ExpireBuilder::dry_run).
+    pub is_dry_run: bool,
+}
+
+impl fmt::Display for ExpireReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.is_dry_run { "to remove" } else { "removed" };
+        write!(f, "{} runs in {} files {what}", self.runs, self.files)
+    }
+}

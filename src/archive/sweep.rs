@@ -1,0 +1,117 @@
+//! Deleting files that are not part of an archive.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::handle::Archive;
+use super::log::corrupt;
+use crate::error::{Error, Result};
+use crate::time::MAX_DURATION;
+
+/// The default of [`SweepBuilder::grace_period`].
+const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
+/// The folder of the data files.
+const RUNS: &str = "runs";
+
+impl Archive {
+    /// Prepares to delete files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
+    /// written but not committed because of a crash.
+    ///
+    /// ```no_run
+    /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// println!("{}", archive.sweep().send().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sweep(&self) -> SweepBuilder {
+        SweepBuilder { archive: self.clone(), grace_period: DEFAULT_GRACE_PERIOD }
+    }
+}
+
+/// A deletion of unused files that is about to start; see [`Archive::sweep`].
+///
+/// ```no_run
+/// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+/// use std::time::Duration;
+///
+/// println!("{}", archive.sweep().grace_period(Duration::from_secs(3600)).send().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is deleted before `send`"]
+pub struct SweepBuilder {
+    archive: Archive,
+    grace_period: Duration,
+}
+
+impl SweepBuilder {
+    /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
+    /// committed. The default is 24 hours, and the maximum is ten years. It must be longer than every query and every collection takes, because
+    /// the files that they use would be deleted. It is measured by the clocks of this process, of the processes that remove files, and of the
+    /// store.
+    pub fn grace_period(mut self, period: Duration) -> Self {
+        self.grace_period = period;
+        self
+    }
+
+    /// Deletes the files.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over ten years. [`Storage`](crate::ErrorKind::Storage),
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the archive cannot be read, or a file cannot be
+    /// deleted. [`Corrupt`](crate::ErrorKind::Corrupt) if there are files but no manifest: nothing is deleted then.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it can be called again.
+    pub async fn send(self) -> Result<SweepReport> {
+        if self.grace_period > MAX_DURATION {
+            let problem = format_args!("expected at most 10 years, got {:?}", self.grace_period);
+            return Err(Error::invalid("grace period", problem));
+        }
+        let store = self.archive.store();
+        let last = Utc::now() - TimeDelta::from_std(self.grace_period).unwrap_or(TimeDelta::MAX);
+        // The list is older than the state: a file that is committed in between is in the state.
+        let objects = store.list(RUNS, None).await?;
+        let state = self.archive.log().state().await?;
+        if state.commits == 0 && !objects.is_empty() {
+            return Err(corrupt(
+                "manifest",
+                &format_args!("expected commits beside {} files of runs, got none", objects.len()),
+            ));
+        }
+        let mut report = SweepReport::default();
+        for object in objects.into_iter().filter(|object| !state.files.contains_key(&object.path)) {
+            let unused_since = state.removed.get(&object.path).copied().unwrap_or(object.modified_at);
+            if unused_since <= last {
+                store.delete(&object.path).await?;
+                report.files += 1;
+                report.bytes += object.bytes;
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// The result of a sweep; see [`SweepBuilder::send`].
+///
+/// ```
+/// assert_eq!(hatchet::archive::SweepReport::default().to_string(), "0 files with 0 bytes deleted");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SweepReport {
+    /// The number of files that were deleted.
+    pub files: u64,
+    /// Their total size, in bytes.
+    pub bytes: u64,
+}
+
+impl fmt::Display for SweepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files with {} bytes deleted", self.files, self.bytes)
+    }
+}
