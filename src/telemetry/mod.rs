@@ -3,7 +3,8 @@
 //! # Spans
 //!
 //! The code of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run_id`,
-//! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`.
+//! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. That of a batch runs in a span [`BATCH_SPAN`] with the fields
+//! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
 //! # Events
 //!
@@ -65,6 +66,8 @@ pub use prometheus::PrometheusRecorder;
 pub const TARGET: &str = "hatchet";
 /// The name of the span in which the code of an attempt runs.
 pub const ATTEMPT_SPAN: &str = "hatchet.attempt";
+/// The name of the span in which the code of a batch runs.
+pub const BATCH_SPAN: &str = "hatchet.batch";
 
 /// The number of calls.
 pub const CALLS: &str = "hatchet_calls_total";

@@ -12,6 +12,7 @@
     reason = "tests may panic"
 )]
 
+mod batches;
 mod cancelling;
 mod conditions;
 mod creating;

@@ -293,3 +293,101 @@ proptest! {
         prop_assert_eq!(report.unfinished_tasks.len() + invalid, usize::try_from(report.unfinished).unwrap(), "{}", report);
     }
 }
+
+/// An assignment of a batch with these tasks.
+fn batch(id: &str, tasks: &[u8]) -> Vec<u8> {
+    let item = |task: &u8| {
+        let id = format!("00000000-0000-4000-8001-0000000000{task:02x}");
+        format!(r#""{id}":{{"workflow_run_id":"{id}","payload":{{"input":{{}}}}}}"#)
+    };
+    let items: Vec<_> = tasks.iter().map(item).collect();
+    let action = pb::AssignedAction {
+        action_type: pb::ActionType::StartBatch as i32,
+        action_id: "task:task".into(),
+        action_payload: format!("{{{}}}", items.join(",")),
+        batch_id: Some(id.into()),
+        batch_start_payload: Some(pb::BatchStartPayload { expected_size: 3, ..Default::default() }),
+        ..Default::default()
+    };
+    action.encode_to_vec()
+}
+
+/// The reports that were sent, as event type, last digits of the task, and retry count.
+fn reports(calls: &Calls) -> Vec<(i32, String, Option<i32>)> {
+    let last = |id: &str| id[id.len() - 2..].to_owned();
+    let one = |event: pb::StepActionEvent| (event.event_type, last(&event.task_run_external_id), event.retry_count);
+    let mut reports: Vec<_> = calls.messages("SendStepActionEvent").into_iter().map(one).collect();
+    for batch in calls.messages::<pb::BatchActionEvent>("SendBatchActionEvent") {
+        let items = batch.items.iter();
+        reports.extend(items.map(|item| (batch.event_type, last(&item.task_run_external_id), item.retry_count)));
+    }
+    reports.sort();
+    reports
+}
+
+fn batch_task() -> Task<(), u8> {
+    let options = crate::workflow::BatchOptions::new(3);
+    Task::batch("task", options, async |items: Vec<crate::workflow::BatchItem<()>>| {
+        tokio::time::sleep(SECOND).await;
+        let number = |context: &Context| uuid::Uuid::from(context.task_id()).as_bytes()[15];
+        let result = |context: &Context| match number(context) {
+            2 => Err(TaskError::new("as planned")),
+            number => Ok(number),
+        };
+        Ok(items.iter().map(|item| result(&item.context)).collect())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
+    let unreadable = pb::AssignedAction {
+        action_type: pb::ActionType::StartBatch as i32,
+        action_payload: "{".into(),
+        batch_start_payload: Some(pb::BatchStartPayload { expected_size: 2, ..Default::default() }),
+        ..Default::default()
+    };
+    let assignments = vec![
+        (SECOND, batch("a", &[1, 2, 3])),
+        (SECOND, batch("a", &[1, 2, 3])),
+        (SECOND, unreadable.encode_to_vec()),
+        (SECOND + SECOND / 2, action(pb::ActionType::CancelStepRun, 3, 4).encode_to_vec()),
+    ];
+    let (client, calls) = server(assignments, |call, _| match call {
+        call if call.contains("/task-events") => Some(Scripted::Rest(
+            200,
+            r#"{"rows":[{"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T14:00:00Z","message":"Batch a flushed","retryCount":7}]}"#
+                .into(),
+        )),
+        "GetVersion" => Some(Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() })),
+        _ => None,
+    });
+    let worker = client.worker("worker").register(&batch_task()).build().unwrap();
+    let running = worker.start().await.unwrap();
+    tokio::time::sleep(4 * SECOND).await;
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "1 completed, 1 failed attempt, 1 cancelled, 2 unfinished");
+    // Only a failure needs the retry count: the engine would apply it to the next attempt if it was sent twice.
+    let started = pb::StepActionEventType::StepEventTypeStarted as i32;
+    let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
+    let failed = pb::StepActionEventType::StepEventTypeFailed as i32;
+    let expected = [
+        (started, "01", None),
+        (started, "02", None),
+        (started, "03", None),
+        (completed, "01", None),
+        (failed, "02", Some(7)),
+    ];
+    assert_eq!(reports(&calls), expected.map(|(kind, task, retry_count)| (kind, task.to_owned(), retry_count)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_without_batches_is_refused() {
+    let version = |call: &str, _| {
+        (call == "GetVersion").then(|| Scripted::message(&pb::GetVersionResponse { version: "v0.88.0".into() }))
+    };
+    let (client, calls) = server(Vec::new(), version);
+    let error = client.worker("worker").register(&batch_task()).build().unwrap().start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unimplemented);
+    assert!(error.to_string().contains("batches: expected engine v0.88.1 or later, got v0.88.0"), "{error}");
+    assert_eq!(calls.count("PutWorkflow"), 0);
+}
