@@ -6,6 +6,11 @@
 //! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. That of a batch runs in a span [`BATCH_SPAN`] with the fields
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
+//! With the feature `otel`, the span of an attempt belongs to the OpenTelemetry trace of its run. A run that is started inside a span
+//! gets that span as its parent, through the metadata key `traceparent`; so do events, schedules, and child runs that a task starts. Other
+//! runs get a trace of the engine. A retry and a replay keep the parent of the run. It needs a layer of the crate
+//! `tracing-opentelemetry`, version 0.34. The attempts of a batch are in no trace: the engine does not pass on their metadata.
+//!
 //! # Events
 //!
 //! All events have a target that begins with `hatchet`. An event about a run has the field `run_id`, one about an attempt also `attempt`,
@@ -51,6 +56,7 @@
 #[cfg(feature = "metrics")]
 mod facade;
 mod prometheus;
+mod trace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -61,6 +67,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "metrics")]
 pub use facade::MetricsRecorder;
 pub use prometheus::PrometheusRecorder;
+pub(crate) use trace::{EVENT_TRACEPARENT, TRACEPARENT, continue_trace, current_traceparent, mark_failed};
 
 /// The target of the spans.
 pub const TARGET: &str = "hatchet";

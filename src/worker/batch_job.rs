@@ -52,8 +52,7 @@ impl BatchJob {
         yield_now().await;
         let all = |error: &TaskError| self.attempts.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();
         let Some(task) = &self.task else { return Some(all(&unknown_action(&self.batch))) };
-        let contexts: Vec<_> =
-            self.attempts.iter().map(|attempt| self.environment.context(task, attempt)).collect();
+        let contexts: Vec<_> = self.attempts.iter().map(|attempt| self.environment.context(task, attempt)).collect();
         let span = tracing::info_span!(
             target: telemetry::TARGET, telemetry::BATCH_SPAN,
             batch_id = self.batch.batch(), size = self.attempts.len(), task_name = task.definition.name,
@@ -87,7 +86,8 @@ impl BatchJob {
     /// Adds the retry counts to the reports of failures. A failure that is sent again without one, because the response to it was lost,
     /// would fail the next attempt, too.
     async fn add_retry_counts(&self, ends: &mut [JobEnd]) {
-        let is_failure = |end: &&mut JobEnd| end.report.as_ref().is_some_and(|report| report.kind == ReportKind::Failed);
+        let is_failure =
+            |end: &&mut JobEnd| end.report.as_ref().is_some_and(|report| report.kind == ReportKind::Failed);
         let failures = ends.iter_mut().filter(is_failure);
         let rpc = self.environment.client.rpc();
         let found = iter(failures).for_each_concurrent(MAX_CALLS, |end| async move {

@@ -39,11 +39,13 @@ impl Job {
         let (workflow, attempt) = (task.workflow.short_name(), attempt_number(key.retry_count));
         // Made where the context is known, for layers that need it.
         let span = || {
-            tracing::info_span!(
+            let span = tracing::info_span!(
                 target: telemetry::TARGET, telemetry::ATTEMPT_SPAN,
                 run_id = %key.run, task_id = %key.task, task_name = action.task_name(),
                 workflow_name = &*workflow, attempt, worker_id = %environment.worker,
-            )
+            );
+            telemetry::continue_trace(&span, action.metadata());
+            span
         };
         let (current, chunks) = (context.clone(), context.clone());
         let code = CatchPanic::new(async {
@@ -59,7 +61,13 @@ impl Job {
             }
             task.definition.handler.run(action.payload(), context, task.has_dependents).await
         });
-        let code = in_context(current, span, code);
+        let code = in_context(current, span, async {
+            let ended = code.await;
+            if let Some(error) = error_of(&ended) {
+                telemetry::mark_failed(error);
+            }
+            ended
+        });
         let unwanted = async {
             stop.requested().await;
             sleep(environment.cancel_grace).await;
@@ -74,5 +82,14 @@ impl Job {
             ended = code => Some(ended.unwrap_or_else(|panic| Err(TaskError::new(panic)))),
             () = unwanted => None,
         }
+    }
+}
+
+/// The message of an attempt that has failed or panicked.
+fn error_of(ended: &Result<TaskResult<String>, String>) -> Option<&str> {
+    match ended {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.message()),
+        Err(panic) => Some(panic),
     }
 }

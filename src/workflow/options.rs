@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::task::Task;
+use crate::model::batch::BatchOptions;
 use crate::model::engine_version::EngineVersion;
 use crate::model::label::check_key;
-use crate::model::batch::BatchOptions;
 use crate::model::{Concurrency, Conditions, DesiredLabel, DesiredLabels, RateLimit};
 use crate::rpc::convert::NewTask;
 use crate::time::{MAX_DURATION, format_duration};

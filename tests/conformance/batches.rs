@@ -174,7 +174,9 @@ async fn w23_the_timeout_of_one_run_ends_the_batch(setup: Setup) {
         setup.hatchet.worker(setup.name("worker")).slots(1).register(&task).build().unwrap().start().await.unwrap();
     let runs = start(&setup, &task, numbers(2)).await;
     for run in &runs {
-        let Outcome::TimedOut(timeout) = run.outcome().await.unwrap() else { panic!("expected a timeout, got {:?}", run.details().await) };
+        let Outcome::TimedOut(timeout) = run.outcome().await.unwrap() else {
+            panic!("expected a timeout, got {:?}", run.details().await)
+        };
         assert_eq!(timeout.kind, TimeoutKind::Execution);
     }
     // The slot is free again.

@@ -427,9 +427,8 @@ impl Driver {
             tracing::warn!("failed to check whether attempts belong to the worker; they are kept");
         }
         // What is lost is certain, the rest is not.
-        let (known, unknown) = std::mem::take(&mut self.unchecked)
-            .into_iter()
-            .partition(|(_, key, _)| !is_again || lost.contains(key));
+        let (known, unknown) =
+            std::mem::take(&mut self.unchecked).into_iter().partition(|(_, key, _)| !is_again || lost.contains(key));
         self.unchecked = unknown;
         let known: Vec<(u64, Key, Report)> = known;
         for (number, key, report) in known {

@@ -352,7 +352,8 @@ async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
         (SECOND, unreadable.encode_to_vec()),
         (SECOND + SECOND / 2, action(pb::ActionType::CancelStepRun, 3, 4).encode_to_vec()),
     ];
-    let (client, calls) = server(assignments, |call, _| match call {
+    let (client, calls) = server(assignments, |call, _| {
+        match call {
         call if call.contains("/task-events") => Some(Scripted::Rest(
             200,
             r#"{"rows":[{"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T14:00:00Z","message":"Batch a flushed","retryCount":7}]}"#
@@ -360,6 +361,7 @@ async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
         )),
         "GetVersion" => Some(Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() })),
         _ => None,
+    }
     });
     let worker = client.worker("worker").register(&batch_task()).build().unwrap();
     let running = worker.start().await.unwrap();
