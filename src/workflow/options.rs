@@ -208,8 +208,9 @@ impl<I, O> Task<I, O> {
         })
     }
 
-    /// Sets how many of a worker's [slots](crate::worker::WorkerBuilder::slots) an attempt occupies, at least 1. The default is 1. A worker
-    /// that has fewer slots never gets the task, so that it times out if there is no other worker.
+    /// Sets how many of a worker's [slots](crate::worker::WorkerBuilder::slots) an attempt occupies, at least 1. The default is 1.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task that requests more slots of a kind than the worker has. A
+    /// worker without slots of that kind never gets the task, and runs the others of a workflow.
     ///
     /// ```
     /// use hatchet::{Context, Task};

@@ -393,3 +393,43 @@ async fn an_engine_without_batches_is_refused() {
     assert!(error.to_string().contains("batches: expected engine v0.88.1 or later, got v0.88.0"), "{error}");
     assert_eq!(calls.count("PutWorkflow"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_check_of_ownership_that_fails_is_repeated() {
+    // The first stream ends, and the engine assigns the attempt to another worker meanwhile.
+    let first = vec![(SECOND, start(1))];
+    let (client, calls) = client(move |call, count| match call {
+        "Register" => Scripted::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() }),
+        "PutWorkflow" => {
+            Scripted::message(&pb::v1::CreateWorkflowVersionResponse { id: WORKER.into(), workflow_id: WORKER.into() })
+        }
+        "ListenV2" if count == 1 => {
+            Scripted::After(Duration::ZERO, Box::new(Scripted::Stream(first.clone(), Some(14))))
+        }
+        "ListenV2" => Scripted::Stream(Vec::new(), None),
+        call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        call if call.starts_with("GET") && call.contains("/workflow-runs/") && count <= 20 => {
+            Scripted::Rest(503, "unavailable".into())
+        }
+        call if call.starts_with("GET") && call.contains("/workflow-runs/") => {
+            let id = "00000000-0000-4000-8001-000000000001";
+            let task = format!(r#"{{"taskExternalId":"{id}","status":"RUNNING","retryCount":1}}"#);
+            Scripted::Rest(
+                200,
+                format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"RUNNING"}},"tasks":[{task}]}}"#),
+            )
+        }
+        call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
+        _ => Scripted::empty(),
+    });
+    let endless: Task<(), u32> = Task::new("task", async |(): (), _: Context| std::future::pending().await);
+    let running = client.worker("worker").register(&endless).build().unwrap().start().await.unwrap();
+    let mut statuses = running.statuses();
+    // It starts, and is cancelled when the engine has answered at last.
+    for expected in [1, 0] {
+        while statuses.next().await.unwrap().running != expected {}
+    }
+    assert_eq!(calls.count("GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001"), 21);
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+}
