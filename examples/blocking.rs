@@ -19,7 +19,7 @@ struct Limit {
 }
 
 /// Counts prime numbers. Nothing can stop a thread from outside, so the code checks whether it should stop.
-fn count_primes(limit: Limit, context: Context) -> Result<u64, TaskError> {
+fn count_primes(limit: &Limit, context: &Context) -> Result<u64, TaskError> {
     let mut count = 0;
     for number in 2..limit.below {
         if number % 1000 == 0 && context.is_cancelled() {
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
     let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
     // On a thread for blocking code, so that other tasks and the heartbeats of the worker continue.
-    let primes = Task::blocking("example-primes", count_primes);
+    let primes = Task::blocking("example-primes", |limit: Limit, context: Context| count_primes(&limit, &context));
     let hello: Task<(), String> = Task::new("example-hello", async |(): (), _: Context| Ok("hello".into()));
     // Each attempt occupies a processor.
     let slots = std::thread::available_parallelism()?.get().try_into()?;

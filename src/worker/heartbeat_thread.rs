@@ -120,7 +120,7 @@ async fn watch(
         tokio::select! {
             biased;
             _ = &mut stopped => return,
-            sent = send() => match sent {
+            result = send() => match result {
                 Ok(()) => tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread"),
                 Err(error) => {
                     pause = RETRY_PAUSE;
@@ -141,7 +141,7 @@ async fn send(config: &Config, rpc: &mut Option<Rpc>, worker: WorkerId) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     use uuid::Uuid;
 
@@ -154,17 +154,17 @@ mod tests {
     /// which the first ones fail.
     async fn sent(missing: &[(u64, u64)], failures: usize, stop_at: Duration) -> Vec<Duration> {
         let start = tokio::time::Instant::now();
-        let (sent, failed) = (std::cell::RefCell::new(Vec::new()), Cell::new(0));
+        let (times, count) = (RefCell::new(Vec::new()), Cell::new(0));
         let age = || {
             let now = start.elapsed().as_secs();
             let is_missing = |second: u64| missing.iter().any(|(from, to)| (*from..*to).contains(&second));
             let last = (0..=now).rev().find(|second| !is_missing(*second)).unwrap_or_default();
-            start.elapsed() - Duration::from_secs(last)
+            start.elapsed().saturating_sub(Duration::from_secs(last))
         };
         let send = async || {
-            sent.borrow_mut().push(start.elapsed());
-            failed.set(failed.get() + 1);
-            if failed.get() <= failures { Err(Error::new(ErrorKind::Unavailable, "as planned")) } else { Ok(()) }
+            times.borrow_mut().push(start.elapsed());
+            count.set(count.get() + 1);
+            if count.get() <= failures { Err(Error::new(ErrorKind::Unavailable, "as planned")) } else { Ok(()) }
         };
         let (stop, stopped) = oneshot::channel();
         let stopping = async {
@@ -173,7 +173,7 @@ mod tests {
         };
         tokio::join!(watch(Uuid::nil().into(), age, send, stopped), stopping);
         assert_eq!(start.elapsed(), stop_at, "it ends at once");
-        sent.into_inner()
+        times.into_inner()
     }
 
     #[tokio::test(start_paused = true)]

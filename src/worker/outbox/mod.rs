@@ -267,7 +267,9 @@ impl Outbox {
             }
             None => None,
         };
-        entry.iter().for_each(|entry| self.forget(entry, true));
+        if let Some(entry) = &entry {
+            self.forget(entry, true);
+        }
         entry.is_some()
     }
 
