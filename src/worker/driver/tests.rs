@@ -433,3 +433,47 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
     let report = running.shutdown().await;
     assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_of_a_batch_that_another_worker_has_is_not_reported() {
+    // The stream ends. The engine has assigned the first task again, as its third attempt; this worker has the second one of both.
+    let first = vec![(SECOND, batch("first", &[1, 3]))];
+    let (client, calls) = client(move |call, count| {
+        match call {
+        "Register" => Scripted::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() }),
+        "PutWorkflow" => {
+            Scripted::message(&pb::v1::CreateWorkflowVersionResponse { id: WORKER.into(), workflow_id: WORKER.into() })
+        }
+        "GetVersion" => Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() }),
+        "ListenV2" if count == 1 => Scripted::Stream(first.clone(), Some(14)),
+        "ListenV2" => Scripted::Stream(Vec::new(), None),
+        call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        call if call.contains("/task-events") => Scripted::Rest(
+            200,
+            r#"{"rows":[{"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T14:00:00Z","message":"Batch second flushed","retryCount":2},
+                {"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T13:00:00Z","message":"Batch first flushed","retryCount":1}]}"#
+                .into(),
+        ),
+        call if call.contains("/workflow-runs/") => {
+            let id = &call[call.len() - 36..];
+            let retry_count = if id.ends_with("01") { 2 } else { 1 };
+            let task = format!(r#"{{"taskExternalId":"{id}","status":"RUNNING","retryCount":{retry_count}}}"#);
+            Scripted::Rest(200, format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"RUNNING"}},"tasks":[{task}]}}"#))
+        }
+        call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
+        _ => Scripted::empty(),
+    }
+    });
+    let options = crate::workflow::BatchOptions::new(3);
+    let slow: Task<(), bool> = Task::batch("task", options, async |items: Vec<crate::workflow::BatchItem<()>>| {
+        tokio::time::sleep(10 * SECOND).await;
+        Ok(items.iter().map(|item| Ok(item.context.is_cancelled())).collect())
+    });
+    let running = client.worker("worker").register(&slow).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(15 * SECOND).await;
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
+    let ends: Vec<_> = reports(&calls).into_iter().filter(|(kind, ..)| *kind == completed).collect();
+    assert_eq!(ends, [(completed, "03".to_owned(), None)]);
+}
