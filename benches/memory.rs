@@ -1,5 +1,5 @@
 //! Measures the memory of each run in the embedded engine, finished or queued, and of each future of this SDK that waits for the outcome
-//! of a run.
+//! of a run, and of each slot of a worker that runs an attempt.
 //!
 //! ```text
 //! cargo bench --bench memory
@@ -23,8 +23,8 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
 use hatchet::embedded::Engine;
 use hatchet::model::Window;
-use hatchet::raw::pb::SubscribeToWorkflowRunsRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
+use hatchet::raw::pb::{HeartbeatRequest, SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest};
 use hatchet::worker::RunningWorker;
 use hatchet::{Client, Context, RunHandle, RunStatus, Task};
 use peak_alloc::PeakAlloc;
@@ -40,6 +40,7 @@ const RUNS: usize = 100_000;
 /// The number of runs per call.
 const BATCH: usize = 1000;
 const WAITERS: usize = 10_000;
+const SLOTS: usize = 1000;
 /// After this time, each run has been fetched once, and the memory for it has been freed.
 const STABLE_AFTER: Duration = Duration::from_secs(4);
 
@@ -259,6 +260,71 @@ async fn queued_runs(count: usize) -> Each {
     each
 }
 
+/// A task that does not end.
+fn endless() -> Task<Input, Output> {
+    Task::new("noop", async |_: Input, _: Context| std::future::pending().await)
+}
+
+/// Starts runs and waits until a worker has all of them. Returns the memory for each.
+async fn held(client: &Client, count: usize) -> Each {
+    let running = || async { client.runs(Window::all()).counts_by_status().await.unwrap().get(&RunStatus::Running) };
+    let before = Memory::now();
+    start_in_batches(client, count).await;
+    while running().await != Some(count as u64) {
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(STABLE_AFTER).await;
+    Memory::now().each(before, count)
+}
+
+/// The memory for each running attempt of a worker over the stubs, which keeps nothing of it.
+async fn bare_slots(count: usize) -> Each {
+    let (engine, client) = engine().await;
+    let mut dispatcher = DispatcherClient::new(client.raw_channel());
+    let registration = WorkerRegisterRequest {
+        worker_name: "bench".into(),
+        actions: vec!["noop:noop".into()],
+        slot_config: [("default".to_owned(), i32::try_from(count).unwrap())].into(),
+        ..Default::default()
+    };
+    let worker_id = dispatcher.register(registration).await.unwrap().into_inner().worker_id;
+    let listening = tokio::spawn({
+        let (mut dispatcher, worker_id) = (dispatcher.clone(), worker_id.clone());
+        async move {
+            let mut actions = dispatcher.listen_v2(WorkerListenRequest { worker_id }).await.unwrap().into_inner();
+            while let Some(action) = actions.message().await.unwrap() {
+                drop(action);
+            }
+        }
+    });
+    let beating = tokio::spawn(async move {
+        loop {
+            let request = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: None };
+            let pause = if dispatcher.heartbeat(request).await.is_ok() { 2000 } else { 1 };
+            sleep(Duration::from_millis(pause)).await;
+        }
+    });
+    let each = held(&client, count).await;
+    listening.abort();
+    beating.abort();
+    engine.shutdown().await;
+    each
+}
+
+async fn slots(count: usize) {
+    let bare = bare_slots(count).await;
+    bare.print("a running attempt, in the engine", None);
+    let (engine, client) = engine().await;
+    let slots = u32::try_from(count).unwrap();
+    let starting = client.worker("bench").slots(slots).register(&endless()).build().unwrap().start();
+    let worker = Box::pin(starting).await.unwrap();
+    let each = held(&client, count).await;
+    each.print("a running attempt, in the engine and the worker", None);
+    each.less(bare).print("a running attempt, in the worker", Some(8192));
+    drop(worker);
+    engine.shutdown().await;
+}
+
 async fn waits(count: usize) {
     let queued = queued_runs(count).await;
     let bare = bare_waiters(count).await;
@@ -287,10 +353,11 @@ fn main() {
     match arguments.last().map(String::as_str) {
         Some("part=queued") => runtime.block_on(queued(runs)),
         Some("part=finished") => runtime.block_on(finished_immediately(runs)),
+        Some("part=slots") => runtime.block_on(slots(if is_bench { SLOTS } else { 10 })),
         Some("part=waits") => runtime.block_on(waits(waiters)),
         _ => {
             println!("{:<58} {:>8} {:>8} {:>8}", "bytes for each", "heap", "RSS", "goal");
-            for part in ["part=queued", "part=finished", "part=waits"] {
+            for part in ["part=queued", "part=finished", "part=waits", "part=slots"] {
                 let mut program = Command::new(std::env::current_exe().unwrap());
                 program.args(is_bench.then_some("--bench")).arg(part);
                 assert!(program.status().unwrap().success(), "{part}");

@@ -14,8 +14,8 @@
 //!
 //! - *trigger*, *bulk of 1000*: one call with the input as JSON. The SDK also tags runs, so that one stream reports on all of them, and
 //!   parses the returned ids. The baseline *tagged* has the same tag, so that only the SDK's code differs.
-//! - *no-op task*: one loop over `ListenV2`, heartbeats, and for each START a Tokio task that reports STARTED and COMPLETED. It neither
-//!   parses inputs nor handles cancels and retries. The time is from a bulk trigger of 2000 runs to the end of the last one. Both sides
+//! - *no-op task*, *no-op task of 20 000*: one loop over `ListenV2`, heartbeats, and for each START a Tokio task that reports STARTED and COMPLETED. It neither
+//!   parses inputs nor handles cancels and retries. The time is from a bulk trigger of 2000 or 20 000 runs to the end of the last one. Both sides
 //!   trigger the runs and poll for the end by raw calls.
 //! - *page of 50*: there are no generated stubs for REST. The baseline is an HTTP client on the loopback address that sends the two
 //!   requests of the SDK (rows and total) concurrently, and reads the bytes without decoding them.
@@ -29,6 +29,7 @@
 
 mod interleaved;
 
+use std::alloc::System;
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::time::Duration;
@@ -56,15 +57,21 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use self::interleaved::{interleaved, median};
 
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
 const WORKFLOW: &str = "noop";
 const BULK: usize = 1000;
 /// Large enough that the poll interval of one millisecond is negligible.
 const TASKS: usize = 2000;
+/// The number of tasks of the row with many tasks.
+const MANY_TASKS: usize = 20_000;
 /// The number of runs after which a new engine is started, so that first accesses to memory are not measured.
 const RUNS_PER_ENGINE: u64 = 20_000;
 /// The number of listed runs.
@@ -211,7 +218,7 @@ async fn bulks(side: Side, mut count: u64) -> Duration {
 async fn tasks(side: Side, mut count: u64) -> Duration {
     let mut spent = Duration::ZERO;
     while count > 0 {
-        let now = count.min(TASKS as u64);
+        let now = count.min(MANY_TASKS as u64);
         let setup = Setup::new().await;
         let worker = match side {
             Side::Sdk => {
@@ -453,6 +460,26 @@ async fn table() {
         async || tasks(sdk, TASKS as u64).await,
     )
     .await;
+    row(
+        "no-op task of 20 000",
+        7,
+        MANY_TASKS,
+        async || tasks(Side::Raw, MANY_TASKS as u64).await,
+        async || tasks(sdk, MANY_TASKS as u64).await,
+    )
+    .await;
+    for side in [Side::Raw, sdk] {
+        let region = Region::new(ALLOCATOR);
+        tasks(side, MANY_TASKS as u64).await;
+        let change = region.change();
+        let (count, bytes) = (change.allocations + change.reallocations, change.bytes_allocated);
+        let name = side.name();
+        println!(
+            "no-op task, {name}: {} allocations, {} bytes, with the engine",
+            count / MANY_TASKS,
+            bytes / MANY_TASKS
+        );
+    }
     let lists = ListSetup::new().await;
     row("page of 50", 21, 100, async || lists.pages(Side::Raw, 100).await, async || lists.pages(sdk, 100).await).await;
     lists.engine.shutdown().await;

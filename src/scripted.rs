@@ -10,7 +10,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{Full, StreamBody};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use prost::Message;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -59,16 +59,34 @@ impl Scripted {
     }
 }
 
-/// The calls that were made: when, and how often.
+/// The calls that were made: when, how often, and the messages of gRPC calls that were answered with a message.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Calls(Arc<Mutex<HashMap<String, Vec<Instant>>>>);
+pub(crate) struct Calls(Arc<Mutex<HashMap<String, Made>>>);
+
+#[derive(Debug, Default)]
+struct Made {
+    times: Vec<Instant>,
+    bodies: Vec<Bytes>,
+}
 
 impl Calls {
     fn add(&self, name: &str) -> usize {
         let mut calls = self.0.lock().unwrap();
-        let times = calls.entry(name.to_owned()).or_default();
-        times.push(Instant::now());
-        times.len()
+        let made = calls.entry(name.to_owned()).or_default();
+        made.times.push(Instant::now());
+        made.times.len()
+    }
+
+    async fn add_body(&self, name: &str, body: Body) {
+        let body = body.collect().await.unwrap().to_bytes();
+        self.0.lock().unwrap().entry(name.to_owned()).or_default().bodies.push(body);
+    }
+
+    pub(crate) fn messages<M: Message + Default>(&self, name: &str) -> Vec<M> {
+        let calls = self.0.lock().unwrap();
+        let bodies = calls.get(name).into_iter().flat_map(|made| &made.bodies);
+        // After the prefix of the frame.
+        bodies.map(|body| M::decode(body.slice(5..)).unwrap()).collect()
     }
 
     pub(crate) fn count(&self, name: &str) -> usize {
@@ -76,7 +94,7 @@ impl Calls {
     }
 
     pub(crate) fn times(&self, name: &str) -> Vec<Instant> {
-        self.0.lock().unwrap().get(name).cloned().unwrap_or_default()
+        self.0.lock().unwrap().get(name).map(|made| made.times.clone()).unwrap_or_default()
     }
 }
 
@@ -90,8 +108,16 @@ pub(crate) fn client(response: impl Fn(&str, usize) -> Scripted + Send + Sync + 
     let grpc = tower::service_fn(move |request: Request<Body>| {
         let name = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         let response = response(&name, grpc_calls.add(&name));
-        // The request's body is kept: the stream of ids ends with it.
-        async move { Ok::<_, Infallible>(respond(response, request).await) }
+        let calls = grpc_calls.clone();
+        async move {
+            // Otherwise, the request's body is kept: the stream of ids ends with it.
+            if !matches!(response, Scripted::Message(_)) {
+                return Ok::<_, Infallible>(respond(response, request).await);
+            }
+            let (parts, body) = request.into_parts();
+            calls.add_body(&name, body).await;
+            Ok(respond(response, Request::from_parts(parts, Body::empty())).await)
+        }
     });
     let rest = tower::service_fn(move |request: Request<Body>| {
         let name = format!("{} {}", request.method(), request.uri().path());

@@ -49,7 +49,8 @@ use hatchet::worker::{
     WorkerStatus,
 };
 use hatchet::workflow::{
-    Concurrency, ConcurrencyStrategy, Condition, Definition, EventFilter, RateLimit, Sticky, TaskDefaults, WorkflowRef,
+    BatchItem, BatchOptions, Concurrency, ConcurrencyStrategy, Condition, Definition, EventFilter, RateLimit, Sticky,
+    TaskDefaults, WorkflowRef,
 };
 use hatchet::{
     Client, Config, Context, Error, ErrorKind, Outcome, Priority, RunFilter, RunHandle, RunId, RunStatus, Task,
@@ -83,6 +84,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<Client>();
     handle::<Config>();
     handle::<Context>();
+    handle::<BatchItem<()>>();
     handle::<RunHandle<Output>>();
     handle::<CronHandle<Output>>();
     handle::<ScheduleHandle<Output>>();
@@ -340,6 +342,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     named::<Sticky>();
     data::<ConcurrencyStrategy>();
     named::<ConcurrencyStrategy>();
+    plain::<BatchOptions>();
     plain::<Concurrency>();
     plain::<Condition>();
     plain::<EventFilter>();

@@ -13,7 +13,8 @@ use hatchet::raw::pb::WorkerUnsubscribeRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::v1::CancelTasksRequest;
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
-use hatchet::{Context, Outcome, RunHandle, RunStatus, Task, TaskError};
+use hatchet::worker::WorkerState;
+use hatchet::{Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, TaskError};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -238,4 +239,43 @@ async fn reports_name_the_worker() {
     found.sort();
     assert_eq!(found, ["FINISHED", "STARTED", "STARTED"]);
     worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_runs_until_a_signal_shows_its_status() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let noop: Task<(), ()> = Task::new("noop", async |(): (), _: Context| Ok(()));
+    let worker = hatchet.worker("worker").register(&noop).build().unwrap().start().await.unwrap();
+    let mut statuses = worker.statuses();
+    let states = async {
+        let mut states = Vec::new();
+        while let Some(status) = statuses.next().await {
+            if states.last() != Some(&status.state) {
+                states.push(status.state);
+            }
+        }
+        states
+    };
+    let run = hatchet.run(&noop, &()).start().await.unwrap();
+    let signal = async { run.result().await.unwrap() };
+    let (report, states) = tokio::join!(worker.run_until(signal), states);
+    assert_eq!(report.unwrap().completed, 1);
+    assert_eq!(states, [WorkerState::Connected, WorkerState::Draining, WorkerState::Stopped]);
+
+    // It ends by itself if it cannot continue.
+    let worker = hatchet.worker("worker").register(&noop).build().unwrap().start().await.unwrap();
+    hatchet.close().await;
+    let error = worker.run_until(std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_needs_more_slots_than_its_worker_has_is_refused() {
+    let engine = Engine::start().await.unwrap();
+    let large: Task<(), ()> = Task::new("large", async |(): (), _: Context| Ok(())).slots(3);
+    let error = engine.client().worker("worker").slots(2).register(&large).build().unwrap_err();
+    let expected = "task \"large\": slots: expected at most 2 of kind \"default\", as many as the worker has, got 3";
+    assert!(error.to_string().ends_with(expected), "{error}");
+    assert!(engine.client().worker("worker").slots(3).register(&large).build().is_ok());
 }

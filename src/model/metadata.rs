@@ -1,5 +1,6 @@
 //! Additional metadata: a JSON object of each run, to which the engine adds keys.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
@@ -7,6 +8,7 @@ use serde_json::Value;
 
 use super::strict::{Integers, Strict};
 use crate::error::{Error, Result};
+use crate::telemetry;
 
 /// The prefix of the keys that this crate adds to find its runs on the event stream. They are hidden from users.
 pub(crate) const OWN_PREFIX: &str = "hatchet_rs__";
@@ -16,7 +18,7 @@ const MAX_BYTES: usize = 64 * 1024;
 
 /// Whether a key was added by the engine or by this crate.
 pub(crate) fn is_reserved(key: &str) -> bool {
-    key == "traceparent" || key.starts_with("hatchet__") || key.starts_with(OWN_PREFIX)
+    key == telemetry::TRACEPARENT || key.starts_with("hatchet__") || key.starts_with(OWN_PREFIX)
 }
 
 /// What a user gives a run, checked when it is written.
@@ -31,6 +33,16 @@ impl Metadata {
 
     pub(crate) fn insert(&mut self, key: String, value: Value) {
         self.0.insert(key, value);
+    }
+
+    /// The same metadata with the current trace under these keys, if there is one.
+    pub(crate) fn with_trace(&self, keys: &[&str]) -> Cow<'_, Self> {
+        let Some(traceparent) = telemetry::current_traceparent() else { return Cow::Borrowed(self) };
+        let mut traced = self.clone();
+        for key in keys {
+            traced.insert((*key).to_owned(), traceparent.as_str().into());
+        }
+        Cow::Owned(traced)
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {

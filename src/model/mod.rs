@@ -1,5 +1,6 @@
 //! Data types: ids, statuses, payloads, outcomes, details, filters and reports.
 
+pub(crate) mod batch;
 mod change;
 mod chunk;
 pub(crate) mod concurrency;

@@ -31,7 +31,7 @@ impl Meaning {
             | Kind::RequeuedNoWorker
             | Kind::RequeuedRateLimit
             | Kind::WaitingForBatch => Self::Queued,
-            Kind::Assigned | Kind::SentToWorker | Kind::Acknowledged => Self::Taken,
+            Kind::BatchFlushed | Kind::Assigned | Kind::SentToWorker | Kind::Acknowledged => Self::Taken,
             Kind::Started => Self::Started,
             Kind::Finished | Kind::Skipped => Self::Ended(RunStatus::Completed),
             Kind::Failed | Kind::Reassigned | Kind::CouldNotSendToWorker => Self::Ended(RunStatus::Failed),

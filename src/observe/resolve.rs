@@ -12,8 +12,8 @@ use super::view::{RunView, TaskView};
 use crate::model::{Conflict, Outcome, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, GrpcTask, TaskEventKind, TaskResult};
 
-/// How the engine's error message of an execution timeout begins. A task can fail with the same text, so the events decide.
-const TIMEOUT_TEXT: &str = "Task exceeded timeout of ";
+/// How the engine's error messages of an execution timeout begin. A task can fail with the same text, so the events decide.
+const TIMEOUT_TEXTS: [&str; 2] = ["Task exceeded timeout of ", "Task failed due to batch timeout, "];
 
 /// What the evidence shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,7 @@ pub(crate) fn resolve_from_stream(run: RunId, workflow: Option<&str>, results: &
         [one] if one.task.is_single_task_of(run) => match &one.result {
             // Without the workflow's name, it is not known whether the output must be wrapped.
             Ok(output) => Some(completed(wrap_output(&one.name, workflow?, output.clone()))),
-            Err(text) if text.is_empty() || text.starts_with(TIMEOUT_TEXT) => None,
+            Err(text) if text.is_empty() || may_be_timeout(text) => None,
             Err(text) => Some(failed(Some(&one.name), text)),
         },
         [_] => None,
@@ -47,6 +47,10 @@ pub(crate) fn resolve_from_stream(run: RunId, workflow: Option<&str>, results: &
             outputs.filter(|outputs| !outputs.is_empty()).map(|outputs| completed(object(&outputs)))
         }
     }
+}
+
+fn may_be_timeout(text: &str) -> bool {
+    TIMEOUT_TEXTS.iter().any(|begin| text.starts_with(begin))
 }
 
 /// Resolves a run from all evidence. `is_last`: this is the last fetch, so REST is not expected to catch up.
@@ -102,7 +106,7 @@ pub(super) fn resolve_from_grpc(view: &RunView<'_>) -> Option<Resolution> {
     let status = grpc_status(grpc);
     let is_clear = |task: &GrpcTask| {
         let error = task.error.as_deref().unwrap_or_default();
-        task.status != RunStatus::Failed || !error.is_empty() && !error.starts_with(TIMEOUT_TEXT)
+        task.status != RunStatus::Failed || !error.is_empty() && !may_be_timeout(error)
     };
     match status {
         RunStatus::Failed if !grpc.tasks.values().all(is_clear) => None,
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn the_result_stream_alone_resolves_unambiguous_ends() {
         type Row<'a> = (&'a [Result<&'a str, &'a str>], Option<&'a str>);
-        let rows: [Row<'_>; 8] = [
+        let rows: [Row<'_>; 9] = [
             (&[Ok(r#"{"a":1}"#)], Some(r#"completed {"a":1}"#)),
             (&[Ok("")], Some("completed ")),
             (&[Err("it broke")], Some("failed: it broke")),
@@ -174,6 +178,7 @@ mod tests {
             (&[Err("")], None),
             // A task may well fail with these words itself.
             (&[Err("Task exceeded timeout of 2s")], None),
+            (&[Err("Task failed due to batch timeout, exceeded timeout of 2s")], None),
             // Two final rows.
             (&[Ok("{}"), Err("")], None),
             (&[Err(""), Ok("{}")], None),

@@ -13,7 +13,7 @@ use super::handle::RunHandle;
 use super::options::{RunOptions, check_child_key};
 use super::placement::Placement;
 use super::reconcile::reconcile;
-use super::start::{Parent, Prepared, Runnable, common, of_workflow};
+use super::start::{Parent, Prepared, Runnable, common, of_workflow, trace_keys};
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
@@ -194,8 +194,10 @@ impl<O> RunManyBuilder<O> {
     fn common(&self, options: RunOptions) -> Result<EncodedRun> {
         let RunOptions { metadata, priority, placement, child_key } = options;
         metadata.check()?;
-        check_child_key(child_key.as_deref(), self.parent.is_some())?;
-        let common = common(&self.client, &self.workflow, &self.metadata, &metadata, priority.or(self.priority))?;
+        let is_child = self.parent.is_some();
+        check_child_key(child_key.as_deref(), is_child)?;
+        let own = metadata.with_trace(trace_keys(is_child));
+        let common = common(&self.client, &self.workflow, &self.metadata, &own, priority.or(self.priority))?;
         let common = placement.or(&self.placement).apply(common)?;
         Ok(match &self.parent {
             Some(parent) => common.children_of(parent.run, parent.task, child_key),

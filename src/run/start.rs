@@ -19,6 +19,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Priority, RunId, TaskId, WorkerId};
 use crate::rpc::convert::{CommonRun, NewRun, Triggered};
+use crate::telemetry::{EVENT_TRACEPARENT, TRACEPARENT};
 
 #[diagnostic::on_unimplemented(
     message = "no run of `{Self}` can be started",
@@ -305,9 +306,10 @@ impl<O> RunBuilder<O> {
 
     fn prepare(self, number: i32) -> Result<Prepared<O>> {
         let client = self.client.with(self.request)?;
-        let common = common(&client, &self.workflow, &self.metadata, &self.own_metadata, self.priority)?;
-        let (input, mut common) = (self.input?, self.placement.apply(common)?);
         let is_child = self.parent.is_some();
+        let own = self.own_metadata.with_trace(trace_keys(is_child));
+        let common = common(&client, &self.workflow, &self.metadata, &own, self.priority)?;
+        let (input, mut common) = (self.input?, self.placement.apply(common)?);
         check_child_key(self.child_key.as_deref(), is_child)?;
         if let Some(parent) = self.parent {
             common = common.children_of(parent.run, parent.task, self.child_key);
@@ -348,6 +350,11 @@ impl<O> Prepared<O> {
 pub(super) fn of_workflow(error: Error, workflow: &str) -> Error {
     let is_unknown = error.kind() == ErrorKind::Rejected && error.to_string().contains("workflow names not found");
     if error.kind() == ErrorKind::NotFound || is_unknown { Error::workflow_not_found(workflow, error) } else { error }
+}
+
+/// The metadata keys of the trace of a run. A child would inherit that of the event of its parent.
+pub(super) fn trace_keys(is_child: bool) -> &'static [&'static str] {
+    if is_child { &[TRACEPARENT, EVENT_TRACEPARENT] } else { &[TRACEPARENT] }
 }
 
 /// What the runs of one call have in common: name, metadata and priority.

@@ -3,7 +3,13 @@
 //! # Spans
 //!
 //! The code of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run_id`,
-//! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`.
+//! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. That of a batch runs in a span [`BATCH_SPAN`] with the fields
+//! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
+//!
+//! With the feature `otel`, the span of an attempt belongs to the OpenTelemetry trace of its run. A run that is started inside a span
+//! gets that span as its parent, through the metadata key `traceparent`; so do events, schedules, and child runs that a task starts. Other
+//! runs get a trace of the engine. A retry and a replay keep the parent of the run. It needs a layer of the crate
+//! `tracing-opentelemetry`, version 0.34. The attempts of a batch are in no trace: the engine does not pass on their metadata.
 //!
 //! # Events
 //!
@@ -55,6 +61,7 @@
 #[cfg(feature = "metrics")]
 mod facade;
 mod prometheus;
+mod trace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -65,11 +72,14 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "metrics")]
 pub use facade::MetricsRecorder;
 pub use prometheus::PrometheusRecorder;
+pub(crate) use trace::{EVENT_TRACEPARENT, TRACEPARENT, continue_trace, current_traceparent, mark_failed};
 
 /// The target of the spans.
 pub const TARGET: &str = "hatchet";
 /// The name of the span in which the code of an attempt runs.
 pub const ATTEMPT_SPAN: &str = "hatchet.attempt";
+/// The name of the span in which the code of a batch runs.
+pub const BATCH_SPAN: &str = "hatchet.batch";
 
 /// The number of calls.
 pub const CALLS: &str = "hatchet_calls_total";

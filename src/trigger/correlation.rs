@@ -11,6 +11,7 @@ use crate::list::RunQuery;
 use crate::model::metadata::Metadata;
 use crate::model::trigger::SCHEDULE_KEY;
 use crate::model::{RunFilter, Window};
+use crate::telemetry::TRACEPARENT;
 
 /// The metadata key of a schedule's correlation key.
 pub(super) const SCHEDULE: &str = SCHEDULE_KEY;
@@ -30,7 +31,8 @@ pub(super) fn encode(metadata: &Metadata, name: &str, key: &str) -> Result<Strin
     metadata.check()?;
     let mut all = metadata.clone();
     all.insert(name.to_owned(), key.into());
-    all.encode()
+    // The runs of a cron are no consequence of what has created it.
+    if name == SCHEDULE { all.with_trace(&[TRACEPARENT]).encode() } else { all.encode() }
 }
 
 /// The correlation key in metadata of the server.

@@ -15,6 +15,7 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::rpc::convert::NewEvent;
 use crate::run::{Took, all_failed, batched, fits};
+use crate::telemetry::EVENT_TRACEPARENT;
 
 impl Client {
     /// Prepares an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to the key starts a run with the payload as
@@ -92,7 +93,7 @@ impl Common {
         own.metadata.check()?;
         // The runs inherit the tag, so that this client's subscription reports on them.
         let (key, value) = self.client.feed().tag();
-        let metadata = self.metadata.encode_with(&own.metadata, Some((key, value)))?;
+        let metadata = self.metadata.encode_with(&own.metadata.with_trace(&[EVENT_TRACEPARENT]), Some((key, value)))?;
         let priority = own.priority.or(self.priority).map(Priority::number);
         Ok(NewEvent::new(self.client.prefixed(&self.key), metadata, priority, scope.cloned()))
     }

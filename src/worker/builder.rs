@@ -194,6 +194,7 @@ impl WorkerBuilder {
                 problems.push(format!("{field}: expected at most 10 years, got {length:?}"));
             }
         }
+        problems.extend(self.definitions.iter().flat_map(|definition| definition.slot_problems(&self.slots)));
         problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
         if self.definitions.is_empty() {
             problems.push("expected at least one task, got none".into());
@@ -293,7 +294,8 @@ impl Worker {
         })
     }
 
-    /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully: it accepts no new attempts, waits for
+    /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully. To watch its status or to serve its health, call
+    /// [`start`](Self::start) and then [`RunningWorker::run_until`]. A shutdown accepts no new attempts, waits for
     /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
     /// start is abandoned, and the report is empty.
     ///
@@ -313,15 +315,7 @@ impl Worker {
             _ = &mut stop => return Ok(WorkerReport::default()),
             running = self.start() => running?,
         };
-        let failure = tokio::select! {
-            biased;
-            _ = stop => None,
-            failure = running.stopped() => failure.err(),
-        };
-        let report = running.shutdown().await;
-        let Some(failure) = failure else { return Ok(report) };
-        tracing::error!(%report, error = %failure, "worker stopped after a fatal error");
-        Err(failure)
+        running.run_until(stop).await
     }
 
     /// The maximum number of attempts that run at the same time. Each takes a unit of some kind.

@@ -73,7 +73,9 @@ impl HeartbeatThread {
             let _end = end;
             match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
-                    runtime.block_on(watch(&config, worker, &last, stopped));
+                    let mut rpc = None;
+                    let send = async || send(&config, &mut rpc, worker).await;
+                    runtime.block_on(watch(worker, || last.age(), send, stopped));
                     // A name resolution in progress must not delay the end.
                     runtime.shutdown_background();
                 }
@@ -96,8 +98,13 @@ impl HeartbeatThread {
     }
 }
 
-async fn watch(config: &Config, worker: WorkerId, last: &LastHeartbeat, mut stopped: oneshot::Receiver<()>) {
-    let mut rpc = None;
+/// Sends heartbeats while the last one of the runtime is too old.
+async fn watch(
+    worker: WorkerId,
+    age: impl Fn() -> Duration,
+    mut send: impl AsyncFnMut() -> Result<()>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut pause = CHECK_PERIOD;
     loop {
         tokio::select! {
@@ -106,14 +113,14 @@ async fn watch(config: &Config, worker: WorkerId, last: &LastHeartbeat, mut stop
             () = sleep(pause) => {}
         }
         pause = CHECK_PERIOD;
-        if last.age() < MAX_DELAY {
+        if age() < MAX_DELAY {
             continue;
         }
         pause = PERIOD;
         tokio::select! {
             biased;
             _ = &mut stopped => return,
-            sent = send(config, &mut rpc, worker) => match sent {
+            result = send() => match result {
                 Ok(()) => tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread"),
                 Err(error) => {
                     pause = RETRY_PAUSE;
@@ -130,4 +137,66 @@ async fn send(config: &Config, rpc: &mut Option<Rpc>, worker: WorkerId) -> Resul
         None => rpc.insert(Rpc::connect(config)?),
     };
     rpc.dispatcher.heartbeat(worker, Clock::System.now()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Watches a runtime whose heartbeats are due at every second, and missing in these periods. Returns when heartbeats were sent, of
+    /// which the first ones fail.
+    async fn sent(missing: &[(u64, u64)], failures: usize, stop_at: Duration) -> Vec<Duration> {
+        let start = tokio::time::Instant::now();
+        let (times, count) = (RefCell::new(Vec::new()), Cell::new(0));
+        let age = || {
+            let now = start.elapsed().as_secs();
+            let is_missing = |second: u64| missing.iter().any(|(from, to)| (*from..*to).contains(&second));
+            let last = (0..=now).rev().find(|second| !is_missing(*second)).unwrap_or_default();
+            start.elapsed().saturating_sub(Duration::from_secs(last))
+        };
+        let send = async || {
+            times.borrow_mut().push(start.elapsed());
+            count.set(count.get() + 1);
+            if count.get() <= failures { Err(Error::new(ErrorKind::Unavailable, "as planned")) } else { Ok(()) }
+        };
+        let (stop, stopped) = oneshot::channel();
+        let stopping = async {
+            sleep(stop_at).await;
+            drop(stop);
+        };
+        tokio::join!(watch(Uuid::nil().into(), age, send, stopped), stopping);
+        assert_eq!(start.elapsed(), stop_at, "it ends at once");
+        times.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_are_sent_only_while_the_runtime_sends_none() {
+        assert_eq!(sent(&[], 0, 60 * SECOND).await, []);
+        assert_eq!(sent(&[(5, 10)], 0, 60 * SECOND).await, [], "a short delay");
+        // The last one was at 4 s.
+        assert_eq!(sent(&[(5, 40)], 0, 60 * SECOND).await, [10 * SECOND, 22 * SECOND, 34 * SECOND]);
+        assert_eq!(sent(&[(5, 20), (30, 37)], 0, 60 * SECOND).await, [10 * SECOND, 35 * SECOND]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_that_fails_is_sent_again_soon() {
+        assert_eq!(sent(&[(1, 60)], 2, 21 * SECOND).await, [6 * SECOND, 8 * SECOND, 10 * SECOND]);
+    }
+
+    #[tokio::test]
+    async fn the_thread_ends_when_it_is_stopped() {
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJncnBjX2Jyb2FkY2F\
+                     zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cDovL2xvY2FsaG9zdDo4MDgwIn0.c2ln";
+        let config = Config::builder().token(token).tls_strategy(crate::config::TlsStrategy::None).build().unwrap();
+        let last = LastHeartbeat::now();
+        let thread = HeartbeatThread::start(&config, &Clock::System, Uuid::nil().into(), last).unwrap();
+        thread.stop().await;
+    }
 }

@@ -1,6 +1,8 @@
 //! Executing tasks: registration, the stream of assignments, heartbeats, running attempts, graceful shutdown.
 
 mod assignments;
+mod attempt;
+mod batch_job;
 mod builder;
 mod driver;
 mod guard;

@@ -1,6 +1,8 @@
 //! Whether attempts still belong to the worker, after a time in which the engine could not notify it.
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -8,8 +10,10 @@ use futures_util::stream::iter;
 use tokio::time::sleep;
 
 use super::key::Key;
-use crate::model::RunId;
+use crate::error::Result;
+use crate::model::{RunId, TaskId};
 use crate::rpc::Rpc;
+use crate::rpc::convert::{RestTask, TaskEventKind};
 
 /// Without a heartbeat for 30 seconds, the engine assigns the attempts of a worker to other workers, and does not notify it.
 pub(super) const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(25);
@@ -18,24 +22,71 @@ const MAX_CALLS: usize = 8;
 /// How long a check may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns which attempts the engine has ended, or assigned again. Only REST reports the retry count of a task; attempts about which it
-/// cannot be asked in time are kept.
-pub(super) async fn lost(rpc: Rpc, attempts: Vec<Key>) -> Vec<Key> {
-    let mut by_run: HashMap<RunId, Vec<Key>> = HashMap::new();
-    for key in attempts {
-        by_run.entry(key.run).or_default().push(key);
-    }
-    let checks = iter(by_run).map(|(run, attempts)| lost_of_run(&rpc, run, attempts));
-    checks.buffer_unordered(MAX_CALLS).take_until(sleep(TIMEOUT)).concat().await
+/// An attempt that may not belong to the worker any longer, and its batch.
+pub(super) type Held = (Key, Option<Arc<str>>);
+
+/// What the engine has answered.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    /// The attempts that it has ended, or assigned again.
+    pub(super) lost: Vec<Key>,
+    /// Whether it could not be asked about some attempts, and can be asked again.
+    pub(super) is_incomplete: bool,
 }
 
-async fn lost_of_run(rpc: &Rpc, run: RunId, mut attempts: Vec<Key>) -> Vec<Key> {
-    let Ok(run) = rpc.rest.run(run).await else { return Vec::new() };
-    attempts.retain(|key| {
-        let task = run.tasks.iter().find(|task| task.task_external_id == key.task);
-        task.is_some_and(|task| {
-            task.retry_count > key.retry_count || task.retry_count == key.retry_count && task.status.is_final()
-        })
-    });
-    attempts
+/// Asks the engine about attempts. Only REST reports the retry count of a task.
+pub(super) async fn check(rpc: Rpc, attempts: Vec<Held>) -> Checked {
+    let mut by_run: HashMap<RunId, Vec<Held>> = HashMap::new();
+    for held in attempts {
+        by_run.entry(held.0.run).or_default().push(held);
+    }
+    let mut unanswered = by_run.len();
+    let checks = iter(by_run).map(|(run, attempts)| lost_of_run(&rpc, run, attempts));
+    let mut checks = pin!(checks.buffer_unordered(MAX_CALLS).take_until(sleep(TIMEOUT)));
+    let mut checked = Checked::default();
+    while let Some(answer) = checks.next().await {
+        match answer {
+            Ok(lost) => checked.lost.extend(lost),
+            // It will be the same if it is asked again, for example for a client without REST.
+            Err(error) if !error.is_transient() => {}
+            Err(error) => {
+                tracing::debug!(%error, "failed to check whether attempts belong to the worker");
+                continue;
+            }
+        }
+        unanswered -= 1;
+    }
+    checked.is_incomplete = unanswered > 0;
+    checked
+}
+
+async fn lost_of_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Vec<Key>> {
+    let run = rpc.rest.run(run).await?;
+    let mut lost = Vec::new();
+    for (key, batch) in attempts {
+        let Some(task) = run.tasks.iter().find(|task| task.task_external_id == key.task) else { continue };
+        let retry_count = match batch {
+            None => Some(key.retry_count),
+            Some(batch) => retry_count_in_batch(rpc, key.task, &batch).await?,
+        };
+        if retry_count.is_some_and(|retry_count| is_over(task, retry_count)) {
+            lost.push(key);
+        }
+    }
+    Ok(lost)
+}
+
+fn is_over(task: &RestTask, retry_count: u32) -> bool {
+    task.retry_count > retry_count || task.retry_count == retry_count && task.status.is_final()
+}
+
+/// The retry count of the attempt of a task that was assigned in a batch, if the engine has stored it already.
+pub(super) async fn retry_count_in_batch(rpc: &Rpc, task: TaskId, batch: &str) -> Result<Option<u32>> {
+    if batch.is_empty() {
+        return Ok(None);
+    }
+    let events = rpc.rest.task_events(task).await?;
+    let is_start = |kind: &TaskEventKind| *kind == TaskEventKind::BatchFlushed;
+    let start = events.iter().find(|event| is_start(&event.kind) && event.message.contains(batch));
+    Ok(start.and_then(|start| start.retry_count))
 }

@@ -150,6 +150,41 @@ impl RunningWorker {
         }
     }
 
+    /// Runs the worker until `stop` resolves, and then shuts it down gracefully, like
+    /// [`Worker::run_until`](crate::Worker::run_until), for a worker whose [status](Self::statuses) is watched or whose health is served.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
+    /// let worker = worker.start().await?;
+    /// let mut statuses = worker.statuses();
+    /// tokio::spawn(async move {
+    ///     while let Some(status) = statuses.next().await {
+    ///         println!("{}", status.state);
+    ///     }
+    /// });
+    /// println!("{}", worker.run_until(tokio::signal::ctrl_c()).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The reason why the worker cannot continue, as from [`stopped`](Self::stopped). In this case the worker shuts down and logs its
+    /// report.
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
+    pub async fn run_until(self, stop: impl Future) -> Result<WorkerReport> {
+        let failure = tokio::select! {
+            biased;
+            _ = stop => None,
+            ended = self.stopped() => ended.err(),
+        };
+        let report = self.shutdown().await;
+        let Some(failure) = failure else { return Ok(report) };
+        tracing::error!(%report, error = %failure, "worker stopped after a fatal error");
+        Err(failure)
+    }
+
     /// Pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds. Running attempts
     /// continue.
     ///

@@ -1,6 +1,6 @@
 //! The checks of a definition: all that the engine would refuse, answer with an internal error, or ignore without an error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::definition::{Definition, TaskDefinition, TaskNode};
 use super::graph;
@@ -34,6 +34,21 @@ impl Definition {
         problems.extend(self.all_tasks().flat_map(|task| task.problems()));
         problems.extend(self.condition_problems());
         problems
+    }
+
+    /// Tasks that request more slots of a kind than a worker has. The engine would never assign them to it. A worker may lack a kind:
+    /// then it runs the other tasks of the workflow.
+    pub(crate) fn slot_problems(&self, slots: &BTreeMap<String, u32>) -> Vec<String> {
+        let problems = self.all_tasks().flat_map(|task| {
+            let requests = task.options.slots.iter();
+            let missing =
+                requests.filter_map(|(kind, count)| Some((kind, count, slots.get(kind).filter(|has| *has < count)?)));
+            let text = |(kind, count, has)| {
+                format!("slots: expected at most {has} of kind {kind:?}, as many as the worker has, got {count}")
+            };
+            task.named(missing.map(text).collect()).collect::<Vec<_>>()
+        });
+        problems.collect()
     }
 
     fn workflow_problems(&self) -> Vec<String> {
@@ -189,6 +204,20 @@ mod tests {
         );
         let same: Workflow<()> = Workflow::new("same").task(&task("same"));
         assert!(Definition::from(&same).problems()[0].contains("expected a task with another name than the workflow"));
+    }
+
+    #[test]
+    fn tasks_fit_into_the_slots_of_their_worker() {
+        let slots = BTreeMap::from([("default".to_owned(), 4), ("gpu".to_owned(), 1)]);
+        let flow = Workflow::<()>::new("flow").task(&task("a").slots(4)).task(&task("b").slots(5));
+        let flow = flow.task(&task("c").slot_request("gpu", 2)).task(&task("d").slot_request("tpu", 9));
+        assert_eq!(
+            Definition::from(&flow).slot_problems(&slots),
+            [
+                "task \"b\": slots: expected at most 4 of kind \"default\", as many as the worker has, got 5",
+                "task \"c\": slots: expected at most 1 of kind \"gpu\", as many as the worker has, got 2",
+            ]
+        );
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub type TaskResult<O> = Result<O, TaskError>;
 ///     Ok(std::fs::read_to_string(file.path)?) // retried
 /// });
 /// ```
+#[derive(Clone)]
 pub struct TaskError {
     message: String,
     retry: bool,
@@ -125,12 +126,20 @@ impl fmt::Display for TaskError {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
+pub(crate) type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
+pub(crate) type RunningBatch = Pin<Box<dyn Future<Output = Vec<TaskResult<String>>> + Send>>;
 
 /// The code of a task, which takes and returns JSON.
 pub(crate) trait Handler: Send + Sync {
     /// Runs the code on the payload of an assignment. `has_dependents`: whether other tasks receive its output.
     fn run(&self, payload: &str, context: Context, has_dependents: bool) -> Running;
+
+    /// Runs the code once for several attempts. There is a result for each, in their order.
+    fn run_batch(&self, attempts: Vec<(&str, Context)>, _has_dependents: bool) -> RunningBatch {
+        let error = TaskError::new("expected an attempt, got a batch: this worker's task is no batch task");
+        let results = std::iter::repeat_with(|| Err(error.clone())).take(attempts.len()).collect();
+        Box::pin(future::ready(results))
+    }
 
     /// The kind of value that the input type deserializes from, if it is never a JSON object.
     fn non_object_input(&self) -> Option<&'static str>;
@@ -161,12 +170,7 @@ where
         match input(payload) {
             Ok(input) => {
                 let code = (self.code)(input, context);
-                Box::pin(async move {
-                    let output = code.await?;
-                    // A retry would return the same output.
-                    encode_output(&output, has_dependents)
-                        .map_err(|error| TaskError::non_retryable(TaskError::from(error)))
-                })
+                Box::pin(async move { output(&code.await?, has_dependents) })
             }
             Err(error) => Box::pin(future::ready(Err(error))),
         }
@@ -177,11 +181,15 @@ where
     }
 
     fn empty_input_error(&self) -> Option<String> {
-        // This is user code. If it panics, it panics again when it deserializes an input, where it fails the task.
-        let read = || Payload::input("{}").parse::<I>().map(drop);
-        let error = std::panic::catch_unwind(read).ok()?.err()?;
-        Some(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+        empty_input_error::<I>()
     }
+}
+
+pub(super) fn empty_input_error<I: DeserializeOwned>() -> Option<String> {
+    // This is user code. If it panics, it panics again when it deserializes an input, where it fails the task.
+    let read = || Payload::input("{}").parse::<I>().map(drop);
+    let error = std::panic::catch_unwind(read).ok()?.err()?;
+    Some(error.source().map_or_else(|| error.to_string(), ToString::to_string))
 }
 
 #[derive(serde::Deserialize)]
@@ -191,13 +199,18 @@ struct Envelope<'a> {
 }
 
 /// Deserializes the input of an assignment. If that fails, a retry would fail, too.
-fn input<I: DeserializeOwned>(payload: &str) -> TaskResult<I> {
+pub(super) fn input<I: DeserializeOwned>(payload: &str) -> TaskResult<I> {
     let envelope: Envelope<'_> = serde_json::from_str(payload)
         .map_err(|error| TaskError::non_retryable(format_args!("failed to parse the assignment: {error}")))?;
     // The engine has replaced an input that is not an object by null.
     let text = envelope.input.map_or("{}", RawValue::get);
     // The message of a task error includes the causes.
     Payload::input(text).parse_as(&"the input").map_err(|error| TaskError::non_retryable(TaskError::from(error)))
+}
+
+/// Serializes an output. If that fails, a retry would fail, too.
+pub(super) fn output<O: Serialize>(output: &O, has_dependents: bool) -> TaskResult<String> {
+    encode_output(output, has_dependents).map_err(|error| TaskError::non_retryable(TaskError::from(error)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Definitions of tasks and workflows, and the context of a running task.
 
+mod batch;
 mod check;
 mod conditions;
 mod context;
@@ -27,11 +28,13 @@ mod variants;
 pub(crate) use context::AttemptContext;
 mod workflow_options;
 
+pub use crate::model::batch::BatchOptions;
 pub use crate::model::concurrency::{Concurrency, ConcurrencyStrategy};
 pub use crate::model::condition::Condition;
 pub use crate::model::event_filter::EventFilter;
 pub use crate::model::rate_limit::RateLimit;
 pub use crate::model::task_name::TaskName;
+pub use batch::BatchItem;
 pub use context::Context;
 #[cfg(feature = "tracing-subscriber")]
 pub(crate) use current::current_context;

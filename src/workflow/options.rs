@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::task::Task;
+use crate::model::batch::BatchOptions;
 use crate::model::engine_version::EngineVersion;
 use crate::model::label::check_key;
 use crate::model::{Concurrency, Conditions, DesiredLabel, DesiredLabels, RateLimit};
@@ -31,6 +32,8 @@ pub(crate) struct TaskOptions {
     pub(super) conditions: Conditions,
     /// The number of slots by kind.
     pub(super) slots: BTreeMap<String, u32>,
+    /// How its attempts are assigned in batches, if they are.
+    pub(super) batch: Option<BatchOptions>,
 }
 
 impl TaskOptions {
@@ -76,13 +79,18 @@ impl TaskOptions {
                 problems.push(format!("slots: expected 1 to {} of kind {kind:?}, got {count}", i32::MAX));
             }
         }
+        problems.extend(self.batch.iter().flat_map(BatchOptions::problems));
+        if self.batch.is_some() && !self.slots.is_empty() {
+            problems.push("slots: expected none for a batch task, whose batches take one default slot each".into());
+        }
         problems
     }
 
     /// The options that old engines do not have.
     pub(super) fn requirements(&self) -> Vec<(String, EngineVersion)> {
         let slots = (!self.slot_requests().is_empty()).then(|| ("slots".to_owned(), SLOT_KINDS));
-        self.concurrency.iter().flat_map(Concurrency::requirements).chain(slots).collect()
+        let batch = self.batch.as_ref().map(BatchOptions::requirement);
+        self.concurrency.iter().flat_map(Concurrency::requirements).chain(slots).chain(batch).collect()
     }
 
     /// The slots to request. Empty for one default slot, which is the engine's default, too.
@@ -108,6 +116,7 @@ impl TaskOptions {
             rate_limits: self.rate_limits.clone(),
             conditions: self.conditions.clone().with_event_keys(event_key),
             slots: self.slot_requests(),
+            batch: self.batch.clone(),
             ..task
         }
     }
@@ -128,6 +137,10 @@ pub(super) fn backoff_problems((factor, max_delay): (f32, Duration)) -> Vec<Stri
 impl<I, O> Task<I, O> {
     fn with_task_options(self, change: impl FnOnce(&mut TaskOptions)) -> Self {
         self.with(|definition| change(&mut definition.options))
+    }
+
+    pub(super) fn with_batches(self, batch: BatchOptions) -> Self {
+        self.with_task_options(|options| options.batch = Some(batch))
     }
 
     /// Sets how many times the task is retried after a failure or a timeout. The default is 0.
@@ -195,8 +208,9 @@ impl<I, O> Task<I, O> {
         })
     }
 
-    /// Sets how many of a worker's [slots](crate::worker::WorkerBuilder::slots) an attempt occupies, at least 1. The default is 1. A worker
-    /// that has fewer slots never gets the task, so that it times out if there is no other worker.
+    /// Sets how many of a worker's [slots](crate::worker::WorkerBuilder::slots) an attempt occupies, at least 1. The default is 1.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task that requests more slots of a kind than the worker has. A
+    /// worker without slots of that kind never gets the task, and runs the others of a workflow.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -278,6 +292,11 @@ mod tests {
                 "rate limit: expected each key once, got \"a\" twice",
             ),
             (task().slots(0), "slots: expected 1 to 2147483647 of kind \"default\", got 0"),
+            (
+                task().slots(1).with_batches(BatchOptions::new(2)),
+                "slots: expected none for a batch task, whose batches take one default slot each",
+            ),
+            (task().with_batches(BatchOptions::new(0)), "batch: maximum size: expected 1 to 100000, got 0"),
             (task().slot_request("", 1), "slots: expected a non-empty kind without U+0000, got \"\""),
         ] {
             assert_eq!(problems(&task), [format!("task \"work\": {problem}")]);
@@ -290,6 +309,8 @@ mod tests {
         assert!(slots(task()).is_empty() && slots(task().slots(1)).is_empty());
         assert_eq!(slots(task().slots(2)), [("default".to_owned(), 2)]);
         assert_eq!(slots(task().slot_request("gpu", 1)), [("gpu".to_owned(), 1)]);
+        let needed = task().with_batches(BatchOptions::new(2)).definition().options.requirements();
+        assert_eq!(needed, [("batches".to_owned(), EngineVersion::new(0, 88, 1))]);
         let needed = task().slots(2).definition().options.requirements();
         assert_eq!(needed, [("slots".to_owned(), SLOT_KINDS)]);
     }

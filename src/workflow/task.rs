@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::context::Context;
 use super::definition::{Definition, TaskDefinition, TaskNode};
-use super::handler::{TaskResult, Typed};
+use super::handler::{Handler, TaskResult, Typed};
 use super::workflow_options::WorkflowOptions;
 use crate::run::Runnable;
 
@@ -63,12 +63,16 @@ where
         F: Fn(I, Context) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult<O>> + Send + 'static,
     {
-        let definition = TaskDefinition::new(name.into(), Arc::new(Typed::<F, I, O>::new(code)));
-        Self { definition: Arc::new(definition), options: WorkflowOptions::default(), types: PhantomData }
+        Self::with_handler(name.into(), Arc::new(Typed::<F, I, O>::new(code)))
     }
 }
 
 impl<I, O> Task<I, O> {
+    pub(super) fn with_handler(name: String, handler: Arc<dyn Handler>) -> Self {
+        let definition = Arc::new(TaskDefinition::new(name, handler));
+        Self { definition, options: WorkflowOptions::default(), types: PhantomData }
+    }
+
     pub(super) fn with(mut self, change: impl FnOnce(&mut TaskDefinition)) -> Self {
         change(Arc::make_mut(&mut self.definition));
         self

@@ -13,6 +13,7 @@
 )]
 
 mod archive;
+mod batches;
 mod cancelling;
 mod conditions;
 mod creating;

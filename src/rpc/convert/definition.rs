@@ -2,9 +2,11 @@
 
 use super::condition;
 use super::limit::rate_limit;
+use crate::model::batch::BatchOptions;
 use crate::model::{Concurrency, Conditions, DesiredLabels, EventFilter, Idempotency, RateLimit};
 use crate::rpc::pb::v1::{
     CreateTaskOpts, CreateWorkflowVersionRequest, DefaultFilter, IdempotencyConfig, IdempotencyMethod, StickyStrategy,
+    TaskBatchConfig,
 };
 
 /// A workflow's definition. Names and actions have their namespace.
@@ -49,6 +51,7 @@ pub(crate) struct NewTask {
     pub(crate) conditions: Conditions,
     /// The number of slots by kind. Empty for one default slot.
     pub(crate) slots: Vec<(String, i32)>,
+    pub(crate) batch: Option<BatchOptions>,
 }
 
 impl From<NewWorkflow> for CreateWorkflowVersionRequest {
@@ -91,6 +94,19 @@ impl From<EventFilter> for DefaultFilter {
     }
 }
 
+impl From<BatchOptions> for TaskBatchConfig {
+    fn from(batch: BatchOptions) -> Self {
+        Self {
+            batch_max_size: batch.max_size.cast_signed(),
+            batch_max_interval_ms: batch.max_interval.and_then(|interval| interval.as_millis().try_into().ok()),
+            batch_group_key: batch.key,
+            batch_group_max_runs: batch.max_batches.map(u32::cast_signed),
+            // Only SDKs read it, and here the code returns all outputs.
+            broadcast_output: None,
+        }
+    }
+}
+
 impl From<NewTask> for CreateTaskOpts {
     fn from(task: NewTask) -> Self {
         Self {
@@ -107,6 +123,7 @@ impl From<NewTask> for CreateTaskOpts {
             concurrency: task.concurrency.into_iter().map(Into::into).collect(),
             rate_limits: task.rate_limits.iter().map(rate_limit).collect(),
             slot_requests: task.slots.into_iter().collect(),
+            batch: task.batch.map(Into::into),
             ..Default::default()
         }
     }

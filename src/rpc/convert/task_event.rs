@@ -16,6 +16,7 @@ const KINDS: &[(&str, TaskEventKind)] = &[
     ("REQUEUED_NO_WORKER", TaskEventKind::RequeuedNoWorker),
     ("REQUEUED_RATE_LIMIT", TaskEventKind::RequeuedRateLimit),
     ("WAITING_FOR_BATCH", TaskEventKind::WaitingForBatch),
+    ("BATCH_FLUSHED", TaskEventKind::BatchFlushed),
     ("ASSIGNED", TaskEventKind::Assigned),
     ("SENT_TO_WORKER", TaskEventKind::SentToWorker),
     ("ACKNOWLEDGED", TaskEventKind::Acknowledged),
@@ -40,6 +41,8 @@ pub(crate) enum TaskEventKind {
     RequeuedNoWorker,
     RequeuedRateLimit,
     WaitingForBatch,
+    /// The attempt was assigned in a batch. Its message contains the id of the batch.
+    BatchFlushed,
     Assigned,
     SentToWorker,
     Acknowledged,

@@ -1,13 +1,15 @@
 //! The messages of workers: their registration, their assignments, and their reports.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-#[cfg(feature = "embedded")]
-use crate::model::RunId;
-use crate::model::{LabelValue, TaskId, WorkerId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{LabelValue, RunId, TaskId, WorkerId};
 use crate::rpc::pb;
 use crate::time::to_proto;
 
@@ -57,6 +59,14 @@ pub(crate) enum ActionKind {
     Unknown(i32),
 }
 
+/// An attempt in the payload of a batch.
+#[derive(Deserialize)]
+struct Member<'a> {
+    workflow_run_id: RunId,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
 impl From<pb::AssignedAction> for Action {
     fn from(action: pb::AssignedAction) -> Self {
         Self(action)
@@ -86,6 +96,44 @@ impl Action {
             Ok(pb::ActionType::StartBatch) => ActionKind::StartBatch,
             _ => ActionKind::Unknown(self.0.action_type),
         }
+    }
+
+    /// The attempts of a batch, by their tasks, as if each had been assigned alone. The engine sends neither their retry counts nor
+    /// their metadata. `task_name`: the name of the task.
+    pub(crate) fn members(&self, task_name: &str) -> Result<BTreeMap<TaskId, Self>> {
+        let members: BTreeMap<TaskId, Member<'_>> = serde_json::from_str(&self.0.action_payload)
+            .map_err(|error| Error::new(ErrorKind::Decode, "failed to parse a batch").with_source(error))?;
+        let member = |(task, member): (TaskId, Member<'_>)| {
+            let action = pb::AssignedAction {
+                action_payload: member.payload.get().to_owned(),
+                action_id: self.0.action_id.clone(),
+                action_type: self.0.action_type,
+                workflow_run_id: member.workflow_run_id.into(),
+                task_run_external_id: task.into(),
+                task_name: task_name.to_owned(),
+                batch_id: self.0.batch_id.clone(),
+                ..Default::default()
+            };
+            (task, Self(action))
+        };
+        Ok(members.into_iter().map(member).collect())
+    }
+
+    /// The same attempt with a retry count that the engine did not send.
+    pub(crate) fn with_retry_count(mut self, retry_count: u32) -> Self {
+        self.0.retry_count = i32::try_from(retry_count).unwrap_or(i32::MAX);
+        self
+    }
+
+    /// The id of the batch. Empty if there is none.
+    pub(crate) fn batch(&self) -> &str {
+        self.0.batch_id.as_deref().unwrap_or_default()
+    }
+
+    /// The number of attempts in the batch, as the engine has announced it.
+    pub(crate) fn batch_size(&self) -> usize {
+        let size = self.0.batch_start_payload.as_ref().map_or(0, |start| start.expected_size);
+        usize::try_from(size).unwrap_or_default()
     }
 
     pub(crate) fn run(&self) -> &str {
@@ -145,6 +193,8 @@ pub(crate) struct Report {
     pub(crate) kind: ReportKind,
     pub(crate) worker: WorkerId,
     pub(crate) at: DateTime<Utc>,
+    /// The id of the batch that the attempt is part of. Then its retry count may be missing.
+    pub(crate) batch: Option<Arc<str>>,
     pub(in crate::rpc) event: pb::StepActionEvent,
 }
 
@@ -169,7 +219,8 @@ impl ReportKind {
 impl Report {
     /// A report about the attempt of an assignment. `text`: the output, or the error message.
     ///
-    /// Without the worker's id, the engine may not store which worker ran the attempt.
+    /// Without the worker's id, the engine may not store which worker ran the attempt. A report about an attempt of a batch is about the
+    /// current attempt of the task, because its retry count is not known.
     pub(crate) fn new(worker: WorkerId, action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {
         let action = &action.0;
         let event = pb::StepActionEvent {
@@ -182,10 +233,11 @@ impl Report {
             event_timestamp: Some(to_proto(at)),
             event_type: kind.number(),
             event_payload: text,
-            retry_count: Some(action.retry_count),
+            retry_count: (action.action_type != pb::ActionType::StartBatch as i32).then_some(action.retry_count),
             ..Default::default()
         };
-        Self { kind, worker, at, event }
+        let batch = action.batch_id.as_deref().filter(|_| event.retry_count.is_none()).map(Into::into);
+        Self { kind, worker, at, batch, event }
     }
 
     /// A report about an attempt whose assignment is not known any longer.
@@ -206,7 +258,21 @@ impl Report {
             retry_count: Some(i32::try_from(retry_count).unwrap_or(i32::MAX)),
             ..Default::default()
         };
-        Self { kind, worker, at, event }
+        Self { kind, worker, at, batch: None, event }
+    }
+
+    /// The same report, about an attempt of a batch whose retry count is not known.
+    pub(crate) fn in_batch(mut self, batch: &str) -> Self {
+        self.batch = Some(batch.into());
+        self.event.retry_count = None;
+        self
+    }
+
+    /// The same report, about the attempt with this retry count.
+    pub(crate) fn with_retry_count(mut self, retry_count: u32) -> Self {
+        self.event.retry_count = Some(i32::try_from(retry_count).unwrap_or(i32::MAX));
+        self.batch = None;
+        self
     }
 
     /// The output, or the error message.

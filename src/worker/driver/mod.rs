@@ -1,39 +1,40 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
 
+mod jobs;
 mod reports;
 mod shutdown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::assignments::{Assignments, Effect, End, Event, Reported};
+use super::assignments::{Assignments, Effect, Event, Reported};
+use super::attempt::{RetryDelays, Stop};
 use super::builder::{Labels, Worker};
 use super::heartbeat::{Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
-use super::job::{Job, JobEnd, RetryDelays, Stop};
 use super::key::Key;
 use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
-use super::ownership;
+use super::ownership::{self, Checked};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{TaskId, WorkerId, attempt_number};
-use crate::rpc::convert::{Action, ActionKind, Report, ReportKind};
+use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
+use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::or_pending;
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent};
+use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
@@ -44,6 +45,8 @@ const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long the token or a call may be refused before the worker ends.
 const MAX_REFUSAL: Duration = Duration::from_secs(60);
+/// How often attempts are checked in succession about which the engine could not be asked.
+const MAX_INCOMPLETE_CHECKS: u32 = 10;
 /// The maximum size of a failure that replaces a report which is too large.
 const MAX_REPLACEMENT_BYTES: usize = 1000;
 
@@ -60,9 +63,9 @@ pub(super) struct Driver {
     /// Whether a permanent error of the stream has been logged, and the stream has not been opened since.
     is_failed: bool,
     assignments: Assignments<Assigned>,
-    jobs: JoinSet<JobEnd>,
-    /// The attempt of each job, and the way to stop it.
-    keys: HashMap<Id, Key>,
+    jobs: JoinSet<JobEnds>,
+    /// The attempts of each job, and the way to stop each.
+    keys: HashMap<Id, JobKeys>,
     stops: HashMap<Key, Stop>,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
@@ -93,7 +96,9 @@ pub(super) struct Driver {
     release: mpsc::UnboundedSender<(TaskId, u32)>,
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
     /// Finds out which attempts do not belong to the worker any longer.
-    checking: Option<BoxFuture<'static, Vec<Key>>>,
+    checking: Option<BoxFuture<'static, Checked>>,
+    /// How many checks in succession were incomplete.
+    incomplete_checks: u32,
     is_paused: bool,
 }
 
@@ -116,13 +121,6 @@ pub(super) struct Handles {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) life: watch::Sender<Life>,
     pub(super) last_heartbeat: LastHeartbeat,
-}
-
-/// An attempt that the engine has assigned to this worker.
-struct Assigned {
-    /// The worker's id at the time of the assignment.
-    worker: WorkerId,
-    action: Action,
 }
 
 impl Driver {
@@ -164,6 +162,7 @@ impl Driver {
             release,
             releases,
             checking: None,
+            incomplete_checks: 0,
             is_paused: false,
             worker,
             id,
@@ -187,7 +186,7 @@ impl Driver {
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
                 saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
-                lost = or_pending(self.checking.as_mut()) => self.on_lost(lost),
+                checked = or_pending(self.checking.as_mut()) => self.on_checked(checked),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 // Before the stream, which may always have a message.
@@ -286,8 +285,13 @@ impl Driver {
     }
 
     fn on_action(&mut self, action: Action) {
+        if action.kind() == ActionKind::StartBatch {
+            return self.on_batch(action);
+        }
         let event = match (Key::read(&action), action.kind()) {
-            (Ok(key), ActionKind::Start) => Event::Assigned(key, Assigned { worker: self.id, action }),
+            (Ok(key), ActionKind::Start) => {
+                Event::Assigned(key, Assigned { worker: self.id, action, members: BTreeMap::new() })
+            }
             (Ok(key), ActionKind::Cancel) => {
                 // The engine has ended an attempt of an earlier process.
                 if self.recovered.contains(&key) {
@@ -298,10 +302,6 @@ impl Driver {
             (Ok(key), kind) => {
                 tracing::error!(?kind, run_id = %key.run, "received an assignment of unknown kind");
                 return;
-            }
-            (Err(_), ActionKind::StartBatch) => {
-                tracing::error!("received a batch of attempts, which this version does not support");
-                Event::AssignedUnreadable
             }
             (Err(error), kind) => {
                 tracing::error!(%error, "failed to decode assignment");
@@ -314,6 +314,22 @@ impl Driver {
         self.step(event);
     }
 
+    fn on_batch(&mut self, action: Action) {
+        let task = self.worker.actions.get(action.name());
+        let task_name = task.map(|task| task.definition.name.as_str()).unwrap_or_default();
+        let members = match action.members(task_name) {
+            Ok(members) => members,
+            Err(error) => {
+                tracing::error!(%error, batch_id = action.batch(), "failed to decode assignment");
+                return (0..action.batch_size()).for_each(|_| self.step(Event::AssignedUnreadable));
+            }
+        };
+        let run = |(task, action): (&TaskId, &Action)| Some((parse_id(action.run()).ok()?, *task));
+        let tasks = members.iter().filter_map(run).collect();
+        let batch = action.batch().into();
+        self.step(Event::AssignedBatch(batch, tasks, Assigned { worker: self.id, action, members }));
+    }
+
     fn step(&mut self, event: Event<Assigned>) {
         let effects = self.assignments.step(event);
         self.apply(effects);
@@ -323,6 +339,7 @@ impl Driver {
         for effect in effects {
             match effect {
                 Effect::Start(key, assigned) => self.start_job(key, assigned),
+                Effect::StartBatch(keys, assigned) => self.start_batch(keys, assigned),
                 Effect::Cancel(key) => self.stops.get(&key).into_iter().for_each(Stop::cancel),
                 Effect::Drop(key) => self.stops.get(&key).into_iter().for_each(Stop::abandon),
                 // Its report has just been added to the outbox.
@@ -334,44 +351,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    fn start_job(&mut self, key: Key, Assigned { worker, action }: Assigned) {
-        let stop = Stop::default();
-        let started =
-            Report::new(worker, &action, ReportKind::Started, self.worker.client.clock().now(), String::new());
-        self.outbox.add(key, started);
-        let job = Job {
-            client: self.worker.client.clone(),
-            worker,
-            key,
-            task: self.worker.actions.get(action.name()).cloned(),
-            action: Arc::new(action),
-            stop: stop.clone(),
-            cancel_grace: self.worker.cancel_grace,
-            output: self.outputs.output(),
-            retry_delays: RetryDelays::clone(&self.retry_delays),
-            released: self.release.clone(),
-        };
-        let id = self.jobs.spawn(job.run()).id();
-        self.keys.insert(id, key);
-        self.stops.insert(key, stop);
-    }
-
-    fn on_ended(&mut self, ended: Result<(Id, JobEnd), JoinError>) {
-        let (id, JobEnd { end, report }) = match ended {
-            Ok(ended) => ended,
-            // Neither is expected: panics are caught inside, and jobs are not aborted. The attempt still has to be counted.
-            Err(error) => (error.id(), JobEnd { end: End::Dropped, report: None }),
-        };
-        let Some(key) = self.keys.remove(&id) else { return };
-        self.stops.remove(&key);
-        let effects = self.assignments.step(Event::Ended(key, end));
-        let is_reported = effects.iter().any(|effect| matches!(effect, Effect::Report(_)));
-        if let Some(report) = report.filter(|_| is_reported) {
-            self.outbox.add(key, report);
-        }
-        self.apply(effects);
     }
 
     fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
@@ -431,16 +410,28 @@ impl Driver {
             return;
         }
         self.must_check = false;
-        let attempts: Vec<_> =
-            self.assignments.current().chain(self.unchecked.iter().map(|(_, key, _)| *key)).collect();
+        let unchecked = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
+        let attempts: Vec<_> = self.assignments.current().chain(unchecked).collect();
         if !attempts.is_empty() {
-            self.checking = Some(Box::pin(ownership::lost(self.worker.client.rpc().clone(), attempts)));
+            self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
         }
     }
 
-    fn on_lost(&mut self, lost: Vec<Key>) {
+    fn on_checked(&mut self, Checked { lost, is_incomplete }: Checked) {
         self.checking = None;
-        for (number, key, report) in std::mem::take(&mut self.unchecked) {
+        let is_again = is_incomplete && self.incomplete_checks < MAX_INCOMPLETE_CHECKS;
+        self.incomplete_checks = if is_again { self.incomplete_checks + 1 } else { 0 };
+        // With the next heartbeat.
+        self.must_check |= is_again;
+        if is_incomplete && !is_again {
+            tracing::warn!("failed to check whether attempts belong to the worker; they are kept");
+        }
+        // What is lost is certain, the rest is not.
+        let (known, unknown) =
+            std::mem::take(&mut self.unchecked).into_iter().partition(|(_, key, _)| !is_again || lost.contains(key));
+        self.unchecked = unknown;
+        let known: Vec<(u64, Key, Report)> = known;
+        for (number, key, report) in known {
             if lost.contains(&key) {
                 self.outbox.discard_saved(number);
             } else {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +31,10 @@ pub(in crate::worker) struct Journal {
     /// Keeps other workers from using the file.
     _lock: File,
     bytes: u64,
+    /// Whether what was written in part could not be removed again.
+    is_broken: bool,
+    /// Ends that were accepted, which is not in the file because it could not be written.
+    unwritten: Vec<u64>,
     /// The lines of the ends that remain, by number.
     remaining: BTreeMap<u64, String>,
     next: u64,
@@ -43,6 +47,9 @@ struct Line {
     run: RunId,
     task: TaskId,
     retry_count: u32,
+    /// The batch of an attempt whose retry count is not known: then it is only the least that it can be.
+    #[serde(default)]
+    batch: Option<String>,
     worker: WorkerId,
     failed: bool,
     at: DateTime<Utc>,
@@ -74,7 +81,7 @@ impl Journal {
     }
 
     fn try_open(path: &Path) -> io::Result<Recovered> {
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
+        let lock = private().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -98,7 +105,9 @@ impl Journal {
         }
         let (file, bytes) = rewrite(path, &remaining)?;
         let ends = ends.into_values().map(|end| (end.number, end.key(), end.into_report())).collect();
-        Ok((Self { path: path.to_owned(), file, _lock: lock, bytes, remaining, next }, ends))
+        let path = path.to_owned();
+        let journal = Self { path, file, _lock: lock, bytes, is_broken: false, unwritten: Vec::new(), remaining, next };
+        Ok((journal, ends))
     }
 
     /// Adds ends, and returns their numbers. Blocks the thread.
@@ -112,21 +121,30 @@ impl Journal {
             numbers.push(self.next);
             self.next += 1;
         }
-        self.write(&text)?;
+        if let Err(error) = self.write(&text) {
+            for number in &numbers {
+                self.remaining.remove(number);
+            }
+            return Err(error);
+        }
         Ok(numbers)
     }
 
     /// Removes ends that were accepted. Blocks the thread.
     pub(super) fn remove(&mut self, accepted: &[u64]) -> io::Result<()> {
-        if accepted.is_empty() {
+        for number in accepted {
+            self.remaining.remove(number);
+        }
+        self.unwritten.extend(accepted);
+        if self.unwritten.is_empty() {
             return Ok(());
         }
         let mut text = String::new();
-        for number in accepted {
-            self.remaining.remove(number);
+        for number in &self.unwritten {
             text.extend(["{\"accepted\":", &number.to_string(), "}\n"]);
         }
         self.write(&text)?;
+        self.unwritten.clear();
         if self.bytes <= COMPACT_BYTES {
             return Ok(());
         }
@@ -138,10 +156,28 @@ impl Journal {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
-        self.file.write_all(text.as_bytes())?;
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
+            self.remove_partial_line();
+            return Err(error);
+        }
         self.bytes += u64::try_from(text.len()).unwrap_or_default();
         Ok(())
     }
+
+    /// Removes what was written in part, for example because the disk is full: further lines must not follow it.
+    fn remove_partial_line(&mut self) {
+        let removed = self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));
+        self.is_broken = removed.is_err();
+    }
+}
+
+/// Options for a file that only the owner can read: it contains outputs and error messages.
+fn private() -> OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "other systems have no modes of files"))]
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// The entries of a file, with their lines. None if it does not exist.
@@ -173,7 +209,12 @@ fn read(path: &Path) -> io::Result<Vec<(Entry, String)>> {
 /// Replaces the file by one with these lines. A crash leaves the old file or the new one.
 fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)> {
     let new = with_suffix(path, ".new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&new)?;
+    // One that a crash has left may have another mode.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = private().create_new(true).write(true).open(&new)?;
     let mut bytes = HEADER.len() as u64 + 1;
     file.write_all(HEADER.as_bytes())?;
     file.write_all(b"\n")?;
@@ -190,7 +231,7 @@ fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)
 /// The result of a write.
 #[derive(Debug)]
 pub(in crate::worker) struct Saved {
-    /// `None` if the file cannot be used any longer.
+    /// `None` if the file cannot be used any longer. A full disk may have space again later.
     pub(in crate::worker) journal: Option<Journal>,
     pub(super) entries: Vec<super::Entry>,
     /// The numbers of the entries in the file, or none if they are not in it.
@@ -202,15 +243,19 @@ pub(in crate::worker) async fn save(journal: Journal, unsaved: super::Unsaved) -
     let written = spawn_blocking(move || {
         let (mut journal, super::Unsaved { entries, accepted }) = (journal, unsaved);
         let ends = entries.iter().map(|entry| (entry.key, &entry.report));
-        let written = journal.append(ends).and_then(|numbers| journal.remove(&accepted).map(|()| numbers));
-        match written {
-            Ok(numbers) => Saved { journal: Some(journal), entries, numbers },
-            Err(error) => {
-                // The reports are sent nevertheless. They are only not safe from a crash.
-                tracing::error!(path = %journal.path.display(), %error, "failed to write to the outbox; it is not used any longer");
-                Saved { journal: None, entries, numbers: Vec::new() }
+        let appended = journal.append(ends);
+        let removed = journal.remove(&accepted);
+        if let Some(error) = appended.as_ref().err().or(removed.as_ref().err()) {
+            // The reports are sent nevertheless. They are only not safe from a crash.
+            let path = journal.path.display();
+            if journal.is_broken {
+                tracing::error!(%path, %error, "failed to write to the outbox file; it is not used any longer");
+            } else {
+                tracing::error!(%path, %error, "failed to write to the outbox file; results are sent without being stored");
             }
         }
+        let numbers = appended.unwrap_or_default();
+        Saved { journal: (!journal.is_broken).then_some(journal), entries, numbers }
     });
     written.await.ok()
 }
@@ -222,6 +267,7 @@ impl Line {
             run: key.run,
             task: key.task,
             retry_count: key.retry_count,
+            batch: report.batch.as_deref().map(str::to_owned),
             worker: report.worker,
             failed: report.kind == ReportKind::Failed,
             at: report.at,
@@ -238,6 +284,10 @@ impl Line {
     fn into_report(self) -> Report {
         let kind = if self.failed { ReportKind::Failed } else { ReportKind::Completed };
         let report = Report::of_attempt(self.worker, self.task, self.retry_count, kind, self.at, self.text);
+        let report = match &self.batch {
+            Some(batch) => report.in_batch(batch),
+            None => report,
+        };
         match self.retry_after_ms {
             _ if self.is_final => report.without_retry(),
             Some(millis) => report.with_retry_after(Duration::from_millis(millis)),
@@ -335,6 +385,66 @@ mod tests {
         drop(journal);
         let ends = Journal::open(&folder.file()).unwrap().1;
         assert_eq!(ends[0].2.retry_after(), Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn attempts_of_a_batch_are_still_without_a_retry_count() {
+        let folder = Folder::new();
+        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let (key, report) = end(1, "{}");
+        let report = report.in_batch("b");
+        append(&mut journal, &[(key, report.clone())]);
+        drop(journal);
+        let ends = Journal::open(&folder.file()).unwrap().1;
+        assert_eq!((ends[0].1, format!("{:?}", ends[0].2)), (key, format!("{report:?}")));
+    }
+
+    #[test]
+    fn what_was_written_in_part_does_not_corrupt_what_follows() {
+        let folder = Folder::new();
+        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let one = append(&mut journal, &[end(1, "{}")]);
+        // The disk is full.
+        journal.file.write_all(br#"{"number":2,"run":"#).unwrap();
+        journal.remove_partial_line();
+        assert!(!journal.is_broken);
+        // It has space again.
+        journal.unwritten.extend(one);
+        append(&mut journal, &[end(3, "{}")]);
+        journal.remove(&[]).unwrap();
+        drop(journal);
+        let ends = Journal::open(&folder.file()).unwrap().1;
+        assert_eq!(ends.iter().map(|(_, key, _)| *key).collect::<Vec<_>>(), [end(3, "").0]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_file_that_cannot_be_repaired_is_not_used_any_longer() {
+        let folder = Folder::new();
+        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let good = std::mem::replace(&mut journal.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let mut outbox = super::super::Outbox::new(super::super::Limits { reports: 9, bytes: 99 }, true, true);
+        let (key, report) = end(1, "{}");
+        outbox.add(key, report);
+        let saved = save(journal, outbox.take_unsaved().unwrap()).await.unwrap();
+        assert!(saved.journal.is_none() && saved.numbers.is_empty() && saved.entries.len() == 1);
+        assert_eq!(good.metadata().unwrap().len(), HEADER.len() as u64 + 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_can_read_the_files() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = Folder::new();
+        for path in [folder.file(), with_suffix(&folder.file(), ".new")] {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        drop(Journal::open(&folder.file()).unwrap());
+        for path in [folder.file(), with_suffix(&folder.file(), ".lock")] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@
 mod call;
 mod journal;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::btree_map::OccupiedEntry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -108,18 +109,18 @@ pub(super) struct Outbox {
     has_batches: bool,
     /// Whether ends are written to a journal before they are sent.
     has_journal: bool,
-    unsaved: Vec<Entry>,
+    unsaved: BTreeMap<u64, Entry>,
     /// Ends that can be removed from the journal.
     accepted: Vec<u64>,
-    /// Reports that can be sent, by kind, in their order.
-    ready: BTreeMap<ReportKind, VecDeque<Entry>>,
+    /// Reports that can be sent, by kind and by their place in the order.
+    ready: BTreeMap<ReportKind, Queue>,
     /// The attempts whose start was not accepted yet, and their ends.
     starting: HashMap<Key, Option<Entry>>,
     /// Reports that are sent again later.
     delayed: BTreeMap<(Instant, u64), Entry>,
     in_flight: HashMap<u64, InFlight>,
-    /// The attempts whose results are being written to the journal.
-    saving: HashSet<Key>,
+    /// Where the result of each attempt is.
+    places: HashMap<Key, Place>,
     /// Cancelled attempts whose reports are in flight or being written.
     withdrawn: HashSet<Key>,
     /// The number and the size of the results.
@@ -136,7 +137,21 @@ pub(super) struct Outbox {
 struct InFlight {
     kind: ReportKind,
     since: Instant,
-    keys: Vec<Key>,
+}
+
+type Queue = BTreeMap<u64, Entry>;
+
+/// Where the result of an attempt is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// It must be written to the journal.
+    Unsaved(u64),
+    /// It waits for the start of the attempt to be accepted.
+    Held,
+    Ready(ReportKind, u64),
+    Delayed(Instant, u64),
+    /// It is being sent, or written to the journal.
+    Away,
 }
 
 impl Outbox {
@@ -145,13 +160,13 @@ impl Outbox {
             limits,
             has_batches,
             has_journal,
-            unsaved: Vec::new(),
+            unsaved: BTreeMap::new(),
             accepted: Vec::new(),
             ready: BTreeMap::new(),
             starting: HashMap::new(),
             delayed: BTreeMap::new(),
             in_flight: HashMap::new(),
-            saving: HashSet::new(),
+            places: HashMap::new(),
             withdrawn: HashSet::new(),
             count: 0,
             bytes: 0,
@@ -166,7 +181,8 @@ impl Outbox {
     pub(super) fn add(&mut self, key: Key, report: Report) {
         let entry = self.entry(key, report, None);
         if self.has_journal && entry.report.kind != ReportKind::Started {
-            self.unsaved.push(entry);
+            self.places.insert(key, Place::Unsaved(entry.number));
+            self.unsaved.insert(entry.number, entry);
         } else {
             self.queue(entry);
         }
@@ -187,15 +203,15 @@ impl Outbox {
 
     /// Takes what must be written to the journal now.
     pub(super) fn take_unsaved(&mut self) -> Option<Unsaved> {
-        let (entries, accepted) = (std::mem::take(&mut self.unsaved), std::mem::take(&mut self.accepted));
-        self.saving.extend(entries.iter().map(|entry| entry.key));
+        let entries: Vec<_> = std::mem::take(&mut self.unsaved).into_values().collect();
+        let accepted = std::mem::take(&mut self.accepted);
+        self.places.extend(entries.iter().map(|entry| (entry.key, Place::Away)));
         (!entries.is_empty() || !accepted.is_empty()).then_some(Unsaved { entries, accepted })
     }
 
     /// Sends the results that are in the journal now, or that could not be written to it.
     pub(super) fn saved(&mut self, saved: Saved) -> (Option<Journal>, Vec<ResolvedReport>) {
         let Saved { journal, entries, numbers } = saved;
-        self.saving.clear();
         let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
         let entries = entries.into_iter().zip(numbers).map(|(entry, saved_as)| Entry { saved_as, ..entry });
         let withdrawn = self.queue_all(entries.collect());
@@ -208,7 +224,7 @@ impl Outbox {
     /// Sends results without writing them to the journal.
     pub(super) fn disable_journal(&mut self) {
         self.has_journal = false;
-        for entry in std::mem::take(&mut self.unsaved) {
+        for entry in std::mem::take(&mut self.unsaved).into_values() {
             self.queue(entry);
         }
     }
@@ -225,7 +241,10 @@ impl Outbox {
                 self.starting.insert(key, None);
                 self.push(entry);
             }
-            (_, Some(end)) => *end = Some(entry),
+            (_, Some(end)) => {
+                self.places.insert(key, Place::Held);
+                *end = Some(entry);
+            }
             _ => self.push(entry),
         }
     }
@@ -237,25 +256,21 @@ impl Outbox {
     /// Removes the result of an attempt that the engine has ended. Returns `false` if it is in flight, or not here: if the call fails, it is
     /// resolved as withdrawn.
     pub(super) fn withdraw(&mut self, key: Key) -> bool {
-        let unsaved = self.unsaved.iter().position(|entry| entry.key == key).map(|place| self.unsaved.remove(place));
-        let held = unsaved.or_else(|| self.starting.get_mut(&key).and_then(Option::take));
-        let place = |queue: &VecDeque<Entry>| queue.iter().position(|entry| entry.key == key);
-        let mut ready = self.ready.iter_mut().filter(|(kind, _)| **kind != ReportKind::Started);
-        let removed = held.or_else(|| ready.find_map(|(_, queue)| queue.remove(place(queue)?))).or_else(|| {
-            let is_result = |(_, entry): &(_, &Entry)| entry.key == key && entry.report.kind != ReportKind::Started;
-            let place = self.delayed.iter().find(is_result).map(|(place, _)| *place)?;
-            self.delayed.remove(&place)
-        });
-        if let Some(entry) = &removed {
+        let entry = match self.places.get(&key).copied() {
+            Some(Place::Unsaved(number)) => self.unsaved.remove(&number),
+            Some(Place::Held) => self.starting.get_mut(&key).and_then(Option::take),
+            Some(Place::Ready(kind, number)) => self.ready.get_mut(&kind).and_then(|queue| queue.remove(&number)),
+            Some(Place::Delayed(at, number)) => self.delayed.remove(&(at, number)),
+            Some(Place::Away) => {
+                self.withdrawn.insert(key);
+                None
+            }
+            None => None,
+        };
+        if let Some(entry) = &entry {
             self.forget(entry, true);
-            return true;
         }
-        let is_result = |call: &&InFlight| call.kind != ReportKind::Started;
-        if self.saving.contains(&key) || self.in_flight.values().filter(is_result).any(|call| call.keys.contains(&key))
-        {
-            self.withdrawn.insert(key);
-        }
-        false
+        entry.is_some()
     }
 
     /// The next call to be made now.
@@ -270,13 +285,15 @@ impl Outbox {
                 return None;
             }
         }
-        let first = |(kind, queue): (&ReportKind, &VecDeque<Entry>)| Some((queue.front()?.number, *kind));
+        let first = |(kind, queue): (&ReportKind, &Queue)| Some((*queue.first_key_value()?.0, *kind));
         let kinds = self.ready.iter().filter_map(first).collect::<BTreeMap<_, _>>();
         let kind = kinds.into_values().find(|kind| self.may_send(*kind, now))?;
         let entries = collect(self.ready.get_mut(&kind)?, self.has_batches);
         self.calls += 1;
-        let keys = entries.iter().map(|entry| entry.key).collect();
-        self.in_flight.insert(self.calls, InFlight { kind, since: now, keys });
+        if kind != ReportKind::Started {
+            self.places.extend(entries.iter().map(|entry| (entry.key, Place::Away)));
+        }
+        self.in_flight.insert(self.calls, InFlight { kind, since: now });
         Some(Call { number: self.calls, entries })
     }
 
@@ -293,7 +310,7 @@ impl Outbox {
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
         let waiting = |kind| self.ready.get(kind).is_some_and(|queue| !queue.is_empty());
         let ready = match self.outage {
-            _ if self.ready.values().all(VecDeque::is_empty) => None,
+            _ if self.ready.values().all(Queue::is_empty) => None,
             Some(outage) => Some(outage.until).filter(|_| self.in_flight.is_empty()),
             None if self.in_flight.len() >= MAX_SLOW_CALLS => None,
             None => {
@@ -374,6 +391,7 @@ impl Outbox {
         }
         log(failures, 1, error);
         let entry = Entry { failing_since: Some(since), failures, ..entry };
+        self.places.insert(entry.key, Place::Delayed(now + pause, entry.number));
         self.delayed.insert((now + pause, entry.number), entry);
         None
     }
@@ -398,7 +416,10 @@ impl Outbox {
 
     /// Removes an entry from the counts, and from the journal if it must not be sent again.
     fn forget(&mut self, entry: &Entry, from_journal: bool) {
-        self.count = self.count.saturating_sub(usize::from(entry.report.kind != ReportKind::Started));
+        if entry.report.kind != ReportKind::Started {
+            self.count = self.count.saturating_sub(1);
+            self.places.remove(&entry.key);
+        }
         self.bytes = self.bytes.saturating_sub(entry.report.size());
         self.accepted.extend(entry.saved_as.filter(|_| from_journal));
     }
@@ -419,24 +440,25 @@ impl Outbox {
     }
 
     fn push(&mut self, entry: Entry) {
-        let queue = self.ready.entry(entry.report.kind).or_default();
-        // Nearly always at the end, and sometimes at the front.
-        let place = match queue.front() {
-            Some(front) if entry.number < front.number => 0,
-            _ => queue.iter().rposition(|other| other.number < entry.number).map_or(0, |before| before + 1),
-        };
-        queue.insert(place, entry);
+        let (kind, number) = (entry.report.kind, entry.number);
+        if kind != ReportKind::Started {
+            self.places.insert(entry.key, Place::Ready(kind, number));
+        }
+        self.ready.entry(kind).or_default().insert(number, entry);
     }
 }
 
 /// Takes the reports of the next call from a queue.
-fn collect(queue: &mut VecDeque<Entry>, has_batches: bool) -> Vec<Entry> {
-    let Some(first) = queue.pop_front() else { return Vec::new() };
+fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
+    let Some((_, first)) = queue.pop_first() else { return Vec::new() };
     let (worker, at, mut bytes) = (first.report.worker, first.report.at, first.report.size());
-    let mut keys = HashSet::from([first.key.task]);
     let is_alone = first.is_alone || !has_batches;
+    if is_alone || queue.is_empty() {
+        return vec![first];
+    }
+    let mut keys = HashSet::from([first.key.task]);
     let mut entries = vec![first];
-    while !is_alone && entries.len() < MAX_BATCH {
+    while entries.len() < MAX_BATCH {
         let fits = |entry: &Entry| {
             !entry.is_alone
                 && entry.report.worker == worker
@@ -445,7 +467,9 @@ fn collect(queue: &mut VecDeque<Entry>, has_batches: bool) -> Vec<Entry> {
                 // The engine keeps one report for each task of a call.
                 && !keys.contains(&entry.key.task)
         };
-        let Some(entry) = queue.front().is_some_and(fits).then(|| queue.pop_front()).flatten() else { break };
+        let Some(entry) = queue.first_entry().filter(|entry| fits(entry.get())).map(OccupiedEntry::remove) else {
+            break;
+        };
         bytes += entry.report.size();
         keys.insert(entry.key.task);
         entries.push(entry);

@@ -275,6 +275,26 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// With a search for each of them, this would take minutes.
+#[tokio::test(start_paused = true)]
+async fn very_many_results_are_withdrawn_and_queued_again() {
+    const COUNT: u128 = 50_000;
+    let reports: Vec<_> = (0..COUNT).map(|task| (task, Completed)).collect();
+    let mut outbox = with(&reports);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    let sent = shown(&call);
+    assert_eq!(sent.len(), MAX_BATCH);
+    // Their place is at the front of all others.
+    assert!(answer(&mut outbox, call, CallResult::NoBatches).is_empty());
+    let again = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&again), sent[..1]);
+    for task in (1..COUNT).rev() {
+        assert!(outbox.withdraw(key(task)));
+    }
+    assert!(!outbox.withdraw(key(0)), "it is being sent");
+    assert_eq!(outbox.count, 1);
+}
+
 proptest! {
     /// Whatever the engine answers: each result is resolved or withdrawn once, follows its start, and leaves the journal.
     #[test]
@@ -296,6 +316,7 @@ proptest! {
                 let last = [Step::Save(true), Step::Send, Step::Answer(0, 0)];
                 let step = steps.next().unwrap_or(last[round % 3]);
                 let mut resolved = Vec::new();
+                assert_eq!(outbox.places.len(), outbox.count, "each result has a place");
                 match step {
                     Step::Add(task, failed) if added.insert(task) => {
                         outbox.add(key(task), started(task));

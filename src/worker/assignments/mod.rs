@@ -1,0 +1,459 @@
+//! Which attempts a worker runs: a state machine without I/O. The driver passes it what happens, and does what it returns.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::key::Key;
+use super::report::{UnfinishedTask, WorkerReport};
+use crate::model::{RunId, TaskId, attempt_number};
+
+/// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
+const MAX_EARLY_CANCELLATIONS: usize = 1024;
+/// The maximum number of tasks without an attempt whose newest attempt is remembered. The engine delivers an attempt again within
+/// seconds, if at all.
+const MAX_ENDED_TASKS: usize = 10_000;
+
+/// What happens to a worker's attempts. `A` is what is needed to start one.
+#[derive(Debug)]
+pub(super) enum Event<A> {
+    /// The engine has assigned an attempt.
+    Assigned(Key, A),
+    /// The engine has assigned a batch with this id: an attempt of each of these tasks. It does not say which attempts.
+    AssignedBatch(Arc<str>, Vec<(RunId, TaskId)>, A),
+    /// The engine has assigned an attempt whose ids cannot be read.
+    AssignedUnreadable,
+    /// The engine has cancelled an attempt.
+    Cancelled(Key),
+    /// The code of an attempt has ended.
+    Ended(Key, End),
+    /// The engine has accepted the report of an attempt's end, or has refused it.
+    Reported(Key, Reported),
+    /// An attempt of a task, by its retry count, only waits, and does not occupy its slot any longer.
+    Released(TaskId, u32),
+    /// Whether finished attempts that were not reported yet keep others from being started.
+    Hold(bool),
+    /// The worker shuts down: no further attempt is accepted.
+    StopAccepting,
+    /// The grace period of the shutdown is over: no further attempt is started, and the running ones are dropped.
+    DropAll,
+    /// The worker does not wait for anything any longer.
+    Abandon,
+}
+
+/// How the code of an attempt has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With an output or an error, which must be reported.
+    Finished,
+    /// The engine had ended the attempt before.
+    Cancelled,
+    /// The worker stopped, and the code did not end in time.
+    Dropped,
+}
+
+/// The result of reporting an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reported {
+    /// The engine has accepted an output.
+    Completed,
+    /// The engine has accepted a failure.
+    Failed,
+    Refused,
+    /// The attempt was cancelled before the report was sent.
+    Withdrawn,
+}
+
+/// What the driver must do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect<A> {
+    Start(Key, A),
+    /// These attempts of a batch must be started together.
+    StartBatch(Vec<Key>, A),
+    /// The engine has ended this attempt.
+    Cancel(Key),
+    /// The worker does not wait for this attempt any longer.
+    Drop(Key),
+    /// The end of this attempt must be reported.
+    Report(Key),
+    /// The engine has ended this attempt, whose report has not been accepted yet.
+    Withdraw(Key),
+}
+
+/// The attempts that are assigned to a worker. Each is started at most once, at most one of a task and at most as many as there are
+/// slots run at a time, and each is in exactly one count of the report.
+#[derive(Debug)]
+pub(super) struct Assignments<A> {
+    slots: usize,
+    /// The number of slots that are occupied. A batch occupies one.
+    occupied: usize,
+    /// The running attempt of each task.
+    running: HashMap<TaskId, Running>,
+    /// The running batches by number, and how many attempts of each need its slot.
+    batches: HashMap<u64, usize>,
+    batch_count: u64,
+    /// Attempts that have ended, and whose report the engine has not accepted yet.
+    unreported: HashSet<Key>,
+    /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
+    /// an attempt, but the code of that attempt may end later.
+    waiting: VecDeque<(Unit, A)>,
+    /// The number of attempts that wait.
+    queued: usize,
+    /// The newest attempt of each task that was assigned. A broken connection can deliver an attempt twice, and an earlier one late.
+    newest: HashMap<TaskId, Newest>,
+    /// The tasks whose newest attempt has ended, with the number of that end, oldest first.
+    ended: VecDeque<(TaskId, u64)>,
+    ends: u64,
+    /// Cancellations that arrived before the attempts that they cancel, newest last. With two streams for a moment, that happens.
+    cancelled: VecDeque<Key>,
+    accepting: bool,
+    on_hold: bool,
+    report: WorkerReport,
+}
+
+#[derive(Debug)]
+struct Running {
+    key: Key,
+    /// Whether the engine has ended the attempt.
+    is_cancelled: bool,
+    /// Whether it has released its slot.
+    is_released: bool,
+    /// The number of its batch, if it is part of one.
+    batch: Option<u64>,
+}
+
+/// What is started together, and occupies a slot.
+#[derive(Debug)]
+enum Unit {
+    One(Key),
+    Batch(Vec<Key>),
+}
+
+impl Unit {
+    fn keys(&self) -> &[Key] {
+        match self {
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Batch(keys) => keys,
+        }
+    }
+}
+
+/// The newest attempt of a task.
+#[derive(Debug)]
+struct Newest {
+    retry_count: u32,
+    /// The number of its end, if it has ended.
+    end: Option<u64>,
+    /// The id of its batch. Then its retry count is only the least that it can be, as far as this worker knows.
+    batch: Option<Arc<str>>,
+    /// The greatest retry count of this attempt that the engine has named.
+    named: u32,
+}
+
+impl<A> Assignments<A> {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            slots,
+            occupied: 0,
+            running: HashMap::new(),
+            batches: HashMap::new(),
+            batch_count: 0,
+            unreported: HashSet::new(),
+            waiting: VecDeque::new(),
+            queued: 0,
+            newest: HashMap::new(),
+            ended: VecDeque::new(),
+            ends: 0,
+            cancelled: VecDeque::new(),
+            accepting: true,
+            on_hold: false,
+            report: WorkerReport::default(),
+        }
+    }
+
+    pub(super) fn step(&mut self, event: Event<A>) -> Vec<Effect<A>> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Assigned(key, attempt) => {
+                let is_known = self.newest.get(&key.task).is_some_and(|newest| newest.retry_count >= key.retry_count);
+                if !is_known && self.admit(key, None, &mut effects) {
+                    self.add_waiting(Unit::One(key), attempt);
+                }
+            }
+            Event::AssignedBatch(batch, tasks, attempt) => self.assign_batch(&batch, tasks, attempt, &mut effects),
+            Event::AssignedUnreadable => self.report.add_unfinished(None),
+            Event::Cancelled(key) => self.cancel(key, &mut effects),
+            Event::Ended(key, end) => self.end(key, end, &mut effects),
+            Event::Reported(key, reported) => self.reported(key, reported),
+            Event::Released(task, retry_count) => {
+                let running = self.running.get_mut(&task).filter(|running| running.key.retry_count == retry_count);
+                if let Some(running) = running.filter(|running| !running.is_released) {
+                    running.is_released = true;
+                    let batch = running.batch;
+                    self.free_slot(batch);
+                }
+            }
+            Event::Hold(on_hold) => self.on_hold = on_hold,
+            Event::StopAccepting => self.accepting = false,
+            Event::DropAll => {
+                self.accepting = false;
+                effects.extend(self.running.values().map(|running| Effect::Drop(running.key)));
+                for key in self.take_waiting() {
+                    self.add_unfinished(key, false);
+                }
+            }
+            Event::Abandon => {
+                self.accepting = false;
+                let mut keys = self.take_waiting();
+                keys.extend(std::mem::take(&mut self.running).into_values().map(|running| running.key));
+                self.occupied = 0;
+                self.batches.clear();
+                for key in keys {
+                    self.add_unfinished(key, false);
+                }
+                for key in std::mem::take(&mut self.unreported) {
+                    self.add_unfinished(key, true);
+                }
+            }
+        }
+        self.start_waiting(&mut effects);
+        effects
+    }
+
+    /// Whether no attempt is started because of unreported ones.
+    pub(super) fn is_on_hold(&self) -> bool {
+        self.on_hold
+    }
+
+    /// The numbers of attempts that run, that wait, and that have ended and are not reported yet.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        (self.running.len(), self.queued, self.unreported.len())
+    }
+
+    /// The attempts that run or wait, with the ids of their batches.
+    pub(super) fn current(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
+        let waiting = self.waiting.iter().flat_map(|(unit, _)| unit.keys()).copied();
+        let keys = self.running.values().map(|running| running.key).chain(waiting);
+        keys.map(|key| (key, self.newest.get(&key.task).and_then(|newest| newest.batch.clone())))
+    }
+
+    /// Whether no attempt runs, waits, or is to be reported.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty() && self.unreported.is_empty()
+    }
+
+    pub(super) fn into_report(self) -> WorkerReport {
+        self.report
+    }
+
+    /// Adds the attempts of a batch. Those that the engine has delivered before are ignored.
+    fn assign_batch(
+        &mut self,
+        batch: &Arc<str>,
+        tasks: Vec<(RunId, TaskId)>,
+        attempt: A,
+        effects: &mut Vec<Effect<A>>,
+    ) {
+        let mut keys = Vec::new();
+        for (run, task) in tasks {
+            let newest = self.newest.get(&task);
+            if newest.is_some_and(|newest| !batch.is_empty() && newest.batch.as_ref() == Some(batch)) {
+                continue;
+            }
+            let retry_count = newest.map_or(0, |newest| newest.retry_count.max(newest.named).saturating_add(1));
+            let key = Key { run, task, retry_count };
+            if self.admit(key, Some(batch), effects) {
+                keys.push(key);
+            }
+        }
+        if !keys.is_empty() {
+            self.add_waiting(Unit::Batch(keys), attempt);
+        }
+    }
+
+    /// Makes an attempt the newest of its task. Returns whether it is to be started.
+    fn admit(&mut self, key: Key, batch: Option<&Arc<str>>, effects: &mut Vec<Effect<A>>) -> bool {
+        let newest = Newest { retry_count: key.retry_count, end: None, batch: batch.cloned(), named: 0 };
+        let earlier = self.newest.insert(key.task, newest);
+        // The engine has given up an earlier attempt, which it need not have cancelled.
+        if let Some(earlier) = earlier.filter(|earlier| earlier.end.is_none()) {
+            if self.remove_waiting(|other| other.task == key.task) {
+                self.report.cancelled += 1;
+            }
+            self.cancel_running(key.task, |_| true, effects);
+            let earlier = Key { retry_count: earlier.retry_count, ..key };
+            effects.extend(self.unreported.get(&earlier).copied().map(Effect::Withdraw));
+        }
+        let was_cancelled = self.cancelled.iter().position(|other| *other == key).map(|at| self.cancelled.remove(at));
+        if was_cancelled.is_some() {
+            self.report.cancelled += 1;
+        } else if self.accepting {
+            return true;
+        } else {
+            self.add_unfinished(key, false);
+        }
+        self.set_ended(key);
+        false
+    }
+
+    fn cancel(&mut self, key: Key, effects: &mut Vec<Effect<A>>) {
+        let key = self.meant(key);
+        if self.cancel_running(key.task, |running| running == key, effects) {
+        } else if self.unreported.contains(&key) {
+            effects.push(Effect::Withdraw(key));
+        } else if self.remove_waiting(|other| *other == key) {
+            self.report.cancelled += 1;
+            self.set_ended(key);
+        } else if self.newest.get(&key.task).is_none_or(|newest| newest.retry_count < key.retry_count) {
+            if self.cancelled.len() >= MAX_EARLY_CANCELLATIONS {
+                self.cancelled.pop_front();
+            }
+            self.cancelled.push_back(key);
+        }
+    }
+
+    /// The attempt that a message of the engine means, by its own key: the retry count of an attempt of a batch is only the least that it
+    /// can be.
+    fn meant(&mut self, key: Key) -> Key {
+        match self.newest.get_mut(&key.task) {
+            Some(newest) if newest.batch.is_some() && newest.retry_count <= key.retry_count => {
+                newest.named = newest.named.max(key.retry_count);
+                Key { retry_count: newest.retry_count, ..key }
+            }
+            _ => key,
+        }
+    }
+
+    fn add_waiting(&mut self, unit: Unit, attempt: A) {
+        self.queued += unit.keys().len();
+        self.waiting.push_back((unit, attempt));
+    }
+
+    /// Removes one attempt from those that wait.
+    fn remove_waiting(&mut self, is_meant: impl Fn(&Key) -> bool) -> bool {
+        let Some(at) = self.waiting.iter().position(|(unit, _)| unit.keys().iter().any(&is_meant)) else {
+            return false;
+        };
+        self.queued -= 1;
+        if let Some((Unit::Batch(keys), _)) = self.waiting.get_mut(at) {
+            keys.retain(|key| !is_meant(key));
+            if !keys.is_empty() {
+                return true;
+            }
+        }
+        self.waiting.remove(at);
+        true
+    }
+
+    fn take_waiting(&mut self) -> Vec<Key> {
+        self.queued = 0;
+        std::mem::take(&mut self.waiting).iter().flat_map(|(unit, _)| unit.keys()).copied().collect()
+    }
+
+    /// An attempt, of this batch if there is one, does not need its slot any longer.
+    fn free_slot(&mut self, batch: Option<u64>) {
+        if let Some(number) = batch {
+            let Some(open) = self.batches.get_mut(&number) else { return };
+            *open -= 1;
+            if *open > 0 {
+                return;
+            }
+            self.batches.remove(&number);
+        }
+        self.occupied -= 1;
+    }
+
+    /// Cancels the running attempt of a task, if it is meant.
+    fn cancel_running(&mut self, task: TaskId, is_meant: impl Fn(Key) -> bool, effects: &mut Vec<Effect<A>>) -> bool {
+        let Some(running) = self.running.get_mut(&task).filter(|running| is_meant(running.key)) else { return false };
+        running.is_cancelled = true;
+        effects.push(Effect::Cancel(running.key));
+        true
+    }
+
+    fn end(&mut self, key: Key, end: End, effects: &mut Vec<Effect<A>>) {
+        if self.running.get(&key.task).is_none_or(|running| running.key != key) {
+            return;
+        }
+        let Some(running) = self.running.remove(&key.task) else { return };
+        if !running.is_released {
+            self.free_slot(running.batch);
+        }
+        let was_cancelled = running.is_cancelled;
+        match end {
+            // The engine has already ended the attempt: a second end would corrupt the run.
+            _ if was_cancelled => self.report.cancelled += 1,
+            End::Cancelled => self.report.cancelled += 1,
+            End::Dropped => self.add_unfinished(key, false),
+            End::Finished => {
+                self.unreported.insert(key);
+                effects.push(Effect::Report(key));
+                return;
+            }
+        }
+        self.set_ended(key);
+    }
+
+    fn reported(&mut self, key: Key, reported: Reported) {
+        if !self.unreported.remove(&key) {
+            return;
+        }
+        match reported {
+            Reported::Completed => self.report.completed += 1,
+            Reported::Failed => self.report.failed += 1,
+            Reported::Refused => self.add_unfinished(key, true),
+            Reported::Withdrawn => self.report.cancelled += 1,
+        }
+        self.set_ended(key);
+    }
+
+    /// Starts waiting attempts while there are free slots, in the order of their assignment.
+    fn start_waiting(&mut self, effects: &mut Vec<Effect<A>>) {
+        while !self.on_hold && self.occupied < self.slots {
+            let is_free = |key: &Key| !self.running.contains_key(&key.task);
+            let place = self.waiting.iter().position(|(unit, _)| unit.keys().iter().all(is_free));
+            let Some((unit, attempt)) = place.and_then(|at| self.waiting.remove(at)) else { return };
+            self.occupied += 1;
+            self.queued -= unit.keys().len();
+            let running = |key, batch| Running { key, is_cancelled: false, is_released: false, batch };
+            match unit {
+                Unit::One(key) => {
+                    self.running.insert(key.task, running(key, None));
+                    effects.push(Effect::Start(key, attempt));
+                }
+                Unit::Batch(keys) => {
+                    self.batch_count += 1;
+                    self.batches.insert(self.batch_count, keys.len());
+                    for key in &keys {
+                        self.running.insert(key.task, running(*key, Some(self.batch_count)));
+                    }
+                    effects.push(Effect::StartBatch(keys, attempt));
+                }
+            }
+        }
+    }
+
+    /// Remembers for some time that an attempt has ended.
+    fn set_ended(&mut self, key: Key) {
+        let Some(newest) = self.newest.get_mut(&key.task).filter(|newest| newest.retry_count == key.retry_count) else {
+            return;
+        };
+        self.ends += 1;
+        newest.end = Some(self.ends);
+        self.ended.push_back((key.task, self.ends));
+        if self.ended.len() > MAX_ENDED_TASKS
+            && let Some((oldest, end)) = self.ended.pop_front()
+            && self.newest.get(&oldest).is_some_and(|newest| newest.end == Some(end))
+        {
+            self.newest.remove(&oldest);
+        }
+    }
+
+    fn add_unfinished(&mut self, key: Key, finished: bool) {
+        let Key { run, task, retry_count } = key;
+        let attempt = attempt_number(retry_count);
+        self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, is_finished: finished }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! What an attempt and the attempts of a batch have in common: their context, their end, and their report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::{OnceCell, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::assignments::End;
+use super::key::Key;
+use super::registered::RegisteredTask;
+use crate::client::Client;
+use crate::model::engine_version::EngineVersion;
+use crate::model::payload::cut;
+use crate::model::{TaskId, WorkerId, attempt_number};
+use crate::rpc::convert::{Action, Report, ReportKind};
+use crate::telemetry::{self, AttemptResult, Measurement};
+use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, version_without_retry_delays};
+
+/// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
+const MAX_ERROR_BYTES: usize = 1 << 20;
+/// The maximum size of an error message in the log of this process, in bytes.
+const MAX_LOGGED_BYTES: usize = 1000;
+
+/// The result of an attempt.
+#[derive(Debug)]
+pub(super) struct JobEnd {
+    pub(super) key: Key,
+    pub(super) end: End,
+    /// The report of the end, if it must be reported.
+    pub(super) report: Option<Report>,
+}
+
+/// Ends an attempt.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop {
+    /// Whether the engine has ended the attempt. Otherwise, the worker shuts down.
+    is_cancelled: Arc<AtomicBool>,
+    requested: CancellationToken,
+}
+
+impl Stop {
+    /// Stops the attempt, because the engine has ended it.
+    pub(super) fn cancel(&self) {
+        self.is_cancelled.store(true, Relaxed);
+        self.requested.cancel();
+    }
+
+    /// Stops the attempt, because the worker shuts down.
+    pub(super) fn abandon(&self) {
+        self.requested.cancel();
+    }
+
+    pub(super) async fn requested(&self) {
+        self.requested.cancelled().await;
+    }
+}
+
+/// The version of the engine, if it does not support the delay of a retry that a task chooses.
+pub(super) type RetryDelays = Arc<OnceCell<Option<String>>>;
+
+/// An attempt that is to be run.
+pub(super) struct Attempt {
+    pub(super) key: Key,
+    pub(super) action: Arc<Action>,
+    pub(super) stop: Stop,
+}
+
+/// What an attempt needs of its worker.
+pub(super) struct Environment {
+    pub(super) client: Client,
+    /// The worker's id when the attempt was assigned.
+    pub(super) worker: WorkerId,
+    pub(super) cancel_grace: Duration,
+    /// For log lines and chunks.
+    pub(super) output: TaskOutput,
+    /// Receives attempts that release their slots.
+    pub(super) released: mpsc::UnboundedSender<(TaskId, u32)>,
+    /// Known after the first retry with a delay.
+    pub(super) retry_delays: RetryDelays,
+}
+
+impl Environment {
+    pub(super) fn context(&self, task: &RegisteredTask, attempt: &Attempt) -> Context {
+        Context::new(AttemptContext {
+            client: self.client.clone(),
+            worker: self.worker,
+            run: attempt.key.run,
+            task: attempt.key.task,
+            action: Arc::clone(&attempt.action),
+            workflow: task.workflow.short_name(),
+            retries: task.definition.max_retries(),
+            output: self.output.clone(),
+            stopped: attempt.stop.requested.clone(),
+            released: self.released.clone(),
+        })
+    }
+
+    /// How an attempt has ended whose code has returned this result, or has not returned in time.
+    pub(super) async fn end(&self, attempt: &Attempt, result: Option<TaskResult<String>>) -> JobEnd {
+        let key = attempt.key;
+        // The engine has already ended a cancelled attempt: a second end would corrupt the run.
+        if attempt.stop.is_cancelled.load(Relaxed) {
+            return JobEnd { key, end: End::Cancelled, report: None };
+        }
+        // What a shutdown has cut off is not a result of the task: it runs again elsewhere.
+        let Some(result) = result.filter(|_| !attempt.stop.requested.is_cancelled()) else {
+            return JobEnd { key, end: End::Dropped, report: None };
+        };
+        JobEnd { key, end: End::Finished, report: Some(self.report(attempt, result).await) }
+    }
+
+    async fn report(&self, attempt: &Attempt, result: TaskResult<String>) -> Report {
+        let Attempt { key, action, .. } = attempt;
+        let report = |kind, text| Report::new(self.worker, action, kind, self.client.clock().now(), text);
+        match result {
+            Ok(output) => report(ReportKind::Completed, output),
+            Err(error) => {
+                // The engine cannot store a NUL, and would lose the failure.
+                let text = error.message().replace('\0', "\u{fffd}");
+                let attempt = attempt_number(key.retry_count);
+                tracing::info!(run_id = %key.run, task_name = action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "attempt failed");
+                let failed = report(ReportKind::Failed, cut(text, MAX_ERROR_BYTES));
+                match error.retry_delay() {
+                    _ if !error.is_retryable() => failed.without_retry(),
+                    None => failed,
+                    // Boxed, because it is rarely needed.
+                    Some(delay) => Box::pin(self.delayed(failed, delay)).await,
+                }
+            }
+        }
+    }
+
+    /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none.
+    async fn delayed(&self, failed: Report, delay: Duration) -> Report {
+        let found = self.retry_delays.get_or_try_init(|| version_without_retry_delays(&self.client)).await;
+        match found {
+            Ok(None) => failed.with_retry_after(delay),
+            Err(error) => {
+                let text = format!(
+                    "{} (the version of the engine is not known, which the retry after {delay:?} needs: {error})",
+                    failed.text()
+                );
+                failed.into_failure(text)
+            }
+            Ok(Some(found)) => {
+                let needed = EngineVersion::RETRY_DELAYS;
+                let text = failed.text().to_owned();
+                failed.into_failure(format!(
+                    "{text} (the retry after {delay:?} needs engine {needed} or later, got {found})"
+                ))
+            }
+        }
+    }
+}
+
+/// The error of an attempt whose action the worker does not have.
+pub(super) fn unknown_action(action: &Action) -> TaskError {
+    TaskError::non_retryable(format_args!("this worker has no task for the action {}", action.name()))
+}
+
+/// Measures attempts of a task. Those whose end is not passed to it count as dropped, such as when their runtime is shut down.
+pub(super) struct Measured {
+    action: Arc<Action>,
+    start: Instant,
+    /// The number of attempts that have not ended.
+    open: usize,
+}
+
+impl Measured {
+    pub(super) fn start(action: &Arc<Action>, attempts: usize) -> Self {
+        for _ in 0..attempts {
+            telemetry::record(&Measurement::AttemptStarted { task_name: action.task_name() });
+        }
+        Self { action: Arc::clone(action), start: Instant::now(), open: attempts }
+    }
+
+    pub(super) fn end(&mut self, ended: &JobEnd) {
+        self.record(match (&ended.end, &ended.report) {
+            (End::Finished, Some(report)) if report.kind == ReportKind::Completed => AttemptResult::Completed,
+            (End::Finished, _) => AttemptResult::Failed,
+            (End::Cancelled, _) => AttemptResult::Cancelled,
+            (End::Dropped, _) => AttemptResult::Dropped,
+        });
+    }
+
+    fn record(&mut self, result: AttemptResult) {
+        self.open = self.open.saturating_sub(1);
+        let (task_name, duration) = (self.action.task_name(), self.start.elapsed());
+        telemetry::record(&Measurement::AttemptEnded { task_name, result, duration });
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        for _ in 0..self.open {
+            self.record(AttemptResult::Dropped);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_text_is_cut_between_characters_and_says_so() {
+        let cut = |text: String| cut(text, MAX_ERROR_BYTES);
+        assert_eq!(cut("it broke".into()), "it broke");
+        let text = cut("ä".repeat(3_000_000));
+        assert!(text.ends_with("ä… (6000000 bytes, cut at 1048576)"), "{}", &text[text.len() - 60..]);
+        let odd = cut(format!("x{}", "ä".repeat(MAX_ERROR_BYTES)));
+        assert_eq!(odd.find('…'), Some(MAX_ERROR_BYTES - 1));
+    }
+}

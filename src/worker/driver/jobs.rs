@@ -1,0 +1,116 @@
+//! The driver's part of running attempts: it starts their jobs, and takes their ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::task::{Id, JoinError};
+
+use super::super::assignments::{Effect, End, Event};
+use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays, Stop};
+use super::super::batch_job::BatchJob;
+use super::super::job::Job;
+use super::super::key::Key;
+use super::Driver;
+use crate::error::Result;
+use crate::model::{TaskId, WorkerId};
+use crate::rpc::convert::{Action, Report, ReportKind};
+
+/// An attempt that the engine has assigned to this worker.
+pub(super) struct Assigned {
+    /// The worker's id at the time of the assignment.
+    pub(super) worker: WorkerId,
+    pub(super) action: Action,
+    /// The attempts of a batch.
+    pub(super) members: BTreeMap<TaskId, Action>,
+}
+
+/// The attempts of a job.
+pub(super) enum JobKeys {
+    One(Key),
+    Batch(Vec<Key>),
+}
+
+/// The ends of the attempts of a job.
+#[expect(clippy::large_enum_variant, reason = "nearly all jobs have one attempt, whose end would be allocated")]
+pub(super) enum JobEnds {
+    One(JobEnd),
+    Batch(Vec<JobEnd>),
+}
+
+impl Driver {
+    pub(super) fn start_job(&mut self, key: Key, Assigned { worker, action, .. }: Assigned) {
+        let task = self.worker.actions.get(action.name()).cloned();
+        let (environment, attempt) = (self.environment(worker), self.start_attempt(worker, key, action));
+        let job = Job { environment, attempt, task };
+        let id = self.jobs.spawn(async { JobEnds::One(job.run().await) }).id();
+        self.keys.insert(id, JobKeys::One(key));
+    }
+
+    pub(super) fn start_batch(&mut self, keys: Vec<Key>, Assigned { worker, action, mut members }: Assigned) {
+        let task = self.worker.actions.get(action.name()).cloned();
+        let mut attempts = Vec::with_capacity(keys.len());
+        for key in &keys {
+            if let Some(action) = members.remove(&key.task) {
+                attempts.push(self.start_attempt(worker, *key, action.with_retry_count(key.retry_count)));
+            }
+        }
+        let job = BatchJob { environment: self.environment(worker), batch: Arc::new(action), attempts, task };
+        // Boxed, because the futures of all jobs are as large as the largest.
+        let job = Box::pin(job.run());
+        let id = self.jobs.spawn(async { JobEnds::Batch(job.await) }).id();
+        self.keys.insert(id, JobKeys::Batch(keys));
+    }
+
+    fn environment(&self, worker: WorkerId) -> Environment {
+        Environment {
+            client: self.worker.client.clone(),
+            worker,
+            cancel_grace: self.worker.cancel_grace,
+            output: self.outputs.output(),
+            retry_delays: RetryDelays::clone(&self.retry_delays),
+            released: self.release.clone(),
+        }
+    }
+
+    /// Reports that an attempt starts, and makes it possible to stop it.
+    fn start_attempt(&mut self, worker: WorkerId, key: Key, action: Action) -> Attempt {
+        let stop = Stop::default();
+        let now = self.worker.client.clock().now();
+        self.outbox.add(key, Report::new(worker, &action, ReportKind::Started, now, String::new()));
+        self.stops.insert(key, stop.clone());
+        Attempt { key, action: Arc::new(action), stop }
+    }
+
+    pub(super) fn on_ended(&mut self, ended: Result<(Id, JobEnds), JoinError>) {
+        match ended {
+            Ok((id, ends)) => {
+                self.keys.remove(&id);
+                match ends {
+                    JobEnds::One(end) => self.on_attempt_ended(end),
+                    JobEnds::Batch(ends) => ends.into_iter().for_each(|end| self.on_attempt_ended(end)),
+                }
+            }
+            // Neither is expected: panics are caught inside, and jobs are not aborted. The attempts still have to be counted.
+            Err(error) => {
+                let keys = match self.keys.remove(&error.id()) {
+                    Some(JobKeys::One(key)) => vec![key],
+                    Some(JobKeys::Batch(keys)) => keys,
+                    None => Vec::new(),
+                };
+                for key in keys {
+                    self.on_attempt_ended(JobEnd { key, end: End::Dropped, report: None });
+                }
+            }
+        }
+    }
+
+    fn on_attempt_ended(&mut self, JobEnd { key, end, report }: JobEnd) {
+        self.stops.remove(&key);
+        let effects = self.assignments.step(Event::Ended(key, end));
+        let is_reported = effects.iter().any(|effect| matches!(effect, Effect::Report(_)));
+        if let Some(report) = report.filter(|_| is_reported) {
+            self.outbox.add(key, report);
+        }
+        self.apply(effects);
+    }
+}

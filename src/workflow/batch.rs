@@ -1,0 +1,151 @@
+//! Tasks whose code gets the inputs of several runs at once.
+
+use std::future::ready;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::context::Context;
+use super::handler::{Handler, Running, RunningBatch, TaskError, TaskResult, empty_input_error, input, output};
+use super::probe::never_an_object;
+use super::task::Task;
+use crate::model::batch::BatchOptions;
+
+/// One attempt of a [batch task](Task::batch): its input, and its context.
+///
+/// ```
+/// use hatchet::workflow::{BatchItem, BatchOptions};
+/// use hatchet::Task;
+///
+/// let names: Task<(), String> = Task::batch("names", BatchOptions::new(10), async |items: Vec<BatchItem<()>>| {
+///     Ok(items.into_iter().map(|item| Ok(item.context.run_id().to_string())).collect())
+/// });
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BatchItem<I> {
+    /// The input of the run.
+    pub input: I,
+    /// The context of the attempt.
+    pub context: Context,
+}
+
+impl<I, O> Task<I, O>
+where
+    I: DeserializeOwned + Send + 'static,
+    O: Serialize + 'static,
+{
+    /// Creates a task whose code gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
+    /// items. It suits code for which one call with many inputs is cheaper than many calls, such as inserting rows, or computing
+    /// embeddings. The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
+    /// batch again. Everything else is as with [`new`](Self::new). Needs an engine from v0.88.1 on.
+    ///
+    /// If the code returns an error instead of a list, or panics, all attempts of the batch fail with that error. If it returns more or
+    /// fewer results than it got items, they fail and are not retried. An attempt whose input does not match the type fails alone, and the
+    /// code does not get it.
+    ///
+    /// - A batch occupies one of the worker's `default` slots, from its start to the end of its last attempt.
+    /// - An attempt that is cancelled while the batch runs is notified through its [context](Context::cancelled), and its result is ignored.
+    ///   The others continue. If all are cancelled, the code is dropped after the worker's
+    ///   [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
+    /// - If the execution [timeout](Self::timeout) of one attempt is over, the engine ends all attempts of the batch.
+    /// - The engine does not tell the worker everything about the attempts of a batch: [`Context::metadata`], [`Context::priority`],
+    ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
+    ///   [`Context::attempt`] only counts the attempts of the task that this worker got.
+    /// - What the code logs with `tracing` is not part of the log of a task: use [`Context::log`] of the items.
+    ///
+    /// ```
+    /// use hatchet::workflow::{BatchItem, BatchOptions};
+    /// use hatchet::{Task, TaskError};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Text { text: String }
+    ///
+    /// let count = Task::batch("count", BatchOptions::new(100), async |items: Vec<BatchItem<Text>>| {
+    ///     let count = |item: BatchItem<Text>| match item.input.text.as_str() {
+    ///         "" => Err(TaskError::non_retryable("there is no text")),
+    ///         text => Ok(text.split(' ').count()),
+    ///     };
+    ///     Ok(items.into_iter().map(count).collect())
+    /// });
+    /// ```
+    pub fn batch<F, R>(name: impl Into<String>, options: BatchOptions, code: F) -> Self
+    where
+        F: Fn(Vec<BatchItem<I>>) -> R + Send + Sync + 'static,
+        R: Future<Output = TaskResult<Vec<TaskResult<O>>>> + Send + 'static,
+    {
+        let handler = Batched { code, types: PhantomData };
+        Self::with_handler(name.into(), Arc::new(handler)).with_batches(options)
+    }
+}
+
+struct Batched<F, I, O> {
+    code: F,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<F, I, O, R> Handler for Batched<F, I, O>
+where
+    F: Fn(Vec<BatchItem<I>>) -> R + Send + Sync,
+    R: Future<Output = TaskResult<Vec<TaskResult<O>>>> + Send + 'static,
+    I: DeserializeOwned,
+    O: Serialize + 'static,
+{
+    /// A batch of one.
+    fn run(&self, payload: &str, context: Context, has_dependents: bool) -> Running {
+        let results = self.run_batch(vec![(payload, context)], has_dependents);
+        Box::pin(async move { results.await.pop().unwrap_or_else(|| Err(wrong_count(1, 0))) })
+    }
+
+    fn run_batch(&self, attempts: Vec<(&str, Context)>, has_dependents: bool) -> RunningBatch {
+        let (mut items, mut refused) = (Vec::new(), Vec::new());
+        for (payload, context) in attempts {
+            match input(payload) {
+                Ok(input) => {
+                    items.push(BatchItem { input, context });
+                    refused.push(None);
+                }
+                Err(error) => refused.push(Some(error)),
+            }
+        }
+        let count = items.len();
+        if count == 0 {
+            return Box::pin(ready(refused.into_iter().flatten().map(Err).collect()));
+        }
+        let code = (self.code)(items);
+        Box::pin(async move {
+            let outputs = match code.await {
+                Ok(outputs) if outputs.len() == count => outputs,
+                Ok(outputs) => fail_all(&wrong_count(count, outputs.len()), count),
+                Err(error) => fail_all(&error, count),
+            };
+            let mut outputs = outputs.into_iter().map(|output_of| output(&output_of?, has_dependents));
+            // As many as were not refused.
+            let result = |refused: Option<TaskError>| match refused {
+                Some(error) => Err(error),
+                None => outputs.next().unwrap_or_else(|| Err(wrong_count(1, 0))),
+            };
+            refused.into_iter().map(result).collect()
+        })
+    }
+
+    fn non_object_input(&self) -> Option<&'static str> {
+        never_an_object::<I>()
+    }
+
+    fn empty_input_error(&self) -> Option<String> {
+        empty_input_error::<I>()
+    }
+}
+
+/// A retry would return the same number of results.
+fn wrong_count(expected: usize, got: usize) -> TaskError {
+    TaskError::non_retryable(format_args!("expected one result for each of {expected} inputs of the batch, got {got}"))
+}
+
+fn fail_all<T>(error: &TaskError, count: usize) -> Vec<TaskResult<T>> {
+    std::iter::repeat_with(|| Err(error.clone())).take(count).collect()
+}
