@@ -385,3 +385,30 @@ async fn o3_one_trace_connects_runs_retries_children_and_events() {
     assert!(alone.parent_span_is_remote && alone.span_context.trace_id() != many.0);
     worker.shutdown().await;
 }
+
+/// The texts in the documentation of `telemetry` are those of the code.
+#[test]
+fn each_documented_event_exists() {
+    fn sources(folder: &std::path::Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else if !path.ends_with("telemetry/mod.rs") {
+                text.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut text = String::new();
+    sources(&folder, &mut text);
+    let documentation = std::fs::read_to_string(folder.join("telemetry/mod.rs")).unwrap();
+    let levels = ["ERROR", "WARN", "INFO", "DEBUG"].map(|level| format!("//! | `{level}` | `"));
+    let rows =
+        documentation.lines().filter_map(|line| levels.iter().find_map(|level| line.strip_prefix(level.as_str())));
+    let messages: Vec<_> = rows.map(|row| row.split('`').next().unwrap()).collect();
+    assert!(messages.len() > 10, "{messages:?}");
+    for message in messages {
+        assert!(text.contains(&format!("\"{message}\"")), "no event has the text {message:?}");
+    }
+}

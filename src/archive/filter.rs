@@ -1,6 +1,9 @@
 //! Whether a file, a row group or a run of an archive matches a filter.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveDate, Utc};
+use serde_json::Value;
 
 use super::convert::{self, time};
 use super::decode::FileReader;
@@ -66,8 +69,7 @@ impl Criteria {
         {
             return Ok(false);
         }
-        let others: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
-            convert::json_or_default(row, Column::NonStringMetadata)?;
+        let others: BTreeMap<String, Value> = convert::json_or_default(row, Column::NonStringMetadata)?;
         // The engine finds only strings.
         let has = |(key, value): &(String, String)| {
             row.map(Column::Metadata).iter().any(|(own, text)| own == key && text == value && !others.contains_key(key))
@@ -79,8 +81,7 @@ impl Criteria {
         if filter.own_metadata.is_empty() {
             return Ok(true);
         }
-        let own: std::collections::BTreeMap<String, serde_json::Value> =
-            convert::json_or_default(row, Column::EngineMetadata)?;
+        let own: BTreeMap<String, Value> = convert::json_or_default(row, Column::EngineMetadata)?;
         Ok(filter.own_metadata.iter().all(|(key, value)| own.get(key).and_then(|own| own.as_str()) == Some(value)))
     }
 

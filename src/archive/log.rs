@@ -99,16 +99,12 @@ impl Log {
         let number = state.commits + 1;
         if !self.store.create(&commit_path(number), json(commit)?).await? {
             // Without this check, a store that refuses an object which does not exist would be asked for ever.
-            return match self.state().await?.commits >= number {
-                true => Ok(false),
-                false => Err(Error::new(
-                    ErrorKind::Storage,
-                    format!(
-                        "expected the commit {} of the archive after the store refused to create it, got none",
-                        commit_path(number)
-                    ),
-                )),
-            };
+            if self.state().await?.commits >= number {
+                return Ok(false);
+            }
+            let path = commit_path(number);
+            let text = format!("expected the commit {path} after the store refused to create it, got none");
+            return Err(Error::new(ErrorKind::Storage, text));
         }
         let mut next = state.clone();
         next.apply(commit.clone());
@@ -251,7 +247,7 @@ mod tests {
     async fn a_damaged_state_is_read_from_the_commits() {
         let store = Store::open("memory://").unwrap();
         let log = Log::new(store.clone());
-        for number in 0..COMMITS_PER_STATE + 1 {
+        for number in 0..=COMMITS_PER_STATE {
             let state = log.state().await.unwrap();
             assert!(log.commit(&state, &commit(&number.to_string())).await.unwrap());
         }

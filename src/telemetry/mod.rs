@@ -18,22 +18,19 @@
 //!
 //! | level | message |
 //! |---|---|
-//! | `INFO` | `the worker is ready` |
-//! | `INFO` | `an attempt failed` |
-//! | `INFO` | `the worker shuts down` |
-//! | `INFO` | `the worker has ended` |
+//! | `INFO` | `worker is ready` |
+//! | `INFO` | `attempt failed` |
+//! | `INFO` | `worker is shutting down` |
+//! | `INFO` | `the collection has ended` |
 //! | `WARN` | `heartbeat failed` |
 //! | `WARN` | `stream lost` (after it was lost several times; before that, `stream ended` with the level `DEBUG`) |
-//! | `WARN` | `engine lost the worker; registered it again` |
-//! | `WARN` | `the engine has ended an attempt or assigned it to another worker` |
-//! | `WARN` | `failed to report to the engine; reports are kept and sent again` |
-//! | `WARN` | `the runtime is blocked: a heartbeat was sent by another thread` |
+//! | `WARN` | `attempt was ended or reassigned by the engine` |
+//! | `WARN` | `failed to report results; they are kept and sent again` |
+//! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
 //! | `WARN` | `a collection failed; the collector continues` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
-//! | `INFO` | `the collection has ended` |
 //! | `ERROR` | `failed to report the end of an attempt` |
-//! | `ERROR` | `worker stream failed` |
-//! | `ERROR` | `the worker cannot continue, and shuts down` |
+//! | `ERROR` | `worker failed; shutting down` |
 //! | `DEBUG` | `retrying` (a call, with the field `call`) |
 //!
 //! # Metrics

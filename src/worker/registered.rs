@@ -157,7 +157,7 @@ impl RegisteredWorkflow {
     /// The error message of a task that is another workflow's.
     pub(super) fn foreign(&self, id: WorkflowId) -> String {
         format!(
-            "the task is belongs to workflow {id}, whose actions differ only in case from those of this worker's workflow {:?}",
+            "the task belongs to workflow {id}, whose actions differ only in case from those of this worker's workflow {:?}",
             self.definition.name
         )
     }
