@@ -1,12 +1,15 @@
 //! Following runs: waiting for results, and watching status changes.
 
 mod changes;
+mod chunk_reader;
 mod chunks;
+mod family;
 mod follower;
 mod many;
 mod matching;
 mod reorder;
 mod results;
+mod sse;
 mod step;
 mod until;
 mod wait;
@@ -16,3 +19,4 @@ pub use chunks::RunChunks;
 pub use many::RunsWatch;
 pub use matching::TagWatch;
 pub use results::{RunOutcomes, RunResults};
+pub use sse::ChunkSse;

@@ -24,6 +24,8 @@ rows! {
     b4_thousands_of_runs_are_awaited_at_once,
     b13_chunks_of_retries_and_dags_are_in_order,
     b13_missing_chunks_are_a_gap,
+    b13_chunks_of_children_are_returned_on_request,
+    b13_chunks_of_other_sdks_are_returned,
 }
 
 const ONE: Number = Number { n: 1 };
@@ -277,7 +279,7 @@ async fn texts(mut chunks: hatchet::stream::RunChunks) -> Vec<String> {
     let mut texts = Vec::new();
     while let Some(item) = chunks.next().await {
         match item.unwrap() {
-            ChunkItem::Chunk(chunk) => texts.push(chunk.text),
+            ChunkItem::Chunk(chunk) => texts.push(chunk.to_string()),
             ChunkItem::Gap(gap) => texts.push(gap.to_string()),
             other => panic!("{other:?}"),
         }
@@ -351,5 +353,81 @@ async fn b13_missing_chunks_are_a_gap(setup: Setup) {
     assert!(chunks[0].starts_with("chunks 0 to "), "{chunks:?}");
     let first: usize = chunks[0].split(' ').nth(3).unwrap().parse().unwrap();
     assert_eq!(chunks[1..], (first + 1..10).map(|number| number.to_string()).collect::<Vec<_>>());
+    worker.shutdown().await;
+}
+
+async fn b13_chunks_of_children_are_returned_on_request(setup: Setup) {
+    let grandchild = Task::new(setup.name("grandchild"), async |_: Number, context: Context| {
+        say(&context, "c").await;
+        Ok(1)
+    });
+    let child = Task::new(setup.name("child"), {
+        let grandchild = grandchild.clone();
+        move |_: Number, context: Context| {
+            let grandchild = grandchild.clone();
+            async move {
+                say(&context, "b").await;
+                Ok(context.run(&grandchild, &ONE).result().await?)
+            }
+        }
+    });
+    let parent = Task::new(setup.name("parent"), {
+        let child = child.clone();
+        move |_: Number, context: Context| {
+            let child = child.clone();
+            async move {
+                tokio::time::sleep(SECOND).await;
+                say(&context, "a").await;
+                let result = context.run(&child, &ONE).result().await?;
+                say(&context, "d").await;
+                Ok(result)
+            }
+        }
+    });
+    // The children are started through another client than the run.
+    let other = setup.client_with(|config| config);
+    let worker = other.worker(setup.name("worker")).register(&parent).register(&child).register(&grandchild);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    worker.ready().await.unwrap();
+    let of = |names: &[&str]| -> Vec<_> {
+        names.iter().flat_map(|name| (0..3).map(move |number| format!("{name}{number}"))).collect()
+    };
+    let (with, without, unrelated) = tokio::join!(
+        texts(setup.hatchet.run(&parent, &ONE).chunks().with_children()),
+        texts(setup.hatchet.run(&parent, &ONE).chunks()),
+        texts(setup.hatchet.run(&parent, &ONE).chunks().with_children()),
+    );
+    assert_eq!((with, without, unrelated), (of(&["a", "b", "c", "d"]), of(&["a", "d"]), of(&["a", "b", "c", "d"])));
+    // Of a run that was started before: by its own tag.
+    let run = setup.hatchet.run(&parent, &ONE).metadata("chunks", setup.name("tag")).start().await.unwrap();
+    assert_eq!(texts(run.chunks().with_children()).await, of(&["a", "b", "c", "d"]));
+    worker.shutdown().await;
+}
+
+/// Their chunks have no numbers, or are not UTF-8, which ends the engine's streams.
+async fn b13_chunks_of_other_sdks_are_returned(setup: Setup) {
+    use hatchet::raw::pb::PutStreamEventRequest;
+    use hatchet::raw::pb::events_service_client::EventsServiceClient;
+
+    let channel = setup.hatchet.raw_channel();
+    let chat = Task::new(setup.name("chat"), move |_: Number, context: Context| {
+        let mut events = EventsServiceClient::new(channel.clone());
+        async move {
+            tokio::time::sleep(2 * SECOND).await;
+            for message in [&b"a"[..], b"\xff", b"b"] {
+                let task_run_external_id = context.task_id().to_string();
+                let message = message.to_vec();
+                let request = PutStreamEventRequest { task_run_external_id, message, ..Default::default() };
+                events.put_stream_event(request).await.map_err(hatchet::TaskError::new)?;
+                tokio::time::sleep(3 * SECOND).await;
+            }
+            Ok(())
+        }
+    });
+    let worker = setup.worker(&chat).await;
+    let mut chunks = texts(setup.hatchet.run(&chat, &ONE).chunks()).await;
+    // Without the engine's defect, it is replaced.
+    chunks.retain(|chunk| chunk != "\u{fffd}");
+    assert_eq!(chunks, ["a", "b"]);
     worker.shutdown().await;
 }

@@ -65,11 +65,11 @@ pub(crate) struct GroupSubscription {
     arrivals: Arc<Arrivals>,
 }
 
-/// The chunks of one run. Dropping it ends them.
+/// The chunks of one run, or of all runs of the group. Dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct ChunkSubscription {
     membership: Membership,
-    run: RunId,
+    run: Option<RunId>,
     queue: Arc<ChunkQueue>,
 }
 
@@ -128,8 +128,8 @@ impl Membership {
 }
 
 impl Membership {
-    /// Subscribes to the chunks of a run.
-    pub(crate) fn chunks(self, run: RunId) -> ChunkSubscription {
+    /// Subscribes to the chunks of a run, or of all runs of the group.
+    pub(crate) fn chunks(self, run: Option<RunId>) -> ChunkSubscription {
         let queue = self.group.lock().chunks.add(run);
         ChunkSubscription { membership: self, run, queue }
     }
@@ -144,7 +144,7 @@ impl Membership {
 impl Starting {
     /// The run was started: subscribes to its chunks.
     pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
-        self.0.clone().chunks(run)
+        self.0.clone().chunks(Some(run))
     }
 }
 
