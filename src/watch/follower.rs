@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::outage::Outage;
 use super::step::{Next, Observation, Progress, Step};
 use crate::client::Client;
 use crate::error::Result;
@@ -66,6 +67,8 @@ pub(super) struct Follower {
     news: Option<Subscription>,
     /// News that were not used yet, because REST had never responded.
     created: Option<(TaskId, Option<DateTime<Utc>>)>,
+    /// The fetches that have failed one after the other.
+    outage: Outage,
     check_interval: Duration,
     last_check: Option<Fingerprint>,
     ready: VecDeque<Change>,
@@ -86,6 +89,7 @@ impl Follower {
             fetch_at: None,
             news: None,
             created: None,
+            outage: Outage::default(),
             check_interval: FIRST_CHECK_INTERVAL,
             last_check: None,
             ready: VecDeque::new(),
@@ -102,8 +106,16 @@ impl Follower {
                 return None;
             }
             if let Err(error) = self.advance().await {
-                self.has_ended = true;
-                return Some(Err(error));
+                // A server that was never reached is reported at once: the configuration may be wrong.
+                let was_reached = self.watched.client.rpc().rest.has_responded();
+                match self.outage.failed(Instant::now(), &error, fastrand::f64()).filter(|_| was_reached) {
+                    // What failed is a fetch, which is repeated.
+                    Some(pause) => sleep(pause).await,
+                    None => {
+                        self.has_ended = true;
+                        return Some(Err(error));
+                    }
+                }
             }
         }
     }
@@ -227,6 +239,7 @@ impl Follower {
         });
         let details = fetch.await?;
         self.created = None;
+        self.outage.end();
         self.join(&details);
         let step = self.progress.step(Instant::now(), Observation::Details(&details));
         self.take_step(step);

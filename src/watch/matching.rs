@@ -14,9 +14,10 @@ use tokio::time::Instant;
 
 use super::changes::{Filter, RunWatch};
 use super::follower::Watched;
+use super::outage::Outage;
 use crate::boxed::BoxStream;
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::{GroupSubscription, Tag};
 use crate::list::RunItems;
 use crate::model::{Change, ChangeKind, RunFilter, RunId, RunStatus, RunSummary, Window};
@@ -57,8 +58,8 @@ impl Client {
 
 /// A stream of the [`Change`]s of all runs with a tag; see [`Client::watch_matching`].
 ///
-/// It never ends by itself. It returns an error for a run that cannot be watched, and continues with the others. After an error of the
-/// list of runs, it ends.
+/// It never ends by itself. It returns an error for a run that cannot be watched, and continues with the others. It ends
+/// after the error of a list of runs that has failed for a minute, or at once if the list cannot succeed later.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -167,7 +168,10 @@ struct Matching {
     watches: SelectAll<RunWatch>,
     /// The lists that must be read, and the one that is being read.
     lists: VecDeque<RunFilter>,
-    list: Option<RunItems>,
+    list: Option<(RunFilter, RunItems)>,
+    /// The lists that have failed one after the other, and when the next one may be read.
+    outage: Outage,
+    retry_at: Option<Instant>,
     /// The time since which runs may have been missed, and when they may be listed.
     synced_at: DateTime<Utc>,
     list_at: Option<Instant>,
@@ -197,6 +201,8 @@ impl Matching {
             watches: SelectAll::new(),
             lists: lists.into(),
             list: None,
+            outage: Outage::default(),
+            retry_at: None,
             synced_at: now,
             list_at: None,
             last_list: Instant::now(),
@@ -206,9 +212,10 @@ impl Matching {
     async fn next(&mut self) -> Result<Change> {
         loop {
             if self.list.is_none()
+                && self.retry_at.is_none()
                 && let Some(filter) = self.lists.pop_front()
             {
-                self.list = Some(self.client.runs(filter).items());
+                self.list = Some((filter.clone(), self.client.runs(filter).items()));
             }
             let list_at = self.list_at.filter(|_| self.list.is_none());
             tokio::select! {
@@ -232,13 +239,30 @@ impl Matching {
                         self.list_at = Some(self.last_list + MIN_LIST_INTERVAL);
                     }
                 }
-                row = or_pending(self.list.as_mut().map(RunItems::next)) => match row.transpose()? {
-                    Some(row) => self.listed(&row),
-                    None => self.list = None,
+                row = or_pending(self.list.as_mut().map(|(_, list)| list.next())) => match row {
+                    Some(Ok(row)) => self.listed(&row),
+                    Some(Err(error)) => self.list_failed(error)?,
+                    None => {
+                        self.list = None;
+                        self.outage.end();
+                    }
                 },
+                () = at(self.retry_at) => self.retry_at = None,
                 () = at(list_at) => self.list_again(),
             }
         }
+    }
+
+    /// Reads the list again after a while, from its start: runs that are watched already are skipped.
+    fn list_failed(&mut self, error: Error) -> Result<()> {
+        let now = Instant::now();
+        let was_reached = self.client.rpc().rest.has_responded();
+        let Some(pause) = self.outage.failed(now, &error, fastrand::f64()).filter(|_| was_reached) else {
+            return Err(error);
+        };
+        self.lists.extend(self.list.take().map(|(filter, _)| filter));
+        self.retry_at = Some(now + pause);
+        Ok(())
     }
 
     /// Lists the runs that were created since the last list.

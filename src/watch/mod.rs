@@ -7,6 +7,7 @@ mod family;
 mod follower;
 mod many;
 mod matching;
+mod outage;
 mod reorder;
 mod results;
 mod sse;

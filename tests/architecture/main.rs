@@ -102,6 +102,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "step",
             "reorder",
             "family",
+            "outage",
             "follower",
             "changes",
             "chunk_reader",
