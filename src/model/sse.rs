@@ -101,7 +101,8 @@ mod tests {
                         data.pop();
                         events.push((name.clone(), last_id.clone(), data.clone()));
                     }
-                    (name.clear(), data.clear());
+                    name.clear();
+                    data.clear();
                 }
                 "event" => name = value.into(),
                 "id" if !value.contains('\0') => last_id = value.into(),

@@ -6,30 +6,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::changes::RunWatch;
 use super::family::Family;
 use super::follower::Watched;
+use super::lookup::{Lookup, lookup};
 use super::reorder::Reorder;
 use crate::client::Client;
 use crate::error::Result;
 use crate::feed::ChunkSubscription;
 use crate::model::trigger::{self, Trigger};
 use crate::model::{ChangeKind, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
-use crate::observe::if_found;
 use crate::sync::lock;
 use crate::time::at;
 
 /// For how long chunks are expected after the end of the run: the engine may announce the end before the last chunks.
 const AFTER_END: Duration = Duration::from_secs(1);
-/// How often a run is fetched that REST does not have yet, and the pause before the next time. It has a run 0.1 s after its start.
-const MAX_FETCHES: u32 = 10;
-const FETCH_INTERVAL: Duration = Duration::from_millis(200);
-
-type Lookup = BoxFuture<'static, Result<(RunId, Option<RunId>)>>;
 
 /// What the reader of chunks shares with its stream.
 #[derive(Debug, Default)]
@@ -50,7 +44,7 @@ pub(super) struct Reader {
     reorder: Reorder,
     /// With the chunks of children.
     family: Option<Family>,
-    lookups: FuturesUnordered<Lookup>,
+    lookups: FuturesUnordered<Lookup<Option<RunId>>>,
     ready: VecDeque<ChunkItem>,
     /// When the last chunk arrived after the end of the run, or the run ended.
     ended_at: Option<Instant>,
@@ -93,8 +87,8 @@ impl Reader {
                 biased;
                 chunk = self.chunks.next() => self.take(chunk),
                 Some(found) = self.lookups.next() => match found {
-                    Ok((run, parent)) => self.on_parent(run, parent),
-                    Err(error) => return Some(Err(error)),
+                    (run, Ok(parent)) => self.on_parent(run, parent.flatten()),
+                    (_, Err(error)) => return Some(Err(error)),
                 },
                 change = self.watch.next(), if self.ended_at.is_none() => match change {
                     Some(Ok(change)) => *lock(&self.shared.status) = change.status().cloned(),
@@ -121,7 +115,7 @@ impl Reader {
             Some(family) => {
                 let taken = family.take(chunk);
                 if let Some(run) = taken.lookup {
-                    self.lookups.push(lookup(&self.client, run));
+                    self.lookups.push(parent_of(&self.client, run));
                 }
                 taken.chunk
             }
@@ -137,7 +131,7 @@ impl Reader {
         let Some(family) = &mut self.family else { return };
         let found = family.found(run, parent);
         for run in found.lookups {
-            self.lookups.push(lookup(&self.client, run));
+            self.lookups.push(parent_of(&self.client, run));
         }
         for chunk in found.chunks {
             self.reorder.take(Instant::now(), chunk, &mut self.ready);
@@ -146,29 +140,13 @@ impl Reader {
 }
 
 /// Finds the parent of a run. A run that does not exist has none.
-fn lookup(client: &Client, run: RunId) -> Lookup {
-    let (owned, fetcher) = (client.clone(), client.feed().fetcher.clone());
-    let request = async move {
-        for number in 1..=MAX_FETCHES {
-            let permit = owned.feed().fetcher.gate().pass(1).await;
-            let found = if_found(owned.rpc().rest.run(run).await)?;
-            drop(permit);
-            if let Some(found) = found {
-                let metadata = found.run.additional_metadata.unwrap_or_default();
-                let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
-                return Ok((
-                    run,
-                    match trigger::read(&metadata, parent) {
-                        Trigger::Child(child) => child.parent_run_id,
-                        _ => None,
-                    },
-                ));
-            }
-            if number < MAX_FETCHES {
-                sleep(FETCH_INTERVAL).await;
-            }
+fn parent_of(client: &Client, run: RunId) -> Lookup<Option<RunId>> {
+    lookup(client, run, |found| {
+        let metadata = found.run.additional_metadata.unwrap_or_default();
+        let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
+        match trigger::read(&metadata, parent) {
+            Trigger::Child(child) => child.parent_run_id,
+            _ => None,
         }
-        Ok((run, None))
-    };
-    Box::pin(async move { fetcher.spawn(request).await })
+    })
 }

@@ -5,6 +5,7 @@ mod chunk_reader;
 mod chunks;
 mod family;
 mod follower;
+mod lookup;
 mod many;
 mod matching;
 mod outage;

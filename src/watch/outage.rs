@@ -1,13 +1,13 @@
 //! How long a watch continues without an answer of the server: the pure core of its retries.
 //!
-//! A call is retried until its own deadline, and a client has a budget of retries. Both are shorter than the time in which a server
-//! restarts.
+//! A call is retried until its own deadline, and a client has a budget of retries. Both can be over before a server has restarted.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::observe::may_recover;
 use crate::transport::retry_delay;
 
 /// For how long requests may fail one after the other, as for waits.
@@ -29,7 +29,7 @@ impl Outage {
     /// A request has failed. Returns the pause before the next one, or `None` if the error is the end of the watch.
     pub(super) fn failed(&mut self, now: Instant, error: &Error, jitter: f64) -> Option<Duration> {
         let since = *self.since.get_or_insert(now);
-        if !error.is_transient() || now.saturating_duration_since(since) >= MAX_OUTAGE {
+        if !may_recover(error) || now.saturating_duration_since(since) >= MAX_OUTAGE {
             return None;
         }
         self.failures = self.failures.saturating_add(1);

@@ -243,9 +243,9 @@ mod tests {
     fn an_id_has_the_positions_of_the_last_tasks() {
         let mut encoder = Encoder::default();
         for task in 1..=MAX_POSITIONS as u128 {
-            encoder.encode(Ok(text(task, Some(0))));
+            let _ = encoder.encode(Ok(text(task, Some(0))));
         }
-        encoder.encode(Ok(text(1, Some(7))));
+        let _ = encoder.encode(Ok(text(1, Some(7))));
         let id = encoder.encode(Ok(text(100, Some(1)))).id.unwrap();
         let positions: Vec<ChunkPosition> = id.split(',').map(|position| position.parse().unwrap()).collect();
         let tasks: Vec<_> = positions.iter().map(|position| position.task).collect();

@@ -103,6 +103,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "reorder",
             "family",
             "outage",
+            "lookup",
             "follower",
             "changes",
             "chunk_reader",

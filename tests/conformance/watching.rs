@@ -16,6 +16,8 @@ rows! {
     s11_watches_of_a_tag_return_all_runs_that_follow,
     s11_watches_of_a_tag_return_earlier_runs_on_request,
     s11_watches_of_a_tag_include_runs_that_have_not_ended,
+    s11_watches_of_a_tag_can_follow_replays,
+    s11_watches_of_a_tag_are_limited_to_the_namespace,
     s11_watches_can_be_limited_to_kinds_and_tasks,
     s11_watches_can_follow_replays,
     s11_conditions_are_waited_for,
@@ -164,6 +166,66 @@ async fn s11_watches_of_a_tag_include_runs_that_have_not_ended(setup: Setup) {
     let states = read(&mut watch, 1).await;
     assert_eq!(states, BTreeMap::from([(run.id(), completed()[1..].to_vec())]));
     worker.shutdown().await;
+}
+
+async fn s11_watches_of_a_tag_can_follow_replays(setup: Setup) {
+    let (task, tenant) = (double(setup.name("double")), setup.name("tenant"));
+    let worker = setup.worker(&task).await;
+    let mut with = setup.hatchet.watch_matching("tenant", &tenant).follow_replays();
+    let mut without = setup.hatchet.watch_matching("tenant", &tenant);
+    let started = async {
+        // A real engine needs a moment to subscribe.
+        tokio::time::sleep(SECOND).await;
+        setup.hatchet.run(&task, &ONE).metadata("tenant", &tenant).start().await.unwrap()
+    };
+    let (run, first, _) = tokio::join!(started, read(&mut with, 1), read(&mut without, 1));
+    assert_eq!(first, BTreeMap::from([(run.id(), completed())]));
+    for attempt in 2..=3 {
+        run.replay().send().await.unwrap();
+        let expected =
+            completed().iter().map(|state| state.replace("attempt 1", &format!("attempt {attempt}"))).collect();
+        assert_eq!(read(&mut with, 1).await, BTreeMap::from([(run.id(), expected)]));
+    }
+    assert!(tokio::time::timeout(3 * SECOND, without.next()).await.is_err(), "only on request");
+    worker.shutdown().await;
+}
+
+async fn s11_watches_of_a_tag_are_limited_to_the_namespace(setup: Setup) {
+    let tenant = setup.name("tenant");
+    let [own, other] = ["own", "other"].map(|name| setup.client_with(|config| config.namespace(setup.name(name))));
+    // The same name in two namespaces.
+    let task = double("double".to_owned());
+    let mut workers = Vec::new();
+    for client in [&own, &other] {
+        workers.push(client.worker("worker").register(&task).build().unwrap().start().await.unwrap());
+    }
+    let start =
+        async |client: &hatchet::Client| client.run(&task, &ONE).metadata("tenant", &tenant).start().await.unwrap();
+    let before = start(&own).await;
+    start(&other).await.result().await.unwrap();
+    before.result().await.unwrap();
+    let since = before.details().await.unwrap().created_at.unwrap();
+    let mut watch = own.watch_matching("tenant", &tenant).since(since);
+    let started = async {
+        tokio::time::sleep(SECOND).await;
+        let mut runs = vec![before.clone()];
+        for number in 0..6 {
+            match number % 2 {
+                0 => runs.push(start(&own).await),
+                _ => drop(start(&other).await),
+            }
+        }
+        runs
+    };
+    let (states, runs) = tokio::join!(read(&mut watch, 4), started);
+    assert_eq!(states.keys().copied().collect::<BTreeSet<_>>(), ids(&runs));
+    for of_run in states.values() {
+        assert_eq!(*of_run, completed());
+    }
+    assert!(tokio::time::timeout(3 * SECOND, watch.next()).await.is_err(), "nothing of the other namespace");
+    for worker in workers {
+        worker.shutdown().await;
+    }
 }
 
 async fn s11_watches_can_be_limited_to_kinds_and_tasks(setup: Setup) {

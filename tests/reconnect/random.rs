@@ -168,7 +168,9 @@ async fn case(seed: u64) {
                 }
             }
             let outcomes = join_all((0..rng.usize(1..4)).map(|_| run.outcome())).await;
-            outcomes.into_iter().for_each(|outcome| plan.check_outcome(&outcome.unwrap()));
+            for outcome in outcomes {
+                plan.check_outcome(&outcome.unwrap());
+            }
         }
     });
     let watches = runs.iter().map(|run| {
@@ -200,7 +202,9 @@ async fn case(seed: u64) {
             ended += usize::from(change.is_final());
             changes.entry(change.run_id()).or_default().push(change);
         }
-        changes.iter().for_each(|(run, changes)| by_run[run].check_states(changes));
+        for (run, changes) in &changes {
+            by_run[run].check_states(changes);
+        }
     };
     let all = async { tokio::join!(join_all(waits), join_all(watches), join_all(chunks), tagged) };
     let disturbed = tokio::time::timeout(300 * SECOND, all);

@@ -95,6 +95,12 @@ impl RunNews {
         Membership { inner: Arc::clone(&self.0), group }
     }
 
+    /// Joins the group of a tag if it exists.
+    pub(crate) fn join_existing(&self, tag: &Tag) -> Option<Membership> {
+        let exists = lock(&self.0.groups).contains_key(tag);
+        exists.then(|| self.join(tag))
+    }
+
     /// Joins the group of another client's tag, unless there are too many groups.
     pub(crate) fn try_join(&self, tag: &Tag) -> Option<Membership> {
         let has_space = {
@@ -113,8 +119,8 @@ impl Membership {
         let slot = Arc::new(Slot::with(state.recent.news.remove(&run).unwrap_or_default()));
         state.by_run.entry(run).or_default().push(Arc::clone(&slot));
         *state.since.entry(since).or_default() += 1;
-        state.count += 1;
-        let number = state.count;
+        state.subscriptions += 1;
+        let number = state.subscriptions;
         drop(state);
         Subscription { membership: self, run, number, slot, since, waits_for_start: AtomicBool::new(false) }
     }
@@ -213,7 +219,7 @@ impl Subscription {
     fn wait(&self, wanted: Wanted) -> Waiting<'_> {
         let Membership { inner, group } = &self.membership;
         let mut state = group.lock();
-        *state.demand.of(wanted) += 1;
+        state.count(wanted, 1);
         let is_waiting = self.waits_for_start.swap(wanted == Wanted::Start, Relaxed);
         state.must_restart |= wanted != Wanted::End && !is_waiting;
         if wanted == Wanted::List {
@@ -222,7 +228,7 @@ impl Subscription {
         drop(state);
         inner.ensure_task(group);
         group.wake.notify_one();
-        Waiting { group, wanted }
+        Waiting { subscription: self, wanted }
     }
 }
 
@@ -270,13 +276,17 @@ impl Drop for GroupSubscription {
 
 /// A watch that waits.
 struct Waiting<'a> {
-    group: &'a Group,
+    subscription: &'a Subscription,
     wanted: Wanted,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        *self.group.lock().demand.of(self.wanted) -= 1;
+        let mut state = self.subscription.membership.group.lock();
+        state.count(self.wanted, -1);
+        if self.wanted == Wanted::List {
+            state.newcomers.remove(&self.subscription.number);
+        }
     }
 }
 

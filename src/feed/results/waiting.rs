@@ -338,7 +338,7 @@ mod tests {
             // The waiters, the runs that they wait for, and what the stream was asked about.
             let (mut open, mut asked): (BTreeMap<usize, u128>, BTreeSet<u128>) = (BTreeMap::new(), BTreeSet::new());
             let mut count = 0;
-            let mut answer = |open: &mut BTreeMap<usize, u128>, run: u128, waiters: Vec<usize>| {
+            let answer = |open: &mut BTreeMap<usize, u128>, run: u128, waiters: Vec<usize>| {
                 for waiter in &waiters {
                     prop_assert_eq!(open.remove(waiter), Some(run), "answered twice, or for another run");
                 }
