@@ -39,10 +39,10 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 const RUNS: usize = 100_000;
 /// The number of runs per call.
 const BATCH: usize = 1000;
-const WAITERS: usize = 10_000;
+const WAITERS: usize = 100_000;
 const SLOTS: usize = 1000;
 /// After this time, each run has been fetched once, and the memory for it has been freed.
-const STABLE_AFTER: Duration = Duration::from_secs(4);
+const STABLE_AFTER: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Input {

@@ -157,7 +157,7 @@ pub mod handle {
 pub mod stream {
     pub use crate::list::{RunItems, RunReports, TaskItems};
     pub use crate::observe::LogItems;
-    pub use crate::watch::{RunChunks, RunOutcomes, RunResults, RunWatch, RunsWatch, TagWatch};
+    pub use crate::watch::{ChunkSse, RunChunks, RunOutcomes, RunResults, RunWatch, RunsWatch, TagWatch};
     #[doc(no_inline)]
     pub use crate::worker::WorkerStatuses;
 }

@@ -85,16 +85,15 @@ async fn calls_without_a_listener_have_no_side_effects() {
 }
 
 #[tokio::test]
-async fn watches_and_workers_end_after_the_engine_has_stopped() {
+async fn watches_wait_and_workers_end_after_the_engine_has_stopped() {
     let (engine, config) = listening().await;
     let hatchet = connect(config.rpc_timeout(Duration::from_secs(1)));
     let (worker, run) = support::start_stuck_run(&hatchet).await;
     let mut watch = run.watch();
     while !watch.next().await.unwrap().unwrap().is(&hatchet::RunStatus::Running) {}
     engine.shutdown().await;
-    let error = watch.next().await.unwrap().unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error:?}");
-    assert!(watch.next().await.is_none(), "an error ends a watch");
+    // A server that restarts is back within a minute.
+    assert!(tokio::time::timeout(Duration::from_secs(3), watch.next()).await.is_err());
     let report = worker.shutdown().await;
     assert_eq!((report.total(), report.unfinished), (1, 1), "the task could not be reported");
 }

@@ -85,7 +85,7 @@ async fn b5_a_task_can_be_called_alone() {
         (&line.level, line.message.as_str(), &line.metadata),
         (&LogLevel::Warn, "order 7", &json!({"attempt": 2}))
     );
-    let chunks: Vec<_> = record.chunks.iter().map(|chunk| (chunk.index, chunk.text.as_str())).collect();
+    let chunks: Vec<_> = record.chunks.iter().map(|chunk| (chunk.index, chunk.content.text().unwrap())).collect();
     assert_eq!(chunks, [(0, "one"), (1, r#"{"two":2}"#)]);
     let [started] = &record.children[..] else { panic!("{:?}", record.children) };
     assert_eq!((started.workflow_name.as_str(), started.input.as_str()), ("child", r#"{"id":"7"}"#));

@@ -28,17 +28,17 @@ use hatchet::embedded::{Engine, EngineBuilder, Fault, Faults, Quirk, Quirks};
 use hatchet::error::RetryAfter;
 use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
-    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Chunk, ChunkGap,
-    ChunkItem, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel, Effect, EventDetails,
-    EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page, PageToken, Payload,
-    RateLimitDetails, RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary, ScheduleDetails,
-    ScheduleId, ScheduleTrigger, StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary, TenantId, Timeout,
-    TimeoutKind, Total, Trigger, Until, Window, WorkerId, WorkflowId, WorkflowVersionId,
+    Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Chunk,
+    ChunkContent, ChunkGap, ChunkItem, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel,
+    Effect, EventDetails, EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page,
+    PageToken, Payload, RateLimitDetails, RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary,
+    ScheduleDetails, ScheduleId, ScheduleTrigger, SseEvent, StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary,
+    TenantId, Timeout, TimeoutKind, Total, Trigger, Until, Window, WorkerId, WorkflowId, WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
 use hatchet::stream::{
-    LogItems, RunChunks, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch, TaskItems,
-    WorkerStatuses,
+    ChunkSse, LogItems, RunChunks, RunItems, RunOutcomes, RunReports, RunResults, RunWatch, RunsWatch, TagWatch,
+    TaskItems, WorkerStatuses,
 };
 #[cfg(feature = "metrics")]
 use hatchet::telemetry::MetricsRecorder;
@@ -169,6 +169,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     stream::<RunsWatch>();
     stream::<TagWatch>();
     stream::<RunChunks>();
+    stream::<ChunkSse>();
     stream::<RunOutcomes>();
     stream::<RunResults<Output>>();
     stream::<LogItems>();
@@ -291,6 +292,8 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<Gap>();
     data::<ChangeKind>();
     data::<Chunk>();
+    data::<ChunkContent>();
+    plain::<SseEvent>();
     data::<ChunkGap>();
     data::<ChunkItem>();
     data::<Until>();
@@ -387,6 +390,8 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<Change>();
     shown::<Gap>();
     shown::<ChunkGap>();
+    shown::<Chunk>();
+    shown::<SseEvent>();
     shown::<Until>();
     shown::<AttemptStatus>();
     shown::<Conflict>();
@@ -646,6 +651,9 @@ fn lists_changes_and_logs_have_a_stable_form() {
     assert_eq!((gap.status(), gap.attempt()), (None, 2));
     round_trip::<ChunkItem>(&json!({ "chunk": {
         "run_id": ID, "task_id": ID, "index": 7, "sent_at": AT, "text": "t",
+    }}));
+    round_trip::<ChunkItem>(&json!({ "chunk": {
+        "run_id": ID, "task_id": ID, "index": null, "sent_at": null, "base64": "/w==",
     }}));
     round_trip::<ChunkItem>(&json!({ "gap": { "run_id": ID, "task_id": ID, "first_index": 1, "last_index": 2 } }));
     for kind in ["run", "task", "gap"] {

@@ -82,6 +82,9 @@ quirks! {
     EarlyDagEnd,
     /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
     LateSubscription,
+    /// A chunk that is not UTF-8 ends the streams of all who watch its run, with `INTERNAL`. Without this quirk, what is not UTF-8 is
+    /// replaced by U+FFFD.
+    BrokenChunks,
     /// A cancel or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
     /// other one; which one is first after a cancel is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,

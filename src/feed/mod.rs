@@ -26,6 +26,10 @@ pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency
 /// The metadata key of the tag of a client's runs.
 pub(crate) const CLIENT_KEY: &str = "hatchet_rs__client";
 
+/// The prefix of the metadata key of the runs whose chunks a client reads together with those of their children. Children inherit the key,
+/// whichever client starts them. It contains the tag of the client, so that a child's children can be read, too.
+pub(crate) const FAMILY_PREFIX: &str = "hatchet_rs__family_";
+
 /// The shared state of a client.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -55,6 +59,11 @@ impl Feed {
             tag,
             tasks,
         }
+    }
+
+    /// The tag of the runs whose chunks this client reads together with those of their children.
+    pub(crate) fn family_tag(&self) -> Tag {
+        (format!("{FAMILY_PREFIX}{}", self.tag.1), "1".to_owned())
     }
 
     pub(crate) fn tag(&self) -> &Tag {

@@ -27,8 +27,8 @@ mod priority;
 pub(crate) mod rate_limit;
 mod report;
 mod schedule_details;
+mod sse;
 pub(crate) mod strict;
-
 mod summary;
 pub(crate) mod task_name;
 mod timeline;
@@ -43,7 +43,8 @@ pub use crate::value::{
     RunStatus, ScheduleId, TaskId, TenantId, Timeout, TimeoutKind, WorkerId, WorkflowId, WorkflowVersionId,
 };
 pub use change::{Change, ChangeKind, Gap, RunChange, TaskChange};
-pub use chunk::{Chunk, ChunkGap, ChunkItem};
+pub(crate) use chunk::ChunkPosition;
+pub use chunk::{Chunk, ChunkContent, ChunkGap, ChunkItem};
 pub(crate) use concurrency::Concurrency;
 pub(crate) use condition::{Condition, Conditions};
 pub use counts::{StatusCounts, Total};
@@ -64,6 +65,7 @@ pub(crate) use rate_limit::RateLimit;
 pub use rate_limit::{RateLimitDetails, RateLimitWindow};
 pub use report::{BulkReport, Effect, RunAction, RunReport};
 pub use schedule_details::ScheduleDetails;
+pub use sse::SseEvent;
 pub use summary::{RunSummary, TaskSummary};
 pub use trigger::{ChildTrigger, CronTrigger, EventTrigger, ScheduleTrigger, Trigger};
 pub use until::Until;

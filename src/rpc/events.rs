@@ -72,11 +72,11 @@ impl Events {
     }
 
     /// Sends a chunk to those who follow the run. The engine delivers chunks of one task in the order of their indexes, and loses some.
-    pub(crate) async fn put_chunk(&self, task: TaskId, at: DateTime<Utc>, index: i64, chunk: Vec<u8>) -> Result<()> {
+    pub(crate) async fn put_chunk(&self, task: TaskId, at: DateTime<Utc>, index: i64, chunk: String) -> Result<()> {
         let request = PutStreamEventRequest {
             task_run_external_id: task.into(),
             created_at: Some(to_proto(at)),
-            message: chunk,
+            message: chunk.into_bytes(),
             metadata: String::new(),
             event_index: Some(index),
         };

@@ -190,7 +190,7 @@ impl<O> RunBuilder<O> {
     }
 
     /// A tag of this crate's own.
-    pub(super) fn own_metadata(mut self, key: &str, value: serde_json::Value) -> Self {
+    pub(crate) fn own_metadata(mut self, key: &str, value: serde_json::Value) -> Self {
         self.own_metadata.insert(key.to_owned(), value);
         self
     }
@@ -297,11 +297,17 @@ impl<O> RunBuilder<O> {
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A
     /// [child](crate::Context::run) gets its index when this method is called, even if the future is never polled.
     pub fn start(self) -> impl Future<Output = Result<RunHandle<O>>> {
-        // Taken now and not when the future is polled: the order of calls is the same in each attempt, even if the futures are spawned.
-        let number = self.parent.as_ref().filter(|_| self.child_key.is_none()).map(|parent| parent.take(1));
+        let Numbered { number, builder } = self.numbered();
         // The run is encoded now, too, so that the future does not hold what it is made of.
-        let prepared = self.prepare(number.unwrap_or_default());
+        let prepared = builder.prepare(number);
         async move { prepared?.start().await }
+    }
+
+    /// Takes the index of a child now and not when a future is polled: the order of calls is the same in each attempt, even if the futures
+    /// are spawned.
+    pub(crate) fn numbered(self) -> Numbered<O> {
+        let number = self.parent.as_ref().filter(|_| self.child_key.is_none()).map(|parent| parent.take(1));
+        Numbered { number: number.unwrap_or_default(), builder: self }
     }
 
     fn prepare(self, number: i32) -> Result<Prepared<O>> {
@@ -316,6 +322,23 @@ impl<O> RunBuilder<O> {
         }
         let run = common.encode().run(input, is_child.then_some(number));
         Ok(Prepared::new(client, self.workflow.into(), run))
+    }
+}
+
+/// A run that has its index among the children of its parent, if it has one.
+pub(crate) struct Numbered<O> {
+    number: i32,
+    builder: RunBuilder<O>,
+}
+
+impl<O> Numbered<O> {
+    /// Starts the run, perhaps with a tag of this crate's own.
+    pub(crate) async fn start(self, tag: Option<(String, String)>) -> Result<RunHandle<O>> {
+        let Self { number, mut builder } = self;
+        if let Some((key, value)) = tag {
+            builder = builder.own_metadata(&key, value.into());
+        }
+        builder.prepare(number)?.start().await
     }
 }
 

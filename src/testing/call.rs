@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::embedded::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::encode_input;
-use crate::model::{LogLevel, Payload, RunId};
+use crate::model::{ChunkContent, LogLevel, Payload, RunId};
 use crate::rpc::convert::Action;
 use crate::worker::WorkerBuilder;
 use crate::workflow::{
@@ -95,7 +95,7 @@ pub struct Call<O> {
 /// let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| Ok(context.put("a").await?));
 /// let record: CallRecord<()> = call(&task, &()).run().await?;
 /// assert!(record.result.is_ok());
-/// assert_eq!(record.chunks[0].text, "a");
+/// assert_eq!(record.chunks[0].content.text(), Some("a"));
 /// # Ok(())
 /// # }
 /// ```
@@ -158,8 +158,8 @@ pub struct WrittenLine {
 pub struct SentChunk {
     /// Its number, starting at 0.
     pub index: i64,
-    /// The text.
-    pub text: String,
+    /// The text or the bytes.
+    pub content: ChunkContent,
 }
 
 /// A child run that a task has started.
@@ -304,9 +304,7 @@ impl<O: DeserializeOwned> Call<O> {
                 let metadata = serde_json::from_str(&metadata).unwrap_or_default();
                 log.push(WrittenLine { level, message, metadata });
             }
-            TaskContent::Chunk { index, bytes, .. } => {
-                chunks.push(SentChunk { index, text: String::from_utf8_lossy(&bytes).into_owned() });
-            }
+            TaskContent::Chunk { index, content, .. } => chunks.push(SentChunk { index, content }),
             TaskContent::Flush(_) => {}
         };
         let mut code = task.handler.run(&payload.to_string(), context, false);

@@ -71,7 +71,7 @@ impl<O: 'static> RunBuilder<O> {
 /// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
 ///
 /// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or the error of
-/// a fetch that failed until its deadline.
+/// fetches that have failed for a minute, or at once if they cannot succeed later, or if the REST API was never reached.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

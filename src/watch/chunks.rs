@@ -1,33 +1,25 @@
 //! The chunks that the tasks of a run send.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::unfold;
-use tokio::time::Instant;
+use futures_util::stream::{once, unfold};
 
-use super::changes::RunWatch;
+use super::chunk_reader::{Reader, Shared};
 use super::follower::Watched;
-use super::reorder::Reorder;
 use crate::boxed::BoxStream;
 use crate::error::{Error, Result};
-use crate::feed::{CLIENT_KEY, ChunkSubscription, Membership, Tag};
-use crate::model::{ChangeKind, Chunk, ChunkItem, RunDetails};
+use crate::feed::{CLIENT_KEY, ChunkSubscription, FAMILY_PREFIX, Membership, Tag};
+use crate::model::{ChunkItem, RunDetails};
 use crate::observe::RunFetch;
 use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
-use crate::time::at;
-
-/// For how long chunks are expected after the end of the run: the engine may announce the end before the last chunks.
-const AFTER_END: Duration = Duration::from_secs(1);
 
 impl<O> RunHandle<O> {
     /// Returns the chunks that the tasks of the run send from now on ([`Context::put`](crate::Context::put)), in the order of each task,
@@ -35,7 +27,7 @@ impl<O> RunHandle<O> {
     ///
     /// Nothing is stored on the server, so earlier chunks are missing. Missing chunks are reported as a [gap](ChunkItem::Gap), if chunks
     /// of the same attempt follow: the engine can lose the last chunks before the end of a run without a trace. Chunks of child runs are
-    /// not included.
+    /// included [if asked for](RunChunks::with_children).
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags.
     ///
@@ -46,7 +38,7 @@ impl<O> RunHandle<O> {
     /// let mut chunks = run.chunks();
     /// while let Some(item) = chunks.next().await.transpose()? {
     ///     if let ChunkItem::Chunk(chunk) = item {
-    ///         print!("{}", chunk.text);
+    ///         print!("{chunk}");
     ///     }
     /// }
     /// # Ok(())
@@ -54,11 +46,11 @@ impl<O> RunHandle<O> {
     /// ```
     pub fn chunks(&self) -> RunChunks {
         let watched = Watched::of(self);
-        RunChunks::new(Box::pin(async move {
-            let membership = membership(&watched).await?;
-            let (chunks, watched) = (membership.chunks(watched.run), watched);
-            Ok((chunks, watched))
-        }))
+        RunChunks::new(async move |with_children| {
+            let membership = membership(&watched, with_children).await?;
+            let of = (!with_children).then_some(watched.run);
+            Ok((membership.chunks(of), watched))
+        })
     }
 }
 
@@ -78,7 +70,7 @@ impl<O: 'static> RunBuilder<O> {
     /// let mut chunks = hatchet.run(&chat, &()).chunks();
     /// while let Some(item) = chunks.next().await.transpose()? {
     ///     if let ChunkItem::Chunk(chunk) = item {
-    ///         print!("{}", chunk.text);
+    ///         print!("{chunk}");
     ///     }
     /// }
     /// # Ok(())
@@ -86,23 +78,30 @@ impl<O: 'static> RunBuilder<O> {
     /// ```
     pub fn chunks(self) -> RunChunks {
         let client = self.client().clone();
-        let start = self.start();
-        RunChunks::new(Box::pin(async move {
-            let starting = client.feed().news.join(client.feed().tag()).starting();
-            let run = start.await?;
+        let run = self.numbered();
+        RunChunks::new(async move |with_children| {
+            let feed = client.feed();
+            if with_children {
+                let tag = feed.family_tag();
+                let chunks = feed.news.join(&tag).chunks(None);
+                let run = run.start(Some(tag)).await?;
+                return Ok((chunks, Watched::of(&run)));
+            }
+            let starting = feed.news.join(feed.tag()).starting();
+            let run = run.start(None).await?;
             Ok((starting.started(run.id()), Watched::of(&run)))
-        }))
+        })
     }
 }
 
 /// Joins the group of a tag that the run has.
-async fn membership(watched: &Watched) -> Result<Membership> {
+async fn membership(watched: &Watched, with_children: bool) -> Result<Membership> {
     let client = &watched.client;
-    if watched.started_at.is_some() {
+    if watched.started_at.is_some() && !with_children {
         return Ok(client.feed().news.join(client.feed().tag()));
     }
     let details = RunFetch::new(watched.run).fetch(client).await?;
-    let tag = tag(&details).ok_or_else(|| {
+    let tag = tag(&details, with_children).ok_or_else(|| {
         let problem =
             format!("expected a run with a tag, by which its chunks can be subscribed to, got {}", details.id);
         Error::invalid("run", problem)
@@ -110,12 +109,18 @@ async fn membership(watched: &Watched) -> Result<Membership> {
     Ok(client.feed().news.join(&tag))
 }
 
-fn tag(details: &RunDetails) -> Option<Tag> {
-    let mut all = details.engine_metadata.iter().filter(|(key, _)| *key == CLIENT_KEY).chain(&details.metadata);
-    all.find_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+/// The tag that fits best: that of the client, which its children have only if this client starts them, or one that they inherit.
+fn tag(details: &RunDetails, with_children: bool) -> Option<Tag> {
+    let of_client = details.engine_metadata.iter().filter(|(key, _)| *key == CLIENT_KEY);
+    let of_family = details.engine_metadata.iter().filter(|(key, _)| key.starts_with(FAMILY_PREFIX));
+    let of_user = details.metadata.iter();
+    let tag = |(key, value): (&String, &serde_json::Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    if with_children {
+        of_family.chain(of_user).chain(of_client).find_map(tag)
+    } else {
+        of_client.chain(of_user).find_map(tag)
+    }
 }
-
-type Opening = BoxFuture<'static, Result<(ChunkSubscription, Watched)>>;
 
 /// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended.
 ///
@@ -126,7 +131,7 @@ type Opening = BoxFuture<'static, Result<(ChunkSubscription, Watched)>>;
 /// let mut chunks = run.chunks();
 /// while let Some(item) = chunks.next().await.transpose()? {
 ///     match item {
-///         ChunkItem::Chunk(chunk) => print!("{}", chunk.text),
+///         ChunkItem::Chunk(chunk) => print!("{chunk}"),
 ///         ChunkItem::Gap(gap) => eprintln!("{gap}"), // chunks 3 to 5 are missing
 ///         _ => {}
 ///     }
@@ -137,27 +142,60 @@ type Opening = BoxFuture<'static, Result<(ChunkSubscription, Watched)>>;
 #[must_use = "nothing is started or fetched before the stream is polled"]
 pub struct RunChunks {
     items: BoxStream<Result<ChunkItem>>,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
 impl RunChunks {
-    fn new(opening: Opening) -> Self {
-        let dropped = Arc::new(AtomicU64::new(0));
-        let reader = Reader::Opening(opening, Arc::clone(&dropped));
-        let items = unfold(reader, |mut reader| async move {
-            let item = reader.next().await?;
-            if item.is_err() {
-                reader = Reader::Ended;
-            }
-            Some((item, reader))
+    fn new<F>(open: impl FnOnce(bool) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<(ChunkSubscription, Watched)>> + Send,
+    {
+        let shared = Arc::new(Shared::default());
+        let of_reader = Arc::clone(&shared);
+        let start = async move {
+            runtime::require("a stream of chunks", Needs::Timers)?;
+            let (chunks, watched) = open(of_reader.with_children.load(Relaxed)).await?;
+            Ok(Reader::new(chunks, watched, of_reader))
+        };
+        let items = once(start).flat_map(|reader| match reader {
+            Ok(reader) => unfold(Some(reader), |reader| async move {
+                let mut reader = reader?;
+                let item = reader.next().await?;
+                let reader = item.is_ok().then_some(reader);
+                Some((item, reader))
+            })
+            .left_stream(),
+            Err(error) => once(ready(Err(error))).right_stream(),
         });
-        Self { items: BoxStream::new(items), dropped }
+        Self { items: BoxStream::new(items), shared }
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Also returns the chunks of the run's children and of their children, until the run itself has ended. Their order relative to each
+    /// other is that of their arrival. Calling this method after the first poll has no effect.
+    ///
+    /// Each run that sends chunks costs a request, which finds its parent; it needs the REST API. If the stream starts the run, it gives the
+    /// run a tag that its children inherit. For a run that was started before, it subscribes by the first of the run's own tags, which its
+    /// children inherit, too; if it has none, the children must be started through the same [`Client`](crate::Client) as the run.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), String>) -> hatchet::Result<()> {
+    /// let mut chunks = hatchet.run(&report, &()).chunks().with_children();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_children(self) -> Self {
+        self.shared.with_children.store(true, Relaxed);
+        self
     }
 
     /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait. Dropped
     /// chunks that are numbered are reported as gaps, too.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+        self.shared.dropped.load(Relaxed)
     }
 
     /// Returns the next chunk or gap, or `None` after the end of the run.
@@ -180,89 +218,5 @@ impl Stream for RunChunks {
 impl fmt::Debug for RunChunks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RunChunks")
-    }
-}
-
-enum Reader {
-    Opening(Opening, Arc<AtomicU64>),
-    Open(Box<OpenReader>),
-    Ended,
-}
-
-struct OpenReader {
-    chunks: ChunkSubscription,
-    dropped: Arc<AtomicU64>,
-    watch: RunWatch,
-    reorder: Reorder,
-    ready: VecDeque<ChunkItem>,
-    /// When the last chunk arrived after the end of the run, or the run ended.
-    ended_at: Option<Instant>,
-    has_ended: bool,
-}
-
-impl Reader {
-    async fn next(&mut self) -> Option<Result<ChunkItem>> {
-        if let Self::Opening(opening, dropped) = self {
-            if let Err(error) = runtime::require("a stream of chunks", Needs::Timers) {
-                return Some(Err(error));
-            }
-            let (chunks, watched) = match opening.await {
-                Ok(opened) => opened,
-                Err(error) => return Some(Err(error)),
-            };
-            let watched = Watched { membership: Some(chunks.membership().clone()), ..watched };
-            *self = Self::Open(Box::new(OpenReader {
-                chunks,
-                dropped: Arc::clone(dropped),
-                watch: RunWatch::of(watched).only(ChangeKind::Run),
-                reorder: Reorder::default(),
-                ready: VecDeque::new(),
-                ended_at: None,
-                has_ended: false,
-            }));
-        }
-        match self {
-            Self::Open(reader) => reader.next().await,
-            Self::Opening(..) | Self::Ended => None,
-        }
-    }
-}
-
-impl OpenReader {
-    async fn next(&mut self) -> Option<Result<ChunkItem>> {
-        loop {
-            if let Some(item) = self.ready.pop_front() {
-                return Some(Ok(item));
-            }
-            if self.has_ended {
-                return None;
-            }
-            let over = self.ended_at.map(|at| at + AFTER_END);
-            let due = [self.reorder.due(), over].into_iter().flatten().min();
-            tokio::select! {
-                biased;
-                chunk = self.chunks.next() => self.take(chunk),
-                change = self.watch.next(), if self.ended_at.is_none() => match change {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Some(Err(error)),
-                    None => self.ended_at = Some(Instant::now()),
-                },
-                () = at(due) => {
-                    let now = Instant::now();
-                    self.reorder.release_due(now, &mut self.ready);
-                    if over.is_some_and(|over| over <= now) {
-                        self.reorder.release_all(&mut self.ready);
-                        self.has_ended = true;
-                    }
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, chunk: Chunk) {
-        let now = Instant::now();
-        self.dropped.store(self.chunks.dropped(), Relaxed);
-        self.ended_at = self.ended_at.map(|_| now);
-        self.reorder.take(now, chunk, &mut self.ready);
     }
 }

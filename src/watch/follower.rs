@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::outage::Outage;
 use super::step::{Next, Observation, Progress, Step};
 use crate::client::Client;
 use crate::error::Result;
@@ -66,6 +67,8 @@ pub(super) struct Follower {
     news: Option<Subscription>,
     /// News that were not used yet, because REST had never responded.
     created: Option<(TaskId, Option<DateTime<Utc>>)>,
+    /// The fetches that have failed one after the other.
+    outage: Outage,
     check_interval: Duration,
     last_check: Option<Fingerprint>,
     ready: VecDeque<Change>,
@@ -86,6 +89,7 @@ impl Follower {
             fetch_at: None,
             news: None,
             created: None,
+            outage: Outage::default(),
             check_interval: FIRST_CHECK_INTERVAL,
             last_check: None,
             ready: VecDeque::new(),
@@ -102,8 +106,15 @@ impl Follower {
                 return None;
             }
             if let Err(error) = self.advance().await {
-                self.has_ended = true;
-                return Some(Err(error));
+                // A server that was never reached is reported at once: the configuration may be wrong.
+                let was_reached = self.watched.client.rpc().rest.has_responded();
+                let pause = self.outage.failed(Instant::now(), &error, fastrand::f64()).filter(|_| was_reached);
+                let Some(pause) = pause else {
+                    self.has_ended = true;
+                    return Some(Err(error));
+                };
+                // What failed is a fetch, which is repeated.
+                sleep(pause).await;
             }
         }
     }
@@ -227,22 +238,30 @@ impl Follower {
         });
         let details = fetch.await?;
         self.created = None;
+        self.outage.end();
         self.join(&details);
         let step = self.progress.step(Instant::now(), Observation::Details(&details));
         self.take_step(step);
         Ok(())
     }
 
-    /// Joins the group of the client that started the run.
+    /// Joins the group of the client that started the run, or one with another of its tags.
     fn join(&mut self, details: &RunDetails) {
         if self.news.is_some() || details.outcome.is_some() {
             return;
         }
-        let Some(value) = details.engine_metadata.get(CLIENT_KEY).and_then(|value| value.as_str()) else { return };
         let client = &self.watched.client;
-        let tag: Tag = (CLIENT_KEY.to_owned(), value.to_owned());
+        let tag = |(key, value): (&String, &serde_json::Value)| -> Option<Tag> {
+            Some((key.clone(), value.as_str()?.to_owned()))
+        };
+        let of_client = details.engine_metadata.get_key_value(CLIENT_KEY).and_then(tag);
+        let group = match of_client {
+            Some(tag) => client.feed().news.try_join(&tag),
+            // Another SDK has started it. Its other tags may be its own, so only those are used that others use already.
+            None => details.metadata.iter().filter_map(tag).find_map(|tag| client.feed().news.join_existing(&tag)),
+        };
         let created_at = details.created_at.unwrap_or_else(|| client.clock().now());
-        self.news = client.feed().news.try_join(&tag).map(|group| group.subscribe(details.id, created_at));
+        self.news = group.map(|group| group.subscribe(details.id, created_at));
     }
 
     /// Checks a run without news after a while.

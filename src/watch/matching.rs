@@ -1,6 +1,6 @@
 //! The status changes of all runs with a tag.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,14 +9,16 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::{SelectAll, once, unfold};
+use futures_util::stream::{FuturesUnordered, SelectAll, once, unfold};
 use tokio::time::Instant;
 
 use super::changes::{Filter, RunWatch};
 use super::follower::Watched;
+use super::lookup::{Lookup, lookup};
+use super::outage::Outage;
 use crate::boxed::BoxStream;
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::{GroupSubscription, Tag};
 use crate::list::RunItems;
 use crate::model::{Change, ChangeKind, RunFilter, RunId, RunStatus, RunSummary, Window};
@@ -30,6 +32,8 @@ const LIST_MARGIN: TimeDelta = TimeDelta::minutes(1);
 const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a run that has ended is remembered, so that late events do not return it again.
 const ENDED_RUN_TTL: Duration = Duration::from_secs(600);
+/// The number of runs of other namespaces that are remembered.
+const MAX_FOREIGN: usize = 10_000;
 
 impl Client {
     /// Watches the status changes of all runs with a tag, including runs that other clients start. It covers runs that have not ended, and
@@ -38,7 +42,10 @@ impl Client {
     ///
     /// The client subscribes to the events of the tag before it lists the runs, and lists them again whenever events may have been lost.
     ///
-    /// A run is followed to its end. If it is replayed after that, the new attempts are not returned.
+    /// A run is followed to its end; [`follow_replays`](TagWatch::follow_replays) continues after it.
+    ///
+    /// If the client has a [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace are returned. Events
+    /// do not contain the workflow, so each run that an event announces is looked up first, with one request.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -50,15 +57,16 @@ impl Client {
     /// # }
     /// ```
     pub fn watch_matching(&self, key: impl Into<String>, value: impl Into<String>) -> TagWatch {
-        let pending = Pending { client: self.clone(), tag: (key.into(), value.into()), since: None };
+        let pending =
+            Pending { client: self.clone(), tag: (key.into(), value.into()), since: None, follows_replays: false };
         TagWatch { pending: Some(pending), changes: None, filter: Filter::default() }
     }
 }
 
 /// A stream of the [`Change`]s of all runs with a tag; see [`Client::watch_matching`].
 ///
-/// It never ends by itself. It returns an error for a run that cannot be watched, and continues with the others. After an error of the
-/// list of runs, it ends.
+/// It never ends by itself. It returns an error for a run that cannot be watched, and continues with the others. It ends
+/// after the error of a list of runs that has failed for a minute, or at once if the list cannot succeed later.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -84,6 +92,7 @@ struct Pending {
     client: Client,
     tag: Tag,
     since: Option<DateTime<Utc>>,
+    follows_replays: bool,
 }
 
 impl TagWatch {
@@ -92,6 +101,25 @@ impl TagWatch {
     pub fn since(mut self, time: DateTime<Utc>) -> Self {
         if let Some(pending) = &mut self.pending {
             pending.since = Some(time);
+        }
+        self
+    }
+
+    /// Also returns the changes of replays that begin within ten minutes after the end of a run. Meanwhile each of these runs needs as much
+    /// memory as one that has not ended. Calling this method after the first poll has no effect.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// let mut changes = hatchet.watch_matching("tenant", "acme").follow_replays();
+    /// while let Some(change) = changes.next().await.transpose()? {
+    ///     println!("{change}"); // .., COMPLETED (attempt 1), and after a replay QUEUED (attempt 2), ..
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn follow_replays(mut self) -> Self {
+        if let Some(pending) = &mut self.pending {
+            pending.follows_replays = true;
         }
         self
     }
@@ -161,13 +189,20 @@ struct Matching {
     tag: Tag,
     started_at: DateTime<Utc>,
     group: GroupSubscription,
-    /// The runs that are watched, and those that have ended not long ago.
-    known: HashSet<RunId>,
+    follows_replays: bool,
+    /// The runs that are watched, and those that have ended not long ago, with the time of the end.
+    known: HashMap<RunId, Option<Instant>>,
     ended: VecDeque<(Instant, RunId)>,
-    watches: SelectAll<RunWatch>,
+    watches: SelectAll<BoxStream<Result<Change>>>,
+    /// With a namespace: which runs are in it, for those that were announced by an event. The others are remembered.
+    lookups: FuturesUnordered<Lookup<bool>>,
+    foreign: HashSet<RunId>,
     /// The lists that must be read, and the one that is being read.
     lists: VecDeque<RunFilter>,
-    list: Option<RunItems>,
+    list: Option<(RunFilter, RunItems)>,
+    /// The lists that have failed one after the other, and when the next one may be read.
+    outage: Outage,
+    retry_at: Option<Instant>,
     /// The time since which runs may have been missed, and when they may be listed.
     synced_at: DateTime<Utc>,
     list_at: Option<Instant>,
@@ -175,7 +210,7 @@ struct Matching {
 }
 
 impl Matching {
-    fn new(Pending { client, tag, since }: Pending) -> Self {
+    fn new(Pending { client, tag, since, follows_replays }: Pending) -> Self {
         // The subscription starts before the list, so nothing falls between the two.
         let group = client.feed().news.join(&tag).subscribe_all();
         let now = client.clock().now();
@@ -192,11 +227,16 @@ impl Matching {
             tag,
             started_at: since.unwrap_or(now),
             group,
-            known: HashSet::new(),
+            follows_replays,
+            known: HashMap::new(),
             ended: VecDeque::new(),
             watches: SelectAll::new(),
+            lookups: FuturesUnordered::new(),
+            foreign: HashSet::new(),
             lists: lists.into(),
             list: None,
+            outage: Outage::default(),
+            retry_at: None,
             synced_at: now,
             list_at: None,
             last_list: Instant::now(),
@@ -206,39 +246,61 @@ impl Matching {
     async fn next(&mut self) -> Result<Change> {
         loop {
             if self.list.is_none()
+                && self.retry_at.is_none()
                 && let Some(filter) = self.lists.pop_front()
             {
-                self.list = Some(self.client.runs(filter).items());
+                self.list = Some((filter.clone(), self.client.runs(filter).items()));
             }
             let list_at = self.list_at.filter(|_| self.list.is_none());
             tokio::select! {
                 biased;
                 Some(item) = self.watches.next(), if !self.watches.is_empty() => {
-                    let end = match &item {
-                        Ok(change) => change.is_final().then(|| change.run_id()),
-                        Err(error) => error.run_id(),
-                    };
-                    if let Some(run) = end {
-                        self.ended.push_back((Instant::now(), run));
+                    match &item {
+                        Ok(change) if change.is_final() => self.has_ended(change.run_id()),
+                        // A replay has begun.
+                        Ok(change) => drop(self.known.insert(change.run_id(), None)),
+                        Err(error) => error.run_id().into_iter().for_each(|run| self.has_ended(run)),
                     }
                     self.forget();
                     return item;
                 }
                 arrived = self.group.next() => {
-                    for run in arrived.runs {
-                        self.watch(run);
-                    }
+                    arrived.runs.into_iter().for_each(|run| self.announced(run));
                     if arrived.has_gap && self.list_at.is_none() {
                         self.list_at = Some(self.last_list + MIN_LIST_INTERVAL);
                     }
                 }
-                row = or_pending(self.list.as_mut().map(RunItems::next)) => match row.transpose()? {
-                    Some(row) => self.listed(&row),
-                    None => self.list = None,
+                Some((run, is_own)) = self.lookups.next(), if !self.lookups.is_empty() => match is_own? {
+                    Some(true) => self.watch(run),
+                    _ => drop(self.foreign.insert(run)),
                 },
+                row = or_pending(self.list.as_mut().map(|(_, list)| list.next())) => match row {
+                    Some(Ok(row)) => {
+                        self.outage.end();
+                        self.listed(&row);
+                    }
+                    Some(Err(error)) => self.list_failed(error)?,
+                    None => {
+                        self.list = None;
+                        self.outage.end();
+                    }
+                },
+                () = at(self.retry_at) => self.retry_at = None,
                 () = at(list_at) => self.list_again(),
             }
         }
+    }
+
+    /// Reads the list again after a while, from its start: runs that are watched already are skipped.
+    fn list_failed(&mut self, error: Error) -> Result<()> {
+        let now = Instant::now();
+        let was_reached = self.client.rpc().rest.has_responded();
+        let Some(pause) = self.outage.failed(now, &error, fastrand::f64()).filter(|_| was_reached) else {
+            return Err(error);
+        };
+        self.lists.extend(self.list.take().map(|(filter, _)| filter));
+        self.retry_at = Some(now + pause);
+        Ok(())
     }
 
     /// Lists the runs that were created since the last list.
@@ -252,32 +314,81 @@ impl Matching {
 
     fn listed(&mut self, row: &RunSummary) {
         if row.status.is_final() && row.created_at < self.started_at {
-            if self.known.insert(row.id) {
-                self.ended.push_back((Instant::now(), row.id));
+            if !self.known.contains_key(&row.id) {
+                self.has_ended(row.id);
             }
         } else {
             self.watch(row.id);
         }
     }
 
-    fn watch(&mut self, run: RunId) {
-        if self.known.insert(run) {
-            self.watches.push(RunWatch::of(Watched {
-                client: self.client.clone(),
-                run,
-                from_attempt: 1,
-                started_at: None,
-                membership: Some(self.group.membership().clone()),
+    /// An event has announced a run.
+    fn announced(&mut self, run: RunId) {
+        if self.client.namespace().is_none() || self.known.contains_key(&run) {
+            return self.watch(run);
+        }
+        if self.foreign.len() >= MAX_FOREIGN {
+            self.foreign.clear();
+        }
+        // While it is looked up, it counts as foreign.
+        if self.foreign.insert(run) {
+            let client = self.client.clone();
+            self.lookups.push(lookup(&self.client, run, move |found| {
+                found.workflow_config.is_some_and(|config| client.is_own(&config.name))
             }));
         }
+    }
+
+    fn watch(&mut self, run: RunId) {
+        if self.known.contains_key(&run) {
+            return;
+        }
+        self.known.insert(run, None);
+        let watch = RunWatch::of(Watched {
+            client: self.client.clone(),
+            run,
+            from_attempt: 1,
+            started_at: None,
+            membership: Some(self.group.membership().clone()),
+        });
+        self.watches.push(if self.follows_replays {
+            BoxStream::new(with_replays(watch.follow_replays()))
+        } else {
+            BoxStream::new(watch)
+        });
+    }
+
+    fn has_ended(&mut self, run: RunId) {
+        let now = Instant::now();
+        self.known.insert(run, Some(now));
+        self.ended.push_back((now, run));
     }
 
     fn forget(&mut self) {
         while let Some((at, run)) = self.ended.front()
             && at.elapsed() > ENDED_RUN_TTL
         {
-            self.known.remove(run);
+            // It may have been replayed since.
+            if self.known.get(run) == Some(&Some(*at)) {
+                self.known.remove(run);
+            }
             self.ended.pop_front();
         }
     }
+}
+
+/// The changes of a run, until no replay has begun for some time after its end.
+fn with_replays(watch: RunWatch) -> impl Stream<Item = Result<Change>> {
+    unfold((watch, None), |(mut watch, ended_at)| async move {
+        let over = ended_at.map(|ended_at: Instant| ended_at + ENDED_RUN_TTL);
+        tokio::select! {
+            biased;
+            item = watch.next() => {
+                let item = item?;
+                let is_final = item.as_ref().is_ok_and(Change::is_final);
+                Some((item, (watch, is_final.then(Instant::now))))
+            }
+            () = at(over) => None,
+        }
+    })
 }

@@ -1,12 +1,17 @@
 //! Following runs: waiting for results, and watching status changes.
 
 mod changes;
+mod chunk_reader;
 mod chunks;
+mod family;
 mod follower;
+mod lookup;
 mod many;
 mod matching;
+mod outage;
 mod reorder;
 mod results;
+mod sse;
 mod step;
 mod until;
 mod wait;
@@ -16,3 +21,4 @@ pub use chunks::RunChunks;
 pub use many::RunsWatch;
 pub use matching::TagWatch;
 pub use results::{RunOutcomes, RunResults};
+pub use sse::ChunkSse;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::model::{Chunk, ChunkGap, ChunkItem, RunId, TaskId};
+use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, RunId, TaskId};
 
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
@@ -48,15 +48,21 @@ impl Reorder {
             lane.release(ready, true);
             lane.next = 0;
         }
-        lane.bytes = lane.bytes.saturating_add(chunk.text.len());
+        lane.bytes = lane.bytes.saturating_add(chunk.content.len());
         if let Some(twice) = lane.held.insert(index, chunk) {
-            lane.bytes = lane.bytes.saturating_sub(twice.text.len());
+            lane.bytes = lane.bytes.saturating_sub(twice.content.len());
         }
         lane.release(ready, false);
         if lane.held.len() > MAX_HELD || lane.bytes > MAX_HELD_BYTES {
             lane.release(ready, true);
         }
         lane.since = if lane.held.is_empty() { None } else { lane.since.or(Some(now)) };
+    }
+
+    /// The reader has received a chunk of a task, and those before it, in another stream.
+    pub(super) fn resume(&mut self, ChunkPosition { task, index, sent_at }: ChunkPosition) {
+        let lane = self.tasks.entry(task).or_default();
+        (lane.next, lane.last_sent_at) = (index.saturating_add(1), sent_at);
     }
 
     /// When the first held chunks are released.
@@ -96,7 +102,7 @@ impl Lane {
             }
             let chunk = first.remove();
             self.next = index.saturating_add(1);
-            self.bytes = self.bytes.saturating_sub(chunk.text.len());
+            self.bytes = self.bytes.saturating_sub(chunk.content.len());
             self.last_sent_at = self.last_sent_at.max(chunk.sent_at);
             ready.extend([ChunkItem::Chunk(chunk)]);
         }
@@ -109,6 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::ChunkContent;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -117,14 +124,15 @@ mod tests {
         let sent_at = DateTime::from_timestamp(attempt * 1000 + index, 0);
         let id = uuid::Uuid::from_u128(1);
         let text = format!("{attempt}.{index}");
-        Chunk { run_id: id.into(), task_id: id.into(), index: Some(index), sent_at, text }
+        let content = ChunkContent::Text(text);
+        Chunk { run_id: id.into(), task_id: id.into(), index: Some(index), sent_at, content }
     }
 
     fn texts(items: &[ChunkItem]) -> Vec<String> {
         items
             .iter()
             .map(|item| match item {
-                ChunkItem::Chunk(chunk) => chunk.text.clone(),
+                ChunkItem::Chunk(chunk) => chunk.to_string(),
                 ChunkItem::Gap(gap) => gap.to_string(),
             })
             .collect()
@@ -164,6 +172,17 @@ mod tests {
         }
         reorder.release_all(&mut ready);
         assert_eq!(texts(&ready), ["1.0", "1.1", "chunk 2 is missing", "1.3", "2.0", "2.1", "3.0", "3.1"]);
+    }
+
+    #[test]
+    fn a_reader_resumes_after_what_it_has() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        reorder.resume(ChunkPosition::of(&chunk(1, 3)).unwrap());
+        for (attempt, index) in [(1, 2), (1, 4), (1, 6), (2, 1)] {
+            reorder.take(now, chunk(attempt, index), &mut ready);
+        }
+        reorder.release_all(&mut ready);
+        assert_eq!(texts(&ready), ["1.4", "chunk 5 is missing", "1.6", "chunk 0 is missing", "2.1"]);
     }
 
     #[test]

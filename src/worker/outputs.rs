@@ -133,8 +133,8 @@ impl Sender {
                 TaskContent::Log { level, message, metadata } => {
                     rpc.events.put_log(task, &level.to_string(), message, metadata, attempt).await
                 }
-                TaskContent::Chunk { index, at, bytes, permit } => {
-                    let sent = rpc.events.put_chunk(task, at, index, bytes).await;
+                TaskContent::Chunk { index, at, content, permit } => {
+                    let sent = rpc.events.put_chunk(task, at, index, content.encode()).await;
                     drop(permit);
                     sent
                 }

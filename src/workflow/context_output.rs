@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::context::Context;
 use super::output::{TaskContent, TaskMessage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::LogLevel;
+use crate::model::{ChunkContent, LogLevel};
 use crate::sync::lock;
 
 /// The maximum length of a log line in characters. The engine refuses longer ones.
@@ -121,19 +121,45 @@ impl Context {
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped before it resolves, the chunk is not sent.
     pub async fn put(&self, chunk: impl AsRef<str>) -> Result<()> {
-        let (chunk, limit) = (chunk.as_ref(), self.client().rpc().events.max_send());
+        self.put_content(ChunkContent::Text(chunk.as_ref().to_owned())).await
+    }
+
+    /// Sends bytes as a [chunk](Self::put). They are sent as base64, in a data URL of the media type `application/octet-stream`: the engine
+    /// would end the stream of every reader of a chunk that is not UTF-8. Readers of this crate receive the bytes, and those of other
+    /// Hatchet SDKs the URL.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let record: Task<(), ()> = Task::new("record", async |(): (), context: Context| {
+    ///     context.put_bytes([0x00, 0xff]).await?;
+    ///     Ok(())
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`put`](Self::put). The limit applies to the URL, which is a third larger than the bytes.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped before it resolves, the chunk is not sent.
+    pub async fn put_bytes(&self, chunk: impl AsRef<[u8]>) -> Result<()> {
+        self.put_content(ChunkContent::Bytes(chunk.as_ref().to_vec())).await
+    }
+
+    async fn put_content(&self, content: ChunkContent) -> Result<()> {
+        let (length, limit) = (content.encoded_len(), self.client().rpc().events.max_send());
         // The ids and the timestamp of the message need some space, too.
-        if chunk.len().saturating_add(1024) > limit {
-            let text = format!("expected a chunk of at most {} bytes, got {}", limit.saturating_sub(1024), chunk.len());
+        if length.saturating_add(1024) > limit {
+            let text = format!("expected a chunk of at most {} bytes, got {length}", limit.saturating_sub(1024));
             return Err(Error::new(ErrorKind::TooLarge, text).without_side_effects());
         }
-        let permit = self.output().chunk_permit(chunk.len()).await?;
+        let permit = self.output().chunk_permit(length).await?;
         let place = self.output().reserve().await?;
         // Chunks enter the queue in the order of their numbers, and no number is lost.
         let mut next = lock(self.next_chunk());
         let (index, at) = (*next, self.client().clock().now());
         *next = next.saturating_add(1);
-        let content = TaskContent::Chunk { index, at, bytes: chunk.as_bytes().to_vec(), permit };
+        let content = TaskContent::Chunk { index, at, content, permit };
         place.send(TaskMessage { task: self.task_id(), attempt: self.attempt(), content });
         Ok(())
     }
@@ -176,7 +202,7 @@ impl Context {
     pub async fn put_json(&self, chunk: &(impl Serialize + Sync)) -> Result<()> {
         let text = serde_json::to_string(chunk)
             .map_err(|error| Error::new(ErrorKind::Encode, "failed to serialize the chunk").with_source(error))?;
-        self.put(text).await
+        self.put_content(ChunkContent::Text(text)).await
     }
 }
 

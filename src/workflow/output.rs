@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, Result};
-use crate::model::{LogLevel, TaskId};
+use crate::model::{ChunkContent, LogLevel, TaskId};
 
 /// The number of log lines and chunks of a worker that wait to be sent.
 const QUEUE_CAPACITY: usize = 10_000;
@@ -33,7 +33,7 @@ pub(crate) enum TaskContent {
     Chunk {
         index: i64,
         at: DateTime<Utc>,
-        bytes: Vec<u8>,
+        content: ChunkContent,
         /// Its part of the size of all chunks that wait.
         permit: OwnedSemaphorePermit,
     },

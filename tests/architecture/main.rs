@@ -126,7 +126,26 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     ),
     (&["feed"], &["tasks", "results", "fetcher", "news", "workflows"]),
     (&["feed", "news"], &["schedule", "slot", "chunks", "group", "driver"]),
-    (&["watch"], &["step", "reorder", "follower", "changes", "chunks", "until", "many", "matching", "wait", "results"]),
+    (
+        &["watch"],
+        &[
+            "step",
+            "reorder",
+            "family",
+            "outage",
+            "lookup",
+            "follower",
+            "changes",
+            "chunk_reader",
+            "chunks",
+            "sse",
+            "until",
+            "many",
+            "matching",
+            "wait",
+            "results",
+        ],
+    ),
     (
         &["observe"],
         &[

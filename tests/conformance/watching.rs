@@ -16,6 +16,8 @@ rows! {
     s11_watches_of_a_tag_return_all_runs_that_follow,
     s11_watches_of_a_tag_return_earlier_runs_on_request,
     s11_watches_of_a_tag_include_runs_that_have_not_ended,
+    s11_watches_of_a_tag_can_follow_replays,
+    s11_watches_of_a_tag_are_limited_to_the_namespace,
     s11_watches_can_be_limited_to_kinds_and_tasks,
     s11_watches_can_follow_replays,
     s11_conditions_are_waited_for,
@@ -24,6 +26,8 @@ rows! {
     b4_thousands_of_runs_are_awaited_at_once,
     b13_chunks_of_retries_and_dags_are_in_order,
     b13_missing_chunks_are_a_gap,
+    b13_chunks_of_children_are_returned_on_request,
+    b13_chunks_of_other_sdks_are_returned,
 }
 
 const ONE: Number = Number { n: 1 };
@@ -164,6 +168,66 @@ async fn s11_watches_of_a_tag_include_runs_that_have_not_ended(setup: Setup) {
     worker.shutdown().await;
 }
 
+async fn s11_watches_of_a_tag_can_follow_replays(setup: Setup) {
+    let (task, tenant) = (double(setup.name("double")), setup.name("tenant"));
+    let worker = setup.worker(&task).await;
+    let mut with = setup.hatchet.watch_matching("tenant", &tenant).follow_replays();
+    let mut without = setup.hatchet.watch_matching("tenant", &tenant);
+    let started = async {
+        // A real engine needs a moment to subscribe.
+        tokio::time::sleep(SECOND).await;
+        setup.hatchet.run(&task, &ONE).metadata("tenant", &tenant).start().await.unwrap()
+    };
+    let (run, first, _) = tokio::join!(started, read(&mut with, 1), read(&mut without, 1));
+    assert_eq!(first, BTreeMap::from([(run.id(), completed())]));
+    for attempt in 2..=3 {
+        run.replay().send().await.unwrap();
+        let expected =
+            completed().iter().map(|state| state.replace("attempt 1", &format!("attempt {attempt}"))).collect();
+        assert_eq!(read(&mut with, 1).await, BTreeMap::from([(run.id(), expected)]));
+    }
+    assert!(tokio::time::timeout(3 * SECOND, without.next()).await.is_err(), "only on request");
+    worker.shutdown().await;
+}
+
+async fn s11_watches_of_a_tag_are_limited_to_the_namespace(setup: Setup) {
+    let tenant = setup.name("tenant");
+    let [own, other] = ["own", "other"].map(|name| setup.client_with(|config| config.namespace(setup.name(name))));
+    // The same name in two namespaces.
+    let task = double("double".to_owned());
+    let mut workers = Vec::new();
+    for client in [&own, &other] {
+        workers.push(client.worker("worker").register(&task).build().unwrap().start().await.unwrap());
+    }
+    let start =
+        async |client: &hatchet::Client| client.run(&task, &ONE).metadata("tenant", &tenant).start().await.unwrap();
+    let before = start(&own).await;
+    start(&other).await.result().await.unwrap();
+    before.result().await.unwrap();
+    let since = before.details().await.unwrap().created_at.unwrap();
+    let mut watch = own.watch_matching("tenant", &tenant).since(since);
+    let started = async {
+        tokio::time::sleep(SECOND).await;
+        let mut runs = vec![before.clone()];
+        for number in 0..6 {
+            match number % 2 {
+                0 => runs.push(start(&own).await),
+                _ => drop(start(&other).await),
+            }
+        }
+        runs
+    };
+    let (states, runs) = tokio::join!(read(&mut watch, 4), started);
+    assert_eq!(states.keys().copied().collect::<BTreeSet<_>>(), ids(&runs));
+    for of_run in states.values() {
+        assert_eq!(*of_run, completed());
+    }
+    assert!(tokio::time::timeout(3 * SECOND, watch.next()).await.is_err(), "nothing of the other namespace");
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
 async fn s11_watches_can_be_limited_to_kinds_and_tasks(setup: Setup) {
     let step = |name: &str| Task::new(name, async |_: Number, _: Context| Ok(1));
     let flow: Workflow<Number> = Workflow::new(setup.name("flow")).task(&step("a")).task_after(&step("b"), ["a"]);
@@ -277,7 +341,7 @@ async fn texts(mut chunks: hatchet::stream::RunChunks) -> Vec<String> {
     let mut texts = Vec::new();
     while let Some(item) = chunks.next().await {
         match item.unwrap() {
-            ChunkItem::Chunk(chunk) => texts.push(chunk.text),
+            ChunkItem::Chunk(chunk) => texts.push(chunk.to_string()),
             ChunkItem::Gap(gap) => texts.push(gap.to_string()),
             other => panic!("{other:?}"),
         }
@@ -351,5 +415,81 @@ async fn b13_missing_chunks_are_a_gap(setup: Setup) {
     assert!(chunks[0].starts_with("chunks 0 to "), "{chunks:?}");
     let first: usize = chunks[0].split(' ').nth(3).unwrap().parse().unwrap();
     assert_eq!(chunks[1..], (first + 1..10).map(|number| number.to_string()).collect::<Vec<_>>());
+    worker.shutdown().await;
+}
+
+async fn b13_chunks_of_children_are_returned_on_request(setup: Setup) {
+    let grandchild = Task::new(setup.name("grandchild"), async |_: Number, context: Context| {
+        say(&context, "c").await;
+        Ok(1)
+    });
+    let child = Task::new(setup.name("child"), {
+        let grandchild = grandchild.clone();
+        move |_: Number, context: Context| {
+            let grandchild = grandchild.clone();
+            async move {
+                say(&context, "b").await;
+                Ok(context.run(&grandchild, &ONE).result().await?)
+            }
+        }
+    });
+    let parent = Task::new(setup.name("parent"), {
+        let child = child.clone();
+        move |_: Number, context: Context| {
+            let child = child.clone();
+            async move {
+                tokio::time::sleep(SECOND).await;
+                say(&context, "a").await;
+                let result = context.run(&child, &ONE).result().await?;
+                say(&context, "d").await;
+                Ok(result)
+            }
+        }
+    });
+    // The children are started through another client than the run.
+    let other = setup.client_with(|config| config);
+    let worker = other.worker(setup.name("worker")).register(&parent).register(&child).register(&grandchild);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    worker.ready().await.unwrap();
+    let of = |names: &[&str]| -> Vec<_> {
+        names.iter().flat_map(|name| (0..3).map(move |number| format!("{name}{number}"))).collect()
+    };
+    let (with, without, unrelated) = tokio::join!(
+        texts(setup.hatchet.run(&parent, &ONE).chunks().with_children()),
+        texts(setup.hatchet.run(&parent, &ONE).chunks()),
+        texts(setup.hatchet.run(&parent, &ONE).chunks().with_children()),
+    );
+    assert_eq!((with, without, unrelated), (of(&["a", "b", "c", "d"]), of(&["a", "d"]), of(&["a", "b", "c", "d"])));
+    // Of a run that was started before: by its own tag.
+    let run = setup.hatchet.run(&parent, &ONE).metadata("chunks", setup.name("tag")).start().await.unwrap();
+    assert_eq!(texts(run.chunks().with_children()).await, of(&["a", "b", "c", "d"]));
+    worker.shutdown().await;
+}
+
+/// Their chunks have no numbers, or are not UTF-8, which ends the engine's streams.
+async fn b13_chunks_of_other_sdks_are_returned(setup: Setup) {
+    use hatchet::raw::pb::PutStreamEventRequest;
+    use hatchet::raw::pb::events_service_client::EventsServiceClient;
+
+    let channel = setup.hatchet.raw_channel();
+    let chat = Task::new(setup.name("chat"), move |_: Number, context: Context| {
+        let mut events = EventsServiceClient::new(channel.clone());
+        async move {
+            tokio::time::sleep(2 * SECOND).await;
+            for message in [&b"a"[..], b"\xff", b"b"] {
+                let task_run_external_id = context.task_id().to_string();
+                let message = message.to_vec();
+                let request = PutStreamEventRequest { task_run_external_id, message, ..Default::default() };
+                events.put_stream_event(request).await.map_err(hatchet::TaskError::new)?;
+                tokio::time::sleep(3 * SECOND).await;
+            }
+            Ok(())
+        }
+    });
+    let worker = setup.worker(&chat).await;
+    let mut chunks = texts(setup.hatchet.run(&chat, &ONE).chunks()).await;
+    // Without the engine's defect, it is replaced.
+    chunks.retain(|chunk| chunk != "\u{fffd}");
+    assert_eq!(chunks, ["a", "b"]);
     worker.shutdown().await;
 }

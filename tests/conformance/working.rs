@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use hatchet::model::{ChunkItem, DesiredLabel, LogLevel, TimeoutKind, WorkerId};
+use hatchet::model::{ChunkContent, ChunkItem, DesiredLabel, LogLevel, TimeoutKind, WorkerId};
 use hatchet::worker::WorkerState;
 use hatchet::workflow::Sticky;
 use hatchet::{Context, ErrorKind, Outcome, Priority, RunStatus, Task, TaskError};
@@ -22,7 +22,7 @@ rows! {
     w8_labels_can_change_while_the_worker_runs,
     w11_children_of_many_forms_are_started_once,
     w12_log_lines_arrive_in_order_with_their_levels,
-    w13_chunks_of_text_and_of_values_reach_the_reader,
+    w13_chunks_of_text_of_values_and_of_bytes_reach_the_reader,
     w16_blocking_tasks_run_beside_others_and_can_be_cancelled,
     w19_pause_resume_and_drain_are_visible,
     w20_no_more_attempts_run_than_there_are_slots,
@@ -193,13 +193,18 @@ async fn w12_log_lines_arrive_in_order_with_their_levels(setup: Setup) {
     assert_eq!((lines[52].message.as_str(), lines.len()), (" ", 53));
 }
 
-async fn w13_chunks_of_text_and_of_values_reach_the_reader(setup: Setup) {
+async fn w13_chunks_of_text_of_values_and_of_bytes_reach_the_reader(setup: Setup) {
     let chat: Task<Number, ()> = Task::new(setup.name("chat"), async |input: Number, context: Context| {
         // The engine looks for a run that was subscribed to at its start a second later.
         sleep(2 * SECOND).await;
         context.put("text").await?;
         context.put_json(&input).await?;
+        context.put_bytes([0x00, 0xff, b'\n']).await?;
+        context.put_bytes("text").await?;
         let large = context.put("x".repeat(5 << 20)).await.unwrap_err();
+        assert_eq!(large.kind(), ErrorKind::TooLarge);
+        // As base64, these are too large, too.
+        let large = context.put_bytes(vec![0; 7 << 19]).await.unwrap_err();
         assert_eq!(large.kind(), ErrorKind::TooLarge);
         Ok(())
     });
@@ -211,8 +216,10 @@ async fn w13_chunks_of_text_and_of_values_reach_the_reader(setup: Setup) {
             found.push(chunk);
         }
     }
-    assert_eq!(found.iter().map(|chunk| chunk.index).collect::<Vec<_>>(), [Some(0), Some(1)]);
-    assert_eq!((found[0].text.as_str(), found[1].parse::<Number>().unwrap()), ("text", Number { n: 7 }));
+    assert_eq!(found.iter().map(|chunk| chunk.index).collect::<Vec<_>>(), [Some(0), Some(1), Some(2), Some(3)]);
+    assert_eq!((found[0].text(), found[1].parse::<Number>().unwrap()), (Some("text"), Number { n: 7 }));
+    assert_eq!(found[2].content, ChunkContent::Bytes(vec![0x00, 0xff, b'\n']));
+    assert_eq!(found[3].content, ChunkContent::Bytes(b"text".to_vec()));
     worker.shutdown().await;
 }
 

@@ -78,12 +78,10 @@ impl EventsService for GrpcApi {
     ) -> Result<Response<PutStreamEventResponse>, Status> {
         let request = sized(request)?;
         let task = task(&request.task_run_external_id)?;
-        // The real engine accepts any bytes, and the reader's stream breaks. The embedded engine refuses them.
-        let text = String::from_utf8(request.message).map_err(|_| {
-            Status::unimplemented("the embedded engine does not implement chunks that are not UTF-8 yet")
-        })?;
         self.core
-            .call(move |core, turn| core.chunk(turn, task, &text, request.event_index, time(request.created_at)))
+            .call(move |core, turn| {
+                core.chunk(turn, task, &request.message, request.event_index, time(request.created_at))
+            })
             .await??;
         respond(PutStreamEventResponse {})
     }

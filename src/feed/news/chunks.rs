@@ -30,11 +30,11 @@ struct Queued {
 impl ChunkQueue {
     pub(super) fn push(&self, chunk: Chunk) {
         let mut state = lock(&self.state);
-        if state.chunks.len() >= MAX_QUEUED || state.bytes.saturating_add(chunk.text.len()) > MAX_QUEUED_BYTES {
+        if state.chunks.len() >= MAX_QUEUED || state.bytes.saturating_add(chunk.content.len()) > MAX_QUEUED_BYTES {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
-        state.bytes = state.bytes.saturating_add(chunk.text.len());
+        state.bytes = state.bytes.saturating_add(chunk.content.len());
         state.chunks.push_back(chunk);
         drop(state);
         self.notify.notify_one();
@@ -43,7 +43,7 @@ impl ChunkQueue {
     fn pop(&self) -> Option<Chunk> {
         let mut state = lock(&self.state);
         let chunk = state.chunks.pop_front()?;
-        state.bytes = state.bytes.saturating_sub(chunk.text.len());
+        state.bytes = state.bytes.saturating_sub(chunk.content.len());
         Some(chunk)
     }
 
@@ -66,6 +66,8 @@ impl ChunkQueue {
 #[derive(Debug, Default)]
 pub(super) struct ChunkReaders {
     by_run: HashMap<RunId, Vec<Arc<ChunkQueue>>>,
+    /// Those that want the chunks of all runs.
+    of_all: Vec<Arc<ChunkQueue>>,
     /// The number of readers whose run is being started, so that its id is not known yet.
     pub(super) starting: usize,
     /// The chunks of runs without readers, while there are such.
@@ -74,6 +76,7 @@ pub(super) struct ChunkReaders {
 
 impl ChunkReaders {
     pub(super) fn take(&mut self, chunk: Chunk) {
+        self.of_all.iter().for_each(|queue| queue.push(chunk.clone()));
         match self.by_run.get(&chunk.run_id) {
             Some(queues) => queues.iter().for_each(|queue| queue.push(chunk.clone())),
             None if self.starting > 0 && self.early.len() < MAX_QUEUED => self.early.push_back(chunk),
@@ -81,14 +84,20 @@ impl ChunkReaders {
         }
     }
 
-    pub(super) fn add(&mut self, run: RunId) -> Arc<ChunkQueue> {
+    /// Adds a reader of a run, or of all runs.
+    pub(super) fn add(&mut self, run: Option<RunId>) -> Arc<ChunkQueue> {
         let queue = Arc::new(ChunkQueue::default());
+        let Some(run) = run else {
+            self.of_all.push(Arc::clone(&queue));
+            return queue;
+        };
         self.early.iter().filter(|chunk| chunk.run_id == run).for_each(|chunk| queue.push(chunk.clone()));
         self.by_run.entry(run).or_default().push(Arc::clone(&queue));
         queue
     }
 
-    pub(super) fn remove(&mut self, run: RunId, queue: &Arc<ChunkQueue>) {
+    pub(super) fn remove(&mut self, run: Option<RunId>, queue: &Arc<ChunkQueue>) {
+        let Some(run) = run else { return self.of_all.retain(|other| !Arc::ptr_eq(other, queue)) };
         if let Some(queues) = self.by_run.get_mut(&run) {
             queues.retain(|other| !Arc::ptr_eq(other, queue));
             if queues.is_empty() {
@@ -109,10 +118,11 @@ impl ChunkReaders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ChunkContent;
 
     fn chunk(run: u128, text: &str) -> Chunk {
         let (run_id, task_id) = (uuid::Uuid::from_u128(run).into(), uuid::Uuid::from_u128(run).into());
-        Chunk { run_id, task_id, index: None, sent_at: None, text: text.into() }
+        Chunk { run_id, task_id, index: None, sent_at: None, content: ChunkContent::Text(text.into()) }
     }
 
     #[test]
@@ -126,7 +136,7 @@ mod tests {
         let queue = ChunkQueue::default();
         queue.push(chunk(1, &large));
         queue.push(chunk(1, "x"));
-        assert_eq!((queue.pop().map(|chunk| chunk.text.len()), queue.dropped()), (Some(MAX_QUEUED_BYTES), 1));
+        assert_eq!((queue.pop().map(|chunk| chunk.content.len()), queue.dropped()), (Some(MAX_QUEUED_BYTES), 1));
         queue.push(chunk(1, &large));
         assert_eq!(queue.dropped(), 1);
     }
@@ -138,13 +148,17 @@ mod tests {
         readers.starting += 1;
         readers.take(chunk(2, "other"));
         readers.take(chunk(1, "early"));
-        let queue = readers.add(run);
+        let (queue, of_all) = (readers.add(Some(run)), readers.add(None));
         readers.started();
         readers.take(chunk(1, "late"));
-        let all: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|chunk| chunk.text).collect();
+        readers.take(chunk(2, "other"));
+        let all: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|chunk| chunk.to_string()).collect();
         assert_eq!(all, ["early", "late"]);
+        let all: Vec<_> = std::iter::from_fn(|| of_all.pop()).map(|chunk| chunk.to_string()).collect();
+        assert_eq!(all, ["late", "other"]);
         assert!(readers.early.is_empty());
-        readers.remove(run, &queue);
-        assert!(readers.by_run.is_empty());
+        readers.remove(Some(run), &queue);
+        readers.remove(None, &of_all);
+        assert!(readers.by_run.is_empty() && readers.of_all.is_empty());
     }
 }

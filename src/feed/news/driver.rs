@@ -99,9 +99,12 @@ impl Driver {
             let (demand, is_idle) = {
                 let mut state = self.group.lock();
                 if std::mem::take(&mut state.must_restart) {
-                    self.schedule.restart();
+                    self.schedule.restart(now);
                 }
-                (state.demand, state.members == 0)
+                if state.by_run.is_empty() {
+                    self.schedule.nobody_lost();
+                }
+                (state.demand(), state.members == 0)
             };
             self.idle_since = if is_idle { self.idle_since.or(Some(now)) } else { None };
             let idle = self.idle_since.map(|since| since + IDLE_STREAM_TTL);
@@ -118,7 +121,7 @@ impl Driver {
                         self.stream.reopen_now();
                     }
                     // Those who waited may have left.
-                    let demand = self.group.lock().demand;
+                    let demand = self.group.lock().demand();
                     let due = self.schedule.due(now, demand).filter(|_| self.fetching.is_none());
                     if let Some(due) = due.filter(|due| due.at <= now) {
                         self.fetch(now, due.with_queued);
@@ -150,7 +153,11 @@ impl Driver {
             }
             StreamEvent::Message(event) => {
                 if std::mem::take(&mut self.has_gap) {
-                    self.lost();
+                    if self.is_first_of_only_run(&event) {
+                        self.group.lock().mark_gap();
+                    } else {
+                        self.lost();
+                    }
                 }
                 self.on_event(event);
             }
@@ -164,10 +171,20 @@ impl Driver {
         }
     }
 
-    /// Events may have been lost.
+    /// Events may have been lost. Who subscribes later has news of its run from its start, or needs a list anyway.
     fn lost(&mut self) {
-        self.schedule.lost();
-        self.group.lock().mark_gap();
+        let state = self.group.lock();
+        if !state.by_run.is_empty() {
+            self.schedule.lost();
+        }
+        state.mark_gap();
+    }
+
+    /// Whether an event is the first of a run, and nobody watches another one: then no event was lost that somebody needs.
+    fn is_first_of_only_run(&self, event: &RunEvent) -> bool {
+        let state = self.group.lock();
+        let is_only = state.by_run.len() == 1 && state.by_run.contains_key(&event.run);
+        is_only && matches!(event.kind, RunEventKind::TaskCreated(_))
     }
 
     fn on_event(&mut self, event: RunEvent) {

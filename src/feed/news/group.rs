@@ -34,8 +34,10 @@ pub(super) struct State {
     /// Those that wait for a list that is fetched from now on.
     pub(super) newcomers: HashMap<u64, (RunId, Arc<Slot>)>,
     /// The number of subscriptions so far.
-    pub(super) count: u64,
-    pub(super) demand: Demand,
+    pub(super) subscriptions: u64,
+    /// The number of watches that wait for the start and for the end of their run.
+    starts: usize,
+    ends: usize,
     /// Whether a watch has begun to wait for a start.
     pub(super) must_restart: bool,
     /// The times since which the members need runs to be listed.
@@ -101,17 +103,21 @@ impl Group {
     }
 }
 
-impl Demand {
-    pub(super) fn of(&mut self, wanted: Wanted) -> &mut usize {
+impl State {
+    /// Who waits for what. A list is wanted until it is requested: a watch that is not polled must not want one again and again.
+    pub(super) fn demand(&self) -> Demand {
+        Demand { list: self.newcomers.len(), start: self.starts, end: self.ends }
+    }
+
+    /// Adds or removes a watch that waits.
+    pub(super) fn count(&mut self, wanted: Wanted, change: isize) {
         match wanted {
-            Wanted::List => &mut self.list,
-            Wanted::Start => &mut self.start,
-            Wanted::End => &mut self.end,
+            Wanted::List => {}
+            Wanted::Start => self.starts = self.starts.saturating_add_signed(change),
+            Wanted::End => self.ends = self.ends.saturating_add_signed(change),
         }
     }
-}
 
-impl State {
     /// There is no list. Each watch fetches its run, and gets the error itself.
     pub(super) fn fail_all(&self) {
         for slot in self.by_run.values().flatten() {

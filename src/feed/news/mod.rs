@@ -65,11 +65,11 @@ pub(crate) struct GroupSubscription {
     arrivals: Arc<Arrivals>,
 }
 
-/// The chunks of one run. Dropping it ends them.
+/// The chunks of one run, or of all runs of the group. Dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct ChunkSubscription {
     membership: Membership,
-    run: RunId,
+    run: Option<RunId>,
     queue: Arc<ChunkQueue>,
 }
 
@@ -95,6 +95,12 @@ impl RunNews {
         Membership { inner: Arc::clone(&self.0), group }
     }
 
+    /// Joins the group of a tag if it exists.
+    pub(crate) fn join_existing(&self, tag: &Tag) -> Option<Membership> {
+        let exists = lock(&self.0.groups).contains_key(tag);
+        exists.then(|| self.join(tag))
+    }
+
     /// Joins the group of another client's tag, unless there are too many groups.
     pub(crate) fn try_join(&self, tag: &Tag) -> Option<Membership> {
         let has_space = {
@@ -113,8 +119,8 @@ impl Membership {
         let slot = Arc::new(Slot::with(state.recent.news.remove(&run).unwrap_or_default()));
         state.by_run.entry(run).or_default().push(Arc::clone(&slot));
         *state.since.entry(since).or_default() += 1;
-        state.count += 1;
-        let number = state.count;
+        state.subscriptions += 1;
+        let number = state.subscriptions;
         drop(state);
         Subscription { membership: self, run, number, slot, since, waits_for_start: AtomicBool::new(false) }
     }
@@ -128,8 +134,8 @@ impl Membership {
 }
 
 impl Membership {
-    /// Subscribes to the chunks of a run.
-    pub(crate) fn chunks(self, run: RunId) -> ChunkSubscription {
+    /// Subscribes to the chunks of a run, or of all runs of the group.
+    pub(crate) fn chunks(self, run: Option<RunId>) -> ChunkSubscription {
         let queue = self.group.lock().chunks.add(run);
         ChunkSubscription { membership: self, run, queue }
     }
@@ -144,7 +150,7 @@ impl Membership {
 impl Starting {
     /// The run was started: subscribes to its chunks.
     pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
-        self.0.clone().chunks(run)
+        self.0.clone().chunks(Some(run))
     }
 }
 
@@ -213,7 +219,7 @@ impl Subscription {
     fn wait(&self, wanted: Wanted) -> Waiting<'_> {
         let Membership { inner, group } = &self.membership;
         let mut state = group.lock();
-        *state.demand.of(wanted) += 1;
+        state.count(wanted, 1);
         let is_waiting = self.waits_for_start.swap(wanted == Wanted::Start, Relaxed);
         state.must_restart |= wanted != Wanted::End && !is_waiting;
         if wanted == Wanted::List {
@@ -222,7 +228,7 @@ impl Subscription {
         drop(state);
         inner.ensure_task(group);
         group.wake.notify_one();
-        Waiting { group, wanted }
+        Waiting { subscription: self, wanted }
     }
 }
 
@@ -270,13 +276,17 @@ impl Drop for GroupSubscription {
 
 /// A watch that waits.
 struct Waiting<'a> {
-    group: &'a Group,
+    subscription: &'a Subscription,
     wanted: Wanted,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        *self.group.lock().demand.of(self.wanted) -= 1;
+        let mut state = self.subscription.membership.group.lock();
+        state.count(self.wanted, -1);
+        if self.wanted == Wanted::List {
+            state.newcomers.remove(&self.subscription.number);
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Schedule {
     last: Option<Instant>,
     min_interval: Duration,
     last_complete: Option<Instant>,
+    /// When the first watch began to wait for a start since the last list was requested.
+    waiting_since: Option<Instant>,
     /// Whether events may have been lost.
     has_lost: bool,
 }
@@ -60,6 +62,7 @@ impl Schedule {
             last: None,
             min_interval: Duration::ZERO,
             last_complete: None,
+            waiting_since: None,
             has_lost: false,
         }
     }
@@ -69,9 +72,15 @@ impl Schedule {
         self.has_lost = true;
     }
 
+    /// Those who may have missed events have left.
+    pub(super) fn nobody_lost(&mut self) {
+        self.has_lost = false;
+    }
+
     /// A watch has begun, or its run is queued again.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn restart(&mut self, now: Instant) {
         self.interval = FIRST_INTERVAL;
+        self.waiting_since.get_or_insert(now);
     }
 
     /// When the next list is due. `None` if nobody waits.
@@ -79,14 +88,17 @@ impl Schedule {
         if demand.is_empty() {
             return None;
         }
-        let Some(last) = self.last else { return Some(Due { at: now, with_queued: true }) };
+        // A start is not listed at once.
+        let is_urgent = demand.list > 0 || self.has_lost;
+        let earliest = self.waiting_since.filter(|_| !is_urgent).map(|since| since + FIRST_INTERVAL);
+        let Some(last) = self.last else { return Some(Due { at: earliest.unwrap_or(now), with_queued: true }) };
         let interval = match demand {
             Demand { list: 1.., .. } => FIRST_INTERVAL,
             _ if self.has_lost => FIRST_INTERVAL,
             Demand { start: 1.., .. } => self.interval,
             _ => MAX_INTERVAL,
         };
-        let at = last + interval.max(self.min_interval);
+        let at = Some(last + interval.max(self.min_interval)).max(earliest)?;
         let is_old = self.last_complete.is_none_or(|complete| at >= complete + COMPLETE_INTERVAL);
         Some(Due { at, with_queued: demand.list > 0 || self.has_lost || is_old })
     }
@@ -100,6 +112,7 @@ impl Schedule {
             self.interval = (self.interval * 2).min(MAX_INTERVAL);
         }
         self.last = Some(now);
+        self.waiting_since = None;
     }
 
     /// A list has arrived.
@@ -159,6 +172,22 @@ mod tests {
         assert_eq!(all, [(0, true), (500, true), (1000, true), (1500, true)]);
         let all = lists(&mut Schedule::new(), Instant::now(), demand, 1_000_000, 4000);
         assert_eq!(all, [(0, true), (2000, true), (4000, true)]);
+    }
+
+    #[test]
+    fn a_start_is_not_listed_at_once() {
+        let (mut now, demand) = (Instant::now(), Demand { start: 1, ..Demand::default() });
+        let mut schedule = Schedule::new();
+        for with_queued in [true, false] {
+            schedule.restart(now);
+            // Others begin to wait, which does not postpone the list.
+            schedule.restart(now + FIRST_INTERVAL / 2);
+            let expected = Due { at: now + FIRST_INTERVAL, with_queued };
+            assert_eq!(schedule.due(now, demand), Some(expected));
+            assert!(schedule.due(now, Demand { list: 1, ..demand }).unwrap().at <= now, "but a list is");
+            schedule.requested(expected.at, with_queued);
+            now = expected.at + 2 * MAX_INTERVAL;
+        }
     }
 
     #[test]

@@ -190,6 +190,10 @@ impl<W> Waiting<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn run(number: u128) -> RunId {
@@ -283,5 +287,112 @@ mod tests {
         assert_eq!(waiting.len(), 1);
         waiting.remove(run(2), |waiter| *waiter == 'b');
         assert!(waiting.is_empty() && waiting.next_probe().is_none());
+    }
+
+    /// What happens, in any order. Runs are 0 to 3.
+    #[derive(Debug, Clone)]
+    enum Event {
+        Wait {
+            run: u128,
+            was_observed: bool,
+        },
+        Leave {
+            waiter: usize,
+        },
+        /// The stream reports the end of a run, perhaps again.
+        Result {
+            run: u128,
+        },
+        /// Time passes. The probes that are due are sent, and their responses arrive, perhaps in another order.
+        Probe {
+            seconds: u64,
+            responses: Vec<Probed>,
+            reversed: bool,
+        },
+        /// The stream is opened again.
+        Reopen,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let probed =
+            prop_oneof![Just(Probed::Running), Just(Probed::Ended), Just(Probed::Missing), Just(Probed::Unknown)];
+        let event = prop_oneof![
+            (0u128..4, any::<bool>()).prop_map(|(run, was_observed)| Event::Wait { run, was_observed }),
+            (0usize..40).prop_map(|waiter| Event::Leave { waiter }),
+            (0u128..4).prop_map(|run| Event::Result { run }),
+            (0u64..20, proptest::collection::vec(probed, 0..5), any::<bool>())
+                .prop_map(|(seconds, responses, reversed)| Event::Probe { seconds, responses, reversed }),
+            Just(Event::Reopen),
+        ];
+        proptest::collection::vec(event, 0..80)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        /// Whatever the order, what is repeated and what is lost: each waiter is answered once or has left, the stream is asked about
+        /// each run that somebody waits for, and each such run is probed again some time.
+        #[test]
+        fn each_waiter_is_answered_once(events in events()) {
+            let (mut waiting, mut now) = (Waiting::default(), Instant::now());
+            // The waiters, the runs that they wait for, and what the stream was asked about.
+            let (mut open, mut asked): (BTreeMap<usize, u128>, BTreeSet<u128>) = (BTreeMap::new(), BTreeSet::new());
+            let mut count = 0;
+            let answer = |open: &mut BTreeMap<usize, u128>, run: u128, waiters: Vec<usize>| {
+                for waiter in &waiters {
+                    prop_assert_eq!(open.remove(waiter), Some(run), "answered twice, or for another run");
+                }
+                prop_assert!(!open.values().any(|other| *other == run), "all who wait for a run are answered together");
+                Ok(())
+            };
+            for event in events {
+                let mut probing = Vec::new();
+                match event {
+                    Event::Wait { run: number, was_observed } => {
+                        let is_new = waiting.add(run(number), now + PROBE_INTERVALS[0], was_observed, count);
+                        prop_assert_eq!(is_new, !open.values().any(|other| *other == number));
+                        if is_new {
+                            asked.insert(number);
+                        }
+                        open.insert(count, number);
+                        count += 1;
+                    }
+                    Event::Leave { waiter } => {
+                        if let Some(number) = open.remove(&waiter) {
+                            waiting.remove(run(number), |other| *other == waiter);
+                        }
+                    }
+                    Event::Result { run: number } => {
+                        let waiters = waiting.take(run(number));
+                        answer(&mut open, number, waiters)?;
+                    }
+                    Event::Probe { seconds, responses, reversed } => {
+                        now += Duration::from_secs(seconds);
+                        while let Some(run) = waiting.take_due(now) {
+                            probing.push(run);
+                        }
+                        if reversed {
+                            probing.reverse();
+                        }
+                        let responses = responses.into_iter().chain(std::iter::repeat(Probed::Unknown));
+                        for (found, probed) in probing.drain(..).zip(responses) {
+                            if waiting.probed(now, found, probed) != Decision::Wait {
+                                let number = (0..4).find(|number| run(*number) == found).unwrap();
+                                let waiters = waiting.take(found);
+                                answer(&mut open, number, waiters)?;
+                            }
+                        }
+                    }
+                    Event::Reopen => asked = (0..4).filter(|number| waiting.runs().contains(&run(*number))).collect(),
+                }
+                let runs: BTreeSet<_> = open.values().copied().collect();
+                prop_assert_eq!(waiting.len(), runs.len());
+                prop_assert!(runs.is_subset(&asked), "the stream was not asked about all of {:?}", runs);
+                prop_assert_eq!(waiting.probes.len(), runs.len(), "each run has one probe");
+            }
+            let all: Vec<_> = waiting.take_all().collect();
+            prop_assert_eq!(all.len(), open.len());
+            prop_assert!(waiting.next_probe().is_none() && waiting.is_empty());
+        }
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
-use crate::model::{Chunk, RunId, TaskId, parse_id};
+use crate::model::{Chunk, ChunkContent, RunId, TaskId, parse_id};
 use crate::rpc::pb;
 
 /// An event of a run. What it says about the run is not reliable: it only means that something has changed.
@@ -35,8 +35,8 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
         let at = at.and_then(|at| DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?));
         let kind = match event.event_type() {
             Type::Stream => parse_id(&event.resource_id).map_or(RunEventKind::Changed, |task_id| {
-                let (index, text) = (event.event_index, event.event_payload);
-                RunEventKind::Chunk(Chunk { run_id: run, task_id, index, sent_at: at, text })
+                let (index, content) = (event.event_index, ChunkContent::decode(event.event_payload));
+                RunEventKind::Chunk(Chunk { run_id: run, task_id, index, sent_at: at, content })
             }),
             Type::Started if is_task => {
                 parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::TaskCreated)

@@ -36,11 +36,11 @@ impl Core {
         &mut self,
         turn: &Turn<'_>,
         task: Uuid,
-        text: &str,
+        message: &[u8],
         index: Option<i64>,
         at: Option<At>,
     ) -> Result<(), StatusError> {
-        reports::chunk(self, turn, task, text, index, at)
+        reports::chunk(self, turn, task, message, index, at)
     }
 
     /// Extends the execution timeout of a running attempt, and returns its new end.

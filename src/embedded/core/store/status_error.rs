@@ -50,6 +50,12 @@ impl StatusError {
         Self { code: Code::Internal, message: "An internal error occurred.".into() }
     }
 
+    /// The end of a stream whose next message the real engine cannot encode.
+    pub(crate) fn not_utf8() -> Self {
+        let message = "grpc: error while marshaling: string field contains invalid UTF-8";
+        Self { code: Code::Internal, message: message.into() }
+    }
+
     /// A feature of the real engine that the embedded engine lacks.
     pub(crate) fn unimplemented(what: &str) -> Self {
         Self { code: Code::Unimplemented, message: format!("the embedded engine does not implement {what} yet") }

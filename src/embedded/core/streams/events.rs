@@ -73,17 +73,27 @@ pub(crate) fn publish(core: &mut Core, event: &RunEvent) {
     for stream in core.streams.events.by_run.get(&event.run).to_vec() {
         send(core, stream, event.clone());
     }
-    for stream in watchers_by_tag(core, event) {
+    for stream in watchers_by_tag(core, event.run) {
         send(core, stream, event.clone());
     }
 }
 
-fn watchers_by_tag(core: &Core, event: &RunEvent) -> Vec<StreamId> {
+/// Ends all streams that watch a run.
+pub(crate) fn break_watchers(core: &mut Core, run: Uuid, error: &StatusError) {
+    let mut watchers = watchers_by_tag(core, run);
+    watchers.extend(core.streams.events.by_run.get(&run));
+    for stream in watchers {
+        close(core, stream);
+        core.effects.push(Effect::End(stream, Err(error.clone())));
+    }
+}
+
+fn watchers_by_tag(core: &Core, run: Uuid) -> Vec<StreamId> {
     let by_tag = &core.streams.events.by_tag;
     if by_tag.is_empty() {
         return Vec::new();
     }
-    let Some(run) = core.runs.find(event.run) else { return Vec::new() };
+    let Some(run) = core.runs.find(run) else { return Vec::new() };
     let metadata: Map<String, Value> = serde_json::from_str(&run.metadata).unwrap_or_default();
     let tags = metadata.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
     tags.flat_map(|tag| by_tag.get(&tag)).copied().collect()

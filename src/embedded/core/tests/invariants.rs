@@ -238,7 +238,7 @@ impl Play {
             }
             15 => {
                 if let Some((task, _)) = self.task(run, b) {
-                    self.bench.turn(|core, turn| core.chunk(turn, task, "chunk", None, None)).unwrap();
+                    self.bench.turn(|core, turn| core.chunk(turn, task, b"chunk\xff", None, None)).unwrap();
                 }
             }
             20 => {

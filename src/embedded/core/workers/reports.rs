@@ -1,5 +1,6 @@
 //! What workers report about attempts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -11,6 +12,7 @@ use crate::embedded::core::store::{
     At, Core, End, EventKind, Report, ReportKind, Resource, RunEvent, State, StatusError, TaskEventKind, TaskKey, Turn,
 };
 use crate::embedded::core::streams::events;
+use crate::embedded::quirks::Quirk;
 use crate::model::payload::has_nul;
 
 /// A worker's report about an attempt.
@@ -81,12 +83,17 @@ pub(crate) fn chunk(
     core: &mut Core,
     turn: &Turn<'_>,
     task: Uuid,
-    text: &str,
+    message: &[u8],
     index: Option<i64>,
     at: Option<At>,
 ) -> Result<(), StatusError> {
     let key = core.known_task(task)?;
     let Some(run) = core.runs.get(key.run).map(|run| run.id) else { return Ok(()) };
+    let text = String::from_utf8_lossy(message);
+    if core.has(Quirk::BrokenChunks) && matches!(text, Cow::Owned(_)) {
+        events::break_watchers(core, run, &StatusError::not_utf8());
+        return Ok(());
+    }
     let event = RunEvent {
         run,
         resource: Resource::Task(task),

@@ -1,0 +1,267 @@
+//! Measures streams, against the raw stubs in the same process: chunks, their latency, and run results while many others are waited for.
+//!
+//! ```text
+//! cargo bench --bench streams
+//! ```
+//!
+//! Both sides use one thread and the embedded engine. Its work, and that of the program that sends the chunks, is included on both sides.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::indexing_slicing,
+    reason = "a command-line program, which exits on a failure, and which measures real time"
+)]
+
+mod interleaved;
+
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt as _};
+use hatchet::embedded::Engine;
+use hatchet::model::ChunkItem;
+use hatchet::raw::RawChannel;
+use hatchet::raw::pb::dispatcher_client::DispatcherClient;
+use hatchet::raw::pb::events_service_client::EventsServiceClient;
+use hatchet::raw::pb::v1::TriggerWorkflowRequest;
+use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
+use hatchet::raw::pb::{PutStreamEventRequest, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, Context, RunHandle, Task};
+use interleaved::{interleaved, median};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+const CHUNK: &str = "a token of a language model";
+/// The number of chunks that are sent at once.
+const CONCURRENT: usize = 64;
+const TAG: (&str, &str) = ("bench", "streams");
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Scale {
+    rounds: usize,
+    chunks: usize,
+    latencies: usize,
+    waiters: [usize; 3],
+    runs: usize,
+}
+
+const FULL: Scale = Scale { rounds: 5, chunks: 100_000, latencies: 5000, waiters: [0, 10_000, 100_000], runs: 1000 };
+const SMALL: Scale = Scale { rounds: 1, chunks: 100, latencies: 100, waiters: [0, 10, 100], runs: 10 };
+
+fn task(name: &str) -> Task<(), ()> {
+    Task::new(name, async |(): (), _: Context| Ok(()))
+}
+
+/// An engine with a run that waits for a worker.
+struct Setup {
+    engine: Engine,
+    hatchet: Client,
+    run: RunHandle<()>,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let engine = Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let idle = task("idle");
+        worker(&hatchet, &idle).await.shutdown().await;
+        let run = hatchet.run(&idle, &()).metadata(TAG.0, TAG.1).start().await.unwrap();
+        Self { engine, hatchet, run }
+    }
+
+    fn chunk(&self, index: usize) -> PutStreamEventRequest {
+        PutStreamEventRequest {
+            task_run_external_id: self.run.id().to_string(),
+            message: CHUNK.into(),
+            event_index: Some(i64::try_from(index).unwrap()),
+            ..Default::default()
+        }
+    }
+
+    fn events(&self) -> EventsServiceClient<RawChannel> {
+        EventsServiceClient::new(self.hatchet.raw_channel())
+    }
+
+    /// Starts a reader, and returns when each chunk has arrived.
+    async fn reader(&self, is_raw: bool) -> (mpsc::UnboundedReceiver<Instant>, JoinSet<()>) {
+        let (sender, mut arrived) = mpsc::unbounded_channel();
+        let mut reader = JoinSet::new();
+        if is_raw {
+            let mut dispatcher = DispatcherClient::new(self.hatchet.raw_channel());
+            let request = SubscribeToWorkflowEventsRequest {
+                additional_meta_key: Some(TAG.0.into()),
+                additional_meta_value: Some(TAG.1.into()),
+                ..Default::default()
+            };
+            reader.spawn(async move {
+                let mut events = dispatcher.subscribe_to_workflow_events(request).await.unwrap().into_inner();
+                while let Some(event) = events.message().await.unwrap() {
+                    assert_eq!(event.event_payload, CHUNK);
+                    let _ = sender.send(Instant::now());
+                }
+            });
+        } else {
+            let mut chunks = self.run.chunks();
+            reader.spawn(async move {
+                while let Some(item) = chunks.next().await.transpose().unwrap() {
+                    assert!(matches!(item, ChunkItem::Chunk(_)), "{item:?}, {} dropped", chunks.dropped());
+                    let _ = sender.send(Instant::now());
+                }
+            });
+        }
+        // The first chunk arrives when the reader has subscribed.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.events().put_stream_event(self.chunk(0)).await.unwrap();
+        arrived.recv().await.unwrap();
+        (arrived, reader)
+    }
+}
+
+async fn worker(hatchet: &Client, task: &Task<(), ()>) -> RunningWorker {
+    hatchet.worker("bench").slots(10).register(task).build().unwrap().start().await.unwrap()
+}
+
+/// The time until all chunks have arrived.
+async fn chunks(is_raw: bool, count: usize) -> Duration {
+    let setup = Setup::new().await;
+    let (mut arrived, reader) = setup.reader(is_raw).await;
+    let start = Instant::now();
+    let sent = stream::iter(1..=count).map(|index| {
+        let (mut events, request) = (setup.events(), setup.chunk(index));
+        async move { drop(events.put_stream_event(request).await.unwrap()) }
+    });
+    let received = async {
+        for _ in 0..count {
+            arrived.recv().await.unwrap();
+        }
+        start.elapsed()
+    };
+    let (elapsed, ()) = tokio::join!(received, sent.buffered(CONCURRENT).for_each(|()| async {}));
+    drop(reader);
+    setup.engine.shutdown().await;
+    elapsed
+}
+
+/// The times from the call that sends a chunk until its reader has it, one after the other: the median and the 99th percentile.
+async fn latency(is_raw: bool, count: usize) -> [Duration; 2] {
+    let setup = Setup::new().await;
+    let (mut arrived, reader) = setup.reader(is_raw).await;
+    let (mut events, mut times) = (setup.events(), Vec::new());
+    for index in 1..=count {
+        let start = Instant::now();
+        events.put_stream_event(setup.chunk(index)).await.unwrap();
+        times.push(arrived.recv().await.unwrap() - start);
+    }
+    drop(reader);
+    setup.engine.shutdown().await;
+    times.sort();
+    [times[count / 2], times[count * 99 / 100]]
+}
+
+/// The time of a run that is started and awaited, one after the other, while others wait on the same stream.
+async fn results(is_raw: bool, waiters: usize, count: usize) -> Duration {
+    let setup = Setup::new().await;
+    let (idle, short) = (task("idle"), task("short"));
+    let worker = worker(&setup.hatchet, &short).await;
+    let waiting = setup.hatchet.run_many(&idle, vec![(); waiters]).start().await.unwrap();
+    let mut tasks = JoinSet::new();
+    let elapsed = if is_raw {
+        let (ids, asked) = mpsc::unbounded_channel();
+        let ask = |id: String| ids.send(SubscribeToWorkflowRunsRequest { workflow_run_id: id }).unwrap();
+        for run in &waiting {
+            ask(run.as_ref().unwrap().id().to_string());
+        }
+        let asked = stream::unfold(asked, |mut asked| async move { Some((asked.recv().await?, asked)) });
+        let mut dispatcher = DispatcherClient::new(setup.hatchet.raw_channel());
+        let (sender, mut results) = mpsc::unbounded_channel();
+        tasks.spawn(async move {
+            let mut stream = dispatcher.subscribe_to_workflow_runs(asked).await.unwrap().into_inner();
+            while let Some(result) = stream.message().await.unwrap() {
+                let _ = sender.send(result.workflow_run_id);
+            }
+        });
+        let mut workflows = WorkflowServiceClient::new(setup.hatchet.raw_channel());
+        let mut one = async || {
+            let request = TriggerWorkflowRequest { name: "short".into(), input: "{}".into(), ..Default::default() };
+            let run = workflows.trigger_workflow(request).await.unwrap().into_inner().workflow_run_id;
+            ask(run.clone());
+            assert_eq!(results.recv().await.unwrap(), run);
+        };
+        one().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let start = Instant::now();
+        for _ in 0..count {
+            one().await;
+        }
+        start.elapsed()
+    } else {
+        for run in waiting {
+            let run = run.unwrap();
+            tasks.spawn(async move { drop(run.outcome().await) });
+        }
+        setup.hatchet.run(&short, &()).result().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let start = Instant::now();
+        for _ in 0..count {
+            setup.hatchet.run(&short, &()).result().await.unwrap();
+        }
+        start.elapsed()
+    };
+    drop(tasks);
+    drop(worker.shutdown().await);
+    setup.engine.shutdown().await;
+    elapsed
+}
+
+fn print(name: &str, raw: f64, sdk: f64) {
+    println!("{name:<58} {raw:>9.2} {sdk:>9.2} {:>7.2}", sdk / raw);
+}
+
+async fn table(scale: Scale) {
+    println!("{:<58} {:>9} {:>9} {:>7}", "µs", "raw", "SDK", "ratio");
+    let each = |time: Duration, count: usize| time.as_secs_f64() * 1e6 / count as f64;
+    let pairs = interleaved(
+        scale.rounds,
+        async || chunks(true, scale.chunks).await,
+        async || chunks(false, scale.chunks).await,
+    );
+    let pairs = pairs.await;
+    let of =
+        |side: fn(&(Duration, Duration)) -> Duration, count| median(pairs.iter().map(|pair| each(side(pair), count)));
+    let name = format!("a chunk of {} on one stream, sent and read", scale.chunks);
+    print(&name, of(|pair| pair.0, scale.chunks), of(|pair| pair.1, scale.chunks));
+    let mut latencies: [[Vec<f64>; 2]; 2] = Default::default();
+    for _ in 0..scale.rounds {
+        for (side, is_raw) in [true, false].into_iter().enumerate() {
+            let both = latency(is_raw, scale.latencies).await;
+            (0..2).for_each(|which| latencies[side][which].push(each(both[which], 1)));
+        }
+    }
+    for (which, name) in ["median", "99th percentile"].into_iter().enumerate() {
+        let of = |side: usize| median(latencies[side][which].iter().copied());
+        print(&format!("from sending a chunk to its reader, {name}"), of(0), of(1));
+    }
+    for waiters in scale.waiters {
+        let rounds = scale.rounds.min(3);
+        let raw = async || results(true, waiters, scale.runs).await;
+        let sdk = async || results(false, waiters, scale.runs).await;
+        let pairs = interleaved(rounds, raw, sdk).await;
+        let of =
+            |side: fn(&(Duration, Duration)) -> Duration| median(pairs.iter().map(|pair| each(side(pair), scale.runs)));
+        print(
+            &format!("a run, started and awaited, while {waiters} others wait"),
+            of(|pair| pair.0),
+            of(|pair| pair.1),
+        );
+    }
+}
+
+fn main() {
+    // Without `--bench`, a small run checks that the benchmark works.
+    let scale = if std::env::args().any(|argument| argument == "--bench") { FULL } else { SMALL };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(table(scale));
+}

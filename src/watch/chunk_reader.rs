@@ -1,0 +1,152 @@
+//! Reads the chunks of one run, and perhaps of its children, until the run has ended.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::changes::RunWatch;
+use super::family::Family;
+use super::follower::Watched;
+use super::lookup::{Lookup, lookup};
+use super::reorder::Reorder;
+use crate::client::Client;
+use crate::error::Result;
+use crate::feed::ChunkSubscription;
+use crate::model::trigger::{self, Trigger};
+use crate::model::{ChangeKind, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
+use crate::sync::lock;
+use crate::time::at;
+
+/// For how long chunks are expected after the end of the run: the engine may announce the end before the last chunks.
+const AFTER_END: Duration = Duration::from_secs(1);
+
+/// What the reader of chunks shares with its stream.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) dropped: AtomicU64,
+    pub(super) with_children: AtomicBool,
+    /// The last chunks that were received in another stream.
+    pub(super) resumed: Mutex<Vec<ChunkPosition>>,
+    /// The last status of the run.
+    pub(super) status: Mutex<Option<RunStatus>>,
+}
+
+pub(super) struct Reader {
+    client: Client,
+    chunks: ChunkSubscription,
+    shared: Arc<Shared>,
+    watch: RunWatch,
+    reorder: Reorder,
+    /// With the chunks of children.
+    family: Option<Family>,
+    lookups: FuturesUnordered<Lookup<Option<RunId>>>,
+    ready: VecDeque<ChunkItem>,
+    /// When the last chunk arrived after the end of the run, or the run ended.
+    ended_at: Option<Instant>,
+    has_ended: bool,
+}
+
+impl Reader {
+    pub(super) fn new(chunks: ChunkSubscription, watched: Watched, shared: Arc<Shared>) -> Self {
+        let (client, run) = (watched.client.clone(), watched.run);
+        let watched = Watched { membership: Some(chunks.membership().clone()), ..watched };
+        let mut reorder = Reorder::default();
+        for position in lock(&shared.resumed).drain(..) {
+            reorder.resume(position);
+        }
+        Self {
+            client,
+            chunks,
+            watch: RunWatch::of(watched).only(ChangeKind::Run),
+            reorder,
+            family: shared.with_children.load(Relaxed).then(|| Family::new(run)),
+            lookups: FuturesUnordered::new(),
+            shared,
+            ready: VecDeque::new(),
+            ended_at: None,
+            has_ended: false,
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Result<ChunkItem>> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(Ok(item));
+            }
+            if self.has_ended {
+                return None;
+            }
+            let over = self.ended_at.filter(|_| self.lookups.is_empty()).map(|at| at + AFTER_END);
+            let due = [self.reorder.due(), over].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                chunk = self.chunks.next() => self.take(chunk),
+                Some(found) = self.lookups.next() => match found {
+                    (run, Ok(parent)) => self.on_parent(run, parent.flatten()),
+                    (_, Err(error)) => return Some(Err(error)),
+                },
+                change = self.watch.next(), if self.ended_at.is_none() => match change {
+                    Some(Ok(change)) => *lock(&self.shared.status) = change.status().cloned(),
+                    Some(Err(error)) => return Some(Err(error)),
+                    None => self.ended_at = Some(Instant::now()),
+                },
+                () = at(due) => {
+                    let now = Instant::now();
+                    self.reorder.release_due(now, &mut self.ready);
+                    if over.is_some_and(|over| over <= now) {
+                        self.reorder.release_all(&mut self.ready);
+                        self.has_ended = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: Chunk) {
+        let now = Instant::now();
+        self.ended_at = self.ended_at.map(|_| now);
+        let chunk = match &mut self.family {
+            None => Some(chunk),
+            Some(family) => {
+                let taken = family.take(chunk);
+                if let Some(run) = taken.lookup {
+                    self.lookups.push(parent_of(&self.client, run));
+                }
+                taken.chunk
+            }
+        };
+        if let Some(chunk) = chunk {
+            self.reorder.take(now, chunk, &mut self.ready);
+        }
+        let lost = self.family.as_ref().map_or(0, Family::dropped);
+        self.shared.dropped.store(self.chunks.dropped().saturating_add(lost), Relaxed);
+    }
+
+    fn on_parent(&mut self, run: RunId, parent: Option<RunId>) {
+        let Some(family) = &mut self.family else { return };
+        let found = family.found(run, parent);
+        for run in found.lookups {
+            self.lookups.push(parent_of(&self.client, run));
+        }
+        for chunk in found.chunks {
+            self.reorder.take(Instant::now(), chunk, &mut self.ready);
+        }
+    }
+}
+
+/// Finds the parent of a run. A run that does not exist has none.
+fn parent_of(client: &Client, run: RunId) -> Lookup<Option<RunId>> {
+    lookup(client, run, |found| {
+        let metadata = found.run.additional_metadata.unwrap_or_default();
+        let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
+        match trigger::read(&metadata, parent) {
+            Trigger::Child(child) => child.parent_run_id,
+            _ => None,
+        }
+    })
+}

@@ -1,0 +1,167 @@
+//! Which runs descend from a run: the pure core of a stream with the chunks of children.
+//!
+//! Events do not contain the parent of a run. So the parent of each run that sends chunks is looked up once, and its chunks wait for that.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::model::{Chunk, RunId};
+
+/// The number and the bytes of chunks that wait for the parent of their run. More are dropped and counted.
+const MAX_HELD: usize = 8192;
+const MAX_HELD_BYTES: usize = 16 << 20;
+/// The number of runs whose parents are remembered.
+const MAX_KNOWN: usize = 10_000;
+/// The maximum number of generations.
+const MAX_DEPTH: usize = 100;
+
+#[derive(Debug)]
+pub(super) struct Family {
+    root: RunId,
+    /// The parent of each run that was looked up.
+    parents: HashMap<RunId, Option<RunId>>,
+    looked_up: HashSet<RunId>,
+    held: VecDeque<Chunk>,
+    bytes: usize,
+    dropped: u64,
+}
+
+/// What becomes of a chunk.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Taken {
+    /// The chunk, if its run descends from the root.
+    pub(super) chunk: Option<Chunk>,
+    /// The run whose parent must be looked up.
+    pub(super) lookup: Option<RunId>,
+}
+
+/// What follows from the parent of a run.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Found {
+    pub(super) chunks: Vec<Chunk>,
+    pub(super) lookups: Vec<RunId>,
+}
+
+enum Relation {
+    Member,
+    Stranger,
+    /// It depends on the parent of this run.
+    Unknown(RunId),
+}
+
+impl Family {
+    pub(super) fn new(root: RunId) -> Self {
+        let (parents, looked_up) = (HashMap::new(), HashSet::new());
+        Self { root, parents, looked_up, held: VecDeque::new(), bytes: 0, dropped: 0 }
+    }
+
+    /// The number of chunks that were dropped because too many waited.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    pub(super) fn take(&mut self, chunk: Chunk) -> Taken {
+        match self.relation(chunk.run_id) {
+            Relation::Member => Taken { chunk: Some(chunk), lookup: None },
+            Relation::Stranger => Taken::default(),
+            Relation::Unknown(run) => {
+                let size = chunk.content.len();
+                if self.held.len() >= MAX_HELD || self.bytes.saturating_add(size) > MAX_HELD_BYTES {
+                    self.dropped += 1;
+                } else {
+                    self.bytes = self.bytes.saturating_add(size);
+                    self.held.push_back(chunk);
+                }
+                Taken { chunk: None, lookup: self.looked_up.insert(run).then_some(run) }
+            }
+        }
+    }
+
+    /// The parent of a run was found, or the run has none.
+    pub(super) fn found(&mut self, run: RunId, parent: Option<RunId>) -> Found {
+        self.looked_up.remove(&run);
+        if self.parents.len() >= MAX_KNOWN {
+            self.parents.clear();
+        }
+        self.parents.insert(run, parent);
+        let mut found = Found::default();
+        self.bytes = 0;
+        for chunk in std::mem::take(&mut self.held) {
+            let taken = self.take(chunk);
+            found.chunks.extend(taken.chunk);
+            found.lookups.extend(taken.lookup);
+        }
+        found
+    }
+
+    fn relation(&self, run: RunId) -> Relation {
+        let mut ancestor = run;
+        for _ in 0..MAX_DEPTH {
+            if ancestor == self.root {
+                return Relation::Member;
+            }
+            match self.parents.get(&ancestor) {
+                Some(Some(parent)) => ancestor = *parent,
+                Some(None) => return Relation::Stranger,
+                None => return Relation::Unknown(ancestor),
+            }
+        }
+        Relation::Stranger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ChunkContent;
+
+    fn run(number: u128) -> RunId {
+        uuid::Uuid::from_u128(number).into()
+    }
+
+    fn chunk(number: u128, text: &str) -> Chunk {
+        let task_id = uuid::Uuid::from_u128(number).into();
+        Chunk { run_id: run(number), task_id, index: None, sent_at: None, content: ChunkContent::Text(text.into()) }
+    }
+
+    fn texts(chunks: &[Chunk]) -> Vec<String> {
+        chunks.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn chunks_wait_for_the_ancestors_of_their_run() {
+        let mut family = Family::new(run(1));
+        assert_eq!(family.take(chunk(1, "a")), Taken { chunk: Some(chunk(1, "a")), lookup: None });
+        assert_eq!(family.take(chunk(3, "b")), Taken { chunk: None, lookup: Some(run(3)) });
+        assert_eq!(family.take(chunk(3, "c")), Taken::default());
+        assert_eq!(family.take(chunk(4, "d")), Taken { chunk: None, lookup: Some(run(4)) });
+        // Run 3 is a child of run 2, which is a child of the root. Run 4 is not.
+        assert_eq!(family.found(run(3), Some(run(2))), Found { chunks: Vec::new(), lookups: vec![run(2)] });
+        assert_eq!(family.found(run(4), None), Found::default());
+        assert_eq!(texts(&family.found(run(2), Some(run(1))).chunks), ["b", "c"]);
+        assert_eq!(family.take(chunk(3, "e")).chunk, Some(chunk(3, "e")));
+        assert_eq!(family.take(chunk(4, "f")), Taken::default());
+        assert!(family.held.is_empty() && family.looked_up.is_empty() && family.dropped() == 0);
+    }
+
+    #[test]
+    fn a_circle_of_parents_has_no_root() {
+        let mut family = Family::new(run(1));
+        family.take(chunk(2, "a"));
+        family.found(run(2), Some(run(3)));
+        assert_eq!(family.found(run(3), Some(run(2))), Found::default());
+        assert!(family.held.is_empty());
+    }
+
+    #[test]
+    fn the_chunks_that_wait_are_limited() {
+        let mut family = Family::new(run(1));
+        for _ in 0..MAX_HELD + 2 {
+            family.take(chunk(2, "x"));
+        }
+        assert_eq!(family.dropped(), 2);
+        assert_eq!(family.found(run(2), Some(run(1))).chunks.len(), MAX_HELD);
+        family.take(chunk(3, &"x".repeat(MAX_HELD_BYTES)));
+        family.take(chunk(3, "x"));
+        assert_eq!(family.dropped(), 3);
+    }
+}

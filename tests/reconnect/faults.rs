@@ -1,0 +1,162 @@
+//! Planned faults, on virtual time.
+
+use hatchet::embedded::{Engine, Fault};
+use hatchet::worker::RunningWorker;
+use hatchet::{Client, ErrorKind};
+
+use super::*;
+
+/// The streams and the calls of those who follow runs.
+const STREAMS: [&str; 2] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents"];
+const READS: [&str; 3] = [
+    "GET /api/v1/stable/workflow-runs/{run}",
+    "GET /api/v1/stable/tasks/{task}/task-events",
+    "GET /api/v1/stable/tenants/{tenant}/workflow-runs",
+];
+
+struct Setup {
+    engine: Engine,
+    hatchet: Client,
+    worker: RunningWorker,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let engine = Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let worker = support::start_worker(&hatchet, &talk()).await;
+        // The first run of a workflow is confirmed by a call.
+        hatchet.run(&talk(), &Input { chunks: 0, millis: 0 }).result().await.unwrap();
+        Self { engine, hatchet, worker }
+    }
+
+    async fn start(&self, input: Input) -> RunHandle<u64> {
+        self.hatchet.run(&talk(), &input).metadata("tag", "a").start().await.unwrap()
+    }
+
+    /// From now on, the server refuses everything that those who follow runs need.
+    fn refuse(&self, grpc: u16, rest: u16) {
+        for call in STREAMS.into_iter().chain(["GetRunDetails"]) {
+            self.engine.faults().inject_always(call, Fault::RefuseGrpc(grpc)).unwrap();
+        }
+        for call in READS {
+            self.engine.faults().inject_always(call, Fault::RefuseRest(rest)).unwrap();
+        }
+        for stream in STREAMS {
+            self.engine.faults().interrupt(stream).unwrap();
+        }
+    }
+}
+
+/// UNAVAILABLE for less than a minute.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_50_seconds_is_not_reported() {
+    let setup = Setup::new().await;
+    let input = Input { chunks: 80, millis: 1000 };
+    let run = setup.start(input).await;
+    let outage = async {
+        sleep(10 * SECOND).await;
+        setup.refuse(14, 503);
+        sleep(50 * SECOND).await;
+        setup.engine.faults().clear();
+    };
+    let (received, tagged, ()) = tokio::join!(follow(&run), states_with_tag(&setup.hatchet, "a", 1), outage);
+    received.check(input);
+    assert_eq!(tagged, completed());
+    for (at, _) in &received.results {
+        assert_eq!(at.as_secs(), 80, "as soon as the run has ended");
+    }
+    assert!(received.watched_for < 81 * SECOND, "{:?}", received.watched_for);
+    let arrived = received.check_chunks();
+    assert_eq!(arrived.last(), Some(&79));
+    let missing: Vec<_> = (0..80).filter(|number| !arrived.contains(number)).collect();
+    // The engine does not store chunks. The pause before the stream is reopened is at most 5 seconds.
+    assert!(missing.iter().all(|number| (10..66).contains(number)), "{missing:?}");
+    setup.worker.shutdown().await;
+}
+
+/// UNAVAILABLE for longer than a minute.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_more_than_a_minute_is_reported_to_everyone() {
+    let setup = Setup::new().await;
+    let run = setup.start(Input { chunks: 300, millis: 1000 }).await;
+    let outage = async {
+        sleep(10 * SECOND).await;
+        setup.refuse(14, 503);
+    };
+    let (received, ()) = tokio::join!(follow(&run), outage);
+    for (at, result) in &received.results {
+        assert_eq!(result.as_ref().unwrap_err().kind(), ErrorKind::Unavailable);
+        // After a minute, with the next attempt to open the stream.
+        assert!((70..=75).contains(&at.as_secs()), "{at:?}");
+    }
+    assert_eq!(received.states, completed()[..2]);
+    for error in [received.watch_error.unwrap(), received.chunks_error.unwrap()] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    assert!(received.watched_for > 60 * SECOND, "{:?}", received.watched_for);
+    setup.engine.faults().clear();
+    setup.worker.shutdown().await;
+}
+
+/// The engine refuses valid tokens while its database is away.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_refused_for_a_while_is_not_reported() {
+    let setup = Setup::new().await;
+    let input = Input { chunks: 60, millis: 1000 };
+    let run = setup.start(input).await;
+    let outage = async {
+        sleep(10 * SECOND).await;
+        setup.refuse(16, 503);
+        sleep(30 * SECOND).await;
+        setup.engine.faults().clear();
+    };
+    let (received, tagged, ()) = tokio::join!(follow(&run), states_with_tag(&setup.hatchet, "a", 1), outage);
+    received.check(input);
+    assert_eq!(tagged, completed());
+    assert!(received.check_chunks().contains(&59));
+    setup.worker.shutdown().await;
+}
+
+/// An expired token.
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_reported_to_everyone() {
+    let setup = Setup::new().await;
+    let run = setup.start(Input { chunks: 1000, millis: 1000 }).await;
+    let outage = async {
+        sleep(10 * SECOND).await;
+        setup.refuse(16, 403);
+    };
+    let (received, ()) = tokio::join!(follow(&run), outage);
+    for (_, result) in &received.results {
+        assert_eq!(result.as_ref().unwrap_err().kind(), ErrorKind::Unauthenticated, "{result:?}");
+    }
+    for error in [received.watch_error.unwrap(), received.chunks_error.unwrap()] {
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+    }
+    setup.engine.faults().clear();
+    setup.worker.shutdown().await;
+}
+
+/// A server that restarts again and again: each stream is lost after a second, and calls fail in between.
+#[tokio::test(start_paused = true)]
+async fn streams_that_are_lost_again_and_again_lose_nobody() {
+    let setup = Setup::new().await;
+    let input = Input { chunks: 40, millis: 500 };
+    let run = setup.start(input).await;
+    let losses = async {
+        for _ in 0..30 {
+            sleep(SECOND / 2).await;
+            for stream in STREAMS {
+                setup.engine.faults().interrupt(stream).unwrap();
+            }
+            setup.engine.faults().inject("GetRunDetails", Fault::RefuseGrpc(14)).unwrap();
+            setup.engine.faults().inject(READS[2], Fault::RefuseRest(502)).unwrap();
+        }
+    };
+    let (received, tagged, ()) = tokio::join!(follow(&run), states_with_tag(&setup.hatchet, "a", 1), losses);
+    received.check(input);
+    assert_eq!(tagged, completed());
+    assert_eq!(received.check_chunks().last(), Some(&39));
+    setup.worker.shutdown().await;
+}
