@@ -80,6 +80,33 @@ fn id<T: Display + FromStr + Copy + Ord + Hash + From<Uuid> + Into<Uuid> + Into<
 
 /// This compiles or it does not.
 #[test]
+fn types_of_archives_have_the_traits_of_their_kind() {
+    handle::<Archive>();
+    handle::<History>();
+    shared_and_shown::<RunningCollector>();
+    handle::<CollectBuilder>();
+    handle::<CollectorBuilder>();
+    handle::<CompactBuilder>();
+    handle::<ExpireBuilder>();
+    handle::<SweepBuilder>();
+    handle::<ArchiveQuery>();
+    handle::<HistoryQuery>();
+    stream::<ArchivedRuns>();
+    stream::<ArchivedDetails>();
+    stream::<CollectedBatches>();
+    stream::<HistoryRuns>();
+    data::<Retention>();
+    data::<Rule>();
+    data::<ArchiveFile>();
+    data::<CollectReport>();
+    data::<CollectedBatch>();
+    data::<CompactReport>();
+    data::<ExpireReport>();
+    data::<SweepReport>();
+}
+
+/// This compiles or it does not.
+#[test]
 fn handles_builders_and_streams_can_be_sent_and_shared() {
     handle::<Client>();
     handle::<Config>();
@@ -105,29 +132,6 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<HealthServer>();
     shared_and_shown::<Harness>();
     shared_and_shown::<CallRecord<u8>>();
-
-    handle::<Archive>();
-    handle::<History>();
-    shared_and_shown::<RunningCollector>();
-    handle::<CollectBuilder>();
-    handle::<CollectorBuilder>();
-    handle::<CompactBuilder>();
-    handle::<ExpireBuilder>();
-    handle::<SweepBuilder>();
-    handle::<ArchiveQuery>();
-    handle::<HistoryQuery>();
-    stream::<ArchivedRuns>();
-    stream::<ArchivedDetails>();
-    stream::<CollectedBatches>();
-    stream::<HistoryRuns>();
-    data::<Retention>();
-    data::<Rule>();
-    data::<ArchiveFile>();
-    data::<CollectReport>();
-    data::<CollectedBatch>();
-    data::<CompactReport>();
-    data::<ExpireReport>();
-    data::<SweepReport>();
 
     shared_and_shown::<CommandBuilder>();
     shared_and_shown::<ReadBuilder<Output>>();
@@ -335,8 +339,10 @@ fn data_can_be_compared_stored_and_sent_on() {
     written::<Effect>();
     written::<RunReport>();
     written::<BulkReport>();
+}
 
-    // What is only used in this process.
+#[test]
+fn definitions_and_settings_can_be_compared() {
     plain::<DesiredLabel>();
     plain::<ErrorKind>();
     plain::<RetryAfter>();
