@@ -1,0 +1,131 @@
+//! Files that are damaged, missing, of another version, or not needed any more.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_file_is_named_and_the_others_are_read() {
+    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+    for url in ["memory://", folder.to_str().unwrap()] {
+        let mut bench = Bench::new().await;
+        bench.store = Store::open(url).unwrap();
+        bench.archive = bench.other();
+        let mut ids = Vec::new();
+        for n in [0, 2, 4] {
+            ids.extend(bench.start([n]).await);
+            sleep(DAY).await;
+        }
+        bench.archive.collect(&bench.client, all()).send().await.unwrap();
+        let live = bench.live().await;
+        for damage in 0..5 {
+            let file = bench.archive.files(Window::all()).await.unwrap().remove(1);
+            let content = bench.store.read(&file.path).await.unwrap();
+            let length = content.len();
+            let damaged: Option<bytes::Bytes> = match damage {
+                0 => Some(content.slice(..length - 100)),
+                1 => Some(vec![0; length].into()),
+                2 => Some(bytes::Bytes::new()),
+                3 => Some([&content[..100], &[255; 200], &content[300..]].concat().into()),
+                _ => None,
+            };
+            match damaged {
+                Some(damaged) => bench.store.put(&file.path, damaged).await.unwrap(),
+                None => bench.store.delete(&file.path).await.unwrap(),
+            }
+            let archive = bench.other();
+            let mut runs = archive.runs(Window::all()).details();
+            let (mut good, mut errors) = (0, Vec::new());
+            while let Some(run) = runs.next().await {
+                match run {
+                    Ok(_) => good += 1,
+                    Err(error) => errors.push(error),
+                }
+            }
+            assert_eq!((good, errors.len()), (2, 1), "damage {damage}: {errors:?}");
+            assert_eq!(errors[0].kind(), ErrorKind::Corrupt, "damage {damage}: {errors:?}");
+            assert!(errors[0].to_string().contains(&file.path), "{}", errors[0]);
+            // Its runs are archived again, and are then found by their ids.
+            let report = archive.collect(&bench.client, all()).send().await.unwrap();
+            assert_eq!((report.archived, report.unchanged), (1, 2), "damage {damage}: {report}");
+            for id in &ids {
+                assert_eq!(archive.details(*id).await.unwrap().id, *id);
+            }
+            // The damaged file is replaced for the next damage.
+            let state = archive.log().state().await.unwrap();
+            let remove = vec![file.path.clone()];
+            let commit = Commit { version: VERSION, committed_at: Utc::now(), source: None, add: Vec::new(), remove };
+            assert!(archive.log().commit(&state, &commit).await.unwrap());
+            assert_eq!(bench.archived().await, live);
+        }
+        bench.end().await;
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_archive_without_its_manifest_is_not_swept() {
+    let bench = Bench::new().await;
+    bench.start([0]).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    for object in bench.store.list("manifest", None).await.unwrap() {
+        bench.store.delete(&object.path).await.unwrap();
+    }
+    let error = bench.other().sweep().grace_period(Duration::ZERO).send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(bench.store.list("runs", None).await.unwrap().len(), 1);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_with_older_and_newer_schemas_are_read() {
+    let bench = Bench::new().await;
+    let ids = bench.start([0, 2]).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    let state = bench.archive.log().state().await.unwrap();
+    let file = state.files().next().unwrap();
+    let reader = super::decode::FileReader::open(&bench.store, file).await.unwrap();
+    let rows: Vec<Row> = reader.rows(0, Column::ALL).await.unwrap();
+    for (columns, version) in [(super::convert::SUMMARY_COLUMNS, "0"), (Column::ALL, "2")] {
+        let mut columns = columns.to_vec();
+        columns.push(Column::Trigger);
+        columns.sort();
+        columns.dedup();
+        let content = encode_columns(&rows, &columns, version).unwrap();
+        let path = Partition::of("count", bench.engine.now()).path(version);
+        let bytes = content.len() as u64;
+        bench.store.put(&path, content).await.unwrap();
+        let state = bench.archive.log().state().await.unwrap();
+        let remove = state.files().map(|file| file.path.clone()).collect();
+        let add = vec![File { path, bytes, ..file.clone() }];
+        let commit = Commit { version: VERSION, committed_at: Utc::now(), source: None, add, remove };
+        assert!(bench.archive.log().commit(&state, &commit).await.unwrap());
+        assert_eq!(bench.archived().await, bench.live().await);
+        assert_eq!(bench.archive.details(ids[0]).await.unwrap().status, RunStatus::Completed);
+    }
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn days_expire_as_a_whole_and_files_are_deleted_after_a_grace_period() {
+    // Ages are measured by the system clock, so the engine starts in 2001.
+    let engine = Engine::builder().now("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
+    let client = engine.client();
+    let task = Task::new("count", async |input: Input, _: Context| Ok(input.n));
+    let kept = Task::new("kept", async |input: Input, _: Context| Ok(input.n));
+    let worker = client.worker("worker").register(&task).register(&kept).build().unwrap().start().await.unwrap();
+    for task in [&task, &kept] {
+        client.run(task, &Input { n: 1 }).result().await.unwrap();
+    }
+    let archive = Archive::open("memory://").unwrap();
+    archive.collect(&client, all()).send().await.unwrap();
+    let retention = Retention::older_than(365 * DAY).workflow("kept", Rule::never());
+    let dry = archive.expire(retention.clone()).dry_run().send().await.unwrap();
+    assert_eq!((dry.runs, rows(&archive).await), (1, 2), "{dry}");
+    assert_eq!(archive.expire(retention.clone()).send().await.unwrap().runs, 1);
+    assert_eq!(rows(&archive).await, 1);
+    assert_eq!(archive.expire(retention).send().await.unwrap(), ExpireReport::default());
+    assert_eq!(archive.sweep().send().await.unwrap(), SweepReport::default());
+    assert_eq!(archive.sweep().grace_period(Duration::ZERO).send().await.unwrap().files, 1);
+    assert_eq!(listed(archive.runs(Window::all()).items()).await.len(), 1);
+    worker.shutdown().await;
+    engine.shutdown().await;
+}

@@ -1,0 +1,96 @@
+//! Random runs, replays, collections, crashes and compactions.
+
+use super::*;
+
+/// What happens in the property test.
+#[derive(Debug, Clone)]
+enum Action {
+    Start(u32),
+    Replay(usize),
+    Collect,
+    CollectAndCrash(usize),
+    CollectTwice,
+    Compact,
+    CompactAndCrash(usize),
+    Sweep,
+    Wait(u32),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => (0u32..10).prop_map(Action::Start),
+        2 => any::<usize>().prop_map(Action::Replay),
+        2 => Just(Action::Collect),
+        2 => (0usize..30).prop_map(Action::CollectAndCrash),
+        1 => Just(Action::CollectTwice),
+        1 => Just(Action::Compact),
+        1 => (0usize..30).prop_map(Action::CompactAndCrash),
+        1 => Just(Action::Sweep),
+        3 => (1u32..200).prop_map(Action::Wait),
+    ]
+}
+
+async fn apply(bench: &Bench, actions: Vec<Action>) {
+    let client = &bench.client;
+    let mut expected: BTreeMap<RunId, RunSummary> = BTreeMap::new();
+    for action in actions {
+        match action {
+            // The runs of one call have the same creation time.
+            Action::Start(n) => {
+                let runs = client.run_many(&bench.task, [Input { n }, Input { n: n + 1 }]).start().await.unwrap();
+                for run in runs {
+                    run.unwrap().outcome().await.unwrap();
+                }
+            }
+            Action::Replay(at) => {
+                let live: Vec<_> = bench.live().await.into_keys().collect();
+                if let Some(id) = live.get(at % live.len().max(1)) {
+                    client.run_handle(*id).replay().send().await.unwrap().run.outcome().await.unwrap();
+                    sleep(Duration::from_secs(60)).await;
+                }
+            }
+            Action::Collect => drop(bench.other().collect(client, all()).send().await.unwrap()),
+            Action::CollectAndCrash(step) => {
+                drop(bench.crashing(&Crash::at(step)).collect(client, all()).send().await);
+            }
+            Action::CollectTwice => {
+                let (one, other) = (bench.other(), bench.other());
+                let (one, other) = tokio::join!(one.collect(client, all()).send(), other.collect(client, all()).send());
+                one.unwrap();
+                other.unwrap();
+            }
+            Action::Compact => drop(bench.other().compact().send().await.unwrap()),
+            Action::CompactAndCrash(step) => drop(bench.crashing(&Crash::at(step)).compact().send().await),
+            Action::Sweep => drop(bench.other().sweep().grace_period(Duration::ZERO).send().await.unwrap()),
+            Action::Wait(hours) => {
+                // Nothing may be dropped before it is archived.
+                expected.extend(bench.live().await);
+                bench.other().collect(client, all()).send().await.unwrap();
+                sleep(HOUR * hours).await;
+            }
+        }
+        expected.extend(bench.live().await);
+        let history = History::new(client, &bench.archive).paged(3);
+        assert_eq!(listed(history.runs(Window::all()).items()).await, expected);
+        let failed = RunFilter::new(Window::all()).status(RunStatus::Failed);
+        let seen = listed(history.runs(failed).items()).await;
+        let is_failed = |(_, run): &(&RunId, &RunSummary)| run.status == RunStatus::Failed;
+        assert!(expected.iter().filter(is_failed).eq(seen.iter()), "{seen:?}");
+    }
+    bench.other().collect(client, all()).send().await.unwrap();
+    assert_eq!(bench.archived().await, expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_view_has_every_ended_run_once_in_its_newest_state(actions in proptest::collection::vec(action(), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new().await;
+            apply(&bench, actions).await;
+            bench.end().await;
+        });
+    }
+}

@@ -1,0 +1,122 @@
+//! One view over the engine and the archive.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_days_of_runs_are_in_one_view() {
+    let bench = Bench::new().await;
+    let history = History::new(&bench.client, &bench.archive);
+    let rule = Rule::older_than(2 * DAY).status(RunStatus::Failed);
+    let retention = Retention::older_than(20 * DAY).workflow("other", rule);
+    let mut collector = bench.archive.collect(&bench.client, retention).every(12 * HOUR).start().unwrap();
+    let mut all: BTreeSet<RunId> = BTreeSet::new();
+    for day in 0..100 {
+        all.extend(bench.start([day * 2, day * 2 + 1]).await);
+        sleep(DAY).await;
+        if day % 9 == 0 {
+            let seen = listed(history.runs(Window::all()).items()).await;
+            assert_eq!(seen.into_keys().collect::<BTreeSet<_>>(), all, "day {day}");
+        }
+    }
+    let round = collector.next_result().await.unwrap().unwrap();
+    assert_eq!((round.dropped, round.active), (0, 0), "{round}");
+    collector.shutdown().await;
+    let (live, archived) = (bench.live().await, bench.archived().await);
+    assert!((60..=64).contains(&live.len()), "the engine keeps 30 days: {}", live.len());
+    assert!((158..=162).contains(&archived.len()), "the archive has what is older than 20 days: {}", archived.len());
+    assert!(archived.keys().any(|id| live.contains_key(id)) && archived.keys().any(|id| !live.contains_key(id)));
+
+    let failed = RunFilter::new(Window::all()).status(RunStatus::Failed);
+    let seen = listed(history.runs(failed.clone()).items()).await;
+    assert_eq!(seen.len(), 100);
+    // A run that was archived as failed, and that has been replayed since, has the status that it has in the engine.
+    let newest = *archived
+        .values()
+        .filter(|run| run.status == RunStatus::Failed)
+        .max_by_key(|run| run.created_at)
+        .map(|run| &run.id)
+        .unwrap();
+    bench.client.run_handle(newest).replay().send().await.unwrap().run.outcome().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let seen = listed(history.runs(failed).items()).await;
+    assert_eq!((seen.len(), seen.contains_key(&newest)), (99, false));
+    let first = *archived.keys().find(|id| !live.contains_key(id)).unwrap();
+    assert_eq!(history.details(first).await.unwrap().id, first);
+    assert_eq!(history.details(newest).await.unwrap().status, RunStatus::Completed);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workflow_that_the_server_does_not_have_is_looked_up_in_the_archive() {
+    let bench = Bench::new().await;
+    bench.start([0]).await;
+    let any_age = || Rule::older_than(Duration::ZERO);
+    let retention = Retention::never().workflow("count", any_age()).workflow("unknown", any_age());
+    assert_eq!(bench.archive.collect(&bench.client, retention).send().await.unwrap().archived, 1);
+    let other = Engine::start().await.unwrap();
+    let history = History::new(&other.client(), &bench.archive);
+    let runs = listed(history.runs(RunFilter::new(Window::all()).workflow("count")).items()).await;
+    assert_eq!(runs, bench.live().await);
+    other.shutdown().await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_view_has_pages_of_any_size_and_runs_of_the_same_time() {
+    let bench = Bench::new().await;
+    let mut expected = BTreeSet::new();
+    for round in 0..4 {
+        // The runs of one call have the same creation time.
+        let runs = bench.client.run_many(&bench.task, (0..5).map(|n| Input { n })).start().await.unwrap();
+        for run in runs {
+            let run = run.unwrap();
+            run.outcome().await.unwrap();
+            expected.insert(run.id());
+        }
+        if round != 2 {
+            bench.archive.collect(&bench.client, all()).send().await.unwrap();
+        }
+        sleep(HOUR).await;
+    }
+    let history = History::new(&bench.client, &bench.archive);
+    for page in [1, 2, 3, 5, 7, 20, 21] {
+        let seen = listed(history.paged(page).runs(Window::all()).items()).await;
+        assert_eq!(seen.into_keys().collect::<BTreeSet<_>>(), expected, "pages of {page}");
+        let failed = RunFilter::new(Window::all()).status(RunStatus::Failed);
+        assert_eq!(listed(history.paged(page).runs(failed).items()).await.len(), 8, "pages of {page}");
+    }
+    // After the engine's retention, the archive has all that were collected.
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    sleep(32 * DAY).await;
+    assert!(bench.live().await.is_empty());
+    for page in [1, 3, 200] {
+        let seen = listed(history.paged(page).runs(Window::all()).items()).await;
+        assert_eq!(seen.into_keys().collect::<BTreeSet<_>>(), expected, "pages of {page}");
+    }
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_missed_in_the_view_while_the_collector_and_the_retention_work() {
+    let bench = Bench::new().await;
+    let mut expected = BTreeSet::new();
+    for day in 0..20 {
+        expected.extend(bench.start([day * 2, day * 2 + 2]).await);
+        sleep(DAY).await;
+    }
+    let history = History::new(&bench.client, &bench.archive).paged(2);
+    let mut items = history.runs(Window::all()).items();
+    let mut seen = BTreeSet::new();
+    let mut count = 0;
+    while let Some(run) = items.next().await {
+        count += 1;
+        seen.insert(run.unwrap().id);
+        // Between two items, runs are archived and dropped.
+        if count % 3 == 0 {
+            bench.other().collect(&bench.client, all()).send().await.unwrap();
+            sleep(DAY).await;
+        }
+    }
+    assert_eq!((count, seen), (expected.len(), expected));
+    bench.end().await;
+}
