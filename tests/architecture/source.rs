@@ -135,8 +135,9 @@ impl Sources {
 
     /// All paths that a source uses: in `use` declarations, in code, in macros.
     pub(crate) fn used(&self, source: &Source) -> Vec<Used> {
-        // A file `tests.rs` is declared with `#[cfg(test)]`.
-        let in_test = source.file.ends_with("tests.rs");
+        // A file `tests.rs` and a folder `tests` are declared with `#[cfg(test)]`.
+        let in_test =
+            source.file.ends_with("tests.rs") || source.file.components().any(|part| part.as_os_str() == "tests");
         let mut visitor = Paths { found: Vec::new(), depth: 0, in_test };
         visitor.visit_file(&source.syntax);
         let resolve = |(path, depth, in_test): (Vec<String>, usize, bool)| {
