@@ -7,13 +7,13 @@
 use std::collections::HashSet;
 
 use super::outcome::{completed, failed, object, outcome, wrap_output};
-use super::staleness::{agrees, is_behind, may_be_retried};
+use super::staleness::{BATCH_TIMEOUT_TEXT, agrees, is_behind, may_be_retried};
 use super::view::{RunView, TaskView};
 use crate::model::{Conflict, Outcome, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, GrpcTask, TaskEventKind, TaskResult};
 
 /// How the engine's error messages of an execution timeout begin. A task can fail with the same text, so the events decide.
-const TIMEOUT_TEXTS: [&str; 2] = ["Task exceeded timeout of ", "Task failed due to batch timeout, "];
+const TIMEOUT_TEXTS: [&str; 2] = ["Task exceeded timeout of ", BATCH_TIMEOUT_TEXT];
 
 /// What the evidence shows.
 #[derive(Debug, Clone, PartialEq)]

@@ -24,12 +24,18 @@ pub(super) fn agrees(task: &TaskView<'_>) -> bool {
     }
 }
 
+/// How gRPC's error message of the timeout of a batch begins. The event of the same timeout has another text.
+pub(super) const BATCH_TIMEOUT_TEXT: &str = "Task failed due to batch timeout, ";
+
 /// Whether the newest attempt has the error message that gRPC has, if gRPC has one.
 pub(super) fn has_known_error(task: &TaskView<'_>) -> bool {
     let by_grpc = task.grpc.and_then(|task| task.error.as_deref());
-    let by_rest = task.attempts.last().and_then(|last| last.error.as_deref());
-    match (by_grpc, by_rest) {
-        (Some(grpc), Some(rest)) => grpc.is_empty() || grpc == rest,
+    let last = task.attempts.last();
+    match (by_grpc, last.and_then(|last| last.error.as_deref())) {
+        (Some(grpc), Some(rest)) => {
+            let has_timed_out = last.is_some_and(|last| last.status == RunStatus::TimedOut);
+            grpc.is_empty() || grpc == rest || has_timed_out && grpc.starts_with(BATCH_TIMEOUT_TEXT)
+        }
         _ => true,
     }
 }
@@ -97,6 +103,21 @@ mod tests {
         assert!(!with_task("CANCELLED", "FAILED", &[("FAILED", "it broke")], agrees));
         assert!(with_task("CANCELLED", "FAILED", &[("SCHEDULING_TIMED_OUT", "")], agrees));
         assert!(with_task("COMPLETED", "COMPLETED", &[], agrees));
+    }
+
+    #[test]
+    fn the_timeout_of_a_batch_has_two_texts() {
+        let texts = |kind: &str, event: &str, by_grpc: &str| {
+            let mut evidence = evidence("FAILED", "FAILED", &[("STARTED", ""), (kind, event)], &[]);
+            for task in evidence.grpc.iter_mut().flat_map(|run| run.tasks.values_mut()) {
+                task.error = Some(by_grpc.to_owned());
+            }
+            has_known_error(&RunView::new(run(), &evidence).tasks[0])
+        };
+        let by_grpc = "Task failed due to batch timeout, exceeded timeout of 2s";
+        assert!(texts("TIMED_OUT", "Task exceeded timeout of 2s", by_grpc));
+        assert!(!texts("FAILED", "it broke", by_grpc));
+        assert!(!texts("TIMED_OUT", "Task exceeded timeout of 2s", "it broke"));
     }
 
     #[test]
