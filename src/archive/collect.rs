@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use futures_core::Stream;
-use futures_util::stream::{self, unfold};
+use futures_util::stream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::convert::{self, VERSION_COLUMNS, Version};
@@ -189,26 +189,19 @@ impl CollectBuilder {
         let client = self.client.with(self.request)?;
         let report = Arc::new(Mutex::new(CollectReport::default()));
         let shared = Arc::clone(&report);
-        let batches = unfold(Step::New(Box::new((self, client))), move |step| {
+        let open = async move { Ok(Box::new(Collector::start(self, client).await?)) };
+        let batches = BoxStream::opened(open, move |mut collector: Box<Collector>| {
             let report = Arc::clone(&shared);
             async move {
-                let mut collector = match step {
-                    Step::Ended => return None,
-                    Step::Collecting(collector) => collector,
-                    Step::New(new) => match Collector::start(new.0, new.1).await {
-                        Ok(collector) => Box::new(collector),
-                        Err(error) => return Some((Err(error), Step::Ended)),
-                    },
-                };
                 let batch = collector.next().await;
                 *lock(&report) = collector.report.clone();
                 match batch {
-                    Ok(batch) => Some((Ok(batch?), Step::Collecting(collector))),
-                    Err(error) => Some((Err(error), Step::Ended)),
+                    Ok(batch) => Some((Ok(batch?), Some(collector))),
+                    Err(error) => Some((Err(error), None)),
                 }
             }
         });
-        Ok(CollectedBatches { batches: BoxStream::new(batches), report })
+        Ok(CollectedBatches { batches, report })
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -259,13 +252,6 @@ impl CollectBuilder {
         let last = self.retention.of(&run.workflow_name).last_due(now);
         last.is_some_and(|last| self.before.map_or(run.created_at <= last, |before| run.created_at < before))
     }
-}
-
-/// How far a collection is.
-enum Step {
-    New(Box<(CollectBuilder, Client)>),
-    Collecting(Box<Collector>),
-    Ended,
 }
 
 struct Collector {

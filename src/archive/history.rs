@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use futures_core::Stream;
-use futures_util::stream::unfold;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::convert::{self, SUMMARY_COLUMNS};
@@ -112,26 +111,13 @@ impl HistoryQuery {
     /// because its status in the engine may differ. A workflow that the server no longer has is looked up in the archive only.
     pub fn items(&self) -> HistoryRuns {
         let query = self.clone();
-        HistoryRuns(BoxStream::new(unfold(State::New(Box::new(query)), |state| async move {
-            let mut merge = match state {
-                State::Ended => return None,
-                State::Merging(merge) => merge,
-                State::New(query) => match Merge::start(*query).await {
-                    Ok(merge) => Box::new(merge),
-                    Err(error) => return Some((Err(error), State::Ended)),
-                },
-            };
+        let open = async move { Ok(Box::new(Merge::start(query).await?)) };
+        HistoryRuns(BoxStream::opened(open, |mut merge: Box<Merge>| async move {
             let run = merge.next().await?;
-            let next = if merge.has_failed { State::Ended } else { State::Merging(merge) };
-            Some((run, next))
-        })))
+            let merge = (!merge.has_failed).then_some(merge);
+            Some((run, merge))
+        }))
     }
-}
-
-enum State {
-    New(Box<HistoryQuery>),
-    Merging(Box<Merge>),
-    Ended,
 }
 
 struct Merge {

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use chrono::Utc;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::unfold;
 
 use super::convert::{self, SUMMARY_COLUMNS};
 use super::filter::Criteria;
@@ -100,7 +99,7 @@ impl ArchiveQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn count(&self) -> Result<u64> {
-        Ok(self.counts_by_status().await?.iter().map(|(_, count)| count).sum())
+        Ok(self.counts_by_status().await?.total())
     }
 
     /// Returns the number of matching runs by status. Unlike [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it
@@ -133,29 +132,12 @@ impl ArchiveQuery {
         convert: fn(&Row) -> Result<T>,
     ) -> BoxStream<Result<T>> {
         let query = self.clone();
-        BoxStream::new(unfold(State::New(Box::new(query)), move |state| async move {
-            let mut reading = match state {
-                State::Ended => return None,
-                State::Reading(reading) => reading,
-                State::New(query) => {
-                    let reading = async { query.archive.reading(query.criteria()?, columns).await };
-                    match reading.await {
-                        Ok(reading) => Box::new(reading),
-                        Err(error) => return Some((Err(error), State::Ended)),
-                    }
-                }
-            };
+        let open = async move { Ok(Box::new(query.archive.reading(query.criteria()?, columns).await?)) };
+        BoxStream::opened(open, move |mut reading: Box<Reading>| async move {
             let row = reading.next().await?;
-            Some((row.and_then(|row| convert(&row)), State::Reading(reading)))
-        }))
+            Some((row.and_then(|row| convert(&row)), Some(reading)))
+        })
     }
-}
-
-/// How far a stream is.
-enum State {
-    New(Box<ArchiveQuery>),
-    Reading(Box<Reading>),
-    Ended,
 }
 
 /// A stream of archived runs, newest first; see [`ArchiveQuery::items`]. If a file cannot be read, an item is an error that names it, and the

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::unfold;
 
 use super::reader::Reader;
 use super::selection::Selection;
@@ -18,25 +17,12 @@ use crate::rpc::convert::ListRow;
 /// The number of rows in one request.
 const PAGE_SIZE: usize = 200;
 
-/// How far a stream is.
-enum State {
-    /// Nothing has been requested.
-    New(Box<Selection>),
-    Reading(Box<Reader>),
-}
-
-fn items<T: From<ListRow> + 'static>(selection: Selection) -> BoxStream<Result<T>> {
-    let rows = unfold(Some(State::New(Box::new(selection))), |state| async move {
-        let mut reader = match state? {
-            State::Reading(reader) => reader,
-            State::New(selection) => match selection.resolve().await {
-                Ok(request) => Box::new(Reader::new(request, PAGE_SIZE)),
-                Err(error) => return Some((Err(error), None)),
-            },
-        };
-        Some((reader.next().await?, Some(State::Reading(reader))))
-    });
-    BoxStream::new(rows.map(|row| row.map(T::from)))
+fn items<T: From<ListRow> + Send + 'static>(selection: Selection) -> BoxStream<Result<T>> {
+    let open = async move { Ok(Box::new(Reader::new(selection.resolve().await?, PAGE_SIZE))) };
+    BoxStream::opened(open, |mut reader: Box<Reader>| async move {
+        let row = reader.next().await?;
+        Some((row.map(T::from), Some(reader)))
+    })
 }
 
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::builder::RunQuery::items).

@@ -8,8 +8,6 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::future::ready;
-use futures_util::stream::{once, unfold};
 
 use super::follower::{Follower, Shared, Watched};
 use crate::boxed::BoxStream;
@@ -129,14 +127,11 @@ impl RunWatch {
     fn new(start: impl Future<Output = Result<Watched>> + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let of_stream = Arc::clone(&shared);
-        let changes = once(start).flat_map(move |watched| match watched {
-            Ok(watched) => {
-                let follower = Follower::new(watched, Arc::clone(&of_stream));
-                unfold(follower, |mut follower| async move { Some((follower.next().await?, follower)) }).left_stream()
-            }
-            Err(error) => once(ready(Err(error))).right_stream(),
+        let follower = async move { Ok(Follower::new(start.await?, of_stream)) };
+        let changes = BoxStream::opened(follower, |mut follower: Follower| async move {
+            Some((follower.next().await?, Some(follower)))
         });
-        Self { changes: BoxStream::new(changes), shared, filter: Filter::default() }
+        Self { changes, shared, filter: Filter::default() }
     }
 
     /// Returns only changes of this kind, or of several if it is called several times. Errors are always returned.

@@ -1,7 +1,6 @@
 //! The chunks that the tasks of a run send.
 
 use std::fmt;
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,7 +8,6 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::{once, unfold};
 
 use super::chunk_reader::{Reader, Shared};
 use super::follower::Watched;
@@ -157,17 +155,12 @@ impl RunChunks {
             let (chunks, watched) = open(of_reader.with_children.load(Relaxed)).await?;
             Ok(Reader::new(chunks, watched, of_reader))
         };
-        let items = once(start).flat_map(|reader| match reader {
-            Ok(reader) => unfold(Some(reader), |reader| async move {
-                let mut reader = reader?;
-                let item = reader.next().await?;
-                let reader = item.is_ok().then_some(reader);
-                Some((item, reader))
-            })
-            .left_stream(),
-            Err(error) => once(ready(Err(error))).right_stream(),
+        let items = BoxStream::opened(start, |mut reader: Reader| async move {
+            let item = reader.next().await?;
+            let reader = item.is_ok().then_some(reader);
+            Some((item, reader))
         });
-        Self { items: BoxStream::new(items), shared }
+        Self { items, shared }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::{FuturesUnordered, SelectAll, once, unfold};
+use futures_util::stream::{FuturesUnordered, SelectAll, unfold};
 use tokio::time::Instant;
 
 use super::changes::{Filter, RunWatch};
@@ -150,7 +150,7 @@ impl Stream for TagWatch {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(pending) = self.pending.take() {
-            self.changes = Some(BoxStream::new(pending.start()));
+            self.changes = Some(pending.start());
         }
         let Self { changes: Some(changes), filter, .. } = &mut *self else { return Poll::Ready(None) };
         filter.poll_next(changes, cx)
@@ -164,22 +164,17 @@ impl fmt::Debug for TagWatch {
 }
 
 impl Pending {
-    fn start(self) -> impl Stream<Item = Result<Change>> {
+    fn start(self) -> BoxStream<Result<Change>> {
         let start = async move {
             runtime::require("a watch", Needs::Timers)?;
             Ok(Matching::new(self))
         };
-        once(start).flat_map(|matching| match matching {
-            Ok(matching) => unfold(Some(matching), |matching| async move {
-                let mut matching = matching?;
-                match matching.next().await {
-                    // The error of a list. That of a single run names the run.
-                    Err(error) if error.run_id().is_none() => Some((Err(error), None)),
-                    item => Some((item, Some(matching))),
-                }
-            })
-            .left_stream(),
-            Err(error) => once(std::future::ready(Err(error))).right_stream(),
+        BoxStream::opened(start, |mut matching: Matching| async move {
+            match matching.next().await {
+                // The error of a list. That of a single run names the run.
+                Err(error) if error.run_id().is_none() => Some((Err(error), None)),
+                item => Some((item, Some(matching))),
+            }
         })
     }
 }
