@@ -19,7 +19,7 @@ pub(crate) use fetcher::{Fetcher, Gate};
 pub(crate) use news::{
     ChunkSubscription, GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow, Wanted,
 };
-pub(crate) use results::{Answer, Results};
+pub(crate) use results::{Answer, MAX_OUTAGE, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};
 

@@ -7,11 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::feed::MAX_OUTAGE;
 use crate::observe::may_recover;
 use crate::transport::retry_delay;
-
-/// For how long requests may fail one after the other, as for waits.
-const MAX_OUTAGE: Duration = Duration::from_secs(60);
 
 /// The failures since the last success.
 #[derive(Debug, Default)]

@@ -34,8 +34,9 @@ const EAGER_PROBE_DELAY: Duration = Duration::from_millis(20);
 const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 /// The delay of the first probe of any other run.
 const PROBE_DELAY: Duration = Duration::from_secs(1);
-/// For how long a stream can be lost again and again before all waits fail. A server that restarts is back earlier.
-const MAX_OUTAGE: Duration = Duration::from_secs(60);
+/// For how long a stream can be lost again and again, or requests can fail, before waits and watches fail. A server that restarts is back
+/// earlier.
+pub(crate) const MAX_OUTAGE: Duration = Duration::from_secs(60);
 /// A stream that the server has accepted and kept for longer than this was not refused.
 const STABLE_STREAM: Duration = Duration::from_secs(5);
 /// How long an unused stream stays open.
