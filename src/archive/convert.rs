@@ -82,11 +82,10 @@ pub(super) fn key(row: &Row) -> Option<(i64, &str)> {
 /// The row of a run that has ended. The list's times and attempt are used: they identify the version of the run in the next list.
 pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, archived_at: i64) -> Result<Row> {
     let mut row = Row::default();
-    let id = |id: &dyn ToString| id.to_string();
-    row.set(Column::RunId, id(&run.id));
+    row.set(Column::RunId, run.id.to_string());
     row.set(Column::CreatedAt, run.created_at.timestamp_micros());
     row.set(Column::WorkflowName, run.workflow_name.clone());
-    row.set(Column::WorkflowId, id(&run.workflow_id));
+    row.set(Column::WorkflowId, run.workflow_id.to_string());
     row.set(Column::WorkflowVersionId, details.workflow_version_id.as_ref().map(ToString::to_string));
     row.set(Column::Status, details.status.as_str().to_owned());
     row.set(Column::Attempt, i64::from(run.attempt));
@@ -225,7 +224,7 @@ pub(super) fn status(row: &Row) -> Result<RunStatus> {
     Ok(RunStatus::from_name(required(row, Column::Status)?))
 }
 
-pub(super) fn metadata(row: &Row) -> Result<BTreeMap<String, Value>> {
+fn metadata(row: &Row) -> Result<BTreeMap<String, Value>> {
     let mut others: BTreeMap<String, Value> = json_or_default(row, Column::NonStringMetadata)?;
     let entries = row.map(Column::Metadata).iter();
     Ok(entries
@@ -245,15 +244,16 @@ fn missing(column: Column) -> Error {
     Error::new(ErrorKind::Corrupt, format!("expected a value in the column {} of the archive, got none", column.name()))
 }
 
-pub(super) fn parsed<T: std::str::FromStr>(row: &Row, column: Column) -> Result<T> {
-    let text = required(row, column)?;
+fn parsed<T: std::str::FromStr>(row: &Row, column: Column) -> Result<T> {
+    parse(required(row, column)?, column)
+}
+
+fn parse<T: std::str::FromStr>(text: &str, column: Column) -> Result<T> {
     text.parse().map_err(|_| invalid(column, &format_args!("expected an id, got {text:?}")))
 }
 
 fn optional<T: std::str::FromStr>(row: &Row, column: Column) -> Result<Option<T>> {
-    row.text(column)
-        .map(|text| text.parse().map_err(|_| invalid(column, &format_args!("expected an id, got {text:?}"))))
-        .transpose()
+    row.text(column).map(|text| parse(text, column)).transpose()
 }
 
 fn from_json<T: DeserializeOwned>(row: &Row, column: Column) -> Result<T> {

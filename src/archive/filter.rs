@@ -69,20 +69,30 @@ impl Criteria {
         {
             return Ok(false);
         }
+        Ok(self.matches_tags(row)? && self.matches_own_tags(row)?)
+    }
+
+    /// Whether a run has the user's tags of the filter. The engine finds only strings.
+    fn matches_tags(&self, row: &Row) -> Result<bool> {
+        let RunFilter { metadata: all, any_metadata: any, .. } = &self.filter;
+        if all.is_empty() && any.is_empty() {
+            return Ok(true);
+        }
         let others: BTreeMap<String, Value> = convert::json_or_default(row, Column::NonStringMetadata)?;
-        // The engine finds only strings.
         let has = |(key, value): &(String, String)| {
             row.map(Column::Metadata).iter().any(|(own, text)| own == key && text == value && !others.contains_key(key))
         };
-        if !filter.metadata.iter().all(has) || !(filter.any_metadata.is_empty() || filter.any_metadata.iter().any(has))
-        {
-            return Ok(false);
-        }
-        if filter.own_metadata.is_empty() {
+        Ok(all.iter().all(has) && (any.is_empty() || any.iter().any(has)))
+    }
+
+    /// Whether a run has the tags of this crate in the filter.
+    fn matches_own_tags(&self, row: &Row) -> Result<bool> {
+        let tags = &self.filter.own_metadata;
+        if tags.is_empty() {
             return Ok(true);
         }
         let own: BTreeMap<String, Value> = convert::json_or_default(row, Column::EngineMetadata)?;
-        Ok(filter.own_metadata.iter().all(|(key, value)| own.get(key).and_then(|own| own.as_str()) == Some(value)))
+        Ok(tags.iter().all(|(key, value)| own.get(key).and_then(|own| own.as_str()) == Some(value)))
     }
 
     /// Whether a day has a part in the time window.

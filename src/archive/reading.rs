@@ -4,7 +4,6 @@
 //! newest of them is the run's.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _};
@@ -28,6 +27,8 @@ pub(super) struct Reading {
     /// The files of the days that have not been read yet, the next day last.
     days: Vec<(NaiveDate, Vec<File>)>,
     sources: Vec<Source>,
+    /// Whether a file that was opened has the schema of another version of the crate.
+    has_other_schema: bool,
     /// The errors of files that cannot be read.
     errors: VecDeque<Error>,
     /// The newest row of the run that is being read.
@@ -74,23 +75,13 @@ impl Source {
 }
 
 impl Reading {
-    pub(super) fn new(store: Store, state: &Arc<State>, criteria: Criteria, columns: &'static [Column]) -> Self {
-        let mut days: BTreeMap<NaiveDate, Vec<File>> = BTreeMap::new();
-        for file in matching_files(state, &criteria) {
-            days.entry(file.partition.day).or_default().push(file.clone());
-        }
-        Self {
-            store,
-            criteria,
-            columns,
-            days: days.into_iter().collect(),
-            sources: Vec::new(),
-            errors: VecDeque::new(),
-            run: None,
-        }
+    /// Reads the matching rows of a state.
+    pub(super) fn new(store: Store, state: &State, criteria: Criteria, columns: &'static [Column]) -> Self {
+        let files = matching_files(state, &criteria).into_iter().cloned().collect();
+        Self::of_files(store, files, criteria, columns)
     }
 
-    /// Reads the rows of these files only, all of them.
+    /// Reads the matching rows of some files.
     pub(super) fn of_files(store: Store, files: Vec<File>, criteria: Criteria, columns: &'static [Column]) -> Self {
         let mut days: BTreeMap<NaiveDate, Vec<File>> = BTreeMap::new();
         for file in files {
@@ -102,9 +93,15 @@ impl Reading {
             columns,
             days: days.into_iter().collect(),
             sources: Vec::new(),
+            has_other_schema: false,
             errors: VecDeque::new(),
             run: None,
         }
+    }
+
+    /// Whether a file of the days that were read so far has the schema of another version of the crate.
+    pub(super) fn has_other_schema(&self) -> bool {
+        self.has_other_schema
     }
 
     /// Returns the next row, or `None` at the end. After an error, it continues with what can be read.
@@ -154,7 +151,10 @@ impl Reading {
         let opened: Vec<_> = opened.buffered(MAX_CONCURRENT_READS).collect().await;
         for file in opened {
             match file {
-                Ok(file) => self.sources.push(Source { file, next_group: 0, rows: VecDeque::new() }),
+                Ok(file) => {
+                    self.has_other_schema |= !file.is_current();
+                    self.sources.push(Source { file, next_group: 0, rows: VecDeque::new() });
+                }
                 Err(error) => self.errors.push_back(error),
             }
         }

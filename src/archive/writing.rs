@@ -33,8 +33,15 @@ pub(super) struct Written {
     pub(super) bytes: u64,
 }
 
+impl Written {
+    fn of(files: &[File]) -> Self {
+        let count = |of: fn(&File) -> u64| files.iter().map(of).sum();
+        Self { runs: count(|file| file.rows), files: files.len() as u64, bytes: count(|file| file.bytes) }
+    }
+}
+
 /// Writes rows to new files, one for each partition.
-pub(super) async fn write(archive: &Archive, rows: &[Row]) -> Result<Vec<File>> {
+async fn write(archive: &Archive, rows: &[Row]) -> Result<Vec<File>> {
     let mut partitions: BTreeMap<Partition, Vec<Row>> = BTreeMap::new();
     for row in rows {
         let (Some(workflow), Some(at)) = (row.text(Column::WorkflowName), time(row, Column::CreatedAt)) else {
@@ -98,13 +105,8 @@ pub(super) async fn commit(
         let state = archive.log().state().await?;
         // Also if the response to the commit was lost. Another process may already have replaced some of the files.
         let is_committed = |file: &File| state.files.contains_key(&file.path) || state.removed.contains_key(&file.path);
-        if files.iter().all(|file| file.rows == 0) || files.iter().any(is_committed) {
-            let count = |of: fn(&File) -> u64| files.iter().map(of).sum();
-            return Ok(Written {
-                runs: count(|file| file.rows),
-                files: files.len() as u64,
-                bytes: count(|file| file.bytes),
-            });
+        if files.is_empty() || files.iter().any(is_committed) {
+            return Ok(Written::of(&files));
         }
         let is_same_day = |file: &&File| files.iter().any(|own| own.partition.day == file.partition.day);
         let others: Vec<File> = state.files_since(checked).filter(is_same_day).cloned().collect();
@@ -127,7 +129,9 @@ pub(super) async fn commit(
         let next =
             Commit { version: VERSION, committed_at: now, source: Some(source.clone()), add, remove: Vec::new() };
         state.check(&next).map_err(refused)?;
-        archive.log().commit(&state, &next).await?;
+        if archive.log().commit(&state, &next).await? {
+            return Ok(Written::of(&files));
+        }
     }
 }
 
