@@ -5,37 +5,30 @@
 //! afterwards. A run that ends between the first fetch and the cancel may still get a second end; the report shows this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::cancel_reason::CancelReason;
+use super::effect::{MAX_CONCURRENT_CALLS, Progress, distinct, no_report, wait_for_cancels};
 use super::handle::RunHandle;
 use super::resend::Resend;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId};
-use crate::observe::{RunFetch, may_recover};
-use crate::sync::lock;
+use crate::model::{Effect, RunDetails, RunId, RunReport, TaskId};
+use crate::observe::RunFetch;
 use crate::time::MAX_DURATION;
-use crate::transport::Polling;
 
 /// How long a cancel may take to have an effect, by default.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The number of concurrent calls if each run has a call of its own.
-pub(super) const MAX_CONCURRENT_CALLS: usize = 16;
 /// The number of runs in one call.
 pub(crate) const BATCH: usize = 100;
 /// For how long a fetched status is considered current when the run is cancelled.
 const STATE_VALID_FOR: Duration = Duration::from_millis(50);
 /// The number of concurrent batches. A cancel takes seconds to have an effect, and the next one need not wait for it.
 pub(crate) const MAX_CONCURRENT_BATCHES: usize = 4;
-/// The maximum interval between fetches of a run after its cancel or replay.
-pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
-
 impl<O> RunHandle<O> {
     /// Prepares a cancel; [`send`](CancelBuilder::send) sends it.
     ///
@@ -57,21 +50,6 @@ impl Client {
     /// filter, use [`RunQuery::cancel`](crate::builder::RunQuery::cancel).
     pub fn cancel_many(&self, runs: impl IntoIterator<Item = RunId>) -> CancelManyBuilder {
         CancelManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: CancelOptions::default() }
-    }
-}
-
-/// When a run of a command last ended. The batches of a command share it: the engine cancels one run after the other, so the last batch
-/// has an effect long after it was sent.
-#[derive(Debug, Clone, Default)]
-struct Progress(Arc<Mutex<Option<Instant>>>);
-
-impl Progress {
-    fn record(&self) {
-        *lock(&self.0) = Some(Instant::now());
-    }
-
-    fn last(&self) -> Option<Instant> {
-        *lock(&self.0)
     }
 }
 
@@ -294,12 +272,6 @@ impl CancelManyBuilder {
     }
 }
 
-/// Each of the runs once, in their order.
-pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
-    let mut known = HashSet::new();
-    runs.iter().copied().filter(|run| known.insert(*run)).collect()
-}
-
 /// Cancels runs with one call, and returns a report for each, in their order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
     // A reason belongs to the attempt that it ends, which only the details contain. Without a reason, the run's status is enough.
@@ -364,11 +336,6 @@ async fn fetch_status(
     }
 }
 
-/// The effect on a run that cannot be fetched.
-pub(super) fn no_report(error: Error) -> Effect {
-    if error.is_not_found() { Effect::NotFound } else { Effect::Unknown(error) }
-}
-
 /// Cancels runs that have not ended, and returns the effects, in their order.
 async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &CancelOptions) -> Vec<Effect> {
     // A run whose reason cannot be written is not cancelled: the reason would never be known.
@@ -398,7 +365,7 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
         }
     };
     let sent = active.iter().map(|active| active.run).filter(|run| !unknown.contains_key(run)).collect();
-    let mut effects = wait_for_effects(client, sent, options).await;
+    let mut effects = wait_for_cancels(client, sent, options.within, &options.progress).await;
     effects.append(&mut unknown);
     active.iter().map(|active| effects.remove(&active.run).unwrap_or(Effect::NotFound)).collect()
 }
@@ -452,72 +419,12 @@ async fn write_reasons(client: &Client, active: &[ActiveRun], options: &CancelOp
     failed.collect()
 }
 
-/// Fetches the runs until all have ended, or no run of the command has ended for the time that an effect may take.
-async fn wait_for_effects(client: &Client, runs: Vec<RunId>, options: &CancelOptions) -> BTreeMap<RunId, Effect> {
-    let sent_at = Instant::now();
-    let deadline = || options.progress.last().map_or(sent_at, |last| last.max(sent_at)) + options.within;
-    let (mut pending, mut effects) = (runs, BTreeMap::new());
-    let mut polling = Polling::backoff(MAX_POLL_INTERVAL, deadline());
-    loop {
-        let reads = stream::iter(std::mem::take(&mut pending)).map(|run| async move {
-            let effect = current_effect(client, run).await;
-            if matches!(effect, Ok(Effect::Applied | Effect::FinishedFirst(_))) {
-                options.progress.record();
-            }
-            (run, effect)
-        });
-        let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
-        for (run, effect) in fetched {
-            effects.insert(
-                run,
-                effect.unwrap_or_else(|current| {
-                    pending.push(run);
-                    current
-                }),
-            );
-        }
-        polling.set_deadline(deadline());
-        if pending.is_empty() || !polling.again().await {
-            return effects;
-        }
-    }
-}
-
-/// Fetches the effect of a cancel on a run. `Err` contains the effect so far, which a later fetch may change.
-async fn current_effect(client: &Client, run: RunId) -> std::result::Result<Effect, Effect> {
-    let unknown = |error: Error| {
-        let may_change = may_recover(&error);
-        let effect = no_report(error.with_possible_side_effects());
-        if may_change { Err(effect) } else { Ok(effect) }
-    };
-    // The final status in gRPC. `None` if the run is too large for gRPC.
-    let grpc = match client.rpc().admin.run_details(run).await {
-        Ok(details) if details.done && details.status.is_final() => Some(details.status),
-        Ok(details) => return Err(Effect::NoEffect(details.status)),
-        // The run is too large for this call: its details show whether it has ended.
-        Err(error) if error.kind() == ErrorKind::TooLarge => None,
-        Err(error) => return unknown(error),
-    };
-    match RunFetch::new(run).fetch(client).await {
-        Ok(RunDetails { outcome: Some(outcome), .. }) if outcome.status() == RunStatus::Cancelled => {
-            Ok(Effect::Applied)
-        }
-        Ok(RunDetails { outcome: Some(outcome), .. }) => Ok(Effect::FinishedFirst(outcome.status())),
-        Ok(details) => Err(Effect::NoEffect(details.status)),
-        // Without REST, gRPC decides: the run had not ended when it was cancelled.
-        Err(error) if error.is_rest_unreached() => match grpc {
-            Some(RunStatus::Cancelled) => Ok(Effect::Applied),
-            Some(status) => Ok(Effect::FinishedFirst(status)),
-            None => unknown(error),
-        },
-        Err(error) => unknown(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::effect::MAX_POLL_INTERVAL;
     use super::*;
     use crate::embedded::{Engine, Fault};
+    use crate::model::RunStatus;
     use crate::workflow::{Context, Task};
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 mod batch;
 pub(crate) mod cancel;
 mod cancel_reason;
+mod effect;
 mod handle;
 mod many;
 mod options;

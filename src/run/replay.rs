@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
-use super::cancel::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, no_report};
+use super::effect::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, no_report};
 use super::handle::RunHandle;
 use super::resend::Resend;
 use crate::client::Client;

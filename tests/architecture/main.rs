@@ -170,6 +170,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "options",
             "handle",
             "cancel_reason",
+            "effect",
             "resend",
             "cancel",
             "replay",
