@@ -4,7 +4,7 @@
 //! and the next collection continues. A run that was replayed after it was archived is archived again. The oldest days come first, because
 //! the engine drops them first.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -16,16 +16,15 @@ use futures_core::Stream;
 use futures_util::stream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::convert::{self, VERSION_COLUMNS, Version};
+use super::compare::{Archived, ArchivedVersions};
+use super::convert::{self, Version};
 use super::days::{MICROSECOND, day_end, day_start, first_day_with_runs};
-use super::filter::Criteria;
 use super::handle::Archive;
 use super::manifest::Source;
-use super::reading::Reading;
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
 use super::schema::{Column, Row};
-use super::writing::{self, Archived, MAX_FILE_BYTES, archived_versions};
+use super::writing::{self, MAX_FILE_BYTES};
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -140,7 +139,7 @@ impl CollectBuilder {
 
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
-    /// to five. Requests for log lines, events, cancel reasons and the statuses of failed runs in the list are not limited.
+    /// to five. The list takes one more for each failed run without an error message.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.requests_per_second = requests;
         self
@@ -265,15 +264,15 @@ struct Collector {
     next_day: Option<NaiveDate>,
     /// The latest creation time of runs that are due.
     until: DateTime<Utc>,
-    /// The list of the current day, until its end.
-    list: Option<RunItems>,
+    /// The list of the current day, until its end, and the archived runs of that day.
+    list: Option<(RunItems, ArchivedVersions)>,
     /// The runs to fetch, with their archived versions.
     queue: VecDeque<(RunSummary, Option<Archived>)>,
     rows: Vec<Row>,
     size: usize,
     /// The runs of `queue` and `rows`.
     ids: HashSet<RunId>,
-    /// The rows were compared with the archive after this many commits, or more.
+    /// `list`, `queue` and `rows` were compared with the archive after this many commits, or more.
     checked: Option<u64>,
     report: CollectReport,
 }
@@ -355,21 +354,19 @@ impl Collector {
     async fn read_list(&mut self) -> Result<bool> {
         if self.list.is_none() {
             let Some(day) = self.next_day.filter(|day| day_start(*day) <= self.until) else { return Ok(false) };
-            let window = Window::between(day_start(day), day_end(day).min(self.until));
-            self.list = Some(self.client.runs(RunFilter { window, ..self.filter.clone() }).items());
+            self.list = Some(self.open_day(day).await?);
             self.next_day = day.succ_opt();
         }
-        let Some(list) = &mut self.list else { return Ok(false) };
-        let permit = self.gate.pass(1).await;
+        let Some((list, archived)) = &mut self.list else { return Ok(false) };
         let mut listed: Vec<RunSummary> = list.by_ref().take(LIST_BATCH).try_collect().await?;
-        drop(permit);
-        if listed.len() < LIST_BATCH {
+        let is_end = listed.len() < LIST_BATCH;
+        listed.retain(|run| self.builder.is_due(run, self.now) && !self.ids.contains(&run.id));
+        let mut archived = archived.of_listed(&listed).await?;
+        if is_end {
             self.list = None;
         }
-        listed.retain(|run| self.builder.is_due(run, self.now) && !self.ids.contains(&run.id));
-        let mut archived = self.archived_versions(&listed).await?;
         for run in listed {
-            let archived = archived.remove(&run.id.to_string());
+            let archived = archived.remove(&run.id);
             let is_selected = || self.builder.retention.of(&run.workflow_name).selects(&run.status);
             match &archived {
                 Some(archived) if archived.version == Version::of_listed(&run) => self.report.unchanged += 1,
@@ -389,22 +386,21 @@ impl Collector {
         Ok(true)
     }
 
+    async fn open_day(&mut self, day: NaiveDate) -> Result<(RunItems, ArchivedVersions)> {
+        let window = Window::between(day_start(day), day_end(day).min(self.until));
+        let list = self.client.runs(RunFilter { window, ..self.filter.clone() }).through(self.gate.clone()).items();
+        let archive = &self.builder.archive;
+        let state = archive.log().state().await?;
+        self.checked.get_or_insert(state.commits);
+        let files = state.files().filter(|file| file.partition.day == day).cloned().collect();
+        Ok((list, ArchivedVersions::new(archive, files, self.now)?))
+    }
+
     /// Whether the engine drops the run within the margin.
     fn is_at_risk(&self, run: &RunSummary) -> bool {
         let Some(retention) = self.report.engine_retention else { return false };
         let left = TimeDelta::from_std(retention.saturating_sub(self.builder.margin)).unwrap_or(TimeDelta::MAX);
         self.now.signed_duration_since(run.created_at) >= left
-    }
-
-    /// The archived versions of runs. Workflows do not matter: the engine renames a workflow that is deleted.
-    async fn archived_versions(&mut self, runs: &[RunSummary]) -> Result<HashMap<String, Archived>> {
-        let times = || runs.iter().map(|run| run.created_at);
-        let Some((first, last)) = times().min().zip(times().max()) else { return Ok(HashMap::new()) };
-        let archive = &self.builder.archive;
-        let state = archive.log().state().await?;
-        self.checked.get_or_insert(state.commits);
-        let criteria = Criteria::new(RunFilter::new(Window::between(first, last)), self.now)?;
-        archived_versions(archive, Reading::new(archive.store().clone(), &state, criteria, VERSION_COLUMNS)).await
     }
 
     /// Fetches the next runs of the queue.
@@ -460,8 +456,9 @@ impl Collector {
         let times = || rows.iter().filter_map(|row| convert::time(row, Column::CreatedAt));
         let (first, last) = (times().min().unwrap_or(self.now), times().max().unwrap_or(self.now));
         let archive = &self.builder.archive;
-        // What is still queued was compared with the same state.
-        let checked = if self.queue.is_empty() { self.checked.take() } else { self.checked };
+        // The rest of the day is compared with the same state.
+        let is_end = self.queue.is_empty() && self.list.is_none();
+        let checked = if is_end { self.checked.take() } else { self.checked };
         let written = writing::commit(archive, &self.source, rows, checked.unwrap_or(0), self.now).await?;
         self.report.archived += written.runs;
         self.report.files += written.files;

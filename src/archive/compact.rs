@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use super::manifest::{Commit, Conflict, File, Partition, VERSION};
 use super::reading::Reading;
 use super::schema::Column;
 use super::writing::{MAX_FILE_BYTES, MAX_FILE_ROWS, everything, write_file};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 impl Archive {
     /// Prepares a compaction: the files of each workflow and day are merged into one file, or into a few of the maximum size. Queries then
@@ -26,7 +27,7 @@ impl Archive {
     /// # }
     /// ```
     pub fn compact(&self) -> CompactBuilder {
-        CompactBuilder { archive: self.clone() }
+        CompactBuilder { archive: self.clone(), discards_damaged: false }
     }
 }
 
@@ -43,16 +44,25 @@ impl Archive {
 #[must_use = "nothing is merged before `send`"]
 pub struct CompactBuilder {
     archive: Archive,
+    discards_damaged: bool,
 }
 
 impl CompactBuilder {
+    /// Also removes the files that are damaged or missing, with the runs in them. By default, they stay in the archive, so that they can be
+    /// restored from a backup. Before removing them, [collect](Archive::collect) again: runs that the engine still has are then archived in
+    /// other files.
+    pub fn discard_damaged(mut self) -> Self {
+        self.discards_damaged = true;
+        self
+    }
+
     /// Merges the files. The old files are not deleted, so queries that have started are not affected; [`sweep`](Archive::sweep) deletes
-    /// them. Files that a newer version of this crate has written are left unchanged.
+    /// them. Files that a newer version of this crate has written are left unchanged. Damaged files are named in the report.
     ///
     /// # Errors
-    /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if a file
-    /// cannot be read or written. The files of that workflow and day are then left unchanged. The files of the others are merged first, and
-    /// the last error is returned.
+    /// [`Storage`](ErrorKind::Storage), [`Corrupt`](ErrorKind::Corrupt) and [`Timeout`](ErrorKind::Timeout) if the manifest cannot be read,
+    /// or if a file cannot be read or written although it is not damaged. The files of that workflow and day are then left unchanged. The
+    /// files of the others are merged first, and the last error is returned.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again. No run is lost or duplicated.
@@ -64,53 +74,78 @@ impl CompactBuilder {
         }
         let (mut report, mut failed) = (CompactReport::default(), None);
         for (partition, files) in partitions {
-            if files.len() < 2 || files.iter().all(|file| file.is_compacted) {
-                continue;
-            }
-            let count = files.len() as u64;
-            match self.merge(partition, files).await {
-                Ok(Some(merged)) => {
-                    report.files_merged += count;
-                    report.files_written += merged;
-                }
-                // Another process has merged them, or a newer version of this crate has written them.
-                Ok(None) => {}
-                Err(error) => failed = Some(error),
+            if let Err(error) = self.merge(partition, files, &mut report).await {
+                failed = Some(error);
             }
         }
         failed.map_or(Ok(report), Err)
     }
 
-    /// Merges the files of a partition. Returns the number of new files, or `None` if they cannot be merged.
-    async fn merge(&self, partition: Partition, files: Vec<File>) -> Result<Option<u64>> {
+    /// Merges the files of a partition, if this is necessary and possible.
+    async fn merge(&self, partition: Partition, files: Vec<File>, report: &mut CompactReport) -> Result<()> {
         let (archive, now) = (&self.archive, Utc::now());
-        let remove: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
-        let mut reading = Reading::of_files(archive.store().clone(), files, everything(now)?, Column::ALL);
+        // Only a file that is read is known to be damaged.
+        if !needs_merge(&files) && !self.discards_damaged {
+            return Ok(());
+        }
+        let mut reading = Reading::of_files(archive.store().clone(), files.clone(), everything(now)?, Column::ALL);
         let (mut add, mut rows, mut size) = (Vec::new(), Vec::new(), 0);
-        loop {
-            let row = reading.next().await.transpose()?;
-            // Columns that this version does not know would be lost. All files are of one day, so all are open.
-            if reading.has_other_schema() {
-                return Ok(None);
+        let damaged = loop {
+            let row = match reading.next().await {
+                // What can be read of a damaged file is merged.
+                Some(Err(error)) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(%error, archive = archive.url(), "a file of the archive cannot be merged");
+                    continue;
+                }
+                row => row.transpose()?,
+            };
+            // Columns that this version does not know would be lost. What was written is not committed.
+            if reading.has_newer_schema() {
+                return Ok(());
             }
-            let is_end = row.is_none();
+            let damaged = row.is_none().then(|| reading.damaged_files());
+            if let Some(damaged) = damaged {
+                let is_readable = |file: &&File| !damaged.contains(&file.path);
+                let is_useful =
+                    needs_merge(files.iter().filter(is_readable)) || self.discards_damaged && !damaged.is_empty();
+                report.damaged_files.extend(damaged.iter().cloned());
+                if !is_useful {
+                    return Ok(());
+                }
+            }
             if let Some(row) = row {
                 size += row.size();
                 rows.push(row);
             }
-            if !rows.is_empty() && (is_end || rows.len() >= MAX_FILE_ROWS || size >= MAX_FILE_BYTES) {
-                let file = write_file(archive, partition.clone(), std::mem::take(&mut rows)).await?;
+            if !rows.is_empty() && (damaged.is_some() || rows.len() >= MAX_FILE_ROWS || size >= MAX_FILE_BYTES) {
+                let file = write_file(archive, partition.clone(), Arc::new(std::mem::take(&mut rows))).await?;
                 add.push(File { is_compacted: true, ..file });
                 size = 0;
             }
-            if is_end {
-                break;
+            if let Some(damaged) = damaged {
+                break damaged;
             }
-        }
-        let merged = add.len() as u64;
+        };
+        let is_removed = |file: &&File| self.discards_damaged || !damaged.contains(&file.path);
+        let remove: Vec<String> = files.iter().filter(is_removed).map(|file| file.path.clone()).collect();
+        let (merged, written) = (remove.len() as u64, add.len() as u64);
         let commit = Commit { version: VERSION, committed_at: now, source: None, add, remove };
-        Ok(commit_removal(archive, &commit).await?.then_some(merged))
+        // Otherwise, another process has merged them.
+        if commit_removal(archive, &commit).await? {
+            report.files_merged += merged;
+            report.files_written += written;
+        }
+        Ok(())
     }
+}
+
+fn needs_merge<'a>(files: impl IntoIterator<Item = &'a File>) -> bool {
+    let (mut count, mut is_compacted) = (0, true);
+    for file in files {
+        count += 1;
+        is_compacted &= file.is_compacted;
+    }
+    count > 1 && !is_compacted
 }
 
 /// Adds a commit that removes files. Returns `false` if one of them has already been removed.
@@ -143,10 +178,17 @@ pub struct CompactReport {
     pub files_merged: u64,
     /// The number of new files that contain their runs.
     pub files_written: u64,
+    /// The paths of damaged and missing files among those that were read. Without
+    /// [`discard_damaged`](CompactBuilder::discard_damaged), only the files of workflows and days that need a merge are read.
+    pub damaged_files: Vec<String>,
 }
 
 impl fmt::Display for CompactReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files merged into {}", self.files_merged, self.files_written)
+        write!(f, "{} files merged into {}", self.files_merged, self.files_written)?;
+        match self.damaged_files.len() {
+            0 => Ok(()),
+            damaged => write!(f, ", {damaged} damaged"),
+        }
     }
 }

@@ -33,14 +33,16 @@ pub(super) struct FileReader {
     path: String,
     fetched: Fetched,
     reader: Arc<SerializedFileReader<Fetched>>,
-    /// Whether the file has the schema of this version of the crate.
-    is_current: bool,
+    /// Whether the file has the schema of a newer version of the crate.
+    is_newer: bool,
 }
 
 /// The parts of a file that have been fetched, by their offset.
 #[derive(Debug, Clone)]
 struct Fetched {
     length: u64,
+    /// The offset of the part that was fetched first, up to the end of the file. A small file is complete with it.
+    tail: u64,
     parts: Arc<Mutex<BTreeMap<u64, Bytes>>>,
 }
 
@@ -54,6 +56,15 @@ impl Fetched {
         let (offset, content) = parts.range(..=start).next_back()?;
         let skipped = usize::try_from(start - offset).ok().filter(|skipped| *skipped <= content.len())?;
         Some(content.slice(skipped..))
+    }
+
+    fn contains(&self, range: &Range<u64>) -> bool {
+        self.part(range.start).is_some_and(|part| part.len() as u64 >= range.end - range.start)
+    }
+
+    /// Forgets the parts before the tail.
+    fn clear(&self) {
+        lock(&self.parts).retain(|offset, _| *offset >= self.tail);
     }
 }
 
@@ -82,37 +93,40 @@ impl FileReader {
     /// Reads the metadata of a file.
     pub(super) async fn open(store: &Store, file: &File) -> Result<Self> {
         let damaged = |error: ParquetError| corrupt(&file.path, &NOT_PARQUET).with_source(error);
-        let fetched = Fetched { length: file.bytes, parts: Arc::default() };
-        let mut start = file.bytes.saturating_sub(TAIL_BYTES);
+        let tail = file.bytes.saturating_sub(TAIL_BYTES);
+        let mut fetched = Fetched { length: file.bytes, tail, parts: Arc::default() };
         loop {
-            let tail = read_ranges(store, &file.path, file.bytes, std::slice::from_ref(&(start..file.bytes))).await?;
+            let range = fetched.tail..file.bytes;
+            let tail = read_ranges(store, &file.path, file.bytes, std::slice::from_ref(&range)).await?;
             let tail = tail.into_iter().next().unwrap_or_default();
-            fetched.add(start, tail.clone());
+            fetched.add(range.start, tail.clone());
             match ParquetMetaDataReader::new().try_parse_sized(&tail, file.bytes) {
                 Ok(()) => break,
-                Err(ParquetError::NeedMoreData(needed)) => start = file.bytes.saturating_sub(needed as u64),
+                Err(ParquetError::NeedMoreData(needed)) => fetched.tail = file.bytes.saturating_sub(needed as u64),
                 Err(error) => return Err(damaged(error)),
             }
         }
         let reader = SerializedFileReader::new(fetched.clone()).map_err(damaged)?;
         let metadata = reader.metadata().file_metadata();
         let version = metadata.key_value_metadata().into_iter().flatten().find(|entry| entry.key == VERSION_KEY);
-        match version.and_then(|entry| entry.value.as_deref()) {
-            // A newer schema has the columns of this one.
-            Some(version) if version.parse::<u32>().is_ok() => {}
-            version => {
-                let version = version.map_or_else(|| "none".to_owned(), |version| format!("{version:?}"));
-                let problem = format_args!("expected a schema version such as {VERSION}, got {version}");
-                return Err(corrupt(&file.path, &problem));
-            }
-        }
-        let is_current = version.and_then(|entry| entry.value.as_deref()) == Some(VERSION);
-        Ok(Self { store: store.clone(), path: file.path.clone(), fetched, reader: Arc::new(reader), is_current })
+        let version = version.and_then(|entry| entry.value.as_deref());
+        // A newer schema has the columns of this one.
+        let Some(number) = version.and_then(|version| version.parse::<u32>().ok()) else {
+            let version = version.map_or_else(|| "none".to_owned(), |version| format!("{version:?}"));
+            let problem = format_args!("expected a schema version such as {VERSION}, got {version}");
+            return Err(corrupt(&file.path, &problem));
+        };
+        let is_newer = number > VERSION;
+        Ok(Self { store: store.clone(), path: file.path.clone(), fetched, reader: Arc::new(reader), is_newer })
     }
 
-    /// Whether the file has the schema of this version of the crate, so that nothing is lost if its rows are written again.
-    pub(super) fn is_current(&self) -> bool {
-        self.is_current
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the file has the schema of a newer version of the crate, so that columns are lost if its rows are written again.
+    pub(super) fn is_newer(&self) -> bool {
+        self.is_newer
     }
 
     pub(super) fn groups(&self) -> usize {
@@ -169,8 +183,7 @@ impl FileReader {
         // Decompression takes milliseconds, which must not block the runtime.
         let rows = tokio::task::spawn_blocking(move || {
             let rows = decode(&reader, group, columns);
-            // The metadata is at the end, and is kept by the reader.
-            lock(&fetched.parts).clear();
+            fetched.clear();
             rows
         });
         match rows.await {
@@ -188,8 +201,12 @@ impl FileReader {
                 &format_args!("expected a range within {} bytes, got {range:?}", self.fetched.length),
             ));
         }
-        let parts = read_ranges(&self.store, &self.path, self.fetched.length, &ranges).await?;
-        for (range, part) in ranges.into_iter().zip(parts) {
+        let missing: Vec<_> = ranges.into_iter().filter(|range| !self.fetched.contains(range)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let parts = read_ranges(&self.store, &self.path, self.fetched.length, &missing).await?;
+        for (range, part) in missing.into_iter().zip(parts) {
             self.fetched.add(range.start, part);
         }
         Ok(())

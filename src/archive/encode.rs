@@ -24,13 +24,13 @@ pub(super) fn encode(rows: &[Row]) -> Result<Bytes> {
 }
 
 /// Writes some columns, as a version of the schema.
-pub(super) fn encode_columns(rows: &[Row], columns: &[Column], version: &str) -> Result<Bytes> {
+pub(super) fn encode_columns(rows: &[Row], columns: &[Column], version: u32) -> Result<Bytes> {
     write(rows, columns, version)
         .map(Bytes::from)
         .map_err(|error| Error::new(ErrorKind::Encode, "failed to encode a file of the archive").with_source(error))
 }
 
-fn write(rows: &[Row], columns: &[Column], version: &str) -> std::result::Result<Vec<u8>, ParquetError> {
+fn write(rows: &[Row], columns: &[Column], version: u32) -> std::result::Result<Vec<u8>, ParquetError> {
     let schema = schema(columns).map_err(|error| ParquetError::External(Box::new(error)))?;
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties(rows.len(), version)))?;
     for group in groups(rows) {
@@ -43,9 +43,9 @@ fn write(rows: &[Row], columns: &[Column], version: &str) -> std::result::Result
     writer.into_inner()
 }
 
-fn properties(rows: usize, version: &str) -> WriterProperties {
+fn properties(rows: usize, version: u32) -> WriterProperties {
     let path = |column: Column| ColumnPath::from(column.name());
-    let version = KeyValue::new(VERSION_KEY.to_owned(), version.to_owned());
+    let version = KeyValue::new(VERSION_KEY.to_owned(), version.to_string());
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("hatchet-rs {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(vec![version]))

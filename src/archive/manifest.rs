@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 /// The version of the manifest's format. Newer ones are refused.
 pub(super) const VERSION: u32 = 1;
+
+/// How long a state says when a file was removed. Later, a file that still exists counts as one that was never committed.
+const REMOVED_FOR: TimeDelta = TimeDelta::days(90);
 
 /// Changes that take effect together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +79,7 @@ pub(super) struct State {
     pub(super) source: Option<Source>,
     /// The files by path, with the number of the commit that added each.
     pub(super) files: BTreeMap<String, (u64, File)>,
-    /// When files were removed, by path. They are deleted later, because they may still be read.
+    /// When files were removed in the last [`REMOVED_FOR`], by path. They are deleted later, because they may still be read.
     pub(super) removed: BTreeMap<String, DateTime<Utc>>,
 }
 
@@ -106,6 +109,7 @@ impl State {
     /// Adds the next commit.
     pub(super) fn apply(&mut self, commit: Commit) {
         self.commits += 1;
+        self.removed.retain(|_, removed_at| commit.committed_at.signed_duration_since(*removed_at) <= REMOVED_FOR);
         for path in commit.remove {
             self.files.remove(&path);
             self.removed.insert(path, commit.committed_at);
@@ -179,6 +183,18 @@ pub(super) mod tests {
         assert_eq!((paths(&state), state.commits), (vec!["b", "c"], 2));
         assert_eq!(state.files_since(1).map(|file| file.path.as_str()).collect::<Vec<_>>(), ["c"]);
         assert!(state.removed.contains_key("a"));
+    }
+
+    #[test]
+    fn removed_files_are_forgotten_after_a_time() {
+        let mut state = State::default();
+        state.apply(commit(&["a", "b"], &[]));
+        state.apply(commit(&[], &["a"]));
+        let later = |days| DateTime::UNIX_EPOCH + TimeDelta::days(days);
+        state.apply(Commit { committed_at: later(90), ..commit(&[], &["b"]) });
+        assert_eq!(state.removed.keys().collect::<Vec<_>>(), ["a", "b"]);
+        state.apply(Commit { committed_at: later(91), ..commit(&["c"], &[]) });
+        assert_eq!(state.removed.keys().collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]

@@ -81,6 +81,7 @@
 mod collect;
 mod collector;
 mod compact;
+mod compare;
 mod convert;
 #[cfg(test)]
 mod crash;

@@ -1,11 +1,12 @@
 //! Reads the rows of an archive that match a filter, newest first, each run once.
 //!
-//! Rows of one day are merged from the files of that day. Files are sorted, so all rows of a run are neighbours in the merged order: the
-//! newest of them is the run's.
+//! Files are sorted, so all rows of a run are neighbours in the merged order: the newest of them is the run's. A file is opened when the
+//! merged order arrives at its newest row, so only files with runs of the same time are open at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use chrono::NaiveDate;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::convert::{age, key};
@@ -14,23 +15,26 @@ use super::filter::Criteria;
 use super::manifest::{File, Partition, State};
 use super::schema::{Column, Row};
 use super::store::Store;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// The number of files of a day that are read at the same time.
+/// The number of files that are opened or read at the same time.
 const MAX_CONCURRENT_READS: usize = 8;
 
-/// Reads matching rows. It needs memory for one row group of each file of one day.
+/// Reads matching rows. It needs memory for one row group of each file that has runs of the same time.
 pub(super) struct Reading {
     store: Store,
     criteria: Criteria,
     columns: &'static [Column],
-    /// The files of the days that have not been read yet, the next day last.
-    days: Vec<(NaiveDate, Vec<File>)>,
-    sources: Vec<Source>,
-    /// Whether a file that was opened has the schema of another version of the crate.
-    has_other_schema: bool,
+    /// The files that have not been opened yet, the one with the newest row last.
+    closed: Vec<File>,
+    /// The files that are open, each with its next rows.
+    open: BinaryHeap<Source>,
+    /// Whether a file that was opened has the schema of a newer version of the crate.
+    has_newer_schema: bool,
     /// The errors of files that cannot be read.
     errors: VecDeque<Error>,
+    /// The paths of files that are damaged or missing.
+    damaged_files: Vec<String>,
     /// The newest row of the run that is being read.
     run: Option<Row>,
 }
@@ -46,7 +50,7 @@ pub(super) fn matching_files<'a>(state: &'a State, criteria: &Criteria) -> Vec<&
     files.filter(|file| criteria.may_match_file(file, is_only_file(file))).collect()
 }
 
-/// The rows of one file.
+/// The rows of one file. The order is that of the next rows: the greatest is the newest.
 struct Source {
     file: FileReader,
     next_group: usize,
@@ -54,6 +58,17 @@ struct Source {
 }
 
 impl Source {
+    async fn open(
+        store: &Store,
+        file: &File,
+        criteria: &Criteria,
+        columns: &'static [Column],
+    ) -> Result<(Self, Result<()>)> {
+        let file = FileReader::open(store, file).await?;
+        let source = Self { file, next_group: 0, rows: VecDeque::new() };
+        Ok(source.fill(criteria, columns).await)
+    }
+
     /// Reads the next row group with rows that may match, if there are no rows left.
     async fn fill(mut self, criteria: &Criteria, columns: &'static [Column]) -> (Self, Result<()>) {
         while self.rows.is_empty() && self.next_group < self.file.groups() {
@@ -72,6 +87,30 @@ impl Source {
         }
         (self, Ok(()))
     }
+
+    fn key(&self) -> Option<(i64, &str)> {
+        self.rows.front().and_then(key)
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Source {}
+
+impl PartialOrd for Source {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Source {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
 }
 
 impl Reading {
@@ -82,26 +121,29 @@ impl Reading {
     }
 
     /// Reads the matching rows of some files.
-    pub(super) fn of_files(store: Store, files: Vec<File>, criteria: Criteria, columns: &'static [Column]) -> Self {
-        let mut days: BTreeMap<NaiveDate, Vec<File>> = BTreeMap::new();
-        for file in files {
-            days.entry(file.partition.day).or_default().push(file);
-        }
+    pub(super) fn of_files(store: Store, mut files: Vec<File>, criteria: Criteria, columns: &'static [Column]) -> Self {
+        files.sort_by_key(|file| file.max_created_at);
         Self {
             store,
             criteria,
             columns,
-            days: days.into_iter().collect(),
-            sources: Vec::new(),
-            has_other_schema: false,
+            closed: files,
+            open: BinaryHeap::new(),
+            has_newer_schema: false,
             errors: VecDeque::new(),
+            damaged_files: Vec::new(),
             run: None,
         }
     }
 
-    /// Whether a file of the days that were read so far has the schema of another version of the crate.
-    pub(super) fn has_other_schema(&self) -> bool {
-        self.has_other_schema
+    /// Whether a file that was read so far has the schema of a newer version of the crate.
+    pub(super) fn has_newer_schema(&self) -> bool {
+        self.has_newer_schema
+    }
+
+    /// The paths of the files that turned out to be damaged or missing so far.
+    pub(super) fn damaged_files(&self) -> &[String] {
+        &self.damaged_files
     }
 
     /// Returns the next row, or `None` at the end. After an error, it continues with what can be read.
@@ -110,19 +152,16 @@ impl Reading {
             if let Some(error) = self.errors.pop_front() {
                 return Some(Err(error));
             }
-            self.fill().await;
-            let complete = match self.pop() {
+            let complete = match self.next_row().await {
                 Some(row) => self.merge(row),
-                // The days have different runs.
-                None => match self.run.take() {
-                    None if self.errors.is_empty() => {
-                        self.open_next().await?;
-                        None
-                    }
-                    run => run,
-                },
+                None => self.run.take(),
             };
-            let Some(run) = complete else { continue };
+            let Some(run) = complete else {
+                if self.is_at_end() {
+                    return None;
+                }
+                continue;
+            };
             match self.criteria.matches(&run) {
                 Ok(true) => return Some(Ok(run)),
                 Ok(false) => {}
@@ -143,44 +182,64 @@ impl Reading {
         None
     }
 
-    /// Opens the files of the next day. Returns `None` at the end.
-    async fn open_next(&mut self) -> Option<()> {
-        let (_, files) = self.days.pop()?;
-        let store = &self.store;
-        let opened = stream::iter(files).map(|file| async move { FileReader::open(store, &file).await });
-        let opened: Vec<_> = opened.buffered(MAX_CONCURRENT_READS).collect().await;
-        for file in opened {
-            match file {
-                Ok(file) => {
-                    self.has_other_schema |= !file.is_current();
-                    self.sources.push(Source { file, next_group: 0, rows: VecDeque::new() });
-                }
-                Err(error) => self.errors.push_back(error),
-            }
-        }
-        Some(())
-    }
-
-    /// Reads a row group of each source that has no rows left, and removes the sources that have none.
-    async fn fill(&mut self) {
-        if self.sources.iter().all(|source| !source.rows.is_empty()) {
-            return;
-        }
-        let (criteria, columns) = (&self.criteria, self.columns);
-        let filled = stream::iter(std::mem::take(&mut self.sources)).map(|source| source.fill(criteria, columns));
-        let filled: Vec<_> = filled.buffered(MAX_CONCURRENT_READS).collect().await;
-        for (source, result) in filled {
-            if !source.rows.is_empty() {
-                self.sources.push(source);
-            }
-            self.errors.extend(result.err());
-        }
+    fn is_at_end(&self) -> bool {
+        self.run.is_none() && self.open.is_empty() && self.closed.is_empty() && self.errors.is_empty()
     }
 
     /// Removes the next row of the merged order.
-    fn pop(&mut self) -> Option<Row> {
-        let rows = self.sources.iter_mut().filter(|source| !source.rows.is_empty());
-        let next = rows.max_by(|one, other| one.rows.front().and_then(key).cmp(&other.rows.front().and_then(key)))?;
-        next.rows.pop_front()
+    async fn next_row(&mut self) -> Option<Row> {
+        loop {
+            // Without a row, the next files are those whose times overlap with the newest.
+            let until = match self.open.peek() {
+                Some(next) => next.key().map_or(i64::MIN, |(created_at, _)| created_at),
+                None => self.closed.last()?.min_created_at.timestamp_micros(),
+            };
+            let first = self.closed.partition_point(|file| file.max_created_at.timestamp_micros() < until);
+            let files = self.closed.split_off(first);
+            if files.is_empty() {
+                break;
+            }
+            self.open(files).await;
+        }
+        let mut next = self.open.peek_mut()?;
+        let row = next.rows.pop_front();
+        if next.rows.is_empty() {
+            let filled = PeekMut::pop(next).fill(&self.criteria, self.columns).await;
+            self.add(filled);
+        }
+        row
+    }
+
+    async fn open(&mut self, files: Vec<File>) {
+        let (store, criteria, columns) = (&self.store, &self.criteria, self.columns);
+        let open = |file: File| async move {
+            let opened = Source::open(store, &file, criteria, columns).await;
+            opened.map_err(|error| (file.path, error))
+        };
+        let opened: Vec<_> = stream::iter(files).map(open).buffered(MAX_CONCURRENT_READS).collect().await;
+        for source in opened {
+            match source {
+                Ok(source) => self.add(source),
+                Err((path, error)) => self.failed(&path, error),
+            }
+        }
+    }
+
+    /// Adds a source, unless it has no rows left.
+    fn add(&mut self, (source, result): (Source, Result<()>)) {
+        self.has_newer_schema |= source.file.is_newer();
+        if let Err(error) = result {
+            self.failed(source.file.path(), error);
+        }
+        if !source.rows.is_empty() {
+            self.open.push(source);
+        }
+    }
+
+    fn failed(&mut self, path: &str, error: Error) {
+        if error.kind() == ErrorKind::Corrupt {
+            self.damaged_files.push(path.to_owned());
+        }
+        self.errors.push_back(error);
     }
 }

@@ -12,7 +12,7 @@ use parquet::schema::types::Type;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The version of the schema, in the metadata of each file.
-pub(super) const VERSION: &str = "1";
+pub(super) const VERSION: u32 = 1;
 /// The key of the version in the metadata of a file.
 pub(super) const VERSION_KEY: &str = "hatchet.schema_version";
 

@@ -3,19 +3,20 @@
 //! Each file is written under a new name, read back and compared before it is committed. So a crash leaves only files that were not
 //! committed; nothing reads them, and [`sweep`](super::Archive::sweep) deletes them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::convert::{VERSION_COLUMNS, Version, key, time};
+use super::compare::ArchivedVersions;
+use super::convert::{Version, key, time};
 use super::encode::encode;
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::log::{corrupt, refused};
 use super::manifest::{Commit, File, Partition, Source, VERSION};
-use super::reading::Reading;
 use super::schema::{Column, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunFilter, Window};
@@ -40,25 +41,35 @@ impl Written {
     }
 }
 
-/// Writes rows to new files, one for each partition.
-async fn write(archive: &Archive, rows: &[Row]) -> Result<Vec<File>> {
+/// The rows of each partition. They are shared with the thread that encodes them.
+type Partitions = BTreeMap<Partition, Arc<Vec<Row>>>;
+
+/// Groups rows by partition, and sorts them.
+fn partitions(rows: Vec<Row>) -> Partitions {
     let mut partitions: BTreeMap<Partition, Vec<Row>> = BTreeMap::new();
     for row in rows {
-        let (Some(workflow), Some(at)) = (row.text(Column::WorkflowName), time(row, Column::CreatedAt)) else {
-            continue;
-        };
-        partitions.entry(Partition::of(workflow, at)).or_default().push(row.clone());
+        if let (Some(workflow), Some(at)) = (row.text(Column::WorkflowName), time(&row, Column::CreatedAt)) {
+            partitions.entry(Partition::of(workflow, at)).or_default().push(row);
+        }
     }
-    let mut files = Vec::new();
-    for (partition, mut rows) in partitions {
+    let sorted = |mut rows: Vec<Row>| {
         rows.sort_by(|one, other| key(other).cmp(&key(one)));
-        files.push(write_file(archive, partition, rows).await?);
+        Arc::new(rows)
+    };
+    partitions.into_iter().map(|(partition, rows)| (partition, sorted(rows))).collect()
+}
+
+/// Writes rows to new files, one for each partition.
+async fn write(archive: &Archive, partitions: &Partitions) -> Result<Vec<File>> {
+    let mut files = Vec::new();
+    for (partition, rows) in partitions {
+        files.push(write_file(archive, partition.clone(), Arc::clone(rows)).await?);
     }
     Ok(files)
 }
 
 /// Writes the rows of a partition, which are in their order, to a new file.
-pub(super) async fn write_file(archive: &Archive, partition: Partition, rows: Vec<Row>) -> Result<File> {
+pub(super) async fn write_file(archive: &Archive, partition: Partition, rows: Arc<Vec<Row>>) -> Result<File> {
     let path = partition.path(&Uuid::new_v4().to_string());
     let mut statuses = BTreeMap::new();
     for status in rows.iter().filter_map(|row| row.text(Column::Status)) {
@@ -96,11 +107,12 @@ fn verify(path: &str, written: &Bytes, read: &Bytes) -> Result<()> {
 pub(super) async fn commit(
     archive: &Archive,
     source: &Source,
-    mut rows: Vec<Row>,
+    rows: Vec<Row>,
     mut checked: u64,
     now: DateTime<Utc>,
 ) -> Result<Written> {
-    let mut files = write(archive, &rows).await?;
+    let mut partitions = partitions(rows);
+    let mut files = write(archive, &partitions).await?;
     loop {
         let state = archive.log().state().await?;
         // Also if the response to the commit was lost. Another process may already have replaced some of the files.
@@ -108,20 +120,20 @@ pub(super) async fn commit(
         if files.is_empty() || files.iter().any(is_committed) {
             return Ok(Written::of(&files));
         }
-        let is_same_day = |file: &&File| files.iter().any(|own| own.partition.day == file.partition.day);
-        let others: Vec<File> = state.files_since(checked).filter(is_same_day).cloned().collect();
+        let first = files.iter().map(|file| file.min_created_at).min().unwrap_or_default();
+        let overlaps = |file: &&File| {
+            files
+                .iter()
+                .any(|own| file.min_created_at <= own.max_created_at && own.min_created_at <= file.max_created_at)
+        };
+        let others: Vec<File> = state.files_since(checked).filter(overlaps).cloned().collect();
         checked = state.commits;
         if !others.is_empty() {
-            let reading = Reading::of_files(archive.store().clone(), others, everything(now)?, VERSION_COLUMNS);
-            let archived = archived_versions(archive, reading).await?;
-            let count = rows.len();
-            rows.retain(|row| {
-                let id = row.text(Column::RunId).unwrap_or_default();
-                archived.get(id).is_none_or(|archived| archived.version != Version::of(row))
-            });
-            if rows.len() < count {
+            let mut archived = ArchivedVersions::new(archive, others, now)?;
+            archived.read_until(first).await?;
+            if leave_out(&mut partitions, &archived) {
                 // The files that were written are not committed, and are swept later.
-                files = write(archive, &rows).await?;
+                files = write(archive, &partitions).await?;
                 continue;
             }
         }
@@ -135,32 +147,22 @@ pub(super) async fn commit(
     }
 }
 
-/// What is archived of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Archived {
-    pub(super) version: Version,
-    /// In microseconds.
-    pub(super) archived_at: i64,
-}
-
-/// The versions of the runs that are read, by id. Files that are damaged are left out: what they had is archived again.
-pub(super) async fn archived_versions(archive: &Archive, mut reading: Reading) -> Result<HashMap<String, Archived>> {
-    let mut archived = HashMap::new();
-    while let Some(row) = reading.next().await {
-        match row {
-            Ok(row) => {
-                let archived_at = row.int(Column::ArchivedAt).unwrap_or(0);
-                let id = row.text(Column::RunId).unwrap_or_default().to_owned();
-                archived.insert(id, Archived { version: Version::of(&row), archived_at });
-            }
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let archive = archive.url();
-                tracing::warn!(%error, archive, "a file of the archive cannot be read; its runs are archived again");
-            }
-            Err(error) => return Err(error),
+/// Removes the rows whose version is archived. Returns whether there were any.
+fn leave_out(partitions: &mut Partitions, archived: &ArchivedVersions) -> bool {
+    let is_archived = |row: &Row| {
+        let archived = archived.of(row.text(Column::RunId).unwrap_or_default());
+        archived.is_some_and(|archived| archived.version == Version::of(row))
+    };
+    let mut has_removed = false;
+    partitions.retain(|_, rows| {
+        if rows.iter().any(is_archived) {
+            has_removed = true;
+            // The thread that encoded the rows has ended, so this is not a copy.
+            Arc::make_mut(rows).retain(|row| !is_archived(row));
         }
-    }
-    Ok(archived)
+        !rows.is_empty()
+    });
+    has_removed
 }
 
 /// Criteria that match each run.

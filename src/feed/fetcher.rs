@@ -100,6 +100,14 @@ impl Gate {
     }
 }
 
+/// Passes a gate, if there is one.
+pub(crate) async fn pass(gate: Option<&Gate>, requests: u32) -> Option<OwnedSemaphorePermit> {
+    match gate {
+        Some(gate) => gate.pass(requests).await,
+        None => None,
+    }
+}
+
 impl Fetcher {
     pub(super) fn new(tasks: Tasks, requests_per_second: u32) -> Self {
         Self { tasks, shared: Arc::new(State::new(MAX_CONCURRENT, requests_per_second)) }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::rpc::Rpc;
 use crate::time::Clock;
 
-pub(crate) use fetcher::{Fetcher, Gate};
+pub(crate) use fetcher::{Fetcher, Gate, pass};
 pub(crate) use news::{
     ChunkSubscription, GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow, Wanted,
 };

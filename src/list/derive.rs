@@ -6,9 +6,10 @@
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use crate::client::Client;
+use super::selection::ListRequest;
 use crate::error::Result;
-use crate::model::{Attempt, RunFilter, RunStatus};
+use crate::feed::pass;
+use crate::model::{Attempt, RunStatus};
 use crate::observe::newest_attempts;
 use crate::rpc::convert::ListRow;
 
@@ -38,14 +39,15 @@ pub(super) fn needs_derivation(statuses: &[RunStatus]) -> bool {
 }
 
 /// Corrects the status of timed-out and cancelled rows, and removes rows that do not match the filter.
-pub(super) async fn rows(client: &Client, filter: &RunFilter, rows: Vec<ListRow>) -> Result<Vec<ListRow>> {
+pub(super) async fn rows(request: &ListRequest, rows: Vec<ListRow>) -> Result<Vec<ListRow>> {
     // Usually there are none. This avoids a future for each row.
     let rows = if rows.iter().any(is_unclear) {
-        stream::iter(rows).map(|row| derived(client, row)).buffered(MAX_CONCURRENT_READS).try_collect().await?
+        stream::iter(rows).map(|row| derived(request, row)).buffered(MAX_CONCURRENT_READS).try_collect().await?
     } else {
         rows
     };
-    let wanted = |row: &ListRow| filter.statuses.is_empty() || filter.statuses.contains(&row.run.status);
+    let statuses = &request.filter.statuses;
+    let wanted = |row: &ListRow| statuses.is_empty() || statuses.contains(&row.run.status);
     Ok(rows.into_iter().filter(wanted).collect())
 }
 
@@ -54,9 +56,10 @@ fn is_unclear(row: &ListRow) -> bool {
     row.run.status == RunStatus::Failed && (row.run.error.is_none() || row.run.attempt > 1)
 }
 
-async fn derived(client: &Client, mut row: ListRow) -> Result<ListRow> {
+async fn derived(request: &ListRequest, mut row: ListRow) -> Result<ListRow> {
     if is_unclear(&row) {
-        let attempts = newest_attempts(client, &row).await?;
+        let _permit = pass(request.gate.as_ref(), 1).await;
+        let attempts = newest_attempts(&request.client, &row).await?;
         if let Some((status, error)) = actual_status(&attempts) {
             (row.run.status, row.run.error) = (status, error);
         }

@@ -10,6 +10,8 @@ use super::selection::{Kind, ListRequest, Selection};
 use crate::client::Client;
 use crate::config::RetryPolicy;
 use crate::error::{Error, Result};
+#[cfg(feature = "archive")]
+use crate::feed::Gate;
 use crate::model::{Page, PageToken, RunFilter, RunStatus, RunSummary, StatusCounts, TaskSummary, Total};
 use crate::rpc::convert::ListRow;
 
@@ -103,6 +105,13 @@ impl RunQuery {
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.selection.request.retry = Some(policy);
+        self
+    }
+
+    /// Sets the gate that each request of [`items`](Self::items) must pass.
+    #[cfg(feature = "archive")]
+    pub(crate) fn through(mut self, gate: Gate) -> Self {
+        self.selection.gate = Some(gate);
         self
     }
 

@@ -85,6 +85,6 @@ impl Reader {
         if self.request.is_in_all_namespaces() {
             rows.retain(|row| !row.is_foreign);
         }
-        derive::rows(&self.request.client, &self.request.filter, rows).await
+        derive::rows(&self.request, rows).await
     }
 }

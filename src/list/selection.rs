@@ -6,6 +6,7 @@ use super::derive;
 use crate::client::Client;
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::feed::{Gate, pass};
 use crate::model::{PageToken, RunFilter, RunStatus, WorkflowId};
 use crate::rpc::convert::{ListRow, list_row};
 use crate::rpc::convert::{Row, Rows};
@@ -32,6 +33,8 @@ pub(super) struct Selection {
     /// The page to continue after.
     pub(super) after: Option<PageToken>,
     pub(super) request: RequestOptions,
+    /// What each request must pass.
+    pub(super) gate: Option<Gate>,
 }
 
 /// A selection that is ready to be requested: its options are applied, and its names are resolved.
@@ -45,6 +48,7 @@ pub(super) struct ListRequest {
     pub(super) parameters: Vec<(&'static str, String)>,
     /// Identifies the filter that the user gave, for page tokens.
     pub(super) fingerprint: u64,
+    pub(super) gate: Option<Gate>,
 }
 
 impl Selection {
@@ -56,6 +60,7 @@ impl Selection {
             default_statuses: Vec::new(),
             after: None,
             request: RequestOptions::default(),
+            gate: None,
         }
     }
 
@@ -87,7 +92,8 @@ impl Selection {
             let problem = "expected a token of a page with the same filter, got one of another filter";
             return Err(Error::invalid("page token", problem));
         }
-        Ok(ListRequest { client, filter, kind: self.kind, after, parameters: all, fingerprint })
+        let gate = self.gate.clone();
+        Ok(ListRequest { client, filter, kind: self.kind, after, parameters: all, fingerprint, gate })
     }
 }
 
@@ -111,7 +117,9 @@ impl ListRequest {
         let mut all = self.parameters.clone();
         all.extend(until.map(|until| ("until", format_time(until))));
         all.extend([("limit", limit.to_string()), ("offset", offset.to_string())]);
+        let permit = pass(self.gate.as_ref(), 1).await;
         let rows = self.client.rpc().rest.runs(&all).await?.rows.unwrap_or_default();
+        drop(permit);
         let parameters = self.parameters.iter();
         let requested: Vec<_> =
             parameters.filter(|(name, _)| *name == "statuses").map(|(_, status)| status.as_str()).collect();

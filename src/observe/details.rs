@@ -12,7 +12,7 @@ use super::logs;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, Result};
-use crate::feed::Gate;
+use crate::feed::{Gate, pass};
 use crate::model::{RunDetails, RunId, Trigger};
 use crate::rpc::convert::rest_input;
 use crate::transport::Polling;
@@ -68,7 +68,7 @@ impl DetailsBuilder {
         self
     }
 
-    /// Sets the gate that each round of requests must pass.
+    /// Sets the gate that all requests must pass.
     #[cfg(feature = "archive")]
     pub(crate) fn through(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
@@ -84,14 +84,15 @@ impl DetailsBuilder {
         let fetch = RunFetch::new(self.run).started_at(self.started_at);
         // Who fetches a run for later needs all of it.
         let is_strict = self.gate.is_some();
-        let fetch = self.gate.into_iter().fold(fetch, RunFetch::through);
+        let fetch = self.gate.clone().into_iter().fold(fetch, RunFetch::through);
         let mut details = fetch.fetch(&client).await?;
-        add_event(&client, &mut details.trigger).await?;
+        let gate = self.gate.as_ref();
+        add_event(&client, gate, &mut details.trigger).await?;
         if self.logs > 0 {
-            details.logs = logs::first_lines(&client, &details, self.logs).await?;
+            details.logs = logs::first_lines(&client, gate, &details, self.logs).await?;
         }
         // The outcome is complete without the request.
-        if let Err(error) = logs::add_cancel_request(&client, &mut details).await {
+        if let Err(error) = logs::add_cancel_request(&client, gate, &mut details).await {
             if is_strict {
                 return Err(error);
             }
@@ -117,11 +118,14 @@ impl fmt::Debug for DetailsBuilder {
 }
 
 /// Adds the payload and the scope of the event that started a run, if the server's history contains the event.
-async fn add_event(client: &Client, trigger: &mut Trigger) -> Result<()> {
+async fn add_event(client: &Client, gate: Option<&Gate>, trigger: &mut Trigger) -> Result<()> {
     let Trigger::Event(trigger) = trigger else { return Ok(()) };
     let mut polling = Polling::every(EVENT_INTERVAL, Instant::now() + EVENT_TIMEOUT);
     let event = loop {
-        match if_found(client.rpc().rest.event(trigger.event_id).await)? {
+        let permit = pass(gate, 1).await;
+        let response = client.rpc().rest.event(trigger.event_id).await;
+        drop(permit);
+        match if_found(response)? {
             None if polling.again().await => {}
             event => break event,
         }

@@ -14,7 +14,7 @@ use super::staleness::may_be_behind;
 use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{Gate, creation_deadline};
+use crate::feed::{Gate, creation_deadline, pass};
 use crate::model::{Attempt, RunDetails, RunId, attempt_number};
 use crate::rpc::convert::{ListRow, TaskResult};
 use crate::transport::Polling;
@@ -153,10 +153,7 @@ impl RunFetch {
         let (rpc, run, evidence) = (client.rpc(), self.run, &mut self.evidence);
         // The task of a single-task run has the id of the run. The events of the tasks of a DAG run are part of the run.
         let needs_events = !self.is_dag && evidence.is_single_task(run) != Some(false);
-        let _permit = match &self.gate {
-            Some(gate) => gate.pass(if needs_events { 3 } else { 2 }).await,
-            None => None,
-        };
+        let _permit = pass(self.gate.as_ref(), if needs_events { 3 } else { 2 }).await;
         let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
         let (grpc, rest, events) = future::join3(rpc.admin.run_details(run), rpc.rest.run(run), events).await;
         match grpc {

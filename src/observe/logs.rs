@@ -14,6 +14,7 @@ use super::fetch::{RunFetch, if_found};
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::feed::{Gate, pass};
 use crate::model::{CancelRequest, LogLine, Outcome, RunDetails, RunId, TaskDetails, TaskId};
 use crate::rpc::convert::log_line;
 
@@ -121,7 +122,7 @@ async fn page(
     loop {
         let mut parameters = vec![("limit", limit.to_string())];
         parameters.extend(since.map(|since| ("since", since.to_rfc3339_opts(SecondsFormat::Micros, true))));
-        let lines = read(client, task, &parameters).await?;
+        let lines = read(client, None, task, &parameters).await?;
         if lines.len() < limit {
             return Ok((lines, None));
         }
@@ -147,16 +148,27 @@ fn before_last_timestamp(mut lines: Vec<LogLine>) -> Option<(Vec<LogLine>, Optio
     Some((lines, Some(next)))
 }
 
-async fn read(client: &Client, task: TaskId, parameters: &[(&str, String)]) -> Result<Vec<LogLine>> {
+async fn read(
+    client: &Client,
+    gate: Option<&Gate>,
+    task: TaskId,
+    parameters: &[(&str, String)],
+) -> Result<Vec<LogLine>> {
+    let _permit = pass(gate, 1).await;
     // A task that REST does not have yet has no log yet.
     let rows = if_found(client.rpc().rest.logs(task, parameters).await)?.unwrap_or_default();
     Ok(rows.into_iter().map(|row| log_line(task, row)).collect())
 }
 
 /// The first lines of all tasks, oldest first.
-pub(super) async fn first_lines(client: &Client, details: &RunDetails, count: usize) -> Result<Vec<LogLine>> {
+pub(super) async fn first_lines(
+    client: &Client,
+    gate: Option<&Gate>,
+    details: &RunDetails,
+    count: usize,
+) -> Result<Vec<LogLine>> {
     let limit = [("limit", count.to_string())];
-    let reads = details.tasks.iter().map(|task| read(client, task.id, &limit));
+    let reads = details.tasks.iter().map(|task| read(client, gate, task.id, &limit));
     // Truncated after each task: a run can have hundreds of tasks with many lines.
     let reads = stream::iter(reads.collect::<Vec<_>>()).buffered(MAX_CONCURRENT_READS);
     reads
@@ -170,12 +182,12 @@ pub(super) async fn first_lines(client: &Client, details: &RunDetails, count: us
 }
 
 /// Adds the reason of the cancel, if the run was cancelled. It is in the logs of the tasks.
-pub(super) async fn add_cancel_request(client: &Client, details: &mut RunDetails) -> Result<()> {
+pub(super) async fn add_cancel_request(client: &Client, gate: Option<&Gate>, details: &mut RunDetails) -> Result<()> {
     if !matches!(details.outcome, Some(Outcome::Cancelled(_))) {
         return Ok(());
     }
     let search = [("limit", MAX_PAGE.to_string()), ("search", CANCEL_TEXT.to_owned())];
-    let reads = details.tasks.iter().map(|task| read(client, task.id, &search));
+    let reads = details.tasks.iter().map(|task| read(client, gate, task.id, &search));
     let reads = stream::iter(reads.collect::<Vec<_>>()).buffered(MAX_CONCURRENT_READS);
     let found = reads
         .try_fold(None, async |last: Option<CancelRequest>, lines| {

@@ -84,13 +84,13 @@ async fn files_with_older_and_newer_schemas_are_read() {
     let file = state.files().next().unwrap();
     let reader = super::decode::FileReader::open(&bench.store, file).await.unwrap();
     let rows: Vec<Row> = reader.rows(0, Column::ALL).await.unwrap();
-    for (columns, version) in [(super::convert::SUMMARY_COLUMNS, "0"), (Column::ALL, "2")] {
+    for (columns, version) in [(super::convert::SUMMARY_COLUMNS, 0), (Column::ALL, 2)] {
         let mut columns = columns.to_vec();
         columns.push(Column::Trigger);
         columns.sort();
         columns.dedup();
         let content = encode_columns(&rows, &columns, version).unwrap();
-        let path = Partition::of("count", bench.engine.now()).path(version);
+        let path = Partition::of("count", bench.engine.now()).path(&version.to_string());
         let bytes = content.len() as u64;
         bench.store.put(&path, content).await.unwrap();
         let state = bench.archive.log().state().await.unwrap();
@@ -128,4 +128,94 @@ async fn days_expire_as_a_whole_and_files_are_deleted_after_a_grace_period() {
     assert_eq!(listed(archive.runs(Window::all()).items()).await.len(), 1);
     worker.shutdown().await;
     engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compaction_leaves_damaged_files_or_discards_them() {
+    let bench = Bench::new().await;
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        ids.extend(bench.start([n]).await);
+        bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    }
+    let archived = bench.archived().await;
+    let has = |file: &ArchiveFile, id: RunId| file.min_created_at == archived[&id].created_at;
+    let files = bench.archive.files(Window::all()).await.unwrap();
+    let damaged = files.iter().find(|file| has(file, ids[1])).unwrap().path.clone();
+    let content = bench.store.read(&damaged).await.unwrap();
+    bench.store.put(&damaged, content.slice(..100)).await.unwrap();
+
+    let merged = CompactReport { files_merged: 2, files_written: 1, damaged_files: vec![damaged.clone()] };
+    assert_eq!(bench.other().compact().send().await.unwrap(), merged);
+    assert_eq!(merged.to_string(), "2 files merged into 1, 1 damaged");
+    let unchanged = CompactReport { damaged_files: vec![damaged.clone()], ..CompactReport::default() };
+    assert_eq!(bench.other().compact().send().await.unwrap(), unchanged);
+    // If the file is restored, nothing is lost.
+    bench.store.put(&damaged, content.clone()).await.unwrap();
+    assert_eq!(bench.archived().await, archived);
+    bench.store.delete(&damaged).await.unwrap();
+    let discarded = CompactReport { files_merged: 2, files_written: 1, damaged_files: vec![damaged] };
+    assert_eq!(bench.other().compact().discard_damaged().send().await.unwrap(), discarded);
+    assert_eq!(bench.archived().await.into_keys().collect::<BTreeSet<_>>(), [ids[0], ids[2]].into());
+    assert_eq!(bench.other().compact().discard_damaged().send().await.unwrap(), CompactReport::default());
+    bench.end().await;
+}
+
+/// The reads of data files.
+fn file_reads(crash: &Crash) -> usize {
+    crash.operations().iter().filter(|operation| operation.starts_with("read runs/")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_collection_reads_each_file_once() {
+    let bench = Bench::new().await;
+    for n in 0..3 {
+        // Several pages of the list.
+        bench.client.run_many(&bench.task, (0..300).map(|at| Input { n: 2 * at + 600 * n })).start().await.unwrap();
+        sleep(Duration::from_secs(60)).await;
+        bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    }
+    let log = Crash::default();
+    let report = bench.crashing(&log).collect(&bench.client, all()).send().await.unwrap();
+    assert_eq!((report.archived, report.unchanged), (0, 900), "{report}");
+    assert_eq!(file_reads(&log), 3, "{:?}", log.operations());
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_opens_a_file_only_when_it_arrives_there() {
+    let bench = Bench::new().await;
+    for n in 0..4 {
+        bench.start([n]).await;
+        sleep(HOUR).await;
+        bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    }
+    let log = Crash::default();
+    let mut runs = bench.crashing(&log).runs(Window::all()).items();
+    for at in 1..=4 {
+        runs.next().await.unwrap().unwrap();
+        // The next row shows that the run has no newer version.
+        assert_eq!(file_reads(&log), 4.min(at + 1), "{:?}", log.operations());
+    }
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_requests_of_a_collection_are_limited() {
+    let bench = Bench::new().await;
+    let slow = Task::new("slow", async |(): (), _: Context| {
+        sleep(DAY).await;
+        Ok(())
+    })
+    .timeout(Duration::from_secs(5));
+    let worker = bench.client.worker("other").slots(100).register(&slow).build().unwrap().start().await.unwrap();
+    bench.client.run_many(&slow, vec![(); 20]).start().await.unwrap();
+    sleep(HOUR).await;
+    let list = bench.archive.collect(&bench.client, all()).requests_per_second(1).dry_run();
+    let started = tokio::time::Instant::now();
+    assert_eq!(list.send().await.unwrap().archived, 20);
+    // One request for the list, and one for each run that timed out. The first is sent at once.
+    assert_eq!(started.elapsed(), Duration::from_secs(20));
+    worker.shutdown().await;
+    bench.end().await;
 }

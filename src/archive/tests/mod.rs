@@ -211,7 +211,7 @@ async fn a_collection_can_be_repeated_and_a_replayed_run_is_archived_again() {
     assert_eq!(listed(bench.archive.runs(failed.clone()).items()).await.into_keys().collect::<Vec<_>>(), [ids[3]]);
     assert_eq!(rows(&bench.archive).await, 5);
     let report = bench.archive.compact().send().await.unwrap();
-    assert_eq!(report, CompactReport { files_merged: 2, files_written: 1 });
+    assert_eq!(report, CompactReport { files_merged: 2, files_written: 1, damaged_files: Vec::new() });
     assert_eq!((rows(&bench.archive).await, bench.archived().await), (4, bench.live().await));
     assert_eq!(listed(bench.archive.runs(failed).items()).await.len(), 1);
     assert_eq!(bench.archive.compact().send().await.unwrap(), CompactReport::default());
