@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let insert = Task::batch("example-insert", options, async |items: Vec<BatchItem<Row>>| {
         println!("insert {} rows", items.len());
         let result = |item: &BatchItem<Row>| match item.input.text.as_str() {
-            "" => Err(TaskError::non_retryable("expected a text, got an empty one")),
+            "" => Err(TaskError::non_retryable("expected a non-empty string, got an empty one")),
             _ => Ok(item.input.id),
         };
         Ok(items.iter().map(result).collect())

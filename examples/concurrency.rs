@@ -1,4 +1,4 @@
-//! Limits how many runs of each tenant take place at the same time.
+//! Limits how many runs of each tenant run at the same time.
 //!
 //! ```text
 //! cargo run --example concurrency

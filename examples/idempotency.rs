@@ -1,10 +1,10 @@
-//! Allows only one run per key, so that a trigger with an unknown result can be retried.
+//! Allows only one run per key, so that a start request whose response was lost can be retried.
 //!
 //! ```text
 //! cargo run --example idempotency
 //! ```
 //!
-//! An injected fault loses the response to the first trigger, so this example needs the embedded engine.
+//! An injected fault loses the response to the first request, so this example needs the embedded engine.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
@@ -33,14 +33,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     engine.faults().inject("TriggerWorkflow", Fault::LoseResponse)?;
     let lost = hatchet.run(&charge, &order).start().await;
     if let Err(error) = &lost {
-        println!("first trigger: {error}; no side effects: {}", error.has_no_side_effects());
+        println!("first request: {error}; no side effects: {}", error.has_no_side_effects());
     }
 
     let run = match hatchet.run(&charge, &order).start().await {
         Ok(run) => run,
         Err(error) => match error.existing_run_id() {
             Some(existing) => {
-                println!("second trigger: {error}");
+                println!("second request: {error}");
                 hatchet.run_handle(existing).typed()
             }
             None => return Err(error.into()),

@@ -1,7 +1,7 @@
-//! Shows two progress bars for many runs: started and ended. Prints each result as it arrives.
+//! Shows two progress bars for many runs, started and ended, and then prints the sum of the results.
 //!
 //! ```text
-//! cargo run --features embedded --example live_progress
+//! cargo run --example live_progress
 //! ```
 //!
 //! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.

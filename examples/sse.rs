@@ -1,7 +1,7 @@
 //! Streams what a task sends to a browser, as server-sent events, with axum.
 //!
 //! ```text
-//! cargo run --features embedded --example sse
+//! cargo run --example sse
 //! ```
 //!
 //! Then open `http://127.0.0.1:8080/`. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server. It ends with

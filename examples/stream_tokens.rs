@@ -1,7 +1,7 @@
 //! Prints what a task streams while it runs, such as the tokens of a language model.
 //!
 //! ```text
-//! cargo run --features embedded --example stream_tokens
+//! cargo run --example stream_tokens
 //! ```
 //!
 //! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.

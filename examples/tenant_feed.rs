@@ -1,7 +1,7 @@
-//! Prints all status changes of the runs of a tenant as they happen, whichever client starts them.
+//! Prints all status changes of the runs with a tag as they happen, whichever client starts them. Here, the tag is a tenant.
 //!
 //! ```text
-//! cargo run --features embedded --example tenant_feed
+//! cargo run --example tenant_feed
 //! ```
 //!
 //! If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server. It ends after a few runs.
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .retries(1);
     let worker = hatchet.worker("invoices").slots(2).register(&invoice).build()?.start().await?;
 
-    // Elsewhere, some runs start, for two tenants.
+    // Elsewhere, some runs are started, with two different tags.
     let (client, task) = (hatchet.clone(), invoice.clone());
     let started = tokio::spawn(async move {
         for number in 0..6 {
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Ok::<(), hatchet::Error>(())
     });
 
-    // With `.since(time)`, also those that were created before now.
+    // `.since(time)` includes runs that were created before now.
     let mut feed = hatchet.watch_matching("tenant", "acme").only(ChangeKind::Run);
     let mut ended = 0;
     while let Some(change) = feed.next().await.transpose()? {

@@ -71,12 +71,18 @@
 //! | event | a message that starts a run of each workflow that listens to its key |
 //! | cron, schedule | recurring times, and a single time, at which the engine starts runs |
 //! | tag | a key and a value in the metadata of a run, by which it can be found |
-//! | worker, slot | a process that executes tasks; it executes one attempt in each of its slots |
+//! | worker | a process that executes tasks |
+//! | slot | a unit of a worker's capacity. An attempt occupies one slot by default; a batch occupies one |
+//! | batch | the attempts of a batch task that the engine assigns together; their code is called once |
+//! | outbox | the results of attempts that the engine has not accepted yet, kept by the worker in memory or in a file |
+//! | chunk | a piece of text or bytes that a task sends while it runs; it is not stored |
+//! | gap | in a stream: status changes or chunks that are missing |
 //! | engine | the part of Hatchet that stores definitions and assigns attempts to workers; also the embedded engine |
 //! | server | what a client connects to: an engine with its gRPC and REST APIs |
 //! | retention period | the time after which the engine drops a run |
 //! | archive | copies of runs that outlive the retention period, in Parquet files |
-//! | collection, collector | one pass that copies all due runs to an archive; what repeats it |
+//! | collection | one pass that copies all due runs to an archive |
+//! | collector | a background task that repeats collections at an interval |
 //! | quirk | a defect of the real engine that the embedded engine reproduces |
 //! | fault | a failure that a test injects into a call to the embedded engine |
 //!
@@ -92,6 +98,7 @@
 //! | `embedded` | the modules `embedded`, an in-process engine, and `testing`, the testing kit |
 //! | `health` | an HTTP server that reports the health and the metrics of a worker |
 //! | `metrics` | a recorder that passes [measurements](telemetry) on to the crate `metrics` |
+//! | `otel` | OpenTelemetry: one trace connects the start of a run with its attempts and child runs |
 //! | `tracing-subscriber` | a layer that writes what a task logs with `tracing` to its log in Hatchet |
 //! | `unstable-raw` | the generated stubs, for calls that this crate does not support yet, without a stability guarantee |
 

@@ -71,5 +71,5 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
         .filter(|number| *number > 0)
-        .ok_or_else(|| format!("expected a number from 1, got {text:?}; {USAGE}"))
+        .ok_or_else(|| format!("expected a positive integer, got {text:?}; {USAGE}"))
 }
