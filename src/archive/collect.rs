@@ -55,7 +55,7 @@ impl Archive {
     /// The engine's copies are not deleted; the engine drops them after its retention period.
     ///
     /// Several processes can collect at the same time, and a collection can be repeated: each version of a run is archived once. A run that
-    /// was replayed since is archived again.
+    /// was replayed after it was archived is archived again.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -95,7 +95,7 @@ impl Archive {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is archived before `send`, `batches` or `start`"]
+#[must_use = "nothing is archived until `send` is awaited or the stream from `batches` is polled"]
 pub struct CollectBuilder {
     pub(super) archive: Archive,
     pub(super) client: Client,
@@ -111,7 +111,7 @@ pub struct CollectBuilder {
 }
 
 impl CollectBuilder {
-    /// Archives the runs that were created before this time, whatever their age. The run must have ended. The statuses of the rules still
+    /// Archives the runs that were created before this time, regardless of their age, if they have ended. The statuses of the rules still
     /// apply, and runs of workflows with the rule [`never`](super::Rule::never) are not archived.
     pub fn before(mut self, time: DateTime<Utc>) -> Self {
         self.before = Some(time);
@@ -145,14 +145,14 @@ impl CollectBuilder {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
+    /// Sets the timeout of each call that the collection makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
+    /// Sets the retry policy of each call that the collection makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
@@ -162,7 +162,7 @@ impl CollectBuilder {
     /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
     /// with [`batches`](Self::batches), the report is available.
     ///
-    /// A run whose details cannot be fetched is counted as [`failed`](CollectReport::failed). An error of the server or of the archive ends the
+    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors). An error of the server or of the archive ends the
     /// collection.
     ///
     /// # Errors
@@ -288,7 +288,7 @@ impl Collector {
             tracing::warn!(
                 archive,
                 ?engine_retention,
-                "the engine drops runs before they are archived: expected a retention shorter than the engine's retention period"
+                "expected an age shorter than the engine's retention period; runs are dropped before they are archived"
             );
         }
         let report = CollectReport {
@@ -342,7 +342,7 @@ impl Collector {
                 tracing::warn!(
                     archive,
                     at_risk = self.report.at_risk,
-                    "runs are archived only shortly before the engine drops them"
+                    "runs were archived only shortly before the engine would have dropped them"
                 );
             }
             tracing::info!(archive, report = %self.report, "the collection has ended");
@@ -438,7 +438,7 @@ impl Collector {
                 }
                 Err(error) if is_of_one_run(&error) => {
                     tracing::warn!(archive = builder.archive.url(), run_id = %run.id, %error, "failed to fetch a run for the archive");
-                    self.report.failed += 1;
+                    self.report.fetch_errors += 1;
                 }
                 Err(error) => return Err(error),
             }

@@ -24,7 +24,8 @@ const TASK_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 const TASK_RETRIES: u32 = 3;
 
 impl CollectBuilder {
-    /// Prepares a collector, which collects repeatedly: immediately when it is started, and then once per interval, from 1 second to 10 years.
+    /// Prepares a collector, which repeats the collection: it collects immediately when it is started, and then once per interval. The interval
+    /// must be from 1 second to 10 years.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -43,11 +44,11 @@ impl CollectBuilder {
     }
 
     /// Creates a task that collects, to be registered with a worker. Each collection is then a run of the task: it is visible in the dashboard,
-    /// and it is retried if it fails. Only one run of the task executes at a time; a run that is started meanwhile is cancelled. The output is a
-    /// [`CollectReport`].
+    /// and it is retried if it fails. Only one run of the task executes at a time; a run that is started in the meantime is cancelled. The
+    /// output is a [`CollectReport`].
     ///
-    /// The timeout of the task is 6 hours, and it is retried three times; both can be changed, and a [cron](Task::cron) can be added. Invalid
-    /// options of the collection are an error of the run.
+    /// The timeout of the task is 6 hours, and it is retried three times; both can be changed, and a [cron](Task::cron) can be added. If an
+    /// option of the collection is invalid, the runs fail.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -174,7 +175,7 @@ impl RunningCollector {
     /// This method is not cancel safe: if the future is dropped, the collector is aborted.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        // It ends without a result, also if it has panicked.
+        // It ends without a result, even if it has panicked.
         let _ = self.task.await;
     }
 }

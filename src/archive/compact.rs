@@ -65,7 +65,8 @@ impl CompactBuilder {
     /// files of the others are merged first, and the last error is returned.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: it can be called again. No run is lost or duplicated.
+    /// This method is cancel safe: if the future is dropped, the compaction can be started again, and no run is lost or duplicated. Files that
+    /// were written but not committed are deleted by [`sweep`](Archive::sweep).
     pub async fn send(self) -> Result<CompactReport> {
         let state = self.archive.log().state().await?;
         let mut partitions: BTreeMap<Partition, Vec<File>> = BTreeMap::new();

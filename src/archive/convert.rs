@@ -258,7 +258,9 @@ fn optional<T: std::str::FromStr>(row: &Row, column: Column) -> Result<Option<T>
 
 fn from_json<T: DeserializeOwned>(row: &Row, column: Column) -> Result<T> {
     let text = required(row, column)?;
-    serde_json::from_str(text).map_err(|error| invalid(column, &"expected JSON").with_source(error))
+    serde_json::from_str(text).map_err(|error| {
+        invalid(column, &format_args!("expected valid JSON, got {} bytes of other text", text.len())).with_source(error)
+    })
 }
 
 pub(super) fn json_or_default<T: DeserializeOwned + Default>(row: &Row, column: Column) -> Result<T> {

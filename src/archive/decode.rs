@@ -25,7 +25,7 @@ use crate::sync::lock;
 /// The number of bytes at the end of a file that are fetched first. They nearly always contain the metadata.
 const TAIL_BYTES: u64 = 64 << 10;
 
-const NOT_PARQUET: &str = "it is not a valid Parquet file";
+const NOT_PARQUET: &str = "expected a valid Parquet file, got other content";
 
 /// A file whose metadata has been read.
 pub(super) struct FileReader {

@@ -64,7 +64,7 @@ impl ExpireBuilder {
     /// if the manifest cannot be read or written.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: it can be called again. The runs may have been removed.
+    /// This method is cancel safe: if the future is dropped, the runs may have been removed, and the removal can be started again.
     pub async fn send(self) -> Result<ExpireReport> {
         self.retention.check_ages_only()?;
         let now = Utc::now();

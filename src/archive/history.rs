@@ -51,8 +51,8 @@ pub struct History {
 }
 
 impl History {
-    /// Creates a view. Nothing is read. The archive must contain the runs of the client's tenant and namespace; otherwise, queries return an
-    /// error.
+    /// Creates a view without reading anything. If the archive contains runs of another tenant or namespace, the stream of
+    /// [`items`](HistoryQuery::items) returns an error. [`details`](Self::details) does not check this.
     pub fn new(client: &Client, archive: &Archive) -> Self {
         Self { client: client.clone(), archive: archive.clone(), page: PAGE_SIZE }
     }

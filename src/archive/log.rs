@@ -51,14 +51,14 @@ impl Log {
             let commit: Commit = self.read(&object.path).await?;
             let expected = commit_path(state.commits + 1);
             if object.path != expected {
-                return Err(corrupt(&expected, &"the commit is missing"));
+                return Err(corrupt(&expected, &"expected a commit, got none"));
             }
             check_version(&object.path, commit.version)?;
             state.check(&commit).map_err(|_| {
                 corrupt(
                     &object.path,
-                    &"the commit does not follow the previous one: it removes a file that is not in the archive, or it has another \
-                      tenant or namespace",
+                    &"expected a commit that follows the previous one, got one that removes a file that is not in the archive, or that has \
+                      another tenant or namespace",
                 )
             })?;
             state.apply(commit);
@@ -85,7 +85,7 @@ impl Log {
                     return Ok(Arc::new(state));
                 }
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    tracing::warn!(%error, archive = self.store.url(), "a stored state of the manifest cannot be read; another is used");
+                    tracing::warn!(%error, archive = self.store.url(), "failed to read a stored state of the manifest; an earlier one is used");
                 }
                 Err(error) => return Err(error),
             }
@@ -129,7 +129,7 @@ impl Log {
         self.store.delete(&path).await?;
         if is_replaced {
             let text = format!(
-                "expected a store that can create an object only if it does not exist, got {}",
+                "expected a store with conditional writes, got {}, which replaced an object that existed",
                 self.store.url()
             );
             return Err(Error::new(ErrorKind::Storage, text));
@@ -140,7 +140,7 @@ impl Log {
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         serde_json::from_slice(&self.store.read(path).await?)
-            .map_err(|error| corrupt(path, &"it is not a valid file of the manifest").with_source(error))
+            .map_err(|error| corrupt(path, &"expected a valid manifest file, got other content").with_source(error))
     }
 }
 
@@ -157,7 +157,7 @@ pub(super) fn refused(conflict: Conflict) -> Error {
         }
         Conflict::Missing(path) => Error::new(
             ErrorKind::Storage,
-            format!("expected the file {path} in the archive, but another process has removed it"),
+            format!("expected the file {path} in the archive, got a commit of another process that removed it"),
         )
         .transient(),
     }

@@ -56,8 +56,8 @@ impl Archive {
     /// the filter are used. Other files in the store were not committed, or have been replaced.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage) and
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) if the manifest cannot be read.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage),
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the manifest cannot be read.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.

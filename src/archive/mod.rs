@@ -33,8 +33,8 @@
 //! | `az://container/path` | `archive-azure` |
 //!
 //! Each call of [`Archive::open`] with `memory://` creates an empty store, which the clones of the archive share. An operation of a store that
-//! takes longer than 120 seconds fails with [`Timeout`](crate::ErrorKind::Timeout). A store must be able to create an object only if it does
-//! not exist; this is checked before the first commit.
+//! takes longer than 120 seconds fails with [`Timeout`](crate::ErrorKind::Timeout). A store must support conditional writes:
+//! creating an object that exists must fail. This is checked before the first commit.
 //!
 //! Credentials of cloud stores are read from environment variables, such as `AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS` and
 //! `AZURE_STORAGE_ACCOUNT_NAME`; the crate `object_store` documents all of them.

@@ -93,8 +93,8 @@ impl ArchiveQuery {
     /// Returns the number of matching runs.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage) and
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) if a file cannot be read.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage),
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if a file cannot be read.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.

@@ -24,12 +24,11 @@ pub struct CollectReport {
     pub archived: u64,
     /// The number of runs that were already archived and have not changed since.
     pub unchanged: u64,
-    /// The number of runs that had ended when they were listed, but not when they were fetched, because they were replayed. A later
-    /// collection archives them.
+    /// The number of runs that were replayed between being listed and being fetched. A later collection archives them.
     pub active: u64,
     /// The number of runs whose details could not be fetched. The errors are logged. A later collection tries again.
-    pub failed: u64,
-    /// The number of runs that the engine dropped between the list and the fetch. They are lost.
+    pub fetch_errors: u64,
+    /// The number of runs that the engine dropped between being listed and being fetched. They are lost.
     pub dropped: u64,
     /// The number of due runs that the engine drops within 24 hours or, for a collector, within 24 hours and its
     /// [interval](super::CollectBuilder::every). A shorter [`Retention`](super::Retention) archives them earlier. It is 0 if the engine's
@@ -54,7 +53,7 @@ impl fmt::Display for CollectReport {
         write!(f, "{} {what}, {} unchanged", self.archived, self.unchanged)?;
         let others = [
             (self.active, "active"),
-            (self.failed, "failed"),
+            (self.fetch_errors, "could not be fetched"),
             (self.dropped, "dropped by the engine"),
             (self.at_risk, "at risk"),
         ];

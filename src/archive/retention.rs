@@ -68,7 +68,7 @@ impl Retention {
         Self { rule: Rule::older_than(age), workflows: BTreeMap::new() }
     }
 
-    /// Selects no run, except those of [workflows](Self::workflow) with a rule of their own.
+    /// Selects no runs, except those of [workflows](Self::workflow) with a rule of their own.
     pub fn never() -> Self {
         Self { rule: Rule::never(), workflows: BTreeMap::new() }
     }
@@ -136,14 +136,14 @@ impl Rule {
         Self { age: Some(age), statuses: Vec::new(), without_payloads: false }
     }
 
-    /// Selects no run: [`collect`](super::Archive::collect) does not archive it, so the engine drops it after its retention period, and
-    /// [`expire`](super::Archive::expire) does not remove it.
+    /// Selects no runs: [`collect`](super::Archive::collect) does not archive them, so they are lost when the engine drops them, and
+    /// [`expire`](super::Archive::expire) does not remove them.
     pub fn never() -> Self {
         Self { age: None, statuses: Vec::new(), without_payloads: false }
     }
 
     /// Selects only runs with this status. If it is called several times, runs with any of the statuses are selected. By default, all runs
-    /// that have ended are selected. Runs that have not ended never are. A run that is archived already is updated whatever its new status.
+    /// that have ended are selected. Runs that have not ended are never selected. An archived run is updated regardless of its new status.
     /// [`expire`](super::Archive::expire) refuses a rule with a status.
     pub fn status(mut self, status: RunStatus) -> Self {
         self.statuses.push(status);

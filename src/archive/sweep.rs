@@ -50,8 +50,8 @@ pub struct SweepBuilder {
 
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
-    /// committed. The default is 24 hours, and the maximum is ten years. It must be longer than every query and every collection takes, because
-    /// the files that they use would be deleted. It is measured by the clocks of this process, of the processes that remove files, and of the
+    /// committed. The default is 24 hours, and the maximum is ten years. It must be longer than any query or collection takes; otherwise, files
+    /// that are still in use may be deleted. It is measured by the clocks of this process, of the processes that remove files, and of the
     /// store.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
@@ -66,7 +66,7 @@ impl SweepBuilder {
     /// deleted. [`Corrupt`](crate::ErrorKind::Corrupt) if there are files but no manifest: nothing is deleted then.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: it can be called again.
+    /// This method is cancel safe: if the future is dropped, some files may have been deleted, and the sweep can be started again.
     pub async fn send(self) -> Result<SweepReport> {
         if self.grace_period > MAX_DURATION {
             let problem = format_args!("expected at most 10 years, got {:?}", self.grace_period);
@@ -80,7 +80,7 @@ impl SweepBuilder {
         if state.commits == 0 && !objects.is_empty() {
             return Err(corrupt(
                 "manifest",
-                &format_args!("expected commits beside {} files of runs, got none", objects.len()),
+                &format_args!("expected a manifest for the {} files in the folder `{RUNS}`, got none", objects.len()),
             ));
         }
         let mut report = SweepReport::default();

@@ -383,9 +383,9 @@ async fn a_run_that_cannot_be_fetched_does_not_stop_the_others() {
     let call = "GET /api/v1/stable/workflow-runs/{run}";
     bench.engine.faults().inject(call, crate::embedded::Fault::RefuseRest(400)).unwrap();
     let report = bench.archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
-    assert_eq!((report.archived, report.failed), (2, 1), "{report}");
+    assert_eq!((report.archived, report.fetch_errors), (2, 1), "{report}");
     let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
-    assert_eq!((report.archived, report.unchanged, report.failed), (1, 2, 0), "{report}");
+    assert_eq!((report.archived, report.unchanged, report.fetch_errors), (1, 2, 0), "{report}");
     assert_eq!(bench.archived().await.into_keys().collect::<BTreeSet<_>>(), ids.into_iter().collect());
     bench.end().await;
 }

@@ -97,7 +97,7 @@ async fn the_view_has_pages_of_any_size_and_runs_of_the_same_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_missed_in_the_view_while_the_collector_and_the_retention_work() {
+async fn nothing_is_missed_in_the_view_while_runs_are_archived_and_dropped() {
     let bench = Bench::new().await;
     let mut expected = BTreeSet::new();
     for day in 0..20 {
