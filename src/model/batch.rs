@@ -11,10 +11,10 @@ const MAX_BATCHES: u32 = 10_000;
 /// The engine that has batches.
 const BATCHES: EngineVersion = EngineVersion::new(0, 88, 1);
 
-/// When the engine assigns the attempts of a [batch task](crate::Task::batch): as soon as [`max_size`](Self::new) of them wait, and at
-/// the latest when the first of them has waited for [`max_interval`](Self::max_interval).
+/// How the engine groups the attempts of a [batch task](crate::Task::batch). It assigns a batch when [`max_size`](Self::new) attempts wait,
+/// or when the first has waited for [`max_interval`](Self::max_interval), whichever is earlier.
 ///
-/// Attempts whose payloads exceed 4 MB together are not assigned in one batch, even if they are fewer.
+/// The payloads of a batch of several attempts never exceed 4 MB in total.
 ///
 /// ```
 /// use std::time::Duration;

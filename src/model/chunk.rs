@@ -91,7 +91,7 @@ pub struct Chunk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ChunkContent {
-    /// Text, also that of a value ([`put_json`](crate::Context::put_json)), and all that the tasks of other Hatchet SDKs send.
+    /// Text, including the JSON of a value ([`put_json`](crate::Context::put_json)), and everything that tasks of other Hatchet SDKs send.
     #[serde(rename = "text")]
     Text(String),
     /// Bytes ([`put_bytes`](crate::Context::put_bytes)).

@@ -125,7 +125,7 @@ pub(crate) fn attempt_number(retry_count: u32) -> u32 {
 
 /// A conflict between two of the server's API views about the end of a run.
 ///
-/// A cancel that arrives after the end of a run, or a report that arrives after a cancel, leaves two final rows in the engine. Then
+/// A cancellation that arrives after the end of a run, or a result that arrives after a cancellation, leaves two final rows in the engine. Then
 /// gRPC and REST may show different rows, and the status in gRPC may change.
 ///
 /// ```no_run

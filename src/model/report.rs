@@ -1,4 +1,4 @@
-//! The results of cancels and replays.
+//! The results of cancellations and replays.
 
 use std::fmt;
 use std::str::FromStr;
@@ -56,7 +56,7 @@ pub struct RunReport {
     pub attempt: Option<u32>,
 }
 
-/// The effect of a cancel or a replay on a run. Errors are compared by their kind and their text, and serialized as their text.
+/// The effect of a cancellation or a replay on a run. Errors are compared by their kind and their text, and serialized as their text.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

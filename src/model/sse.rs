@@ -1,11 +1,11 @@
-//! Server-sent events: the text that a browser's `EventSource` reads.
+//! Server-sent events, in the format that a browser's `EventSource` reads.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A server-sent event; its `Display` implementation writes it as a browser's `EventSource` reads it.
+/// A server-sent event. Its `Display` implementation writes it in the format that a browser's `EventSource` reads.
 ///
-/// [`RunChunks::into_sse`](crate::stream::RunChunks::into_sse) makes those of chunks. This type is for other events in the same response,
+/// [`RunChunks::into_sse`](crate::stream::RunChunks::into_sse) creates the events for chunks. This type is for other events in the same response,
 /// such as the status changes of a run.
 ///
 /// ```
@@ -15,21 +15,21 @@ use std::time::Duration;
 /// assert_eq!(event.to_string(), "event: status\nid: 7\ndata: first line\ndata: second line\n\n");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "an event is only text"]
+#[must_use = "an event has no effect until it is sent"]
 #[non_exhaustive]
 pub struct SseEvent {
     /// The name. An event without one is a `message`, which `EventSource.onmessage` receives.
     pub name: Option<String>,
     /// The id. A browser that has lost the connection sends the last one that it has received as the header `Last-Event-ID`.
     pub id: Option<String>,
-    /// After how long a browser connects again, from now on.
+    /// How long the browser waits before it reconnects, from this event on.
     pub retry: Option<Duration>,
     /// The data.
     pub data: String,
 }
 
 impl SseEvent {
-    /// An event with some data. The format has one line break, so a browser receives CR LF and CR as LF.
+    /// Creates an event with this data. Line breaks are not preserved: a browser receives CR LF and CR as LF.
     pub fn new(data: impl Into<String>) -> Self {
         Self { name: None, id: None, retry: None, data: data.into() }
     }
@@ -46,7 +46,7 @@ impl SseEvent {
         self
     }
 
-    /// Sets after how long a browser connects again, in whole milliseconds.
+    /// Sets how long the browser waits before it reconnects, from this event on. Only whole milliseconds are sent.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.retry = Some(retry);
         self

@@ -6,10 +6,10 @@
 //! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. That of a batch runs in a span [`BATCH_SPAN`] with the fields
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
-//! With the feature `otel`, the span of an attempt belongs to the OpenTelemetry trace of its run. A run that is started inside a span
-//! gets that span as its parent, through the metadata key `traceparent`; so do events, schedules, and child runs that a task starts. Other
-//! runs get a trace of the engine. A retry and a replay keep the parent of the run. It needs a layer of the crate
-//! `tracing-opentelemetry`, version 0.34. The attempts of a batch are in no trace: the engine does not pass on their metadata.
+//! With the feature `otel`, the span of an attempt belongs to the OpenTelemetry trace of its run. The parent of a run is the span in which
+//! it is started; the metadata key `traceparent` carries its ids. The same applies to events, to schedules, and to child runs that a task
+//! starts. The engine creates a trace for each other run. Retries and replays keep the parent of the run. The feature needs a layer of the
+//! crate `tracing-opentelemetry`, version 0.34. Attempts of a batch belong to no trace, because the engine does not pass on their metadata.
 //!
 //! # Events
 //!
@@ -23,7 +23,7 @@
 //! | `INFO` | `worker is shutting down` |
 //! | `INFO` | `the collection has ended` |
 //! | `WARN` | `heartbeat failed` |
-//! | `WARN` | `stream lost` (after it was lost several times; before that, `stream ended` with the level `DEBUG`) |
+//! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
 //! | `WARN` | `failed to report results; they are kept and sent again` |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |

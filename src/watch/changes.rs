@@ -68,8 +68,8 @@ impl<O: 'static> RunBuilder<O> {
 
 /// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
 ///
-/// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run, or the error of
-/// fetches that have failed for a minute, or at once if they cannot succeed later, or if the REST API was never reached.
+/// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run; otherwise the error of a
+/// fetch, after fetches have failed for a minute, or immediately if a retry cannot succeed or the REST API has never been reached.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -163,8 +163,8 @@ impl RunWatch {
         self
     }
 
-    /// Continues after the end of the run, and returns the changes of its replays, too. Such a stream ends only after an error. It has
-    /// no effect after the first poll.
+    /// Continues after the end of the run, and returns the changes of its replays, too. Such a stream ends only after an error. Calling
+    /// this method after the first poll has no effect.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -180,10 +180,10 @@ impl RunWatch {
         self
     }
 
-    /// Returns the number of reports that were dropped because they were outdated: of an earlier attempt, or with an earlier status of
-    /// the same attempt.
-    pub fn stale_reports(&self) -> u64 {
-        self.shared.stale.load(Relaxed)
+    /// Returns the number of updates that were ignored because they described an earlier attempt, or an earlier status of the same
+    /// attempt.
+    pub fn outdated_updates(&self) -> u64 {
+        self.shared.outdated.load(Relaxed)
     }
 
     /// Returns the next change, or `None` after the end.

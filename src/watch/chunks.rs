@@ -20,14 +20,16 @@ use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
 
 impl<O> RunHandle<O> {
-    /// Returns the chunks that the tasks of the run send from now on ([`Context::put`](crate::Context::put)), in the order of each task,
-    /// until the run has ended. They are those of all attempts, and of all tasks of a DAG run, also if the tasks use another Hatchet SDK.
+    /// Returns the chunks that the tasks of the run send from now on ([`Context::put`](crate::Context::put)), until the run has ended.
+    /// Chunks of one task are returned in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
+    /// Hatchet SDKs.
     ///
-    /// Nothing is stored on the server, so earlier chunks are missing. Missing chunks are reported as a [gap](ChunkItem::Gap), if chunks
-    /// of the same attempt follow: the engine can lose the last chunks before the end of a run without a trace. Chunks of child runs are
-    /// included [if asked for](RunChunks::with_children).
+    /// The server does not store chunks, so earlier chunks are missing. Missing chunks are reported as a [gap](ChunkItem::Gap) if later
+    /// chunks of the same attempt arrive. So if the engine loses the last chunks before the end of a run, that is not reported. Chunks of
+    /// child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
-    /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags.
+    /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
+    /// stream returns [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -100,8 +102,10 @@ async fn membership(watched: &Watched, with_children: bool) -> Result<Membership
     }
     let details = RunFetch::new(watched.run).fetch(client).await?;
     let tag = tag(&details, with_children).ok_or_else(|| {
-        let problem =
-            format!("expected a run with a tag, by which its chunks can be subscribed to, got {}", details.id);
+        let problem = format!(
+            "expected a run with a tag, which the subscription to its chunks needs, got run {} without one",
+            details.id
+        );
         Error::invalid("run", problem)
     })?;
     Ok(client.feed().news.join(&tag))

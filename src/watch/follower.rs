@@ -53,7 +53,7 @@ impl Watched {
 /// What a watch shares with its stream.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) stale: AtomicU64,
+    pub(super) outdated: AtomicU64,
     pub(super) follows_replays: AtomicBool,
 }
 
@@ -190,7 +190,7 @@ impl Follower {
             self.check_interval = FIRST_CHECK_INTERVAL;
         }
         self.ready.extend(step.changes);
-        self.shared.stale.store(self.progress.stale_reports(), Relaxed);
+        self.shared.outdated.store(self.progress.outdated_updates(), Relaxed);
         self.set_next(step.next);
     }
 

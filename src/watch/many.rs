@@ -24,9 +24,9 @@ impl Client {
     /// If a run cannot be watched, the stream returns the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
     /// returns its id.
     ///
-    /// The runs share their requests: one list shows which of them have started, and each run is fetched when it has ended. How many
-    /// runs wait has no effect on the number of requests. Runs that this crate has not started are checked one by one, every 2 seconds
-    /// at most.
+    /// The runs share their requests: one list shows which of them have started, and each run is fetched when it has ended. The number of
+    /// requests does not depend on the number of waiting runs. Runs that were not started by this crate are checked individually, at most
+    /// every 2 seconds.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {

@@ -65,8 +65,8 @@ impl Client {
 
 /// A stream of the [`Change`]s of all runs with a tag; see [`Client::watch_matching`].
 ///
-/// It never ends by itself. It returns an error for a run that cannot be watched, and continues with the others. It ends
-/// after the error of a list of runs that has failed for a minute, or at once if the list cannot succeed later.
+/// It does not end on its own. If a run cannot be watched, it returns an error and continues with the other runs. If runs cannot be listed,
+/// it returns the error and ends: after lists have failed for a minute, or immediately if a retry cannot succeed.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -96,8 +96,9 @@ struct Pending {
 }
 
 impl TagWatch {
-    /// Also returns the changes of the runs that were created since a time, including those that have ended: they are listed first.
-    /// Each of those needs three requests. Calling this method after the first poll has no effect.
+    /// Lists the runs that were created at or after `time`, including those that have ended, and returns their changes first. Each of them
+    /// needs three requests. Unfinished runs that were created before `time` are not listed; the watch of such a run starts with its next
+    /// event. Calling this method after the first poll has no effect.
     pub fn since(mut self, time: DateTime<Utc>) -> Self {
         if let Some(pending) = &mut self.pending {
             pending.since = Some(time);

@@ -60,8 +60,8 @@ impl RunChunks {
 /// | `failed` | the [kind](crate::ErrorKind) of the error after which the stream ends. The error itself is logged, and not sent |
 /// | `end` | the final status of the run, such as `COMPLETED`. The stream ends |
 ///
-/// `EventSource` connects again whenever a response ends, so the page must close it after `end`. The engine does not store chunks: the new
-/// response has those that are sent from then on.
+/// `EventSource` reconnects whenever a response ends, so the page must call `close()` after `end` and `failed`. The engine does not store
+/// chunks: the new response contains those that are sent from then on.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -84,22 +84,23 @@ pub struct ChunkSse {
 }
 
 impl ChunkSse {
-    /// Sends a comment whenever there was no event for this long, so that proxies keep the connection open, and the server notices a
-    /// browser that has left. The default is 15 seconds, the minimum is one second.
+    /// Sends a comment whenever there was no event for this long, so that proxies keep the connection open, and the server notices when a
+    /// browser has disconnected. The default is 15 seconds, the minimum is one second.
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.keep_alive = interval.max(MIN_KEEP_ALIVE);
         self
     }
 
-    /// Sends the data of chunks as JSON, with ids and time: that of a [`Chunk`](crate::model::Chunk), also if it is bytes. It distinguishes
-    /// the tasks of a DAG run, and preserves line breaks that are not LF.
+    /// Sends each chunk as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time, even if it is bytes. This distinguishes
+    /// the tasks of a DAG run, and preserves line breaks other than LF.
     pub fn json(mut self) -> Self {
         self.encoder.json = true;
         self
     }
 
-    /// Takes the header `Last-Event-ID` of a browser that connects again. Chunks that it has received are not reported as missing, and
-    /// chunks that were sent meanwhile are a gap. An id that is not one of this stream is ignored. It has no effect after the first poll.
+    /// Sets the value of the header `Last-Event-ID` of a browser that reconnects. Chunks that it has received are not reported as missing, and
+    /// chunks that were sent in the meantime are reported as a gap. An id that is not from this stream is ignored. Calling this method after
+    /// the first poll has no effect.
     ///
     /// ```no_run
     /// # fn example(run: hatchet::RunHandle<()>, header: Option<&str>) {
@@ -193,12 +194,12 @@ impl Encoder {
 }
 
 fn json(value: &impl serde::Serialize) -> String {
-    // Chunks have text keys only, so this cannot fail.
+    // All keys of a chunk are strings, so this cannot fail.
     serde_json::to_string(value).unwrap_or_default()
 }
 
 fn failed(error: &Error) -> SseEvent {
-    tracing::warn!(%error, "the chunks of a stream of server-sent events ended");
+    tracing::warn!(%error, "stream of server-sent events failed");
     SseEvent::new(format!("{:?}", error.kind())).name("failed")
 }
 
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_browser_that_connects_again_gets_a_gap_of_what_it_has_missed() {
+    async fn a_browser_that_reconnects_gets_a_gap_for_the_chunks_that_it_missed() {
         let engine = Engine::start().await.unwrap();
         let task = Task::new("task", async |(): (), context: crate::Context| {
             for number in 0..20 {

@@ -6,7 +6,7 @@ use crate::run::RunHandle;
 
 impl<O> RunHandle<O> {
     /// Waits until a condition is true, and returns the change that made it true. Changes from before the call count, too. Returns `None`
-    /// if the run ends before.
+    /// if the run ends first.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -22,7 +22,7 @@ impl<O> RunHandle<O> {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`watch`](Self::watch).
+    /// The errors of the stream; see [`RunWatch`](crate::stream::RunWatch).
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.

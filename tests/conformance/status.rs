@@ -154,7 +154,7 @@ async fn s8_only_legal_transitions_occur(setup: Setup) {
     run.result().await.unwrap();
     let mut watch = run.watch();
     while watch.next().await.is_some() {}
-    assert_eq!(watch.stale_reports(), 0, "one fetch contains no stale reports");
+    assert_eq!(watch.outdated_updates(), 0, "one fetch contains no outdated updates");
     worker.shutdown().await;
     drop(other);
     let idle = setup.hatchet.run(&idle, &n).start().await.unwrap().outcome().await.unwrap();

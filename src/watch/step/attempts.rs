@@ -1,4 +1,4 @@
-//! What the attempts of a task tell, and what is missing in them.
+//! The states that follow from the attempts of a task, and those that are missing.
 
 use chrono::{DateTime, Utc};
 

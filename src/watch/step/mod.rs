@@ -94,7 +94,7 @@ pub(super) struct Progress {
     ended_attempt: u32,
     /// When an absence from the list was last a reason to fetch.
     absent_at: Option<Instant>,
-    stale: u64,
+    outdated: u64,
 }
 
 /// Attempts of a task that are taken together.
@@ -123,7 +123,7 @@ impl Progress {
             refetch: FIRST_REFETCH,
             ended_attempt: 0,
             absent_at: None,
-            stale: 0,
+            outdated: 0,
         }
     }
 
@@ -131,9 +131,9 @@ impl Progress {
         self.follows_replays = true;
     }
 
-    /// The number of reports that were dropped because they were outdated.
-    pub(super) fn stale_reports(&self) -> u64 {
-        self.stale
+    /// The number of updates that were ignored because they were outdated.
+    pub(super) fn outdated_updates(&self) -> u64 {
+        self.outdated
     }
 
     pub(super) fn is_dag(&self) -> bool {
@@ -244,7 +244,7 @@ impl Progress {
             // The last attempt has ended, and may be retried.
             Update::Outdated if known.status.is_final() && known.attempt == listed.attempt => self.absent(now),
             Update::Outdated => {
-                self.stale += 1;
+                self.outdated += 1;
                 self.idle()
             }
             Update::Duplicate | Update::Invalid => self.idle(),
@@ -425,7 +425,7 @@ impl Progress {
         if matches!(details.status, RunStatus::Queued | RunStatus::Running) {
             let reported = AttemptStatus::new(details.attempt(), details.status.clone());
             if self.set_run(reported, None, None, changes) == Update::Outdated {
-                self.stale += 1;
+                self.outdated += 1;
             }
         }
     }
