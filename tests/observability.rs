@@ -193,7 +193,7 @@ async fn o5_health_and_metrics_report_the_state_of_the_worker() {
     let (code, body) = get(&health, "/health").await;
     assert!(code == 503 && body.contains("\"state\":\"disconnected\""), "{body}");
     drop(worker);
-    until(503, "the worker has ended").await;
+    until(503, "the worker has stopped").await;
     assert_eq!((get(&health, "/livez").await.0, get(&health, "/nothing").await.0), (200, 404));
 }
 
@@ -253,7 +253,7 @@ async fn o4_calls_streams_attempts_and_slots_are_measured() {
     run.cancel().send().await.unwrap();
     worker.shutdown().await;
     let (code, body) = get("/readyz").await;
-    assert!(code == 503 && body.contains("the worker has ended"), "{body}");
+    assert!(code == 503 && body.contains("the worker has stopped"), "{body}");
     assert_eq!(get("/nothing").await.0, 404);
     let found = kinds.0.lock().unwrap().clone();
     for kind in [

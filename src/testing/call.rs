@@ -233,8 +233,8 @@ impl<O> Call<O> {
         self
     }
 
-    /// Registers a task or a workflow that the code can start and wait for; the engine has no others. A worker executes its runs, whose
-    /// shutdown takes at least 1.75 seconds of real time unless the clock is paused.
+    /// Registers a task or a workflow that the code can start and wait for; no others are registered. A worker executes its runs. The shutdown
+    /// of this worker takes at least 1.75 seconds, which are real seconds unless the clock is paused.
     pub fn register(mut self, definition: impl Into<Definition>) -> Self {
         self.helpers.push(definition.into());
         self
@@ -251,7 +251,7 @@ impl<O: DeserializeOwned> Call<O> {
     /// [`Decode`](ErrorKind::Decode) if the output of the code cannot be deserialized as `O`.
     ///
     /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped, the code is dropped at the await where it is, and what it has done is lost.
+    /// This method is not cancel safe: if the future is dropped, the code is dropped at its current await, and the record is lost.
     pub async fn run(self) -> Result<CallRecord<O>> {
         let engine = Engine::start().await?;
         let client = engine.client();
@@ -342,7 +342,8 @@ fn insert(values: &mut Result<Map<String, Value>>, name: String, value: &impl Se
             all.insert(name, value);
         }
         Err(error) => {
-            *values = Err(Error::invalid(name, "failed to serialize").with_source(error));
+            *values = Err(Error::invalid(name, "expected a value that can be serialized as JSON, got one that cannot")
+                .with_source(error));
         }
     }
 }

@@ -42,6 +42,9 @@ impl Harness {
     ///
     /// # Errors
     /// The errors of [`HarnessBuilder::start`].
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the engine and the worker are stopped.
     pub async fn of(definition: impl Into<Definition>) -> Result<Self> {
         Self::builder().register(definition).start().await
     }
@@ -85,6 +88,10 @@ impl Harness {
     ///
     /// # Panics
     /// Panics if the background code of the worker or the engine has panicked.
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the worker and the engine are stopped immediately, and running attempts are
+    /// dropped.
     pub async fn shutdown(self) -> WorkerReport {
         let report = self.worker.shutdown().await;
         self.engine.shutdown().await;
@@ -129,14 +136,15 @@ impl HarnessBuilder {
         self
     }
 
-    /// Enables defects of the real engine. The default is none. It replaces the quirks of an [`engine`](Self::engine) that was set before.
+    /// Enables defects of the real engine. By default, none is enabled. This replaces the quirks of an [`engine`](Self::engine) that was set
+    /// before.
     pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
         self.engine = self.engine.quirks(quirks);
         self
     }
 
-    /// Replaces the engine, for example by one whose clock starts at another time. It also replaces the quirks: those that were set with
-    /// [`quirks`](Self::quirks) before have no effect.
+    /// Replaces the engine, for example with one whose clock starts at another time. Quirks that were set before with
+    /// [`quirks`](Self::quirks) are discarded.
     pub fn engine(mut self, engine: EngineBuilder) -> Self {
         self.engine = engine;
         self
@@ -146,7 +154,10 @@ impl HarnessBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with all problems of the definitions, and the errors of
-    /// [`EngineBuilder::start`].
+    /// [`EngineBuilder::start`] and [`Worker::start`](crate::Worker::start).
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the engine and the worker are stopped.
     pub async fn start(self) -> Result<Harness> {
         let engine = self.engine.start().await?;
         let client = engine.client();

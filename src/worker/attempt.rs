@@ -140,8 +140,9 @@ impl Environment {
             Ok(None) => failed.with_retry_after(delay),
             Err(error) => {
                 let text = format!(
-                    "{} (the version of the engine is not known, which the retry after {delay:?} needs: {error})",
-                    failed.text()
+                    "{} (the retry after {delay:?} needs engine {} or later, got an unknown version: {error})",
+                    failed.text(),
+                    EngineVersion::RETRY_DELAYS
                 );
                 failed.into_failure(text)
             }

@@ -118,8 +118,8 @@ impl WorkerBuilder {
     /// By default there is no file, and the attempts run again.
     ///
     /// The file is created if it does not exist; the files `<path>.lock` and `<path>.new` are created next to it. Two workers must not use
-    /// the same file at the same time; a second one does not start. It is not synced to disk after each write, so it survives the end of
-    /// the process, but not necessarily that of the machine. If it can no longer be written, an error is logged, and results are sent
+    /// the same file at the same time; a second one does not start. It is not synced to disk after each write, so it survives a crash of
+    /// the process, but not necessarily a crash of the machine. If it can no longer be written, an error is logged, and results are sent
     /// without being stored. It contains outputs and error messages in plain text.
     ///
     /// ```no_run

@@ -237,8 +237,8 @@ impl HealthSource {
 fn problem(status: &WorkerStatus) -> Option<&'static str> {
     match status.state {
         WorkerState::Disconnected => Some("the worker is not connected"),
-        WorkerState::Draining => Some("the worker shuts down"),
-        WorkerState::Stopped => Some("the worker has ended"),
+        WorkerState::Draining => Some("the worker is shutting down"),
+        WorkerState::Stopped => Some("the worker has stopped"),
         WorkerState::Connected if status.is_paused => Some("the worker is paused"),
         WorkerState::Connected if status.is_outbox_full => Some("the outbox is full"),
         WorkerState::Connected => None,

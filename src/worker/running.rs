@@ -190,6 +190,7 @@ impl RunningWorker {
     ///
     /// # Errors
     /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be paused nevertheless.
+    /// [`Closed`](ErrorKind::Closed) if the worker has ended.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
@@ -201,6 +202,7 @@ impl RunningWorker {
     ///
     /// # Errors
     /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be resumed nevertheless.
+    /// [`Closed`](ErrorKind::Closed) if the worker has ended.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
@@ -224,7 +226,8 @@ impl RunningWorker {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or contains U+0000, and the errors of an RPC.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or contains U+0000, [`Closed`](ErrorKind::Closed) if the worker has ended,
+    /// and the errors of an RPC.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
@@ -247,9 +250,9 @@ impl RunningWorker {
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
-    pub async fn shutdown_with_timeout(self, grace: Duration) -> WorkerReport {
+    pub async fn shutdown_with_timeout(self, timeout: Duration) -> WorkerReport {
         // A worker that has ended needs no grace period.
-        let _ = self.command(Command::LimitShutdown(grace.min(MAX_DURATION)));
+        let _ = self.command(Command::LimitShutdown(timeout.min(MAX_DURATION)));
         self.shutdown().await
     }
 

@@ -29,7 +29,7 @@ use crate::model::name::parse_name;
 pub struct WorkerStatus {
     /// The id of the worker. It changes if the engine loses the worker and it registers again.
     pub worker_id: WorkerId,
-    /// Whether the worker is connected, or shuts down.
+    /// Whether the worker is connected, is shutting down, or has stopped.
     pub state: WorkerState,
     /// Whether the worker was [paused](super::RunningWorker::pause).
     pub is_paused: bool,
@@ -75,9 +75,9 @@ pub enum WorkerState {
     Disconnected,
     /// The engine accepts the worker's heartbeats, and assigns attempts.
     Connected,
-    /// The worker shuts down: it waits for running attempts.
+    /// The worker is shutting down: it waits for running attempts.
     Draining,
-    /// The worker has ended.
+    /// The worker has stopped.
     Stopped,
 }
 
@@ -139,7 +139,7 @@ impl WorkerStatuses {
     /// Returns the next status, or `None` when the worker has ended.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: no status is lost.
+    /// This method is cancel safe: if the future is dropped, the next call returns the newest status.
     pub async fn next(&mut self) -> Option<WorkerStatus> {
         self.0.next().await
     }

@@ -40,21 +40,21 @@ where
     /// Creates a task whose code gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
     /// items. It suits code for which one call with many inputs is cheaper than many calls, such as inserting rows, or computing
     /// embeddings. The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
-    /// batch again. Everything else is as with [`new`](Self::new). Needs an engine from v0.88.1 on.
+    /// batch again. Everything else is as with [`new`](Self::new). Needs engine v0.88.1 or later.
     ///
-    /// If the code returns an error instead of a list, or panics, all attempts of the batch fail with that error. If it returns more or
-    /// fewer results than it got items, they fail and are not retried. An attempt whose input does not match the type fails alone, and the
-    /// code does not get it.
+    /// If the code returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results
+    /// differs from the number of items, all attempts of the batch fail and are not retried. An attempt whose input does not match the type
+    /// fails alone and is not retried, and the code does not get its input.
     ///
     /// - A batch occupies one of the worker's `default` slots, from its start to the end of its last attempt.
     /// - An attempt that is cancelled while the batch runs is notified through its [context](Context::cancelled), and its result is ignored.
     ///   The others continue. If all are cancelled, the code is dropped after the worker's
     ///   [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
-    /// - If the execution [timeout](Self::timeout) of one attempt is over, the engine ends all attempts of the batch.
-    /// - The engine does not tell the worker everything about the attempts of a batch: [`Context::metadata`], [`Context::priority`],
+    /// - If the execution [timeout](Self::timeout) of one attempt passes, the engine ends all attempts of the batch.
+    /// - The worker gets less information about the attempts of a batch: [`Context::metadata`], [`Context::priority`],
     ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
-    ///   [`Context::attempt`] only counts the attempts of the task that this worker got.
-    /// - What the code logs with `tracing` is not part of the log of a task: use [`Context::log`] of the items.
+    ///   [`Context::attempt`] counts only the attempts of the task that were assigned to this worker.
+    /// - What the code logs with `tracing` is not written to the log of a task. Use [`Context::log`] of the items instead.
     ///
     /// ```
     /// use hatchet::workflow::{BatchItem, BatchOptions};
@@ -143,7 +143,7 @@ where
 
 /// A retry would return the same number of results.
 fn wrong_count(expected: usize, got: usize) -> TaskError {
-    TaskError::non_retryable(format_args!("expected one result for each of {expected} inputs of the batch, got {got}"))
+    TaskError::non_retryable(format_args!("expected {expected} results, one for each item of the batch, got {got}"))
 }
 
 fn fail_all<T>(error: &TaskError, count: usize) -> Vec<TaskResult<T>> {

@@ -69,7 +69,13 @@ impl Context {
             Ok(other) => {
                 return Err(Error::invalid("log metadata", format!("expected a JSON object, got {other}")));
             }
-            Err(error) => return Err(Error::invalid("log metadata", "failed to serialize").with_source(error)),
+            Err(error) => {
+                return Err(Error::invalid(
+                    "log metadata",
+                    "expected a value that can be serialized as JSON, got one that cannot",
+                )
+                .with_source(error));
+            }
         };
         self.write_log(level, message.into(), metadata);
         Ok(())

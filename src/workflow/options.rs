@@ -81,7 +81,10 @@ impl TaskOptions {
         }
         problems.extend(self.batch.iter().flat_map(BatchOptions::problems));
         if self.batch.is_some() && !self.slots.is_empty() {
-            problems.push("slots: expected none for a batch task, whose batches take one default slot each".into());
+            problems.push(format!(
+                "slots: expected no requests for a batch task, whose batches occupy one default slot each, got {:?}",
+                self.slots
+            ));
         }
         problems
     }
@@ -294,7 +297,7 @@ mod tests {
             (task().slots(0), "slots: expected 1 to 2147483647 of kind \"default\", got 0"),
             (
                 task().slots(1).with_batches(BatchOptions::new(2)),
-                "slots: expected none for a batch task, whose batches take one default slot each",
+                "slots: expected no requests for a batch task, whose batches occupy one default slot each, got {\"default\": 1}",
             ),
             (task().with_batches(BatchOptions::new(0)), "batch: maximum size: expected 1 to 100000, got 0"),
             (task().slot_request("", 1), "slots: expected a non-empty kind without U+0000, got \"\""),

@@ -150,8 +150,8 @@ async fn w23_the_code_of_a_batch_fails_all_its_runs(setup: Setup) {
     for (first, expected) in [
         (0, "the database is away"),
         (10, "the task panicked: as planned"),
-        (20, "expected one result for each of 2 inputs of the batch, got 1"),
-        (30, "expected one result for each of 2 inputs of the batch, got 3"),
+        (20, "expected 2 results, one for each item of the batch, got 1"),
+        (30, "expected 2 results, one for each item of the batch, got 3"),
     ] {
         let runs = start(&setup, &task, (first..first + 2).map(|n| Number { n })).await;
         for run in &runs {

@@ -253,7 +253,7 @@ impl Driver {
             StreamEvent::Failed(error) => {
                 self.is_connected = false;
                 if std::mem::replace(&mut self.is_failed, true) {
-                    tracing::debug!(%error, "worker stream still failed");
+                    tracing::debug!(%error, "worker stream is still failing");
                 } else {
                     tracing::error!(%error, "worker stream failed");
                 }

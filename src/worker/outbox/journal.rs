@@ -196,7 +196,7 @@ fn read(path: &Path) -> io::Result<Vec<(Entry, String)>> {
     match lines.next() {
         Some((_, header)) if header == HEADER.as_bytes() => {}
         None if last.is_none_or(|last| HEADER.as_bytes().starts_with(last)) => return Ok(Vec::new()),
-        _ => return Err(invalid("it is not an outbox, or one of another version".into())),
+        _ => return Err(invalid("expected an outbox of this version, got another file".into())),
     }
     let entry = |(number, line): (usize, &[u8])| {
         let text = String::from_utf8_lossy(line).into_owned();

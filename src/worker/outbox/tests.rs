@@ -240,7 +240,7 @@ async fn calls_that_fail_together_count_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_number_of_slow_calls_waits_for_their_ends() {
+async fn no_call_is_made_while_the_maximum_number_is_in_flight() {
     let mut outbox = Outbox::new(LIMITS, false, false);
     for task in 0..80 {
         outbox.add(key(task), report(task, Completed));
@@ -277,7 +277,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// With a search for each of them, this would take minutes.
 #[tokio::test(start_paused = true)]
-async fn very_many_results_are_withdrawn_and_queued_again() {
+async fn withdrawing_and_requeueing_many_results_is_fast() {
     const COUNT: u128 = 50_000;
     let reports: Vec<_> = (0..COUNT).map(|task| (task, Completed)).collect();
     let mut outbox = with(&reports);
