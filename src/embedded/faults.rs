@@ -1,4 +1,5 @@
-//! Fault injection: calls that are refused or delayed, or whose response is lost, and interrupted streams.
+//! Fault injection: calls that are refused or delayed, or whose response is lost, interrupted streams, and streams whose messages are
+//! lost, repeated or reordered.
 //!
 //! Quirks are permanent properties of the engine. Faults are single events, at moments that the test chooses.
 
@@ -11,6 +12,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response as HttpResponse};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -20,9 +22,9 @@ use super::calls;
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::sync::lock;
-use crate::time::Clock;
+use crate::time::{Clock, MAX_DURATION};
 
-/// A failure of one call, which a test injects with [`Faults::inject`].
+/// A failure of one call or of one message of a stream, which a test injects with [`Faults::inject`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -50,6 +52,12 @@ pub enum Fault {
     LoseResponse,
     /// The call reaches the engine after this delay.
     Delay(Duration),
+    /// The next message of a stream is not sent.
+    LoseMessage,
+    /// The next message of a stream is sent twice.
+    DuplicateMessage,
+    /// The next message of a stream is sent after the one that follows it. If none follows, it is not sent.
+    ReorderMessages,
 }
 
 impl Fault {
@@ -59,6 +67,7 @@ impl Fault {
             Self::RefuseGrpc(code) => ("gRPC", 1..=16, *code),
             Self::RefuseRest(status) => ("REST", 400..=599, *status),
             Self::LoseResponse | Self::Delay(_) => return Ok(()),
+            Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages => return check_stream(call),
         };
         if calls::REST.contains(&call) != matches!(self, Self::RefuseRest(_)) {
             return Err(Error::invalid("fault", format_args!("expected a {kind} call, got {call:?}")));
@@ -70,7 +79,12 @@ impl Fault {
         Ok(())
     }
 
-    /// Applies the fault to a call, and returns what its caller gets.
+    /// Whether it happens to a message of a stream, and not to a call.
+    fn is_of_message(&self) -> bool {
+        matches!(self, Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages)
+    }
+
+    /// Applies the fault to a call, and returns what its caller gets. Those of messages are not taken for a call.
     pub(super) async fn apply<R>(
         self,
         engine: &Handle,
@@ -88,8 +102,17 @@ impl Fault {
                 engine.sleep(delay).await;
                 call.await
             }
+            Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages => call.await,
         }
     }
+}
+
+fn check_stream(call: &str) -> Result<()> {
+    if calls::STREAMS.contains(&call) {
+        return Ok(());
+    }
+    let known = calls::STREAMS.join(", ");
+    Err(Error::invalid("fault", format_args!("expected a stream ({known}), got {call:?}")))
 }
 
 /// The planned faults of an engine, returned by [`Engine::faults`](crate::embedded::Engine::faults).
@@ -124,6 +147,8 @@ struct Inner {
 struct Methods {
     /// Each fault with its remaining count.
     faults: HashMap<String, VecDeque<(Fault, Times)>>,
+    /// Those of the messages of streams.
+    of_messages: HashMap<String, VecDeque<(Fault, Times)>>,
     /// The streams of a method since its last interruption.
     open: HashMap<String, OpenStream>,
 }
@@ -132,6 +157,7 @@ struct Methods {
 #[derive(Debug, Clone, Copy)]
 enum Times {
     Exactly(usize),
+    Until(DateTime<Utc>),
     Always,
 }
 
@@ -147,23 +173,29 @@ impl Methods {
     fn planned(&self) -> usize {
         let count = |(_, times): &(Fault, Times)| match times {
             Times::Exactly(times) => *times,
-            Times::Always => 1,
+            Times::Until(_) | Times::Always => 1,
         };
-        self.faults.values().flatten().map(count).fold(0, usize::saturating_add)
+        let all = self.faults.values().chain(self.of_messages.values());
+        all.flatten().map(count).fold(0, usize::saturating_add)
     }
+}
 
-    fn take(&mut self, method: &str) -> Option<Fault> {
-        let faults = self.faults.get_mut(method)?;
-        let (fault, times) = faults.front_mut()?;
+/// Takes the next of some faults.
+fn take(faults: &mut VecDeque<(Fault, Times)>, now: DateTime<Utc>) -> Option<Fault> {
+    while let Some((fault, times)) = faults.front_mut() {
         let fault = fault.clone();
-        if let Times::Exactly(times) = times {
-            *times = times.saturating_sub(1);
-            if *times == 0 {
+        match times {
+            Times::Until(until) if now >= *until => {
                 faults.pop_front();
+                continue;
             }
+            Times::Exactly(times) if *times <= 1 => drop(faults.pop_front()),
+            Times::Exactly(times) => *times -= 1,
+            Times::Until(_) | Times::Always => {}
         }
-        Some(fault)
+        return Some(fault);
     }
+    None
 }
 
 impl Faults {
@@ -219,6 +251,29 @@ impl Faults {
         self.plan(call, fault, Times::Exactly(times))
     }
 
+    /// Applies a fault to all calls with this name for a duration from now on, by the engine's clock, after the faults that are already
+    /// planned for it.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::embedded::Fault;
+    ///
+    /// engine.faults().inject_for("TriggerWorkflow", Fault::RefuseGrpc(14), Duration::from_secs(60))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`inject`](Self::inject), and [`InvalidInput`](ErrorKind::InvalidInput) if the duration is over ten years.
+    pub fn inject_for(&self, call: &str, fault: Fault, duration: Duration) -> Result<()> {
+        if duration > MAX_DURATION {
+            return Err(Error::invalid("fault", format_args!("expected at most 10 years, got {duration:?}")));
+        }
+        let duration = TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
+        self.plan(call, fault, Times::Until(self.0.clock.now() + duration))
+    }
+
     /// Applies a fault to all calls with this name until [`clear`](Self::clear), after the faults that are already planned for it. Faults
     /// that are injected later are not applied.
     ///
@@ -234,7 +289,9 @@ impl Faults {
         }
         fault.check(call)?;
         let mut methods = self.lock();
-        methods.faults.entry(call.to_owned()).or_default().push_back((fault, times));
+        let Methods { faults, of_messages, .. } = &mut *methods;
+        let faults = if fault.is_of_message() { of_messages } else { faults };
+        faults.entry(call.to_owned()).or_default().push_back((fault, times));
         self.set_planned(methods.planned());
         Ok(())
     }
@@ -248,6 +305,7 @@ impl Faults {
     pub fn clear(&self) {
         let mut methods = self.lock();
         methods.faults.clear();
+        methods.of_messages.clear();
         self.set_planned(0);
     }
 
@@ -265,16 +323,14 @@ impl Faults {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no stream with this name.
     pub fn interrupt(&self, method: &str) -> Result<usize> {
-        if !calls::STREAMS.contains(&method) {
-            let known = calls::STREAMS.join(", ");
-            return Err(Error::invalid("fault", format_args!("expected a stream ({known}), got {method:?}")));
-        }
+        check_stream(method)?;
         let Some(open) = self.lock().open.remove(method) else { return Ok(0) };
         open.interrupted.cancel();
         Ok(Arc::strong_count(&open.counted).saturating_sub(1))
     }
 
-    /// Returns the number of faults that have not been applied yet. A fault that is always applied counts as one.
+    /// Returns the number of faults that have not been applied yet. A fault that is applied always or for a
+    /// duration counts as one.
     pub fn planned(&self) -> usize {
         self.0.planned.load(Relaxed)
     }
@@ -285,9 +341,20 @@ impl Faults {
             return None;
         }
         let mut methods = self.lock();
-        let fault = methods.take(&method())?;
+        let fault = take(methods.faults.get_mut(&method())?, self.0.clock.now());
         self.set_planned(methods.planned());
-        Some(fault)
+        fault
+    }
+
+    /// Takes the next fault of a message of this stream.
+    pub(super) fn next_of_message(&self, method: &str) -> Option<Fault> {
+        if self.planned() == 0 {
+            return None;
+        }
+        let mut methods = self.lock();
+        let fault = take(methods.of_messages.get_mut(method)?, self.0.clock.now());
+        self.set_planned(methods.planned());
+        fault
     }
 
     /// Records a new stream of a method. It is open until the returned value is dropped.
@@ -362,6 +429,32 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_can_last_for_a_while() {
+        let engine = crate::embedded::Engine::start().await.unwrap();
+        let faults = engine.faults();
+        faults.inject_for("Push", Fault::LoseResponse, Duration::from_secs(60)).unwrap();
+        faults.inject("Push", Fault::RefuseGrpc(14)).unwrap();
+        let next = || faults.next(|| "Push".to_owned());
+        assert_eq!((next(), next()), (Some(Fault::LoseResponse), Some(Fault::LoseResponse)));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!((next(), faults.planned()), (Some(Fault::LoseResponse), 2));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((next(), next(), faults.planned()), (Some(Fault::RefuseGrpc(14)), None, 0));
+        assert!(faults.inject_for("Push", Fault::LoseResponse, Duration::MAX).is_err());
+    }
+
+    #[test]
+    fn faults_of_messages_are_not_those_of_calls() {
+        let faults = faults();
+        faults.inject_times("ListenV2", Fault::LoseMessage, 2).unwrap();
+        faults.inject("ListenV2", Fault::LoseResponse).unwrap();
+        assert_eq!(faults.next(|| "ListenV2".to_owned()), Some(Fault::LoseResponse));
+        let next = || faults.next_of_message("ListenV2");
+        assert_eq!((next(), next(), next()), (Some(Fault::LoseMessage), Some(Fault::LoseMessage), None));
+        assert_eq!(faults.planned(), 0);
+    }
+
     #[test]
     fn faults_that_cannot_happen_are_rejected() {
         let faults = faults();
@@ -374,6 +467,12 @@ mod tests {
             ("Push", rest(503), r#"expected a REST call, got "Push""#),
             (route, grpc(14), r#"expected a gRPC call, got "GET /api/v1/workers/{worker}""#),
             (route, rest(200), "expected a status from 400 to 599, got 200"),
+            (
+                "Push",
+                Fault::LoseMessage,
+                "expected a stream (Listen, ListenV2, SubscribeToWorkflowEvents, SubscribeToWorkflowRuns, DurableTask, \
+                 ListenForDurableEvent), got \"Push\"",
+            ),
         ] {
             assert_eq!(refused(call, fault).unwrap_err(), format!("invalid fault: {expected}"));
         }

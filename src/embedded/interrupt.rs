@@ -1,7 +1,8 @@
-//! Streams that a test interrupts.
+//! Streams that a test interrupts, or whose messages it loses, repeats or reorders.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -10,30 +11,70 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::faults::OpenStream;
+use super::faults::{Fault, Faults, OpenStream};
 
 /// The status that the reader of an interrupted stream gets.
 pub(super) fn interrupted() -> Status {
     Status::unavailable("the stream was interrupted")
 }
 
-/// A response that ends when its stream is interrupted.
-pub(super) fn until_interrupted(response: Response<Body>, open: OpenStream) -> Response<Body> {
+/// A response that ends when its stream is interrupted, and whose messages have the planned faults.
+pub(super) fn with_faults(response: Response<Body>, open: OpenStream, faults: Faults, method: &str) -> Response<Body> {
     response.map(|body| {
         let interrupted = Box::pin(open.interrupted.clone().cancelled_owned());
-        Body::new(UntilInterrupted { body, interrupted, open: Some(open), has_ended: false })
+        let messages = Messages { faults, method: method.into(), ready: VecDeque::new(), held: None };
+        Body::new(WithFaults { body, messages, interrupted, open: Some(open), has_ended: false })
     })
 }
 
-struct UntilInterrupted {
+struct WithFaults {
     body: Body,
+    messages: Messages,
     interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
     /// `None` after the end.
     open: Option<OpenStream>,
     has_ended: bool,
 }
 
-impl hyper::body::Body for UntilInterrupted {
+/// The messages of a stream.
+struct Messages {
+    faults: Faults,
+    method: Box<str>,
+    ready: VecDeque<Bytes>,
+    /// The message that follows the next one.
+    held: Option<Bytes>,
+}
+
+impl Messages {
+    /// Applies the planned faults to the messages of a frame.
+    fn add(&mut self, mut frame: Bytes) {
+        if self.held.is_none() && self.faults.planned() == 0 {
+            return self.ready.push_back(frame);
+        }
+        while !frame.is_empty() {
+            let message = frame.split_to(first_message(&frame));
+            let held = self.held.take();
+            match self.faults.next_of_message(&self.method) {
+                Some(Fault::LoseMessage) => self.held = held,
+                Some(Fault::DuplicateMessage) => self.ready.extend([message.clone(), message].into_iter().chain(held)),
+                Some(Fault::ReorderMessages) => {
+                    self.ready.extend(held);
+                    self.held = Some(message);
+                }
+                _ => self.ready.extend(std::iter::once(message).chain(held)),
+            }
+        }
+    }
+}
+
+/// The length of the first message, with its prefix: a flag and the length of the message.
+fn first_message(frame: &[u8]) -> usize {
+    let [_, a, b, c, d, ..] = *frame else { return frame.len() };
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    length.saturating_add(5).min(frame.len())
+}
+
+impl hyper::body::Body for WithFaults {
     type Data = Bytes;
     type Error = Status;
 
@@ -44,28 +85,37 @@ impl hyper::body::Body for UntilInterrupted {
         let frame = if self.interrupted.as_mut().poll(cx).is_ready() {
             // The engine learns of the end of a stream by the drop of its body. A client may keep its response for a while.
             self.body = Body::empty();
-            Poll::Ready(Some(Ok(Frame::trailers(trailers()))))
+            Some(Ok(Frame::trailers(trailers())))
         } else {
-            Pin::new(&mut self.body).poll_frame(cx)
+            loop {
+                if let Some(message) = self.messages.ready.pop_front() {
+                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                }
+                match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                    Some(Ok(Ok(data))) => self.messages.add(data),
+                    Some(Ok(Err(trailers))) => break Some(Ok(trailers)),
+                    Some(Err(error)) => break Some(Err(error)),
+                    None => break None,
+                }
+            }
         };
         // Nothing follows trailers.
-        if let Poll::Ready(ended) = &frame {
-            self.has_ended = ended.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers));
-        }
+        self.has_ended = frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers));
         if self.has_ended {
             self.open = None;
         }
-        frame
+        Poll::Ready(frame)
     }
 
     /// A refusal is a response with headers only. The headers must end the stream: clients of other languages treat a stream that ends
     /// later and without trailers as broken, and lose the code.
     fn is_end_stream(&self) -> bool {
-        self.has_ended || self.body.is_end_stream()
+        self.has_ended || self.messages.ready.is_empty() && self.body.is_end_stream()
     }
 
+    /// The number of messages may change.
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        SizeHint::default()
     }
 }
 
@@ -85,6 +135,42 @@ mod tests {
     use hyper::body::Body as _;
 
     use super::*;
+    use crate::time::Clock;
+
+    fn message(text: &str) -> Vec<u8> {
+        [&[0][..], &u32::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat()
+    }
+
+    /// The messages of a stream that is received, with some faults.
+    async fn received(faults: &[Fault]) -> Vec<String> {
+        let planned = Faults::of(Clock::default());
+        faults.iter().for_each(|fault| planned.inject("ListenV2", fault.clone()).unwrap());
+        // Several messages may be in one frame.
+        let frames = [["1", "2", "3"].map(message).concat(), message("4"), message("5")];
+        let frames = stream::iter(frames.map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame)))));
+        let response = Response::new(Body::new(StreamBody::new(frames)));
+        let mut body = with_faults(response, OpenStream::default(), planned, "ListenV2").into_body();
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            all.extend(frame.unwrap().into_data().unwrap());
+        }
+        all.chunks(6).map(|message| String::from_utf8(message[5..].to_vec()).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn messages_are_lost_repeated_and_reordered() {
+        use Fault::{DuplicateMessage, LoseMessage, ReorderMessages};
+        for (faults, expected) in [
+            (&[][..], &["1", "2", "3", "4", "5"][..]),
+            (&[LoseMessage, LoseMessage], &["3", "4", "5"]),
+            (&[DuplicateMessage], &["1", "1", "2", "3", "4", "5"]),
+            (&[ReorderMessages], &["2", "1", "3", "4", "5"]),
+            (&[ReorderMessages, LoseMessage, DuplicateMessage], &["3", "3", "1", "4", "5"]),
+            (&[const { ReorderMessages }; 5], &["1", "2", "3", "4"]),
+        ] {
+            assert_eq!(received(faults).await, expected, "{faults:?}");
+        }
+    }
 
     #[tokio::test]
     async fn an_interrupted_stream_is_closed_in_the_engine() {
@@ -95,7 +181,7 @@ mod tests {
         });
         let interrupted = open.interrupted.clone();
         let response = Response::new(Body::new(StreamBody::new(messages)));
-        let mut body = until_interrupted(response, open).into_body();
+        let mut body = with_faults(response, open, Faults::of(Clock::default()), "ListenV2").into_body();
         assert_eq!(Arc::strong_count(&is_open), 2);
         interrupted.cancel();
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();

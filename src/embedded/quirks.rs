@@ -29,16 +29,22 @@ macro_rules! quirks {
         #[non_exhaustive]
         pub enum Quirk { $($(#[$doc])* $name),* }
 
-        impl Quirk {
-            /// All quirks.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+        const ALL: &[Quirk] = &[$(Quirk::$name),*];
 
-            /// The name of the quirk, as in Rust.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name)),* }
-            }
+        fn name(quirk: Quirk) -> &'static str {
+            match quirk { $(Quirk::$name => stringify!($name)),* }
         }
     };
+}
+
+impl Quirk {
+    /// All quirks.
+    pub const ALL: &[Self] = ALL;
+
+    /// Returns the name of the quirk, as in Rust.
+    pub fn as_str(self) -> &'static str {
+        name(self)
+    }
 }
 
 quirks! {

@@ -141,10 +141,11 @@ impl Service<Request<Body>> for Services {
         }
         let open = self.faults.opened(method);
         let interrupted = open.interrupted.clone();
+        let (faults, method) = (self.faults.clone(), method.to_owned());
         async move {
             tokio::select! {
                 biased;
-                response = response => response.map(|response| interrupt::until_interrupted(response, open)),
+                response = response => response.map(|response| interrupt::with_faults(response, open, faults, &method)),
                 () = interrupted.cancelled() => Ok(interrupt::interrupted().into_http()),
             }
         }
