@@ -1,4 +1,4 @@
-//! Measures how much a query reads, and how much a collection slows down a worker.
+//! Measures how much a query reads, how much memory a collection needs, and how much it slows down a worker.
 //!
 //! ```text
 //! cargo bench --bench archive --features archive
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The first part archives runs of ten workflows, created over a hundred days, through the embedded engine, and queries them. The
-//! second part runs a worker on an engine with 100 000 runs, with and without a collection at the same time.
+//! last part runs a worker on an engine with 100 000 runs, with and without a collection at the same time.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -15,11 +15,18 @@
     reason = "a command-line program, which exits on a failure, and which measures real time"
 )]
 
+mod memory;
 mod queries;
 mod workers;
+
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 fn main() {
     let runs = std::env::args().find_map(|argument| argument.parse::<usize>().ok()).unwrap_or(1_000_000);
     queries::run(runs);
+    memory::run();
     workers::run();
 }

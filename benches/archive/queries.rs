@@ -29,17 +29,17 @@ pub(crate) fn run(runs: usize) {
     let url = folder.to_str().unwrap().to_owned();
     let virtual_time = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let started = Instant::now();
-    let one = virtual_time.block_on(fill(&url, runs));
+    let ids = virtual_time.block_on(fill(&url, runs));
     let size: u64 = total_size(&folder.join("runs"));
     let per_run = size / runs.max(1) as u64;
     println!("{runs} runs archived in {:.1?}: {size} bytes, {per_run} for each run", started.elapsed());
     let real_time = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    real_time.block_on(query(&url, one));
+    real_time.block_on(query(&url, ids));
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Archives the runs day by day. The engine drops them after two days.
-async fn fill(url: &str, runs: usize) -> RunId {
+/// Archives the runs day by day. The engine drops them after two days. Returns the oldest and the newest run.
+async fn fill(url: &str, runs: usize) -> (RunId, RunId) {
     let engine =
         Engine::builder().now("2026-01-01T00:00:00Z".parse().unwrap()).retention(2 * DAY).start().await.unwrap();
     let hatchet = engine.client();
@@ -47,10 +47,11 @@ async fn fill(url: &str, runs: usize) -> RunId {
     let worker = tasks.iter().fold(hatchet.worker("worker").slots(1000), hatchet::worker::WorkerBuilder::register);
     let worker = worker.build().unwrap().start().await.unwrap();
     let archive = Archive::open(url).unwrap();
-    let mut one = None;
+    let (mut oldest, mut newest) = (None, None);
     for day in 0..DAYS {
         for task in &tasks {
-            one = Some(start(&hatchet, task, runs / DAYS / WORKFLOWS).await);
+            newest = Some(start(&hatchet, task, runs / DAYS / WORKFLOWS).await);
+            oldest = oldest.or(newest);
         }
         tokio::time::sleep(DAY).await;
         let retention = Retention::older_than(Duration::ZERO);
@@ -62,7 +63,7 @@ async fn fill(url: &str, runs: usize) -> RunId {
     archive.sweep().grace_period(Duration::ZERO).send().await.unwrap();
     worker.shutdown().await;
     engine.shutdown().await;
-    one.expect("a run")
+    oldest.zip(newest).expect("runs")
 }
 
 async fn start(hatchet: &Client, task: &Task<Input, usize>, count: usize) -> RunId {
@@ -77,7 +78,7 @@ async fn start(hatchet: &Client, task: &Task<Input, usize>, count: usize) -> Run
     last.expect("a run")
 }
 
-async fn query(url: &str, id: RunId) {
+async fn query(url: &str, (oldest, newest): (RunId, RunId)) {
     let day = |day: &str| format!("{day}T00:00:00Z").parse().unwrap();
     let all = RunFilter::new(Window::all());
     let one_day = RunFilter::new(Window::between(day("2026-02-01"), day("2026-02-02")));
@@ -96,10 +97,12 @@ async fn query(url: &str, id: RunId) {
         let count = archive.runs(filter).count().await.unwrap();
         println!("{name:<40} {count:>9} {:>12} {:>12.1?}", archive.bytes_read(), started.elapsed());
     }
-    let archive = Archive::open(url).unwrap();
-    let started = Instant::now();
-    archive.details(id).await.unwrap();
-    println!("{:<40} {:>9} {:>12} {:>12.1?}", "one run by its id", 1, archive.bytes_read(), started.elapsed());
+    for (name, id) in [("the newest run by its id", newest), ("the oldest run by its id", oldest)] {
+        let archive = Archive::open(url).unwrap();
+        let started = Instant::now();
+        archive.details(id).await.unwrap();
+        println!("{name:<40} {:>9} {:>12} {:>12.1?}", 1, archive.bytes_read(), started.elapsed());
+    }
 }
 
 fn total_size(folder: &std::path::Path) -> u64 {

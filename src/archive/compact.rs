@@ -7,12 +7,13 @@ use std::sync::Arc;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
+use super::filter::Criteria;
 use super::handle::Archive;
 use super::log::refused;
 use super::manifest::{Commit, Conflict, File, Partition, VERSION};
 use super::reading::Reading;
 use super::schema::Column;
-use super::writing::{MAX_FILE_BYTES, MAX_FILE_ROWS, everything, write_file};
+use super::writing::{MAX_FILE_BYTES, MAX_FILE_ROWS, write_file};
 use crate::error::{ErrorKind, Result};
 
 impl Archive {
@@ -89,7 +90,7 @@ impl CompactBuilder {
         if !needs_merge(&files) && !self.discards_damaged {
             return Ok(());
         }
-        let mut reading = Reading::of_files(archive.store().clone(), files.clone(), everything(now)?, Column::ALL);
+        let mut reading = Reading::of_files(archive.store().clone(), files.clone(), Criteria::all(now)?, Column::ALL);
         let (mut add, mut rows, mut size) = (Vec::new(), Vec::new(), 0);
         let damaged = loop {
             let row = match reading.next().await {

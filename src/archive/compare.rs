@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 
 use super::convert::{VERSION_COLUMNS, Version, time};
+use super::filter::Criteria;
 use super::handle::Archive;
 use super::manifest::File;
 use super::reading::Reading;
 use super::schema::{Column, Row};
-use super::writing::everything;
 use crate::error::{ErrorKind, Result};
 use crate::model::{RunId, RunSummary};
 
@@ -34,7 +34,7 @@ pub(super) struct ArchivedVersions {
 impl ArchivedVersions {
     /// Reads the versions in some files. The names of workflows do not matter: the engine renames a workflow that is deleted.
     pub(super) fn new(archive: &Archive, files: Vec<File>, now: DateTime<Utc>) -> Result<Self> {
-        let reading = Reading::of_files(archive.store().clone(), files, everything(now)?, VERSION_COLUMNS);
+        let reading = Reading::of_files(archive.store().clone(), files, Criteria::all(now)?, VERSION_COLUMNS);
         Ok(Self { archive: archive.clone(), reading, read: HashMap::new(), next: None })
     }
 

@@ -10,7 +10,7 @@ use super::decode::FileReader;
 use super::manifest::File;
 use super::schema::{Column, Row};
 use crate::error::Result;
-use crate::model::{RunFilter, RunStatus};
+use crate::model::{RunFilter, RunStatus, Window};
 
 /// A filter whose time window is resolved.
 #[derive(Debug, Clone)]
@@ -24,6 +24,11 @@ impl Criteria {
     pub(super) fn new(filter: RunFilter, now: DateTime<Utc>) -> Result<Self> {
         filter.check(false)?;
         Ok(Self { since: filter.window.start(now), until: filter.window.until(), filter })
+    }
+
+    /// Criteria that match each run.
+    pub(super) fn all(now: DateTime<Utc>) -> Result<Self> {
+        Self::new(RunFilter::new(Window::all()), now)
     }
 
     /// The same filter for a part of its time window.

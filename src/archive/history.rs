@@ -68,19 +68,63 @@ impl History {
         HistoryQuery { history: self.clone(), filter: filter.into() }
     }
 
-    /// Returns the details of a run: from the engine if it has the run, otherwise from the archive.
-    ///
-    /// # Errors
-    /// [`RunNotFound`](ErrorKind::RunNotFound) if neither has the run. Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
-    /// [`Archive::details`].
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it only reads.
-    pub async fn details(&self, id: RunId) -> Result<RunDetails> {
-        match self.client.run_handle(id).details().await {
-            Err(error) if error.kind() == ErrorKind::RunNotFound => self.archive.details(id).await,
+    /// Prepares to fetch the details of a run: from the engine if it has the run, otherwise from the archive. Await it.
+    pub fn details(&self, id: RunId) -> HistoryDetails {
+        HistoryDetails { history: self.clone(), id, logs: 0 }
+    }
+}
+
+/// A request for the details of a run of an engine or of its archive; see [`History::details`].
+///
+/// ```no_run
+/// # async fn example(history: hatchet::archive::History, id: hatchet::RunId) -> hatchet::Result<()> {
+/// let details = history.details(id).logs(100).await?;
+/// println!("{details} {:?}", details.logs);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`RunNotFound`](ErrorKind::RunNotFound) if neither has the run. Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
+/// [`Archive::details`].
+///
+/// # Cancel safety
+/// It is cancel safe: it only reads.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is fetched before it is awaited"]
+pub struct HistoryDetails {
+    history: History,
+    id: RunId,
+    logs: usize,
+}
+
+impl HistoryDetails {
+    /// Includes the first `count` log lines. The default is 0, the maximum is [`RunDetails::MAX_LOGS`]. The archive has those that
+    /// [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
+    pub fn logs(mut self, count: usize) -> Self {
+        self.logs = count;
+        self
+    }
+
+    async fn fetch(self) -> Result<RunDetails> {
+        let Self { history: History { client, archive, .. }, id, logs } = self;
+        match client.run_handle(id).details().logs(logs).await {
+            Err(error) if error.kind() == ErrorKind::RunNotFound => {
+                let mut details = archive.details(id).await?;
+                details.logs.truncate(logs);
+                Ok(details)
+            }
             details => details,
         }
+    }
+}
+
+impl IntoFuture for HistoryDetails {
+    type Output = Result<RunDetails>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.fetch())
     }
 }
 
@@ -98,7 +142,7 @@ impl History {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is read before `items`"]
+#[must_use = "nothing is read before `items` or `count`"]
 pub struct HistoryQuery {
     history: History,
     filter: RunFilter,
@@ -117,6 +161,21 @@ impl HistoryQuery {
             let merge = (!merge.has_failed).then_some(merge);
             Some((run, merge))
         }))
+    }
+
+    /// Returns the number of matching runs. It reads all of them, like [`items`](Self::items).
+    ///
+    /// # Errors
+    /// The first error of the stream of [`items`](Self::items).
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn count(&self) -> Result<u64> {
+        let (mut runs, mut count) = (self.items(), 0);
+        while runs.next().await.transpose()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 }
 

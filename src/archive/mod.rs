@@ -111,7 +111,7 @@ pub use self::collector::{CollectorBuilder, RunningCollector};
 pub use self::compact::{CompactBuilder, CompactReport};
 pub use self::expire::{ExpireBuilder, ExpireReport};
 pub use self::handle::Archive;
-pub use self::history::{History, HistoryQuery, HistoryRuns};
+pub use self::history::{History, HistoryDetails, HistoryQuery, HistoryRuns};
 pub use self::lookup::ArchiveFile;
 pub use self::query::{ArchiveQuery, ArchivedDetails, ArchivedRuns};
 pub use self::report::{CollectReport, CollectedBatch};

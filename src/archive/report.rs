@@ -57,7 +57,13 @@ impl fmt::Display for CollectReport {
             (self.dropped, "dropped by the engine"),
             (self.at_risk, "at risk"),
         ];
-        others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))
+        others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))?;
+        match self.engine_retention.filter(|_| self.is_retention_too_long) {
+            Some(retention) => {
+                write!(f, "; the engine drops runs after {retention:?}, before they are old enough to be archived")
+            }
+            None => Ok(()),
+        }
     }
 }
 

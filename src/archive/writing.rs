@@ -13,13 +13,11 @@ use uuid::Uuid;
 use super::compare::ArchivedVersions;
 use super::convert::{Version, key, time};
 use super::encode::encode;
-use super::filter::Criteria;
 use super::handle::Archive;
 use super::log::{corrupt, refused};
 use super::manifest::{Commit, File, Partition, Source, VERSION};
 use super::schema::{Column, Row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{RunFilter, Window};
 
 /// The maximum number of rows in a file.
 pub(super) const MAX_FILE_ROWS: usize = 50_000;
@@ -163,9 +161,4 @@ fn leave_out(partitions: &mut Partitions, archived: &ArchivedVersions) -> bool {
         !rows.is_empty()
     });
     has_removed
-}
-
-/// Criteria that match each run.
-pub(super) fn everything(now: DateTime<Utc>) -> Result<Criteria> {
-    Criteria::new(RunFilter::new(Window::all()), now)
 }

@@ -114,6 +114,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "lookup",
             "query",
             "days",
+            "compare",
             "writing",
             "collect",
             "collector",

@@ -137,6 +137,7 @@ async fn a_compaction_leaves_damaged_files_or_discards_them() {
     for n in 0..3 {
         ids.extend(bench.start([n]).await);
         bench.archive.collect(&bench.client, all()).send().await.unwrap();
+        sleep(HOUR).await;
     }
     let archived = bench.archived().await;
     let has = |file: &ArchiveFile, id: RunId| file.min_created_at == archived[&id].created_at;
