@@ -17,9 +17,10 @@ use crate::time::Clock;
 
 pub(crate) use fetcher::{Fetcher, Gate, pass};
 pub(crate) use news::{
-    ChunkSubscription, GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow, Wanted,
+    ChunkEvent, ChunkSubscription, GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow,
+    Wanted,
 };
-pub(crate) use results::{Answer, MAX_OUTAGE, Results};
+pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};
 
@@ -30,12 +31,18 @@ pub(crate) const CLIENT_KEY: &str = "hatchet_rs__client";
 /// whichever client starts them. It contains the tag of the client, so that a child's children can be read, too.
 pub(crate) const FAMILY_PREFIX: &str = "hatchet_rs__family_";
 
+/// The maximum rate of the requests of all waits.
+const WAIT_REQUESTS_PER_SECOND: u32 = 1000;
+
 /// The shared state of a client.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) results: Results,
     pub(crate) news: RunNews,
+    /// The fetches of watches.
     pub(crate) fetcher: Fetcher,
+    /// The fetches of waits, which need one for a run whose outcome the stream does not determine.
+    pub(crate) wait_fetcher: Fetcher,
     pub(crate) workflows: Arc<WorkflowCache>,
     /// The tag of the runs that this client starts, so that one subscription reports on all of them.
     tag: Tag,
@@ -51,6 +58,7 @@ impl Feed {
             results: Results::new(rpc.clone(), tasks.clone()),
             news: RunNews::new(rpc.clone(), tasks.clone(), fetcher.clone(), clock),
             fetcher,
+            wait_fetcher: Fetcher::new(tasks.clone(), WAIT_REQUESTS_PER_SECOND),
             workflows: Arc::new(WorkflowCache::new(
                 rpc.clone(),
                 tasks.clone(),

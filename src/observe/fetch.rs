@@ -224,7 +224,7 @@ fn needs_rest(run: RunId, cause: &Error) -> Error {
     let text = format!(
         "run {run} ended without an output; only the REST API can report whether it was cancelled, timed out or failed"
     );
-    Error::new(cause.kind(), text).with_source(cause.clone()).transient()
+    Error::new(cause.kind(), text).with_source(cause.clone()).transient().rest_unreached()
 }
 
 /// The value, or `None` if the server does not have it.

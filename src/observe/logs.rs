@@ -3,20 +3,24 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, TryStreamExt as _, unfold};
+use futures_util::stream::{self, TryStreamExt as _};
 
 use super::fetch::{RunFetch, if_found};
 use crate::boxed::BoxStream;
 use crate::client::Client;
+use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Gate, pass};
 use crate::model::{CancelRequest, LogLine, Outcome, RunDetails, RunId, TaskDetails, TaskId};
 use crate::rpc::convert::log_line;
+use crate::sync::lock;
 
 /// The number of lines in one request.
 const PAGE: usize = 1000;
@@ -41,19 +45,40 @@ const CANCEL_KEY: &str = "hatchet_rs__cancel";
 /// # }
 /// ```
 #[must_use = "nothing is sent before the stream is polled"]
-pub struct LogItems(BoxStream<Result<LogLine>>);
+pub struct LogItems {
+    lines: BoxStream<Result<LogLine>>,
+    request: Arc<Mutex<RequestOptions>>,
+}
 
 impl LogItems {
     pub(crate) fn new(client: Client, run: RunId) -> Self {
-        let reader = Reader { client, run, tasks: None, since: None, ready: VecDeque::new() };
-        let lines = unfold(Some(reader), |reader| async move {
-            let mut reader = reader?;
+        let request = Arc::new(Mutex::new(RequestOptions::default()));
+        let options = Arc::clone(&request);
+        let open = async move {
+            let client = client.with(*lock(&options))?;
+            Ok(Box::new(Reader { client, run, tasks: None, since: None, ready: VecDeque::new() }))
+        };
+        let lines = BoxStream::opened(open, |mut reader: Box<Reader>| async move {
             match reader.next().await {
                 Ok(line) => Some((Ok(line?), Some(reader))),
                 Err(error) => Some((Err(error), None)),
             }
         });
-        Self(BoxStream::new(lines))
+        Self { lines, request }
+    }
+
+    /// Sets the timeout of each call that the stream makes, including its retries, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). Calling this method after the first poll has no effect.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        lock(&self.request).timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the retry policy of the calls that the stream makes. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry). Calling this method after the first poll has no effect.
+    pub fn retry(self, policy: RetryPolicy) -> Self {
+        lock(&self.request).retry = Some(policy);
+        self
     }
 
     /// Returns the next line, or `None` at the end.
@@ -61,7 +86,7 @@ impl LogItems {
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<LogLine>> {
-        self.0.next().await
+        self.lines.next().await
     }
 }
 
@@ -69,7 +94,7 @@ impl Stream for LogItems {
     type Item = Result<LogLine>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_next_unpin(cx)
+        self.lines.poll_next_unpin(cx)
     }
 }
 

@@ -91,6 +91,11 @@ impl Rpc {
         }))
     }
 
+    /// Whether the server has ever accepted a gRPC call.
+    pub(crate) fn has_responded(&self) -> bool {
+        self.caller.token().was_accepted()
+    }
+
     /// The same services for one request, with its options.
     pub(crate) fn with(&self, options: RequestOptions) -> Self {
         if options.is_default() {

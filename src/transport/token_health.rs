@@ -13,7 +13,7 @@ use crate::error::{Error, ServerStatus};
 use crate::sync::lock;
 
 /// How long refusals of a token that was accepted before are transient.
-const REFUSALS_TRANSIENT_FOR: Duration = Duration::from_secs(300);
+pub(crate) const REFUSALS_TRANSIENT_FOR: Duration = Duration::from_secs(300);
 
 /// The error message of REST for an invalid token.
 const REST_REFUSAL: &str = "Please provide valid credentials";
@@ -38,6 +38,11 @@ impl TokenHealth {
         if self.state.load(Relaxed) != ACCEPTED {
             self.state.store(ACCEPTED, Relaxed);
         }
+    }
+
+    /// Whether the server has ever accepted the token.
+    pub(crate) fn was_accepted(&self) -> bool {
+        self.state.load(Relaxed) != UNKNOWN
     }
 
     /// Marks the refusal of a token as transient if the token may be accepted later.

@@ -68,8 +68,9 @@ impl<O: 'static> RunBuilder<O> {
 
 /// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
 ///
-/// The stream ends after an error: [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run; otherwise the error of a
-/// fetch, after fetches have failed for a minute, or immediately if a retry cannot succeed or the REST API has never been reached.
+/// The stream continues after an outage of the server, however long it is. It ends after an error:
+/// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run; otherwise the error of a fetch, immediately if a retry cannot
+/// succeed or the REST API has never been reached, and after a minute if the server responds with errors.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -1,6 +1,6 @@
 //! Reads the chunks of one run, and perhaps of its children, until the run has ended.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,9 +16,9 @@ use super::lookup::{Lookup, lookup};
 use super::reorder::Reorder;
 use crate::client::Client;
 use crate::error::Result;
-use crate::feed::ChunkSubscription;
+use crate::feed::{ChunkEvent, ChunkSubscription};
 use crate::model::trigger::{self, Trigger};
-use crate::model::{ChangeKind, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
+use crate::model::{Change, ChunkItem, ChunkPosition, RunId, RunStatus};
 use crate::sync::lock;
 use crate::time::at;
 
@@ -38,6 +38,7 @@ pub(super) struct Shared {
 
 pub(super) struct Reader {
     client: Client,
+    run: RunId,
     chunks: ChunkSubscription,
     shared: Arc<Shared>,
     watch: RunWatch,
@@ -46,8 +47,10 @@ pub(super) struct Reader {
     family: Option<Family>,
     lookups: FuturesUnordered<Lookup<Option<RunId>>>,
     ready: VecDeque<ChunkItem>,
-    /// When the last chunk arrived after the end of the run, or the run ended.
+    /// When the last chunk of the run arrived after its end, or the run ended.
     ended_at: Option<Instant>,
+    /// The runs that were being looked up at the end. Their chunks may be from before it.
+    unknown_at_end: HashSet<RunId>,
     has_ended: bool,
 }
 
@@ -61,14 +64,16 @@ impl Reader {
         }
         Self {
             client,
+            run,
             chunks,
-            watch: RunWatch::of(watched).only(ChangeKind::Run),
+            watch: RunWatch::of(watched),
             reorder,
             family: shared.with_children.load(Relaxed).then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
             shared,
             ready: VecDeque::new(),
             ended_at: None,
+            unknown_at_end: HashSet::new(),
             has_ended: false,
         }
     }
@@ -81,19 +86,22 @@ impl Reader {
             if self.has_ended {
                 return None;
             }
-            let over = self.ended_at.filter(|_| self.lookups.is_empty()).map(|at| at + AFTER_END);
+            let over = self.ended_at.filter(|_| self.unknown_at_end.is_empty()).map(|at| at + AFTER_END);
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                chunk = self.chunks.next() => self.take(chunk),
+                event = self.chunks.next() => self.take(event),
                 Some(found) = self.lookups.next() => match found {
-                    (run, Ok(parent)) => self.on_parent(run, parent.flatten()),
+                    (run, Ok(parent)) => self.on_parent(run, parent),
                     (_, Err(error)) => return Some(Err(error)),
                 },
                 change = self.watch.next(), if self.ended_at.is_none() => match change {
-                    Some(Ok(change)) => *lock(&self.shared.status) = change.status().cloned(),
+                    Some(Ok(change)) => self.on_change(&change),
                     Some(Err(error)) => return Some(Err(error)),
-                    None => self.ended_at = Some(Instant::now()),
+                    None => {
+                        self.ended_at = Some(Instant::now());
+                        self.unknown_at_end = self.family.as_ref().map(Family::unknown).unwrap_or_default();
+                    }
                 },
                 () = at(due) => {
                     let now = Instant::now();
@@ -107,9 +115,20 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, chunk: Chunk) {
+    fn take(&mut self, event: ChunkEvent) {
         let now = Instant::now();
-        self.ended_at = self.ended_at.map(|_| now);
+        let chunk = match event {
+            ChunkEvent::Chunk(chunk) => chunk,
+            ChunkEvent::AttemptEnded { run, task, at } => {
+                if self.family.as_ref().is_none_or(|family| family.contains(run)) {
+                    self.reorder.attempt_ended(task, at);
+                }
+                return;
+            }
+        };
+        if chunk.run_id == self.run {
+            self.ended_at = self.ended_at.map(|_| now);
+        }
         let chunk = match &mut self.family {
             None => Some(chunk),
             Some(family) => {
@@ -123,18 +142,46 @@ impl Reader {
         if let Some(chunk) = chunk {
             self.reorder.take(now, chunk, &mut self.ready);
         }
+        self.count_dropped();
+    }
+
+    fn count_dropped(&self) {
         let lost = self.family.as_ref().map_or(0, Family::dropped);
         self.shared.dropped.store(self.chunks.dropped().saturating_add(lost), Relaxed);
     }
 
-    fn on_parent(&mut self, run: RunId, parent: Option<RunId>) {
+    /// `parent`: `None` if the run does not exist, and `Some(None)` if it has none.
+    fn on_parent(&mut self, run: RunId, parent: Option<Option<RunId>>) {
         let Some(family) = &mut self.family else { return };
+        let was_unknown = self.unknown_at_end.remove(&run);
+        let Some(parent) = parent else {
+            family.not_found(run);
+            return self.count_dropped();
+        };
         let found = family.found(run, parent);
         for run in found.lookups {
+            if was_unknown {
+                self.unknown_at_end.insert(run);
+            }
             self.lookups.push(parent_of(&self.client, run));
         }
         for chunk in found.chunks {
             self.reorder.take(Instant::now(), chunk, &mut self.ready);
+        }
+    }
+
+    /// The history of the run shows the ends of attempts that were not announced because the stream was lost.
+    fn on_change(&mut self, change: &Change) {
+        let (task, state, at) = match change {
+            Change::Run(change) => {
+                *lock(&self.shared.status) = Some(change.state.status.clone());
+                (change.run_id.into(), &change.state, change.changed_at)
+            }
+            Change::Task(change) => (change.task_id, &change.state, change.changed_at),
+            _ => return,
+        };
+        if state.status.is_final() {
+            self.reorder.attempt_ended(task, at);
         }
     }
 }

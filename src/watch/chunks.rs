@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
+use chrono::{DateTime, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 
@@ -47,16 +48,17 @@ impl<O> RunHandle<O> {
     pub fn chunks(&self) -> RunChunks {
         let watched = Watched::of(self);
         RunChunks::new(async move |with_children| {
-            let membership = membership(&watched, with_children).await?;
+            let (membership, created_at) = membership(&watched, with_children).await?;
             let of = (!with_children).then_some(watched.run);
-            Ok((membership.chunks(of), watched))
+            Ok((membership.chunks(of), Watched { created_at, ..watched }))
         })
     }
 }
 
 impl<O: 'static> RunBuilder<O> {
     /// Starts the run when the stream is first polled, and returns the chunks that its tasks send; see [`RunHandle::chunks`]. The client
-    /// subscribes before it starts the run.
+    /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 100 ms.
+    /// The subscription stays open for ten seconds after the last stream has ended.
     ///
     /// If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
     ///
@@ -84,21 +86,23 @@ impl<O: 'static> RunBuilder<O> {
             if with_children {
                 let tag = feed.family_tag();
                 let chunks = feed.news.join(&tag).chunks(None);
+                chunks.membership().subscribed().await;
                 let run = run.start(Some(tag)).await?;
                 return Ok((chunks, Watched::of(&run)));
             }
             let starting = feed.news.join(feed.tag()).starting();
+            starting.membership().subscribed().await;
             let run = run.start(None).await?;
             Ok((starting.started(run.id()), Watched::of(&run)))
         })
     }
 }
 
-/// Joins the group of a tag that the run has.
-async fn membership(watched: &Watched, with_children: bool) -> Result<Membership> {
+/// Joins the group of a tag that the run has. Also returns when the run was created, if it was fetched.
+async fn membership(watched: &Watched, with_children: bool) -> Result<(Membership, Option<DateTime<Utc>>)> {
     let client = &watched.client;
     if watched.started_at.is_some() && !with_children {
-        return Ok(client.feed().news.join(client.feed().tag()));
+        return Ok((client.feed().news.join(client.feed().tag()), None));
     }
     let details = RunFetch::new(watched.run).fetch(client).await?;
     let tag = tag(&details, with_children).ok_or_else(|| {
@@ -108,7 +112,7 @@ async fn membership(watched: &Watched, with_children: bool) -> Result<Membership
         );
         Error::invalid("run", problem)
     })?;
-    Ok(client.feed().news.join(&tag))
+    Ok((client.feed().news.join(&tag), details.created_at))
 }
 
 /// The tag that fits best: that of the client, which its children have only if this client starts them, or one that they inherit.

@@ -42,8 +42,8 @@ pub(super) struct Found {
 }
 
 enum Relation {
-    Member,
-    Stranger,
+    Descendant,
+    Unrelated,
     /// It depends on the parent of this run.
     Unknown(RunId),
 }
@@ -54,6 +54,16 @@ impl Family {
         Self { root, parents, looked_up, held: VecDeque::new(), bytes: 0, dropped: 0 }
     }
 
+    /// Whether a run is the root or descends from it, as far as is known.
+    pub(super) fn contains(&self, run: RunId) -> bool {
+        matches!(self.relation(run), Relation::Descendant)
+    }
+
+    /// The runs whose parents are being looked up.
+    pub(super) fn unknown(&self) -> HashSet<RunId> {
+        self.looked_up.clone()
+    }
+
     /// The number of chunks that were dropped because too many waited.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
@@ -61,8 +71,8 @@ impl Family {
 
     pub(super) fn take(&mut self, chunk: Chunk) -> Taken {
         match self.relation(chunk.run_id) {
-            Relation::Member => Taken { chunk: Some(chunk), lookup: None },
-            Relation::Stranger => Taken::default(),
+            Relation::Descendant => Taken { chunk: Some(chunk), lookup: None },
+            Relation::Unrelated => Taken::default(),
             Relation::Unknown(run) => {
                 let size = chunk.content.len();
                 if self.held.len() >= MAX_HELD || self.bytes.saturating_add(size) > MAX_HELD_BYTES {
@@ -74,6 +84,19 @@ impl Family {
                 Taken { chunk: None, lookup: self.looked_up.insert(run).then_some(run) }
             }
         }
+    }
+
+    /// The run does not exist, or not yet. Its chunks are dropped. It is looked up again for the next one.
+    pub(super) fn not_found(&mut self, run: RunId) {
+        self.looked_up.remove(&run);
+        let held = std::mem::take(&mut self.held);
+        let count = held.len();
+        self.held = held
+            .into_iter()
+            .filter(|chunk| !matches!(self.relation(chunk.run_id), Relation::Unknown(unknown) if unknown == run))
+            .collect();
+        self.bytes = self.held.iter().map(|chunk| chunk.content.len()).sum();
+        self.dropped += (count - self.held.len()) as u64;
     }
 
     /// The parent of a run was found, or the run has none.
@@ -97,15 +120,15 @@ impl Family {
         let mut ancestor = run;
         for _ in 0..MAX_DEPTH {
             if ancestor == self.root {
-                return Relation::Member;
+                return Relation::Descendant;
             }
             match self.parents.get(&ancestor) {
                 Some(Some(parent)) => ancestor = *parent,
-                Some(None) => return Relation::Stranger,
+                Some(None) => return Relation::Unrelated,
                 None => return Relation::Unknown(ancestor),
             }
         }
-        Relation::Stranger
+        Relation::Unrelated
     }
 }
 
@@ -144,7 +167,18 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_of_parents_has_no_root() {
+    fn the_chunks_of_a_run_that_is_not_found_are_counted() {
+        let mut family = Family::new(run(1));
+        assert_eq!(family.take(chunk(2, "a")).lookup, Some(run(2)));
+        assert_eq!(family.take(chunk(3, "b")).lookup, Some(run(3)));
+        family.not_found(run(2));
+        assert_eq!((family.dropped(), family.held.len(), family.bytes), (1, 1, 1));
+        assert_eq!(family.take(chunk(2, "c")).lookup, Some(run(2)), "it may exist by now");
+        assert_eq!(texts(&family.found(run(2), Some(run(1))).chunks), ["c"]);
+    }
+
+    #[test]
+    fn a_cycle_of_parents_has_no_root() {
         let mut family = Family::new(run(1));
         family.take(chunk(2, "a"));
         family.found(run(2), Some(run(3)));

@@ -34,6 +34,8 @@ pub(super) struct Watched {
     pub(super) from_attempt: u32,
     /// When this client started the run, if it did.
     pub(super) started_at: Option<Instant>,
+    /// When the engine created the run, if that is known.
+    pub(super) created_at: Option<DateTime<Utc>>,
     /// The group whose news include the run, if it is known.
     pub(super) membership: Option<Membership>,
 }
@@ -45,6 +47,7 @@ impl Watched {
             run: run.id(),
             from_attempt: run.first_attempt(),
             started_at: run.started_at(),
+            created_at: None,
             membership: None,
         }
     }
@@ -105,16 +108,12 @@ impl Follower {
             if self.has_ended {
                 return None;
             }
-            if let Err(error) = self.advance().await {
-                // A server that was never reached is reported at once: the configuration may be wrong.
-                let was_reached = self.watched.client.rpc().rest.has_responded();
-                let pause = self.outage.failed(Instant::now(), &error, fastrand::f64()).filter(|_| was_reached);
-                let Some(pause) = pause else {
-                    self.has_ended = true;
-                    return Some(Err(error));
-                };
-                // What failed is a fetch, which is repeated.
-                sleep(pause).await;
+            // What failed is a fetch, which is repeated.
+            if let Err(error) = self.advance().await
+                && let Err(error) = self.outage.pause(&self.watched.client, error).await
+            {
+                self.has_ended = true;
+                return Some(Err(error));
             }
         }
     }
@@ -173,7 +172,7 @@ impl Follower {
         let first = if membership.is_some() { Next::List } else { Next::Fetch };
         if let Some(membership) = membership {
             let age = self.watched.started_at.map(|at| at.elapsed()).unwrap_or_default();
-            let created_at = client.clock().now() - age;
+            let created_at = self.watched.created_at.unwrap_or_else(|| client.clock().now() - age);
             self.news = Some(membership.subscribe(self.watched.run, created_at));
         }
         self.set_next(first);
@@ -239,6 +238,9 @@ impl Follower {
         let details = fetch.await?;
         self.created = None;
         self.outage.end();
+        if let (Some(news), Some(created_at)) = (&mut self.news, details.created_at) {
+            news.list_since(created_at);
+        }
         self.join(&details);
         let step = self.progress.step(Instant::now(), Observation::Details(&details));
         self.take_step(step);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::outage::Outage;
 use crate::client::Client;
@@ -11,10 +11,12 @@ use crate::error::Result;
 use crate::model::RunId;
 use crate::observe::if_found;
 use crate::rpc::convert::RestRun;
+use crate::transport::Polling;
 
-/// How often a run is fetched that REST does not have yet, and the pause before the next time. It has a run 0.1 s after its start.
-const MAX_FETCHES: u32 = 10;
-const FETCH_INTERVAL: Duration = Duration::from_millis(200);
+/// For how long a run is fetched that REST does not have yet, and the longest pause before the next time. Usually, it has a run 0.1 s after
+/// its start; under load, up to eight seconds later.
+const MAX_LAG: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is read from a run.
 pub(super) type Lookup<T> = BoxFuture<'static, (RunId, Result<Option<T>>)>;
@@ -28,24 +30,18 @@ pub(super) fn lookup<T: Send + 'static>(
 ) -> Lookup<T> {
     let (owned, fetcher) = (client.clone(), client.feed().fetcher.clone());
     let request = async move {
-        let (mut outage, mut missing) = (Outage::default(), 0);
+        let mut outage = Outage::default();
+        let mut polling = Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG);
         loop {
             let permit = owned.feed().fetcher.gate().pass(1).await;
             let found = if_found(owned.rpc().rest.run(run).await);
             drop(permit);
-            let pause = match found {
+            match found {
                 Ok(Some(found)) => return Ok(Some(read(found))),
-                Ok(None) if missing >= MAX_FETCHES => return Ok(None),
-                Ok(None) => {
-                    missing += 1;
-                    FETCH_INTERVAL
-                }
-                Err(error) => match outage.failed(Instant::now(), &error, fastrand::f64()) {
-                    Some(pause) => pause,
-                    None => return Err(error),
-                },
-            };
-            sleep(pause).await;
+                Ok(None) if polling.again().await => {}
+                Ok(None) => return Ok(None),
+                Err(error) => outage.pause(&owned, error).await?,
+            }
         }
     };
     Box::pin(async move { (run, fetcher.spawn(request).await.map_err(|error| error.of_run(run))) })

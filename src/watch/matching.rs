@@ -32,6 +32,8 @@ const LIST_MARGIN: TimeDelta = TimeDelta::minutes(1);
 const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a run that has ended is remembered, so that late events do not return it again.
 const ENDED_RUN_TTL: Duration = Duration::from_secs(600);
+/// Changes that are older than this when the run is announced by an event are from before its replay.
+const ANNOUNCED_MARGIN: TimeDelta = TimeDelta::minutes(5);
 /// The number of runs of other namespaces that are remembered.
 const MAX_FOREIGN: usize = 10_000;
 
@@ -65,8 +67,12 @@ impl Client {
 
 /// A stream of the [`Change`]s of all runs with a tag; see [`Client::watch_matching`].
 ///
-/// It does not end on its own. If a run cannot be watched, it returns an error and continues with the other runs. If runs cannot be listed,
-/// it returns the error and ends: after lists have failed for a minute, or immediately if a retry cannot succeed.
+/// It never ends by itself, and continues after an outage of the server. An error of a single run
+/// ([`Error::run_id`](crate::Error::run_id) returns its id) does not end it. It ends after the error of a list of runs: immediately if a retry
+/// cannot succeed or the REST API has never been reached, and after a minute if the server responds with errors.
+///
+/// A run that has ended is remembered for ten minutes. If it is replayed later, the changes of the replay are returned only with
+/// [`follow_replays`](Self::follow_replays).
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -189,6 +195,8 @@ struct Matching {
     /// The runs that are watched, and those that have ended not long ago, with the time of the end.
     known: HashMap<RunId, Option<Instant>>,
     ended: VecDeque<(Instant, RunId)>,
+    /// The time before which the changes of a run are not returned. It is removed with the first change after it.
+    since: HashMap<RunId, DateTime<Utc>>,
     watches: SelectAll<BoxStream<Result<Change>>>,
     /// With a namespace: which runs are in it, for those that were announced by an event. The others are remembered.
     lookups: FuturesUnordered<Lookup<bool>>,
@@ -226,6 +234,7 @@ impl Matching {
             follows_replays,
             known: HashMap::new(),
             ended: VecDeque::new(),
+            since: HashMap::new(),
             watches: SelectAll::new(),
             lookups: FuturesUnordered::new(),
             foreign: HashSet::new(),
@@ -247,10 +256,12 @@ impl Matching {
             {
                 self.list = Some((filter.clone(), self.client.runs(filter).items()));
             }
-            let list_at = self.list_at.filter(|_| self.list.is_none());
+            let list_at =
+                self.list_at.filter(|_| self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty());
             tokio::select! {
                 biased;
                 Some(item) = self.watches.next(), if !self.watches.is_empty() => {
+                    let is_returned = item.as_ref().map_or(true, |change| self.is_returned(change));
                     match &item {
                         Ok(change) if change.is_final() => self.has_ended(change.run_id()),
                         // A replay has begun.
@@ -258,7 +269,9 @@ impl Matching {
                         Err(error) => error.run_id().into_iter().for_each(|run| self.has_ended(run)),
                     }
                     self.forget();
-                    return item;
+                    if is_returned {
+                        return item;
+                    }
                 }
                 arrived = self.group.next() => {
                     arrived.runs.into_iter().for_each(|run| self.announced(run));
@@ -266,10 +279,18 @@ impl Matching {
                         self.list_at = Some(self.last_list + MIN_LIST_INTERVAL);
                     }
                 }
-                Some((run, is_own)) = self.lookups.next(), if !self.lookups.is_empty() => match is_own? {
-                    Some(true) => self.watch(run),
-                    _ => drop(self.foreign.insert(run)),
-                },
+                Some((run, is_own)) = self.lookups.next(), if !self.lookups.is_empty() => {
+                    if is_own.is_err() {
+                        self.foreign.remove(&run);
+                    }
+                    let is_own = is_own?;
+                    if is_own != Some(false) {
+                        self.foreign.remove(&run);
+                    }
+                    if is_own == Some(true) {
+                        self.watch_announced(run);
+                    }
+                }
                 row = or_pending(self.list.as_mut().map(|(_, list)| list.next())) => match row {
                     Some(Ok(row)) => {
                         self.outage.end();
@@ -289,13 +310,8 @@ impl Matching {
 
     /// Reads the list again after a while, from its start: runs that are watched already are skipped.
     fn list_failed(&mut self, error: Error) -> Result<()> {
-        let now = Instant::now();
-        let was_reached = self.client.rpc().rest.has_responded();
-        let Some(pause) = self.outage.failed(now, &error, fastrand::f64()).filter(|_| was_reached) else {
-            return Err(error);
-        };
+        self.retry_at = Some(Instant::now() + self.outage.retry_after(&self.client, error)?);
         self.lists.extend(self.list.take().map(|(filter, _)| filter));
-        self.retry_at = Some(now + pause);
         Ok(())
     }
 
@@ -309,19 +325,17 @@ impl Matching {
     }
 
     fn listed(&mut self, row: &RunSummary) {
-        if row.status.is_final() && row.created_at < self.started_at {
-            if !self.known.contains_key(&row.id) {
-                self.has_ended(row.id);
-            }
-        } else {
-            self.watch(row.id);
+        if !row.status.is_final() || row.created_at >= self.started_at {
+            self.watch(row.id, Some(row.created_at), None);
+        } else if !self.follows_replays && !self.known.contains_key(&row.id) {
+            self.has_ended(row.id);
         }
     }
 
     /// An event has announced a run.
     fn announced(&mut self, run: RunId) {
         if self.client.namespace().is_none() || self.known.contains_key(&run) {
-            return self.watch(run);
+            return self.watch_announced(run);
         }
         if self.foreign.len() >= MAX_FOREIGN {
             self.foreign.clear();
@@ -335,7 +349,15 @@ impl Matching {
         }
     }
 
-    fn watch(&mut self, run: RunId) {
+    /// Watches a run that has changed just now. It is new, or it had ended long ago and is replayed: its changes from before that are not
+    /// returned, or were returned.
+    fn watch_announced(&mut self, run: RunId) {
+        let since = self.client.clock().now().checked_sub_signed(ANNOUNCED_MARGIN);
+        self.watch(run, None, since);
+    }
+
+    /// `since`: earlier changes are not returned.
+    fn watch(&mut self, run: RunId, created_at: Option<DateTime<Utc>>, since: Option<DateTime<Utc>>) {
         if self.known.contains_key(&run) {
             return;
         }
@@ -345,8 +367,10 @@ impl Matching {
             run,
             from_attempt: 1,
             started_at: None,
+            created_at,
             membership: Some(self.group.membership().clone()),
         });
+        since.map(|since| self.since.insert(run, since));
         self.watches.push(if self.follows_replays {
             BoxStream::new(with_replays(watch.follow_replays()))
         } else {
@@ -354,8 +378,23 @@ impl Matching {
         });
     }
 
+    /// Whether a change is returned: it is the first one that is late enough, or one after that.
+    fn is_returned(&mut self, change: &Change) -> bool {
+        let run = change.run_id();
+        let Some(since) = self.since.get(&run) else { return true };
+        let is_late = change.changed_at().is_some_and(|at| at >= *since);
+        if is_late {
+            self.since.remove(&run);
+        }
+        is_late
+    }
+
     fn has_ended(&mut self, run: RunId) {
         let now = Instant::now();
+        // With replays, the watch continues.
+        if !self.follows_replays {
+            self.since.remove(&run);
+        }
         self.known.insert(run, Some(now));
         self.ended.push_back((now, run));
     }
@@ -367,6 +406,7 @@ impl Matching {
             // It may have been replayed since.
             if self.known.get(run) == Some(&Some(*at)) {
                 self.known.remove(run);
+                self.since.remove(run);
             }
             self.ended.pop_front();
         }

@@ -1,21 +1,31 @@
-//! How long a watch continues without an answer of the server: the pure core of its retries.
+//! How long waits and watches continue while requests fail: the pure core of their retries.
 //!
 //! A call is retried until its own deadline, and a client has a budget of retries. Both can be over before a server has restarted.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::error::Error;
-use crate::feed::MAX_OUTAGE;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
 use crate::observe::may_recover;
-use crate::transport::retry_delay;
+use crate::transport::{REFUSALS_TRANSIENT_FOR, retry_delay};
+
+/// For how long the server may respond with errors of its own, before they are returned. While it does not respond, there is no limit.
+const MAX_SERVER_ERRORS: Duration = Duration::from_secs(60);
 
 /// The failures since the last success.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    since: Option<Instant>,
+    /// Since when the server has responded with errors.
+    errors_since: Option<Instant>,
     failures: u32,
+}
+
+/// Whether an outage can be the reason of an error: the server was reached before. Otherwise, its address may be wrong.
+fn was_reached(client: &Client, error: &Error) -> bool {
+    let rpc = client.rpc();
+    !error.is_rest_unreached() && (rpc.has_responded() || rpc.rest.has_responded())
 }
 
 impl Outage {
@@ -24,11 +34,37 @@ impl Outage {
         *self = Self::default();
     }
 
+    /// A request of a client has failed. Returns the pause before the next one, or the error if it is the end of the watch.
+    pub(super) fn retry_after(&mut self, client: &Client, error: Error) -> Result<Duration> {
+        let pause = self.failed(Instant::now(), &error, fastrand::f64()).filter(|_| was_reached(client, &error));
+        pause.ok_or(error)
+    }
+
+    /// Pauses after a failed request, or returns the error.
+    pub(super) async fn pause(&mut self, client: &Client, error: Error) -> Result<()> {
+        sleep(self.retry_after(client, error)?).await;
+        Ok(())
+    }
+
     /// A request has failed. Returns the pause before the next one, or `None` if the error is the end of the watch.
-    pub(super) fn failed(&mut self, now: Instant, error: &Error, jitter: f64) -> Option<Duration> {
-        let since = *self.since.get_or_insert(now);
-        if !may_recover(error) || now.saturating_duration_since(since) >= MAX_OUTAGE {
+    fn failed(&mut self, now: Instant, error: &Error, jitter: f64) -> Option<Duration> {
+        if !may_recover(error) {
             return None;
+        }
+        let limit = match error.kind() {
+            // Other calls may accept the token, so that the error stays transient.
+            ErrorKind::Unauthenticated => Some(REFUSALS_TRANSIENT_FOR),
+            _ if error.is_transient() => None,
+            _ => Some(MAX_SERVER_ERRORS),
+        };
+        match limit {
+            None => self.errors_since = None,
+            Some(limit) => {
+                let since = *self.errors_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= limit {
+                    return None;
+                }
+            }
         }
         self.failures = self.failures.saturating_add(1);
         Some(retry_delay(self.failures, jitter))
@@ -38,21 +74,32 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
-    fn transient_errors_are_retried_for_a_minute() {
-        let (mut outage, start) = (Outage::default(), Instant::now());
+    fn a_server_that_does_not_respond_is_waited_for() {
+        let (mut outage, mut now) = (Outage::default(), Instant::now());
         let error = Error::new(ErrorKind::Unavailable, "away").transient();
-        let (mut now, mut pauses) = (start, Vec::new());
-        while let Some(pause) = outage.failed(now, &error, 1.0) {
-            pauses.push(pause);
-            now += pause;
+        let mut pauses = Vec::new();
+        for _ in 0..1000 {
+            pauses.extend(outage.failed(now, &error, 1.0));
+            now += Duration::from_secs(60);
         }
-        assert!(now - start >= MAX_OUTAGE && pauses.is_sorted(), "{pauses:?}");
-        assert!(pauses.len() > 5 && now - start < 2 * MAX_OUTAGE, "{pauses:?}");
+        assert!(pauses.len() == 1000 && pauses.is_sorted(), "{pauses:?}");
         outage.end();
-        assert_eq!(outage.failed(now, &error, 1.0), Some(pauses[0]), "the next outage has a minute of its own");
+        assert_eq!(outage.failed(now, &error, 1.0), Some(pauses[0]));
+    }
+
+    #[test]
+    fn errors_of_the_server_are_the_end_after_a_minute() {
+        let (mut outage, start) = (Outage::default(), Instant::now());
+        let error = Error::new(ErrorKind::Server, "broken");
+        let away = Error::new(ErrorKind::Unavailable, "away").transient();
+        let after = |outage: &mut Outage, seconds: u64, error: &Error| {
+            outage.failed(start + Duration::from_secs(seconds), error, 1.0).is_some()
+        };
+        assert!(after(&mut outage, 0, &error) && after(&mut outage, 59, &error));
+        assert!(after(&mut outage, 61, &away), "it is another outage");
+        assert!(after(&mut outage, 62, &error) && !after(&mut outage, 122, &error));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The order of chunks: the pure core of a stream of chunks.
 //!
-//! Chunks are numbered from 0 in each attempt of a task. The engine delivers them in order for five seconds, and then nearly in order. So
+//! Chunks are numbered from 0 in each attempt of a task, and do not contain the attempt. The engine delivers them in order for five seconds, and then nearly in order. So
 //! a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`]. What has not arrived then is a gap.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -20,6 +20,8 @@ const MAX_HELD_BYTES: usize = 16 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Reorder {
     tasks: HashMap<TaskId, Lane>,
+    /// When the held chunks of each task are released.
+    due: BTreeSet<(Instant, TaskId)>,
     outdated: u64,
 }
 
@@ -27,67 +29,123 @@ pub(super) struct Reorder {
 #[derive(Debug, Default)]
 struct Lane {
     next: i64,
+    first_sent_at: Option<DateTime<Utc>>,
     last_sent_at: Option<DateTime<Utc>>,
+    /// When the attempt has ended, until a chunk of the next one arrives.
+    ended_at: Option<DateTime<Utc>>,
     held: BTreeMap<i64, Chunk>,
     bytes: usize,
-    since: Option<Instant>,
+    due: Option<Instant>,
 }
 
 impl Reorder {
     /// Takes a chunk, and adds those that are next to `ready`.
     pub(super) fn take(&mut self, now: Instant, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
         let Some(index) = chunk.index else { return ready.extend([ChunkItem::Chunk(chunk)]) };
-        let lane = self.tasks.entry(chunk.task_id).or_default();
-        if index < lane.next {
-            // A chunk of the next attempt is later than all chunks of this one. Other chunks have been returned, or were given up.
-            let is_later = chunk.sent_at.zip(lane.last_sent_at).is_some_and(|(sent, last)| sent > last);
-            if !is_later {
-                self.outdated += 1;
-                return;
-            }
-            lane.release(ready, true);
-            lane.next = 0;
+        let task = chunk.task_id;
+        let lane = self.tasks.entry(task).or_default();
+        if lane.is_of_next_attempt(index, chunk.sent_at) {
+            lane.begin_attempt(ready);
+        } else if index < lane.next {
+            // It has been returned, or was given up.
+            self.outdated += 1;
+            return;
         }
-        lane.bytes = lane.bytes.saturating_add(chunk.content.len());
-        if let Some(twice) = lane.held.insert(index, chunk) {
-            lane.bytes = lane.bytes.saturating_sub(twice.content.len());
+        lane.add(index, chunk, ready);
+        self.schedule(task, now);
+    }
+
+    /// An attempt of a task has ended.
+    pub(super) fn attempt_ended(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
+        let (Some(lane), Some(at)) = (self.tasks.get_mut(&task), at) else { return };
+        // Otherwise, it was an earlier attempt than that of the last chunks.
+        if lane.first_sent_at.is_some_and(|first| first <= at) {
+            lane.ended_at = Some(at);
         }
-        lane.release(ready, false);
-        if lane.held.len() > MAX_HELD || lane.bytes > MAX_HELD_BYTES {
-            lane.release(ready, true);
-        }
-        lane.since = if lane.held.is_empty() { None } else { lane.since.or(Some(now)) };
     }
 
     /// The reader has received a chunk of a task, and those before it, in another stream.
     pub(super) fn resume(&mut self, ChunkPosition { task, index, sent_at }: ChunkPosition) {
         let lane = self.tasks.entry(task).or_default();
-        (lane.next, lane.last_sent_at) = (index.saturating_add(1), sent_at);
+        (lane.next, lane.first_sent_at, lane.last_sent_at) = (index.saturating_add(1), sent_at, sent_at);
     }
 
     /// When the first held chunks are released.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.tasks.values().filter_map(|lane| lane.since).min().map(|since| since + MAX_HOLD)
+        self.due.first().map(|(due, _)| *due)
     }
 
     /// Releases the chunks that have waited for too long.
     pub(super) fn release_due(&mut self, now: Instant, ready: &mut impl Extend<ChunkItem>) {
-        for lane in self.tasks.values_mut().filter(|lane| lane.since.is_some_and(|since| since + MAX_HOLD <= now)) {
-            lane.release(ready, true);
-            lane.since = None;
+        while let Some((due, task)) = self.due.first().copied()
+            && due <= now
+        {
+            self.release(task, now, ready);
         }
     }
 
     /// Releases all chunks.
     pub(super) fn release_all(&mut self, ready: &mut impl Extend<ChunkItem>) {
-        for lane in self.tasks.values_mut() {
+        while let Some((due, task)) = self.due.first().copied() {
+            self.release(task, due, ready);
+        }
+    }
+
+    fn release(&mut self, task: TaskId, now: Instant, ready: &mut impl Extend<ChunkItem>) {
+        if let Some(lane) = self.tasks.get_mut(&task) {
             lane.release(ready, true);
-            lane.since = None;
+        }
+        self.schedule(task, now);
+    }
+
+    /// Sets when the held chunks of a task are released.
+    fn schedule(&mut self, task: TaskId, now: Instant) {
+        let Some(lane) = self.tasks.get_mut(&task) else { return };
+        let due = if lane.held.is_empty() { None } else { lane.due.or(Some(now + MAX_HOLD)) };
+        if due != lane.due {
+            lane.due.map(|due| self.due.remove(&(due, task)));
+            due.map(|due| self.due.insert((due, task)));
+            lane.due = due;
         }
     }
 }
 
 impl Lane {
+    /// Whether a chunk is of the next attempt. Its number begins at 0 again, and may be that of a chunk which has not arrived.
+    fn is_of_next_attempt(&self, index: i64, sent_at: Option<DateTime<Utc>>) -> bool {
+        let is_after = |last: Option<DateTime<Utc>>| sent_at.zip(last).is_some_and(|(sent, last)| sent > last);
+        // An attempt numbers its chunks in the order in which it sends them.
+        let follows_later_chunk = || {
+            let later = self.held.range(index.saturating_add(1)..).next();
+            later.is_some_and(|(_, later)| is_after(later.sent_at))
+        };
+        match self.ended_at {
+            // The clock of its worker can be behind that of the last one.
+            Some(_) if index == 0 => sent_at != self.first_sent_at,
+            Some(ended_at) => is_after(Some(ended_at)),
+            // The end of an attempt may be announced later than the first chunks of the next one, or not at all.
+            None if index < self.next => is_after(self.last_sent_at),
+            None => follows_later_chunk(),
+        }
+    }
+
+    fn begin_attempt(&mut self, ready: &mut impl Extend<ChunkItem>) {
+        self.release(ready, true);
+        (self.next, self.first_sent_at, self.ended_at) = (0, None, None);
+    }
+
+    fn add(&mut self, index: i64, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
+        self.first_sent_at = self.first_sent_at.or(chunk.sent_at);
+        self.bytes = self.bytes.saturating_add(chunk.content.len());
+        if let Some(twice) = self.held.insert(index, chunk) {
+            self.bytes = self.bytes.saturating_sub(twice.content.len());
+        }
+        self.release(ready, false);
+        if self.held.len() > MAX_HELD || self.bytes > MAX_HELD_BYTES {
+            self.release(ready, true);
+        }
+    }
+
     /// Releases the chunks that are next, or all of them with gaps.
     fn release(&mut self, ready: &mut impl Extend<ChunkItem>, with_gaps: bool) {
         while let Some(first) = self.held.first_entry() {
@@ -106,7 +164,6 @@ impl Lane {
             self.last_sent_at = self.last_sent_at.max(chunk.sent_at);
             ready.extend([ChunkItem::Chunk(chunk)]);
         }
-        self.since = self.since.filter(|_| !self.held.is_empty());
     }
 }
 
@@ -172,6 +229,43 @@ mod tests {
         }
         reorder.release_all(&mut ready);
         assert_eq!(texts(&ready), ["1.0", "1.1", "chunk 2 is missing", "1.3", "2.0", "2.1", "3.0", "3.1"]);
+    }
+
+    /// The end of an attempt, a second after its last chunk.
+    fn end(reorder: &mut Reorder, attempt: i64, last: i64) {
+        reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), DateTime::from_timestamp(attempt * 1000 + last + 1, 0));
+    }
+
+    fn received(events: &[(i64, i64)], ends: &[(usize, i64, i64)]) -> Vec<String> {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        for (at, (attempt, index)) in events.iter().enumerate() {
+            for (_, attempt, last) in ends.iter().filter(|(before, ..)| *before == at) {
+                end(&mut reorder, *attempt, *last);
+            }
+            reorder.take(now, chunk(*attempt, *index), &mut ready);
+        }
+        reorder.release_all(&mut ready);
+        assert_eq!(reorder.due(), None);
+        texts(&ready)
+    }
+
+    #[test]
+    fn chunks_after_the_end_of_an_attempt_are_of_the_next_one() {
+        // The first chunks of the next attempt were lost, or come later.
+        let lost = received(&[(1, 0), (1, 1), (2, 2), (2, 3)], &[(2, 1, 1)]);
+        assert_eq!(lost, ["1.0", "1.1", "chunks 0 to 1 are missing", "2.2", "2.3"]);
+        assert_eq!(received(&[(1, 0), (2, 1), (2, 0)], &[(1, 1, 0)]), ["1.0", "2.0", "2.1"]);
+        // The end is not announced, and the chunk fills a hole only by its number.
+        let mixed = received(&[(1, 1), (1, 2), (2, 0), (2, 1)], &[]);
+        assert_eq!(mixed, ["chunk 0 is missing", "1.1", "1.2", "2.0", "2.1"]);
+        // A late chunk is still of the attempt that has ended.
+        assert_eq!(received(&[(1, 0), (1, 1), (2, 0)], &[(1, 1, 1)]), ["1.0", "1.1", "2.0"]);
+        // The end is announced after the first chunk of the next attempt, and not of the current one.
+        assert_eq!(received(&[(1, 0), (1, 1), (2, 0), (2, 1)], &[(3, 1, 1)]), ["1.0", "1.1", "2.0", "2.1"]);
+        // The clock of the next worker is behind.
+        assert_eq!(received(&[(2, 0), (2, 1), (1, 0), (1, 1)], &[(2, 2, 1)]), ["2.0", "2.1", "1.0", "1.1"]);
+        // A first chunk that is received twice begins no attempt.
+        assert_eq!(received(&[(1, 0), (1, 0), (2, 0)], &[(1, 1, 0)]), ["1.0", "2.0"]);
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Waiting for runs to end.
 
+use std::sync::Arc;
+
 use futures_util::TryFutureExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
+use super::outage::Outage;
 use crate::error::{Error, Result};
 use crate::feed::Answer;
 use crate::model::{Outcome, RunDetails};
 use crate::observe::{RunFetch, resolve_from_stream};
+use crate::rpc::convert::TaskResult;
 use crate::run::{RunBuilder, RunHandle, RunManyBuilder};
 use crate::runtime::{self, Needs};
 use crate::transport::retry_delay;
@@ -22,10 +26,16 @@ impl<O> RunHandle<O> {
     /// The method needs gRPC only, except for a run that ended without an output and without an error message: only the REST API
     /// reports whether such a run was cancelled or timed out.
     ///
+    /// A wait has no end of its own: it continues when the server is back after an outage. To limit it, use [`tokio::time::timeout`].
+    ///
+    /// All waits of a client together fetch at most 32 runs at the same time, with at most 1000 requests per second. Waits for the same run
+    /// share a fetch.
+    ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached for a minute, or immediately if only the REST
-    /// API can report the outcome and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not
-    /// report the run within 15 seconds.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
+    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run within 15 seconds.
+    /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is refused for five minutes. The server's error if it responds
+    /// with one for a minute, or immediately if it is permanent.
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
@@ -35,9 +45,9 @@ impl<O> RunHandle<O> {
         let mut workflow = self.workflow().cloned();
         if !is_new {
             // The run may have ended long ago. Then fetching it is faster than the stream.
-            let details = RunFetch::new(self.id()).for_wait().for_outcome(workflow.clone(), None).fetch(client).await?;
+            let details = self.fetch(workflow.clone(), None).await?;
             workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
-            if let Some(outcome) = self.outcome_of(details) {
+            if let Some(outcome) = self.outcome_of(&details) {
                 return Ok(outcome);
             }
         }
@@ -51,9 +61,8 @@ impl<O> RunHandle<O> {
             if let Some(outcome) = of_run.and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all)) {
                 return Ok(outcome);
             }
-            let fetch = RunFetch::new(self.id()).for_wait().started_at(self.started_at());
-            let details = fetch.for_outcome(workflow.clone(), results).fetch(client).await?;
-            if let Some(outcome) = self.outcome_of(details) {
+            let details = self.fetch(workflow.clone(), results).await?;
+            if let Some(outcome) = self.outcome_of(&details) {
                 return Ok(outcome);
             }
             // The details do not confirm the end, or it was the end of an earlier attempt: wait for the next one.
@@ -63,9 +72,35 @@ impl<O> RunHandle<O> {
         }
     }
 
-    fn outcome_of(&self, mut details: RunDetails) -> Option<Outcome> {
-        let has_ended = details.has_ended_since(self.first_attempt());
-        details.outcome.take_if(|_| has_ended)
+    /// Fetches the run, together with others that wait for it. It is repeated until the server responds.
+    ///
+    /// Boxed, because it is rarely needed: it must not add to the size of a future that waits.
+    fn fetch(
+        &self,
+        workflow: Option<Arc<str>>,
+        results: Option<Vec<TaskResult>>,
+    ) -> BoxFuture<'_, Result<Arc<RunDetails>>> {
+        let (client, run, started_at) = (self.client(), self.id(), self.started_at());
+        Box::pin(async move {
+            let (mut outage, mut was_shared) = (Outage::default(), true);
+            loop {
+                let (owned, workflow, results) = (client.clone(), workflow.clone(), results.clone());
+                let fetch = client.feed().wait_fetcher.details(run, move |gate| async move {
+                    let fetch = RunFetch::new(run).for_wait().started_at(started_at).through(gate);
+                    fetch.for_outcome(workflow, results).fetch(&owned).await
+                });
+                match fetch.await {
+                    Ok(details) => return Ok(details),
+                    // It may have been the fetch of a wait without the results, which gRPC alone does not resolve.
+                    Err(error) if was_shared && error.is_rest_unreached() => was_shared = false,
+                    Err(error) => outage.pause(client, error).await?,
+                }
+            }
+        })
+    }
+
+    fn outcome_of(&self, details: &RunDetails) -> Option<Outcome> {
+        details.outcome.clone().filter(|_| details.has_ended_since(self.first_attempt()))
     }
 }
 

@@ -351,8 +351,7 @@ async fn texts(mut chunks: hatchet::stream::RunChunks) -> Vec<String> {
 
 async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setup) {
     let chat = Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
-        // A real engine needs a moment to subscribe.
-        tokio::time::sleep(SECOND / 2).await;
+        // The first chunk is sent at once.
         for number in 0..n {
             context.put(format!("{number}")).await?;
         }
@@ -380,7 +379,6 @@ async fn say(context: &Context, text: &str) {
 
 async fn b13_chunks_of_retries_and_dags_are_in_order(setup: Setup) {
     let first = Task::new("first", async |_: Number, context: Context| {
-        tokio::time::sleep(SECOND / 2).await;
         say(&context, &format!("a{}.", context.attempt())).await;
         if context.attempt() == 1 { Err(hatchet::TaskError::new("once more")) } else { Ok(1) }
     })

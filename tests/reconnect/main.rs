@@ -43,7 +43,7 @@ fn talk() -> Task<Input, u64> {
         }
         Ok(input.chunks)
     })
-    .timeout(3600 * SECOND)
+    .timeout(7200 * SECOND)
 }
 
 /// What the followers of a run have received, and when.

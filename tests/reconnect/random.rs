@@ -89,15 +89,23 @@ impl Plan {
     }
 }
 
-/// Each chunk in order and once, or in a gap. The last ones can be lost without a trace.
+/// The chunks of each attempt in order and once, or in a gap. The last ones can be lost without a trace.
 fn check_chunks(plan: Plan, items: &[ChunkItem]) {
-    let mut next = 0;
+    let (mut attempt, mut next) = (0, 0);
     for item in items {
         match item {
             ChunkItem::Chunk(chunk) => {
-                let index = chunk.index.unwrap();
-                // The next attempt begins at 0.
-                assert!(index == next || index == 0, "{items:?}");
+                let text = chunk.to_string();
+                let (of_attempt, number) = text.split_once('.').unwrap();
+                let (of_attempt, index) = (of_attempt.parse::<u32>().unwrap(), chunk.index.unwrap());
+                assert_eq!(number.parse(), Ok(index));
+                assert!(of_attempt >= attempt, "{items:?}");
+                if of_attempt > attempt && index != next {
+                    // The attempt before has ended, or nothing says so: then the first chunks are missing without a gap.
+                    next = index;
+                }
+                attempt = of_attempt;
+                assert_eq!(index, next, "{items:?}");
                 next = index + 1;
             }
             ChunkItem::Gap(gap) => {
@@ -117,10 +125,15 @@ async fn disturb(engine: &Engine, mut rng: Rng) {
         let faults = engine.faults();
         let times = rng.usize(1..4);
         let grpc = GRPC[rng.usize(0..GRPC.len())];
-        match rng.u32(0..6) {
+        match rng.u32(0..7) {
             0 | 1 => drop(faults.interrupt(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
             2 => faults.inject_times(grpc, Fault::RefuseGrpc([14, 13, 1, 8][rng.usize(0..4)]), times).unwrap(),
             3 => faults.inject_times(grpc, Fault::LoseResponse, times).unwrap(),
+            6 => {
+                let fault =
+                    [Fault::LoseMessage, Fault::DuplicateMessage, Fault::ReorderMessages][rng.usize(0..3)].clone();
+                faults.inject_times(STREAMS[rng.usize(0..STREAMS.len())], fault, times).unwrap();
+            }
             4 => {
                 let fault = if rng.bool() { Fault::RefuseRest(503) } else { Fault::LoseResponse };
                 faults.inject_times(REST[rng.usize(0..REST.len())], fault, times).unwrap();
@@ -141,7 +154,7 @@ async fn case(seed: u64) {
     let hatchet = engine.client();
     let task: Task<Plan, u64> = Task::new("task", async |plan: Plan, context: Context| {
         for number in 0..plan.chunks {
-            context.put(number.to_string()).await?;
+            context.put(format!("{}.{number}", context.attempt())).await?;
             sleep(Duration::from_millis(plan.millis / plan.chunks)).await;
         }
         sleep(Duration::from_millis(plan.millis)).await;
@@ -207,7 +220,8 @@ async fn case(seed: u64) {
         }
     };
     let all = async { tokio::join!(join_all(waits), join_all(watches), join_all(chunks), tagged) };
-    let disturbed = tokio::time::timeout(300 * SECOND, all);
+    // If the stream has lost a result, the run is probed after five minutes.
+    let disturbed = tokio::time::timeout(1000 * SECOND, all);
     tokio::select! {
         biased;
         done = disturbed => drop(done.expect("everyone is answered")),

@@ -4,57 +4,109 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
-use crate::model::{Chunk, RunId};
+use crate::model::{Chunk, RunId, TaskId};
 use crate::sync::lock;
 
 /// The number and the bytes of chunks that wait for a slow reader. More are dropped and counted: the stream is shared with others.
 const MAX_QUEUED: usize = 8192;
 const MAX_QUEUED_BYTES: usize = 16 << 20;
 
+/// What a reader of chunks receives.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ChunkEvent {
+    Chunk(Chunk),
+    /// An attempt of a task has ended. The chunks of its next attempt are numbered from 0 again.
+    AttemptEnded {
+        run: RunId,
+        task: TaskId,
+        at: Option<DateTime<Utc>>,
+    },
+}
+
+impl ChunkEvent {
+    fn run(&self) -> RunId {
+        match self {
+            Self::Chunk(chunk) => chunk.run_id,
+            Self::AttemptEnded { run, .. } => *run,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Chunk(chunk) => chunk.content.len(),
+            Self::AttemptEnded { .. } => 0,
+        }
+    }
+}
+
+/// Events in the order of their arrival, up to a number and a size.
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<ChunkEvent>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn fits(&self, event: &ChunkEvent) -> bool {
+        self.events.len() < MAX_QUEUED && self.bytes.saturating_add(event.size()) <= MAX_QUEUED_BYTES
+    }
+
+    fn push(&mut self, event: ChunkEvent) {
+        self.bytes = self.bytes.saturating_add(event.size());
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) -> Option<ChunkEvent> {
+        let event = self.events.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(event.size());
+        Some(event)
+    }
+
+    /// Removes the events of a run.
+    fn take_run(&mut self, run: RunId) -> impl Iterator<Item = ChunkEvent> + use<> {
+        let (of_run, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.events).into_iter().partition(|event| event.run() == run);
+        self.events = others;
+        self.bytes = self.bytes.saturating_sub(of_run.iter().map(ChunkEvent::size).sum());
+        of_run.into_iter()
+    }
+}
+
 /// The chunks that wait for a reader.
 #[derive(Debug, Default)]
 pub(super) struct ChunkQueue {
-    state: Mutex<Queued>,
+    queue: Mutex<Queue>,
     notify: Notify,
     dropped: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Queued {
-    chunks: VecDeque<Chunk>,
-    bytes: usize,
-}
-
 impl ChunkQueue {
-    pub(super) fn push(&self, chunk: Chunk) {
-        let mut state = lock(&self.state);
-        if state.chunks.len() >= MAX_QUEUED || state.bytes.saturating_add(chunk.content.len()) > MAX_QUEUED_BYTES {
-            self.dropped.fetch_add(1, Relaxed);
+    pub(super) fn push(&self, event: ChunkEvent) {
+        let mut queue = lock(&self.queue);
+        if !queue.fits(&event) {
+            self.count_dropped(&event);
             return;
         }
-        state.bytes = state.bytes.saturating_add(chunk.content.len());
-        state.chunks.push_back(chunk);
-        drop(state);
+        queue.push(event);
+        drop(queue);
         self.notify.notify_one();
     }
 
-    fn pop(&self) -> Option<Chunk> {
-        let mut state = lock(&self.state);
-        let chunk = state.chunks.pop_front()?;
-        state.bytes = state.bytes.saturating_sub(chunk.content.len());
-        Some(chunk)
-    }
-
-    /// Waits for the next chunk. Cancel safe.
-    pub(super) async fn next(&self) -> Chunk {
+    /// Waits for the next event. Cancel safe.
+    pub(super) async fn next(&self) -> ChunkEvent {
         loop {
-            if let Some(chunk) = self.pop() {
-                return chunk;
+            if let Some(event) = lock(&self.queue).pop() {
+                return event;
             }
             self.notify.notified().await;
         }
+    }
+
+    fn count_dropped(&self, event: &ChunkEvent) {
+        self.dropped.fetch_add(u64::from(matches!(event, ChunkEvent::Chunk(_))), Relaxed);
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -70,16 +122,20 @@ pub(super) struct ChunkReaders {
     of_all: Vec<Arc<ChunkQueue>>,
     /// The number of readers whose run is being started, so that its id is not known yet.
     pub(super) starting: usize,
-    /// The chunks of runs without readers, while there are such.
-    early: VecDeque<Chunk>,
+    /// The last events of runs without readers, while there are such.
+    early: Queue,
 }
 
 impl ChunkReaders {
-    pub(super) fn take(&mut self, chunk: Chunk) {
-        self.of_all.iter().for_each(|queue| queue.push(chunk.clone()));
-        match self.by_run.get(&chunk.run_id) {
-            Some(queues) => queues.iter().for_each(|queue| queue.push(chunk.clone())),
-            None if self.starting > 0 && self.early.len() < MAX_QUEUED => self.early.push_back(chunk),
+    pub(super) fn take(&mut self, event: ChunkEvent) {
+        self.of_all.iter().for_each(|queue| queue.push(event.clone()));
+        match self.by_run.get(&event.run()) {
+            Some(queues) => queues.iter().for_each(|queue| queue.push(event.clone())),
+            None if self.starting > 0 => {
+                // The runs that are being started now have sent the newest chunks.
+                while !self.early.fits(&event) && self.early.pop().is_some() {}
+                self.early.push(event);
+            }
             None => {}
         }
     }
@@ -91,7 +147,7 @@ impl ChunkReaders {
             self.of_all.push(Arc::clone(&queue));
             return queue;
         };
-        self.early.iter().filter(|chunk| chunk.run_id == run).for_each(|chunk| queue.push(chunk.clone()));
+        self.early.take_run(run).for_each(|event| queue.push(event));
         self.by_run.entry(run).or_default().push(Arc::clone(&queue));
         queue
     }
@@ -110,7 +166,7 @@ impl ChunkReaders {
     pub(super) fn started(&mut self) {
         self.starting = self.starting.saturating_sub(1);
         if self.starting == 0 {
-            self.early.clear();
+            self.early = Queue::default();
         }
     }
 }
@@ -120,9 +176,20 @@ mod tests {
     use super::*;
     use crate::model::ChunkContent;
 
-    fn chunk(run: u128, text: &str) -> Chunk {
+    fn chunk(run: u128, text: &str) -> ChunkEvent {
         let (run_id, task_id) = (uuid::Uuid::from_u128(run).into(), uuid::Uuid::from_u128(run).into());
-        Chunk { run_id, task_id, index: None, sent_at: None, content: ChunkContent::Text(text.into()) }
+        let content = ChunkContent::Text(text.into());
+        ChunkEvent::Chunk(Chunk { run_id, task_id, index: None, sent_at: None, content })
+    }
+
+    fn texts(queue: &ChunkQueue) -> Vec<String> {
+        let events = std::iter::from_fn(|| lock(&queue.queue).pop());
+        events
+            .map(|event| match event {
+                ChunkEvent::Chunk(chunk) => chunk.to_string(),
+                ChunkEvent::AttemptEnded { .. } => "ended".to_owned(),
+            })
+            .collect()
     }
 
     #[test]
@@ -136,7 +203,7 @@ mod tests {
         let queue = ChunkQueue::default();
         queue.push(chunk(1, &large));
         queue.push(chunk(1, "x"));
-        assert_eq!((queue.pop().map(|chunk| chunk.content.len()), queue.dropped()), (Some(MAX_QUEUED_BYTES), 1));
+        assert_eq!((texts(&queue).len(), queue.dropped()), (1, 1));
         queue.push(chunk(1, &large));
         assert_eq!(queue.dropped(), 1);
     }
@@ -148,17 +215,29 @@ mod tests {
         readers.starting += 1;
         readers.take(chunk(2, "other"));
         readers.take(chunk(1, "early"));
+        readers.take(ChunkEvent::AttemptEnded { run, task: uuid::Uuid::from_u128(1).into(), at: None });
         let (queue, of_all) = (readers.add(Some(run)), readers.add(None));
+        assert_eq!(readers.early.events.len(), 1, "only those of other runs");
         readers.started();
         readers.take(chunk(1, "late"));
         readers.take(chunk(2, "other"));
-        let all: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|chunk| chunk.to_string()).collect();
-        assert_eq!(all, ["early", "late"]);
-        let all: Vec<_> = std::iter::from_fn(|| of_all.pop()).map(|chunk| chunk.to_string()).collect();
-        assert_eq!(all, ["late", "other"]);
-        assert!(readers.early.is_empty());
+        assert_eq!(texts(&queue), ["early", "ended", "late"]);
+        assert_eq!(texts(&of_all), ["late", "other"]);
+        assert!(readers.early.events.is_empty());
         readers.remove(Some(run), &queue);
         readers.remove(None, &of_all);
         assert!(readers.by_run.is_empty() && readers.of_all.is_empty());
+    }
+
+    #[test]
+    fn the_newest_chunks_are_kept_while_runs_are_being_started() {
+        let mut readers = ChunkReaders { starting: 1, ..ChunkReaders::default() };
+        for _ in 0..MAX_QUEUED {
+            readers.take(chunk(2, "other"));
+        }
+        readers.take(chunk(1, "early"));
+        assert_eq!(texts(&readers.add(Some(uuid::Uuid::from_u128(1).into()))), ["early"]);
+        readers.take(chunk(3, &"x".repeat(MAX_QUEUED_BYTES)));
+        assert_eq!((readers.early.events.len(), readers.early.bytes), (1, MAX_QUEUED_BYTES));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::chunks::ChunkEvent;
 use super::group::{Group, State, Tag};
 use super::schedule::Schedule;
 use super::slot::{Listing, News, Slot, TaskRow};
@@ -23,6 +24,8 @@ use crate::transport::{ReconnectingStream, StreamEvent};
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// The pause before a failed stream is reopened.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
+/// How long after the request the engine probably sends events. It does not confirm a subscription.
+const SUBSCRIBE_DELAY: Duration = Duration::from_millis(100);
 /// How long the stream stays open when nobody watches.
 pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 /// The number of rows in one request, and of requests for one list.
@@ -150,8 +153,13 @@ impl Driver {
                 self.has_gap = true;
                 let (rpc, tag) = (self.inner.rpc.clone(), self.group.tag.clone());
                 self.stream.open(async move { rpc.dispatcher.tagged_events(tag).await });
+                self.group.subscribed_at.send_replace(Some(Instant::now() + SUBSCRIBE_DELAY));
             }
             StreamEvent::Message(event) => {
+                self.group.subscribed_at.send_if_modified(|at| {
+                    let now = Instant::now();
+                    at.is_none_or(|at| at > now).then(|| *at = Some(now)).is_some()
+                });
                 if std::mem::take(&mut self.has_gap) {
                     if self.is_first_of_only_run(&event) {
                         self.group.lock().mark_gap();
@@ -161,11 +169,15 @@ impl Driver {
                 }
                 self.on_event(event);
             }
-            StreamEvent::Lost(_) => self.lost(),
+            StreamEvent::Lost(_) => {
+                self.group.subscribed_at.send_replace(None);
+                self.lost();
+            }
             // Meanwhile, lists continue without events.
             StreamEvent::Failed(error) => {
                 tracing::warn!(%error, retry_after = ?FAILED_PAUSE, "stream of run events failed");
                 self.reopen_at = Some(Instant::now() + FAILED_PAUSE);
+                self.group.subscribed_at.send_replace(None);
                 self.lost();
             }
         }
@@ -191,7 +203,11 @@ impl Driver {
         let RunEvent { run, at, kind } = event;
         let mut state = self.group.lock();
         let created = match kind {
-            RunEventKind::Chunk(chunk) => return state.chunks.take(chunk),
+            RunEventKind::Chunk(chunk) => return state.chunks.take(ChunkEvent::Chunk(chunk)),
+            RunEventKind::AttemptEnded(task) => {
+                state.chunks.take(ChunkEvent::AttemptEnded { run, task, at });
+                None
+            }
             RunEventKind::TaskCreated(task) => Some((task, at)),
             RunEventKind::Changed => None,
         };
@@ -204,10 +220,7 @@ impl Driver {
             Some(slots) => slots.iter().for_each(|slot| slot.update(change)),
             None => recent.update(run, change),
         }
-        for arrivals in arrivals {
-            lock(&arrivals.state).runs.insert(run);
-            arrivals.notify.notify_one();
-        }
+        arrivals.iter().for_each(|arrivals| arrivals.add(run));
     }
 
     /// Fetches a list of the tasks that are running, or also of those that are queued.
@@ -252,7 +265,7 @@ impl Driver {
             rows.entry(row.run).or_default().push(row);
         }
         let mut has_changed = false;
-        let tell = |run: &RunId, slots: &[Arc<Slot>]| {
+        let update = |run: &RunId, slots: &[Arc<Slot>]| {
             let of_run = rows.get(run).cloned().unwrap_or_default();
             let listing = if of_run.is_empty() && !list.is_complete {
                 Listing::Unknown
@@ -264,11 +277,11 @@ impl Driver {
             }
         };
         for (run, slot) in &list.newcomers {
-            tell(run, std::slice::from_ref(slot));
+            update(run, std::slice::from_ref(slot));
         }
         if list.with_queued {
             for (run, slots) in &state.by_run {
-                tell(run, slots);
+                update(run, slots);
             }
         } else {
             // Those that are running, and those that are no longer.
@@ -276,7 +289,7 @@ impl Driver {
             for run in rows.keys().chain(vanished) {
                 if let Some(slots) = state.by_run.get(run).filter(|_| rows.get(run) != self.running.get(run)) {
                     has_changed = true;
-                    tell(run, slots);
+                    update(run, slots);
                 }
             }
         }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::chunks::ChunkReaders;
 use super::schedule::Demand;
@@ -14,6 +15,8 @@ use crate::sync::lock;
 
 /// The number of runs whose events are kept for watches that start a moment later.
 const MAX_RECENT: usize = 4096;
+/// The number of runs that wait for the watch of a group that is not polled.
+const MAX_ARRIVED: usize = 10_000;
 
 /// The key and the value that a group of runs has.
 pub(crate) type Tag = (String, String);
@@ -25,6 +28,8 @@ pub(super) struct Group {
     pub(super) state: Mutex<State>,
     /// Notified when the demand or the number of members changes.
     pub(super) wake: Notify,
+    /// From when on the engine probably sends events. `None` while the stream is not open.
+    pub(super) subscribed_at: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -77,12 +82,30 @@ pub(super) struct Arrivals {
     pub(super) notify: Notify,
 }
 
-/// What has arrived since the last look.
+/// What has arrived since it was last taken.
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
     pub(crate) runs: HashSet<RunId>,
     /// Whether events may have been lost, so that the runs must be listed.
     pub(crate) has_gap: bool,
+}
+
+impl Arrivals {
+    pub(super) fn add(&self, run: RunId) {
+        let mut state = lock(&self.state);
+        state.runs.insert(run);
+        if state.runs.len() > MAX_ARRIVED {
+            // A list finds them, too.
+            *state = Arrived { runs: HashSet::new(), has_gap: true };
+        }
+        drop(state);
+        self.notify.notify_one();
+    }
+
+    fn mark_gap(&self) {
+        lock(&self.state).has_gap = true;
+        self.notify.notify_one();
+    }
 }
 
 /// What a watch waits for.
@@ -95,7 +118,7 @@ pub(crate) enum Wanted {
 
 impl Group {
     pub(super) fn new(tag: Tag) -> Self {
-        Self { tag, state: Mutex::default(), wake: Notify::new() }
+        Self { tag, state: Mutex::default(), wake: Notify::new(), subscribed_at: watch::Sender::new(None) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -118,6 +141,20 @@ impl State {
         }
     }
 
+    /// A member needs runs since a time to be listed.
+    pub(super) fn add_since(&mut self, since: DateTime<Utc>) {
+        *self.since.entry(since).or_default() += 1;
+    }
+
+    pub(super) fn remove_since(&mut self, since: DateTime<Utc>) {
+        if let Some(count) = self.since.get_mut(&since) {
+            *count -= 1;
+            if *count == 0 {
+                self.since.remove(&since);
+            }
+        }
+    }
+
     /// There is no list. Each watch fetches its run, and gets the error itself.
     pub(super) fn fail_all(&self) {
         for slot in self.by_run.values().flatten() {
@@ -128,9 +165,25 @@ impl State {
 
     /// Events may have been lost.
     pub(super) fn mark_gap(&self) {
-        for arrivals in &self.arrivals {
-            lock(&arrivals.state).has_gap = true;
-            arrivals.notify.notify_one();
-        }
+        self.arrivals.iter().for_each(|arrivals| arrivals.mark_gap());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_is_not_polled_lists_instead_of_growing() {
+        let arrivals = Arrivals::default();
+        let run = |number: usize| RunId::from(uuid::Uuid::from_u128(number as u128));
+        let arrived = || {
+            let state = lock(&arrivals.state);
+            (state.runs.len(), state.has_gap)
+        };
+        (0..MAX_ARRIVED).for_each(|number| arrivals.add(run(number % 10)));
+        assert_eq!(arrived(), (10, false));
+        (0..=MAX_ARRIVED).for_each(|number| arrivals.add(run(number)));
+        assert_eq!(arrived(), (0, true));
     }
 }

@@ -14,15 +14,18 @@ mod slot;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::{sleep_until, timeout};
 
 use super::fetcher::Fetcher;
 use super::tasks::Tasks;
-use crate::model::{Chunk, RunId};
+use crate::model::RunId;
 use crate::rpc::Rpc;
 use crate::sync::lock;
 use crate::time::Clock;
+pub(crate) use chunks::ChunkEvent;
 use chunks::ChunkQueue;
 use driver::Inner;
 use group::{Arrivals, Group};
@@ -32,6 +35,8 @@ pub(crate) use slot::{Listing, News, TaskRow};
 
 /// The clocks of client and server may differ by this much.
 const CLOCK_MARGIN: TimeDelta = TimeDelta::minutes(1);
+/// How long the start of a run waits for a stream that cannot be opened.
+const MAX_SUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 /// The maximum number of groups with tags of other clients.
 const MAX_GROUPS: usize = 16;
 
@@ -114,11 +119,11 @@ impl RunNews {
 impl Membership {
     /// Subscribes to the news of a run, which was not created before a time.
     pub(crate) fn subscribe(self, run: RunId, since: DateTime<Utc>) -> Subscription {
-        let since = since.checked_sub_signed(CLOCK_MARGIN).unwrap_or(since);
+        let since = with_margin(since);
         let mut state = self.group.lock();
         let slot = Arc::new(Slot::with(state.recent.news.remove(&run).unwrap_or_default()));
         state.by_run.entry(run).or_default().push(Arc::clone(&slot));
-        *state.since.entry(since).or_default() += 1;
+        state.add_since(since);
         state.subscriptions += 1;
         let number = state.subscriptions;
         drop(state);
@@ -140,6 +145,16 @@ impl Membership {
         ChunkSubscription { membership: self, run, queue }
     }
 
+    /// Waits until the engine probably sends events. If the stream cannot be opened, it waits for a second.
+    pub(crate) async fn subscribed(&self) {
+        let mut subscribed_at = self.group.subscribed_at.subscribe();
+        let opened = timeout(MAX_SUBSCRIBE_DELAY, subscribed_at.wait_for(Option::is_some)).await;
+        let at = opened.ok().and_then(Result::ok).and_then(|at| *at);
+        if let Some(at) = at {
+            sleep_until(at).await;
+        }
+    }
+
     /// Keeps the chunks of a run that is being started.
     pub(crate) fn starting(self) -> Starting {
         self.group.lock().chunks.starting += 1;
@@ -148,6 +163,10 @@ impl Membership {
 }
 
 impl Starting {
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.0
+    }
+
     /// The run was started: subscribes to its chunks.
     pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
         self.0.clone().chunks(Some(run))
@@ -162,7 +181,7 @@ impl Drop for Starting {
 
 impl ChunkSubscription {
     /// Waits for the next chunk. Cancel safe.
-    pub(crate) async fn next(&self) -> Chunk {
+    pub(crate) async fn next(&self) -> ChunkEvent {
         self.queue.next().await
     }
 
@@ -211,6 +230,17 @@ impl Subscription {
         }
     }
 
+    /// Sets when the run was created, if that is earlier than what was known: a list must contain it.
+    pub(crate) fn list_since(&mut self, created_at: DateTime<Utc>) {
+        let since = with_margin(created_at);
+        if since < self.since {
+            let mut state = self.membership.group.lock();
+            state.remove_since(self.since);
+            state.add_since(since);
+            self.since = since;
+        }
+    }
+
     /// Takes what has arrived.
     pub(crate) fn take(&self) -> News {
         self.slot.take().unwrap_or_default()
@@ -242,13 +272,12 @@ impl Drop for Subscription {
                 state.by_run.remove(&self.run);
             }
         }
-        if let Some(count) = state.since.get_mut(&self.since) {
-            *count -= 1;
-            if *count == 0 {
-                state.since.remove(&self.since);
-            }
-        }
+        state.remove_since(self.since);
     }
+}
+
+fn with_margin(since: DateTime<Utc>) -> DateTime<Utc> {
+    since.checked_sub_signed(CLOCK_MARGIN).unwrap_or(since)
 }
 
 impl GroupSubscription {

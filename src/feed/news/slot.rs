@@ -1,4 +1,4 @@
-//! What a watch of a run is told: at most the last of each kind of news, however long it does not look.
+//! The news of a run that wait for its watch: at most the last of each kind, however rarely they are taken.
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -34,11 +34,6 @@ const EAGER_PROBE_DELAY: Duration = Duration::from_millis(20);
 const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 /// The delay of the first probe of any other run.
 const PROBE_DELAY: Duration = Duration::from_secs(1);
-/// For how long a stream can be lost again and again, or requests can fail, before waits and watches fail. A server that restarts is back
-/// earlier.
-pub(crate) const MAX_OUTAGE: Duration = Duration::from_secs(60);
-/// A stream that the server has accepted and kept for longer than this was not refused.
-const STABLE_STREAM: Duration = Duration::from_secs(5);
 /// How long an unused stream stays open.
 const IDLE_STREAM_TTL: Duration = Duration::from_secs(30);
 
@@ -139,10 +134,6 @@ struct Driver {
     idle_since: Option<Instant>,
     /// Whether the last run had ended before the stream was asked about it. Then the next one probably has, too.
     last_had_ended: bool,
-    /// Since when the stream has been lost again and again.
-    lost_since: Option<Instant>,
-    /// Whether the next response to a probe ends the outage.
-    is_checking: bool,
 }
 
 impl Driver {
@@ -158,8 +149,6 @@ impl Driver {
             alarm: Alarm::default(),
             idle_since: None,
             last_had_ended: false,
-            lost_since: None,
-            is_checking: false,
         }
     }
 
@@ -238,12 +227,6 @@ impl Driver {
     fn close(&mut self) {
         self.stream.close();
         self.ids = None;
-        self.end_outage();
-    }
-
-    fn end_outage(&mut self) {
-        self.lost_since = None;
-        self.is_checking = false;
     }
 
     /// Queues as many run ids as there is capacity for.
@@ -262,7 +245,6 @@ impl Driver {
             StreamEvent::NeedsOpen => self.open(),
             StreamEvent::Message(RunResults { run, tasks }) => {
                 self.last_had_ended = false;
-                self.end_outage();
                 let answer = tasks.map_or(Answer::Fetch, Answer::Results);
                 for waiter in self.waiting.take(run) {
                     let _ = waiter.send(Ok(answer.clone()));
@@ -287,29 +269,6 @@ impl Driver {
             }
             return self.close();
         }
-        let now = Instant::now();
-        let is_old = |at: Instant| now - at > STABLE_STREAM;
-        match self.stream.accepted_at() {
-            Some(accepted_at) if is_old(accepted_at) => self.end_outage(),
-            // The server sends its headers with the first message, so an idle stream is not distinguished from one that has never
-            // reached the server. The response to another call is.
-            None if is_old(self.stream.opened_at()) => self.check_server(),
-            _ => {}
-        }
-        if now - *self.lost_since.get_or_insert(now) > MAX_OUTAGE {
-            let ended = || {
-                let text = format!("the server has ended each stream of run results for {MAX_OUTAGE:?}");
-                Error::new(ErrorKind::Unavailable, text).transient()
-            };
-            self.fail_all(&error.cloned().unwrap_or_else(ended));
-        }
-    }
-
-    /// Ends the outage if the server responds to a probe.
-    fn check_server(&mut self) {
-        let Some(run) = self.waiting.any().filter(|_| !self.is_checking) else { return };
-        self.is_checking = true;
-        self.probes.push(Box::pin(probe_run(self.rpc.clone(), run)));
     }
 
     /// Ends all waits: no stream can be opened.
@@ -321,11 +280,6 @@ impl Driver {
     }
 
     fn on_probed(&mut self, run: RunId, probed: Probed) {
-        match probed {
-            Probed::Unknown => self.is_checking = false,
-            _ if self.is_checking => self.end_outage(),
-            _ => {}
-        }
         match probed {
             Probed::Ended => self.last_had_ended = true,
             Probed::Running => self.last_had_ended = false,
@@ -465,33 +419,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_fail_after_an_outage_of_a_minute() {
-        let (client, _) = server(|_| Scripted::Status(14), |_| Scripted::Status(14));
-        let started = Instant::now();
-        let error = client.feed().results.wait(run(), true).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!((MAX_OUTAGE..=MAX_OUTAGE + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waits_fail_after_an_outage_without_refusals() {
-        // Each call ends after ten seconds without a response, as with a firewall that drops packets.
-        let lost = |_| Scripted::after(10 * SECOND, Scripted::Status(14));
-        let (client, _) = server(lost, lost);
-        let started = Instant::now();
-        let error = client.feed().results.wait(run(), true).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        let longest = MAX_OUTAGE + 2 * (10 * SECOND + MAX_BACKOFF);
-        assert!((MAX_OUTAGE..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waits_fail_if_the_server_ends_each_stream() {
-        let (client, _) = server(|_| Scripted::Stream(Vec::new(), Some(0)), |_| Scripted::Status(14));
-        let started = Instant::now();
-        let error = client.feed().results.wait(run(), true).await.unwrap_err();
-        assert_eq!(error.to_string(), "the server has ended each stream of run results for 60s");
-        assert!((MAX_OUTAGE..=MAX_OUTAGE + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
+    async fn waits_continue_after_an_outage() {
+        let start = Instant::now();
+        let is_over = move || start.elapsed() >= 3600 * SECOND;
+        // The server refuses calls, ends each stream, or does not respond, as with a firewall that drops packets.
+        let failures: [fn() -> Scripted; 3] = [
+            || Scripted::Status(14),
+            || Scripted::Stream(Vec::new(), Some(0)),
+            || Scripted::after(10 * SECOND, Scripted::Status(14)),
+        ];
+        for failure in failures {
+            let begin = start.elapsed();
+            let is_over = move || start.elapsed() >= begin + 3600 * SECOND;
+            let stream = move |_| if is_over() { Scripted::Stream(vec![(SECOND, result())], None) } else { failure() };
+            let details = move |count| if is_over() { running(count) } else { Scripted::Status(14) };
+            let (client, calls) = server(stream, details);
+            assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
+            let elapsed = start.elapsed() - begin;
+            let longest = 3600 * SECOND + 10 * SECOND + MAX_BACKOFF + SECOND;
+            assert!((3600 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
+            // The pauses are at most MAX_BACKOFF, with full jitter.
+            assert!(calls.count("SubscribeToWorkflowRuns") < 3600, "{}", calls.count("SubscribeToWorkflowRuns"));
+        }
+        assert!(is_over());
     }
 
     #[tokio::test(start_paused = true)]

@@ -139,11 +139,6 @@ impl<W> Waiting<W> {
         Some(run)
     }
 
-    /// Some run, to find out whether the server responds.
-    pub(super) fn any(&self) -> Option<RunId> {
-        self.runs.keys().next().copied()
-    }
-
     /// Records the result of a probe.
     pub(super) fn probed(&mut self, now: Instant, run: RunId, probed: Probed) -> Decision {
         let Some(entry) = self.runs.get_mut(&run) else { return Decision::Wait };

@@ -18,7 +18,9 @@ pub(crate) struct RunEvent {
 pub(crate) enum RunEventKind {
     /// A task was created, and may still be queued.
     TaskCreated(TaskId),
-    /// An attempt of a task has ended, or the run, or nothing that this crate knows has changed.
+    /// An attempt of a task has ended. Its chunks are those up to the time of this event.
+    AttemptEnded(TaskId),
+    /// The run has ended, or nothing that this crate knows has changed.
     Changed,
     /// A chunk of a task's stream.
     Chunk(Chunk),
@@ -41,6 +43,9 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
             Type::Started if is_task => {
                 parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::TaskCreated)
             }
+            Type::Completed | Type::Failed | Type::Cancelled | Type::TimedOut if is_task => {
+                parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::AttemptEnded)
+            }
             _ => RunEventKind::Changed,
         };
         Ok(Self { run, at, kind })
@@ -52,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_created_tasks_and_chunks_are_distinguished() {
+    fn only_events_of_tasks_are_distinguished() {
         use pb::{ResourceEventType as Type, ResourceType as Resource};
         let id = "00000000-0000-4000-8001-000000000001";
         let kind = |resource: Resource, kind: Type, resource_id: &str| {
@@ -69,7 +74,9 @@ mod tests {
         assert_eq!(kind(Resource::StepRun, Type::Started, id), created);
         assert_eq!(kind(Resource::StepRun, Type::Started, "no id"), RunEventKind::Changed);
         assert_eq!(kind(Resource::WorkflowRun, Type::Started, id), RunEventKind::Changed);
-        assert_eq!(kind(Resource::StepRun, Type::Failed, id), RunEventKind::Changed);
+        let ended = RunEventKind::AttemptEnded(id.parse().unwrap());
+        assert_eq!(kind(Resource::StepRun, Type::Failed, id), ended);
+        assert_eq!(kind(Resource::WorkflowRun, Type::Failed, id), RunEventKind::Changed);
         let RunEventKind::Chunk(chunk) = kind(Resource::StepRun, Type::Stream, id) else { panic!() };
         assert_eq!((chunk.run_id.to_string(), chunk.index), (id.to_owned(), None));
         assert!(RunEvent::try_from(pb::WorkflowEvent::default()).is_err());

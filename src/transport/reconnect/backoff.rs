@@ -2,36 +2,53 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::error::{Error, ErrorKind};
+use crate::transport::REFUSALS_TRANSIENT_FOR;
 use crate::transport::retry::delay;
 
 /// The losses of one stream since its last message.
 ///
 /// A delay that the server requests takes precedence, and is not limited. Without one, the first loss after a message has no pause:
-/// usually the server has restarted or ended the stream. Each further loss has a longer pause. Only a message resets it, because a server
-/// that accepts a stream and drops it must not be called in a loop.
+/// usually the server has restarted or ended the stream. Each further loss has a longer pause. Only a message or a long life of the stream
+/// resets it, because a server that accepts a stream and drops it must not be called in a loop.
 #[derive(Debug, Clone)]
 pub(super) struct Backoff {
     losses: u32,
     max: Duration,
+    /// Since when the token has been refused, although other calls may accept it.
+    refused_since: Option<Instant>,
     /// The error of the last message that could not be decoded.
     unreadable: Option<String>,
 }
 
 impl Backoff {
     pub(super) fn new(max: Duration) -> Self {
-        Self { losses: 0, max, unreadable: None }
+        Self { losses: 0, max, refused_since: None, unreadable: None }
     }
 
-    /// Resets the backoff after a message.
-    pub(super) fn message(&mut self) {
-        self.losses = 0;
+    /// Resets the backoff after a message, or after a loss of a stream that was open for long. Logs the recovery if a loss was logged.
+    pub(super) fn reset(&mut self, stream: &str) {
+        let losses = std::mem::take(&mut self.losses);
+        self.refused_since = None;
+        if losses > 1 {
+            tracing::info!(stream, losses, "stream recovered");
+        }
     }
 
     /// Returns the pause before the stream is reopened, or `None` if reopening it cannot succeed.
     pub(super) fn lost(&mut self, error: Option<&Error>, jitter: f64) -> Option<Duration> {
         if error.is_some_and(|error| is_permanent(error) || error.forbids_retries()) {
             return None;
+        }
+        if error.is_some_and(|error| error.kind() == ErrorKind::Unauthenticated) {
+            let since = *self.refused_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= REFUSALS_TRANSIENT_FOR {
+                return None;
+            }
+        } else {
+            self.refused_since = None;
         }
         let losses = self.losses;
         self.losses = losses.saturating_add(1);
@@ -81,7 +98,7 @@ mod tests {
         let mut backoff = Backoff::new(MAX_PAUSE);
         let delays: Vec<_> = (0..8).filter_map(|_| backoff.lost(None, 1.0)).map(|delay| delay.as_millis()).collect();
         assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 2000]);
-        backoff.message();
+        backoff.reset("numbers");
         assert_eq!(backoff.lost(None, 1.0), Some(Duration::ZERO));
     }
 
@@ -112,6 +129,17 @@ mod tests {
         ] {
             assert_eq!(backoff.is_new_unreadable(error), is_new, "{error:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_refused_for_a_limited_time() {
+        let mut backoff = Backoff::new(MAX_PAUSE);
+        let refused = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        assert!(backoff.lost(Some(&refused), 0.0).is_some());
+        tokio::time::advance(REFUSALS_TRANSIENT_FOR / 2).await;
+        assert!(backoff.lost(Some(&refused), 0.0).is_some());
+        tokio::time::advance(REFUSALS_TRANSIENT_FOR / 2).await;
+        assert_eq!(backoff.lost(Some(&refused), 0.0), None);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 use crate::telemetry::{self, Measurement};
 use backoff::Backoff;
 
+/// A stream that was open for this long was not refused.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+
 type Opening<T> = Pin<Box<dyn Future<Output = Result<Messages<T>>> + Send>>;
 
 #[derive(Debug)]
@@ -26,8 +29,6 @@ pub(crate) struct ReconnectingStream<T> {
     backoff: Backoff,
     /// When it was last opened.
     opened_at: Instant,
-    /// When the server accepted it: when its response headers arrived.
-    accepted_at: Option<Instant>,
 }
 
 enum State<T> {
@@ -54,20 +55,13 @@ pub(crate) enum StreamEvent<T> {
 impl<T> ReconnectingStream<T> {
     /// Creates a closed stream, which pauses for at most `max_backoff` before it is reopened.
     pub(crate) fn new(name: &'static str, max_backoff: Duration) -> Self {
-        Self {
-            name,
-            state: State::Closed,
-            backoff: Backoff::new(max_backoff),
-            opened_at: Instant::now(),
-            accepted_at: None,
-        }
+        Self { name, state: State::Closed, backoff: Backoff::new(max_backoff), opened_at: Instant::now() }
     }
 
     /// Opens the stream. If it is open, it is replaced.
     pub(crate) fn open(&mut self, opening: impl Future<Output = Result<Messages<T>>> + Send + 'static) {
         self.state = State::Opening(Box::pin(opening));
         self.opened_at = Instant::now();
-        self.accepted_at = None;
     }
 
     /// Requests that the owner opens the stream now, without a pause.
@@ -99,11 +93,6 @@ impl<T> ReconnectingStream<T> {
         self.opened_at
     }
 
-    /// When the server last accepted the stream. `None` if it has not accepted it since the stream was opened.
-    pub(crate) fn accepted_at(&self) -> Option<Instant> {
-        self.accepted_at
-    }
-
     /// Waits for the next event. While the stream is closed, there is none. Cancel safe.
     pub(crate) async fn next(&mut self) -> StreamEvent<T> {
         let error = loop {
@@ -114,15 +103,12 @@ impl<T> ReconnectingStream<T> {
                     return StreamEvent::NeedsOpen;
                 }
                 State::Opening(opening) => match opening.await {
-                    Ok(messages) => {
-                        self.accepted_at = Some(Instant::now());
-                        self.state = State::Open(messages);
-                    }
+                    Ok(messages) => self.state = State::Open(messages),
                     Err(error) => break Some(error),
                 },
                 State::Open(messages) => match messages.next().await {
                     Some(Ok(message)) => {
-                        self.backoff.message();
+                        self.backoff.reset(self.name);
                         return StreamEvent::Message(message);
                     }
                     Some(Err(error)) => break Some(error),
@@ -130,6 +116,10 @@ impl<T> ReconnectingStream<T> {
                 },
             }
         };
+        // An idle stream that a proxy ends has had no message.
+        if self.opened_at.elapsed() >= STABLE_AFTER {
+            self.backoff.reset(self.name);
+        }
         match (self.backoff.lost(error.as_ref(), fastrand::f64()), error) {
             (None, Some(error)) => {
                 self.state = State::Closed;
@@ -213,6 +203,21 @@ mod tests {
         assert!(stream.is_closed());
         let next = tokio::time::timeout(MAX_PAUSE * 100, stream.next()).await;
         assert!(next.is_err(), "a closed stream has no events");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_that_is_ended_again_and_again_is_reopened_at_once() {
+        let (mut stream, start) = (ReconnectingStream::<u32>::new("numbers", MAX_PAUSE), Instant::now());
+        stream.reopen_now();
+        for _ in 0..20 {
+            assert_eq!(text(&stream.next().await), "needs open");
+            stream.open(async {
+                tokio::time::sleep(STABLE_AFTER).await;
+                Ok(messages(Vec::new()))
+            });
+            assert_eq!(text(&stream.next().await), "ended");
+        }
+        assert_eq!(start.elapsed(), 20 * STABLE_AFTER);
     }
 
     #[tokio::test(start_paused = true)]

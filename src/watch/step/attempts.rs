@@ -1,4 +1,4 @@
-//! The states that follow from the attempts of a task, and those that are missing.
+//! The states that the attempts of a task imply, and those that are missing.
 
 use chrono::{DateTime, Utc};
 
