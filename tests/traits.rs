@@ -12,7 +12,7 @@ use futures_core::Stream;
 use hatchet::archive::{
     Archive, ArchiveFile, ArchiveQuery, ArchivedDetails, ArchivedRuns, CollectBuilder, CollectReport, CollectedBatch,
     CollectedBatches, CollectorBuilder, CompactBuilder, CompactReport, ExpireBuilder, ExpireReport, History,
-    HistoryQuery, HistoryRuns, Retention, Rule, RunningCollector, SweepBuilder, SweepReport,
+    HistoryDetails, HistoryQuery, HistoryRuns, Retention, Rule, RunningCollector, SweepBuilder, SweepReport,
 };
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
@@ -90,6 +90,7 @@ fn types_of_archives_have_the_traits_of_their_kind() {
     handle::<ExpireBuilder>();
     handle::<SweepBuilder>();
     handle::<ArchiveQuery>();
+    handle::<HistoryDetails>();
     handle::<HistoryQuery>();
     stream::<ArchivedRuns>();
     stream::<ArchivedDetails>();

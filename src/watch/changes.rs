@@ -244,10 +244,8 @@ mod tests {
         let mut watch = run.watch();
         assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
         assert_eq!(lists(&engine), 1, "immediately");
-        // 50 ms after the first list, and then after 100, 200, 400, 800, 1600, and 2000 ms each.
-        for (millis, expected) in
-            [(49, 1), (51, 2), (151, 3), (351, 4), (751, 5), (1551, 6), (3151, 7), (5151, 8), (9151, 10)]
-        {
+        // 300 ms after the first list, and then after 600, 1200, and 2000 ms each.
+        for (millis, expected) in [(299, 1), (301, 2), (899, 2), (901, 3), (2101, 4), (4101, 5), (8101, 7)] {
             let elapsed = Duration::from_millis(millis);
             let (engine, run) = queued().await;
             let mut watch = run.watch();

@@ -187,7 +187,7 @@ impl Driver {
     fn lost(&mut self) {
         let state = self.group.lock();
         if !state.by_run.is_empty() {
-            self.schedule.lost();
+            self.schedule.lost(Instant::now());
         }
         state.mark_gap();
     }

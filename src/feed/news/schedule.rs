@@ -7,9 +7,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The intervals between two lists grow from the first to the last.
-const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+/// The intervals between two lists while watches wait for starts grow from the first to the last. A run that ends within the first one needs
+/// no list: its details show the start.
+const FIRST_INTERVAL: Duration = Duration::from_millis(300);
 const MAX_INTERVAL: Duration = Duration::from_secs(2);
+/// The interval between two lists that are needed now.
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// How long after a loss the list is requested. The engine ends the stream together with the last run, which is fetched meanwhile.
+const LOSS_DELAY: Duration = Duration::from_millis(150);
 /// The interval after a list with a change.
 const INTERVAL_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// The minimum interval, for each row of the last list.
@@ -43,8 +48,8 @@ pub(super) struct Schedule {
     last_complete: Option<Instant>,
     /// When the first watch began to wait for a start since the last list was requested.
     waiting_since: Option<Instant>,
-    /// Whether events may have been lost.
-    has_lost: bool,
+    /// Since when events may have been lost.
+    lost_at: Option<Instant>,
 }
 
 /// The next list.
@@ -63,18 +68,18 @@ impl Schedule {
             min_interval: Duration::ZERO,
             last_complete: None,
             waiting_since: None,
-            has_lost: false,
+            lost_at: None,
         }
     }
 
     /// Events may have been lost: the end of any run may have been missed.
-    pub(super) fn lost(&mut self) {
-        self.has_lost = true;
+    pub(super) fn lost(&mut self, now: Instant) {
+        self.lost_at.get_or_insert(now);
     }
 
     /// Those who may have missed events have left.
     pub(super) fn nobody_lost(&mut self) {
-        self.has_lost = false;
+        self.lost_at = None;
     }
 
     /// A watch has begun, or its run is queued again.
@@ -88,26 +93,29 @@ impl Schedule {
         if demand.is_empty() {
             return None;
         }
-        // A start is not listed at once.
-        let is_urgent = demand.list > 0 || self.has_lost;
-        let earliest = self.waiting_since.filter(|_| !is_urgent).map(|since| since + FIRST_INTERVAL);
+        let earliest = match (demand.list, self.lost_at) {
+            (1.., _) => None,
+            (_, Some(lost_at)) => Some(lost_at + LOSS_DELAY),
+            // A start is not listed at once.
+            _ => self.waiting_since.map(|since| since + FIRST_INTERVAL),
+        };
         let Some(last) = self.last else { return Some(Due { at: earliest.unwrap_or(now), with_queued: true }) };
         let interval = match demand {
-            Demand { list: 1.., .. } => FIRST_INTERVAL,
-            _ if self.has_lost => FIRST_INTERVAL,
+            Demand { list: 1.., .. } => MIN_INTERVAL,
+            _ if self.lost_at.is_some() => MIN_INTERVAL,
             Demand { start: 1.., .. } => self.interval,
             _ => MAX_INTERVAL,
         };
         let at = Some(last + interval.max(self.min_interval)).max(earliest)?;
         let is_old = self.last_complete.is_none_or(|complete| at >= complete + COMPLETE_INTERVAL);
-        Some(Due { at, with_queued: demand.list > 0 || self.has_lost || is_old })
+        Some(Due { at, with_queued: demand.list > 0 || self.lost_at.is_some() || is_old })
     }
 
     /// A list is requested.
     pub(super) fn requested(&mut self, now: Instant, with_queued: bool) {
         if with_queued {
             self.last_complete = Some(now);
-            self.has_lost = false;
+            self.lost_at = None;
         } else {
             self.interval = (self.interval * 2).min(MAX_INTERVAL);
         }
@@ -149,9 +157,9 @@ mod tests {
             let demand = Demand { start, ..Demand::default() };
             let all = lists(&mut Schedule::new(), Instant::now(), demand, 0, 16_000);
             let complete: Vec<_> = all.iter().filter(|(_, queued)| *queued).map(|(at, _)| *at).collect();
-            assert_eq!(complete, [0, 11_150]);
+            assert_eq!(complete, [0, 10_100]);
             let times: Vec<_> = all.iter().map(|(at, _)| *at).collect();
-            assert_eq!(times, [0, 50, 150, 350, 750, 1550, 3150, 5150, 7150, 9150, 11_150, 13_150, 15_150]);
+            assert_eq!(times, [0, 300, 900, 2100, 4100, 6100, 8100, 10_100, 12_100, 14_100]);
         }
     }
 
@@ -196,8 +204,9 @@ mod tests {
         let mut schedule = Schedule::new();
         schedule.requested(now, true);
         assert_eq!(schedule.due(now, demand), Some(Due { at: now + MAX_INTERVAL, with_queued: false }));
-        schedule.lost();
-        assert_eq!(schedule.due(now, demand), Some(Due { at: now + FIRST_INTERVAL, with_queued: true }));
+        schedule.lost(now);
+        schedule.lost(now + LOSS_DELAY / 2);
+        assert_eq!(schedule.due(now, demand), Some(Due { at: now + LOSS_DELAY, with_queued: true }));
         assert_eq!(schedule.due(now, Demand::default()), None, "nobody waits");
     }
 }
