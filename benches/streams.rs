@@ -1,4 +1,5 @@
-//! Measures streams, against the raw stubs in the same process: chunks, their latency, and run results while many others are waited for.
+//! Measures streams, against the raw stubs in the same process: chunks, their latency, run results while many others are waited for, and
+//! many results at once.
 //!
 //! ```text
 //! cargo bench --bench streams
@@ -46,10 +47,13 @@ struct Scale {
     latencies: usize,
     waiters: [usize; 3],
     runs: usize,
+    /// The number of results that are delivered at once.
+    results: usize,
 }
 
-const FULL: Scale = Scale { rounds: 5, chunks: 100_000, latencies: 5000, waiters: [0, 10_000, 100_000], runs: 1000 };
-const SMALL: Scale = Scale { rounds: 1, chunks: 100, latencies: 100, waiters: [0, 10, 100], runs: 10 };
+const FULL: Scale =
+    Scale { rounds: 5, chunks: 100_000, latencies: 5000, waiters: [0, 10_000, 100_000], runs: 1000, results: 10_000 };
+const SMALL: Scale = Scale { rounds: 1, chunks: 100, latencies: 100, waiters: [0, 10, 100], runs: 10, results: 20 };
 
 fn task(name: &str) -> Task<(), ()> {
     Task::new(name, async |(): (), _: Context| Ok(()))
@@ -216,6 +220,53 @@ async fn results(is_raw: bool, waiters: usize, count: usize) -> Duration {
     elapsed
 }
 
+/// The time from the start of a worker until the results of all runs have arrived, which were waited for before. The worker and the engine
+/// are included on both sides.
+async fn many_results(is_raw: bool, count: usize) -> Duration {
+    let setup = Setup::new().await;
+    let short = task("short");
+    worker(&setup.hatchet, &short).await.shutdown().await;
+    let runs = setup.hatchet.run_many(&short, vec![(); count]).start().await.unwrap();
+    let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    let start_worker = async || {
+        let worker = setup.hatchet.worker("bench").slots(1000).register(&short).build().unwrap();
+        Box::pin(worker.start()).await.unwrap()
+    };
+    let (elapsed, worker) = if is_raw {
+        let ids: Vec<_> = runs.iter().map(|run| run.id().to_string()).collect();
+        let requests = ids.into_iter().map(|workflow_run_id| SubscribeToWorkflowRunsRequest { workflow_run_id });
+        let requests = stream::iter(requests).chain(stream::pending());
+        let mut dispatcher = DispatcherClient::new(setup.hatchet.raw_channel());
+        let reading = tokio::spawn(async move {
+            let mut results = dispatcher.subscribe_to_workflow_runs(requests).await.unwrap().into_inner();
+            for _ in 0..count {
+                let result = results.message().await.unwrap().unwrap();
+                serde_json::from_str::<serde::de::IgnoredAny>(result.results.first().unwrap().output()).unwrap();
+            }
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let start = Instant::now();
+        let worker = start_worker().await;
+        reading.await.unwrap();
+        (start.elapsed(), worker)
+    } else {
+        let mut results = setup.hatchet.results(&runs);
+        let reading = tokio::spawn(async move {
+            while let Some((_, result)) = results.next().await {
+                result.unwrap();
+            }
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let start = Instant::now();
+        let worker = start_worker().await;
+        reading.await.unwrap();
+        (start.elapsed(), worker)
+    };
+    drop(worker.shutdown().await);
+    setup.engine.shutdown().await;
+    elapsed
+}
+
 fn print(name: &str, raw: f64, sdk: f64) {
     println!("{name:<58} {raw:>9.2} {sdk:>9.2} {:>7.2}", sdk / raw);
 }
@@ -233,6 +284,16 @@ async fn table(scale: Scale) {
         |side: fn(&(Duration, Duration)) -> Duration, count| median(pairs.iter().map(|pair| each(side(pair), count)));
     let name = format!("a chunk of {} on one stream, sent and read", scale.chunks);
     print(&name, of(|pair| pair.0, scale.chunks), of(|pair| pair.1, scale.chunks));
+    let pairs = interleaved(
+        scale.rounds,
+        async || many_results(true, scale.results).await,
+        async || many_results(false, scale.results).await,
+    );
+    let pairs = pairs.await;
+    let of =
+        |side: fn(&(Duration, Duration)) -> Duration, count| median(pairs.iter().map(|pair| each(side(pair), count)));
+    let name = format!("a result of {}, with the worker", scale.results);
+    print(&name, of(|pair| pair.0, scale.results), of(|pair| pair.1, scale.results));
     let mut latencies: [[Vec<f64>; 2]; 2] = Default::default();
     for _ in 0..scale.rounds {
         for (side, is_raw) in [true, false].into_iter().enumerate() {

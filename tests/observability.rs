@@ -197,6 +197,36 @@ async fn o5_health_and_metrics_report_the_state_of_the_worker() {
     assert_eq!((get(&health, "/livez").await.0, get(&health, "/nothing").await.0), (200, 404));
 }
 
+#[tokio::test]
+async fn o5_a_worker_whose_outbox_is_full_is_not_ready() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(()));
+    let worker = hatchet.worker("full").outbox_capacity(1).register(&task).build().unwrap().start().await.unwrap();
+    let health = worker.health(([127, 0, 0, 1], 0)).start().await.unwrap();
+    assert_eq!(get(&health, "/readyz").await.0, 200);
+    for call in ["SendStepActionEvent", "SendBatchActionEvent"] {
+        engine.faults().inject_always(call, Fault::RefuseGrpc(14)).unwrap();
+    }
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    while !worker.status().is_outbox_full {
+        sleep(SECOND / 50).await;
+    }
+    let (code, body) = get(&health, "/readyz").await;
+    assert!(code == 503 && body.contains("the outbox is full"), "{body}");
+    let (code, body) = get(&health, "/health").await;
+    assert!(code == 503 && body.contains("\"is_outbox_full\":true"), "{body}");
+    assert_eq!(get(&health, "/livez").await.0, 200, "a restart would not help");
+    let (_, metrics) = get(&health, "/metrics").await;
+    assert!(metrics.contains(&format!("{} 1", telemetry::OUTBOX_REPORTS)), "{metrics}");
+    engine.faults().clear();
+    run.result().await.unwrap();
+    while get(&health, "/readyz").await.0 != 200 {
+        sleep(SECOND / 50).await;
+    }
+    worker.shutdown().await;
+}
+
 /// The only test of this program that sets the recorder of the process.
 #[tokio::test]
 async fn o4_calls_streams_attempts_and_slots_are_measured() {

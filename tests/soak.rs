@@ -1,16 +1,17 @@
-//! Memory over very many tasks. Ignored by default, because it takes minutes:
+//! Very many tasks, and very many waits. Ignored by default, because they take minutes:
 //!
 //! ```text
-//! cargo test --release --test soak -- --ignored --nocapture
+//! cargo test --release --test soak -- --ignored --nocapture --test-threads=1
 //! ```
 //!
-//! `HATCHET_SOAK_TASKS` is the number of tasks, 1 000 000 by default.
+//! `HATCHET_SOAK_TASKS` is the number of tasks over which memory is measured, 1 000 000 by default.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic")]
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use hatchet::embedded::Engine;
+use hatchet::embedded::{Engine, Fault};
 use hatchet::{Context, Task, TaskError};
 use peak_alloc::PeakAlloc;
 
@@ -76,4 +77,37 @@ async fn memory_is_flat_over_very_many_tasks() {
 
 fn uuid_of(context: &Context) -> uuid::Uuid {
     context.task_id().into()
+}
+
+/// As many waits on one stream, all of which are answered.
+#[tokio::test(start_paused = true)]
+#[ignore = "it takes a minute, and minutes without optimizations"]
+async fn b4_waits_for_100_000_runs_are_answered_at_once() {
+    const RUNS: usize = 100_000;
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<Number, usize> = Task::new("task", async |Number { n }: Number, _: Context| Ok(n));
+    let worker = || hatchet.worker("worker").slots(1000).register(&task).build().unwrap().start();
+    worker().await.unwrap().shutdown().await;
+    let runs = hatchet.run_many(&task, (0..RUNS).map(|n| Number { n })).start().await.unwrap();
+    let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    let numbers: HashMap<_, _> = runs.iter().zip(0..).map(|(run, n)| (run.id(), n)).collect();
+    assert_eq!(numbers.len(), RUNS);
+    engine.faults().inject_times("SubscribeToWorkflowRuns", Fault::Delay(Duration::ZERO), RUNS).unwrap();
+    let (mut results, mut answered) = (hatchet.results(&runs), HashMap::new());
+    // All of them wait before the first run can end.
+    assert!(tokio::time::timeout(Duration::from_secs(60), results.next()).await.is_err());
+    let worker = worker().await.unwrap();
+    while let Some((run, result)) = results.next().await {
+        assert!(answered.insert(run, result.unwrap()).is_none(), "{run} was answered twice");
+    }
+    assert_eq!(answered, numbers);
+    assert_eq!(engine.faults().planned(), RUNS - 1, "one stream");
+    assert_eq!(worker.shutdown().await.completed, RUNS as u64);
+    engine.shutdown().await;
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Number {
+    n: usize,
 }

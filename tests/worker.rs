@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Quirk, Quirks};
+use hatchet::model::{TaskId, Trigger, WorkflowId};
 use hatchet::raw::pb::WorkerUnsubscribeRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::v1::CancelTasksRequest;
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
 use hatchet::worker::WorkerState;
-use hatchet::{Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, TaskError};
+use hatchet::{Config, Context, ErrorKind, Outcome, RunHandle, RunId, RunStatus, Task, TaskError, Workflow};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -278,4 +280,189 @@ async fn a_task_that_needs_more_slots_than_its_worker_has_is_refused() {
     let expected = "task \"large\": slots: expected at most 2 of kind \"default\", as many as the worker has, got 3";
     assert!(error.to_string().ends_with(expected), "{error}");
     assert!(engine.client().worker("worker").slots(3).register(&large).build().is_ok());
+}
+
+/// Whatever the code returns after the grace period is no end of its own: the task runs again on another worker.
+#[tokio::test(start_paused = true)]
+async fn what_a_shutdown_cuts_off_runs_again_elsewhere() {
+    for returns_ok in [true, false] {
+        let (_engine, hatchet) = support::engine_with_quirks().await;
+        let task: Task<(), String> = Task::new("task", move |(): (), context: Context| async move {
+            if context.attempt() > 1 {
+                return Ok(format!("done by attempt {}", context.attempt()));
+            }
+            context.cancelled().await;
+            if returns_ok { Ok("not done".to_owned()) } else { Err(TaskError::non_retryable("cut off")) }
+        });
+        let build =
+            |name: &str| hatchet.worker(name).shutdown_grace_period(2 * SECOND).register(&task).build().unwrap();
+        let first = build("first").start().await.unwrap();
+        let run = hatchet.run(&task, &()).start().await.unwrap();
+        support::until_running(&run).await;
+        let started = Instant::now();
+        let report = first.shutdown().await;
+        assert_eq!(started.elapsed(), 2 * SECOND, "the code ends at once");
+        assert_eq!((report.unfinished, report.total()), (1, 1), "{report}");
+        let [unfinished] = &report.unfinished_tasks[..] else { panic!("{report:?}") };
+        assert_eq!((unfinished.run_id, unfinished.attempt, unfinished.is_finished), (run.id(), 1, false));
+        let second = build("second").start().await.unwrap();
+        assert_eq!(run.result().await.unwrap(), "done by attempt 2");
+        let details = run.details().await.unwrap();
+        assert_eq!((details.status, details.conflicts.len()), (RunStatus::Completed, 0), "{:?}", details.tasks);
+        assert_eq!(second.shutdown().await.completed, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_can_be_given_another_grace_period() {
+    let (_engine, hatchet) = support::engine_with_quirks().await;
+    let slow: Task<(), ()> = Task::new("slow", async |(): (), _: Context| {
+        sleep(60 * SECOND).await;
+        Ok(())
+    });
+    for (grace, expected) in [(10, (0, 1)), (120, (1, 0))] {
+        let worker = hatchet.worker("worker").shutdown_grace_period(30 * SECOND).register(&slow).build().unwrap();
+        let worker = worker.start().await.unwrap();
+        let run = hatchet.run(&slow, &()).start().await.unwrap();
+        support::until_running(&run).await;
+        let running = Instant::now();
+        let report = worker.shutdown_with_timeout(grace * SECOND).await;
+        assert_eq!((report.completed, report.unfinished), expected, "{report}");
+        // The attempt is dropped after the grace period of a cancel, one second.
+        let elapsed = running.elapsed();
+        if grace == 10 {
+            assert_eq!(elapsed, 11 * SECOND);
+        } else {
+            assert!((58 * SECOND..=61 * SECOND).contains(&elapsed), "{elapsed:?}");
+        }
+    }
+}
+
+/// What the context of an attempt reports: names, ids, attempts, trigger.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Seen {
+    task_name: String,
+    workflow_name: String,
+    workflow_id: Option<WorkflowId>,
+    run_id: RunId,
+    handle_id: RunId,
+    attempts: (u32, u32),
+    trigger: Trigger,
+}
+
+impl Seen {
+    fn by(context: &Context) -> Self {
+        Self {
+            task_name: context.task_name().to_owned(),
+            workflow_name: context.workflow_name().to_owned(),
+            workflow_id: context.workflow_id(),
+            run_id: context.run_id(),
+            handle_id: context.run_handle().id(),
+            attempts: (context.attempt(), context.max_attempts()),
+            trigger: context.trigger(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_describes_its_attempt() {
+    let (engine, _) = support::engine_with_quirks().await;
+    let hatchet = engine.client_with(Config::builder().namespace("acme_")).unwrap();
+    let step: Task<serde_json::Value, Seen> =
+        Task::new("step", async |_: serde_json::Value, context: Context| match context.attempt() {
+            1 => Err(TaskError::new("as planned")),
+            _ => Ok(Seen::by(&context)),
+        });
+    let flow: Workflow<serde_json::Value> = Workflow::new("flow").task(&step.retries(4)).on_event("order:created");
+    let other: Task<serde_json::Value, (Seen, TaskId)> = Task::with_state(
+        "other",
+        flow.clone(),
+        async |flow: Workflow<serde_json::Value>, _: serde_json::Value, context: Context| {
+            let output = context.run(&flow, &json!({})).result().await?;
+            Ok((serde_json::from_value(output["step"].clone())?, context.task_id()))
+        },
+    );
+    let worker = hatchet.worker("worker").register(&flow).register(&other).build().unwrap().start().await.unwrap();
+    let check = async |seen: Seen, trigger: Trigger| {
+        let details = hatchet.run_handle(seen.run_id).details().await.unwrap();
+        assert!(details.workflow_id.is_some());
+        let expected = Seen {
+            task_name: "step".into(),
+            workflow_name: "flow".into(),
+            workflow_id: details.workflow_id,
+            run_id: details.id,
+            handle_id: details.id,
+            attempts: (2, 5),
+            trigger,
+        };
+        assert_eq!(seen, expected);
+    };
+
+    let run = hatchet.run(&flow, &json!({})).start().await.unwrap();
+    let seen: Seen = serde_json::from_value(run.result().await.unwrap()["step"].clone()).unwrap();
+    assert_eq!(seen.run_id, run.id());
+    check(seen, Trigger::Manual).await;
+
+    let parent = hatchet.run(&other, &json!({})).start().await.unwrap();
+    let (seen, parent_task_id) = parent.result().await.unwrap();
+    let Trigger::Child(child) = &seen.trigger else { panic!("{seen:?}") };
+    assert_eq!((child.parent_task_id, child.parent_run_id), (parent_task_id, Some(parent.id())));
+    let trigger = seen.trigger.clone();
+    check(seen, trigger).await;
+
+    let event = hatchet.push("order:created", &json!({})).send().await.unwrap();
+    let run = loop {
+        match &event.runs().await.unwrap()[..] {
+            [run] => break run.clone(),
+            _ => sleep(SECOND).await,
+        }
+    };
+    let output: serde_json::Value = run.result().await.unwrap();
+    let seen: Seen = serde_json::from_value(output["step"].clone()).unwrap();
+    let Trigger::Event(trigger) = &seen.trigger else { panic!("{seen:?}") };
+    assert_eq!((trigger.event_id, trigger.key.as_str()), (event.id(), "acme_order:created"));
+    let trigger = seen.trigger.clone();
+    check(seen, trigger).await;
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_can_cancel_its_own_run() {
+    let (_engine, hatchet) = support::engine_with_quirks().await;
+    let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {
+        context.run_handle().cancel().reason("there is nothing to do").send().await?;
+        std::future::pending().await
+    });
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let outcome = hatchet.run(&task, &()).outcome().await.unwrap();
+    assert!(matches!(outcome, Outcome::Cancelled(_)), "{outcome:?}");
+    assert_eq!(worker.shutdown().await.cancelled, 1);
+}
+
+/// With the quirk, the engine accepts the request and keeps the slot, as engines up to v0.104.7 do.
+#[tokio::test(start_paused = true)]
+async fn a_released_slot_is_used_by_another_attempt() {
+    for is_released in [true, false] {
+        let quirks = Quirks::all();
+        let quirks = if is_released { quirks.without(Quirk::UnreleasedSlots) } else { quirks };
+        let engine = Engine::builder().quirks(quirks).seed(7).start().await.unwrap();
+        let hatchet = engine.client();
+        let waits: Task<(), ()> = Task::new("waits", async |(): (), context: Context| {
+            context.release_slot().await?;
+            sleep(60 * SECOND).await;
+            Ok(())
+        });
+        let short: Task<(), ()> = Task::new("short", async |(): (), _: Context| Ok(()));
+        let worker = hatchet.worker("worker").slots(1).register(&waits).register(&short);
+        let worker = worker.build().unwrap().start().await.unwrap();
+        let first = hatchet.run(&waits, &()).start().await.unwrap();
+        support::until_running(&first).await;
+        let started = Instant::now();
+        hatchet.run(&short, &()).result().await.unwrap();
+        let elapsed = started.elapsed();
+        assert_eq!(elapsed < 10 * SECOND, is_released, "{elapsed:?}");
+        first.result().await.unwrap();
+        let report = worker.shutdown().await;
+        assert_eq!((report.completed, report.total()), (2, 2), "{report}");
+    }
 }

@@ -26,6 +26,8 @@ pub(crate) fn run(work: Work, side: Side, count: usize) {
             (Work::Bulk, Side::Sdk) => sdk::bulk(hatchet::Client::from_env().unwrap(), count).await,
             (Work::Wait, Side::Raw) => raw::waits(raw::Raw::connect().await, count).await,
             (Work::Wait, Side::Sdk) => sdk::waits(hatchet::Client::from_env().unwrap(), count).await,
+            (Work::Watch, Side::Raw) => raw::watches(raw::Raw::connect().await, count).await,
+            (Work::Watch, Side::Sdk) => sdk::watches(hatchet::Client::from_env().unwrap(), count).await,
             (Work::Task, Side::Raw) => raw::worker(raw::Raw::connect().await, end_of_input()).await,
             (Work::Task, Side::Sdk) => sdk::worker(hatchet::Client::from_env().unwrap(), end_of_input()).await,
         }

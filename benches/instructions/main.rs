@@ -9,7 +9,11 @@
 //! process. It runs twice, with N and with 2N operations: the difference is the cost of N operations, without startup and shutdown. The
 //! times are CPU times of the same process without callgrind. All user-space code of the process is counted: SDK, tonic, hyper, h2 and libc.
 //!
-//! The baseline of each operation is in `raw.rs`.
+//! The baseline of each operation is in `raw.rs`. That of `watch` is a stream of the events of each run, which lacks what a watch adds: it
+//! neither reports each state and attempt, nor verifies that nothing is missing.
+//!
+//! `task` contains the dispatch of an assignment, and `watch` the steps of a watch. Both are private to the crate, so that their
+//! instructions alone are only visible in the profile: `CALLGRIND_OUT=<file>` keeps it.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "benchmarks print to the terminal and may panic")]
 
 mod child;
@@ -29,7 +33,7 @@ use tokio::runtime::Runtime;
 
 use self::work::{Input, Output, Side, WORKFLOW, Work, input};
 
-/// How long a task of the operation `wait` takes: so long that its result is subscribed to before it ends.
+/// How long a task of the operations `wait` and `watch` takes: so long that its result is subscribed to before it ends.
 const TASK: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +46,7 @@ enum Tool {
 /// An engine, and what it needs so that the process under measurement can do its operations.
 struct Bed {
     engine: Engine,
-    /// For the operation `wait`.
+    /// For the operations `wait` and `watch`.
     worker: Option<RunningWorker>,
 }
 
@@ -55,7 +59,7 @@ impl Bed {
         });
         let starting = engine.client().worker("bench").register(&noop).build().unwrap().start();
         let worker = Box::pin(starting).await.unwrap();
-        if work == Work::Wait {
+        if work.waits() {
             return Self { engine, worker: Some(worker) };
         }
         drop(worker.shutdown().await);
@@ -135,7 +139,7 @@ fn row(runtime: &Runtime, work: Work) {
     let of = |tool, side| match tool {
         Tool::Callgrind => each(runtime, tool, work, side, count),
         // A wait is mostly idle: more of them take minutes.
-        Tool::Clock if work == Work::Wait => each(runtime, tool, work, side, count),
+        Tool::Clock if work.waits() => each(runtime, tool, work, side, count),
         Tool::Clock => each(runtime, tool, work, side, 5 * count),
     };
     let (raw, sdk) = (of(Tool::Callgrind, Side::Raw), of(Tool::Callgrind, Side::Sdk));

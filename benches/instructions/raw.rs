@@ -5,8 +5,9 @@ use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::v1::TriggerWorkflowRequest;
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use hatchet::raw::pb::{
-    AssignedAction, BulkTriggerWorkflowRequest, HeartbeatRequest, StepActionEvent, StepActionEventType,
-    SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest,
+    AssignedAction, BulkTriggerWorkflowRequest, HeartbeatRequest, ResourceEventType, StepActionEvent,
+    StepActionEventType, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, WorkerListenRequest,
+    WorkerRegisterRequest,
 };
 use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -89,6 +90,20 @@ pub(crate) async fn waits(mut raw: Raw, count: usize) {
         let event = results.as_mut().unwrap().message().await.unwrap().unwrap();
         let output: Output = serde_json::from_str(event.results.first().unwrap().output()).unwrap();
         assert!(output.ok);
+    }
+}
+
+/// A stream of events for each run, which ends with it.
+pub(crate) async fn watches(mut raw: Raw, count: usize) {
+    for _ in 0..count {
+        let run = raw.workflows.trigger_workflow(request()).await.unwrap().into_inner().workflow_run_id;
+        let subscription = SubscribeToWorkflowEventsRequest { workflow_run_id: Some(run), ..Default::default() };
+        let mut events = raw.dispatcher.subscribe_to_workflow_events(subscription).await.unwrap().into_inner();
+        let mut is_completed = false;
+        while let Some(event) = events.message().await.unwrap() {
+            is_completed |= event.event_type() == ResourceEventType::Completed;
+        }
+        assert!(is_completed);
     }
 }
 

@@ -31,6 +31,18 @@ pub(crate) async fn waits(client: Client, count: usize) {
     }
 }
 
+pub(crate) async fn watches(client: Client, count: usize) {
+    let noop = workflow();
+    for _ in 0..count {
+        let (mut watch, mut changes) = (client.run(&noop, &input()).watch(), 0);
+        while let Some(change) = watch.next().await {
+            black_box(change.unwrap());
+            changes += 1;
+        }
+        assert_eq!(changes, 3);
+    }
+}
+
 pub(crate) async fn worker(client: Client, end: impl Future<Output = ()>) {
     let noop = Task::new(WORKFLOW, async |_: Input, _: Context| Ok(Output { ok: true }));
     let starting = client.worker("measured").slots(100).register(&noop).build().unwrap().start();

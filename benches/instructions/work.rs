@@ -27,18 +27,21 @@ pub(crate) enum Work {
     Bulk,
     /// Starting a run and waiting for its result, one after the other.
     Wait,
+    /// Starting a run and watching it until its end, one after the other.
+    Watch,
     /// A task of a worker with 100 slots.
     Task,
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 4] = [Self::Trigger, Self::Bulk, Self::Wait, Self::Task];
+    pub(crate) const ALL: [Self; 5] = [Self::Trigger, Self::Bulk, Self::Wait, Self::Watch, Self::Task];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Trigger => "trigger",
             Self::Bulk => "bulk",
             Self::Wait => "wait",
+            Self::Watch => "watch",
             Self::Task => "task",
         }
     }
@@ -47,12 +50,17 @@ impl Work {
         Self::ALL.into_iter().find(|work| work.name() == name)
     }
 
+    /// Whether a worker in the other process runs the tasks, and the operations mostly wait for it.
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Self::Wait | Self::Watch)
+    }
+
     /// The number of operations that are measured; twice this many are done for it.
     pub(crate) fn operations(self) -> usize {
         match self {
             Self::Trigger | Self::Task => 1000,
             Self::Bulk => 5000,
-            Self::Wait => 200,
+            Self::Wait | Self::Watch => 200,
         }
     }
 }

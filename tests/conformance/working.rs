@@ -25,7 +25,9 @@ rows! {
     w13_chunks_of_text_of_values_and_of_bytes_reach_the_reader,
     w16_blocking_tasks_run_beside_others_and_can_be_cancelled,
     w19_pause_resume_and_drain_are_visible,
+    w13_chunks_of_this_sdk_are_read_by_others,
     w20_no_more_attempts_run_than_there_are_slots,
+    w20_slots_of_different_kinds_are_separate,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -298,4 +300,112 @@ async fn w20_no_more_attempts_run_than_there_are_slots(setup: Setup) {
     assert_eq!(most.load(SeqCst), 3);
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.total()), (20, 20));
+}
+
+/// What a subscriber of another SDK receives: text and values as they are, and bytes as a data URL.
+async fn w13_chunks_of_this_sdk_are_read_by_others(setup: Setup) {
+    use hatchet::raw::pb::dispatcher_client::DispatcherClient;
+    use hatchet::raw::pb::{ResourceEventType, SubscribeToWorkflowEventsRequest};
+
+    let chat: Task<Number, ()> = Task::new(setup.name("chat"), async |input: Number, context: Context| {
+        sleep(2 * SECOND).await;
+        context.put("text, with \"quotes\" and \u{e4}\u{1f600}").await?;
+        context.put_json(&input).await?;
+        context.put_bytes([0x00, 0xff, b'\n']).await?;
+        Ok(())
+    });
+    let worker = setup.worker(&chat).await;
+    let tag = setup.name("tag");
+    let request = SubscribeToWorkflowEventsRequest {
+        additional_meta_key: Some("reader".into()),
+        additional_meta_value: Some(tag.clone()),
+        ..Default::default()
+    };
+    let mut dispatcher = DispatcherClient::new(setup.hatchet.raw_channel());
+    let mut read = tokio::spawn(async move {
+        let mut events = dispatcher.subscribe_to_workflow_events(request).await.unwrap().into_inner();
+        let mut chunks = Vec::new();
+        while chunks.len() < 3 {
+            let event = events.message().await.unwrap().unwrap();
+            if event.event_type() == ResourceEventType::Stream {
+                chunks.push(event);
+            }
+        }
+        chunks
+    });
+    sleep(SECOND).await;
+    let run = setup.hatchet.run(&chat, &Number { n: 7 }).metadata("reader", tag).start().await.unwrap();
+    let chunks = tokio::time::timeout(60 * SECOND, &mut read).await.unwrap().unwrap();
+    let payloads: Vec<_> = chunks.iter().map(|chunk| chunk.event_payload.as_str()).collect();
+    let [text, value, bytes] = payloads[..] else { panic!("{payloads:?}") };
+    assert_eq!(text, "text, with \"quotes\" and \u{e4}\u{1f600}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(value).unwrap(), json!({"n": 7}));
+    assert_eq!(bytes, "data:application/octet-stream;by=hatchet-rs;base64,AP8K");
+    assert_eq!(chunks.iter().map(|chunk| chunk.event_index).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
+    for chunk in &chunks {
+        assert_eq!((&chunk.workflow_run_id, chunk.event_type()), (&run.id().to_string(), ResourceEventType::Stream));
+    }
+    run.result().await.unwrap();
+    worker.shutdown().await;
+}
+
+/// Counts how many attempts run at the same time.
+#[derive(Clone, Default)]
+struct Concurrent {
+    running: Arc<AtomicU32>,
+    most: Arc<AtomicU32>,
+}
+
+impl Concurrent {
+    async fn work(&self) {
+        self.most.fetch_max(self.running.fetch_add(1, SeqCst) + 1, SeqCst);
+        sleep(2 * SECOND).await;
+        self.running.fetch_sub(1, SeqCst);
+    }
+}
+
+async fn w20_slots_of_different_kinds_are_separate(setup: Setup) {
+    let (gpu, cpu) = (Concurrent::default(), Concurrent::default());
+    let work = |name: &str, concurrent: &Concurrent| -> Task<Number, WorkerId> {
+        Task::with_state(
+            setup.name(name),
+            concurrent.clone(),
+            async |concurrent: Concurrent, _: Number, context: Context| {
+                concurrent.work().await;
+                Ok(context.worker_id())
+            },
+        )
+    };
+    let train = work("train", &gpu).slot_request("gpu", 2);
+    let parse = work("parse", &cpu);
+    let with_gpus = setup.hatchet.worker(setup.name("gpu")).slots(10).slot_kind("gpu", 5).register(&train);
+    let with_gpus = with_gpus.register(&parse).build().unwrap().start().await.unwrap();
+    let too_many = work("too-many", &gpu).slot_request("gpu", 6);
+    let error = setup.hatchet.worker(setup.name("gpu")).slot_kind("gpu", 5).register(&too_many).build().unwrap_err();
+    assert!(error.to_string().contains("expected at most 5 of kind \"gpu\""), "{error}");
+
+    // Two of them fit into five slots. They leave default slots for others, also if they take one each.
+    let trained = setup.hatchet.run_many(&train, (0..6).map(|n| Number { n })).start().await.unwrap();
+    let started = tokio::time::Instant::now();
+    let parsed = setup.hatchet.run_many(&parse, (0..6).map(|n| Number { n })).results().await.unwrap();
+    assert!(parsed.into_iter().all(|worker| worker.unwrap() == with_gpus.id()));
+    if setup.engine.is_some() {
+        assert!(started.elapsed() < 5 * SECOND, "{:?}: they do not wait for the others", started.elapsed());
+    }
+    for run in trained {
+        assert_eq!(run.unwrap().result().await.unwrap(), with_gpus.id());
+    }
+    assert_eq!((gpu.most.load(SeqCst), cpu.most.load(SeqCst)), (2, 6));
+    let report = with_gpus.shutdown().await;
+    assert_eq!((report.completed, report.total()), (12, 12), "{report}");
+
+    // A worker without slots of the kind gets none of them.
+    let without_gpus = setup.hatchet.worker(setup.name("cpu")).slots(10).register(&train).register(&parse);
+    let without_gpus = without_gpus.build().unwrap().start().await.unwrap();
+    let waiting = setup.hatchet.run(&train, &Number { n: 1 }).start().await.unwrap();
+    setup.hatchet.run(&parse, &Number { n: 1 }).result().await.unwrap();
+    sleep(5 * SECOND).await;
+    assert_eq!(waiting.details().await.unwrap().status, RunStatus::Queued);
+    waiting.cancel().send().await.unwrap();
+    assert_eq!(without_gpus.shutdown().await.total(), 1);
 }

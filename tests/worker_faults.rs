@@ -1,0 +1,268 @@
+//! Workers whose calls fail at random, are slow, or all fail for a while: each run ends once, with its result, and the report adds up. The
+//! tests use the embedded engine and paused time.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
+
+mod support;
+
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fastrand::Rng;
+use hatchet::embedded::{Engine, Fault, Faults};
+use hatchet::worker::WorkerReport;
+use hatchet::{Client, Context, RunHandle, RunStatus, Task, Worker};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// The code of `UNAVAILABLE`.
+const UNAVAILABLE: u16 = 14;
+/// More calls than a test makes.
+const PLANNED: usize = 1_000_000;
+/// The gRPC calls of a worker and of its attempts.
+const CALLS: [&str; 12] = [
+    "GetRunDetails",
+    "GetVersion",
+    "Heartbeat",
+    "ListenV2",
+    "PutLog",
+    "PutStreamEvent",
+    "PutWorkflow",
+    "RefreshTimeout",
+    "Register",
+    "SendBatchActionEvent",
+    "SendStepActionEvent",
+    "Unsubscribe",
+];
+const STREAMS: [&str; 3] = ["ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"];
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Job {
+    number: usize,
+    millis: u64,
+}
+
+/// How often each job was executed.
+type Executions = Arc<Mutex<Vec<u32>>>;
+
+/// Sleeps, logs, sends a chunk, and returns the number of its job.
+fn task(executions: &Executions) -> Task<Job, usize> {
+    let task =
+        Task::with_state("task", Arc::clone(executions), async |executions: Executions, job: Job, context: Context| {
+            executions.lock().unwrap()[job.number] += 1;
+            context.log(format!("job {}", job.number));
+            context.put("a chunk").await?;
+            // It may fail like any call.
+            drop(context.refresh_timeout(SECOND).await);
+            sleep(Duration::from_millis(job.millis)).await;
+            Ok(job.number)
+        });
+    task.timeout(24 * 3600 * SECOND).schedule_timeout(24 * 3600 * SECOND)
+}
+
+fn executions(count: usize) -> Executions {
+    Arc::new(Mutex::new(vec![0; count]))
+}
+
+async fn start_jobs(hatchet: &Client, task: &Task<Job, usize>, millis: &[u64]) -> Vec<RunHandle<usize>> {
+    let jobs = millis.iter().enumerate().map(|(number, millis)| Job { number, millis: *millis });
+    hatchet.run_many(task, jobs).start().await.unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+/// Each run has completed once, with the result of its job.
+async fn check_results(runs: &[RunHandle<usize>]) {
+    for (number, run) in runs.iter().enumerate() {
+        assert_eq!(run.result().await.unwrap(), number);
+    }
+    // The engine shows ends late.
+    sleep(10 * SECOND).await;
+    for run in runs {
+        let details = run.details().await.unwrap();
+        assert_eq!((details.status.clone(), details.conflicts.len()), (RunStatus::Completed, 0), "{details:?}");
+        let attempts = &details.tasks[0].attempts;
+        assert_eq!(attempts.iter().filter(|attempt| attempt.status == RunStatus::Completed).count(), 1, "{attempts:?}");
+    }
+}
+
+/// Makes all calls fail for some time, and cuts all streams.
+async fn outage(engine: &Engine, length: Duration) {
+    for call in Faults::calls() {
+        let fault = if call.contains(' ') { Fault::RefuseRest(503) } else { Fault::RefuseGrpc(UNAVAILABLE) };
+        engine.faults().inject_always(call, fault).unwrap();
+    }
+    for stream in STREAMS {
+        engine.faults().interrupt(stream).unwrap();
+    }
+    sleep(length).await;
+    engine.faults().clear();
+}
+
+/// Half of the attempts end while no call succeeds, and half of them after that.
+async fn run_through_outage(length: Duration) -> (Vec<u32>, WorkerReport) {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let executions = executions(20);
+    let task = task(&executions);
+    let worker = hatchet.worker("worker").slots(30).register(&task).build().unwrap().start().await.unwrap();
+    let length_millis = u64::try_from(length.as_millis()).unwrap();
+    let millis: Vec<_> = (0..20).map(|n| length_millis / 2 + n % 2 * (length_millis / 2 + 5000)).collect();
+    let runs = start_jobs(&hatchet, &task, &millis).await;
+    while executions.lock().unwrap().iter().sum::<u32>() < 20 {
+        sleep(SECOND / 10).await;
+    }
+    outage(&engine, length).await;
+    check_results(&runs).await;
+    let report = worker.shutdown().await;
+    let executions = executions.lock().unwrap().clone();
+    (executions, report)
+}
+
+#[tokio::test(start_paused = true)]
+async fn w17_results_outlive_20_seconds_without_any_call() {
+    let (executions, report) = run_through_outage(20 * SECOND).await;
+    assert_eq!(executions, [1; 20], "nothing ran twice");
+    assert_eq!((report.completed, report.total()), (20, 20), "{report}");
+}
+
+/// After 30 seconds without heartbeats, the engine assigns the attempts again. So they are cancelled, unless the engine has accepted and
+/// ignored their results before the worker could ask for them: each run ends once, with the result of its second attempt.
+#[tokio::test(start_paused = true)]
+async fn w17_runs_end_once_after_a_minute_and_after_an_hour_without_any_call() {
+    for length in [60 * SECOND, 3600 * SECOND] {
+        let (executions, report) = run_through_outage(length).await;
+        assert!(executions.iter().all(|count| (1..=2).contains(count)), "{length:?}: {executions:?}");
+        let total = u64::from(executions.iter().sum::<u32>());
+        assert_eq!((report.completed + report.cancelled, report.total()), (total, total), "{length:?}: {report}");
+        assert!((20..=30).contains(&report.completed), "{length:?}: {report}");
+    }
+}
+
+/// Makes a part of the calls fail with `UNAVAILABLE`: before the engine processes them, or after it.
+fn fail_at_random(engine: &Engine, call: &str, percent: u8, rng: &mut Rng) {
+    // The stream of a lost response would be open in the engine only.
+    let is_stream = STREAMS.contains(&call);
+    for _ in 0..150 {
+        let mut successes = 0;
+        while rng.u8(..100) >= percent {
+            successes += 1;
+        }
+        if successes > 0 {
+            engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), successes).unwrap();
+        }
+        let fault = if is_stream || rng.bool() { Fault::RefuseGrpc(UNAVAILABLE) } else { Fault::LoseResponse };
+        engine.faults().inject(call, fault).unwrap();
+    }
+}
+
+/// A start fails if one of its calls does.
+async fn start(build: impl Fn() -> Worker) -> hatchet::worker::RunningWorker {
+    for _ in 0..20 {
+        match build().start().await {
+            Ok(worker) => return worker,
+            Err(error) => assert!(error.is_transient(), "{error:?}"),
+        }
+    }
+    panic!("the worker did not start in 20 tries")
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_at_random_lose_nothing() {
+    for percent in [10, 30] {
+        for seed in 1..=2 {
+            let (engine, hatchet) = support::engine_with_quirks().await;
+            let mut rng = Rng::with_seed(seed);
+            for call in CALLS {
+                fail_at_random(&engine, call, percent, &mut rng);
+            }
+            let executions = executions(100);
+            let task = task(&executions);
+            let worker = start(|| hatchet.worker("worker").slots(20).register(&task).build().unwrap()).await;
+            let millis: Vec<_> = (0..100).map(|_| rng.u64(..3000)).collect();
+            let runs = start_jobs(&hatchet, &task, &millis).await;
+            // Its stream is lost now and then, too.
+            let results = check_results(&runs);
+            let lost = async {
+                loop {
+                    sleep(7 * SECOND).await;
+                    engine.faults().interrupt("ListenV2").unwrap();
+                }
+            };
+            tokio::select! {
+                () = results => {}
+                () = lost => {}
+            }
+            let report = worker.shutdown().await;
+            let context = format!("{percent} %, seed {seed}: {report}");
+            assert_eq!(*executions.lock().unwrap(), [1; 100], "{context}");
+            assert_eq!((report.completed, report.total()), (100, 100), "{context}");
+        }
+    }
+}
+
+/// A heartbeat has a deadline of two seconds. Longer delays are those of an engine that is not reached at all.
+#[tokio::test(start_paused = true)]
+async fn a_slow_engine_loses_nothing() {
+    for seconds in [2, 5] {
+        let (engine, hatchet) = support::engine_with_quirks().await;
+        for call in Faults::calls() {
+            let delay = if call == "Heartbeat" { SECOND * 3 / 2 } else { seconds * SECOND };
+            engine.faults().inject_always(call, Fault::Delay(delay)).unwrap();
+        }
+        let executions = executions(50);
+        let task = task(&executions);
+        let worker = hatchet.worker("worker").slots(10).register(&task).build().unwrap().start().await.unwrap();
+        let started = Instant::now();
+        let runs = start_jobs(&hatchet, &task, &[1000; 50]).await;
+        for (number, run) in runs.iter().enumerate() {
+            assert_eq!(run.result().await.unwrap(), number);
+        }
+        // Five rounds, each with the delays of a chunk, of the extended timeout and of the reports.
+        let elapsed = started.elapsed();
+        assert!(elapsed < (30 + 5 * 5 * seconds) * SECOND, "{seconds}: {elapsed:?}");
+        check_results(&runs).await;
+        let (report, elapsed) = {
+            let started = Instant::now();
+            (worker.shutdown().await, started.elapsed())
+        };
+        assert_eq!((report.completed, report.total()), (50, 50), "{seconds}: {report}");
+        assert!(elapsed < 20 * SECOND, "{seconds}: {elapsed:?}");
+        assert_eq!(*executions.lock().unwrap(), [1; 50], "{seconds}");
+    }
+}
+
+/// The numbers of calls that report one event, and of those that report several.
+async fn reporting_calls(batch_reports: bool) -> [usize; 2] {
+    const REPORTS: [&str; 2] = ["SendStepActionEvent", "SendBatchActionEvent"];
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let ended = Arc::new(AtomicU32::new(0));
+    let task: Task<(), ()> =
+        Task::with_state("task", Arc::clone(&ended), async |ended: Arc<AtomicU32>, (): (), _: Context| {
+            sleep(SECOND).await;
+            ended.fetch_add(1, SeqCst);
+            Ok(())
+        });
+    let worker = hatchet.worker("worker").batch_reports(batch_reports).register(&task);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let counts = async |call: &str| {
+        engine.faults().clear();
+        engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), PLANNED).unwrap();
+        ended.store(0, SeqCst);
+        let results = hatchet.run_many(&task, vec![(); 100]).results().await.unwrap();
+        assert!(results.iter().all(Result::is_ok));
+        assert_eq!(ended.load(SeqCst), 100);
+        PLANNED - engine.faults().planned()
+    };
+    let [one, several] = REPORTS;
+    let counts = [counts(one).await, counts(several).await];
+    assert_eq!(worker.shutdown().await.completed, 200);
+    counts
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_are_sent_singly_if_batches_are_disabled() {
+    let [one, several] = reporting_calls(false).await;
+    assert_eq!((one, several), (200, 0), "the start and the end of each attempt");
+    let [one, several] = reporting_calls(true).await;
+    assert!(one < 20 && (1..20).contains(&several), "{one}, {several}");
+}
