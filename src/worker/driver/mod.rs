@@ -37,6 +37,8 @@ use crate::transport::{ReconnectingStream, StreamEvent};
 use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
+/// The name of the stream in log lines and measurements.
+const STREAM: &str = "assignments";
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// How long the engine may take to notice a stream.
@@ -131,7 +133,7 @@ impl Driver {
         let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
         let (release, releases) = mpsc::unbounded_channel();
         Self {
-            stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
+            stream: ReconnectingStream::new(STREAM, MAX_BACKOFF),
             // They start when the stream is requested: an earlier one would not count.
             heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat)),
             registering: None,
@@ -246,12 +248,10 @@ impl Driver {
             }
             StreamEvent::Lost(_) => {
                 self.is_failed = false;
-                self.is_connected = false;
-                // A cancellation is sent once, and may have been lost with it.
-                self.must_check = true;
+                self.on_stream_lost();
             }
             StreamEvent::Failed(error) => {
-                self.is_connected = false;
+                self.on_stream_lost();
                 if std::mem::replace(&mut self.is_failed, true) {
                     tracing::debug!(%error, "worker stream still failed");
                 } else {
@@ -261,6 +261,12 @@ impl Driver {
                 self.fail(error);
             }
         }
+    }
+
+    fn on_stream_lost(&mut self) {
+        self.is_connected = false;
+        // A cancellation is sent once, and may have been lost with the stream.
+        self.must_check = true;
     }
 
     /// Ends a worker that cannot go on. If the worker has not started, the start fails.
@@ -369,7 +375,9 @@ impl Driver {
             Heartbeat::Refused(sent_at)
                 if sent_at >= self.stream.opened_at() + STREAM_NOTICE_DELAY && !self.stream.is_lost() =>
             {
-                self.is_connected = false;
+                tracing::debug!(stream = STREAM, worker_id = %self.id, "stream lost: the engine refused a heartbeat");
+                telemetry::record(&Measurement::StreamLost { stream: STREAM });
+                self.on_stream_lost();
                 self.stream.mark_lost();
             }
             // The engine has lost the worker and its attempts.

@@ -411,14 +411,7 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
         call if call.starts_with("GET") && call.contains("/workflow-runs/") && count <= 20 => {
             Scripted::Rest(503, "unavailable".into())
         }
-        call if call.starts_with("GET") && call.contains("/workflow-runs/") => {
-            let id = "00000000-0000-4000-8001-000000000001";
-            let task = format!(r#"{{"taskExternalId":"{id}","status":"RUNNING","retryCount":1}}"#);
-            Scripted::Rest(
-                200,
-                format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"RUNNING"}},"tasks":[{task}]}}"#),
-            )
-        }
+        call if call.starts_with("GET") && call.contains("/workflow-runs/") => run_details(call, "RUNNING", 1),
         call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
         _ => Scripted::empty(),
     });
@@ -432,6 +425,37 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
     assert_eq!(calls.count("GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001"), 21);
     let report = running.shutdown().await;
     assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+}
+
+/// The response of the REST API about a run with one task.
+fn run_details(call: &str, status: &str, retry_count: u32) -> Scripted {
+    let id = &call[call.len() - 36..];
+    let task = format!(r#"{{"taskExternalId":"{id}","status":"{status}","retryCount":{retry_count}}}"#);
+    Scripted::Rest(200, format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"{status}"}},"tasks":[{task}]}}"#))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
+    // The engine has closed the first stream, which a proxy holds open. The cancellation is lost with it.
+    let first = vec![(SECOND, start(1))];
+    let (client, calls) = server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), None)),
+        "ListenV2" => Some(Scripted::Stream(Vec::new(), None)),
+        "Heartbeat" if count == 5 => Some(Scripted::Status(9)),
+        call if call.contains("/workflow-runs/") => Some(run_details(call, "CANCELLED", 0)),
+        _ => None,
+    });
+    let running = worker(&client).start().await.unwrap();
+    let mut statuses = running.statuses();
+    for expected in [1, 0] {
+        while statuses.next().await.unwrap().running != expected {}
+    }
+    assert_eq!(calls.count("ListenV2"), 2);
+    // With the first heartbeat of the new stream, and after the time that the code has to end.
+    assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(30) + SECOND);
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,10 +479,7 @@ async fn an_attempt_of_a_batch_that_another_worker_has_is_not_reported() {
                 .into(),
         ),
         call if call.contains("/workflow-runs/") => {
-            let id = &call[call.len() - 36..];
-            let retry_count = if id.ends_with("01") { 2 } else { 1 };
-            let task = format!(r#"{{"taskExternalId":"{id}","status":"RUNNING","retryCount":{retry_count}}}"#);
-            Scripted::Rest(200, format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"RUNNING"}},"tasks":[{task}]}}"#))
+            run_details(call, "RUNNING", if call.ends_with("01") { 2 } else { 1 })
         }
         call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
         _ => Scripted::empty(),
