@@ -53,7 +53,8 @@ where
     /// - If the execution [timeout](Self::timeout) of one attempt is over, the engine ends all attempts of the batch.
     /// - The engine does not tell the worker everything about the attempts of a batch: [`Context::metadata`], [`Context::priority`],
     ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
-    ///   [`Context::attempt`] only counts the attempts of the task that this worker got.
+    ///   [`Context::attempt`] only counts the attempts of the task that this worker got. So [`Context::run_many`] starts the children of
+    ///   an attempt with a call for each, as in a retry.
     /// - What the code logs with `tracing` is not part of the log of a task: use [`Context::log`] of the items.
     ///
     /// ```

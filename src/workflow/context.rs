@@ -17,7 +17,7 @@ use crate::model::{
     Priority, RunId, TaskId, Trigger, WorkerId, WorkflowId, WorkflowVersionId, attempt_number, metadata, parse_id,
     trigger,
 };
-use crate::rpc::convert::Action;
+use crate::rpc::convert::{Action, ActionKind};
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 
 /// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs. It is cheap
@@ -258,7 +258,9 @@ impl Context {
 
     fn parent(&self) -> Parent {
         let next = Arc::clone(&self.0.next_child);
-        Parent { run: self.run_id(), task: self.task_id(), next, again: self.attempt() > 1 }
+        // The number of an attempt of a batch is a guess: another worker may have run earlier ones.
+        let again = self.attempt() > 1 || self.action().kind() == ActionKind::StartBatch;
+        Parent { run: self.run_id(), task: self.task_id(), next, again }
     }
 
     /// Returns the client of the worker. Runs that are started through it, and not through the context, are not children.

@@ -427,6 +427,28 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
     assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_children_of_a_batch_are_not_started_again() {
+    // It may be a retry: the engine does not say which attempts these are.
+    let (client, calls) = server(vec![(SECOND, batch("a", &[1]))], |call, _| match call {
+        "GetVersion" => Some(Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() })),
+        "TriggerWorkflow" => Some(Scripted::Status(3)),
+        _ => None,
+    });
+    let options = crate::workflow::BatchOptions::new(3);
+    let parent: Task<(), ()> = Task::batch("task", options, async |items: Vec<crate::workflow::BatchItem<()>>| {
+        for item in &items {
+            item.context.run_many(&task(), [(), ()]).start().await?;
+        }
+        Ok(items.iter().map(|_| Ok(())).collect())
+    });
+    let running = client.worker("worker").register(&parent).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(3 * SECOND).await;
+    running.shutdown().await;
+    // A bulk call would start those again that exist.
+    assert_eq!((calls.count("BulkTriggerWorkflow"), calls.count("TriggerWorkflow")), (0, 2));
+}
+
 /// The response of the REST API about a run with one task.
 fn run_details(call: &str, status: &str, retry_count: u32) -> Scripted {
     let id = &call[call.len() - 36..];
