@@ -275,6 +275,11 @@ impl Report {
         self
     }
 
+    /// The retry count of the attempt, if it is known.
+    pub(crate) fn retry_count(&self) -> Option<u32> {
+        self.event.retry_count.and_then(|count| u32::try_from(count).ok())
+    }
+
     /// The output, or the error message.
     pub(crate) fn text(&self) -> &str {
         &self.event.event_payload
