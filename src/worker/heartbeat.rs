@@ -34,7 +34,7 @@ pub(super) enum Heartbeat {
 
 /// The heartbeats of a worker, which end when this is dropped.
 pub(super) struct Heartbeats {
-    stream_opened: mpsc::Sender<()>,
+    early: mpsc::Sender<()>,
     results: mpsc::Receiver<Heartbeat>,
     task: JoinHandle<()>,
     thread: Option<HeartbeatThread>,
@@ -42,12 +42,12 @@ pub(super) struct Heartbeats {
 
 impl Heartbeats {
     pub(super) fn start(client: &Client, worker: WorkerId, last: &LastHeartbeat) -> Self {
-        let (stream_opened, is_opened) = mpsc::channel(1);
+        let (early, requests) = mpsc::channel(1);
         let (sender, results) = mpsc::channel(QUEUE_CAPACITY);
         last.set();
         let thread = HeartbeatThread::start(client.config(), &client.clock(), worker, last.clone());
-        let task = tokio::spawn(send(client.clone(), worker, is_opened, sender, last.clone()));
-        Self { stream_opened, results, task, thread }
+        let task = tokio::spawn(send(client.clone(), worker, requests, sender, last.clone()));
+        Self { early, results, task, thread }
     }
 
     /// Ends the heartbeats, and waits until their thread has ended.
@@ -58,10 +58,11 @@ impl Heartbeats {
         }
     }
 
-    /// Requests early heartbeats, because a stream is being opened. The first call starts the heartbeats.
-    pub(super) fn stream_opened(&self) {
+    /// Requests early heartbeats, because a stream is being opened, or because the worker must know whether it is connected. The first call
+    /// starts the heartbeats.
+    pub(super) fn request_early(&self) {
         // The channel is full if the previous request has not been handled yet. One is enough.
-        let _ = self.stream_opened.try_send(());
+        let _ = self.early.try_send(());
     }
 
     /// Returns the next result. Cancel safe.
@@ -79,11 +80,11 @@ impl Drop for Heartbeats {
 async fn send(
     client: Client,
     worker: WorkerId,
-    mut opened: mpsc::Receiver<()>,
+    mut requests: mpsc::Receiver<()>,
     results: mpsc::Sender<Heartbeat>,
     last: LastHeartbeat,
 ) {
-    if opened.recv().await.is_none() {
+    if requests.recv().await.is_none() {
         return;
     }
     let (clock, mut idle) = (client.clock(), false);
@@ -95,7 +96,7 @@ async fn send(
         next += interval.unwrap_or(PERIOD);
         tokio::select! {
             biased;
-            Some(()) = opened.recv() => {
+            Some(()) = requests.recv() => {
                 early = EARLY_INTERVALS.into_iter();
                 next = Instant::now();
                 continue;

@@ -77,6 +77,8 @@ pub(super) enum Effect<A> {
     Report(Key),
     /// The engine has ended this attempt, whose report has not been accepted yet.
     Withdraw(Key),
+    /// The engine may have ended an attempt that was just assigned: it must be asked.
+    Check,
 }
 
 /// The attempts that are assigned to a worker. Each is started at most once, at most one of a task and at most as many as there are
@@ -229,11 +231,17 @@ impl<A> Assignments<A> {
         (self.running.len(), self.queued, self.unreported.len())
     }
 
-    /// The attempts that run or wait, with the ids of their batches.
-    pub(super) fn current(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
+    /// The attempts that run or wait, with the ids of their batches, and those of batches whose report has not been accepted yet: reports
+    /// of others name the attempt, so that the engine ignores them if it is over.
+    pub(super) fn held(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
         let waiting = self.waiting.iter().flat_map(|(unit, _)| unit.keys()).copied();
         let keys = self.running.values().map(|running| running.key).chain(waiting);
-        keys.map(|key| (key, self.newest.get(&key.task).and_then(|newest| newest.batch.clone())))
+        let current = keys.map(|key| (key, self.newest.get(&key.task).and_then(|newest| newest.batch.clone())));
+        let of_batch = |key: &Key| {
+            let newest = self.newest.get(&key.task).filter(|newest| newest.retry_count == key.retry_count);
+            Some((*key, Some(newest?.batch.clone()?)))
+        };
+        current.chain(self.unreported.iter().filter_map(of_batch))
     }
 
     /// Whether no attempt runs, waits, or is to be reported.
@@ -287,12 +295,23 @@ impl<A> Assignments<A> {
         if was_cancelled.is_some() {
             self.report.cancelled += 1;
         } else if self.accepting {
+            if batch.is_some() && self.take_later_cancellations(key) {
+                effects.push(Effect::Check);
+            }
             return true;
         } else {
             self.add_unfinished(key, false);
         }
         self.set_ended(key);
         false
+    }
+
+    /// Whether an attempt of the same task with a greater retry count was cancelled before it was assigned. It may be this one, of which only
+    /// the least retry count is known, or one before it that this worker did not get.
+    fn take_later_cancellations(&mut self, key: Key) -> bool {
+        let count = self.cancelled.len();
+        self.cancelled.retain(|other| other.task != key.task || other.retry_count < key.retry_count);
+        self.cancelled.len() < count
     }
 
     fn cancel(&mut self, key: Key, effects: &mut Vec<Effect<A>>) {

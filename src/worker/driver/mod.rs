@@ -1,12 +1,13 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
 
+mod checks;
 mod jobs;
 mod reports;
 mod shutdown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -24,11 +25,11 @@ use super::heartbeat_thread::LastHeartbeat;
 use super::key::Key;
 use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
-use super::ownership::{self, Checked};
+use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
+use crate::model::{TaskId, WorkerId, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::or_pending;
 use crate::telemetry::{self, Measurement};
@@ -92,13 +93,15 @@ pub(super) struct Driver {
     must_check: bool,
     /// Results of attempts of an earlier process, which the engine may have ended.
     unchecked: Vec<(u64, Key, Report)>,
-    /// Attempts of an earlier process whose results are in the outbox.
-    recovered: HashSet<Key>,
+    /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
+    recovered: HashMap<Key, bool>,
     /// For attempts that release their slots.
     release: mpsc::UnboundedSender<(TaskId, u32)>,
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
     /// Finds out which attempts do not belong to the worker any longer.
     checking: Option<BoxFuture<'static, Checked>>,
+    /// The attempts in the check whose results are not sent before.
+    verifying: Vec<Held>,
     /// How many checks in succession were incomplete.
     incomplete_checks: u32,
     is_paused: bool,
@@ -160,10 +163,11 @@ impl Driver {
             refused_at: None,
             must_check: !unchecked.is_empty(),
             unchecked,
-            recovered: HashSet::new(),
+            recovered: HashMap::new(),
             release,
             releases,
             checking: None,
+            verifying: Vec::new(),
             incomplete_checks: 0,
             is_paused: false,
             worker,
@@ -244,7 +248,7 @@ impl Driver {
             StreamEvent::NeedsOpen => {
                 let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
                 self.stream.open(async move { rpc.dispatcher.listen(id).await });
-                self.heartbeats.iter().for_each(Heartbeats::stream_opened);
+                self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
             StreamEvent::Lost(_) => {
                 self.is_failed = false;
@@ -299,10 +303,7 @@ impl Driver {
                 Event::Assigned(key, Assigned { worker: self.id, action, members: BTreeMap::new() })
             }
             (Ok(key), ActionKind::Cancel) => {
-                // The engine has ended an attempt of an earlier process.
-                if self.recovered.contains(&key) {
-                    self.outbox.withdraw(key);
-                }
+                self.withdraw_recovered(key);
                 Event::Cancelled(key)
             }
             (Ok(key), kind) => {
@@ -350,6 +351,7 @@ impl Driver {
                 Effect::Drop(key) => self.stops.get(&key).into_iter().for_each(Stop::abandon),
                 // Its report has just been added to the outbox.
                 Effect::Report(_) => {}
+                Effect::Check => self.request_check(),
                 Effect::Withdraw(key) => {
                     if self.outbox.withdraw(key) {
                         self.step(Event::Reported(key, Reported::Withdrawn));
@@ -408,51 +410,6 @@ impl Driver {
             }
             Ok(id)
         })
-    }
-
-    /// Finds out which attempts the engine has ended or assigned to other workers, if it may not have notified the worker.
-    fn check_ownership(&mut self) {
-        let last = self.accepted_at.replace(Instant::now());
-        self.must_check |= last.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
-        if !self.must_check || self.checking.is_some() || self.stream.is_lost() {
-            return;
-        }
-        self.must_check = false;
-        let unchecked = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
-        let attempts: Vec<_> = self.assignments.current().chain(unchecked).collect();
-        if !attempts.is_empty() {
-            self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
-        }
-    }
-
-    fn on_checked(&mut self, Checked { lost, is_incomplete }: Checked) {
-        self.checking = None;
-        let is_again = is_incomplete && self.incomplete_checks < MAX_INCOMPLETE_CHECKS;
-        self.incomplete_checks = if is_again { self.incomplete_checks + 1 } else { 0 };
-        // With the next heartbeat.
-        self.must_check |= is_again;
-        if is_incomplete && !is_again {
-            tracing::warn!("failed to check whether attempts belong to the worker; they are kept");
-        }
-        // What is lost is certain, the rest is not.
-        let (known, unknown) =
-            std::mem::take(&mut self.unchecked).into_iter().partition(|(_, key, _)| !is_again || lost.contains(key));
-        self.unchecked = unknown;
-        let known: Vec<(u64, Key, Report)> = known;
-        for (number, key, report) in known {
-            if lost.contains(&key) {
-                self.outbox.discard_saved(number);
-            } else {
-                let attempt = attempt_number(key.retry_count);
-                tracing::info!(run_id = %key.run, attempt, "reporting the result of an attempt of an earlier process");
-                self.recovered.insert(key);
-                self.outbox.add_saved(number, key, report);
-            }
-        }
-        for key in lost {
-            tracing::warn!(run_id = %key.run, attempt = attempt_number(key.retry_count), "attempt was ended or reassigned by the engine");
-            self.step(Event::Cancelled(key));
-        }
     }
 
     fn on_registered(&mut self, id: Result<WorkerId>) {

@@ -16,6 +16,7 @@ impl Driver {
         if is_full != self.assignments.is_on_hold() {
             self.step(Event::Hold(is_full));
         }
+        self.hold_doubtful_reports();
         if self.journal.is_some()
             && let Some(unsaved) = self.outbox.take_unsaved()
         {

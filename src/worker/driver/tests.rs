@@ -221,17 +221,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
         let status = statuses[count % statuses.len()];
         (call == "SendStepActionEvent" && status != 0).then_some(Scripted::Status(status))
     });
-    let id: WorkerId = WORKER.parse().unwrap();
-    let (_commands, commands) = mpsc::unbounded_channel();
-    let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
-    let handles = Handles {
-        stop: CancellationToken::new(),
-        ready: oneshot::channel().0,
-        commands,
-        life,
-        last_heartbeat: LastHeartbeat::now(),
-    };
-    let mut driver = Driver::new(worker(&client), id, None, handles);
+    let mut driver = driver(&client);
     let (mut retry_counts, mut assigned) = ([0; 12], 0);
     for step in steps {
         let on = |driver: &mut Driver, kind, task: u8, retry_count| {
@@ -480,43 +470,125 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
     assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
 }
 
+/// A server on which another worker has the third attempt of task 1, while this one gets the second attempts of tasks 1 and 3 as batch `first`.
+fn reassigning_server(change: impl Fn(&str, usize) -> Option<Scripted> + Send + Sync + 'static) -> (Client, Calls) {
+    server(vec![(SECOND, batch("first", &[1, 3]))], move |call, count| {
+        change(call, count).or_else(|| match call {
+            "GetVersion" => Some(Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() })),
+            call if call.contains("/task-events") => Some(Scripted::Rest(
+                200,
+                r#"{"rows":[{"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T14:00:00Z","message":"Batch second flushed","retryCount":2},
+                {"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T13:00:00Z","message":"Batch first flushed","retryCount":1}]}"#
+                    .into(),
+            )),
+            call if call.contains("/workflow-runs/") => {
+                Some(run_details(call, "RUNNING", if call.ends_with("01") { 2 } else { 1 }))
+            }
+            _ => None,
+        })
+    })
+}
+
+/// Completes all runs of a batch after some seconds.
+fn slow_batch_task(seconds: u32) -> Task<(), bool> {
+    let options = crate::workflow::BatchOptions::new(3);
+    Task::batch("task", options, move |items: Vec<crate::workflow::BatchItem<()>>| async move {
+        tokio::time::sleep(seconds * SECOND).await;
+        Ok(items.iter().map(|item| Ok(item.context.is_cancelled())).collect())
+    })
+}
+
+/// The reports of attempts that have completed.
+fn completions(calls: &Calls) -> Vec<(String, Option<i32>)> {
+    let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
+    reports(calls).into_iter().filter(|(kind, ..)| *kind == completed).map(|(_, task, count)| (task, count)).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_attempt_of_a_batch_that_another_worker_has_is_not_reported() {
-    // The stream ends. The engine has assigned the first task again, as its third attempt; this worker has the second one of both.
+    // The first stream ends.
     let first = vec![(SECOND, batch("first", &[1, 3]))];
-    let (client, calls) = client(move |call, count| {
-        match call {
-        "Register" => Scripted::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() }),
-        "PutWorkflow" => {
-            Scripted::message(&pb::v1::CreateWorkflowVersionResponse { id: WORKER.into(), workflow_id: WORKER.into() })
-        }
-        "GetVersion" => Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() }),
-        "ListenV2" if count == 1 => Scripted::Stream(first.clone(), Some(14)),
-        "ListenV2" => Scripted::Stream(Vec::new(), None),
-        call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
-        call if call.contains("/task-events") => Scripted::Rest(
-            200,
-            r#"{"rows":[{"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T14:00:00Z","message":"Batch second flushed","retryCount":2},
-                {"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T13:00:00Z","message":"Batch first flushed","retryCount":1}]}"#
-                .into(),
-        ),
-        call if call.contains("/workflow-runs/") => {
-            run_details(call, "RUNNING", if call.ends_with("01") { 2 } else { 1 })
-        }
-        call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
-        _ => Scripted::empty(),
-    }
+    let (client, calls) = reassigning_server(move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), Some(14))),
+        "ListenV2" => Some(Scripted::Stream(Vec::new(), None)),
+        _ => None,
     });
-    let options = crate::workflow::BatchOptions::new(3);
-    let slow: Task<(), bool> = Task::batch("task", options, async |items: Vec<crate::workflow::BatchItem<()>>| {
-        tokio::time::sleep(10 * SECOND).await;
-        Ok(items.iter().map(|item| Ok(item.context.is_cancelled())).collect())
-    });
-    let running = client.worker("worker").register(&slow).build().unwrap().start().await.unwrap();
+    let running = client.worker("worker").register(&slow_batch_task(10)).build().unwrap().start().await.unwrap();
     tokio::time::sleep(15 * SECOND).await;
     let report = running.shutdown().await;
     assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
-    let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
-    let ends: Vec<_> = reports(&calls).into_iter().filter(|(kind, ..)| *kind == completed).collect();
-    assert_eq!(ends, [(completed, "03".to_owned(), None)]);
+    assert_eq!(completions(&calls), [("03".to_owned(), None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_of_a_batch_that_waited_through_an_outage_name_their_attempts() {
+    type Fails = fn(&str, usize) -> bool;
+    // The first call with the results fails; the heartbeats fail when the batch ends.
+    let outages: [Fails; 2] = [
+        |call, count| call == "SendBatchActionEvent" && count == 2,
+        |call, count| call == "Heartbeat" && (4..=8).contains(&count),
+    ];
+    for fails in outages {
+        let (client, calls) = reassigning_server(move |call, count| fails(call, count).then_some(Scripted::Status(14)));
+        let running = client.worker("worker").register(&slow_batch_task(2)).build().unwrap().start().await.unwrap();
+        tokio::time::sleep(15 * SECOND).await;
+        let report = running.shutdown().await;
+        assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+        // Without a retry count, the engine would apply the other one to the attempt of the other worker.
+        assert_eq!(completions(&calls), [("03".to_owned(), Some(1))]);
+    }
+}
+
+/// A driver that is not running.
+fn driver(client: &Client) -> Driver {
+    let id: WorkerId = WORKER.parse().unwrap();
+    let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
+    let handles = Handles {
+        stop: CancellationToken::new(),
+        ready: oneshot::channel().0,
+        commands: mpsc::unbounded_channel().1,
+        life,
+        last_heartbeat: LastHeartbeat::now(),
+    };
+    Driver::new(worker(client), id, None, handles)
+}
+
+/// The result of an attempt of batch `earlier` that an earlier process has run. Its retry count is a guess.
+fn earlier_result(task: u8, retry_count: i32) -> (Key, Report) {
+    let action: Action = action(pb::ActionType::StartStepRun, task, retry_count).into();
+    let report = Report::new(
+        WORKER.parse().unwrap(),
+        &action,
+        crate::rpc::convert::ReportKind::Completed,
+        chrono::DateTime::default(),
+        "{}".into(),
+    );
+    (Key::read(&action).unwrap(), report.in_batch("earlier"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_of_an_earlier_process_is_withdrawn_although_its_retry_count_is_not_known() {
+    let (client, _) = server(Vec::new(), |_, _| None);
+    let mut driver = driver(&client);
+    let (key, report) = earlier_result(1, 2);
+    driver.recovered.insert(key, true);
+    driver.outbox.add_saved(1, key, report);
+    for (retry_count, is_left) in [(1, true), (4, false)] {
+        driver.on_action(action(pb::ActionType::CancelStepRun, 1, retry_count).into());
+        assert_eq!(driver.recovered.contains_key(&key), is_left, "{retry_count}");
+    }
+    assert!(driver.outbox.next_call(Instant::now()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_result_of_an_earlier_process_does_not_cancel_the_next_attempt() {
+    let (client, _) = server(Vec::new(), |_, _| None);
+    let mut driver = driver(&client);
+    let (key, report) = earlier_result(1, 0);
+    let batch_id = report.batch.clone();
+    driver.unchecked.push((1, key, report));
+    driver.on_checked(Checked { lost: [(key, batch_id)].into(), ..Checked::default() });
+    // Its retry count is as little known.
+    driver.on_action(pb::AssignedAction::decode(&batch("next", &[1])[..]).unwrap().into());
+    assert_eq!(driver.assignments.counts(), (1, 0, 0));
 }
